@@ -1,0 +1,133 @@
+package manifest
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+)
+
+// Machine is the configuration of one node; with the signed release it is all
+// that a node is.
+type Machine struct {
+	header
+	Spec MachineSpec `json:"spec"`
+}
+
+// MachineSpec configures a node.
+type MachineSpec struct {
+	Hostname  string        `json:"hostname,omitempty"` // default: metadata.name
+	Network   MachineNet    `json:"network,omitzero"`
+	Time      MachineTime   `json:"time,omitzero"`
+	API       MachineAPI    `json:"api"`
+	Inference *Inference    `json:"inference,omitempty"`
+	Logs      MachineLogs   `json:"logs,omitzero"`
+	Images    MachineImages `json:"images,omitzero"`
+}
+
+// MachineNet lists the interfaces; with none listed, every Ethernet interface
+// uses DHCP.
+type MachineNet struct {
+	Interfaces  []Interface `json:"interfaces,omitempty"`
+	Nameservers []string    `json:"nameservers,omitempty"` // added before those from DHCP
+}
+
+// Interface configures one network interface by name or MAC address.
+type Interface struct {
+	Name      string   `json:"name,omitempty"` // such as eth0
+	MAC       string   `json:"mac,omitempty"`
+	DHCP      bool     `json:"dhcp,omitempty"`
+	Addresses []string `json:"addresses,omitempty"` // CIDR, such as 192.0.2.7/24
+	Gateway   string   `json:"gateway,omitempty"`
+	MTU       int      `json:"mtu,omitempty"`
+}
+
+// MachineTime configures NTP.
+type MachineTime struct {
+	Servers  []string `json:"servers,omitempty"`  // default: those from DHCP, else 2.debian.pool.ntp.org
+	Disabled bool     `json:"disabled,omitempty"` // leave the clock alone
+}
+
+// MachineAPI holds the node's identity and the authority of its clients, all
+// PEM. They are secrets: the file is 0600.
+type MachineAPI struct {
+	Port        int    `json:"port,omitempty"` // default 7443
+	CA          string `json:"ca"`             // signs clients and nodes
+	Certificate string `json:"certificate"`
+	Key         string `json:"key"`
+}
+
+// Inference opens an endpoint for the Open Inference Protocol without client
+// certificates, on purpose.
+type Inference struct {
+	Port int `json:"port"`
+}
+
+// MachineLogs bounds the logs on the data partition.
+type MachineLogs struct {
+	MaxSize Quantity `json:"maxSize,omitzero"` // of each source; default 8Mi
+}
+
+// MachineImages says which images may be pulled.
+type MachineImages struct {
+	Allow []string `json:"allow,omitempty"` // reference prefixes; default: all
+}
+
+func (m *Machine) fill() {
+	setDefault(&m.Spec.Hostname, m.Metadata.Name)
+	setDefault(&m.Spec.API.Port, 7443)
+	if m.Spec.Logs.MaxSize.IsZero() {
+		m.Spec.Logs.MaxSize = Quantity{"8Mi"}
+	}
+}
+
+var hostnameRE = regexp.MustCompile(`^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,61}[a-zA-Z0-9])?$`)
+
+func (m *Machine) check(c *checker) {
+	s := &m.Spec
+	if s.Hostname != "" && !hostnameRE.MatchString(s.Hostname) {
+		c.bad("spec.hostname", "%q is not a host name", s.Hostname)
+	}
+	if s.API.Port != 0 {
+		c.port("spec.api.port", s.API.Port)
+	}
+	if s.Inference != nil {
+		c.port("spec.inference.port", s.Inference.Port)
+		if s.Inference.Port == s.API.Port {
+			c.bad("spec.inference.port", "is the API's port already")
+		}
+	}
+	checkIdentity(c, "spec.api", s.API)
+	for i, in := range s.Network.Interfaces {
+		in.check(c, fmt.Sprintf("spec.network.interfaces[%d]", i))
+	}
+	for i, ns := range s.Network.Nameservers {
+		if _, err := netip.ParseAddr(ns); err != nil {
+			c.bad(fmt.Sprintf("spec.network.nameservers[%d]", i), "must be an IP address, got %q", ns)
+		}
+	}
+	if size, ok := s.Logs.MaxSize.Value(); !ok || (!s.Logs.MaxSize.IsZero() && size < 64<<10) {
+		c.bad("spec.logs.maxSize", "must be at least 64Ki, got %s", s.Logs.MaxSize)
+	}
+}
+
+func (in *Interface) check(c *checker, at string) {
+	if (in.Name == "") == (in.MAC == "") {
+		c.bad(at, "needs either name or mac")
+	}
+	if in.DHCP == (len(in.Addresses) > 0) {
+		c.bad(at, "needs either dhcp: true or addresses")
+	}
+	for i, a := range in.Addresses {
+		if _, err := netip.ParsePrefix(a); err != nil {
+			c.bad(fmt.Sprintf("%s.addresses[%d]", at, i), "must be an address with its prefix length, such as 192.0.2.7/24, got %q", a)
+		}
+	}
+	if in.Gateway != "" {
+		if _, err := netip.ParseAddr(in.Gateway); err != nil {
+			c.bad(at+".gateway", "must be an IP address, got %q", in.Gateway)
+		}
+	}
+	if in.MTU != 0 && (in.MTU < 576 || in.MTU > 65536) {
+		c.bad(at+".mtu", "must be from 576 to 65536, got %d", in.MTU)
+	}
+}

@@ -1,0 +1,37 @@
+package manifest
+
+import "regexp"
+
+// Model is a file of weights served over the Open Inference Protocol.
+type Model struct {
+	header
+	Spec ModelSpec `json:"spec"`
+}
+
+// ModelSpec says what to serve and with which part of the machine.
+type ModelSpec struct {
+	Class     Class     `json:"class,omitempty"`  // default interactive
+	Engine    string    `json:"engine,omitempty"` // the pack that runs it; default: by the file's format
+	Source    string    `json:"source"`           // digest of an uploaded file, sha256:…
+	Version   string    `json:"version,omitempty"`
+	Resources Resources `json:"resources,omitzero"` // cpu defaults to 1
+}
+
+var digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+func (m *Model) fill() {
+	setDefault(&m.Spec.Class, Interactive)
+	setDefault(&m.Spec.Version, "1")
+	if m.Spec.Resources.CPU.IsZero() {
+		m.Spec.Resources.CPU = Quantity{"1"}
+	}
+}
+
+func (m *Model) check(c *checker) {
+	c.class(m.Spec.Class)
+	c.oneOf("spec.engine", m.Spec.Engine, "onnxruntime")
+	if !digestRE.MatchString(m.Spec.Source) {
+		c.bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), got %q", m.Spec.Source)
+	}
+	m.Spec.Resources.check(c, "spec.resources", m.Spec.Class)
+}

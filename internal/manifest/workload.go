@@ -1,0 +1,253 @@
+package manifest
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Class is a latency class.
+type Class string
+
+// The classes, from the strictest promise to none.
+const (
+	Realtime    Class = "realtime"
+	Interactive Class = "interactive"
+	Batch       Class = "batch"
+)
+
+// RestartPolicy says when a workload that ended is started again.
+type RestartPolicy string
+
+// The restart policies.
+const (
+	RestartAlways    RestartPolicy = "always"
+	RestartOnFailure RestartPolicy = "on-failure"
+	RestartNever     RestartPolicy = "never"
+)
+
+// Workload is a container with a class and resources.
+type Workload struct {
+	header
+	Spec WorkloadSpec `json:"spec"`
+}
+
+// WorkloadSpec is what a workload asks for.
+type WorkloadSpec struct {
+	Class      Class             `json:"class,omitempty"`      // default interactive
+	Image      string            `json:"image"`                // OCI reference, pulled or imported
+	Command    []string          `json:"command,omitempty"`    // replaces the image's entrypoint
+	Args       []string          `json:"args,omitempty"`       // replaces the image's command
+	Env        map[string]string `json:"env,omitempty"`        // added to the image's environment
+	WorkingDir string            `json:"workingDir,omitempty"` // default: the image's
+	User       string            `json:"user,omitempty"`       // uid[:gid]; default: the image's, never 0 unless asked
+	Resources  Resources         `json:"resources,omitzero"`
+	Ports      []Port            `json:"ports,omitempty"`
+	Volumes    []Volume          `json:"volumes,omitempty"`
+	Restart    RestartPolicy     `json:"restart,omitempty"` // default always
+	Health     *Health           `json:"health,omitempty"`
+	Security   Security          `json:"security,omitzero"`
+	StopGrace  Duration          `json:"stopGrace,omitzero"` // from SIGTERM to SIGKILL; default 10s
+}
+
+// Port publishes a container port on the node.
+type Port struct {
+	Name     string `json:"name,omitempty"`
+	Port     int    `json:"port"`               // in the container
+	HostPort int    `json:"hostPort,omitempty"` // on the node; 0 means the same number
+	Protocol string `json:"protocol,omitempty"` // tcp (default) or udp
+}
+
+// Volume is a directory on the data partition that outlives the container.
+type Volume struct {
+	Name     string `json:"name"`
+	Path     string `json:"path"` // absolute, in the container
+	ReadOnly bool   `json:"readOnly,omitempty"`
+}
+
+// Health says how to tell that a workload works. Exactly one of HTTP, TCP and
+// Exec is given.
+type Health struct {
+	HTTP        *HTTPCheck `json:"http,omitempty"`
+	TCP         *TCPCheck  `json:"tcp,omitempty"`
+	Exec        []string   `json:"exec,omitempty"`
+	Interval    Duration   `json:"interval,omitzero"`    // default 10s
+	Timeout     Duration   `json:"timeout,omitzero"`     // default 2s
+	Retries     int        `json:"retries,omitempty"`    // failures in a row before a restart; default 3
+	StartPeriod Duration   `json:"startPeriod,omitzero"` // failures that don't count after a start; default 10s
+}
+
+// HTTPCheck is healthy on a status from 200 to 399.
+type HTTPCheck struct {
+	Path string `json:"path,omitempty"` // default /
+	Port int    `json:"port"`
+}
+
+// TCPCheck is healthy when the port accepts a connection.
+type TCPCheck struct {
+	Port int `json:"port"`
+}
+
+// Security loosens what a workload may do. The zero value is the default: no
+// root, no capability, read-only root, own user namespace, seccomp filter.
+type Security struct {
+	AllowRoot       bool     `json:"allowRoot,omitempty"`       // run as the image's root, still in a user namespace
+	WritableRoot    bool     `json:"writableRoot,omitempty"`    // a throw-away writable layer over the image
+	AddCapabilities []string `json:"addCapabilities,omitempty"` // such as NET_BIND_SERVICE
+}
+
+func (w *Workload) fill() {
+	s := &w.Spec
+	setDefault(&s.Class, Interactive)
+	setDefault(&s.Restart, RestartAlways)
+	setDefault(&s.StopGrace, Duration(10*time.Second))
+	for i := range s.Ports {
+		setDefault(&s.Ports[i].Protocol, "tcp")
+		setDefault(&s.Ports[i].HostPort, s.Ports[i].Port)
+	}
+	if h := s.Health; h != nil {
+		setDefault(&h.Interval, Duration(10*time.Second))
+		setDefault(&h.Timeout, Duration(2*time.Second))
+		setDefault(&h.Retries, 3)
+		setDefault(&h.StartPeriod, Duration(10*time.Second))
+		if h.HTTP != nil {
+			setDefault(&h.HTTP.Path, "/")
+		}
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+var (
+	imageRE      = regexp.MustCompile(`^[a-z0-9]([a-zA-Z0-9._:/@-]{0,510})$`)
+	userRE       = regexp.MustCompile(`^[0-9]{1,9}(:[0-9]{1,9})?$`)
+	envRE        = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,254}$`)
+	capabilityRE = regexp.MustCompile(`^[A-Z][A-Z_]{2,30}$`)
+)
+
+func (w *Workload) check(c *checker) {
+	s := &w.Spec
+	c.class(s.Class)
+	switch {
+	case s.Image == "":
+		c.bad("spec.image", "is required, such as docker.io/library/nginx:1.27")
+	case !imageRE.MatchString(s.Image):
+		c.bad("spec.image", "%q is not an image reference", s.Image)
+	}
+	c.oneOf("spec.restart", string(s.Restart), "always", "on-failure", "never")
+	if s.User != "" && !userRE.MatchString(s.User) {
+		c.bad("spec.user", "must be uid or uid:gid in digits, got %q", s.User)
+	}
+	if (s.User == "0" || strings.HasPrefix(s.User, "0:")) && !s.Security.AllowRoot {
+		c.bad("spec.user", "0 is root; set spec.security.allowRoot: true to allow it")
+	}
+	if s.WorkingDir != "" && !path.IsAbs(s.WorkingDir) {
+		c.bad("spec.workingDir", "must be an absolute path, got %q", s.WorkingDir)
+	}
+	for name := range s.Env {
+		if !envRE.MatchString(name) {
+			c.bad("spec.env."+name, "is not a name for an environment variable")
+		}
+	}
+	for i, name := range s.Security.AddCapabilities {
+		if !capabilityRE.MatchString(name) || strings.HasPrefix(name, "CAP_") {
+			c.bad(fmt.Sprintf("spec.security.addCapabilities[%d]", i), "must be a capability without CAP_, such as NET_BIND_SERVICE, got %q", name)
+		}
+	}
+	s.Resources.check(c, "spec.resources", s.Class)
+	checkPorts(c, s.Ports)
+	checkVolumes(c, s.Volumes)
+	s.Health.check(c, "spec.health")
+}
+
+func checkPorts(c *checker, ports []Port) {
+	taken := map[string]string{}
+	for i, p := range ports {
+		at := fmt.Sprintf("spec.ports[%d]", i)
+		c.port(at+".port", p.Port)
+		if p.HostPort != 0 {
+			c.port(at+".hostPort", p.HostPort)
+		}
+		c.oneOf(at+".protocol", p.Protocol, "tcp", "udp")
+		host := p.HostPort
+		setDefault(&host, p.Port)
+		key := fmt.Sprintf("%s/%d", p.Protocol, host)
+		if first, ok := taken[key]; ok {
+			c.bad(at, "publishes %s, which %s publishes already", key, first)
+		}
+		taken[key] = at
+	}
+}
+
+func checkVolumes(c *checker, volumes []Volume) {
+	paths := map[string]bool{}
+	for i, v := range volumes {
+		at := fmt.Sprintf("spec.volumes[%d]", i)
+		if !validName(v.Name) {
+			c.bad(at+".name", "must be 1 to 63 lower-case letters, digits and inner hyphens, got %q", v.Name)
+		}
+		if !path.IsAbs(v.Path) || path.Clean(v.Path) == "/" {
+			c.bad(at+".path", "must be an absolute path other than /, got %q", v.Path)
+		}
+		if paths[path.Clean(v.Path)] {
+			c.bad(at+".path", "%q is mounted twice", v.Path)
+		}
+		paths[path.Clean(v.Path)] = true
+	}
+}
+
+func (h *Health) check(c *checker, at string) {
+	if h == nil {
+		return
+	}
+	given := 0
+	if h.HTTP != nil {
+		given++
+		c.port(at+".http.port", h.HTTP.Port)
+		if h.HTTP.Path != "" && !strings.HasPrefix(h.HTTP.Path, "/") {
+			c.bad(at+".http.path", "must begin with /, got %q", h.HTTP.Path)
+		}
+	}
+	if h.TCP != nil {
+		given++
+		c.port(at+".tcp.port", h.TCP.Port)
+	}
+	if len(h.Exec) > 0 {
+		given++
+	}
+	if given != 1 {
+		c.bad(at, "needs exactly one of http, tcp and exec, got %d", given)
+	}
+	if h.Retries < 0 {
+		c.bad(at+".retries", "must not be negative")
+	}
+}
+
+func (c *checker) class(class Class) {
+	c.oneOf("spec.class", string(class), string(Realtime), string(Interactive), string(Batch))
+}
+
+func (c *checker) oneOf(at, got string, allowed ...string) {
+	if got == "" {
+		return // absent: the default stands
+	}
+	for _, a := range allowed {
+		if got == a {
+			return
+		}
+	}
+	c.bad(at, "must be one of %s, got %q", strings.Join(allowed, ", "), got)
+}
+
+func (c *checker) port(at string, port int) {
+	if port < 1 || port > 65535 {
+		c.bad(at, "must be from 1 to 65535, got %d", port)
+	}
+}
