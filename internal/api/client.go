@@ -1,0 +1,132 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
+	"oscine.dev/oscine/internal/clientconfig"
+	"oscine.dev/oscine/internal/pki"
+)
+
+// Client talks to one node over mutual TLS.
+type Client struct {
+	oscinepbconnect.NodeClient
+
+	address string
+	http    *http.Client
+}
+
+// NewClient returns a client for a context; it dials on the first call.
+func NewClient(ctx *clientconfig.Context) (*Client, error) {
+	pool, err := pki.Pool([]byte(ctx.CA))
+	if err != nil {
+		return nil, fmt.Errorf("context for %s: %w", ctx.Address, err)
+	}
+	pair, err := tls.X509KeyPair([]byte(ctx.Certificate), []byte(ctx.Key))
+	if err != nil {
+		return nil, fmt.Errorf("context for %s: client certificate: %w", ctx.Address, err)
+	}
+	if time.Now().After(pair.Leaf.NotAfter) {
+		return nil, fmt.Errorf("your certificate for %s expired on %s: make a new one with oscine config credentials",
+			ctx.Address, pair.Leaf.NotAfter.Format(time.DateOnly))
+	}
+	client := newHTTPClient(&tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		RootCAs:      pool,
+		ServerName:   ctx.ServerName,
+		Certificates: []tls.Certificate{pair},
+	})
+	return &Client{
+		NodeClient: oscinepbconnect.NewNodeClient(client, "https://"+ctx.Address, connect.WithInterceptors(explainErrors(ctx.Address))),
+		address:    ctx.Address,
+		http:       client,
+	}, nil
+}
+
+// HTTP returns the client's transport and the base URL of the node, for the
+// Open Inference Protocol over the same port and certificates.
+func (c *Client) HTTP() (*http.Client, string) { return c.http, "https://" + c.address }
+
+// NewMaintenanceClient returns a client for a node without configuration.
+// Its certificate cannot be verified; fingerprint, unless empty, must be the
+// one that the node printed on its console.
+func NewMaintenanceClient(address, fingerprint string) oscinepbconnect.MaintenanceClient {
+	fingerprint = strings.ToLower(strings.ReplaceAll(fingerprint, ":", ""))
+	client := newHTTPClient(&tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		InsecureSkipVerify: true, // there is nothing yet to verify against; see VerifyConnection
+		VerifyConnection: func(state tls.ConnectionState) error {
+			got := pki.Fingerprint(state.PeerCertificates[0].Raw)
+			if fingerprint != "" && got != fingerprint {
+				return fmt.Errorf("the node's fingerprint is %s, not %s: this is another machine, or someone is in between", got, fingerprint)
+			}
+			return nil
+		},
+	})
+	return oscinepbconnect.NewMaintenanceClient(client, "https://"+address, connect.WithInterceptors(explainErrors(address)))
+}
+
+func newHTTPClient(config *tls.Config) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		Proxy:                 nil, // a node is reached directly; its certificate names no proxy
+		TLSClientConfig:       config,
+		ForceAttemptHTTP2:     true,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   10 * time.Second,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       time.Minute,
+		ExpectContinueTimeout: time.Second,
+	}}
+}
+
+// explainErrors turns transport errors into ones that say what to do.
+func explainErrors(address string) connect.Interceptor { return &explainer{address} }
+
+type explainer struct{ address string }
+
+func (x *explainer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		resp, err := next(ctx, req)
+		return resp, Explain(err, x.address)
+	}
+}
+
+func (x *explainer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next // stream errors surface at Receive; callers use Explain
+}
+
+func (x *explainer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+// Explain rewrites the errors of a call to the node at address so that they
+// name the reason and the next step; others pass unchanged.
+func Explain(err error, address string) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	text := err.Error()
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%s: nothing listens there: is the machine up (oscine machine list), and the port right (oscine config contexts)?", address)
+	case strings.Contains(text, "certificate signed by unknown authority"), strings.Contains(text, "certificate is valid for"):
+		return fmt.Errorf("%s: the node's certificate is not from this context's authority: another machine answers there, or it was configured anew (%w)", address, err)
+	case strings.Contains(text, "remote error: tls"), strings.Contains(text, "certificate required"):
+		return fmt.Errorf("%s: the node does not accept this context's certificate: it is expired or from another authority; see oscine config contexts (%w)", address, err)
+	case strings.Contains(text, "no such host"):
+		return fmt.Errorf("%s: the name has no address (%w)", address, err)
+	case strings.Contains(text, "i/o timeout"), strings.Contains(text, "no route to host"), strings.Contains(text, "network is unreachable"):
+		return fmt.Errorf("%s: no answer: is the machine up and the network there? (%w)", address, err)
+	}
+	return err
+}

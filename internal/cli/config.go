@@ -1,0 +1,362 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"gopkg.in/yaml.v3"
+
+	"oscine.dev/oscine/internal/api"
+	"oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/clientconfig"
+	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/pki"
+)
+
+func newConfigCommand(env *Env) *cobra.Command {
+	c := &cobra.Command{Use: "config", Short: "Keys, machine files and contexts"}
+	c.AddCommand(newConfigGenerateCommand(env), newConfigCredentialsCommand(env), newConfigApplyCommand(env),
+		newConfigContextsCommand(env), newConfigUseCommand(env), newConfigDeleteCommand(env))
+	return c
+}
+
+// generateOptions are the flags of config generate.
+type generateOptions struct {
+	dir           string
+	address       string
+	hosts         []string
+	inferencePort int
+	force         bool
+}
+
+func newConfigGenerateCommand(env *Env) *cobra.Command {
+	var o generateOptions
+	c := &cobra.Command{
+		Use:   "generate NAME",
+		Short: "Make a cluster's keys, a Machine file and a context for it",
+		Long: `Make the files of a new node: in the folder given by --output the cluster's
+authority (ca.crt, ca.key; kept when there already) and NAME.yaml, the Machine
+manifest to boot the node with; and in the client configuration a context NAME
+with an admin certificate, which becomes the current one.
+
+ca.key signs everything: keep it off the node and off-line where you can.`,
+		Example: "  oscine config generate edge1 --address 192.0.2.7\n  oscine machine start edge1 --image out/oscine-amd64.img --config-file edge1/edge1.yaml",
+		Args:    exactArgs(1, "NAME"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return generateConfig(env, args[0], o)
+		},
+	}
+	c.Flags().StringVarP(&o.dir, "output", "o", "", "folder for the files (default ./NAME)")
+	c.Flags().StringVar(&o.address, "address", "127.0.0.1", "host or host:port under which clients reach the node's API")
+	c.Flags().StringSliceVar(&o.hosts, "host", nil, "further names and addresses for the node's certificate")
+	c.Flags().IntVar(&o.inferencePort, "open-inference-port", 0, "also serve inference without client certificates on this port")
+	c.Flags().BoolVar(&o.force, "force", false, "replace an existing Machine file and context")
+	return c
+}
+
+func generateConfig(env *Env, name string, o generateOptions) error {
+	if o.dir == "" {
+		o.dir = name
+	}
+	host, port, err := splitAddress(o.address)
+	if err != nil {
+		return err
+	}
+	path, err := env.configPath()
+	if err != nil {
+		return err
+	}
+	config, err := clientconfig.Load(path)
+	if err != nil {
+		return err
+	}
+	machineFile := filepath.Join(o.dir, name+".yaml")
+	if !o.force {
+		if _, err := os.Stat(machineFile); err == nil {
+			return fmt.Errorf("%s is there already: choose another name or folder, or replace it with --force", machineFile)
+		}
+		if _, ok := config.Contexts[name]; ok {
+			return fmt.Errorf("context %q is there already in %s: choose another name, or replace it with --force", name, path)
+		}
+	}
+	authority, err := loadOrMakeAuthority(o.dir, name)
+	if err != nil {
+		return err
+	}
+	text, err := machineManifest(authority, name, append([]string{host, "127.0.0.1", "localhost"}, o.hosts...), o.inferencePort)
+	if err != nil {
+		return err
+	}
+	if _, err := manifest.Parse(strings.NewReader(string(text))); err != nil {
+		return fmt.Errorf("machine file of %s: %w", name, err)
+	}
+	admin, err := pki.NewClient(authority, "admin", pki.Admin, pki.ClientLifetime)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(machineFile, text, 0o600); err != nil {
+		return fmt.Errorf("write the Machine file: %w", err)
+	}
+	config.Set(name, &clientconfig.Context{
+		Address: net.JoinHostPort(host, port), ServerName: name,
+		CA: string(authority.Certificate), Certificate: string(admin.Certificate), Key: string(admin.Key),
+	})
+	if err := config.Save(path); err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Out, "%s\tthe node's Machine manifest (secret)\n%s\tthe cluster's authority (ca.key is secret: keep it off-line)\n%s\tcontext %q, now the current one\n",
+		machineFile, filepath.Join(o.dir, "ca.{crt,key}"), path, name)
+	return nil
+}
+
+func splitAddress(address string) (host, port string, err error) {
+	host, port, err = net.SplitHostPort(address)
+	if err != nil {
+		host, port = strings.Trim(address, "[]"), "7443"
+	}
+	if host == "" || strings.ContainsAny(host, " /") {
+		return "", "", usageError{fmt.Errorf("%q is no address: write HOST or HOST:PORT", address)}
+	}
+	return host, port, nil
+}
+
+// loadOrMakeAuthority keeps an authority that is there: one cluster has many
+// nodes.
+func loadOrMakeAuthority(dir, name string) (pki.Pair, error) {
+	authority, err := loadAuthority(dir)
+	if err == nil || !errors.Is(err, os.ErrNotExist) {
+		return authority, err
+	}
+	if authority, err = pki.NewAuthority(name); err != nil {
+		return pki.Pair{}, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return pki.Pair{}, fmt.Errorf("make the output folder: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ca.key"), authority.Key, 0o600); err != nil {
+		return pki.Pair{}, fmt.Errorf("write the authority: %w", err)
+	}
+	return authority, os.WriteFile(filepath.Join(dir, "ca.crt"), authority.Certificate, 0o644)
+}
+
+func loadAuthority(dir string) (pki.Pair, error) {
+	certificate, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if err != nil {
+		return pki.Pair{}, fmt.Errorf("read the authority: %w", err)
+	}
+	key, err := os.ReadFile(filepath.Join(dir, "ca.key"))
+	if err != nil {
+		return pki.Pair{}, fmt.Errorf("ca.crt is in %s, but its key is not: %v", dir, err)
+	}
+	authority := pki.Pair{Certificate: certificate, Key: key}
+	if _, err := authority.TLS(); err != nil {
+		return pki.Pair{}, fmt.Errorf("authority in %s: %w", dir, err)
+	}
+	return authority, nil
+}
+
+// machineManifest writes the Machine object of a node with DHCP and the
+// defaults.
+func machineManifest(authority pki.Pair, name string, hosts []string, inferencePort int) ([]byte, error) {
+	node, err := pki.NewNode(authority, name, hosts)
+	if err != nil {
+		return nil, err
+	}
+	spec := map[string]any{"api": map[string]any{
+		"ca": string(authority.Certificate), "certificate": string(node.Certificate), "key": string(node.Key),
+	}}
+	if inferencePort != 0 {
+		spec["inference"] = map[string]any{"port": inferencePort}
+	}
+	return yaml.Marshal(map[string]any{
+		"apiVersion": manifest.APIVersion, "kind": manifest.KindMachine,
+		"metadata": map[string]any{"name": name}, "spec": spec,
+	})
+}
+
+func newConfigCredentialsCommand(env *Env) *cobra.Command {
+	var dir, role, output string
+	days := 365
+	c := &cobra.Command{
+		Use:   "credentials USER",
+		Short: "Make a client configuration for another person or a program",
+		Long: `Sign a certificate with a role and write a client configuration with a copy of
+the chosen context and that certificate. Roles: reader sees, operator also
+changes workloads, models and images, admin also changes the machine.`,
+		Args: exactArgs(1, "USER"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := pki.ParseRole(role)
+			if err != nil {
+				return usageError{err}
+			}
+			if days < 1 {
+				return usageError{fmt.Errorf("--days must be at least 1, got %d", days)}
+			}
+			name, base, err := env.context()
+			if err != nil {
+				return err
+			}
+			if dir == "" {
+				dir = name
+			}
+			authority, err := loadAuthority(dir)
+			if err != nil {
+				return fmt.Errorf("%w: say where oscine config generate put ca.crt and ca.key with --authority DIR", err)
+			}
+			pair, err := pki.NewClient(authority, args[0], r, time.Duration(days)*24*time.Hour)
+			if err != nil {
+				return err
+			}
+			other := *base
+			other.Certificate, other.Key = string(pair.Certificate), string(pair.Key)
+			config := &clientconfig.Config{}
+			config.Set(name, &other)
+			if err := config.Save(output); err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Out, "%s\tcontext %q with role %s for %d days (secret)\n", output, name, r, days)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&dir, "authority", "", "folder with ca.crt and ca.key (default ./CONTEXT)")
+	c.Flags().StringVar(&role, "role", "reader", "reader, operator or admin")
+	c.Flags().StringVarP(&output, "output", "o", "", "file to write")
+	c.Flags().IntVar(&days, "days", days, "how long the certificate is valid")
+	_ = c.MarkFlagRequired("output") // fails only for a flag that does not exist
+	return c
+}
+
+func newConfigApplyCommand(env *Env) *cobra.Command {
+	var file, address, fingerprint string
+	c := &cobra.Command{
+		Use:   "apply -f MACHINE.yaml --address HOST[:PORT]",
+		Short: "Give a node in maintenance mode its configuration",
+		Long: `Send a Machine manifest to a node that has none. Such a node cannot prove who
+it is; compare the fingerprint that it prints on its console by --fingerprint.`,
+		Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			text, err := readFileOrStdin(env, file)
+			if err != nil {
+				return err
+			}
+			if err := checkMachine(text); err != nil {
+				return fmt.Errorf("%s:\n%w", file, err)
+			}
+			host, port, err := splitAddress(address)
+			if err != nil {
+				return err
+			}
+			client := api.NewMaintenanceClient(net.JoinHostPort(host, port), fingerprint)
+			_, err = client.Configure(c.Context(), connect.NewRequest(&oscinepb.ConfigureRequest{Manifest: string(text)}))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(env.Out, "configured; the node comes up with it now")
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&file, "file", "f", "", "Machine manifest, - for standard input")
+	c.Flags().StringVar(&address, "address", "", "the node's address")
+	c.Flags().StringVar(&fingerprint, "fingerprint", "", "SHA-256 of the node's certificate, from its console")
+	_ = c.MarkFlagRequired("file")
+	_ = c.MarkFlagRequired("address")
+	return c
+}
+
+func checkMachine(text []byte) error {
+	objects, err := manifest.Parse(strings.NewReader(string(text)))
+	if err != nil {
+		return err
+	}
+	if len(objects) != 1 || objects[0].ObjectKind() != manifest.KindMachine {
+		return errors.New("must hold one Machine and nothing else")
+	}
+	return nil
+}
+
+func newConfigContextsCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "contexts", Aliases: []string{"get-contexts"}, Short: "List the contexts; * marks the current one", Args: exactArgs(0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			path, err := env.configPath()
+			if err != nil {
+				return err
+			}
+			config, err := clientconfig.Load(path)
+			if err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "\tNAME\tADDRESS\tUSER\tROLE\tEXPIRES")
+			for _, name := range config.Names() {
+				mark := ""
+				if name == config.Current {
+					mark = "*"
+				}
+				ctx := config.Contexts[name]
+				user, role, expires := describeCertificate(ctx)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", mark, name, ctx.Address, user, role, expires)
+			}
+			return w.Flush()
+		},
+	}
+}
+
+func describeCertificate(ctx *clientconfig.Context) (user, role, expires string) {
+	pair, err := pki.Pair{Certificate: []byte(ctx.Certificate), Key: []byte(ctx.Key)}.TLS()
+	if err != nil {
+		return "-", "unreadable", "-"
+	}
+	expires = pair.Leaf.NotAfter.Format(time.DateOnly)
+	if time.Now().After(pair.Leaf.NotAfter) {
+		expires += " (expired)"
+	}
+	return pair.Leaf.Subject.CommonName, pki.RoleOf(pair.Leaf).String(), expires
+}
+
+func newConfigUseCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "use NAME", Aliases: []string{"use-context"}, Short: "Make a context the current one", Args: exactArgs(1, "NAME"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return env.editConfig(func(config *clientconfig.Config) error {
+				if _, _, err := config.Context(args[0]); err != nil {
+					return err
+				}
+				config.Current = args[0]
+				return nil
+			})
+		},
+	}
+}
+
+func newConfigDeleteCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "delete NAME", Aliases: []string{"delete-context"}, Short: "Forget a context and its certificate", Args: exactArgs(1, "NAME"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return env.editConfig(func(config *clientconfig.Config) error { return config.Delete(args[0]) })
+		},
+	}
+}
+
+func (e *Env) editConfig(edit func(*clientconfig.Config) error) error {
+	path, err := e.configPath()
+	if err != nil {
+		return err
+	}
+	config, err := clientconfig.Load(path)
+	if err != nil {
+		return err
+	}
+	if err := edit(config); err != nil {
+		return err
+	}
+	return config.Save(path)
+}

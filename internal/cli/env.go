@@ -1,0 +1,52 @@
+package cli
+
+import (
+	"io"
+	"os"
+
+	"oscine.dev/oscine/internal/api"
+	"oscine.dev/oscine/internal/clientconfig"
+)
+
+// Env is what a command may touch of the world around it.
+type Env struct {
+	In  io.Reader
+	Out io.Writer // results
+	Err io.Writer // progress and warnings
+
+	// ConfigPath and Context are the global flags --config and --context;
+	// empty means the default path and the current context.
+	ConfigPath string
+	Context    string
+}
+
+// configPath returns the client configuration's path.
+func (e *Env) configPath() (string, error) {
+	if e.ConfigPath != "" {
+		return e.ConfigPath, nil
+	}
+	return clientconfig.DefaultPath(os.Getenv)
+}
+
+// context returns the chosen context with its name.
+func (e *Env) context() (string, *clientconfig.Context, error) {
+	path, err := e.configPath()
+	if err != nil {
+		return "", nil, err
+	}
+	config, err := clientconfig.Load(path)
+	if err != nil {
+		return "", nil, err
+	}
+	return config.Context(e.Context)
+}
+
+// Client returns a client of the chosen context's node. It dials on the first
+// call.
+func (e *Env) Client() (*api.Client, error) {
+	_, ctx, err := e.context()
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient(ctx)
+}

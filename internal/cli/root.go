@@ -1,0 +1,84 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+)
+
+// exitError ends the command with a status and no message, as the exit status
+// of a program that ran on the node.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// Run executes oscine with the given arguments (without the program's name)
+// and returns its exit status: 0 success, 1 failure, 2 wrong usage.
+func Run(args []string, in io.Reader, out, errOut io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	env := &Env{In: in, Out: out, Err: errOut}
+	root := newRootCommand(env)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var status exitError
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	case errors.As(err, &usage):
+		fmt.Fprintf(errOut, "oscine: %v\n", err)
+		return 2
+	case ctx.Err() != nil:
+		fmt.Fprintln(errOut, "oscine: interrupted")
+		return 130
+	}
+	var remote *connect.Error
+	if errors.As(err, &remote) && err == error(remote) {
+		fmt.Fprintf(errOut, "oscine: %s\n", remote.Message())
+		return 1
+	}
+	fmt.Fprintf(errOut, "oscine: %v\n", err)
+	return 1
+}
+
+type usageError struct{ error }
+
+func newRootCommand(env *Env) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "oscine",
+		Short:         "Oscine is an operating system for AI machines",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetIn(env.In)
+	root.SetOut(env.Out)
+	root.SetErr(env.Err)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
+	})
+	root.PersistentFlags().StringVar(&env.ConfigPath, "config", "", "client configuration (default $OSCINE_CONFIG or ~/.config/oscine/config)")
+	root.PersistentFlags().StringVar(&env.Context, "context", "", "context to use (default: the current one)")
+	root.AddGroup(
+		&cobra.Group{ID: "node", Title: "A node and what runs on it:"},
+		&cobra.Group{ID: "machine", Title: "Images and local machines:"},
+		&cobra.Group{ID: "know", Title: "Hardware and placement:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("node", newConfigCommand(env))
+	return root
+}
