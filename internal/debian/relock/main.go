@@ -1,0 +1,100 @@
+// Command relock writes internal/debian/lock.json anew from what the mirror
+// offers today: go run ./internal/debian/relock [KERNEL-VERSION].
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"slices"
+	"strings"
+
+	"oscine.dev/oscine/internal/debian"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "relock:", err)
+		os.Exit(1)
+	}
+}
+
+const (
+	lockFile  = "internal/debian/lock.json"
+	stable    = "trixie"
+	backports = "trixie-backports"
+)
+
+// tools are what hosts may lack: machines, image and pack building, and the
+// programs by others that tests compare with.
+var tools = []string{
+	"qemu-system-x86", "qemu-system-arm", "qemu-system-data", "qemu-utils", "ovmf", "qemu-efi-aarch64",
+	"erofs-utils", "e2fsprogs", "sbsigntool", "cryptsetup-bin",
+}
+
+// unneeded are dependencies that serve installation or hardware which the
+// programs never touch here.
+var unneeded = []string{"debconf", "dpkg", "tar", "perl-base", "adduser", "passwd", "logsave", "ucf", "openssl", "libsasl2-modules-db", "sensible-utils"}
+
+func run(ctx context.Context, args []string, log io.Writer) error {
+	kernel := "7.2.12+deb13"
+	if len(args) == 1 {
+		kernel = args[0]
+	}
+	mirror, err := debian.Mirror(ctx)
+	if err != nil {
+		return err
+	}
+	arches := []string{"amd64", "arm64"}
+	fmt.Fprintln(log, "read the indexes of", mirror)
+	index, err := debian.ReadIndex(ctx, mirror, []string{stable, backports}, arches)
+	if err != nil {
+		return err
+	}
+	var lock debian.Lock
+	for _, arch := range arches {
+		sets, err := setsOf(index, arch, kernel)
+		if err != nil {
+			return err
+		}
+		lock.Sets = append(lock.Sets, sets...)
+	}
+	text, err := json.MarshalIndent(lock, "", " ")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(log, "write", lockFile)
+	return os.WriteFile(lockFile, append(text, '\n'), 0o644)
+}
+
+func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
+	var sets []debian.Set
+	for flavour, suffix := range map[string]string{"cloud": "-cloud-" + arch, "metal": "-" + arch, "rt": "-rt-" + arch} {
+		set := debian.Set{Name: "kernel-" + flavour, Arch: arch}
+		for _, part := range []string{"linux-binary-", "linux-modules-", "linux-base-"} {
+			name := part + kernel + suffix
+			r, ok := index.Newest(regexp.MustCompile(regexp.QuoteMeta(name)), arch, backports)
+			if !ok {
+				return nil, fmt.Errorf("%s is not in %s", name, backports)
+			}
+			set.Packages = append(set.Packages, r.Package)
+		}
+		sets = append(sets, set)
+	}
+	skip := func(name string) bool { return slices.Contains(unneeded, name) }
+	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "tools": tools} {
+		packages, err := index.Closure(arch, stable, roots, skip)
+		if err != nil {
+			return nil, err
+		}
+		sets = append(sets, debian.Set{Name: name, Arch: arch, Packages: packages})
+	}
+	slices.SortFunc(sets, func(a, b debian.Set) int { return strings.Compare(a.Name, b.Name) })
+	return sets, nil
+}

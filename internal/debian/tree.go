@@ -1,0 +1,101 @@
+package debian
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Tree is an unpacked set.
+type Tree struct {
+	Dir      string    // holds usr/, boot/, …; to be read only
+	Packages []Package // what it was unpacked from, in the order of the lock or of the fallback
+}
+
+// Tree returns the unpacked set of that name and architecture, from the cache
+// or made now. When the mirror no longer has a pinned version and the cache
+// does not hold it either, the newest of that package is taken and a line says
+// so.
+func (s *Source) Tree(ctx context.Context, name, arch string) (*Tree, error) {
+	set, err := s.lock.Set(name, arch)
+	if err != nil {
+		return nil, err
+	}
+	tree, err := s.unpacked(ctx, set)
+	var missing *MissingError
+	if errors.As(err, &missing) {
+		newer, indexErr := s.newest(ctx, set, missing.Packages)
+		if indexErr != nil {
+			return nil, errors.Join(err, indexErr)
+		}
+		tree, err = s.unpacked(ctx, newer)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("packages %s of %s: %w", name, arch, err)
+	}
+	return tree, nil
+}
+
+func (s *Source) unpacked(ctx context.Context, set Set) (*Tree, error) {
+	tree := &Tree{Dir: filepath.Join(s.cache, "trees", set.Name+"-"+set.Arch+"-"+set.digest()), Packages: set.Packages}
+	if _, err := os.Stat(tree.Dir); err == nil {
+		return tree, nil
+	}
+	files, err := s.Fetch(ctx, set.Packages...)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(tree.Dir), 0o755); err != nil {
+		return nil, err
+	}
+	release, err := lockFile(ctx, filepath.Join(s.cache, "unpack.lock"))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if _, err := os.Stat(tree.Dir); err == nil {
+		return tree, nil
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(tree.Dir), "new-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tmp)
+	fmt.Fprintf(s.log, "unpack %s for %s\n", set.Name, set.Arch)
+	for i, file := range files {
+		if err := verify(file, set.Packages[i]); err != nil {
+			return nil, errors.Join(err, os.Remove(file))
+		}
+		if err := Unpack(ctx, file, tmp, useful); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return nil, err
+	}
+	return tree, os.Rename(tmp, tree.Dir)
+}
+
+// digest identifies the content of a set.
+func (set Set) digest() string {
+	sum := sha256.New()
+	for _, p := range set.Packages {
+		fmt.Fprintln(sum, p.Name, p.SHA256)
+	}
+	return hex.EncodeToString(sum.Sum(nil))[:16]
+}
+
+// useful drops what nothing in Oscine reads.
+func useful(name string) bool {
+	for _, dir := range []string{"usr/share/man/", "usr/share/locale/", "usr/share/info/", "usr/share/lintian/", "usr/share/bash-completion/", "usr/share/bug/"} {
+		if strings.HasPrefix(name, dir) {
+			return false
+		}
+	}
+	return !strings.HasPrefix(name, "usr/share/doc/") || strings.HasSuffix(name, "/copyright")
+}
