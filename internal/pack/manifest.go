@@ -1,0 +1,101 @@
+package pack
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// ManifestPath is where a pack holds its manifest.
+const ManifestPath = "pack.json"
+
+// maxManifest bounds the bytes of a pack's manifest.
+const maxManifest = 256 << 10
+
+// Manifest describes a pack. It lies in the pack as /pack.json.
+type Manifest struct {
+	Name       string    `json:"name"`
+	Version    string    `json:"version"`
+	Arch       string    `json:"arch"`       // amd64 or arm64
+	Engines    []string  `json:"engines"`    // engines that a Model may name, for example onnxruntime
+	Entrypoint []string  `json:"entrypoint"` // absolute path inside the pack, then fixed arguments
+	Licences   []Licence `json:"licences"`
+	Inputs     []Input   `json:"inputs"` // what the pack was built from
+}
+
+// Licence says under which terms a component of the pack is given on.
+type Licence struct {
+	Component string `json:"component"`
+	SPDX      string `json:"spdx"`
+	File      string `json:"file,omitempty"` // path of the text inside the pack
+}
+
+// Input is one pinned thing that a pack was built from.
+type Input struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Digest  string `json:"digest"` // sha256:… or sha512:… in hex
+}
+
+var (
+	nameRE    = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
+	versionRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,62}$`)
+	digestRE  = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
+)
+
+// ParseManifest reads and checks a pack's manifest. Foreign bytes are bounded
+// by 256 KiB; unknown fields, missing names and relative entrypoints are
+// errors.
+func ParseManifest(data []byte) (*Manifest, error) {
+	if len(data) > maxManifest {
+		return nil, fmt.Errorf("pack.json: %d bytes, at most %d are accepted", len(data), maxManifest)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	m := new(Manifest)
+	if err := dec.Decode(m); err != nil {
+		return nil, fmt.Errorf("pack.json: %w", err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, fmt.Errorf("pack.json: something follows the manifest")
+	}
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("pack.json: %w", err)
+	}
+	return m, nil
+}
+
+func (m *Manifest) check() error {
+	switch {
+	case !nameRE.MatchString(m.Name):
+		return fmt.Errorf("name %q: must be lower-case letters, digits, '.' or '-', at most 63", m.Name)
+	case !versionRE.MatchString(m.Version):
+		return fmt.Errorf("version %q is not a version", m.Version)
+	case m.Arch != "amd64" && m.Arch != "arm64":
+		return fmt.Errorf("arch %q: must be amd64 or arm64", m.Arch)
+	case len(m.Engines) == 0:
+		return fmt.Errorf("engines: must name at least one")
+	case len(m.Entrypoint) == 0:
+		return fmt.Errorf("entrypoint: is missing")
+	case !path.IsAbs(m.Entrypoint[0]) || path.Clean(m.Entrypoint[0]) != m.Entrypoint[0]:
+		return fmt.Errorf("entrypoint %q: must be a clean absolute path inside the pack", m.Entrypoint[0])
+	case slices.ContainsFunc(m.Entrypoint, func(s string) bool { return strings.ContainsRune(s, 0) }):
+		return fmt.Errorf("entrypoint: holds a NUL byte")
+	}
+	for _, e := range m.Engines {
+		if !nameRE.MatchString(e) {
+			return fmt.Errorf("engine %q: must be lower-case letters, digits, '.' or '-'", e)
+		}
+	}
+	for _, in := range m.Inputs {
+		if !digestRE.MatchString(in.Digest) {
+			return fmt.Errorf("input %q: digest %q is neither sha256:… nor sha512:…", in.Name, in.Digest)
+		}
+	}
+	return nil
+}

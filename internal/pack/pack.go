@@ -1,0 +1,12 @@
+package pack
+
+import "time"
+
+// Info describes a pack in a store, or one that was just built.
+type Info struct {
+	Manifest
+	Digest    string // sha256:… of the file
+	SizeBytes int64
+	Installed time.Time
+	File      string // path of the erofs file
+}

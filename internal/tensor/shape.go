@@ -1,0 +1,82 @@
+package tensor
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// MaxRank is the largest number of dimensions that Oscine accepts.
+const MaxRank = 16
+
+// MaxBytes is the largest tensor that Oscine accepts, in bytes.
+const MaxBytes = 1 << 30
+
+// Shape is a tensor's dimensions; -1 in a model's metadata is a dimension
+// that each request chooses.
+type Shape []int64
+
+// String writes the shape as the protocol does: [-1,1,28,28].
+func (s Shape) String() string {
+	var b strings.Builder
+	b.WriteByte('[')
+	for i, d := range s {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatInt(d, 10))
+	}
+	b.WriteByte(']')
+	return b.String()
+}
+
+// ErrShape is wrapped by every refusal of a shape.
+var ErrShape = errors.New("wrong shape")
+
+// Bytes returns the size of a tensor of this concrete shape. It fails with
+// ErrShape for a negative dimension, more than MaxRank dimensions or more than
+// MaxBytes bytes.
+func (s Shape) Bytes(d DataType) (int, error) {
+	if len(s) > MaxRank {
+		return 0, fmt.Errorf("%w: %d dimensions, at most %d are accepted", ErrShape, len(s), MaxRank)
+	}
+	n, empty := int64(d.Size()), false
+	for _, dim := range s {
+		switch {
+		case dim < 0:
+			return 0, fmt.Errorf("%w: %s has a negative dimension", ErrShape, s)
+		case dim == 0:
+			empty = true
+		case dim > MaxBytes/n:
+			return 0, fmt.Errorf("%w: %s of %s is more than %d bytes", ErrShape, s, d, MaxBytes)
+		default:
+			n *= dim
+		}
+	}
+	if empty {
+		return 0, nil
+	}
+	return int(n), nil
+}
+
+// Accepts checks a concrete shape against the model's shape s. Dimensions of
+// -1 in s accept anything but negative numbers.
+func (s Shape) Accepts(got Shape) error {
+	if len(got) != len(s) {
+		return fmt.Errorf("%w: got %s, want %s", ErrShape, got, s)
+	}
+	for i, want := range s {
+		if got[i] < 0 || (want >= 0 && got[i] != want) {
+			return fmt.Errorf("%w: got %s, want %s", ErrShape, got, s)
+		}
+	}
+	return nil
+}
+
+// Spec is the name, type and shape of one input or output of a model.
+type Spec struct {
+	Name  string
+	Type  DataType
+	Shape Shape
+}
