@@ -1,0 +1,38 @@
+package network
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"testing"
+)
+
+// TestMain runs the tests of a root user again inside a fresh network and
+// mount namespace, so that no test can touch the network of the host.
+func TestMain(m *testing.M) {
+	if os.Getuid() != 0 || os.Getenv("OSCINE_NETWORK_TEST") != "" {
+		os.Exit(m.Run())
+	}
+	self := exec.Command("/proc/self/exe", os.Args[1:]...)
+	self.Env = append(os.Environ(), "OSCINE_NETWORK_TEST=isolated")
+	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
+	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Unshareflags: syscall.CLONE_NEWNS}
+	runtime.LockOSThread()
+	err := self.Run()
+	if self.ProcessState == nil {
+		// No right to make namespaces: the tests that need one say so.
+		fmt.Fprintln(os.Stderr, "network tests outside a namespace of their own:", err)
+		os.Exit(m.Run())
+	}
+	os.Exit(self.ProcessState.ExitCode())
+}
+
+// needIsolation skips a test that changes the network.
+func needIsolation(t *testing.T) {
+	t.Helper()
+	if os.Getenv("OSCINE_NETWORK_TEST") != "isolated" {
+		t.Skip("needs root and the right to make network namespaces")
+	}
+}
