@@ -1,0 +1,62 @@
+package hardware
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// maxGaps bounds the list of gaps that a hostile tree can cause.
+const maxGaps = 256
+
+// ErrSchema says that a JSON document is not a map that this version reads.
+var ErrSchema = errors.New("not a hardware map of " + Schema)
+
+// Discover reads the machine under root: "/" for the running one, a directory
+// that holds sys and proc of another, or an archive of such a directory
+// (.tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst). It fails only where root
+// cannot be opened at all; what is missing or damaged below it is named in
+// Machine.Gaps.
+func Discover(root string) (*Machine, error) {
+	t, gaps, err := openTree(root)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	return discover(t, gaps), nil
+}
+
+// discover runs every reader over a tree. Their order matters: devices need
+// the PCI tree, PCI needs the nodes, nodes need the CPUs.
+func discover(t tree, gaps []Gap) *Machine {
+	s := newScan(t, gaps)
+	s.system()
+	s.cpus()
+	s.nodes()
+	s.allowed()
+	s.kinds()
+	s.pci()
+	return s.done()
+}
+
+// Decode reads the JSON document of a Machine, as Encode and the node's API
+// write it. It returns ErrSchema for a document of another schema.
+func Decode(data []byte) (*Machine, error) {
+	var m Machine
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("decode hardware map: %w", err)
+	}
+	if m.Schema != Schema {
+		return nil, fmt.Errorf("schema %q: %w", clip(m.Schema), ErrSchema)
+	}
+	return &m, nil
+}
+
+// Encode writes the JSON document of m, indented for people.
+func Encode(m *Machine) ([]byte, error) {
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode hardware map: %w", err)
+	}
+	return append(data, '\n'), nil
+}

@@ -1,0 +1,93 @@
+package hardware
+
+import (
+	"strings"
+)
+
+// system reads what names the machine as a whole. Serial numbers, UUIDs and
+// host names are never read.
+func (s *scan) system() {
+	y := &s.m.System
+	for _, dir := range []string{"/sys/devices/virtual/dmi/id", "/sys/class/dmi/id"} {
+		if s.exists(dir) {
+			y.Vendor, _ = s.text(dir + "/sys_vendor")
+			y.Product, _ = s.text(dir + "/product_name")
+			break
+		}
+	}
+	const base = "/sys/firmware/devicetree/base"
+	y.Model, _ = s.text(base + "/model")
+	if text, ok := s.text(base + "/compatible"); ok {
+		y.Compatible = strings.Split(strings.TrimRight(text, "\x00"), "\x00")
+	}
+	y.Kernel, _ = s.text("/proc/sys/kernel/osrelease")
+	y.Architecture, _ = s.text("/proc/sys/kernel/arch") // Linux 6.1 and later
+	s.recordedBy("/proc/hwloc-nofile-info")
+	y.Memory = s.memoryOf("/proc/meminfo")
+	y.HugePages = s.hugePages("/sys/kernel/mm/hugepages")
+	s.processor()
+	s.commandLine()
+}
+
+// recordedBy reads what hwloc-gather-topology adds to a recorded tree.
+func (s *scan) recordedBy(file string) {
+	text, _ := s.text(file)
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		switch key {
+		case "OSRelease":
+			s.m.System.Kernel = value
+		case "Architecture":
+			s.m.System.Architecture = value
+		}
+	}
+}
+
+// processor reads vendor, model and instruction sets of the first CPU.
+func (s *scan) processor() {
+	data, err := s.read("/proc/cpuinfo", 4*maxAttribute)
+	if err != nil {
+		return
+	}
+	y := &s.m.System
+	family := ""
+	for line := range strings.Lines(string(data)) {
+		key, value, ok := strings.Cut(line, ":")
+		if !ok {
+			if y.CPUModel != "" || y.Instructions != nil {
+				break // end of the first CPU
+			}
+			continue
+		}
+		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+		switch key {
+		case "vendor_id", "vendor":
+			y.CPUVendor = value
+		case "model name", "cpu model", "cpu", "Processor", "uarch":
+			y.CPUModel = value
+		case "cpu family":
+			family = value
+		case "CPU implementer":
+			y.CPUVendor = armImplementer(value)
+		case "flags", "Features":
+			y.Instructions = aiInstructions(strings.Fields(value))
+		case "isa":
+			y.Instructions = riscvInstructions(value)
+		}
+	}
+	s.computeUnits = y.CPUVendor == "AuthenticAMD" && (family == "21" || family == "22")
+}
+
+// commandLine keeps the parameters that change what the map shows.
+func (s *scan) commandLine() {
+	text, _ := s.text("/proc/cmdline")
+	for _, arg := range strings.Fields(text) {
+		name, _, _ := strings.Cut(arg, "=")
+		switch name {
+		case "isolcpus", "nohz_full", "rcu_nocbs", "numa", "maxcpus", "nr_cpus", "nosmt", "mem", "hugepages", "hugepagesz",
+			"default_hugepagesz", "intel_iommu", "amd_iommu", "iommu", "pci", "pcie_aspm", "intel_pstate", "amd_pstate":
+			s.m.System.Cmdline = append(s.m.System.Cmdline, clip(arg))
+		}
+		s.fakeNodes = s.fakeNodes || strings.HasPrefix(arg, "numa=fake=")
+	}
+}

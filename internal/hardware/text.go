@@ -1,0 +1,302 @@
+package hardware
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// String is an amount as people say it: "512 GiB", "1.5 MiB".
+func (b Bytes) String() string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	value, unit := float64(b), 0
+	for value >= 1024 && unit < len(units)-1 {
+		value, unit = value/1024, unit+1
+	}
+	text := strconv.FormatFloat(value, 'f', 1, 64)
+	if value >= 100 || strings.HasSuffix(text, ".0") {
+		text = strconv.FormatFloat(value, 'f', 0, 64)
+	}
+	return text + " " + units[unit]
+}
+
+// WriteTree writes the machine as an indented tree for a terminal. With wide
+// every core and every PCI device is listed; otherwise like cores are counted
+// and only accelerators, networks and disks are shown.
+func WriteTree(w io.Writer, m *Machine, wide bool) error {
+	p := &treePrinter{m: m, wide: wide}
+	p.machine()
+	_, err := io.WriteString(w, p.out.String())
+	return err
+}
+
+type treePrinter struct {
+	m    *Machine
+	wide bool
+	out  strings.Builder
+}
+
+func (p *treePrinter) line(depth int, format string, args ...any) {
+	p.out.WriteString(strings.Repeat("  ", depth))
+	fmt.Fprintf(&p.out, format, args...)
+	p.out.WriteByte('\n')
+}
+
+func (p *treePrinter) machine() {
+	m := p.m
+	p.line(0, "%s", Title(m))
+	if y := m.System; y.CPUModel != "" || y.CPUVendor != "" {
+		p.line(1, "processor: %s", strings.TrimSpace(firstOf(y.CPUModel, y.CPUVendor)))
+	}
+	p.line(1, "cpus: %d online%s%s", m.Online.Len(), p.unlessSame(" of %s present", m.Present), p.unlessSame(", %s allowed", m.Allowed))
+	if len(m.System.Instructions) > 0 && p.wide {
+		p.line(1, "instructions: %s", strings.Join(m.System.Instructions, " "))
+	}
+	p.kinds()
+	var placed Set
+	for _, pkg := range m.Packages {
+		placed = placed.Or(pkg.Nodes)
+		p.pack(pkg)
+	}
+	for _, n := range m.Nodes {
+		if !placed.Has(n.ID) {
+			p.node(1, n)
+		}
+	}
+	p.devices()
+	for _, g := range m.Gaps {
+		p.line(1, "gap: %s: %s", g.Path, g.Reason)
+	}
+}
+
+// Title is one line that names the machine.
+func Title(m *Machine) string {
+	y := m.System
+	name := strings.TrimSpace(strings.TrimSpace(y.Vendor) + " " + strings.TrimSpace(y.Product))
+	parts := []string{firstOf(y.Model, name, "machine")}
+	if y.Architecture != "" {
+		parts = append(parts, y.Architecture)
+	}
+	if total := m.Memory(); total > 0 {
+		parts = append(parts, total.String())
+	}
+	return strings.Join(parts, " · ")
+}
+
+// Memory is the memory of all nodes but those inside a GPU.
+func (m *Machine) Memory() Bytes {
+	var total Bytes
+	for _, n := range m.Nodes {
+		if n.Memory != "GPUMemory" {
+			total += n.Bytes
+		}
+	}
+	if total == 0 {
+		return m.System.Memory
+	}
+	return total
+}
+
+func (p *treePrinter) unlessSame(format string, set Set) string {
+	if set.Equal(p.m.Online) {
+		return ""
+	}
+	return fmt.Sprintf(format, set)
+}
+
+func (p *treePrinter) kinds() {
+	if len(p.m.Kinds) < 2 {
+		return
+	}
+	for _, k := range p.m.Kinds {
+		var facts []string
+		if k.Capacity > 0 {
+			facts = append(facts, fmt.Sprintf("capacity %d", k.Capacity))
+		}
+		if k.MaxMHz > 0 {
+			facts = append(facts, fmt.Sprintf("up to %d MHz", k.MaxMHz))
+		}
+		if k.BaseMHz > 0 {
+			facts = append(facts, fmt.Sprintf("base %d MHz", k.BaseMHz))
+		}
+		p.line(1, "%s cores: cpus %s  %s", k.Name, k.CPUs, strings.Join(facts, ", "))
+	}
+}
+
+func (p *treePrinter) pack(pkg Package) {
+	p.line(1, "package %d  cpus %s", pkg.ID, pkg.CPUs)
+	for _, id := range pkg.Nodes.IDs() {
+		for _, n := range p.m.Nodes {
+			if n.ID == id {
+				p.node(2, n)
+			}
+		}
+	}
+	for _, d := range p.m.Dies {
+		if d.CPUs.In(pkg.CPUs) {
+			p.line(2, "die %d  cpus %s", d.ID, d.CPUs)
+		}
+	}
+	p.cachesAndCores(2, pkg.CPUs)
+}
+
+func (p *treePrinter) node(depth int, n Node) {
+	kind := ""
+	if n.Memory != "" {
+		kind = " " + n.Memory
+	}
+	state := ""
+	if !n.Allowed {
+		state = "  (not allowed)"
+	}
+	p.line(depth, "node %d  %s%s  cpus %s%s%s%s", n.ID, n.Bytes, kind, orNone(n.Own), n.attributes(), n.pages(), state)
+}
+
+func orNone(s Set) string {
+	if s.Empty() {
+		return "none"
+	}
+	return s.String()
+}
+
+func (n *Node) attributes() string {
+	var b strings.Builder
+	if bw := max(n.ReadBandwidth, n.WriteBandwidth); bw > 0 {
+		fmt.Fprintf(&b, "  %.1f GB/s", float64(bw)/1000)
+	}
+	if l := max(n.ReadLatency, n.WriteLatency); l > 0 {
+		fmt.Fprintf(&b, "  %d ns", l)
+	}
+	return b.String()
+}
+
+func (n *Node) pages() string {
+	var b strings.Builder
+	for _, h := range n.HugePages {
+		if h.Total > 0 {
+			fmt.Fprintf(&b, "  %d × %s pages (%d free)", h.Total, h.Size, h.Free)
+		}
+	}
+	return b.String()
+}
+
+// cachesAndCores lists the caches of a package that several cores share, and
+// the cores below them.
+func (p *treePrinter) cachesAndCores(depth int, cpus Set) {
+	var shared []Cache
+	for _, c := range p.m.Caches {
+		if c.Kind != MemorySide && c.CPUs.In(cpus) && p.coresOf(c.CPUs) > 1 {
+			shared = append(shared, c)
+		}
+	}
+	for _, c := range p.m.Caches {
+		if c.Kind == MemorySide && !c.CPUs.Empty() && c.CPUs.In(cpus) {
+			p.line(depth, "memory cache of node %d  %s", *c.Node, c.Size)
+		}
+	}
+	top := 0
+	for _, c := range shared {
+		top = max(top, c.Level)
+	}
+	var covered Set
+	for _, c := range shared {
+		if c.Level == top && !covered.Meets(c.CPUs) {
+			covered = covered.Or(c.CPUs)
+			p.line(depth, "L%d %s  cpus %s", c.Level, c.Size, c.CPUs)
+			p.cores(depth+1, c.CPUs)
+		}
+	}
+	if rest := cpus.Minus(covered); !rest.Empty() {
+		p.cores(depth, rest)
+	}
+}
+
+func (p *treePrinter) coresOf(cpus Set) int {
+	n := 0
+	for _, c := range p.m.Cores {
+		if c.CPUs.Meets(cpus) {
+			n++
+		}
+	}
+	return n
+}
+
+// cores lists cores one by one, or runs of like ones as a count.
+func (p *treePrinter) cores(depth int, cpus Set) {
+	var order []string
+	count, sets := map[string]int{}, map[string]Set{}
+	for _, c := range p.m.Cores {
+		if !c.CPUs.In(cpus) {
+			continue
+		}
+		if p.wide {
+			p.line(depth, "core %d  cpus %s  %s%s", c.ID, c.CPUs, p.cachesOf(c), p.kindOf(c))
+			continue
+		}
+		key := fmt.Sprintf("%d thread%s  %s%s", c.CPUs.Len(), plural(c.CPUs.Len()), p.cachesOf(c), p.kindOf(c))
+		if count[key]++; count[key] == 1 {
+			order = append(order, key)
+		}
+		sets[key] = sets[key].Or(c.CPUs)
+	}
+	for _, key := range order {
+		p.line(depth, "%d core%s  cpus %s  each %s", count[key], plural(count[key]), sets[key], key)
+	}
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
+func (p *treePrinter) kindOf(c Core) string {
+	if c.Kind < 0 || c.Kind >= len(p.m.Kinds) || p.m.Kinds[c.Kind].Name == "" {
+		return ""
+	}
+	return "  " + p.m.Kinds[c.Kind].Name
+}
+
+// cachesOf names the caches around a core that are not shared by a package.
+func (p *treePrinter) cachesOf(core Core) string {
+	var parts []string
+	for _, c := range p.m.Caches {
+		if c.Kind == MemorySide || c.Level > 2 || !core.CPUs.In(c.CPUs) && !c.CPUs.In(core.CPUs) || !c.CPUs.Meets(core.CPUs) {
+			continue
+		}
+		part := c.label() + " " + c.Size.String()
+		if cores := p.coresOf(c.CPUs); cores > 1 {
+			part += fmt.Sprintf(" of %d cores", cores)
+		}
+		if !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, "  ")
+}
+
+// label is a cache's short name: "L1d", "L2".
+func (c Cache) label() string {
+	return fmt.Sprintf("L%d%s", c.Level, map[CacheKind]string{Data: "d", Instruction: "i"}[c.Kind])
+}
+
+func firstOf(texts ...string) string {
+	for _, t := range texts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
+}
+
+func (p *treePrinter) devices() {
+	if !p.wide {
+		return
+	}
+	for _, d := range p.m.PCI {
+		p.line(1, "pci %s  %s %s:%s%s", d.Address, d.Class, d.Vendor, d.Device, d.Driver)
+	}
+}
