@@ -1,0 +1,5 @@
+package main
+
+import "oscine.dev/oscine/internal/boot"
+
+func main() { boot.Main() }

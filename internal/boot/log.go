@@ -1,0 +1,76 @@
+package boot
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Kernel log levels (include/linux/kern_levels.h) that init uses.
+const (
+	levelError  = 3
+	levelNotice = 5
+)
+
+const maxLogLine = 900 // the kernel cuts /dev/kmsg records near 1000 bytes
+
+// Log writes init's lines to the kernel log, where they share one clock with
+// the kernel's own, and to the console when the kernel would keep them quiet.
+type Log struct {
+	kmsg    *os.File
+	console *os.File
+}
+
+// OpenLog opens the kernel log; it always returns a usable Log, in the worst
+// case one that says nothing.
+func OpenLog() *Log {
+	log := &Log{}
+	if f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0); err == nil {
+		log.kmsg = f
+	}
+	if log.kmsg == nil || consoleLevel("/proc/sys/kernel/printk") <= levelNotice {
+		if f, err := os.OpenFile("/dev/console", os.O_WRONLY, 0); err == nil {
+			log.console = f
+		}
+	}
+	return log
+}
+
+// consoleLevel is the level below which the kernel prints to the console.
+func consoleLevel(file string) int {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(raw))
+	if len(fields) == 0 {
+		return 0
+	}
+	level, err := strconv.Atoi(fields[0])
+	if err != nil {
+		return 0
+	}
+	return level
+}
+
+// Notice logs what a person watching the boot wants to see.
+func (l *Log) Notice(format string, args ...any) { l.write(levelNotice, format, args...) }
+
+// Error logs what went wrong.
+func (l *Log) Error(format string, args ...any) { l.write(levelError, format, args...) }
+
+func (l *Log) write(level int, format string, args ...any) {
+	line := "oscine-init: " + fmt.Sprintf(format, args...)
+	line = strings.ReplaceAll(line, "\n", " ")
+	if len(line) > maxLogLine {
+		line = line[:maxLogLine]
+	}
+	// A log that cannot be written has nobody left to tell.
+	if l.kmsg != nil {
+		_, _ = fmt.Fprintf(l.kmsg, "<%d>%s\n", level, line)
+	}
+	if l.console != nil {
+		_, _ = fmt.Fprintf(l.console, "[%12.6f] %s\r\n", uptime().Seconds(), line)
+	}
+}

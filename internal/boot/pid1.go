@@ -1,0 +1,300 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/linux"
+)
+
+const (
+	watchdogDevice  = "/dev/watchdog"
+	watchdogTimeout = time.Minute
+	petInterval     = 10 * time.Second
+	// trialTimeout is how long a system on trial has to become READY before the
+	// machine restarts and the boot counter goes down.
+	trialTimeout = 10 * time.Minute
+	// fwCfgMachine is where QEMU's fw_cfg shows a Machine file.
+	fwCfgMachine = "/sys/firmware/qemu_fw_cfg/by_name/opt/oscine/machine/raw"
+	consoleNode  = "/dev/console"
+)
+
+// system is PID 1 at work; one goroutine owns it.
+type system struct {
+	log      *Log
+	boot     received
+	daemon   *daemon
+	dog      *linux.Watchdog // nil without hardware
+	lastPet  time.Time
+	good     chan struct{} // closed once marked good
+	signals  chan os.Signal
+	messages chan notified
+	button   chan string
+}
+
+// pid1 brings the system up, supervises oscined and ends in a shutdown. It
+// returns only with an error, and may then be called again.
+func pid1(log *Log) error {
+	s := &system{
+		log:      log,
+		boot:     receive(),
+		good:     make(chan struct{}),
+		signals:  make(chan os.Signal, 64),
+		messages: make(chan notified),
+		button:   make(chan string, 1),
+	}
+	// Signals first: from here no child is missed.
+	signal.Notify(s.signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGUSR1, unix.SIGUSR2)
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF); err != nil {
+		log.Error("Ctrl-Alt-Del restarts at once: %v", err)
+	}
+	setup(log)
+	s.openWatchdog()
+	if err := os.WriteFile(FactsFile, s.boot.facts(false), 0o644); err != nil {
+		log.Error("%v", err)
+	}
+	data, hasData := s.partition(PartitionData)
+	if hasData && s.boot.data != "" {
+		background(log, "grow the data partition", func() error { return growData(log, data, "/var") })
+		s.adoptMachineFile()
+	}
+	watchButtons(log, "/dev/input", s.button)
+	if _, err := listenNotify(log, NotifySocket, s.messages); err != nil {
+		log.Error("%v", err)
+	}
+	s.startDaemon()
+	request := s.loop()
+	return s.shutdown(request)
+}
+
+func (s *system) openWatchdog() {
+	dog, timeout, err := linux.OpenWatchdog(watchdogDevice, watchdogTimeout)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		s.log.Notice("no hardware watchdog: a hanging kernel stays hanging")
+	case err != nil:
+		s.log.Error("hardware watchdog: %v", err)
+	default:
+		s.log.Notice("hardware watchdog armed with %s", timeout)
+		s.dog = dog
+	}
+}
+
+// partition finds a partition by name on the disk of the root.
+func (s *system) partition(name string) (Partition, bool) {
+	parts, err := Partitions("/sys")
+	if err != nil {
+		s.log.Error("%v", err)
+		return Partition{}, false
+	}
+	return find(parts, s.boot.disk, name)
+}
+
+// adoptMachineFile takes the Machine file of the ESP on the first boot of a
+// machine that has no other configuration.
+func (s *system) adoptMachineFile() {
+	if exists(machineFile) || exists(fwCfgMachine) {
+		return
+	}
+	esp, ok := s.partition(PartitionESP)
+	if !ok {
+		return
+	}
+	err := withESP(esp, "/boot", unix.MS_RDONLY, func(dir string) error {
+		adopted, err := adoptMachineFile(dir, machineFile)
+		if adopted && err == nil {
+			s.log.Notice("configuration taken from /%s of the ESP", espMachineFile)
+		}
+		return err
+	})
+	if err != nil {
+		s.log.Error("configuration on the ESP: %v", err)
+	}
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+func (s *system) startDaemon() {
+	l := productLimits()
+	p := &program{
+		log:  s.log,
+		path: Daemon,
+		env: []string{
+			"PATH=/usr/bin:/usr/sbin:/bin:/sbin", "HOME=/", "TERM=linux",
+			"NOTIFY_SOCKET=" + NotifySocket,
+			fmt.Sprintf("WATCHDOG_USEC=%d", l.watchdog.Microseconds()),
+		},
+		cgroup:  "/sys/fs/cgroup/oscined",
+		pidFile: "/run/oscine/oscined.pid",
+		output:  newOutput(s.log, consoleNode, "/run/oscine/oscined.log"),
+	}
+	s.daemon = &daemon{log: s.log, proc: p, limits: l}
+	if pid := p.running(); pid != 0 {
+		s.daemon.adopt(pid, time.Now())
+	}
+}
+
+// loop runs until something asks for a shutdown.
+func (s *system) loop() Request {
+	began := time.Now()
+	timer := time.NewTimer(0)
+	for {
+		now := time.Now()
+		next := earliest(s.daemon.tick(now), s.pet(now))
+		if s.boot.from.counted() && !s.marked() {
+			if now.Sub(began) > trialTimeout {
+				s.log.Error("not READY after %s on trial: restarting", trialTimeout)
+				return RequestReboot
+			}
+			next = earliest(next, began.Add(trialTimeout+time.Second))
+		}
+		timer.Reset(time.Until(next))
+		select {
+		case <-timer.C:
+		case sig := <-s.signals:
+			if request := s.signalled(sig); request != RequestNone {
+				return request
+			}
+		case n := <-s.messages:
+			if request := s.notified(n); request != RequestNone {
+				return request
+			}
+		case name := <-s.button:
+			s.log.Notice("power button (%s) pressed", name)
+			return RequestPowerOff
+		}
+	}
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func (s *system) signalled(sig os.Signal) Request {
+	switch sig {
+	case unix.SIGCHLD:
+		s.reap()
+	case unix.SIGINT: // Ctrl-Alt-Del
+		s.log.Notice("restart asked for by SIGINT")
+		return RequestReboot
+	default:
+		s.log.Notice("power-off asked for by %v", sig)
+		return RequestPowerOff
+	}
+	return RequestNone
+}
+
+func (s *system) notified(n notified) Request {
+	if n.pid != s.daemon.pid {
+		return RequestNone
+	}
+	if s.daemon.notified(n, time.Now()) {
+		s.log.Notice("oscined is ready, %.3f s after the kernel started", uptime().Seconds())
+		background(s.log, "mark the slot good", s.markGood)
+	}
+	if n.Request != RequestNone {
+		s.log.Notice("%s asked for by oscined", n.Request)
+	}
+	return n.Request
+}
+
+// reap collects every child that has ended, the daemon and orphans alike, and
+// reports whether any child is left.
+func (s *system) reap() (left bool) {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil: // ECHILD: nobody is left
+			return false
+		case pid <= 0:
+			return true
+		}
+		s.daemon.exited(pid, status, time.Now())
+	}
+}
+
+// pet restarts the hardware countdown, unless the kernel no longer does what it
+// is told, and returns when to call again.
+func (s *system) pet(now time.Time) time.Time {
+	if s.dog == nil {
+		return now.Add(time.Hour)
+	}
+	if next := s.lastPet.Add(petInterval); now.Before(next) {
+		return next
+	}
+	s.lastPet = now
+	if s.daemon.hopeless(now) {
+		s.log.Error("oscined cannot be killed: leaving the machine to its watchdog")
+	} else if err := s.dog.Pet(); err != nil {
+		s.log.Error("%v", err)
+	}
+	return now.Add(petInterval)
+}
+
+func (s *system) marked() bool {
+	select {
+	case <-s.good:
+		return true
+	default:
+		return false
+	}
+}
+
+// markGood takes the boot counter off the running image: this system works.
+// It is called again when the daemon was restarted, and then does nothing.
+func (s *system) markGood() error {
+	if s.marked() {
+		return nil
+	}
+	err := forgetAttempts("/var")
+	if s.boot.from.counted() {
+		err = errors.Join(err, s.uncount())
+	}
+	if err != nil {
+		return err
+	}
+	close(s.good)
+	return writeFacts(s.boot.facts(true))
+}
+
+func writeFacts(content []byte) error {
+	next := FactsFile + ".new"
+	if err := os.WriteFile(next, content, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(next, FactsFile)
+}
+
+func (s *system) uncount() error {
+	esp, ok := s.partition(PartitionESP)
+	if !ok {
+		return fmt.Errorf("disk %s has no partition %s", s.boot.disk, PartitionESP)
+	}
+	image := s.boot.from.image
+	good, _ := stripCounter(path.Base(image))
+	err := withESP(esp, "/boot", 0, func(dir string) error {
+		if exists(filepath.Join(dir, path.Dir(image), good)) && !exists(filepath.Join(dir, image)) {
+			return nil // an earlier life of PID 1 did it
+		}
+		return renameImage(dir, image, good)
+	})
+	if err == nil {
+		s.log.Notice("slot %s is good: %s is now %s", s.boot.slot, path.Base(image), good)
+	}
+	return err
+}

@@ -1,0 +1,106 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// setting is one file of procfs or sysfs and the value PID 1 gives it.
+type setting struct{ file, value string }
+
+// settings are what holds for every Oscine machine; what depends on workloads
+// is internal/isolate's. A kernel without one of the files goes without.
+func settings() []setting {
+	return []setting{
+		{"/proc/self/oom_score_adj", "-1000"},
+		{"/proc/sys/kernel/printk_devkmsg", "on"}, // the default drops init's own lines
+		{"/proc/sys/kernel/panic", "5"},
+		{"/proc/sys/kernel/panic_on_oops", "1"},
+		{"/proc/sys/kernel/hung_task_panic", "0"},
+		{"/proc/sys/kernel/kptr_restrict", "1"},
+		{"/proc/sys/kernel/dmesg_restrict", "1"},
+		{"/proc/sys/kernel/kexec_load_disabled", "1"},
+		{"/proc/sys/kernel/yama/ptrace_scope", "1"},
+		{"/proc/sys/kernel/unprivileged_bpf_disabled", "1"},
+		{"/proc/sys/fs/protected_hardlinks", "1"},
+		{"/proc/sys/fs/protected_symlinks", "1"},
+		{"/proc/sys/fs/protected_fifos", "2"},
+		{"/proc/sys/fs/protected_regular", "2"},
+		{"/proc/sys/fs/inotify/max_user_instances", "8192"},
+		{"/proc/sys/vm/max_map_count", "1048576"}, // engines map models in many pieces
+		{"/proc/sys/vm/panic_on_oom", "0"},
+		// With "always", khugepaged stalled real-time workers for seconds.
+		{"/sys/kernel/mm/transparent_hugepage/enabled", "madvise"},
+	}
+}
+
+// setup brings the verified root to the state oscined expects. Nothing here is
+// worth stopping for: each failure is logged and the boot goes on.
+func setup(log *Log) {
+	for _, err := range mountAll(runtimeMounts()) {
+		log.Error("%v", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
+		log.Error("share mounts with workloads: %v", err)
+	}
+	for _, s := range settings() {
+		if err := os.WriteFile(s.file, []byte(s.value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
+			log.Error("set %s to %s: %v", s.file, s.value, err)
+		}
+	}
+	loadModules(log, ModulesFile)
+	if err := overlayEtc(); err != nil {
+		log.Error("/etc stays read-only: %v", err)
+	}
+	if err := delegateControllers("/sys/fs/cgroup"); err != nil {
+		log.Error("cgroups: %v", err)
+	}
+	for _, dir := range []string{"/run/oscine", "/run/lock", "/var/lib/oscine", "/var/log/oscine", "/var/tmp"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			log.Error("%v", err)
+		}
+	}
+	for name, target := range map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "fd/0", "/dev/stdout": "fd/1", "/dev/stderr": "fd/2",
+	} {
+		if err := os.Symlink(target, name); err != nil && !errors.Is(err, os.ErrExist) {
+			log.Error("%v", err)
+		}
+	}
+	if err := unix.Sethostname([]byte("oscine")); err != nil {
+		log.Error("host name: %v", err)
+	}
+}
+
+// overlayEtc makes /etc writable in memory: what programs expect to find there
+// (resolv.conf, hosts) is derived from the configuration at every boot.
+func overlayEtc() error {
+	const upper, work = "/run/oscine/etc/upper", "/run/oscine/etc/work"
+	var fs unix.Statfs_t
+	if unix.Statfs("/etc", &fs) == nil && fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		return nil
+	}
+	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+		return err
+	}
+	options := fmt.Sprintf("lowerdir=/etc,upperdir=%s,workdir=%s", upper, work)
+	return mount{"overlay", "/etc", "overlay", unix.MS_NOSUID | unix.MS_NODEV, options}.do()
+}
+
+// delegateControllers gives every controller of the root cgroup to its children.
+func delegateControllers(root string) error {
+	raw, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, name := range strings.Fields(string(raw)) {
+		failed = append(failed, os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+"+name), 0o644))
+	}
+	return errors.Join(failed...)
+}

@@ -1,0 +1,91 @@
+package linux
+
+import (
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ioctls of include/uapi/linux/blkpg.h and fs/ext4/ext4.h.
+const (
+	blkpg                = 0x1269
+	blkpgResizePartition = 3
+	ext4ResizeFS         = 0x40086610 // EXT4_IOC_RESIZE_FS, _IOW('f', 16, __u64)
+)
+
+// blkpgArg is struct blkpg_ioctl_arg.
+type blkpgArg struct {
+	Op      int32
+	Flags   int32
+	DataLen int32
+	Data    unsafe.Pointer
+}
+
+// blkpgPartition is struct blkpg_partition; lengths are bytes.
+type blkpgPartition struct {
+	Start   int64
+	Length  int64
+	Number  int32
+	DevName [64]byte
+	VolName [64]byte
+}
+
+// ResizePartition tells the kernel that partition number of the open disk now
+// spans length bytes from start; it may be mounted. It changes no byte on disk.
+func ResizePartition(disk *os.File, number int, start, length int64) error {
+	part := blkpgPartition{Start: start, Length: length, Number: int32(number)}
+	arg := blkpgArg{Op: blkpgResizePartition, DataLen: int32(unsafe.Sizeof(part)), Data: unsafe.Pointer(&part)}
+	if err := ioctl(int(disk.Fd()), blkpg, unsafe.Pointer(&arg)); err != nil {
+		return fmt.Errorf("resize partition %d of %s: %w", number, disk.Name(), err)
+	}
+	return nil
+}
+
+// GrowExt4 grows the mounted ext4 file system at mountPoint to blocks file
+// system blocks, online (EXT4_IOC_RESIZE_FS).
+func GrowExt4(mountPoint string, blocks uint64) error {
+	dir, err := os.Open(mountPoint)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := ioctl(int(dir.Fd()), ext4ResizeFS, unsafe.Pointer(&blocks)); err != nil {
+		return fmt.Errorf("grow ext4 at %s to %d blocks: %w", mountPoint, blocks, err)
+	}
+	return nil
+}
+
+// DeviceSize returns the size of an open block device or regular file in bytes.
+func DeviceSize(f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if info.Mode()&os.ModeDevice == 0 {
+		return info.Size(), nil
+	}
+	var size uint64
+	if err := ioctl(int(f.Fd()), unix.BLKGETSIZE64, unsafe.Pointer(&size)); err != nil {
+		return 0, fmt.Errorf("size of %s: %w", f.Name(), err)
+	}
+	return int64(size), nil
+}
+
+// SectorSize returns the logical sector size of an open block device in bytes,
+// and 512 for a regular file.
+func SectorSize(f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if info.Mode()&os.ModeDevice == 0 {
+		return 512, nil
+	}
+	size, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET)
+	if err != nil {
+		return 0, fmt.Errorf("sector size of %s: %w", f.Name(), err)
+	}
+	return int64(size), nil
+}
