@@ -1,0 +1,267 @@
+package place
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+)
+
+// Bounds on the search for device sets. Within them it is exhaustive; beyond,
+// it grows sets greedily from every device and improves them by swaps.
+const (
+	maxSets       = 30_000 // sets looked at for one device request
+	maxSteps      = 20_000 // of one depth-first search
+	maxCandidates = 64     // sets kept for the choice of cores and memory
+)
+
+// deviceUse is what has been given out of one device.
+type deviceUse struct {
+	whole    bool
+	sharers  int
+	milli    int64
+	memory   int64
+	slices   uint64 // taken by partitions
+	profiles int
+}
+
+func (u *deviceUse) idle() bool { return !u.whole && u.sharers == 0 && u.profiles == 0 }
+
+// fits reports whether a fraction is free on the device, and what would be
+// left over: the smaller, the less the choice fragments. A partition also gets
+// its first slice.
+func (u *deviceUse) fits(d *Device, f Fraction) (ok bool, leftover int64, start int) {
+	if u.whole {
+		return false, 0, 0
+	}
+	if f.Whole() {
+		return u.idle(), 0, 0
+	}
+	if f.Profile != "" {
+		if u.sharers > 0 {
+			return false, 0, 0
+		}
+		start, left := u.bestStart(d, f.Profile)
+		return start >= 0, left, start
+	}
+	if u.profiles > 0 || u.sharers >= max(d.Shares, 0) || d.Shares < 2 {
+		return false, 0, 0
+	}
+	if u.milli+f.Milli > 1000 || (f.Memory > 0 && u.memory+f.Memory > d.Memory) {
+		return false, 0, 0
+	}
+	leftover = 1000 - u.milli - f.Milli
+	if f.Milli == 0 {
+		leftover = (d.Memory - u.memory - f.Memory) * 1000 / max(d.Memory, 1)
+	}
+	return true, leftover, 0
+}
+
+// bestStart finds the free position of a profile that leaves the most
+// positions to later partitions, or -1.
+func (u *deviceUse) bestStart(d *Device, profile string) (start int, leftover int64) {
+	i := slices.IndexFunc(d.Profiles, func(p Profile) bool { return p.Name == profile })
+	if i < 0 {
+		return -1, 0
+	}
+	start, best := -1, -1
+	for _, s := range d.Profiles[i].Starts {
+		mask := sliceMask(s, d.Profiles[i].Slices)
+		if u.slices&mask != 0 {
+			continue
+		}
+		open := 0
+		for _, p := range d.Profiles {
+			for _, at := range p.Starts {
+				if (u.slices|mask)&sliceMask(at, p.Slices) == 0 {
+					open += p.Slices
+				}
+			}
+		}
+		if open > best {
+			start, best = s, open
+		}
+	}
+	return start, int64(64-bits.OnesCount64(u.slices)) * 15
+}
+
+func sliceMask(start, n int) uint64 {
+	if n >= 64 {
+		return ^uint64(0)
+	}
+	return (uint64(1)<<n - 1) << start
+}
+
+// deviceSet is a possible answer to all device requests.
+type deviceSet struct {
+	picks  [][]int // by request
+	score  int64   // of the links between all of them
+	loss   int64   // what the choice takes from others; smaller is better
+	starts map[int]int
+}
+
+func (s *deviceSet) all() []int { return slices.Concat(s.picks...) }
+
+// deviceSearch finds sets for the requests of one placement.
+type deviceSearch struct {
+	s      *State
+	req    *Request
+	match  [][]int // free devices by request
+	degree []int64 // links of each free device to the other free ones
+	steps  int
+	sets   map[string]deviceSet // best by NUMA signature
+}
+
+// deviceSets returns the best sets, at most one for each combination of NUMA
+// nodes, all within a hundredth of the best link score.
+func (s *State) deviceSets(req *Request, match [][]int) []deviceSet {
+	ds := &deviceSearch{s: s, req: req, match: match, sets: map[string]deviceSet{}}
+	ds.degree = ds.degrees()
+	order := make([]int, len(req.Devices))
+	for i := range order {
+		order[i] = i
+	}
+	// The hardest request first: the one with the fewest ways to satisfy it.
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Compare(len(match[a])-req.Devices[a].count(), len(match[b])-req.Devices[b].count())
+	})
+	ds.extend(order, deviceSet{picks: make([][]int, len(req.Devices))}, map[int]bool{})
+	found := make([]deviceSet, 0, len(ds.sets))
+	var best int64
+	for _, set := range ds.sets {
+		best = max(best, set.score)
+		found = append(found, set)
+	}
+	found = slices.DeleteFunc(found, func(set deviceSet) bool { return set.score*100 < best*99 })
+	slices.SortFunc(found, compareSets)
+	return found[:min(len(found), maxCandidates)]
+}
+
+func compareSets(a, b deviceSet) int {
+	return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.loss, b.loss), slices.Compare(a.all(), b.all()))
+}
+
+func (d *DeviceRequest) count() int { return max(d.Count, 1) }
+
+// degrees rates how well each free device is joined to the other free ones:
+// what a choice would take from those who need links.
+func (ds *deviceSearch) degrees() []int64 {
+	degree := make([]int64, len(ds.s.machine.Devices))
+	seen := map[int]bool{}
+	var free []int
+	for _, m := range ds.match {
+		for _, d := range m {
+			if !seen[d] {
+				seen[d] = true
+				free = append(free, d)
+			}
+		}
+	}
+	for _, a := range free {
+		for _, b := range free {
+			degree[a] += int64(ds.s.fabric.score[a][b])
+		}
+	}
+	return degree
+}
+
+// extend answers the next request of order in every good way.
+func (ds *deviceSearch) extend(order []int, set deviceSet, used map[int]bool) {
+	if len(order) == 0 {
+		ds.keep(set)
+		return
+	}
+	r := order[0]
+	var open []int
+	for _, d := range ds.match[r] {
+		if !used[d] && ds.linked(r, d, set) {
+			open = append(open, d)
+		}
+	}
+	for _, pick := range ds.picks(r, open, set) {
+		next := deviceSet{picks: slices.Clone(set.picks)}
+		next.picks[r] = pick
+		for _, d := range pick {
+			used[d] = true
+		}
+		ds.extend(order[1:], next, used)
+		for _, d := range pick {
+			delete(used, d)
+		}
+		if ds.steps > maxSteps {
+			return
+		}
+	}
+}
+
+// linked checks a device against those already picked.
+func (ds *deviceSearch) linked(r int, d int, set deviceSet) bool {
+	for _, l := range ds.req.Links {
+		if !l.covers(ds.req, r) {
+			continue
+		}
+		for other, pick := range set.picks {
+			if !l.covers(ds.req, other) {
+				continue
+			}
+			for _, p := range pick {
+				if !ds.s.fabric.joined(ds.s.machine, l.By, p, d) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+func (l *LinkRequest) covers(req *Request, r int) bool {
+	return len(l.Between) == 0 || slices.Contains(l.Between, req.Devices[r].Name)
+}
+
+// pairOK checks two devices of one request against its links.
+func (ds *deviceSearch) pairOK(r, a, b int) bool {
+	for _, l := range ds.req.Links {
+		if l.covers(ds.req, r) && !ds.s.fabric.joined(ds.s.machine, l.By, a, b) {
+			return false
+		}
+	}
+	return true
+}
+
+// keep scores a complete set and remembers the best for its NUMA nodes.
+func (ds *deviceSearch) keep(set deviceSet) {
+	ds.steps++
+	set.starts = map[int]int{}
+	for r, pick := range set.picks {
+		slices.Sort(pick)
+		f := ds.req.Devices[r].Fraction
+		for _, d := range pick {
+			_, _, set.starts[d] = ds.s.use[d].fits(&ds.s.machine.Devices[d], f)
+			set.loss += ds.lossOf(d, f)
+		}
+	}
+	all := set.all()
+	set.score = ds.s.fabric.setScore(all)
+	if len(all) > 1 || ds.s.linkDemand {
+		for _, d := range all {
+			set.loss += ds.degree[d]
+		}
+	}
+	key := ds.signature(all)
+	if old, ok := ds.sets[key]; !ok || compareSets(set, old) < 0 {
+		ds.sets[key] = set
+	}
+}
+
+// signature names the NUMA nodes of a set of devices.
+func (ds *deviceSearch) signature(set []int) string {
+	nodes := make([]int, 0, len(set))
+	for _, d := range set {
+		nodes = append(nodes, ds.s.machine.Devices[d].NUMA)
+	}
+	slices.Sort(nodes)
+	key := make([]byte, 0, 2*len(nodes))
+	for _, n := range slices.Compact(nodes) {
+		key = append(key, byte(n), byte(n>>8))
+	}
+	return string(key)
+}

@@ -1,0 +1,101 @@
+package place
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Place chooses the part of the machine for a request and gives it out. A
+// refusal is an *Unsatisfied and changes nothing.
+func (s *State) Place(req Request) (Placement, error) {
+	p, err := s.choose(&req)
+	if err != nil {
+		return Placement{}, err
+	}
+	s.commit(p)
+	return *p, nil
+}
+
+// Try is Place without giving anything out.
+func (s *State) Try(req Request) (Placement, error) {
+	p, err := s.choose(&req)
+	if err != nil {
+		return Placement{}, err
+	}
+	return *p, nil
+}
+
+// candidate is one complete choice.
+type candidate struct {
+	devices deviceSet
+	nodes   nodeSet
+	cpus    []*CPU
+}
+
+// compare orders candidates: fewest NUMA nodes and nearest first, then the
+// links of the devices, then what is taken from others.
+func (a *candidate) compare(b *candidate) int {
+	x, y := a.nodes.cost, b.nodes.cost
+	return cmp.Or(
+		cmp.Compare(x.count, y.count),
+		cmp.Compare(x.distance, y.distance),
+		compareSets(deviceSet{score: a.devices.score, loss: a.devices.loss}, deviceSet{score: b.devices.score, loss: b.devices.loss}),
+		cmp.Compare(x.spared, y.spared),
+		cmp.Compare(x.waste, y.waste),
+		slices.Compare(a.devices.all(), b.devices.all()),
+	)
+}
+
+func (s *State) choose(req *Request) (*Placement, error) {
+	refuse := func(failures []Failure) (*Placement, error) {
+		return nil, &Unsatisfied{Request: req.Name, Machine: s.machine.Name, Failures: failures}
+	}
+	if failures := req.check(); len(failures) > 0 {
+		return refuse(failures)
+	}
+	if _, ok := s.placed[req.Name]; ok {
+		return refuse([]Failure{{Constraint: "name", Problem: "the name is in use", Remedy: "release it first or choose another"}})
+	}
+	offer := s.offerFor(req)
+	match, failures := s.matchDevices(req)
+	failures = append(failures, offer.shortages()...)
+	if len(failures) > 0 {
+		return refuse(failures)
+	}
+	sets := []deviceSet{{}}
+	if len(req.Devices) > 0 {
+		if sets = s.deviceSets(req, match); len(sets) == 0 {
+			return refuse(s.linkFailures(req, match))
+		}
+	}
+	best, second := s.rank(offer, sets)
+	if best == nil {
+		return refuse(offer.localityFailures())
+	}
+	p := offer.placement(best)
+	s.explain(p, best, second)
+	return p, nil
+}
+
+// rank returns the best and the second best candidate.
+func (s *State) rank(o *offer, sets []deviceSet) (best, second *candidate) {
+	consider := func(c *candidate) {
+		switch {
+		case best == nil || c.compare(best) < 0:
+			best, second = c, best
+		case second == nil || c.compare(second) < 0:
+			second = c
+		}
+	}
+	for _, set := range sets {
+		for _, nodes := range s.nodeSets(o.need(set)) {
+			consider(&candidate{devices: set, nodes: nodes})
+		}
+	}
+	for _, c := range []*candidate{best, second} {
+		if c != nil && o.req.Exclusive {
+			c.cpus = takeCPUs(o.freeOn(c.nodes.nodes), int(o.req.MilliCPU/1000))
+		}
+	}
+	return best, second
+}

@@ -1,0 +1,192 @@
+package place
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Placement is what a request was given.
+type Placement struct {
+	Request   Request
+	CPUs      []int         // exclusive ones, or the shared ones it may run on
+	Held      []int         `json:",omitempty"` // SMT siblings of exclusive CPUs, kept idle
+	NUMANodes []int         // IDs, for cpuset.mems
+	Memory    []MemoryGrant `json:",omitempty"`
+	Shares    []CPUShare    `json:",omitempty"` // of a shared placement
+	Devices   []DeviceGrant `json:",omitempty"`
+	Reason    string        // one sentence for a person
+	RunnerUp  *Alternative  `json:",omitempty"` // the next best choice, if there was one
+}
+
+// MemoryGrant is memory on one NUMA node.
+type MemoryGrant struct {
+	Node     int
+	PageSize int64 `json:",omitempty"` // 0: ordinary memory
+	Bytes    int64
+}
+
+// CPUShare is CPU time counted on the alike CPUs of one NUMA node.
+type CPUShare struct {
+	Node     int
+	Kind     string `json:",omitempty"`
+	Features string `json:",omitempty"`
+	Milli    int64
+}
+
+func (c CPUShare) cell(s *State) int {
+	for i := range s.cells {
+		k := &s.cells[i]
+		if s.nodes[k.node].ID == c.Node && k.kind == c.Kind && k.features == c.Features {
+			return i
+		}
+	}
+	return -1
+}
+
+// DeviceGrant is one device, or a part of it.
+type DeviceGrant struct {
+	Request  string // name of the DeviceRequest
+	ID       string
+	Fraction Fraction `json:",omitzero"`
+	Start    int      `json:",omitempty"` // first slice of a partition
+}
+
+// Alternative is a choice that was possible but worse.
+type Alternative struct {
+	CPUs      []int
+	NUMANodes []int
+	Devices   []string
+	Why       string // why it came second
+}
+
+// homeNodes are the IDs of the nodes whose CPUs a shared placement runs on.
+func (p *Placement) homeNodes() []int {
+	if len(p.Shares) == 0 {
+		return p.NUMANodes
+	}
+	var ids []int
+	for _, share := range p.Shares {
+		ids = append(ids, share.Node)
+	}
+	return ids
+}
+
+func (p *Placement) exclusive() []int {
+	if p.Request.Exclusive {
+		return p.CPUs
+	}
+	return nil
+}
+
+// holds reports why the machine cannot give what p says.
+func (s *State) holds(p *Placement) error {
+	if _, ok := s.placed[p.Request.Name]; ok {
+		return fmt.Errorf("the name is in use")
+	}
+	known := map[int]bool{}
+	for _, c := range s.machine.CPUs {
+		known[c.ID] = true
+	}
+	given := slices.Concat(p.exclusive(), p.Held)
+	for i, id := range given {
+		switch holder, held := s.taken[id]; {
+		case !known[id]:
+			return fmt.Errorf("CPU %d is gone", id)
+		case held || slices.Contains(given[:i], id):
+			return fmt.Errorf("CPU %d belongs to %q", id, holder)
+		}
+	}
+	trial := s.clone()
+	for _, share := range p.Shares {
+		if share.cell(s) < 0 || share.Milli < 0 {
+			return fmt.Errorf("the CPUs of NUMA node %d are gone", share.Node)
+		}
+	}
+	for _, m := range p.Memory {
+		if len(s.indexes([]int{m.Node})) == 0 || m.Bytes < 0 {
+			return fmt.Errorf("NUMA node %d is gone", m.Node)
+		}
+		if _, ok := s.huge[s.indexes([]int{m.Node})[0]][m.PageSize]; !ok && m.PageSize != 0 {
+			return fmt.Errorf("NUMA node %d has no pages of %s", m.Node, FormatBytes(m.PageSize))
+		}
+	}
+	for _, g := range p.Devices {
+		d := s.deviceIndex(g.ID)
+		if d < 0 {
+			return fmt.Errorf("device %s is gone", g.ID)
+		}
+		ok, _, _ := trial.use[d].fits(&s.machine.Devices[d], g.Fraction)
+		if ok && g.Fraction.Profile != "" {
+			ok = trial.use[d].startFree(&s.machine.Devices[d], g)
+		}
+		if !ok {
+			return fmt.Errorf("device %s is in use", g.ID)
+		}
+		trial.use[d].give(&s.machine.Devices[d], g, 1)
+	}
+	q := *p
+	q.Devices = nil
+	trial.account(&q, 1)
+	return trial.overdrawn()
+}
+
+func (u *deviceUse) startFree(d *Device, g DeviceGrant) bool {
+	for _, p := range d.Profiles {
+		if p.Name == g.Fraction.Profile {
+			return slices.Contains(p.Starts, g.Start) && u.slices&sliceMask(g.Start, p.Slices) == 0
+		}
+	}
+	return false
+}
+
+// overdrawn reports a resource of which more is given out than there is.
+func (s *State) overdrawn() error {
+	for i := range s.cells {
+		if s.cells[i].free() < 0 {
+			return fmt.Errorf("the CPUs of NUMA node %d are promised to others", s.nodes[s.cells[i].node].ID)
+		}
+	}
+	for n, free := range s.memory {
+		if free < 0 {
+			return fmt.Errorf("NUMA node %d lacks %s of memory", s.nodes[n].ID, FormatBytes(-free))
+		}
+		for size, free := range s.huge[n] {
+			if free < 0 {
+				return fmt.Errorf("NUMA node %d lacks %s in pages of %s", s.nodes[n].ID, FormatBytes(-free), FormatBytes(size))
+			}
+		}
+	}
+	return nil
+}
+
+// FormatBytes writes an amount of bytes as a Kubernetes quantity, such as
+// 16Gi.
+func FormatBytes(b int64) string {
+	units := []string{"", "Ki", "Mi", "Gi", "Ti", "Pi"}
+	f, u := float64(b), 0
+	for (f >= 1024 || f <= -1024) && u < len(units)-1 {
+		f, u = f/1024, u+1
+	}
+	text := fmt.Sprintf("%.1f", f)
+	return strings.TrimSuffix(text, ".0") + units[u]
+}
+
+// FormatCPUs writes CPU numbers as the kernel lists them, such as 0-3,8.
+func FormatCPUs(ids []int) string {
+	sorted := slices.Sorted(slices.Values(ids))
+	var parts []string
+	for i := 0; i < len(sorted); {
+		j := i
+		for j+1 < len(sorted) && sorted[j+1] == sorted[j]+1 {
+			j++
+		}
+		if i == j {
+			parts = append(parts, fmt.Sprint(sorted[i]))
+		} else {
+			parts = append(parts, fmt.Sprintf("%d-%d", sorted[i], sorted[j]))
+		}
+		i = j + 1
+	}
+	return strings.Join(parts, ",")
+}

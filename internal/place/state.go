@@ -1,0 +1,284 @@
+package place
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// State is a machine and what has been given out of it. It is not safe for
+// use by several goroutines at once.
+type State struct {
+	machine  *Machine
+	nodes    []NUMANode
+	distance [][]int64
+	fabric   *fabric
+	cells    []cell
+	memory   []int64           // free bytes by node
+	huge     []map[int64]int64 // free bytes by node and page size
+	use      []deviceUse       // by device
+	placed   map[string]*Placement
+	taken    map[int]string // CPU → exclusive holder
+	matches  map[string]matched
+
+	// linkDemand says that sets of linked devices have been asked for, so that
+	// single devices should leave the best joined ones alone.
+	linkDemand bool
+}
+
+// cell is the CPUs of one NUMA node that are alike: the unit in which shared
+// CPU time is counted.
+type cell struct {
+	node     int // index
+	kind     string
+	features string // joined, for comparison
+	has      map[string]bool
+	cpus     []*CPU
+	taken    int   // exclusively given, or kept idle
+	shared   int64 // thousandths promised to shared placements
+}
+
+func (c *cell) free() int64 { return int64(len(c.cpus)-c.taken)*1000 - c.shared }
+
+// NewState returns a State with nothing given out. It refuses a machine whose
+// description contradicts itself.
+func NewState(m *Machine) (*State, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	s := &State{
+		machine: m, nodes: m.nodes(), fabric: newFabric(m),
+		use: make([]deviceUse, len(m.Devices)), placed: map[string]*Placement{},
+		taken: map[int]string{}, matches: map[string]matched{},
+	}
+	s.distance = square[int64](len(s.nodes))
+	for i := range s.nodes {
+		for j := range s.nodes {
+			s.distance[i][j] = int64(distance(&s.nodes[i], &s.nodes[j]))
+		}
+		s.memory = append(s.memory, s.nodes[i].Memory)
+		pages := maps.Clone(s.nodes[i].HugePages)
+		if pages == nil {
+			pages = map[int64]int64{}
+		}
+		s.huge = append(s.huge, pages)
+	}
+	s.buildCells()
+	return s, nil
+}
+
+func (s *State) buildCells() {
+	index := map[int]int{}
+	for i, n := range s.nodes {
+		index[n.ID] = i
+	}
+	type key struct {
+		node           int
+		kind, features string
+	}
+	at := map[key]int{}
+	for i := range s.machine.CPUs {
+		c := &s.machine.CPUs[i]
+		k := key{index[c.NUMA], c.Kind, strings.Join(c.Features, " ")}
+		n, ok := at[k]
+		if !ok {
+			n = len(s.cells)
+			at[k] = n
+			has := make(map[string]bool, len(c.Features))
+			for _, f := range c.Features {
+				has[f] = true
+			}
+			s.cells = append(s.cells, cell{node: k.node, kind: k.kind, features: k.features, has: has})
+		}
+		s.cells[n].cpus = append(s.cells[n].cpus, c)
+	}
+}
+
+// Machine returns the machine as it was described.
+func (s *State) Machine() *Machine { return s.machine }
+
+// Placements returns what has been given out, by name, CPUs of shared
+// placements as they are now.
+func (s *State) Placements() []Placement {
+	names := slices.Sorted(maps.Keys(s.placed))
+	all := make([]Placement, len(names))
+	for i, n := range names {
+		all[i], _ = s.Placement(n)
+	}
+	return all
+}
+
+// Placement returns what the named request holds now. The CPUs of a shared
+// placement shrink and grow as others take and release exclusive ones.
+func (s *State) Placement(name string) (Placement, bool) {
+	p, ok := s.placed[name]
+	if !ok {
+		return Placement{}, false
+	}
+	now := *p
+	if !p.Request.Exclusive {
+		now.CPUs = s.pool(&p.Request, s.indexes(p.homeNodes()))
+	}
+	return now, true
+}
+
+// Pool returns the CPUs that nobody holds exclusively, where shared work and
+// the system run.
+func (s *State) Pool() []int { return s.pool(&Request{}, nil) }
+
+// pool lists the shared CPUs that a request may use on the given nodes; all of
+// its kind where those nodes have none.
+func (s *State) pool(r *Request, nodes []int) []int {
+	var near, all []int
+	for i := range s.cells {
+		c := &s.cells[i]
+		if !c.suits(r) {
+			continue
+		}
+		for _, cpu := range c.cpus {
+			if _, held := s.taken[cpu.ID]; held {
+				continue
+			}
+			all = append(all, cpu.ID)
+			if slices.Contains(nodes, c.node) {
+				near = append(near, cpu.ID)
+			}
+		}
+	}
+	if len(near) == 0 {
+		near = all
+	}
+	slices.Sort(near)
+	return near
+}
+
+func (c *cell) suits(r *Request) bool {
+	if r.CoreKind != "" && c.kind != r.CoreKind {
+		return false
+	}
+	for _, f := range r.Features {
+		if !c.has[f] {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *State) indexes(ids []int) []int {
+	var at []int
+	for i, n := range s.nodes {
+		if slices.Contains(ids, n.ID) {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// Release gives back what the named request holds and reports whether it held
+// anything.
+func (s *State) Release(name string) bool {
+	p, ok := s.placed[name]
+	if !ok {
+		return false
+	}
+	s.account(p, -1)
+	delete(s.placed, name)
+	return true
+}
+
+// Adopt gives out what an earlier placement says, as after a restart, and
+// refuses, changing nothing, where the machine no longer has it free.
+func (s *State) Adopt(p Placement) error {
+	if err := s.holds(&p); err != nil {
+		return fmt.Errorf("placement of %q no longer fits: %w", p.Request.Name, err)
+	}
+	s.commit(&p)
+	return nil
+}
+
+func (s *State) commit(p *Placement) {
+	s.account(p, 1)
+	s.placed[p.Request.Name] = p
+	if countDevices(&p.Request) > 1 {
+		s.linkDemand = true
+	}
+}
+
+func countDevices(r *Request) int {
+	n := 0
+	for i := range r.Devices {
+		n += r.Devices[i].count()
+	}
+	return n
+}
+
+// account adds (sign 1) or takes back (-1) everything that p holds.
+func (s *State) account(p *Placement, sign int) {
+	for _, share := range p.Shares {
+		s.cells[share.cell(s)].shared += int64(sign) * share.Milli
+	}
+	for _, id := range slices.Concat(p.exclusive(), p.Held) {
+		if sign > 0 {
+			s.taken[id] = p.Request.Name
+		} else {
+			delete(s.taken, id)
+		}
+		for i := range s.cells {
+			if slices.ContainsFunc(s.cells[i].cpus, func(c *CPU) bool { return c.ID == id }) {
+				s.cells[i].taken += sign
+			}
+		}
+	}
+	for _, m := range p.Memory {
+		for _, n := range s.indexes([]int{m.Node}) {
+			if m.PageSize == 0 {
+				s.memory[n] -= int64(sign) * m.Bytes
+			} else {
+				s.huge[n][m.PageSize] -= int64(sign) * m.Bytes
+			}
+		}
+	}
+	for _, g := range p.Devices {
+		if d := s.deviceIndex(g.ID); d >= 0 {
+			s.use[d].give(&s.machine.Devices[d], g, sign)
+		}
+	}
+}
+
+func (u *deviceUse) give(d *Device, g DeviceGrant, sign int) {
+	switch {
+	case g.Fraction.Whole():
+		u.whole = sign > 0
+	case g.Fraction.Profile != "":
+		u.profiles += sign
+		for _, p := range d.Profiles {
+			if p.Name == g.Fraction.Profile {
+				u.slices ^= sliceMask(g.Start, p.Slices)
+			}
+		}
+	default:
+		u.sharers += sign
+		u.milli += int64(sign) * g.Fraction.Milli
+		u.memory += int64(sign) * g.Fraction.Memory
+	}
+}
+
+func (s *State) deviceIndex(id string) int {
+	return slices.IndexFunc(s.machine.Devices, func(d Device) bool { return d.ID == id })
+}
+
+// clone copies what is given out, for trying changes; the machine is shared.
+func (s *State) clone() *State {
+	c := *s
+	c.cells = slices.Clone(s.cells)
+	c.memory = slices.Clone(s.memory)
+	c.huge = make([]map[int64]int64, len(s.huge))
+	for i := range s.huge {
+		c.huge[i] = maps.Clone(s.huge[i])
+	}
+	c.use = slices.Clone(s.use)
+	c.placed = maps.Clone(s.placed)
+	c.taken = maps.Clone(s.taken)
+	return &c
+}
