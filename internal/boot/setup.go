@@ -49,7 +49,7 @@ func setup(log *Log) {
 		log.Error("share mounts with workloads: %v", err)
 	}
 	for _, s := range settings() {
-		if err := os.WriteFile(s.file, []byte(s.value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.WriteFile(s.file, []byte(s.value+"\n"), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
 			log.Error("set %s to %s: %v", s.file, s.value, err)
 		}
 	}
