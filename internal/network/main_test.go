@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestMain runs the tests of a root user again inside a fresh network and
-// mount namespace, so that no test can touch the network of the host.
+// TestMain runs the tests of a root user again inside a fresh network,
+// mount and host name namespace, so that no test can touch those of the host.
 func TestMain(m *testing.M) {
 	if os.Getuid() != 0 || os.Getenv("OSCINE_NETWORK_TEST") != "" {
 		os.Exit(m.Run())
@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	self := exec.Command("/proc/self/exe", os.Args[1:]...)
 	self.Env = append(os.Environ(), "OSCINE_NETWORK_TEST=isolated")
 	self.Stdin, self.Stdout, self.Stderr = os.Stdin, os.Stdout, os.Stderr
-	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Unshareflags: syscall.CLONE_NEWNS}
+	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS, Unshareflags: syscall.CLONE_NEWNS}
 	runtime.LockOSThread()
 	err := self.Run()
 	if self.ProcessState == nil {

@@ -52,7 +52,7 @@ func gatewayOf(subnet netip.Prefix) netip.Addr { return offsetAddr(subnet.Masked
 // has it, so that a workload keeps its address over a reboot.
 func allocate(subnet netip.Prefix, id string, used map[netip.Addr]bool) (netip.Addr, error) {
 	hash := fnv.New32a()
-	hash.Write([]byte(id)) // fnv never returns an error
+	hash.Write([]byte(id))                    // fnv never returns an error
 	size := uint32(1)<<(32-subnet.Bits()) - 3 // without network, gateway and broadcast
 	for i := range size {
 		addr := offsetAddr(subnet.Masked().Addr(), 2+(hash.Sum32()+i)%size)
