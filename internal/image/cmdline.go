@@ -1,0 +1,29 @@
+package image
+
+import (
+	"runtime"
+	"strings"
+)
+
+const hostArch = runtime.GOARCH
+
+// commandLine is what the kernel is started with.
+func commandLine(arch string, v Verity, more string) string {
+	words := []string{
+		"oscine.verity=" + v.String(),
+		"panic=10",                     // a kernel that cannot go on gives the boot loader its next try
+		"transparent_hugepage=madvise", // "always" stalls real-time work for seconds
+		"quiet", "loglevel=4",          // a serial line is slow; everything stays in the kernel's log
+		"random.trust_cpu=on",  // no waiting for entropy where the CPU gives it
+		"cgroup_no_v1=all",     // one hierarchy
+	}
+	if arch == "arm64" {
+		words = append(words, "console=tty0", "console=ttyAMA0")
+	} else {
+		words = append(words, "console=tty0", "console=ttyS0,115200")
+	}
+	if more != "" {
+		words = append(words, more)
+	}
+	return strings.Join(words, " ")
+}

@@ -1,0 +1,313 @@
+package image
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"oscine.dev/oscine/internal/debian"
+)
+
+// Options choose what [Build] builds. The zero value of each field is its
+// default.
+type Options struct {
+	Arch     string    // amd64 or arm64; this machine's
+	Flavour  string    // of the kernel: cloud, metal or rt; cloud
+	Version  string    // of Oscine; [DefaultVersion]
+	Size     int64     // of the disk in bytes; 1 GiB
+	Out      string    // file to write; oscine-VERSION-FLAVOUR-ARCH.img in the current folder
+	Source   string    // folder inside Oscine's checkout; the current one
+	Programs string    // folder of built programs, instead of building them
+	Key      string    // PEM file of the signing key and its certificate; a key of this machine
+	Cmdline  string    // more kernel parameters, put behind the image's own
+	Log      io.Writer // progress lines; none
+}
+
+// DefaultVersion is the version of images that are not released.
+const DefaultVersion = "0.1.0"
+
+// Result is what [Build] built.
+type Result struct {
+	File     string `json:"file"`
+	Version  string `json:"version"`
+	Arch     string `json:"arch"`
+	Kernel   string `json:"kernel"`
+	RootHash string `json:"rootHash"`
+	UKI      string `json:"uki"` // name on the ESP
+
+	Size          int64 `json:"size"`          // of the disk, bytes
+	RootSize      int64 `json:"rootSize"`      // with the hash tree, bytes
+	UKISize       int64 `json:"ukiSize"`       // bytes
+	InitramfsSize int64 `json:"initramfsSize"` // compressed, bytes
+
+	Took time.Duration `json:"took"` // nanoseconds
+}
+
+// versionRule keeps versions usable in the boot loader's file names: no "+",
+// which begins the boot counter, no "_", which begins the version.
+var versionRule = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.~^-]{0,63}$`)
+
+func (o *Options) fill() error {
+	set := func(s *string, value string) {
+		if *s == "" {
+			*s = value
+		}
+	}
+	set(&o.Arch, hostArch)
+	set(&o.Flavour, FlavourCloud)
+	set(&o.Version, DefaultVersion)
+	set(&o.Source, ".")
+	set(&o.Out, fmt.Sprintf("oscine-%s-%s-%s.img", o.Version, o.Flavour, o.Arch))
+	if o.Size == 0 {
+		o.Size = 1 << 30
+	}
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	switch {
+	case o.Arch != "amd64" && o.Arch != "arm64":
+		return fmt.Errorf("--arch %q: Oscine runs on amd64 and arm64", o.Arch)
+	case o.Flavour != FlavourCloud && o.Flavour != FlavourMetal && o.Flavour != FlavourRT:
+		return fmt.Errorf("--kernel %q: use cloud, metal or rt", o.Flavour)
+	case !versionRule.MatchString(o.Version):
+		return fmt.Errorf("--version %q: use letters, digits, points and hyphens", o.Version)
+	case o.Size < 0 || o.Size > 1<<50:
+		return fmt.Errorf("--size %d: out of range", o.Size)
+	}
+	return nil
+}
+
+// Build makes a disk image. The file appears when it is complete; an error or
+// an interrupt leaves nothing behind.
+func Build(ctx context.Context, o Options) (*Result, error) {
+	began := time.Now()
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	out, err := filepath.Abs(o.Out)
+	if err != nil {
+		return nil, err
+	}
+	work, err := os.MkdirTemp(filepath.Dir(out), ".oscine-image-")
+	if err != nil {
+		return nil, fmt.Errorf("build the image: %w", err)
+	}
+	defer os.RemoveAll(work)
+	b := &builder{Options: o, work: work}
+	if err := b.prepare(ctx); err != nil {
+		return nil, err
+	}
+	result, err := b.assemble(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Rename(filepath.Join(work, "disk"), out); err != nil {
+		return nil, err
+	}
+	result.File, result.Took = o.Out, time.Since(began)
+	return result, nil
+}
+
+// builder is one run of [Build].
+type builder struct {
+	Options
+	work     string
+	source   *debian.Source
+	key      *Key
+	kernel   *kernel
+	bin      string // folder of the built programs
+	programs []program
+	boot     string // unpacked systemd-boot
+}
+
+func (b *builder) say(format string, args ...any) { fmt.Fprintf(b.Log, format+"\n", args...) }
+
+// prepare fetches and builds what the image is made of.
+func (b *builder) prepare(ctx context.Context) error {
+	cache, err := debian.CacheDir()
+	if err != nil {
+		return err
+	}
+	if b.source, err = debian.Open(b.Log); err != nil {
+		return err
+	}
+	if b.Key != "" {
+		b.key, err = LoadKey(b.Key)
+	} else {
+		b.key, err = DevelopmentKey(cache)
+	}
+	if err != nil {
+		return err
+	}
+	if b.bin = b.Programs; b.bin != "" {
+		b.programs, err = givenPrograms(b.bin)
+	} else {
+		err = b.compile(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if b.kernel, err = openKernel(ctx, b.source, cache, b.Flavour, b.Arch); err != nil {
+		return err
+	}
+	tree, err := b.source.Tree(ctx, "boot", b.Arch)
+	if err != nil {
+		return err
+	}
+	b.boot = filepath.Join(tree.Dir, "usr/lib/systemd/boot/efi")
+	return nil
+}
+
+func (b *builder) compile(ctx context.Context) error {
+	source, err := sourceDir(b.Source)
+	if err != nil {
+		return err
+	}
+	b.bin = filepath.Join(b.work, "bin")
+	if err := os.Mkdir(b.bin, 0o755); err != nil {
+		return err
+	}
+	b.say("build Oscine's programs for %s", b.Arch)
+	b.programs, err = buildPrograms(ctx, source, b.Arch, b.Version, b.bin)
+	return err
+}
+
+// assemble makes root, unified kernel image and disk.
+func (b *builder) assemble(ctx context.Context) (*Result, error) {
+	files, err := b.rootFiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.Create(filepath.Join(b.work, "root"))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	b.say("write the root: %d files", len(files))
+	verity, err := writeRoot(ctx, files, root)
+	if err != nil {
+		return nil, err
+	}
+	rootSize, err := root.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	uki, initramfs, err := b.uki(ctx, verity)
+	if err != nil {
+		return nil, err
+	}
+	l, err := planDisk(b.Size, rootSize)
+	if err != nil {
+		return nil, err
+	}
+	name := "oscine_" + b.Version + "+3.efi"
+	boot, err := b.bootFiles(name, uki)
+	if err != nil {
+		return nil, err
+	}
+	b.say("write the disk: %d MiB, slots of %d MiB, data of %d MiB", l.disk/mib, l.slot/mib, l.dataSize()/mib)
+	if err := b.disk(ctx, l, verity, io.NewSectionReader(root, 0, rootSize), boot); err != nil {
+		return nil, err
+	}
+	return &Result{
+		Version: b.Version, Arch: b.Arch, Kernel: b.kernel.version, RootHash: hex.EncodeToString(verity.RootHash[:]), UKI: name,
+		Size: l.disk, RootSize: rootSize, UKISize: int64(len(uki)), InitramfsSize: int64(initramfs),
+	}, nil
+}
+
+func (b *builder) disk(ctx context.Context, l layout, v Verity, root io.Reader, boot []bootFile) error {
+	name := filepath.Join(b.work, "disk")
+	disk, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	err = writeDisk(ctx, disk, l, v, root, boot)
+	if err = errors.Join(err, disk.Close()); err != nil {
+		return err
+	}
+	return makeData(ctx, b.source, name, l, v)
+}
+
+// rootFiles lists everything that the root will hold.
+func (b *builder) rootFiles(ctx context.Context) ([]File, error) {
+	c := newContent()
+	c.component(Component{Name: "oscine", Version: b.Version, Kind: "oscine"})
+	c.skeleton(b.Version, b.Arch)
+	for _, p := range b.programs {
+		if err := c.addProgram(p, filepath.Join(b.bin, path.Base(p.pkg))); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.addRuntime(ctx, b.source, b.Arch); err != nil {
+		return nil, err
+	}
+	if err := c.addCertificates(ctx, b.source, b.Arch); err != nil {
+		return nil, err
+	}
+	b.say("collect the modules of kernel %s", b.kernel.version)
+	if err := c.addModules(ctx, b.kernel); err != nil {
+		return nil, err
+	}
+	text, err := c.contentsJSON(b.Version, b.Arch, b.kernel.version)
+	if err != nil {
+		return nil, err
+	}
+	c.text(ContentsFile, "what this root holds and why", "oscine:oscine", text)
+	return c.list(), nil
+}
+
+// bootFiles are the files of the ESP.
+func (b *builder) bootFiles(name string, uki []byte) ([]bootFile, error) {
+	short := map[string][2]string{"amd64": {"systemd-bootx64.efi", "BOOTX64.EFI"}, "arm64": {"systemd-bootaa64.efi", "BOOTAA64.EFI"}}[b.Arch]
+	loader, err := os.ReadFile(filepath.Join(b.boot, short[0]))
+	if err != nil {
+		return nil, err
+	}
+	if loader, err = b.key.Sign(loader); err != nil {
+		return nil, fmt.Errorf("%s: %w", short[0], err)
+	}
+	return []bootFile{
+		{"/EFI/BOOT/" + short[1], loader},
+		{"/EFI/Linux/" + name, uki},
+		{"/loader/loader.conf", []byte("timeout 0\neditor no\nauto-firmware no\n")},
+		{"/loader/entries.srel", []byte("type1\n")},
+	}, nil
+}
+
+// uki assembles and signs the unified kernel image; it also returns the size
+// of the initramfs in it.
+func (b *builder) uki(ctx context.Context, v Verity) (uki []byte, initramfs int, err error) {
+	b.say("assemble the unified kernel image")
+	stub, err := os.ReadFile(filepath.Join(b.boot, map[string]string{"amd64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}[b.Arch]))
+	if err != nil {
+		return nil, 0, err
+	}
+	vmlinuz, err := os.ReadFile(filepath.Join(b.kernel.dir, "vmlinuz"))
+	if err != nil {
+		return nil, 0, err
+	}
+	archive, err := buildInitramfs(ctx, b.kernel, filepath.Join(b.bin, "init"))
+	if err != nil {
+		return nil, 0, err
+	}
+	// The kernel comes last: it may unpack itself beyond its own end.
+	unsigned, err := assembleUKI(stub, []section{
+		{".osrel", []byte(osRelease(b.Version))},
+		{".cmdline", []byte(commandLine(b.Arch, v, b.Cmdline))},
+		{".uname", []byte(b.kernel.version)},
+		{".initrd", archive},
+		{".linux", vmlinuz},
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	uki, err = b.key.Sign(unsigned)
+	return uki, len(archive), err
+}

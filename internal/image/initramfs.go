@@ -1,0 +1,80 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// buildInitramfs packs stage 1: init, the modules that it loads and their list.
+func buildInitramfs(ctx context.Context, k *kernel, initFile string) ([]byte, error) {
+	program, err := os.ReadFile(initFile)
+	if err != nil {
+		return nil, err
+	}
+	c := newContent()
+	c.text("etc/oscine/modules", "", "", loadList(k.early))
+	for _, m := range k.early {
+		data, err := readModule(ctx, k.dir+"/"+m.Path)
+		if err != nil {
+			return nil, err
+		}
+		c.text(pathOf(k.version, m), "", "", data)
+	}
+	for _, dir := range []string{"dev", "proc", "sys", "run"} {
+		c.dir(dir, "", 0o755)
+	}
+	c.put(File{Path: "init", Mode: 0o755, data: program})
+	var archive bytes.Buffer
+	w := &cpioWriter{w: &archive}
+	for _, f := range c.list() {
+		w.add(f.Path, f.Mode, f.data)
+	}
+	if err := w.close(); err != nil {
+		return nil, err
+	}
+	return compress(archive.Bytes())
+}
+
+// compress makes one zstd frame, the same bytes on any machine. The window is
+// one that the kernel's decompressor takes.
+func compress(data []byte) ([]byte, error) {
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(8<<20), zstd.WithEncoderCRC(false))
+	if err != nil {
+		return nil, err
+	}
+	return z.EncodeAll(data, nil), z.Close()
+}
+
+// maxInitramfs bounds an unpacked initramfs in bytes.
+const maxInitramfs = 512 << 20
+
+// ReadInitramfs lists the files of a zstd-compressed or plain initramfs.
+func ReadInitramfs(data []byte) ([]Entry, error) {
+	if bytes.HasPrefix(data, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
+		z, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderMaxMemory(maxInitramfs))
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close()
+		plain, err := io.ReadAll(io.LimitReader(z, maxInitramfs+1))
+		if err == nil && len(plain) > maxInitramfs {
+			err = errors.New("it is too large")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("unpack the initramfs: %w", err)
+		}
+		data = plain
+	}
+	return ReadCPIO(data)
+}
+
+// isFile tells whether an entry holds data of its own.
+func (e Entry) isFile() bool { return e.Mode&fs.ModeType == 0 }
