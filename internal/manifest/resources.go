@@ -11,31 +11,52 @@ const (
 
 // Resources is the part of the machine that a workload or model asks for.
 type Resources struct {
-	CPU       Quantity  `json:"cpu,omitzero"`        // cores; "500m" is half of one; absent: best effort
-	CPUPolicy CPUPolicy `json:"cpuPolicy,omitempty"` // default shared, exclusive for realtime
-	Memory    Quantity  `json:"memory,omitzero"`     // bytes, a hard limit; absent: unlimited
-	PIDs      int       `json:"pids,omitempty"`      // processes and threads; default 1024
+	CPU             Quantity  `json:"cpu,omitzero"`              // cores; "500m" is half of one; absent: best effort
+	CPUPolicy       CPUPolicy `json:"cpuPolicy,omitempty"`       // default shared, exclusive for realtime
+	CoreKind        string    `json:"coreKind,omitempty"`        // performance or efficiency; default any
+	InstructionSets []string  `json:"instructionSets,omitempty"` // that every core must have, as /proc/cpuinfo names them
+
+	Memory     Quantity              `json:"memory,omitzero"`      // bytes, a hard limit; absent: unlimited
+	MemoryKind string                `json:"memoryKind,omitempty"` // dram (default), hbm, cxl or pmem
+	HugePages  map[Quantity]Quantity `json:"hugePages,omitempty"`  // page size → bytes, such as 2Mi: 1Gi
+	PIDs       int                   `json:"pids,omitempty"`       // processes and threads; default 1024
+
+	Devices []DeviceClaim `json:"devices,omitempty"`
+	Links   []DeviceLink  `json:"links,omitempty"` // between those devices
+
+	Near     []string `json:"near,omitempty"`     // share a NUMA node with these, where they run here
+	Apart    []string `json:"apart,omitempty"`    // share no NUMA node with these
+	OneNode  bool     `json:"oneNode,omitempty"`  // refuse rather than span NUMA nodes
+	Gang     *Gang    `json:"gang,omitempty"`     // placed together with others or not at all
+	Priority int      `json:"priority,omitempty"` // within a class, the higher displaces the lower
+	Latency  Duration `json:"latency,omitzero"`   // objective for the slowest answers; spans no NUMA nodes where it can be helped
 }
 
-func (r *Resources) check(c *checker, at string, class Class) {
-	c.oneOf(at+".cpuPolicy", string(r.CPUPolicy), string(CPUShared), string(CPUExclusive))
-	milli, ok := r.CPU.MilliValue()
-	switch {
-	case !ok:
-		c.bad(at+".cpu", "%s is out of range", r.CPU)
-	case !r.CPU.IsZero() && milli <= 0:
-		c.bad(at+".cpu", "must be more than 0, got %s", r.CPU)
-	case milli > 1_000_000_000:
-		c.bad(at+".cpu", "%s is more cores than any machine has", r.CPU)
-	case (r.CPUPolicy == CPUExclusive || class == Realtime) && (milli == 0 || milli%1000 != 0):
-		c.bad(at+".cpu", "exclusive cores are whole: write 1, 2, …, got %q", r.CPU)
-	}
-	if bytes, ok := r.Memory.Value(); !ok {
-		c.bad(at+".memory", "%s is out of range", r.Memory)
-	} else if !r.Memory.IsZero() && bytes < 1<<20 {
-		c.bad(at+".memory", "must be at least 1Mi, got %s", r.Memory)
-	}
-	if r.PIDs < 0 {
-		c.bad(at+".pids", "must not be negative, got %d", r.PIDs)
-	}
+// DeviceClaim asks for devices that match a CEL selector, in the language of
+// Kubernetes DRA.
+type DeviceClaim struct {
+	Name     string          `json:"name"`               // unique within the workload
+	Selector string          `json:"selector,omitempty"` // over device.driver, device.attributes, device.capacity; default: any
+	Count    int             `json:"count,omitempty"`    // default 1
+	Fraction *DeviceFraction `json:"fraction,omitempty"` // default: whole devices
+}
+
+// DeviceFraction is a part of a device: a hardware partition, or a share of
+// compute and memory beside others.
+type DeviceFraction struct {
+	Profile string   `json:"profile,omitempty"` // such as 1g.10gb
+	Share   Quantity `json:"share,omitzero"`    // of the compute, such as 500m or 0.25
+	Memory  Quantity `json:"memory,omitzero"`   // bytes of the device's own memory
+}
+
+// DeviceLink demands that the devices of the named claims are all joined.
+type DeviceLink struct {
+	Between []string `json:"between,omitempty"` // names of claims; default all
+	By      string   `json:"by"`                // direct, nvlink, xgmi, pcieSwitch, pcieRoot or numaNode
+}
+
+// Gang names a group that is placed all together or not at all.
+type Gang struct {
+	Name string `json:"name"`
+	Size int    `json:"size"` // members that must fit before any starts
 }

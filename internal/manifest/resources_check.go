@@ -1,0 +1,190 @@
+package manifest
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"oscine.dev/oscine/internal/place"
+)
+
+// Bounds on what one workload may ask for.
+const (
+	maxClaims     = 16
+	maxDevices    = 4096
+	maxNeighbours = 256
+	maxGang       = 4096
+	maxPriority   = 1_000_000
+)
+
+var (
+	instructionRE = regexp.MustCompile(`^[a-z0-9][a-z0-9_.]{0,31}$`)
+	profileRE     = regexp.MustCompile(`^[a-zA-Z0-9.+_-]{1,32}$`)
+)
+
+func (r *Resources) check(c *checker, at string, class Class) {
+	r.checkCPU(c, at, class)
+	r.checkMemory(c, at)
+	if r.PIDs < 0 {
+		c.bad(at+".pids", "must not be negative, got %d", r.PIDs)
+	}
+	claims := r.checkDevices(c, at)
+	for i, l := range r.Links {
+		l.check(c, fmt.Sprintf("%s.links[%d]", at, i), claims)
+	}
+	r.checkNeighbours(c, at)
+	if r.Priority < -maxPriority || r.Priority > maxPriority {
+		c.bad(at+".priority", "must be from -%d to %d, got %d", maxPriority, maxPriority, r.Priority)
+	}
+}
+
+func (r *Resources) checkCPU(c *checker, at string, class Class) {
+	c.oneOf(at+".cpuPolicy", string(r.CPUPolicy), string(CPUShared), string(CPUExclusive))
+	milli, ok := r.CPU.MilliValue()
+	switch {
+	case !ok:
+		c.bad(at+".cpu", "%s is out of range", r.CPU)
+	case !r.CPU.IsZero() && milli <= 0:
+		c.bad(at+".cpu", "must be more than 0, got %s", r.CPU)
+	case milli > 1_000_000_000:
+		c.bad(at+".cpu", "%s is more cores than any machine has", r.CPU)
+	case (r.CPUPolicy == CPUExclusive || class == Realtime) && (milli == 0 || milli%1000 != 0):
+		c.bad(at+".cpu", "exclusive cores are whole: write 1, 2, …, got %q", r.CPU)
+	}
+	if r.CPUPolicy == CPUShared && class == Realtime {
+		c.bad(at+".cpuPolicy", "realtime work runs on exclusive cores; leave cpuPolicy out or change the class")
+	}
+	c.oneOf(at+".coreKind", r.CoreKind, "performance", "efficiency", "low-power")
+	if len(r.InstructionSets) > 64 {
+		c.bad(at+".instructionSets", "must be at most 64, got %d", len(r.InstructionSets))
+	}
+	for i, f := range r.InstructionSets {
+		if !instructionRE.MatchString(f) {
+			c.bad(fmt.Sprintf("%s.instructionSets[%d]", at, i), "must be a name as in /proc/cpuinfo, such as avx512f, got %q", f)
+		}
+	}
+}
+
+func (r *Resources) checkMemory(c *checker, at string) {
+	if bytes, ok := r.Memory.Value(); !ok {
+		c.bad(at+".memory", "%s is out of range", r.Memory)
+	} else if !r.Memory.IsZero() && bytes < 1<<20 {
+		c.bad(at+".memory", "must be at least 1Mi, got %s", r.Memory)
+	}
+	c.oneOf(at+".memoryKind", r.MemoryKind, string(place.DRAM), string(place.HBM), string(place.CXL), string(place.PMEM))
+	for _, size := range slices.SortedFunc(maps.Keys(r.HugePages), func(a, b Quantity) int { return strings.Compare(a.text, b.text) }) {
+		path := at + ".hugePages." + size.String()
+		page, ok := size.Value()
+		if !ok || page < 4096 || page&(page-1) != 0 {
+			c.bad(path, "the page size must be a power of two of at least 4Ki, such as 2Mi or 1Gi")
+			continue
+		}
+		if bytes, ok := r.HugePages[size].Value(); !ok || bytes <= 0 || bytes%page != 0 {
+			c.bad(path, "must be a positive multiple of the page size, got %s", r.HugePages[size])
+		}
+	}
+}
+
+// checkDevices returns the names of the claims.
+func (r *Resources) checkDevices(c *checker, at string) map[string]bool {
+	if len(r.Devices) > maxClaims {
+		c.bad(at+".devices", "must be at most %d, got %d", maxClaims, len(r.Devices))
+	}
+	names := map[string]bool{}
+	for i := range r.Devices {
+		d := &r.Devices[i]
+		path := fmt.Sprintf("%s.devices[%d]", at, i)
+		if !validName(d.Name) {
+			c.bad(path+".name", "must be 1 to 63 lower-case letters, digits and inner hyphens, got %q", d.Name)
+		} else if names[d.Name] {
+			c.bad(path+".name", "%q is used twice", d.Name)
+		}
+		names[d.Name] = true
+		if d.Count < 0 || d.Count > maxDevices {
+			c.bad(path+".count", "must be from 1 to %d, got %d", maxDevices, d.Count)
+		}
+		if d.Selector != "" {
+			if _, err := place.CompileSelector(d.Selector); err != nil {
+				c.bad(path+".selector", "%v", err)
+			}
+		}
+		d.Fraction.check(c, path+".fraction")
+	}
+	return names
+}
+
+func (f *DeviceFraction) check(c *checker, at string) {
+	if f == nil {
+		return
+	}
+	share, okShare := f.Share.MilliValue()
+	memory, okMemory := f.Memory.Value()
+	switch {
+	case !okShare || share < 0 || share > 1000 || (!f.Share.IsZero() && share == 0):
+		c.bad(at+".share", "must be more than 0 and at most 1, got %s", f.Share)
+	case !okMemory || memory < 0 || (!f.Memory.IsZero() && memory < 1<<20):
+		c.bad(at+".memory", "must be at least 1Mi, got %s", f.Memory)
+	case f.Profile != "" && (share > 0 || memory > 0):
+		c.bad(at, "needs either a profile or a share and memory, not both")
+	case f.Profile == "" && share == 0 && memory == 0:
+		c.bad(at, "needs profile, share or memory; leave fraction out for whole devices")
+	case f.Profile != "" && !profileRE.MatchString(f.Profile):
+		c.bad(at+".profile", "%q is not a partition profile, such as 1g.10gb", f.Profile)
+	}
+}
+
+func (l *DeviceLink) check(c *checker, at string, claims map[string]bool) {
+	if l.By == "" {
+		c.bad(at+".by", "is required: direct, nvlink, xgmi, pcieSwitch, pcieRoot or numaNode")
+	}
+	c.oneOf(at+".by", l.By, string(place.LinkDirect), string(place.LinkNVLink), string(place.LinkXGMI),
+		string(place.LinkSwitch), string(place.LinkRoot), string(place.LinkNUMA))
+	for i, name := range l.Between {
+		if !claims[name] {
+			c.bad(fmt.Sprintf("%s.between[%d]", at, i), "%q is not the name of a device asked for", name)
+		}
+	}
+	if len(claims) == 0 {
+		c.bad(at, "joins devices, but none are asked for")
+	}
+}
+
+func (r *Resources) checkNeighbours(c *checker, at string) {
+	near := map[string]bool{}
+	for i, name := range r.Near {
+		near[name] = true
+		if !validReference(name) {
+			c.bad(fmt.Sprintf("%s.near[%d]", at, i), "must be the name of a workload or model, got %q", name)
+		}
+	}
+	for i, name := range r.Apart {
+		path := fmt.Sprintf("%s.apart[%d]", at, i)
+		if !validReference(name) {
+			c.bad(path, "must be the name of a workload or model, got %q", name)
+		}
+		if near[name] {
+			c.bad(path, "%q cannot be both near and apart", name)
+		}
+	}
+	if len(r.Near)+len(r.Apart) > maxNeighbours {
+		c.bad(at+".near", "near and apart together name more than %d", maxNeighbours)
+	}
+	if g := r.Gang; g != nil {
+		if !validName(g.Name) {
+			c.bad(at+".gang.name", "must be 1 to 63 lower-case letters, digits and inner hyphens, got %q", g.Name)
+		}
+		if g.Size < 1 || g.Size > maxGang {
+			c.bad(at+".gang.size", "must be from 1 to %d, got %d", maxGang, g.Size)
+		}
+	}
+}
+
+// validReference accepts "name", a workload, or "Kind/name".
+func validReference(s string) bool {
+	if kind, name, ok := strings.Cut(s, "/"); ok {
+		return (kind == string(KindWorkload) || kind == string(KindModel)) && validName(name)
+	}
+	return validName(s)
+}
