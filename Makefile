@@ -1,0 +1,69 @@
+# Everything that a person does with this tree. `make` alone lists it.
+
+ARCH    ?= $(shell go env GOARCH 2>/dev/null)
+KERNEL  ?= cloud
+OUT     := out
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+OSCINE  := $(OUT)/bin/oscine
+
+GO_BUILD := go build -trimpath -ldflags "-s -w -X oscine.dev/oscine/internal/version.Version=$(VERSION)"
+
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+MAKEFLAGS   += --no-print-directory
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build image packs demo test test-fast test-vm lint fuzz generate bench-boot bench-place bench-isolation clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what building and testing needs and this machine lacks
+	@scripts/setup.sh
+
+build: ## build the programs for this machine into out/bin
+	@mkdir -p $(OUT)/bin
+	@CGO_ENABLED=0 $(GO_BUILD) -o $(OUT)/bin/ ./cmd/... github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+	@scripts/build-runc.sh $(OUT)/bin/runc
+
+image: build ## build the disk image: make image [ARCH=arm64] [KERNEL=cloud|metal|rt]
+	@$(OSCINE) image build --arch $(ARCH) --kernel $(KERNEL) -o $(OUT)/oscine-$(ARCH).img
+
+packs: build ## build the engine packs from their pinned packages
+	@$(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs onnxruntime
+
+demo: setup build ## boot an image, serve a model, read 500 digits: make demo [KEEP=1]
+	@$(OSCINE) demo $(if $(KEEP),--keep)
+
+test: setup lint ## check style, run all tests, those in booted machines too
+	@$(MAKE) test-fast
+	@$(MAKE) test-vm
+
+test-fast: ## run the tests that boot no machine
+	@go test ./...
+
+test-vm: build ## run the tests that boot machines; the others come from the cache
+	@OSCINE_VM_TESTS=1 go test -p 1 -timeout 25m ./...
+
+lint: ## gofmt, go vet and staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+		if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	@go vet ./...
+	@go tool staticcheck ./...
+
+fuzz: ## run every fuzz target: make fuzz [FUZZTIME=30s]
+	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
+
+generate: ## write generated code anew
+	@go generate ./...
+
+bench-boot: build ## compare boot time and memory with a minimal Debian in the same QEMU
+	@scripts/bench-boot.sh
+
+bench-place: ## placement decisions per second
+	@go test -run '^$$' -bench . ./internal/place/... ./internal/sim/...
+
+bench-isolation: ## wake-up latency of the classes against batch load
+	@go test -run '^$$' -bench . ./internal/isolate/...
+
+clean: ## remove what was built; caches outside the tree stay
+	@rm -rf $(OUT)
