@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -14,9 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"gopkg.in/yaml.v3"
 
-	"oscine.dev/oscine/internal/api"
 	"oscine.dev/oscine/internal/api/oscinepb"
-	"oscine.dev/oscine/internal/clientconfig"
+	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/pki"
 )
@@ -74,7 +74,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	if err != nil {
 		return err
 	}
-	config, err := clientconfig.Load(path)
+	config, err := client.Load(path)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	if err != nil {
 		return err
 	}
-	if _, err := manifest.Parse(strings.NewReader(string(text))); err != nil {
+	if _, err := manifest.ParseMachine(bytes.NewReader(text)); err != nil {
 		return fmt.Errorf("machine file of %s: %w", name, err)
 	}
 	admin, err := pki.NewClient(authority, "admin", pki.Admin, pki.ClientLifetime)
@@ -105,7 +105,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	if err := os.WriteFile(machineFile, text, 0o600); err != nil {
 		return fmt.Errorf("write the Machine file: %w", err)
 	}
-	config.Set(name, &clientconfig.Context{
+	config.Set(name, &client.Context{
 		Address: net.JoinHostPort(host, port), ServerName: name,
 		CA: string(authority.Certificate), Certificate: string(admin.Certificate), Key: string(admin.Key),
 	})
@@ -217,7 +217,7 @@ changes workloads, models and images, admin also changes the machine.`,
 			}
 			other := *base
 			other.Certificate, other.Key = string(pair.Certificate), string(pair.Key)
-			config := &clientconfig.Config{}
+			config := &client.Config{}
 			config.Set(name, &other)
 			if err := config.Save(output); err != nil {
 				return err
@@ -247,15 +247,15 @@ it is; compare the fingerprint that it prints on its console by --fingerprint.`,
 			if err != nil {
 				return err
 			}
-			if err := checkMachine(text); err != nil {
+			if _, err := manifest.ParseMachine(bytes.NewReader(text)); err != nil {
 				return fmt.Errorf("%s:\n%w", file, err)
 			}
 			host, port, err := splitAddress(address)
 			if err != nil {
 				return err
 			}
-			client := api.NewMaintenanceClient(net.JoinHostPort(host, port), fingerprint)
-			_, err = client.Configure(c.Context(), connect.NewRequest(&oscinepb.ConfigureRequest{Manifest: string(text)}))
+			node := client.NewMaintenance(net.JoinHostPort(host, port), fingerprint)
+			_, err = node.Configure(c.Context(), connect.NewRequest(&oscinepb.ConfigureRequest{Manifest: string(text)}))
 			if err != nil {
 				return err
 			}
@@ -271,17 +271,6 @@ it is; compare the fingerprint that it prints on its console by --fingerprint.`,
 	return c
 }
 
-func checkMachine(text []byte) error {
-	objects, err := manifest.Parse(strings.NewReader(string(text)))
-	if err != nil {
-		return err
-	}
-	if len(objects) != 1 || objects[0].ObjectKind() != manifest.KindMachine {
-		return errors.New("must hold one Machine and nothing else")
-	}
-	return nil
-}
-
 func newConfigContextsCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "contexts", Aliases: []string{"get-contexts"}, Short: "List the contexts; * marks the current one", Args: exactArgs(0, ""),
@@ -290,7 +279,7 @@ func newConfigContextsCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			config, err := clientconfig.Load(path)
+			config, err := client.Load(path)
 			if err != nil {
 				return err
 			}
@@ -310,7 +299,7 @@ func newConfigContextsCommand(env *Env) *cobra.Command {
 	}
 }
 
-func describeCertificate(ctx *clientconfig.Context) (user, role, expires string) {
+func describeCertificate(ctx *client.Context) (user, role, expires string) {
 	pair, err := pki.Pair{Certificate: []byte(ctx.Certificate), Key: []byte(ctx.Key)}.TLS()
 	if err != nil {
 		return "-", "unreadable", "-"
@@ -326,7 +315,7 @@ func newConfigUseCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "use NAME", Aliases: []string{"use-context"}, Short: "Make a context the current one", Args: exactArgs(1, "NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return env.editConfig(func(config *clientconfig.Config) error {
+			return env.editConfig(func(config *client.Config) error {
 				if _, _, err := config.Context(args[0]); err != nil {
 					return err
 				}
@@ -341,17 +330,17 @@ func newConfigDeleteCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "delete NAME", Aliases: []string{"delete-context"}, Short: "Forget a context and its certificate", Args: exactArgs(1, "NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return env.editConfig(func(config *clientconfig.Config) error { return config.Delete(args[0]) })
+			return env.editConfig(func(config *client.Config) error { return config.Delete(args[0]) })
 		},
 	}
 }
 
-func (e *Env) editConfig(edit func(*clientconfig.Config) error) error {
+func (e *Env) editConfig(edit func(*client.Config) error) error {
 	path, err := e.configPath()
 	if err != nil {
 		return err
 	}
-	config, err := clientconfig.Load(path)
+	config, err := client.Load(path)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,7 @@ import (
 	"io"
 	"os"
 
-	"oscine.dev/oscine/internal/api"
-	"oscine.dev/oscine/internal/clientconfig"
+	"oscine.dev/oscine/internal/client"
 )
 
 // Env is what a command may touch of the world around it.
@@ -25,16 +24,16 @@ func (e *Env) configPath() (string, error) {
 	if e.ConfigPath != "" {
 		return e.ConfigPath, nil
 	}
-	return clientconfig.DefaultPath(os.Getenv)
+	return client.DefaultPath(os.Getenv)
 }
 
 // context returns the chosen context with its name.
-func (e *Env) context() (string, *clientconfig.Context, error) {
+func (e *Env) context() (string, *client.Context, error) {
 	path, err := e.configPath()
 	if err != nil {
 		return "", nil, err
 	}
-	config, err := clientconfig.Load(path)
+	config, err := client.Load(path)
 	if err != nil {
 		return "", nil, err
 	}
@@ -43,10 +42,10 @@ func (e *Env) context() (string, *clientconfig.Context, error) {
 
 // Client returns a client of the chosen context's node. It dials on the first
 // call.
-func (e *Env) Client() (*api.Client, error) {
+func (e *Env) Client() (*client.Client, error) {
 	_, ctx, err := e.context()
 	if err != nil {
 		return nil, err
 	}
-	return api.NewClient(ctx)
+	return client.New(ctx)
 }

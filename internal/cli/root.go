@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"connectrpc.com/connect"
@@ -37,6 +38,9 @@ func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 		return int(status)
 	case errors.As(err, &usage):
 		fmt.Fprintf(errOut, "oscine: %v\n", err)
+		return 2
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
+		fmt.Fprintf(errOut, "oscine: %v; see oscine --help\n", err)
 		return 2
 	case ctx.Err() != nil:
 		fmt.Fprintln(errOut, "oscine: interrupted")
@@ -79,6 +83,10 @@ func newRootCommand(env *Env) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("node", newConfigCommand(env))
+	add("node", newApplyCommand(env), newGetCommand(env), newDescribeCommand(env), newDeleteCommand(env),
+		newRunCommand(env), newLogsCommand(env), newExecCommand(env), newCpCommand(env),
+		newInfoCommand(env), newDmesgCommand(env), newRebootCommand(env), newShutdownCommand(env), newConfigCommand(env))
+	add("machine", newImageCommand(env))
+	add("know", newHardwareCommand(env))
 	return root
 }

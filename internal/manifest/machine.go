@@ -1,7 +1,9 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"regexp"
 )
@@ -70,6 +72,19 @@ type MachineLogs struct {
 // MachineImages says which images may be pulled.
 type MachineImages struct {
 	Allow []string `json:"allow,omitempty"` // reference prefixes; default: all
+}
+
+// ParseMachine reads a stream that must hold one Machine and nothing else.
+func ParseMachine(r io.Reader) (*Machine, error) {
+	objects, err := Parse(r)
+	if err != nil {
+		return nil, err
+	}
+	machine, ok := objects[0].(*Machine)
+	if !ok || len(objects) != 1 {
+		return nil, errors.New("must hold one Machine and nothing else")
+	}
+	return machine, nil
 }
 
 func (m *Machine) fill() {

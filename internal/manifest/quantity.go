@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -52,6 +53,10 @@ func (q Quantity) scaled(scale resource.Scale) (int64, bool) {
 	}
 	parsed, err := resource.ParseQuantity(q.text)
 	if err != nil {
+		return 0, false
+	}
+	// The parser caps what is too large, without a word, at ±(2⁶³-1).
+	if whole := parsed.Value(); whole == math.MaxInt64 || whole <= -math.MaxInt64 {
 		return 0, false
 	}
 	v := parsed.ScaledValue(scale)

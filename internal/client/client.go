@@ -1,4 +1,4 @@
-package api
+package client
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"connectrpc.com/connect"
 
 	"oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
-	"oscine.dev/oscine/internal/clientconfig"
 	"oscine.dev/oscine/internal/pki"
 )
 
@@ -26,8 +25,8 @@ type Client struct {
 	http    *http.Client
 }
 
-// NewClient returns a client for a context; it dials on the first call.
-func NewClient(ctx *clientconfig.Context) (*Client, error) {
+// New returns a client for a context; it dials on the first call.
+func New(ctx *Context) (*Client, error) {
 	pool, err := pki.Pool([]byte(ctx.CA))
 	if err != nil {
 		return nil, fmt.Errorf("context for %s: %w", ctx.Address, err)
@@ -57,10 +56,10 @@ func NewClient(ctx *clientconfig.Context) (*Client, error) {
 // Open Inference Protocol over the same port and certificates.
 func (c *Client) HTTP() (*http.Client, string) { return c.http, "https://" + c.address }
 
-// NewMaintenanceClient returns a client for a node without configuration.
+// NewMaintenance returns a client for a node without configuration.
 // Its certificate cannot be verified; fingerprint, unless empty, must be the
 // one that the node printed on its console.
-func NewMaintenanceClient(address, fingerprint string) oscinepbconnect.MaintenanceClient {
+func NewMaintenance(address, fingerprint string) oscinepbconnect.MaintenanceClient {
 	fingerprint = strings.ToLower(strings.ReplaceAll(fingerprint, ":", ""))
 	client := newHTTPClient(&tls.Config{
 		MinVersion:         tls.VersionTLS13,

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"oscine.dev/oscine/internal/api"
+	"oscine.dev/oscine/internal/journal"
+	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/network"
+	"oscine.dev/oscine/internal/node"
+)
+
+func run(ctx context.Context, args []string, errOut io.Writer) error {
+	o, err := parseOptions(args, errOut)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return nil
+	case err != nil:
+		return err
+	case o.version:
+		fmt.Fprintln(errOut, version)
+		return nil
+	}
+	for _, dir := range []string{o.state, o.run, o.logs} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("make the daemon's folders: %w", err)
+		}
+	}
+	own, err := journal.Open(filepath.Join(o.logs, "oscined.log"), ownLogBytes)
+	if err != nil {
+		return fmt.Errorf("open the daemon's log: %w", err)
+	}
+	defer own.Close()
+	level := slog.LevelInfo
+	if o.debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(io.MultiWriter(errOut, &journalWriter{own}), &slog.HandlerOptions{Level: level}))
+	return runNode(ctx, o, log)
+}
+
+// ownLogBytes bounds the daemon's own log on disk.
+const ownLogBytes = 4 << 20
+
+// journalWriter keeps each line of the daemon in its journal; a full disk
+// must not stop the daemon, so failures are dropped.
+type journalWriter struct{ journal *journal.Writer }
+
+func (w *journalWriter) Write(p []byte) (int, error) {
+	_ = w.journal.Append(journal.Line{Time: time.Now(), Stream: journal.Stderr, Text: string(p[:max(len(p)-1, 0)])})
+	return len(p), nil
+}
+
+func runNode(ctx context.Context, o *options, log *slog.Logger) error {
+	g, ctx := errgroup.WithContext(ctx)
+	keepAlive(ctx, g, log)
+	machine, err := findMachine(o, log)
+	if err == nil && machine == nil {
+		machine, err = awaitMachine(ctx, o, log)
+	}
+	if err != nil {
+		return err
+	}
+	if !o.hosted {
+		network := network.New(network.Config{Hostname: machine.Spec.Hostname, Net: machine.Spec.Network, Time: machine.Spec.Time}, log)
+		g.Go(func() error { return network.Run(ctx) })
+	}
+	n, err := node.Open(ctx, node.Config{
+		Mode: o.mode(), Version: version, Slot: o.slot(),
+		StateDir: o.state, RunDir: o.run, LogDir: o.logs,
+		RuntimePath: o.runtime, ShimPath: o.shim, LoggerPath: o.logger,
+		Reboot: rebooter(o), Logger: log,
+	}, machine)
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return serveAPI(ctx, o, n, machine, log) })
+	if open := machine.Spec.Inference; open != nil {
+		g.Go(func() error { return serveInference(ctx, o, n, open, log) })
+	}
+	err = g.Wait()
+	_ = linux.Notify("STOPPING=1") // only a courtesy
+	return errors.Join(err, n.Close())
+}
+
+func serveAPI(ctx context.Context, o *options, n *node.Node, machine *manifest.Machine, log *slog.Logger) error {
+	server, err := api.NewServer(n, machine.Spec.API, log)
+	if err != nil {
+		return err
+	}
+	address := o.listen
+	if address == "" {
+		address = listenAddress(o, machine.Spec.API.Port)
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w: choose another with spec.api.port or --listen", err)
+	}
+	n.MarkReady()
+	log.Info("oscined: API on " + l.Addr().String())
+	if err := linux.Notify("READY=1"); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
+		log.Warn("cannot tell init that the node is ready", "error", err)
+	}
+	return server.Serve(ctx, l)
+}
+
+// listenAddress is every address on a machine that is ours, and loopback on
+// one that is not.
+func listenAddress(o *options, port int) string {
+	host := ""
+	if o.hosted {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+func serveInference(ctx context.Context, o *options, n *node.Node, open *manifest.Inference, log *slog.Logger) error {
+	l, err := net.Listen("tcp", listenAddress(o, open.Port))
+	if err != nil {
+		return fmt.Errorf("listen for inference: %w: choose another spec.inference.port", err)
+	}
+	log.Info("inference without client certificates", "address", l.Addr().String())
+	server := &http.Server{Handler: n.Inference(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve inference: %w", err)
+	}
+	return nil
+}
+
+// watchdogPause is how often init hears that the daemon lives.
+const watchdogPause = 5 * time.Second
+
+func keepAlive(ctx context.Context, g *errgroup.Group, log *slog.Logger) {
+	g.Go(func() error {
+		tick := time.NewTicker(watchdogPause)
+		defer tick.Stop()
+		for {
+			if err := linux.Notify("WATCHDOG=1"); errors.Is(err, linux.ErrNoSupervisor) {
+				return nil
+			} else if err != nil {
+				log.Warn("cannot tell init that the daemon lives", "error", err)
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+// rebooter asks init, which alone may stop the machine.
+func rebooter(o *options) func(bool) error {
+	if o.hosted {
+		return nil
+	}
+	return func(powerOff bool) error {
+		if powerOff {
+			return linux.Notify("X_OSCINE=poweroff")
+		}
+		return linux.Notify("X_OSCINE=reboot")
+	}
+}

@@ -1,0 +1,109 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
+	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/pki"
+)
+
+// maxMessage bounds one message of any call; uploads come in many.
+const maxMessage = 4 << 20
+
+// Server answers a configured node's API.
+type Server struct {
+	http *http.Server
+}
+
+// NewServer returns a server of n with the identity in config. Inference
+// requests on /v2 go to n's models, for readers and above.
+func NewServer(n *node.Node, config manifest.MachineAPI, logger *slog.Logger) (*Server, error) {
+	tlsConfig, err := serverTLS(config.CA, config.Certificate, config.Key)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle(oscinepbconnect.NewNodeHandler(&service{node: n, log: logger},
+		connect.WithInterceptors(&authorizer{logger}), connect.WithReadMaxBytes(maxMessage),
+		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
+			logger.Error("panic in a call", "procedure", spec.Procedure, "panic", p)
+			return connect.NewError(connect.CodeInternal, fmt.Errorf("%s failed inside the node; see oscine logs oscined", spec.Procedure))
+		})))
+	mux.Handle("/v2", requireRole(pki.Reader, n.Inference()))
+	mux.Handle("/v2/", requireRole(pki.Reader, n.Inference()))
+	return &Server{newHTTPServer(identify(mux), tlsConfig, logger)}, nil
+}
+
+func newHTTPServer(handler http.Handler, config *tls.Config, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		TLSConfig:         config,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          log.New(&handshakeLog{logger}, "", 0),
+	}
+}
+
+// handshakeLog notes refused strangers at debug level: on an open network
+// they would fill the log.
+type handshakeLog struct{ log *slog.Logger }
+
+func (h *handshakeLog) Write(p []byte) (int, error) {
+	h.log.Debug("http", "message", string(p))
+	return len(p), nil
+}
+
+// Serve answers on l until ctx ends; calls under way get five seconds.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error { return serve(ctx, s.http, l) }
+
+func serve(ctx context.Context, server *http.Server, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
+	})
+	defer stop()
+	err := server.ServeTLS(l, "", "")
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve %s: %w", l.Addr(), err)
+}
+
+// chunks reads the data of a client's upload stream.
+type chunks[T any] struct {
+	stream *connect.ClientStream[T]
+	data   func(*T) []byte
+	rest   []byte
+}
+
+func (c *chunks[T]) Read(p []byte) (int, error) {
+	for len(c.rest) == 0 {
+		if !c.stream.Receive() {
+			if err := c.stream.Err(); err != nil {
+				return 0, err
+			}
+			return 0, io.EOF
+		}
+		c.rest = c.data(c.stream.Msg())
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}

@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+)
+
+func newImageCommand(env *Env) *cobra.Command {
+	c := &cobra.Command{Use: "image", Short: "Build disk images; import, list and remove container images"}
+	c.AddCommand(newImageImportCommand(env), newImagePullCommand(env), newImageListCommand(env), newImageRemoveCommand(env))
+	return c
+}
+
+func newImageImportCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "import FILE.tar", Short: "Send an OCI or Docker archive to the node (- for standard input)", Args: exactArgs(1, "FILE.tar"),
+		RunE: func(c *cobra.Command, args []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := upload(c.Context(), env, args[0], "", node.ImportImage(c.Context()))
+			if err != nil {
+				return err
+			}
+			for _, im := range resp.Images {
+				fmt.Fprintf(env.Out, "%s %s\n", im.Name, im.Digest)
+			}
+			return nil
+		},
+	}
+}
+
+// upload streams a file to the node with a line of progress on a terminal.
+func upload[T any](ctx context.Context, env *Env, file, name string, stream *connect.ClientStreamForClient[pb.Chunk, T]) (*T, error) {
+	r, size := env.In, int64(0)
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, fmt.Errorf("%w; give the path of a file on this machine", err)
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s is not a file", file)
+		}
+		r, size = f, info.Size()
+	}
+	if err := stream.Send(&pb.Chunk{Name: name}); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	bar := newProgress(env, file, size)
+	defer bar.done()
+	w := &chunkWriter{send: func(p []byte) error {
+		bar.add(len(p))
+		return stream.Send(&pb.Chunk{Data: p})
+	}}
+	_, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, chunkBytes))
+	if err != nil {
+		return nil, fmt.Errorf("send %s: %w", file, sendError(stream.CloseAndReceive, err))
+	}
+	resp, err := stream.CloseAndReceive()
+	if err != nil {
+		return nil, err
+	}
+	return resp.Msg, nil
+}
+
+func newImagePullCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "pull IMAGE", Short: "Have the node fetch an image from its registry", Args: exactArgs(1, "IMAGE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			stream, err := node.PullImage(c.Context(), connect.NewRequest(&pb.PullImageRequest{Name: args[0]}))
+			if err != nil {
+				return err
+			}
+			defer stream.Close()
+			for stream.Receive() {
+				if m := stream.Msg(); m.Image != nil {
+					fmt.Fprintf(env.Out, "%s %s\n", m.Image.Name, m.Image.Digest)
+				} else {
+					fmt.Fprintln(env.Err, m.Status)
+				}
+			}
+			return stream.Err()
+		},
+	}
+}
+
+func newImageListCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the node's container images", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := node.ListImages(c.Context(), connect.NewRequest(&pb.ListImagesRequest{}))
+			if err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "NAME\tDIGEST\tSIZE\tAGE")
+			for _, im := range resp.Msg.Images {
+				fmt.Fprintf(w, "%s\t%.19s\t%s\t%s\n", im.Name, im.Digest, humanize.IBytes(uint64(im.SizeBytes)), time.Since(im.Created.AsTime()).Round(time.Second))
+			}
+			return w.Flush()
+		},
+	}
+}
+
+func newImageRemoveCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NAME", Aliases: []string{"rm"}, Short: "Remove a container image from the node", Args: exactArgs(1, "NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			_, err = node.RemoveImage(c.Context(), connect.NewRequest(&pb.RemoveImageRequest{Name: args[0]}))
+			return err
+		},
+	}
+}

@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/manifest"
+)
+
+func newLogsCommand(env *Env) *cobra.Command {
+	var o logOptions
+	c := &cobra.Command{
+		Use: "logs [KIND] NAME", Short: "Show what a workload, a model or the system wrote", Args: rangeArgs(1, 2, "NAME or KIND NAME"),
+		Example: "  oscine logs web            (the workload web)\n  oscine logs model digits\n  oscine logs system oscined",
+		RunE: func(c *cobra.Command, args []string) error {
+			req := &oscinepb.LogsRequest{Kind: string(manifest.KindWorkload), Name: args[0], Follow: o.follow, Tail: o.tail}
+			if len(args) == 2 && args[0] == "system" {
+				req.Kind, req.Name = "", args[1]
+			} else if kind, name, err := parseTarget(args); err == nil && name != "" {
+				req.Kind, req.Name = kind, name
+			} else if len(args) == 2 {
+				return err
+			}
+			if o.tail < 0 {
+				return usageError{errors.New("--tail must not be negative")}
+			}
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			stream, err := node.Logs(c.Context(), connect.NewRequest(req))
+			if err != nil {
+				return err
+			}
+			return o.print(c.Context(), env, stream)
+		},
+	}
+	o.register(c)
+	c.Flags().Int64Var(&o.tail, "tail", 0, "only the last lines (0: all that is kept)")
+	return c
+}
+
+func newDmesgCommand(env *Env) *cobra.Command {
+	o := logOptions{merge: true}
+	c := &cobra.Command{
+		Use: "dmesg", Short: "Show the node's kernel messages", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			stream, err := node.Dmesg(c.Context(), connect.NewRequest(&oscinepb.DmesgRequest{Follow: o.follow}))
+			if err != nil {
+				return err
+			}
+			return o.print(c.Context(), env, stream)
+		},
+	}
+	o.register(c)
+	return c
+}
+
+type logOptions struct {
+	follow, times bool
+	tail          int64
+	merge         bool // everything to standard output
+}
+
+func (o *logOptions) register(c *cobra.Command) {
+	c.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with new lines")
+	c.Flags().BoolVarP(&o.times, "timestamps", "t", false, "begin each line with its time (UTC)")
+}
+
+// print writes stdout lines to Out and stderr lines to Err, as the program
+// did.
+func (o *logOptions) print(ctx context.Context, env *Env, stream *connect.ServerStreamForClient[oscinepb.LogLine]) error {
+	defer stream.Close()
+	for stream.Receive() {
+		m := stream.Msg()
+		var w io.Writer = env.Out
+		if m.Stream == "stderr" && !o.merge {
+			w = env.Err
+		}
+		if o.times {
+			fmt.Fprintf(w, "%s ", m.Time.AsTime().Format(time.RFC3339Nano))
+		}
+		fmt.Fprintln(w, m.Text)
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return nil
+	}
+	return stream.Err()
+}

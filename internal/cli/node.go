@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+)
+
+func newInfoCommand(env *Env) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use: "info", Short: "Show what a node is and what it cannot hold", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkOutput(output, "table", "json"); err != nil {
+				return err
+			}
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := node.Info(c.Context(), connect.NewRequest(&pb.InfoRequest{}))
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				raw, err := protojson.MarshalOptions{Multiline: true, EmitUnpopulated: true}.Marshal(resp.Msg)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintln(env.Out, string(raw))
+				return nil
+			}
+			return printInfo(env, resp.Msg)
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return c
+}
+
+func printInfo(env *Env, m *pb.InfoResponse) error {
+	w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
+	mode := m.Mode
+	if m.Slot != "" {
+		mode += ", slot " + m.Slot
+	}
+	fmt.Fprintf(w, "Node\t%s\nOscine\t%s (%s)\nKernel\t%s %s\n", m.Name, m.Version, mode, m.Kernel, m.Architecture)
+	fmt.Fprintf(w, "Up\t%s\nReady after\t%.2f s\n", time.Duration(m.UptimeSeconds*float64(time.Second)).Round(time.Second), m.ReadySeconds)
+	fmt.Fprintf(w, "System memory\t%s\n", humanize.IBytes(uint64(m.SystemMemoryBytes)))
+	for _, p := range m.Processes {
+		fmt.Fprintf(w, "  %s\t%s\n", p.Name, humanize.IBytes(uint64(p.Bytes)))
+	}
+	for _, g := range m.MissingGuarantees {
+		fmt.Fprintf(w, "Not guaranteed\t%s\n", g)
+	}
+	return w.Flush()
+}
+
+func newRebootCommand(env *Env) *cobra.Command {
+	return newPowerCommand(env, "reboot", "Stop everything cleanly and start the node again", false)
+}
+
+func newShutdownCommand(env *Env) *cobra.Command {
+	return newPowerCommand(env, "shutdown", "Stop everything cleanly and switch the node off", true)
+}
+
+func newPowerCommand(env *Env, use, short string, off bool) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			_, err = node.Reboot(c.Context(), connect.NewRequest(&pb.RebootRequest{PowerOff: off}))
+			return err
+		},
+	}
+}

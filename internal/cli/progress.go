@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/term"
+)
+
+// progress shows how far a transfer is, on one line of a terminal; elsewhere
+// it is silent.
+type progress struct {
+	env   *Env
+	label string
+	total int64 // bytes, 0 where unknown
+	bytes int64
+	last  time.Time
+	live  bool
+}
+
+func newProgress(env *Env, label string, total int64) *progress {
+	file, ok := env.Err.(*os.File)
+	return &progress{env: env, label: label, total: total, live: ok && term.IsTerminal(int(file.Fd()))}
+}
+
+func (p *progress) add(n int) {
+	p.bytes += int64(n)
+	if !p.live || time.Since(p.last) < 100*time.Millisecond {
+		return
+	}
+	p.last = time.Now()
+	if p.total > 0 {
+		fmt.Fprintf(p.env.Err, "\r\033[K%s  %3d %% of %s", p.label, 100*p.bytes/p.total, humanize.IBytes(uint64(p.total)))
+	} else {
+		fmt.Fprintf(p.env.Err, "\r\033[K%s  %s", p.label, humanize.IBytes(uint64(p.bytes)))
+	}
+}
+
+func (p *progress) done() {
+	if p.live {
+		fmt.Fprint(p.env.Err, "\r\033[K")
+	}
+}

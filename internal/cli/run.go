@@ -1,0 +1,235 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"gopkg.in/yaml.v3"
+
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/manifest"
+)
+
+// runOptions are the flags of run.
+type runOptions struct {
+	name, class, cpu, memory, user string
+	env, publish                   []string
+	detach, keep, root, writable   bool
+}
+
+func newRunCommand(env *Env) *cobra.Command {
+	var o runOptions
+	c := &cobra.Command{
+		Use:   "run IMAGE [-- ARG...]",
+		Short: "Run an image once, show what it writes and end with its exit code",
+		Long: `Run an image as a workload that is not restarted, follow its output and remove it
+when it ends. With --detach it goes on in the background and is restarted.`,
+		Example: "  oscine run docker.io/library/alpine:3 -- cat /etc/os-release\n  oscine run -d --name web -p 8080:80 docker.io/library/nginx:1.27",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{fmt.Errorf("needs an image: %s", c.UseLine())}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			text, err := o.manifest(args[0], args[1:])
+			if err != nil {
+				return err
+			}
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			return o.run(c.Context(), env, node, text)
+		},
+	}
+	f := c.Flags()
+	f.SetInterspersed(false)
+	f.StringVar(&o.name, "name", "", "name of the workload (default: from the image)")
+	f.StringVar(&o.class, "class", "", "realtime, interactive or batch")
+	f.StringVar(&o.cpu, "cpu", "", "cores, such as 2 or 500m")
+	f.StringVar(&o.memory, "memory", "", "memory limit, such as 256Mi")
+	f.StringVar(&o.user, "user", "", "uid[:gid] (default: the image's)")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "NAME=VALUE for the environment")
+	f.StringArrayVarP(&o.publish, "publish", "p", nil, "HOSTPORT:PORT[/udp] to publish")
+	f.BoolVarP(&o.detach, "detach", "d", false, "leave it running")
+	f.BoolVar(&o.keep, "keep", false, "keep the workload after it ended")
+	f.BoolVar(&o.root, "allow-root", false, "let it be root inside its user namespace")
+	f.BoolVar(&o.writable, "writable", false, "give it a throw-away writable root")
+	return c
+}
+
+var notInName = regexp.MustCompile(`[^a-z0-9-]+`)
+
+// manifest writes the Workload that the flags describe; it is parsed like any
+// other, so its mistakes read the same.
+func (o *runOptions) manifest(image string, args []string) (string, error) {
+	if o.name == "" {
+		base, _, _ := strings.Cut(path.Base(image), "@")
+		base, _, _ = strings.Cut(base, ":")
+		base = strings.Trim(notInName.ReplaceAllString(strings.ToLower(base), "-"), "-")
+		o.name = fmt.Sprintf("%.40s-%s", base, strings.ToLower(rand.Text()[:5]))
+	}
+	spec := map[string]any{
+		"image": image, "args": args, "restart": manifest.RestartNever,
+		"security": map[string]any{"allowRoot": o.root, "writableRoot": o.writable},
+	}
+	if o.detach {
+		spec["restart"] = manifest.RestartAlways
+	}
+	resources := map[string]any{}
+	for field, value := range map[string]string{"cpu": o.cpu, "memory": o.memory} {
+		if value != "" {
+			resources[field] = value
+		}
+	}
+	spec["resources"] = resources
+	for field, value := range map[string]string{"class": o.class, "user": o.user} {
+		if value != "" {
+			spec[field] = value
+		}
+	}
+	variables := map[string]string{}
+	for _, e := range o.env {
+		name, value, ok := strings.Cut(e, "=")
+		if !ok {
+			return "", usageError{fmt.Errorf("--env %q: write NAME=VALUE", e)}
+		}
+		variables[name] = value
+	}
+	spec["env"] = variables
+	ports, err := publishedPorts(o.publish)
+	if err != nil {
+		return "", err
+	}
+	spec["ports"] = ports
+	raw, err := yaml.Marshal(map[string]any{
+		"apiVersion": manifest.APIVersion, "kind": manifest.KindWorkload,
+		"metadata": map[string]any{"name": o.name}, "spec": spec,
+	})
+	if err != nil {
+		return "", err
+	}
+	_, err = manifest.Parse(strings.NewReader(string(raw)))
+	var mistakes manifest.Errors
+	if errors.As(err, &mistakes) {
+		for _, m := range mistakes {
+			m.Line = 0 // the user wrote flags, not lines
+		}
+	}
+	return string(raw), err
+}
+
+func publishedPorts(publish []string) ([]map[string]any, error) {
+	var ports []map[string]any
+	for _, p := range publish {
+		numbers, protocol, _ := strings.Cut(p, "/")
+		host, inside, both := strings.Cut(numbers, ":")
+		if !both {
+			inside = host
+		}
+		h, errHost := strconv.Atoi(host)
+		i, errInside := strconv.Atoi(inside)
+		if err := errors.Join(errHost, errInside); err != nil {
+			return nil, usageError{fmt.Errorf("--publish %q: write HOSTPORT:PORT or PORT, with /udp for UDP", p)}
+		}
+		if protocol == "" {
+			protocol = "tcp"
+		}
+		ports = append(ports, map[string]any{"hostPort": h, "port": i, "protocol": protocol})
+	}
+	return ports, nil
+}
+
+func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, text string) error {
+	kind := string(manifest.KindWorkload)
+	_, err := node.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: kind, Name: o.name}))
+	if err == nil {
+		return fmt.Errorf("a workload is named %s already: choose another --name, or oscine delete workload %s", o.name, o.name)
+	}
+	if connect.CodeOf(err) != connect.CodeNotFound {
+		return err
+	}
+	if _, err := node.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text})); err != nil {
+		return err
+	}
+	if o.detach {
+		fmt.Fprintf(env.Out, "workload/%s created\n", o.name)
+		return nil
+	}
+	if !o.keep {
+		defer func() {
+			// Also after an interrupt: what was begun here is not left behind.
+			_, err := node.Delete(context.WithoutCancel(ctx), connect.NewRequest(&pb.DeleteRequest{Kind: kind, Name: o.name}))
+			if err != nil {
+				fmt.Fprintf(env.Err, "oscine: remove workload %s: %v\n", o.name, err)
+			}
+		}()
+	}
+	final, err := awaitRun(ctx, node, o.name)
+	if err != nil {
+		return err
+	}
+	logs, err := node.Logs(ctx, connect.NewRequest(&pb.LogsRequest{Kind: kind, Name: o.name, Follow: true}))
+	if err != nil {
+		return err
+	}
+	if err := (&logOptions{}).print(ctx, env, logs); err != nil {
+		return err
+	}
+	if final, err = awaitPhase(ctx, node, o.name, "Exited"); err != nil {
+		return err
+	}
+	if code := number(final["exitCode"]); code != 0 {
+		if final["oomKilled"] == true {
+			fmt.Fprintln(env.Err, "oscine: the workload was killed: it needed more than its memory limit")
+		}
+		return exitError(code)
+	}
+	return nil
+}
+
+// awaitRun returns once the workload runs or has ended; what keeps it from
+// running is an error.
+func awaitRun(ctx context.Context, node *client.Client, name string) (map[string]any, error) {
+	return awaitPhase(ctx, node, name, "Running", "Unhealthy", "Exited")
+}
+
+// awaitPhase watches a workload until it is in one of the phases.
+func awaitPhase(ctx context.Context, node *client.Client, name string, phases ...string) (map[string]any, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := node.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(manifest.KindWorkload), Name: name}))
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		m := stream.Msg()
+		if m.Event == "deleted" {
+			return nil, fmt.Errorf("workload %s was deleted meanwhile", name)
+		}
+		st := m.Object.Status.AsMap()
+		for _, p := range phases {
+			if st["phase"] == p {
+				return st, nil
+			}
+		}
+		if st["phase"] == "Waiting" || st["phase"] == "Unplaced" {
+			return nil, fmt.Errorf("workload %s: %s", name, text(st["message"]))
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("the node stopped telling of workload %s", name)
+}

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/doctor"
+	"oscine.dev/oscine/internal/hardware"
+)
+
+// Info is what a node is.
+type Info struct {
+	Name, Version, Kernel, Architecture string
+	Mode                                Mode
+	Slot                                string // a or b on the image
+	Booted                              time.Time
+	Uptime                              time.Duration // of the kernel
+	Ready                               time.Duration // kernel uptime when the API began to answer
+	Missing                             []string      // what this host cannot guarantee, and why
+	Processes                           []Process
+}
+
+// Process is one of Oscine's own processes.
+type Process struct {
+	Name  string
+	Bytes int64 // proportional set size
+}
+
+// MarkReady notes that the API answers now.
+func (n *Node) MarkReady() {
+	up, err := kernelUptime()
+	if err == nil {
+		n.ready.CompareAndSwap(0, int64(up))
+	}
+}
+
+// Info describes the node.
+func (n *Node) Info() Info {
+	up, _ := kernelUptime() // 0 where even that fails
+	info := Info{
+		Name: n.machine.ObjectName(), Version: n.config.Version, Architecture: runtime.GOARCH,
+		Mode: n.config.Mode, Slot: n.config.Slot, Booted: time.Now().Add(-up), Uptime: up,
+		Ready: time.Duration(n.ready.Load()), Missing: n.runtime.Limits(), Processes: systemProcesses(),
+	}
+	var uts unix.Utsname
+	if unix.Uname(&uts) == nil {
+		info.Kernel = unix.ByteSliceToString(uts.Release[:])
+	}
+	return info
+}
+
+// Doctor probes what this host can do.
+func (n *Node) Doctor(ctx context.Context) []doctor.Capability { return doctor.Run(ctx, sysRoot) }
+
+// Hardware returns the live map of the machine as the JSON document of
+// internal/hardware.
+func (n *Node) Hardware(context.Context) ([]byte, error) {
+	m, err := hardware.Discover(sysRoot)
+	if err != nil {
+		return nil, err
+	}
+	return hardware.Encode(m)
+}
+
+// systemPrograms are the programs whose memory counts as the system's.
+var systemPrograms = []string{"init", "oscined", "oscine-log", "containerd-shim-runc-v2", "containerd-shim"}
+
+// systemProcesses lists Oscine's own processes with their memory, shared pages
+// counted in proportion.
+func systemProcesses() []Process {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil
+	}
+	var list []Process
+	for _, dir := range dirs {
+		target, err := os.Readlink(dir + "/exe")
+		if err != nil || !slices.Contains(systemPrograms, filepath.Base(target)) {
+			continue // a kernel thread, gone meanwhile, or somebody else's
+		}
+		if bytes, err := proportionalSetSize(dir + "/smaps_rollup"); err == nil {
+			list = append(list, Process{fmt.Sprintf("%s (%s)", filepath.Base(target), filepath.Base(dir)), bytes})
+		}
+	}
+	return list
+}
+
+func proportionalSetSize(file string) (int64, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if rest, ok := strings.CutPrefix(lines.Text(), "Pss:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("%s has no Pss", file)
+}
+
+// Reboot asks PID 1 to restart the machine, or to switch it off.
+func (n *Node) Reboot(powerOff bool) error {
+	if n.config.Reboot == nil {
+		return fmt.Errorf("%w: this node is hosted on another Linux: reboot that", ErrConflict)
+	}
+	return n.config.Reboot(powerOff)
+}

@@ -1,0 +1,94 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/journal"
+	"oscine.dev/oscine/internal/manifest"
+)
+
+// LogLine is one line of a log.
+type LogLine struct {
+	Time   time.Time
+	Stream string // stdout, stderr, or a kernel level
+	Text   string
+}
+
+var sourceRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// Logs calls each with the lines of an object, or for an empty kind of a
+// system program, oldest first: the last tail ones, all for 0. With follow it
+// goes on until ctx ends or, for a workload, until it has ended for good.
+func (n *Node) Logs(ctx context.Context, kind manifest.Kind, name string, follow bool, tail int, each func(LogLine) error) error {
+	path, err := n.logPath(ctx, kind, name)
+	if err != nil {
+		return err
+	}
+	send := func(l journal.Line) error {
+		return each(LogLine{l.Time, string(l.Stream), l.Text})
+	}
+	if !follow {
+		return journal.Read(ctx, path, journal.Query{Tail: tail}, send)
+	}
+	following, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		n.awaitExited(following, kind, name)
+		time.Sleep(logDrain)
+		stop()
+	}()
+	err = journal.Read(following, path, journal.Query{Tail: tail, Follow: true}, send)
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// logDrain is how long a log is followed after its workload has ended, for
+// what is still in the pipe.
+const logDrain = 300 * time.Millisecond
+
+// awaitExited returns when a workload is in phase Exited, or with ctx.
+func (n *Node) awaitExited(ctx context.Context, kind manifest.Kind, name string) {
+	exited := errors.New("exited")
+	err := n.Watch(ctx, kind, name, func(event string, state ObjectState) error {
+		if st, ok := state.Status.(WorkloadStatus); event == "deleted" || (ok && st.Phase == Exited) {
+			return exited
+		}
+		return nil
+	})
+	if !errors.Is(err, exited) {
+		<-ctx.Done()
+	}
+}
+
+func (n *Node) logPath(ctx context.Context, kind manifest.Kind, name string) (string, error) {
+	if kind == "" {
+		if !sourceRE.MatchString(name) {
+			return "", fmt.Errorf("%w: %q is not the name of a system program", ErrInvalid, name)
+		}
+		path := n.systemLog(name)
+		if !journal.Exists(path) {
+			return "", fmt.Errorf("log of %q: %w: the system's own are oscined and, on the image, init", name, ErrNotFound)
+		}
+		return path, nil
+	}
+	if _, err := n.Get(kind, name); err != nil {
+		return "", err
+	}
+	now, err := n.runtime.Status(ctx, objectKey{kind, name}.id())
+	if errors.Is(err, container.ErrNotFound) {
+		return "", fmt.Errorf("%w: %s %s has not started yet: see oscine describe", ErrConflict, kind, name)
+	}
+	return now.LogPath, err
+}
+
+func (n *Node) systemLog(name string) string {
+	return filepath.Join(n.config.LogDir, name+".log")
+}

@@ -1,0 +1,264 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/serve"
+)
+
+// ModelStatus is a model's present state.
+type ModelStatus struct {
+	Phase     Phase            `json:"phase"`
+	Message   string           `json:"message,omitempty"`
+	Restarts  int              `json:"restarts"` // of its worker, since the daemon started
+	PID       int              `json:"pid,omitempty"`
+	StartedAt *time.Time       `json:"startedAt,omitempty"` // the worker
+	Engine    string           `json:"engine,omitempty"`
+	Pack      string           `json:"pack,omitempty"` // digest
+	Requests  int64            `json:"requests"`
+	Errors    int64            `json:"errors"`
+	P50       string           `json:"p50,omitempty"` // of a request inside the node
+	P99       string           `json:"p99,omitempty"`
+	Placement *PlacementStatus `json:"placement,omitempty"`
+}
+
+// model is the controller of one Model: it places it and hands it to the
+// registry, which keeps its worker alive.
+type model struct {
+	n   *Node
+	key objectKey
+
+	mu   sync.Mutex
+	obj  *manifest.Model
+	st   ModelStatus // what the registry does not know
+	wake chan struct{}
+}
+
+func newModel(n *Node, obj *manifest.Model) *model {
+	return &model{n: n, key: keyOf(obj), obj: obj, st: ModelStatus{Phase: Pending}, wake: make(chan struct{}, 1)}
+}
+
+func (m *model) update(obj manifest.Object) {
+	m.mu.Lock()
+	m.obj = obj.(*manifest.Model)
+	m.mu.Unlock()
+	select {
+	case m.wake <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+func (m *model) current() manifest.Object {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.obj
+}
+
+var modelPhases = map[serve.State]Phase{
+	serve.Starting: Starting, serve.Ready: Running, serve.Failed: Waiting, serve.Waiting: Waiting,
+}
+
+func (m *model) status() any {
+	m.mu.Lock()
+	st := m.st
+	m.mu.Unlock()
+	served, err := m.n.registry.Status(m.key.name)
+	if err != nil {
+		return st
+	}
+	st.Phase, st.Message, st.Restarts = modelPhases[served.State], served.Message, served.Restarts
+	st.Engine, st.Requests, st.Errors = served.Engine, served.Requests, served.Errors
+	if served.Requests > 0 {
+		st.P50, st.P99 = served.P50.String(), served.P99.String()
+	}
+	return st
+}
+
+func (m *model) set(change func(*ModelStatus)) {
+	m.mu.Lock()
+	change(&m.st)
+	m.mu.Unlock()
+	m.n.changes.publish(m.key)
+}
+
+func (m *model) run(ctx context.Context) {
+	pause := firstPause
+	for ctx.Err() == nil {
+		obj := m.current().(*manifest.Model)
+		err := m.serve(ctx, obj)
+		if err == nil {
+			err = m.attend(ctx, obj)
+			pause = firstPause
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			continue // the manifest changed
+		}
+		phase := Waiting
+		if isUnsatisfied(err) {
+			phase = Unplaced
+		}
+		m.n.log.Warn("model", "name", m.key.name, "phase", phase, "error", err, "again", pause)
+		m.set(func(st *ModelStatus) { st.Phase, st.Message = phase, err.Error() })
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.wake:
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// serve places the model and hands it to the registry.
+func (m *model) serve(ctx context.Context, obj *manifest.Model) error {
+	placement, err := m.n.placer.place(m.n.store, obj)
+	if err != nil {
+		return err
+	}
+	mounted, err := m.n.packs.forEngine(ctx, obj.Spec.Engine)
+	if err != nil {
+		return err
+	}
+	m.set(func(st *ModelStatus) {
+		st.Phase, st.Message, st.Pack, st.Placement = Starting, "", mounted.Digest, placement.status()
+	})
+	m.n.log.Info("model placed", "name", m.key.name, "placement", placement.Reason)
+	return m.n.registry.Add(serve.Model{
+		Name: m.key.name, Version: obj.Spec.Version,
+		Starter: &workerContainer{model: m, obj: obj, placement: placement, pack: mounted},
+	})
+}
+
+// attend publishes changes of the served model until its manifest changes.
+func (m *model) attend(ctx context.Context, obj *manifest.Model) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	var last Phase
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if st := m.status().(ModelStatus); st.Phase != last {
+				last = st.Phase
+				m.n.changes.publish(m.key)
+			}
+		case <-m.wake:
+			if !sameObject(m.current(), obj) {
+				return m.n.registry.Remove(m.key.name)
+			}
+		}
+	}
+}
+
+func (m *model) remove(ctx context.Context) error {
+	err := m.n.registry.Remove(m.key.name)
+	if errors.Is(err, serve.ErrNotFound) {
+		err = nil
+	}
+	if e := m.n.runtime.Delete(ctx, m.key.id()); !errors.Is(e, container.ErrNotFound) {
+		err = errors.Join(err, e)
+	}
+	m.n.placer.release(m.key)
+	return errors.Join(err, os.RemoveAll(m.socketDir()))
+}
+
+// socketDir is shown to the worker as serve.SocketDir. It is named by hand so
+// that the socket's path stays within the 108 bytes of sun_path.
+func (m *model) socketDir() string {
+	return filepath.Join(m.n.config.RunDir, "models", m.key.name)
+}
+
+// workerContainer starts a model's worker in its own container and cgroup,
+// with the pack as its root.
+type workerContainer struct {
+	model     *model
+	obj       *manifest.Model
+	placement *Placement
+	pack      *mountedPack
+}
+
+// Start implements serve.Starter.
+func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
+	m := w.model
+	dir := m.socketDir()
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, fmt.Errorf("make the worker's socket folder: %w", err)
+	}
+	spec := container.Spec{
+		ID: m.key.id(), RootFS: w.pack.Dir,
+		Labels:     map[string]string{labelManifest: manifestHash(w.obj)},
+		Entrypoint: append(append([]string{}, w.pack.Entrypoint...), serve.WorkerArgs(filepath.Join(serve.SocketDir, serve.SocketName), serve.ModelPath)...),
+		Mounts: []container.Mount{
+			{Source: dir, Target: serve.SocketDir, Volume: true},
+			{Source: m.n.modelFile(w.obj.Spec.Source), Target: serve.ModelPath, ReadOnly: true},
+		},
+		Limits:     w.placement.limits(&w.obj.Spec.Resources),
+		CgroupPath: cgroupPath(w.obj.Spec.Class, m.key.id()),
+		OOMScore:   oomScore(w.obj.Spec.Class),
+		Hostname:   m.key.name, LogBytes: m.n.logBytes(),
+	}
+	if err := m.n.runtime.Start(ctx, spec); err != nil {
+		return nil, err
+	}
+	now, err := m.n.runtime.Status(ctx, m.key.id())
+	if err != nil {
+		return nil, err
+	}
+	m.set(func(st *ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
+	return &workerProcess{m: m, socket: filepath.Join(dir, serve.SocketName)}, nil
+}
+
+type workerProcess struct {
+	m      *model
+	socket string
+}
+
+func (w *workerProcess) Socket() string { return w.socket }
+
+// Wait implements serve.Worker. It ends with the node's life too; the worker
+// then goes on for the next daemon.
+func (w *workerProcess) Wait() error {
+	now, err := w.m.n.runtime.Wait(w.m.n.life, w.m.key.id())
+	switch {
+	case err != nil:
+		return err
+	case now.OOMKilled:
+		return errors.New("the worker needed more than its memory limit")
+	case now.ExitCode != 0:
+		return fmt.Errorf("the worker ended with exit code %d; see oscine logs model %s", now.ExitCode, w.m.key.name)
+	}
+	return nil
+}
+
+func (w *workerProcess) Kill() error {
+	err := w.m.n.runtime.Kill(context.Background(), w.m.key.id(), container.Abort)
+	if errors.Is(err, container.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// modelFile is where the model of a digest lies.
+func (n *Node) modelFile(digest string) string {
+	return filepath.Join(n.config.StateDir, "models", strings.TrimPrefix(digest, "sha256:"))
+}
+
+func (n *Node) checkModelSource(obj *manifest.Model) error {
+	if _, err := os.Stat(n.modelFile(obj.Spec.Source)); err != nil {
+		return fmt.Errorf("%s: spec.source: this node has no model file %s: upload it with oscine serve FILE", keyOf(obj), obj.Spec.Source)
+	}
+	return nil
+}

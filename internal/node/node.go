@@ -1,0 +1,248 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/network"
+	"oscine.dev/oscine/internal/serve"
+)
+
+// Errors that a caller can act on; ErrNotFound is beside the store.
+var (
+	// ErrInvalid is returned for a request that can never succeed as it is.
+	ErrInvalid = errors.New("invalid request")
+	// ErrConflict is returned where the node's present state forbids the call.
+	ErrConflict = errors.New("not possible now")
+)
+
+// Mode is how the daemon runs.
+type Mode string
+
+// The modes.
+const (
+	OnImage Mode = "image"  // under Oscine's own init
+	Hosted  Mode = "hosted" // on another Linux
+)
+
+// Config says where a node keeps things and which programs it runs.
+type Config struct {
+	Mode     Mode
+	Version  string // of the release
+	Slot     string // a or b on the image
+	StateDir string // persistent, such as /var/lib/oscine
+	RunDir   string // lost at reboot, such as /run/oscine; short, sockets lie below
+	LogDir   string // persistent, such as /var/log/oscine
+
+	RuntimePath string // crun or runc
+	ShimPath    string // containerd-shim-runc-v2
+	LoggerPath  string // oscine-log
+
+	// Reboot asks PID 1 to restart or power off; nil where the host is not
+	// ours to restart.
+	Reboot func(powerOff bool) error
+
+	Logger *slog.Logger
+}
+
+// Node runs what was applied to it. Its methods may be called at the same
+// time.
+type Node struct {
+	config  Config
+	machine *manifest.Machine
+	log     *slog.Logger
+
+	store    *store
+	runtime  *container.Runtime
+	bridge   *network.Bridge
+	packs    *packs
+	registry *serve.Registry
+	placer   *placer
+	changes  *broadcast
+	ready    atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
+
+	life context.Context // of the controllers; ends at Close
+	end  context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu          sync.Mutex
+	controllers map[objectKey]*running
+}
+
+// objectKey names an object of the node.
+type objectKey struct {
+	kind manifest.Kind
+	name string
+}
+
+func keyOf(obj manifest.Object) objectKey { return objectKey{obj.ObjectKind(), obj.ObjectName()} }
+
+func (k objectKey) String() string { return string(k.kind) + "/" + k.name }
+
+// id is the name of the object's container, cgroup and network namespace.
+func (k objectKey) id() string {
+	if k.kind == manifest.KindModel {
+		return "model-" + k.name
+	}
+	return "workload-" + k.name
+}
+
+// controller keeps one object running as it is meant to be. Its methods may be
+// called at the same time.
+type controller interface {
+	// update replaces what is meant; it returns at once.
+	update(manifest.Object)
+	// current returns what is meant now.
+	current() manifest.Object
+	// status returns the present state, as it is shown to people.
+	status() any
+	// remove stops the object and frees everything it holds. The controller's
+	// life has ended before.
+	remove(ctx context.Context) error
+	// run reconciles until ctx ends, and then leaves the object running.
+	run(ctx context.Context)
+}
+
+// Open reads the store, takes over what an earlier daemon left running and
+// starts what is meant to run. The machine's workloads outlive Close.
+func Open(ctx context.Context, config Config, machine *manifest.Machine) (*Node, error) {
+	n := &Node{
+		config: config, machine: machine, log: config.Logger,
+		changes: newBroadcast(), controllers: map[objectKey]*running{},
+	}
+	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
+	if err := n.open(ctx); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+func (n *Node) open(ctx context.Context) (err error) {
+	if n.store, err = openStore(filepath.Join(n.config.StateDir, "state.db")); err != nil {
+		return err
+	}
+	if n.placer, err = newPlacer(ctx, n.log); err != nil {
+		return err
+	}
+	allow := n.machine.Spec.Images.Allow
+	if len(allow) == 0 {
+		allow = []string{"*"}
+	}
+	n.runtime, err = container.Open(ctx, container.Config{
+		Root:        filepath.Join(n.config.StateDir, "containerd"),
+		State:       filepath.Join(n.config.RunDir, "containerd"),
+		RuntimePath: n.config.RuntimePath, ShimPath: n.config.ShimPath, LoggerPath: n.config.LoggerPath,
+		LogDir: n.config.LogDir, Allow: allow, Logger: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("start the container runtime: %w", err)
+	}
+	n.bridge = network.NewBridge(n.config.RunDir, n.log)
+	if n.packs, err = openPacks(n.config.StateDir, n.config.RunDir); err != nil {
+		return err
+	}
+	n.registry = serve.NewRegistry()
+	return n.restore(ctx)
+}
+
+// restore starts a controller for every stored object and removes containers
+// and networks that belong to none.
+func (n *Node) restore(ctx context.Context) error {
+	records, err := n.store.all()
+	if err != nil {
+		n.log.Error("some stored objects cannot be read by this release and are left alone", "error", err)
+	}
+	wanted := map[string]bool{}
+	ports := map[string][]manifest.Port{}
+	for _, rec := range records {
+		n.placer.adopt(rec)
+		wanted[keyOf(rec.Object).id()] = true
+		if w, ok := rec.Object.(*manifest.Workload); ok {
+			ports[keyOf(w).id()] = w.Spec.Ports
+		}
+	}
+	if err := n.bridge.Reconcile(ctx, ports); err != nil {
+		n.log.Warn("the workload network is not whole", "error", err)
+	}
+	running, err := n.runtime.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	for _, c := range running {
+		if !wanted[c.ID] {
+			n.log.Info("removing a container that nothing asks for", "id", c.ID)
+			if err := n.runtime.Delete(ctx, c.ID); err != nil {
+				n.log.Warn("remove a stray container", "id", c.ID, "error", err)
+			}
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, rec := range records {
+		n.startController(rec.Object)
+	}
+	return nil
+}
+
+// startController begins to reconcile an object. The caller holds n.mu.
+func (n *Node) startController(obj manifest.Object) {
+	var c controller
+	switch obj := obj.(type) {
+	case *manifest.Workload:
+		c = newWorkload(n, obj)
+	case *manifest.Model:
+		c = newModel(n, obj)
+	default:
+		return
+	}
+	life, end := context.WithCancel(n.life)
+	held := &running{controller: c, end: end, ended: make(chan struct{})}
+	n.controllers[keyOf(obj)] = held
+	n.wg.Go(func() {
+		defer close(held.ended)
+		held.run(life)
+	})
+}
+
+// running is a controller with the means to end its life.
+type running struct {
+	controller
+	end      context.CancelFunc
+	ended    chan struct{}
+	deleting bool // guarded by Node.mu
+}
+
+func (r *running) remove(ctx context.Context) error {
+	r.end()
+	<-r.ended
+	return r.controller.remove(ctx)
+}
+
+// Close ends the controllers and closes the runtime; workloads and engine
+// workers go on running for the next daemon to take over.
+func (n *Node) Close() error {
+	n.end()
+	n.wg.Wait()
+	var errs []error
+	if n.registry != nil {
+		n.registry.Close()
+	}
+	if n.runtime != nil {
+		errs = append(errs, n.runtime.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.close())
+	}
+	return errors.Join(errs...)
+}
+
+// Inference answers the Open Inference Protocol for the node's models.
+func (n *Node) Inference() http.Handler { return serve.NewHandler(n.registry, serve.Options{}) }

@@ -1,0 +1,170 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/place"
+)
+
+// sysRoot is where the live machine's sysfs and procfs hang.
+const sysRoot = "/"
+
+// placer gives objects their part of the machine and remembers it in the
+// store, so that a restart arrives at the same placement.
+type placer struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	state *place.State
+}
+
+// Placement is an object's part of the machine.
+type Placement struct {
+	place.Placement
+	Devices []string // CDI names
+}
+
+// PlacementStatus is a placement as it is shown to people.
+type PlacementStatus struct {
+	CPUs      string   `json:"cpus"`
+	NUMANodes string   `json:"numaNodes,omitempty"`
+	Exclusive bool     `json:"exclusive,omitempty"`
+	Devices   []string `json:"devices,omitempty"`
+	Reason    string   `json:"reason"`
+	RunnerUp  string   `json:"runnerUp,omitempty"`
+}
+
+func newPlacer(_ context.Context, log *slog.Logger) (*placer, error) {
+	m, err := hardware.Discover(sysRoot)
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's hardware: %w", err)
+	}
+	for _, gap := range m.Gaps {
+		log.Debug("hardware gap", "path", gap.Path, "reason", gap.Reason)
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("read the host name: %w", err)
+	}
+	state, err := place.NewState(PlaceMachine(m, hostname))
+	if err != nil {
+		return nil, err
+	}
+	return &placer{log: log, state: state}, nil
+}
+
+// adopt gives out what a stored record says. One that no longer fits is
+// reported and placed anew when its controller starts.
+func (p *placer) adopt(rec record) {
+	if rec.Placement == nil {
+		return
+	}
+	var held place.Placement
+	err := json.Unmarshal(rec.Placement, &held)
+	if err == nil {
+		p.mu.Lock()
+		err = p.state.Adopt(held)
+		p.mu.Unlock()
+	}
+	if err != nil {
+		p.log.Warn("a stored placement does not fit this machine any more; placing anew", "object", keyOf(rec.Object).String(), "error", err)
+	}
+}
+
+// place returns the object's placement: the one it has where its request is
+// unchanged, else a new one, stored before it is returned.
+func (p *placer) place(s *store, obj manifest.Object) (*Placement, error) {
+	req, err := placeRequest(obj)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old, had := p.state.Placement(req.Name)
+	if had && sameRequest(&old.Request, &req) {
+		return &Placement{Placement: old}, nil
+	}
+	p.state.Release(req.Name)
+	placed, err := p.state.Place(req)
+	if err != nil {
+		if had {
+			err = errors.Join(err, p.state.Adopt(old))
+		}
+		return nil, err
+	}
+	if err := s.place(obj.ObjectKind(), obj.ObjectName(), placed); err != nil {
+		p.state.Release(req.Name)
+		return nil, fmt.Errorf("store the placement: %w", err)
+	}
+	return &Placement{Placement: placed}, nil
+}
+
+func (p *placer) release(key objectKey) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state.Release(key.id())
+}
+
+func sameRequest(a, b *place.Request) bool {
+	x, errA := json.Marshal(a)
+	y, errB := json.Marshal(b)
+	return errA == nil && errB == nil && string(x) == string(y)
+}
+
+func isUnsatisfied(err error) bool {
+	var u *place.Unsatisfied
+	return errors.As(err, &u)
+}
+
+// placeRequest turns a manifest's resources into a request of the engine.
+func placeRequest(obj manifest.Object) (place.Request, error) {
+	switch obj := obj.(type) {
+	case *manifest.Workload:
+		return obj.Spec.Resources.Request(keyOf(obj).id(), obj.Spec.Class)
+	case *manifest.Model:
+		return obj.Spec.Resources.Request(keyOf(obj).id(), obj.Spec.Class)
+	}
+	return place.Request{}, fmt.Errorf("%w: a %s is not placed", ErrInvalid, obj.ObjectKind())
+}
+
+func (p *Placement) status() *PlacementStatus {
+	st := &PlacementStatus{
+		CPUs: place.FormatCPUs(p.CPUs), NUMANodes: place.FormatCPUs(p.NUMANodes),
+		Exclusive: p.Request.Exclusive, Reason: p.Reason,
+	}
+	for _, d := range p.Placement.Devices {
+		st.Devices = append(st.Devices, d.ID)
+	}
+	if r := p.RunnerUp; r != nil {
+		st.RunnerUp = fmt.Sprintf("CPUs %s: %s", place.FormatCPUs(r.CPUs), r.Why)
+	}
+	return st
+}
+
+// defaultPIDs bounds the processes and threads of an object that names none.
+const defaultPIDs = 1024
+
+// limits is what the kernel enforces of a placement. A shared placement is
+// held to its share by quota, an exclusive one by its cores.
+func (p *Placement) limits(r *manifest.Resources) container.Limits {
+	l := container.Limits{
+		CPUs: place.FormatCPUs(p.CPUs), MemoryNodes: place.FormatCPUs(p.NUMANodes),
+		MemoryBytes: p.Request.Memory, PIDs: int64(r.PIDs),
+	}
+	if !p.Request.Exclusive {
+		l.MilliCPU = p.Request.MilliCPU
+	}
+	if l.PIDs == 0 {
+		l.PIDs = defaultPIDs
+	}
+	return l
+}

@@ -1,0 +1,52 @@
+package node
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+
+	"oscine.dev/oscine/internal/manifest"
+)
+
+// cgroupPath is where an object's processes live.
+func cgroupPath(class manifest.Class, id string) string {
+	return "/oscine.slice/" + string(class) + "/" + id
+}
+
+// oomScore lets the kernel, short of memory, take batch work first and the
+// system never.
+func oomScore(class manifest.Class) int {
+	switch class {
+	case manifest.Realtime:
+		return 0
+	case manifest.Interactive:
+		return 300
+	}
+	return 800
+}
+
+// manifestHash tells manifests apart.
+func manifestHash(obj manifest.Object) string {
+	raw, err := json.Marshal(obj)
+	if err != nil {
+		return "" // differs from every hash
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:16])
+}
+
+func environment(env map[string]string) []string {
+	var list []string
+	for name, value := range env {
+		list = append(list, name+"="+value)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// logBytes is the bound of one workload's log.
+func (n *Node) logBytes() int64 {
+	size, _ := n.machine.Spec.Logs.MaxSize.Value()
+	return size
+}

@@ -1,0 +1,349 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/manifest"
+)
+
+// Phase is where an object is in its life.
+type Phase string
+
+// The phases.
+const (
+	Pending   Phase = "Pending"   // not begun yet
+	Pulling   Phase = "Pulling"   // the image is on its way
+	Starting  Phase = "Starting"  // the process exists, its health is not known yet
+	Running   Phase = "Running"   // and healthy, where a check is given
+	Unhealthy Phase = "Unhealthy" // running, but its check fails
+	Waiting   Phase = "Waiting"   // something failed; tried again after a pause
+	Unplaced  Phase = "Unplaced"  // no part of this machine fits
+	Exited    Phase = "Exited"    // ended, and its restart policy leaves it so
+)
+
+// WorkloadStatus is a workload's present state.
+type WorkloadStatus struct {
+	Phase     Phase            `json:"phase"`
+	Message   string           `json:"message,omitempty"`
+	Restarts  int              `json:"restarts"` // since the daemon started
+	PID       int              `json:"pid,omitempty"`
+	ExitCode  *int             `json:"exitCode,omitempty"` // of the last run that ended
+	OOMKilled bool             `json:"oomKilled,omitempty"`
+	StartedAt *time.Time       `json:"startedAt,omitempty"`
+	Address   string           `json:"address,omitempty"` // on the workload network
+	Digest    string           `json:"digest,omitempty"`  // of the image
+	Placement *PlacementStatus `json:"placement,omitempty"`
+}
+
+// workload is the controller of one Workload.
+type workload struct {
+	n   *Node
+	key objectKey
+
+	mu   sync.Mutex
+	obj  *manifest.Workload
+	st   WorkloadStatus
+	wake chan struct{} // holds one token after update
+}
+
+func newWorkload(n *Node, obj *manifest.Workload) *workload {
+	return &workload{n: n, key: keyOf(obj), obj: obj, st: WorkloadStatus{Phase: Pending}, wake: make(chan struct{}, 1)}
+}
+
+func (w *workload) update(obj manifest.Object) {
+	w.mu.Lock()
+	w.obj = obj.(*manifest.Workload)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+func (w *workload) current() manifest.Object {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.obj
+}
+
+func (w *workload) status() any {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.st
+}
+
+func (w *workload) set(change func(*WorkloadStatus)) {
+	w.mu.Lock()
+	change(&w.st)
+	w.mu.Unlock()
+	w.n.changes.publish(w.key)
+}
+
+// Pauses between tries of a workload that fails: doubled from the first to
+// the last, and forgotten after a run of healthyRun.
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+	healthyRun = time.Minute
+)
+
+func (w *workload) run(ctx context.Context) {
+	pause := firstPause
+	for ctx.Err() == nil {
+		obj := w.current().(*manifest.Workload)
+		began := time.Now()
+		err := w.bringUp(ctx, obj)
+		if err == nil {
+			err = w.attend(ctx, obj)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, errChanged):
+			pause = firstPause
+			continue
+		case errors.Is(err, errFinished):
+			if !w.sleep(ctx, 0) {
+				return
+			}
+			pause = firstPause
+			continue
+		}
+		if time.Since(began) > healthyRun {
+			pause = firstPause
+		}
+		w.fail(err, pause)
+		if !w.sleep(ctx, pause) {
+			return
+		}
+		pause = min(2*pause, lastPause)
+		w.set(func(st *WorkloadStatus) { st.Restarts++ })
+	}
+}
+
+// errChanged ends attend when the manifest changed, errFinished when the
+// workload ended and stays so.
+var (
+	errChanged  = errors.New("the manifest changed")
+	errFinished = errors.New("the workload has finished")
+)
+
+// sleep waits for a change of the manifest or, unless d is 0, for d. It
+// reports false when ctx ended.
+func (w *workload) sleep(ctx context.Context, d time.Duration) bool {
+	var timer <-chan time.Time
+	if d > 0 {
+		timer = time.After(d)
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-w.wake:
+	case <-timer:
+	}
+	return true
+}
+
+func (w *workload) fail(err error, pause time.Duration) {
+	phase := Waiting
+	if isUnsatisfied(err) {
+		phase = Unplaced
+	}
+	w.n.log.Warn("workload", "name", w.key.name, "phase", phase, "error", err, "again", pause)
+	w.set(func(st *WorkloadStatus) {
+		st.Phase, st.Message, st.PID = phase, err.Error(), 0
+	})
+}
+
+// bringUp takes the workload from wherever it is to a running container; for
+// one that an earlier daemon left running it changes nothing.
+func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
+	if done, err := w.finishedBefore(ctx, obj); err != nil || done {
+		return err
+	}
+	placement, err := w.n.placer.place(w.n.store, obj)
+	if err != nil {
+		return err
+	}
+	w.set(func(st *WorkloadStatus) { st.Phase, st.Message, st.Placement = Pending, "", placement.status() })
+	image, err := w.image(ctx, obj.Spec.Image)
+	if err != nil {
+		return err
+	}
+	netns, addr, err := w.n.bridge.Attach(ctx, w.key.id(), obj.Spec.Ports)
+	if err != nil {
+		return err
+	}
+	if err := w.n.runtime.Start(ctx, w.spec(obj, image, placement, netns)); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	now, err := w.n.runtime.Status(ctx, w.key.id())
+	if err != nil {
+		return err
+	}
+	w.set(func(st *WorkloadStatus) {
+		st.Phase, st.Message, st.PID, st.Digest = Starting, "", now.PID, now.Digest
+		st.StartedAt, st.Address = &now.StartedAt, addr.String()
+		if obj.Spec.Health == nil {
+			st.Phase = Running
+		}
+	})
+	w.n.log.Info("workload runs", "name", w.key.name, "pid", now.PID, "placement", placement.Reason)
+	return nil
+}
+
+// finishedBefore tells whether the workload ended under an earlier daemon in
+// a way that its restart policy leaves alone.
+func (w *workload) finishedBefore(ctx context.Context, obj *manifest.Workload) (bool, error) {
+	now, err := w.n.runtime.Status(ctx, w.key.id())
+	if err != nil || now.State != container.Exited || now.ExitCode < 0 || now.Labels[labelManifest] != manifestHash(obj) {
+		return false, nil // not there, still running, lost to a reboot, or of an older manifest
+	}
+	if w.restarts(obj.Spec.Restart, now.ExitCode) {
+		return false, nil
+	}
+	w.finished(now)
+	return true, errFinished
+}
+
+func (w *workload) restarts(policy manifest.RestartPolicy, exitCode int) bool {
+	return policy == manifest.RestartAlways || (policy == manifest.RestartOnFailure && exitCode != 0)
+}
+
+func (w *workload) finished(now container.Status) {
+	w.set(func(st *WorkloadStatus) {
+		st.Phase, st.Message, st.PID, st.ExitCode, st.OOMKilled = Exited, "", 0, &now.ExitCode, now.OOMKilled
+	})
+}
+
+// image pulls the reference unless it is here.
+func (w *workload) image(ctx context.Context, ref string) (string, error) {
+	name, err := w.n.findImage(ctx, ref)
+	if err != nil || name != "" {
+		return name, err
+	}
+	w.set(func(st *WorkloadStatus) { st.Phase, st.Message = Pulling, ref })
+	pulled, err := w.n.runtime.Pull(ctx, ref, func(line string) {
+		w.set(func(st *WorkloadStatus) { st.Message = line })
+	})
+	if err != nil {
+		return "", fmt.Errorf("pull %s: %w", ref, err)
+	}
+	return pulled.Name, nil
+}
+
+// labelManifest holds the hash of the manifest that a container was started
+// for.
+const labelManifest = "oscine.dev/manifest"
+
+func (w *workload) spec(obj *manifest.Workload, image string, placement *Placement, netns string) container.Spec {
+	s := obj.Spec
+	spec := container.Spec{
+		ID: w.key.id(), Image: image,
+		Labels:     map[string]string{labelManifest: manifestHash(obj)},
+		Entrypoint: s.Command, Args: s.Args, Cwd: s.WorkingDir, User: s.User,
+		Limits:     placement.limits(&s.Resources),
+		CgroupPath: cgroupPath(s.Class, w.key.id()),
+		OOMScore:   oomScore(s.Class),
+		NetNS:      netns, Hostname: w.key.name,
+		Security: container.Security{AllowRoot: s.Security.AllowRoot, WritableRoot: s.Security.WritableRoot, AddCapabilities: s.Security.AddCapabilities},
+		Devices:  placement.Devices,
+		LogBytes: w.n.logBytes(),
+	}
+	spec.Env = environment(s.Env)
+	for _, v := range s.Volumes {
+		spec.Mounts = append(spec.Mounts, container.Mount{
+			Source: filepath.Join(w.n.config.StateDir, "volumes", v.Name), Target: v.Path, ReadOnly: v.ReadOnly, Volume: true,
+		})
+	}
+	return spec
+}
+
+// attend watches a running workload until it ends, its check fails for good
+// or its manifest changes.
+func (w *workload) attend(ctx context.Context, obj *manifest.Workload) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- w.awaitEnd(ctx, obj) }()
+	sick := make(chan error, 1)
+	if obj.Spec.Health != nil {
+		go func() { sick <- w.watchHealth(ctx, obj) }()
+	}
+	select {
+	case err := <-ended:
+		return err
+	case err := <-sick:
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return errors.Join(fmt.Errorf("stopped because its health check failed: %w", err),
+			w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()))
+	case <-w.wake:
+		if sameObject(w.current(), obj) {
+			return errChanged
+		}
+		w.set(func(st *WorkloadStatus) { st.Phase, st.Message = Pending, "stopping, to start with its new manifest" })
+		if err := w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()); err != nil {
+			return fmt.Errorf("stop for the new manifest: %w", err)
+		}
+		return errChanged
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (w *workload) awaitEnd(ctx context.Context, obj *manifest.Workload) error {
+	now, err := w.n.runtime.Wait(ctx, w.key.id())
+	if err != nil {
+		return err
+	}
+	if !w.restarts(obj.Spec.Restart, now.ExitCode) {
+		w.finished(now)
+		return errFinished
+	}
+	w.set(func(st *WorkloadStatus) { st.ExitCode, st.OOMKilled = &now.ExitCode, now.OOMKilled })
+	if now.OOMKilled {
+		return fmt.Errorf("killed: it needed more than its memory limit of %s", obj.Spec.Resources.Memory)
+	}
+	return fmt.Errorf("ended with exit code %d", now.ExitCode)
+}
+
+func (w *workload) watchHealth(ctx context.Context, obj *manifest.Workload) error {
+	addr, err := netip.ParseAddr(w.status().(WorkloadStatus).Address)
+	if err != nil {
+		return fmt.Errorf("the workload has no address: %w", err)
+	}
+	check := &healthCheck{Health: *obj.Spec.Health, addr: addr, exec: func(ctx context.Context, command []string) (int, error) {
+		return w.n.runtime.Exec(ctx, w.key.id(), container.Exec{Args: command})
+	}}
+	return check.watch(ctx, func(healthy bool, problem error) {
+		w.set(func(st *WorkloadStatus) {
+			st.Phase, st.Message = Running, ""
+			if !healthy {
+				st.Phase, st.Message = Unhealthy, problem.Error()
+			}
+		})
+	})
+}
+
+func (w *workload) remove(ctx context.Context) error {
+	obj := w.current().(*manifest.Workload)
+	err := w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std())
+	if errors.Is(err, container.ErrNotFound) {
+		err = nil
+	}
+	if e := w.n.runtime.Delete(ctx, w.key.id()); !errors.Is(e, container.ErrNotFound) {
+		err = errors.Join(err, e)
+	}
+	err = errors.Join(err, w.n.bridge.Detach(w.key.id()))
+	w.n.placer.release(w.key)
+	return err
+}
