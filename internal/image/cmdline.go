@@ -14,8 +14,8 @@ func commandLine(arch string, v Verity, more string) string {
 		"panic=10",                     // a kernel that cannot go on gives the boot loader its next try
 		"transparent_hugepage=madvise", // "always" stalls real-time work for seconds
 		"quiet", "loglevel=4",          // a serial line is slow; everything stays in the kernel's log
-		"random.trust_cpu=on",  // no waiting for entropy where the CPU gives it
-		"cgroup_no_v1=all",     // one hierarchy
+		"random.trust_cpu=on", // no waiting for entropy where the CPU gives it
+		"cgroup_no_v1=all",    // one hierarchy
 	}
 	if arch == "arm64" {
 		words = append(words, "console=tty0", "console=ttyAMA0")

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"syscall"
 	"time"
 
 	"oscine.dev/oscine/internal/debian"
@@ -26,6 +27,7 @@ type Options struct {
 	Source   string    // folder inside Oscine's checkout; the current one
 	Programs string    // folder of built programs, instead of building them
 	Key      string    // PEM file of the signing key and its certificate; a key of this machine
+	Compress bool      // also write FILE.zst
 	Cmdline  string    // more kernel parameters, put behind the image's own
 	Log      io.Writer // progress lines; none
 }
@@ -42,10 +44,12 @@ type Result struct {
 	RootHash string `json:"rootHash"`
 	UKI      string `json:"uki"` // name on the ESP
 
-	Size          int64 `json:"size"`          // of the disk, bytes
-	RootSize      int64 `json:"rootSize"`      // with the hash tree, bytes
-	UKISize       int64 `json:"ukiSize"`       // bytes
-	InitramfsSize int64 `json:"initramfsSize"` // compressed, bytes
+	Size          int64 `json:"size"`                 // of the disk, bytes
+	Allocated     int64 `json:"allocated"`            // what the sparse file takes, bytes
+	Compressed    int64 `json:"compressed,omitempty"` // of FILE.zst, bytes, when it was asked for
+	RootSize      int64 `json:"rootSize"`             // with the hash tree, bytes
+	UKISize       int64 `json:"ukiSize"`              // bytes
+	InitramfsSize int64 `json:"initramfsSize"`        // compressed, bytes
 
 	Took time.Duration `json:"took"` // nanoseconds
 }
@@ -108,7 +112,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Rename(filepath.Join(work, "disk"), out); err != nil {
+	if err := b.publish(ctx, result, out); err != nil {
 		return nil, err
 	}
 	result.File, result.Took = o.Out, time.Since(began)
@@ -125,6 +129,28 @@ type builder struct {
 	bin      string // folder of the built programs
 	programs []program
 	boot     string // unpacked systemd-boot
+}
+
+// publish puts what was built in its place.
+func (b *builder) publish(ctx context.Context, r *Result, out string) error {
+	disk := filepath.Join(b.work, "disk")
+	var st syscall.Stat_t
+	if err := syscall.Stat(disk, &st); err != nil {
+		return err
+	}
+	r.Allocated = st.Blocks * 512
+	if b.Compress {
+		b.say("compress the image")
+		size, err := compressFile(ctx, disk, disk+".zst")
+		if err != nil {
+			return fmt.Errorf("compress the image: %w", err)
+		}
+		r.Compressed = size
+		if err := os.Rename(disk+".zst", out+".zst"); err != nil {
+			return err
+		}
+	}
+	return os.Rename(disk, out)
 }
 
 func (b *builder) say(format string, args ...any) { fmt.Fprintf(b.Log, format+"\n", args...) }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 
 	"github.com/klauspost/compress/zstd"
@@ -53,6 +52,42 @@ func compress(data []byte) ([]byte, error) {
 	return z.EncodeAll(data, nil), z.Close()
 }
 
+// compressFile writes a file as one zstd frame and returns its size in bytes.
+func compressFile(ctx context.Context, from, to string) (int64, error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return 0, err
+	}
+	z, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(8<<20))
+	if err != nil {
+		return 0, errors.Join(err, out.Close())
+	}
+	_, err = io.Copy(z, contextReader{ctx, in})
+	if err = errors.Join(err, z.Close()); err != nil {
+		return 0, errors.Join(err, out.Close())
+	}
+	size, err := out.Seek(0, io.SeekCurrent)
+	return size, errors.Join(err, out.Close())
+}
+
+// contextReader ends a copy when its context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
 // maxInitramfs bounds an unpacked initramfs in bytes.
 const maxInitramfs = 512 << 20
 
@@ -75,6 +110,3 @@ func ReadInitramfs(data []byte) ([]Entry, error) {
 	}
 	return ReadCPIO(data)
 }
-
-// isFile tells whether an entry holds data of its own.
-func (e Entry) isFile() bool { return e.Mode&fs.ModeType == 0 }

@@ -1,0 +1,242 @@
+package image
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/diskfs/go-diskfs/backend/file"
+	"github.com/diskfs/go-diskfs/filesystem/fat32"
+	"github.com/diskfs/go-diskfs/partition/gpt"
+	erofs "github.com/erofs/go-erofs"
+	"oscine.dev/oscine/internal/debian"
+)
+
+// ErrNotImage is wrapped by [Open] when a file is no Oscine disk image.
+var ErrNotImage = errors.New("not an Oscine disk image")
+
+// Image is an opened disk image.
+type Image struct {
+	Path string
+	Size int64 // bytes
+
+	file  *os.File
+	parts map[string]Partition
+	esp   *fat32.FileSystem
+}
+
+// Partition is where one partition of an image lies.
+type Partition struct {
+	Name        string
+	Start, Size int64 // bytes
+}
+
+// Open reads the partition table and the ESP of a raw disk image. It changes
+// nothing. Call Close when done.
+func Open(name string) (*Image, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("open the image: %w", err)
+	}
+	m, err := open(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", name, err), f.Close())
+	}
+	return m, nil
+}
+
+func open(f *os.File) (*Image, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: it is not a regular file", ErrNotImage)
+	}
+	m := &Image{Path: f.Name(), Size: info.Size(), file: f, parts: map[string]Partition{}}
+	store := file.New(f, true)
+	table, err := gpt.Read(store, sectorSize, sectorSize)
+	if err != nil {
+		return nil, fmt.Errorf("%w: no partition table: %w; build one with oscine image build", ErrNotImage, err)
+	}
+	for _, p := range table.Partitions {
+		part := Partition{Name: p.Name, Start: int64(p.Start) * sectorSize, Size: (int64(p.End) - int64(p.Start) + 1) * sectorSize}
+		if part.Start < 0 || part.Size <= 0 || part.Start > m.Size || part.Size > m.Size-part.Start {
+			return nil, fmt.Errorf("%w: partition %q reaches beyond the end of the file: it was cut off, copy it again", ErrNotImage, p.Name)
+		}
+		m.parts[p.Name] = part
+	}
+	for _, name := range []string{PartitionESP, PartitionRootA, PartitionRootB, PartitionData} {
+		if _, ok := m.parts[name]; !ok {
+			return nil, fmt.Errorf("%w: it has no partition %q", ErrNotImage, name)
+		}
+	}
+	esp := m.parts[PartitionESP]
+	if m.esp, err = fat32.Read(store, esp.Size, esp.Start, sectorSize); err != nil {
+		return nil, fmt.Errorf("%w: its ESP cannot be read: %w", ErrNotImage, err)
+	}
+	return m, nil
+}
+
+// Close closes the image; what was read from it stays valid, except files of
+// [Image.Root].
+func (m *Image) Close() error { return m.file.Close() }
+
+// Partition returns one partition by its name, such as [PartitionRootA].
+func (m *Image) Partition(name string) (Partition, bool) {
+	p, ok := m.parts[name]
+	return p, ok
+}
+
+// maxESPFile bounds one file of the ESP in bytes.
+const maxESPFile = maxUKI
+
+// ReadESP reads a file of the ESP; name has slashes and begins with one.
+func (m *Image) ReadESP(name string) (data []byte, err error) {
+	// The FAT reader trusts its tables; a broken one must not take the caller down.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("read %s from the ESP: its file system is damaged: %v", name, r)
+		}
+	}()
+	f, err := m.esp.OpenFile(name, os.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("read %s from the ESP: %w", name, err)
+	}
+	defer f.Close()
+	data, err = io.ReadAll(io.LimitReader(f, maxESPFile+1))
+	if err == nil && len(data) > maxESPFile {
+		err = errors.New("it is too large")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s from the ESP: %w", name, err)
+	}
+	return data, nil
+}
+
+// ukiFolder is where systemd-boot looks for unified kernel images.
+const ukiFolder = "/EFI/Linux"
+
+// UKIs returns the paths on the ESP of the unified kernel images, in the order
+// in which the boot loader tries them: those with tries left first, newer
+// versions first (UAPI Group Specification: Boot Loader, Version Format).
+func (m *Image) UKIs() (names []string, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("list %s of the ESP: its file system is damaged: %v", ukiFolder, r)
+		}
+	}()
+	entries, err := m.esp.ReadDir(strings.TrimPrefix(ukiFolder, "/"))
+	if err != nil {
+		return nil, fmt.Errorf("list %s of the ESP: %w", ukiFolder, err)
+	}
+	for _, e := range entries {
+		if !e.IsDir() && strings.HasSuffix(strings.ToLower(e.Name()), ".efi") {
+			names = append(names, path.Join(ukiFolder, e.Name()))
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		badA, versionA := bootOrder(a)
+		badB, versionB := bootOrder(b)
+		if badA != badB {
+			return map[bool]int{true: 1, false: -1}[badA]
+		}
+		return cmp.Or(-debian.CompareVersions(versionA, versionB), cmp.Compare(a, b))
+	})
+	return names, nil
+}
+
+var bootCounter = regexp.MustCompile(`\+(\d+)(?:-\d+)?$`)
+
+// bootOrder tells whether a boot counter has run out, and the version.
+func bootOrder(name string) (bad bool, version string) {
+	stem := path.Base(name)
+	stem = stem[:len(stem)-len(".efi")]
+	if c := bootCounter.FindStringSubmatchIndex(stem); c != nil {
+		bad = strings.Trim(stem[c[2]:c[3]], "0") == ""
+		stem = stem[:c[0]]
+	}
+	_, version, _ = strings.Cut(stem, "_")
+	return bad, version
+}
+
+// UKI opens the unified kernel image that the boot loader would start.
+func (m *Image) UKI() (*UKI, error) {
+	names, err := m.UKIs()
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s: the ESP holds no unified kernel image in %s", m.Path, ukiFolder)
+	}
+	data, err := m.ReadESP(names[0])
+	if err != nil {
+		return nil, err
+	}
+	u, err := ReadUKI(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", m.Path, names[0], err)
+	}
+	return u, nil
+}
+
+// Verity returns how the UKI opens its root.
+func (u *UKI) Verity() (Verity, error) {
+	for word := range strings.FieldsSeq(u.Cmdline) {
+		if value, ok := strings.CutPrefix(word, "oscine.verity="); ok {
+			return ParseVerity(value)
+		}
+	}
+	return Verity{}, errors.New("the unified kernel image names no root: its command line lacks oscine.verity")
+}
+
+// Root finds the slot that holds the root of v, checks every block of it
+// against the root hash and opens it.
+func (m *Image) Root(v Verity) (root fs.FS, slot string, err error) {
+	var reasons []error
+	for _, slot := range []string{PartitionRootA, PartitionRootB} {
+		p := m.parts[slot]
+		if err := checkTree(io.NewSectionReader(m.file, p.Start, p.Size), v); err != nil {
+			reasons = append(reasons, fmt.Errorf("%s: %w", slot, err))
+			continue
+		}
+		root, err := erofs.Open(io.NewSectionReader(m.file, p.Start, int64(v.Blocks)*BlockSize))
+		if err != nil {
+			return nil, "", fmt.Errorf("%s: %s: %w", m.Path, slot, err)
+		}
+		return root, slot, nil
+	}
+	return nil, "", fmt.Errorf("%s: no slot holds the root of the unified kernel image: %w", m.Path, errors.Join(reasons...))
+}
+
+// errOtherRoot tells that a slot is not the one that is looked for.
+var errOtherRoot = errors.New("it holds another root or none")
+
+// checkTree recomputes a slot's hash tree.
+func checkTree(slot *io.SectionReader, v Verity) error {
+	if int64(v.Blocks) > slot.Size()/BlockSize {
+		return errOtherRoot
+	}
+	top := make([]byte, BlockSize)
+	if _, err := slot.ReadAt(top, int64(v.Blocks)*BlockSize); err != nil {
+		return errOtherRoot
+	}
+	if [32]byte(saltedHash(v.Salt, top)) != v.RootHash {
+		return errOtherRoot
+	}
+	_, got, err := hashTree(io.NewSectionReader(slot, 0, int64(v.Blocks)*BlockSize), v.Salt)
+	if err != nil {
+		return err
+	}
+	if got.RootHash != v.RootHash {
+		return errors.New("its data is damaged: the root hash does not match")
+	}
+	return nil
+}

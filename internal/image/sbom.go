@@ -1,0 +1,148 @@
+package image
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// The parts of an SPDX 2.3 document (ISO/IEC 5962 and its 2.3 revision) that
+// describe a file system.
+type (
+	spdxDocument struct {
+		SPDXVersion       string             `json:"spdxVersion"`
+		DataLicense       string             `json:"dataLicense"`
+		SPDXID            string             `json:"SPDXID"`
+		Name              string             `json:"name"`
+		Namespace         string             `json:"documentNamespace"`
+		CreationInfo      spdxCreation       `json:"creationInfo"`
+		DocumentDescribes []string           `json:"documentDescribes"`
+		Packages          []spdxPackage      `json:"packages"`
+		Files             []spdxFile         `json:"files"`
+		Relationships     []spdxRelationship `json:"relationships"`
+	}
+	spdxCreation struct {
+		Created  string   `json:"created"`
+		Creators []string `json:"creators"`
+	}
+	spdxPackage struct {
+		SPDXID           string            `json:"SPDXID"`
+		Name             string            `json:"name"`
+		Version          string            `json:"versionInfo"`
+		Download         string            `json:"downloadLocation"`
+		FilesAnalyzed    bool              `json:"filesAnalyzed"`
+		LicenseConcluded string            `json:"licenseConcluded"`
+		LicenseDeclared  string            `json:"licenseDeclared"`
+		Copyright        string            `json:"copyrightText"`
+		Checksums        []spdxChecksum    `json:"checksums,omitempty"`
+		ExternalRefs     []spdxExternalRef `json:"externalRefs,omitempty"`
+	}
+	spdxChecksum struct {
+		Algorithm string `json:"algorithm"`
+		Value     string `json:"checksumValue"`
+	}
+	spdxExternalRef struct {
+		Category string `json:"referenceCategory"`
+		Type     string `json:"referenceType"`
+		Locator  string `json:"referenceLocator"`
+	}
+	spdxFile struct {
+		SPDXID           string         `json:"SPDXID"`
+		Name             string         `json:"fileName"`
+		Checksums        []spdxChecksum `json:"checksums"`
+		LicenseConcluded string         `json:"licenseConcluded"`
+		Copyright        string         `json:"copyrightText"`
+		Comment          string         `json:"comment,omitempty"`
+	}
+	spdxRelationship struct {
+		From string `json:"spdxElementId"`
+		Type string `json:"relationshipType"`
+		To   string `json:"relatedSpdxElement"`
+	}
+)
+
+const noAssertion = "NOASSERTION"
+
+// WriteSBOM writes the software bill of materials of the root as SPDX 2.3
+// JSON. Two reports of one image give the same bytes.
+func (r *Report) WriteSBOM(w io.Writer) error {
+	name := fmt.Sprintf("oscine-%s-%s", r.Version, r.Arch)
+	doc := spdxDocument{
+		SPDXVersion: "SPDX-2.3", DataLicense: "CC0-1.0", SPDXID: "SPDXRef-DOCUMENT", Name: name,
+		CreationInfo:      spdxCreation{time.Unix(Epoch, 0).UTC().Format(time.RFC3339), []string{"Tool: oscine-" + r.Version}},
+		DocumentDescribes: []string{spdxID("oscine:oscine")},
+	}
+	digest := sha256.New()
+	for _, p := range r.Components {
+		doc.Packages = append(doc.Packages, p.spdx(r.Arch))
+		if p.Kind != "oscine" {
+			doc.Relationships = append(doc.Relationships, spdxRelationship{spdxID("oscine:oscine"), "CONTAINS", spdxID(p.ID())})
+		}
+	}
+	for i, f := range r.Files {
+		if !f.Mode.IsRegular() {
+			continue
+		}
+		data, err := readFile(r.root, f.Path, 1<<30)
+		if err != nil {
+			return fmt.Errorf("write the SBOM: %w", err)
+		}
+		one, two := sha1.Sum(data), sha256.Sum256(data)
+		digest.Write(two[:])
+		id := fmt.Sprintf("SPDXRef-File-%d", i)
+		doc.Files = append(doc.Files, spdxFile{
+			SPDXID: id, Name: "./" + f.Path, LicenseConcluded: noAssertion, Copyright: noAssertion, Comment: f.Why,
+			Checksums: []spdxChecksum{{"SHA1", hex.EncodeToString(one[:])}, {"SHA256", hex.EncodeToString(two[:])}},
+		})
+		if f.From != "" {
+			doc.Relationships = append(doc.Relationships, spdxRelationship{spdxID(f.From), "CONTAINS", id})
+		}
+	}
+	doc.Namespace = "https://oscine.dev/spdx/" + name + "-" + hex.EncodeToString(digest.Sum(nil)[:16])
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", " ")
+	return enc.Encode(doc)
+}
+
+// spdxID makes an identifier of letters, digits, points and hyphens.
+func spdxID(id string) string {
+	var b strings.Builder
+	b.WriteString("SPDXRef-")
+	for _, c := range []byte(id) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.':
+			b.WriteByte(c)
+		case c == ':':
+			b.WriteByte('-')
+		default:
+			fmt.Fprintf(&b, "-%02x", c)
+		}
+	}
+	return b.String()
+}
+
+func (c Component) spdx(arch string) spdxPackage {
+	p := spdxPackage{
+		SPDXID: spdxID(c.ID()), Name: c.Name, Version: c.Version, Download: noAssertion,
+		LicenseConcluded: noAssertion, LicenseDeclared: noAssertion, Copyright: noAssertion,
+	}
+	purl := ""
+	switch c.Kind {
+	case "deb":
+		purl = fmt.Sprintf("pkg:deb/debian/%s@%s?arch=%s&distro=trixie", c.Name, url.QueryEscape(c.Version), c.Arch)
+		p.Checksums = []spdxChecksum{{"SHA256", c.SHA256}}
+	case "go":
+		purl = "pkg:golang/" + c.Name + "@" + c.Version
+	case "oscine":
+		p.LicenseDeclared = "Apache-2.0"
+		purl = fmt.Sprintf("pkg:generic/oscine@%s?arch=%s", c.Version, arch)
+	}
+	p.ExternalRefs = []spdxExternalRef{{"PACKAGE-MANAGER", "purl", purl}}
+	return p
+}
