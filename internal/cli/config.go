@@ -63,6 +63,9 @@ ca.key signs everything: keep it off the node and off-line where you can.`,
 }
 
 func generateConfig(env *Env, name string, o generateOptions) error {
+	if err := manifest.CheckName(name); err != nil {
+		return usageError{fmt.Errorf("the node's name %w", err)}
+	}
 	if o.dir == "" {
 		o.dir = name
 	}

@@ -13,7 +13,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
-	"oscine.dev/oscine/internal/clientconfig"
+	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/hardware"
 )
 
@@ -54,14 +54,14 @@ func (f *hardwareFlags) machine(ctx context.Context, env *Env) (*hardware.Machin
 	if f.root != "" {
 		return hardware.Discover(f.root)
 	}
-	client, err := env.Client()
-	if env.Context == "" && (errors.Is(err, clientconfig.ErrNoContext)) {
+	node, err := env.Client()
+	if env.Context == "" && (errors.Is(err, client.ErrNoContext)) {
 		return hardware.Discover("/")
 	}
 	if err != nil {
 		return nil, err
 	}
-	reply, err := client.Hardware(ctx, connect.NewRequest(&oscinepb.HardwareRequest{}))
+	reply, err := node.Hardware(ctx, connect.NewRequest(&oscinepb.HardwareRequest{}))
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ import (
 
 func newImageCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{Use: "image", Short: "Build disk images; import, list and remove container images"}
-	c.AddCommand(newImageImportCommand(env), newImagePullCommand(env), newImageListCommand(env), newImageRemoveCommand(env))
+	c.AddCommand(newImageBuildCommand(env), newImageInspectCommand(env), newImageImportCommand(env), newImagePullCommand(env), newImageListCommand(env), newImageRemoveCommand(env))
 	return c
 }
 

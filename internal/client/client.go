@@ -96,21 +96,37 @@ type explainer struct{ address string }
 func (x *explainer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		resp, err := next(ctx, req)
-		return resp, Explain(err, x.address)
+		return resp, explain(err, x.address)
 	}
 }
 
 func (x *explainer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return next // stream errors surface at Receive; callers use Explain
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		return &explainedStream{next(ctx, spec), x.address}
+	}
+}
+
+// explainedStream explains what ends a stream.
+type explainedStream struct {
+	connect.StreamingClientConn
+	address string
+}
+
+func (s *explainedStream) Receive(m any) error {
+	return explain(s.StreamingClientConn.Receive(m), s.address)
+}
+
+func (s *explainedStream) Send(m any) error {
+	return explain(s.StreamingClientConn.Send(m), s.address)
 }
 
 func (x *explainer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return next
 }
 
-// Explain rewrites the errors of a call to the node at address so that they
+// explain rewrites the errors of a call to the node at address so that they
 // name the reason and the next step; others pass unchanged.
-func Explain(err error, address string) error {
+func explain(err error, address string) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -210,8 +210,8 @@ func (c *checker) object(root *yaml.Node) Object {
 	}
 	before := len(c.errs)
 	c.decode(root, reflect.ValueOf(obj).Elem(), "")
-	if name := obj.ObjectName(); !validName(name) {
-		c.bad("metadata.name", "must be 1 to 63 lower-case letters, digits and inner hyphens, got %q", name)
+	if err := CheckName(obj.ObjectName()); err != nil {
+		c.bad("metadata.name", "%v", err)
 	}
 	if len(c.errs) == before {
 		obj.fill()
@@ -223,6 +223,14 @@ func (c *checker) object(root *yaml.Node) Object {
 var nameRE = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 func validName(s string) bool { return nameRE.MatchString(s) }
+
+// CheckName refuses what is not a DNS label.
+func CheckName(name string) error {
+	if !validName(name) {
+		return fmt.Errorf("must be 1 to 63 lower-case letters, digits and inner hyphens, got %q", name)
+	}
+	return nil
+}
 
 func scalarField(m *yaml.Node, key string) string {
 	for i := 0; i+1 < len(m.Content); i += 2 {

@@ -190,8 +190,8 @@ func checkVolumes(c *checker, volumes []Volume) {
 	paths := map[string]bool{}
 	for i, v := range volumes {
 		at := fmt.Sprintf("spec.volumes[%d]", i)
-		if !validName(v.Name) {
-			c.bad(at+".name", "must be 1 to 63 lower-case letters, digits and inner hyphens, got %q", v.Name)
+		if err := CheckName(v.Name); err != nil {
+			c.bad(at+".name", "%v", err)
 		}
 		if !path.IsAbs(v.Path) || path.Clean(v.Path) == "/" {
 			c.bad(at+".path", "must be an absolute path other than /, got %q", v.Path)
