@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -125,7 +126,8 @@ func splitAddress(address string) (host, port string, err error) {
 	if err != nil {
 		host, port = strings.Trim(address, "[]"), "7443"
 	}
-	if host == "" || strings.ContainsAny(host, " /") {
+	number, err := strconv.ParseUint(port, 10, 16)
+	if host == "" || strings.ContainsAny(host, " /") || err != nil || number == 0 {
 		return "", "", usageError{fmt.Errorf("%q is no address: write HOST or HOST:PORT", address)}
 	}
 	return host, port, nil
