@@ -36,6 +36,10 @@ func discover(t tree, gaps []Gap) *Machine {
 	s.allowed()
 	s.kinds()
 	s.pci()
+	s.accelerators()
+	s.interfaces()
+	s.disks()
+	s.thermal()
 	return s.done()
 }
 

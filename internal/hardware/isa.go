@@ -48,9 +48,12 @@ func aiInstructions(flags []string) []string {
 
 func wanted(flag string) bool {
 	switch flag {
-	case "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx_vnni_int8", "avx_vnni_int16", "avx_ifma", "avx_ne_convert", "avx10", "vaes", "gfni",
+	case "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx_vnni_int8", "avx_vnni_int16", "avx_ifma", "avx_ne_convert", "vaes", "gfni",
 		"asimd", "asimdhp", "asimddp", "fphp", "neon", "i8mm", "bf16", "ebf16":
 		return true
+	}
+	if flag == "smep" || flag == "sme_coherent" {
+		return false // not Arm's matrix extension
 	}
 	for _, family := range []string{"avx512", "avx10", "amx_", "sve", "sme"} {
 		if strings.HasPrefix(flag, family) {

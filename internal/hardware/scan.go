@@ -150,7 +150,7 @@ func (s *scan) numbered(dir, prefix string) Set {
 	var set Set
 	for _, name := range s.dir(dir) {
 		digits, ok := strings.CutPrefix(name, prefix)
-		if id, err := strconv.Atoi(digits); ok && err == nil && digits[0] != '+' && digits[0] != '-' {
+		if id, err := strconv.Atoi(digits); ok && err == nil && digits[0] >= '0' && digits[0] <= '9' {
 			set.Add(id)
 		}
 	}

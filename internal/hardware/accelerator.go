@@ -1,0 +1,281 @@
+package hardware
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Accelerator is a device that computes: GPU, TPU, NPU, FPGA and kin.
+type Accelerator struct {
+	// ID is the name within the machine: kind and a number, in the order
+	// of addresses.
+	ID   string `json:"id"`
+	Kind string `json:"kind"` // gpu, tpu, npu, fpga, neuromorphic, quantum, vector, video, switch
+	// Vendor and Model are from the table of identities or the driver.
+	Vendor string `json:"vendor,omitempty"`
+	Model  string `json:"model,omitempty"`
+	// Bus is pci, usb, platform or virtual, Address the place on it: a PCI
+	// address, a USB path (1-2.3), a device-tree or sysfs name.
+	Bus     string `json:"bus"`
+	Address string `json:"address"`
+	Memory  Bytes  `json:"memory,omitempty"` // 0 where unknown
+	Driver  string `json:"driver,omitempty"`
+	// DriverVersion and Firmware as the driver reports them.
+	DriverVersion string `json:"driverVersion,omitempty"`
+	Firmware      string `json:"firmware,omitempty"`
+	Architecture  string `json:"architecture,omitempty"` // gfx942, sm_90
+	// Node is the NUMA node, -1 where unknown; LocalCPUs and LocalNodes are
+	// the nearest CPUs and memory.
+	Node       int `json:"node"`
+	LocalCPUs  Set `json:"localCPUs"`
+	LocalNodes Set `json:"localNodes"`
+	// DeviceNodes are the files under /dev that a container needs.
+	DeviceNodes []string    `json:"deviceNodes,omitempty"`
+	Partitions  []Partition `json:"partitions,omitempty"`
+	// PartitionModes lists how the device could be divided, as its driver
+	// names the modes.
+	PartitionModes []string `json:"partitionModes,omitempty"`
+	Health         Health   `json:"health"`
+	// Missing says what keeps the device from use, in words that end with
+	// the next step; empty for a usable device.
+	Missing []string `json:"missing,omitempty"`
+	// Attributes are what selectors see, by the names of Kubernetes DRA.
+	Attributes map[string]any `json:"attributes"`
+}
+
+// Partition is a part of a device that can be handed out by itself.
+type Partition struct {
+	ID          string   `json:"id"`      // within the machine, as gpu0-mig1-0
+	Profile     string   `json:"profile"` // as the driver names it, 1g.10gb
+	Memory      Bytes    `json:"memory,omitempty"`
+	DeviceNodes []string `json:"deviceNodes,omitempty"` // beside the device's own
+}
+
+// Health is how a device fares.
+type Health struct {
+	State   string   `json:"state"` // ok, degraded, failed, lost, unusable
+	Reasons []string `json:"reasons,omitempty"`
+}
+
+// Usable reports whether work can be given to the device.
+func (a *Accelerator) Usable() bool {
+	return len(a.Missing) == 0 && (a.Health.State == "ok" || a.Health.State == "degraded")
+}
+
+// The attribute names that Kubernetes DRA standardises; see
+// k8s.io/dynamic-resource-allocation/deviceattribute.
+const (
+	AttributeNUMANode = "resource.kubernetes.io/numaNode"
+	AttributePCIeRoot = "resource.kubernetes.io/pcieRoot"
+	AttributePCIBusID = "resource.kubernetes.io/pciBusID"
+)
+
+// accelerators finds all accelerators: on PCI, on USB, in the device tree.
+func (s *scan) accelerators() {
+	table, err := newIdentities(identityText)
+	if err != nil {
+		s.gap("identities.txt", "%s", err)
+		return
+	}
+	for i := range s.m.PCI {
+		s.pciAccelerator(table, &s.m.PCI[i])
+	}
+	s.usbAccelerators(table)
+	s.treeAccelerators(table)
+	s.fpgaRegions()
+	s.numberAccelerators()
+	s.kfd()
+	for i := range s.m.Accelerators {
+		s.finish(&s.m.Accelerators[i])
+	}
+}
+
+func (s *scan) pciAccelerator(table *identities, d *PCIDevice) {
+	row := table.find("pci", d.Vendor+":"+d.Device, d.Class[:4])
+	if row == nil {
+		return
+	}
+	a := Accelerator{Kind: row.kind, Vendor: row.vendor, Model: row.model, Bus: "pci", Address: d.Address, Memory: row.memory,
+		Driver: d.Driver, Node: d.Node, LocalCPUs: d.LocalCPUs, LocalNodes: d.LocalNodes, Health: Health{State: "ok"}}
+	d.Name = strings.TrimSpace(row.vendor + " " + row.model)
+	if a.Node < 0 && d.LocalNodes.Len() == 1 {
+		a.Node = d.LocalNodes.First()
+	}
+	dir := pciDir + "/" + d.Address
+	s.fact(&a, "identity", d.Vendor+":"+d.Device, dir+"/device")
+	s.fact(&a, "model", a.Model, "table of identities: "+row.source)
+	s.fact(&a, "driver", d.Driver, dir+"/driver")
+	s.fact(&a, "local cpus", d.LocalCPUs.String(), dir+"/local_cpus")
+	if row.memory > 0 {
+		s.fact(&a, "memory", row.memory.String(), "table of identities: "+row.source)
+	}
+	a.DeviceNodes = s.deviceNodes(dir)
+	switch {
+	case d.Driver == "nvidia":
+		s.nvidia(&a)
+	case d.Driver == "amdgpu":
+		s.amdgpu(&a, dir)
+	case d.Driver == "i915" || d.Driver == "xe":
+		s.intelGPU(&a, dir)
+	}
+	s.driverVersion(&a)
+	s.usability(&a, row)
+	if d.Degraded {
+		a.Health = Health{State: "degraded", Reasons: []string{fmt.Sprintf("PCI link runs at x%d of x%d", d.Link.Width, d.Best.Width)}}
+	}
+	s.errorCounters(&a, dir)
+	s.m.Accelerators = append(s.m.Accelerators, a)
+}
+
+// classDirs are the directories below a device that hold its character
+// devices, by kernel class.
+var classDirs = [...]string{"drm", "accel", "apex", "hailo_chardev", "neuron_device", "habanalabs", "misc", "akida", "ve", "vfio-dev", "tenstorrent", "xdma", "usbmisc"}
+
+// deviceNodes lists the character devices that a driver made for a device:
+// every DIR/CLASS/NAME with a DEVNAME in its uevent file.
+func (s *scan) deviceNodes(dir string) []string {
+	var nodes []string
+	entries := s.dir(dir)
+	for _, class := range classDirs {
+		if _, ok := slices.BinarySearch(entries, class); !ok {
+			continue
+		}
+		for _, name := range s.dir(path.Join(dir, class)) {
+			if node := s.devName(path.Join(dir, class, name)); node != "" {
+				nodes = append(nodes, node)
+			}
+		}
+	}
+	return nodes
+}
+
+// devName is the device node of a class device, empty where it has none.
+func (s *scan) devName(dir string) string {
+	uevent, _ := s.text(dir + "/uevent")
+	for line := range strings.Lines(uevent) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "DEVNAME="); ok && path.IsAbs(path.Join("/dev", name)) && !strings.Contains(name, "..") {
+			return path.Join("/dev", name)
+		}
+	}
+	return ""
+}
+
+// driverVersion reads the version of the module that drives a device.
+func (s *scan) driverVersion(a *Accelerator) {
+	if a.DriverVersion != "" || a.Driver == "" {
+		return
+	}
+	module := strings.ReplaceAll(a.Driver, "-", "_")
+	file := "/sys/module/" + module + "/version"
+	if a.DriverVersion, _ = s.text(file); a.DriverVersion != "" {
+		s.fact(a, "driver version", a.DriverVersion, file)
+	}
+}
+
+// usability names what keeps a device from use.
+func (s *scan) usability(a *Accelerator, row *identity) {
+	if len(row.drivers) == 0 || a.Kind == "switch" {
+		return
+	}
+	wanted := strings.Join(row.drivers, " or ")
+	switch {
+	case a.Driver == "":
+		a.Missing = append(a.Missing, fmt.Sprintf("no driver is bound: load %s, from the kernel or the vendor's driver pack", wanted))
+	case a.Driver == "vfio-pci" && !slices.Contains(row.drivers, "vfio-pci"):
+		a.Missing = append(a.Missing, fmt.Sprintf("handed to virtual machines (vfio-pci): bind it to %s to use it here", wanted))
+	case !slices.Contains(row.drivers, a.Driver) && a.Driver != "usbfs":
+		a.Missing = append(a.Missing, fmt.Sprintf("driver %s is bound, work needs %s", a.Driver, wanted))
+	case len(a.DeviceNodes) == 0:
+		a.Missing = append(a.Missing, fmt.Sprintf("driver %s made no device node: see its messages in the kernel log", a.Driver))
+	}
+	if len(a.Missing) == 0 {
+		for _, node := range row.nodes {
+			if !slices.Contains(a.DeviceNodes, node) {
+				a.DeviceNodes = append(a.DeviceNodes, node)
+			}
+		}
+	}
+}
+
+// numberAccelerators sorts by kind and address and gives the names.
+func (s *scan) numberAccelerators() {
+	list := s.m.Accelerators
+	slices.SortStableFunc(list, func(a, b Accelerator) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Address, b.Address))
+	})
+	counts := map[string]int{}
+	for i := range list {
+		old := list[i].Address
+		list[i].ID = fmt.Sprintf("%s%d", list[i].Kind, counts[list[i].Kind])
+		counts[list[i].Kind]++
+		s.m.facts[list[i].ID] = append(s.m.facts[list[i].ID], s.m.facts[old]...)
+		delete(s.m.facts, old)
+		for p := range list[i].Partitions {
+			list[i].Partitions[p].ID = list[i].ID + "-" + list[i].Partitions[p].ID
+		}
+	}
+}
+
+// finish sets what follows from everything else known of a device.
+func (s *scan) finish(a *Accelerator) {
+	if len(a.Missing) > 0 && a.Health.State == "ok" {
+		a.Health.State = "unusable"
+	}
+	a.Attributes = map[string]any{"kind": a.Kind}
+	set := func(name, value string) {
+		if value != "" {
+			a.Attributes[name] = value
+		}
+	}
+	set("vendor", a.Vendor)
+	set("model", a.Model)
+	set("driver", a.Driver)
+	set("driverVersion", a.DriverVersion)
+	set("architecture", a.Architecture)
+	if a.Memory > 0 {
+		a.Attributes["memory"] = uint64(a.Memory)
+	}
+	if a.Node >= 0 {
+		a.Attributes[AttributeNUMANode] = a.Node
+	}
+	if a.Bus == "pci" {
+		a.Attributes[AttributePCIBusID] = a.Address
+		if d := s.m.device(a.Address); d != nil {
+			set(AttributePCIeRoot, d.Root)
+		}
+	}
+}
+
+// device finds a PCI device by its address.
+func (m *Machine) device(address string) *PCIDevice {
+	i, ok := slices.BinarySearchFunc(m.PCI, address, func(d PCIDevice, a string) int { return cmp.Compare(d.Address, a) })
+	if !ok {
+		return nil
+	}
+	return &m.PCI[i]
+}
+
+// accelerator finds a device by its name or address.
+func (m *Machine) accelerator(name string) *Accelerator {
+	for i := range m.Accelerators {
+		if a := &m.Accelerators[i]; a.ID == name || a.Address == name {
+			return a
+		}
+	}
+	return nil
+}
+
+// fact notes where something of a device was read.
+func (s *scan) fact(a *Accelerator, name, value, file string) {
+	if value == "" {
+		return
+	}
+	key := a.ID
+	if key == "" {
+		key = a.Address
+	}
+	s.m.facts[key] = append(s.m.facts[key], Fact{Name: name, Value: value, Path: file})
+}
