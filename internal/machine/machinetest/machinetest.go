@@ -1,0 +1,226 @@
+package machinetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/machine"
+)
+
+// APIPort is the guest port of oscined's API.
+const APIPort = 7443
+
+// Defaults of Start, chosen so that two machines fit beside a compiler.
+const (
+	defaultMemory = 1 << 30
+	memoryBudget  = 3 * defaultMemory / 2 // what one machine costs the host at most
+	consoleTail   = 6 << 10               // bytes shown of a failed test's console
+)
+
+// Machine is a running machine that belongs to one test.
+type Machine struct {
+	*machine.Machine
+	t testing.TB
+}
+
+// Start starts a machine and ends it with the test. Empty fields of o are
+// filled: Image with that of the tree under test, Name, StateDir, memory, and
+// the API's port. A failed test shows the end of the console. It waits while
+// as many machines run as the computer has processors and memory for.
+func Start(t testing.TB, o machine.Options) *Machine {
+	t.Helper()
+	Need(t)
+	if o.Image == "" {
+		o.Image = Image(t, o.Arch)
+	}
+	release := takePlace(t)
+	t.Cleanup(release)
+	if o.StateDir == "" {
+		o.StateDir = t.TempDir()
+	}
+	if o.Name == "" {
+		o.Name = "test"
+	}
+	if o.Memory == 0 {
+		o.Memory = defaultMemory
+	}
+	if o.Ports == nil {
+		o.Ports = []machine.Port{{Guest: APIPort}}
+	}
+	o.Volatile = true
+	m, err := machine.Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return own(t, m)
+}
+
+// own ends the machine with the test.
+func own(t testing.TB, m *machine.Machine) *Machine {
+	tm := &Machine{m, t}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the console of machine %s ends with:\n%s", m.Name(), tm.tail())
+		}
+		if err := m.Delete(true); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	return tm
+}
+
+// Restart starts the machine again after it went off, with its disk.
+func (m *Machine) Restart() {
+	m.t.Helper()
+	o := m.Options()
+	again, err := machine.Start(m.t.Context(), machine.Options{StateDir: o.StateDir, Name: o.Name, Arch: o.Arch})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.Machine = again
+}
+
+// Console is everything the machine has printed so far, over all its starts.
+func (m *Machine) Console() string {
+	raw, err := os.ReadFile(m.ConsoleLog())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		m.t.Fatal(err)
+	}
+	return string(raw)
+}
+
+func (m *Machine) tail() string {
+	text := m.Console()
+	return text[max(0, len(text)-consoleTail):]
+}
+
+// WaitConsole waits until the machine has printed something that matches the
+// regular expression, counted from the start of its console, and returns the
+// match and its groups. The test fails when the machine goes off first or
+// timeout passes.
+func (m *Machine) WaitConsole(pattern string, timeout time.Duration) []string {
+	m.t.Helper()
+	return m.WaitConsoleAfter(0, pattern, timeout)
+}
+
+// WaitConsoleAfter is WaitConsole for what stands behind offset, in bytes, such
+// as len(m.Console()) before something was done to the machine.
+func (m *Machine) WaitConsoleAfter(offset int, pattern string, timeout time.Duration) []string {
+	m.t.Helper()
+	re := regexp.MustCompile("(?m)" + pattern)
+	var match []string
+	m.wait(fmt.Sprintf("the console to show %q", pattern), timeout, func() bool {
+		text := m.Console()
+		match = re.FindStringSubmatch(text[min(offset, len(text)):])
+		return match != nil
+	})
+	return match
+}
+
+// WaitPort waits until something accepts connections on the guest's port and
+// keeps them: QEMU's own forwarder accepts and drops before the guest listens.
+func (m *Machine) WaitPort(guest int, timeout time.Duration) {
+	m.t.Helper()
+	addr := m.Addr(guest)
+	if addr == "" {
+		m.t.Fatalf("port %d of the machine is not forwarded", guest)
+	}
+	m.wait(fmt.Sprintf("port %d", guest), timeout, func() bool { return accepts(addr) })
+}
+
+func accepts(addr string) bool {
+	conn, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	if conn.SetReadDeadline(time.Now().Add(time.Second)) != nil {
+		return false
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err == nil || errors.Is(err, os.ErrDeadlineExceeded) // connected, and silent
+}
+
+// WaitOff waits until the machine's QEMU has ended.
+func (m *Machine) WaitOff(timeout time.Duration) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if err := m.Wait(ctx); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *Machine) wait(what string, timeout time.Duration, done func() bool) {
+	m.t.Helper()
+	deadline := time.Now().Add(timeout)
+	for {
+		running := m.Running() // before done, so that last words count
+		if done() {
+			return
+		}
+		switch {
+		case !running:
+			m.t.Fatalf("waiting for %s: the machine went off", what)
+		case time.Now().After(deadline):
+			m.t.Fatalf("waiting for %s: nothing within %s", what, timeout)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// takePlace waits for one of a number of places that all test programs on this
+// computer share.
+func takePlace(t testing.TB) (release func()) {
+	t.Helper()
+	dir, err := cacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; ; time.Sleep(200 * time.Millisecond) {
+		for i := range places() {
+			unlock, err := lock(filepath.Join(dir, fmt.Sprintf("place-%d.lock", i)), unix.LOCK_EX|unix.LOCK_NB)
+			if err == nil {
+				return unlock
+			}
+			if !errors.Is(err, unix.EWOULDBLOCK) {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// places is how many machines may run at once.
+func places() int {
+	return max(1, min(runtime.NumCPU(), int(availableMemory()/memoryBudget)))
+}
+
+// availableMemory is the host's MemAvailable in bytes; 0 if unknown.
+func availableMemory() int64 {
+	raw, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(raw)) {
+		fields := strings.Fields(line)
+		if len(fields) > 1 && fields[0] == "MemAvailable:" {
+			kib, err := strconv.ParseInt(fields[1], 10, 64)
+			if err != nil {
+				return 0
+			}
+			return kib << 10
+		}
+	}
+	return 0
+}
