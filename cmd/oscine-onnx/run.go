@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/onnx"
+)
+
+// Exit statuses.
+const (
+	exitFailed  = 1
+	exitUsage   = 2
+	exitRefused = 3 // the model cannot be served
+)
+
+func run(args []string, errOut io.Writer) int {
+	flags := flag.NewFlagSet("oscine-onnx", flag.ContinueOnError)
+	flags.SetOutput(errOut)
+	socket := flags.String("socket", "", "Unix `socket` to listen on")
+	model := flags.String("model", "", "ONNX model `file`")
+	library := flags.String("library", "libonnxruntime.so.1", "ONNX Runtime library")
+	if err := flags.Parse(args); err != nil {
+		return exitUsage
+	}
+	if *socket == "" || *model == "" || flags.NArg() > 0 {
+		fmt.Fprintln(errOut, "oscine-onnx: needs --socket and --model, and no other argument")
+		return exitUsage
+	}
+	err := serve(*socket, *model, *library, errOut)
+	var refused *channel.ModelError
+	switch {
+	case errors.As(err, &refused):
+		fmt.Fprintln(errOut, "oscine-onnx:", err)
+		return exitRefused
+	case err != nil:
+		fmt.Fprintln(errOut, "oscine-onnx:", err)
+		return exitFailed
+	}
+	return 0
+}
+
+// serve loads the model and answers until it is killed.
+func serve(socket, model, library string, errOut io.Writer) error {
+	// Waking late by the default 50 µs would cost more than a small inference.
+	// The main thread's children inherit it.
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(errOut, "oscine-onnx: set timer slack:", err)
+	}
+	threads, err := threads()
+	if err != nil {
+		return err
+	}
+	listener, err := channel.Listen(socket)
+	if err != nil {
+		return err
+	}
+	session, err := open(model, library, threads)
+	if err != nil {
+		return errors.Join(&channel.ModelError{Text: err.Error()}, listener.Refuse(err.Error()))
+	}
+	meta := session.Metadata()
+	fmt.Fprintf(errOut, "oscine-onnx: %s serves %s with %d threads\n", meta.Engine, filepath.Base(model), threads)
+	return listener.Serve(session)
+}
+
+func open(model, library string, threads int) (*onnx.Session, error) {
+	info, err := os.Stat(model)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the model file cannot be read: %w", err)
+	case !info.Mode().IsRegular():
+		return nil, errors.New("the model is not a regular file")
+	}
+	lib, err := onnx.Load(library)
+	if err != nil {
+		return nil, err
+	}
+	return lib.Open(model, threads)
+}
+
+// threads counts the processors that this process may use: those of its
+// cpuset, or fewer where its cgroup's quota (cpu.max), which the Go runtime
+// reads at the start, pays for fewer.
+func threads() (int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return 0, fmt.Errorf("read the cpuset: %w", err)
+	}
+	return max(1, min(set.Count(), runtime.GOMAXPROCS(0))), nil
+}

@@ -1,0 +1,143 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+)
+
+// apiVersion is the version of the C API that this package speaks; the table
+// only ever grows, so every later library has it.
+const apiVersion = 18
+
+// Positions of functions in struct OrtApi of onnxruntime_c_api.h, which are
+// fixed for all versions.
+const (
+	fnGetErrorMessage                = 2
+	fnCreateEnv                      = 3
+	fnDisableTelemetryEvents         = 6
+	fnCreateSession                  = 7
+	fnRun                            = 9
+	fnCreateSessionOptions           = 10
+	fnSetIntraOpNumThreads           = 24
+	fnSetInterOpNumThreads           = 25
+	fnSessionGetInputCount           = 30
+	fnSessionGetOutputCount          = 31
+	fnSessionGetInputTypeInfo        = 33
+	fnSessionGetOutputTypeInfo       = 34
+	fnSessionGetInputName            = 36
+	fnSessionGetOutputName           = 37
+	fnCreateTensorWithDataAsOrtValue = 49
+	fnGetTensorMutableData           = 51
+	fnCastTypeInfoToTensorInfo       = 55
+	fnGetOnnxTypeFromTypeInfo        = 56
+	fnGetTensorElementType           = 60
+	fnGetDimensionsCount             = 61
+	fnGetDimensions                  = 62
+	fnGetSymbolicDimensions          = 63
+	fnGetTensorTypeAndShape          = 65
+	fnCreateCpuMemoryInfo            = 69
+	fnGetAllocatorWithDefaultOptions = 78
+	fnReleaseStatus                  = 93
+	fnReleaseSession                 = 95
+	fnReleaseValue                   = 96
+	fnReleaseTypeInfo                = 98
+	fnReleaseTensorTypeAndShapeInfo  = 99
+	fnReleaseSessionOptions          = 100
+	fnAddSessionConfigEntry          = 130
+	tableSize                        = 150
+)
+
+// Library is a loaded ONNX Runtime. It stays loaded for the life of the
+// process.
+type Library struct {
+	table   *[tableSize]uintptr
+	version string
+	env     uintptr
+	memory  uintptr // OrtMemoryInfo of ordinary memory
+	alloc   uintptr // default OrtAllocator
+}
+
+// pointer turns an address outside the Go heap into a pointer.
+func pointer(address uintptr) unsafe.Pointer {
+	return *(*unsafe.Pointer)(unsafe.Pointer(&address))
+}
+
+// text copies a C string, up to 64 KiB.
+func text(address uintptr) string {
+	if address == 0 {
+		return ""
+	}
+	b := unsafe.Slice((*byte)(pointer(address)), 64<<10)
+	n := 0
+	for n < len(b) && b[n] != 0 {
+		n++
+	}
+	return string(b[:n])
+}
+
+// Load loads the library from a path, or by name from the system's paths.
+func Load(path string) (*Library, error) {
+	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	if err != nil {
+		return nil, fmt.Errorf("load ONNX Runtime: %w", err)
+	}
+	getBase, err := purego.Dlsym(handle, "OrtGetApiBase")
+	if err != nil {
+		return nil, fmt.Errorf("%s is not ONNX Runtime: %w", path, err)
+	}
+	address, _, _ := purego.SyscallN(getBase)
+	base := (*[2]uintptr)(pointer(address))
+	version, _, _ := purego.SyscallN(base[1])
+	table, _, _ := purego.SyscallN(base[0], apiVersion)
+	if table == 0 {
+		return nil, fmt.Errorf("ONNX Runtime %s is too old: its C API has no version %d", text(version), apiVersion)
+	}
+	l := &Library{table: (*[tableSize]uintptr)(pointer(table)), version: text(version)}
+	return l, l.initialise()
+}
+
+func (l *Library) initialise() error {
+	name := cstring("oscine")
+	const warning = 2
+	if err := l.call(fnCreateEnv, warning, name.address(), l.out(&l.env)); err != nil {
+		return err
+	}
+	if err := l.call(fnDisableTelemetryEvents, l.env); err != nil {
+		return err
+	}
+	const arena, ordinary = 1, 0
+	if err := l.call(fnCreateCpuMemoryInfo, arena, ordinary, l.out(&l.memory)); err != nil {
+		return err
+	}
+	return l.call(fnGetAllocatorWithDefaultOptions, l.out(&l.alloc))
+}
+
+// Version returns the library's version, for example 1.30.0.
+func (l *Library) Version() string { return l.version }
+
+// out passes the address of a variable of a heap object to the library, which
+// writes it during the call only. The Go heap does not move its objects.
+func (l *Library) out(v *uintptr) uintptr { return uintptr(unsafe.Pointer(v)) }
+
+// call calls a function that returns an OrtStatus.
+func (l *Library) call(fn int, args ...uintptr) error {
+	status, _, _ := purego.SyscallN(l.table[fn], args...)
+	if status == 0 {
+		return nil
+	}
+	message, _, _ := purego.SyscallN(l.table[fnGetErrorMessage], status)
+	err := errors.New(strings.TrimSpace(text(message)))
+	purego.SyscallN(l.table[fnReleaseStatus], status)
+	return err
+}
+
+// release calls a function that returns nothing.
+func (l *Library) release(fn int, object uintptr) {
+	if object != 0 {
+		purego.SyscallN(l.table[fn], object)
+	}
+}
