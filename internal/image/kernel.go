@@ -39,6 +39,7 @@ var stage1Metal = []string{
 var rootModules = []string{
 	"virtio_net", "virtio_balloon?", "qemu_fw_cfg",
 	"softdog?",
+	"evdev", "button?", "gpio_keys?", // the power button
 	"veth", "bridge", "br_netfilter", "tun", "dummy", "macvlan", "ipvlan", "vxlan",
 	"nf_tables", "nf_conntrack", "nft_nat", "nft_masq", "nft_redir", "nft_chain_nat", "nft_ct", "nft_reject_inet", "nft_limit", "nft_log",
 	"nft_fib_inet", "nft_numgen", "nft_hash", "nft_tproxy?", "nft_socket?", "nfnetlink_log?", "nfnetlink_queue?", "nf_log_syslog?",
