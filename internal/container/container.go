@@ -3,11 +3,35 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
-	"syscall"
-	"time"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 )
+
+// Errors that a caller can act on.
+var (
+	// ErrNotFound says that no container or image has the name.
+	ErrNotFound = errors.New("not found")
+	// ErrRunning says that the container runs already, from another Spec: stop it first.
+	ErrRunning = errors.New("runs already from another specification")
+	// ErrNotRunning says that the container has no process to act on.
+	ErrNotRunning = errors.New("is not running")
+	// ErrDenied says that the policy does not allow to pull the image.
+	ErrDenied = errors.New("denied by policy")
+	// ErrPlatform says that an image is for another architecture or system.
+	ErrPlatform = errors.New("is for another platform")
+	// ErrTooLarge says that an image exceeds a bound of Config.
+	ErrTooLarge = errors.New("is too large")
+)
+
+// namespace is where containerd's stores keep what is Oscine's.
+const namespace = "oscine"
 
 // Config says where the runtime keeps its state and which programs it uses.
 type Config struct {
@@ -19,7 +43,7 @@ type Config struct {
 	LogDir      string // one journal per container, such as /var/log/oscine
 
 	Allow       []string // prefixes of image references that may be pulled; empty allows none, "*" all
-	CDIDirs     []string // CDI specifications; empty means /etc/cdi, /var/run/cdi
+	CDIDirs     []string // CDI specifications; empty means /etc/cdi and /var/run/cdi
 	ImageBytes  int64    // bound of one image, packed; 0 means 16 GiB
 	UnpackBytes int64    // bound of one image, unpacked; 0 means 64 GiB
 
@@ -27,100 +51,102 @@ type Config struct {
 }
 
 // Runtime runs containers. It is safe for concurrent use.
-type Runtime struct{}
+type Runtime struct {
+	config Config
+	log    *slog.Logger
+	engine *engine
+	host   host
+	hub    hub
 
-// Open starts the embedded containerd and takes over containers that run.
-func Open(ctx context.Context, config Config) (*Runtime, error) { return nil, errors.ErrUnsupported }
+	locks    keyedLock    // one per container ID
+	sweeping sync.RWMutex // held for reading while something is between its creation and its first reference
 
-// Close leaves containers running.
-func (r *Runtime) Close() error { return nil }
-
-// Limits lists, in words for people, what this host cannot guarantee.
-func (r *Runtime) Limits() []string { return nil }
-
-// Image is a stored image.
-type Image struct {
-	Name      string
-	Digest    string
-	SizeBytes int64
-	Platform  string
-	Created   time.Time
+	stop  context.CancelFunc
+	watch sync.WaitGroup
 }
 
-// Import stores the images of an OCI or Docker archive.
-func (r *Runtime) Import(ctx context.Context, archive io.Reader) ([]Image, error) {
-	return nil, errors.ErrUnsupported
+// Open starts the embedded containerd and takes over the containers that run.
+// A Root belongs to one process at a time.
+func Open(ctx context.Context, config Config) (*Runtime, error) {
+	if err := config.fill(); err != nil {
+		return nil, err
+	}
+	e, err := openEngine(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open container runtime: %w", err)
+	}
+	background, stop := context.WithCancel(withLog(namespaces.WithNamespace(context.Background(), namespace), config.Logger))
+	r := &Runtime{config: config, log: config.Logger, engine: e, host: inspectHost(config), stop: stop}
+	r.watchOOM(background)
+	if err := r.adopt(background); err != nil {
+		r.Close()
+		return nil, fmt.Errorf("open container runtime: %w", err)
+	}
+	return r, nil
 }
 
-// Pull fetches an image from its registry.
-func (r *Runtime) Pull(ctx context.Context, ref string, progress func(string)) (Image, error) {
-	return Image{}, errors.ErrUnsupported
+func (c *Config) fill() error {
+	for _, dir := range []string{c.Root, c.State, c.LogDir} {
+		if !filepath.IsAbs(dir) {
+			return fmt.Errorf("open container runtime: %q is not an absolute folder", dir)
+		}
+	}
+	if len(c.State) > 40 { // sockets live below it, and their paths have 107 bytes
+		return fmt.Errorf("open container runtime: the state folder's path %s is longer than 40 bytes", c.State)
+	}
+	for what, path := range map[string]string{"runtime (crun or runc)": c.RuntimePath, "shim (containerd-shim-runc-v2)": c.ShimPath, "logger (oscine-log)": c.LoggerPath} {
+		if info, err := os.Stat(path); err != nil || info.Mode()&0o111 == 0 {
+			return fmt.Errorf("open container runtime: the %s is not at %q: build or install it, then name its path", what, path)
+		}
+	}
+	if len(c.CDIDirs) == 0 {
+		c.CDIDirs = []string{"/etc/cdi", "/var/run/cdi"}
+	}
+	if c.ImageBytes == 0 {
+		c.ImageBytes = 16 << 30
+	}
+	if c.UnpackBytes == 0 {
+		c.UnpackBytes = 64 << 30
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
 }
 
-// Images lists stored images by name.
-func (r *Runtime) Images(ctx context.Context) ([]Image, error) { return nil, errors.ErrUnsupported }
-
-// RemoveImage forgets an image and frees what nothing else uses.
-func (r *Runtime) RemoveImage(ctx context.Context, name string) error { return errors.ErrUnsupported }
-
-// Start runs a container. It does nothing if the same Spec runs already.
-func (r *Runtime) Start(ctx context.Context, spec Spec) error { return errors.ErrUnsupported }
-
-// Stop sends SIGTERM, then SIGKILL after grace, and waits.
-func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration) error {
-	return errors.ErrUnsupported
+// Close releases the stores. Containers go on: their shims own them. The
+// process is expected to end soon after, since connections to shims stay open
+// until then: closing one would tell containerd that its container died.
+func (r *Runtime) Close() error {
+	r.stop()
+	r.watch.Wait()
+	return r.engine.close()
 }
 
-// Kill sends a signal to the first process.
-func (r *Runtime) Kill(ctx context.Context, id string, signal syscall.Signal) error {
-	return errors.ErrUnsupported
+// Missing lists, in words for people, what this host cannot guarantee and how
+// to get it. It is empty on an Oscine image.
+func (r *Runtime) Missing() []string { return r.host.missing }
+
+// context adds what containerd's packages expect to find.
+func (r *Runtime) context(ctx context.Context) context.Context {
+	return withLog(namespaces.WithNamespace(ctx, namespace), r.log)
 }
 
-// Delete removes a container, killing it first, and its log.
-func (r *Runtime) Delete(ctx context.Context, id string) error { return errors.ErrUnsupported }
-
-// Status tells about one container.
-func (r *Runtime) Status(ctx context.Context, id string) (Status, error) {
-	return Status{}, errors.ErrUnsupported
+// container returns the stored container and Oscine's record of it.
+func (r *Runtime) container(ctx context.Context, id string) (containers.Container, record, error) {
+	c, err := r.engine.containers.Get(ctx, id)
+	if err != nil {
+		return c, record{}, named("container "+id, err)
+	}
+	rec, err := recordOf(c)
+	return c, rec, err
 }
 
-// List tells about all containers, by ID.
-func (r *Runtime) List(ctx context.Context) ([]Status, error) { return nil, errors.ErrUnsupported }
-
-// Wait returns when the container is Exited.
-func (r *Runtime) Wait(ctx context.Context, id string) (Status, error) {
-	return Status{}, errors.ErrUnsupported
-}
-
-// Events sends changes until ctx ends, then closes the channel.
-func (r *Runtime) Events(ctx context.Context) <-chan Event { return nil }
-
-// Exec is a process to add to a running container.
-type Exec struct {
-	Args           []string
-	Env            []string
-	Cwd            string
-	User           string
-	TTY            bool
-	Stdin          io.Reader
-	Stdout, Stderr io.Writer
-	Resize         <-chan Size
-}
-
-// Size is a terminal's, in characters.
-type Size struct{ Columns, Rows uint16 }
-
-// Exec runs a process in a container and returns its exit code.
-func (r *Runtime) Exec(ctx context.Context, id string, process Exec) (int, error) {
-	return 0, errors.ErrUnsupported
-}
-
-// CopyOut writes the file or directory at path to w as a tar stream.
-func (r *Runtime) CopyOut(ctx context.Context, id, path string, w io.Writer) error {
-	return errors.ErrUnsupported
-}
-
-// CopyIn unpacks a tar stream into the directory dir.
-func (r *Runtime) CopyIn(ctx context.Context, id, dir string, tr io.Reader) error {
-	return errors.ErrUnsupported
+// closeAll closes in reverse order.
+func closeAll(closers []io.Closer) error {
+	var errs []error
+	for i := len(closers) - 1; i >= 0; i-- {
+		errs = append(errs, closers[i].Close())
+	}
+	return errors.Join(errs...)
 }

@@ -29,12 +29,13 @@ type Spec struct {
 	// NetNS is "" for a new network namespace with only lo, "host" for the
 	// node's, else the path of a network namespace.
 	NetNS    string
-	Hostname string // "" means ID
+	Hostname string   // "" means ID
+	DNS      []string // addresses of name servers; none with NetNS "host" means the node's
 
 	// Created, when given, is called once the namespaces exist and before the
 	// program runs, with the process that holds them: the place to move an
 	// interface into a new network namespace. An error undoes the start.
-	Created func(ctx context.Context, pid int) error
+	Created func(ctx context.Context, pid int) error `json:"-"`
 
 	LogBytes int64 // bound of the log on disk; 0 means 8 MiB
 	Security Security

@@ -230,7 +230,7 @@ func TestSink(t *testing.T) {
 	outR, outW, _ := os.Pipe()
 	errR, errW, _ := os.Pipe()
 	readyR, readyW, _ := os.Pipe()
-	cmd := exec.Command(os.Args[0], "bytes", "0", "path", path)
+	cmd := exec.Command(os.Args[0], "bytes", "0", "path", path, "owner", fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid()))
 	cmd.Env = append(os.Environ(), "JOURNAL_TEST_SINK=1")
 	cmd.ExtraFiles = []*os.File{outR, errR, readyW}
 	if err := cmd.Start(); err != nil {
@@ -259,8 +259,8 @@ func TestSink(t *testing.T) {
 }
 
 func TestSinkRefusesBadArguments(t *testing.T) {
-	for _, args := range [][]string{nil, {"path"}, {"bytes", "1"}, {"path", "x", "bytes", "many"}, {"path", "x", "size", "1"}} {
-		if _, _, err := sinkArgs(args); err == nil {
+	for _, args := range [][]string{nil, {"path"}, {"bytes", "1"}, {"path", "x", "bytes", "many"}, {"path", "x", "size", "1"}, {"path", "x", "bytes", "-1"}, {"path", "x", "owner", "root"}} {
+		if _, err := parseSinkArgs(args); err == nil {
 			t.Errorf("%q is taken", args)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,12 +19,14 @@ const drainTime = 2 * time.Second
 
 // Sink is the whole of the program that a container's shim starts to keep the
 // container's output: it reads standard output from descriptor 3 and standard
-// error from 4, closes 5 when it is ready, and ends when both have ended. args
-// are pairs: path FILE, and bytes N.
+// error from 4, writes to 5 when it is ready, and ends when both have ended.
+// args are pairs, in any order: path FILE, bytes N, owner UID:GID. The owner is
+// the container's user: the pipes are given to it, since programs that log to
+// /dev/stdout open it anew.
 //
 // Source: containerd, "Runtime v2", section Logging.
 func Sink(args []string) error {
-	path, bytes, err := sinkArgs(args)
+	a, err := parseSinkArgs(args)
 	if err != nil {
 		return err
 	}
@@ -31,7 +34,7 @@ func Sink(args []string) error {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(4 << 20)
 
-	w, err := Open(path, bytes)
+	w, err := Open(a.path, a.bytes)
 	if err != nil {
 		return err
 	}
@@ -42,6 +45,12 @@ func Sink(args []string) error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 
+	pipes := map[Stream]*os.File{Stdout: os.NewFile(3, "stdout"), Stderr: os.NewFile(4, "stderr")}
+	for _, pipe := range pipes {
+		if err := pipe.Chown(a.uid, a.gid); err != nil {
+			return fmt.Errorf("give the output pipes to the container's user: %w", err)
+		}
+	}
 	ready := os.NewFile(5, "ready")
 	if _, err := ready.Write([]byte{1}); err != nil {
 		return fmt.Errorf("tell the shim: %w", err)
@@ -49,8 +58,8 @@ func Sink(args []string) error {
 	ready.Close()
 
 	var streams sync.WaitGroup
-	for fd, stream := range map[uintptr]Stream{3: Stdout, 4: Stderr} {
-		streams.Go(func() { w.Copy(stream, os.NewFile(fd, string(stream))) })
+	for stream, pipe := range pipes {
+		streams.Go(func() { w.Copy(stream, pipe) })
 	}
 	ended := make(chan struct{})
 	go func() { streams.Wait(); close(ended) }()
@@ -65,24 +74,39 @@ func Sink(args []string) error {
 	return nil
 }
 
-func sinkArgs(args []string) (path string, bytes int64, err error) {
+type sinkArgs struct {
+	path     string
+	bytes    int64
+	uid, gid int // -1 leaves the owner
+}
+
+func parseSinkArgs(args []string) (sinkArgs, error) {
+	a := sinkArgs{uid: -1, gid: -1}
 	if len(args)%2 != 0 {
-		return "", 0, errors.New("arguments must be pairs: path FILE bytes N")
+		return a, errors.New("arguments must be pairs: path FILE bytes N owner UID:GID")
 	}
 	for i := 0; i < len(args); i += 2 {
-		switch args[i] {
+		var err error
+		switch value := args[i+1]; args[i] {
 		case "path":
-			path = args[i+1]
+			a.path = value
 		case "bytes":
-			if bytes, err = strconv.ParseInt(args[i+1], 10, 64); err != nil || bytes < 0 {
-				return "", 0, fmt.Errorf("bytes must be a number, got %q", args[i+1])
+			a.bytes, err = strconv.ParseInt(value, 10, 63)
+		case "owner":
+			uid, gid, _ := strings.Cut(value, ":")
+			a.uid, err = strconv.Atoi(uid)
+			if err == nil {
+				a.gid, err = strconv.Atoi(gid)
 			}
 		default:
-			return "", 0, fmt.Errorf("unknown argument %q", args[i])
+			err = errors.New("unknown")
+		}
+		if err != nil {
+			return a, fmt.Errorf("argument %s %q: %w", args[i], args[i+1], err)
 		}
 	}
-	if path == "" {
-		return "", 0, errors.New("path is missing")
+	if a.path == "" || a.bytes < 0 {
+		return a, errors.New("path is missing, or bytes less than 0")
 	}
-	return path, bytes, nil
+	return a, nil
 }

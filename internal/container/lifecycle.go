@@ -1,0 +1,302 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/runtime"
+	"github.com/containerd/errdefs"
+
+	"oscine.dev/oscine/internal/journal"
+)
+
+// callTime bounds one question to a shim: it answers in microseconds, or its
+// machine is in trouble.
+const callTime = 10 * time.Second
+
+// adopt takes over what an earlier process left: containers that run are
+// followed, those that ended get their exit recorded, and a start that was cut
+// short is undone.
+func (r *Runtime) adopt(ctx context.Context) error {
+	all, err := r.engine.containers.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if err := r.adoptOne(ctx, c); err != nil {
+			r.log.Warn("take over container", "id", c.ID, "error", err)
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) adoptOne(ctx context.Context, c containers.Container) error {
+	rec, err := recordOf(c)
+	if err != nil {
+		return errors.Join(err, r.remove(ctx, c.ID))
+	}
+	task, err := r.engine.tasks.Get(ctx, c.ID)
+	switch {
+	case err != nil && rec.StartedAt.IsZero():
+		return r.remove(ctx, c.ID)
+	case err != nil:
+		if rec.Exit != nil {
+			return nil
+		}
+		rec.Exit = &exit{Code: -1, At: time.Now()}
+		return r.keep(ctx, c.ID, rec)
+	}
+	asked, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	state, err := task.State(asked)
+	if err != nil {
+		return err
+	}
+	if state.Status == runtime.CreatedStatus {
+		return r.remove(ctx, c.ID)
+	}
+	r.follow(c.ID, task) // returns at once for one that has ended
+	return nil
+}
+
+// follow waits for the end of a container in the background.
+func (r *Runtime) follow(id string, task runtime.Task) {
+	// Not counted by Close: a shim answers only when its container ends.
+	ctx := r.context(context.Background())
+	go func() {
+		ended, err := task.Wait(ctx)
+		if err != nil {
+			// The shim is gone. containerd has killed what it left.
+			ended = &runtime.Exit{Status: 255, Timestamp: time.Now()}
+		}
+		if err := r.recordExit(ctx, id, task, ended); err != nil && !errors.Is(err, ErrNotFound) {
+			r.log.Warn("record the end of a container", "id", id, "error", err)
+		}
+	}()
+}
+
+// recordExit keeps how a container ended, frees its shim, and tells those who
+// wait. The record comes first: a crash in between repeats all of it.
+func (r *Runtime) recordExit(ctx context.Context, id string, task runtime.Task, ended *runtime.Exit) error {
+	if err := r.locks.Lock(ctx, id); err != nil {
+		return err
+	}
+	defer r.locks.Unlock(id)
+	_, rec, err := r.container(ctx, id)
+	if err != nil {
+		return err
+	}
+	if now, err := r.engine.tasks.Get(ctx, id); err == nil && !sameTask(ctx, now, task) {
+		return nil // a new run has begun
+	}
+	rec.Exit = &exit{Code: int(ended.Status), At: ended.Timestamp}
+	rec.Exit.OOMKilled = rec.Exit.Code == 128+int(syscall.SIGKILL) && r.host.oomKills(rec.CgroupPath) > 0
+	if err := r.keep(ctx, id, rec); err != nil {
+		return err
+	}
+	err = r.endTask(ctx, id)
+	r.hub.send(Event{Type: EventExited, ID: id, ExitCode: rec.Exit.Code, Time: rec.Exit.At})
+	return err
+}
+
+// sameTask compares by process: a task has it until it is deleted.
+func sameTask(ctx context.Context, a, b runtime.Task) bool {
+	pidA, errA := a.PID(ctx)
+	pidB, errB := b.PID(ctx)
+	return errA != nil || errB != nil || pidA == pidB
+}
+
+// endTask deletes a container's task and shim, killing what runs.
+func (r *Runtime) endTask(ctx context.Context, id string) error {
+	task, err := r.engine.tasks.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*callTime)
+	defer cancel()
+	if state, err := task.State(ctx); err == nil && state.Status != runtime.StoppedStatus {
+		if err := task.Kill(ctx, uint32(syscall.SIGKILL), true); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("kill: %w", err)
+		}
+		if _, err := task.Wait(ctx); err != nil {
+			return fmt.Errorf("wait for its end: %w", err)
+		}
+	}
+	_, err = r.engine.tasks.Delete(ctx, id)
+	return err
+}
+
+// Stop sends SIGTERM, then SIGKILL after grace, and waits for the end. It does
+// nothing to a container that has ended. Errors: ErrNotFound.
+func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, max(grace, 0))
+	defer cancel()
+	if err := r.Kill(ctx, id, syscall.SIGTERM); err != nil {
+		return endedIsFine(err)
+	}
+	if _, err := r.Wait(waiting, id); err == nil || ctx.Err() != nil {
+		return err
+	}
+	if err := r.Kill(ctx, id, syscall.SIGKILL); err != nil {
+		return endedIsFine(err)
+	}
+	_, err := r.Wait(ctx, id)
+	return err
+}
+
+func endedIsFine(err error) error {
+	if errors.Is(err, ErrNotRunning) {
+		return nil
+	}
+	return err
+}
+
+// Kill sends a signal to the container's first process.
+// Errors: ErrNotFound, ErrNotRunning.
+func (r *Runtime) Kill(ctx context.Context, id string, signal syscall.Signal) error {
+	task, err := r.task(r.context(ctx), id)
+	if err != nil {
+		return err
+	}
+	if err := task.Kill(r.context(ctx), uint32(signal), false); err != nil {
+		if errdefs.IsNotFound(err) {
+			return fmt.Errorf("container %s %w", id, ErrNotRunning)
+		}
+		return fmt.Errorf("signal container %s: %w", id, err)
+	}
+	return nil
+}
+
+// task finds the task of a container that runs.
+func (r *Runtime) task(ctx context.Context, id string) (runtime.Task, error) {
+	if _, _, err := r.container(ctx, id); err != nil {
+		return nil, err
+	}
+	task, err := r.engine.tasks.Get(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("container %s %w", id, ErrNotRunning)
+	}
+	state, err := task.State(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	if state.Status == runtime.StoppedStatus {
+		return nil, fmt.Errorf("container %s %w", id, ErrNotRunning)
+	}
+	return task, nil
+}
+
+// Delete removes a container, killing it if it runs, and its log.
+// Errors: ErrNotFound.
+func (r *Runtime) Delete(ctx context.Context, id string) error {
+	ctx = r.context(ctx)
+	if err := r.locks.Lock(ctx, id); err != nil {
+		return err
+	}
+	defer r.locks.Unlock(id)
+	if _, err := r.engine.containers.Get(ctx, id); err != nil {
+		return named("container "+id, err)
+	}
+	// Not stopped half-way: the record goes last, so that this can be repeated.
+	if err := r.remove(context.WithoutCancel(ctx), id); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
+	if err := journal.Remove(r.LogPath(id)); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
+	r.hub.send(Event{Type: EventDeleted, ID: id, Time: time.Now()})
+	return nil
+}
+
+// Status tells about one container. Errors: ErrNotFound.
+func (r *Runtime) Status(ctx context.Context, id string) (Status, error) {
+	ctx = r.context(ctx)
+	c, _, err := r.container(ctx, id)
+	if err != nil {
+		return Status{}, err
+	}
+	return r.status(ctx, c)
+}
+
+// List tells about all containers, by ID.
+func (r *Runtime) List(ctx context.Context) ([]Status, error) {
+	ctx = r.context(ctx)
+	all, err := r.engine.containers.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var result []Status
+	for _, c := range all {
+		status, err := r.status(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		result = append(result, status)
+	}
+	slices.SortFunc(result, func(a, b Status) int { return strings.Compare(a.ID, b.ID) })
+	return result, nil
+}
+
+func (r *Runtime) status(ctx context.Context, c containers.Container) (Status, error) {
+	rec, err := recordOf(c)
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{
+		ID: c.ID, Image: rec.Image, Digest: rec.Digest, Labels: rec.Labels, State: Created,
+		StartedAt: rec.StartedAt, CgroupPath: rec.CgroupPath, LogPath: rec.LogPath, SpecHash: rec.SpecHash,
+	}
+	if rec.Exit != nil {
+		s.State, s.ExitCode, s.OOMKilled, s.ExitedAt = Exited, rec.Exit.Code, rec.Exit.OOMKilled, rec.Exit.At
+		return s, nil
+	}
+	task, err := r.engine.tasks.Get(ctx, c.ID)
+	if err != nil {
+		return s, nil // between its shim's end and the record of it
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	state, err := task.State(ctx)
+	if err != nil {
+		return s, fmt.Errorf("container %s: %w", c.ID, err)
+	}
+	s.PID = int(state.Pid)
+	if state.Status != runtime.CreatedStatus {
+		s.State = Running // also if it has just ended: its exit is not recorded yet
+	}
+	return s, nil
+}
+
+// Wait returns the status of a container once it is Exited.
+// Errors: ErrNotFound, also if it is deleted meanwhile.
+func (r *Runtime) Wait(ctx context.Context, id string) (Status, error) {
+	listening, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events := r.Events(listening)
+	for {
+		status, err := r.Status(ctx, id)
+		if err != nil || status.State == Exited {
+			return status, err
+		}
+	next:
+		for {
+			select {
+			case event, ok := <-events:
+				if !ok {
+					return status, ctx.Err()
+				}
+				if event.ID == id {
+					break next
+				}
+			case <-time.After(time.Second): // an event may have been lost
+				break next
+			}
+		}
+	}
+}
