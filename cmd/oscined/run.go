@@ -22,6 +22,7 @@ import (
 	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/version"
 )
 
 func run(ctx context.Context, args []string, errOut io.Writer) error {
@@ -32,7 +33,7 @@ func run(ctx context.Context, args []string, errOut io.Writer) error {
 	case err != nil:
 		return err
 	case o.version:
-		fmt.Fprintln(errOut, version)
+		fmt.Fprintln(errOut, version.Version)
 		return nil
 	}
 	for _, dir := range []string{o.state, o.run, o.logs} {
@@ -80,7 +81,7 @@ func runNode(ctx context.Context, o *options, log *slog.Logger) error {
 		g.Go(func() error { return network.Run(ctx) })
 	}
 	n, err := node.Open(ctx, node.Config{
-		Mode: o.mode(), Version: version, Slot: o.slot(),
+		Mode: o.mode(), Version: version.Version, Slot: o.slot(),
 		StateDir: o.state, RunDir: o.run, LogDir: o.logs,
 		RuntimePath: o.runtime, ShimPath: o.shim, LoggerPath: o.logger,
 		Reboot: rebooter(o), Logger: log,

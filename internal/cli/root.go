@@ -12,6 +12,8 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+
+	"oscine.dev/oscine/internal/version"
 )
 
 // exitError ends the command with a status and no message, as the exit status
@@ -63,6 +65,7 @@ func newRootCommand(env *Env) *cobra.Command {
 		Short:         "Oscine is an operating system for AI machines",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       version.Version,
 	}
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
