@@ -1,0 +1,423 @@
+package place
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+)
+
+// Bounds on a fleet.
+const (
+	MaxFleetGPUs   = 16 // on one node
+	maxFleetNodes  = 1 << 20
+	maxFleetModels = 64      // kinds of GPUs
+	maxFleetMilli  = 1 << 40 // CPU of one node
+)
+
+// FleetNode is one node as the choice among many sees it: amounts only. The
+// choice within the node is State's.
+type FleetNode struct {
+	Name     string
+	MilliCPU int64
+	Memory   int64 // any unit, the same in shapes
+	GPUs     int
+	Model    string // of all its GPUs
+}
+
+// Shape is what one piece of work asks of a fleet. Work that asks for the same
+// amounts has the same shape.
+type Shape struct {
+	MilliCPU int64
+	Memory   int64
+	GPUs     int      // how many
+	MilliGPU int64    // of each; below 1000 only with one GPU
+	Models   []string // any of these; none: any model
+}
+
+// Load is what is free on one node of a fleet.
+type Load struct {
+	MilliCPU int64
+	Memory   int64
+	Idle     int64 // free thousandths over all GPUs
+	CPUs     int64 // capacity, in thousandths
+	Num      int8  // GPUs
+	Full     int8  // GPUs of which nothing is given out
+	model    uint8
+	Tags     [2 + MaxFleetGPUs]uint16 // placements by their GPU count, shared ones at 1
+	GPU      [MaxFleetGPUs]int16      // free thousandths
+}
+
+// Tag is the index of a shape in Load.Tags: 0 no GPU, 1 a shared one, 1 + n for n whole
+// ones.
+func (s *Ask) Tag() int {
+	switch {
+	case s.GPUs == 0:
+		return 0
+	case s.MilliGPU < 1000:
+		return 1
+	}
+	return 1 + s.GPUs
+}
+
+// Ask is a shape as scorers see it.
+type Ask struct {
+	MilliCPU int64
+	Memory   int64
+	GPUs     int
+	MilliGPU int16
+	models   uint64 // by index; 0: any
+}
+
+// Accepts reports whether the node's model is among those asked for.
+func (s *Ask) Accepts(n *Load) bool { return s.models == 0 || s.models>>n.model&1 == 1 }
+
+// Fits reports whether the shape fits the node now.
+func (s *Ask) Fits(n *Load) bool {
+	if s.MilliCPU > n.MilliCPU || s.Memory > n.Memory {
+		return false
+	}
+	if s.GPUs == 0 {
+		return true
+	}
+	if !s.Accepts(n) {
+		return false
+	}
+	if s.MilliGPU >= 1000 {
+		return int(n.Full) >= s.GPUs
+	}
+	for _, free := range n.GPU[:n.Num] {
+		if free >= s.MilliGPU {
+			return true
+		}
+	}
+	return false
+}
+
+// Give takes the shape out of the node's load; gpu names the GPU of a shared
+// request, whole GPUs are taken in order.
+func (n *Load) Give(s *Ask, gpu int) {
+	n.MilliCPU -= s.MilliCPU
+	n.Memory -= s.Memory
+	n.Tags[s.Tag()]++
+	switch {
+	case s.GPUs == 0:
+	case s.MilliGPU < 1000:
+		n.take(gpu, s.MilliGPU)
+	default:
+		left := s.GPUs
+		for g := 0; left > 0 && g < int(n.Num); g++ {
+			if n.GPU[g] == 1000 {
+				n.take(g, 1000)
+				left--
+			}
+		}
+	}
+}
+
+func (n *Load) take(gpu int, milli int16) {
+	if n.GPU[gpu] == 1000 {
+		n.Full--
+	}
+	n.GPU[gpu] -= milli
+	n.Idle -= int64(milli)
+}
+
+// Scorer rates a node for a shape that fits it. It must depend on nothing but
+// its arguments.
+type Scorer interface {
+	// Score returns how good the node is, at least 0, the higher the better,
+	// and which GPU a shared request should take there.
+	Score(n *Load, s *Ask) (score int32, gpu int)
+}
+
+// infeasible is the score of a node that a shape does not fit.
+const infeasible = int32(-1)
+
+// Fleet places shapes on many nodes: on the best by a Scorer, equal scores on
+// the first in the order of the nodes. It keeps one tournament tree for each
+// frequent shape and replays only the nodes that changed since the shape was
+// last asked for, which gives the answer of a scan over all nodes at a small
+// part of its cost. It is not safe for use by several goroutines.
+type Fleet struct {
+	Loads []Load
+
+	names  []string
+	models map[string]uint8
+	scorer Scorer
+	shapes map[shapeKey]int
+	asks   []Ask
+	trees  []*tree // by shape; nil while it is rare
+	asked  []int   // times each shape was asked for
+	kept   int     // trees that exist
+	log    []int32 // changed nodes, in order
+	base   int     // position of log[0]
+	last   []int   // by node: position of its last change
+	full   bool
+}
+
+type shapeKey struct {
+	cpu, memory, milli int64
+	gpus               int
+	models             uint64
+}
+
+// NewFleet returns a fleet of empty nodes in the order that decides ties.
+func NewFleet(nodes []FleetNode, scorer Scorer) (*Fleet, error) {
+	if len(nodes) > maxFleetNodes {
+		return nil, fmt.Errorf("a fleet of %d nodes, at most %d are understood", len(nodes), maxFleetNodes)
+	}
+	f := &Fleet{models: map[string]uint8{}, scorer: scorer, shapes: map[shapeKey]int{}, last: make([]int, len(nodes))}
+	for i := range f.last {
+		f.last[i] = -1
+	}
+	for _, n := range nodes {
+		load, err := f.newLoad(n)
+		if err != nil {
+			return nil, err
+		}
+		f.Loads = append(f.Loads, load)
+		f.names = append(f.names, n.Name)
+	}
+	return f, nil
+}
+
+func (f *Fleet) newLoad(n FleetNode) (Load, error) {
+	switch {
+	case n.MilliCPU < 0 || n.MilliCPU > maxFleetMilli || n.Memory < 0:
+		return Load{}, fmt.Errorf("node %q: %d thousandths of a CPU and %d of memory are out of range", n.Name, n.MilliCPU, n.Memory)
+	case n.GPUs < 0 || n.GPUs > MaxFleetGPUs:
+		return Load{}, fmt.Errorf("node %q: %d GPUs, at most %d are understood", n.Name, n.GPUs, MaxFleetGPUs)
+	}
+	model, ok := f.models[n.Model]
+	if !ok {
+		if len(f.models) == maxFleetModels {
+			return Load{}, fmt.Errorf("node %q: more than %d GPU models", n.Name, maxFleetModels)
+		}
+		model = uint8(len(f.models))
+		f.models[n.Model] = model
+	}
+	load := Load{MilliCPU: n.MilliCPU, CPUs: n.MilliCPU, Memory: n.Memory, Num: int8(n.GPUs), Full: int8(n.GPUs), Idle: int64(n.GPUs) * 1000, model: model}
+	for g := range n.GPUs {
+		load.GPU[g] = 1000
+	}
+	return load, nil
+}
+
+// SetScorer changes how nodes are rated from the next placement on.
+func (f *Fleet) SetScorer(s Scorer) {
+	f.scorer = s
+	clear(f.trees)
+	f.kept = 0
+}
+
+// ScanAll makes every placement look at every node, to compare with.
+func (f *Fleet) ScanAll() { f.full = true }
+
+// ErrNoModel says that no node has a model that a shape asks for.
+var ErrNoModel = errors.New("no node has such a GPU")
+
+// Ask states a shape in the fleet's terms. A shape that asks for models which
+// no node has is an error, as is one out of range.
+func (f *Fleet) Ask(s Shape) (Ask, error) {
+	switch {
+	case s.MilliCPU < 0 || s.MilliCPU > maxFleetMilli || s.Memory < 0:
+		return Ask{}, fmt.Errorf("%d thousandths of a CPU and %d of memory are out of range", s.MilliCPU, s.Memory)
+	case s.GPUs < 0 || s.GPUs > MaxFleetGPUs:
+		return Ask{}, fmt.Errorf("%d GPUs, at most %d are understood", s.GPUs, MaxFleetGPUs)
+	case s.GPUs > 0 && (s.MilliGPU < 1 || s.MilliGPU > 1000):
+		return Ask{}, fmt.Errorf("%d thousandths of a GPU is not between 1 and 1000", s.MilliGPU)
+	case s.GPUs > 1 && s.MilliGPU != 1000:
+		return Ask{}, fmt.Errorf("%d GPUs of %d thousandths: several GPUs are whole", s.GPUs, s.MilliGPU)
+	}
+	a := Ask{MilliCPU: s.MilliCPU, Memory: s.Memory, GPUs: s.GPUs}
+	if s.GPUs == 0 {
+		return a, nil
+	}
+	a.MilliGPU = int16(s.MilliGPU)
+	for _, m := range s.Models {
+		if i, ok := f.models[m]; ok {
+			a.models |= 1 << i
+		}
+	}
+	if len(s.Models) > 0 && a.models == 0 {
+		return a, fmt.Errorf("%w: %v", ErrNoModel, s.Models)
+	}
+	return a, nil
+}
+
+// Spot is where a shape was placed.
+type Spot struct {
+	Node int
+	GPU  int // of a shared request
+}
+
+// Place puts one piece of work on the best node and reports where, or false
+// where it fits none.
+func (f *Fleet) Place(a *Ask) (Spot, bool) {
+	spot, ok := f.Find(a)
+	if ok {
+		f.Put(a, spot)
+	}
+	return spot, ok
+}
+
+// Put gives out a shape on a node that it fits.
+func (f *Fleet) Put(a *Ask, spot Spot) {
+	f.Loads[spot.Node].Give(a, spot.GPU)
+	f.changed(spot.Node)
+}
+
+func (f *Fleet) changed(node int) {
+	if f.kept == 0 {
+		return
+	}
+	f.last[node] = f.base + len(f.log)
+	f.log = append(f.log, int32(node))
+	if len(f.log) > 4*len(f.Loads)+1024 {
+		f.base += len(f.log)
+		f.log = f.log[:0]
+	}
+}
+
+// Find returns the best node for a shape without giving anything out.
+func (f *Fleet) Find(a *Ask) (Spot, bool) {
+	if len(f.Loads) == 0 {
+		return Spot{}, false
+	}
+	t := f.treeFor(a)
+	if t == nil {
+		return f.scan(a)
+	}
+	f.replay(t, a)
+	node, score := t.best()
+	if score < 0 {
+		return Spot{}, false
+	}
+	_, gpu := f.scorer.Score(&f.Loads[node], a)
+	return Spot{Node: node, GPU: gpu}, true
+}
+
+func (f *Fleet) scan(a *Ask) (Spot, bool) {
+	best, spot := infeasible, Spot{}
+	for i := range f.Loads {
+		if !a.Fits(&f.Loads[i]) {
+			continue
+		}
+		if score, gpu := f.scorer.Score(&f.Loads[i], a); score > best {
+			best, spot = score, Spot{Node: i, GPU: gpu}
+		}
+	}
+	return spot, best >= 0
+}
+
+// When a shape gets a tree: from its third request on, while there is room.
+const (
+	treeAfter = 3
+	maxTrees  = 1024
+)
+
+func (f *Fleet) treeFor(a *Ask) *tree {
+	if f.full {
+		return nil
+	}
+	key := shapeKey{a.MilliCPU, a.Memory, int64(a.MilliGPU), a.GPUs, a.models}
+	i, ok := f.shapes[key]
+	if !ok {
+		if len(f.shapes) >= 1<<16 {
+			return nil
+		}
+		i = len(f.asked)
+		f.shapes[key] = i
+		f.asked, f.trees = append(f.asked, 0), append(f.trees, nil)
+	}
+	f.asked[i]++
+	if f.trees[i] == nil && f.asked[i] >= treeAfter && f.kept < maxTrees {
+		f.trees[i] = newTree(len(f.Loads))
+		f.trees[i].pos = -1
+		f.kept++
+	}
+	return f.trees[i]
+}
+
+// replay brings a tree up to date: only the nodes changed since it was last
+// used are rated again, each once.
+func (f *Fleet) replay(t *tree, a *Ask) {
+	end := f.base + len(f.log)
+	if t.pos < f.base || end-t.pos > len(f.Loads) {
+		for i := range f.Loads {
+			t.leaf(i, f.rate(i, a))
+		}
+		t.build()
+	} else {
+		for p := t.pos; p < end; p++ {
+			if node := int(f.log[p-f.base]); f.last[node] == p {
+				t.set(node, f.rate(node, a))
+			}
+		}
+	}
+	t.pos = end
+}
+
+func (f *Fleet) rate(node int, a *Ask) int32 {
+	n := &f.Loads[node]
+	if !a.Fits(n) {
+		return infeasible
+	}
+	score, _ := f.scorer.Score(n, a)
+	return score
+}
+
+// Name returns a node's name.
+func (f *Fleet) Name(node int) string { return f.names[node] }
+
+// tree is a tournament over the scores of all nodes: each inner entry is the
+// better of its two children.
+type tree struct {
+	score []int32 // 1 is the root, leaves from half on
+	half  int
+	pos   int // changes before this position are in it
+}
+
+func newTree(n int) *tree {
+	half := 1 << bits.Len(uint(max(n, 1)-1))
+	return &tree{score: slices.Repeat([]int32{infeasible}, 2*half), half: half}
+}
+
+func (t *tree) leaf(i int, score int32) { t.score[t.half+i] = score }
+
+func (t *tree) build() {
+	for i := t.half - 1; i > 0; i-- {
+		t.score[i] = max(t.score[2*i], t.score[2*i+1])
+	}
+}
+
+func (t *tree) set(i int, score int32) {
+	at := t.half + i
+	if t.score[at] == score {
+		return
+	}
+	t.score[at] = score
+	for at >>= 1; at > 0; at >>= 1 {
+		best := max(t.score[2*at], t.score[2*at+1])
+		if t.score[at] == best {
+			return
+		}
+		t.score[at] = best
+	}
+}
+
+// best returns the first of the nodes with the highest score.
+func (t *tree) best() (node int, score int32) {
+	at, score := 1, t.score[1]
+	for at < t.half {
+		at *= 2
+		if t.score[at] != score {
+			at++
+		}
+	}
+	return at - t.half, score
+}
+
+// Models returns how many GPU models the fleet's nodes have.
+func (f *Fleet) Models() int { return len(f.models) }
