@@ -131,7 +131,7 @@ func (c *content) skeleton(version, arch string) {
 	} {
 		c.dir(d.name, d.why, 0o755)
 	}
-	c.dir("tmp", "mount point of temporary files", 0o777|fs.ModeSticky)
+	c.dir("tmp", "mount point of temporary files", 0o755)
 	c.dir("root", "home of user root, empty", 0o700)
 	const merged = "folders of the traditional names lead to /usr"
 	for _, name := range []string{"bin", "sbin", "lib"} {

@@ -55,7 +55,7 @@ func (c *content) contentsJSON(version, arch, kernelVersion string) ([]byte, err
 	c.text(ContentsFile, "what this root holds and why", "oscine:oscine", []byte{})
 	contents := Contents{Version: version, Arch: arch, Kernel: kernelVersion, Files: c.list(), Components: c.components()}
 	for i := range contents.Files {
-		contents.Files[i].Mode &= fs.ModePerm | fs.ModeType | fs.ModeSticky
+		contents.Files[i].Mode &= fs.ModePerm | fs.ModeType
 	}
 	return json.MarshalIndent(contents, "", " ")
 }
