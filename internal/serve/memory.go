@@ -2,7 +2,9 @@ package serve
 
 import (
 	"context"
+	"net/http"
 	"sync"
+	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/tensor"
@@ -71,22 +73,44 @@ func slotBytes(meta *channel.Metadata) int {
 	return min(total, channel.MaxSlotBytes)
 }
 
-// take returns a free slot, waiting for one as long as ctx allows.
-func (m *memory) take(ctx context.Context) (int, error) {
+// tryTake returns a free slot if there is one.
+func (m *memory) tryTake() (int, bool) {
 	select {
 	case <-m.tokens:
+		return m.pop(), true
 	default:
-		select {
-		case <-m.tokens:
-		case <-ctx.Done():
-			return 0, ErrOverloaded
-		}
+		return 0, false
 	}
+}
+
+// takeSoon takes a slot, waiting no longer than slotWait or the client.
+func (m *memory) takeSoon(r *http.Request) (int, error) {
+	if slot, ok := m.tryTake(); ok {
+		return slot, nil
+	}
+	timer := time.NewTimer(slotWait)
+	defer timer.Stop()
+	return m.take(r.Context(), timer.C)
+}
+
+// take waits for a free slot until ctx or the time ends, then returns
+// ErrOverloaded.
+func (m *memory) take(ctx context.Context, timeout <-chan time.Time) (int, error) {
+	select {
+	case <-m.tokens:
+		return m.pop(), nil
+	case <-ctx.Done():
+	case <-timeout:
+	}
+	return 0, ErrOverloaded
+}
+
+func (m *memory) pop() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	slot := m.free[len(m.free)-1]
 	m.free = m.free[:len(m.free)-1]
-	return slot, nil
+	return slot
 }
 
 // release gives a slot back of which used bytes may have been written.
