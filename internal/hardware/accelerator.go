@@ -184,9 +184,11 @@ func (s *scan) usability(a *Accelerator, row *identity) {
 	switch {
 	case a.Driver == "":
 		a.Missing = append(a.Missing, fmt.Sprintf("no driver is bound: load %s, from the kernel or the vendor's driver pack", wanted))
-	case a.Driver == "vfio-pci" && !slices.Contains(row.drivers, "vfio-pci"):
-		a.Missing = append(a.Missing, fmt.Sprintf("handed to virtual machines (vfio-pci): bind it to %s to use it here", wanted))
-	case !slices.Contains(row.drivers, a.Driver) && a.Driver != "usbfs":
+	case strings.HasPrefix(a.Driver, "vfio") && !slices.Contains(row.drivers, "vfio-pci") || a.Driver == "pci-stub":
+		a.Missing = append(a.Missing, fmt.Sprintf("handed to virtual machines (%s): bind it to %s to use it here", a.Driver, wanted))
+	case len(a.DeviceNodes) == 0 && !slices.Contains(row.drivers, a.Driver), a.Driver == "nouveau":
+		// Any driver that makes device nodes will do, but NVIDIA's own
+		// libraries cannot work over nouveau.
 		a.Missing = append(a.Missing, fmt.Sprintf("driver %s is bound, work needs %s", a.Driver, wanted))
 	case len(a.DeviceNodes) == 0:
 		a.Missing = append(a.Missing, fmt.Sprintf("driver %s made no device node: see its messages in the kernel log", a.Driver))

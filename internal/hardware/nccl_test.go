@@ -1,0 +1,161 @@
+package hardware
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+)
+
+// tokens are an XML text's elements and attributes, blanks and comments off.
+func tokens(t *testing.T, r io.Reader) []string {
+	t.Helper()
+	var out []string
+	d := xml.NewDecoder(r)
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e := token.(type) {
+		case xml.StartElement:
+			out = append(out, fmt.Sprint("<", e.Name.Local, e.Attr))
+		case xml.EndElement:
+			out = append(out, "</"+e.Name.Local)
+		}
+	}
+}
+
+// TestTopologyFiles reads every topology file found and writes it back: not
+// an element or attribute may be lost, and every GPU and link must show.
+func TestTopologyFiles(t *testing.T) {
+	dir := filepath.Join(sharedData, "gpu-topology-public")
+	files, _ := filepath.Glob(filepath.Join(dir, "*.xml"))
+	if len(files) == 0 {
+		t.Skip("no topology files beside the checkout: " + dir)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			topology, err := ReadTopology(bytes.NewReader(data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var written bytes.Buffer
+			if err := topology.Write(&written); err != nil {
+				t.Fatal(err)
+			}
+			want := tokens(t, bytes.NewReader(data))
+			if diff := gocmp.Diff(want, tokens(t, &written)); diff != "" {
+				t.Errorf("written back (-read +written):\n%s", diff)
+			}
+			checkTopologyMachine(t, topology, want)
+		})
+	}
+}
+
+func checkTopologyMachine(t *testing.T, topology *Topology, want []string) {
+	t.Helper()
+	m, err := topology.Machine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := func(prefix string) int {
+		n := 0
+		for _, token := range want {
+			if strings.HasPrefix(token, prefix) {
+				n++
+			}
+		}
+		return n
+	}
+	if got := len(m.PCI); got != count("<pci") {
+		t.Errorf("map has %d PCI devices, the file %d", got, count("<pci"))
+	}
+	if got := len(m.Interfaces); got != count("<net") {
+		t.Errorf("map has %d interfaces, the file %d", got, count("<net"))
+	}
+	if got := len(m.Accelerators); got < count("<gpu") || got == 0 {
+		t.Errorf("map has %d accelerators, the file %d GPUs", got, count("<gpu"))
+	}
+	pairs := count("<xgmi") + count("<nvlink")
+	if got := len(m.Links); got != pairs && 2*got != pairs {
+		t.Errorf("map has %d links, the file names %d ends", got, pairs)
+	}
+	if len(m.Gaps) > 0 {
+		t.Errorf("gaps: %v", m.Gaps)
+	}
+	if !slices.ContainsFunc(m.Accelerators, func(a Accelerator) bool { return a.Kind == "gpu" }) {
+		t.Error("no GPU")
+	}
+}
+
+const smallTopology = `<system version="1">
+  <cpu numaid="0" affinity="ffff" arch="x86_64">
+    <pci busid="0000:10:00.0" class="0x060400" link_speed="16 GT/s" link_width="16">
+      <pci busid="0000:11:00.0" class="0x030200" vendor="0x10de" device="0x20b2" link_speed="16 GT/s" link_width="16">
+        <gpu dev="0" sm="80" rank="0" gdr="1"><nvlink target="0000:12:00.0" count="12" tclass="0x030200"/></gpu>
+      </pci>
+      <pci busid="0000:12:00.0" class="0x030200" vendor="0x10de" device="0x20b2" link_speed="16 GT/s" link_width="16">
+        <gpu dev="1" sm="80" rank="1" gdr="1"><nvlink target="0000:11:00.0" count="12" tclass="0x030200"/></gpu>
+      </pci>
+      <pci busid="0000:13:00.0" class="0x020700" vendor="0x15b3" device="0x101b" link_speed="16 GT/s" link_width="16">
+        <nic><net name="mlx5_0" dev="0" speed="200000" port="1" guid="0x1"/></nic>
+      </pci>
+    </pci>
+  </cpu>
+</system>`
+
+func TestTopologyMachine(t *testing.T) {
+	topology, err := ReadTopology(strings.NewReader(smallTopology))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := topology.Machine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ a, b, want string }{
+		{"gpu0", "gpu1", "LINK 240 [12 × nvlink]"},
+		{"gpu0", "mlx5_0", "PIX 32 [0000:10:00.0]"},
+	} {
+		p, err := m.Between(c.a, c.b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%s %.0f %v", p.Proximity, p.BytesPerSecond/1e9, p.Over); got != c.want {
+			t.Errorf("Between(%s, %s) = %s, want %s", c.a, c.b, got, c.want)
+		}
+	}
+	if a := m.Accelerators[0]; a.Model != "A100 SXM4 80GB" || a.Memory != 80<<30 || a.Architecture != "sm_80" {
+		t.Errorf("gpu0 = %+v", a)
+	}
+}
+
+func TestReadTopologyRefuses(t *testing.T) {
+	for name, text := range map[string]string{
+		"another document": "<html></html>",
+		"two roots":        "<system/><system/>",
+		"cut off":          "<system><cpu>",
+		"empty":            "",
+		"deep":             "<system>" + strings.Repeat("<pci>", maxTopologyDepth) + strings.Repeat("</pci>", maxTopologyDepth) + "</system>",
+	} {
+		if _, err := ReadTopology(strings.NewReader(text)); !errors.Is(err, ErrTopology) {
+			t.Errorf("%s: got %v, want ErrTopology", name, err)
+		}
+	}
+}
