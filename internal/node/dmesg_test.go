@@ -1,0 +1,25 @@
+package node
+
+import (
+	"testing"
+	"time"
+)
+
+func TestParseKernelRecord(t *testing.T) {
+	booted := time.Unix(1_000_000, 0)
+	for record, want := range map[string]LogLine{
+		"6,339,5140900,-;NET: Registered protocol family 10\n SUBSYSTEM=net\n": {booted.Add(5140900 * time.Microsecond), "info", "NET: Registered protocol family 10"},
+		"30,340,1,-;oscine: slot a\n":                                          {booted.Add(time.Microsecond), "info", "oscine: slot a"},
+		"3,1,0,c;disk failed":                                                  {booted, "err", "disk failed"},
+	} {
+		got, ok := parseKernelRecord(record, booted)
+		if !ok || got != want {
+			t.Errorf("%q: got %+v, %v, want %+v", record, got, ok, want)
+		}
+	}
+	for _, record := range []string{"", "x", "6,1;text", "a,b,c;text", "-1,1,1;x", "6,1,-1;x"} {
+		if got, ok := parseKernelRecord(record, booted); ok {
+			t.Errorf("%q: got %+v, want it refused", record, got)
+		}
+	}
+}
