@@ -1,0 +1,186 @@
+package rules
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "oscine.dev/oscine/"
+
+// layers orders the packages from the ground up. A package imports only from
+// layers below its own.
+func layers() [][]string {
+	return [][]string{
+		{"internal/linux", "internal/version", "internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/api/oscinepb", "internal/rules"},
+		{"internal/manifest", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/hardware/hardwaretest"},
+		{"internal/boot", "internal/network", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/serve", "internal/serve/onnx", "internal/image", "internal/sim", "internal/client"},
+		{"internal/machine", "internal/node"},
+		{"internal/machine/machinetest", "internal/api"},
+		{"internal/demo", "internal/bench"},
+		{"internal/cli"},
+	}
+}
+
+// forbidden says what a program or package must never contain, however far
+// below, and why. A path that ends in / stands for all below it.
+var forbidden = []struct {
+	from   string
+	never  []string
+	reason string
+}{
+	{"cmd/init", []string{"net/http", "github.com/containerd/", "google.golang.org/", "connectrpc.com/", "k8s.io/", "gopkg.in/yaml.v3", module + "internal/manifest", module + "internal/node", module + "internal/network"},
+		"PID 1 must be readable in one sitting and cannot panic: less code, fewer ways"},
+	{"internal/linux", []string{module + "internal/", "net/http", "github.com/"},
+		"it is the ground that PID 1 stands on"},
+	{"internal/place", []string{"net/http", module + "internal/"},
+		"placement is pure, so that the simulator and a cluster decide as a node does"},
+	{"internal/hardware", []string{"net/http", "github.com/containerd/", module + "internal/"},
+		"reading a machine needs nothing of Oscine, and other programs may do it"},
+	{"internal/manifest", []string{"net/http", "github.com/containerd/"},
+		"manifests are checked on a laptop and in an editor, without a node"},
+	{"internal/cli", []string{"github.com/containerd/containerd/v2/client", module + "internal/node", module + "internal/container"},
+		"the person's tool talks to a node and does not contain one"},
+	{"cmd/oscine-log", []string{"net/http", "github.com/containerd/", "google.golang.org/", module + "internal/node"},
+		"one such process stands beside every container, its memory counts"},
+	{"cmd/oscine-onnx", []string{"net/http", "github.com/containerd/", "google.golang.org/", module + "internal/node"},
+		"one such process runs per model instance, its memory counts"},
+}
+
+// listed is what go list says of a package.
+type listed struct {
+	ImportPath   string
+	Name         string
+	Dir          string
+	Imports      []string
+	Deps         []string
+	TestGoFiles  []string
+	XTestGoFiles []string
+}
+
+func listPackages(t *testing.T) []listed {
+	t.Helper()
+	command := exec.Command("go", "list", "-e", "-json=ImportPath,Name,Dir,Imports,Deps,TestGoFiles,XTestGoFiles", module+"...")
+	command.Dir = root
+	out, err := command.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		t.Fatalf("go list: %v\n%s", err, exit.Stderr)
+	}
+	if err != nil {
+		t.Skipf("needs the go command: %v", err)
+	}
+	var packages []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+func TestImportsPointDownward(t *testing.T) {
+	rank := map[string]int{}
+	for i, layer := range layers() {
+		for _, name := range layer {
+			rank[module+name] = i
+		}
+	}
+	for _, p := range listPackages(t) {
+		if p.Name == "main" {
+			continue // nobody can import it
+		}
+		own, known := rank[p.ImportPath]
+		if !known {
+			t.Errorf("%s has no layer: give it a place in the table of layers", p.ImportPath)
+			continue
+		}
+		for _, imported := range p.Imports {
+			if other, ours := rank[imported]; ours && other >= own {
+				t.Errorf("%s (layer %d) imports %s (layer %d): dependencies point downward", p.ImportPath, own, imported, other)
+			}
+		}
+	}
+}
+
+func TestForbiddenDependencies(t *testing.T) {
+	packages := map[string]listed{}
+	for _, p := range listPackages(t) {
+		packages[p.ImportPath] = p
+	}
+	for _, rule := range forbidden {
+		p, ok := packages[module+rule.from]
+		if !ok {
+			t.Logf("%s does not exist yet", rule.from)
+			continue
+		}
+		for _, dep := range p.Deps {
+			if slices.ContainsFunc(rule.never, func(never string) bool { return matches(dep, never) }) {
+				t.Errorf("%s contains %s (%s): %s", rule.from, dep, strings.Join(path(packages, p.ImportPath, dep), " → "), rule.reason)
+			}
+		}
+	}
+}
+
+// TestPlacementIsPure looks at what the package itself imports: below it, fmt
+// alone brings os along.
+func TestPlacementIsPure(t *testing.T) {
+	for _, p := range listPackages(t) {
+		if p.ImportPath != module+"internal/place" {
+			continue
+		}
+		for _, never := range []string{"os", "io/fs", "net", "os/exec", "syscall", "time", "math/rand", "math/rand/v2", "log/slog"} {
+			if slices.Contains(p.Imports, never) {
+				t.Errorf("%s imports %s: the same request on the same machine gets the same answer", p.ImportPath, never)
+			}
+		}
+	}
+}
+
+func matches(dep, never string) bool {
+	return dep == never || strings.HasSuffix(never, "/") && strings.HasPrefix(dep, never)
+}
+
+// path finds by which of our packages dep came in.
+func path(packages map[string]listed, from, dep string) []string {
+	if slices.Contains(packages[from].Imports, dep) {
+		return []string{from, dep}
+	}
+	for _, next := range packages[from].Imports {
+		if p, ours := packages[next]; ours && slices.Contains(p.Deps, dep) {
+			return append([]string{from}, path(packages, next, dep)...)
+		}
+	}
+	return []string{from, "…", dep}
+}
+
+// TestProductionCodeHasNoTestCode keeps testing out of the programs.
+func TestProductionCodeHasNoTestCode(t *testing.T) {
+	for _, p := range listPackages(t) {
+		if p.Name == "main" && slices.Contains(p.Deps, "testing") {
+			t.Errorf("program %s contains the package testing", p.ImportPath)
+		}
+	}
+}
+
+func TestLayersNameEachPackageOnce(t *testing.T) {
+	seen := map[string]int{}
+	for _, layer := range layers() {
+		for _, name := range layer {
+			seen[name]++
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(seen)) {
+		if seen[name] > 1 {
+			t.Errorf("%s is in %d layers", name, seen[name])
+		}
+	}
+}

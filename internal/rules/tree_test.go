@@ -1,0 +1,164 @@
+package rules
+
+import (
+	"bytes"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// tracked lists what git keeps; the second result is false outside a checkout.
+func tracked(t *testing.T) []string {
+	t.Helper()
+	command := exec.Command("git", "ls-files", "-z")
+	command.Dir = root
+	out, err := command.Output()
+	if err != nil {
+		t.Skipf("needs a git checkout: %v", err)
+	}
+	return strings.Split(strings.TrimRight(string(out), "\x00"), "\x00")
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// TestNoBinariesAreTracked allows what cannot be text: a trained model, its
+// sample pictures and recorded machines, each small.
+func TestNoBinariesAreTracked(t *testing.T) {
+	const limit = 512 << 10
+	data := []string{".onnx", ".png", ".tar.xz", ".tar.gz", ".txz", ".zst"}
+	for _, path := range tracked(t) {
+		info, err := os.Lstat(filepath.Join(root, path))
+		if os.IsNotExist(err) || err == nil && !info.Mode().IsRegular() {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := readFile(t, path)
+		if !bytes.Contains(text, []byte{0}) {
+			continue
+		}
+		if !slices.ContainsFunc(data, func(end string) bool { return strings.HasSuffix(path, end) }) && !strings.Contains(path, "testdata/") {
+			t.Errorf("%s is a binary file: build it or fetch it, with its digest in the tree", path)
+		}
+		if bytes.HasPrefix(text, []byte("\x7fELF")) || len(text) > limit {
+			t.Errorf("%s is a program or larger than %d bytes", path, limit)
+		}
+	}
+}
+
+// The words are put together here so that this file does not contain them.
+var unfinished = regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|X` + `XX|HA` + `CK)\b|//\s*no` + `lint|lint:` + `ignore|#no` + `sec|shellcheck dis` + `able`)
+
+func TestNothingIsLeftForLaterOrSilenced(t *testing.T) {
+	for _, path := range tracked(t) {
+		if slices.Contains([]string{"go.sum", "LICENSE"}, path) {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
+			continue
+		}
+		text := readFile(t, path)
+		if bytes.Contains(text, []byte{0}) {
+			continue
+		}
+		for i, line := range bytes.Split(text, []byte("\n")) {
+			if found := unfinished.Find(line); found != nil {
+				t.Errorf("%s:%d: contains %q", path, i+1, found)
+			}
+		}
+	}
+}
+
+var (
+	targetRE = regexp.MustCompile(`(?m)^([a-z-]+):.*## `)
+	linkRE   = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+)
+
+func documents(t *testing.T) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(root, "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(found, more...)
+}
+
+func TestDocumentsMentionEveryTarget(t *testing.T) {
+	var all strings.Builder
+	for _, path := range documents(t) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	targets := targetRE.FindAllStringSubmatch(string(readFile(t, "Makefile")), -1)
+	if len(targets) == 0 {
+		t.Fatal("the Makefile has no documented target")
+	}
+	for _, m := range targets {
+		mention := regexp.MustCompile(`\bmake ` + regexp.QuoteMeta(m[1]) + `\b`)
+		if m[1] != "help" && !mention.MatchString(all.String()) {
+			t.Errorf("no document mentions make %s", m[1])
+		}
+	}
+}
+
+// TestDocumentsMentionOnlyTargets finds commands that do not exist.
+func TestDocumentsMentionOnlyTargets(t *testing.T) {
+	known := map[string]bool{}
+	for _, m := range targetRE.FindAllStringSubmatch(string(readFile(t, "Makefile")), -1) {
+		known[m[1]] = true
+	}
+	mention := regexp.MustCompile("(?m)(?:`|^    |^\\$ )make ([a-z-]+)")
+	for _, path := range documents(t) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range mention.FindAllStringSubmatch(string(text), -1) {
+			if !known[m[1]] {
+				t.Errorf("%s: make %s does not exist", filepath.Base(path), m[1])
+			}
+		}
+	}
+}
+
+func TestLinksOfDocumentsLeadSomewhere(t *testing.T) {
+	for _, path := range documents(t) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range linkRE.FindAllStringSubmatch(string(text), -1) {
+			target, err := url.Parse(m[1])
+			if err != nil {
+				t.Errorf("%s: link %q: %v", filepath.Base(path), m[1], err)
+				continue
+			}
+			if target.Scheme != "" || target.Path == "" {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), target.Path)); err != nil {
+				t.Errorf("%s: link %s leads nowhere", filepath.Base(path), m[1])
+			}
+		}
+	}
+}
