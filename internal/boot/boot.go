@@ -9,9 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ModulesFile lists the kernel modules to load, one a line in loading order,
-// each relative to /usr/lib/modules/RELEASE or absolute; text after the path is
-// the module's parameters. Stage 1 reads the initramfs's file, PID 1 the root's.
+// ModulesFile lists the kernel modules to load whatever the machine is made of,
+// one a line in loading order, each relative to /usr/lib/modules/RELEASE or
+// absolute; text after the path is the module's parameters. Stage 1 reads the
+// initramfs's file, PID 1 the root's. Drivers are not listed: they are found by
+// modules.dep and modules.alias in /usr/lib/modules/RELEASE, as is all that the
+// kernel itself asks for.
 const ModulesFile = "/etc/oscine/modules"
 
 // Partition names of an Oscine disk (the GPT partition name).
@@ -34,12 +37,11 @@ const NotifySocket = "/run/oscine/notify"
 const FactsFile = "/run/oscine/boot"
 
 // Main runs the stage this process finds itself in and never returns: stage 1
-// when the root is still the initramfs, else PID 1. Not being process 1 is an
-// error for the person who typed the name.
+// when the root is still the initramfs, else PID 1. Beside process 1 the kernel
+// runs it as its modprobe; for anyone else it is an error.
 func Main() {
 	if os.Getpid() != 1 {
-		fmt.Fprintln(os.Stderr, "init: only the kernel starts this program, as process 1")
-		os.Exit(1)
+		os.Exit(notFirst(os.Args[1:]))
 	}
 	debug.SetGCPercent(50)
 	onRAM := rootIsRAM("/")
@@ -58,6 +60,17 @@ func Main() {
 		log.Error("PID 1 starts over: %v", err)
 		time.Sleep(time.Second)
 	}
+}
+
+func notFirst(args []string) (exitStatus int) {
+	if len(args) != 3 || args[0] != "-q" || args[1] != "--" {
+		fmt.Fprintln(os.Stderr, "init: only the kernel starts this program, as process 1 or as its modprobe")
+		return 2
+	}
+	if modprobe(args) != nil {
+		return 1
+	}
+	return 0
 }
 
 // stage1FailureDelay leaves a person at the console time to read why.

@@ -2,6 +2,9 @@ package boot
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,49 +14,41 @@ import (
 	"oscine.dev/oscine/internal/linux"
 )
 
-const maxModulesFile = 1 << 20
+// Bounds on the module lists.
+const (
+	maxModuleList  = 16 << 20 // bytes
+	maxModuleAlias = 4096     // bytes of one identity
+)
 
-// module is one line of ModulesFile.
-type module struct{ file, params string }
+// errNoModule is returned for a name or identity that no module on this system
+// serves; mostly the kernel has it built in.
+var errNoModule = errors.New("no module serves it")
 
-// loadModules loads what list names. A module that does not load is reported
-// and the boot goes on: whether it was needed shows where its device is used.
-func loadModules(log *Log, list string) int {
-	f, err := os.Open(list)
-	if err != nil {
-		log.Error("kernel modules: %v", err)
-		return 0
-	}
-	defer f.Close()
-	modules, err := parseModules(io.LimitReader(f, maxModulesFile), modulesDir())
-	if err != nil {
-		log.Error("kernel modules in %s: %v", list, err)
-	}
-	loaded := 0
-	for _, m := range modules {
-		if err := linux.LoadModule(m.file, m.params); err != nil {
-			log.Error("%v", err)
-			continue
-		}
-		loaded++
-	}
-	return loaded
+// modules loads kernel modules by name, by the identity of a device, or by the
+// alias under which the kernel asks for one, from the lists depmod(8) makes.
+type modules struct {
+	dir     string              // /usr/lib/modules/RELEASE
+	depends map[string][]string // name → its own file and those it needs, to be loaded from the end
+	aliases []alias
+	seen    map[string]bool // identities that were tried already
+	loaded  map[string]bool // files
 }
 
-func parseModules(r io.Reader, dir string) ([]module, error) {
-	var modules []module
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		file, params, _ := strings.Cut(strings.TrimSpace(lines.Text()), " ")
-		if file == "" || strings.HasPrefix(file, "#") {
+type alias struct{ pattern, module string }
+
+// openModules reads the lists of the running kernel. Where one is missing the
+// modules it would name cannot be loaded.
+func openModules(log *Log) *modules {
+	m := &modules{dir: modulesDir(), depends: map[string][]string{}, seen: map[string]bool{}, loaded: map[string]bool{}}
+	for name, parse := range map[string]func([]byte){"modules.dep": m.parseDep, "modules.alias": m.parseAlias} {
+		raw, err := readBounded(filepath.Join(m.dir, name), maxModuleList)
+		if err != nil {
+			log.Error("kernel modules: %v", err)
 			continue
 		}
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(dir, file)
-		}
-		modules = append(modules, module{file, strings.TrimSpace(params)})
+		parse(raw)
 	}
-	return modules, lines.Err()
+	return m
 }
 
 // modulesDir is the module tree of the running kernel.
@@ -63,4 +58,233 @@ func modulesDir() string {
 		return "/usr/lib/modules"
 	}
 	return "/usr/lib/modules/" + unix.ByteSliceToString(uts.Release[:])
+}
+
+func readBounded(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// parseDep reads lines "FILE: FILE FILE".
+func (m *modules) parseDep(raw []byte) {
+	for line := range bytes.Lines(raw) {
+		file, needs, ok := strings.Cut(strings.TrimSpace(string(line)), ":")
+		if ok {
+			m.depends[moduleName(file)] = append([]string{file}, strings.Fields(needs)...)
+		}
+	}
+}
+
+// parseAlias reads lines "alias PATTERN MODULE".
+func (m *modules) parseAlias(raw []byte) {
+	for line := range bytes.Lines(raw) {
+		if f := strings.Fields(string(line)); len(f) == 3 && f[0] == "alias" {
+			m.aliases = append(m.aliases, alias{f[1], moduleName(f[2])})
+		}
+	}
+}
+
+// moduleName is the name under which the kernel knows a file or a dependency.
+func moduleName(file string) string {
+	name, _, _ := strings.Cut(filepath.Base(file), ".ko")
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+// load loads what serves name, a module or an alias, with what it needs.
+func (m *modules) load(name string) error {
+	if _, ok := m.depends[moduleName(name)]; ok {
+		return m.loadModule(moduleName(name))
+	}
+	err := errNoModule
+	for _, a := range m.aliases {
+		if !match(a.pattern, name) {
+			continue
+		}
+		if errors.Is(err, errNoModule) {
+			err = nil
+		}
+		err = errors.Join(err, m.loadModule(a.module))
+	}
+	if err != nil {
+		return fmt.Errorf("module for %s: %w", name, err)
+	}
+	return nil
+}
+
+func (m *modules) loadModule(name string) error {
+	files := m.depends[name]
+	if len(files) == 0 {
+		return errNoModule
+	}
+	for i := len(files) - 1; i >= 0; i-- {
+		if err := m.loadFile(files[i], ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *modules) loadFile(file, params string) error {
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(m.dir, file)
+	}
+	if m.loaded[file] {
+		return nil
+	}
+	err := linux.LoadModule(file, params)
+	m.loaded[file] = err == nil
+	return err
+}
+
+// loadListed loads what list (ModulesFile) names. A module that does not load
+// is reported and the boot goes on: whether it was needed shows where its
+// device is used.
+func (m *modules) loadListed(log *Log, list string) {
+	raw, err := readBounded(list, maxModuleList)
+	if err != nil {
+		log.Error("kernel modules: %v", err)
+		return
+	}
+	lines := bufio.NewScanner(bytes.NewReader(raw))
+	for lines.Scan() {
+		file, params, _ := strings.Cut(strings.TrimSpace(lines.Text()), " ")
+		if file == "" || strings.HasPrefix(file, "#") {
+			continue
+		}
+		if err := m.loadFile(file, strings.TrimSpace(params)); err != nil {
+			log.Error("%v", err)
+		}
+	}
+}
+
+// coldplug loads the drivers of the devices that are there and were not there
+// at the last call, and of those that appear by it.
+func (m *modules) coldplug(log *Log, sys string) {
+	const rounds = 4 // a controller, its bus, a device on it, what the device offers
+	for range rounds {
+		fresh := m.identities(sys)
+		if len(fresh) == 0 {
+			return
+		}
+		for _, id := range fresh {
+			if err := m.load(id); err != nil && !errors.Is(err, errNoModule) {
+				log.Error("%v", err)
+			}
+		}
+	}
+}
+
+// identities returns the modalias of each device below sys that was not
+// returned before.
+func (m *modules) identities(sys string) []string {
+	var fresh []string
+	for _, pattern := range []string{"bus/*/devices/*/modalias", "class/input/*/modalias"} {
+		files, err := filepath.Glob(filepath.Join(sys, pattern))
+		if err != nil {
+			continue
+		}
+		for _, file := range files {
+			raw, err := readBounded(file, maxModuleAlias)
+			id := strings.TrimSpace(string(raw))
+			if err != nil || id == "" || m.seen[id] {
+				continue
+			}
+			m.seen[id] = true
+			fresh = append(fresh, id)
+		}
+	}
+	return fresh
+}
+
+// count is how many modules were loaded.
+func (m *modules) count() int {
+	n := 0
+	for _, ok := range m.loaded {
+		if ok {
+			n++
+		}
+	}
+	return n
+}
+
+// match reports whether s fits the shell pattern of a module alias: *, ? and
+// [a-z]. Unlike path.Match a star takes every byte. - and _ are the same in the
+// names of modules, not here.
+func match(pattern, s string) bool {
+	star, mark := -1, 0
+	p, i := 0, 0
+	for i < len(s) {
+		if p < len(pattern) && pattern[p] == '*' {
+			star, mark = p, i
+			p++
+			continue
+		}
+		if n, ok := matchOne(pattern[min(p, len(pattern)):], s[i]); ok {
+			p += n
+			i++
+			continue
+		}
+		if star < 0 {
+			return false
+		}
+		mark++
+		p, i = star+1, mark
+	}
+	for p < len(pattern) && pattern[p] == '*' {
+		p++
+	}
+	return p == len(pattern)
+}
+
+// matchOne matches c with the first element of pattern and returns that
+// element's length.
+func matchOne(pattern string, c byte) (int, bool) {
+	switch {
+	case pattern == "":
+		return 0, false
+	case pattern[0] == '?':
+		return 1, true
+	case pattern[0] != '[':
+		return 1, pattern[0] == c
+	}
+	end := strings.IndexByte(pattern, ']')
+	if end < 0 {
+		return 1, c == '['
+	}
+	set := pattern[1:end]
+	for i := 0; i < len(set); i++ {
+		low, high := set[i], set[i]
+		if i+2 < len(set) && set[i+1] == '-' {
+			high = set[i+2]
+			i += 2
+		}
+		if low <= c && c <= high {
+			return end + 1, true
+		}
+	}
+	return end + 1, false
+}
+
+// modprobe is what the kernel runs this program for, as its modprobe(8), when
+// something asks for a file system, a protocol or a firewall expression that is
+// a module: "init -q -- NAME".
+func modprobe(args []string) error {
+	log := OpenLog()
+	name := args[len(args)-1]
+	err := guard("modprobe", func() error { return openModules(log).load(name) })
+	if err != nil && !errors.Is(err, errNoModule) {
+		log.Error("the kernel asked for %s: %v", name, err)
+	}
+	return err
+}
+
+// enableModprobe makes the kernel run program as its modprobe.
+func enableModprobe(log *Log, program string) {
+	if err := os.WriteFile("/proc/sys/kernel/modprobe", []byte(program), 0o644); err != nil {
+		log.Error("modules cannot be loaded on demand: %v", err)
+	}
 }

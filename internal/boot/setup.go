@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,6 +43,7 @@ func settings() []setting {
 // setup brings the verified root to the state oscined expects. Nothing here is
 // worth stopping for: each failure is logged and the boot goes on.
 func setup(log *Log) {
+	began := time.Now()
 	for _, err := range mountAll(runtimeMounts()) {
 		log.Error("%v", err)
 	}
@@ -53,7 +55,18 @@ func setup(log *Log) {
 			log.Error("set %s to %s: %v", s.file, s.value, err)
 		}
 	}
-	loadModules(log, ModulesFile)
+	mounted := time.Now()
+	m := openModules(log)
+	enableModprobe(log, "/sbin/init")
+	m.loadListed(log, ModulesFile)
+	m.coldplug(log, "/sys")
+	if !exists(watchdogDevice) {
+		// Without hardware a timer of the kernel still catches a hanging PID 1.
+		if err := m.load("softdog"); err != nil {
+			log.Error("%v", err)
+		}
+	}
+	log.Notice("mounts in %d ms, %d modules in %d ms", ms(began, mounted), m.count(), ms(mounted, time.Now()))
 	if err := overlayEtc(); err != nil {
 		log.Error("/etc stays read-only: %v", err)
 	}
@@ -65,6 +78,15 @@ func setup(log *Log) {
 			log.Error("%v", err)
 		}
 	}
+	makeNodes(log)
+	if err := unix.Sethostname([]byte("oscine")); err != nil {
+		log.Error("host name: %v", err)
+	}
+}
+
+// makeNodes adds to devtmpfs the links every program expects, and the nodes
+// whose opening makes the kernel load their driver (modules.devname of kmod).
+func makeNodes(log *Log) {
 	for name, target := range map[string]string{
 		"/dev/fd": "/proc/self/fd", "/dev/stdin": "fd/0", "/dev/stdout": "fd/1", "/dev/stderr": "fd/2",
 	} {
@@ -72,8 +94,17 @@ func setup(log *Log) {
 			log.Error("%v", err)
 		}
 	}
-	if err := unix.Sethostname([]byte("oscine")); err != nil {
-		log.Error("host name: %v", err)
+	for name, number := range map[string]uint64{
+		"/dev/net/tun": unix.Mkdev(10, 200), "/dev/loop-control": unix.Mkdev(10, 237), "/dev/fuse": unix.Mkdev(10, 229),
+		"/dev/vhost-net": unix.Mkdev(10, 238), "/dev/vhost-vsock": unix.Mkdev(10, 241),
+	} {
+		err := os.MkdirAll(filepath.Dir(name), 0o755)
+		if err == nil {
+			err = unix.Mknod(name, unix.S_IFCHR|0o600, int(number))
+		}
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			log.Error("make %s: %v", name, err)
+		}
 	}
 }
 

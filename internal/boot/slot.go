@@ -28,7 +28,7 @@ var errNoSlot = errors.New("no slot holds the root of this version")
 // waitSlot waits for the disk with the slot of v. preferESP is the partition
 // GUID of the ESP this system was started from ("" when unknown): with several
 // Oscine disks in a machine, the root comes from that disk.
-func waitSlot(log *Log, v Verity, preferESP string) (slot, []Partition, error) {
+func waitSlot(log *Log, m *modules, v Verity, preferESP string) (slot, []Partition, error) {
 	deadline := time.Now().Add(diskTimeout)
 	settled := false
 	seen := map[string]string{} // device → why it is refused
@@ -50,6 +50,7 @@ func waitSlot(log *Log, v Verity, preferESP string) (slot, []Partition, error) {
 			return slot{}, parts, refusal(parts, seen)
 		}
 		time.Sleep(pollInterval)
+		m.coldplug(log, "/sys") // what has appeared meanwhile, such as a disk on USB
 	}
 }
 

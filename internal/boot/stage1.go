@@ -28,12 +28,15 @@ func stage1(log *Log) error {
 	if err != nil {
 		return err
 	}
-	loaded := loadModules(log, ModulesFile)
+	m := openModules(log)
+	enableModprobe(log, "/init")
+	m.loadListed(log, ModulesFile)
+	m.coldplug(log, "/sys")
 	modulesDone := time.Now()
 	armWatchdog(log)
 	setPanicTimeout(log)
 	from := bootedFrom(log)
-	s, parts, err := waitSlot(log, v, from.espUUID)
+	s, parts, err := waitSlot(log, m, v, from.espUUID)
 	if err != nil {
 		demoteDamaged(log, parts, from, err)
 		return err
@@ -47,7 +50,7 @@ func stage1(log *Log) error {
 		return err
 	}
 	log.Notice("slot %s on %s (%s), root hash %.4x…; %d modules in %d ms, slot found in %d ms, mounted in %d ms",
-		s.Name, s.Device, imageName(from), v.RootHash, loaded, ms(began, modulesDone), ms(modulesDone, found), ms(found, time.Now()))
+		s.Name, s.Device, imageName(from), v.RootHash, m.count(), ms(began, modulesDone), ms(modulesDone, found), ms(found, time.Now()))
 	return switchRoot(handover{slot: s, data: data, from: from, stage1: time.Since(began)})
 }
 
@@ -68,8 +71,7 @@ func readVerity() (Verity, error) {
 	return ParseVerity(string(commandLine))
 }
 
-// bootedFrom reads the boot loader's variables; it loads nothing itself, the
-// efivarfs module is in the list of modules.
+// bootedFrom reads the boot loader's variables.
 func bootedFrom(log *Log) booted {
 	if _, err := os.Stat("/sys/firmware/efi"); err != nil {
 		return booted{}

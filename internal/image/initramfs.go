@@ -19,7 +19,10 @@ func buildInitramfs(ctx context.Context, k *kernel, initFile string) ([]byte, er
 	}
 	c := newContent()
 	c.text("etc/oscine/modules", "", "", loadList(k.early))
-	for _, m := range k.early {
+	base := "usr/lib/modules/" + k.version + "/"
+	c.text(base+"modules.dep", "", "", k.modules.depFile(k.initrd))
+	c.text(base+"modules.alias", "", "", aliasFile(k.initrd))
+	for _, m := range k.initrd {
 		data, err := readModule(ctx, k.dir+"/"+m.Path)
 		if err != nil {
 			return nil, err

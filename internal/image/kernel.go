@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"oscine.dev/oscine/internal/debian"
@@ -18,12 +19,13 @@ const (
 	FlavourRT    = "rt"    // as metal, with PREEMPT_RT
 )
 
-// Modules that stage 1 needs to find, check and mount the root, in every
-// flavour. A question mark stands for "where this kernel has it".
-var stage1Modules = []string{
+// Modules that stage 1 loads on every machine, to check and mount the root.
+var stage1Modules = []string{"dm_mod", "dm_verity", "erofs"}
+
+// Modules in the initramfs that stage 1 loads when their device is there or the
+// kernel asks for them. A question mark stands for "where this kernel has it".
+var stage1Ready = []string{
 	"virtio_pci", "virtio_mmio?", "virtio_blk", "virtio_scsi", "sd_mod", "nvme",
-	"dm_mod", "dm_verity", "erofs", "overlay",
-	"virtio_rng",                                  // a CPU without RDRAND starves getrandom
 	"efivarfs",                                    // which image was started
 	"vfat", "nls_cp437", "nls_ascii", "nls_utf8?", // the ESP, to demote a bad image
 	"i6300esb?",
@@ -35,9 +37,12 @@ var stage1Metal = []string{
 	"mpt3sas", "megaraid_sas", "smartpqi?", "hpsa?", "vmd?", "raid1?",
 }
 
-// Modules that the root's PID 1 loads for oscined and workloads.
+// Modules on the root of every flavour. None is loaded before its device is
+// there or something asks the kernel for it: loading them all took a third of
+// the boot.
 var rootModules = []string{
-	"virtio_net", "virtio_balloon?", "qemu_fw_cfg",
+	"virtio_net", "virtio_balloon?", "qemu_fw_cfg", "overlay",
+	"virtio_rng", // a CPU without RDRAND starves getrandom
 	"softdog?",
 	"evdev", "button?", "gpio_keys?", // the power button
 	"veth", "bridge", "br_netfilter", "tun", "dummy", "macvlan", "ipvlan", "vxlan",
@@ -71,9 +76,9 @@ type kernel struct {
 	dir     string // …/usr/lib/modules/VERSION
 	version string
 	modules *Modules
-	early   []*Module // stage 1, in load order
-	late    []*Module // the root, in load order, without early
-	ready   []*Module // on the root, loaded when their device shows up
+	early   []*Module // stage 1 loads them, in this order
+	initrd  []*Module // early and those that stage 1 loads when needed
+	ready   []*Module // on the root, loaded when needed
 	from    debian.Package
 }
 
@@ -95,23 +100,22 @@ func openKernel(ctx context.Context, source *debian.Source, cache, flavour, arch
 	return k, k.choose(flavour)
 }
 
-// choose sorts the modules of a flavour by when they load.
+// choose sorts the modules of a flavour by where they lie and when they load.
 func (k *kernel) choose(flavour string) (err error) {
-	first, later := stage1Modules, cloudModules
+	first, later := slices.Concat(stage1Modules, stage1Ready), slices.Concat(rootModules, cloudModules)
 	if flavour != FlavourCloud {
-		first, later = append(append([]string(nil), first...), stage1Metal...), metalModules
+		first, later = append(first, stage1Metal...), slices.Concat(rootModules, metalModules)
 	}
-	if k.early, err = k.modules.Closure(first); err != nil {
+	if k.early, err = k.modules.Closure(stage1Modules); err != nil {
 		return err
 	}
-	if k.late, err = k.modules.Closure(rootModules); err != nil {
+	if k.initrd, err = k.modules.Closure(first); err != nil {
 		return err
 	}
 	if k.ready, err = k.modules.Closure(later); err != nil {
 		return err
 	}
-	k.late = without(k.late, k.early)
-	k.ready = without(without(k.ready, k.early), k.late)
+	k.ready = without(k.ready, k.initrd)
 	return nil
 }
 

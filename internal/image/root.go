@@ -25,9 +25,8 @@ func (c *content) addModules(ctx context.Context, k *kernel) error {
 		modules []*Module
 		why     string
 	}{
-		{k.early, "kernel module that stage 1 loads"},
-		{k.late, "kernel module that PID 1 loads at boot"},
-		{k.ready, "kernel module that PID 1 loads when its device is there"},
+		{k.initrd, "kernel module that stage 1 loads"},
+		{k.ready, "kernel module, loaded when its device is there or the kernel asks for it"},
 	} {
 		for _, m := range group.modules {
 			data, err := readModule(ctx, k.dir+"/"+m.Path)
@@ -39,7 +38,7 @@ func (c *content) addModules(ctx context.Context, k *kernel) error {
 		all = append(all, group.modules...)
 	}
 	base := "usr/lib/modules/" + k.version + "/"
-	c.text("etc/oscine/modules", "which modules PID 1 loads, in order", "oscine:oscine", loadList(k.late))
+	c.text("etc/oscine/modules", "which modules PID 1 loads, in order", "oscine:oscine", loadList(nil))
 	c.text(base+"modules.dep", "what each module needs", "oscine:oscine", k.modules.depFile(all))
 	c.text(base+"modules.alias", "which module a device needs", "oscine:oscine", aliasFile(all))
 	for _, name := range []string{"modules.builtin", "modules.builtin.modinfo"} {

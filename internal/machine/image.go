@@ -18,7 +18,7 @@ import (
 
 const (
 	commandLineFile = "cmdline"
-	kernelFolder    = "/EFI/Linux"
+	kernelFolder    = "EFI/Linux"
 	sectorSize      = 512
 	maxKernelImage  = 512 << 20
 )
@@ -49,7 +49,7 @@ func checkImage(name, arch string) (os.FileInfo, error) {
 	}
 	err = withESP(name, func(esp *fat32.FileSystem) error {
 		for _, other := range []string{"amd64", "arm64"} {
-			f, err := esp.OpenFile("/EFI/BOOT/"+loaderOf(other), os.O_RDONLY)
+			f, err := esp.OpenFile("EFI/BOOT/"+loaderOf(other), os.O_RDONLY)
 			if err != nil {
 				continue
 			}

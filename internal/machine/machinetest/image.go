@@ -23,6 +23,10 @@ import (
 // EnableVariable switches VM tests on when it is 1; make test sets it.
 const EnableVariable = "OSCINE_VM_TESTS"
 
+// ImagesVariable names a folder with ready images, ARCH.img each, to test
+// instead of building them.
+const ImagesVariable = "OSCINE_VM_IMAGES"
+
 // keptImages is how many images of earlier trees stay in the cache, for each
 // architecture.
 const keptImages = 2
@@ -51,6 +55,9 @@ func Image(t testing.TB, arch string) string {
 	Need(t)
 	if arch == "" {
 		arch = runtime.GOARCH
+	}
+	if dir := os.Getenv(ImagesVariable); dir != "" {
+		return filepath.Join(dir, arch+".img")
 	}
 	root, err := moduleRoot()
 	if err != nil {

@@ -2,6 +2,7 @@ package machinetest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -120,7 +121,7 @@ func (m *Machine) WaitConsoleAfter(offset int, pattern string, timeout time.Dura
 	m.t.Helper()
 	re := regexp.MustCompile("(?m)" + pattern)
 	var match []string
-	m.wait(fmt.Sprintf("the console to show %q", pattern), timeout, func() bool {
+	m.Await(fmt.Sprintf("the console to show %q", pattern), timeout, func() bool {
 		text := m.Console()
 		match = re.FindStringSubmatch(text[min(offset, len(text)):])
 		return match != nil
@@ -128,28 +129,26 @@ func (m *Machine) WaitConsoleAfter(offset int, pattern string, timeout time.Dura
 	return match
 }
 
-// WaitPort waits until something accepts connections on the guest's port and
-// keeps them: QEMU's own forwarder accepts and drops before the guest listens.
-func (m *Machine) WaitPort(guest int, timeout time.Duration) {
+// WaitTLS waits until a TLS server answers on the guest's port, be it with a
+// refusal. A mere connection would prove nothing: QEMU's forwarder accepts it
+// before the guest has an address.
+func (m *Machine) WaitTLS(guest int, timeout time.Duration) {
 	m.t.Helper()
 	addr := m.Addr(guest)
 	if addr == "" {
 		m.t.Fatalf("port %d of the machine is not forwarded", guest)
 	}
-	m.wait(fmt.Sprintf("port %d", guest), timeout, func() bool { return accepts(addr) })
+	m.Await(fmt.Sprintf("TLS on port %d", guest), timeout, func() bool { return answersTLS(addr) })
 }
 
-func accepts(addr string) bool {
-	conn, err := net.DialTimeout("tcp", addr, time.Second)
-	if err != nil {
-		return false
+func answersTLS(addr string) bool {
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	conn, err := tls.DialWithDialer(&dialer, "tcp", addr, &tls.Config{InsecureSkipVerify: true})
+	if err == nil {
+		return conn.Close() == nil
 	}
-	defer conn.Close()
-	if conn.SetReadDeadline(time.Now().Add(time.Second)) != nil {
-		return false
-	}
-	_, err = conn.Read(make([]byte, 1))
-	return err == nil || errors.Is(err, os.ErrDeadlineExceeded) // connected, and silent
+	var alert tls.AlertError
+	return errors.As(err, &alert)
 }
 
 // WaitOff waits until the machine's QEMU has ended.
@@ -162,7 +161,9 @@ func (m *Machine) WaitOff(timeout time.Duration) {
 	}
 }
 
-func (m *Machine) wait(what string, timeout time.Duration, done func() bool) {
+// Await polls done until it is true. The test fails, naming what it waited for,
+// when the machine goes off first or timeout passes.
+func (m *Machine) Await(what string, timeout time.Duration, done func() bool) {
 	m.t.Helper()
 	deadline := time.Now().Add(timeout)
 	for {
