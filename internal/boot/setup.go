@@ -57,9 +57,13 @@ func setup(log *Log) {
 	}
 	mounted := time.Now()
 	m := openModules(log)
-	enableModprobe(log, "/sbin/init")
+	enableModprobe(log, "/usr/sbin/init") // not /sbin/init, whose every start the kernel remarks on
 	m.loadListed(log, ModulesFile)
 	m.coldplug(log, "/sys")
+	// overlay is certain to be needed: cheaper here than through the kernel.
+	if err := m.load("overlay"); err != nil && !errors.Is(err, errNoModule) {
+		log.Error("%v", err)
+	}
 	if !exists(watchdogDevice) {
 		// Without hardware a timer of the kernel still catches a hanging PID 1.
 		if err := m.load("softdog"); err != nil {
