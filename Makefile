@@ -56,8 +56,8 @@ fuzz: ## run every fuzz target: make fuzz [FUZZTIME=30s]
 generate: ## write generated code anew
 	@go generate ./...
 
-bench-boot: build ## compare boot time and memory with a minimal Debian in the same QEMU
-	@scripts/bench-boot.sh
+bench-boot: image ## compare boot time and memory with a minimal Debian in the same QEMU
+	@$(OSCINE) bench boot --image $(OUT)/oscine-$(ARCH).img
 
 bench-place: ## placement decisions per second
 	@go test -run '^$$' -bench . ./internal/place/... ./internal/sim/...

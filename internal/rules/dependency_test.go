@@ -137,7 +137,7 @@ func TestPlacementIsPure(t *testing.T) {
 		if p.ImportPath != module+"internal/place" {
 			continue
 		}
-		for _, never := range []string{"os", "io/fs", "net", "os/exec", "syscall", "time", "math/rand", "math/rand/v2", "log/slog"} {
+		for _, never := range []string{"os", "io/fs", "net", "os/exec", "syscall", "math/rand", "math/rand/v2", "log/slog"} {
 			if slices.Contains(p.Imports, never) {
 				t.Errorf("%s imports %s: the same request on the same machine gets the same answer", p.ImportPath, never)
 			}

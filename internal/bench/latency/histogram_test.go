@@ -1,0 +1,70 @@
+package latency
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestHistogramBucketsCoverAllValues(t *testing.T) {
+	for _, v := range []uint64{0, 1, 63, 64, 65, 127, 128, 129, 1000, 4095, 4096, 1 << 40, 1<<62 + 12345} {
+		i := bucketOf(v)
+		if lowest(i) > v || lowest(i+1) <= v {
+			t.Errorf("%d fell into bucket %d of %d…%d", v, i, lowest(i), lowest(i+1)-1)
+		}
+	}
+}
+
+func TestHistogramQuantilesMatchSortedSamples(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var h Histogram
+	var all []time.Duration
+	for range 20_000 {
+		d := time.Duration(random.ExpFloat64() * 30_000)
+		all = append(all, d)
+		h.Record(d)
+	}
+	slices.Sort(all)
+	for _, q := range []float64{.01, .5, .9, .99, .999, 1} {
+		want := all[int(q*float64(len(all)))-1]
+		got := h.Quantile(q)
+		if got < want || float64(got) > float64(want)*(1+1./32)+1 {
+			t.Errorf("quantile %g: got %v, want %v up to a bucket more", q, got, want)
+		}
+	}
+	if h.Max() != all[len(all)-1] || h.Min() != all[0] {
+		t.Errorf("got %v…%v, want %v…%v", h.Min(), h.Max(), all[0], all[len(all)-1])
+	}
+}
+
+func TestHistogramSurvivesJSON(t *testing.T) {
+	var h, back Histogram
+	for _, us := range []int{3, 3, 8, 40, 5000} {
+		h.Record(time.Duration(us) * time.Microsecond)
+	}
+	data, err := json.Marshal(&h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &back); err != nil {
+		t.Fatal(err)
+	}
+	if back.Quantile(.5) != h.Quantile(.5) || back.Max() != h.Max() || back.Count() != 5 {
+		t.Errorf("got p50 %v max %v, want %v %v", back.Quantile(.5), back.Max(), h.Quantile(.5), h.Max())
+	}
+	if got := back.Above(10 * time.Microsecond); got != 2 {
+		t.Errorf("above 10 µs: got %d, want 2", got)
+	}
+}
+
+func FuzzHistogramJSON(f *testing.F) {
+	f.Add([]byte(`{"count":1,"buckets":[{"fromNs":9223372036854775807,"count":1}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var h Histogram
+		if json.Unmarshal(data, &h) == nil {
+			_ = h.Quantile(.99)
+		}
+	})
+}
