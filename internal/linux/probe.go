@@ -65,4 +65,3 @@ func mappingTargets(buf []byte) ([]string, error) {
 	}
 	return names, nil
 }
-
