@@ -1,0 +1,238 @@
+package pack
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"oscine.dev/oscine/internal/debian"
+)
+
+const goodManifest = `{"name":"e","version":"1.0-1","arch":"ARCH","engines":["x"],"entrypoint":["/usr/bin/w","-a"],"licences":[],"inputs":[{"name":"i","version":"1","digest":"sha256:DIGEST"}]}`
+
+func manifestText(arch string) string {
+	return strings.NewReplacer("ARCH", arch, "DIGEST", strings.Repeat("a", 64)).Replace(goodManifest)
+}
+
+func TestParseManifest(t *testing.T) {
+	m, err := ParseManifest([]byte(manifestText("arm64")))
+	if err != nil || m.Name != "e" || m.Entrypoint[1] != "-a" {
+		t.Fatalf("got %+v, %v", m, err)
+	}
+	for _, test := range []struct{ from, to, want string }{
+		{`"name":"e"`, `"name":"../e"`, `name "../e"`},
+		{`"arm64"`, `"mips"`, `arch "mips"`},
+		{`"engines":["x"]`, `"engines":[]`, "engines"},
+		{`/usr/bin/w`, `bin/w`, "clean absolute path"},
+		{`/usr/bin/w`, `/../w`, "clean absolute path"},
+		{`sha256:`, `md5:`, "neither sha256"},
+		{`"version"`, `"ver":1,"version"`, "unknown field"},
+		{`]}`, `]}{}`, "something follows"},
+		{`"1.0-1"`, `"1 0"`, "version"},
+	} {
+		text := strings.Replace(manifestText("arm64"), test.from, test.to, 1)
+		if _, err := ParseManifest([]byte(text)); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want %s", text, err, test.want)
+		}
+	}
+	if _, err := ParseManifest(bytes.Repeat([]byte(" "), maxManifest+1)); err == nil {
+		t.Error("a manifest of more than 256 KiB was accepted")
+	}
+}
+
+func FuzzParseManifest(f *testing.F) {
+	f.Add([]byte(manifestText("amd64")))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		m, err := ParseManifest(text)
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseManifest(again); err != nil {
+			t.Errorf("accepted %q but not its own writing %q: %v", text, again, err)
+		}
+	})
+}
+
+// makePack builds a tiny pack with a manifest, or skips the test.
+func makePack(t *testing.T, arch, content string) []byte {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting packs needs root")
+	}
+	tool, err := debian.FindTool(t.Context(), "mkfs.erofs")
+	if err != nil {
+		t.Skipf("needs mkfs.erofs: %v", err)
+	}
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "usr/bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "usr/bin/w"), []byte(content), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "pack.json"), []byte(manifestText(arch)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "p.erofs")
+	if out, err := tool.Command(t.Context(), "--quiet", "-zlz4hc", "-T0", "-U", packUUID, file, root).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.erofs: %v: %s", err, out)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func openTestStore(t *testing.T) (*Store, string) {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "mounts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, dir
+}
+
+func skipUnmountable(t *testing.T, err error) {
+	t.Helper()
+	if err != nil && (strings.Contains(err.Error(), "the kernel has no erofs") || strings.Contains(err.Error(), "mounting packs needs root")) {
+		t.Skip(err)
+	}
+}
+
+func TestStore(t *testing.T) {
+	first := makePack(t, runtime.GOARCH, strings.Repeat("first ", 9000))
+	second := makePack(t, runtime.GOARCH, "second")
+	s, dir := openTestStore(t)
+	p, err := s.Install(t.Context(), bytes.NewReader(first))
+	skipUnmountable(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Name != "e" || p.SizeBytes != int64(len(first)) || !strings.HasPrefix(p.Digest, "sha256:") {
+		t.Errorf("installed %+v", p)
+	}
+	for _, name := range []string{"e", "x"} {
+		_, mount, err := s.Mount(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(mount, "usr/bin/w")); err != nil || !strings.HasPrefix(string(got), "first") {
+			t.Errorf("mounted by %s: %.20q, %v", name, got, err)
+		}
+		if err := os.WriteFile(filepath.Join(mount, "new"), nil, 0o600); err == nil {
+			t.Error("the mounted pack can be written")
+		}
+	}
+	// The other version takes its place, the mount of the old one goes.
+	if p, err = s.Install(t.Context(), bytes.NewReader(second)); err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "mounts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := again.List()
+	if diff := cmp.Diff([]Info{*p}, list); err != nil || diff != "" {
+		t.Errorf("list: %v %s", err, diff)
+	}
+	// One flipped bit, and it is not mounted.
+	raw := bytes.Clone(second)
+	raw[len(raw)-5] ^= 1
+	if err := os.WriteFile(p.File, raw, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := again.Mount("e"); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a damaged pack: got %v", err)
+	}
+	if err := again.Remove("e"); err != nil {
+		t.Error(err)
+	}
+	if err := again.Remove("e"); !errors.Is(err, ErrNotInstalled) {
+		t.Errorf("removed twice: got %v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*", "*")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestInstallRefuses(t *testing.T) {
+	s, dir := openTestStore(t)
+	foreign := "arm64"
+	if runtime.GOARCH == "arm64" {
+		foreign = "amd64"
+	}
+	other := makePack(t, foreign, "x")
+	for name, test := range map[string]struct {
+		raw  []byte
+		want string
+	}{
+		"empty":        {nil, "shorter than any pack"},
+		"text":         {bytes.Repeat([]byte("text"), 5000), "no erofs file"},
+		"wrong arch":   {other, "is for " + foreign},
+		"cut off":      {other[:2000], "shorter than any pack"},
+		"broken block": {append(bytes.Clone(other[:1030]), bytes.Repeat([]byte{0xff}, 8000)...), "mount"},
+	} {
+		_, err := s.Install(t.Context(), bytes.NewReader(test.raw))
+		skipUnmountable(t, err)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want %s", name, err, test.want)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*", "*")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestBuildTwice builds the real pack twice, for both architectures where the
+// slow tests run too; the engine itself is not fetched here.
+func TestBuildTwice(t *testing.T) {
+	arches := []string{runtime.GOARCH}
+	if os.Getenv("OSCINE_VM_TESTS") != "" {
+		arches = []string{"amd64", "arm64"}
+	}
+	if _, err := Runtime(t.Context(), "amd64", false, os.Stderr); err != nil {
+		t.Skip(err)
+	}
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip(err)
+	}
+	for _, arch := range arches {
+		var digests []string
+		for range 2 {
+			p, err := Build(t.Context(), BuildOptions{Arch: arch, Out: t.TempDir(), Source: "."})
+			if err != nil {
+				t.Fatal(err)
+			}
+			digests = append(digests, p.Digest)
+			if p.SizeBytes > 40<<20 {
+				t.Errorf("%s: %d bytes, want at most 40 MiB", arch, p.SizeBytes)
+			}
+		}
+		if digests[0] != digests[1] {
+			t.Errorf("%s: two builds differ: %v", arch, digests)
+		}
+	}
+}
+
+func TestBuildRefuses(t *testing.T) {
+	if _, err := Build(t.Context(), BuildOptions{Arch: "mips", Out: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "use amd64 or arm64") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := sourceRoot(t.TempDir()); err == nil || !strings.Contains(err.Error(), "is not inside the source of Oscine") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,352 @@
+package pack
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Errors of a store that a caller can act on.
+var (
+	// ErrNotInstalled means that the store holds no such pack.
+	ErrNotInstalled = errors.New("pack not installed")
+	// ErrNotPack means that a file is no pack that this node can use.
+	ErrNotPack = errors.New("not a pack for this node")
+	// ErrDamaged means that a pack's file no longer has its digest.
+	ErrDamaged = errors.New("pack damaged")
+)
+
+// MaxBytes bounds the size of a pack.
+const MaxBytes = 8 << 30
+
+// Store keeps packs in a folder of the data partition, at most one version of
+// each name, and mounts them. It is safe for concurrent use within one
+// process.
+type Store struct {
+	dir    string // HEX.erofs and HEX.json
+	mounts string // HEX/, mount points
+	mu     sync.Mutex
+}
+
+// OpenStore opens the store in dir, which it makes when absent, and clears
+// away what an interrupted installation left. Packs are mounted below mounts.
+func OpenStore(dir, mounts string) (*Store, error) {
+	for _, d := range []string{dir, mounts} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("open the store of packs: %w", err)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the store of packs: %w", err)
+	}
+	for _, e := range entries {
+		base, isPack := strings.CutSuffix(e.Name(), ".erofs")
+		_, err := os.Stat(filepath.Join(dir, base+".json"))
+		if strings.HasPrefix(e.Name(), "new-") || isPack && errors.Is(err, os.ErrNotExist) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return nil, fmt.Errorf("clear the store of packs: %w", err)
+			}
+		}
+	}
+	return &Store{dir: dir, mounts: mounts}, nil
+}
+
+// record is the JSON file beside a pack.
+type record struct {
+	Digest    string    `json:"digest"`
+	SizeBytes int64     `json:"sizeBytes"`
+	Installed time.Time `json:"installed"`
+	Manifest  Manifest  `json:"manifest"`
+}
+
+// Install stores a pack from r and returns what it is. Another version of the
+// same name goes; containers that run from it keep it until they end. It
+// returns ErrNotPack, and changes nothing, when r holds anything else or a
+// pack for another architecture.
+func (s *Store) Install(ctx context.Context, r io.Reader) (*Info, error) {
+	f, err := os.CreateTemp(s.dir, "new-")
+	if err != nil {
+		return nil, fmt.Errorf("install the pack: %w", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	sum := sha256.New()
+	size, err := copyPack(ctx, io.MultiWriter(f, sum), r)
+	if err != nil {
+		return nil, fmt.Errorf("install the pack: %w", err)
+	}
+	if err := f.Sync(); err != nil {
+		return nil, fmt.Errorf("install the pack: %w", err)
+	}
+	hexDigest := hex.EncodeToString(sum.Sum(nil))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	manifest, err := s.inspect(f)
+	if err != nil {
+		return nil, fmt.Errorf("install the pack: %w", err)
+	}
+	rec := record{Digest: "sha256:" + hexDigest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest}
+	if err := s.commit(f.Name(), hexDigest, &rec); err != nil {
+		return nil, fmt.Errorf("install the pack %s: %w", manifest.Name, err)
+	}
+	return s.info(hexDigest, &rec), nil
+}
+
+// copyPack copies at most MaxBytes and checks the first block on the way, so
+// that something else is refused before it fills the disk.
+func copyPack(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
+	head := make([]byte, 4096)
+	if _, err := io.ReadFull(r, head); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return 0, fmt.Errorf("%w: the file is shorter than any pack", ErrNotPack)
+		}
+		return 0, err
+	}
+	const superblock, magic = 1024, 0xe0f5e1e2
+	if binary.LittleEndian.Uint32(head[superblock:]) != magic {
+		return 0, fmt.Errorf("%w: it is no erofs file", ErrNotPack)
+	}
+	if _, err := w.Write(head); err != nil {
+		return 0, err
+	}
+	size := int64(len(head))
+	for ctx.Err() == nil {
+		n, err := io.CopyN(w, r, 4<<20)
+		if size += n; size > MaxBytes {
+			return 0, fmt.Errorf("%w: it is larger than %d bytes", ErrNotPack, int64(MaxBytes))
+		}
+		if errors.Is(err, io.EOF) {
+			return size, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return 0, ctx.Err()
+}
+
+// inspect mounts a file for a moment and reads its manifest.
+func (s *Store) inspect(f *os.File) (*Manifest, error) {
+	dir, err := os.MkdirTemp(s.mounts, "inspect-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(dir)
+	if err := mountRead(f, dir); err != nil {
+		return nil, err
+	}
+	m, err := Read(dir)
+	if err == nil && m.Arch != runtime.GOARCH {
+		err = fmt.Errorf("%w: pack %s is for %s, this node is %s", ErrNotPack, m.Name, m.Arch, runtime.GOARCH)
+	}
+	return m, errors.Join(err, unmount(dir))
+}
+
+// Read reads the manifest of a mounted pack.
+func Read(dir string) (*Manifest, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.Open(ManifestPath)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotPack, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	if err != nil {
+		return nil, err
+	}
+	m, err := ParseManifest(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotPack, err)
+	}
+	if info, err := root.Stat(m.Entrypoint[0][1:]); err != nil || info.Mode()&0o111 == 0 {
+		return nil, fmt.Errorf("%w: its entrypoint %s is no program in it", ErrNotPack, m.Entrypoint[0])
+	}
+	return m, nil
+}
+
+// commit gives the file its name, then its record, which makes it count, and
+// then removes other versions of the same name.
+func (s *Store) commit(tmp, hexDigest string, rec *record) error {
+	text, err := json.MarshalIndent(rec, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, s.file(hexDigest)); err != nil {
+		return err
+	}
+	if err := s.writeRecord(hexDigest, text); err != nil {
+		return err
+	}
+	packs, err := s.list()
+	if err != nil {
+		return err
+	}
+	for _, p := range packs {
+		if p.Name == rec.Manifest.Name && p.Digest != rec.Digest {
+			if err := s.drop(&p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Store) writeRecord(hexDigest string, text []byte) error {
+	f, err := os.CreateTemp(s.dir, "new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), filepath.Join(s.dir, hexDigest+".json")); err != nil {
+		return err
+	}
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func (s *Store) file(hexDigest string) string { return filepath.Join(s.dir, hexDigest+".erofs") }
+
+func (s *Store) info(hexDigest string, rec *record) *Info {
+	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(hexDigest)}
+}
+
+// List returns the installed packs, sorted by name.
+func (s *Store) List() ([]Info, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list()
+}
+
+func (s *Store) list() ([]Info, error) {
+	files, err := filepath.Glob(filepath.Join(s.dir, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	packs := []Info{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("list packs: %w", err)
+		}
+		var rec record
+		if err := json.Unmarshal(text, &rec); err != nil {
+			return nil, fmt.Errorf("list packs: %s: %w", file, err)
+		}
+		packs = append(packs, *s.info(strings.TrimSuffix(filepath.Base(file), ".json"), &rec))
+	}
+	slices.SortFunc(packs, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
+	return packs, nil
+}
+
+// Find returns the pack of that name, or the one that holds the engine of that
+// name, or ErrNotInstalled.
+func (s *Store) Find(name string) (*Info, error) {
+	packs, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, byEngine := range []bool{false, true} {
+		for i := range packs {
+			if packs[i].Name == name && !byEngine || byEngine && slices.Contains(packs[i].Engines, name) {
+				return &packs[i], nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("%w: %s: build one with make packs and install it with oscine pack install FILE", ErrNotInstalled, name)
+}
+
+// Mount mounts the pack of that name (or engine) read-only, unless it is
+// mounted already, and returns it with the mount's folder. Before mounting it
+// reads the whole file and compares its digest; ErrDamaged means that they
+// differ.
+func (s *Store) Mount(name string) (*Info, string, error) {
+	p, err := s.Find(name)
+	if err != nil {
+		return nil, "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir := s.mountDir(p)
+	if mounted(dir) {
+		return p, dir, nil
+	}
+	f, err := os.Open(p.File)
+	if err != nil {
+		return nil, "", fmt.Errorf("mount the pack %s: %w", name, err)
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return nil, "", fmt.Errorf("mount the pack %s: %w", name, err)
+	}
+	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != p.Digest {
+		return nil, "", fmt.Errorf("%w: %s has the digest %s instead of %s: install it again", ErrDamaged, p.Name, got, p.Digest)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, "", err
+	}
+	if err := mountRead(f, dir); err != nil {
+		return nil, "", fmt.Errorf("mount the pack %s: %w", name, err)
+	}
+	return p, dir, nil
+}
+
+func (s *Store) mountDir(p *Info) string {
+	return filepath.Join(s.mounts, strings.TrimPrefix(p.Digest, "sha256:")[:16])
+}
+
+// Remove removes the pack of that name, or returns ErrNotInstalled.
+// Containers that run from it keep it until they end.
+func (s *Store) Remove(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	packs, err := s.list()
+	if err != nil {
+		return err
+	}
+	for i := range packs {
+		if packs[i].Name == name {
+			return s.drop(&packs[i])
+		}
+	}
+	return fmt.Errorf("%w: %s (see oscine pack list)", ErrNotInstalled, name)
+}
+
+// drop takes the record first: without it the file does not count.
+func (s *Store) drop(p *Info) error {
+	if err := os.Remove(strings.TrimSuffix(p.File, ".erofs") + ".json"); err != nil {
+		return fmt.Errorf("remove the pack %s: %w", p.Name, err)
+	}
+	err := os.Remove(p.File)
+	if dir := s.mountDir(p); mounted(dir) {
+		err = errors.Join(err, unmount(dir), os.Remove(dir))
+	}
+	if err != nil {
+		return fmt.Errorf("remove the pack %s: %w", p.Name, err)
+	}
+	return nil
+}
