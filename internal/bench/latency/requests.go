@@ -1,0 +1,232 @@
+package latency
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/isolate/urgency"
+	"oscine.dev/oscine/internal/linux"
+)
+
+// Requests is a server whose requests arrive at random, some with a tight
+// deadline: what a serving path looks like to the scheduler. A dispatcher
+// hands each request to an idle thread.
+type Requests struct {
+	Duration time.Duration `json:"duration"`
+	Threads  int           `json:"threads"` // that serve
+	Kinds    []RequestKind `json:"kinds"`
+	Seed     uint64        `json:"seed"`
+	// Urgent gives each request a FIFO priority by its deadline, as the
+	// product's serving path does; else all threads keep what they have.
+	Urgent bool             `json:"urgent,omitempty"`
+	Policy linux.Scheduling `json:"policy"` // of the serving threads; the zero value leaves what they have
+}
+
+// RequestKind is one sort of request.
+type RequestKind struct {
+	Name     string        `json:"name"`
+	Rate     float64       `json:"rate"`     // a second, exponential gaps
+	Service  time.Duration `json:"service"`  // processor time of one
+	Deadline time.Duration `json:"deadline"` // after its arrival
+}
+
+// RequestReport counts, for each kind, what was served and what came late.
+type RequestReport struct {
+	Kinds []KindReport `json:"kinds"`
+}
+
+// KindReport counts one kind of request.
+type KindReport struct {
+	Name   string    `json:"name"`
+	Served uint64    `json:"served"`
+	Missed uint64    `json:"missed"` // answered after their deadline, or dropped for want of a thread
+	Took   Histogram `json:"took"`   // from arrival to answer
+}
+
+// MissRate is the share of missed requests.
+func (k *KindReport) MissRate() float64 {
+	if k.Served == 0 {
+		return 0
+	}
+	return float64(k.Missed) / float64(k.Served)
+}
+
+// arrival is one request of the schedule.
+type arrival struct {
+	kind int
+	due  int64 // CLOCK_MONOTONIC, ns
+	took time.Duration
+}
+
+// schedule draws all arrivals beforehand, in order.
+func (r Requests) schedule(start int64) []arrival {
+	random := rand.New(rand.NewPCG(r.Seed, 7))
+	next := make([]float64, len(r.Kinds))
+	for i, k := range r.Kinds {
+		next[i] = random.ExpFloat64() / k.Rate
+	}
+	var all []arrival
+	for {
+		first := 0
+		for i := range next {
+			if next[i] < next[first] {
+				first = i
+			}
+		}
+		if next[first] > r.Duration.Seconds() {
+			return all
+		}
+		all = append(all, arrival{kind: first, due: start + int64(next[first]*1e9)})
+		next[first] += random.ExpFloat64() / r.Kinds[first].Rate
+	}
+}
+
+// server is one serving thread: job is 1 + the index of its request, 0 while
+// idle, and a futex.
+type server struct {
+	job atomic.Uint32
+	tid int
+	_   [48]byte // one cache line each
+}
+
+const quit = ^uint32(0)
+
+func (r Requests) run() (*RequestReport, error) {
+	if len(r.Kinds) == 0 || r.Threads < 1 {
+		return nil, fmt.Errorf("requests need kinds and threads")
+	}
+	runtime.GOMAXPROCS(r.Threads + 4)
+	all := r.schedule(linux.Monotonic() + int64(200*time.Millisecond))
+	servers := make([]server, r.Threads)
+	ready, done := make(chan error), make(chan struct{})
+	for i := range servers {
+		go func() {
+			runtime.LockOSThread()
+			ready <- r.enter(&servers[i])
+			servers[i].serve(r.Kinds, all)
+			done <- struct{}{}
+		}()
+	}
+	for range servers {
+		if err := <-ready; err != nil {
+			return nil, err
+		}
+	}
+	err := r.dispatch(servers, all)
+	for i := range servers {
+		servers[i].give(quit)
+		<-done
+	}
+	return r.report(all), err
+}
+
+func (r Requests) enter(s *server) error {
+	s.tid = unix.Gettid()
+	if r.Policy != (linux.Scheduling{}) {
+		return linux.SetScheduling(0, r.Policy)
+	}
+	return nil
+}
+
+// dispatch plays the schedule on the calling thread.
+func (r Requests) dispatch(servers []server, all []arrival) error {
+	runtime.LockOSThread()
+	if err := linux.SetTimerSlack(1); err != nil {
+		return err
+	}
+	if r.Urgent {
+		if err := linux.SetScheduling(0, urgency.Dispatcher()); err != nil {
+			return err
+		}
+	}
+	for i := range all {
+		linux.SleepUntil(all[i].due)
+		s := idle(servers)
+		if s == nil {
+			all[i].took = -1
+			continue
+		}
+		if r.Urgent {
+			if err := linux.SetScheduling(s.tid, urgency.For(r.Kinds[all[i].kind].Deadline)); err != nil {
+				return err
+			}
+		}
+		s.give(uint32(i) + 1)
+	}
+	for busy(servers) {
+		linux.SleepUntil(linux.Monotonic() + int64(time.Millisecond))
+	}
+	return nil
+}
+
+func idle(servers []server) *server {
+	for i := range servers {
+		if servers[i].job.Load() == 0 {
+			return &servers[i]
+		}
+	}
+	return nil
+}
+
+func busy(servers []server) bool {
+	for i := range servers {
+		if servers[i].job.Load() != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	futexWait = 128 // FUTEX_WAIT_PRIVATE
+	futexWake = 129
+)
+
+func (s *server) give(job uint32) {
+	s.job.Store(job)
+	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&s.job)), futexWake, 1, 0, 0, 0)
+}
+
+func (s *server) serve(kinds []RequestKind, all []arrival) {
+	var x uint64 = 1
+	for {
+		job := s.job.Load()
+		switch job {
+		case 0:
+			unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&s.job)), futexWait, 0, 0, 0, 0)
+			continue
+		case quit:
+			return
+		}
+		a := &all[job-1]
+		end := linux.ThreadCPUTime() + kinds[a.kind].Service
+		for linux.ThreadCPUTime() < end {
+			x = burn(x, 1000)
+		}
+		a.took = time.Duration(linux.Monotonic() - a.due)
+		s.job.Store(0)
+	}
+}
+
+func (r Requests) report(all []arrival) *RequestReport {
+	report := &RequestReport{}
+	for _, k := range r.Kinds {
+		report.Kinds = append(report.Kinds, KindReport{Name: k.Name})
+	}
+	for _, a := range all {
+		k := &report.Kinds[a.kind]
+		k.Served++
+		if a.took < 0 || a.took > r.Kinds[a.kind].Deadline {
+			k.Missed++
+		}
+		if a.took >= 0 {
+			k.Took.Record(a.took)
+		}
+	}
+	return report
+}
