@@ -89,7 +89,7 @@ func newRootCommand(env *Env) *cobra.Command {
 	add("node", newApplyCommand(env), newGetCommand(env), newDescribeCommand(env), newDeleteCommand(env),
 		newRunCommand(env), newLogsCommand(env), newExecCommand(env), newCpCommand(env),
 		newInfoCommand(env), newDmesgCommand(env), newRebootCommand(env), newShutdownCommand(env), newConfigCommand(env))
-	add("machine", newImageCommand(env))
+	add("machine", newImageCommand(env), newMachineCommand(env))
 	add("know", newHardwareCommand(env))
 	return root
 }

@@ -297,3 +297,12 @@ func copyFile(to, from string) error {
 	}
 	return os.WriteFile(to, raw, 0o600)
 }
+
+// PortFree reports whether a TCP port of 127.0.0.1 can be listened on now.
+func PortFree(port int) bool {
+	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}

@@ -1,0 +1,326 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"oscine.dev/oscine/internal/machine"
+	"oscine.dev/oscine/internal/manifest"
+)
+
+// apiPort is the guest's port of the API.
+const apiPort = 7443
+
+func newMachineCommand(env *Env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "machine",
+		Short: "Local machines in QEMU",
+		Long: `Run Oscine images in QEMU on this computer, without root: with KVM where it
+really boots a kernel, else by emulation, so that amd64 and arm64 both work.
+A machine keeps its disk between starts and never writes to its image.`,
+	}
+	c.AddCommand(newMachineStartCommand(env), newMachineStopCommand(env), newMachineListCommand(env),
+		newMachineConsoleCommand(env), newMachineDeleteCommand(env))
+	return c
+}
+
+// machineFlags are the flags of machine start as typed.
+type machineFlags struct {
+	machine.Options
+	memory, disk, config string
+	ports                []string
+	json                 bool
+}
+
+func newMachineStartCommand(env *Env) *cobra.Command {
+	var f machineFlags
+	c := &cobra.Command{
+		Use:   "start NAME",
+		Short: "Make a machine from an image and start it, or start a stopped one again",
+		Long: `Make the machine NAME from the image given by --image and start it; without
+--image, start the stopped machine NAME again with its disk.
+
+The node's API is forwarded to port 7443 of this computer, or to a free port
+when that one is taken. More ports: --port GUEST (a free one is chosen) or
+--port HOST:GUEST. All listen on 127.0.0.1 only. The machine runs on when the
+command is over.`,
+		Example: "  oscine machine start edge1 --image out/oscine-amd64.img --config-file edge1/edge1.yaml\n" +
+			"  oscine machine start numa --image out/oscine-amd64.img --direct --cpus 4,sockets=2,cores=2 --port 8080",
+		Args: exactArgs(1, "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.Name = args[0]
+			return startMachine(cmd.Context(), env, f)
+		},
+	}
+	c.Flags().StringVar(&f.Image, "image", "", "disk image, as oscine image build makes it")
+	c.Flags().StringVar(&f.Arch, "arch", "", "architecture of the image, amd64 or arm64 (default this computer's)")
+	c.Flags().StringVar(&f.memory, "memory", "2GiB", "memory")
+	c.Flags().StringVar(&f.CPUs, "cpus", "2", "processors: a number, or QEMU's -smp such as 4,sockets=2,cores=2")
+	c.Flags().StringVar(&f.disk, "disk", "", "size of the disk (default the image's); the data partition grows to it")
+	c.Flags().StringArrayVar(&f.ports, "port", nil, "forward [HOST:]GUEST, a TCP port; can be repeated")
+	c.Flags().StringVar(&f.config, "config-file", "", "Machine manifest that configures the node (default: it waits for one in maintenance mode)")
+	c.Flags().BoolVar(&f.Direct, "direct", false, "start the kernel without firmware and boot loader: faster, no slots")
+	c.Flags().StringVar(&f.KernelArgs, "kernel-args", "", "more kernel arguments, with --direct")
+	c.Flags().StringVar(&f.Accel, "accel", "", "kvm or tcg (emulation); default kvm where it really boots")
+	c.Flags().StringVar(&f.ICount, "icount", "", "count instructions as time, 2^N ns each: slow, repeatable measurements")
+	c.Flags().StringArrayVar(&f.ExtraArgs, "qemu-arg", nil, "further argument of QEMU; can be repeated")
+	c.Flags().BoolVar(&f.json, "json", false, "print the machine as JSON")
+	return c
+}
+
+func startMachine(ctx context.Context, env *Env, f machineFlags) error {
+	o := f.Options
+	var err error
+	if o.Memory, err = parseSize(f.memory); err != nil {
+		return usageError{fmt.Errorf("--memory %q: %w", f.memory, err)}
+	}
+	if f.disk != "" {
+		if o.DiskSize, err = parseSize(f.disk); err != nil {
+			return usageError{fmt.Errorf("--disk %q: %w", f.disk, err)}
+		}
+	}
+	if o.Ports, err = parsePorts(f.ports); err != nil {
+		return usageError{err}
+	}
+	if f.config != "" {
+		if o.Config, err = readFileOrStdin(env, f.config); err != nil {
+			return err
+		}
+		if _, err := manifest.ParseMachine(bytes.NewReader(o.Config)); err != nil {
+			return fmt.Errorf("%s: %w", f.config, err)
+		}
+	}
+	m, err := machine.Start(ctx, withAPIPort(o))
+	if err != nil {
+		return err
+	}
+	if f.json {
+		return printJSON(env.Out, describeMachine(m))
+	}
+	fmt.Fprintf(env.Out, "machine %s is starting (%s, %s, %s boot)\n", m.Name(), m.Options().Arch, m.Accel(), bootWay(m.Options()))
+	fmt.Fprintf(env.Out, "API will be at %s; watch it boot with: oscine machine console %s\n", m.Addr(apiPort), m.Name())
+	return nil
+}
+
+// withAPIPort adds the API's port, on the same number of this computer where
+// that is free.
+func withAPIPort(o machine.Options) machine.Options {
+	if o.Image == "" && len(o.Ports) == 0 {
+		return o // a machine that starts again keeps its ports
+	}
+	for _, p := range o.Ports {
+		if p.Guest == apiPort {
+			return o
+		}
+	}
+	host := apiPort
+	if !machine.PortFree(host) {
+		host = 0
+	}
+	o.Ports = append([]machine.Port{{Host: host, Guest: apiPort}}, o.Ports...)
+	return o
+}
+
+func bootWay(o machine.Options) string {
+	if o.Direct {
+		return "direct"
+	}
+	return "UEFI"
+}
+
+func parsePorts(texts []string) ([]machine.Port, error) {
+	var ports []machine.Port
+	for _, text := range texts {
+		host, guest, both := strings.Cut(text, ":")
+		if !both {
+			host, guest = "0", host
+		}
+		var p machine.Port
+		var err1, err2 error
+		p.Host, err1 = strconv.Atoi(host)
+		p.Guest, err2 = strconv.Atoi(guest)
+		if errors.Join(err1, err2) != nil || p.Guest < 1 || p.Guest > 65535 || p.Host < 0 || p.Host > 65535 {
+			return nil, fmt.Errorf("--port %q: want GUEST or HOST:GUEST, numbers up to 65535", text)
+		}
+		ports = append(ports, p)
+	}
+	return ports, nil
+}
+
+func newMachineStopCommand(env *Env) *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:   "stop NAME",
+		Short: "Power a machine off",
+		Long: fmt.Sprintf(`Press the machine's power button and wait until it has shut down. One that is
+not off after %s has its plug pulled, as --force does at once.`, machine.PowerOffTimeout),
+		Args: exactArgs(1, "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := machine.Open("", args[0])
+			if err != nil {
+				return err
+			}
+			if force {
+				if !m.Running() {
+					return fmt.Errorf("machine %s: %w", m.Name(), machine.ErrNotRunning)
+				}
+				return m.Kill()
+			}
+			clean, err := m.Stop(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if !clean {
+				fmt.Fprintf(env.Err, "machine %s did not power itself off: its plug was pulled\n", m.Name())
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&force, "force", false, "pull the plug at once")
+	return c
+}
+
+// machineInfo is a machine as list and --json show it.
+type machineInfo struct {
+	Name    string         `json:"name"`
+	State   string         `json:"state"` // running or off
+	Arch    string         `json:"arch"`
+	Boot    string         `json:"boot"` // UEFI or direct
+	Accel   string         `json:"accel"`
+	CPUs    string         `json:"cpus"`
+	Memory  int64          `json:"memoryBytes"`
+	Image   string         `json:"image"`
+	PID     int            `json:"pid,omitempty"`
+	CPU     float64        `json:"cpuSeconds,omitempty"` // used by QEMU since the start
+	Started time.Time      `json:"started"`
+	Ports   []machine.Port `json:"ports"`
+	Console string         `json:"consoleLog"`
+}
+
+func describeMachine(m *machine.Machine) machineInfo {
+	o := m.Options()
+	i := machineInfo{
+		Name: m.Name(), State: "off", Arch: o.Arch, Boot: bootWay(o), Accel: m.Accel(), CPUs: o.CPUs, Memory: o.Memory,
+		Image: o.Image, Started: m.Started(), Ports: o.Ports, Console: m.ConsoleLog(), PID: m.PID(),
+	}
+	if i.PID != 0 {
+		i.State = "running"
+	}
+	if cpu, err := m.CPUTime(); err == nil {
+		i.CPU = cpu.Seconds()
+	}
+	return i
+}
+
+func newMachineListCommand(env *Env) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the machines of this computer",
+		Args:  exactArgs(0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			machines, err := machine.List("")
+			if err != nil {
+				return err
+			}
+			infos := []machineInfo{}
+			for _, m := range machines {
+				infos = append(infos, describeMachine(m))
+			}
+			if asJSON {
+				return printJSON(env.Out, infos)
+			}
+			return printMachines(env.Out, infos)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printMachines(w io.Writer, infos []machineInfo) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tSTATE\tARCH\tBOOT\tACCEL\tCPUS\tMEMORY\tCPU-S\tPORTS\tIMAGE")
+	for _, i := range infos {
+		var ports []string
+		for _, p := range i.Ports {
+			ports = append(ports, fmt.Sprintf("%d:%d", p.Host, p.Guest))
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d MiB\t%.1f\t%s\t%s\n",
+			i.Name, i.State, i.Arch, i.Boot, i.Accel, i.CPUs, i.Memory>>20, i.CPU, strings.Join(ports, " "), i.Image)
+	}
+	return t.Flush()
+}
+
+func newMachineConsoleCommand(env *Env) *cobra.Command {
+	var logOnly bool
+	c := &cobra.Command{
+		Use:   "console NAME",
+		Short: "Connect to a machine's serial console; Ctrl-] leaves",
+		Args:  exactArgs(1, "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := machine.Open("", args[0])
+			if err != nil {
+				return err
+			}
+			if logOnly {
+				return printFile(env.Out, m.ConsoleLog())
+			}
+			return attachConsole(cmd.Context(), env, m)
+		},
+	}
+	c.Flags().BoolVar(&logOnly, "log", false, "print everything the console has shown, and end")
+	return c
+}
+
+func printFile(w io.Writer, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(w, f)
+	return err
+}
+
+// attachConsole hands every key to the machine while standard input is a
+// terminal.
+func attachConsole(ctx context.Context, env *Env, m *machine.Machine) error {
+	if f, ok := env.In.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprintf(env.Err, "console of %s, leave with Ctrl-]\n", m.Name())
+		state, err := term.MakeRaw(int(f.Fd()))
+		if err != nil {
+			return fmt.Errorf("terminal: %w", err)
+		}
+		defer func() { _ = term.Restore(int(f.Fd()), state) }()
+	}
+	return m.Console(ctx, env.In, env.Out)
+}
+
+func newMachineDeleteCommand(*Env) *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:   "delete NAME",
+		Short: "Delete a machine with its disk",
+		Args:  exactArgs(1, "NAME"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			m, err := machine.Open("", args[0])
+			if err != nil {
+				return err
+			}
+			return m.Delete(force)
+		},
+	}
+	c.Flags().BoolVar(&force, "force", false, "pull the plug of a running machine first")
+	return c
+}
