@@ -1,0 +1,231 @@
+package oip
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// maxAnswer bounds an answer in bytes.
+const maxAnswer = 1 << 30
+
+const headerLength = "Inference-Header-Content-Length"
+
+// Client speaks to one server.
+type Client struct {
+	HTTP *http.Client
+	URL  string // such as https://127.0.0.1:7443, without /v2
+}
+
+// Error is a server's refusal.
+type Error struct {
+	Status int    // of HTTP
+	Text   string // the server's words
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// Tensor is an input or output with its elements, little-endian, row-major.
+type Tensor struct {
+	tensor.Spec
+	Data []byte
+}
+
+// Model is what a server says of a model.
+type Model struct {
+	Name     string
+	Versions []string
+	Platform string
+	Inputs   []tensor.Spec
+	Outputs  []tensor.Spec
+}
+
+// wireTensor is a tensor in the protocol's JSON.
+type wireTensor struct {
+	Name       string          `json:"name"`
+	DataType   string          `json:"datatype"`
+	Shape      []int64         `json:"shape"`
+	Parameters map[string]any  `json:"parameters,omitempty"`
+	Data       json.RawMessage `json:"data,omitempty"`
+}
+
+func (w *wireTensor) spec() (tensor.Spec, error) {
+	kind, err := tensor.ParseDataType(w.DataType)
+	if err != nil {
+		return tensor.Spec{}, fmt.Errorf("tensor %q: %w", w.Name, err)
+	}
+	return tensor.Spec{Name: w.Name, Type: kind, Shape: w.Shape}, nil
+}
+
+func (c *Client) path(model, rest string) string {
+	return c.URL + "/v2/models/" + url.PathEscape(model) + rest
+}
+
+// Ready asks whether the model answers. An *Error says why not.
+func (c *Client) Ready(ctx context.Context, model string) error {
+	_, _, err := c.do(ctx, http.MethodGet, c.path(model, "/ready"), nil, nil)
+	return err
+}
+
+// Model describes a model.
+func (c *Client) Model(ctx context.Context, model string) (*Model, error) {
+	_, body, err := c.do(ctx, http.MethodGet, c.path(model, ""), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	var wire struct {
+		Name     string       `json:"name"`
+		Versions []string     `json:"versions"`
+		Platform string       `json:"platform"`
+		Inputs   []wireTensor `json:"inputs"`
+		Outputs  []wireTensor `json:"outputs"`
+	}
+	if err := json.Unmarshal(body, &wire); err != nil {
+		return nil, fmt.Errorf("model %s: the server's description: %w", model, err)
+	}
+	m := &Model{Name: wire.Name, Versions: wire.Versions, Platform: wire.Platform}
+	for _, list := range []struct {
+		from []wireTensor
+		to   *[]tensor.Spec
+	}{{wire.Inputs, &m.Inputs}, {wire.Outputs, &m.Outputs}} {
+		for _, w := range list.from {
+			spec, err := w.spec()
+			if err != nil {
+				return nil, fmt.Errorf("model %s: %w", model, err)
+			}
+			*list.to = append(*list.to, spec)
+		}
+	}
+	return m, nil
+}
+
+// Infer sends the inputs as binary tensors and returns all outputs.
+func (c *Client) Infer(ctx context.Context, model string, inputs ...Tensor) ([]Tensor, error) {
+	var head struct {
+		Inputs     []wireTensor   `json:"inputs"`
+		Parameters map[string]any `json:"parameters"`
+	}
+	head.Parameters = map[string]any{"binary_data_output": true}
+	var data []byte
+	for _, in := range inputs {
+		head.Inputs = append(head.Inputs, wireTensor{Name: in.Name, DataType: in.Type.String(), Shape: append([]int64{}, in.Shape...),
+			Parameters: map[string]any{"binary_data_size": len(in.Data)}})
+		data = append(data, in.Data...)
+	}
+	text, err := json.Marshal(head)
+	if err != nil {
+		return nil, err
+	}
+	header := http.Header{headerLength: {strconv.Itoa(len(text))}, "Content-Type": {"application/octet-stream"}}
+	answer, body, err := c.do(ctx, http.MethodPost, c.path(model, "/infer"), header, append(text, data...))
+	if err != nil {
+		return nil, err
+	}
+	outputs, err := parseAnswer(answer.Get(headerLength), body)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: the server's answer: %w", model, err)
+	}
+	return outputs, nil
+}
+
+// InferJSON sends a request written by hand and returns the answer as it
+// comes.
+func (c *Client) InferJSON(ctx context.Context, model string, request []byte) ([]byte, error) {
+	_, body, err := c.do(ctx, http.MethodPost, c.path(model, "/infer"), http.Header{"Content-Type": {"application/json"}}, request)
+	return body, err
+}
+
+func (c *Client) do(ctx context.Context, method, address string, header http.Header, body []byte) (http.Header, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	resp, err := c.HTTP.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("read the server's answer: %w", err)
+	case len(answer) > maxAnswer:
+		return nil, nil, fmt.Errorf("the server's answer is larger than %d bytes", maxAnswer)
+	case resp.StatusCode != http.StatusOK:
+		return nil, nil, refusal(resp, answer)
+	}
+	return resp.Header, answer, nil
+}
+
+func refusal(resp *http.Response, body []byte) error {
+	var wire struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(body, &wire) != nil || wire.Error == "" {
+		wire.Error = strings.TrimSpace(fmt.Sprintf("the server answers %s %.200s", resp.Status, body))
+	}
+	return &Error{Status: resp.StatusCode, Text: wire.Error}
+}
+
+// parseAnswer reads an inference answer; length is the header's value, empty
+// when no binary tensors follow the JSON.
+func parseAnswer(length string, body []byte) ([]Tensor, error) {
+	head, tail := body, []byte(nil)
+	if length != "" {
+		n, err := strconv.Atoi(length)
+		if err != nil || n < 0 || n > len(body) {
+			return nil, fmt.Errorf("header %s is %q for %d bytes", headerLength, length, len(body))
+		}
+		head, tail = body[:n], body[n:]
+	}
+	var wire struct {
+		Outputs []wireTensor `json:"outputs"`
+	}
+	if err := json.Unmarshal(head, &wire); err != nil {
+		return nil, err
+	}
+	var outputs []Tensor
+	for _, w := range wire.Outputs {
+		spec, err := w.spec()
+		if err != nil {
+			return nil, err
+		}
+		n, err := spec.Shape.Bytes(spec.Type)
+		if err != nil {
+			return nil, fmt.Errorf("output %q: %w", w.Name, err)
+		}
+		out := Tensor{Spec: spec}
+		if size, ok := w.Parameters["binary_data_size"].(float64); ok {
+			if int(size) != n || n > len(tail) {
+				return nil, fmt.Errorf("output %q: %v bytes for shape %s of %s, %d came", w.Name, size, spec.Shape, spec.Type, len(tail))
+			}
+			out.Data, tail = tail[:n:n], tail[n:]
+		} else {
+			// Elements are at least one byte of JSON each, which bounds n.
+			if n/spec.Type.Size() > len(w.Data) {
+				return nil, fmt.Errorf("output %q: too little data for shape %s", w.Name, spec.Shape)
+			}
+			out.Data = make([]byte, n)
+			if err := tensor.ParseJSON(out.Data, spec.Type, w.Data); err != nil {
+				return nil, fmt.Errorf("output %q: %w", w.Name, err)
+			}
+		}
+		outputs = append(outputs, out)
+	}
+	if len(outputs) == 0 {
+		return nil, errors.New("it has no outputs")
+	}
+	return outputs, nil
+}
