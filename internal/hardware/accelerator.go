@@ -213,8 +213,8 @@ func (s *scan) numberAccelerators() {
 		old := list[i].Address
 		list[i].ID = fmt.Sprintf("%s%d", list[i].Kind, counts[list[i].Kind])
 		counts[list[i].Kind]++
-		s.m.facts[list[i].ID] = append(s.m.facts[list[i].ID], s.m.facts[old]...)
-		delete(s.m.facts, old)
+		s.m.Facts[list[i].ID] = append(s.m.Facts[list[i].ID], s.m.Facts[old]...)
+		delete(s.m.Facts, old)
 		for p := range list[i].Partitions {
 			list[i].Partitions[p].ID = list[i].ID + "-" + list[i].Partitions[p].ID
 		}
@@ -279,5 +279,5 @@ func (s *scan) fact(a *Accelerator, name, value, file string) {
 	if key == "" {
 		key = a.Address
 	}
-	s.m.facts[key] = append(s.m.facts[key], Fact{Name: name, Value: value, Path: file})
+	s.m.Facts[key] = append(s.m.Facts[key], Fact{Name: name, Value: value, Path: file})
 }

@@ -244,6 +244,11 @@ func (s *subtree) read(name string, limit int) ([]byte, error) {
 	return data[:min(len(data), limit)], nil
 }
 
+func (s *subtree) ranges(name string) (config, func(), error) {
+	data, err := s.read(name, maxAttribute)
+	return inMemory(data), func() {}, err
+}
+
 func (s *subtree) names(dir string) ([]string, error) {
 	at, err := s.resolve(s.root, dir, true)
 	if err != nil {

@@ -9,18 +9,24 @@ import (
 	"oscine.dev/oscine/internal/hardware/hardwaretest"
 )
 
-// described discovers one of the machines of hardwaretest.
-func described(t testing.TB, tree *hardwaretest.Tree) *Machine {
+// inMemoryTree turns a machine of hardwaretest into a tree.
+func inMemoryTree(t testing.TB, from *hardwaretest.Tree) tree {
 	t.Helper()
 	var b bytes.Buffer
-	if err := tree.Archive(&b); err != nil {
+	if err := from.Archive(&b); err != nil {
 		t.Fatal(err)
 	}
 	read, gaps, err := readArchive(&b, "machine.tar")
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || len(gaps) > 0 {
+		t.Fatal(err, gaps)
 	}
-	return discover(read, gaps)
+	return read
+}
+
+// described discovers one of the machines of hardwaretest.
+func described(t testing.TB, from *hardwaretest.Tree) *Machine {
+	t.Helper()
+	return discover(inMemoryTree(t, from), nil)
 }
 
 func TestBetween(t *testing.T) {

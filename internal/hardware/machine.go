@@ -49,7 +49,8 @@ type Machine struct {
 	// taken for a whole one.
 	Gaps []Gap `json:"gaps,omitempty"`
 
-	facts map[string][]Fact
+	// Facts tells for each accelerator where its values were read.
+	Facts map[string][]Fact `json:"facts,omitempty"`
 }
 
 // System names the machine as a whole.

@@ -15,7 +15,7 @@ func (t *Topology) Machine() (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &topologyBuilder{table: table, m: &Machine{Schema: Schema, facts: map[string][]Fact{}}, used: map[string]int{}}
+	b := &topologyBuilder{table: table, m: &Machine{Schema: Schema, Facts: map[string][]Fact{}}, used: map[string]int{}}
 	for _, cpu := range t.Root.Children {
 		if cpu.Name == "cpu" {
 			b.cpu(cpu)

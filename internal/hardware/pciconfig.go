@@ -15,37 +15,50 @@ const (
 	pciACSControl   = 0x06
 )
 
+// config reads n bytes of a configuration space at an offset; it returns nil
+// past the end. Each read costs a trip to the device, in a virtual machine to
+// the host, so only what is needed is read.
+type config func(offset, n int) []byte
+
 // configSpace takes what sysfs has no attribute for, or had none before Linux
 // 4.13: link speed and width, and whether a bridge's ACS is on.
 func (s *scan) configSpace(d *PCIDevice, file string) {
-	if d.Link != nil && !d.Bridge {
+	if d.Link != nil && !d.Bridge || d.Link == nil && s.linkAttributes {
 		return
 	}
-	config, err := s.read(file, maxAttribute)
+	at, done, err := s.ranges(file)
 	if err != nil {
-		return // unreadable to some users; the attributes above suffice
+		return // unreadable to some users; the attributes suffice
 	}
+	defer done()
 	if d.Link == nil {
-		d.Link, d.Best = configLinks(config)
+		d.Link, d.Best = configLinks(at)
 	}
 	if d.Bridge {
-		d.ACS = configACS(config)
+		d.ACS = configACS(at)
 	}
 }
 
 // configLinks reads the current and best link of the PCI Express capability.
-func configLinks(config []byte) (now, best *PCILink) {
-	if len(config) < 64 || config[pciStatus]&0x10 == 0 {
+func configLinks(at config) (now, best *PCILink) {
+	status, first := at(pciStatus, 2), at(pciCapabilities, 1)
+	if status == nil || first == nil || status[0]&0x10 == 0 {
 		return nil, nil
 	}
-	at := int(config[pciCapabilities] &^ 3)
-	for hops := 0; at >= 64 && hops < 48 && at+pciLinkStatus+2 <= min(len(config), 256); hops++ {
-		if config[at] == pciExpress {
-			status := binary.LittleEndian.Uint16(config[at+pciLinkStatus:])
-			able := binary.LittleEndian.Uint16(config[at+pciLinkCap:])
-			return configLink(status), configLink(able)
+	offset := int(first[0] &^ 3)
+	for hops := 0; offset >= 64 && hops < 48; hops++ {
+		head := at(offset, 2)
+		if head == nil {
+			return nil, nil
 		}
-		at = int(config[at+1] &^ 3)
+		if head[0] == pciExpress {
+			able, is := at(offset+pciLinkCap, 2), at(offset+pciLinkStatus, 2)
+			if able == nil || is == nil {
+				return nil, nil
+			}
+			return configLink(binary.LittleEndian.Uint16(is)), configLink(binary.LittleEndian.Uint16(able))
+		}
+		offset = int(head[1] &^ 3)
 	}
 	return nil, nil
 }
@@ -61,13 +74,18 @@ func configLink(register uint16) *PCILink {
 }
 
 // configACS reports whether any access control is switched on.
-func configACS(config []byte) bool {
-	for at, hops := pciExtended, 0; at >= pciExtended && at+8 <= len(config) && hops < 64; hops++ {
-		header := binary.LittleEndian.Uint32(config[at:])
-		if header&0xffff == pciACS {
-			return binary.LittleEndian.Uint16(config[at+pciACSControl:]) != 0
+func configACS(at config) bool {
+	for offset, hops := pciExtended, 0; offset >= pciExtended && hops < 64; hops++ {
+		head := at(offset, 4)
+		if head == nil {
+			return false
 		}
-		at = int(header >> 20 &^ 3)
+		header := binary.LittleEndian.Uint32(head)
+		if header&0xffff == pciACS {
+			control := at(offset+pciACSControl, 2)
+			return control != nil && binary.LittleEndian.Uint16(control) != 0
+		}
+		offset = int(header >> 20 &^ 3)
 	}
 	return false
 }

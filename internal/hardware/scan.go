@@ -18,6 +18,9 @@ type scan struct {
 	// computeUnits: an AMD processor of family 15h or 16h, whose "threads"
 	// are cores that share a front end, each with a core_id of its own.
 	computeUnits bool
+	// linkAttributes: the kernel (4.13 and later) has attributes for PCI
+	// links, so a device without them has no link.
+	linkAttributes bool
 	// fakeNodes: numa=fake= on the kernel command line; the firmware's
 	// tables then tell of other nodes than the kernel shows.
 	fakeNodes bool
@@ -26,7 +29,7 @@ type scan struct {
 func newScan(t tree, gaps []Gap) *scan {
 	return &scan{
 		tree: t,
-		m:    &Machine{Schema: Schema, Gaps: gaps, facts: map[string][]Fact{}},
+		m:    &Machine{Schema: Schema, Gaps: gaps, Facts: map[string][]Fact{}},
 		node: map[int]int{},
 		cpu:  map[int]int{},
 	}

@@ -1,6 +1,7 @@
 package hardware
 
 import (
+	"fmt"
 	"strings"
 )
 
@@ -23,10 +24,21 @@ func (s *scan) system() {
 	y.Kernel, _ = s.text("/proc/sys/kernel/osrelease")
 	y.Architecture, _ = s.text("/proc/sys/kernel/arch") // Linux 6.1 and later
 	s.recordedBy("/proc/hwloc-nofile-info")
+	s.linkAttributes = atLeast(y.Kernel, 4, 13)
 	y.Memory = s.memoryOf("/proc/meminfo")
 	y.HugePages = s.hugePages("/sys/kernel/mm/hugepages")
 	s.processor()
 	s.commandLine()
+}
+
+// atLeast reports whether a kernel release such as "6.1.0-13-amd64" is known
+// to be at least major.minor.
+func atLeast(release string, major, minor int) bool {
+	var a, b int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &a, &b); n < 2 {
+		return false
+	}
+	return a > major || a == major && b >= minor
 }
 
 // recordedBy reads what hwloc-gather-topology adds to a recorded tree.
@@ -82,12 +94,21 @@ func (s *scan) processor() {
 func (s *scan) commandLine() {
 	text, _ := s.text("/proc/cmdline")
 	for _, arg := range strings.Fields(text) {
-		name, _, _ := strings.Cut(arg, "=")
-		switch name {
-		case "isolcpus", "nohz_full", "rcu_nocbs", "numa", "maxcpus", "nr_cpus", "nosmt", "mem", "hugepages", "hugepagesz",
-			"default_hugepagesz", "intel_iommu", "amd_iommu", "iommu", "pci", "pcie_aspm", "intel_pstate", "amd_pstate":
+		if shapesMap(arg) {
 			s.m.System.Cmdline = append(s.m.System.Cmdline, clip(arg))
 		}
 		s.fakeNodes = s.fakeNodes || strings.HasPrefix(arg, "numa=fake=")
 	}
+}
+
+// shapesMap reports whether a kernel parameter changes what the map shows.
+// The others are nobody's business: some hold secrets.
+func shapesMap(arg string) bool {
+	name, _, _ := strings.Cut(arg, "=")
+	switch name {
+	case "isolcpus", "nohz_full", "rcu_nocbs", "numa", "maxcpus", "nr_cpus", "nosmt", "mem", "hugepages", "hugepagesz",
+		"default_hugepagesz", "intel_iommu", "amd_iommu", "iommu", "pci", "pcie_aspm", "intel_pstate", "amd_pstate":
+		return true
+	}
+	return false
 }

@@ -27,6 +27,8 @@ const (
 type tree interface {
 	// read returns the first limit bytes of a file.
 	read(path string, limit int) ([]byte, error)
+	// ranges opens a file of binary registers for reads at offsets.
+	ranges(path string) (config, func(), error)
 	// names lists a directory, sorted, at most maxNames entries.
 	names(dir string) ([]string, error)
 	// link returns the text of a symbolic link.
@@ -135,6 +137,35 @@ func readAll(fd, limit int) ([]byte, error) {
 		}
 	}
 	return out, nil
+}
+
+func (d *directory) ranges(name string) (config, func(), error) {
+	if d.root != nil {
+		data, err := d.read(name, maxAttribute)
+		return inMemory(data), func() {}, err
+	}
+	fd, err := d.open(relative(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if err != nil {
+		return nil, nil, err
+	}
+	at := func(offset, n int) []byte {
+		buf := make([]byte, n)
+		if got, err := unix.Pread(fd, buf, int64(offset)); err != nil || got != n {
+			return nil
+		}
+		return buf
+	}
+	return at, func() { _ = unix.Close(fd) }, nil
+}
+
+// inMemory reads registers off a file's content.
+func inMemory(data []byte) config {
+	return func(offset, n int) []byte {
+		if offset < 0 || offset+n > len(data) {
+			return nil
+		}
+		return data[offset : offset+n]
+	}
 }
 
 func (d *directory) names(dir string) ([]string, error) {

@@ -1,0 +1,109 @@
+package hardware
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"oscine.dev/oscine/internal/hardware/hardwaretest"
+)
+
+// reread records a tree and discovers the recording, whose whole content it
+// returns too.
+func reread(t *testing.T, from tree) (*Machine, []byte, Recorded) {
+	t.Helper()
+	var b bytes.Buffer
+	recorded, err := record(from, nil, &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, gaps, err := readArchive(&b, "machine.tar.zst")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var everything bytes.Buffer
+	if err := tree.(*subtree).pack(&everything); err != nil {
+		t.Fatal(err)
+	}
+	return discover(tree, gaps), everything.Bytes(), recorded
+}
+
+// TestRecord records every described machine: the recording gives the same
+// map and holds no secret.
+func TestRecord(t *testing.T) {
+	for name, tree := range hardwaretest.Machines() {
+		t.Run(name, func(t *testing.T) {
+			secrets := []string{"SECRET-SERIAL", "00000000deadbeef", "GPU-00000000", "52:54:00:12:34:56", "build-host"}
+			tree.File("/sys/class/dmi/id/product_serial", secrets[0])
+			tree.File("/sys/class/net/lo/address", secrets[3])
+			tree.File("/proc/cmdline", "root=/dev/vda1 password=SECRET-SERIAL isolcpus=2")
+			tree.File("/proc/hwloc-nofile-info", "HostName: build-host\nOSRelease: 7.2.12")
+			want := described(t, tree)
+			got, everything, recorded := reread(t, inMemoryTree(t, tree))
+			if diff := gocmp.Diff(asJSON(t, want), asJSON(t, got)); diff != "" {
+				t.Errorf("map of the recording (-machine +recording):\n%s", diff)
+			}
+			for _, s := range secrets {
+				if bytes.Contains(everything, []byte(s)) {
+					t.Errorf("the recording holds %q", s)
+				}
+			}
+			if recorded.Files == 0 || len(recorded.LeftOut) > 0 {
+				t.Errorf("recorded %+v", recorded)
+			}
+		})
+	}
+}
+
+func asJSON(t *testing.T, m *Machine) []string {
+	t.Helper()
+	data, err := Encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(string(data), "\n")
+}
+
+// TestRecordThisMachine records the machine of the test. Temperatures and
+// free pages move between two readings and are not compared.
+func TestRecordThisMachine(t *testing.T) {
+	want, err := Discover("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, err := openDirectory("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	got, _, _ := reread(t, live)
+	for _, m := range []*Machine{want, got} {
+		m.Thermal, m.Gaps, m.System.HugePages = nil, nil, nil
+		for i := range m.Nodes {
+			m.Nodes[i].HugePages = nil
+			m.Nodes[i].Bytes, m.System.Memory = 0, 0
+		}
+		for i := range m.PCI { // the extended configuration space is not recorded
+			m.PCI[i].ACS = false
+		}
+	}
+	if diff := gocmp.Diff(asJSON(t, want), asJSON(t, got)); diff != "" {
+		t.Errorf("map of the recording (-machine +recording):\n%s", diff)
+	}
+}
+
+// TestRedact drops what the readers should never have read.
+func TestRedact(t *testing.T) {
+	r := &recorder{out: newMemory()}
+	r.out.put("/sys/class/net/eth0/address", "x")
+	r.out.put("/sys/class/nvme/nvme0/serial", "x")
+	r.out.put("/sys/a/note", "mac 52:54:00:12:34:56")
+	r.out.put("/sys/a/owner", "on build-host")
+	r.out.put("/sys/a/size", "12")
+	left := r.redact("build-host")
+	if len(left) != 4 || len(r.out.files) != 1 {
+		t.Errorf("left out %v, kept %d files", left, len(r.out.files))
+	}
+}
