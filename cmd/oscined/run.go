@@ -37,7 +37,8 @@ func run(ctx context.Context, args []string, errOut io.Writer) error {
 		return nil
 	}
 	for _, dir := range []string{o.state, o.run, o.logs} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+		// Workloads have user ids of their own, which must reach what lies below.
+		if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {
 			return fmt.Errorf("make the daemon's folders: %w", err)
 		}
 	}

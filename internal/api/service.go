@@ -16,6 +16,7 @@ import (
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/pack"
 )
 
 // service implements the Node service on internal/node.
@@ -231,8 +232,8 @@ func (s *service) ListPacks(context.Context, *connect.Request[pb.ListPacksReques
 		return nil, coded(err)
 	}
 	resp := &pb.ListPacksResponse{}
-	for _, p := range packs {
-		resp.Packs = append(resp.Packs, packMessage(p))
+	for i := range packs {
+		resp.Packs = append(resp.Packs, packMessage(&packs[i]))
 	}
 	return connect.NewResponse(resp), nil
 }
@@ -244,8 +245,8 @@ func (s *service) RemovePack(ctx context.Context, req *connect.Request[pb.Remove
 	return connect.NewResponse(&pb.RemovePackResponse{}), nil
 }
 
-func packMessage(p node.Pack) *pb.Pack {
-	return &pb.Pack{Name: p.Name, Version: p.Version, Architecture: p.Architecture, Digest: p.Digest, SizeBytes: p.Size, Engines: p.Engines}
+func packMessage(p *pack.Info) *pb.Pack {
+	return &pb.Pack{Name: p.Name, Version: p.Version, Architecture: p.Arch, Digest: p.Digest, SizeBytes: p.SizeBytes, Engines: p.Engines}
 }
 
 func (s *service) Reboot(ctx context.Context, req *connect.Request[pb.RebootRequest]) (*connect.Response[pb.RebootResponse], error) {

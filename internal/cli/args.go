@@ -47,3 +47,12 @@ func readFileOrStdin(env *Env, file string) ([]byte, error) {
 	}
 	return raw, nil
 }
+
+// afterDashes drops the "--" between a command's own arguments and a program's.
+// Flags end at the first argument, so cobra leaves it in.
+func afterDashes(args []string) []string {
+	if len(args) > 0 && args[0] == "--" {
+		return args[1:]
+	}
+	return args
+}

@@ -25,7 +25,7 @@ func newExecCommand(env *Env) *cobra.Command {
 		Long: `Run one of the programs in the image of a running workload, in its namespaces and
 with its rights. The node itself has no shell; what there is to run is the image's.`,
 		Args: func(c *cobra.Command, args []string) error {
-			if len(args) < 2 {
+			if len(args) < 2 || len(afterDashes(args[1:])) == 0 {
 				return usageError{fmt.Errorf("needs a workload and a command: %s", c.UseLine())}
 			}
 			return nil
@@ -35,7 +35,7 @@ with its rights. The node itself has no shell; what there is to run is the image
 			if err != nil {
 				return err
 			}
-			session := &execSession{env: env, start: &pb.ExecStart{Workload: args[0], Command: args[1:], Tty: tty}, interactive: interactive || tty}
+			session := &execSession{env: env, start: &pb.ExecStart{Workload: args[0], Command: afterDashes(args[1:]), Tty: tty}, interactive: interactive || tty}
 			return session.run(c.Context(), node.Exec(c.Context()))
 		},
 	}

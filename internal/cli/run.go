@@ -41,7 +41,7 @@ when it ends. With --detach it goes on in the background and is restarted.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			text, err := o.manifest(args[0], args[1:])
+			text, err := o.manifest(args[0], afterDashes(args[1:]))
 			if err != nil {
 				return err
 			}

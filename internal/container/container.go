@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -146,7 +147,10 @@ func (r *Runtime) container(ctx context.Context, id string) (containers.Containe
 func closeAll(closers []io.Closer) error {
 	var errs []error
 	for i := len(closers) - 1; i >= 0; i-- {
-		errs = append(errs, closers[i].Close())
+		// A server that was shut down has closed its listener already.
+		if err := closers[i].Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

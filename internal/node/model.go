@@ -12,6 +12,7 @@ import (
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve"
 )
 
@@ -94,7 +95,7 @@ func (m *model) run(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
 		obj := m.current().(*manifest.Model)
-		err := m.serve(ctx, obj)
+		err := m.serve(obj)
 		if err == nil {
 			err = m.attend(ctx, obj)
 			pause = firstPause
@@ -122,22 +123,22 @@ func (m *model) run(ctx context.Context) {
 }
 
 // serve places the model and hands it to the registry.
-func (m *model) serve(ctx context.Context, obj *manifest.Model) error {
+func (m *model) serve(obj *manifest.Model) error {
 	placement, err := m.n.placer.place(m.n.store, obj)
 	if err != nil {
 		return err
 	}
-	mounted, err := m.n.packs.forEngine(ctx, obj.Spec.Engine)
+	engine, root, err := m.n.packs.Mount(engineOf(obj))
 	if err != nil {
 		return err
 	}
 	m.set(func(st *ModelStatus) {
-		st.Phase, st.Message, st.Pack, st.Placement = Starting, "", mounted.Digest, placement.status()
+		st.Phase, st.Message, st.Pack, st.Placement = Starting, "", engine.Digest, placement.status()
 	})
 	m.n.log.Info("model placed", "name", m.key.name, "placement", placement.Reason)
 	return m.n.registry.Add(serve.Model{
 		Name: m.key.name, Version: obj.Spec.Version,
-		Starter: &workerContainer{model: m, obj: obj, placement: placement, pack: mounted},
+		Starter: &workerContainer{model: m, obj: obj, placement: placement, engine: engine, root: root},
 	})
 }
 
@@ -187,7 +188,8 @@ type workerContainer struct {
 	model     *model
 	obj       *manifest.Model
 	placement *Placement
-	pack      *mountedPack
+	engine    *pack.Info
+	root      string // where the pack is mounted
 }
 
 // Start implements serve.Starter.
@@ -198,9 +200,9 @@ func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
 		return nil, fmt.Errorf("make the worker's socket folder: %w", err)
 	}
 	spec := container.Spec{
-		ID: m.key.id(), RootFS: w.pack.Dir,
+		ID: m.key.id(), RootFS: w.root,
 		Labels:     map[string]string{labelManifest: manifestHash(w.obj)},
-		Entrypoint: append(append([]string{}, w.pack.Entrypoint...), serve.WorkerArgs(filepath.Join(serve.SocketDir, serve.SocketName), serve.ModelPath)...),
+		Entrypoint: append(append([]string{}, w.engine.Entrypoint...), serve.WorkerArgs(filepath.Join(serve.SocketDir, serve.SocketName), serve.ModelPath)...),
 		Mounts: []container.Mount{
 			{Source: dir, Target: serve.SocketDir, Volume: true},
 			{Source: m.n.modelFile(w.obj.Spec.Source), Target: serve.ModelPath, ReadOnly: true},
@@ -210,7 +212,13 @@ func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
 		OOMScore:   oomScore(w.obj.Spec.Class),
 		Hostname:   m.key.name, LogBytes: m.n.logBytes(),
 	}
-	if err := m.n.runtime.Start(ctx, spec); err != nil {
+	err := m.n.runtime.Start(ctx, spec)
+	if errors.Is(err, container.ErrRunning) { // from a manifest or placement of before
+		if err = m.n.runtime.Stop(ctx, m.key.id(), 0); err == nil {
+			err = m.n.runtime.Start(ctx, spec)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	now, err := m.n.runtime.Status(ctx, m.key.id())

@@ -13,6 +13,7 @@ import (
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/network"
+	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve"
 )
 
@@ -63,7 +64,7 @@ type Node struct {
 	store    *store
 	runtime  *container.Runtime
 	bridge   *network.Bridge
-	packs    *packs
+	packs    *pack.Store
 	registry *serve.Registry
 	placer   *placer
 	changes  *broadcast
@@ -146,7 +147,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return fmt.Errorf("start the container runtime: %w", err)
 	}
 	n.bridge = network.NewBridge(n.config.RunDir, n.log)
-	if n.packs, err = openPacks(n.config.StateDir, n.config.RunDir); err != nil {
+	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs")); err != nil {
 		return err
 	}
 	n.registry = serve.NewRegistry()

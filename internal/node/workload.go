@@ -181,7 +181,14 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 	if err != nil {
 		return err
 	}
-	if err := w.n.runtime.Start(ctx, w.spec(obj, image, placement, netns)); err != nil {
+	spec := w.spec(obj, image, placement, netns)
+	err = w.n.runtime.Start(ctx, spec)
+	if errors.Is(err, container.ErrRunning) { // from a manifest or placement of before
+		if err = w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()); err == nil {
+			err = w.n.runtime.Start(ctx, spec)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
 	now, err := w.n.runtime.Status(ctx, w.key.id())

@@ -1,0 +1,128 @@
+package systemtest
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/cli"
+)
+
+// testNode is a node under test and the client configuration for it.
+type testNode struct {
+	t      testing.TB
+	dir    string // holds the Machine file, the authority and the client configuration
+	arch   string
+	config string
+	api    string // address
+	// reach returns where a port that a workload publishes is found.
+	reach func(hostPort int) string
+}
+
+// newTestNode makes keys and a Machine file for a node whose API will be at
+// address.
+func newTestNode(t testing.TB, address string, flags ...string) *testNode {
+	t.Helper()
+	dir := t.TempDir()
+	n := &testNode{t: t, dir: dir, config: filepath.Join(dir, "config"), api: address}
+	n.run(append([]string{"config", "generate", "node1", "-o", dir, "--address", address}, flags...)...)
+	return n
+}
+
+func (n *testNode) address() string { return n.api }
+
+func (n *testNode) machineFile() string { return filepath.Join(n.dir, "node1.yaml") }
+
+// try runs oscine and returns what it printed and its exit status.
+func (n *testNode) try(args ...string) (stdout, stderr string, code int) {
+	n.t.Helper()
+	return n.tryWith(n.config, "", args...)
+}
+
+func (n *testNode) tryWith(config, stdin string, args ...string) (stdout, stderr string, code int) {
+	n.t.Helper()
+	var out, errOut bytes.Buffer
+	code = cli.Run(append([]string{"--config", config}, args...), strings.NewReader(stdin), &out, &errOut)
+	return out.String(), errOut.String(), code
+}
+
+// run is try for commands that must succeed; it returns standard output.
+func (n *testNode) run(args ...string) string {
+	n.t.Helper()
+	out, errOut, code := n.try(args...)
+	if code != 0 {
+		n.t.Fatalf("oscine %s: exit status %d\n%s%s", strings.Join(args, " "), code, out, errOut)
+	}
+	return out
+}
+
+// refuse is try for commands that must fail with all these words.
+func (n *testNode) refuse(args []string, words ...string) {
+	n.t.Helper()
+	out, errOut, code := n.try(args...)
+	if code == 0 {
+		n.t.Errorf("oscine %s succeeded, want it refused\n%s", strings.Join(args, " "), out)
+	}
+	for _, w := range words {
+		if !strings.Contains(errOut, w) {
+			n.t.Errorf("oscine %s: the error lacks %q:\n%s", strings.Join(args, " "), w, errOut)
+		}
+	}
+}
+
+// apply writes a manifest and applies it.
+func (n *testNode) apply(text string) string {
+	n.t.Helper()
+	file := filepath.Join(n.t.TempDir(), "manifest.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+	return n.run("apply", "-f", file)
+}
+
+// eventually polls until check returns "" and fails with its last word.
+func (n *testNode) eventually(what string, limit time.Duration, check func() string) {
+	n.t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		problem := check()
+		if problem == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("%s: not within %v: %s", what, limit, problem)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// awaitPhase polls a workload or model until it is in the phase.
+func (n *testNode) awaitPhase(kind, name, phase string, limit time.Duration) {
+	n.t.Helper()
+	n.eventually(kind+" "+name+" "+phase, limit, func() string {
+		out, errOut, _ := n.try("get", kind, name)
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if fields := strings.Fields(lines[len(lines)-1]); len(fields) > 2 && fields[2] == phase {
+			return ""
+		}
+		return out + errOut
+	})
+}
+
+// freePort returns a TCP port of loopback that nobody uses now.
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
