@@ -87,8 +87,8 @@ func newRootCommand(env *Env) *cobra.Command {
 		}
 	}
 	add("node", newApplyCommand(env), newGetCommand(env), newDescribeCommand(env), newDeleteCommand(env),
-		newRunCommand(env), newLogsCommand(env), newExecCommand(env), newCpCommand(env),
-		newInfoCommand(env), newDmesgCommand(env), newRebootCommand(env), newShutdownCommand(env), newConfigCommand(env))
+		newRunCommand(env), newServeCommand(env), newInferCommand(env), newLogsCommand(env), newExecCommand(env), newCpCommand(env),
+		newInfoCommand(env), newDmesgCommand(env), newRebootCommand(env), newShutdownCommand(env), newPackCommand(env), newConfigCommand(env))
 	add("machine", newImageCommand(env), newMachineCommand(env))
 	add("know", newHardwareCommand(env))
 	return root

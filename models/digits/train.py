@@ -119,14 +119,14 @@ def pictures(paths, count, seed):
 
 
 class Reader(nn.Module):
-    """Four small convolutions; 57,000 parameters."""
+    """Four small convolutions; 50,000 parameters."""
 
     def __init__(self):
         super().__init__()
         def block(i, o, stride):
             return [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
         self.layers = nn.Sequential(
-            *block(1, 16, 1), *block(16, 24, 2), *block(24, 32, 1), *block(32, 48, 2), *block(48, 64, 1),
+            *block(1, 24, 2), *block(24, 32, 1), *block(32, 48, 2), *block(48, 64, 1),
             nn.AvgPool2d(7), nn.Flatten(), nn.Dropout(0.1), nn.Linear(64, 10))
 
     def forward(self, x):
@@ -165,14 +165,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train-fonts", required=True, help="folder of fonts to train with")
     parser.add_argument("--test-fonts", required=True, help="folder of fonts to test with")
-    parser.add_argument("--count", type=int, default=60000, help="pictures to train with")
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--count", type=int, default=40000, help="pictures to train with")
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=20261122)
     parser.add_argument("--out", default="digits.onnx")
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # the order of sums is part of the result
     train_fonts, test_fonts = fonts_below(args.train_fonts), fonts_below(args.test_fonts)
     shared = {os.path.basename(p) for p, _ in train_fonts} & {os.path.basename(p) for p, _ in test_fonts}
     if shared or not train_fonts or not test_fonts:

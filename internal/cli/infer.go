@@ -1,0 +1,251 @@
+package cli
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/serve/oip"
+	"oscine.dev/oscine/internal/serve/picture"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// inferOptions are the flags of infer.
+type inferOptions struct {
+	request, output, url string
+	top                  int
+	labels               []string
+}
+
+func newInferCommand(env *Env) *cobra.Command {
+	var o inferOptions
+	c := &cobra.Command{
+		Use:   "infer MODEL [PICTURE...]",
+		Short: "Send pictures, or a request, to a served model and print its answers",
+		Long: `Send pictures to a model that takes pictures and print the likeliest answers, or send a
+request of the Open Inference Protocol as it is. Pictures are PNG, JPEG or GIF; they are
+fitted to the model's input; for a model with one channel, made light on dark and centred.`,
+		Example: "  oscine infer digits photo.png\n  oscine infer digits *.png --output json\n  oscine infer digits -f request.json\n  oscine infer digits one.png --url http://192.0.2.7:8080",
+		Args: func(c *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
+				return usageError{fmt.Errorf("needs a model and pictures: %s", c.UseLine())}
+			case o.request == "" && len(args) == 1:
+				return usageError{fmt.Errorf("needs pictures, or a request by -f FILE: %s", c.UseLine())}
+			case o.request != "" && len(args) > 1:
+				return usageError{errors.New("give either pictures or -f FILE")}
+			}
+			return checkOutput(o.output, "text", "json")
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			server, err := o.server(env)
+			if err != nil {
+				return err
+			}
+			err = o.infer(c.Context(), env, server, args[0], args[1:])
+			return explainInfer(err, args[0], server.URL)
+		},
+	}
+	f := c.Flags()
+	f.StringVarP(&o.request, "file", "f", "", "send this JSON request, - for standard input")
+	f.StringVarP(&o.output, "output", "o", "text", "text or json")
+	f.IntVar(&o.top, "top", 3, "how many answers to print for each picture")
+	f.StringSliceVar(&o.labels, "labels", nil, "names of the answers, in the model's order")
+	f.StringVar(&o.url, "url", "", "an open inference endpoint, instead of the context's node")
+	return c
+}
+
+// server is the context's node, or the endpoint of --url.
+func (o *inferOptions) server(env *Env) (*oip.Client, error) {
+	if o.url != "" {
+		u, err := url.Parse(o.url)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return nil, usageError{fmt.Errorf("--url %q: write http://HOST:PORT", o.url)}
+		}
+		return &oip.Client{HTTP: http.DefaultClient, URL: strings.TrimSuffix(o.url, "/")}, nil
+	}
+	node, err := env.Client()
+	if err != nil {
+		return nil, err
+	}
+	return inferenceOf(node), nil
+}
+
+func inferenceOf(node *client.Client) *oip.Client {
+	web, address := node.HTTP()
+	return &oip.Client{HTTP: web, URL: address}
+}
+
+// explainInfer adds the next step to what a server or the network said.
+func explainInfer(err error, model, address string) error {
+	var refused *oip.Error
+	var unreachable *url.Error
+	switch {
+	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
+		return fmt.Errorf("%w: see oscine get models, and oscine serve FILE.onnx to serve one", err)
+	case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
+		return fmt.Errorf("%w: see oscine describe model %s", err, model)
+	case errors.As(err, &unreachable):
+		return fmt.Errorf("%s does not answer: %w: is the machine up (oscine machine list)?", address, unreachable.Err)
+	}
+	return err
+}
+
+func (o *inferOptions) infer(ctx context.Context, env *Env, server *oip.Client, name string, files []string) error {
+	if o.request != "" {
+		request, err := readFileOrStdin(env, o.request)
+		if err != nil {
+			return err
+		}
+		answer, err := server.InferJSON(ctx, name, request)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(env.Out, "%s\n", answer)
+		return err
+	}
+	model, err := server.Model(ctx, name)
+	if err != nil {
+		return err
+	}
+	if len(model.Inputs) != 1 {
+		return fmt.Errorf("model %s has %d inputs, not one picture: send a request by -f FILE", name, len(model.Inputs))
+	}
+	for _, file := range files {
+		if err := o.inferPicture(ctx, env, server, model, file); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+// pictureAnswer is one line of JSON output.
+type pictureAnswer struct {
+	File    string        `json:"file"`
+	Answers []scored      `json:"answers"`
+	Millis  float64       `json:"milliseconds"` // from sending to the answer
+	Shape   tensor.Shape  `json:"shape"`        // of the model's output
+	took    time.Duration // the same as Millis
+}
+
+type scored struct {
+	Label       string  `json:"label"`
+	Probability float64 `json:"probability"`
+}
+
+func (o *inferOptions) inferPicture(ctx context.Context, env *Env, server *oip.Client, model *oip.Model, file string) error {
+	f, err := os.Open(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return errors.New("there is no such file")
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	img, err := picture.Decode(f)
+	if err != nil {
+		return err
+	}
+	input := oip.Tensor{Spec: model.Inputs[0]}
+	if input.Data, input.Shape, err = picture.Tensor(img, model.Inputs[0]); err != nil {
+		return err
+	}
+	begin := time.Now()
+	outputs, err := server.Infer(ctx, model.Name, input)
+	if err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	scores, err := floats(outputs[0])
+	if err != nil {
+		return err
+	}
+	answer := pictureAnswer{File: file, Answers: o.best(scores), took: took, Millis: float64(took.Microseconds()) / 1000, Shape: outputs[0].Shape}
+	if o.output == "json" {
+		return json.NewEncoder(env.Out).Encode(answer)
+	}
+	return printAnswer(env, &answer)
+}
+
+func printAnswer(env *Env, a *pictureAnswer) error {
+	words := make([]string, len(a.Answers))
+	for i, s := range a.Answers {
+		words[i] = fmt.Sprintf("%s (%.1f %%)", s.Label, 100*s.Probability)
+	}
+	_, err := fmt.Fprintf(env.Out, "%s: %s, in %.1f ms\n", a.File, strings.Join(words, ", "), a.Millis)
+	return err
+}
+
+// floats reads a tensor of scores.
+func floats(t oip.Tensor) ([]float64, error) {
+	size := t.Type.Size()
+	scores := make([]float64, 0, len(t.Data)/size)
+	for at := 0; at+size <= len(t.Data); at += size {
+		switch t.Type {
+		case tensor.FP32:
+			scores = append(scores, float64(math.Float32frombits(binary.LittleEndian.Uint32(t.Data[at:]))))
+		case tensor.FP64:
+			scores = append(scores, math.Float64frombits(binary.LittleEndian.Uint64(t.Data[at:])))
+		default:
+			return nil, fmt.Errorf("output %q holds %s, not scores: send a request by -f FILE", t.Name, t.Type)
+		}
+	}
+	if len(scores) == 0 {
+		return nil, fmt.Errorf("output %q is empty", t.Name)
+	}
+	return scores, nil
+}
+
+// best returns the likeliest answers. Scores that are no probabilities yet
+// become such by softmax.
+func (o *inferOptions) best(scores []float64) []scored {
+	probabilities := slices.Clone(scores)
+	sum, least := 0.0, 0.0
+	for _, s := range scores {
+		sum, least = sum+s, min(least, s)
+	}
+	if least < 0 || math.Abs(sum-1) > 0.01 {
+		top, total := slices.Max(scores), 0.0
+		for i, s := range scores {
+			probabilities[i] = math.Exp(s - top)
+			total += probabilities[i]
+		}
+		for i := range probabilities {
+			probabilities[i] /= total
+		}
+	}
+	order := make([]int, len(scores))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		switch {
+		case probabilities[a] > probabilities[b]:
+			return -1
+		case probabilities[a] < probabilities[b]:
+			return 1
+		}
+		return 0
+	})
+	var answers []scored
+	for _, i := range order[:min(max(o.top, 1), len(order))] {
+		label := fmt.Sprint(i)
+		if i < len(o.labels) {
+			label = o.labels[i]
+		}
+		answers = append(answers, scored{label, probabilities[i]})
+	}
+	return answers
+}

@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/pack"
+)
+
+func newPackCommand(env *Env) *cobra.Command {
+	c := &cobra.Command{
+		Use: "pack", Short: "Build, install and list engine packs",
+		Long: `A pack carries an engine, such as ONNX Runtime, and everything that it needs as one
+read-only file with a fixed digest. It is built here, installed on a node, and checked each
+time before the node mounts it.`,
+	}
+	c.AddCommand(newPackBuildCommand(env), newPackInstallCommand(env), newPackListCommand(env), newPackRemoveCommand(env))
+	return c
+}
+
+func newPackBuildCommand(env *Env) *cobra.Command {
+	o := pack.BuildOptions{Log: env.Err}
+	var output string
+	c := &cobra.Command{
+		Use: "build [onnxruntime]", Short: "Build an engine pack from its pinned packages", Args: rangeArgs(0, 1, "a pack's name at most"),
+		Example: "  oscine pack build\n  oscine pack build --arch arm64 -o out/packs",
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 && args[0] != "onnxruntime" {
+				return usageError{fmt.Errorf("there is no pack %q: onnxruntime is the one that can be built", args[0])}
+			}
+			begin := time.Now()
+			p, err := pack.Build(c.Context(), o)
+			if err != nil {
+				return err
+			}
+			if output == "digest" {
+				fmt.Fprintln(env.Out, p.Digest)
+				return nil
+			}
+			fmt.Fprintf(env.Out, "%s\n  %s %s for %s, %s, built in %.1f s\n  %s\n", p.File, p.Name, p.Version, p.Arch,
+				humanize.Bytes(uint64(p.SizeBytes)), time.Since(begin).Seconds(), p.Digest)
+			for _, in := range p.Inputs {
+				fmt.Fprintf(env.Out, "  from %s %s %.19s…\n", in.Name, in.Version, in.Digest)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&o.Arch, "arch", runtime.GOARCH, "amd64 or arm64")
+	c.Flags().StringVarP(&o.Out, "output-dir", "o", "out/packs", "folder for the pack")
+	c.Flags().StringVar(&o.Source, "source", ".", "checkout of Oscine")
+	c.Flags().StringVar(&output, "print", "", "digest prints nothing else")
+	return c
+}
+
+func newPackInstallCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "install FILE", Short: "Install a pack on the node, in place of its other versions", Args: exactArgs(1, "FILE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := upload(c.Context(), env, args[0], "", node.InstallPack(c.Context()))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Out, "pack/%s %s installed\n%s\n", resp.Pack.Name, resp.Pack.Version, resp.Pack.Digest)
+			return nil
+		},
+	}
+}
+
+func newPackListCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the node's packs", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := node.ListPacks(c.Context(), connect.NewRequest(&pb.ListPacksRequest{}))
+			if err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDIGEST")
+			for _, p := range resp.Msg.Packs {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.19s…\n", p.Name, p.Version, p.Architecture, humanize.Bytes(uint64(p.SizeBytes)), strings.Join(p.Engines, ","), p.Digest)
+			}
+			return w.Flush()
+		},
+	}
+}
+
+func newPackRemoveCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NAME", Aliases: []string{"rm"}, Short: "Remove a pack from the node; what runs from it goes on", Args: exactArgs(1, "NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			if _, err := node.RemovePack(c.Context(), connect.NewRequest(&pb.RemovePackRequest{Name: args[0]})); err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Out, "pack/%s removed\n", args[0])
+			return nil
+		},
+	}
+}

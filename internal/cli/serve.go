@@ -1,0 +1,206 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"gopkg.in/yaml.v3"
+
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/manifest"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	name, class, cpu, memory, version, engine string
+	wait                                      time.Duration
+	dryRun                                    bool
+}
+
+func newServeCommand(env *Env) *cobra.Command {
+	var o serveOptions
+	c := &cobra.Command{
+		Use:   "serve FILE.onnx",
+		Short: "Send a model to the node and serve it over the Open Inference Protocol",
+		Long: `Send a model file to the node, have it served by an engine worker in a container of its own,
+and wait until it answers. Doing it again with another file replaces the model.`,
+		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2",
+		Args:    exactArgs(1, "a model file"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if o.name == "" {
+				o.name = modelName(args[0])
+			}
+			if _, err := o.manifest("sha256:" + strings.Repeat("0", 64)); err != nil {
+				return err
+			}
+			if err := checkModelFile(args[0]); err != nil {
+				return err
+			}
+			if o.dryRun {
+				text, err := o.manifest("sha256:" + strings.Repeat("0", 64))
+				fmt.Fprint(env.Out, text)
+				return err
+			}
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			status, err := o.serve(c.Context(), env, node, args[0])
+			if err != nil {
+				return err
+			}
+			o.report(env, node, status)
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.name, "name", "", "name of the model (default: from the file)")
+	f.StringVar(&o.class, "class", "", "realtime, interactive or batch")
+	f.StringVar(&o.cpu, "cpu", "", "cores, such as 2 or 500m (default 1)")
+	f.StringVar(&o.memory, "memory", "", "memory limit, such as 256Mi")
+	f.StringVar(&o.version, "version", "", "version that clients see (default 1)")
+	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
+	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest, with an empty digest, and do nothing")
+	return c
+}
+
+// modelName makes a name of a file's.
+func modelName(file string) string {
+	base := filepath.Base(file)
+	base = strings.TrimSuffix(base, filepath.Ext(base))
+	return strings.Trim(notInName.ReplaceAllString(strings.ToLower(base), "-"), "-")
+}
+
+// checkModelFile finds on this side what is surely no ONNX model: the format
+// is a protocol buffer whose first field, ir_version, is a small number.
+func checkModelFile(file string) error {
+	f, err := os.Open(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: there is no such file", file)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a file", file)
+	}
+	head := make([]byte, 2)
+	if _, err := f.Read(head); err != nil || head[0] != 0x08 || head[1] == 0 || head[1] > 0x7f {
+		return fmt.Errorf("%s is not an ONNX model: export the model to ONNX and serve that file", file)
+	}
+	return nil
+}
+
+// manifest writes the Model that the flags describe, checked like any other.
+func (o *serveOptions) manifest(digest string) (string, error) {
+	spec, resources := map[string]any{"source": digest}, map[string]any{}
+	for field, value := range map[string]string{"class": o.class, "version": o.version, "engine": o.engine} {
+		if value != "" {
+			spec[field] = value
+		}
+	}
+	for field, value := range map[string]string{"cpu": o.cpu, "memory": o.memory} {
+		if value != "" {
+			resources[field] = value
+		}
+	}
+	if len(resources) > 0 {
+		spec["resources"] = resources
+	}
+	raw, err := yaml.Marshal(map[string]any{
+		"apiVersion": manifest.APIVersion, "kind": manifest.KindModel,
+		"metadata": map[string]any{"name": o.name}, "spec": spec,
+	})
+	if err != nil {
+		return "", err
+	}
+	_, err = manifest.Parse(strings.NewReader(string(raw)))
+	var mistakes manifest.Errors
+	if errors.As(err, &mistakes) {
+		for _, m := range mistakes {
+			m.Line = 0 // the user wrote flags, not lines
+		}
+	}
+	return string(raw), err
+}
+
+// serve uploads and applies the model and waits for it.
+func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client, file string) (map[string]any, error) {
+	uploaded, err := upload(ctx, env, file, o.name, node.UploadModel(ctx))
+	if err != nil {
+		return nil, err
+	}
+	text, err := o.manifest(uploaded.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := node.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text})); err != nil {
+		return nil, err
+	}
+	if o.wait == 0 {
+		return nil, nil
+	}
+	waiting, cancel := context.WithTimeout(ctx, o.wait)
+	defer cancel()
+	status, err := awaitModel(waiting, node, o.name)
+	if ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded) {
+		return nil, fmt.Errorf("model %s does not answer after %v; it goes on trying: oscine describe model %s", o.name, o.wait, o.name)
+	}
+	return status, err
+}
+
+// awaitModel watches a model until it answers; what keeps it from that for
+// good is an error.
+func awaitModel(ctx context.Context, node *client.Client, name string) (map[string]any, error) {
+	stream, err := node.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(manifest.KindModel), Name: name}))
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		m := stream.Msg()
+		if m.Event == "deleted" {
+			return nil, fmt.Errorf("model %s was deleted meanwhile", name)
+		}
+		st := m.Object.Status.AsMap()
+		switch st["phase"] {
+		case "Running":
+			return st, nil
+		case "Waiting", "Unplaced", "Failed":
+			return nil, fmt.Errorf("model %s: %s", name, text(st["message"]))
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("the node stopped telling of model %s", name)
+}
+
+// report tells where the model runs and how to use it.
+func (o *serveOptions) report(env *Env, node *client.Client, status map[string]any) {
+	if status == nil {
+		fmt.Fprintf(env.Out, "model/%s applied\n", o.name)
+		return
+	}
+	placement, _ := status["placement"].(map[string]any)
+	fmt.Fprintf(env.Out, "model/%s is served by %s on CPUs %s\n", o.name, text(status["engine"]), text(placement["cpus"]))
+	if reason := text(placement["reason"]); reason != "-" {
+		fmt.Fprintf(env.Out, "  placed there: %s\n", reason)
+	}
+	_, url := node.HTTP()
+	fmt.Fprintf(env.Out, "  endpoint: %s/v2/models/%s/infer\n  try: oscine infer %s PICTURE.png\n", url, o.name, o.name)
+}
