@@ -20,6 +20,7 @@ const maxLogLine = 900 // the kernel cuts /dev/kmsg records near 1000 bytes
 type Log struct {
 	kmsg    *os.File
 	console *os.File
+	printed int // the kernel prints records below this level by itself
 }
 
 // OpenLog opens the kernel log; it always returns a usable Log, in the worst
@@ -29,7 +30,10 @@ func OpenLog() *Log {
 	if f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0); err == nil {
 		log.kmsg = f
 	}
-	if log.kmsg == nil || consoleLevel("/proc/sys/kernel/printk") <= levelNotice {
+	if log.kmsg != nil {
+		log.printed = consoleLevel("/proc/sys/kernel/printk")
+	}
+	if log.printed <= levelNotice {
 		if f, err := os.OpenFile("/dev/console", os.O_WRONLY, 0); err == nil {
 			log.console = f
 		}
@@ -70,7 +74,7 @@ func (l *Log) write(level int, format string, args ...any) {
 	if l.kmsg != nil {
 		_, _ = fmt.Fprintf(l.kmsg, "<%d>%s\n", level, line)
 	}
-	if l.console != nil {
+	if l.console != nil && level >= l.printed {
 		_, _ = fmt.Fprintf(l.console, "[%12.6f] %s\r\n", uptime().Seconds(), line)
 	}
 }

@@ -73,6 +73,8 @@ type Options struct {
 type Port struct {
 	Host  int `json:"host"`  // on 127.0.0.1; 0 lets Start choose a free one
 	Guest int `json:"guest"` // on the machine
+	// Chosen tells that Start chose Host; another start may choose again.
+	Chosen bool `json:"chosen,omitempty"`
 }
 
 // Machine is one machine's folder. It stays valid while the folder is there,

@@ -181,6 +181,9 @@ func (m *Machine) launch(ctx context.Context) error {
 // free.
 func choosePorts(asked []Port) (ports []Port, chosen int, err error) {
 	for _, p := range asked {
+		if p.Chosen && !PortFree(p.Host) {
+			p.Host = 0
+		}
 		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", p.Host))
 		if err != nil {
 			return nil, 0, fmt.Errorf("port %d of this computer is taken: forward another one to the machine's %d, or leave the choice to oscine with --port %d",
@@ -189,7 +192,9 @@ func choosePorts(asked []Port) (ports []Port, chosen int, err error) {
 		// All listeners stay open until every port is chosen.
 		defer l.Close()
 		if p.Host == 0 {
-			p.Host = l.Addr().(*net.TCPAddr).Port
+			p.Host, p.Chosen = l.Addr().(*net.TCPAddr).Port, true
+		}
+		if p.Chosen {
 			chosen++
 		}
 		ports = append(ports, p)

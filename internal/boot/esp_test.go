@@ -1,0 +1,147 @@
+package boot
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/google/go-cmp/cmp"
+	"oscine.dev/oscine/internal/linux"
+)
+
+func TestStripCounter(t *testing.T) {
+	tests := []struct {
+		name, plain string
+		counted     bool
+	}{
+		{"oscine_0.1+3.efi", "oscine_0.1.efi", true},
+		{"oscine_0.1+2-1.efi", "oscine_0.1.efi", true},
+		{"oscine_0.1+0-3.efi", "oscine_0.1.efi", true},
+		{"oscine_0.1.efi", "oscine_0.1.efi", false},
+		{"a+b.efi", "a+b.efi", false},
+		{"a+1-.efi", "a+1-.efi", false},
+		{"a+.efi", "a+.efi", false},
+		{"a+1", "a+1", false},
+		{"", "", false},
+	}
+	for _, test := range tests {
+		plain, counted := stripCounter(test.name)
+		if plain != test.plain || counted != test.counted {
+			t.Errorf("stripCounter(%q): got %q, %t", test.name, plain, counted)
+		}
+	}
+	if got := demoted("oscine_0.1.efi", 3); got != "oscine_0.1+0-3.efi" {
+		t.Errorf("demoted: got %s", got)
+	}
+}
+
+// setEFI writes an EFI variable as efivarfs shows it: attributes, then UTF-16.
+func setEFI(t *testing.T, dir, name, value string) {
+	t.Helper()
+	raw := []byte{6, 0, 0, 0}
+	for _, u := range append(utf16.Encode([]rune(value)), 0) {
+		raw = binary.LittleEndian.AppendUint16(raw, u)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+"-"+linux.LoaderVendor), raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReadBooted(t *testing.T) {
+	dir := t.TempDir()
+	if diff := cmp.Diff(booted{}, readBooted(dir), cmp.AllowUnexported(booted{})); diff != "" {
+		t.Errorf("without variables (-want +got):\n%s", diff)
+	}
+	setEFI(t, dir, "StubImageIdentifier", `\EFI\Linux\oscine_0.1+2-1.efi`)
+	setEFI(t, dir, "LoaderDevicePartUUID", "ABCD-EF")
+	want := booted{image: "EFI/Linux/oscine_0.1+2-1.efi", espUUID: "abcd-ef"}
+	got := readBooted(dir)
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(booted{})); diff != "" {
+		t.Errorf("after a boot loader (-want +got):\n%s", diff)
+	}
+	if !got.counted() {
+		t.Error("the boot counter was not seen")
+	}
+	setEFI(t, dir, "StubImageIdentifier", `\..\..\..\etc\passwd`)
+	if got := readBooted(dir).image; strings.Contains(got, "..") {
+		t.Errorf("path outside the ESP: %s", got)
+	}
+}
+
+func TestRenameImage(t *testing.T) {
+	esp := t.TempDir()
+	dir := filepath.Join(esp, "EFI/Linux")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "o+2-1.efi"), []byte("image"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := renameImage(esp, "EFI/Linux/o+2-1.efi", "o.efi"); err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := os.ReadFile(filepath.Join(dir, "o.efi")); string(raw) != "image" || err != nil {
+		t.Errorf("got %q, %v", raw, err)
+	}
+	if err := renameImage(esp, "EFI/Linux/o+2-1.efi", "o.efi"); err == nil {
+		t.Error("an absent image was renamed")
+	}
+}
+
+func TestAdoptMachineFile(t *testing.T) {
+	esp, target := t.TempDir(), filepath.Join(t.TempDir(), "lib/oscine/machine.yaml")
+	if adopted, err := adoptMachineFile(esp, target); adopted || err != nil {
+		t.Errorf("no file: got %t, %v", adopted, err)
+	}
+	source := filepath.Join(esp, espMachineFile)
+	if err := os.MkdirAll(filepath.Dir(source), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(source, make([]byte, maxMachineFile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := adoptMachineFile(esp, target); err == nil || exists(target) {
+		t.Errorf("too large: got %v", err)
+	}
+	if err := os.WriteFile(source, []byte("kind: Machine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if adopted, err := adoptMachineFile(esp, target); !adopted || err != nil {
+		t.Errorf("got %t, %v", adopted, err)
+	}
+	if raw, err := os.ReadFile(target); string(raw) != "kind: Machine\n" || err != nil {
+		t.Errorf("got %q, %v", raw, err)
+	}
+}
+
+func TestAttempts(t *testing.T) {
+	data := t.TempDir()
+	if n := attempts(data, "a.efi"); n != 0 {
+		t.Errorf("first: got %d", n)
+	}
+	if err := recordAttempts(data, "a.efi", 2); err != nil {
+		t.Fatal(err)
+	}
+	if n := attempts(data, "a.efi"); n != 2 {
+		t.Errorf("got %d, want 2", n)
+	}
+	if n := attempts(data, "b.efi"); n != 0 {
+		t.Errorf("another image: got %d", n)
+	}
+	for _, spoilt := range []string{"", "x a.efi", "-1 a.efi", "3"} {
+		if err := os.WriteFile(filepath.Join(data, attemptsFile), []byte(spoilt), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if n := attempts(data, "a.efi"); n != 0 {
+			t.Errorf("%q: got %d", spoilt, n)
+		}
+	}
+	for range 2 {
+		if err := forgetAttempts(data); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package boot
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+func TestPartitions(t *testing.T) {
+	sys := t.TempDir()
+	block := filepath.Join(sys, "devices/pci/virtio1/block/vda")
+	files := map[string]string{
+		"vda/uevent":      "MAJOR=254\nMINOR=0\nDEVNAME=vda\nDEVTYPE=disk\n",
+		"vda/vda2/uevent": "DEVNAME=vda2\nDEVTYPE=partition\nDISKSEQ=1\nPARTN=2\nPARTNAME=root-a\nPARTUUID=ABCD\n",
+		"vda/vda2/start":  "2048\n", "vda/vda2/size": "4096\n",
+		"vda/vda3/uevent": "DEVNAME=vda3\nDEVTYPE=partition\nPARTN=3\n",
+		"vda/vda4/uevent": "DEVNAME=vda4\nDEVTYPE=partition\nPARTN=4\nPARTNAME=data\n", // vanishing: no start
+	}
+	for name, content := range files {
+		file := filepath.Join(filepath.Dir(block), name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	class := filepath.Join(sys, "class/block")
+	if err := os.MkdirAll(class, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"vda", "vda/vda2", "vda/vda3", "vda/vda4"} {
+		if err := os.Symlink("../../devices/pci/virtio1/block/"+name, filepath.Join(class, filepath.Base(name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := Partitions(sys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Partition{{Device: "vda2", Disk: "vda", Name: "root-a", UUID: "abcd", Number: 2, Start: 1 << 20, Size: 2 << 20}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("partitions (-want +got):\n%s", diff)
+	}
+	if _, err := Partitions(filepath.Join(sys, "nowhere")); err == nil {
+		t.Error("no sysfs: got no error")
+	}
+}
+
+func TestUnmountOrder(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "mountinfo")
+	info := `21 1 254:0 / / ro - erofs /dev/dm-0 ro
+22 21 0:5 / /dev rw - devtmpfs devtmpfs rw
+23 21 0:6 / /proc rw - proc proc rw
+24 21 254:4 / /var rw - ext4 /dev/vda4 rw
+25 21 0:20 / /run rw - tmpfs tmpfs rw
+26 24 0:21 / /var/lib/a\040b rw - overlay overlay rw
+27 22 0:22 / /dev/shm rw - tmpfs tmpfs rw
+bad line
+28 21 0:23 / /etc rw - overlay overlay rw
+`
+	if err := os.WriteFile(file, []byte(info), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mounts, err := readMounts(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"/etc", "/var/lib/a b", "/var"}, unmountOrder(mounts)); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+}
+
+func TestGuard(t *testing.T) {
+	err := guard("the test", func() error { panic("oh") })
+	if err == nil || !strings.Contains(err.Error(), "the test panicked: oh") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestHandover(t *testing.T) {
+	h := handover{
+		slot: slot{Partition: Partition{Name: "root-b", Disk: "sda"}}, data: Partition{Device: "sda4"},
+		from: booted{image: "EFI/Linux/o+1-2.efi"}, stage1: 1234 * time.Millisecond,
+	}
+	for _, e := range h.environ() {
+		key, value, _ := strings.Cut(e, "=")
+		t.Setenv(key, value)
+	}
+	r := receive()
+	text := string(r.facts(false))
+	for _, line := range []string{"slot=root-b\n", "disk=sda\n", "data=sda4\n", "uki=EFI/Linux/o+1-2.efi\n", "trial=true\n", "good=false\n", "stage1=1234\n"} {
+		if !strings.Contains(text, line) {
+			t.Errorf("facts lack %q:\n%s", line, text)
+		}
+	}
+	if text := string(r.facts(true)); !strings.Contains(text, "trial=false\ngood=true\n") {
+		t.Errorf("facts once good:\n%s", text)
+	}
+}
+
+// TestProgram runs a real process through the supervisor's own start and reap.
+func TestProgram(t *testing.T) {
+	dir := t.TempDir()
+	p := &program{
+		log: &Log{}, path: "/bin/echo", pidFile: filepath.Join(dir, "pid"),
+		output: newOutput(&Log{}, filepath.Join(dir, "console"), filepath.Join(dir, "log")),
+	}
+	if _, err := os.Stat(p.path); err != nil {
+		t.Skipf("needs %s: %v", p.path, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "console"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := p.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(pid, &status, 0, nil); err != nil || describe(status) != "exit status 0" {
+		t.Errorf("got %s, %v", describe(status), err)
+	}
+	if p.running() != 0 {
+		t.Error("an ended process counts as running")
+	}
+	for _, name := range []string{"log", "console"} {
+		deadline := time.Now().Add(10 * time.Second)
+		for {
+			raw, err := os.ReadFile(filepath.Join(dir, name))
+			if string(raw) == "\n" {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: got %q, %v", name, raw, err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	p.path = "/nonexistent"
+	if _, err := p.start(); err == nil {
+		t.Error("a missing program was started")
+	}
+}
+
+func TestOutputIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	o := &output{lines: make(chan []byte), file: filepath.Join(dir, "log")}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		line := []byte(strings.Repeat("x", 20<<10) + "\n")
+		for range 200 { // 4 MB, and nobody reads the console
+			if _, err := w.Write(line); err != nil {
+				break
+			}
+		}
+		_ = w.Close()
+	}()
+	if err := o.copyLines(r); err != nil {
+		t.Fatal(err)
+	}
+	var total int64
+	for _, name := range []string{"log", "log.1"} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += info.Size()
+	}
+	if total == 0 || total > 2*maxOutputFile+2*maxOutputLine {
+		t.Errorf("4 MB of output left %d bytes on disk", total)
+	}
+}
