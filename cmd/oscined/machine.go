@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"oscine.dev/oscine/internal/api"
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/network"
 )
@@ -49,6 +50,16 @@ func findMachine(o *options, log *slog.Logger) (*manifest.Machine, error) {
 
 func (o *options) storedMachine() string { return filepath.Join(o.state, "machine.yaml") }
 
+// configured reports whether there is a configuration, good or bad.
+func (o *options) configured() bool {
+	for _, path := range []string{fwConfig, o.storedMachine()} {
+		if _, err := os.Stat(path); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // awaitMachine waits in maintenance mode, on every address that DHCP gives,
 // for someone to send the configuration, and stores it.
 func awaitMachine(ctx context.Context, o *options, log *slog.Logger) (*manifest.Machine, error) {
@@ -59,6 +70,13 @@ func awaitMachine(ctx context.Context, o *options, log *slog.Logger) (*manifest.
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for a configuration: %w", err)
+	}
+	if !o.configured() {
+		// A machine without any configuration works as well as it can. One that
+		// cannot read its own must fall back to the version that could.
+		if err := linux.Notify("READY=1"); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
+			log.Warn("cannot tell init that the node is ready", "error", err)
+		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var up sync.WaitGroup

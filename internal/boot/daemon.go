@@ -8,7 +8,7 @@ import (
 
 // limits are the waiting times of the supervisor.
 type limits struct {
-	ready    time.Duration // from start to READY=1
+	ready    time.Duration // from start to READY=1 or the first WATCHDOG=1
 	watchdog time.Duration // between two WATCHDOG=1, once the first has come
 	abort    time.Duration // from SIGABRT to SIGKILL
 	stuck    time.Duration // from SIGKILL until PID 1 gives up on the machine
@@ -114,10 +114,11 @@ func (d *daemon) deadline() (time.Time, string) {
 		return d.aborted.Add(d.limits.stop), "did not stop in time"
 	case !d.aborted.IsZero():
 		return d.aborted.Add(d.limits.abort), "ignored SIGABRT"
+	case !d.sign.IsZero():
+		// Also before READY: a node without configuration may wait for ever.
+		return d.sign.Add(d.limits.watchdog), "sent no WATCHDOG=1"
 	case !d.ready:
 		return d.started.Add(d.limits.ready), "did not become ready"
-	case !d.sign.IsZero():
-		return d.sign.Add(d.limits.watchdog), "sent no WATCHDOG=1"
 	}
 	return d.started.Add(1 << 62), ""
 }

@@ -118,6 +118,17 @@ func TestDaemonWithoutWatchdogMessages(t *testing.T) {
 	}
 }
 
+func TestDaemonWaitsForConfiguration(t *testing.T) {
+	c := newTicking()
+	for range 100 {
+		c.run(30 * time.Second)
+		c.say(Notification{Watchdog: true})
+	}
+	if len(c.proc.sent) != 0 {
+		t.Errorf("a daemon that lives without being ready got %v", c.proc.sent)
+	}
+}
+
 func TestDaemonNeverReady(t *testing.T) {
 	c := newTicking()
 	c.run(6 * time.Minute)

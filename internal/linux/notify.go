@@ -3,8 +3,9 @@ package linux
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrNoSupervisor is returned by Notify where NOTIFY_SOCKET is not set.
@@ -18,12 +19,13 @@ func Notify(state string) error {
 	if path == "" {
 		return ErrNoSupervisor
 	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	// Without package net, which PID 1 would drag along.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("notify the supervisor: %w", err)
 	}
-	defer conn.Close()
-	if _, err := conn.Write([]byte(state)); err != nil {
+	defer unix.Close(fd)
+	if err := unix.Sendto(fd, []byte(state), 0, &unix.SockaddrUnix{Name: path}); err != nil {
 		return fmt.Errorf("notify the supervisor: %w", err)
 	}
 	return nil
