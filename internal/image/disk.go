@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/backend/file"
@@ -115,7 +116,7 @@ func writeESP(store backend.Storage, boot []bootFile) error {
 	if err != nil {
 		return err
 	}
-	made := map[string]bool{"/": true}
+	made, order := map[string]bool{"/": true}, []string(nil)
 	for _, f := range boot {
 		for _, dir := range parents(path.Dir(f.path)) {
 			if !made[dir] {
@@ -123,6 +124,7 @@ func writeESP(store backend.Storage, boot []bootFile) error {
 					return fmt.Errorf("%s: %w", dir, err)
 				}
 				made[dir] = true
+				order = append(order, dir)
 			}
 		}
 		w, err := esp.OpenFile(f.path, os.O_CREATE|os.O_RDWR)
@@ -133,8 +135,16 @@ func writeESP(store backend.Storage, boot []bootFile) error {
 		if err = errors.Join(err, w.Close()); err != nil {
 			return fmt.Errorf("%s: %w", f.path, err)
 		}
+		order = append(order, f.path)
 	}
-	return nil
+	// Two builds of one commit are to give the same disk.
+	at := time.Unix(Epoch, 0).UTC()
+	for _, name := range order {
+		if err := esp.Chtimes(name, at, at, at); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return fixTimes(store, at)
 }
 
 // parents lists a folder's ancestors and itself, outermost first.

@@ -27,7 +27,7 @@ const shimPackage = "github.com/containerd/containerd/v2/cmd/containerd-shim-run
 
 var programs = []program{
 	{"./cmd/init", "usr/sbin/init", "PID 1: mounts, modules, watchdog, supervises oscined; the same program is stage 1", false},
-	{"./cmd/oscined", "usr/bin/oscined", "the node daemon: API, reconciler, containers", true},
+	{"./cmd/oscined", "usr/bin/oscined", "the node daemon: API, reconciler, containers", false},
 	{"./cmd/oscine-log", "usr/bin/oscine-log", "keeps the output of one container in its bounded journal", true},
 	{shimPackage, "usr/bin/containerd-shim-runc-v2", "stays beside each container so that it survives a restart of oscined", false},
 }
