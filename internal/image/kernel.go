@@ -46,7 +46,7 @@ var rootModules = []string{
 	"softdog?",
 	"evdev", "button?", "gpio_keys?", // the power button
 	"veth", "bridge", "br_netfilter", "tun", "dummy", "macvlan", "ipvlan", "vxlan",
-	"nf_tables", "nf_conntrack", "nft_nat", "nft_masq", "nft_redir", "nft_chain_nat", "nft_ct", "nft_reject_inet", "nft_limit", "nft_log",
+	"nf_tables", "nf_conntrack", "nft_nat", "nft_masq", "nft_redir", "nft_chain_nat", "nft_ct", "nft_reject_inet", "nft_reject_ipv4", "nft_reject_ipv6", "nft_limit", "nft_log",
 	"nft_fib_inet", "nft_numgen", "nft_hash", "nft_tproxy?", "nft_socket?", "nfnetlink_log?", "nfnetlink_queue?", "nf_log_syslog?",
 	"loop", "nls_iso8859-1",
 	"vsock", "vmw_vsock_virtio_transport",

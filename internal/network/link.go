@@ -186,7 +186,7 @@ func (n *Node) configOf(seen netlink.Link) (manifest.Interface, bool) {
 		}
 	}
 	every := len(n.cfg.Net.Interfaces) == 0
-	ethernet := attrs.EncapType == "ether" && attrs.Flags&net.FlagLoopback == 0 && seen.Type() == "device"
+	ethernet := attrs.EncapType == "ether" && attrs.Flags&net.FlagLoopback == 0 && seen.Type() == "device" && !strings.HasPrefix(attrs.Name, vethPrefix)
 	return manifest.Interface{Name: attrs.Name, DHCP: true}, every && ethernet
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // aliasPrefix marks the node's end of a workload's veth pair; the alias holds
@@ -20,11 +21,14 @@ const aliasPrefix = "oscine "
 // containerLink is the name of the link inside a workload.
 const containerLink = "eth0"
 
+// vethPrefix begins the names of the node's ends.
+const vethPrefix = "osc"
+
 // vethName is the node's end of the pair of id, within the kernel's 15 bytes.
 func vethName(id string) string {
 	hash := fnv.New64a()
 	hash.Write([]byte(id)) // fnv never returns an error
-	return fmt.Sprintf("osc%012x", hash.Sum64()&(1<<48-1))
+	return fmt.Sprintf("%s%012x", vethPrefix, hash.Sum64()&(1<<48-1))
 }
 
 // ensureBridge makes oscine0 with the node's address, or adopts the one that
@@ -269,7 +273,7 @@ func isolatePort(host netlink.Link) error {
 // the node as only neighbour: a packet to another workload goes through the
 // node's firewall and is refused at once, instead of waiting for ARP.
 func setUpInside(ns netns.NsHandle, addr, gateway netip.Addr) error {
-	h, err := netlink.NewHandleAt(ns)
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
@@ -309,7 +313,7 @@ func vethWorks(path string, addr netip.Addr) bool {
 		return false
 	}
 	defer ns.Close()
-	h, err := netlink.NewHandleAt(ns)
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return false
 	}
