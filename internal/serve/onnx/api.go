@@ -130,9 +130,31 @@ func (l *Library) call(fn int, args ...uintptr) error {
 		return nil
 	}
 	message, _, _ := purego.SyscallN(l.table[fnGetErrorMessage], status)
-	err := errors.New(strings.TrimSpace(text(message)))
+	err := errors.New(plain(text(message)))
 	purego.SyscallN(l.table[fnReleaseStatus], status)
 	return err
+}
+
+// plain leaves out of ONNX Runtime's message the place in its own source,
+// which names a file, a line and the signature of a function.
+func plain(message string) string {
+	at := strings.Index(message, "/onnxruntime_src/")
+	if at < 0 {
+		return strings.TrimSpace(message)
+	}
+	depth := 0
+	for i := at; i < len(message); i++ {
+		switch message[i] {
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				rest := strings.TrimPrefix(strings.TrimSpace(message[i+1:]), "const ")
+				return strings.TrimSpace(strings.TrimSpace(message[:at]) + " " + rest)
+			}
+		}
+	}
+	return strings.TrimSpace(message)
 }
 
 // release calls a function that returns nothing.
