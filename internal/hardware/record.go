@@ -225,7 +225,9 @@ func scrub(name string, data []byte) []byte {
 	keep := func(string) bool { return true }
 	switch {
 	case path.Base(name) == "uevent":
-		keep = func(key string) bool { return key == "DEVNAME" || key == "DRIVER" || key == "PCI_ID" || key == "PCI_CLASS" }
+		keep = func(key string) bool {
+			return key == "DEVNAME" || key == "DRIVER" || key == "PCI_ID" || key == "PCI_CLASS"
+		}
 	case name == "/proc/cpuinfo", strings.HasPrefix(name, "/proc/driver/nvidia"), path.Base(name) == "hwloc-nofile-info":
 		keep = func(key string) bool {
 			key = strings.ToLower(key)

@@ -15,9 +15,9 @@ func (b Bytes) String() string {
 	for value >= 1024 && unit < len(units)-1 {
 		value, unit = value/1024, unit+1
 	}
-	text := strconv.FormatFloat(value, 'f', 1, 64)
-	if value >= 100 || strings.HasSuffix(text, ".0") {
-		text = strconv.FormatFloat(value, 'f', 0, 64)
+	text := strconv.FormatFloat(value, 'f', 0, 64)
+	if value < 100 {
+		text = strconv.FormatFloat(value, 'g', 3, 64)
 	}
 	return text + " " + units[unit]
 }
@@ -74,7 +74,10 @@ func (p *treePrinter) machine() {
 // Title is one line that names the machine.
 func Title(m *Machine) string {
 	y := m.System
-	name := strings.TrimSpace(strings.TrimSpace(y.Vendor) + " " + strings.TrimSpace(y.Product))
+	name := strings.TrimSpace(y.Product)
+	if vendor := strings.TrimSpace(y.Vendor); !strings.HasPrefix(strings.ToLower(name), strings.ToLower(vendor)) {
+		name = strings.TrimSpace(vendor + " " + name)
+	}
 	parts := []string{firstOf(y.Model, name, "machine")}
 	if y.Architecture != "" {
 		parts = append(parts, y.Architecture)
@@ -126,23 +129,24 @@ func (p *treePrinter) kinds() {
 }
 
 func (p *treePrinter) pack(pkg Package) {
-	p.line(1, "package %d  cpus %s", pkg.ID, pkg.CPUs)
-	for _, id := range pkg.Nodes.IDs() {
-		for _, n := range p.m.Nodes {
-			if n.ID == id {
-				p.node(2, n)
-			}
+	p.line(1, "package %d  cpus %s", pkg.ID, p.span(pkg.CPUs))
+	for _, n := range p.m.Nodes {
+		if pkg.Nodes.Has(n.ID) {
+			p.node(2, n)
 		}
 	}
 	for _, d := range p.m.Dies {
 		if d.CPUs.In(pkg.CPUs) {
-			p.line(2, "die %d  cpus %s", d.ID, d.CPUs)
+			p.line(2, "die %d  cpus %s", d.ID, p.span(d.CPUs))
 		}
 	}
 	p.cachesAndCores(2, pkg.CPUs)
 }
 
 func (p *treePrinter) node(depth int, n Node) {
+	if !p.wide && n.Bytes == 0 && n.Own.Empty() {
+		return // a place where memory could be: GPUs that can be divided have many
+	}
 	kind := ""
 	if n.Memory != "" {
 		kind = " " + n.Memory
@@ -151,14 +155,26 @@ func (p *treePrinter) node(depth int, n Node) {
 	if !n.Allowed {
 		state = "  (not allowed)"
 	}
-	p.line(depth, "node %d  %s%s  cpus %s%s%s%s", n.ID, n.Bytes, kind, orNone(n.Own), n.attributes(), n.pages(), state)
+	p.line(depth, "node %d  %s%s  cpus %s%s%s%s", n.ID, n.Bytes, kind, p.span(n.Own), n.attributes(), n.pages(), state)
 }
 
-func orNone(s Set) string {
-	if s.Empty() {
+// span is a set of CPUs for reading: "0-78 step 2" for a long even list.
+func (p *treePrinter) span(s Set) string {
+	ids := s.IDs()
+	if len(ids) == 0 {
 		return "none"
 	}
-	return s.String()
+	list := s.String()
+	if p.wide || len(list) <= 24 {
+		return list
+	}
+	step := ids[1] - ids[0]
+	for i := range ids[1:] {
+		if ids[i+1]-ids[i] != step {
+			return fmt.Sprintf("%d of %d-%d", len(ids), ids[0], ids[len(ids)-1])
+		}
+	}
+	return fmt.Sprintf("%d-%d step %d", ids[0], ids[len(ids)-1], step)
 }
 
 func (n *Node) attributes() string {
@@ -204,7 +220,7 @@ func (p *treePrinter) cachesAndCores(depth int, cpus Set) {
 	for _, c := range shared {
 		if c.Level == top && !covered.Meets(c.CPUs) {
 			covered = covered.Or(c.CPUs)
-			p.line(depth, "L%d %s  cpus %s", c.Level, c.Size, c.CPUs)
+			p.line(depth, "L%d %s  cpus %s", c.Level, c.Size, p.span(c.CPUs))
 			p.cores(depth+1, c.CPUs)
 		}
 	}
@@ -242,7 +258,7 @@ func (p *treePrinter) cores(depth int, cpus Set) {
 		sets[key] = sets[key].Or(c.CPUs)
 	}
 	for _, key := range order {
-		p.line(depth, "%d core%s  cpus %s  each %s", count[key], plural(count[key]), sets[key], key)
+		p.line(depth, "%d core%s  cpus %s  each %s", count[key], plural(count[key]), p.span(sets[key]), key)
 	}
 }
 
@@ -292,11 +308,3 @@ func firstOf(texts ...string) string {
 	return ""
 }
 
-func (p *treePrinter) devices() {
-	if !p.wide {
-		return
-	}
-	for _, d := range p.m.PCI {
-		p.line(1, "pci %s  %s %s:%s%s", d.Address, d.Class, d.Vendor, d.Device, d.Driver)
-	}
-}

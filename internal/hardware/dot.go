@@ -1,0 +1,89 @@
+package hardware
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// WriteDOT writes the machine as a graph for Graphviz: nodes, PCI bridges that
+// lead to something, devices, and links with their bandwidth.
+func WriteDOT(w io.Writer, m *Machine) error {
+	var b strings.Builder
+	b.WriteString("graph machine {\n  rankdir=LR; node [shape=box, style=rounded, fontname=sans];\n")
+	fmt.Fprintf(&b, "  label=%s; labelloc=t;\n", strconv.Quote(Title(m)))
+	for _, n := range m.Nodes {
+		fmt.Fprintf(&b, "  %s [label=%s];\n", quoted("node", n.ID), strconv.Quote(fmt.Sprintf("node %d\n%s %s\ncpus %s", n.ID, n.Bytes, n.Memory, n.Own)))
+	}
+	for i, n := range m.Nodes {
+		for j := i + 1; j < len(m.Nodes) && j < len(n.Distance); j++ {
+			fmt.Fprintf(&b, "  %s -- %s [style=dotted, label=\"%d\"];\n", quoted("node", n.ID), quoted("node", m.Nodes[j].ID), n.Distance[j])
+		}
+	}
+	d := &drawing{m: m, drawn: map[string]bool{}}
+	shown := map[string]bool{}
+	for i := range m.PCI {
+		dev := &m.PCI[i]
+		if d.device(dev) == nil {
+			continue
+		}
+		fmt.Fprintf(&b, "  %s [label=%s, penwidth=2];\n", strconv.Quote(dev.Address), strconv.Quote(m.caption(dev)))
+		m.dotUp(&b, dev, shown)
+	}
+	for _, l := range m.Links {
+		fmt.Fprintf(&b, "  %s -- %s [color=green, penwidth=%d, label=%s];\n", strconv.Quote(m.addressOf(l.A)), strconv.Quote(m.addressOf(l.B)),
+			min(6, 1+l.Count/3), strconv.Quote(fmt.Sprintf("%d × %s", l.Count, l.Kind)))
+	}
+	b.WriteString("}\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func quoted(kind string, id int) string { return strconv.Quote(kind + strconv.Itoa(id)) }
+
+// dotUp draws the edges from a device to its NUMA node, each bridge once.
+func (m *Machine) dotUp(b *strings.Builder, dev *PCIDevice, shown map[string]bool) {
+	for at := dev; at != nil && !shown[at.Address]; at = m.device(at.Parent) {
+		shown[at.Address] = true
+		label := ""
+		if at.Link != nil {
+			label = at.Link.brief()
+		}
+		switch up := m.device(at.Parent); {
+		case up != nil:
+			fmt.Fprintf(b, "  %s -- %s [label=%s];\n", strconv.Quote(up.Address), strconv.Quote(at.Address), strconv.Quote(label))
+		default:
+			for _, n := range at.LocalNodes.IDs() {
+				fmt.Fprintf(b, "  %s -- %s [label=%s];\n", quoted("node", n), strconv.Quote(at.Address), strconv.Quote(label))
+			}
+		}
+	}
+}
+
+// caption names a device and what it is.
+func (m *Machine) caption(dev *PCIDevice) string {
+	lines := []string{}
+	if a := m.accelerator(dev.Address); a != nil {
+		lines = append(lines, a.ID+" "+strings.TrimSpace(a.Vendor+" "+a.Model))
+	}
+	for _, i := range m.Interfaces {
+		if i.Address == dev.Address {
+			lines = append(lines, i.Name)
+		}
+	}
+	for _, k := range m.Disks {
+		if k.Address == dev.Address {
+			lines = append(lines, k.Name+" "+k.Size.String())
+		}
+	}
+	return strings.Join(append(lines, dev.Address), "\n")
+}
+
+// addressOf is the PCI address behind a link's end.
+func (m *Machine) addressOf(end string) string {
+	if a := m.accelerator(end); a != nil {
+		return a.Address
+	}
+	return end
+}

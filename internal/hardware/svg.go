@@ -1,0 +1,305 @@
+package hardware
+
+import (
+	"fmt"
+	"html"
+	"io"
+	"math"
+	"slices"
+	"strings"
+)
+
+// maxDrawn bounds the drawing: beyond it, cores become one box a cache.
+const maxDrawn = 4096
+
+// style is the look: ink on dark blue, one colour for each kind of thing.
+const style = `
+text{font-family:"Inter","Helvetica Neue","DejaVu Sans",Arial,sans-serif;fill:#dfe8f5}
+.h1{font-weight:700;fill:#fff}.h2{fill:#9db2cf}.n{fill:#9db2cf}.t{font-weight:600}
+.tag{font-size:10.5px;fill:#8fd6ff}.bad{fill:#ff8a7a;font-weight:700}
+rect{stroke-width:1}
+.package{fill:#13233a;stroke:#35557f;stroke-width:1.6}
+.die,.cluster{fill:#16294488;stroke:#2f4a70}
+.cache{fill:#1a2f4d;stroke:#3f5f8f}.cache-t{fill:#b9cdf0}
+.l2{fill:#22406b;stroke:#4a6da6}.l1{fill:#2d5289;stroke:none}
+.core{fill:#2a4a78;stroke:#5f86c4}.core-t{fill:#eaf1fc}
+.performance{fill:#7a4a12;stroke:#f0a94a}.performance-t{fill:#ffdca8}
+.efficiency{fill:#1d5a3c;stroke:#57c78c}.efficiency-t{fill:#c4f3da}
+.low-power{fill:#3c4657;stroke:#8c9ab0}.low-power-t{fill:#d5dce8}
+.off{fill:#1a2230;stroke:#39445a;stroke-dasharray:3 2}.off-t{fill:#66748c}
+.dram{fill:#0f4a4f;stroke:#35b3ae}.dram-t{fill:#b6f2ec}
+.hbm{fill:#5b3413;stroke:#ffab5c}.hbm-t{fill:#ffdcb8}
+.nvm{fill:#3d2b5e;stroke:#a98be6}.nvm-t{fill:#dccdf9}
+.memcache{fill:#123d52;stroke:#3f9bc4}.memcache-t{fill:#bde6f8}
+.root{fill:#0f1c2f;stroke:#2c4263}.root-t{fill:#8ea6c8}
+.switch{fill:#152742;stroke:#3a5885}.switch-t{fill:#a9c0e2}
+.gpu{fill:#1f4d1a;stroke:#7fd45f;stroke-width:1.5}.gpu-t{fill:#d9f8cd}
+.tpu,.npu,.neuromorphic,.quantum{fill:#4d1a46;stroke:#e27fd3;stroke-width:1.5}.tpu-t,.npu-t,.neuromorphic-t,.quantum-t{fill:#fbd7f5}
+.fpga,.vector,.video{fill:#4d3a1a;stroke:#e0b45f;stroke-width:1.5}.fpga-t,.vector-t,.video-t{fill:#faebc8}
+.net{fill:#123f57;stroke:#4fb6e6}.net-t{fill:#c9ecfc}
+.disk{fill:#2c3546;stroke:#8593ab}.disk-t{fill:#d8e0ec}
+.lost{fill:#3a1d1d;stroke:#ff8a7a;stroke-dasharray:4 3}
+.fabric{fill:#24401c;stroke:#9be07c}.fabric-t{fill:#e4fbd8}
+.link{fill:none;stroke:#9be07c;stroke-opacity:.75}
+`
+
+// WriteSVG draws the machine: packages side by side with their memory, caches
+// and cores, below them the PCI trees with each device on its side and the
+// bandwidth of its link, at the bottom what joins the accelerators.
+func WriteSVG(w io.Writer, m *Machine) error {
+	d := &drawing{m: m, drawn: map[string]bool{}}
+	sheet := d.sheet()
+	sheet.measure()
+	const margin, header = 36.0, 86.0
+	words := math.Max(textWidth(Title(m), 26)*1.1, math.Max(textWidth(d.subtitle(), 13), textWidth(legend, 11)))
+	sheet.w = math.Max(sheet.w, words)
+	sheet.place(margin, header)
+	fabric := d.fabric(sheet)
+	width := sheet.w + 2*margin
+	height := header + sheet.h + fabric.height + 52
+	var out strings.Builder
+	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f">`+"\n", width, height, width, height)
+	fmt.Fprintf(&out, "<title>%s</title>\n<style>%s</style>\n", html.EscapeString(Title(m)), style)
+	out.WriteString(`<defs><linearGradient id="sky" x1="0" y1="0" x2="0" y2="1"><stop offset="0" stop-color="#0e1b30"/><stop offset="1" stop-color="#070d18"/></linearGradient></defs>` + "\n")
+	fmt.Fprintf(&out, `<rect width="%.0f" height="%.0f" fill="url(#sky)"/>`+"\n", width, height)
+	drawText(&out, "h1", margin, 44, 26, Title(m))
+	drawText(&out, "h2", margin, 66, 13, d.subtitle())
+	sheet.draw(&out)
+	out.WriteString(fabric.drawn)
+	drawText(&out, "h2", margin, height-18, 11, legend)
+	out.WriteString("</svg>\n")
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// drawing is the making of one SVG.
+type drawing struct {
+	m     *Machine
+	drawn map[string]bool // accelerators, interfaces and disks on the sheet
+}
+
+func (d *drawing) subtitle() string {
+	m := d.m
+	parts := []string{strings.TrimSpace(firstOf(m.System.CPUModel, m.System.CPUVendor)),
+		fmt.Sprintf("%d cores, %d threads", len(m.Cores), len(m.CPUs))}
+	if m.System.Kernel != "" {
+		parts = append(parts, "Linux "+m.System.Kernel)
+	}
+	if !m.Allowed.Equal(m.Online) {
+		parts = append(parts, fmt.Sprintf("%d threads allowed", m.Allowed.Len()))
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), "  ·  ")
+}
+
+const legend = "PCIe in one direction after line coding  ·  a link in red runs below what both ends can do  ·  dashed: not allowed or lost"
+
+func (d *drawing) sheet() *box {
+	sheet := &box{across: 1, gap: 22}
+	row := &box{gap: 22}
+	for _, p := range d.m.Packages {
+		row.kids = append(row.kids, d.pack(p))
+	}
+	if len(row.kids) > 0 {
+		if len(row.kids) > 4 {
+			row.across = 4
+		}
+		sheet.kids = append(sheet.kids, row)
+	}
+	if rest := d.elsewhere(); rest != nil {
+		sheet.kids = append(sheet.kids, rest)
+	}
+	return sheet
+}
+
+// pack draws one package.
+func (d *drawing) pack(p Package) *box {
+	cores := 0
+	for _, c := range d.m.Cores {
+		if c.CPUs.In(p.CPUs) {
+			cores++
+		}
+	}
+	b := &box{class: "package", title: fmt.Sprintf("Package %d", p.ID), tag: fmt.Sprintf("%d cores, %d threads", cores, p.CPUs.Len()),
+		titleSize: 15, across: 1, gap: 12, pad: 14}
+	if memory := d.memory(func(n Node) bool { return p.Nodes.Has(n.ID) }); memory != nil {
+		b.kids = append(b.kids, memory)
+	}
+	roots := d.roots(func(dev *PCIDevice) bool { return d.belongs(dev, p) })
+	width := 0.0
+	if roots != nil {
+		roots.measure()
+		width = roots.w
+	}
+	b.kids = append(b.kids, d.processors(p.CPUs, width))
+	if roots != nil {
+		b.kids = append(b.kids, roots)
+	}
+	return b
+}
+
+// belongs: the device's nearest CPUs lie in this package and no other.
+func (d *drawing) belongs(dev *PCIDevice, p Package) bool {
+	if len(d.m.Packages) == 1 {
+		return true
+	}
+	return !dev.LocalCPUs.Empty() && dev.LocalCPUs.In(p.CPUs)
+}
+
+// memory draws the nodes with memory that are not inside a GPU.
+func (d *drawing) memory(mine func(Node) bool) *box {
+	row := &box{gap: 8, across: 4}
+	for _, n := range d.m.Nodes {
+		if !mine(n) || n.Memory == "GPUMemory" || n.Bytes == 0 && n.Own.Empty() {
+			continue
+		}
+		class := "dram"
+		switch {
+		case !n.Allowed:
+			class = "off"
+		case strings.Contains(n.Memory, "HBM"):
+			class = "hbm"
+		case n.Memory == "NVM" || strings.HasPrefix(n.Memory, "CXL") || n.Memory == "SPM":
+			class = "nvm"
+		}
+		k := &box{class: class, title: fmt.Sprintf("Node %d  %s", n.ID, n.Bytes), pad: 8, minW: 130}
+		if note := strings.TrimSpace(n.Memory + n.attributes()); note != "" {
+			k.notes = append(k.notes, note)
+		}
+		if pages := strings.TrimSpace(n.pages()); pages != "" {
+			k.notes = append(k.notes, pages)
+		}
+		for _, c := range d.m.Caches {
+			if c.Kind == MemorySide && c.Node != nil && *c.Node == n.ID {
+				k.notes = append(k.notes, fmt.Sprintf("memory cache %s", c.Size))
+			}
+		}
+		row.kids = append(row.kids, k)
+	}
+	if len(row.kids) == 0 {
+		return nil
+	}
+	return row
+}
+
+// processors draws the cores of a set of CPUs below the largest cache that
+// they share, L3 side by side, as wide as the devices of the package if those
+// are wider.
+func (d *drawing) processors(cpus Set, width float64) *box {
+	all := &box{gap: 10, across: 4}
+	var covered Set
+	for _, c := range d.m.Caches {
+		if c.Kind == MemorySide || !c.CPUs.In(cpus) || covered.Meets(c.CPUs) || d.coresOf(c.CPUs) < 2 || c.Level < 3 {
+			continue
+		}
+		covered = covered.Or(c.CPUs)
+		all.kids = append(all.kids, &box{class: "cache", title: fmt.Sprintf("L%d  %s", c.Level, c.Size), gap: 5, pad: 8, across: 1, kids: d.clusters(c.CPUs)})
+	}
+	if rest := cpus.Minus(covered); !rest.Empty() {
+		all.kids = append(all.kids, &box{class: "cache", gap: 5, pad: 8, across: 1, kids: d.clusters(rest)})
+	}
+	all.across = min(4, len(all.kids))
+	each := width/float64(max(1, all.across)) - all.gap - 16
+	for _, cache := range all.kids {
+		if len(cache.kids) == 1 && cache.kids[0].class == "" {
+			widen(cache.kids[0], each)
+		}
+	}
+	return all
+}
+
+// widen gives a grid of like boxes as many columns as a width holds.
+func widen(grid *box, width float64) {
+	grid.measure()
+	if cell := grid.kids[0].w; cell > 0 {
+		grid.across = max(grid.across, int((width+grid.gap)/(cell+grid.gap)))
+	}
+}
+
+func (d *drawing) coresOf(cpus Set) int { return (&treePrinter{m: d.m}).coresOf(cpus) }
+
+// columns makes a grid a little wider than high.
+func columns(kids []*box) int {
+	if len(kids) <= 4 {
+		return max(1, len(kids))
+	}
+	return max(1, int(math.Ceil(math.Sqrt(float64(len(kids))*1.6))))
+}
+
+// clusters draws cores as a grid; those that share an L2 stand in one box, in
+// a row below.
+func (d *drawing) clusters(cpus Set) []*box {
+	row := &box{gap: 6}
+	var covered Set
+	for _, c := range d.m.Caches {
+		if c.Level != 2 || c.Kind == Instruction || !c.CPUs.In(cpus) || d.coresOf(c.CPUs) < 2 || covered.Meets(c.CPUs) {
+			continue
+		}
+		covered = covered.Or(c.CPUs)
+		b := &box{class: "cluster", title: "L2  " + c.Size.String(), titleSize: 10.5, gap: 4, pad: 5, kids: d.cores(c.CPUs)}
+		b.across = max(1, (len(b.kids)+1)/2)
+		row.kids = append(row.kids, b)
+	}
+	var kids []*box
+	if alone := d.cores(cpus.Minus(covered)); len(alone) > 0 {
+		kids = append(kids, &box{gap: 5, kids: alone, across: columns(alone)})
+	}
+	if len(row.kids) > 0 {
+		row.across = columns(row.kids)
+		kids = append(kids, row)
+	}
+	return kids
+}
+
+func (d *drawing) cores(cpus Set) []*box {
+	var kids []*box
+	if len(d.m.Cores) > maxDrawn {
+		return []*box{{class: "core", title: fmt.Sprintf("cpus %s", clip(cpus.String())), pad: 6}}
+	}
+	many := len(d.m.Cores) > 48
+	for i, c := range d.m.Cores {
+		if !c.CPUs.In(cpus) || c.CPUs.Empty() {
+			continue
+		}
+		b := &box{class: "core", fixed: true, pad: 4, titleSize: 9.5, title: strings.Join(strings.Fields(strings.ReplaceAll(c.CPUs.String(), ",", " ")), " "), minW: 38, minH: 20}
+		if c.Kind >= 0 && c.Kind < len(d.m.Kinds) && d.m.Kinds[c.Kind].Name != "" {
+			b.class = d.m.Kinds[c.Kind].Name
+		}
+		if !c.CPUs.Meets(d.m.Allowed) {
+			b.class = "off"
+		}
+		if !many {
+			b.notes = d.coreCaches(i)
+		}
+		kids = append(kids, b)
+	}
+	wide := 0.0
+	for _, k := range kids {
+		k.measure()
+		wide = math.Max(wide, k.w)
+	}
+	for _, k := range kids {
+		k.minW = wide
+	}
+	return kids
+}
+
+// coreCaches names the caches that a core has to itself.
+func (d *drawing) coreCaches(core int) []string {
+	var notes []string
+	l1 := ""
+	for _, c := range d.m.Caches {
+		if c.Kind == MemorySide || !c.CPUs.Equal(d.m.Cores[core].CPUs) {
+			continue
+		}
+		switch {
+		case c.Level == 1 && c.Kind != Instruction:
+			l1 = c.Size.String()
+		case c.Level == 2:
+			notes = append(notes, "L2 "+c.Size.String())
+		}
+	}
+	if l1 != "" {
+		notes = append(notes, "L1 "+l1)
+	}
+	return notes
+}

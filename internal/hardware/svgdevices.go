@@ -1,0 +1,321 @@
+package hardware
+
+import (
+	"fmt"
+	"html"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// roots draws the PCI trees of the devices worth showing, one box a root bus.
+func (d *drawing) roots(mine func(*PCIDevice) bool) *box {
+	row := &box{gap: 10, across: 3}
+	var names []string
+	byRoot := map[string][]*PCIDevice{}
+	for i := range d.m.PCI {
+		dev := &d.m.PCI[i]
+		if !mine(dev) || d.device(dev) == nil {
+			continue
+		}
+		if byRoot[dev.Root] == nil {
+			names = append(names, dev.Root)
+		}
+		byRoot[dev.Root] = append(byRoot[dev.Root], dev)
+	}
+	for _, root := range names {
+		b := &box{class: "root", title: firstOf(root, "PCI"), titleSize: 10.5, gap: 8, pad: 8}
+		b.kids, b.across = shelves(d.below(byRoot[root], 0)), 1
+		row.kids = append(row.kids, b)
+	}
+	if len(row.kids) == 0 {
+		return nil
+	}
+	row.across = min(len(row.kids), 2)
+	return row
+}
+
+// below draws devices under their bridges. A bridge with one thing below it
+// is not drawn, a switch with several is a box around them.
+func (d *drawing) below(devices []*PCIDevice, depth int) []*box {
+	var kids []*box
+	for len(devices) > 0 {
+		path := d.chain(devices[0])
+		if depth >= len(path) {
+			kids = append(kids, d.device(devices[0]))
+			devices = devices[1:]
+			continue
+		}
+		bridge := path[depth]
+		n := 0
+		for n < len(devices) {
+			p := d.chain(devices[n])
+			if depth >= len(p) || p[depth] != bridge {
+				break
+			}
+			n++
+		}
+		group := d.below(devices[:n], depth+1)
+		if len(group) > 1 {
+			title, tag := "bridge "+bridge.Address, ""
+			if d.isSwitch(bridge) {
+				title = "PCIe switch " + bridge.Address
+			}
+			if bridge.Link != nil {
+				tag = bridge.Link.brief()
+			}
+			b := &box{class: "switch", id: bridge.Address, title: title, titleSize: 10.5, tag: tag, gap: 8, pad: 8, kids: shelves(group), across: 1}
+			group = []*box{b}
+		}
+		kids = append(kids, group...)
+		devices = devices[n:]
+	}
+	return kids
+}
+
+// shelves sorts boxes into rows: networks and disks, bridges, accelerators
+// last, for the lines of their fabric leave downwards.
+func shelves(kids []*box) []*box {
+	var rows [3]*box
+	for _, k := range kids {
+		shelf := 2
+		switch k.class {
+		case "net", "disk":
+			shelf = 0
+		case "switch":
+			shelf = 1
+		}
+		if rows[shelf] == nil {
+			rows[shelf] = &box{gap: 8}
+		}
+		rows[shelf].kids = append(rows[shelf].kids, k)
+	}
+	var out []*box
+	for _, row := range rows {
+		if row != nil {
+			if row.across = len(row.kids); row.across > 4 {
+				row.across = (row.across + 1) / 2
+			}
+			out = append(out, row)
+		}
+	}
+	return out
+}
+
+// isSwitch: a bridge below a bridge with bridges below it.
+func (d *drawing) isSwitch(b *PCIDevice) bool {
+	return b.Parent != "" && slices.ContainsFunc(d.m.PCI, func(o PCIDevice) bool { return o.Parent == b.Address && o.Bridge })
+}
+
+// chain is the bridges above a device, from the root down.
+func (d *drawing) chain(dev *PCIDevice) []*PCIDevice {
+	up := d.m.bridges(dev)
+	slices.Reverse(up)
+	return up
+}
+
+// brief is a link's width and bandwidth: "x16 63 GB/s".
+func (l PCILink) brief() string {
+	return fmt.Sprintf("x%d %.3g GB/s", l.Width, l.BytesPerSecond()/1e9)
+}
+
+// device draws a device worth showing, nil for others.
+func (d *drawing) device(dev *PCIDevice) *box {
+	var b *box
+	if a := d.m.accelerator(dev.Address); a != nil {
+		b = d.accelerator(a)
+	}
+	for _, i := range d.m.Interfaces {
+		if i.Address != dev.Address {
+			continue
+		}
+		if b == nil {
+			b = &box{class: "net", title: i.Name, pad: 8, minW: 96, id: i.Name}
+		}
+		if i.Mbps > 0 {
+			b.notes = append(b.notes, rate(i.Mbps))
+		}
+		if i.RDMA != "" && i.RDMA != i.Name {
+			b.notes = append(b.notes, "RDMA "+i.RDMA)
+		}
+		d.drawn[i.Name] = true
+	}
+	for _, k := range d.m.Disks {
+		if k.Address != dev.Address {
+			continue
+		}
+		if b == nil {
+			b = &box{class: "disk", title: k.Name, pad: 8, minW: 96, id: k.Name}
+			b.notes = []string{k.Size.String()}
+		} else {
+			b.notes = append(b.notes, k.Name+" "+k.Size.String())
+		}
+		d.drawn[k.Name] = true
+	}
+	if b == nil {
+		return nil
+	}
+	if dev.Link != nil {
+		b.tag, b.tagBad = dev.Link.brief(), dev.Degraded
+		if dev.Degraded {
+			b.tag += fmt.Sprintf(" of x%d", dev.Best.Width)
+		}
+	}
+	return b
+}
+
+func rate(mbps int) string {
+	if mbps >= 1000 {
+		return strconv.FormatFloat(float64(mbps)/1000, 'g', 4, 64) + " Gb/s"
+	}
+	return strconv.Itoa(mbps) + " Mb/s"
+}
+
+func (d *drawing) accelerator(a *Accelerator) *box {
+	d.drawn[a.ID] = true
+	b := &box{class: a.Kind, title: a.ID, titleSize: 13, pad: 9, minW: 150, minH: 64, id: a.ID}
+	if a.Health.State == "lost" || a.Health.State == "failed" {
+		b.class = "lost"
+	}
+	if name := strings.TrimSpace(a.Vendor + " " + a.Model); name != "" {
+		b.notes = append(b.notes, name)
+	}
+	if a.Memory > 0 {
+		b.notes = append(b.notes, a.Memory.String())
+	}
+	for _, n := range d.m.Nodes {
+		if n.Memory == "GPUMemory" && n.Device == a.Address {
+			b.notes = append(b.notes, fmt.Sprintf("node %d  %s", n.ID, n.Bytes))
+		}
+	}
+	if len(a.Partitions) > 0 {
+		b.notes = append(b.notes, fmt.Sprintf("%d partition%s", len(a.Partitions), plural(len(a.Partitions))))
+	}
+	for _, why := range append(slices.Clone(a.Health.Reasons), a.Missing...) {
+		head, _, _ := strings.Cut(why, ":")
+		b.notes = append(b.notes, "! "+clip(head))
+	}
+	return b
+}
+
+// elsewhere draws what belongs to no package: devices between packages, on
+// USB or within the chip, and memory that no package is near to.
+func (d *drawing) elsewhere() *box {
+	b := &box{class: "package", title: "Machine", titleSize: 15, gap: 12, pad: 14, across: 1}
+	var near Set
+	for _, p := range d.m.Packages {
+		near = near.Or(p.Nodes)
+	}
+	if memory := d.memory(func(n Node) bool { return !near.Has(n.ID) }); memory != nil {
+		b.kids = append(b.kids, memory)
+	}
+	if roots := d.roots(func(dev *PCIDevice) bool {
+		return !slices.ContainsFunc(d.m.Packages, func(p Package) bool { return d.belongs(dev, p) })
+	}); roots != nil {
+		b.kids = append(b.kids, roots)
+	}
+	row := &box{gap: 8, across: 6}
+	for i := range d.m.Accelerators {
+		if a := &d.m.Accelerators[i]; !d.drawn[a.ID] {
+			k := d.accelerator(a)
+			k.tag = a.Bus
+			row.kids = append(row.kids, k)
+		}
+	}
+	for _, k := range d.m.Disks {
+		if !d.drawn[k.Name] {
+			row.kids = append(row.kids, &box{class: "disk", title: k.Name, notes: []string{k.Size.String()}, pad: 8, minW: 96})
+		}
+	}
+	for _, i := range d.m.Interfaces {
+		if !d.drawn[i.Name] {
+			row.kids = append(row.kids, &box{class: "net", title: i.Name, pad: 8, minW: 96})
+		}
+	}
+	if len(row.kids) > 0 {
+		row.across = min(row.across, len(row.kids))
+		b.kids = append(b.kids, row)
+	}
+	if len(b.kids) == 0 {
+		return nil
+	}
+	return b
+}
+
+// fabricDrawing is the links between accelerators below the sheet.
+type fabricDrawing struct {
+	drawn  string
+	height float64
+}
+
+// fabric draws the links. Where all of a kind are joined alike, one bar says
+// so; otherwise each pair gets an arc, wider for more links.
+func (d *drawing) fabric(sheet *box) fabricDrawing {
+	var ends []string
+	kinds := map[string]bool{}
+	alike := true
+	for i, l := range d.m.Links {
+		for _, end := range []string{l.A, l.B} {
+			if !slices.Contains(ends, end) && sheet.find(end) != nil {
+				ends = append(ends, end)
+			}
+		}
+		kinds[l.Kind] = true
+		alike = alike && (i == 0 || l.Count == d.m.Links[0].Count && l.BytesPerSecond == d.m.Links[0].BytesPerSecond)
+	}
+	if len(ends) < 2 {
+		return fabricDrawing{}
+	}
+	if alike && len(kinds) == 1 && len(d.m.Links) == len(ends)*(len(ends)-1)/2 && len(ends) > 2 {
+		return d.bar(sheet, ends)
+	}
+	return d.arcs(sheet)
+}
+
+// bar joins all ends by one bar.
+func (d *drawing) bar(sheet *box, ends []string) fabricDrawing {
+	var out strings.Builder
+	top := sheet.y + sheet.h + 26
+	left, right := math.Inf(1), math.Inf(-1)
+	for _, end := range ends {
+		b := sheet.find(end)
+		x := b.x + b.w/2
+		left, right = math.Min(left, b.x), math.Max(right, b.x+b.w)
+		fmt.Fprintf(&out, `<path class="link" stroke-width="2.5" d="M%.1f %.1fV%.1f"/>`+"\n", x, b.y+b.h, top)
+		fmt.Fprintf(&out, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="#9be07c"/>`+"\n", x, b.y+b.h)
+	}
+	l := d.m.Links[0]
+	text := fmt.Sprintf("%s, all to all", l.Kind)
+	if l.BytesPerSecond > 0 {
+		text += fmt.Sprintf(": %.3g GB/s between any two", l.BytesPerSecond/1e9)
+	}
+	fmt.Fprintf(&out, `<rect class="fabric" x="%.1f" y="%.1f" width="%.1f" height="30" rx="8"/>`+"\n", left, top, right-left)
+	drawText(&out, "t fabric-t", left+14, top+20, 13, text)
+	return fabricDrawing{out.String(), 66}
+}
+
+// arcs joins each linked pair; ends that are no device on the sheet are named
+// at a short stub.
+func (d *drawing) arcs(sheet *box) fabricDrawing {
+	var out strings.Builder
+	base := sheet.y + sheet.h + 8
+	depth := 0.0
+	for _, l := range d.m.Links {
+		a, b := sheet.find(l.A), sheet.find(l.B)
+		if a == nil || b == nil {
+			continue
+		}
+		x1, x2 := a.x+a.w/2, b.x+b.w/2
+		dip := 24 + math.Abs(x2-x1)/10
+		depth = math.Max(depth, dip)
+		width := math.Min(7, 1.2+float64(l.Count)/3)
+		label := fmt.Sprintf("%s – %s: %d × %s", l.A, l.B, max(1, l.Count), l.Kind)
+		if l.BytesPerSecond > 0 {
+			label += fmt.Sprintf(", %.3g GB/s", l.BytesPerSecond/1e9)
+		}
+		fmt.Fprintf(&out, `<path class="link" stroke-width="%.1f" d="M%.1f %.1fV%.1fC%.1f %.1f %.1f %.1f %.1f %.1fV%.1f"><title>%s</title></path>`+"\n",
+			width, x1, a.y+a.h, base, x1, base+dip*1.3, x2, base+dip*1.3, x2, base, b.y+b.h, html.EscapeString(label))
+	}
+	return fabricDrawing{out.String(), depth + 20}
+}
