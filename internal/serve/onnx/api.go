@@ -3,6 +3,7 @@ package onnx
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"unsafe"
 
@@ -79,8 +80,19 @@ func text(address uintptr) string {
 	return string(b[:n])
 }
 
-// Load loads the library from a path, or by name from the system's paths.
+// noTelemetry is the one switch that the library obeys before it starts its
+// telemetry: from version 1.29 on, its official Linux builds report models and
+// machine to their maker unless it is set. DisableTelemetryEvents comes too
+// late, when the environment has been made.
+const noTelemetry = "ORT_DISABLE_TELEMETRY"
+
+// Load loads the library from a path, or by name from the system's paths, with
+// its telemetry switched off.
 func Load(path string) (*Library, error) {
+	// purego hands this on to the C library's environment as well.
+	if err := os.Setenv(noTelemetry, "1"); err != nil {
+		return nil, fmt.Errorf("switch telemetry off: %w", err)
+	}
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		return nil, fmt.Errorf("load ONNX Runtime: %w", err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ebitengine/purego"
 	"github.com/google/go-cmp/cmp"
 
 	"oscine.dev/oscine/internal/pack"
@@ -86,6 +87,23 @@ func TestRefusals(t *testing.T) {
 	}
 	if _, err := Load("/dev/null"); err == nil {
 		t.Error("/dev/null was loaded as a library")
+	}
+}
+
+// The library reads the C library's environment, not Go's.
+func TestNoTelemetry(t *testing.T) {
+	library(t)
+	self, err := purego.Dlopen("libc.so.6", purego.RTLD_NOW)
+	if err != nil {
+		t.Skip(err)
+	}
+	getenv, err := purego.Dlsym(self, "getenv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, _, _ := purego.SyscallN(getenv, cstring(noTelemetry).address())
+	if got := text(value); got != "1" {
+		t.Errorf("the library sees %s=%q, want 1", noTelemetry, got)
 	}
 }
 
