@@ -63,7 +63,7 @@ func copyArchive(w io.Writer, r io.Reader, bound int64) error {
 			return err
 		}
 		if _, err := io.Copy(out, in); err != nil {
-			return fmt.Errorf("%s: %w", header.Name, err)
+			return fmt.Errorf("cut short within %s: %w", header.Name, err)
 		}
 	}
 }

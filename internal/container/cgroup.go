@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // oomKills counts the processes of a cgroup that the kernel killed for want of
@@ -13,12 +14,11 @@ import (
 //
 // Source: kernel, cgroup-v2.rst, memory.events; cgroup-v1/memory.rst,
 // memory.oom_control.
-func (h host) oomKills(path string) int {
-	file := filepath.Join(cgroupRoot, "memory", path, "memory.oom_control")
-	if h.cgroup2 {
-		file = filepath.Join(cgroupRoot, path, "memory.events")
+func oomKills(path string) int {
+	f, err := os.Open(filepath.Join(cgroupRoot, path, "memory.events"))
+	if err != nil {
+		f, err = os.Open(filepath.Join(cgroupRoot, "memory", path, "memory.oom_control"))
 	}
-	f, err := os.Open(file)
 	if err != nil {
 		return 0
 	}
@@ -31,4 +31,10 @@ func (h host) oomKills(path string) int {
 		}
 	}
 	return 0
+}
+
+// judge tells a kill for want of memory from others. The cgroup lives as long
+// as the task, and the kernel counts in it.
+func (e *exit) judge(cgroup string) {
+	e.OOMKilled = e.Code == 128+int(syscall.SIGKILL) && oomKills(cgroup) > 0
 }

@@ -64,6 +64,9 @@ type Runtime struct {
 
 	stop  context.CancelFunc
 	watch sync.WaitGroup
+
+	closing sync.RWMutex // held for reading while the end of a container is recorded
+	closed  bool
 }
 
 // Open starts the embedded containerd and takes over the containers that run.
@@ -83,6 +86,7 @@ func Open(ctx context.Context, config Config) (*Runtime, error) {
 		r.Close()
 		return nil, fmt.Errorf("open container runtime: %w", err)
 	}
+	r.watch.Go(r.sweep)
 	return r, nil
 }
 
@@ -121,6 +125,9 @@ func (c *Config) fill() error {
 func (r *Runtime) Close() error {
 	r.stop()
 	r.watch.Wait()
+	r.closing.Lock()
+	defer r.closing.Unlock()
+	r.closed = true
 	return r.engine.close()
 }
 

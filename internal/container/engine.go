@@ -24,8 +24,10 @@ import (
 	transferlocal "github.com/containerd/containerd/v2/core/transfer/local"
 	"github.com/containerd/containerd/v2/core/unpack"
 	"github.com/containerd/containerd/v2/pkg/imageverifier"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/containerd/platforms"
 	"github.com/containerd/ttrpc"
@@ -49,6 +51,7 @@ type engine struct {
 	transfer   transfer.Transferrer
 	tasks      *v2.TaskManager
 	exchange   *exchange.Exchange
+	overlay    snapshots.Snapshotter // without the metadata on top
 	closers    []io.Closer
 }
 
@@ -78,7 +81,7 @@ func openEngine(ctx context.Context, config Config) (_ *engine, err error) {
 			Applier:        newApplier(e.content, config.UnpackBytes),
 		}},
 	})
-	return e, e.openTasks(withLog(ctx, config.Logger), config)
+	return e, e.openTasks(withLog(namespaces.WithNamespace(ctx, namespace), config.Logger), config)
 }
 
 func (e *engine) openStores(ctx context.Context, config Config) error {
@@ -101,6 +104,7 @@ func (e *engine) openStores(ctx context.Context, config Config) error {
 		return fmt.Errorf("overlayfs snapshotter: %w", err)
 	}
 	e.closers = append(e.closers, snapshotter)
+	e.overlay = snapshotter
 	db, err := bolt.Open(filepath.Join(config.Root, "meta.db"), 0o600, &bolt.Options{
 		Timeout: 3 * time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
 	})
@@ -119,7 +123,36 @@ func (e *engine) openStores(ctx context.Context, config Config) error {
 	e.containers = metadata.NewContainerStore(e.db)
 	e.leases = metadata.NewLeaseManager(e.db)
 	e.snapshots = e.db.Snapshotter(snapshotterName)
-	return e.createNamespace(ctx)
+	if err := e.createNamespace(ctx); err != nil {
+		return err
+	}
+	return e.tidy(namespaces.WithNamespace(ctx, namespace), config.Root)
+}
+
+// tidy removes what a killed process left in the stores: folders of snapshots
+// that were never recorded, whose numbers would be given out again, and leases
+// of transfers that go on no more.
+func (e *engine) tidy(ctx context.Context, root string) error {
+	if cleaner, ok := e.overlay.(snapshots.Cleaner); ok {
+		err := cleaner.Cleanup(ctx)
+		if errdefs.IsNotFound(err) { // not one snapshot was ever recorded
+			dir := filepath.Join(root, snapshotterName, "snapshots")
+			err = errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700))
+		}
+		if err != nil {
+			return fmt.Errorf("overlayfs snapshotter: %w", err)
+		}
+	}
+	all, err := e.leases.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, lease := range all {
+		if err := e.leases.Delete(ctx, lease); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *engine) createNamespace(ctx context.Context) error {
@@ -166,8 +199,13 @@ func (e *engine) openTasks(ctx context.Context, config Config) error {
 			return err
 		}
 	}
-	e.tasks, err = v2.NewTaskManager(ctx, root, state, shims)
-	return err
+	if err := e.beforeLoading(ctx, config); err != nil {
+		return err
+	}
+	if e.tasks, err = v2.NewTaskManager(ctx, root, state, shims); err != nil {
+		return err
+	}
+	return e.afterLoading(ctx, config)
 }
 
 // listenUnix listens on a socket that only this user can reach.

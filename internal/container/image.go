@@ -47,7 +47,7 @@ func (r *Runtime) Import(ctx context.Context, tarball io.Reader) ([]Image, error
 
 // Pull fetches an image from its registry. It tells progress, when given, in
 // lines for people. Registries on this very host may speak plain HTTP.
-// Errors: ErrDenied, ErrTooLarge, ErrPlatform.
+// Errors: ErrDenied, ErrNotFound, ErrTooLarge, ErrPlatform.
 func (r *Runtime) Pull(ctx context.Context, ref string, progress func(string)) (Image, error) {
 	ctx = r.context(ctx)
 	name, err := normalize(ref)
@@ -64,7 +64,7 @@ func (r *Runtime) Pull(ctx context.Context, ref string, progress func(string)) (
 	}
 	result, err := r.transfer(ctx, source, &destination{name: name, bound: r.config.ImageBytes}, progress)
 	if err != nil {
-		return Image{}, fmt.Errorf("pull %s: %w", name, err)
+		return Image{}, named("pull "+name, err)
 	}
 	return result[0], nil
 }
@@ -101,10 +101,11 @@ func (r *Runtime) transfer(ctx context.Context, source any, dest *destination, p
 	}
 	var result []Image
 	for _, image := range dest.found {
-		if err := r.record(ctx, image); err != nil {
+		stored, err := r.record(ctx, image)
+		if err != nil {
 			return nil, err
 		}
-		result = append(result, r.describe(ctx, image))
+		result = append(result, r.describe(ctx, stored))
 	}
 	return result, nil
 }
@@ -138,12 +139,12 @@ func (r *Runtime) checkPlatform(ctx context.Context, image images.Image) error {
 	return fmt.Errorf("%s %w: it is for %s, this node is %s", image.Name, ErrPlatform, strings.Join(have, ", "), platforms.Format(want))
 }
 
-func (r *Runtime) record(ctx context.Context, image images.Image) error {
-	_, err := r.engine.images.Create(ctx, image)
+func (r *Runtime) record(ctx context.Context, image images.Image) (images.Image, error) {
+	stored, err := r.engine.images.Create(ctx, image)
 	if errdefs.IsAlreadyExists(err) {
-		_, err = r.engine.images.Update(ctx, image, "target")
+		stored, err = r.engine.images.Update(ctx, image, "target")
 	}
-	return err
+	return stored, err
 }
 
 func (r *Runtime) describe(ctx context.Context, image images.Image) Image {

@@ -21,22 +21,18 @@ import (
 
 // programs builds, once, what the tests run: the shim, the logger and probe.
 var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "oscine-container")
-	if err != nil {
-		return "", err
-	}
 	for name, pkg := range map[string]string{
 		"containerd-shim-runc-v2": "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
 		"oscine-log":              "oscine.dev/oscine/cmd/oscine-log",
 		"probe":                   "./testdata/probe",
 	} {
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), pkg)
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(programDir, name), pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 		}
 	}
-	return dir, nil
+	return programDir, nil
 })
 
 // ociRuntime finds runc or crun: OSCINE_RUNTIME, what make built, or the
@@ -112,7 +108,10 @@ func openRuntime(t testing.TB, config Config) *Runtime {
 	return r
 }
 
-const probeName = "example.test/probe:1"
+const (
+	probeName = "example.test/probe:1"
+	probeArch = runtime.GOARCH
+)
 
 // probeImage holds the probe as its entrypoint, and a few files.
 func probeImage(t testing.TB) testImage {

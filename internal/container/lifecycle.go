@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,9 +30,22 @@ func (r *Runtime) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	known := map[string]bool{}
 	for _, c := range all {
+		known[c.ID] = true
 		if err := r.adoptOne(ctx, c); err != nil {
 			r.log.Warn("take over container", "id", c.ID, "error", err)
+		}
+	}
+	for _, parent := range []string{r.stateDir(""), r.layerDir("")} {
+		entries, err := os.ReadDir(parent)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		for _, entry := range entries {
+			if !known[entry.Name()] {
+				os.RemoveAll(filepath.Join(parent, entry.Name())) // best effort: it takes space, no more
+			}
 		}
 	}
 	return nil
@@ -50,7 +65,7 @@ func (r *Runtime) adoptOne(ctx context.Context, c containers.Container) error {
 			return nil
 		}
 		rec.Exit = &exit{Code: -1, At: time.Now()}
-		return r.keep(ctx, c.ID, rec)
+		return r.engine.keep(ctx, c.ID, rec)
 	}
 	asked, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
@@ -75,6 +90,11 @@ func (r *Runtime) follow(id string, task runtime.Task) {
 			// The shim is gone. containerd has killed what it left.
 			ended = &runtime.Exit{Status: 255, Timestamp: time.Now()}
 		}
+		r.closing.RLock()
+		defer r.closing.RUnlock()
+		if r.closed {
+			return // the next process sees it
+		}
 		if err := r.recordExit(ctx, id, task, ended); err != nil && !errors.Is(err, ErrNotFound) {
 			r.log.Warn("record the end of a container", "id", id, "error", err)
 		}
@@ -96,8 +116,8 @@ func (r *Runtime) recordExit(ctx context.Context, id string, task runtime.Task, 
 		return nil // a new run has begun
 	}
 	rec.Exit = &exit{Code: int(ended.Status), At: ended.Timestamp}
-	rec.Exit.OOMKilled = rec.Exit.Code == 128+int(syscall.SIGKILL) && r.host.oomKills(rec.CgroupPath) > 0
-	if err := r.keep(ctx, id, rec); err != nil {
+	rec.Exit.judge(rec.CgroupPath)
+	if err := r.engine.keep(ctx, id, rec); err != nil {
 		return err
 	}
 	err = r.endTask(ctx, id)
@@ -273,7 +293,8 @@ func (r *Runtime) status(ctx context.Context, c containers.Container) (Status, e
 	return s, nil
 }
 
-// Wait returns the status of a container once it is Exited.
+// Wait returns the status of a container once it is Exited, and all that it
+// said is in its log.
 // Errors: ErrNotFound, also if it is deleted meanwhile.
 func (r *Runtime) Wait(ctx context.Context, id string) (Status, error) {
 	listening, cancel := context.WithCancel(ctx)
@@ -281,8 +302,16 @@ func (r *Runtime) Wait(ctx context.Context, id string) (Status, error) {
 	events := r.Events(listening)
 	for {
 		status, err := r.Status(ctx, id)
-		if err != nil || status.State == Exited {
+		if err != nil {
 			return status, err
+		}
+		if status.State == Exited {
+			// Whoever recorded that still holds the lock until its logger has ended.
+			if err := r.locks.Lock(ctx, id); err != nil {
+				return status, err
+			}
+			r.locks.Unlock(id)
+			return status, nil
 		}
 	next:
 		for {

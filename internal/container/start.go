@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/runtime"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	capability "github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/containerd/typeurl/v2"
@@ -51,6 +53,12 @@ func (s *Spec) fill() error {
 	}
 	if s.CgroupPath = filepath.Clean(s.CgroupPath); !filepath.IsAbs(s.CgroupPath) || s.CgroupPath == "/" {
 		return fmt.Errorf("container %s: cgroup %q is not an absolute path below the root", s.ID, s.CgroupPath)
+	}
+	for _, name := range s.Security.AddCapabilities {
+		// Runtimes pass over what they don't know.
+		if !slices.Contains(capability.Known(), "CAP_"+name) {
+			return fmt.Errorf("container %s: there is no capability CAP_%s; write one as NET_BIND_SERVICE", s.ID, name)
+		}
 	}
 	if s.Hostname == "" {
 		s.Hostname = s.ID
@@ -174,7 +182,7 @@ func (r *Runtime) run(ctx context.Context, c containers.Container, rec record, p
 	// Recorded before it is true: a start that this process does not survive
 	// must not look as if it never happened.
 	rec.StartedAt = time.Now()
-	if err := r.keep(ctx, c.ID, rec); err != nil {
+	if err := r.engine.keep(ctx, c.ID, rec); err != nil {
 		return err
 	}
 	if err := task.Start(ctx); err != nil {
@@ -243,12 +251,12 @@ func (r *Runtime) freeUIDs(ctx context.Context, id string) (uint32, error) {
 }
 
 // keep replaces the record of a container.
-func (r *Runtime) keep(ctx context.Context, id string, rec record) error {
+func (e *engine) keep(ctx context.Context, id string, rec record) error {
 	extension, err := rec.extension()
 	if err != nil {
 		return err
 	}
-	_, err = r.engine.containers.Update(ctx, containers.Container{ID: id, Extensions: extension}, "extensions")
+	_, err = e.containers.Update(ctx, containers.Container{ID: id, Extensions: extension}, "extensions")
 	return err
 }
 

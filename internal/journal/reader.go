@@ -215,3 +215,9 @@ func (r *ring) each(f func(Line) error) error {
 	}
 	return nil
 }
+
+// Exists reports whether a journal was ever written at path.
+func Exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

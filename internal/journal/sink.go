@@ -19,7 +19,8 @@ const drainTime = 2 * time.Second
 
 // Sink is the whole of the program that a container's shim starts to keep the
 // container's output: it reads standard output from descriptor 3 and standard
-// error from 4, writes to 5 when it is ready, and ends when both have ended.
+// error from 4, writes to 5 when it is ready, and ends at SIGTERM, which the shim
+// sends when both have ended (and complains if there is nobody to send it to).
 // args are pairs, in any order: path FILE, bytes N, owner UID:GID. The owner is
 // the container's user: the pipes are given to it, since programs that log to
 // /dev/stdout open it anew.
@@ -63,15 +64,25 @@ func Sink(args []string) error {
 	}
 	ended := make(chan struct{})
 	go func() { streams.Wait(); close(ended) }()
-	select {
-	case <-ended:
-	case <-stop:
+	parent := os.Getppid()
+	alive := time.NewTicker(time.Second)
+	defer alive.Stop()
+	for {
 		select {
-		case <-ended:
-		case <-time.After(drainTime):
+		case <-stop:
+			select {
+			case <-ended:
+			case <-time.After(drainTime):
+			}
+			return nil
+		case <-alive.C:
+			// Without a shim nobody sends the signal. Output may still come.
+			if os.Getppid() != parent {
+				<-ended
+				return nil
+			}
 		}
 	}
-	return nil
 }
 
 type sinkArgs struct {
