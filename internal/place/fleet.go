@@ -171,6 +171,9 @@ func NewFleet(nodes []FleetNode, scorer Scorer) (*Fleet, error) {
 	for i := range f.last {
 		f.last[i] = -1
 	}
+	if err := f.numberModels(nodes); err != nil {
+		return nil, err
+	}
 	for _, n := range nodes {
 		load, err := f.newLoad(n)
 		if err != nil {
@@ -182,6 +185,24 @@ func NewFleet(nodes []FleetNode, scorer Scorer) (*Fleet, error) {
 	return f, nil
 }
 
+// numberModels numbers the GPU models in the order of their names, so that
+// nothing depends on the order of the nodes.
+func (f *Fleet) numberModels(nodes []FleetNode) error {
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Model)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if len(names) > maxFleetModels {
+		return fmt.Errorf("a fleet of %d GPU models, at most %d are understood", len(names), maxFleetModels)
+	}
+	for i, name := range names {
+		f.models[name] = uint8(i)
+	}
+	return nil
+}
+
 func (f *Fleet) newLoad(n FleetNode) (Load, error) {
 	switch {
 	case n.MilliCPU < 0 || n.MilliCPU > maxFleetMilli || n.Memory < 0:
@@ -189,15 +210,7 @@ func (f *Fleet) newLoad(n FleetNode) (Load, error) {
 	case n.GPUs < 0 || n.GPUs > MaxFleetGPUs:
 		return Load{}, fmt.Errorf("node %q: %d GPUs, at most %d are understood", n.Name, n.GPUs, MaxFleetGPUs)
 	}
-	model, ok := f.models[n.Model]
-	if !ok {
-		if len(f.models) == maxFleetModels {
-			return Load{}, fmt.Errorf("node %q: more than %d GPU models", n.Name, maxFleetModels)
-		}
-		model = uint8(len(f.models))
-		f.models[n.Model] = model
-	}
-	load := Load{MilliCPU: n.MilliCPU, CPUs: n.MilliCPU, Memory: n.Memory, Num: int8(n.GPUs), Full: int8(n.GPUs), Idle: int64(n.GPUs) * 1000, model: model}
+	load := Load{MilliCPU: n.MilliCPU, CPUs: n.MilliCPU, Memory: n.Memory, Num: int8(n.GPUs), Full: int8(n.GPUs), Idle: int64(n.GPUs) * 1000, model: f.models[n.Model]}
 	for g := range n.GPUs {
 		load.GPU[g] = 1000
 	}

@@ -3,6 +3,7 @@ package place
 import (
 	"cmp"
 	"math"
+	"math/bits"
 	"slices"
 )
 
@@ -197,7 +198,7 @@ func Typical(asks []Ask, part float64) []Demand {
 		return cmp.Or(
 			cmp.Compare(y.Count, x.Count), cmp.Compare(y.Ask.MilliCPU, x.Ask.MilliCPU),
 			cmp.Compare(y.Ask.MilliGPU, x.Ask.MilliGPU), cmp.Compare(y.Ask.GPUs, x.Ask.GPUs),
-			cmp.Compare(y.Ask.models, x.Ask.models),
+			compareModels(y.Ask.models, x.Ask.models),
 		)
 	})
 	var sum int64
@@ -207,4 +208,16 @@ func Typical(asks []Ask, part float64) []Demand {
 		}
 	}
 	return all
+}
+
+// compareModels orders sets of models as their sorted names joined would be.
+func compareModels(a, b uint64) int {
+	for a != 0 && b != 0 {
+		x, y := bits.TrailingZeros64(a), bits.TrailingZeros64(b)
+		if x != y {
+			return x - y
+		}
+		a, b = a&(a-1), b&(b-1)
+	}
+	return cmp.Compare(a, b)
 }

@@ -154,7 +154,7 @@ func (r *replay) setScorer(typical []place.Demand) {
 	case "fgd":
 		r.fleet.SetScorer(place.NewFGD(r.frag))
 	case "oscine":
-		r.fleet.SetScorer(place.NewDefault(typical, r.fleet))
+		r.fleet.SetScorer(place.NewLeastLoss(typical, r.fleet))
 	}
 }
 
