@@ -390,6 +390,25 @@ func TestForwardingOnlyAsNeeded(t *testing.T) {
 	}
 }
 
+func TestLateAddressOpensTheLink(t *testing.T) {
+	site, b := newSite(t), newTestBridge(t)
+	uplink, err := netlink.LinkByName("uplink0")
+	must(t, err)
+	must(t, keepOnly(uplink, nil))
+	path, _, err := b.Attach(t.Context(), "workload-web", []manifest.Port{{Port: 80, HostPort: 8084}})
+	must(t, err)
+	serveIn(t, path, "web", 80)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { b.Follow(ctx); close(ended) }()
+	defer func() { cancel(); <-ended }()
+	must(t, netlink.AddrReplace(uplink, ipv4Addr(netip.MustParseAddr(site.node), 24)))
+	eventually(t, "the site reaches the published port", func() bool {
+		answer, err := ask(site.path, "tcp4", site.node+":8084")
+		return err == nil && strings.HasPrefix(answer, "web")
+	})
+}
+
 func TestAttachRefusesForeignIDs(t *testing.T) {
 	b := NewBridge(t.TempDir(), slog.New(slog.DiscardHandler))
 	for _, id := range []string{"", "../x", "a/b", "A", strings.Repeat("a", 121)} {

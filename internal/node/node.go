@@ -147,6 +147,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return fmt.Errorf("start the container runtime: %w", err)
 	}
 	n.bridge = network.NewBridge(n.config.RunDir, n.log)
+	n.wg.Go(func() { n.bridge.Follow(n.life) })
 	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs")); err != nil {
 		return err
 	}
