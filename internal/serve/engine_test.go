@@ -108,6 +108,27 @@ func TestEngineRefusesModel(t *testing.T) {
 	}
 }
 
+// TestTritonClient lets others' client, unchanged, speak to the server. It
+// runs where python3, or the program that OSCINE_TEST_PYTHON names, has
+// tritonclient.
+func TestTritonClient(t *testing.T) {
+	python := os.Getenv("OSCINE_TEST_PYTHON")
+	if python == "" {
+		python = "python3"
+	}
+	if out, err := exec.CommandContext(t.Context(), python, "-c", "import tritonclient.http").CombinedOutput(); err != nil {
+		t.Skipf("%s has no tritonclient (pip install 'tritonclient[http]'): %v %.100s", python, err, out)
+	}
+	registry, server, _ := serveEngine(t, digits)
+	if err := registry.WaitReady(t.Context(), "m"); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), python, "testdata/triton_client.py", server.Listener.Addr().String(), "m").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "answers agree") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // workerPID finds the process of the one worker that runs.
 func workerPID(t testing.TB, starter *Exec) int {
 	t.Helper()
