@@ -20,7 +20,6 @@ const maxLogLine = 900 // the kernel cuts /dev/kmsg records near 1000 bytes
 type Log struct {
 	kmsg    *os.File
 	console *os.File
-	printed int // the kernel prints records below this level by itself
 }
 
 // OpenLog opens the kernel log; it always returns a usable Log, in the worst
@@ -30,13 +29,8 @@ func OpenLog() *Log {
 	if f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0); err == nil {
 		log.kmsg = f
 	}
-	if log.kmsg != nil {
-		log.printed = consoleLevel("/proc/sys/kernel/printk")
-	}
-	if log.printed <= levelNotice {
-		if f, err := os.OpenFile("/dev/console", os.O_WRONLY, 0); err == nil {
-			log.console = f
-		}
+	if f, err := os.OpenFile("/dev/console", os.O_WRONLY, 0); err == nil {
+		log.console = f
 	}
 	return log
 }
@@ -74,7 +68,8 @@ func (l *Log) write(level int, format string, args ...any) {
 	if l.kmsg != nil {
 		_, _ = fmt.Fprintf(l.kmsg, "<%d>%s\n", level, line)
 	}
-	if l.console != nil && level >= l.printed {
+	printed := l.kmsg != nil && level < consoleLevel("/proc/sys/kernel/printk")
+	if l.console != nil && !printed {
 		_, _ = fmt.Fprintf(l.console, "[%12.6f] %s\r\n", uptime().Seconds(), line)
 	}
 }

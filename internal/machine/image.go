@@ -157,3 +157,13 @@ func compareImages(a, b string) int {
 	}
 	return cmp.Compare(a, b)
 }
+
+// CommandLine is the kernel command line of the unified kernel image that the
+// boot loader would choose on a disk image.
+func CommandLine(diskImage string) (string, error) {
+	uki, err := readKernelImage(diskImage)
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", diskImage, err)
+	}
+	return uki.Cmdline, nil
+}

@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// qmpTimeout is for QEMU to answer a command, on a busy host.
+const qmpTimeout = 20 * time.Second
+
 // execute runs one command of the QEMU Machine Protocol and decodes what it
 // returns into result, which may be nil.
 func (m *Machine) execute(ctx context.Context, command string, arguments, result any) error {
@@ -46,14 +49,14 @@ func (m *Machine) dial(ctx context.Context, socket string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if socket != qmpSocket {
+		return conn, nil
+	}
 	deadline, ok := ctx.Deadline()
-	if socket == qmpSocket && !ok {
-		deadline, ok = time.Now().Add(10*time.Second), true
+	if !ok {
+		deadline = time.Now().Add(qmpTimeout)
 	}
-	if ok {
-		err = conn.SetDeadline(deadline)
-	}
-	return conn, err
+	return conn, conn.SetDeadline(deadline)
 }
 
 type qmpSession struct {

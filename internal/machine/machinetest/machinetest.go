@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -224,4 +225,36 @@ func availableMemory() int64 {
 		}
 	}
 	return 0
+}
+
+// SysRq presses a magic SysRq key over the serial line, such as 'i', which
+// kills every process but PID 1. The kernel needs sysrq_always_enabled.
+//
+// Source: Linux, Documentation/admin-guide/sysrq.rst.
+func (m *Machine) SysRq(key byte) {
+	m.t.Helper()
+	if answer, err := m.Monitor(m.t.Context(), "chardev-send-break console"); err != nil || answer != "" {
+		m.t.Fatalf("send a break: %q, %v", answer, err)
+	}
+	ctx, cancel := context.WithTimeout(m.t.Context(), 2*time.Second)
+	defer cancel()
+	if err := m.Machine.Console(ctx, &once{[]byte{key}, ctx}, io.Discard); err != nil {
+		m.t.Fatalf("type a SysRq key: %v", err)
+	}
+}
+
+// once is typed text after which nothing more comes for a while.
+type once struct {
+	text []byte
+	ctx  context.Context
+}
+
+func (o *once) Read(p []byte) (int, error) {
+	if len(o.text) == 0 {
+		<-o.ctx.Done()
+		return 0, io.EOF
+	}
+	n := copy(p, o.text)
+	o.text = o.text[n:]
+	return n, nil
 }
