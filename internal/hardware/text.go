@@ -307,4 +307,3 @@ func firstOf(texts ...string) string {
 	}
 	return ""
 }
-
