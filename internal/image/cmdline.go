@@ -8,7 +8,7 @@ import (
 const hostArch = runtime.GOARCH
 
 // commandLine is what the kernel is started with.
-func commandLine(arch string, v Verity, more string) string {
+func commandLine(arch, flavour string, v Verity, more string) string {
 	words := []string{
 		"oscine.verity=" + v.String(),
 		"panic=10",                     // a kernel that cannot go on gives the boot loader its next try
@@ -16,6 +16,9 @@ func commandLine(arch string, v Verity, more string) string {
 		"quiet", "loglevel=4",          // a serial line is slow; everything stays in the kernel's log
 		"random.trust_cpu=on", // no waiting for entropy where the CPU gives it
 		"cgroup_no_v1=all",    // one hierarchy
+	}
+	if flavour == FlavourRT {
+		words = append(words, "efi=runtime") // PREEMPT_RT leaves EFI variables out, which say what was booted
 	}
 	if arch == "arm64" {
 		words = append(words, "console=tty0", "console=ttyAMA0")

@@ -326,7 +326,7 @@ func (b *builder) uki(ctx context.Context, v Verity) (uki []byte, initramfs int,
 	// The kernel comes last: it may unpack itself beyond its own end.
 	unsigned, err := assembleUKI(stub, []section{
 		{".osrel", []byte(osRelease(b.Version))},
-		{".cmdline", []byte(commandLine(b.Arch, v, b.Cmdline))},
+		{".cmdline", []byte(commandLine(b.Arch, b.Flavour, v, b.Cmdline))},
 		{".uname", []byte(b.kernel.version)},
 		{".initrd", archive},
 		{".linux", vmlinuz},

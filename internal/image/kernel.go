@@ -28,6 +28,7 @@ var stage1Ready = []string{
 	"virtio_pci", "virtio_mmio?", "virtio_blk", "virtio_scsi", "sd_mod", "nvme",
 	"efivarfs",                                    // which image was started
 	"vfat", "nls_cp437", "nls_ascii", "nls_utf8?", // the ESP, to demote a bad image
+	"ext4", // built into the cloud kernel only
 	"i6300esb?",
 }
 
