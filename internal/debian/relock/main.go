@@ -38,6 +38,10 @@ var tools = []string{
 	"erofs-utils", "e2fsprogs", "sbsigntool", "cryptsetup-bin",
 }
 
+// fonts are what the demo writes its pictures in: none of models/digits was
+// trained with them.
+var fonts = []string{"fonts-courier-prime", "fonts-hack", "fonts-comfortaa", "fonts-jetbrains-mono", "fonts-open-sans"}
+
 // unneeded are dependencies that serve installation or hardware which the
 // programs never touch here.
 var unneeded = []string{"debconf", "dpkg", "tar", "perl-base", "adduser", "passwd", "logsave", "ucf", "openssl", "libsasl2-modules-db", "sensible-utils"}
@@ -88,7 +92,7 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 		sets = append(sets, set)
 	}
 	skip := func(name string) bool { return slices.Contains(unneeded, name) }
-	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "tools": tools} {
+	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "fonts": fonts, "tools": tools} {
 		packages, err := index.Closure(arch, stable, roots, skip)
 		if err != nil {
 			return nil, err
