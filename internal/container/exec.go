@@ -128,13 +128,15 @@ func awaitProcess(ctx context.Context, process runtime.Process) (int, error) {
 // caller's terminal.
 func (e Exec) attend(ctx context.Context, process runtime.Process, stdinDone, over <-chan struct{}) {
 	resize := e.Resize
-	if e.TTY {
-		size := e.Size
-		if size == (Size{}) {
+	fit := func(size Size) {
+		if size == (Size{}) { // whoever is at the other end has no terminal
 			size = Size{Columns: 80, Rows: 24}
 		}
 		// A process that ended already has no terminal to resize.
 		_ = process.ResizePty(ctx, runtime.ConsoleSize{Width: uint32(size.Columns), Height: uint32(size.Rows)})
+	}
+	if e.TTY {
+		fit(e.Size)
 	}
 	for {
 		select {
@@ -148,7 +150,7 @@ func (e Exec) attend(ctx context.Context, process runtime.Process, stdinDone, ov
 				resize = nil
 				continue
 			}
-			_ = process.ResizePty(ctx, runtime.ConsoleSize{Width: uint32(size.Columns), Height: uint32(size.Rows)})
+			fit(size)
 		}
 	}
 }

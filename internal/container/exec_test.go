@@ -51,7 +51,7 @@ func TestExec(t *testing.T) {
 		"is root":      {Args: []string{"/probe"}, User: "0"},
 		"no such name": {Args: []string{"/probe"}, User: "web"},
 	} {
-		if _, err := r.Exec(ctx, "box", e); err == nil || !strings.Contains(err.Error(), reason) {
+		if _, err := r.Exec(ctx, "box", e); err == nil || !mentions(err, reason) {
 			t.Errorf("%+v: %v, want %q", e, err, reason)
 		}
 	}

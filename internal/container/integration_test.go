@@ -38,7 +38,7 @@ var programs = sync.OnceValues(func() (string, error) {
 // ociRuntime finds runc or crun: OSCINE_RUNTIME, what make built, or the
 // system's.
 func ociRuntime() string {
-	built, _ := filepath.Abs(filepath.Join("..", "..", "out", runtime.GOARCH, "runc"))
+	built, _ := filepath.Abs(filepath.Join("..", "..", "out", "bin", "runc"))
 	for _, path := range []string{os.Getenv("OSCINE_RUNTIME"), built} {
 		if _, err := os.Stat(path); err == nil {
 			return path

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,7 +54,7 @@ func (p plan) systemMounts() []specs.Mount {
 		mounts = append(mounts, specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}})
 	} else {
 		// A user namespace may mount sysfs only with a network namespace of its own.
-		mounts = append(mounts, specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "rro"}})
+		mounts = append(mounts, specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", "rro"}})
 	}
 	if p.host.cgroup2 {
 		mounts = append(mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "ro"}})
@@ -134,9 +135,9 @@ func writeEtc(dir string, spec Spec) error {
 	for _, server := range spec.DNS {
 		resolv += "nameserver " + server + "\n"
 	}
-	if len(spec.DNS) == 0 && spec.NetNS == hostNetwork {
+	if len(spec.DNS) == 0 && spec.NetNS != "" {
 		if data, err := os.ReadFile("/etc/resolv.conf"); err == nil {
-			resolv = string(data)
+			resolv = resolvConf(string(data), spec.NetNS == hostNetwork)
 		}
 	}
 	for name, text := range map[string]string{
@@ -153,6 +154,25 @@ func writeEtc(dir string, spec Spec) error {
 		}
 	}
 	return nil
+}
+
+// resolvConf is the node's configuration as a container can use it: name
+// servers on the node's own loopback answer only on its network.
+func resolvConf(node string, hostNet bool) string {
+	if hostNet {
+		return node
+	}
+	var kept []string
+	for line := range strings.Lines(node) {
+		fields := strings.Fields(line)
+		if len(fields) >= 2 && fields[0] == "nameserver" {
+			if addr, err := netip.ParseAddr(fields[1]); err != nil || addr.IsLoopback() {
+				continue
+			}
+		}
+		kept = append(kept, line)
+	}
+	return strings.Join(kept, "")
 }
 
 // overRootFS mounts a layer over dir, which stays as it is.

@@ -30,7 +30,7 @@ type Spec struct {
 	// node's, else the path of a network namespace.
 	NetNS    string
 	Hostname string   // "" means ID
-	DNS      []string // addresses of name servers; none with NetNS "host" means the node's
+	DNS      []string // addresses of name servers; empty means the node's, without those on its loopback
 
 	// Created, when given, is called once the namespaces exist and before the
 	// program runs, with the process that holds them: the place to move an

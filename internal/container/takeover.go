@@ -87,7 +87,8 @@ func (e *engine) afterLoading(ctx context.Context, config Config) error {
 		return err
 	}
 	for _, entry := range entries {
-		if id := entry.Name(); !slices.Contains(loaded, id) {
+		// crun keeps a cache of its own there.
+		if id := entry.Name(); idRE.MatchString(id) && !slices.Contains(loaded, id) {
 			// An error means that there was not even a container yet.
 			_ = exec.CommandContext(ctx, config.RuntimePath, "--root", root, "delete", "--force", id).Run()
 			os.RemoveAll(filepath.Join(root, id))
