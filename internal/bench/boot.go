@@ -38,7 +38,7 @@ type BootSample struct {
 	CPU       time.Duration `json:"cpuNanoseconds"`  // of QEMU, from power-on to the first answer over the network
 	Wall      time.Duration `json:"wallNanoseconds"` // the same on the clock
 	Processes int64         `json:"processBytes"`    // resident memory of the system's processes (PSS) when idle
-	QEMU      int64         `json:"qemuBytes"`       // resident memory of QEMU then: all that the guest ever touched
+	QEMU      int64         `json:"qemuBytes"`       // resident memory of QEMU then: itself and all that the guest ever touched
 }
 
 // BootReport is the outcome.
@@ -179,7 +179,7 @@ func (r BootReport) Write(w io.Writer) error {
 	row("processor time to the first answer", "s", ours.CPU.Seconds(), theirs.CPU.Seconds())
 	row("clock time to the first answer", "s", ours.Wall.Seconds(), theirs.Wall.Seconds())
 	row("memory of the system's processes", "MiB", mebibytes(ours.Processes), mebibytes(theirs.Processes))
-	row("memory that the guest ever touched", "MiB", mebibytes(ours.QEMU), mebibytes(theirs.QEMU))
+	row("resident memory of QEMU with its guest", "MiB", mebibytes(ours.QEMU), mebibytes(theirs.QEMU))
 	_, err := fmt.Fprintln(w, "\nDebian 13 is minimal: systemd, containerd, nginx, an initramfs of three drivers.")
 	return err
 }

@@ -52,9 +52,8 @@ chroot "$root" passwd -q -d root
 cat >"$root/usr/local/bin/report-memory" <<'REPORT'
 #!/bin/sh
 sleep 30
-awk '/^Pss:/ {pss += $2} END {printf "peer-memory pss_kib=%d", pss}' /proc/[0-9]*/smaps_rollup >/run/report 2>/dev/null
-awk '/^MemTotal:/ {total = $2} /^MemAvailable:/ {printf " used_kib=%d\n", total - $2}' /proc/meminfo >>/run/report
-cat /run/report >/dev/console
+# Kernel threads have no such file to read, and processes come and go.
+cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '/^Pss:/ {pss += $2} END {printf "peer-memory pss_kib=%d\n", pss}' >/dev/console
 REPORT
 chmod 755 "$root/usr/local/bin/report-memory"
 cat >"$root/etc/systemd/system/report-memory.service" <<'UNIT'
