@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"text/tabwriter"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -19,7 +23,9 @@ import (
 
 // hardwareFlags are the flags of oscine hardware.
 type hardwareFlags struct {
-	root, output string
+	root, topology  string
+	output, explain string
+	watch           bool
 }
 
 func newHardwareCommand(env *Env) *cobra.Command {
@@ -31,31 +37,49 @@ func newHardwareCommand(env *Env) *cobra.Command {
 
 With a context the map is the node's. Without one, or with --root /, it is this
 machine's. --root also reads a directory that holds the sys and proc of another
-machine, or an archive of one as oscine hardware record makes it.`,
+machine, or an archive of one as oscine hardware record makes it. --topology
+reads the topology file of NCCL or RCCL that a cloud gives for an instance.`,
+		Example: `  oscine hardware -o svg > machine.svg
+  oscine hardware --explain gpu0
+  oscine hardware path gpu0 ib0`,
 		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if f.watch {
+				return f.follow(c.Context(), env)
+			}
 			m, err := f.machine(c.Context(), env)
 			if err != nil {
 				return err
+			}
+			if f.explain != "" {
+				return writeFacts(env.Out, m, f.explain)
 			}
 			return writeHardware(env.Out, m, f.output)
 		},
 	}
 	c.PersistentFlags().StringVar(&f.root, "root", "", "read the machine under this directory or archive; / is this machine")
+	c.PersistentFlags().StringVar(&f.topology, "topology", "", "read a topology file of NCCL or RCCL")
+	c.MarkFlagsMutuallyExclusive("root", "topology")
 	c.Flags().StringVarP(&f.output, "output", "o", "tree", strings.Join(hardwareOutputs(), ", "))
+	c.Flags().StringVar(&f.explain, "explain", "", "tell where each fact of a device was read (gpu0, eth0, node1, cpu3, a PCI address)")
+	c.Flags().BoolVar(&f.watch, "watch", false, "go on and print what changes (this machine only)")
+	c.AddCommand(newHardwarePathCommand(env, &f), newHardwareRecordCommand(env, &f), newHardwareCDICommand(env, &f))
 	return c
 }
 
-func hardwareOutputs() []string { return []string{"tree", "wide", "json", "yaml"} }
+func hardwareOutputs() []string { return []string{"tree", "wide", "json", "yaml", "dot", "svg"} }
 
-// machine reads the map from --root, from the node of the context, or from
-// this machine where there is no context.
+// machine reads the map from --root or --topology, from the node of the
+// context, or from this machine where there is no context.
 func (f *hardwareFlags) machine(ctx context.Context, env *Env) (*hardware.Machine, error) {
 	if f.root != "" {
 		return hardware.Discover(f.root)
 	}
+	if f.topology != "" {
+		return readTopology(f.topology)
+	}
 	node, err := env.Client()
-	if env.Context == "" && (errors.Is(err, client.ErrNoContext)) {
+	if env.Context == "" && errors.Is(err, client.ErrNoContext) {
 		return hardware.Discover("/")
 	}
 	if err != nil {
@@ -68,11 +92,56 @@ func (f *hardwareFlags) machine(ctx context.Context, env *Env) (*hardware.Machin
 	return hardware.Decode(reply.Msg.GetJson())
 }
 
+func readTopology(file string) (*hardware.Machine, error) {
+	r, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("topology file: %w", err)
+	}
+	defer r.Close()
+	t, err := hardware.ReadTopology(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return t.Machine()
+}
+
+// follow prints the tree once and then every change as it comes.
+func (f *hardwareFlags) follow(ctx context.Context, env *Env) error {
+	if env.Context != "" || f.topology != "" {
+		return usageError{errors.New("--watch follows this machine only, without --context and --topology")}
+	}
+	root := f.root
+	if root == "" {
+		root = "/"
+	}
+	var failed error
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	err := hardware.Watch(ctx, root, 2*time.Second, func(m *hardware.Machine, changes []hardware.Change) {
+		if changes == nil {
+			failed = writeHardware(env.Out, m, f.output)
+		}
+		for _, change := range changes {
+			if _, err := fmt.Fprintf(env.Out, "%s  %s  %s\n", time.Now().Format(time.TimeOnly), change.Device, change.What); err != nil {
+				failed = err
+			}
+		}
+		if failed != nil {
+			stop()
+		}
+	})
+	return errors.Join(failed, err)
+}
+
 // writeHardware prints a map in one of the output formats.
 func writeHardware(w io.Writer, m *hardware.Machine, output string) error {
 	switch output {
 	case "tree", "wide":
 		return hardware.WriteTree(w, m, output == "wide")
+	case "dot":
+		return hardware.WriteDOT(w, m)
+	case "svg":
+		return hardware.WriteSVG(w, m)
 	case "json":
 		data, err := hardware.Encode(m)
 		if err != nil {
@@ -106,7 +175,7 @@ func writeHardwareYAML(w io.Writer, m *hardware.Machine) error {
 }
 
 // plainStyle drops JSON's braces and quotes where YAML needs none. Strings
-// that would read as numbers keep their quotes.
+// that would read as numbers or dates keep their quotes.
 func plainStyle(n *yaml.Node) {
 	if n.Kind != yaml.ScalarNode || !slices.Contains([]string{"!!str"}, n.Tag) {
 		n.Style = 0
@@ -116,4 +185,123 @@ func plainStyle(n *yaml.Node) {
 	for _, child := range n.Content {
 		plainStyle(child)
 	}
+}
+
+func writeFacts(w io.Writer, m *hardware.Machine, device string) error {
+	facts, err := m.Explain(device)
+	if err != nil {
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, f := range facts {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, f.Value, f.Path)
+	}
+	return t.Flush()
+}
+
+func newHardwarePathCommand(env *Env, f *hardwareFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "path DEVICE DEVICE",
+		Short: "Tell how far one device is from another, over what and at which bandwidth",
+		Args:  exactArgs(2, "two devices"),
+		RunE: func(c *cobra.Command, args []string) error {
+			m, err := f.machine(c.Context(), env)
+			if err != nil {
+				return err
+			}
+			p, err := m.Between(args[0], args[1])
+			if err != nil {
+				return err
+			}
+			return writePath(env.Out, p)
+		},
+	}
+}
+
+func writePath(w io.Writer, p hardware.Path) error {
+	_, err := fmt.Fprintf(w, "%s – %s  %s  %s", p.A, p.B, p.Proximity, p.Proximity.Meaning())
+	if err == nil && p.BytesPerSecond > 0 {
+		_, err = fmt.Fprintf(w, "  %.4g GB/s", p.BytesPerSecond/1e9)
+	}
+	if err == nil && p.Distance > 0 {
+		_, err = fmt.Fprintf(w, "  node distance %d", p.Distance)
+	}
+	if err == nil && len(p.Over) > 0 {
+		_, err = fmt.Fprintf(w, "\n  over %s", strings.Join(p.Over, " → "))
+	}
+	if err == nil {
+		_, err = fmt.Fprintln(w)
+	}
+	return err
+}
+
+func newHardwareRecordCommand(env *Env, f *hardwareFlags) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "record",
+		Short: "Save what the map of this machine is read from, for a bug report",
+		Long: `Save what the map of this machine is read from, to attach to a bug report.
+
+The archive holds only what was read, and no serial number, hardware address,
+host name or cgroup name. oscine hardware --root FILE shows its map.`,
+		Args: exactArgs(0, "no argument"),
+		RunE: func(*cobra.Command, []string) error {
+			if !strings.HasSuffix(output, ".tar.zst") {
+				return usageError{fmt.Errorf("--output %q must end in .tar.zst", output)}
+			}
+			root := f.root
+			if root == "" {
+				root = "/"
+			}
+			return recordHardware(env, root, output)
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "machine.tar.zst", "file to write")
+	return c
+}
+
+// recordHardware writes the archive whole or not at all.
+func recordHardware(env *Env, root, output string) error {
+	out, err := os.CreateTemp(filepath.Dir(output), ".record-*")
+	if err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	defer os.Remove(out.Name())
+	recorded, err := hardware.Record(root, out)
+	if err = errors.Join(err, out.Chmod(0o644), out.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(out.Name(), output); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	for _, left := range recorded.LeftOut {
+		fmt.Fprintf(env.Err, "left out %s: %s\n", left.Path, left.Reason)
+	}
+	_, err = fmt.Fprintf(env.Out, "%s: %d files; look at it with oscine hardware --root %s\n", output, recorded.Files, output)
+	return err
+}
+
+func newHardwareCDICommand(env *Env, f *hardwareFlags) *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "cdi",
+		Short: "Write CDI specifications of the usable accelerators, for any container runtime",
+		Args:  exactArgs(0, "no argument"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			m, err := f.machine(c.Context(), env)
+			if err != nil {
+				return err
+			}
+			changed, err := hardware.WriteCDI(dir, m)
+			for _, name := range changed {
+				fmt.Fprintln(env.Out, filepath.Join(dir, name))
+			}
+			if err == nil && len(changed) == 0 {
+				fmt.Fprintf(env.Err, "%s is up to date\n", dir)
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&dir, "dir", "/var/run/cdi", "directory of the specifications")
+	return c
 }

@@ -7,6 +7,10 @@ import (
 
 const cpuDir = "/sys/devices/system/cpu"
 
+// unknownID is what the kernel prints for -1 in a 16-bit field, as of clusters
+// that the firmware does not number.
+const unknownID = 1<<16 - 1
+
 func cpuPath(id int, attribute string) string {
 	return cpuDir + "/cpu" + strconv.Itoa(id) + "/" + attribute
 }
@@ -158,7 +162,7 @@ func (s *scan) placeGroup(c *CPU, id *int, groups *[]Group, mask, number string)
 	if !ok || !cpus.Has(c.ID) {
 		return
 	}
-	if n, ok := s.integer(cpuPath(c.ID, "topology/"+number)); ok {
+	if n, ok := s.integer(cpuPath(c.ID, "topology/"+number)); ok && n != unknownID {
 		*id = n
 	}
 	if cpus.First() != c.ID || cpus.Len() == 1 || s.dividesNothing(cpus) {

@@ -48,6 +48,16 @@ func (p Proximity) String() string {
 	return names[p]
 }
 
+// Meaning says a proximity in words.
+func (p Proximity) Meaning() string {
+	meanings := [...]string{"the same device", "a link of their own", "one PCIe switch", "several PCIe switches", "one PCIe root complex",
+		"one NUMA node, different root complexes", "different NUMA nodes"}
+	if p < 0 || int(p) >= len(meanings) {
+		return "unknown"
+	}
+	return meanings[p]
+}
+
 // Path is the way between two devices.
 type Path struct {
 	A, B      string

@@ -248,10 +248,10 @@ func (p *treePrinter) cores(depth int, cpus Set) {
 			continue
 		}
 		if p.wide {
-			p.line(depth, "core %d  cpus %s  %s%s", c.ID, c.CPUs, p.cachesOf(c), p.kindOf(c))
+			p.line(depth, "core %d  cpus %s  %s%s", c.ID, c.CPUs, p.cachesOf(c, cpus), p.kindOf(c))
 			continue
 		}
-		key := fmt.Sprintf("%d thread%s  %s%s", c.CPUs.Len(), plural(c.CPUs.Len()), p.cachesOf(c), p.kindOf(c))
+		key := fmt.Sprintf("%d thread%s  %s%s", c.CPUs.Len(), plural(c.CPUs.Len()), p.cachesOf(c, cpus), p.kindOf(c))
 		if count[key]++; count[key] == 1 {
 			order = append(order, key)
 		}
@@ -276,11 +276,15 @@ func (p *treePrinter) kindOf(c Core) string {
 	return "  " + p.m.Kinds[c.Kind].Name
 }
 
-// cachesOf names the caches around a core that are not shared by a package.
-func (p *treePrinter) cachesOf(core Core) string {
+// cachesOf names the caches around a core within a group of CPUs, but not the
+// one that the group stands under already.
+func (p *treePrinter) cachesOf(core Core, group Set) string {
 	var parts []string
 	for _, c := range p.m.Caches {
 		if c.Kind == MemorySide || c.Level > 2 || !core.CPUs.In(c.CPUs) && !c.CPUs.In(core.CPUs) || !c.CPUs.Meets(core.CPUs) {
+			continue
+		}
+		if c.CPUs.Equal(group) && p.coresOf(group) > 1 {
 			continue
 		}
 		part := c.label() + " " + c.Size.String()
