@@ -36,7 +36,7 @@ type modelLoss struct {
 }
 
 const (
-	lossStep   = 25.0    // thousandths of a GPU that count as equal
+	lossStep   = 120.0   // thousandths of a GPU that count as equal
 	scarceFrom = 0.3     // captive demand over capacity from which a model has a price,
 	scarceFull = 1.0     // and where the price is full
 	fullPrice  = 0.5     // thousandths of a GPU lost for each one taken of a scarce model

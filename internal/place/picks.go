@@ -21,6 +21,9 @@ func (ds *deviceSearch) picks(r int, open []int, set deviceSet) [][]int {
 	if k > len(open) {
 		return nil
 	}
+	if sets := ds.partitioned(r, open); sets != nil {
+		return sets
+	}
 	beside := set.all()
 	var found [][]int
 	switch {
