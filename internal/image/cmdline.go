@@ -11,6 +11,7 @@ const hostArch = runtime.GOARCH
 func commandLine(arch, flavour string, v Verity, more string) string {
 	words := []string{
 		"oscine.verity=" + v.String(),
+		"cryptomgr.notests=1",          // the tests of RSA and SHA, again for each module's signature, were half of all instructions of a boot
 		"panic=10",                     // a kernel that cannot go on gives the boot loader its next try
 		"transparent_hugepage=madvise", // "always" stalls real-time work for seconds
 		"quiet", "loglevel=4",          // a serial line is slow; everything stays in the kernel's log
