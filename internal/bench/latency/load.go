@@ -151,6 +151,14 @@ func burn(x uint64, n int) uint64 {
 	return x
 }
 
+// spend uses processor time on the calling thread.
+func spend(d time.Duration) {
+	var x uint64 = 1
+	for end := linux.ThreadCPUTime() + d; linux.ThreadCPUTime() < end; {
+		x = burn(x, 1000)
+	}
+}
+
 // churn maps memory, touches every page and drops it.
 func churn(huge bool) error {
 	size := 1 << 20

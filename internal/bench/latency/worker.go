@@ -13,6 +13,7 @@ import (
 type Worker struct {
 	Period   time.Duration    `json:"period"`             // between wake-ups; 0 is DefaultPeriod
 	Duration time.Duration    `json:"duration"`           // of the measurement
+	Work     time.Duration    `json:"work,omitempty"`     // processor time used after each wake-up
 	Policy   linux.Scheduling `json:"policy"`             // which the worker gives itself; the zero value leaves what it has
 	Slack    bool             `json:"slack,omitempty"`    // keep the kernel's default timer slack of 50 µs
 	CPU      int              `json:"cpu,omitempty"`      // 1 + the one CPU to stay on; 0: where the kernel likes
@@ -25,6 +26,9 @@ const DefaultPeriod = 5*time.Millisecond + 13*time.Microsecond + 700*time.Nanose
 
 // warmUp is how many wake-ups are not recorded: they fault pages in.
 const warmUp = 20
+
+// mclOnFault locks pages when they are first touched, in the warm-up.
+const mclOnFault = 4
 
 // longest is the lateness up to which recording allocates nothing.
 const longest = 10 * time.Second
@@ -59,7 +63,7 @@ func (w Worker) run() (*WorkerReport, error) {
 			return nil, err
 		}
 	}
-	report := &WorkerReport{Locked: unix.Mlockall(unix.MCL_CURRENT|unix.MCL_FUTURE) == nil}
+	report := &WorkerReport{Locked: unix.Mlockall(unix.MCL_CURRENT|unix.MCL_FUTURE|mclOnFault) == nil}
 	var err error
 	if report.Policy, err = linux.GetScheduling(0); err != nil {
 		return nil, err
@@ -72,8 +76,9 @@ func (w Worker) run() (*WorkerReport, error) {
 	if count < 1 {
 		return nil, errors.New("the measurement is shorter than the time between two wake-ups")
 	}
+	before := linux.ThreadCPUTime()
 	w.wake(report, period, count)
-	report.CPUTime = linux.ThreadCPUTime()
+	report.CPUTime = linux.ThreadCPUTime() - before
 	return report, nil
 }
 
@@ -89,6 +94,9 @@ func (w Worker) wake(report *WorkerReport, period, count int64) {
 			if w.Lateness > 0 && late > w.Lateness {
 				report.Late++
 			}
+		}
+		if w.Work > 0 {
+			spend(w.Work)
 		}
 		// A wake-up that comes after the next was due counts once; the
 		// wake-ups it swallowed are not counted again as zero.

@@ -1,0 +1,85 @@
+package isolate
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/bench/guest"
+	"oscine.dev/oscine/internal/bench/latency"
+)
+
+// TestMain lets the test program be three things: the tests, the init of a
+// guest that runs those named TestKernel…, and a measuring process there.
+func TestMain(m *testing.M) {
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == "child":
+		if err := latency.RunChild(os.Args[2], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	case guest.Inside() && os.Getpid() == 1:
+		guest.Main(m.Run)
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+// TestInMachine boots the product's kernel with this test program as its init.
+func TestInMachine(t *testing.T) {
+	if os.Getenv("OSCINE_VM_TESTS") != "1" {
+		t.Skip("boots a machine: set OSCINE_VM_TESTS=1, or use make test")
+	}
+	if guest.Inside() {
+		t.Skip("is inside one")
+	}
+	for _, kernel := range []string{"cloud", "rt"} {
+		t.Run(kernel, func(t *testing.T) {
+			if kernel == "rt" && testing.Short() {
+				t.Skip("the real-time kernel is fetched: not with -short")
+			}
+			runInGuest(t, kernel)
+		})
+	}
+}
+
+func runInGuest(t *testing.T, kernel string) {
+	program := filepath.Join(t.TempDir(), "isolate.test")
+	build := exec.Command("go", "test", "-c", "-ldflags", "-s -w", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the test program: %v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	run := "^TestKernel"
+	if only := os.Getenv("OSCINE_GUEST_RUN"); only != "" {
+		run = only
+	}
+	err := guest.Run(ctx, guest.Options{
+		Init: program, Kernel: kernel, CPUs: "4", Memory: 1024,
+		Args: []string{"-test.v", "-test.timeout=8m", "-test.run=" + run},
+	}, testLog{t})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Logf("%s", p)
+	return len(p), nil
+}
+
+// needKernel skips a test that changes the whole machine outside a guest.
+func needKernel(t *testing.T) {
+	t.Helper()
+	if !guest.Inside() {
+		t.Skip("changes the whole machine: runs inside the guest of TestInMachine")
+	}
+}

@@ -1,0 +1,181 @@
+package isolate
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/hardware"
+)
+
+// moveInterrupts keeps interrupts off the reserved CPUs and lets them back on
+// CPUs that are free again. Some cannot be moved: per-CPU timers, and those
+// that a driver manages; Status lists what is left.
+func (i *Isolator) moveInterrupts(before, after hardware.Set) {
+	online := i.host.online()
+	dir := i.host.file("proc/irq")
+	if text, err := readFile(filepath.Join(dir, "default_smp_affinity")); err == nil {
+		if mask, err := hardware.ParseMask(text); err == nil {
+			i.try(filepath.Join(dir, "default_smp_affinity"), mask2text(newHome(mask, before, after, online)))
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err != nil {
+			continue
+		}
+		file := filepath.Join(dir, e.Name(), "smp_affinity_list")
+		home, err := readList(file)
+		if err != nil {
+			continue
+		}
+		if next := newHome(home, before, after, online); !next.Equal(home) {
+			i.try(file, next.String())
+		}
+	}
+}
+
+// newHome is where something that may run on home is to run when the reserved
+// CPUs change: not on them, and again everywhere if it was everywhere else.
+func newHome(home, before, after, online hardware.Set) hardware.Set {
+	if home.And(online).Equal(online.Minus(before)) {
+		home = online
+	}
+	next := home.Minus(after)
+	if next.And(online).Empty() {
+		next = online.Minus(after)
+	}
+	return next
+}
+
+func readList(file string) (hardware.Set, error) {
+	text, err := readFile(file)
+	if err != nil {
+		return hardware.Set{}, err
+	}
+	return hardware.ParseList(text)
+}
+
+// try writes where failure is no news: the kernel says no to what cannot move.
+func (i *Isolator) try(file, value string) {
+	if err := writeFile(file, value); err != nil {
+		i.log.Debug("isolation", "file", file, "error", err)
+	}
+}
+
+// mask2text writes a set as the kernel's comma-separated 32-bit words.
+func mask2text(s hardware.Set) string {
+	ids := s.IDs()
+	if len(ids) == 0 {
+		return "0"
+	}
+	words := make([]uint32, ids[len(ids)-1]/32+1)
+	for _, id := range ids {
+		words[id/32] |= 1 << (id % 32)
+	}
+	var parts []string
+	for _, w := range slices.Backward(words) {
+		parts = append(parts, strconv.FormatUint(uint64(w), 16))
+	}
+	return strings.Join(parts, ",")
+}
+
+// interruptsOn lists the interrupts that may still come on one of the CPUs.
+func (i *Isolator) interruptsOn(cpus hardware.Set) []string {
+	files, err := filepath.Glob(i.host.file("proc/irq/*/effective_affinity_list"))
+	if err != nil {
+		return nil
+	}
+	var left []string
+	for _, file := range files {
+		if home, err := readList(file); err == nil && home.Meets(cpus) {
+			left = append(left, filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return left
+}
+
+// Flags of /proc/PID/stat; see include/linux/sched.h.
+const (
+	kernelThread = 0x00200000
+	fixedThread  = 0x04000000 // its affinity cannot be set
+)
+
+// moveKernelThreads keeps kernel threads and unbound kernel work off the
+// reserved CPUs. Each CPU's own threads stay: they serve what runs there.
+func (i *Isolator) moveKernelThreads(before, after hardware.Set) {
+	online := i.host.online()
+	mask := i.host.file("sys/devices/virtual/workqueue/cpumask")
+	if text, err := readFile(mask); err == nil {
+		if home, err := hardware.ParseMask(text); err == nil {
+			i.try(mask, mask2text(newHome(home, before, after, online)))
+		}
+	}
+	entries, err := os.ReadDir(i.host.file("proc"))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if flags, ok := i.taskFlags(pid); !ok || flags&kernelThread == 0 || flags&fixedThread != 0 {
+			continue
+		}
+		i.moveThread(pid, before, after, online)
+	}
+}
+
+func (i *Isolator) moveThread(pid int, before, after, online hardware.Set) {
+	var have unix.CPUSet
+	if unix.SchedGetaffinity(pid, &have) != nil {
+		return // it ended
+	}
+	var home hardware.Set
+	for _, cpu := range online.IDs() {
+		if have.IsSet(cpu) {
+			home.Add(cpu)
+		}
+	}
+	next := newHome(home, before, after, online)
+	if next.Equal(home) {
+		return
+	}
+	if err := unix.SchedSetaffinity(pid, cpuSet(next)); err != nil {
+		i.log.Debug("isolation", "kernel thread", pid, "error", err)
+	}
+}
+
+func cpuSet(s hardware.Set) *unix.CPUSet {
+	var set unix.CPUSet
+	for _, cpu := range s.IDs() {
+		set.Set(cpu)
+	}
+	return &set
+}
+
+// taskFlags reads the ninth field of /proc/PID/stat, behind the name in
+// parentheses.
+func (i *Isolator) taskFlags(pid int) (uint64, bool) {
+	text, err := readFile(i.host.file("proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0, false
+	}
+	end := strings.LastIndexByte(text, ')')
+	if end < 0 {
+		return 0, false
+	}
+	fields := strings.Fields(text[end+1:])
+	if len(fields) < 7 {
+		return 0, false
+	}
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	return flags, err == nil
+}

@@ -1,0 +1,342 @@
+package isolate
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"time"
+
+	"oscine.dev/oscine/internal/hardware"
+)
+
+// Class is a latency class.
+type Class string
+
+// The classes. System is for the product's own services.
+const (
+	Realtime    Class = "realtime"
+	Interactive Class = "interactive"
+	Batch       Class = "batch"
+	System      Class = "system"
+)
+
+// Errors that a caller can act on.
+var (
+	// ErrInvalid is returned for a Spec that no machine could hold.
+	ErrInvalid = errors.New("invalid isolation request")
+	// ErrTaken is returned where a CPU is promised to another workload.
+	ErrTaken = errors.New("is promised to another workload")
+	// ErrNoHousekeeping is returned where no CPU would be left for the system.
+	ErrNoHousekeeping = errors.New("would leave no CPU for the system")
+	// ErrOverCommitted is returned where the sum of reservations would pass
+	// what the kernel or this package can guarantee.
+	ErrOverCommitted = errors.New("would break a promise already given")
+	// ErrUnknown is returned for a workload that was not prepared.
+	ErrUnknown = errors.New("is not known here")
+)
+
+// Options say where the kernel is and what each class may take.
+type Options struct {
+	Root string // holds sys, proc and dev; "" is /
+	// Own says that this machine is ours alone: kernel-wide settings that help
+	// latency are made. On a host with other users they are only reported.
+	Own     bool
+	Slices  Slices // zero fields take defaults from the machine's size
+	Logger  *slog.Logger
+	OnEvent func(Event) // called without locks held; may be nil
+}
+
+// Event tells of a promise that changed: broken, repaired, or held back for.
+type Event struct {
+	Time    time.Time
+	ID      string // workload, "" for the machine
+	Reason  string // in one word, such as PromiseBroken
+	Message string
+}
+
+// Reasons of events.
+const (
+	ReasonBroken   = "PromiseBroken"
+	ReasonRepaired = "PromiseRepaired"
+	ReasonHeldBack = "BatchHeldBack"
+	ReasonResumed  = "BatchResumed"
+	ReasonOverload = "InteractiveOverloaded"
+)
+
+// Spec is what one workload was promised.
+type Spec struct {
+	ID    string // the name of its cgroup
+	Class Class
+
+	CPUs        hardware.Set // where it runs; empty: anywhere
+	MemoryNodes hardware.Set // empty: anywhere
+	MilliCPU    int64        // its share against others of its class; 0: the usual
+	Memory      int64        // bytes it may use; 0: no limit. Real-time memory is never reclaimed
+	MemoryLow   int64        // bytes that reclaim spares while it can, such as a model's
+	HugePages   []HugePages
+
+	// Deadline asks for SCHED_DEADLINE for the first process of a real-time
+	// workload; nil gives it SCHED_FIFO.
+	Deadline *Reservation
+	// Objective is the wake-up latency promised, for Status; 0: none.
+	Objective time.Duration
+}
+
+// HugePages asks for pages of one size on the workload's memory nodes.
+type HugePages struct {
+	Size  int64 // bytes of one page
+	Bytes int64
+}
+
+// RealtimePriority is the SCHED_FIFO priority of real-time workloads: above
+// requests of the serving path, below the kernel's own critical threads.
+const RealtimePriority = 60
+
+// holding is a prepared workload.
+type holding struct {
+	spec     Spec
+	pids     []int                // of Apply
+	reserved map[int]*Reservation // by thread
+	unheld   []Gap                // what was promised and is not kept
+	huge     []hugeGrant
+}
+
+// Isolator holds the promises of one machine. Its methods may be called at the
+// same time.
+type Isolator struct {
+	o    Options
+	log  *slog.Logger
+	host host
+	cg   *cgroups
+
+	mu       sync.Mutex
+	held     map[string]*holding
+	gaps     []Gap
+	reserved hardware.Set // CPUs of real-time workloads
+	latency  map[int]*latencyHold
+	// dmaLatency holds the whole machine awake while it is open.
+	dmaLatency *os.File
+	guard      guardState
+}
+
+// Open reads what the host can do and makes the classes' slices. It fails only
+// where sysfs and procfs cannot be read; what this host lacks is in Gaps.
+func Open(o Options) (*Isolator, error) {
+	if o.Root == "" {
+		o.Root = "/"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.OnEvent == nil {
+		o.OnEvent = func(Event) {}
+	}
+	h, err := inspect(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	i := &Isolator{o: o, log: o.Logger, host: h, held: map[string]*holding{}, latency: map[int]*latencyHold{}}
+	i.cg = &cgroups{dir: h.cgroups, ledger: map[string]entry{}}
+	i.gaps = append(i.gaps, h.gaps...)
+	if h.cgroups != "" {
+		i.gaps = append(i.gaps, i.makeSlices()...)
+	}
+	i.gaps = append(i.gaps, i.tuneKernel()...)
+	for _, g := range i.gaps {
+		i.log.Warn("isolation", "guarantee", g.Guarantee, "missing", g.Reason)
+	}
+	return i, nil
+}
+
+// Gap is a guarantee that this host cannot give, and why.
+type Gap struct {
+	Guarantee string `json:"guarantee"`
+	Reason    string `json:"reason"`
+}
+
+func (g Gap) String() string { return g.Guarantee + ": " + g.Reason }
+
+// Gaps lists the guarantees that this host cannot give.
+func (i *Isolator) Gaps() []Gap {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return append([]Gap(nil), i.gaps...)
+}
+
+// Reserved returns the CPUs that real-time workloads hold for themselves.
+func (i *Isolator) Reserved() hardware.Set {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.reserved
+}
+
+// CgroupPath returns the path of a workload's cgroup below the root of the
+// hierarchy, as a container runtime takes it.
+func CgroupPath(class Class, id string) string {
+	return "/" + filepath.Join(sliceName, string(class), id)
+}
+
+var idRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+
+func (s *Spec) check() error {
+	if !idRE.MatchString(s.ID) {
+		return fmt.Errorf("%w: %q is not the name of a workload", ErrInvalid, s.ID)
+	}
+	switch s.Class {
+	case Realtime, Interactive, Batch:
+	default:
+		return fmt.Errorf("%w: workload %s: there is no class %q: use realtime, interactive or batch", ErrInvalid, s.ID, s.Class)
+	}
+	if s.Class == Realtime && s.CPUs.Empty() {
+		return fmt.Errorf("%w: workload %s: real-time work needs CPUs of its own", ErrInvalid, s.ID)
+	}
+	if s.Deadline != nil {
+		if s.Class != Realtime {
+			return fmt.Errorf("%w: workload %s: only real-time work has a deadline reservation", ErrInvalid, s.ID)
+		}
+		if err := s.Deadline.check(); err != nil {
+			return fmt.Errorf("workload %s: %w", s.ID, err)
+		}
+	}
+	return nil
+}
+
+// Prepare tells the kernel of a workload before its first process starts. It
+// may be repeated with the same or a changed Spec, also for a workload that
+// runs since before this process did. When it fails nothing has changed.
+// Errors: ErrInvalid, ErrTaken, ErrNoHousekeeping, ErrOverCommitted.
+func (i *Isolator) Prepare(s Spec) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.admit(&s); err != nil {
+		return err
+	}
+	old := i.held[s.ID]
+	h := &holding{spec: s, reserved: map[int]*Reservation{}}
+	if old != nil && old.spec.Class == s.Class {
+		h.pids, h.reserved, h.huge = old.pids, old.reserved, old.huge
+	}
+	i.held[s.ID] = h
+	if err := i.enforce(h); err != nil {
+		if old == nil {
+			return errors.Join(err, i.drop(s.ID))
+		}
+		i.held[s.ID] = old
+		return errors.Join(err, i.enforce(old))
+	}
+	return nil
+}
+
+// admit refuses what this machine cannot promise beside what it has promised.
+func (i *Isolator) admit(s *Spec) error {
+	if absent := s.CPUs.Minus(i.host.online()); !absent.Empty() {
+		return fmt.Errorf("%w: workload %s: this machine has no CPU %s online", ErrInvalid, s.ID, absent)
+	}
+	if s.Class != Realtime {
+		return nil
+	}
+	reserved := s.CPUs
+	for id, h := range i.held {
+		if id == s.ID || h.spec.Class != Realtime {
+			continue
+		}
+		if both := h.spec.CPUs.And(s.CPUs); !both.Empty() {
+			return fmt.Errorf("workload %s: CPU %s %w, %s", s.ID, both, ErrTaken, id)
+		}
+		reserved = reserved.Or(h.spec.CPUs)
+	}
+	if i.host.online().Minus(reserved).Empty() {
+		return fmt.Errorf("workload %s: isolating CPU %s %w: ask for fewer, at least one stays", s.ID, s.CPUs, ErrNoHousekeeping)
+	}
+	if s.Deadline != nil {
+		return i.bound(s.CPUs).Admit(nil, *s.Deadline)
+	}
+	return nil
+}
+
+// enforce writes everything that holds without a process.
+func (i *Isolator) enforce(h *holding) error {
+	h.unheld = nil
+	if i.host.cgroups != "" {
+		if err := i.makeLeaf(h); err != nil {
+			return err
+		}
+	}
+	if err := i.reserveHugePages(h); err != nil {
+		return err
+	}
+	i.settle()
+	return nil
+}
+
+// Release takes back what Prepare and Apply set. What is gone already is fine.
+func (i *Isolator) Release(id string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.drop(id)
+}
+
+func (i *Isolator) drop(id string) error {
+	h, ok := i.held[id]
+	if !ok {
+		return nil
+	}
+	delete(i.held, id)
+	var err error
+	if i.host.cgroups != "" {
+		err = i.removeLeaf(h)
+	}
+	err = errors.Join(err, i.returnHugePages(h))
+	i.settle()
+	return err
+}
+
+// settle brings what depends on all workloads together in line: the CPUs set
+// aside, interrupts, kernel threads, idle states.
+func (i *Isolator) settle() {
+	var reserved hardware.Set
+	for _, h := range i.held {
+		if h.spec.Class == Realtime {
+			reserved = reserved.Or(h.spec.CPUs)
+		}
+	}
+	before := i.reserved
+	i.reserved = reserved
+	if !before.Equal(reserved) {
+		i.moveInterrupts(before, reserved)
+		i.moveKernelThreads(before, reserved)
+		i.holdLatency(reserved)
+	}
+}
+
+// Close lets go of what lives as long as this process: idle-state requests and
+// a frozen batch class. Workloads and their cgroups stay.
+func (i *Isolator) Close() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.holdLatency(hardware.Set{})
+	return i.resumeBatch()
+}
+
+// emit sends an event after the lock is released; callers pass what they
+// collected.
+func (i *Isolator) emit(events []Event) {
+	for _, e := range events {
+		if e.Time.IsZero() {
+			e.Time = time.Now()
+		}
+		i.log.Info("isolation", "id", e.ID, "reason", e.Reason, "message", e.Message)
+		i.o.OnEvent(e)
+	}
+}
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
+}

@@ -1,0 +1,468 @@
+package isolate
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/bench/latency"
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/linux"
+)
+
+// events collects what an isolator tells.
+type events struct {
+	mu  sync.Mutex
+	all []Event
+}
+
+func (e *events) add(one Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, one)
+}
+
+func (e *events) has(reason, id string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.ContainsFunc(e.all, func(x Event) bool { return x.Reason == reason && x.ID == id })
+}
+
+func open(t *testing.T) (*Isolator, *events) {
+	t.Helper()
+	needKernel(t)
+	seen := &events{}
+	i, err := Open(Options{Own: true, OnEvent: seen.add})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := i.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return i, seen
+}
+
+func prepare(t *testing.T, i *Isolator, s Spec) {
+	t.Helper()
+	if err := i.Prepare(s); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := i.Release(s.ID); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func shows(t *testing.T, want string, file ...string) {
+	t.Helper()
+	got, err := readFile(filepath.Join(append([]string{"/sys/fs/cgroup"}, file...)...))
+	if err != nil || got != want {
+		t.Errorf("%s: got %q %v, want %q", filepath.Join(file...), got, err, want)
+	}
+}
+
+// start runs a load or worker in a workload's cgroup.
+func start(t *testing.T, i *Isolator, s Spec, task latency.Child) *latency.Process {
+	t.Helper()
+	p, err := latency.Start(t.Context(), []string{"/proc/self/exe", "child"}, "/sys/fs/cgroup"+CgroupPath(s.Class, s.ID), task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+	if err := i.Apply(s.ID, p.PID); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func spin(threads int) latency.Child {
+	return latency.Child{Load: &latency.Load{Threads: threads}}
+}
+
+func TestKernelSlicesAreSet(t *testing.T) {
+	i, _ := open(t)
+	for _, g := range i.Gaps() {
+		t.Errorf("gap: %v", g)
+	}
+	shows(t, "1", "oscine.slice/batch/cpu.idle")
+	shows(t, "1000", "oscine.slice/interactive/cpu.weight")
+	shows(t, "10000", "oscine.slice/realtime/cpu.weight")
+	shows(t, "32768", "oscine.slice/batch/pids.max")
+	total := i.host.memoryTotal()
+	text, err := i.cg.get("oscine.slice/batch", "memory.high")
+	high, _ := strconv.ParseInt(text, 10, 64)
+	if err != nil || high < total/2 || high >= total {
+		t.Errorf("memory.high of batch: got %q %v of %d", text, err, total)
+	}
+	shows(t, "full", "../../kernel/debug/sched/preempt")
+	self, err := readFile("/proc/self/cgroup")
+	if err != nil || self != "0::/oscine.slice/system/oscined" {
+		t.Errorf("this process is in %q %v", self, err)
+	}
+}
+
+func TestKernelBatchYields(t *testing.T) {
+	i, _ := open(t)
+	one := hardware.NewSet(1)
+	batch := Spec{ID: "b", Class: Batch, CPUs: one}
+	inter := Spec{ID: "i", Class: Interactive, CPUs: one, MilliCPU: 1000}
+	prepare(t, i, batch)
+	prepare(t, i, inter)
+	low, high := start(t, i, batch, spin(2)), start(t, i, inter, spin(1))
+	time.Sleep(2 * time.Second)
+	var b, w latency.LoadReport
+	if err := errors.Join(high.End(&w), low.End(&b)); err != nil {
+		t.Fatal(err)
+	}
+	share := float64(b.CPUTime) / float64(b.CPUTime+w.CPUTime)
+	t.Logf("batch had %.1f %% of a CPU that interactive work wanted whole", share*100)
+	if share > 0.35 { // it also runs alone before and after
+		t.Errorf("batch had %.0f %% of the CPU", share*100)
+	}
+	if w.CPUTime < time.Second {
+		t.Errorf("interactive work had %v of 2 s", w.CPUTime)
+	}
+}
+
+// An isolated CPU runs its workload and nothing else: by what the kernel shows
+// and by what spinners elsewhere can reach.
+func TestKernelRealtimePartition(t *testing.T) {
+	i, _ := open(t)
+	free, err := readFile("/sys/fs/cgroup/cpuset.cpus.effective")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Spec{ID: "rt", Class: Realtime, CPUs: hardware.NewSet(3), Memory: 64 << 20, Objective: ms}
+	if err := i.Prepare(s); err != nil {
+		t.Fatal(err)
+	}
+	shows(t, "3", "oscine.slice/realtime/rt/cpuset.cpus.effective")
+	shows(t, "isolated", "oscine.slice/realtime/rt/cpuset.cpus.partition")
+	shows(t, "3", "cpuset.cpus.isolated")
+	shows(t, "67108864", "oscine.slice/realtime/rt/memory.min")
+	shows(t, "67108864", "oscine.slice/realtime/memory.min")
+	shows(t, "0", "oscine.slice/realtime/rt/memory.swap.max")
+	if got, err := readFile("/sys/devices/system/cpu/cpu3/power/pm_qos_resume_latency_us"); err == nil && got != "n/a" {
+		t.Errorf("CPU 3 may sleep: %q", got)
+	}
+	noInterrupts(t, i, s.CPUs)
+	noKernelThreads(t, s.CPUs)
+	p := start(t, i, s, spin(1))
+	sched, err := linux.GetScheduling(p.PID)
+	if err != nil || sched.Policy != linux.PolicyFIFO || sched.Priority != RealtimePriority {
+		t.Errorf("got %+v %v, want FIFO %d", sched, err, RealtimePriority)
+	}
+	if slack, err := readFile("/proc/" + strconv.Itoa(p.PID) + "/timerslack_ns"); err != nil || slack != "0" && slack != "1" {
+		t.Errorf("timer slack: got %q %v", slack, err)
+	}
+	batch := Spec{ID: "b", Class: Batch}
+	prepare(t, i, batch)
+	start(t, i, batch, spin(8))
+	time.Sleep(500 * time.Millisecond)
+	st, err := i.Status("rt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, promise := range st.Promises {
+		if !promise.Held {
+			t.Errorf("not held: %+v", promise)
+		}
+	}
+	onlyOn(t, p.PID, s.CPUs)
+	var report latency.LoadReport
+	if err := p.End(&report); err != nil {
+		t.Fatal(err)
+	}
+	if share := float64(report.CPUTime) / float64(report.Elapsed); share < 0.9 {
+		t.Errorf("the real-time spinner had %.0f %% of its own CPU beside eight batch spinners", share*100)
+	}
+	if err := i.Release("rt"); err != nil {
+		t.Fatal(err)
+	}
+	shows(t, free, "cpuset.cpus.effective")
+	shows(t, "", "cpuset.cpus.isolated")
+	if got, err := readFile("/proc/irq/default_smp_affinity"); err != nil || got != "f" {
+		t.Errorf("default affinity of interrupts: got %q %v, want f", got, err)
+	}
+}
+
+// onlyOn checks that no process but pid may run, or has run, on the CPUs.
+func onlyOn(t *testing.T, pid int, cpus hardware.Set) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := readFile(file)
+		if err != nil || strings.Contains(text, "\nKthread:\t1") || filepath.Dir(file) == "/proc/"+strconv.Itoa(pid) {
+			continue
+		}
+		_, list, _ := strings.Cut(text, "Cpus_allowed_list:")
+		list, _, _ = strings.Cut(list, "\n")
+		if allowed, err := hardware.ParseList(strings.TrimSpace(list)); err == nil && allowed.Meets(cpus) {
+			name, _, _ := strings.Cut(text, "\n")
+			t.Errorf("%s of %s may run on CPU %s", name, file, cpus)
+		}
+	}
+}
+
+func noInterrupts(t *testing.T, i *Isolator, cpus hardware.Set) {
+	t.Helper()
+	moved, fixed := 0, i.interruptsOn(cpus)
+	files, err := filepath.Glob("/proc/irq/*/smp_affinity_list")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if home, err := readList(file); err == nil && !home.Meets(cpus) {
+			moved++
+		}
+	}
+	t.Logf("%d of %d interrupts moved; still on CPU %s: %v", moved, len(files), cpus, fixed)
+	if moved == 0 || len(fixed) > 2 {
+		t.Errorf("%d interrupts moved, %v still on CPU %s", moved, fixed, cpus)
+	}
+}
+
+func noKernelThreads(t *testing.T, cpus hardware.Set) {
+	t.Helper()
+	i := &Isolator{host: host{root: "/"}}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		flags, ok := i.taskFlags(pid)
+		if !ok || flags&kernelThread == 0 || flags&fixedThread != 0 {
+			continue
+		}
+		var have unix.CPUSet
+		if unix.SchedGetaffinity(pid, &have) != nil {
+			continue
+		}
+		for _, cpu := range cpus.IDs() {
+			if have.IsSet(cpu) {
+				name, _ := readFile("/proc/" + e.Name() + "/comm")
+				t.Errorf("kernel thread %s may run on CPU %d", name, cpu)
+			}
+		}
+	}
+}
+
+func TestKernelRefusesWhatBreaksPromises(t *testing.T) {
+	i, _ := open(t)
+	prepare(t, i, Spec{ID: "one", Class: Realtime, CPUs: hardware.NewSet(1, 2)})
+	for _, c := range []struct {
+		spec Spec
+		want error
+	}{
+		{Spec{ID: "two", Class: Realtime, CPUs: hardware.NewSet(2, 3)}, ErrTaken},
+		{Spec{ID: "two", Class: Realtime, CPUs: hardware.NewSet(0, 3)}, ErrNoHousekeeping},
+		{Spec{ID: "two", Class: Realtime, CPUs: hardware.NewSet(99)}, ErrInvalid},
+		{Spec{ID: "two", Class: Realtime}, ErrInvalid},
+		{Spec{ID: "../x", Class: Batch}, ErrInvalid},
+		{Spec{ID: "two", Class: "fast"}, ErrInvalid},
+		{Spec{ID: "two", Class: Batch, Deadline: &Reservation{ms, ms, ms}}, ErrInvalid},
+		{Spec{ID: "two", Class: Realtime, CPUs: hardware.NewSet(3), Deadline: &Reservation{5 * ms, 5 * ms, 5 * ms}}, ErrOverCommitted},
+	} {
+		if err := i.Prepare(c.spec); !errors.Is(err, c.want) {
+			t.Errorf("%+v: got %v, want %v", c.spec, err, c.want)
+		}
+	}
+	if exists("/sys/fs/cgroup" + CgroupPath(Realtime, "two")) {
+		t.Error("a refused workload has a cgroup")
+	}
+	shows(t, "1-2", "oscine.slice/realtime/cpuset.cpus.exclusive")
+}
+
+// Our admission and the kernel's agree to the last slot: what we accept the
+// kernel accepts, and the next one both refuse.
+func TestKernelDeadlineAdmission(t *testing.T) {
+	i, _ := open(t)
+	s := Spec{ID: "dl", Class: Realtime, CPUs: hardware.NewSet(2), Deadline: &Reservation{Runtime: ms, Period: 10 * ms}}
+	prepare(t, i, s)
+	shows(t, "root", "oscine.slice/realtime/dl/cpuset.cpus.partition")
+	first := start(t, i, s, spin(1))
+	if got, err := linux.GetScheduling(first.PID); err != nil || got.Policy != linux.PolicyDeadline || !got.ResetOnFork {
+		t.Fatalf("got %+v %v, want DEADLINE", got, err)
+	}
+	slot := Reservation{Runtime: 300 * time.Microsecond, Period: 10 * ms}
+	bound := i.bound(s.CPUs)
+	want := int((bound.Limit() - ratio(ms, 10*ms)) / ratio(slot.Runtime, slot.Period))
+	group := "/sys/fs/cgroup" + CgroupPath(Realtime, "dl")
+	fits := 0
+	for {
+		p, err := latency.Start(t.Context(), []string{"/proc/self/exe", "child"}, group, spin(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Kill)
+		err = i.Reserve("dl", p.PID, slot)
+		if err == nil {
+			fits++
+			continue
+		}
+		if !errors.Is(err, ErrOverCommitted) {
+			t.Fatal(err)
+		}
+		t.Logf("%d slots fit; then: %v", fits, err)
+		sched := linux.Scheduling{Policy: linux.PolicyDeadline, ResetOnFork: true, Runtime: slot.Runtime, Deadline: slot.Period, Period: slot.Period}
+		if err := linux.SetScheduling(p.PID, sched); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("the kernel accepts one more: %v", err)
+		}
+		break
+	}
+	if fits != want {
+		t.Errorf("got %d slots, want %d of a limit of %d", fits, want, bound.Limit())
+	}
+	st, err := i.Status("dl")
+	if err != nil || st.Reserved > st.Reservable || st.Reserved < st.Reservable-0.04 {
+		t.Errorf("got %.4f of %.4f reserved, %v", st.Reserved, st.Reservable, err)
+	}
+}
+
+func TestKernelChangesByOthersAreRepaired(t *testing.T) {
+	i, seen := open(t)
+	s := Spec{ID: "rt", Class: Realtime, CPUs: hardware.NewSet(3)}
+	prepare(t, i, s)
+	prepare(t, i, Spec{ID: "w", Class: Interactive, MemoryLow: 1 << 20})
+	if drifts := i.Verify(); len(drifts) != 0 {
+		t.Fatalf("nothing was changed, got %v", drifts)
+	}
+	for _, change := range [][2]string{
+		{"oscine.slice/batch/cpu.idle", "0"}, {"oscine.slice/interactive/cpu.weight", "1"},
+		{"oscine.slice/interactive/w/memory.low", "0"}, {"oscine.slice/realtime/rt/cpuset.cpus.partition", "member"},
+	} {
+		if err := writeFile("/sys/fs/cgroup/"+change[0], change[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if drifts := i.Verify(); len(drifts) != 4 {
+		t.Errorf("4 files were changed, got %v", drifts)
+	} else {
+		for _, d := range drifts {
+			if !d.Repaired {
+				t.Error(d)
+			}
+		}
+	}
+	shows(t, "1", "oscine.slice/batch/cpu.idle")
+	shows(t, "isolated", "oscine.slice/realtime/rt/cpuset.cpus.partition")
+	if !seen.has(ReasonRepaired, "rt") || !seen.has(ReasonRepaired, "w") || !seen.has(ReasonRepaired, "") {
+		t.Errorf("events: got %+v", seen.all)
+	}
+	if err := os.Remove("/sys/fs/cgroup/oscine.slice/batch"); err != nil {
+		t.Fatal(err)
+	}
+	if drifts := i.Verify(); len(drifts) != 1 || !drifts[0].Repaired {
+		t.Errorf("the batch slice was removed: got %v", drifts)
+	}
+	shows(t, "1", "oscine.slice/batch/cpu.idle")
+}
+
+func TestKernelUnpluggedCPUIsReported(t *testing.T) {
+	i, seen := open(t)
+	prepare(t, i, Spec{ID: "rt", Class: Realtime, CPUs: hardware.NewSet(3)})
+	const online = "/sys/devices/system/cpu/cpu3/online"
+	if err := writeFile(online, "0"); err != nil {
+		t.Fatal(err)
+	}
+	i.Verify()
+	i.Verify()
+	if !seen.has(ReasonBroken, "rt") {
+		t.Errorf("no event after CPU 3 went: %+v", seen.all)
+	}
+	if st, err := i.Status("rt"); err != nil || st.Promises[0].Held || !strings.Contains(st.Promises[0].Detail, "offline") {
+		t.Errorf("got %+v %v", st, err)
+	}
+	if err := writeFile(online, "1"); err != nil {
+		t.Fatal(err)
+	}
+	i.Verify()
+	i.Verify()
+	shows(t, "isolated", "oscine.slice/realtime/rt/cpuset.cpus.partition")
+	if !seen.has(ReasonRepaired, "rt") {
+		t.Errorf("no event after CPU 3 came back: %+v", seen.all)
+	}
+}
+
+func TestKernelHugePages(t *testing.T) {
+	i, _ := open(t)
+	const file = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
+	before, err := numberIn(file)
+	if err != nil {
+		t.Skip("this kernel shows no huge pages of 2 MiB")
+	}
+	if err := i.Prepare(Spec{ID: "h", Class: Interactive, HugePages: []HugePages{{2 << 20, 16 << 20}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := numberIn(file); got != before+8 {
+		t.Errorf("got %d huge pages, want %d", got, before+8)
+	}
+	if err := i.Release("h"); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := numberIn(file); got != before {
+		t.Errorf("got %d huge pages afterwards, want %d", got, before)
+	}
+	if err := i.Prepare(Spec{ID: "h", Class: Interactive, HugePages: []HugePages{{2 << 20, 1 << 40}}}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a tebibyte of huge pages: got %v, want %v", err, ErrInvalid)
+	}
+	if got, _ := numberIn(file); got != before {
+		t.Errorf("got %d huge pages after a refusal, want %d", got, before)
+	}
+}
+
+func TestKernelBatchIsFrozenAndResumed(t *testing.T) {
+	i, _ := open(t)
+	s := Spec{ID: "b", Class: Batch}
+	prepare(t, i, s)
+	p := start(t, i, s, spin(2))
+	began := time.Now()
+	if err := i.holdBatch(frozen); err != nil {
+		t.Fatal(err)
+	}
+	for text := ""; !strings.Contains(text, "frozen 1"); text, _ = i.cg.get("oscine.slice/batch", "cgroup.events") {
+		if time.Since(began) > 5*time.Second {
+			t.Fatal("batch is not frozen")
+		}
+	}
+	t.Logf("frozen after %v", time.Since(began))
+	used := func() uint64 {
+		text, err := i.cg.get("oscine.slice/batch", "cpu.stat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return numbers(text)["usage_usec"]
+	}
+	before := used()
+	time.Sleep(300 * time.Millisecond)
+	if after := used(); after != before {
+		t.Errorf("frozen batch used %d µs", after-before)
+	}
+	if err := i.holdBatch(free); err != nil {
+		t.Fatal(err)
+	}
+	var report latency.LoadReport
+	if err := p.End(&report); err != nil || report.Units == 0 {
+		t.Errorf("after the thaw: %+v %v", report, err)
+	}
+}

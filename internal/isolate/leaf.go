@@ -1,0 +1,184 @@
+package isolate
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"oscine.dev/oscine/internal/hardware"
+)
+
+func (h *holding) group() string {
+	return filepath.Join(sliceName, string(h.spec.Class), h.spec.ID)
+}
+
+// miss notes a promise that is not kept.
+func (h *holding) miss(guarantee, format string, args ...any) {
+	h.unheld = append(h.unheld, Gap{guarantee, fmt.Sprintf(format, args...)})
+}
+
+// makeLeaf makes a workload's cgroup and sets what its class means for it. The
+// container runtime finds it there and adds the hard limits.
+func (i *Isolator) makeLeaf(h *holding) error {
+	group, s := h.group(), &h.spec
+	if err := i.cg.make(group); err != nil {
+		return fmt.Errorf("workload %s: make its cgroup: %w", s.ID, err)
+	}
+	i.cg.forget(group)
+	set := func(guarantee, file, value string) {
+		if err := i.cg.set(group, file, value); err != nil {
+			h.miss(guarantee, "%v", err)
+		}
+	}
+	if !s.MemoryNodes.Empty() {
+		set("memory on nodes "+s.MemoryNodes.String(), "cpuset.mems", s.MemoryNodes.String())
+	}
+	if s.MilliCPU > 0 && s.Class != Batch { // weights mean nothing inside an idle group's leaves beyond their ratio
+		set("its share of the processors", "cpu.weight", strconv.FormatInt(weight(s.MilliCPU), 10))
+	}
+	protect, spare := int64(0), s.MemoryLow
+	if s.Class == Realtime {
+		protect = s.Memory
+		set("never swapped", "memory.swap.max", "0")
+	}
+	if protect > 0 {
+		set("memory never reclaimed", "memory.min", strconv.FormatInt(protect, 10))
+	}
+	if spare > 0 {
+		set("memory spared by reclaim", "memory.low", strconv.FormatInt(spare, 10))
+	}
+	i.protectClasses()
+	if s.Class == Realtime {
+		i.partition(h)
+	} else if !s.CPUs.Empty() {
+		set("CPUs "+s.CPUs.String(), "cpuset.cpus", s.CPUs.String())
+	}
+	return nil
+}
+
+// weight turns thousandths of a CPU into cpu.weight: 100 for one CPU.
+func weight(milli int64) int64 { return min(max(milli/10, 1), 10000) }
+
+// protectClasses widens the protection of the cgroups above to the sum below.
+func (i *Isolator) protectClasses() {
+	limits := i.o.Slices.withDefaults(i.host.memoryTotal())
+	var allMin, allLow int64
+	for _, c := range allClasses() {
+		l := limits.of(c)
+		protect, spare := max(l.MemoryMin, 0), max(l.MemoryLow, 0)
+		for _, h := range i.held {
+			if h.spec.Class == c {
+				spare += h.spec.MemoryLow
+				if c == Realtime {
+					protect += h.spec.Memory
+				}
+			}
+		}
+		allMin, allLow = allMin+protect, allLow+spare
+		i.raise(filepath.Join(sliceName, string(c)), protect, spare)
+	}
+	i.raise(sliceName, allMin, allLow)
+}
+
+func (i *Isolator) raise(group string, protect, spare int64) {
+	for file, value := range map[string]int64{"memory.min": protect, "memory.low": spare} {
+		text := strconv.FormatInt(value, 10)
+		if have, ok := i.cg.ledger[filepath.Join(group, file)]; (ok && have.wrote == text) || (!ok && value == 0) {
+			continue
+		}
+		if err := i.cg.set(group, file, text); err != nil {
+			i.log.Warn("isolation", "cgroup", group, "error", err)
+		}
+	}
+}
+
+// partition gives a real-time workload CPUs that nothing else runs on. One
+// that needs load balancing among its CPUs, or DEADLINE, which needs a root
+// domain of its own, gets a partition of type root, others one of type
+// isolated, which the kernel's own housekeeping leaves alone too. See
+// "Cpuset Interface Files" in Documentation/admin-guide/cgroup-v2.rst.
+func (i *Isolator) partition(h *holding) {
+	group, s := h.group(), &h.spec
+	kind := "isolated"
+	if s.CPUs.Len() > 1 || s.Deadline != nil {
+		kind = "root"
+	}
+	err := i.shareExclusive(h)
+	for _, f := range [][2]string{{"cpuset.cpus", s.CPUs.String()}, {"cpuset.cpus.exclusive", s.CPUs.String()}, {"cpuset.cpus.partition", kind}} {
+		if err == nil {
+			err = i.cg.set(group, f[0], f[1])
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.New("this kernel has no cpuset.cpus.exclusive: Linux 6.7 is the first with it")
+	}
+	if err != nil {
+		h.miss(guaranteeCPUs, "%v", err)
+		return
+	}
+	if text, err := i.cg.get(group, "cpuset.cpus.partition"); err != nil || strings.Contains(text, "invalid") {
+		h.miss(guaranteeCPUs, "the kernel refuses the partition: %s", strings.TrimSpace(text+errorText(err)))
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return " " + err.Error()
+}
+
+// shareExclusive lists the CPUs of all real-time workloads, and those of h, as
+// exclusive in the cgroups above them.
+func (i *Isolator) shareExclusive(h *holding) error {
+	var all hardware.Set
+	if h != nil {
+		all = h.spec.CPUs
+	}
+	for _, other := range i.held {
+		if other.spec.Class == Realtime {
+			all = all.Or(other.spec.CPUs)
+		}
+	}
+	list := all.String()
+	if all.Empty() {
+		list = "\n" // an empty write would not reach the kernel
+	}
+	for _, group := range []string{sliceName, filepath.Join(sliceName, string(Realtime))} {
+		if have, ok := i.cg.ledger[filepath.Join(group, "cpuset.cpus.exclusive")]; ok && have.wrote == list {
+			continue
+		}
+		if err := i.cg.set(group, "cpuset.cpus.exclusive", list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeLeaf removes a workload's cgroup, unless it still has processes: those
+// are the container runtime's to end, and it removes the cgroup with them.
+func (i *Isolator) removeLeaf(h *holding) error {
+	group := h.group()
+	if h.spec.Class == Realtime && exists(i.cg.path(group, "cpuset.cpus.partition")) {
+		if err := writeFile(i.cg.path(group, "cpuset.cpus.partition"), "member"); err != nil {
+			return fmt.Errorf("workload %s: give its CPUs back: %w", h.spec.ID, err)
+		}
+		if err := writeFile(i.cg.path(group, "cpuset.cpus.exclusive"), "\n"); err != nil {
+			return fmt.Errorf("workload %s: give its CPUs back: %w", h.spec.ID, err)
+		}
+	}
+	i.cg.forget(group)
+	if text, err := i.cg.get(group, "cgroup.events"); err == nil && numbers(text)["populated"] == 0 {
+		if err := i.cg.remove(group); err != nil {
+			return fmt.Errorf("workload %s: remove its cgroup: %w", h.spec.ID, err)
+		}
+	}
+	i.protectClasses()
+	if h.spec.Class == Realtime {
+		return i.shareExclusive(nil)
+	}
+	return nil
+}

@@ -1,0 +1,249 @@
+package isolate
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"oscine.dev/oscine/internal/linux"
+)
+
+// Status is what a workload was promised and what it gets.
+type Status struct {
+	ID        string             `json:"id"`
+	Class     Class              `json:"class"`
+	Promises  []Promise          `json:"promises"`
+	Pressure  map[string]Stalled `json:"pressure,omitempty"` // by cpu, memory, io
+	Throttled time.Duration      `json:"throttled"`          // by its own quota, since its cgroup exists
+	CPUTime   time.Duration      `json:"cpuTime"`
+	// RunDelay is how long its threads have waited for a processor when they
+	// could have run, in all and for each time they were given one.
+	RunDelay   time.Duration `json:"runDelay"`
+	MeanDelay  time.Duration `json:"meanDelay"`
+	Interrupts []string      `json:"interrupts,omitempty"` // that still come on its own CPUs
+	// Reserved is the utilisation by DEADLINE reservations, Reservable their
+	// bound, in CPUs.
+	Reserved   float64 `json:"reserved,omitempty"`
+	Reservable float64 `json:"reservable,omitempty"`
+	FrozenFor  string  `json:"frozenFor,omitempty"` // why it is held back now
+}
+
+// Promise is one thing promised and whether it holds.
+type Promise struct {
+	What   string `json:"what"`
+	Held   bool   `json:"held"`
+	Detail string `json:"detail,omitempty"` // measured, or the reason why it does not hold
+}
+
+// Stalled is pressure stall information: the share of time in which some or
+// all threads waited for a resource. See Documentation/accounting/psi.rst.
+type Stalled struct {
+	Some10 float64       `json:"some10"` // percent of the last ten seconds
+	Full10 float64       `json:"full10"`
+	Some   time.Duration `json:"some"` // in all
+	Full   time.Duration `json:"full"`
+}
+
+// Status measures a workload now. It returns ErrUnknown for one that was not
+// prepared.
+func (i *Isolator) Status(id string) (Status, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	h, ok := i.held[id]
+	if !ok {
+		return Status{}, fmt.Errorf("workload %s %w", id, ErrUnknown)
+	}
+	st := Status{ID: id, Class: h.spec.Class, Pressure: map[string]Stalled{}}
+	if i.host.cgroups != "" {
+		i.readGroup(h, &st)
+	}
+	i.readDelay(h, &st)
+	if h.spec.Class == Realtime {
+		st.Interrupts = i.interruptsOn(h.spec.CPUs)
+		st.Reservable = float64(i.bound(h.spec.CPUs).Limit()) / unit
+		for _, r := range h.reserved {
+			st.Reserved += Utilisation([]Reservation{*r})
+		}
+	}
+	if h.spec.Class == Batch && i.guard.level != free {
+		st.FrozenFor = i.guard.why
+	}
+	st.Promises = i.promises(h, &st)
+	return st, nil
+}
+
+func (i *Isolator) readGroup(h *holding, st *Status) {
+	for _, what := range []string{"cpu", "memory", "io"} {
+		if text, err := i.cg.get(h.group(), what+".pressure"); err == nil {
+			st.Pressure[what] = parsePressure(text)
+		}
+	}
+	if text, err := i.cg.get(h.group(), "cpu.stat"); err == nil {
+		n := numbers(text)
+		st.CPUTime = time.Duration(n["usage_usec"]) * time.Microsecond
+		st.Throttled = time.Duration(n["throttled_usec"]) * time.Microsecond
+	}
+}
+
+// parsePressure reads a PSI file; what it does not know it leaves out.
+func parsePressure(text string) Stalled {
+	var s Stalled
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		for _, f := range fields[1:] {
+			key, value, _ := strings.Cut(f, "=")
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil || n < 0 {
+				continue
+			}
+			total := time.Duration(min(n, 1e15)) * time.Microsecond
+			switch fields[0] + key {
+			case "someavg10":
+				s.Some10 = n
+			case "fullavg10":
+				s.Full10 = n
+			case "sometotal":
+				s.Some = total
+			case "fulltotal":
+				s.Full = total
+			}
+		}
+	}
+	return s
+}
+
+// maxThreads bounds how many threads Status looks at.
+const maxThreads = 4096
+
+// readDelay adds up /proc/PID/task/TID/schedstat: time on a processor, time
+// waiting for one, and how often it was given one.
+func (i *Isolator) readDelay(h *holding, st *Status) {
+	var given uint64
+	seen := 0
+	for _, pid := range i.processes(h) {
+		_ = i.forThreads(pid, func(tid int) error { // a process that ended counts no more
+			if seen++; seen > maxThreads {
+				return nil
+			}
+			text, err := readFile(i.host.file("proc", strconv.Itoa(pid), "task", strconv.Itoa(tid), "schedstat"))
+			if err != nil {
+				return err
+			}
+			var ran, waited, times uint64
+			if _, err := fmt.Sscan(text, &ran, &waited, &times); err == nil {
+				st.RunDelay += time.Duration(waited)
+				given += times
+			}
+			return nil
+		})
+	}
+	if given > 0 {
+		st.MeanDelay = st.RunDelay / time.Duration(given)
+	}
+}
+
+// processes lists the workload's processes: of its cgroup, else those that
+// Apply was called with.
+func (i *Isolator) processes(h *holding) []int {
+	if i.host.cgroups == "" {
+		return h.pids
+	}
+	text, err := i.cg.get(h.group(), "cgroup.procs")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, f := range strings.Fields(text) {
+		if pid, err := strconv.Atoi(f); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// promises lists what the class and Spec promise, each with what is measured.
+func (i *Isolator) promises(h *holding, st *Status) []Promise {
+	var out []Promise
+	add := func(what string, held bool, detail string) {
+		for _, g := range h.unheld {
+			if g.Guarantee == what {
+				held, detail = false, g.Reason
+			}
+		}
+		out = append(out, Promise{what, held, detail})
+	}
+	s := &h.spec
+	switch s.Class {
+	case Realtime:
+		add(guaranteeCPUs, i.host.cgroups != "", s.CPUs.String())
+		want := "SCHED_FIFO"
+		if s.Deadline != nil {
+			want = fmt.Sprintf("SCHED_DEADLINE %v of every %v", s.Deadline.Runtime, s.Deadline.Period)
+		}
+		got, held := i.policy(h)
+		add(want, held, got)
+		add("memory never reclaimed", i.host.cgroups != "" && s.Memory > 0, memoryDetail(s.Memory))
+	case Interactive:
+		add("batch work yields to it", i.host.cgroups != "", fmt.Sprintf("stalled %.2f %% of the last 10 s", st.Pressure["cpu"].Some10))
+		if s.MemoryLow > 0 {
+			add("memory spared by reclaim", i.host.cgroups != "", memoryDetail(s.MemoryLow))
+		}
+	}
+	if s.Objective > 0 {
+		add("wakes within "+s.Objective.String(), st.MeanDelay <= s.Objective, "on average after "+st.MeanDelay.String())
+	}
+	known := map[string]bool{}
+	for _, p := range out {
+		known[p.What] = true
+	}
+	for _, g := range h.unheld {
+		if !known[g.Guarantee] {
+			out = append(out, Promise{g.Guarantee, false, g.Reason})
+		}
+	}
+	return out
+}
+
+func memoryDetail(bytes int64) string {
+	if bytes == 0 {
+		return "its manifest gives no memory limit"
+	}
+	return fmt.Sprintf("%d MiB", bytes>>20)
+}
+
+// policy is the scheduling of the workload's first process.
+func (i *Isolator) policy(h *holding) (text string, held bool) {
+	want := linux.PolicyFIFO
+	if h.spec.Deadline != nil {
+		want = linux.PolicyDeadline
+	}
+	for _, pid := range h.pids {
+		got, err := linux.GetScheduling(pid)
+		if err != nil {
+			return fmt.Sprintf("process %d has ended", pid), false
+		}
+		return fmt.Sprintf("process %d: SCHED_%s", pid, got.Policy), got.Policy == want
+	}
+	return "it has not started", false
+}
+
+// Pressure reads the whole class's pressure, for a node's metrics.
+func (i *Isolator) Pressure(c Class) (map[string]Stalled, error) {
+	if i.host.cgroups == "" {
+		return nil, os.ErrNotExist
+	}
+	out := map[string]Stalled{}
+	for _, what := range []string{"cpu", "memory", "io"} {
+		text, err := i.cg.get(sliceName+"/"+string(c), what+".pressure")
+		if err != nil {
+			return nil, err
+		}
+		out[what] = parsePressure(text)
+	}
+	return out, nil
+}

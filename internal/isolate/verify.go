@@ -1,0 +1,169 @@
+package isolate
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"oscine.dev/oscine/internal/hardware"
+)
+
+// Drift is something that no longer is as it was set.
+type Drift struct {
+	Path     string // below the cgroup root
+	Want     string
+	Got      string // "" where it is gone
+	Repaired bool
+	Problem  string // why it could not be repaired
+}
+
+func (d Drift) String() string {
+	text := fmt.Sprintf("%s was %q, is %q", d.Path, d.Want, d.Got)
+	if d.Got == "" {
+		text = d.Path + " is gone"
+	}
+	if d.Repaired {
+		return text + ": set again"
+	}
+	return text + ": " + d.Problem
+}
+
+// Verify compares the kernel with what was set, sets again what someone else
+// changed, and reports both as events. It costs one read for each setting.
+func (i *Isolator) Verify() []Drift {
+	i.mu.Lock()
+	var events []Event
+	var drifts []Drift
+	if i.host.cgroups != "" {
+		drifts = i.verifyGroups()
+		drifts = append(drifts, i.verifyFiles()...)
+		events = append(events, i.verifyPartitions()...)
+	}
+	i.mu.Unlock()
+	for _, d := range drifts {
+		reason := ReasonBroken
+		if d.Repaired {
+			reason = ReasonRepaired
+		}
+		events = append(events, Event{ID: i.owner(d.Path), Reason: reason, Message: d.String()})
+	}
+	i.emit(events)
+	return drifts
+}
+
+// owner is the workload that a path belongs to, "" for a slice.
+func (i *Isolator) owner(path string) string {
+	parts := strings.Split(path, "/")
+	if len(parts) < 3 || strings.Contains(parts[2], ".") && !exists(i.cg.path(parts[:3]...)) {
+		return ""
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if _, ok := i.held[parts[2]]; ok {
+		return parts[2]
+	}
+	return ""
+}
+
+// verifyGroups makes the slices again if they were removed. A workload's own
+// cgroup goes with its container and comes with the next Prepare.
+func (i *Isolator) verifyGroups() []Drift {
+	for _, c := range allClasses() {
+		group := filepath.Join(sliceName, string(c))
+		if exists(i.cg.path(group)) {
+			continue
+		}
+		d := Drift{Path: group, Want: "a cgroup"}
+		gaps := i.makeSlices()
+		d.Repaired = exists(i.cg.path(group))
+		if !d.Repaired {
+			d.Problem = fmt.Sprint(gaps)
+		}
+		return []Drift{d}
+	}
+	return nil
+}
+
+func (i *Isolator) verifyFiles() []Drift {
+	var names []string
+	for name := range i.cg.ledger {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var drifts []Drift
+	for _, name := range names {
+		want := i.cg.ledger[name]
+		group, file := filepath.Split(name)
+		group = filepath.Clean(group)
+		got, err := i.cg.get(group, file)
+		if errors.Is(err, fs.ErrNotExist) && !exists(i.cg.path(group)) {
+			i.cg.forget(group) // it ended
+			continue
+		}
+		if err == nil && got == want.shows {
+			continue
+		}
+		d := Drift{Path: name, Want: want.shows, Got: got}
+		if err == nil {
+			err = writeFile(i.cg.path(group, file), want.wrote)
+		}
+		if err == nil {
+			got, err = i.cg.get(group, file)
+		}
+		switch {
+		case err != nil:
+			d.Problem = err.Error()
+		case got != want.shows:
+			d.Problem = fmt.Sprintf("the kernel keeps it at %q", got)
+		default:
+			d.Repaired = true
+		}
+		drifts = append(drifts, d)
+	}
+	return drifts
+}
+
+// verifyPartitions reports real-time workloads whose CPUs are no longer all
+// there and their own, once for each change.
+func (i *Isolator) verifyPartitions() []Event {
+	var events []Event
+	online := i.host.online()
+	for id, h := range i.held {
+		if h.spec.Class != Realtime || !exists(i.cg.path(h.group())) {
+			continue
+		}
+		problem := i.partitionProblem(h, online)
+		broken := slices.ContainsFunc(h.unheld, func(g Gap) bool { return g.Guarantee == guaranteeCPUs })
+		if (problem != "") == broken {
+			continue
+		}
+		h.unheld = slices.DeleteFunc(h.unheld, func(g Gap) bool { return g.Guarantee == guaranteeCPUs })
+		if problem == "" {
+			events = append(events, Event{ID: id, Reason: ReasonRepaired, Message: "CPUs " + h.spec.CPUs.String() + " are its own again"})
+			continue
+		}
+		h.miss(guaranteeCPUs, "%s", problem)
+		events = append(events, Event{ID: id, Reason: ReasonBroken, Message: problem})
+	}
+	return events
+}
+
+// guaranteeCPUs is what a real-time workload's partition gives.
+const guaranteeCPUs = "CPUs of its own"
+
+func (i *Isolator) partitionProblem(h *holding, online hardware.Set) string {
+	if off := h.spec.CPUs.Minus(online); !off.Empty() {
+		return fmt.Sprintf("CPU %s of its %s went offline: bring it back, or delete and apply the workload to place it anew", off, h.spec.CPUs)
+	}
+	text, err := i.cg.get(h.group(), "cpuset.cpus.partition")
+	switch {
+	case err != nil:
+		return "its partition cannot be read: " + err.Error()
+	case strings.Contains(text, "invalid"), text == "member":
+		return "its CPUs are no partition of their own: " + text
+	}
+	return ""
+}
