@@ -106,7 +106,7 @@ var kernelVersion = regexp.MustCompile(`\d+\.\d+(\.\d+)?\+deb\d+`)
 // newest replaces the packages of set that a mirror lacks by their newest
 // versions, and says so. A kernel and its modules are replaced together.
 func (s *Source) newest(ctx context.Context, set Set, lost []Package) (Set, error) {
-	fmt.Fprintf(s.log, "%s no longer has %s %s: looking for the newest instead\n", s.mirror, lost[0].Name, lost[0].Version)
+	fmt.Fprintf(s.log, "%s did not give the pinned %s %s: look for the newest instead\n", s.mirror, lost[0].Name, lost[0].Version)
 	var suites []string
 	kernel := false
 	for _, p := range set.Packages {

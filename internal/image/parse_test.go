@@ -1,0 +1,257 @@
+package image
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestClosureOrder(t *testing.T) {
+	x := &Modules{Version: "test", Loaded: []Module{
+		{Name: "a", Path: "a.ko.xz", Depends: []string{"b", "c"}, Pre: []string{"crc32c"}, Post: []string{"late"}},
+		{Name: "b", Path: "b.ko.xz", Depends: []string{"c"}},
+		{Name: "c"}, // built in
+		{Name: "crc32c_arch", Path: "crc.ko.xz", Aliases: []string{"crc32c"}},
+		{Name: "late", Path: "late.ko.xz", Depends: []string{"a"}},
+		{Name: "dash_ed", Path: "dash-ed.ko.xz"},
+	}}
+	got, err := x.Closure([]string{"a", "dash-ed", "none?"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "b.ko\ncrc.ko\na.ko\nlate.ko\ndash-ed.ko\n"
+	if list := string(loadList(got)); list != want {
+		t.Errorf("got\n%swant\n%s", list, want)
+	}
+	if _, err := x.Closure([]string{"none"}); err == nil || !strings.Contains(err.Error(), "no module none") {
+		t.Errorf("a missing module: got %v", err)
+	}
+	if got, want := string(x.depFile(got[:3])), "b.ko:\ncrc.ko:\na.ko: "; !strings.HasPrefix(got, want) {
+		t.Errorf("modules.dep: got %q, want it to begin with %q", got, want)
+	}
+}
+
+func TestParseModinfo(t *testing.T) {
+	got := parseModinfo([]byte("license=GPL\x00depends=dm-mod,dm_bufio\x00\x00alias=fs-x\x00softdep=pre: a b post: c\x00name=dm-verity\x00broken"))
+	want := Module{Name: "dm_verity", Depends: []string{"dm_mod", "dm_bufio"}, Aliases: []string{"fs-x"}, Pre: []string{"a", "b"}, Post: []string{"c"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func FuzzModinfo(f *testing.F) {
+	f.Add([]byte("depends=a,b\x00softdep=pre: x\x00"))
+	f.Fuzz(func(_ *testing.T, section []byte) {
+		parseModinfo(section)
+		parseBuiltin(section)
+	})
+}
+
+func FuzzModule(f *testing.F) {
+	if self, err := os.Executable(); err == nil {
+		if data, err := os.ReadFile(self); err == nil {
+			f.Add(data[:4096])
+		}
+	}
+	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = modinfoOf(data) })
+}
+
+func makeCPIO(t testing.TB) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := &cpioWriter{w: &b}
+	w.add("etc", fs.ModeDir|0o755, nil)
+	w.add("etc/x", 0o644, []byte("hello"))
+	w.add("init", 0o755, []byte{0, 1, 2})
+	if err := w.close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestCPIO(t *testing.T) {
+	want := []Entry{
+		{Path: "etc", Mode: fs.ModeDir | 0o755, Data: []byte{}},
+		{Path: "etc/x", Mode: 0o644, Size: 5, Data: []byte("hello")},
+		{Path: "init", Mode: 0o755, Size: 3, Data: []byte{0, 1, 2}},
+	}
+	archive := makeCPIO(t)
+	packed, err := compress(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, data := range [][]byte{archive, packed} {
+		got, err := ReadInitramfs(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	for n := range len(archive) - 124 { // the trailer and its padding
+		if _, err := ReadCPIO(archive[:n]); err == nil {
+			t.Fatalf("the first %d bytes were accepted", n)
+		}
+	}
+}
+
+func FuzzInitramfs(f *testing.F) {
+	f.Add(makeCPIO(f))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		entries, err := ReadInitramfs(data)
+		for _, e := range entries {
+			if err == nil && int64(len(e.Data)) != e.Size {
+				t.Errorf("%s: %d bytes of %d", e.Path, len(e.Data), e.Size)
+			}
+		}
+	})
+}
+
+// makeStub makes the smallest PE32+ image that has room for more sections.
+func makeStub() []byte {
+	stub := make([]byte, 0x400)
+	copy(stub, "MZ")
+	binary.LittleEndian.PutUint32(stub[peOffsetAt:], 0x80)
+	copy(stub[0x80:], "PE\x00\x00")
+	binary.LittleEndian.PutUint16(stub[0x84:], 0x8664)
+	binary.LittleEndian.PutUint16(stub[0x80+peOptionalSize:], 240)
+	optional := 0x80 + peOptional
+	binary.LittleEndian.PutUint16(stub[optional:], 0x20b)
+	for at, v := range map[int]uint32{peSectionAlign: 0x1000, peFileAlign: 0x200, peImageSize: 0x1000, peHeaderSize: 0x400, 108: 16} {
+		binary.LittleEndian.PutUint32(stub[optional+at:], v)
+	}
+	return stub
+}
+
+func makeUKI(t testing.TB) []byte {
+	t.Helper()
+	uki, err := assembleUKI(makeStub(), []section{{".cmdline", []byte("a=b")}, {".initrd", bytes.Repeat([]byte{7}, 600)}, {".linux", []byte("kernel")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uki
+}
+
+func TestUKI(t *testing.T) {
+	got, err := ReadUKI(makeUKI(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &UKI{Kernel: []byte("kernel"), Initramfs: bytes.Repeat([]byte{7}, 600), Cmdline: "a=b"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := assembleUKI([]byte("no"), nil); err == nil {
+		t.Error("a stub that is none was accepted")
+	}
+	if _, err := assembleUKI(makeStub(), make([]section, 40)); err == nil || !strings.Contains(err.Error(), "no room") {
+		t.Errorf("too many sections: got %v", err)
+	}
+}
+
+func FuzzUKI(f *testing.F) {
+	f.Add(makeUKI(f))
+	f.Add(makeStub())
+	key, err := DevelopmentKey(f.TempDir())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(_ *testing.T, image []byte) {
+		_, _ = ReadUKI(image)
+		_, _ = key.Sign(image)
+	})
+}
+
+func TestSignatureIsVerifiedByOthers(t *testing.T) {
+	verify := tool(t, "sbverify")
+	dir := t.TempDir()
+	key, err := DevelopmentKey(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unsigned := makeUKI(t)
+	signed, err := key.Sign(unsigned)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := key.Sign(unsigned); err != nil || !bytes.Equal(signed, again) {
+		t.Errorf("two signatures of one image differ (%v)", err)
+	}
+	if _, err := key.Sign(signed); err == nil {
+		t.Error("a signed image was signed again")
+	}
+	file, pem := filepath.Join(dir, "x.efi"), filepath.Join(dir, "keys", "image.pem")
+	if err := os.WriteFile(file, signed, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out := run(t, verify, "--cert", pem, file); !strings.Contains(out, "Signature verification OK") {
+		t.Errorf("sbverify says %s", out)
+	}
+	signed[0x420] ^= 1
+	if err := os.WriteFile(file, signed, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := verify.Command(t.Context(), "--cert", pem, file).CombinedOutput(); err == nil {
+		t.Errorf("sbverify accepts an altered image: %s", out)
+	}
+}
+
+func TestLoadKey(t *testing.T) {
+	dir := t.TempDir()
+	one, err := DevelopmentKey(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := DevelopmentKey(dir)
+	if err != nil || !one.key.Equal(two.key) {
+		t.Errorf("the key was not kept (%v)", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "keys", "image.pem")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the key's file: %v (%v), want mode 0600", info.Mode(), err)
+	}
+	for name, text := range map[string]string{"empty": "", "no pem": "hello", "broken": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadKey(file); err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: got %v, want an error that names the file", name, err)
+		}
+	}
+}
+
+func TestParseVerity(t *testing.T) {
+	digest := strings.Repeat("ab", 32)
+	for _, bad := range []string{"", "a,b", digest + "," + digest, digest + ",xx,5", digest + "," + digest + ",0", digest + "," + digest + ",-1", digest + "," + digest + ",99999999999999"} {
+		if v, err := ParseVerity(bad); err == nil {
+			t.Errorf("ParseVerity(%q) = %v, want an error", bad, v)
+		}
+	}
+}
+
+func TestBootOrder(t *testing.T) {
+	for name, want := range map[string]struct {
+		bad     bool
+		version string
+	}{
+		"/EFI/Linux/oscine_0.2.0+3.efi": {false, "0.2.0"}, "oscine_0.2.0+0-3.efi": {true, "0.2.0"}, "oscine_0.2.0.efi": {false, "0.2.0"}, "other.efi": {false, ""},
+	} {
+		if bad, version := bootOrder(name); bad != want.bad || version != want.version {
+			t.Errorf("bootOrder(%q) = %v %q, want %v %q", name, bad, version, want.bad, want.version)
+		}
+	}
+}
+
+func TestSPDXID(t *testing.T) {
+	a, b := spdxID("go:example.com/a-b"), spdxID("go:example.com/a/b")
+	if a == b || strings.ContainsAny(a+b, "/:+~_") {
+		t.Errorf("got %s and %s", a, b)
+	}
+}
