@@ -11,6 +11,7 @@ import (
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/inventory"
 	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/place"
 )
@@ -55,7 +56,7 @@ func newPlacer(_ context.Context, log *slog.Logger) (*placer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the host name: %w", err)
 	}
-	state, err := place.NewState(PlaceMachine(m, hostname))
+	state, err := place.NewState(inventory.Machine(m, hostname))
 	if err != nil {
 		return nil, err
 	}

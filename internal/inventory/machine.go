@@ -1,4 +1,4 @@
-package node
+package inventory
 
 import (
 	"strings"
@@ -7,10 +7,11 @@ import (
 	"oscine.dev/oscine/internal/place"
 )
 
-// PlaceMachine describes a hardware map to the placement engine. The lowest
-// CPU is kept for the system, so that a node stays reachable whatever is asked
-// of the others.
-func PlaceMachine(m *hardware.Machine, name string) *place.Machine {
+// Machine describes a hardware map to the placement engine. The lowest CPU is
+// kept for the system, so that a node stays reachable whatever is asked of the
+// others. Offline CPUs, unusable devices and what the process may not use are
+// left out.
+func Machine(m *hardware.Machine, name string) *place.Machine {
 	out := &place.Machine{Name: name}
 	caches := lastLevelCaches(m)
 	first := true
@@ -36,6 +37,8 @@ func PlaceMachine(m *hardware.Machine, name string) *place.Machine {
 	if len(out.NUMA) == 0 {
 		out.NUMA = []place.NUMANode{{ID: 0, Memory: int64(m.System.Memory)}}
 	}
+	out.Devices = devices(m)
+	out.Links = links(m)
 	return out
 }
 

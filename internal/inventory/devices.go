@@ -1,0 +1,186 @@
+package inventory
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/place"
+)
+
+// Domain is where selectors find what is known of every kind of device:
+// device.attributes["oscine.dev"].kind and the like. What a vendor's own DRA
+// driver publishes stands under that driver's name as well.
+const Domain = "oscine.dev"
+
+// How many workloads may share a GPU at once: CUDA MPS serves 48 clients; the
+// other drivers slice time, where more than a few only wait.
+const (
+	mpsClients = 48
+	timeSlices = 16
+)
+
+// devices lists the accelerators and network interfaces that can be given out.
+func devices(m *hardware.Machine) []place.Device {
+	var all []place.Device
+	for i := range m.Accelerators {
+		if a := &m.Accelerators[i]; a.Usable() {
+			all = append(all, accelerator(m, a))
+		}
+	}
+	for _, n := range m.Interfaces {
+		d := place.Device{ID: n.Name, Driver: "nic." + Domain, NUMA: n.Node, Path: pciPath(m, n.Address)}
+		d.Attributes = map[string]any{
+			Domain + "/kind": "nic", Domain + "/name": n.Name, Domain + "/driver": n.Driver,
+			Domain + "/mbps": int64(n.Mbps), Domain + "/rdma": n.RDMA != "",
+		}
+		standard(&d, n.Address)
+		all = append(all, d)
+	}
+	return all
+}
+
+func accelerator(m *hardware.Machine, a *hardware.Accelerator) place.Device {
+	d := place.Device{
+		ID: a.ID, Driver: driverName(a), NUMA: a.Node, Path: pciPath(m, a.Address),
+		Attributes: map[string]any{}, Capacity: map[string]int64{}, Memory: int64(a.Memory),
+	}
+	for name, v := range a.Attributes {
+		value, ok := plain(v)
+		if !ok {
+			continue
+		}
+		d.Attributes[name] = value
+		if !strings.Contains(name, "/") {
+			d.Attributes[Domain+"/"+name] = value
+		}
+	}
+	for name, v := range map[string]string{"kind": a.Kind, "vendor": a.Vendor, "model": a.Model, "architecture": a.Architecture} {
+		if v != "" {
+			d.Attributes[Domain+"/"+name] = v
+		}
+	}
+	if a.Memory > 0 {
+		d.Capacity["memory"], d.Capacity[Domain+"/memory"] = int64(a.Memory), int64(a.Memory)
+	}
+	standard(&d, "")
+	if a.Bus == "pci" {
+		standard(&d, a.Address)
+	}
+	switch {
+	case a.Kind == "gpu" && strings.EqualFold(a.Vendor, "nvidia"):
+		d.Shares = mpsClients
+	case a.Kind == "gpu":
+		d.Shares = timeSlices
+	}
+	d.Profiles = profiles(a)
+	return d
+}
+
+// driverName is the DRA driver that serves such a device in a cluster, where
+// there is one.
+func driverName(a *hardware.Accelerator) string {
+	vendor := strings.ToLower(a.Vendor)
+	for _, known := range []string{"nvidia", "amd", "intel"} {
+		if a.Kind == "gpu" && strings.Contains(vendor, known) {
+			return "gpu." + known + ".com"
+		}
+	}
+	return a.Kind + "." + Domain
+}
+
+// standard adds the attributes that Kubernetes standardises.
+func standard(d *place.Device, address string) {
+	if d.NUMA >= 0 {
+		d.Attributes[hardware.AttributeNUMANode] = int64(d.NUMA)
+	}
+	if len(d.Path) > 0 {
+		d.Attributes[hardware.AttributePCIeRoot] = d.Path[0]
+	}
+	if address != "" {
+		d.Attributes[hardware.AttributePCIBusID] = address
+	}
+}
+
+// plain turns a value into one that selectors can compare.
+func plain(v any) (any, bool) {
+	switch v := v.(type) {
+	case string, bool, int64:
+		return v, true
+	case int:
+		return int64(v), true
+	case uint64:
+		return int64(min(v, 1<<62)), true
+	case hardware.Bytes:
+		return int64(min(v, 1<<62)), true
+	case float64:
+		if v == float64(int64(v)) {
+			return int64(v), true
+		}
+	}
+	return nil, false
+}
+
+// pciPath lists the root and the bridges above a PCI device, root first.
+func pciPath(m *hardware.Machine, address string) []string {
+	var path []string
+	root := ""
+	for range 32 { // deeper trees than any that PCI allows
+		i := slices.IndexFunc(m.PCI, func(d hardware.PCIDevice) bool { return d.Address == address })
+		if i < 0 {
+			break
+		}
+		if root = m.PCI[i].Root; m.PCI[i].Parent == "" {
+			break
+		}
+		address = m.PCI[i].Parent
+		path = append(path, address)
+	}
+	if root == "" {
+		return nil
+	}
+	slices.Reverse(path)
+	return append([]string{root}, path...)
+}
+
+// links lists the direct links between usable devices.
+func links(m *hardware.Machine) []place.Link {
+	id := func(name string) string {
+		for _, a := range m.Accelerators {
+			if a.Address == name {
+				return a.ID
+			}
+		}
+		return name
+	}
+	var all []place.Link
+	for _, l := range m.Links {
+		all = append(all, place.Link{A: id(l.A), B: id(l.B), Kind: l.Kind, Count: max(l.Count, 1)})
+	}
+	return all
+}
+
+// profiles reads partition modes in NVIDIA's notation, such as 1g.10gb: 1 of 7
+// parts of the compute and 10 GB of memory. Memory is cut into eight slices;
+// larger partitions begin at multiples of their size.
+func profiles(a *hardware.Accelerator) []place.Profile {
+	var all []place.Profile
+	for _, mode := range a.PartitionModes {
+		var compute, gigabytes int
+		if n, err := fmt.Sscanf(mode, "%dg.%dgb", &compute, &gigabytes); n != 2 || err != nil || compute < 1 || gigabytes < 1 || a.Memory == 0 {
+			continue
+		}
+		const memorySlices = 8
+		memory := int64(gigabytes) << 30
+		size := int((memory*memorySlices + int64(a.Memory)/2) / int64(a.Memory))
+		p := place.Profile{Name: mode, Slices: min(max(size, 1), memorySlices), Memory: memory}
+		for at := 0; at+p.Slices <= memorySlices; at += p.Slices {
+			if at < 7 && (compute < 4 || at == 0) {
+				p.Starts = append(p.Starts, at)
+			}
+		}
+		all = append(all, p)
+	}
+	return all
+}
