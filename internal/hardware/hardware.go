@@ -53,7 +53,41 @@ func Decode(data []byte) (*Machine, error) {
 	if m.Schema != Schema {
 		return nil, fmt.Errorf("schema %q: %w", clip(m.Schema), ErrSchema)
 	}
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("decode hardware map: %w", err)
+	}
 	return &m, nil
+}
+
+// check refuses a map whose parts do not fit together, for the printers rely
+// on it.
+func (m *Machine) check() error {
+	for _, c := range m.CPUs {
+		if c.Core < 0 || c.Core >= len(m.Cores) || c.Kind < -1 || c.Kind >= len(m.Kinds) {
+			return fmt.Errorf("cpu %d: core %d or kind %d is not on the map", c.ID, c.Core, c.Kind)
+		}
+	}
+	for _, c := range m.Cores {
+		if c.Kind < -1 || c.Kind >= len(m.Kinds) {
+			return fmt.Errorf("core %d: kind %d is not on the map", c.ID, c.Kind)
+		}
+	}
+	for _, c := range m.Caches {
+		if c.Kind == MemorySide && c.Node == nil {
+			return errors.New("a memory-side cache without its node")
+		}
+	}
+	for _, n := range m.Nodes {
+		if n.Distance != nil && len(n.Distance) != len(m.Nodes) {
+			return fmt.Errorf("node %d has %d distances to %d nodes", n.ID, len(n.Distance), len(m.Nodes))
+		}
+	}
+	for _, d := range m.PCI {
+		if d.Degraded && (d.Link == nil || d.Best == nil) {
+			return fmt.Errorf("PCI device %s: degraded without a link", clip(d.Address))
+		}
+	}
+	return nil
 }
 
 // Encode writes the JSON document of m, indented for people.

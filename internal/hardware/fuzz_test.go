@@ -1,0 +1,128 @@
+package hardware
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/hardware/hardwaretest"
+)
+
+func FuzzParseList(f *testing.F) {
+	for _, seed := range []string{"0-3,8", "", "0", "5-2", "65535", "99999999999", "0-1,\x00", " 1 , 2 "} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		set, err := ParseList(text)
+		if err != nil {
+			return
+		}
+		again, err := ParseList(set.String())
+		if err != nil || !again.Equal(set) {
+			t.Errorf("%q reads as %s and back as %s (%v)", text, set, again, err)
+		}
+	})
+}
+
+func FuzzParseMask(f *testing.F) {
+	for _, seed := range []string{"ff", "00000000,ffffffff", "", "0x3", "g", strings.Repeat("f,", 3000), "ff\n\x00"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		set, err := ParseMask(text)
+		if err == nil && set.Len() > 0 && (set.First() < 0 || set.First() >= MaxIndex) {
+			t.Errorf("%q has member %d", text, set.First())
+		}
+	})
+}
+
+// FuzzAttribute puts foreign bytes into one attribute after the other of a
+// machine.
+func FuzzAttribute(f *testing.F) {
+	board := hardwaretest.RaspberryHailo()
+	names := sorted(board.Files)
+	for i, seed := range []string{"", "-1", "0-65535", "4294967296", "ffffffff,ffffffff", "DEVNAME=..", "x\x00y"} {
+		f.Add(i*7, seed)
+	}
+	f.Fuzz(func(t *testing.T, which int, content string) {
+		name := names[((which%len(names))+len(names))%len(names)]
+		old := board.Files[name]
+		board.Files[name] = content
+		defer func() { board.Files[name] = old }()
+		useEverything(t, described(t, board))
+	})
+}
+
+func FuzzArchive(f *testing.F) {
+	var b bytes.Buffer
+	if err := hardwaretest.CoralDevBoard().Archive(&b); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes()[:min(b.Len(), 16<<10)])
+	f.Fuzz(func(t *testing.T, data []byte) {
+		read, gaps, err := readArchive(bytes.NewReader(data), "m.tar")
+		if err == nil {
+			useEverything(t, discover(read, gaps))
+		}
+	})
+}
+
+func FuzzTopology(f *testing.F) {
+	f.Add(smallTopology)
+	f.Add(`<system><cpu numaid="-1" affinity="zz"><pci busid="" class="03"/><nic/></cpu><x/></system>`)
+	f.Fuzz(func(t *testing.T, text string) {
+		topology, err := ReadTopology(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		m, err := topology.Machine()
+		if err != nil {
+			t.Fatal(err)
+		}
+		useEverything(t, m)
+		var b bytes.Buffer
+		if err := topology.Write(&b); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func FuzzDecode(f *testing.F) {
+	data, err := Encode(described(f, hardwaretest.CoralDevBoard()))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := Decode(data)
+		if err != nil {
+			return
+		}
+		var sink bytes.Buffer
+		for _, err := range []error{WriteTree(&sink, m, true), WriteSVG(&sink, m), WriteDOT(&sink, m)} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		CDI(m)
+	})
+}
+
+func FuzzUevent(f *testing.F) {
+	f.Add([]byte("add@/devices/x\x00SUBSYSTEM=pci"))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		if e, ok := parseUevent(message); ok && strings.Contains(e.Path, "..") {
+			t.Errorf("path %q", e.Path)
+		}
+	})
+}
+
+func FuzzFault(f *testing.F) {
+	f.Add("NVRM: Xid (PCI:0000:44:00): 79, pid=77")
+	f.Add("nvidia 0000:14:00.0: PCIe Bus Error: severity=Uncorrected (Fatal), x")
+	f.Fuzz(func(t *testing.T, line string) {
+		if fault, ok := parseFault(line); ok && fault.Address == "" {
+			t.Errorf("%q names no device", line)
+		}
+	})
+}
