@@ -31,7 +31,7 @@ type modules struct {
 	depends map[string][]string // name → its own file and those it needs, to be loaded from the end
 	aliases []alias
 	seen    map[string]bool // identities that were tried already
-	loaded  map[string]bool // files
+	loaded  map[string]bool // names
 }
 
 type alias struct{ pattern, module string }
@@ -48,7 +48,20 @@ func openModules(log *Log) *modules {
 		}
 		parse(raw)
 	}
+	// Loading one again fails only after its signature was checked anew.
+	if raw, err := readBounded("/proc/modules", maxModuleList); err == nil {
+		m.parseLoaded(raw)
+	}
 	return m
+}
+
+// parseLoaded reads lines "NAME SIZE …".
+func (m *modules) parseLoaded(raw []byte) {
+	for line := range bytes.Lines(raw) {
+		if f := strings.Fields(string(line)); len(f) > 0 {
+			m.loaded[f[0]] = true
+		}
+	}
 }
 
 // modulesDir is the module tree of the running kernel.
@@ -132,11 +145,12 @@ func (m *modules) loadFile(file, params string) error {
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(m.dir, file)
 	}
-	if m.loaded[file] {
+	name := moduleName(file)
+	if m.loaded[name] {
 		return nil
 	}
 	err := linux.LoadModule(file, params)
-	m.loaded[file] = err == nil
+	m.loaded[name] = err == nil
 	return err
 }
 
@@ -200,7 +214,7 @@ func (m *modules) identities(sys string) []string {
 	return fresh
 }
 
-// count is how many modules were loaded.
+// count is how many modules are loaded.
 func (m *modules) count() int {
 	n := 0
 	for _, ok := range m.loaded {

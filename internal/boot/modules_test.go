@@ -56,6 +56,14 @@ func TestModuleLists(t *testing.T) {
 	if diff := cmp.Diff([]alias{{"fs-erofs", "erofs"}, {"virtio:d2v*", "virtio_blk"}}, m.aliases, cmp.AllowUnexported(alias{})); diff != "" {
 		t.Errorf("aliases (-want +got):\n%s", diff)
 	}
+	m.parseLoaded([]byte("virtio_blk 40960 6 - Live 0x0\n\ndm_mod 1 1 - Live 0x0\n"))
+	if err := m.load("virtio:d2v1"); !errors.Is(err, errNoModule) { // it has no line in modules.dep
+		t.Errorf("got %v", err)
+	}
+	m.depends["virtio_blk"] = []string{"kernel/virtio_blk.ko"}
+	if err := m.load("virtio:d2v1"); err != nil {
+		t.Errorf("a module that is loaded was loaded again: %v", err)
+	}
 	for _, name := range []string{"fs-nothing", "virtio:d9v1"} {
 		if err := m.load(name); !errors.Is(err, errNoModule) {
 			t.Errorf("load %s: got %v, want errNoModule", name, err)

@@ -70,7 +70,7 @@ func setup(log *Log) {
 			log.Error("%v", err)
 		}
 	}
-	log.Notice("mounts in %d ms, %d modules in %d ms", ms(began, mounted), m.count(), ms(mounted, time.Now()))
+	log.Notice("mounts in %d ms, modules in %d ms, %d are loaded", ms(began, mounted), ms(mounted, time.Now()), m.count())
 	if err := overlayEtc(); err != nil {
 		log.Error("/etc stays read-only: %v", err)
 	}
