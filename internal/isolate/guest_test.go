@@ -54,7 +54,7 @@ func runInGuest(t *testing.T, kernel string) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the test program: %v\n%s", err, out)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	defer cancel()
 	run := "^TestKernel"
 	if only := os.Getenv("OSCINE_GUEST_RUN"); only != "" {
@@ -62,7 +62,7 @@ func runInGuest(t *testing.T, kernel string) {
 	}
 	err := guest.Run(ctx, guest.Options{
 		Init: program, Kernel: kernel, CPUs: "4", Memory: 1024,
-		Args: []string{"-test.v", "-test.timeout=8m", "-test.run=" + run},
+		Args: []string{"-test.v", "-test.timeout=5m", "-test.run=" + run},
 	}, testLog{t})
 	if err != nil {
 		t.Fatal(err)

@@ -117,7 +117,11 @@ func (i *Isolator) bound(cpus hardware.Set) Bound {
 	if err := errors.Join(err1, err2); err == nil && runtime >= 0 {
 		b.PerCPU = ratio(time.Duration(runtime)*time.Microsecond, time.Duration(period)*time.Microsecond)
 	}
-	for _, server := range []string{"fair_server", "ext_server"} {
+	servers := []string{"fair_server"}
+	if state, err := readFile(i.host.file("sys/kernel/sched_ext/state")); err == nil && state != "disabled" {
+		servers = append(servers, "ext_server") // it takes its share only while there is such a scheduler
+	}
+	for _, server := range servers {
 		for _, cpu := range cpus.IDs() {
 			b.Taken += i.serverShare(server, cpu)
 		}

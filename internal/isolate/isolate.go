@@ -158,6 +158,7 @@ type Gap struct {
 	Reason    string `json:"reason"`
 }
 
+// String names the guarantee and the reason in one line.
 func (g Gap) String() string { return g.Guarantee + ": " + g.Reason }
 
 // Gaps lists the guarantees that this host cannot give.

@@ -20,6 +20,7 @@ type Drift struct {
 	Problem  string // why it could not be repaired
 }
 
+// String says in one line what changed and what came of it.
 func (d Drift) String() string {
 	text := fmt.Sprintf("%s was %q, is %q", d.Path, d.Want, d.Got)
 	if d.Got == "" {

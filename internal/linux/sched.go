@@ -2,6 +2,7 @@ package linux
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -102,6 +103,19 @@ func Monotonic() int64 {
 	var now unix.Timespec
 	unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_MONOTONIC, uintptr(unsafe.Pointer(&now)), 0)
 	return now.Nano()
+}
+
+// FutexWait sleeps while the word holds the value, until FutexWake or for no
+// reason; see futex(2). It is as private to threads as SleepUntil.
+func FutexWait(word *atomic.Uint32, value uint32) {
+	const waitPrivate = 128
+	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), waitPrivate, uintptr(value), 0, 0, 0)
+}
+
+// FutexWake wakes one thread that sleeps on the word.
+func FutexWake(word *atomic.Uint32) {
+	const wakePrivate = 129
+	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), wakePrivate, 1, 0, 0, 0)
 }
 
 // ThreadCPUTime is the processor time that the calling thread has used.

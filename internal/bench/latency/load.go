@@ -19,6 +19,9 @@ type Load struct {
 	Kinds   []string         `json:"kinds"`   // of LoadKinds, spread over the threads
 	Threads int              `json:"threads"` // 0 is two for each CPU
 	Policy  linux.Scheduling `json:"policy"`  // which the threads give themselves
+	// Duration ends the load by itself: a real-time spinner may leave its own
+	// process no time to hear of an end. 0: until told.
+	Duration time.Duration `json:"duration,omitempty"`
 }
 
 // LoadKinds lists the loads: cpu computes, syscall lives in the kernel, memory
@@ -101,7 +104,8 @@ func (l Load) thread(kind string, stop *atomic.Bool) (units uint64, used time.Du
 		return 0, 0, err
 	}
 	defer done()
-	for !stop.Load() {
+	end := linux.Monotonic() + int64(l.Duration)
+	for !stop.Load() && (l.Duration == 0 || linux.Monotonic() < end) {
 		if err := work(); err != nil {
 			return units, 0, fmt.Errorf("%s load: %w", kind, err)
 		}
@@ -117,7 +121,7 @@ func newWork(kind string) (work func() error, done func(), err error) {
 	case "syscall":
 		return func() error {
 			for range 50 {
-				unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+				_ = unix.Getppid()
 			}
 			return nil
 		}, done, nil

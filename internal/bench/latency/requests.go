@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/isolate/urgency"
@@ -182,14 +181,9 @@ func busy(servers []server) bool {
 	return false
 }
 
-const (
-	futexWait = 128 // FUTEX_WAIT_PRIVATE
-	futexWake = 129
-)
-
 func (s *server) give(job uint32) {
 	s.job.Store(job)
-	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&s.job)), futexWake, 1, 0, 0, 0)
+	linux.FutexWake(&s.job)
 }
 
 func (s *server) serve(kinds []RequestKind, all []arrival) {
@@ -197,7 +191,7 @@ func (s *server) serve(kinds []RequestKind, all []arrival) {
 		job := s.job.Load()
 		switch job {
 		case 0:
-			unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&s.job)), futexWait, 0, 0, 0, 0)
+			linux.FutexWait(&s.job, 0)
 			continue
 		case quit:
 			return

@@ -1,0 +1,228 @@
+package figure
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"oscine.dev/oscine/internal/bench/latency"
+)
+
+// Mark begins a line that holds a Figure.
+const Mark = "figure "
+
+// Names of configurations that the ratios are made of.
+const (
+	Unloaded    = "unloaded"
+	Default     = "all default"
+	Idle        = "plain cpu.idle=1"
+	Interactive = "oscine interactive"
+	Serving     = "oscine serving path"
+	Realtime    = "oscine realtime"
+)
+
+// Figure is what one configuration measured.
+type Figure struct {
+	Name     string                 `json:"name"`
+	CPUs     int                    `json:"cpus"`
+	Worker   *latency.WorkerReport  `json:"worker,omitempty"`
+	Load     *latency.LoadReport    `json:"load,omitempty"`
+	Requests *latency.RequestReport `json:"requests,omitempty"`
+}
+
+// Ratios are the product's figures by those it is measured against; nil where
+// a run did not measure both.
+type Ratios struct {
+	// InteractiveP99 is the worst, over numbers of CPUs, of the interactive
+	// class's p99 wake-up under full batch load by the same unloaded.
+	InteractiveP99 *float64 `json:"interactive_p99"`
+	// ServingP99 is the same for a thread of the product's serving path.
+	ServingP99 *float64 `json:"serving_p99"`
+	// RealtimeP99 is the same for the real-time class.
+	RealtimeP99 *float64 `json:"realtime_p99"`
+	// BatchThroughput is the least, over configurations, of batch work done
+	// for each second of CPU left over, by that of default Linux.
+	BatchThroughput *float64 `json:"batch_throughput"`
+	// DeadlineMiss is the share of tight requests missed by the serving path,
+	// by that of plain cpu.idle.
+	DeadlineMiss *float64 `json:"deadline_miss"`
+	// DefaultP99 is default Linux's p99 under load by the same unloaded, to
+	// know what the others are worth.
+	DefaultP99 *float64 `json:"default_p99"`
+}
+
+// Report is the file that a run leaves.
+type Report struct {
+	Kernel  string   `json:"kernel"`
+	Method  string   `json:"method"`
+	Seconds int      `json:"seconds"` // of virtual time for each figure
+	Figures []Figure `json:"figures"`
+	Ratios  Ratios   `json:"ratios"`
+}
+
+// find returns the figure of a configuration, or nil.
+func find(all []Figure, name string, cpus int, requests bool) *Figure {
+	for i := range all {
+		if f := &all[i]; f.Name == name && f.CPUs == cpus && (f.Requests != nil) == requests {
+			return f
+		}
+	}
+	return nil
+}
+
+func cpuCounts(all []Figure) []int {
+	var counts []int
+	seen := map[int]bool{}
+	for _, f := range all {
+		if !seen[f.CPUs] {
+			seen[f.CPUs] = true
+			counts = append(counts, f.CPUs)
+		}
+	}
+	return counts
+}
+
+// Judge computes the ratios.
+func Judge(all []Figure) Ratios {
+	var r Ratios
+	worse := func(have **float64, value float64) {
+		if *have == nil || value > **have {
+			*have = &value
+		}
+	}
+	for _, cpus := range cpuCounts(all) {
+		p99 := func(name string) float64 {
+			f := find(all, name, cpus, false)
+			if f == nil {
+				return 0
+			}
+			return float64(f.Worker.Histogram.Quantile(.99))
+		}
+		compare := func(ratio **float64, loaded, unloaded string) {
+			if a, b := p99(loaded), p99(unloaded); a > 0 && b > 0 {
+				worse(ratio, a/b)
+			}
+		}
+		compare(&r.InteractiveP99, Interactive, Interactive+", unloaded")
+		compare(&r.ServingP99, Serving, Serving+", unloaded")
+		compare(&r.RealtimeP99, Realtime, Realtime+", unloaded")
+		compare(&r.DefaultP99, Default, Unloaded)
+		for _, name := range []string{Interactive, Serving, Realtime} {
+			f, base := find(all, name, cpus, false), find(all, Default, cpus, false)
+			if f != nil && base != nil {
+				if value := f.efficiency() / base.efficiency(); r.BatchThroughput == nil || value < *r.BatchThroughput {
+					r.BatchThroughput = &value
+				}
+			}
+		}
+		f, base := find(all, Serving, cpus, true), find(all, Idle, cpus, true)
+		if f != nil && base != nil && base.tightMiss() > 0 {
+			worse(&r.DeadlineMiss, f.tightMiss()/base.tightMiss())
+		}
+	}
+	return r
+}
+
+// efficiency is batch work for each second of CPU that the worker, and for the
+// real-time class the CPU set aside, left over.
+func (f *Figure) efficiency() float64 {
+	cpus := f.CPUs
+	left := time.Duration(cpus)*f.Load.Elapsed - f.Worker.CPUTime
+	if strings.HasPrefix(f.Name, Realtime) {
+		left = time.Duration(cpus-1) * f.Load.Elapsed
+	}
+	return float64(f.Load.Units) / left.Seconds()
+}
+
+func (f *Figure) tightMiss() float64 { return f.Requests.Kinds[0].MissRate() }
+
+// WriteTables prints the tables of wake-ups and of missed deadlines.
+func (r *Report) WriteTables(w io.Writer) error {
+	counts := cpuCounts(r.Figures)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprint(t, "wake-up p50/p99/max, µs")
+	for _, cpus := range counts {
+		fmt.Fprintf(t, "\t%d vCPU\tbatch", cpus)
+	}
+	fmt.Fprintln(t)
+	for _, name := range r.names(false) {
+		fmt.Fprint(t, name)
+		for _, cpus := range counts {
+			f := find(r.Figures, name, cpus, false)
+			if f == nil {
+				fmt.Fprint(t, "\t–\t–")
+				continue
+			}
+			h := &f.Worker.Histogram
+			fmt.Fprintf(t, "\t%s/%s/%s\t%s", micro(h.Quantile(.5)), micro(h.Quantile(.99)), micro(h.Max()), batchText(f, find(r.Figures, Default, cpus, false)))
+		}
+		fmt.Fprintln(t)
+	}
+	fmt.Fprint(t, "\ntight requests missed")
+	for _, cpus := range counts {
+		fmt.Fprintf(t, "\t%d vCPU\tloose", cpus)
+	}
+	fmt.Fprintln(t)
+	for _, name := range r.names(true) {
+		fmt.Fprint(t, name)
+		for _, cpus := range counts {
+			f := find(r.Figures, name, cpus, true)
+			if f == nil {
+				fmt.Fprint(t, "\t–\t–")
+				continue
+			}
+			fmt.Fprintf(t, "\t%.1f %%\t%.1f %%", 100*f.tightMiss(), 100*f.Requests.Kinds[1].MissRate())
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
+}
+
+// WriteRatios prints the ratios with their targets.
+func (r *Report) WriteRatios(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(what string, value *float64, target string) {
+		text := "not measured"
+		if value != nil {
+			text = fmt.Sprintf("%.3g", *value)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", what, text, target)
+	}
+	fmt.Fprintln(t, "ratio\tmeasured\ttarget")
+	line("default Linux: p99 under load / unloaded", r.Ratios.DefaultP99, "")
+	line("interactive: p99 under load / unloaded", r.Ratios.InteractiveP99, "≤ 1.5")
+	line("serving path: p99 under load / unloaded", r.Ratios.ServingP99, "")
+	line("realtime: p99 under load / unloaded", r.Ratios.RealtimeP99, "≤ 1.2")
+	line("batch throughput / default Linux", r.Ratios.BatchThroughput, "≥ 0.95")
+	line("tight deadlines missed / plain cpu.idle", r.Ratios.DeadlineMiss, "≤ 0.25")
+	return t.Flush()
+}
+
+func (r *Report) names(requests bool) []string {
+	var names []string
+	seen := map[string]bool{}
+	for _, f := range r.Figures {
+		if (f.Requests != nil) == requests && !seen[f.Name] {
+			seen[f.Name] = true
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
+
+func batchText(f, base *Figure) string {
+	if f.Load == nil || base == nil {
+		return "–"
+	}
+	return fmt.Sprintf("%.1f %%", 100*f.efficiency()/base.efficiency())
+}
+
+func micro(d time.Duration) string {
+	us := float64(d) / 1e3
+	if us < 100 {
+		return fmt.Sprintf("%.1f", us)
+	}
+	return fmt.Sprintf("%.0f", us)
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"oscine.dev/oscine/internal/bench/isolation/figure"
+	"oscine.dev/oscine/internal/bench/latency"
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/isolate/urgency"
+	"oscine.dev/oscine/internal/linux"
+)
+
+// classCase is one class of the product.
+type classCase struct {
+	name     string
+	class    isolate.Class
+	unloaded bool
+	policy   linux.Scheduling // which the worker gives itself
+	deadline *isolate.Reservation
+}
+
+func classes(cpus int) []classCase {
+	serving := urgency.For(work)
+	all := []classCase{
+		{name: figure.Interactive + ", unloaded", class: isolate.Interactive, unloaded: true},
+		{name: figure.Interactive, class: isolate.Interactive},
+		{name: figure.Serving + ", unloaded", class: isolate.Interactive, policy: serving, unloaded: true},
+		{name: figure.Serving, class: isolate.Interactive, policy: serving},
+	}
+	if cpus == 1 {
+		return all // a real-time workload needs a CPU besides the system's
+	}
+	reserved := &isolate.Reservation{Runtime: 2_000_000, Deadline: 5_000_000, Period: 5_000_000}
+	return append(all,
+		classCase{name: figure.Realtime + ", unloaded", class: isolate.Realtime, unloaded: true},
+		classCase{name: figure.Realtime, class: isolate.Realtime},
+		classCase{name: figure.Realtime + " DEADLINE", class: isolate.Realtime, deadline: reserved},
+	)
+}
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+func (b *bench) class(c classCase) (err error) {
+	spec := isolate.Spec{ID: "worker", Class: c.class, Deadline: c.deadline}
+	if c.class == isolate.Realtime {
+		spec.CPUs = hardware.NewSet(b.cpus - 1)
+	}
+	if err := b.iso.Prepare(spec); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.iso.Release("worker")) }()
+	var load *latency.Process
+	if !c.unloaded {
+		if load, err = b.batch(); err != nil {
+			return err
+		}
+		defer func() {
+			load.Kill()
+			err = errors.Join(err, b.iso.Release("load"))
+		}()
+	}
+	apply := func(pid int) error { return b.iso.Apply("worker", pid) }
+	w := latency.Worker{Policy: c.policy}
+	return b.worker(c.name, cgroupRoot+isolate.CgroupPath(c.class, "worker"), w, load, apply)
+}
+
+// batch starts the load as a workload of the batch class.
+func (b *bench) batch() (*latency.Process, error) {
+	if err := b.iso.Prepare(isolate.Spec{ID: "load", Class: isolate.Batch}); err != nil {
+		return nil, err
+	}
+	dir := cgroupRoot + isolate.CgroupPath(isolate.Batch, "load")
+	return b.start(dir, latency.Child{Load: &latency.Load{}}, func(pid int) error { return b.iso.Apply("load", pid) })
+}
+
+func (b *bench) urgentRequests() error {
+	if err := b.iso.Prepare(isolate.Spec{ID: "server", Class: isolate.Interactive}); err != nil {
+		return err
+	}
+	load, err := b.batch()
+	if err != nil {
+		return err
+	}
+	defer load.Kill()
+	r := b.traffic()
+	r.Urgent = true
+	dir := cgroupRoot + isolate.CgroupPath(isolate.Interactive, "server")
+	if err := b.serve(figure.Serving, dir, r, load, func(pid int) error { return b.iso.Apply("server", pid) }); err != nil {
+		return fmt.Errorf("requests by deadline: %w", err)
+	}
+	return nil
+}

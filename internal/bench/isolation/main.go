@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"oscine.dev/oscine/internal/bench/guest"
+	"oscine.dev/oscine/internal/bench/isolation/figure"
+)
+
+// method is written into the report.
+const method = "QEMU TCG, one thread, -icount shift=0,sleep=off: one instruction is one nanosecond of virtual time; " +
+	"a worker wakes every 5.0137 ms and computes for 1 ms, beside two batch spinners for each CPU; with two CPUs both run with idle=poll, " +
+	"so that an idle virtual CPU takes its turns of the common clock as a busy one does"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "isolation:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out, progress io.Writer) error {
+	flags := flag.NewFlagSet("isolation", flag.ContinueOnError)
+	seconds := flags.Int("seconds", 10, "virtual seconds for each figure")
+	cpus := flags.String("cpus", "1,2", "numbers of virtual CPUs")
+	kernel := flags.String("kernel", "cloud", "flavour of the kernel: cloud or rt")
+	turn := flags.Int("turn", 20, "virtual microseconds of both CPUs' turns together")
+	poll := flags.Bool("poll", true, "with several CPUs, let idle ones take their turns")
+	file := flags.String("o", "", "write the figures to this file")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *seconds < 1 {
+		return fmt.Errorf("-seconds must be at least 1, got %d", *seconds)
+	}
+	dir, err := os.MkdirTemp("", "oscine-isolation-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	init := filepath.Join(dir, "init")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", init, "oscine.dev/oscine/internal/bench/isolation/inside")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stderr = progress
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build the guest's program: %w", err)
+	}
+	report := figure.Report{Kernel: *kernel, Method: method, Seconds: *seconds}
+	for _, n := range strings.Split(*cpus, ",") {
+		o := guest.Options{Init: init, CPUs: n, Kernel: *kernel, ICount: true, Turn: *turn,
+			Env: map[string]string{"ISOLATION_SECONDS": strconv.Itoa(*seconds)}}
+		if *poll && n != "1" {
+			o.Append = "idle=poll"
+		}
+		lines := &collector{report: &report, progress: progress}
+		if err := guest.Run(ctx, o, lines); err != nil {
+			return fmt.Errorf("guest with %s CPUs: %w\n%s", n, err, lines.rest.String())
+		}
+	}
+	report.Ratios = figure.Judge(report.Figures)
+	if err := report.WriteTables(out); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	if err := report.WriteRatios(out); err != nil {
+		return err
+	}
+	if *file == "" {
+		return nil
+	}
+	raw, err := json.MarshalIndent(report, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(*file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(*file, append(raw, '\n'), 0o644)
+}
+
+// collector takes figures out of a guest's console.
+type collector struct {
+	report   *figure.Report
+	progress io.Writer
+	rest     bytes.Buffer // what else it printed
+}
+
+func (c *collector) Write(line []byte) (int, error) {
+	raw, ok := bytes.CutPrefix(line, []byte(figure.Mark))
+	if !ok {
+		c.rest.Write(line)
+		return len(line), nil
+	}
+	var f figure.Figure
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return 0, fmt.Errorf("a figure of the guest: %w", err)
+	}
+	c.report.Figures = append(c.report.Figures, f)
+	if f.Worker != nil {
+		h := &f.Worker.Histogram
+		fmt.Fprintf(c.progress, "%d vCPU, %s: p50 %v, p99 %v, max %v of %d\n", f.CPUs, f.Name, h.Quantile(.5), h.Quantile(.99), h.Max(), h.Count())
+	} else {
+		fmt.Fprintf(c.progress, "%d vCPU, %s: %.1f %% of tight requests missed\n", f.CPUs, f.Name, 100*f.Requests.Kinds[0].MissRate())
+	}
+	return len(line), nil
+}
