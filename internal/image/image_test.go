@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -69,17 +70,23 @@ func run(t *testing.T, tool debian.Tool, args ...string) string {
 	return string(out)
 }
 
-// testPrograms is a folder with stand-ins for Oscine's programs: this test's
-// own binary, which is a Go program with build information.
+// testPrograms is a folder with stand-ins for Oscine's programs: one that does
+// nothing, but has the build information of a Go program.
 func testPrograms(t *testing.T) string {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
+	for name, text := range map[string]string{"go.mod": "module oscine.dev/oscine\n", "main.go": "package main\n\nfunc main() {}\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", "small", ".")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build a small program: %v\n%s", err, out)
+	}
 	for _, p := range programs {
-		if err := os.Symlink(self, filepath.Join(dir, filepath.Base(p.pkg))); err != nil {
+		if err := os.Symlink("small", filepath.Join(dir, filepath.Base(p.pkg))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -101,11 +108,12 @@ func buildOnce(t *testing.T, o Options) *Result {
 }
 
 func TestBuildIsReproducible(t *testing.T) {
+	bin := testPrograms(t)
 	var sums [2]string
 	var results [2]*Result
 	for i := range sums {
 		out := filepath.Join(t.TempDir(), "x.img")
-		results[i] = buildOnce(t, Options{Out: out, Programs: testPrograms(t), Arch: "amd64", Size: 800 << 20})
+		results[i] = buildOnce(t, Options{Out: out, Programs: bin, Arch: "amd64", Size: 800 << 20})
 		if i == 0 {
 			time.Sleep(2 * time.Second) // FAT counts in two seconds
 		}
