@@ -59,6 +59,18 @@ func Image(t testing.TB, arch string) string {
 	if dir := os.Getenv(ImagesVariable); dir != "" {
 		return filepath.Join(dir, arch+".img")
 	}
+	return build(t, arch, image.DefaultVersion)
+}
+
+// ImageOf is Image for this computer's architecture that calls itself version.
+func ImageOf(t testing.TB, version string) string {
+	t.Helper()
+	Need(t)
+	return build(t, runtime.GOARCH, version)
+}
+
+func build(t testing.TB, arch, version string) string {
+	t.Helper()
 	root, err := moduleRoot()
 	if err != nil {
 		t.Fatal(err)
@@ -77,15 +89,15 @@ func Image(t testing.TB, arch string) string {
 		t.Fatal(err)
 	}
 	defer unlock()
-	file := filepath.Join(dir, fmt.Sprintf("%s-%s.img", arch, digest))
+	file := filepath.Join(dir, fmt.Sprintf("%s-%s-%s.img", arch, version, digest))
 	if _, err := os.Stat(file); err == nil {
 		return file
 	}
-	forget(filepath.Join(dir, arch+"-*.img"), keptImages-1)
+	forget(filepath.Join(dir, arch+"-"+version+"-*.img"), keptImages-1)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
 	began := time.Now()
-	if _, err := image.Build(ctx, image.Options{Arch: arch, Source: root, Out: file, Log: logWriter{t}}); err != nil {
+	if _, err := image.Build(ctx, image.Options{Arch: arch, Version: version, Source: root, Out: file, Log: logWriter{t}}); err != nil {
 		t.Fatalf("build the %s image: %v", arch, err)
 	}
 	t.Logf("built the %s image in %s", arch, time.Since(began).Round(100*time.Millisecond))
