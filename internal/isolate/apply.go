@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,27 @@ func (i *Isolator) Apply(id string, pid int) error {
 		i.applyBatch(h, pid)
 	}
 	i.applyWithoutCgroups(h, pid)
+	return nil
+}
+
+// Adopt takes over a workload that was prepared and applied by an earlier
+// process and still runs: its first process is only noted.
+func (i *Isolator) Adopt(id string, pid int) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	h, ok := i.held[id]
+	if !ok {
+		return fmt.Errorf("workload %s %w: prepare it first", id, ErrUnknown)
+	}
+	if len(h.pids) == 1 && h.pids[0] == pid {
+		return nil
+	}
+	h.pids = []int{pid}
+	if h.spec.Deadline != nil {
+		if s, err := linux.GetScheduling(pid); err == nil && s.Policy == linux.PolicyDeadline {
+			h.reserved[pid] = h.spec.Deadline
+		}
+	}
 	return nil
 }
 
@@ -138,10 +160,18 @@ func (i *Isolator) Reserve(id string, tid int, r Reservation) error {
 	return i.reserve(h, tid, r)
 }
 
+// lives reports whether a thread can still run: a dead one that nobody has
+// waited for is listed too, and holds no reservation.
+func (i *Isolator) lives(tid int) bool {
+	text, err := readFile(i.host.file("proc", strconv.Itoa(tid), "stat"))
+	end := strings.LastIndexByte(text, ')')
+	return err == nil && end >= 0 && !strings.HasPrefix(text[end+1:], " Z") && !strings.HasPrefix(text[end+1:], " X")
+}
+
 func (i *Isolator) reserve(h *holding, tid int, r Reservation) error {
 	var others []Reservation
 	for thread, have := range h.reserved {
-		if thread != tid && exists(i.host.file("proc", strconv.Itoa(thread))) {
+		if thread != tid && i.lives(thread) {
 			others = append(others, *have)
 		}
 	}

@@ -73,6 +73,7 @@ type Spec struct {
 	Class Class
 
 	CPUs        hardware.Set // where it runs; empty: anywhere
+	Exclusive   bool         // nothing else runs there; always so for real-time work
 	MemoryNodes hardware.Set // empty: anywhere
 	MilliCPU    int64        // its share against others of its class; 0: the usual
 	Memory      int64        // bytes it may use; 0: no limit. Real-time memory is never reclaimed
@@ -192,8 +193,11 @@ func (s *Spec) check() error {
 	default:
 		return fmt.Errorf("%w: workload %s: there is no class %q: use realtime, interactive or batch", ErrInvalid, s.ID, s.Class)
 	}
-	if s.Class == Realtime && s.CPUs.Empty() {
-		return fmt.Errorf("%w: workload %s: real-time work needs CPUs of its own", ErrInvalid, s.ID)
+	if s.Class == Realtime {
+		s.Exclusive = true
+	}
+	if s.Exclusive && s.CPUs.Empty() {
+		return fmt.Errorf("%w: workload %s needs CPUs of its own, and names none", ErrInvalid, s.ID)
 	}
 	if s.Deadline != nil {
 		if s.Class != Realtime {
@@ -240,12 +244,12 @@ func (i *Isolator) admit(s *Spec) error {
 	if absent := s.CPUs.Minus(i.host.online()); !absent.Empty() {
 		return fmt.Errorf("%w: workload %s: this machine has no CPU %s online", ErrInvalid, s.ID, absent)
 	}
-	if s.Class != Realtime {
+	if !s.Exclusive {
 		return nil
 	}
 	reserved := s.CPUs
 	for id, h := range i.held {
-		if id == s.ID || h.spec.Class != Realtime {
+		if id == s.ID || !h.spec.Exclusive {
 			continue
 		}
 		if both := h.spec.CPUs.And(s.CPUs); !both.Empty() {

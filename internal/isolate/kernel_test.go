@@ -307,14 +307,21 @@ func TestKernelDeadlineAdmission(t *testing.T) {
 	s := Spec{ID: "dl", Class: Realtime, CPUs: hardware.NewSet(2), Deadline: &Reservation{Runtime: ms, Period: 10 * ms}}
 	prepare(t, i, s)
 	shows(t, "root", "oscine.slice/realtime/dl/cpuset.cpus.partition")
-	first := start(t, i, s, spinFor(time.Second))
+	group := "/sys/fs/cgroup" + CgroupPath(Realtime, "dl")
+	first, err := latency.Start(t.Context(), []string{"/proc/self/exe", "child"}, group, spin(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(first.Kill)
+	if err := i.Apply("dl", first.PID); err != nil {
+		t.Fatal(err)
+	}
 	if got, err := linux.GetScheduling(first.PID); err != nil || got.Policy != linux.PolicyDeadline || !got.ResetOnFork {
 		t.Fatalf("got %+v %v, want DEADLINE", got, err)
 	}
 	slot := Reservation{Runtime: 300 * time.Microsecond, Period: 10 * ms}
 	bound := i.bound(s.CPUs)
 	want := int((bound.Limit() - ratio(ms, 10*ms)) / ratio(slot.Runtime, slot.Period))
-	group := "/sys/fs/cgroup" + CgroupPath(Realtime, "dl")
 	fits := 0
 	for {
 		p, err := latency.Start(t.Context(), []string{"/proc/self/exe", "child"}, group, spin(1))

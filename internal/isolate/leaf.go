@@ -51,7 +51,7 @@ func (i *Isolator) makeLeaf(h *holding) error {
 		set("memory spared by reclaim", "memory.low", strconv.FormatInt(spare, 10))
 	}
 	i.protectClasses()
-	if s.Class == Realtime {
+	if s.Exclusive {
 		i.partition(h)
 	} else if !s.CPUs.Empty() {
 		set("CPUs "+s.CPUs.String(), "cpuset.cpus", s.CPUs.String())
@@ -95,7 +95,7 @@ func (i *Isolator) raise(group string, protect, spare int64) {
 	}
 }
 
-// partition gives a real-time workload CPUs that nothing else runs on. One
+// partition gives a workload CPUs that nothing else runs on. One
 // that needs load balancing among its CPUs, or DEADLINE, which needs a root
 // domain of its own, gets a partition of type root, others one of type
 // isolated, which the kernel's own housekeeping leaves alone too. See
@@ -103,10 +103,10 @@ func (i *Isolator) raise(group string, protect, spare int64) {
 func (i *Isolator) partition(h *holding) {
 	group, s := h.group(), &h.spec
 	kind := "isolated"
-	if s.CPUs.Len() > 1 || s.Deadline != nil {
+	if s.Class != Realtime || s.CPUs.Len() > 1 || s.Deadline != nil {
 		kind = "root"
 	}
-	err := i.shareExclusive(h)
+	err := i.shareExclusive(s.Class)
 	for _, f := range [][2]string{{"cpuset.cpus", s.CPUs.String()}, {"cpuset.cpus.exclusive", s.CPUs.String()}, {"cpuset.cpus.partition", kind}} {
 		if err == nil {
 			err = i.cg.set(group, f[0], f[1])
@@ -131,23 +131,26 @@ func errorText(err error) string {
 	return " " + err.Error()
 }
 
-// shareExclusive lists the CPUs of all real-time workloads, and those of h, as
-// exclusive in the cgroups above them.
-func (i *Isolator) shareExclusive(h *holding) error {
-	var all hardware.Set
-	if h != nil {
-		all = h.spec.CPUs
-	}
-	for _, other := range i.held {
-		if other.spec.Class == Realtime {
-			all = all.Or(other.spec.CPUs)
+// shareExclusive lists the CPUs of all workloads that have their own as
+// exclusive in the cgroups above those of a class.
+func (i *Isolator) shareExclusive(c Class) error {
+	var all, class hardware.Set
+	for _, h := range i.held {
+		if h.spec.Exclusive {
+			all = all.Or(h.spec.CPUs)
+			if h.spec.Class == c {
+				class = class.Or(h.spec.CPUs)
+			}
 		}
 	}
-	list := all.String()
-	if all.Empty() {
-		list = "\n" // an empty write would not reach the kernel
-	}
-	for _, group := range []string{sliceName, filepath.Join(sliceName, string(Realtime))} {
+	for _, g := range []struct {
+		group string
+		cpus  hardware.Set
+	}{{sliceName, all}, {filepath.Join(sliceName, string(c)), class}} {
+		group, list := g.group, g.cpus.String()
+		if list == "" {
+			list = "\n" // an empty write would not reach the kernel
+		}
 		if have, ok := i.cg.ledger[filepath.Join(group, "cpuset.cpus.exclusive")]; ok && have.wrote == list {
 			continue
 		}
@@ -162,7 +165,7 @@ func (i *Isolator) shareExclusive(h *holding) error {
 // are the container runtime's to end, and it removes the cgroup with them.
 func (i *Isolator) removeLeaf(h *holding) error {
 	group := h.group()
-	if h.spec.Class == Realtime && exists(i.cg.path(group, "cpuset.cpus.partition")) {
+	if h.spec.Exclusive && exists(i.cg.path(group, "cpuset.cpus.partition")) {
 		if err := writeFile(i.cg.path(group, "cpuset.cpus.partition"), "member"); err != nil {
 			return fmt.Errorf("workload %s: give its CPUs back: %w", h.spec.ID, err)
 		}
@@ -177,8 +180,8 @@ func (i *Isolator) removeLeaf(h *holding) error {
 		}
 	}
 	i.protectClasses()
-	if h.spec.Class == Realtime {
-		return i.shareExclusive(nil)
+	if h.spec.Exclusive {
+		return i.shareExclusive(h.spec.Class)
 	}
 	return nil
 }

@@ -189,6 +189,9 @@ func (i *Isolator) promises(h *holding, st *Status) []Promise {
 		add(want, held, got)
 		add("memory never reclaimed", i.host.cgroups != "" && s.Memory > 0, memoryDetail(s.Memory))
 	case Interactive:
+		if s.Exclusive {
+			add(guaranteeCPUs, i.host.cgroups != "", s.CPUs.String())
+		}
 		add("batch work yields to it", i.host.cgroups != "", fmt.Sprintf("stalled %.2f %% of the last 10 s", st.Pressure["cpu"].Some10))
 		if s.MemoryLow > 0 {
 			add("memory spared by reclaim", i.host.cgroups != "", memoryDetail(s.MemoryLow))

@@ -127,13 +127,13 @@ func (i *Isolator) verifyFiles() []Drift {
 	return drifts
 }
 
-// verifyPartitions reports real-time workloads whose CPUs are no longer all
+// verifyPartitions reports workloads whose CPUs are no longer all
 // there and their own, once for each change.
 func (i *Isolator) verifyPartitions() []Event {
 	var events []Event
 	online := i.host.online()
 	for id, h := range i.held {
-		if h.spec.Class != Realtime || !exists(i.cg.path(h.group())) {
+		if !h.spec.Exclusive || !exists(i.cg.path(h.group())) {
 			continue
 		}
 		problem := i.partitionProblem(h, online)

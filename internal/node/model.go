@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve"
@@ -30,6 +31,7 @@ type ModelStatus struct {
 	P50       string           `json:"p50,omitempty"` // of a request inside the node
 	P99       string           `json:"p99,omitempty"`
 	Placement *PlacementStatus `json:"placement,omitempty"`
+	Isolation *isolate.Status  `json:"isolation,omitempty"` // promised and measured
 }
 
 // model is the controller of one Model: it places it and hands it to the
@@ -72,6 +74,7 @@ func (m *model) status() any {
 	m.mu.Lock()
 	st := m.st
 	m.mu.Unlock()
+	st.Isolation = m.n.isolation(m.key)
 	served, err := m.n.registry.Status(m.key.name)
 	if err != nil {
 		return st
@@ -172,6 +175,7 @@ func (m *model) remove(ctx context.Context) error {
 	if e := m.n.runtime.Delete(ctx, m.key.id()); !errors.Is(e, container.ErrNotFound) {
 		err = errors.Join(err, e)
 	}
+	err = errors.Join(err, m.n.isolator.Release(m.key.id()))
 	m.n.placer.release(m.key)
 	return errors.Join(err, os.RemoveAll(m.socketDir()))
 }
@@ -212,10 +216,11 @@ func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
 		OOMScore:   oomScore(w.obj.Spec.Class),
 		Hostname:   m.key.name, LogBytes: m.n.logBytes(),
 	}
-	err := m.n.runtime.Start(ctx, spec)
+	promise := w.placement.promise(m.key, w.obj.Spec.Class, &w.obj.Spec.Resources)
+	err := m.n.startIsolated(ctx, promise, spec)
 	if errors.Is(err, container.ErrRunning) { // from a manifest or placement of before
 		if err = m.n.runtime.Stop(ctx, m.key.id(), 0); err == nil {
-			err = m.n.runtime.Start(ctx, spec)
+			err = m.n.startIsolated(ctx, promise, spec)
 		}
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/pack"
@@ -67,6 +68,7 @@ type Node struct {
 	packs    *pack.Store
 	registry *serve.Registry
 	placer   *placer
+	isolator *isolate.Isolator
 	changes  *broadcast
 	ready    atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 
@@ -131,6 +133,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	if n.placer, err = newPlacer(ctx, n.log); err != nil {
+		return err
+	}
+	if err = n.openIsolation(); err != nil {
 		return err
 	}
 	allow := n.machine.Spec.Images.Allow
@@ -239,6 +244,9 @@ func (n *Node) Close() error {
 	}
 	if n.runtime != nil {
 		errs = append(errs, n.runtime.Close())
+	}
+	if n.isolator != nil {
+		errs = append(errs, n.isolator.Close())
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.close())

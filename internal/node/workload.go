@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/manifest"
 )
 
@@ -40,6 +41,7 @@ type WorkloadStatus struct {
 	Address   string           `json:"address,omitempty"` // on the workload network
 	Digest    string           `json:"digest,omitempty"`  // of the image
 	Placement *PlacementStatus `json:"placement,omitempty"`
+	Isolation *isolate.Status  `json:"isolation,omitempty"` // promised and measured
 }
 
 // workload is the controller of one Workload.
@@ -75,8 +77,10 @@ func (w *workload) current() manifest.Object {
 
 func (w *workload) status() any {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.st
+	st := w.st
+	w.mu.Unlock()
+	st.Isolation = w.n.isolation(w.key)
+	return st
 }
 
 func (w *workload) set(change func(*WorkloadStatus)) {
@@ -182,10 +186,11 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 		return err
 	}
 	spec := w.spec(obj, image, placement, netns)
-	err = w.n.runtime.Start(ctx, spec)
+	promise := placement.promise(w.key, obj.Spec.Class, &obj.Spec.Resources)
+	err = w.n.startIsolated(ctx, promise, spec)
 	if errors.Is(err, container.ErrRunning) { // from a manifest or placement of before
 		if err = w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()); err == nil {
-			err = w.n.runtime.Start(ctx, spec)
+			err = w.n.startIsolated(ctx, promise, spec)
 		}
 	}
 	if err != nil {
@@ -350,7 +355,7 @@ func (w *workload) remove(ctx context.Context) error {
 	if e := w.n.runtime.Delete(ctx, w.key.id()); !errors.Is(e, container.ErrNotFound) {
 		err = errors.Join(err, e)
 	}
-	err = errors.Join(err, w.n.bridge.Detach(w.key.id()))
+	err = errors.Join(err, w.n.bridge.Detach(w.key.id()), w.n.isolator.Release(w.key.id()))
 	w.n.placer.release(w.key)
 	return err
 }

@@ -1,0 +1,69 @@
+package node
+
+import (
+	"context"
+	"errors"
+
+	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/manifest"
+)
+
+// openIsolation makes the classes' slices and watches over them.
+func (n *Node) openIsolation() error {
+	isolator, err := isolate.Open(isolate.Options{Own: n.config.Mode == OnImage, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	n.isolator = isolator
+	n.wg.Go(func() { isolator.Watch(n.life) })
+	return nil
+}
+
+// IsolationGaps lists the guarantees that this host cannot give, and why.
+func (n *Node) IsolationGaps() []isolate.Gap { return n.isolator.Gaps() }
+
+// promise is what the kernel is told of a placed object before it starts.
+func (p *Placement) promise(key objectKey, class manifest.Class, r *manifest.Resources) isolate.Spec {
+	s := isolate.Spec{
+		ID: key.id(), Class: isolate.Class(class),
+		CPUs: hardware.NewSet(p.CPUs...), MemoryNodes: hardware.NewSet(p.NUMANodes...), Exclusive: p.Request.Exclusive,
+		MilliCPU: p.Request.MilliCPU, Memory: p.Request.Memory, Objective: r.Latency.Std(),
+	}
+	if key.kind == manifest.KindModel {
+		s.MemoryLow = p.Request.Memory // its weights are what reclaim must not take
+	}
+	for _, h := range p.Request.HugePages {
+		s.HugePages = append(s.HugePages, isolate.HugePages{Size: h.Size, Bytes: h.Bytes})
+	}
+	return s
+}
+
+// startIsolated tells the kernel of a container's promises, starts it, and
+// sets what needs its process before that runs its program. One that runs
+// already keeps what it has.
+func (n *Node) startIsolated(ctx context.Context, promise isolate.Spec, spec container.Spec) error {
+	if err := n.isolator.Prepare(promise); err != nil {
+		return err
+	}
+	spec.Created = func(_ context.Context, pid int) error { return n.isolator.Apply(promise.ID, pid) }
+	if err := n.runtime.Start(ctx, spec); err != nil {
+		return err
+	}
+	now, err := n.runtime.Status(ctx, promise.ID)
+	if err != nil || now.PID == 0 {
+		return err
+	}
+	return n.isolator.Adopt(promise.ID, now.PID)
+}
+
+// isolation is what an object was promised and what it gets, nil before it
+// starts.
+func (n *Node) isolation(key objectKey) *isolate.Status {
+	st, err := n.isolator.Status(key.id())
+	if errors.Is(err, isolate.ErrUnknown) {
+		return nil
+	}
+	return &st
+}
