@@ -226,7 +226,7 @@ func (o *offer) placement(c *candidate) *Placement {
 	}
 	p.NUMANodes = o.memoryNodes(c)
 	if !o.req.Exclusive {
-		p.CPUs = s.pool(o.req, s.indexes(p.homeNodes()))
+		p.CPUs = s.sharedCPUs(p)
 	}
 	for r, pick := range c.devices.picks {
 		for _, d := range pick {

@@ -56,6 +56,14 @@ func (s *State) choose(req *Request) (*Placement, error) {
 	if _, ok := s.placed[req.Name]; ok {
 		return refuse([]Failure{{Constraint: "name", Problem: "the name is in use", Remedy: "release it first or choose another"}})
 	}
+	if kind := s.preferredKind(req); kind != "" {
+		kindly := *req
+		kindly.CoreKind = kind
+		if p, err := s.choose(&kindly); err == nil {
+			p.Request = *req
+			return p, nil
+		}
+	}
 	offer := s.offerFor(req)
 	match, failures := s.matchDevices(req)
 	failures = append(failures, offer.shortages()...)
@@ -75,6 +83,26 @@ func (s *State) choose(req *Request) (*Placement, error) {
 	p := offer.placement(best)
 	s.explain(p, best, second)
 	return p, nil
+}
+
+// preferredKind is the kind of cores that suits a request which names none, on
+// a machine with several: the fast ones where answers must be quick, the small
+// ones for batch work. Where they are full, any will do.
+func (s *State) preferredKind(req *Request) string {
+	want := "performance"
+	switch {
+	case req.CoreKind != "" || req.MilliCPU == 0:
+		return ""
+	case req.Class == Batch:
+		want = "efficiency"
+	case req.Class != Realtime && req.Latency == 0:
+		return ""
+	}
+	if slices.ContainsFunc(s.cells, func(c cell) bool { return c.kind == want }) &&
+		slices.ContainsFunc(s.cells, func(c cell) bool { return c.kind != want }) {
+		return want
+	}
+	return ""
 }
 
 // rank returns the best and the second best candidate.

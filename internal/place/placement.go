@@ -8,30 +8,30 @@ import (
 
 // Placement is what a request was given.
 type Placement struct {
-	Request   Request
-	CPUs      []int         // exclusive ones, or the shared ones it may run on
-	Held      []int         `json:",omitempty"` // SMT siblings of exclusive CPUs, kept idle
-	NUMANodes []int         // IDs, for cpuset.mems
-	Memory    []MemoryGrant `json:",omitempty"`
-	Shares    []CPUShare    `json:",omitempty"` // of a shared placement
-	Devices   []DeviceGrant `json:",omitempty"`
-	Reason    string        // one sentence for a person
-	RunnerUp  *Alternative  `json:",omitempty"` // the next best choice, if there was one
+	Request   Request       `json:"request"`
+	CPUs      []int         `json:"cpus,omitempty"`      // exclusive ones, or the shared ones it may run on
+	Held      []int         `json:"held,omitempty"`      // SMT siblings of exclusive CPUs, kept idle
+	NUMANodes []int         `json:"numaNodes,omitempty"` // IDs, for cpuset.mems
+	Memory    []MemoryGrant `json:"memory,omitempty"`
+	Shares    []CPUShare    `json:"shares,omitempty"` // of a shared placement
+	Devices   []DeviceGrant `json:"devices,omitempty"`
+	Reason    string        `json:"reason,omitempty"`   // one sentence for a person
+	RunnerUp  *Alternative  `json:"runnerUp,omitempty"` // the next best choice, if there was one
 }
 
 // MemoryGrant is memory on one NUMA node.
 type MemoryGrant struct {
-	Node     int
-	PageSize int64 `json:",omitempty"` // 0: ordinary memory
-	Bytes    int64
+	Node     int   `json:"node"`
+	PageSize int64 `json:"pageSize,omitempty"` // 0: ordinary memory
+	Bytes    int64 `json:"bytes,omitempty"`
 }
 
 // CPUShare is CPU time counted on the alike CPUs of one NUMA node.
 type CPUShare struct {
-	Node     int
-	Kind     string `json:",omitempty"`
-	Features string `json:",omitempty"`
-	Milli    int64
+	Node     int    `json:"node"`
+	Kind     string `json:"kind,omitempty"`
+	Features string `json:"features,omitempty"`
+	Milli    int64  `json:"milli,omitempty"`
 }
 
 func (c CPUShare) cell(s *State) int {
@@ -46,18 +46,18 @@ func (c CPUShare) cell(s *State) int {
 
 // DeviceGrant is one device, or a part of it.
 type DeviceGrant struct {
-	Request  string // name of the DeviceRequest
-	ID       string
-	Fraction Fraction `json:",omitzero"`
-	Start    int      `json:",omitempty"` // first slice of a partition
+	Request  string   `json:"request,omitempty"` // name of the DeviceRequest
+	ID       string   `json:"id,omitempty"`
+	Fraction Fraction `json:"fraction,omitzero"`
+	Start    int      `json:"start,omitempty"` // first slice of a partition
 }
 
 // Alternative is a choice that was possible but worse.
 type Alternative struct {
-	CPUs      []int
-	NUMANodes []int
-	Devices   []string
-	Why       string // why it came second
+	CPUs      []int    `json:"cpus,omitempty"`
+	NUMANodes []int    `json:"numaNodes,omitempty"`
+	Devices   []string `json:"devices,omitempty"`
+	Why       string   `json:"why,omitempty"` // why it came second
 }
 
 // homeNodes are the IDs of the nodes whose CPUs a shared placement runs on.

@@ -16,6 +16,20 @@ const (
 	Realtime
 )
 
+// MarshalText writes the class as manifests do.
+func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads a class as manifests write it.
+func (c *Class) UnmarshalText(text []byte) error {
+	for _, known := range []Class{Batch, Interactive, Realtime} {
+		if known.String() == string(text) {
+			*c = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no class; there are batch, interactive and realtime", text)
+}
+
 // String returns the class as manifests write it.
 func (c Class) String() string {
 	switch c {
@@ -41,45 +55,45 @@ const (
 // Request is what one piece of work asks of a machine. The zero Request asks
 // for nothing and is always granted: best effort on the shared CPUs.
 type Request struct {
-	Name      string // unique on the node
-	Class     Class
-	Priority  int         // within a class, the higher displaces the lower
-	MilliCPU  int64       // thousandths of a logical CPU; whole thousands where Exclusive
-	Exclusive bool        // no other workload on these CPUs
-	WholeCore bool        // keep SMT siblings idle rather than give them to others; needs Exclusive
-	CoreKind  string      // "performance" or "efficiency"; empty: any
-	Features  []string    // instruction sets that every CPU must have, as /proc/cpuinfo names them
-	Memory    int64       // bytes
-	MemKind   MemoryKind  // empty: DRAM
-	HugePages []HugePages // of one or more sizes
-	Devices   []DeviceRequest
-	Links     []LinkRequest // between the devices asked for
-	Near      []string      // share a NUMA node with these placements, where they run here
-	Apart     []string      // share no NUMA node with these placements
-	Latency   time.Duration // objective; 0: none. A hint: strict objectives avoid spanning NUMA nodes
-	OneNode   bool          // refuse rather than span NUMA nodes
+	Name      string          `json:"name,omitempty"` // unique on the node
+	Class     Class           `json:"class"`
+	Priority  int             `json:"priority,omitempty"`   // within a class, the higher displaces the lower
+	MilliCPU  int64           `json:"milliCPU,omitempty"`   // thousandths of a logical CPU; whole thousands where Exclusive
+	Exclusive bool            `json:"exclusive,omitempty"`  // no other workload on these CPUs
+	WholeCore bool            `json:"wholeCore,omitempty"`  // keep SMT siblings idle rather than give them to others; needs Exclusive
+	CoreKind  string          `json:"coreKind,omitempty"`   // "performance" or "efficiency"; empty: any
+	Features  []string        `json:"features,omitempty"`   // instruction sets that every CPU must have, as /proc/cpuinfo names them
+	Memory    int64           `json:"memory,omitempty"`     // bytes
+	MemKind   MemoryKind      `json:"memoryKind,omitempty"` // empty: DRAM
+	HugePages []HugePages     `json:"hugePages,omitempty"`  // of one or more sizes
+	Devices   []DeviceRequest `json:"devices,omitempty"`
+	Links     []LinkRequest   `json:"links,omitempty"`   // between the devices asked for
+	Near      []string        `json:"near,omitempty"`    // share a NUMA node with these placements, where they run here
+	Apart     []string        `json:"apart,omitempty"`   // share no NUMA node with these placements
+	Latency   time.Duration   `json:"latency,omitempty"` // objective of an interactive request, which then prefers performance cores; 0: none
+	OneNode   bool            `json:"oneNode,omitempty"` // refuse rather than span NUMA nodes
 }
 
 // HugePages asks for pages of one size.
 type HugePages struct {
-	Size  int64 // bytes of one page
-	Bytes int64 // bytes in all, a multiple of Size
+	Size  int64 `json:"size,omitempty"`  // bytes of one page
+	Bytes int64 `json:"bytes,omitempty"` // bytes in all, a multiple of Size
 }
 
 // DeviceRequest asks for devices that match a selector.
 type DeviceRequest struct {
-	Name     string    // unique within the request
-	Selector *Selector // nil: any device
-	Count    int       // 0 means 1
-	Fraction Fraction  // zero: whole devices
+	Name     string    `json:"name,omitempty"`     // unique within the request
+	Selector *Selector `json:"selector,omitempty"` // nil: any device
+	Count    int       `json:"count,omitempty"`    // 0 means 1
+	Fraction Fraction  `json:"fraction,omitzero"`  // zero: whole devices
 }
 
 // Fraction asks for a part of a device. At most one of Profile and Milli is
 // given; Memory may stand alone or beside Milli.
 type Fraction struct {
-	Profile string // a hardware partition, such as 1g.10gb
-	Milli   int64  // thousandths of the device's compute, shared by MPS or time slices
-	Memory  int64  // bytes of the device's memory
+	Profile string `json:"profile,omitempty"` // a hardware partition, such as 1g.10gb
+	Milli   int64  `json:"milli,omitempty"`   // thousandths of the device's compute, shared by MPS or time slices
+	Memory  int64  `json:"memory,omitempty"`  // bytes of the device's memory
 }
 
 // Whole reports whether whole devices are asked for.
@@ -101,8 +115,8 @@ const (
 // LinkRequest demands that every device given for the named device requests is
 // joined with every other one. An empty list means all device requests.
 type LinkRequest struct {
-	Between []string
-	By      LinkKind
+	Between []string `json:"between,omitempty"`
+	By      LinkKind `json:"by,omitempty"`
 }
 
 var featureRE = regexp.MustCompile(`^[a-z0-9_.-]{1,32}$`)

@@ -118,9 +118,27 @@ func (s *State) Placement(name string) (Placement, bool) {
 	}
 	now := *p
 	if !p.Request.Exclusive {
-		now.CPUs = s.pool(&p.Request, s.indexes(p.homeNodes()))
+		now.CPUs = s.sharedCPUs(p)
 	}
 	return now, true
+}
+
+// sharedCPUs are the CPUs on which the time of a shared placement is counted,
+// or, where it is promised none, all that it may use.
+func (s *State) sharedCPUs(p *Placement) []int {
+	if len(p.Shares) == 0 {
+		return s.pool(&p.Request, s.indexes(p.NUMANodes))
+	}
+	var ids []int
+	for _, share := range p.Shares {
+		for _, cpu := range s.cells[share.cell(s)].cpus {
+			if _, held := s.taken[cpu.ID]; !held {
+				ids = append(ids, cpu.ID)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // Pool returns the CPUs that nobody holds exclusively, where shared work and

@@ -7,17 +7,17 @@ import (
 
 // Failure is one constraint of a request that the machine cannot satisfy.
 type Failure struct {
-	Constraint string // such as "cpu", "memory" or `device "gpu"`
-	Problem    string // what is asked for and what there is
-	Remedy     string // what would satisfy it
+	Constraint string `json:"constraint,omitempty"` // such as "cpu", "memory" or `device "gpu"`
+	Problem    string `json:"problem,omitempty"`    // what is asked for and what there is
+	Remedy     string `json:"remedy,omitempty"`     // what would satisfy it
 }
 
 // Unsatisfied is the refusal of a request: every constraint that fails, each
 // with what would satisfy it. Nothing has been changed.
 type Unsatisfied struct {
-	Request  string
-	Machine  string
-	Failures []Failure
+	Request  string    `json:"request,omitempty"`
+	Machine  string    `json:"machine,omitempty"`
+	Failures []Failure `json:"failures,omitempty"`
 }
 
 // Error lists the failing constraints on one line.

@@ -1,0 +1,76 @@
+package place
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sort"
+)
+
+// Preemption is a way to make room: what to stop, and where the request would
+// then go.
+type Preemption struct {
+	Victims   []string
+	Placement Placement
+}
+
+// Preempt finds the smallest loss that makes room for a request that does not
+// fit: only placements of a looser class, or of the same class with a lower
+// priority, are stopped, the least valuable first, and as few as will do.
+// Nothing is changed. Where even stopping all of them does not help, the error
+// is the *Unsatisfied that would remain.
+func (s *State) Preempt(req Request) (*Preemption, error) {
+	if p, err := s.Try(req); err == nil {
+		return &Preemption{Placement: p}, nil
+	}
+	var lower []*Placement
+	for _, name := range slices.Sorted(maps.Keys(s.placed)) {
+		if p := s.placed[name]; yields(&p.Request, &req) {
+			lower = append(lower, p)
+		}
+	}
+	trial := s.clone()
+	for _, p := range lower {
+		trial.Release(p.Request.Name)
+	}
+	best, err := trial.choose(&req)
+	if err != nil {
+		return nil, err
+	}
+	// Spare them again from the most valuable down, as long as the request
+	// still fits beside them.
+	sortBy(lower, func(a, b *Placement) bool { return moreValuable(a, b) })
+	var victims []string
+	for _, p := range lower {
+		if trial.Adopt(*p) == nil {
+			if placement, err := trial.choose(&req); err == nil {
+				best = placement
+				continue
+			}
+			trial.Release(p.Request.Name)
+		}
+		victims = append(victims, p.Request.Name)
+	}
+	slices.Sort(victims)
+	return &Preemption{Victims: victims, Placement: *best}, nil
+}
+
+// yields reports whether a placement gives way to a request.
+func yields(placed, req *Request) bool {
+	return placed.Class < req.Class || (placed.Class == req.Class && placed.Priority < req.Priority)
+}
+
+// moreValuable orders by class, priority, then size: of equals it is better to
+// stop one small than one large.
+func moreValuable(a, b *Placement) bool {
+	x, y := &a.Request, &b.Request
+	return cmp.Or(
+		cmp.Compare(y.Class, x.Class), cmp.Compare(y.Priority, x.Priority),
+		cmp.Compare(countDevices(y), countDevices(x)), cmp.Compare(y.MilliCPU, x.MilliCPU),
+		cmp.Compare(y.Memory, x.Memory), cmp.Compare(x.Name, y.Name),
+	) < 0
+}
+
+func sortBy[T any](list []T, less func(a, b T) bool) {
+	sort.SliceStable(list, func(i, j int) bool { return less(list[i], list[j]) })
+}
