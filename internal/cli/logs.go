@@ -23,6 +23,7 @@ func newLogsCommand(env *Env) *cobra.Command {
 			req := &oscinepb.LogsRequest{Kind: string(manifest.KindWorkload), Name: args[0], Follow: o.follow, Tail: o.tail}
 			if len(args) == 2 && args[0] == "system" {
 				req.Kind, req.Name = "", args[1]
+				o.merge = true
 			} else if kind, name, err := parseTarget(args); err == nil && name != "" {
 				req.Kind, req.Name = kind, name
 			} else if len(args) == 2 {
