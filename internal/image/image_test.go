@@ -247,6 +247,7 @@ func damage(t *testing.T, good string) {
 	}{
 		{"a bit of the root", slot.Start + 5*BlockSize + 17, "damaged"},
 		{"the ESP's first sector", esp.Start + 11, "ESP"},
+		{"the partition table", 2*sectorSize + 33, "checksum"},
 	} {
 		b := make([]byte, 1)
 		if _, err := f.ReadAt(b, c.at); err != nil {

@@ -12,9 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/diskfs/go-diskfs/backend/file"
-	"github.com/diskfs/go-diskfs/filesystem/fat32"
-	"github.com/diskfs/go-diskfs/partition/gpt"
 	erofs "github.com/erofs/go-erofs"
 	"oscine.dev/oscine/internal/debian"
 )
@@ -29,7 +26,7 @@ type Image struct {
 
 	file  *os.File
 	parts map[string]Partition
-	esp   *fat32.FileSystem
+	esp   *fatReader
 }
 
 // Partition is where one partition of an image lies.
@@ -60,18 +57,9 @@ func open(f *os.File) (*Image, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: it is not a regular file", ErrNotImage)
 	}
-	m := &Image{Path: f.Name(), Size: info.Size(), file: f, parts: map[string]Partition{}}
-	store := file.New(f, true)
-	table, err := gpt.Read(store, sectorSize, sectorSize)
-	if err != nil {
-		return nil, fmt.Errorf("%w: no partition table: %w; build one with oscine image build", ErrNotImage, err)
-	}
-	for _, p := range table.Partitions {
-		part := Partition{Name: p.Name, Start: int64(p.Start) * sectorSize, Size: (int64(p.End) - int64(p.Start) + 1) * sectorSize}
-		if part.Start < 0 || part.Size <= 0 || part.Start > m.Size || part.Size > m.Size-part.Start {
-			return nil, fmt.Errorf("%w: partition %q reaches beyond the end of the file: it was cut off, copy it again", ErrNotImage, p.Name)
-		}
-		m.parts[p.Name] = part
+	m := &Image{Path: f.Name(), Size: info.Size(), file: f}
+	if m.parts, err = readGPT(f, m.Size); err != nil {
+		return nil, fmt.Errorf("%w: %w; build one with oscine image build", ErrNotImage, err)
 	}
 	for _, name := range []string{PartitionESP, PartitionRootA, PartitionRootB, PartitionData} {
 		if _, ok := m.parts[name]; !ok {
@@ -79,7 +67,7 @@ func open(f *os.File) (*Image, error) {
 		}
 	}
 	esp := m.parts[PartitionESP]
-	if m.esp, err = fat32.Read(store, esp.Size, esp.Start, sectorSize); err != nil {
+	if m.esp, err = openFAT(io.NewSectionReader(f, esp.Start, esp.Size), esp.Size); err != nil {
 		return nil, fmt.Errorf("%w: its ESP cannot be read: %w", ErrNotImage, err)
 	}
 	return m, nil
@@ -99,22 +87,8 @@ func (m *Image) Partition(name string) (Partition, bool) {
 const maxESPFile = maxUKI
 
 // ReadESP reads a file of the ESP; name has slashes and begins with one.
-func (m *Image) ReadESP(name string) (data []byte, err error) {
-	// The FAT reader trusts its tables; a broken one must not take the caller down.
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("read %s from the ESP: its file system is damaged: %v", name, r)
-		}
-	}()
-	f, err := m.esp.OpenFile(name, os.O_RDONLY)
-	if err != nil {
-		return nil, fmt.Errorf("read %s from the ESP: %w", name, err)
-	}
-	defer f.Close()
-	data, err = io.ReadAll(io.LimitReader(f, maxESPFile+1))
-	if err == nil && len(data) > maxESPFile {
-		err = errors.New("it is too large")
-	}
+func (m *Image) ReadESP(name string) ([]byte, error) {
+	data, err := m.esp.readFile(name, maxESPFile)
 	if err != nil {
 		return nil, fmt.Errorf("read %s from the ESP: %w", name, err)
 	}
@@ -128,18 +102,13 @@ const ukiFolder = "/EFI/Linux"
 // in which the boot loader tries them: those with tries left first, newer
 // versions first (UAPI Group Specification: Boot Loader, Version Format).
 func (m *Image) UKIs() (names []string, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("list %s of the ESP: its file system is damaged: %v", ukiFolder, r)
-		}
-	}()
-	entries, err := m.esp.ReadDir(strings.TrimPrefix(ukiFolder, "/"))
+	entries, err := m.esp.readDir(ukiFolder)
 	if err != nil {
 		return nil, fmt.Errorf("list %s of the ESP: %w", ukiFolder, err)
 	}
 	for _, e := range entries {
-		if !e.IsDir() && strings.HasSuffix(strings.ToLower(e.Name()), ".efi") {
-			names = append(names, path.Join(ukiFolder, e.Name()))
+		if !e.dir && strings.HasSuffix(strings.ToLower(e.name), ".efi") {
+			names = append(names, path.Join(ukiFolder, e.name))
 		}
 	}
 	slices.SortFunc(names, func(a, b string) int {
