@@ -34,7 +34,7 @@ func oomKills(path string) int {
 }
 
 // judge tells a kill for want of memory from others. The cgroup lives as long
-// as the task, and the kernel counts in it.
-func (e *exit) judge(cgroup string) {
-	e.OOMKilled = e.Code == 128+int(syscall.SIGKILL) && oomKills(cgroup) > 0
+// as the task or longer, and the kernel counts in it.
+func (r *record) judge() {
+	r.Exit.OOMKilled = r.Exit.Code == 128+int(syscall.SIGKILL) && oomKills(r.CgroupPath) > r.OOMKills
 }

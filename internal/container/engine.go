@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/mount"
 	v2 "github.com/containerd/containerd/v2/core/runtime/v2"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/transfer"
@@ -182,6 +183,12 @@ func (e *engine) openTasks(ctx context.Context, config Config) error {
 	e.closers = append(e.closers, server)
 	go server.Serve(ctx, listener)
 
+	// Where layers are id-mapped on their way to a root, here and in shims: /tmp
+	// may be read-only, or full.
+	scratch := filepath.Join(config.State, "tmp")
+	if err := mount.SetTempMountLocation(scratch); err != nil {
+		return err
+	}
 	shims, err := v2.NewShimManager(&v2.ManagerConfig{
 		Store:        e.containers,
 		SandboxStore: metadata.NewSandboxStore(e.db),
@@ -189,6 +196,7 @@ func (e *engine) openTasks(ctx context.Context, config Config) error {
 		Address:      address,
 		TTRPCAddress: address,
 		SocketDir:    filepath.Join(config.State, "s"),
+		ShimEnv:      []string{"XDG_RUNTIME_DIR=" + scratch},
 	})
 	if err != nil {
 		return err
@@ -205,7 +213,11 @@ func (e *engine) openTasks(ctx context.Context, config Config) error {
 	if e.tasks, err = v2.NewTaskManager(ctx, root, state, shims); err != nil {
 		return err
 	}
-	return e.afterLoading(ctx, config)
+	if err := e.afterLoading(ctx, config); err != nil {
+		return err
+	}
+	_, err = mount.CleanupTempMounts(0) // its warnings are of mounts that are still in use
+	return err
 }
 
 // listenUnix listens on a socket that only this user can reach.

@@ -116,11 +116,13 @@ func (r *Runtime) recordExit(ctx context.Context, id string, task runtime.Task, 
 		return nil // a new run has begun
 	}
 	rec.Exit = &exit{Code: int(ended.Status), At: ended.Timestamp}
-	rec.Exit.judge(rec.CgroupPath)
+	rec.judge()
 	if err := r.engine.keep(ctx, id, rec); err != nil {
 		return err
 	}
-	err = r.endTask(ctx, id)
+	if err = r.endTask(ctx, id); errdefs.IsNotFound(err) {
+		err = nil // its shim died, and containerd put it away
+	}
 	r.hub.send(Event{Type: EventExited, ID: id, ExitCode: rec.Exit.Code, Time: rec.Exit.At})
 	return err
 }
@@ -140,6 +142,21 @@ func (r *Runtime) endTask(ctx context.Context, id string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*callTime)
 	defer cancel()
+	failed := r.tryEndTask(ctx, id, task)
+	if failed == nil || errdefs.IsNotFound(failed) {
+		return failed
+	}
+	// If the shim died, containerd is putting away what it left.
+	for range 100 {
+		if _, err := r.engine.tasks.Get(ctx, id); err != nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return failed
+}
+
+func (r *Runtime) tryEndTask(ctx context.Context, id string, task runtime.Task) error {
 	if state, err := task.State(ctx); err == nil && state.Status != runtime.StoppedStatus {
 		if err := task.Kill(ctx, uint32(syscall.SIGKILL), true); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("kill: %w", err)
@@ -148,7 +165,7 @@ func (r *Runtime) endTask(ctx context.Context, id string) error {
 			return fmt.Errorf("wait for its end: %w", err)
 		}
 	}
-	_, err = r.engine.tasks.Delete(ctx, id)
+	_, err := r.engine.tasks.Delete(ctx, id)
 	return err
 }
 
@@ -276,20 +293,20 @@ func (r *Runtime) status(ctx context.Context, c containers.Container) (Status, e
 		s.State, s.ExitCode, s.OOMKilled, s.ExitedAt = Exited, rec.Exit.Code, rec.Exit.OOMKilled, rec.Exit.At
 		return s, nil
 	}
+	if !rec.StartedAt.IsZero() {
+		s.State = Running // also if it has just ended: its exit is not recorded yet
+	}
 	task, err := r.engine.tasks.Get(ctx, c.ID)
 	if err != nil {
-		return s, nil // between its shim's end and the record of it
+		return s, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	state, err := task.State(ctx)
-	if err != nil {
-		return s, fmt.Errorf("container %s: %w", c.ID, err)
+	pid, err := task.PID(ctx)
+	if err != nil && ctx.Err() != nil {
+		return s, fmt.Errorf("container %s: its shim does not answer: %w", c.ID, err)
 	}
-	s.PID = int(state.Pid)
-	if state.Status != runtime.CreatedStatus {
-		s.State = Running // also if it has just ended: its exit is not recorded yet
-	}
+	s.PID = int(pid)
 	return s, nil
 }
 

@@ -27,6 +27,7 @@ type record struct {
 	UID        uint32            `json:"uid"`               // the program's, as the container sees it
 	GID        uint32            `json:"gid"`
 	StartedAt  time.Time         `json:"startedAt,omitzero"` // zero until the program ran
+	OOMKills   int               `json:"oomKills,omitempty"` // in the cgroup before this run
 	Exit       *exit             `json:"exit,omitempty"`
 }
 

@@ -129,6 +129,12 @@ func TestMounts(t *testing.T) {
 	// Another container, with other ids on the node, finds its files its own.
 	got, _ = output(t, r, Spec{ID: "again", Mounts: mounts[:1], Args: []string{"read", "/var/lib/thing/kept", "own", "/var/lib/thing/kept"}})
 	want(t, got, "read x <nil>", "own 65532 65532")
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("1234\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got, _ = output(t, r, Spec{ID: "again", Mounts: []Mount{{Source: secret, Target: "/run/secret", ReadOnly: true}}, Args: []string{"read", "/run/secret", "own", "/run/secret", "write", "/run/secret"}})
+	want(t, got, "read 1234 <nil>", "own 0 0", "write open /run/secret: read-only file system")
 	for _, bad := range []Mount{{Source: "relative", Target: "/x"}, {Source: dir, Target: "/"}, {Source: dir + "/absent", Target: "/x"}, {Source: dir, Target: "/../.."}} {
 		if err := r.Start(t.Context(), Spec{ID: "bad", Image: probeName, Mounts: []Mount{bad}}); err == nil {
 			t.Errorf("%+v is taken", bad)

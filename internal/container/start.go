@@ -111,7 +111,7 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 func (r *Runtime) start(ctx context.Context, spec Spec, hash string) error {
 	r.sweeping.RLock()
 	defer r.sweeping.RUnlock()
-	rec := record{Labels: spec.Labels, SpecHash: hash, CgroupPath: spec.CgroupPath, LogPath: r.LogPath(spec.ID)}
+	rec := record{Labels: spec.Labels, SpecHash: hash, CgroupPath: spec.CgroupPath, LogPath: r.LogPath(spec.ID), OOMKills: oomKills(spec.CgroupPath)}
 	if r.host.userns {
 		base, err := r.freeUIDs(ctx, spec.ID)
 		if err != nil {

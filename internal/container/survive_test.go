@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -202,6 +203,9 @@ func TestKilledAtAnyInstant(t *testing.T) {
 				t.Errorf("round %d leaves %v, %v", i, left, err)
 			}
 		}
+		if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), config.State) {
+			t.Errorf("round %d leaves mounts, %v", i, err)
+		}
 	}
 }
 
@@ -243,6 +247,35 @@ func TestReboot(t *testing.T) {
 		t.Errorf("%+v, %v, want an exit that nobody saw", status, err)
 	}
 	if err := again.Start(t.Context(), Spec{ID: "gone", Image: probeName, Args: []string{"serve"}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestShimKilled(t *testing.T) {
+	r := serving(t, Spec{})
+	status, err := r.Status(t.Context(), "box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := shims(r.config)["box"]
+	if pid == 0 {
+		t.Fatal("the container has no shim")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if after, err := r.Wait(ctx, "box"); err != nil || after.ExitCode == 0 {
+		t.Errorf("%+v, %v, want a failure", after, err)
+	}
+	for syscall.Kill(status.PID, 0) == nil {
+		if ctx.Err() != nil {
+			t.Fatal("the container goes on without its shim")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err := r.Start(t.Context(), Spec{ID: "box", Image: probeName, Args: []string{"serve"}}); err != nil {
 		t.Error(err)
 	}
 }

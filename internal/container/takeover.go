@@ -57,7 +57,7 @@ func (e *engine) beforeLoading(ctx context.Context, config Config) error {
 		if rec.Exit = exitOf(ctx, config.bundle(c.ID), c.ID); rec.Exit == nil {
 			continue
 		}
-		rec.Exit.judge(rec.CgroupPath)
+		rec.judge()
 		if err := e.keep(ctx, c.ID, rec); err != nil {
 			return err
 		}
