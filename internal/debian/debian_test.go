@@ -335,6 +335,24 @@ func TestFetchNamesWhatTheMirrorLacks(t *testing.T) {
 	}
 }
 
+func TestReplacementIsRemembered(t *testing.T) {
+	deb := makeDeb(t, entryOf{"./usr/bin/a", "", "newer", tar.TypeReg})
+	old, newer := packageOf("abc", []byte("gone")), packageOf("abc", deb)
+	serve(t, map[string][]byte{"/" + newer.Path: deb})
+	set := Set{Name: "one", Arch: "all", Packages: []Package{old}}
+	s := newSource(t.TempDir(), &Lock{Sets: []Set{set}}, nil)
+	if err := s.remember(set, Set{Name: "one", Arch: "all", Packages: []Package{newer}}); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := s.Tree(t.Context(), "one", "all")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(tree.Dir, "usr/bin/a")); err != nil || string(got) != "newer" {
+		t.Errorf("got %q (%v)", got, err)
+	}
+}
+
 func TestFetchEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Source gives packages from the cache, and from a mirror what the cache
@@ -99,7 +100,10 @@ func (s *Source) download(ctx context.Context, missing []Package) error {
 	if _, err := os.Stat(aptHelper); err == nil {
 		get = s.overApt
 	}
-	if err := get(ctx, missing, tmp); err != nil {
+	stop := s.progress(tmp, missing)
+	err = get(ctx, missing, tmp)
+	stop()
+	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -123,6 +127,46 @@ func (s *Source) download(ctx context.Context, missing []Package) error {
 		return &MissingError{Mirror: s.mirror, Packages: lost}
 	}
 	return nil
+}
+
+// progress prints a line every few seconds until it is stopped.
+func (s *Source) progress(dir string, packages []Package) (stop func()) {
+	var want int64
+	for _, p := range packages {
+		want += p.Size
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(progressInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				fmt.Fprintf(s.log, "fetched %.1f of %.1f MB\n", float64(sizeOf(dir))/1e6, float64(want)/1e6)
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+const progressInterval = 5 * time.Second
+
+// sizeOf adds up the files in a folder that others write to.
+func sizeOf(dir string) int64 {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0
+	}
+	var n int64
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
 }
 
 // MissingError tells that a mirror did not give packages that the lock pins:

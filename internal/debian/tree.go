@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -26,10 +27,16 @@ func (s *Source) Tree(ctx context.Context, name, arch string) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	if newer, ok := s.replacement(set); ok {
+		set = newer
+	}
 	tree, err := s.unpacked(ctx, set)
 	var missing *MissingError
 	if errors.As(err, &missing) {
 		newer, indexErr := s.newest(ctx, set, missing.Packages)
+		if indexErr == nil {
+			indexErr = s.remember(set, newer)
+		}
 		if indexErr != nil {
 			return nil, errors.Join(err, indexErr)
 		}
@@ -39,6 +46,41 @@ func (s *Source) Tree(ctx context.Context, name, arch string) (*Tree, error) {
 		return nil, fmt.Errorf("packages %s of %s: %w", name, arch, err)
 	}
 	return tree, nil
+}
+
+// remember keeps which set took the place of one that the mirror has dropped,
+// so that the mirror's index is read once.
+func (s *Source) remember(set, newer Set) error {
+	text, err := json.Marshal(Lock{Sets: []Set{newer}})
+	if err != nil {
+		return err
+	}
+	file := s.replaced(set)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file+".new", text, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
+
+func (s *Source) replaced(set Set) string {
+	return filepath.Join(s.cache, "replaced", set.Name+"-"+set.Arch+"-"+set.digest()+".json")
+}
+
+// replacement is what [Source.remember] kept, if it is still usable.
+func (s *Source) replacement(set Set) (Set, bool) {
+	text, err := os.ReadFile(s.replaced(set))
+	if err != nil {
+		return Set{}, false
+	}
+	lock, err := ParseLock(text)
+	if err != nil || len(lock.Sets) != 1 {
+		return Set{}, false
+	}
+	fmt.Fprintf(s.log, "packages %s of %s: newer ones take the place of those pinned (%s)\n", set.Name, set.Arch, s.replaced(set))
+	return lock.Sets[0], true
 }
 
 func (s *Source) unpacked(ctx context.Context, set Set) (*Tree, error) {
