@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -27,6 +26,7 @@ func run(args []string, errOut io.Writer) int {
 	flags.SetOutput(errOut)
 	socket := flags.String("socket", "", "Unix `socket` to listen on")
 	model := flags.String("model", "", "ONNX model `file`")
+	limit := flags.Int("threads", 0, "`number` of threads; 0 means as many as the cpuset has processors")
 	library := flags.String("library", "libonnxruntime.so.1", "ONNX Runtime library")
 	if err := flags.Parse(args); err != nil {
 		return exitUsage
@@ -35,7 +35,7 @@ func run(args []string, errOut io.Writer) int {
 		fmt.Fprintln(errOut, "oscine-onnx: needs --socket and --model, and no other argument")
 		return exitUsage
 	}
-	err := serve(*socket, *model, *library, errOut)
+	err := serve(*socket, *model, *library, *limit, errOut)
 	var refused *channel.ModelError
 	switch {
 	case errors.As(err, &refused):
@@ -49,13 +49,13 @@ func run(args []string, errOut io.Writer) int {
 }
 
 // serve loads the model and answers until it is killed.
-func serve(socket, model, library string, errOut io.Writer) error {
+func serve(socket, model, library string, limit int, errOut io.Writer) error {
 	// Waking late by the default 50 µs would cost more than a small inference.
 	// The main thread's children inherit it.
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(errOut, "oscine-onnx: set timer slack:", err)
 	}
-	threads, err := threads()
+	threads, err := threads(limit)
 	if err != nil {
 		return err
 	}
@@ -87,13 +87,16 @@ func open(model, library string, threads int) (*onnx.Session, error) {
 	return lib.Open(model, threads)
 }
 
-// threads counts the processors that this process may use: those of its
-// cpuset, or fewer where its cgroup's quota (cpu.max), which the Go runtime
-// reads at the start, pays for fewer.
-func threads() (int, error) {
+// threads counts the processors of this process's cpuset, at most limit unless
+// that is 0.
+func threads(limit int) (int, error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
 		return 0, fmt.Errorf("read the cpuset: %w", err)
 	}
-	return max(1, min(set.Count(), runtime.GOMAXPROCS(0))), nil
+	n := max(1, set.Count())
+	if limit > 0 {
+		n = min(n, limit)
+	}
+	return n, nil
 }

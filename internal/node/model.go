@@ -206,7 +206,7 @@ func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
 	spec := container.Spec{
 		ID: m.key.id(), RootFS: w.root,
 		Labels:     map[string]string{labelManifest: manifestHash(w.obj)},
-		Entrypoint: append(append([]string{}, w.engine.Entrypoint...), serve.WorkerArgs(filepath.Join(serve.SocketDir, serve.SocketName), serve.ModelPath)...),
+		Entrypoint: append(append([]string{}, w.engine.Entrypoint...), serve.WorkerArgs(filepath.Join(serve.SocketDir, serve.SocketName), serve.ModelPath, threadsOf(&w.obj.Spec.Resources))...),
 		Mounts: []container.Mount{
 			{Source: dir, Target: serve.SocketDir, Volume: true},
 			{Source: m.n.modelFile(w.obj.Spec.Source), Target: serve.ModelPath, ReadOnly: true},
@@ -232,6 +232,12 @@ func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
 	}
 	m.set(func(st *ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
 	return &workerProcess{m: m, socket: filepath.Join(dir, serve.SocketName)}, nil
+}
+
+// threadsOf is how many threads make use of the CPUs that a model asks for.
+func threadsOf(r *manifest.Resources) int {
+	milli, _ := r.CPU.MilliValue() // checked with the manifest
+	return max(1, int(milli+999)/1000)
 }
 
 type workerProcess struct {

@@ -47,7 +47,7 @@ func engine(t testing.TB, model string) *Exec {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the worker: %v\n%s", err, out)
 	}
-	return &Exec{Command: []string{worker, "--library", library}, Model: model, Dir: filepath.Join(dir, "s"), Log: os.Stderr}
+	return &Exec{Command: []string{worker, "--library", library}, Model: model, Threads: 1, Dir: filepath.Join(dir, "s"), Log: os.Stderr}
 }
 
 // serveEngine serves a model file by the real worker and waits for it.

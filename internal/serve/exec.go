@@ -11,10 +11,11 @@ import (
 )
 
 // Exec is a Starter that runs the worker as a plain child process, without a
-// container: for tests, benchmarks and hosts that can give no container. The
-// worker dies with the daemon and is never adopted.
+// container: for tests, benchmarks and hosts that can give no container. It
+// never adopts a worker of an earlier daemon.
 type Exec struct {
 	Command []string // the worker program and its first arguments
+	Threads int      // of the engine; 0 means as many as there are processors
 	Model   string   // path of the model file
 	Dir     string   // private directory for the socket; made if absent
 	Log     io.Writer
@@ -30,7 +31,7 @@ func (e *Exec) Start(context.Context) (Worker, error) {
 	if err := os.RemoveAll(socket); err != nil {
 		return nil, err
 	}
-	args := append(e.Command[1:len(e.Command):len(e.Command)], WorkerArgs(socket, e.Model)...)
+	args := append(e.Command[1:len(e.Command):len(e.Command)], WorkerArgs(socket, e.Model, e.Threads)...)
 	cmd := exec.Command(e.Command[0], args...)
 	cmd.Env = append(os.Environ(), e.Env...)
 	cmd.Stdout, cmd.Stderr = e.Log, e.Log

@@ -1,6 +1,9 @@
 package serve
 
-import "context"
+import (
+	"context"
+	"strconv"
+)
 
 // Starter brings the worker of one model to life. Each model has its own, so
 // an implementation holds everything it needs to know: the pack's mount
@@ -35,7 +38,10 @@ const (
 )
 
 // WorkerArgs returns the arguments that follow the pack's entrypoint: which
-// socket to listen on and which model file to load.
-func WorkerArgs(socket, model string) []string {
-	return []string{"--socket", socket, "--model", model}
+// socket to listen on, which model file to load, and how many threads to
+// compute with. They are never more than the worker's cpuset has processors; 0
+// means that many. Where a share of CPUs is promised, more threads than the
+// share only wait for each other.
+func WorkerArgs(socket, model string, threads int) []string {
+	return []string{"--socket", socket, "--model", model, "--threads", strconv.Itoa(threads)}
 }
