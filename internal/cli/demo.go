@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/demo"
+)
+
+func newDemoCommand(env *Env) *cobra.Command {
+	o := demo.Options{Out: env.Out}
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Boot a machine, serve the digit reader on it and have it read 500 pictures",
+		Long: `Build what is missing of image and engine pack, boot a machine in QEMU, serve the digit
+reader on it, send it pictures of digits in fonts that it never saw, and say what came of it.
+It needs the source of Oscine, and neither root nor KVM.`,
+		Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			o.Tools = demo.Tools{Generate: generateQuietly, Connect: connectTo, Install: installQuietly, Serve: serveQuietly}
+			return demo.Run(c.Context(), o)
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&o.Keep, "keep", false, "leave the machine running and say how to go on")
+	f.StringVar(&o.Report, "out", "", "file for the figures (default out/demo.json)")
+	f.StringVar(&o.Source, "source", ".", "checkout of Oscine")
+	f.StringVar(&o.Arch, "arch", "", "architecture of the machine, amd64 or arm64 (default this one's)")
+	f.StringVar(&o.Accel, "accel", "", "kvm or tcg (emulation); default kvm where it really boots")
+	f.BoolVar(&o.Direct, "direct", false, "start the kernel without firmware and boot loader")
+	f.IntVar(&o.Count, "pictures", demo.Pictures, "how many pictures to send")
+	return c
+}
+
+// quietly is an environment for commands that the demo uses: its own client
+// configuration, and no output but errors.
+func quietly(config string) *Env {
+	return &Env{Out: io.Discard, Err: io.Discard, ConfigPath: config}
+}
+
+func generateQuietly(config, dir, name, address string) error {
+	return generateConfig(quietly(config), name, generateOptions{dir: dir, address: address})
+}
+
+func connectTo(config, name string) (*client.Client, error) {
+	env := quietly(config)
+	env.Context = name
+	return env.Client()
+}
+
+func installQuietly(ctx context.Context, node *client.Client, file string) error {
+	_, err := upload(ctx, quietly(""), file, "", node.InstallPack(ctx))
+	return err
+}
+
+func serveQuietly(ctx context.Context, node *client.Client, file, name string) (map[string]any, error) {
+	o := serveOptions{name: name, wait: 5 * time.Minute}
+	return o.serve(ctx, quietly(""), node, file)
+}

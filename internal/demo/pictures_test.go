@@ -1,0 +1,93 @@
+package demo
+
+import (
+	"image"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/onnx"
+	"oscine.dev/oscine/internal/serve/picture"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+func TestDrawIsRepeatable(t *testing.T) {
+	fonts, err := GoFonts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := Draw(20, fonts, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := Draw(20, fonts, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range first {
+		if first[i].Digit != i%10 || first[i].Font != second[i].Font {
+			t.Errorf("picture %d: %d %s and %s", i, first[i].Digit, first[i].Font, second[i].Font)
+		}
+		a, b := first[i].Image.(*image.RGBA), second[i].Image.(*image.RGBA)
+		if diff := cmp.Diff(a.Pix, b.Pix); diff != "" {
+			t.Errorf("picture %d differs", i)
+		}
+	}
+}
+
+// TestReaderReadsUnseenFonts holds the committed model to what the demo
+// promises, without a machine: at least 97 % of pictures from fonts that
+// training never saw.
+func TestReaderReadsUnseenFonts(t *testing.T) {
+	library, err := pack.Runtime(t.Context(), runtime.GOARCH, false, os.Stderr)
+	if err != nil {
+		t.Skip(err)
+	}
+	l, err := onnx.Load(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := l.Open("../../models/digits/digits.onnx", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	fonts, err := UnseenFonts(t.Context(), os.Stderr)
+	if err != nil {
+		t.Logf("only the Go fonts: %v", err)
+		if fonts, err = GoFonts(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pictures, err := Draw(Pictures, fonts, Seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := 0
+	for _, p := range pictures {
+		data, shape, err := picture.Tensor(p.Image, session.Metadata().Inputs[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		memory := make([]byte, 64<<10)
+		copy(memory, data)
+		call := channel.Call{Request: &channel.Request{Shapes: []tensor.Shape{shape}}, Result: &channel.Result{}, Memory: memory, Offsets: []int{0}, End: 4096}
+		session.Infer([]channel.Call{call})
+		if call.Result.Err != "" {
+			t.Fatal(call.Result.Err)
+		}
+		if got := likeliest(memory[call.Result.Offsets[0]:][:40]); got == p.Digit {
+			right++
+		} else {
+			t.Logf("a %d of %s is read as %d", p.Digit, p.Font, got)
+		}
+	}
+	t.Logf("%d of %d right, %d fonts", right, len(pictures), len(fonts))
+	if 100*right < 97*len(pictures) {
+		t.Errorf("%d of %d are read right, want at least 97 %%", right, len(pictures))
+	}
+}
