@@ -40,10 +40,11 @@ type model struct {
 	n   *Node
 	key objectKey
 
-	mu   sync.Mutex
-	obj  *manifest.Model
-	st   ModelStatus // what the registry does not know
-	wake chan struct{}
+	mu     sync.Mutex
+	obj    *manifest.Model
+	served *manifest.Model // what the registry was given; nil for nothing
+	st     ModelStatus     // what the registry does not know
+	wake   chan struct{}
 }
 
 func newModel(n *Node, obj *manifest.Model) *model {
@@ -53,6 +54,7 @@ func newModel(n *Node, obj *manifest.Model) *model {
 func (m *model) update(obj manifest.Object) {
 	m.mu.Lock()
 	m.obj = obj.(*manifest.Model)
+	m.st.Phase, m.st.Message = Pending, ""
 	m.mu.Unlock()
 	select {
 	case m.wake <- struct{}{}:
@@ -67,7 +69,7 @@ func (m *model) current() manifest.Object {
 }
 
 var modelPhases = map[serve.State]Phase{
-	serve.Starting: Starting, serve.Ready: Running, serve.Failed: Waiting, serve.Waiting: Waiting,
+	serve.Starting: Starting, serve.Ready: Running, serve.Failed: Failed, serve.Waiting: Waiting,
 }
 
 func (m *model) status() any {
@@ -139,10 +141,17 @@ func (m *model) serve(obj *manifest.Model) error {
 		st.Phase, st.Message, st.Pack, st.Placement = Starting, "", engine.Digest, placement.status()
 	})
 	m.n.log.Info("model placed", "name", m.key.name, "placement", placement.Reason)
-	return m.n.registry.Add(serve.Model{
+	err = m.n.registry.Add(serve.Model{
 		Name: m.key.name, Version: obj.Spec.Version,
 		Starter: &workerContainer{model: m, obj: obj, placement: placement, engine: engine, root: root},
 	})
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.served = obj
+	m.mu.Unlock()
+	return nil
 }
 
 // attend publishes changes of the served model until its manifest changes.

@@ -27,6 +27,7 @@ const (
 	Waiting   Phase = "Waiting"   // something failed; tried again after a pause
 	Unplaced  Phase = "Unplaced"  // no part of this machine fits
 	Exited    Phase = "Exited"    // ended, and its restart policy leaves it so
+	Failed    Phase = "Failed"    // cannot work as it is; waits for another manifest
 )
 
 // WorkloadStatus is a workload's present state.
@@ -62,6 +63,7 @@ func newWorkload(n *Node, obj *manifest.Workload) *workload {
 func (w *workload) update(obj manifest.Object) {
 	w.mu.Lock()
 	w.obj = obj.(*manifest.Workload)
+	w.st.Phase, w.st.Message = Pending, ""
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
