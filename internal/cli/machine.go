@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/manifest"
 )
@@ -82,6 +84,7 @@ command is over.`,
 func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 	o := f.Options
 	var err error
+	var node string // that the configuration names
 	if o.Memory, err = parseSize(f.memory); err != nil {
 		return usageError{fmt.Errorf("--memory %q: %w", f.memory, err)}
 	}
@@ -97,12 +100,17 @@ func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 		if o.Config, err = readFileOrStdin(env, f.config); err != nil {
 			return err
 		}
-		if _, err := manifest.ParseMachine(bytes.NewReader(o.Config)); err != nil {
-			return fmt.Errorf("%s: %w", f.config, err)
+		configured, err := manifest.ParseMachine(bytes.NewReader(o.Config))
+		if err != nil {
+			return fmt.Errorf("%s:\n%w", f.config, err)
 		}
+		node = configured.ObjectName()
 	}
 	m, err := machine.Start(ctx, withAPIPort(o))
 	if err != nil {
+		return err
+	}
+	if err := followAddress(env, node, m.Addr(apiPort)); err != nil {
 		return err
 	}
 	if f.json {
@@ -110,6 +118,31 @@ func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 	}
 	fmt.Fprintf(env.Out, "machine %s is starting (%s, %s, %s boot)\n", m.Name(), m.Options().Arch, m.Accel(), bootWay(m.Options()))
 	fmt.Fprintf(env.Out, "API will be at %s; watch it boot with: oscine machine console %s\n", m.Addr(apiPort), m.Name())
+	return nil
+}
+
+// followAddress points the context of a node at the port that was chosen for
+// its machine, where the context says that it is on this computer.
+func followAddress(env *Env, node, address string) error {
+	path, err := env.configPath()
+	if err != nil || node == "" {
+		return nil // whoever has no client configuration needs none kept right
+	}
+	config, err := client.Load(path)
+	if err != nil {
+		return err
+	}
+	for name, ctx := range config.Contexts {
+		host, _, err := net.SplitHostPort(ctx.Address)
+		if ctx.ServerName != node || err != nil || host != "127.0.0.1" || ctx.Address == address {
+			continue
+		}
+		ctx.Address = address
+		if err := config.Save(path); err != nil {
+			return err
+		}
+		fmt.Fprintf(env.Err, "context %q points at %s now\n", name, address)
+	}
 	return nil
 }
 
