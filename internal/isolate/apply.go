@@ -65,11 +65,11 @@ func (i *Isolator) applyRealtime(h *holding, pid int) error {
 	i.slack(h, pid)
 	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
 	if err := unix.Prlimit(pid, unix.RLIMIT_MEMLOCK, &unlimited, nil); err != nil {
-		h.miss("its memory may be locked", "process %d: %v", pid, err)
+		h.miss("its memory may be locked", "the kernel refuses to raise the limit: %v", err)
 	}
 	top := unix.Rlimit{Cur: RealtimePriority, Max: RealtimePriority}
 	if err := unix.Prlimit(pid, unix.RLIMIT_RTPRIO, &top, nil); err != nil {
-		h.miss("its threads may choose their real-time priority", "process %d: %v", pid, err)
+		h.miss("its threads may choose their real-time priority", "the kernel refuses to raise the limit: %v", err)
 	}
 	i.applyWithoutCgroups(h, pid)
 	if h.spec.Deadline != nil {
@@ -110,7 +110,7 @@ func (i *Isolator) applyWithoutCgroups(h *holding, pid int) {
 		return unix.SchedSetaffinity(tid, cpuSet(h.spec.CPUs))
 	})
 	if err != nil {
-		h.miss("its processors and class", "process %d: %v", pid, err)
+		h.miss("its processors and class", "%v", err)
 	}
 }
 

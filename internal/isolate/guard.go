@@ -156,7 +156,7 @@ func (i *Isolator) guardEvents(to level, helpless time.Time, err error) []Event 
 // the largest. Waiting for a processor counts only while it could be batch's
 // fault, which cpu.idle all but excludes, so it is left out where it works.
 func (i *Isolator) interactiveStalls() (time.Duration, string) {
-	group := filepath.Join(sliceName, string(Interactive))
+	group := filepath.Join(i.o.Slice, string(Interactive))
 	var total, largest time.Duration
 	why := "memory"
 	for _, what := range []string{"memory", "io"} {
@@ -175,7 +175,7 @@ func (i *Isolator) interactiveStalls() (time.Duration, string) {
 
 // holdBatch makes the kernel hold the batch class back.
 func (i *Isolator) holdBatch(to level) error {
-	group := filepath.Join(sliceName, string(Batch))
+	group := filepath.Join(i.o.Slice, string(Batch))
 	const period = 20_000 // µs
 	quota := "max"
 	if to != free {

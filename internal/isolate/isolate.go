@@ -41,7 +41,8 @@ var (
 
 // Options say where the kernel is and what each class may take.
 type Options struct {
-	Root string // holds sys, proc and dev; "" is /
+	Root  string // holds sys, proc and dev; "" is /
+	Slice string // the cgroup that holds the classes; "" is oscine.slice
 	// Own says that this machine is ours alone: kernel-wide settings that help
 	// latency are made. On a host with other users they are only reported.
 	Own     bool
@@ -99,6 +100,7 @@ const RealtimePriority = 60
 
 // holding is a prepared workload.
 type holding struct {
+	slice    string
 	spec     Spec
 	pids     []int                // of Apply
 	reserved map[int]*Reservation // by thread
@@ -129,6 +131,9 @@ type Isolator struct {
 func Open(o Options) (*Isolator, error) {
 	if o.Root == "" {
 		o.Root = "/"
+	}
+	if o.Slice == "" {
+		o.Slice = defaultSlice
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -179,7 +184,34 @@ func (i *Isolator) Reserved() hardware.Set {
 // CgroupPath returns the path of a workload's cgroup below the root of the
 // hierarchy, as a container runtime takes it.
 func CgroupPath(class Class, id string) string {
-	return "/" + filepath.Join(sliceName, string(class), id)
+	return "/" + filepath.Join(defaultSlice, string(class), id)
+}
+
+// Cgroup returns the folder of a prepared workload's cgroup, or "" where this
+// host has none.
+func (i *Isolator) Cgroup(id string) string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	h, ok := i.held[id]
+	if !ok || i.host.cgroups == "" {
+		return ""
+	}
+	return i.cg.path(h.group())
+}
+
+// Remove releases all workloads and removes the slice. It fails while a
+// process is left in it.
+func (i *Isolator) Remove() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var errs []error
+	for id := range i.held {
+		errs = append(errs, i.drop(id))
+	}
+	if i.host.cgroups != "" {
+		errs = append(errs, i.cg.remove(i.o.Slice))
+	}
+	return errors.Join(errs...)
 }
 
 var idRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
@@ -224,7 +256,7 @@ func (i *Isolator) Prepare(s Spec) error {
 		return err
 	}
 	old := i.held[s.ID]
-	h := &holding{spec: s, reserved: map[int]*Reservation{}}
+	h := &holding{slice: i.o.Slice, spec: s, reserved: map[int]*Reservation{}}
 	if old != nil && old.spec.Class == s.Class {
 		h.pids, h.reserved, h.huge = old.pids, old.reserved, old.huge
 	}

@@ -450,6 +450,7 @@ func TestKernelBatchIsFrozenAndResumed(t *testing.T) {
 	s := Spec{ID: "b", Class: Batch}
 	prepare(t, i, s)
 	p := start(t, i, s, spin(2))
+	time.Sleep(300 * time.Millisecond) // let it begin
 	began := time.Now()
 	if err := i.holdBatch(frozen); err != nil {
 		t.Fatal(err)
@@ -474,6 +475,10 @@ func TestKernelBatchIsFrozenAndResumed(t *testing.T) {
 	}
 	if err := i.holdBatch(free); err != nil {
 		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if after := used(); after < before+50_000 {
+		t.Errorf("thawed batch used %d µs of 300 ms", after-before)
 	}
 	var report latency.LoadReport
 	if err := p.End(&report); err != nil || report.Units == 0 {

@@ -12,7 +12,7 @@ import (
 )
 
 func (h *holding) group() string {
-	return filepath.Join(sliceName, string(h.spec.Class), h.spec.ID)
+	return filepath.Join(h.slice, string(h.spec.Class), h.spec.ID)
 }
 
 // miss notes a promise that is not kept.
@@ -78,9 +78,9 @@ func (i *Isolator) protectClasses() {
 			}
 		}
 		allMin, allLow = allMin+protect, allLow+spare
-		i.raise(filepath.Join(sliceName, string(c)), protect, spare)
+		i.raise(filepath.Join(i.o.Slice, string(c)), protect, spare)
 	}
-	i.raise(sliceName, allMin, allLow)
+	i.raise(i.o.Slice, allMin, allLow)
 }
 
 func (i *Isolator) raise(group string, protect, spare int64) {
@@ -146,7 +146,7 @@ func (i *Isolator) shareExclusive(c Class) error {
 	for _, g := range []struct {
 		group string
 		cpus  hardware.Set
-	}{{sliceName, all}, {filepath.Join(sliceName, string(c)), class}} {
+	}{{i.o.Slice, all}, {filepath.Join(i.o.Slice, string(c)), class}} {
 		group, list := g.group, g.cpus.String()
 		if list == "" {
 			list = "\n" // an empty write would not reach the kernel

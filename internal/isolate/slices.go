@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// sliceName is the cgroup that holds all of the product's.
-const sliceName = "oscine.slice"
+// defaultSlice is the cgroup that holds all of the product's.
+const defaultSlice = "oscine.slice"
 
 // controllers are those that the classes use, with what falls away without.
 var controllers = map[string]string{
@@ -81,11 +81,11 @@ func (i *Isolator) makeSlices() []Gap {
 		l := limits.of(c)
 		protect += max(l.MemoryMin, 0)
 		spare += max(l.MemoryLow, 0)
-		gaps = append(gaps, i.limitSlice(filepath.Join(sliceName, string(c)), c, l)...)
+		gaps = append(gaps, i.limitSlice(filepath.Join(i.o.Slice, string(c)), c, l)...)
 	}
 	// A cgroup protects no more than those above it do.
 	set := func(file string, value int64) {
-		if err := i.cg.set(sliceName, file, strconv.FormatInt(value, 10)); err != nil {
+		if err := i.cg.set(i.o.Slice, file, strconv.FormatInt(value, 10)); err != nil {
 			gaps = append(gaps, Gap{"memory protection", err.Error()})
 		}
 	}
@@ -108,9 +108,9 @@ func (i *Isolator) delegate() []Gap {
 	for _, name := range missing {
 		gaps = append(gaps, Gap{controllers[name], "the kernel's root cgroup has no controller " + name})
 	}
-	groups := []string{sliceName}
+	groups := []string{i.o.Slice}
 	for _, c := range allClasses() {
-		groups = append(groups, filepath.Join(sliceName, string(c)))
+		groups = append(groups, filepath.Join(i.o.Slice, string(c)))
 	}
 	for _, group := range groups {
 		err = errors.Join(err, i.cg.make(group))
@@ -157,7 +157,7 @@ func (i *Isolator) limitSlice(group string, c Class, l SliceLimits) []Gap {
 // adoptDaemon moves this process into the system slice, where batch work
 // yields to it and reclaim spares it.
 func (i *Isolator) adoptDaemon() []Gap {
-	group := filepath.Join(sliceName, string(System), "oscined")
+	group := filepath.Join(i.o.Slice, string(System), "oscined")
 	err := i.cg.make(group)
 	if err == nil {
 		err = writeFile(i.cg.path(group, "cgroup.procs"), strconv.Itoa(os.Getpid()))

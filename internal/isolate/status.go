@@ -170,6 +170,9 @@ func (i *Isolator) processes(h *holding) []int {
 func (i *Isolator) promises(h *holding, st *Status) []Promise {
 	var out []Promise
 	add := func(what string, held bool, detail string) {
+		if !held && i.host.cgroups == "" {
+			detail = "this host has no cgroup version 2 to hold it with"
+		}
 		for _, g := range h.unheld {
 			if g.Guarantee == what {
 				held, detail = false, g.Reason
@@ -242,7 +245,7 @@ func (i *Isolator) Pressure(c Class) (map[string]Stalled, error) {
 	}
 	out := map[string]Stalled{}
 	for _, what := range []string{"cpu", "memory", "io"} {
-		text, err := i.cg.get(sliceName+"/"+string(c), what+".pressure")
+		text, err := i.cg.get(i.o.Slice+"/"+string(c), what+".pressure")
 		if err != nil {
 			return nil, err
 		}

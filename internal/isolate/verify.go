@@ -73,7 +73,7 @@ func (i *Isolator) owner(path string) string {
 // cgroup goes with its container and comes with the next Prepare.
 func (i *Isolator) verifyGroups() []Drift {
 	for _, c := range allClasses() {
-		group := filepath.Join(sliceName, string(c))
+		group := filepath.Join(i.o.Slice, string(c))
 		if exists(i.cg.path(group)) {
 			continue
 		}

@@ -23,7 +23,7 @@ func layers() [][]string {
 		{"internal/boot", "internal/network", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/serve", "internal/serve/onnx", "internal/image", "internal/sim", "internal/client", "internal/bench/latency"},
 		{"internal/machine", "internal/node"},
 		{"internal/machine/machinetest", "internal/api"},
-		{"internal/demo", "internal/bench", "internal/bench/guest", "internal/bench/isolation/figure", "internal/systemtest"},
+		{"internal/demo", "internal/bench", "internal/bench/guest", "internal/bench/isolation/figure", "internal/bench/classes", "internal/systemtest"},
 		{"internal/cli"},
 	}
 }
