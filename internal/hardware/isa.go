@@ -33,6 +33,31 @@ func armImplementer(code string) string {
 	return code
 }
 
+// armCore names a core by implementer and part number of its MIDR, empty where
+// unknown. Linux arch/arm64/include/asm/cputype.h.
+func armCore(implementer, part uint64) string {
+	arm := map[uint64]string{
+		0xd03: "Cortex-A53", 0xd04: "Cortex-A35", 0xd05: "Cortex-A55", 0xd07: "Cortex-A57", 0xd08: "Cortex-A72", 0xd09: "Cortex-A73",
+		0xd0a: "Cortex-A75", 0xd0b: "Cortex-A76", 0xd0c: "Neoverse-N1", 0xd0d: "Cortex-A77", 0xd40: "Neoverse-V1", 0xd41: "Cortex-A78",
+		0xd44: "Cortex-X1", 0xd46: "Cortex-A510", 0xd47: "Cortex-A710", 0xd48: "Cortex-X2", 0xd49: "Neoverse-N2", 0xd4b: "Cortex-A78C",
+		0xd4d: "Cortex-A715", 0xd4e: "Cortex-X3", 0xd4f: "Neoverse-V2", 0xd80: "Cortex-A520", 0xd81: "Cortex-A720", 0xd82: "Cortex-X4",
+		0xd84: "Neoverse-V3", 0xd85: "Cortex-X925", 0xd87: "Cortex-A725", 0xd8e: "Neoverse-N3",
+	}
+	switch {
+	case implementer == 0x41:
+		return arm[part]
+	case implementer == 0x46 && part == 0x001:
+		return "A64FX"
+	case implementer == 0x48 && part == 0xd01:
+		return "TaiShan V110"
+	case implementer == 0x4e && part == 0x004:
+		return "Carmel"
+	case implementer == 0xc0 && part == 0xac3:
+		return "Ampere-1"
+	}
+	return ""
+}
+
 // aiInstructions keeps the instruction sets that matter to AI work, in the
 // kernel's own spelling (arch/x86/include/asm/cpufeatures.h, arm64 hwcaps).
 func aiInstructions(flags []string) []string {

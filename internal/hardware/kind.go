@@ -66,7 +66,7 @@ func (s *scan) kindsByMIDR() []Kind {
 		capacity, _ := s.positive(cpuPath(c.ID, "cpu_capacity"))
 		k := byMIDR[midr]
 		if k == nil {
-			k = &Kind{MIDR: midr, Capacity: capacity, ranked: true}
+			k = &Kind{MIDR: midr, CoreType: armCore(midr>>24&0xff, midr>>4&0xfff), Capacity: capacity, ranked: true}
 			byMIDR[midr] = k
 			order = append(order, k)
 		}

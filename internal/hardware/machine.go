@@ -11,7 +11,7 @@ type Bytes uint64
 // NUMA nodes are the kernel's own. Lists are sorted: CPUs, cores and nodes by
 // number, caches from the largest level down, PCI devices by address.
 type Machine struct {
-	Schema string `json:"schema"`
+	Schema string `json:"schema"` // oscine.dev/hardware/v1
 	System System `json:"system"`
 
 	// Present holds all CPUs that the kernel knows, offline ones included.
@@ -67,7 +67,7 @@ type System struct {
 	// kernel's own names of them ("avx512_vnni", "amx_int8", "asimddp").
 	Instructions []string `json:"instructions,omitempty"`
 	Memory       Bytes    `json:"memory"`
-	// PageSize is the base page, HugePages the sizes on offer.
+	// HugePages are the sizes on offer and how many of each there are.
 	HugePages []HugePages `json:"hugePages,omitempty"`
 	Cmdline   []string    `json:"cmdline,omitempty"` // only what shapes the map
 }
@@ -117,7 +117,8 @@ type Kind struct {
 	Capacity int `json:"capacity,omitempty"`
 	MaxMHz   int `json:"maxMHz,omitempty"`
 	BaseMHz  int `json:"baseMHz,omitempty"`
-	// CoreType is the vendor's word: IntelCore, IntelAtom, IntelLowPower.
+	// CoreType is the vendor's word: IntelCore, IntelAtom, IntelLowPower, or
+	// the name of an Arm core, Cortex-X925.
 	CoreType string `json:"coreType,omitempty"`
 	// MIDR is the Arm main identification register of these cores.
 	MIDR uint64 `json:"midr,omitempty"`

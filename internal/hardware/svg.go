@@ -80,7 +80,7 @@ type drawing struct {
 
 func (d *drawing) subtitle() string {
 	m := d.m
-	parts := []string{strings.TrimSpace(firstOf(m.System.CPUModel, m.System.CPUVendor)),
+	parts := []string{strings.TrimSpace(processorName(m.System)),
 		fmt.Sprintf("%d cores, %d threads", len(m.Cores), len(m.CPUs))}
 	if m.System.Kernel != "" {
 		parts = append(parts, "Linux "+m.System.Kernel)

@@ -2,6 +2,7 @@ package hardware
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -62,11 +63,11 @@ func (s *scan) processor() {
 		return
 	}
 	y := &s.m.System
-	family := ""
+	family, implementer := "", uint64(0)
 	for line := range strings.Lines(string(data)) {
 		key, value, ok := strings.Cut(line, ":")
 		if !ok {
-			if y.CPUModel != "" || y.Instructions != nil {
+			if y.CPUModel != "" || y.CPUVendor != "" {
 				break // end of the first CPU
 			}
 			continue
@@ -81,6 +82,11 @@ func (s *scan) processor() {
 			family = value
 		case "CPU implementer":
 			y.CPUVendor = armImplementer(value)
+			implementer, _ = strconv.ParseUint(value, 0, 16)
+		case "CPU part":
+			if part, err := strconv.ParseUint(value, 0, 16); err == nil && y.CPUModel == "" {
+				y.CPUModel = armCore(implementer, part)
+			}
 		case "flags", "Features":
 			y.Instructions = aiInstructions(strings.Fields(value))
 		case "isa":

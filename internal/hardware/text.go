@@ -48,7 +48,7 @@ func (p *treePrinter) machine() {
 	m := p.m
 	p.line(0, "%s", Title(m))
 	if y := m.System; y.CPUModel != "" || y.CPUVendor != "" {
-		p.line(1, "processor: %s", strings.TrimSpace(firstOf(y.CPUModel, y.CPUVendor)))
+		p.line(1, "processor: %s", strings.TrimSpace(processorName(y)))
 	}
 	p.line(1, "cpus: %d online%s%s", m.Online.Len(), p.unlessSame(" of %s present", m.Present), p.unlessSame(", %s allowed", m.Allowed))
 	if len(m.System.Instructions) > 0 && p.wide {
@@ -69,6 +69,14 @@ func (p *treePrinter) machine() {
 	for _, g := range m.Gaps {
 		p.line(1, "gap: %s: %s", g.Path, g.Reason)
 	}
+}
+
+// processorName is vendor and model, the vendor once.
+func processorName(y System) string {
+	if y.CPUModel == "" || strings.HasPrefix(y.CPUModel, y.CPUVendor) || !strings.HasPrefix(y.Architecture, "aarch64") {
+		return firstOf(y.CPUModel, y.CPUVendor)
+	}
+	return y.CPUVendor + " " + y.CPUModel
 }
 
 // Title is one line that names the machine.
@@ -115,6 +123,9 @@ func (p *treePrinter) kinds() {
 	}
 	for _, k := range p.m.Kinds {
 		var facts []string
+		if k.CoreType != "" {
+			facts = append(facts, k.CoreType)
+		}
 		if k.Capacity > 0 {
 			facts = append(facts, fmt.Sprintf("capacity %d", k.Capacity))
 		}

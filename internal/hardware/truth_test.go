@@ -57,28 +57,13 @@ func TestTruth(t *testing.T) {
 
 // truth is the part of a *.truth.json file that the facets use.
 type truth struct {
-	Counts   map[string]int `json:"counts"`
-	Allowed  string         `json:"allowed_cpus"`
-	Complete string         `json:"complete_cpus"`
-	PUs      []struct {
-		OS                 int
-		Package, Die, Core *string
-	} `json:"pus"`
-	NUMA []struct {
-		OS      int
-		CPUs    string
-		Bytes   uint64
-		Subtype string
-	} `json:"numa"`
-	Caches map[string][]struct {
-		CPUs             string
-		Size, Line, Ways int
-	} `json:"caches"`
-	PCI []struct {
-		BusID, Class, Vendor, Device string
-		LocalCPUs                    string `json:"local_cpus"`
-		LocalNUMA                    string `json:"local_numa"`
-	} `json:"pci"`
+	Counts    map[string]int          `json:"counts"`
+	Allowed   string                  `json:"allowed_cpus"`
+	Complete  string                  `json:"complete_cpus"`
+	PUs       []puTruth               `json:"pus"`
+	NUMA      []nodeTruth             `json:"numa"`
+	Caches    map[string][]cacheTruth `json:"caches"`
+	PCI       []pciTruth              `json:"pci"`
 	Distances []struct {
 		Name      string
 		OSIndexes []int `json:"os_indexes"`
@@ -95,6 +80,29 @@ type truth struct {
 	} `json:"memattrs"`
 }
 
+type puTruth struct {
+	OS                 int
+	Package, Die, Core *string
+}
+
+type nodeTruth struct {
+	OS      int
+	CPUs    string
+	Bytes   uint64
+	Subtype string
+}
+
+type cacheTruth struct {
+	CPUs             string
+	Size, Line, Ways int
+}
+
+type pciTruth struct {
+	BusID, Class, Vendor, Device string
+	LocalCPUs                    string `json:"local_cpus"`
+	LocalNUMA                    string `json:"local_numa"`
+}
+
 func readTruth(t *testing.T, file string) facets {
 	t.Helper()
 	data, err := os.ReadFile(file)
@@ -105,6 +113,12 @@ func readTruth(t *testing.T, file string) facets {
 	if err := json.Unmarshal(data, &h); err != nil {
 		t.Fatal(err)
 	}
+	return h.facets(t)
+}
+
+// facets are the facets that hwloc tells of.
+func (h *truth) facets(t *testing.T) facets {
+	t.Helper()
 	f := facets{Present: h.Complete, Allowed: h.Allowed, Counts: map[string]int{}, Caches: map[string][]string{}, Attributes: map[string][]string{}}
 	for _, p := range h.PUs {
 		f.Places = append(f.Places, fmt.Sprintf("%d: %s/%s/%s", p.OS, orDash(p.Package), orDash(p.Die), orDash(p.Core)))

@@ -178,7 +178,7 @@ func GB200() *Tree {
 	t := NewTree()
 	t.describe(Processor{Packages: 2, CoresPerPackage: 72, Threads: 1, NodesPerPackage: 1, MemoryPerNode: 480 * gib, L1: 64, L2: 1024, L3: 116736,
 		Arch: "aarch64", Model: "Neoverse-V2", Flags: ""})
-	t.File("/proc/cpuinfo", "processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp sve sve2 i8mm bf16\nCPU implementer\t: 0x41")
+	t.File("/proc/cpuinfo", "processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp sve sve2 i8mm bf16\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f")
 	t.File("/sys/class/dmi/id/sys_vendor", "Described")
 	t.File("/sys/class/dmi/id/product_name", "GB200-like tray")
 	t.File("/sys/devices/system/node/online", "0-33")
@@ -295,7 +295,7 @@ func (t *Tree) board(model, compatible, cpuinfo string, cores int, l1, l2, l3 in
 // CoralDevBoard is an i.MX 8M board with an Edge TPU on PCI Express.
 func CoralDevBoard() *Tree {
 	t := NewTree()
-	t.board("Freescale i.MX8MQ Phanbell", "fsl,imx8mq-phanbell\x00fsl,imx8mq", "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41", 4, 32, 1024, 0, 1*gib)
+	t.board("Freescale i.MX8MQ Phanbell", "fsl,imx8mq-phanbell\x00fsl,imx8mq", "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd03", 4, 32, 1024, 0, 1*gib)
 	dir := t.PCI(PCI{Parent: "platform/soc@0/33800000.pcie/pci0001:00/0001:00:00.0", Address: "0001:01:00.0", Class: "ff0000", Vendor: "1ac1", Device: "089a", Driver: "apex", Node: -1, GTs: "5.0", Width: 1})
 	t.PCI(PCI{Parent: "platform/soc@0/33800000.pcie/pci0001:00", Address: "0001:00:00.0", Class: "060400", Vendor: "16c3", Device: "abcd", Driver: "pcieport", Node: -1, GTs: "5.0", Width: 1})
 	t.Node(dir, "apex", "apex_0", "apex_0")
@@ -306,7 +306,7 @@ func CoralDevBoard() *Tree {
 // accelerator; its VideoCore GPU has no driver loaded.
 func RaspberryHailo() *Tree {
 	t := NewTree()
-	t.board("Raspberry Pi 5 Model B Rev 1.0", "raspberrypi,5-model-b\x00brcm,bcm2712", "processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp\nCPU implementer\t: 0x41\n\nSerial\t\t: 00000000deadbeef", 4, 64, 512, 2048, 8*gib)
+	t.board("Raspberry Pi 5 Model B Rev 1.0", "raspberrypi,5-model-b\x00brcm,bcm2712", "processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n\nSerial\t\t: 00000000deadbeef", 4, 64, 512, 2048, 8*gib)
 	port := PCI{Parent: "platform/axi/1000110000.pcie/pci0000:00", Address: "0000:00:00.0", Class: "060400", Vendor: "14e4", Device: "2712", Driver: "pcieport", Node: -1, GTs: "8.0", Width: 1}
 	t.PCI(port)
 	dir := t.PCI(PCI{Parent: port.Path(), Address: "0000:01:00.0", Class: "0b4000", Vendor: "1e60", Device: "2864", Driver: "hailo", Node: -1, GTs: "8.0", Width: 1})
