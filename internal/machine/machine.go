@@ -230,7 +230,7 @@ func (m *Machine) Running() bool { return m.record.alive() }
 // used since its start: a measure of a boot that a busy host does not spoil.
 func (m *Machine) CPUTime() (time.Duration, error) {
 	s, err := readProcess(m.record.PID)
-	if err != nil || s.started != m.record.PIDStarted {
+	if err != nil || !m.Running() {
 		return 0, fmt.Errorf("machine %s: %w", m.Name(), ErrNotRunning)
 	}
 	return s.cpu, nil
