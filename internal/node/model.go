@@ -44,6 +44,7 @@ type model struct {
 	obj    *manifest.Model
 	served *manifest.Model // what the registry was given; nil for nothing
 	st     ModelStatus     // what the registry does not know
+	lost   error           // why its placement is gone; nil where it is not
 	wake   chan struct{}
 }
 
@@ -56,10 +57,31 @@ func (m *model) update(obj manifest.Object) {
 	m.obj = obj.(*manifest.Model)
 	m.st.Phase, m.st.Message = Pending, ""
 	m.mu.Unlock()
+	m.nudge()
+}
+
+func (m *model) displace(reason error) {
+	m.mu.Lock()
+	m.lost = reason
+	m.st.Phase, m.st.Message = Pending, reason.Error()
+	m.mu.Unlock()
+	m.nudge()
+}
+
+func (m *model) nudge() {
 	select {
 	case m.wake <- struct{}{}:
 	default: // a token is there already
 	}
+}
+
+// takeLost returns why the placement is gone, once.
+func (m *model) takeLost() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lost := m.lost
+	m.lost = nil
+	return lost
 }
 
 func (m *model) current() manifest.Object {
@@ -129,7 +151,8 @@ func (m *model) run(ctx context.Context) {
 
 // serve places the model and hands it to the registry.
 func (m *model) serve(obj *manifest.Model) error {
-	placement, err := m.n.placer.place(m.n.store, obj)
+	placement, displaced, err := m.n.placer.place(m.n.store, obj)
+	m.n.displace(displaced)
 	if err != nil {
 		return err
 	}
@@ -169,7 +192,7 @@ func (m *model) attend(ctx context.Context, obj *manifest.Model) error {
 				m.n.changes.publish(m.key)
 			}
 		case <-m.wake:
-			if !sameObject(m.current(), obj) {
+			if lost := m.takeLost(); lost != nil || !sameObject(m.current(), obj) {
 				return m.n.registry.Remove(m.key.name)
 			}
 		}

@@ -105,6 +105,9 @@ type controller interface {
 	update(manifest.Object)
 	// current returns what is meant now.
 	current() manifest.Object
+	// displace has the object stopped and placed anew, because its part of the
+	// machine is gone or given to another; it returns at once.
+	displace(reason error)
 	// status returns the present state, as it is shown to people.
 	status() any
 	// remove stops the object and frees everything it holds. The controller's
@@ -146,7 +149,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Root:        filepath.Join(n.config.StateDir, "containerd"),
 		State:       filepath.Join(n.config.RunDir, "containerd"),
 		RuntimePath: n.config.RuntimePath, ShimPath: n.config.ShimPath, LoggerPath: n.config.LoggerPath,
-		LogDir: n.config.LogDir, Allow: allow, Logger: n.log,
+		LogDir: n.config.LogDir, Allow: allow, CDIDirs: []string{"/etc/cdi", n.cdiDir()}, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("start the container runtime: %w", err)
@@ -196,6 +199,7 @@ func (n *Node) restore(ctx context.Context) error {
 	for _, rec := range records {
 		n.startController(rec.Object)
 	}
+	n.wg.Go(func() { n.watchHardware(n.life) })
 	return nil
 }
 

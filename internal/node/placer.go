@@ -26,6 +26,7 @@ type placer struct {
 
 	mu    sync.Mutex
 	state *place.State
+	cdi   map[string]string // CDI names by device
 }
 
 // Placement is an object's part of the machine.
@@ -60,7 +61,7 @@ func newPlacer(_ context.Context, log *slog.Logger) (*placer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &placer{log: log, state: state}, nil
+	return &placer{log: log, state: state, cdi: cdiNames(m)}, nil
 }
 
 // adopt gives out what a stored record says. One that no longer fits is
@@ -82,31 +83,63 @@ func (p *placer) adopt(rec record) {
 }
 
 // place returns the object's placement: the one it has where its request is
-// unchanged, else a new one, stored before it is returned.
-func (p *placer) place(s *store, obj manifest.Object) (*Placement, error) {
+// unchanged, else a new one, stored before it is returned. Where nothing is
+// free the smallest loss among looser classes makes room; its names are
+// returned with the reason.
+func (p *placer) place(s *store, obj manifest.Object) (placed *Placement, displaced map[string]error, err error) {
 	req, err := placeRequest(obj)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old, had := p.state.Placement(req.Name)
 	if had && sameRequest(&old.Request, &req) {
-		return &Placement{Placement: old}, nil
+		return &Placement{Placement: old, Devices: p.cdiNames(&old)}, nil, nil
 	}
 	p.state.Release(req.Name)
-	placed, err := p.state.Place(req)
+	given, displaced, err := p.makeRoom(req)
 	if err != nil {
 		if had {
 			err = errors.Join(err, p.state.Adopt(old))
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	if err := s.place(obj.ObjectKind(), obj.ObjectName(), placed); err != nil {
+	if err := s.place(obj.ObjectKind(), obj.ObjectName(), given); err != nil {
 		p.state.Release(req.Name)
-		return nil, fmt.Errorf("store the placement: %w", err)
+		return nil, displaced, fmt.Errorf("store the placement: %w", err)
 	}
-	return &Placement{Placement: placed}, nil
+	return &Placement{Placement: given, Devices: p.cdiNames(&given)}, displaced, nil
+}
+
+// makeRoom places a request, taking from looser classes what it must.
+func (p *placer) makeRoom(req place.Request) (place.Placement, map[string]error, error) {
+	given, err := p.state.Place(req)
+	if !isUnsatisfied(err) {
+		return given, nil, err
+	}
+	plan, planErr := p.state.Preempt(req)
+	if planErr != nil {
+		return place.Placement{}, nil, err
+	}
+	displaced := map[string]error{}
+	for _, victim := range plan.Victims {
+		p.state.Release(victim)
+		displaced[victim] = fmt.Errorf("%s of class %s needs its place", req.Name, req.Class)
+	}
+	given, err = p.state.Place(req)
+	return given, displaced, err
+}
+
+// cdiNames names the devices of a placement for the container runtime.
+func (p *placer) cdiNames(held *place.Placement) []string {
+	var names []string
+	for _, d := range held.Devices {
+		if name, ok := p.cdi[d.ID]; ok {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (p *placer) release(key objectKey) {

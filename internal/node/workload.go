@@ -53,7 +53,8 @@ type workload struct {
 	mu   sync.Mutex
 	obj  *manifest.Workload
 	st   WorkloadStatus
-	wake chan struct{} // holds one token after update
+	lost error         // why its placement is gone; nil where it is not
+	wake chan struct{} // holds one token after update and displace
 }
 
 func newWorkload(n *Node, obj *manifest.Workload) *workload {
@@ -65,10 +66,30 @@ func (w *workload) update(obj manifest.Object) {
 	w.obj = obj.(*manifest.Workload)
 	w.st.Phase, w.st.Message = Pending, ""
 	w.mu.Unlock()
+	w.nudge()
+}
+
+func (w *workload) displace(reason error) {
+	w.mu.Lock()
+	w.lost = reason
+	w.mu.Unlock()
+	w.nudge()
+}
+
+func (w *workload) nudge() {
 	select {
 	case w.wake <- struct{}{}:
 	default: // a token is there already
 	}
+}
+
+// takeLost returns why the placement is gone, once.
+func (w *workload) takeLost() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lost := w.lost
+	w.lost = nil
+	return lost
 }
 
 func (w *workload) current() manifest.Object {
@@ -174,7 +195,8 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 	if done, err := w.finishedBefore(ctx, obj); err != nil || done {
 		return err
 	}
-	placement, err := w.n.placer.place(w.n.store, obj)
+	placement, displaced, err := w.n.placer.place(w.n.store, obj)
+	w.n.displace(displaced)
 	if err != nil {
 		return err
 	}
@@ -301,12 +323,15 @@ func (w *workload) attend(ctx context.Context, obj *manifest.Workload) error {
 		return errors.Join(fmt.Errorf("stopped because its health check failed: %w", err),
 			w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()))
 	case <-w.wake:
-		if sameObject(w.current(), obj) {
+		why := "to start with its new manifest"
+		if lost := w.takeLost(); lost != nil {
+			why = lost.Error()
+		} else if sameObject(w.current(), obj) {
 			return errChanged
 		}
-		w.set(func(st *WorkloadStatus) { st.Phase, st.Message = Pending, "stopping, to start with its new manifest" })
+		w.set(func(st *WorkloadStatus) { st.Phase, st.Message = Pending, "stopping: "+why })
 		if err := w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()); err != nil {
-			return fmt.Errorf("stop for the new manifest: %w", err)
+			return fmt.Errorf("stop %s: %w", why, err)
 		}
 		return errChanged
 	case <-ctx.Done():

@@ -1,0 +1,95 @@
+package node
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/inventory"
+	"oscine.dev/oscine/internal/place"
+)
+
+// healthInterval is how often devices are looked at that announce nothing,
+// such as a worn link.
+const healthInterval = 30 * time.Second
+
+// watchHardware keeps placements and CDI specifications true to the machine
+// until ctx ends.
+func (n *Node) watchHardware(ctx context.Context) {
+	err := hardware.Watch(ctx, sysRoot, healthInterval, func(m *hardware.Machine, changes []hardware.Change) {
+		if _, err := hardware.WriteCDI(n.cdiDir(), m); err != nil {
+			n.log.Warn("devices cannot be given to containers", "error", err)
+		}
+		for _, c := range changes {
+			n.log.Info("hardware changed", "device", c.Device, "what", c.What)
+		}
+		if len(changes) > 0 {
+			n.hardwareChanged(m)
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		n.log.Error("the hardware is not watched any more", "error", err)
+	}
+}
+
+// cdiDir is where the node writes the CDI specifications of its devices.
+func (n *Node) cdiDir() string { return filepath.Join(n.config.RunDir, "cdi") }
+
+// hardwareChanged gives what was placed on a part that is gone another part,
+// or reports that none fits: its controller places it anew.
+func (n *Node) hardwareChanged(m *hardware.Machine) {
+	displaced, err := n.placer.renew(m)
+	if err != nil {
+		n.log.Error("the changed machine is not understood; placements stay", "error", err)
+		return
+	}
+	n.displace(displaced)
+}
+
+// displace has the controllers of the named objects stop what runs and place
+// it anew.
+func (n *Node) displace(names map[string]error) {
+	if len(names) == 0 {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for key, c := range n.controllers {
+		if reason, ok := names[key.id()]; ok {
+			n.log.Warn("a placement was lost; placing anew", "object", key.String(), "reason", reason)
+			c.displace(reason)
+		}
+	}
+}
+
+// cdiNames maps accelerators to their CDI devices.
+func cdiNames(m *hardware.Machine) map[string]string {
+	names := map[string]string{}
+	for _, spec := range hardware.CDI(m) {
+		for _, d := range spec.Devices {
+			names[d.Name] = spec.Kind + "=" + d.Name
+		}
+	}
+	delete(names, "all")
+	return names
+}
+
+// renew exchanges the machine under the placements and returns, by name, those
+// that no longer fit it, with the reason.
+func (p *placer) renew(m *hardware.Machine) (displaced map[string]error, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	state, err := place.NewState(inventory.Machine(m, p.state.Machine().Name))
+	if err != nil {
+		return nil, err
+	}
+	displaced = map[string]error{}
+	for _, held := range p.state.Placements() {
+		if err := state.Adopt(held); err != nil {
+			displaced[held.Request.Name] = err
+		}
+	}
+	p.state, p.cdi = state, cdiNames(m)
+	return displaced, nil
+}
