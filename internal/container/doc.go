@@ -1,13 +1,16 @@
-// Package container owns images and containers: it embeds containerd's stores,
-// snapshotter, transfer service and shim manager in this process, and adds
-// Oscine's policy on top (who may be pulled, what a container may do, how much
-// an image may take). It decides neither where a container runs nor whether it
-// should: internal/node calls it with cores, cgroup and network already chosen.
+// Package container owns images and containers: it puts containerd's stores,
+// overlayfs snapshotter, transfer service and shim manager together in this
+// process, without its plugin system, CRI or API (32 ms of CPU to open, 18 MB
+// resident), and adds Oscine's policy on top: who may be pulled, what a
+// container may do, how much an image may take. It decides neither where a
+// container runs nor whether it should: internal/node calls it with cores,
+// cgroup and network already chosen. It depends on internal/journal, and on
+// the programs crun or runc, containerd-shim-runc-v2 and oscine-log.
 //
 // Containers belong to their shims, not to this process: they go on when it
-// dies, and Open takes them over again.
+// dies, and Open takes them over again, with the exits that nobody saw.
 //
-// Layers are kept by the overlayfs snapshotter. The erofs snapshotter pulls
-// faster, but it needs mkfs.erofs 1.8 on the node, and an Oscine image carries
-// no such program.
+// Layers are kept by the overlayfs snapshotter, id-mapped for each container's
+// own range of user ids. The erofs snapshotter pulls faster, but it needs
+// mkfs.erofs 1.8 on the node, and an Oscine image carries no such program.
 package container
