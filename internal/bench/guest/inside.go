@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,5 +58,9 @@ func prepare() error {
 			return fmt.Errorf("delegate %s: %w", name, err)
 		}
 	}
-	return os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("madvise"), 0o644)
+	err = os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("madvise"), 0o644)
+	if errors.Is(err, os.ErrNotExist) { // a real-time kernel has none
+		return nil
+	}
+	return err
 }

@@ -138,15 +138,15 @@ func stockRequests() []requestCase {
 	}
 }
 
-// traffic is requests that use two thirds of the processors: a few that must
+// traffic is requests that use half of the processors: a few that must
 // be answered within three times their work, beside long ones in no hurry.
 func (b *bench) traffic() latency.Requests {
 	n := float64(b.cpus)
 	return latency.Requests{
-		Duration: b.duration, Threads: 8 * b.cpus, Seed: 1,
+		Duration: b.duration, Threads: 32 * b.cpus, Seed: 1,
 		Kinds: []latency.RequestKind{
 			{Name: "tight", Rate: 60 * n, Service: time.Millisecond, Deadline: 3 * time.Millisecond},
-			{Name: "loose", Rate: 60 * n, Service: 10 * time.Millisecond, Deadline: 200 * time.Millisecond},
+			{Name: "loose", Rate: 50 * n, Service: 10 * time.Millisecond, Deadline: 200 * time.Millisecond},
 		},
 	}
 }
