@@ -51,7 +51,7 @@ func liveProbes() []probe {
 		{"SCHED_DEADLINE", "reserved CPU time in the class realtime", "start oscined as root in a cgroup that has its CPUs for itself", deadline},
 		{"CPU wake-up latency control", "realtime cores that never sleep deeply", "needs /dev/cpu_dma_latency (CONFIG_PM) and root", wakeLatency},
 		{"locked memory", "tensors and realtime workers that are never paged out", "raise LimitMEMLOCK of oscined's service to infinity", lockedMemory},
-		{"synchronised clock", "certificates, and times in logs that compare", "start systemd-timesyncd or chrony; Oscine's own image has a client", clockSync},
+		{"synchronised clock", "certificates, and times in logs that compare", "on Oscine's image let the node reach a time server (spec.time.servers, those of DHCP or Debian's); on other hosts start systemd-timesyncd or chrony", clockSync},
 	}
 }
 

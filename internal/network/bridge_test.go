@@ -44,9 +44,6 @@ func newSite(t *testing.T) outside {
 	must(t, err)
 	must(t, netlink.AddrReplace(link, addr))
 	must(t, netlink.LinkSetUp(link))
-	lo, err := netlink.LinkByName("lo")
-	must(t, err)
-	must(t, netlink.LinkSetUp(lo))
 	must(t, netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.ParseIP(site.peer)}))
 	must(t, inNamespace(site.path, func() error {
 		lan, err := netlink.LinkByName("lan0")

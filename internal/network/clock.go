@@ -65,12 +65,19 @@ func (c *clock) run(ctx context.Context, online <-chan struct{}, servers func() 
 	case <-online:
 	}
 	poll, retry := minPoll, 2*time.Second
+	told, right := false, false // a node may be offline for weeks: each change is told once
 	for {
 		offset, err := c.check(servers(), poll)
+		if err == nil && !right {
+			c.log.Info("clock is synchronised", "server", c.State().Server, "offset", offset)
+		}
+		if err != nil && (right || !told) {
+			c.log.Warn("check the clock", "error", err)
+		}
+		told, right = true, err == nil
 		wait := poll
 		switch {
 		case err != nil:
-			c.log.Warn("check the clock", "error", err, "again", retry)
 			wait, retry = retry, min(2*retry, 5*time.Minute)
 		case offset.Abs() > maxSlew:
 			wait, poll, retry = 2*time.Second, minPoll, 2*time.Second // see whether the step was right

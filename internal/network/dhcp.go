@@ -18,7 +18,7 @@ import (
 // keepLease asks for a lease, renews it and asks again when it ends, until ctx
 // does.
 func (n *Node) keepLease(ctx context.Context, l *link, seen netlink.Link) {
-	name := seen.Attrs().Name
+	name, failures := seen.Attrs().Name, 0
 	for delay := time.Second; ctx.Err() == nil; delay = min(2*delay, time.Minute) {
 		granted, settings, err := n.request(ctx, name)
 		if err == nil {
@@ -27,14 +27,17 @@ func (n *Node) keepLease(ctx context.Context, l *link, seen netlink.Link) {
 		if err == nil {
 			n.log.Info("DHCP lease", "link", name, "address", settings.address, "gateway", settings.gateway(), "renew", settings.renew)
 			n.hold(ctx, l, seen, granted, settings)
-			delay = time.Second / 2
+			delay, failures = time.Second/2, 0
 			continue
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		err = fmt.Errorf("no DHCP lease on %s yet: %w", name, err)
-		n.log.Warn("ask for a DHCP lease", "link", name, "error", err, "again", delay)
+		if failures == 0 { // a node may be without a server for weeks: once is enough
+			n.log.Warn("ask for a DHCP lease", "link", name, "error", err)
+		}
+		failures++
 		n.change(l, func() { l.state.Err = err })
 		pause(ctx, delay+rand.N(delay)) // so that a rack that comes back asks at many times
 	}
