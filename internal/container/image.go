@@ -122,21 +122,28 @@ func (r *Runtime) checkPlatform(ctx context.Context, image images.Image) error {
 		if platforms.OnlyStrict(want).Match(got) {
 			return nil
 		}
-		return fmt.Errorf("%s %w: it is for %s, this node is %s", image.Name, ErrPlatform, platforms.Format(got), platforms.Format(want))
+		return wrongPlatform(image.Name, got)
 	}
 	if !errdefs.IsNotFound(err) {
 		return fmt.Errorf("%s: %w", image.Name, err)
 	}
-	var have []string
-	if all, err := images.Platforms(ctx, r.engine.content, image.Target); err == nil {
-		for _, p := range all {
-			have = append(have, platforms.Format(p))
-		}
+	all, err := images.Platforms(ctx, r.engine.content, image.Target)
+	if err != nil {
+		all = nil // then the error leaves them out
 	}
-	if len(have) == 0 {
-		have = []string{"other platforms"}
+	return wrongPlatform(image.Name, all...)
+}
+
+// wrongPlatform says which platforms an image is for.
+func wrongPlatform(name string, have ...ocispec.Platform) error {
+	var list []string
+	for _, p := range have {
+		list = append(list, platforms.Format(p))
 	}
-	return fmt.Errorf("%s %w: it is for %s, this node is %s", image.Name, ErrPlatform, strings.Join(have, ", "), platforms.Format(want))
+	if len(list) == 0 {
+		list = []string{"others"}
+	}
+	return fmt.Errorf("%s %w: it is for %s, this node is %s", name, ErrPlatform, strings.Join(list, ", "), platforms.DefaultString())
 }
 
 func (r *Runtime) record(ctx context.Context, image images.Image) (images.Image, error) {
@@ -244,6 +251,13 @@ func (d *destination) ImageFilter(next images.HandlerFunc, store content.Store) 
 		if images.IsManifestType(desc.MediaType) && len(children) > maxLayers+1 {
 			return nil, fmt.Errorf("manifest %s has %d layers, at most %d can be used: %w", desc.Digest, len(children)-1, maxLayers, ErrTooLarge)
 		}
+		if images.IsIndexType(desc.MediaType) && !d.imported && !slices.ContainsFunc(children, d.fits) {
+			var have []ocispec.Platform
+			for _, child := range children {
+				have = append(have, *child.Platform)
+			}
+			return nil, wrongPlatform(d.name, have...)
+		}
 		for _, child := range children {
 			if child.Size < 0 || d.taken.Add(child.Size) > d.bound && images.IsManifestType(desc.MediaType) {
 				return nil, fmt.Errorf("manifest %s: %w for this node's bound of %d bytes", desc.Digest, ErrTooLarge, d.bound)
@@ -251,12 +265,17 @@ func (d *destination) ImageFilter(next images.HandlerFunc, store content.Store) 
 		}
 		return children, nil
 	}
-	labelled := images.SetChildrenMappedLabels(store, images.HandlerFunc(bounded), nil)
 	wanted := platforms.OnlyStrict(platforms.DefaultSpec())
+	labelled := images.SetChildrenMappedLabels(store, images.HandlerFunc(bounded), nil)
 	if d.imported {
 		return labelled // an archive has all its content here; checkPlatform judges
 	}
 	return images.LimitManifests(images.FilterPlatforms(labelled, wanted), wanted, 1)
+}
+
+// fits tells whether a child of an index may be for this machine.
+func (d *destination) fits(child ocispec.Descriptor) bool {
+	return child.Platform == nil || platforms.OnlyStrict(platforms.DefaultSpec()).Match(*child.Platform)
 }
 
 // Store takes note of an image.

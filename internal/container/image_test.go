@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	digest "github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -161,11 +162,20 @@ func TestHostileArchives(t *testing.T) {
 func registryOf(t *testing.T, image testImage) (host string, requests *[]string) {
 	t.Helper()
 	blobs, manifest := image.blobs(t)
+	return serveBlobs(t, blobs, manifest)
+}
+
+func serveBlobs(t *testing.T, blobs map[digest.Digest][]byte, manifest ocispec.Descriptor) (host string, requests *[]string) {
+	t.Helper()
 	requests = new([]string)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		*requests = append(*requests, q.URL.Path)
 		part := filepath.Base(q.URL.Path)
 		want := manifest
+		kind := manifest.MediaType
+		if strings.Contains(q.URL.Path, "/manifests/sha256:") {
+			kind = ocispec.MediaTypeImageManifest
+		}
 		if d, err := digest.Parse(part); err == nil {
 			want = ocispec.Descriptor{MediaType: "application/octet-stream", Digest: d}
 		}
@@ -174,8 +184,8 @@ func registryOf(t *testing.T, image testImage) (host string, requests *[]string)
 			http.NotFound(w, q)
 			return
 		}
-		if want.Digest == manifest.Digest {
-			w.Header().Set("Content-Type", manifest.MediaType)
+		if want.Digest == manifest.Digest || strings.Contains(q.URL.Path, "/manifests/") {
+			w.Header().Set("Content-Type", kind)
 		}
 		w.Header().Set("Docker-Content-Digest", want.Digest.String())
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
@@ -211,6 +221,35 @@ func TestPull(t *testing.T) {
 	}
 	if said, _ := output(t, r, Spec{ID: "pulled", Image: host + "/good/probe:1", Args: []string{"say", "hi"}}); said != "hi\n" {
 		t.Errorf("said %q", said)
+	}
+}
+
+// TestPullIndex takes only its own platform out of an index: the registry has
+// no blob of the others.
+func TestPullIndex(t *testing.T) {
+	blobs, own := probeImage(t).blobs(t)
+	own.Platform = &ocispec.Platform{OS: "linux", Architecture: probeArch}
+	_, foreign := testImage{arch: "s390x", layers: [][]byte{layer(t, file{name: "x"})}}.blobs(t)
+	foreign.Platform = &ocispec.Platform{OS: "linux", Architecture: "s390x"}
+	serve := func(manifests ...ocispec.Descriptor) string {
+		data := marshal(t, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests})
+		d := digest.FromBytes(data)
+		blobs[d] = data
+		host, _ := serveBlobs(t, blobs, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: d, Size: int64(len(data))})
+		return host + "/probe:1"
+	}
+	config := testConfig(t)
+	config.Allow = []string{"*"}
+	r := openRuntime(t, config)
+	both := serve(foreign, own)
+	if _, err := r.Pull(t.Context(), both, nil); err != nil {
+		t.Fatal(err)
+	}
+	if said, _ := output(t, r, Spec{ID: "pulled", Image: both, Args: []string{"say", "hi"}}); said != "hi\n" {
+		t.Errorf("said %q", said)
+	}
+	if _, err := r.Pull(t.Context(), serve(foreign), nil); !errors.Is(err, ErrPlatform) || !strings.Contains(err.Error(), "linux/s390x") {
+		t.Errorf("an index without this platform: %v", err)
 	}
 }
 
