@@ -1,5 +1,3 @@
-// Command relock writes internal/debian/lock.json anew from what the mirror
-// offers today: go run ./internal/debian/relock [KERNEL-VERSION].
 package main
 
 import (
