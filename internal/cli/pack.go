@@ -28,7 +28,7 @@ time before the node mounts it.`,
 
 func newPackBuildCommand(env *Env) *cobra.Command {
 	o := pack.BuildOptions{Log: env.Err}
-	var output string
+	var quiet bool
 	c := &cobra.Command{
 		Use: "build [onnxruntime]", Short: "Build an engine pack from its pinned packages", Args: rangeArgs(0, 1, "a pack's name at most"),
 		Example: "  oscine pack build\n  oscine pack build --arch arm64 -o out/packs",
@@ -36,12 +36,15 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 			if len(args) == 1 && args[0] != "onnxruntime" {
 				return usageError{fmt.Errorf("there is no pack %q: onnxruntime is the one that can be built", args[0])}
 			}
+			if quiet {
+				o.Log = nil
+			}
 			begin := time.Now()
 			p, err := pack.Build(c.Context(), o)
 			if err != nil {
 				return err
 			}
-			if output == "digest" {
+			if quiet {
 				fmt.Fprintln(env.Out, p.Digest)
 				return nil
 			}
@@ -56,7 +59,7 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 	c.Flags().StringVar(&o.Arch, "arch", runtime.GOARCH, "amd64 or arm64")
 	c.Flags().StringVarP(&o.Out, "output-dir", "o", "out/packs", "folder for the pack")
 	c.Flags().StringVar(&o.Source, "source", ".", "checkout of Oscine")
-	c.Flags().StringVar(&output, "print", "", "digest prints nothing else")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the digest and nothing else")
 	return c
 }
 
