@@ -125,8 +125,15 @@ func TestDamagedTree(t *testing.T) {
 	d.flip(top + 100)
 	d.copySparse(spare, io.NewSectionReader(d, start, size))
 	d.flip(top + 100)
+	// The configuration that a person put on the ESP is taken on this first boot.
+	if err := d.esp(false).Mkdir("oscine"); err != nil {
+		t.Fatal(err)
+	}
+	d.writeESP("oscine/machine.yaml", machineFile(t))
 	m = machinetest.Start(t, machine.Options{Name: "spare", Image: d.Name(), Direct: true})
 	m.WaitConsole(`oscine-init: slot root-b on vda3`, bootTimeout)
+	m.WaitConsole(`oscine-init: configuration taken from /oscine/machine.yaml of the ESP`, bootTimeout)
+	m.WaitConsole(apiLine, bootTimeout)
 }
 
 // TestDamagedBlock flips one bit of the data that the root's own superblock
@@ -150,15 +157,19 @@ func TestDamagedBlock(t *testing.T) {
 }
 
 // TestWatchdog hangs the kernel of a running machine: the hardware watchdog
-// resets it, and it comes back.
+// resets it, and it comes back. All that with a data partition that cannot be
+// mounted, which keeps no machine from coming up and saying so.
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
-	machinetest.Need(t)
-	dir := t.TempDir()
-	stub := filepath.Join(dir, "gdb.sock")
+	d := copyImage(t, machinetest.Image(t, "amd64"))
+	data, _ := d.partition(boot.PartitionData)
+	const superblock, magic = 1024, 56 // fs/ext4/ext4.h
+	d.flip(data + superblock + magic)
+	stub := filepath.Join(t.TempDir(), "gdb.sock")
 	m := machinetest.Start(t, machine.Options{
-		Arch: "amd64", Direct: true, CPUs: "1", ExtraArgs: []string{"-gdb", "unix:" + stub + ",server=on,wait=off"},
+		Image: d.Name(), Arch: "amd64", Direct: true, CPUs: "1", ExtraArgs: []string{"-gdb", "unix:" + stub + ",server=on,wait=off"},
 	})
+	m.WaitConsole(`oscine-init: cannot use the data partition, everything written will be lost at power-off: mount /dev/vda4`, bootTimeout)
 	m.WaitConsole(`oscine-init: hardware watchdog armed with 1m0s`, bootTimeout)
 	m.WaitConsole(readyLine, bootTimeout)
 	hung := len(m.Console())
