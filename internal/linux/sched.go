@@ -68,7 +68,12 @@ func SetScheduling(tid int, s Scheduling) error {
 	if s.ResetOnFork {
 		attr.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
 	}
-	return unix.SchedSetAttr(tid, &attr, 0)
+	// Raw: it never waits, and a thread that hands requests out must not meet
+	// the Go scheduler on its way back.
+	if _, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETATTR, uintptr(tid), uintptr(unsafe.Pointer(&attr)), 0); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // GetScheduling reads a thread's scheduling, 0 meaning the caller.
