@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/url"
@@ -105,7 +106,7 @@ func explainInfer(err error, model, address string) error {
 
 func (o *inferOptions) infer(ctx context.Context, env *Env, server *oip.Client, name string, files []string) error {
 	if o.request != "" {
-		request, err := readFileOrStdin(env, o.request)
+		request, err := readRequest(env, o.request)
 		if err != nil {
 			return err
 		}
@@ -129,6 +130,34 @@ func (o *inferOptions) infer(ctx context.Context, env *Env, server *oip.Client, 
 		}
 	}
 	return nil
+}
+
+// maxRequest bounds a request's file in bytes, as a server does.
+const maxRequest = 64 << 20
+
+func readRequest(env *Env, file string) ([]byte, error) {
+	r := env.In
+	if file != "-" {
+		f, err := os.Open(file)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("%s: there is no such file", file)
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	request, err := io.ReadAll(io.LimitReader(r, maxRequest+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	case len(request) > maxRequest:
+		return nil, fmt.Errorf("%s: larger than the %d bytes that a node accepts: send fewer rows at once", file, maxRequest)
+	case !json.Valid(request):
+		return nil, fmt.Errorf("%s is not JSON; see the Open Inference Protocol for what a request holds", file)
+	}
+	return request, nil
 }
 
 // pictureAnswer is one line of JSON output.
