@@ -63,7 +63,7 @@ reads the topology file of NCCL or RCCL that a cloud gives for an instance.`,
 	c.Flags().StringVarP(&f.output, "output", "o", "tree", strings.Join(hardwareOutputs(), ", "))
 	c.Flags().StringVar(&f.explain, "explain", "", "tell where each fact of a device was read (gpu0, eth0, node1, cpu3, a PCI address)")
 	c.Flags().BoolVar(&f.watch, "watch", false, "go on and print what changes (this machine only)")
-	c.AddCommand(newHardwarePathCommand(env, &f), newHardwareRecordCommand(env, &f), newHardwareCDICommand(env, &f))
+	c.AddCommand(newHardwarePathCommand(env, &f), newHardwareMatrixCommand(env, &f), newHardwareRecordCommand(env, &f), newHardwareCDICommand(env, &f))
 	return c
 }
 
@@ -214,6 +214,27 @@ func newHardwarePathCommand(env *Env, f *hardwareFlags) *cobra.Command {
 				return err
 			}
 			return writePath(env.Out, p)
+		},
+	}
+}
+
+func newHardwareMatrixCommand(env *Env, f *hardwareFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "matrix",
+		Short: "Show how near all accelerators and RDMA adapters are to each other",
+		Long: `Show how near all accelerators and RDMA adapters are to each other, in the words
+of nvidia-smi topo -m:
+
+  NV18  18 NVLinks     XGMI  AMD's link     PIX  one PCIe switch
+  PXB   several switches     PHB  one root complex
+  NODE  one NUMA node        SYS  different NUMA nodes`,
+		Args: exactArgs(0, "no argument"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			m, err := f.machine(c.Context(), env)
+			if err != nil {
+				return err
+			}
+			return hardware.WriteMatrix(env.Out, m)
 		},
 	}
 }

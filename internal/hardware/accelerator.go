@@ -88,9 +88,6 @@ func (s *scan) accelerators() {
 	s.fpgaRegions()
 	s.numberAccelerators()
 	s.kfd()
-	for i := range s.m.Accelerators {
-		s.finish(&s.m.Accelerators[i])
-	}
 }
 
 func (s *scan) pciAccelerator(table *identities, d *PCIDevice) {
@@ -114,6 +111,9 @@ func (s *scan) pciAccelerator(table *identities, d *PCIDevice) {
 	}
 	a.DeviceNodes = s.deviceNodes(dir)
 	switch {
+	case d.Driver == "vfio-pci" && slices.Contains(row.drivers, "vfio-pci") && d.IOMMUGroup != "":
+		a.DeviceNodes = []string{"/dev/vfio/" + d.IOMMUGroup}
+		s.fact(&a, "device node", a.DeviceNodes[0], dir+"/iommu_group")
 	case d.Driver == "nvidia":
 		s.nvidia(&a)
 	case d.Driver == "amdgpu":

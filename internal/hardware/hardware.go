@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxGaps bounds the list of gaps that a hostile tree can cause.
@@ -23,7 +25,11 @@ func Discover(root string) (*Machine, error) {
 		return nil, err
 	}
 	defer t.Close()
-	return discover(t, gaps), nil
+	m := discover(t, gaps)
+	if root == "/" {
+		checkNodes(m, unix.Access)
+	}
+	return m, nil
 }
 
 // discover runs every reader over a tree. Their order matters: devices need
@@ -37,6 +43,10 @@ func discover(t tree, gaps []Gap) *Machine {
 	s.kinds()
 	s.pci()
 	s.accelerators()
+	s.cloudTopology()
+	for i := range s.m.Accelerators {
+		s.finish(&s.m.Accelerators[i])
+	}
 	s.interfaces()
 	s.disks()
 	s.thermal()

@@ -241,6 +241,8 @@ func scrub(name string, data []byte) []byte {
 			}
 		}
 		return []byte(strings.Join(kept, " ") + "\n")
+	case strings.HasSuffix(name, ".xml"):
+		return regexp.MustCompile(`guid="[^"]*"`).ReplaceAll(data, []byte(`guid="0"`))
 	default:
 		return data
 	}

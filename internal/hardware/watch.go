@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Change is a difference between two moments of a machine.
@@ -44,6 +46,8 @@ func Watch(ctx context.Context, root string, interval time.Duration, update func
 			w.m.Gaps = append(w.m.Gaps, Gap{Path: kernelLogFile, Reason: "error messages of drivers are not seen: " + reason(err)})
 		}
 	}
+	w.live = root == "/"
+	w.nodes()
 	update(w.m, nil)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -67,6 +71,7 @@ func Watch(ctx context.Context, root string, interval time.Duration, update func
 			changes = w.poll()
 		}
 		if len(changes) > 0 {
+			w.nodes()
 			update(w.m, changes)
 		}
 	}
@@ -98,6 +103,15 @@ type watcher struct {
 	tree  tree
 	table *identities
 	m     *Machine
+	live  bool // the running machine: its device nodes can be looked at
+}
+
+// nodes looks at the device nodes of the running machine. The map is still
+// the watcher's own here.
+func (w *watcher) nodes() {
+	if w.live {
+		checkNodes(w.m, unix.Access)
+	}
 }
 
 func newWatcher(t tree, gaps []Gap) (*watcher, error) {
