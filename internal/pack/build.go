@@ -208,7 +208,7 @@ func (b *builder) debian(ctx context.Context, _ *lock) error {
 	for _, name := range append([]string{p.loader}, libraries...) {
 		from, err := filepath.EvalSymlinks(filepath.Join(tree.Dir, p.libs, name))
 		if err != nil {
-			return fmt.Errorf("Debian's libraries: %w", err)
+			return fmt.Errorf("libraries of Debian: %w", err)
 		}
 		if err := b.copy(from, filepath.Join(p.libs, name)); err != nil {
 			return err
