@@ -342,3 +342,35 @@ func FuzzGPT(f *testing.F) {
 	f.Add(table)
 	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = readGPT(bytes.NewReader(data), int64(len(data))) })
 }
+
+// makeBzImage wraps data as the kernel's build does.
+func makeBzImage(t testing.TB, data []byte) []byte {
+	t.Helper()
+	frame, err := compress(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame = binary.LittleEndian.AppendUint32(frame, uint32(len(data)))
+	kernel := make([]byte, 2*sectorSize, 2*sectorSize+len(frame))
+	kernel[0x1f1] = 1
+	copy(kernel[0x202:], "HdrS")
+	binary.LittleEndian.PutUint32(kernel[0x24c:], uint32(len(frame)))
+	return append(kernel, frame...)
+}
+
+func TestDirectKernel(t *testing.T) {
+	elf := append([]byte("\x7fELF"), bytes.Repeat([]byte("kernel"), 100)...)
+	if got := (&UKI{Kernel: makeBzImage(t, elf)}).DirectKernel(); !bytes.Equal(got, elf) {
+		t.Errorf("got %d bytes, want the %d of the ELF file", len(got), len(elf))
+	}
+	for name, kernel := range map[string][]byte{"arm64": []byte("MZ image"), "not ELF": makeBzImage(t, []byte("other")), "cut off": makeBzImage(t, elf)[:1040]} {
+		if got := (&UKI{Kernel: kernel}).DirectKernel(); !bytes.Equal(got, kernel) {
+			t.Errorf("%s: got %d bytes, want the kernel as it stands", name, len(got))
+		}
+	}
+}
+
+func FuzzDirectKernel(f *testing.F) {
+	f.Add(makeBzImage(f, []byte("\x7fELF and more")))
+	f.Fuzz(func(_ *testing.T, kernel []byte) { (&UKI{Kernel: kernel}).DirectKernel() })
+}

@@ -107,7 +107,7 @@ func (m *Machine) extractKernel() error {
 		initramfs = append(pad4(initramfs), more...)
 	}
 	return errors.Join(
-		os.WriteFile(filepath.Join(m.dir, kernelFile), uki.Kernel, 0o600),
+		os.WriteFile(filepath.Join(m.dir, kernelFile), uki.DirectKernel(), 0o600),
 		os.WriteFile(filepath.Join(m.dir, initramfsFile), initramfs, 0o600),
 		os.WriteFile(filepath.Join(m.dir, commandLineFile), []byte(uki.Cmdline), 0o600),
 	)
