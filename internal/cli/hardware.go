@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,14 +74,14 @@ func hardwareOutputs() []string { return []string{"tree", "wide", "json", "yaml"
 // context, or from this machine where there is no context.
 func (f *hardwareFlags) machine(ctx context.Context, env *Env) (*hardware.Machine, error) {
 	if f.root != "" {
-		return hardware.Discover(f.root)
+		return localMachine(ctx, f.root)
 	}
 	if f.topology != "" {
 		return readTopology(f.topology)
 	}
 	node, err := env.Client()
 	if env.Context == "" && errors.Is(err, client.ErrNoContext) {
-		return hardware.Discover("/")
+		return localMachine(ctx, "/")
 	}
 	if err != nil {
 		return nil, err
@@ -90,6 +91,23 @@ func (f *hardwareFlags) machine(ctx context.Context, env *Env) (*hardware.Machin
 		return nil, err
 	}
 	return hardware.Decode(reply.Msg.GetJson())
+}
+
+// localMachine maps a root. On this machine NVIDIA's own program, where there
+// is one, adds what only its driver knows; without it the map says less.
+func localMachine(ctx context.Context, root string) (*hardware.Machine, error) {
+	m, err := hardware.Discover(root)
+	if err != nil || root != "/" {
+		return m, err
+	}
+	program, err := exec.LookPath("nvidia-smi")
+	if err != nil {
+		return m, nil
+	}
+	if _, err := hardware.AskNVIDIA(ctx, m, program); err != nil {
+		m.Gaps = append(m.Gaps, hardware.Gap{Path: program, Reason: err.Error()})
+	}
+	return m, nil
 }
 
 func readTopology(file string) (*hardware.Machine, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"sync"
 	"time"
 
@@ -84,6 +85,7 @@ func topLive(ctx context.Context, env *Env, out *os.File, root string, every tim
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var latest latestMap
+	go latest.askNVIDIA(ctx)
 	watched := make(chan error, 1)
 	go func() { watched <- hardware.Watch(ctx, root, 5*time.Second, latest.set) }()
 	tick := time.NewTicker(every)
@@ -96,7 +98,9 @@ func topLive(ctx context.Context, env *Env, out *os.File, root string, every tim
 			return err
 		case <-tick.C:
 			if m := latest.get(); m != nil {
-				if err := drawTop(out, m, s.Sample(m)); err != nil {
+				load := s.Sample(m)
+				load.Add(latest.loads())
+				if err := drawTop(out, m, load); err != nil {
 					return err
 				}
 			}
@@ -106,8 +110,40 @@ func topLive(ctx context.Context, env *Env, out *os.File, root string, every tim
 
 // latestMap hands the newest map from the watcher to the painter.
 type latestMap struct {
-	mu sync.Mutex
-	m  *hardware.Machine
+	mu     sync.Mutex
+	m      *hardware.Machine
+	nvidia map[string]hardware.DeviceLoad
+}
+
+// askNVIDIA asks NVIDIA's program for the load of its GPUs every two seconds,
+// where there is one: the driver shows nothing of it elsewhere.
+func (l *latestMap) askNVIDIA(ctx context.Context) {
+	program, err := exec.LookPath("nvidia-smi")
+	if err != nil {
+		return
+	}
+	for ctx.Err() == nil {
+		if m := l.get(); m != nil {
+			if own, err := m.Clone(); err == nil {
+				loads, err := hardware.AskNVIDIA(ctx, own, program)
+				if err == nil {
+					l.mu.Lock()
+					l.nvidia = loads
+					l.mu.Unlock()
+				}
+			}
+		}
+		select {
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (l *latestMap) loads() map[string]hardware.DeviceLoad {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nvidia
 }
 
 func (l *latestMap) set(m *hardware.Machine, _ []hardware.Change) {

@@ -108,6 +108,9 @@ var kindRule = regexp.MustCompile(`^[a-z][a-z-]{0,30}$`)
 // merge takes a report into the map.
 func merge(m *Machine, report *DriverReport, program string) {
 	s := &scan{m: m}
+	if m.Facts == nil {
+		m.Facts = map[string][]Fact{}
+	}
 	for _, d := range report.Devices {
 		a := m.accelerator(d.Address)
 		if a == nil {

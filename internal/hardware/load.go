@@ -62,6 +62,13 @@ func (s *Sampler) Sample(m *Machine) Load {
 	return l
 }
 
+// Add puts loads that a driver's program told of over those read from sysfs.
+func (l *Load) Add(devices map[string]DeviceLoad) {
+	for id, told := range devices {
+		l.Devices[id] = told
+	}
+}
+
 // cpus reads /proc/stat; see proc(5).
 func (s *Sampler) cpus(share map[int]float64) {
 	data, err := s.tree.read("/proc/stat", maxTable)

@@ -1,5 +1,10 @@
 package hardware
 
+import (
+	"encoding/json"
+	"fmt"
+)
+
 // Schema names the JSON document of a Machine. Fields are only ever added
 // within v1; a reader must skip what it does not know.
 const Schema = "oscine.dev/hardware/v1"
@@ -193,4 +198,18 @@ type Fact struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 	Path  string `json:"path"`
+}
+
+// Clone is a copy that shares nothing with m, for programs that change a map,
+// as AskDrivers does, while others read it.
+func (m *Machine) Clone() (*Machine, error) {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("copy hardware map: %w", err)
+	}
+	c := Machine{Facts: map[string][]Fact{}}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, fmt.Errorf("copy hardware map: %w", err)
+	}
+	return &c, nil
 }
