@@ -34,7 +34,7 @@ packs: build ## build the engine packs from their pinned packages
 demo: setup build ## boot an image, serve a model, read 500 digits: make demo [KEEP=1]
 	@$(OSCINE) demo $(if $(KEEP),--keep)
 
-test: setup lint ## check style, run all tests, those in booted machines too
+test: setup build lint ## check style, run all tests, those in booted machines too
 	@$(MAKE) test-fast
 	@$(MAKE) test-vm
 
@@ -59,11 +59,12 @@ generate: ## write generated code anew
 bench-boot: image ## compare boot time and memory with a minimal Debian in the same QEMU
 	@$(OSCINE) bench boot --image $(OUT)/oscine-$(ARCH).img
 
-bench-place: ## placement decisions per second
-	@go test -run '^$$' -bench . ./internal/place/... ./internal/sim/...
+bench-place: ## placement decisions per second of processor time
+	@go test -run '^$$' -bench Placements ./internal/sim
 
-bench-isolation: ## wake-up latency of the classes against batch load
-	@go test -run '^$$' -bench . ./internal/isolate/...
+bench-isolation: ## wake-up latency of the classes against batch load, beside stock Linux
+	@mkdir -p $(OUT)
+	@go run ./internal/bench/isolation -o $(OUT)/isolation.json
 
 clean: ## remove what was built; caches outside the tree stay
 	@rm -rf $(OUT)
