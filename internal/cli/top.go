@@ -173,7 +173,7 @@ func quitKey(in io.Reader, stop func()) {
 // drawTop paints a frame over the last one.
 func drawTop(out *os.File, m *hardware.Machine, l hardware.Load) error {
 	width, height, err := term.GetSize(int(out.Fd()))
-	if err != nil {
+	if err != nil || width <= 0 || height <= 0 { // a terminal that does not tell
 		width, height = 100, 40
 	}
 	frame := &screen{height: height - 1}
