@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/nftables"
 )
 
 func TestEveryProbeAnswers(t *testing.T) {
@@ -117,6 +119,35 @@ func TestFileProbes(t *testing.T) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// TestForwardingSeesOtherFirewalls makes the chain that Docker makes.
+func TestForwardingSeesOtherFirewalls(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("writes firewall rules in a namespace: needs root")
+	}
+	try := func(policy nftables.ChainPolicy) error {
+		_, err := inNetworkNamespace(func() (string, error) {
+			conn, err := nftables.New()
+			if err != nil {
+				return "", err
+			}
+			table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"})
+			conn.AddChain(&nftables.Chain{Name: "FORWARD", Table: table, Type: nftables.ChainTypeFilter,
+				Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &policy})
+			if err := conn.Flush(); err != nil {
+				return "", err
+			}
+			return forwarding(nil)
+		})
+		return err
+	}
+	if err := try(nftables.ChainPolicyDrop); err == nil || !strings.Contains(err.Error(), "FORWARD") {
+		t.Errorf("with policy drop: got %v, want the chain named", err)
+	}
+	if err := try(nftables.ChainPolicyAccept); err != nil {
+		t.Errorf("with policy accept: %v", err)
 	}
 }
 

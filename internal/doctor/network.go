@@ -77,3 +77,25 @@ func nfTables(*prober) (string, error) {
 		return "tables, NAT and reject", errors.Join(errs...)
 	})
 }
+
+// forwarding looks for chains of others that drop what passes through the
+// node: an accept in Oscine's own table does not outvote them.
+func forwarding(*prober) (string, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return "", err
+	}
+	chains, err := conn.ListChains()
+	if err != nil {
+		return "", fmt.Errorf("list firewall chains: %w", err)
+	}
+	for _, c := range chains {
+		forwards := c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward
+		drops := c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+		ip := c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyINet
+		if forwards && drops && ip {
+			return "", fmt.Errorf("chain %s of table %s drops forwarded packets unless a rule of its own accepts them", c.Name, c.Table.Name)
+		}
+	}
+	return "no other chain drops forwarded packets", nil
+}

@@ -46,6 +46,8 @@ func liveProbes() []probe {
 		{"network namespaces", "the network of workloads", "needs a kernel with CONFIG_NET_NS and the right to use it", networkNamespaces},
 		{"veth and bridge", "the network of workloads", "modprobe veth bridge", vethAndBridge},
 		{"nf_tables", "published ports, and workloads kept apart", "modprobe nf_tables nft_chain_nat nft_nat nft_masq nft_fib_ipv4 nft_ct nft_reject_ipv4", nfTables},
+		{"forwarding", "published ports, and workloads that reach the outside",
+			"let that firewall accept oscine0; beside Docker: iptables -I DOCKER-USER -i oscine0 -j ACCEPT, and the same with -o", forwarding},
 		{"Landlock", "a second wall around functions and engine workers", "boot with lsm=landlock,… on the kernel command line", landlock},
 		{"SCHED_FIFO", "the class realtime", "start oscined as root; on cgroup v1 give its group cpu.rt_runtime_us", fifo},
 		{"SCHED_DEADLINE", "reserved CPU time in the class realtime", "start oscined as root in a cgroup that has its CPUs for itself", deadline},
