@@ -46,9 +46,7 @@ func NewFragmentation(demand []Demand, models int) *Fragmentation {
 	}
 	slices.Sort(millis)
 	millis = slices.Compact(millis)
-	if len(millis) > 254 {
-		millis = thin(millis, 254)
-	}
+	millis = thin(millis, maxGPULevels)
 	for free := range f.slot {
 		n, _ := slices.BinarySearch(millis, int16(free)+1)
 		f.slot[free] = uint8(n)
@@ -59,9 +57,19 @@ func NewFragmentation(demand []Demand, models int) *Fragmentation {
 	return f
 }
 
-// thin keeps n of the values, evenly.
-func thin(values []int16, n int) []int16 {
-	kept := make([]int16, n)
+// Bounds on the tables: with more different amounts than these, some near ones
+// are taken for equal. Slots must fit a byte.
+const (
+	maxCPULevels = 512
+	maxGPULevels = 254
+)
+
+// thin keeps at most n of the ascending values, evenly, the last one always.
+func thin[T any](values []T, n int) []T {
+	if len(values) <= n {
+		return values
+	}
+	kept := make([]T, n)
 	for i := range kept {
 		kept[i] = values[(i+1)*len(values)/n-1]
 	}
@@ -73,19 +81,19 @@ func newFragTables(demand []Demand, model uint8, millis []int16) fragTables {
 	accessible := slices.DeleteFunc(slices.Clone(demand), func(d Demand) bool {
 		return d.Ask.GPUs == 0 || !d.Ask.Accepts(&Load{model: model})
 	})
+	slices.SortFunc(accessible, func(a, b Demand) int { return cmp.Compare(a.Ask.MilliCPU, b.Ask.MilliCPU) })
 	for _, d := range accessible {
 		t.cpus = append(t.cpus, d.Ask.MilliCPU)
 	}
-	slices.Sort(t.cpus)
-	t.cpus = slices.Compact(t.cpus)
+	t.cpus = thin(slices.Compact(t.cpus), maxCPULevels)
 	t.single = make([][]int64, len(t.cpus)+1)
 	t.multi = make([][MaxFleetGPUs + 1]int64, len(t.cpus)+1)
-	for c := range t.single {
-		t.single[c] = make([]int64, len(millis)+1)
-		for _, d := range accessible {
-			if c == 0 || d.Ask.MilliCPU > t.cpus[c-1] {
-				continue
-			}
+	t.single[0] = make([]int64, len(millis)+1)
+	next := 0
+	for c := 1; c < len(t.single); c++ {
+		t.single[c], t.multi[c] = slices.Clone(t.single[c-1]), t.multi[c-1]
+		for ; next < len(accessible) && accessible[next].Ask.MilliCPU <= t.cpus[c-1]; next++ {
+			d := &accessible[next]
 			if d.Ask.GPUs == 1 {
 				first, _ := slices.BinarySearch(millis, d.Ask.MilliGPU)
 				for s := first + 1; s <= len(millis); s++ {

@@ -94,7 +94,10 @@ func (e *Experiment) prepare(seed int64) (*replay, error) {
 	if tune == 0 {
 		tune = 1.3
 	}
-	pods, rng := arrivals(e.Pods, r.capacity, tune, seed)
+	pods, rng, err := arrivals(e.Pods, r.capacity, tune, seed)
+	if err != nil {
+		return nil, err
+	}
 	r.rand = rng
 	nodes := append([]place.FleetNode(nil), e.Nodes...)
 	rng.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })

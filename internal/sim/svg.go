@@ -32,6 +32,7 @@ func WriteSVG(w io.Writer, results []Result) error {
 	for i, group := range groups {
 		top := i * rowHeight
 		fmt.Fprintf(&b, `<text x="%d" y="%d" font-size="16" font-weight="bold">%s</text>`+"\n", marginLeft, top+24, escape("Workload "+group[0].Workload))
+		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end" fill="#555555">beside each policy: %% allocated when 100 %% has arrived</text>`+"\n", width-marginRight, top+24)
 		allocated := newPanel(marginLeft, top+marginTop, "GPU allocated, % of capacity", group, func(c *Curve) *[columns]float64 { return &c.Allocated })
 		fragmented := newPanel(marginLeft+panelWidth+gapBetween, top+marginTop, "GPU fragmented, % of capacity", group, func(c *Curve) *[columns]float64 { return &c.Fragmented })
 		allocated.draw(&b)

@@ -132,7 +132,6 @@ func readTable(r io.Reader, file string, required, optional []string, each func(
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		line, _ := in.FieldPos(0)
 		if n >= maxRows {
 			return errors.Join(append(errs, fmt.Errorf("%s: more than %d rows", file, maxRows))...)
 		}
@@ -144,6 +143,7 @@ func readTable(r io.Reader, file string, required, optional []string, each func(
 			errs = append(errs, &rowError{file, parse.StartLine, parse.Err.Error()})
 		} else {
 			bad := false
+			line, _ := in.FieldPos(0)
 			each(row{fields: fields, columns: columns, bad: func(format string, args ...any) {
 				if !bad {
 					errs = append(errs, &rowError{file, line, fmt.Sprintf(format, args...)})
