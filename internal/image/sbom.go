@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -37,11 +38,15 @@ type (
 		Version          string            `json:"versionInfo"`
 		Download         string            `json:"downloadLocation"`
 		FilesAnalyzed    bool              `json:"filesAnalyzed"`
+		Verification     *spdxVerification `json:"packageVerificationCode,omitempty"`
 		LicenseConcluded string            `json:"licenseConcluded"`
 		LicenseDeclared  string            `json:"licenseDeclared"`
 		Copyright        string            `json:"copyrightText"`
 		Checksums        []spdxChecksum    `json:"checksums,omitempty"`
 		ExternalRefs     []spdxExternalRef `json:"externalRefs,omitempty"`
+	}
+	spdxVerification struct {
+		Value string `json:"packageVerificationCodeValue"`
 	}
 	spdxChecksum struct {
 		Algorithm string `json:"algorithm"`
@@ -70,44 +75,65 @@ type (
 const noAssertion = "NOASSERTION"
 
 // WriteSBOM writes the software bill of materials of the root as SPDX 2.3
-// JSON. Two reports of one image give the same bytes.
+// JSON: the package oscine contains every file, and each file names the
+// component that it was made from. Two reports of one image give the same
+// bytes.
 func (r *Report) WriteSBOM(w io.Writer) error {
 	name := fmt.Sprintf("oscine-%s-%s", r.Version, r.Arch)
 	doc := spdxDocument{
 		SPDXVersion: "SPDX-2.3", DataLicense: "CC0-1.0", SPDXID: "SPDXRef-DOCUMENT", Name: name,
 		CreationInfo:      spdxCreation{time.Unix(Epoch, 0).UTC().Format(time.RFC3339), []string{"Tool: oscine-" + r.Version}},
-		DocumentDescribes: []string{spdxID("oscine:oscine")},
+		DocumentDescribes: []string{spdxID(oscineID)},
 	}
-	digest := sha256.New()
+	code, err := r.spdxFiles(&doc)
+	if err != nil {
+		return fmt.Errorf("write the SBOM: %w", err)
+	}
 	for _, p := range r.Components {
-		doc.Packages = append(doc.Packages, p.spdx(r.Arch))
-		if p.Kind != "oscine" {
-			doc.Relationships = append(doc.Relationships, spdxRelationship{spdxID("oscine:oscine"), "CONTAINS", spdxID(p.ID())})
+		pkg := p.spdx(r.Arch)
+		if p.ID() == oscineID {
+			pkg.FilesAnalyzed, pkg.Verification = true, &spdxVerification{code}
+		} else {
+			doc.Relationships = append(doc.Relationships, spdxRelationship{spdxID(oscineID), "CONTAINS", spdxID(p.ID())})
 		}
+		doc.Packages = append(doc.Packages, pkg)
 	}
+	doc.Namespace = "https://oscine.dev/spdx/" + name + "-" + code
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", " ")
+	return enc.Encode(doc)
+}
+
+// oscineID is the component that stands for the whole system.
+const oscineID = "oscine:oscine"
+
+// spdxFiles describes the files and returns their verification code (SPDX 2.3,
+// §7.9): the SHA-1 over all their SHA-1s in order.
+func (r *Report) spdxFiles(doc *spdxDocument) (code string, err error) {
+	var sums []string
 	for i, f := range r.Files {
 		if !f.Mode.IsRegular() {
 			continue
 		}
 		data, err := readFile(r.root, f.Path, 1<<30)
 		if err != nil {
-			return fmt.Errorf("write the SBOM: %w", err)
+			return "", err
 		}
 		one, two := sha1.Sum(data), sha256.Sum256(data)
-		digest.Write(two[:])
-		id := fmt.Sprintf("SPDXRef-File-%d", i)
+		id, sum := fmt.Sprintf("SPDXRef-File-%d", i), hex.EncodeToString(one[:])
+		sums = append(sums, sum)
 		doc.Files = append(doc.Files, spdxFile{
 			SPDXID: id, Name: "./" + f.Path, LicenseConcluded: noAssertion, Copyright: noAssertion, Comment: f.Why,
-			Checksums: []spdxChecksum{{"SHA1", hex.EncodeToString(one[:])}, {"SHA256", hex.EncodeToString(two[:])}},
+			Checksums: []spdxChecksum{{"SHA1", sum}, {"SHA256", hex.EncodeToString(two[:])}},
 		})
-		if f.From != "" {
-			doc.Relationships = append(doc.Relationships, spdxRelationship{spdxID(f.From), "CONTAINS", id})
+		doc.Relationships = append(doc.Relationships, spdxRelationship{spdxID(oscineID), "CONTAINS", id})
+		if f.From != "" && f.From != oscineID {
+			doc.Relationships = append(doc.Relationships, spdxRelationship{id, "GENERATED_FROM", spdxID(f.From)})
 		}
 	}
-	doc.Namespace = "https://oscine.dev/spdx/" + name + "-" + hex.EncodeToString(digest.Sum(nil)[:16])
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", " ")
-	return enc.Encode(doc)
+	slices.Sort(sums)
+	all := sha1.Sum([]byte(strings.Join(sums, "")))
+	return hex.EncodeToString(all[:]), nil
 }
 
 // spdxID makes an identifier of letters, digits, points and hyphens.
