@@ -37,57 +37,34 @@ type ModelStatus struct {
 // model is the controller of one Model: it places it and hands it to the
 // registry, which keeps its worker alive.
 type model struct {
+	*wish
 	n   *Node
 	key objectKey
 
-	mu     sync.Mutex
-	obj    *manifest.Model
-	served *manifest.Model // what the registry was given; nil for nothing
+	stMu   sync.Mutex
+	served manifest.Object // what the registry was given; nil for nothing
 	st     ModelStatus     // what the registry does not know
-	lost   error           // why its placement is gone; nil where it is not
-	wake   chan struct{}
 }
 
 func newModel(n *Node, obj *manifest.Model) *model {
-	return &model{n: n, key: keyOf(obj), obj: obj, st: ModelStatus{Phase: Pending}, wake: make(chan struct{}, 1)}
+	return &model{wish: newWish(obj), n: n, key: keyOf(obj), st: ModelStatus{Phase: Pending}}
 }
 
 func (m *model) update(obj manifest.Object) {
-	m.mu.Lock()
-	m.obj = obj.(*manifest.Model)
-	m.st.Phase, m.st.Message = Pending, ""
-	m.mu.Unlock()
-	m.nudge()
+	m.await("")
+	m.become(obj)
 }
 
 func (m *model) displace(reason error) {
-	m.mu.Lock()
-	m.lost = reason
-	m.st.Phase, m.st.Message = Pending, reason.Error()
-	m.mu.Unlock()
-	m.nudge()
+	m.await(reason.Error())
+	m.lose(reason)
 }
 
-func (m *model) nudge() {
-	select {
-	case m.wake <- struct{}{}:
-	default: // a token is there already
-	}
-}
-
-// takeLost returns why the placement is gone, once.
-func (m *model) takeLost() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	lost := m.lost
-	m.lost = nil
-	return lost
-}
-
-func (m *model) current() manifest.Object {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.obj
+// await says that what is served is not what is meant.
+func (m *model) await(message string) {
+	m.stMu.Lock()
+	defer m.stMu.Unlock()
+	m.st.Phase, m.st.Message, m.served = Pending, message, nil
 }
 
 var modelPhases = map[serve.State]Phase{
@@ -95,12 +72,12 @@ var modelPhases = map[serve.State]Phase{
 }
 
 func (m *model) status() any {
-	m.mu.Lock()
-	st := m.st
-	m.mu.Unlock()
+	m.stMu.Lock()
+	st, current := m.st, m.served != nil
+	m.stMu.Unlock()
 	st.Isolation = m.n.isolation(m.key)
 	served, err := m.n.registry.Status(m.key.name)
-	if err != nil {
+	if err != nil || !current {
 		return st
 	}
 	st.Phase, st.Message, st.Restarts = modelPhases[served.State], served.Message, served.Restarts
@@ -112,9 +89,9 @@ func (m *model) status() any {
 }
 
 func (m *model) set(change func(*ModelStatus)) {
-	m.mu.Lock()
+	m.stMu.Lock()
 	change(&m.st)
-	m.mu.Unlock()
+	m.stMu.Unlock()
 	m.n.changes.publish(m.key)
 }
 
@@ -171,9 +148,11 @@ func (m *model) serve(obj *manifest.Model) error {
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	m.served = obj
-	m.mu.Unlock()
+	m.stMu.Lock()
+	defer m.stMu.Unlock()
+	if m.current() == manifest.Object(obj) {
+		m.served = obj
+	}
 	return nil
 }
 

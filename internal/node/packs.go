@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/pack"
@@ -68,14 +69,9 @@ func (n *Node) retryModels(engines []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, c := range n.controllers {
-		obj, ok := c.current().(*manifest.Model)
-		if !ok {
-			continue
-		}
-		for _, engine := range engines {
-			if engineOf(obj) == engine {
-				c.update(obj)
-			}
+		m, ok := c.controller.(*model)
+		if ok && slices.Contains(engines, engineOf(m.current().(*manifest.Model))) {
+			m.ring()
 		}
 	}
 }

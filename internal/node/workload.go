@@ -47,69 +47,39 @@ type WorkloadStatus struct {
 
 // workload is the controller of one Workload.
 type workload struct {
+	*wish
 	n   *Node
 	key objectKey
 
-	mu   sync.Mutex
-	obj  *manifest.Workload
+	stMu sync.Mutex
 	st   WorkloadStatus
-	lost error         // why its placement is gone; nil where it is not
-	wake chan struct{} // holds one token after update and displace
 }
 
 func newWorkload(n *Node, obj *manifest.Workload) *workload {
-	return &workload{n: n, key: keyOf(obj), obj: obj, st: WorkloadStatus{Phase: Pending}, wake: make(chan struct{}, 1)}
+	return &workload{wish: newWish(obj), n: n, key: keyOf(obj), st: WorkloadStatus{Phase: Pending}}
 }
 
 func (w *workload) update(obj manifest.Object) {
-	w.mu.Lock()
-	w.obj = obj.(*manifest.Workload)
+	w.stMu.Lock()
 	w.st.Phase, w.st.Message = Pending, ""
-	w.mu.Unlock()
-	w.nudge()
+	w.stMu.Unlock()
+	w.become(obj)
 }
 
-func (w *workload) displace(reason error) {
-	w.mu.Lock()
-	w.lost = reason
-	w.mu.Unlock()
-	w.nudge()
-}
-
-func (w *workload) nudge() {
-	select {
-	case w.wake <- struct{}{}:
-	default: // a token is there already
-	}
-}
-
-// takeLost returns why the placement is gone, once.
-func (w *workload) takeLost() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	lost := w.lost
-	w.lost = nil
-	return lost
-}
-
-func (w *workload) current() manifest.Object {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.obj
-}
+func (w *workload) displace(reason error) { w.lose(reason) }
 
 func (w *workload) status() any {
-	w.mu.Lock()
+	w.stMu.Lock()
 	st := w.st
-	w.mu.Unlock()
+	w.stMu.Unlock()
 	st.Isolation = w.n.isolation(w.key)
 	return st
 }
 
 func (w *workload) set(change func(*WorkloadStatus)) {
-	w.mu.Lock()
+	w.stMu.Lock()
 	change(&w.st)
-	w.mu.Unlock()
+	w.stMu.Unlock()
 	w.n.changes.publish(w.key)
 }
 
