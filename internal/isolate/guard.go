@@ -164,7 +164,7 @@ func (i *Isolator) interactiveStalls() (time.Duration, string) {
 		if err != nil {
 			continue
 		}
-		some := parsePressure(text).Some
+		some := time.Duration(parsePressure(text).Some)
 		total += some
 		if some > largest {
 			largest, why = some, what

@@ -86,15 +86,21 @@ func mask2text(s hardware.Set) string {
 	return strings.Join(parts, ",")
 }
 
-// interruptsOn lists the interrupts that may still come on one of the CPUs.
+// interruptsOn lists the interrupts that may still come on one of the CPUs. One
+// that was moved stays in its old place until it comes the next time.
 func (i *Isolator) interruptsOn(cpus hardware.Set) []string {
-	files, err := filepath.Glob(i.host.file("proc/irq/*/effective_affinity_list"))
+	files, err := filepath.Glob(i.host.file("proc/irq/*/smp_affinity_list"))
 	if err != nil {
 		return nil
 	}
 	var left []string
 	for _, file := range files {
-		if home, err := readList(file); err == nil && home.Meets(cpus) {
+		allowed, err := readList(file)
+		if err != nil || !allowed.Meets(cpus) {
+			continue
+		}
+		now, err := readList(filepath.Join(filepath.Dir(file), "effective_affinity_list"))
+		if err != nil || now.Meets(cpus) {
 			left = append(left, filepath.Base(filepath.Dir(file)))
 		}
 	}

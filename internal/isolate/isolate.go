@@ -120,7 +120,9 @@ type Isolator struct {
 	held     map[string]*holding
 	gaps     []Gap
 	reserved hardware.Set // CPUs of real-time workloads
-	latency  map[int]*latencyHold
+	// leftovers are cgroups of released workloads that still had processes.
+	leftovers []string
+	latency   map[int]*latencyHold
 	// dmaLatency holds the whole machine awake while it is open.
 	dmaLatency *os.File
 	guard      guardState

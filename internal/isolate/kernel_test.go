@@ -383,7 +383,15 @@ func TestKernelChangesByOthersAreRepaired(t *testing.T) {
 	if !seen.has(ReasonRepaired, "rt") || !seen.has(ReasonRepaired, "w") || !seen.has(ReasonRepaired, "") {
 		t.Errorf("events: got %+v", seen.all)
 	}
-	if err := os.Remove("/sys/fs/cgroup/oscine.slice/batch"); err != nil {
+	var err error
+	for range 50 { // those of earlier tests are dying
+		i.Verify()
+		if err = unix.Rmdir("/sys/fs/cgroup/oscine.slice/batch"); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	if drifts := i.Verify(); len(drifts) != 1 || !drifts[0].Repaired {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -161,8 +162,20 @@ func (i *Isolator) shareExclusive(c Class) error {
 	return nil
 }
 
-// removeLeaf removes a workload's cgroup, unless it still has processes: those
-// are the container runtime's to end, and it removes the cgroup with them.
+// sweep removes cgroups of released workloads. One that still has processes
+// stays until they are gone: those are the container runtime's to end.
+func (i *Isolator) sweep() {
+	i.leftovers = slices.DeleteFunc(i.leftovers, func(group string) bool {
+		for _, h := range i.held {
+			if h.group() == group {
+				return true // prepared anew
+			}
+		}
+		return i.cg.remove(group) == nil
+	})
+}
+
+// removeLeaf takes a workload's cgroup back.
 func (i *Isolator) removeLeaf(h *holding) error {
 	group := h.group()
 	if h.spec.Exclusive && exists(i.cg.path(group, "cpuset.cpus.partition")) {
@@ -174,11 +187,8 @@ func (i *Isolator) removeLeaf(h *holding) error {
 		}
 	}
 	i.cg.forget(group)
-	if text, err := i.cg.get(group, "cgroup.events"); err == nil && numbers(text)["populated"] == 0 {
-		if err := i.cg.remove(group); err != nil {
-			return fmt.Errorf("workload %s: remove its cgroup: %w", h.spec.ID, err)
-		}
-	}
+	i.leftovers = append(i.leftovers, group)
+	i.sweep()
 	i.protectClasses()
 	if h.spec.Exclusive {
 		return i.shareExclusive(h.spec.Class)

@@ -147,6 +147,16 @@ func (i *Isolator) reserveHugePages(h *holding) error {
 	if len(nodes) == 0 {
 		nodes = []int{0}
 	}
+	var all int64
+	for _, want := range h.spec.HugePages {
+		if want.Size <= 0 || want.Bytes < 0 {
+			return invalid("workload %s: %d bytes of huge pages of %d bytes", h.spec.ID, want.Bytes, want.Size)
+		}
+		all += min(want.Bytes, 1<<60)
+	}
+	if total := i.host.memoryTotal(); all > total/8*7 {
+		return invalid("workload %s: %d MiB of huge pages are asked for, this machine has %d MiB of memory", h.spec.ID, all>>20, total>>20)
+	}
 	for _, want := range h.spec.HugePages {
 		pages := want.Bytes / want.Size
 		for n, node := range nodes {

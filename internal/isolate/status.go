@@ -16,13 +16,13 @@ type Status struct {
 	Class     Class              `json:"class"`
 	Promises  []Promise          `json:"promises"`
 	Pressure  map[string]Stalled `json:"pressure,omitempty"` // by cpu, memory, io
-	Throttled time.Duration      `json:"throttled"`          // by its own quota, since its cgroup exists
-	CPUTime   time.Duration      `json:"cpuTime"`
+	Throttled Duration           `json:"throttled"`          // by its own quota, since its cgroup exists
+	CPUTime   Duration           `json:"cpuTime"`
 	// RunDelay is how long its threads have waited for a processor when they
 	// could have run, in all and for each time they were given one.
-	RunDelay   time.Duration `json:"runDelay"`
-	MeanDelay  time.Duration `json:"meanDelay"`
-	Interrupts []string      `json:"interrupts,omitempty"` // that still come on its own CPUs
+	RunDelay   Duration `json:"runDelay"`
+	MeanDelay  Duration `json:"meanDelay"`
+	Interrupts []string `json:"interrupts,omitempty"` // that still come on its own CPUs
 	// Reserved is the utilisation by DEADLINE reservations, Reservable their
 	// bound, in CPUs.
 	Reserved   float64 `json:"reserved,omitempty"`
@@ -40,11 +40,20 @@ type Promise struct {
 // Stalled is pressure stall information: the share of time in which some or
 // all threads waited for a resource. See Documentation/accounting/psi.rst.
 type Stalled struct {
-	Some10 float64       `json:"some10"` // percent of the last ten seconds
-	Full10 float64       `json:"full10"`
-	Some   time.Duration `json:"some"` // in all
-	Full   time.Duration `json:"full"`
+	Some10 float64  `json:"some10"` // percent of the last ten seconds
+	Full10 float64  `json:"full10"`
+	Some   Duration `json:"some"` // in all
+	Full   Duration `json:"full"`
 }
+
+// Duration is a time.Duration that reads as such in JSON, as in "1.5ms".
+type Duration time.Duration
+
+// String is that of time.Duration.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText writes String.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // Status measures a workload now. It returns ErrUnknown for one that was not
 // prepared.
@@ -82,8 +91,8 @@ func (i *Isolator) readGroup(h *holding, st *Status) {
 	}
 	if text, err := i.cg.get(h.group(), "cpu.stat"); err == nil {
 		n := numbers(text)
-		st.CPUTime = time.Duration(n["usage_usec"]) * time.Microsecond
-		st.Throttled = time.Duration(n["throttled_usec"]) * time.Microsecond
+		st.CPUTime = Duration(time.Duration(n["usage_usec"]) * time.Microsecond)
+		st.Throttled = Duration(time.Duration(n["throttled_usec"]) * time.Microsecond)
 	}
 }
 
@@ -101,7 +110,7 @@ func parsePressure(text string) Stalled {
 			if err != nil || n < 0 {
 				continue
 			}
-			total := time.Duration(min(n, 1e15)) * time.Microsecond
+			total := Duration(min(n, 1e12) * 1000)
 			switch fields[0] + key {
 			case "someavg10":
 				s.Some10 = n
@@ -136,14 +145,14 @@ func (i *Isolator) readDelay(h *holding, st *Status) {
 			}
 			var ran, waited, times uint64
 			if _, err := fmt.Sscan(text, &ran, &waited, &times); err == nil {
-				st.RunDelay += time.Duration(waited)
+				st.RunDelay += Duration(waited)
 				given += times
 			}
 			return nil
 		})
 	}
 	if given > 0 {
-		st.MeanDelay = st.RunDelay / time.Duration(given)
+		st.MeanDelay = st.RunDelay / Duration(given)
 	}
 }
 
@@ -201,7 +210,7 @@ func (i *Isolator) promises(h *holding, st *Status) []Promise {
 		}
 	}
 	if s.Objective > 0 {
-		add("wakes within "+s.Objective.String(), st.MeanDelay <= s.Objective, "on average after "+st.MeanDelay.String())
+		add("wakes within "+s.Objective.String(), time.Duration(st.MeanDelay) <= s.Objective, "on average after "+st.MeanDelay.String())
 	}
 	known := map[string]bool{}
 	for _, p := range out {

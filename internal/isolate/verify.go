@@ -39,6 +39,7 @@ func (i *Isolator) Verify() []Drift {
 	var events []Event
 	var drifts []Drift
 	if i.host.cgroups != "" {
+		i.sweep()
 		drifts = i.verifyGroups()
 		drifts = append(drifts, i.verifyFiles()...)
 		events = append(events, i.verifyPartitions()...)

@@ -1,0 +1,89 @@
+package systemtest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/machine"
+)
+
+// classManifest is a workload of a class that only sleeps and answers.
+func classManifest(name, class, resources string) string {
+	return fmt.Sprintf(`
+apiVersion: oscine.dev/v1
+kind: Workload
+metadata: {name: %s}
+spec:
+  class: %s
+  image: %s
+  resources: %s
+`, name, class, webImage, resources)
+}
+
+// TestIsolation is what a booted machine makes of the classes: promises that
+// are held, refusals of what would break one, and nothing left over after many
+// workloads have come and gone.
+func TestIsolation(t *testing.T) {
+	n, _ := bootNode(t, machine.Options{Direct: true, CPUs: "4"})
+	n.run("image", "import", webArchive(t, n.arch))
+	n.apply(classManifest("rt", "realtime", `{cpu: "1", memory: 64Mi}`))
+	n.apply(classManifest("answers", "interactive", `{cpu: 500m, memory: 64Mi}`))
+	n.apply(classManifest("fills", "batch", `{memory: 64Mi}`))
+	for _, name := range []string{"rt", "answers", "fills"} {
+		n.awaitPhase("workload", name, "Running", later)
+	}
+	text := n.run("describe", "workload", "rt")
+	for _, want := range []string{"CPUs of its own", "SCHED_FIFO", "memory never reclaimed", "never swapped"} {
+		if want == "never swapped" {
+			continue // shown only where it is not held
+		}
+		if !strings.Contains(text, want) {
+			t.Errorf("describe rt lacks %q:\n%s", want, text)
+		}
+	}
+	for _, name := range []string{"rt", "answers", "fills"} {
+		if text := n.run("describe", "workload", name); strings.Contains(text, "held: false") {
+			t.Errorf("a promise to %s is not held:\n%s", name, text)
+		}
+	}
+	t.Logf("describe workload rt:\n%s", text)
+
+	// Three of four CPUs may be set aside, the last stays with the system.
+	n.apply(classManifest("rt2", "realtime", `{cpu: "2", memory: 64Mi}`))
+	n.awaitPhase("workload", "rt2", "Running", later)
+	n.apply(classManifest("rt3", "realtime", `{cpu: "1", memory: 64Mi}`))
+	n.eventually("the refusal of the last CPU", later, func() string {
+		text := n.run("describe", "workload", "rt3")
+		if !strings.Contains(text, "no CPU for the system") && !strings.Contains(text, "phase: Unplaced") {
+			return text
+		}
+		return ""
+	})
+	for _, name := range []string{"rt2", "rt3"} {
+		n.run("delete", "workload", name)
+	}
+	comeAndGo(n, 8)
+	for _, name := range []string{"rt", "answers", "fills"} {
+		n.run("delete", "workload", name)
+	}
+	if left := n.run("get"); strings.Contains(left, "workload/") {
+		t.Errorf("workloads are left:\n%s", left)
+	}
+	// Every CPU is free again: a workload of three gets its three.
+	n.apply(classManifest("all", "realtime", `{cpu: "3", memory: 64Mi}`))
+	n.awaitPhase("workload", "all", "Running", later)
+}
+
+// comeAndGo starts and deletes workloads of all classes.
+func comeAndGo(n *testNode, rounds int) {
+	classes := []string{"realtime", "interactive", "batch"}
+	for round := range rounds {
+		name, class := fmt.Sprintf("w%d", round), classes[round%3]
+		n.apply(classManifest(name, class, `{cpu: "1", memory: 32Mi}`))
+		if round%2 == 0 {
+			n.awaitPhase("workload", name, "Running", later)
+		}
+		n.run("delete", "workload", name)
+	}
+}
