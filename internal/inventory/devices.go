@@ -38,8 +38,24 @@ func devices(m *hardware.Machine) []place.Device {
 		standard(&d, n.Address)
 		all = append(all, d)
 	}
+	for i := range m.PCI {
+		p := &m.PCI[i]
+		taken := slices.ContainsFunc(m.Interfaces, func(n hardware.Interface) bool { return n.Address == p.Address })
+		if !strings.HasPrefix(p.Class, networkClass) || taken {
+			continue
+		}
+		d := place.Device{ID: p.Address, Driver: "nic." + Domain, NUMA: p.Node, Path: pciPath(m, p.Address)}
+		d.Attributes = map[string]any{Domain + "/kind": "nic", Domain + "/driver": p.Driver}
+		standard(&d, p.Address)
+		all = append(all, d)
+	}
 	return all
 }
+
+// networkClass begins the PCI class of network controllers: Ethernet (0200),
+// InfiniBand (0207) and others. One without an interface, as behind VFIO or in
+// a topology file, is given out by its address.
+const networkClass = "02"
 
 func accelerator(m *hardware.Machine, a *hardware.Accelerator) place.Device {
 	d := place.Device{

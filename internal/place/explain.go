@@ -34,13 +34,13 @@ func (s *State) reason(p *Placement, c *candidate) string {
 	case p.Request.Exclusive:
 		subject = append(subject, "exclusive "+plural("CPU", len(p.CPUs))+" "+FormatCPUs(p.CPUs))
 	case p.Request.MilliCPU > 0:
-		subject = append(subject, fmt.Sprintf("%s CPUs' worth of shared %s %s", formatMilli(p.Request.MilliCPU), plural("CPU", len(p.CPUs)), FormatCPUs(p.CPUs)))
+		subject = append(subject, fmt.Sprintf("%s of shared %s %s", formatMilli(p.Request.MilliCPU), plural("CPU", len(p.CPUs)), FormatCPUs(p.CPUs)))
 	default:
 		subject = append(subject, "shared "+plural("CPU", len(p.CPUs))+" "+FormatCPUs(p.CPUs))
 	}
 	for _, g := range p.Devices {
 		name := g.ID
-		if g.Request != "" {
+		if g.Request != "" && !strings.HasPrefix(g.ID, g.Request) {
 			name = g.Request + " " + g.ID
 		}
 		if !g.Fraction.Whole() {

@@ -46,7 +46,7 @@ func (c Class) String() string {
 // Bounds on a request, so that a hostile one costs little.
 const (
 	maxDeviceRequests = 16
-	maxMilliCPU       = int64(maxCPUs) * 1000
+	maxMilliCPU       = int64(1) << 53
 	maxBytes          = int64(1) << 60
 	maxFeatures       = 64
 	maxNeighbours     = 256
