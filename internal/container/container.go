@@ -43,6 +43,7 @@ type Config struct {
 	LoggerPath  string // oscine-log
 	LogDir      string // one journal per container, such as /var/log/oscine
 
+	CgroupRoot  string   // parent of the cgroups of containers whose Spec names none; empty means /oscine.slice/batch
 	Allow       []string // prefixes of image references that may be pulled; empty allows none, "*" all
 	CDIDirs     []string // CDI specifications; empty means /etc/cdi and /var/run/cdi
 	ImageBytes  int64    // bound of one image, packed; 0 means 16 GiB
@@ -103,6 +104,9 @@ func (c *Config) fill() error {
 		if info, err := os.Stat(path); err != nil || info.Mode()&0o111 == 0 {
 			return fmt.Errorf("open container runtime: the %s is not at %q: build or install it, then name its path", what, path)
 		}
+	}
+	if c.CgroupRoot == "" {
+		c.CgroupRoot = "/oscine.slice/batch"
 	}
 	if len(c.CDIDirs) == 0 {
 		c.CDIDirs = []string{"/etc/cdi", "/var/run/cdi"}

@@ -71,19 +71,20 @@ func (r *Runtime) Exec(ctx context.Context, id string, e Exec) (int, error) {
 	defer streams.Close()
 	defer streams.Cancel()
 	pipes := streams.Config()
-	process, err := task.Exec(ctx, execID, runtime.ExecOpts{Spec: spec, IO: runtime.IO{
+	// Calls to the shim are short and are not cut: a process half made would stay.
+	background := context.WithoutCancel(ctx)
+	process, err := task.Exec(background, execID, runtime.ExecOpts{Spec: spec, IO: runtime.IO{
 		Stdin: pipes.Stdin, Stdout: pipes.Stdout, Stderr: pipes.Stderr, Terminal: e.TTY,
 	}})
 	if err != nil {
 		return fail(err)
 	}
-	background := context.WithoutCancel(ctx)
 	defer func() {
 		if _, err := process.Delete(background); err != nil && !errdefs.IsNotFound(err) {
 			r.log.Debug("delete exec process", "id", id, "error", err)
 		}
 	}()
-	if err := process.Start(ctx); err != nil {
+	if err := process.Start(background); err != nil {
 		return fail(err)
 	}
 	over := make(chan struct{})

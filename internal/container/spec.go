@@ -23,7 +23,7 @@ type Spec struct {
 	Devices []string // CDI names, such as nvidia.com/gpu=0
 
 	Limits     Limits
-	CgroupPath string // absolute below the cgroup root; "" means /oscine.slice/batch/container-ID
+	CgroupPath string // absolute below the cgroup root; "" means container-ID below Config.CgroupRoot
 	OOMScore   int    // oom_score_adj, -1000 to 1000
 
 	// NetNS is "" for a new network namespace with only lo, "host" for the

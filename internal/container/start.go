@@ -32,7 +32,7 @@ import (
 var idRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // fill checks a Spec and writes its defaults.
-func (s *Spec) fill() error {
+func (s *Spec) fill(cgroupRoot string) error {
 	if !idRE.MatchString(s.ID) {
 		return fmt.Errorf("container %q: an ID has 1 to 63 lower-case letters, digits and inner hyphens", s.ID)
 	}
@@ -49,7 +49,7 @@ func (s *Spec) fill() error {
 		return fmt.Errorf("container %s: network namespace %q is neither host nor an absolute path", s.ID, s.NetNS)
 	}
 	if s.CgroupPath == "" {
-		s.CgroupPath = "/oscine.slice/batch/container-" + s.ID
+		s.CgroupPath = filepath.Join(cgroupRoot, "container-"+s.ID)
 	}
 	if s.CgroupPath = filepath.Clean(s.CgroupPath); !filepath.IsAbs(s.CgroupPath) || s.CgroupPath == "/" {
 		return fmt.Errorf("container %s: cgroup %q is not an absolute path below the root", s.ID, s.CgroupPath)
@@ -71,7 +71,7 @@ func (s *Spec) fill() error {
 // left but its log. Errors: ErrNotFound for the image, ErrRunning.
 func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 	ctx = r.context(ctx)
-	if err := spec.fill(); err != nil {
+	if err := spec.fill(r.config.CgroupRoot); err != nil {
 		return err
 	}
 	hash, err := spec.hash()

@@ -20,6 +20,10 @@ import (
 // programDir is where programs builds, a folder of this process.
 var programDir = filepath.Join(os.TempDir(), fmt.Sprintf("oscine-container-test-%d", os.Getpid()))
 
+// cgroupOfTests is this process's own: runtimes kill what they find in a cgroup
+// that they delete.
+var cgroupOfTests = fmt.Sprintf("/oscine.slice/test-%d", os.Getpid())
+
 // A daemon of these tests is this test binary in another process, which can be
 // killed at any moment. It opens the runtime and obeys lines of JSON: a Spec to
 // start.
@@ -35,6 +39,12 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	os.RemoveAll(programDir)
+	for _, pattern := range []string{cgroupRoot + cgroupOfTests, cgroupRoot + "/*" + cgroupOfTests} {
+		dirs, _ := filepath.Glob(pattern)
+		for _, dir := range dirs {
+			os.Remove(dir)
+		}
+	}
 	os.Exit(code)
 }
 
