@@ -1,0 +1,95 @@
+package oip
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// serveText answers every request with a fixed answer.
+func serveText(t *testing.T, status int, header, body string) *Client {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if header != "" {
+			w.Header().Set(headerLength, header)
+		}
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(body))
+	}))
+	t.Cleanup(server.Close)
+	return &Client{HTTP: server.Client(), URL: server.URL}
+}
+
+func TestModel(t *testing.T) {
+	c := serveText(t, 200, "", `{"name":"m","versions":["1","2"],"platform":"p","inputs":[{"name":"x","datatype":"FP32","shape":[-1,4]}],"outputs":[{"name":"y","datatype":"INT64","shape":[]}]}`)
+	got, err := c.Model(t.Context(), "m")
+	want := &Model{Name: "m", Versions: []string{"1", "2"}, Platform: "p",
+		Inputs:  []tensor.Spec{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{-1, 4}}},
+		Outputs: []tensor.Spec{{Name: "y", Type: tensor.Int64, Shape: tensor.Shape{}}}}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, test := range []struct {
+		status int
+		body   string
+		want   string
+	}{
+		{404, `{"error":"no such model"}`, "no such model"},
+		{502, "<html>bad gateway</html>", "the server answers 502 Bad Gateway <html>bad gateway</html>"},
+	} {
+		err := serveText(t, test.status, "", test.body).Ready(t.Context(), "m")
+		var refused *Error
+		if !errors.As(err, &refused) || refused.Status != test.status || refused.Text != test.want {
+			t.Errorf("got %v, want %s", err, test.want)
+		}
+	}
+}
+
+func TestInferAnswers(t *testing.T) {
+	head := `{"outputs":[{"name":"a","datatype":"UINT8","shape":[3],"parameters":{"binary_data_size":3}},{"name":"b","datatype":"INT8","shape":[2],"data":[-1,7]}]}`
+	c := serveText(t, 200, strconv.Itoa(len(head)), head+"\x01\x02\x03")
+	got, err := c.Infer(t.Context(), "m")
+	want := []Tensor{
+		{Spec: tensor.Spec{Name: "a", Type: tensor.Uint8, Shape: tensor.Shape{3}}, Data: []byte{1, 2, 3}},
+		{Spec: tensor.Spec{Name: "b", Type: tensor.Int8, Shape: tensor.Shape{2}}, Data: []byte{0xff, 7}},
+	}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	for name, test := range map[string]struct{ header, body, want string }{
+		"no outputs":     {"", `{"outputs":[]}`, "it has no outputs"},
+		"no JSON":        {"", `hello`, "invalid character"},
+		"header too far": {"999", head, "for 150 bytes"},
+		"too few bytes":  {strconv.Itoa(len(head)), head + "\x01", "1 came"},
+		"huge shape":     {"", `{"outputs":[{"name":"a","datatype":"FP32","shape":[1000000,1000]}]}`, "more than"},
+		"bad elements":   {"", `{"outputs":[{"name":"a","datatype":"FP32","shape":[2],"data":[1,"x"]}]}`, "not a number"},
+	} {
+		_, err := serveText(t, 200, test.header, test.body).Infer(t.Context(), "m")
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want %s", name, err, test.want)
+		}
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	f.Add("", []byte(`{"outputs":[{"name":"a","datatype":"FP32","shape":[2],"data":[1,2]}]}`))
+	f.Add("78", []byte(`{"outputs":[{"name":"a","datatype":"UINT8","shape":[1],"parameters":{"binary_data_size":1}}]}x`))
+	f.Fuzz(func(t *testing.T, length string, body []byte) {
+		outputs, err := parseAnswer(length, body)
+		for _, out := range outputs {
+			if n, serr := out.Shape.Bytes(out.Type); err == nil && (serr != nil || n != len(out.Data)) {
+				t.Errorf("output of shape %s has %d bytes", out.Shape, len(out.Data))
+			}
+		}
+	})
+}
