@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -55,7 +56,7 @@ func (r *run) drawPictures(ctx context.Context) (string, error) {
 		}
 		r.inputs = append(r.inputs, in)
 		if i < samples {
-			if err := writePNG(filepath.Join(dir, fmt.Sprintf("%d-%s.png", p.Digit, p.Font)), p); err != nil {
+			if err := writePNG(filepath.Join(dir, fmt.Sprintf("%d-%s.png", p.Digit, strings.ReplaceAll(p.Font, " ", "-"))), p); err != nil {
 				return "", err
 			}
 		}
