@@ -337,6 +337,9 @@ func (o *offer) memoryNodes(c *candidate) []int {
 // shortages reports every amount that the whole machine cannot supply.
 func (o *offer) shortages() []Failure {
 	var failures []Failure
+	if !o.req.Exclusive && len(o.s.pool(o.req, nil)) == 0 {
+		failures = append(failures, o.cpuShortage(0))
+	}
 	for i, amount := range o.need0.amounts {
 		var have int64
 		for n := range o.need0.supply {
@@ -349,7 +352,9 @@ func (o *offer) shortages() []Failure {
 		}
 		switch i {
 		case 0:
-			failures = append(failures, o.cpuShortage(have))
+			if len(failures) == 0 {
+				failures = append(failures, o.cpuShortage(have))
+			}
 		case 1:
 			failures = append(failures, o.memoryShortage(have))
 		default:

@@ -21,6 +21,9 @@ func (o *offer) cpuShortage(have int64) Failure {
 		what += " with " + strings.Join(o.req.Features, ", ")
 	}
 	f := Failure{Constraint: "cpu", Problem: fmt.Sprintf("%s %s asked for, %s free", formatMilli(o.req.MilliCPU), what, formatMilli(have))}
+	if o.req.MilliCPU == 0 {
+		f.Problem = "no CPU is left for " + what
+	}
 	suitable := 0
 	for i := range o.s.cells {
 		if o.s.cells[i].suits(o.req) {
