@@ -30,6 +30,7 @@ func (m *metrics) fill(s *Status) {
 // two, so that a quantile is off by at most 12.5 %.
 type histogram struct {
 	buckets [64 * 8]atomic.Int64
+	longest atomic.Int64 // ns
 }
 
 func bucket(d time.Duration) int {
@@ -44,7 +45,11 @@ func upper(b int) time.Duration {
 	return time.Duration((uint64(sub)+9)<<(exp-3) - 1)
 }
 
-func (h *histogram) observe(d time.Duration) { h.buckets[bucket(d)].Add(1) }
+func (h *histogram) observe(d time.Duration) {
+	h.buckets[bucket(d)].Add(1)
+	for old := h.longest.Load(); int64(d) > old && !h.longest.CompareAndSwap(old, int64(d)); old = h.longest.Load() {
+	}
+}
 
 func (h *histogram) quantile(q float64) time.Duration {
 	var counts [len(h.buckets)]int64
@@ -59,8 +64,8 @@ func (h *histogram) quantile(q float64) time.Duration {
 	rank := int64(q*float64(total-1)) + 1
 	for i, n := range counts {
 		if rank -= n; rank <= 0 {
-			return upper(i)
+			return min(upper(i), time.Duration(h.longest.Load()))
 		}
 	}
-	return upper(len(counts) - 1)
+	return time.Duration(h.longest.Load())
 }

@@ -276,6 +276,9 @@ func TestHistogram(t *testing.T) {
 			t.Errorf("quantile %g: got %v, want %v to an eighth more", q, got, want)
 		}
 	}
+	if got := h.quantile(1); got != time.Millisecond {
+		t.Errorf("quantile 1: got %v, want the longest, 1ms", got)
+	}
 	for d := time.Duration(1); d > 0 && d < 1<<62; d *= 3 {
 		if b := bucket(d); upper(b) < d || b > 0 && d > 8 && upper(b-1) >= d {
 			t.Errorf("%v lies in bucket %d up to %v", d, b, upper(b))
