@@ -55,8 +55,9 @@ func Main() {
 		log.Error("cannot start the system: %v", err)
 		rebootLater(log, stage1FailureDelay)
 	}
+	kept := &lasting{good: make(chan struct{})}
 	for {
-		err := guard("PID 1", func() error { return pid1(log) })
+		err := guard("PID 1", func() error { return pid1(log, kept) })
 		log.Error("PID 1 starts over: %v", err)
 		time.Sleep(time.Second)
 	}

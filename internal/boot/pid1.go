@@ -7,6 +7,8 @@ import (
 	"os/signal"
 	"path"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,14 +27,22 @@ const (
 	consoleNode  = "/dev/console"
 )
 
+// lasting is what a PID 1 that starts over after a panic takes along: the
+// watchdog can be opened only once.
+type lasting struct {
+	dog  *linux.Watchdog // nil without one
+	good chan struct{}   // closed once the slot is marked good
+
+	marking sync.Mutex // held while that goes on
+}
+
 // system is PID 1 at work; one goroutine owns it.
 type system struct {
+	*lasting
 	log      *Log
 	boot     received
 	daemon   *daemon
-	dog      *linux.Watchdog // nil without hardware
 	lastPet  time.Time
-	good     chan struct{} // closed once marked good
 	signals  chan os.Signal
 	messages chan notified
 	button   chan string
@@ -40,11 +50,11 @@ type system struct {
 
 // pid1 brings the system up, supervises oscined and ends in a shutdown. It
 // returns only with an error, and may then be called again.
-func pid1(log *Log) error {
+func pid1(log *Log, kept *lasting) error {
 	s := &system{
+		lasting:  kept,
 		log:      log,
 		boot:     receive(),
-		good:     make(chan struct{}),
 		signals:  make(chan os.Signal, 64),
 		messages: make(chan notified),
 		button:   make(chan string, 1),
@@ -74,16 +84,28 @@ func pid1(log *Log) error {
 }
 
 func (s *system) openWatchdog() {
+	if s.dog != nil {
+		return
+	}
 	dog, timeout, err := linux.OpenWatchdog(watchdogDevice, watchdogTimeout)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		s.log.Notice("no hardware watchdog: a hanging kernel stays hanging")
+		s.log.Notice("no watchdog: a hanging kernel stays hanging")
 	case err != nil:
-		s.log.Error("hardware watchdog: %v", err)
+		s.log.Error("watchdog: %v", err)
 	default:
-		s.log.Notice("hardware watchdog armed with %s", timeout)
+		s.log.Notice("watchdog (%s) armed with %s", watchdogName("/sys/class/watchdog/watchdog0/identity"), timeout)
 		s.dog = dog
 	}
+}
+
+// watchdogName tells a real watchdog from the kernel's own timer.
+func watchdogName(file string) string {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(raw))
 }
 
 // partition finds a partition by name on the disk of the root.
@@ -258,6 +280,8 @@ func (s *system) marked() bool {
 // markGood takes the boot counter off the running image: this system works.
 // It is called again when the daemon was restarted, and then does nothing.
 func (s *system) markGood() error {
+	s.marking.Lock()
+	defer s.marking.Unlock()
 	if s.marked() {
 		return nil
 	}

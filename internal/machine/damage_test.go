@@ -170,7 +170,7 @@ func TestWatchdog(t *testing.T) {
 		Image: d.Name(), Arch: "amd64", Direct: true, CPUs: "1", ExtraArgs: []string{"-gdb", "unix:" + stub + ",server=on,wait=off"},
 	})
 	m.WaitConsole(`oscine-init: cannot use the data partition, everything written will be lost at power-off: mount /dev/vda4`, bootTimeout)
-	m.WaitConsole(`oscine-init: hardware watchdog armed with 1m0s`, bootTimeout)
+	m.WaitConsole(`oscine-init: watchdog \(i6300ESB timer\) armed with 1m0s`, bootTimeout)
 	m.WaitConsole(readyLine, bootTimeout)
 	hung := len(m.Console())
 	hangKernel(t, stub)
