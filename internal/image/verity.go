@@ -49,9 +49,6 @@ func ParseVerity(s string) (Verity, error) {
 	return v, nil
 }
 
-// perBlock is how many hashes a block of the tree holds.
-const perBlock = BlockSize / sha256.Size
-
 // hashTree reads data, whose size must be a multiple of [BlockSize], and
 // returns the hash tree, its root level first as the kernel expects it.
 func hashTree(data io.Reader, salt [sha256.Size]byte) (tree []byte, v Verity, err error) {
