@@ -125,7 +125,9 @@ func (m *model) life() error {
 	select {
 	case err := <-ended:
 		cancel()
-		<-ready
+		if d := <-ready; d.err == nil {
+			_ = d.conn.Close() // it ended just as it had become ready
+		}
 		return endedError(err)
 	case d := <-ready:
 		if d.err != nil {
