@@ -72,10 +72,9 @@ func plural(word string, n int) string {
 // locality says which NUMA nodes a candidate touches.
 func (s *State) locality(c *candidate) string {
 	nodes := slices.Clone(c.nodes.nodes)
-	at := s.nodeIndex()
 	unknown := 0
 	for _, d := range c.devices.all() {
-		if n, ok := at[s.machine.Devices[d].NUMA]; !ok {
+		if n, ok := s.nodeAt[s.machine.Devices[d].NUMA]; !ok {
 			unknown++
 		} else if !slices.Contains(nodes, n) {
 			nodes = append(nodes, n)

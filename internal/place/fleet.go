@@ -94,9 +94,9 @@ func (s *Ask) Fits(n *Load) bool {
 	return false
 }
 
-// Give takes the shape out of the node's load; gpu names the GPU of a shared
-// request, whole GPUs are taken in order.
-func (n *Load) Give(s *Ask, gpu int) {
+// give takes the shape out of the node's load; gpu names the GPU of a shared
+// request, whole GPUs are taken in order and returned as a mask.
+func (n *Load) give(s *Ask, gpu int) (mask uint32) {
 	n.MilliCPU -= s.MilliCPU
 	n.Memory -= s.Memory
 	n.Tags[s.Tag()]++
@@ -109,9 +109,28 @@ func (n *Load) Give(s *Ask, gpu int) {
 		for g := 0; left > 0 && g < int(n.Num); g++ {
 			if n.GPU[g] == 1000 {
 				n.take(g, 1000)
+				mask |= 1 << g
 				left--
 			}
 		}
+	}
+	return mask
+}
+
+// back undoes give.
+func (n *Load) back(s *Ask, spot Spot) {
+	n.MilliCPU += s.MilliCPU
+	n.Memory += s.Memory
+	n.Tags[s.Tag()]--
+	if s.GPUs > 0 && s.MilliGPU < 1000 {
+		n.take(spot.GPU, -s.MilliGPU)
+		if n.GPU[spot.GPU] == 1000 {
+			n.Full++
+		}
+	}
+	for m := spot.mask; m != 0; m &= m - 1 {
+		n.take(bits.TrailingZeros32(m), -1000)
+		n.Full++
 	}
 }
 
@@ -262,7 +281,8 @@ func (f *Fleet) Ask(s Shape) (Ask, error) {
 // Spot is where a shape was placed.
 type Spot struct {
 	Node int
-	GPU  int // of a shared request
+	GPU  int    // of a shared request
+	mask uint32 // GPUs given whole
 }
 
 // Place puts one piece of work on the best node and reports where, or false
@@ -270,15 +290,17 @@ type Spot struct {
 func (f *Fleet) Place(a *Ask) (Spot, bool) {
 	spot, ok := f.Find(a)
 	if ok {
-		f.Put(a, spot)
+		spot = f.Put(a, spot)
 	}
 	return spot, ok
 }
 
-// Put gives out a shape on a node that it fits.
-func (f *Fleet) Put(a *Ask, spot Spot) {
-	f.Loads[spot.Node].Give(a, spot.GPU)
+// Put gives out a shape on a node that it fits, and returns the spot with what
+// Take needs.
+func (f *Fleet) Put(a *Ask, spot Spot) Spot {
+	spot.mask = f.Loads[spot.Node].give(a, spot.GPU)
 	f.changed(spot.Node)
+	return spot
 }
 
 func (f *Fleet) changed(node int) {
@@ -434,3 +456,25 @@ func (t *tree) best() (node int, score int32) {
 
 // Models returns how many GPU models the fleet's nodes have.
 func (f *Fleet) Models() int { return len(f.models) }
+
+// Take takes back what Put gave out.
+func (f *Fleet) Take(a *Ask, spot Spot) {
+	f.Loads[spot.Node].back(a, spot)
+	f.changed(spot.Node)
+}
+
+// PlaceAll places all members of a gang, or none.
+func (f *Fleet) PlaceAll(gang []Ask) ([]Spot, bool) {
+	spots := make([]Spot, 0, len(gang))
+	for i := range gang {
+		spot, ok := f.Place(&gang[i])
+		if !ok {
+			for j, s := range spots {
+				f.Take(&gang[j], s)
+			}
+			return nil, false
+		}
+		spots = append(spots, spot)
+	}
+	return spots, true
+}

@@ -52,9 +52,8 @@ func (s *State) offerFor(req *Request) *offer {
 func (o *offer) supplyCPUs() {
 	s, need := o.s, &o.need0
 	if o.req.Exclusive {
-		at := s.nodeIndex()
 		for _, c := range o.free {
-			need.supply[at[c.NUMA]][0] += 1000
+			need.supply[s.nodeAt[c.NUMA]][0] += 1000
 		}
 		return
 	}
@@ -63,14 +62,6 @@ func (o *offer) supplyCPUs() {
 			need.supply[c.node][0] += max(c.free(), 0)
 		}
 	}
-}
-
-func (s *State) nodeIndex() map[int]int {
-	at := make(map[int]int, len(s.nodes))
-	for i, n := range s.nodes {
-		at[n.ID] = i
-	}
-	return at
 }
 
 // neighbours bars the nodes of placements to stay apart from and collects
@@ -93,9 +84,8 @@ func (o *offer) neighbours() {
 }
 
 func (s *State) countFreeDevices(into []int) {
-	at := s.nodeIndex()
 	for i := range s.machine.Devices {
-		if n, ok := at[s.machine.Devices[i].NUMA]; ok && s.use[i].idle() {
+		if n, ok := s.nodeAt[s.machine.Devices[i].NUMA]; ok && s.use[i].idle() {
 			into[n]++
 		}
 	}
@@ -105,21 +95,12 @@ func (s *State) countFreeDevices(into []int) {
 // not the system's, and not needed to keep the word given to shared work. At
 // least one CPU of the machine always stays shared.
 func (s *State) exclusiveCPUs(req *Request) []*CPU {
-	broken := map[coreKey]bool{}
-	pool := 0
-	for i := range s.machine.CPUs {
-		c := &s.machine.CPUs[i]
-		if _, held := s.taken[c.ID]; held || c.Reserved {
-			broken[levelCore.of(c)] = true
-		}
-		if _, held := s.taken[c.ID]; !held {
-			pool++
-		}
-	}
 	var free []*CPU
+	pool := 0
 	for i := range s.cells {
+		pool += len(s.cells[i].cpus) - s.cells[i].taken
 		if s.cells[i].suits(req) {
-			free = append(free, s.spareCPUs(&s.cells[i], broken)...)
+			free = append(free, s.spareCPUs(&s.cells[i])...)
 		}
 	}
 	if len(free) > 0 && len(free) == pool {
@@ -139,8 +120,8 @@ func (s *State) exclusiveCPUs(req *Request) []*CPU {
 
 // spareCPUs leaves as many CPUs of a cell as its shared work needs, first those
 // of cores that are broken already.
-func (s *State) spareCPUs(c *cell, broken map[coreKey]bool) []*CPU {
-	var free []*CPU
+func (s *State) spareCPUs(c *cell) []*CPU {
+	free := make([]*CPU, 0, len(c.cpus)-c.taken)
 	kept := int64(0)
 	for _, cpu := range c.cpus {
 		if _, held := s.taken[cpu.ID]; held {
@@ -153,6 +134,15 @@ func (s *State) spareCPUs(c *cell, broken map[coreKey]bool) []*CPU {
 		free = append(free, cpu)
 	}
 	drop := int((max(c.shared-kept, 0) + 999) / 1000)
+	if drop == 0 {
+		return free
+	}
+	broken := map[coreKey]bool{}
+	for _, cpu := range c.cpus {
+		if _, held := s.taken[cpu.ID]; held || cpu.Reserved {
+			broken[levelCore.of(cpu)] = true
+		}
+	}
 	slices.SortStableFunc(free, func(a, b *CPU) int {
 		if x, y := broken[levelCore.of(a)], broken[levelCore.of(b)]; x != y {
 			if x {
@@ -181,10 +171,9 @@ func (s *State) wholeCores(free []*CPU) []*CPU {
 }
 
 func (o *offer) freeOn(nodes []int) []*CPU {
-	at := o.s.nodeIndex()
 	var free []*CPU
 	for _, c := range o.free {
-		if slices.Contains(nodes, at[c.NUMA]) {
+		if slices.Contains(nodes, o.s.nodeAt[c.NUMA]) {
 			free = append(free, c)
 		}
 	}
@@ -194,9 +183,8 @@ func (o *offer) freeOn(nodes []int) []*CPU {
 // need is the demand on NUMA nodes once the devices are chosen.
 func (o *offer) need(set deviceSet) *nodeNeed {
 	need := o.need0
-	at := o.s.nodeIndex()
 	for _, d := range set.all() {
-		if n, ok := at[o.s.machine.Devices[d].NUMA]; ok && !slices.Contains(need.must, n) {
+		if n, ok := o.s.nodeAt[o.s.machine.Devices[d].NUMA]; ok && !slices.Contains(need.must, n) {
 			need.must = append(slices.Clone(need.must), n)
 		}
 	}
@@ -332,6 +320,21 @@ func (o *offer) memoryNodes(c *candidate) []int {
 		ids = append(ids, o.s.nodes[n].ID)
 	}
 	return ids
+}
+
+// short reports whether the whole machine cannot supply some amount.
+func (o *offer) short() bool {
+	for i, amount := range o.need0.amounts {
+		for n := range o.need0.supply {
+			if !o.need0.barred[n] {
+				amount -= o.need0.supply[n][i]
+			}
+		}
+		if amount > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // shortages reports every amount that the whole machine cannot supply.

@@ -9,8 +9,8 @@ import (
 // first request, the nearest few of later ones, and many where a link to a
 // later request may rule most of them out.
 const (
-	firstWidth  = 64
-	laterWidth  = 4
+	firstWidth  = 40
+	laterWidth  = 2
 	linkedWidth = 512
 )
 
@@ -67,11 +67,16 @@ func (ds *deviceSearch) best(r int, found [][]int, beside []int, first bool) [][
 		}
 	}
 	slices.SortFunc(rated, compareRated)
+	if !linked && len(rated) > 0 {
+		// Far worse joined sets do not come into the choice in the end.
+		least := rated[0].score * 9 / 10
+		rated = slices.DeleteFunc(rated, func(p ratedPick) bool { return p.score < least })
+	}
 	width := laterWidth
 	if linked {
 		width = linkedWidth
 	} else if first {
-		width = firstWidth
+		width = firstWidth / len(ds.req.Devices)
 	}
 	picks := make([][]int, 0, min(len(rated), width))
 	for _, p := range rated[:cap(picks)] {
@@ -165,15 +170,29 @@ func (ds *deviceSearch) combine(r int, open []int, k int) [][]int {
 	return found
 }
 
-// grow builds one k-set from every device, always adding the best joined, and
+// seeds are the devices from which sets are grown: all, up to a bound, or the
+// few nearest to what is picked already.
+func (ds *deviceSearch) seeds(open, beside []int) []int {
+	if len(beside) == 0 {
+		return open[:min(len(open), maxCandidates)]
+	}
+	near := slices.Clone(open)
+	gain := func(d int) (sum int64) {
+		for _, b := range beside {
+			sum += int64(ds.s.fabric.score[d][b])
+		}
+		return sum
+	}
+	slices.SortStableFunc(near, func(a, b int) int { return cmp.Compare(gain(b), gain(a)) })
+	return near[:min(len(near), 2*laterWidth)]
+}
+
+// grow builds one k-set from every seed, always adding the best joined, and
 // improves it by swaps.
 func (ds *deviceSearch) grow(r int, open []int, k int, beside []int) [][]int {
 	score := ds.s.fabric.score
 	var found [][]int
-	for _, seed := range open {
-		if len(found) >= maxCandidates {
-			break
-		}
+	for _, seed := range ds.seeds(open, beside) {
 		gain := make([]int64, len(ds.s.machine.Devices))
 		in := make([]bool, len(gain))
 		add := func(d int, sign int64) {

@@ -79,56 +79,62 @@ func (p *Placement) exclusive() []int {
 	return nil
 }
 
-// holds reports why the machine cannot give what p says.
+// holds reports what of p the machine has no more, or holds for another. Sums
+// are left to overdrawn.
 func (s *State) holds(p *Placement) error {
 	if _, ok := s.placed[p.Request.Name]; ok {
 		return fmt.Errorf("the name is in use")
 	}
-	known := map[int]bool{}
-	for _, c := range s.machine.CPUs {
-		known[c.ID] = true
-	}
-	given := slices.Concat(p.exclusive(), p.Held)
-	for i, id := range given {
+	given := map[int]bool{}
+	for _, id := range slices.Concat(p.exclusive(), p.Held) {
+		_, known := s.cellAt[id]
 		switch holder, held := s.taken[id]; {
-		case !known[id]:
+		case !known:
 			return fmt.Errorf("CPU %d is gone", id)
-		case held || slices.Contains(given[:i], id):
+		case held || given[id]:
 			return fmt.Errorf("CPU %d belongs to %q", id, holder)
 		}
+		given[id] = true
 	}
-	trial := s.clone()
 	for _, share := range p.Shares {
 		if share.cell(s) < 0 || share.Milli < 0 {
 			return fmt.Errorf("the CPUs of NUMA node %d are gone", share.Node)
 		}
 	}
 	for _, m := range p.Memory {
-		if len(s.indexes([]int{m.Node})) == 0 || m.Bytes < 0 {
+		n, known := s.nodeAt[m.Node]
+		if !known || m.Bytes < 0 {
 			return fmt.Errorf("NUMA node %d is gone", m.Node)
 		}
-		if _, ok := s.huge[s.indexes([]int{m.Node})[0]][m.PageSize]; !ok && m.PageSize != 0 {
+		if _, ok := s.huge[n][m.PageSize]; !ok && m.PageSize != 0 {
 			return fmt.Errorf("NUMA node %d has no pages of %s", m.Node, FormatBytes(m.PageSize))
 		}
 	}
+	return s.holdsDevices(p)
+}
+
+func (s *State) holdsDevices(p *Placement) error {
+	use := map[int]deviceUse{} // with what p itself takes
 	for _, g := range p.Devices {
 		d := s.deviceIndex(g.ID)
 		if d < 0 {
 			return fmt.Errorf("device %s is gone", g.ID)
 		}
-		ok, _, _ := trial.use[d].fits(&s.machine.Devices[d], g.Fraction)
-		if ok && g.Fraction.Profile != "" {
-			ok = trial.use[d].startFree(&s.machine.Devices[d], g)
-		}
+		u, ok := use[d]
 		if !ok {
+			u = s.use[d]
+		}
+		fits, _, _ := u.fits(&s.machine.Devices[d], g.Fraction)
+		if fits && g.Fraction.Profile != "" {
+			fits = u.startFree(&s.machine.Devices[d], g)
+		}
+		if !fits {
 			return fmt.Errorf("device %s is in use", g.ID)
 		}
-		trial.use[d].give(&s.machine.Devices[d], g, 1)
+		u.give(&s.machine.Devices[d], g, 1)
+		use[d] = u
 	}
-	q := *p
-	q.Devices = nil
-	trial.account(&q, 1)
-	return trial.overdrawn()
+	return nil
 }
 
 func (u *deviceUse) startFree(d *Device, g DeviceGrant) bool {

@@ -33,8 +33,7 @@ func (s *State) Preempt(req Request) (*Preemption, error) {
 	for _, p := range lower {
 		trial.Release(p.Request.Name)
 	}
-	best, err := trial.choose(&req)
-	if err != nil {
+	if _, err := trial.choose(&req); err != nil {
 		return nil, err
 	}
 	// Spare them again from the most valuable down, as long as the request
@@ -42,17 +41,36 @@ func (s *State) Preempt(req Request) (*Preemption, error) {
 	sortBy(lower, func(a, b *Placement) bool { return moreValuable(a, b) })
 	var victims []string
 	for _, p := range lower {
-		if trial.Adopt(*p) == nil {
-			if placement, err := trial.choose(&req); err == nil {
-				best = placement
-				continue
-			}
+		spared := *p
+		trial.commit(&spared) // it held this before, so it is free
+		if !trial.feasible(&req) {
 			trial.Release(p.Request.Name)
+			victims = append(victims, p.Request.Name)
 		}
-		victims = append(victims, p.Request.Name)
 	}
 	slices.Sort(victims)
-	return &Preemption{Victims: victims, Placement: *best}, nil
+	placement, err := trial.choose(&req)
+	if err != nil {
+		return nil, err
+	}
+	return &Preemption{Victims: victims, Placement: *placement}, nil
+}
+
+// feasible reports whether choose would succeed, without choosing or wording.
+func (s *State) feasible(req *Request) bool {
+	o := s.offerFor(req)
+	if o.short() || (!req.Exclusive && len(s.pool(req, nil)) == 0) {
+		return false
+	}
+	sets := []deviceSet{{}}
+	if len(req.Devices) > 0 {
+		match, failures := s.matchDevices(req)
+		if len(failures) > 0 {
+			return false
+		}
+		sets = s.deviceSets(req, match)
+	}
+	return slices.ContainsFunc(sets, func(set deviceSet) bool { return len(s.nodeSets(o.need(set))) > 0 })
 }
 
 // yields reports whether a placement gives way to a request.

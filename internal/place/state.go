@@ -22,6 +22,11 @@ type State struct {
 	taken    map[int]string // CPU → exclusive holder
 	matches  map[string]matched
 
+	// Where things are found by their names; fixed with the machine.
+	nodeAt   map[int]int
+	cellAt   map[int]int // by CPU
+	deviceAt map[string]int
+
 	// linkDemand says that sets of linked devices have been asked for, so that
 	// single devices should leave the best joined ones alone.
 	linkDemand bool
@@ -51,6 +56,13 @@ func NewState(m *Machine) (*State, error) {
 		machine: m, nodes: m.nodes(), fabric: newFabric(m),
 		use: make([]deviceUse, len(m.Devices)), placed: map[string]*Placement{},
 		taken: map[int]string{}, matches: map[string]matched{},
+		nodeAt: map[int]int{}, cellAt: map[int]int{}, deviceAt: map[string]int{},
+	}
+	for i, n := range s.nodes {
+		s.nodeAt[n.ID] = i
+	}
+	for i := range m.Devices {
+		s.deviceAt[m.Devices[i].ID] = i
 	}
 	s.distance = square[int64](len(s.nodes))
 	for i := range s.nodes {
@@ -69,10 +81,6 @@ func NewState(m *Machine) (*State, error) {
 }
 
 func (s *State) buildCells() {
-	index := map[int]int{}
-	for i, n := range s.nodes {
-		index[n.ID] = i
-	}
 	type key struct {
 		node           int
 		kind, features string
@@ -80,7 +88,7 @@ func (s *State) buildCells() {
 	at := map[key]int{}
 	for i := range s.machine.CPUs {
 		c := &s.machine.CPUs[i]
-		k := key{index[c.NUMA], c.Kind, strings.Join(c.Features, " ")}
+		k := key{s.nodeAt[c.NUMA], c.Kind, strings.Join(c.Features, " ")}
 		n, ok := at[k]
 		if !ok {
 			n = len(s.cells)
@@ -92,6 +100,7 @@ func (s *State) buildCells() {
 			s.cells = append(s.cells, cell{node: k.node, kind: k.kind, features: k.features, has: has})
 		}
 		s.cells[n].cpus = append(s.cells[n].cpus, c)
+		s.cellAt[c.ID] = n
 	}
 }
 
@@ -183,14 +192,16 @@ func (c *cell) suits(r *Request) bool {
 	return true
 }
 
+// indexes are the places of the nodes with the IDs, ascending.
 func (s *State) indexes(ids []int) []int {
 	var at []int
-	for i, n := range s.nodes {
-		if slices.Contains(ids, n.ID) {
+	for _, id := range ids {
+		if i, ok := s.nodeAt[id]; ok {
 			at = append(at, i)
 		}
 	}
-	return at
+	slices.Sort(at)
+	return slices.Compact(at)
 }
 
 // Release gives back what the named request holds and reports whether it held
@@ -212,6 +223,10 @@ func (s *State) Adopt(p Placement) error {
 		return fmt.Errorf("placement of %q no longer fits: %w", p.Request.Name, err)
 	}
 	s.commit(&p)
+	if err := s.overdrawn(); err != nil {
+		s.Release(p.Request.Name)
+		return fmt.Errorf("placement of %q no longer fits: %w", p.Request.Name, err)
+	}
 	return nil
 }
 
@@ -242,19 +257,14 @@ func (s *State) account(p *Placement, sign int) {
 		} else {
 			delete(s.taken, id)
 		}
-		for i := range s.cells {
-			if slices.ContainsFunc(s.cells[i].cpus, func(c *CPU) bool { return c.ID == id }) {
-				s.cells[i].taken += sign
-			}
-		}
+		s.cells[s.cellAt[id]].taken += sign
 	}
 	for _, m := range p.Memory {
-		for _, n := range s.indexes([]int{m.Node}) {
-			if m.PageSize == 0 {
-				s.memory[n] -= int64(sign) * m.Bytes
-			} else {
-				s.huge[n][m.PageSize] -= int64(sign) * m.Bytes
-			}
+		n := s.nodeAt[m.Node]
+		if m.PageSize == 0 {
+			s.memory[n] -= int64(sign) * m.Bytes
+		} else {
+			s.huge[n][m.PageSize] -= int64(sign) * m.Bytes
 		}
 	}
 	for _, g := range p.Devices {
@@ -282,8 +292,12 @@ func (u *deviceUse) give(d *Device, g DeviceGrant, sign int) {
 	}
 }
 
+// deviceIndex is the place of a device, or -1.
 func (s *State) deviceIndex(id string) int {
-	return slices.IndexFunc(s.machine.Devices, func(d Device) bool { return d.ID == id })
+	if i, ok := s.deviceAt[id]; ok {
+		return i
+	}
+	return -1
 }
 
 // clone copies what is given out, for trying changes; the machine is shared.
