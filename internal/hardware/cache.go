@@ -7,7 +7,7 @@ import (
 )
 
 // maxCacheIndex bounds the caches of one CPU; machines have up to five.
-const maxCacheIndex = 16
+const maxCacheIndex = 10
 
 // cachesOf reads the caches of a CPU that no lower-numbered CPU shares.
 // See Documentation/ABI/testing/sysfs-devices-system-cpu, "cache".
@@ -16,9 +16,6 @@ func (s *scan) cachesOf(id int) {
 		dir := cpuPath(id, "cache/index"+strconv.Itoa(index)+"/")
 		cpus, ok := s.mask(dir + "shared_cpu_map")
 		if !ok {
-			if index > 0 && !s.exists(dir) {
-				return
-			}
 			continue
 		}
 		if cpus.Empty() { // Itanium leaves it empty for its own caches

@@ -66,9 +66,9 @@ func (s *scan) cpusetMount() (mount, style string) {
 	case s.exists("/dev/cpuset/cpus"):
 		return "/dev/cpuset", "cpuset"
 	}
-	mounts, err := s.read("/proc/self/mounts", maxTable)
+	mounts, err := s.read("/proc/mounts", maxTable)
 	if err != nil {
-		if mounts, err = s.read("/proc/mounts", maxTable); err != nil {
+		if mounts, err = s.read("/proc/self/mounts", maxTable); err != nil {
 			return "", ""
 		}
 	}

@@ -9,7 +9,6 @@ import (
 // perCPU is what the kernel tells of one CPU's strength. Frequencies in kHz.
 type perCPU struct {
 	id, maxFreq, baseFreq, capacity int
-	midr                            uint64
 }
 
 // maxTurboSpread is how much the best cores of one kind may pass the others

@@ -39,9 +39,7 @@ func (s *scan) nvidia(a *Accelerator) {
 	node := "/dev/nvidia" + strconv.Itoa(minor)
 	a.DeviceNodes = append([]string{node}, a.DeviceNodes...)
 	s.fact(a, "device node", node, file)
-	for _, shared := range []string{"/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools"} {
-		a.DeviceNodes = append(a.DeviceNodes, shared)
-	}
+	a.DeviceNodes = append(a.DeviceNodes, "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 	s.migInstances(a, minor)
 }
 

@@ -166,7 +166,7 @@ func (s *scan) locality(d *PCIDevice, byAddress map[string]*PCIDevice) {
 		d.LocalCPUs = s.m.Online
 	}
 	for _, n := range s.m.Nodes {
-		if !n.CPUs.Empty() && n.CPUs.In(d.LocalCPUs) && n.Memory != "GPUMemory" {
+		if n.CPUs.Meets(d.LocalCPUs) && n.Memory != "GPUMemory" {
 			d.LocalNodes.Add(n.ID)
 		}
 	}

@@ -235,7 +235,8 @@ func HybridLaptop() *Tree {
 	all := ids(0, 21)
 	for id := range 22 {
 		dir := "/sys/devices/system/cpu/cpu" + strconv.Itoa(id)
-		core, l2, maxFreq, base := []int{id}, []int{id}, 2500000, 1000000
+		core, maxFreq, base := []int{id}, 2500000, 1000000
+		var l2 []int
 		switch {
 		case id < 12:
 			core = ids(id/2*2, id/2*2+1)
