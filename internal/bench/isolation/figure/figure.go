@@ -21,6 +21,7 @@ const (
 	Interactive = "oscine interactive"
 	Serving     = "oscine serving path"
 	Realtime    = "oscine realtime"
+	SchedExt    = "oscine interactive, sched_ext"
 )
 
 // Figure is what one configuration measured.

@@ -8,6 +8,7 @@ import (
 	"oscine.dev/oscine/internal/bench/latency"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/isolate/schedext"
 	"oscine.dev/oscine/internal/isolate/urgency"
 	"oscine.dev/oscine/internal/linux"
 )
@@ -90,5 +91,25 @@ func (b *bench) urgentRequests() error {
 	if err := b.serve(figure.Serving, dir, r, load, func(pid int) error { return b.iso.Apply("server", pid) }); err != nil {
 		return fmt.Errorf("requests by deadline: %w", err)
 	}
-	return nil
+	return errors.Join(b.iso.Release("server"), b.iso.Release("load"))
+}
+
+// schedExt measures the interactive class under the second back end.
+func (b *bench) schedExt() error {
+	slice := cgroupRoot + "/oscine.slice/"
+	s, err := schedext.Start(schedext.Options{System: slice + "system", Interactive: slice + "interactive", Batch: slice + "batch"})
+	if err != nil {
+		fmt.Println("sched_ext:", err)
+		return nil // this kernel has none
+	}
+	for _, unloaded := range []bool{true, false} {
+		c := classCase{name: figure.SchedExt, class: isolate.Interactive, unloaded: unloaded}
+		if unloaded {
+			c.name += ", unloaded"
+		}
+		if err := b.class(c); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", c.name, err), s.Close())
+		}
+	}
+	return s.Close()
 }

@@ -64,7 +64,10 @@ func measure(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	return b.urgentRequests()
+	if err := b.urgentRequests(); err != nil {
+		return err
+	}
+	return b.schedExt()
 }
 
 // print hands a figure to the outside.

@@ -1,0 +1,13 @@
+// Package schedext is the second back end of the classes, chosen on purpose: a
+// sched_ext scheduler in BPF that knows the classes by their cgroups and runs
+// interactive work in the order of deadlines, which the serving path writes to
+// shared memory. The kernel's watchdog takes it out when it fails, and the
+// stock scheduler goes on with all cgroup settings as they are.
+//
+// bpf/scheduler.o is compiled from bpf/scheduler.bpf.c by go generate (clang 14 or
+// later) and kept in the tree, so that building needs no clang. The package
+// knows cgroups by their folders alone.
+package schedext
+
+//go:generate clang -target bpf -mcpu=v3 -O2 -g -Wall -Wno-unused -c bpf/scheduler.bpf.c -o bpf/scheduler.o
+//go:generate llvm-strip -g bpf/scheduler.o
