@@ -20,8 +20,8 @@ import (
 
 // method is written into the report.
 const method = "QEMU TCG, one thread, -icount shift=0,sleep=off: one instruction is one nanosecond of virtual time; " +
-	"a worker wakes every 5.0137 ms and computes for 1 ms, beside two batch spinners for each CPU; with two CPUs both run with idle=poll, " +
-	"so that an idle virtual CPU takes its turns of the common clock as a busy one does"
+	"a worker wakes every 5.0137 ms and computes for 1 ms, beside two batch spinners for each CPU; two virtual CPUs share the clock in turns of two microseconds each, " +
+	"so unloaded means that the worker's CPU is idle while the other computes"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -37,8 +37,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	seconds := flags.Int("seconds", 10, "virtual seconds for each figure")
 	cpus := flags.String("cpus", "1,2", "numbers of virtual CPUs")
 	kernel := flags.String("kernel", "cloud", "flavour of the kernel: cloud or rt")
-	turn := flags.Int("turn", 20, "virtual microseconds of both CPUs' turns together")
-	poll := flags.Bool("poll", true, "with several CPUs, let idle ones take their turns")
+	turn := flags.Int("turn", 4, "virtual microseconds of both CPUs' turns together")
 	file := flags.String("o", "", "write the figures to this file")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -62,9 +61,6 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	for _, n := range strings.Split(*cpus, ",") {
 		o := guest.Options{Init: init, CPUs: n, Kernel: *kernel, ICount: true, Turn: *turn,
 			Env: map[string]string{"ISOLATION_SECONDS": strconv.Itoa(*seconds)}}
-		if *poll && n != "1" {
-			o.Append = "idle=poll"
-		}
 		lines := &collector{report: &report, progress: progress}
 		if err := guest.Run(ctx, o, lines); err != nil {
 			return fmt.Errorf("guest with %s CPUs: %w\n%s", n, err, lines.rest.String())

@@ -16,9 +16,10 @@ import (
 
 // Load says what keeps the machine busy.
 type Load struct {
-	Kinds   []string         `json:"kinds"`   // of LoadKinds, spread over the threads
-	Threads int              `json:"threads"` // 0 is two for each CPU
-	Policy  linux.Scheduling `json:"policy"`  // which the threads give themselves
+	Kinds   []string         `json:"kinds"`         // of LoadKinds, spread over the threads
+	Threads int              `json:"threads"`       // 0 is two for each CPU
+	Policy  linux.Scheduling `json:"policy"`        // which the threads give themselves
+	CPU     int              `json:"cpu,omitempty"` // 1 + the one CPU to stay on; 0: where the kernel likes
 	// Duration ends the load by itself: a real-time spinner may leave its own
 	// process no time to hear of an end. 0: until told.
 	Duration time.Duration `json:"duration,omitempty"`
@@ -96,6 +97,13 @@ func (l Load) thread(kind string, stop *atomic.Bool) (units uint64, used time.Du
 	runtime.LockOSThread() // and never unlock: the thread ends with its goroutine
 	if l.Policy != (linux.Scheduling{}) {
 		if err := linux.SetScheduling(0, l.Policy); err != nil {
+			return 0, 0, err
+		}
+	}
+	if l.CPU > 0 {
+		var set unix.CPUSet
+		set.Set(l.CPU - 1)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
 			return 0, 0, err
 		}
 	}

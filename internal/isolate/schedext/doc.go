@@ -9,5 +9,4 @@
 // knows cgroups by their folders alone.
 package schedext
 
-//go:generate clang -target bpf -mcpu=v3 -O2 -g -Wall -Wno-unused -c bpf/scheduler.bpf.c -o bpf/scheduler.o
-//go:generate llvm-strip -g bpf/scheduler.o
+//go:generate bpf/build.sh

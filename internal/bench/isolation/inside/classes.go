@@ -52,19 +52,21 @@ func (b *bench) class(c classCase) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.iso.Release("worker")) }()
-	var load *latency.Process
-	if !c.unloaded {
-		if load, err = b.batch(); err != nil {
-			return err
-		}
-		defer func() {
-			load.Kill()
-			err = errors.Join(err, b.iso.Release("load"))
-		}()
-	}
+	dir := cgroupRoot + isolate.CgroupPath(c.class, "worker")
 	apply := func(pid int) error { return b.iso.Apply("worker", pid) }
 	w := latency.Worker{Policy: c.policy}
-	return b.worker(c.name, cgroupRoot+isolate.CgroupPath(c.class, "worker"), w, load, apply)
+	if c.unloaded {
+		return b.alone(func() error { return b.worker(c.name, dir, b.apart(w), nil, apply) })
+	}
+	load, err := b.batch()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		load.Kill()
+		err = errors.Join(err, b.iso.Release("load"))
+	}()
+	return b.worker(c.name, dir, w, load, apply)
 }
 
 // batch starts the load as a workload of the batch class.

@@ -75,14 +75,38 @@ func (b *bench) latency(c configuration) error {
 	if err != nil {
 		return err
 	}
-	var load *latency.Process
-	if !c.unloaded {
-		if load, err = b.start(loadDir, latency.Child{Load: &latency.Load{}}, nil); err != nil {
+	w := latency.Worker{Policy: c.policy}
+	if c.unloaded {
+		return b.alone(func() error { return b.worker(c.name, workerDir, b.apart(w), nil, nil) })
+	}
+	load, err := b.start(loadDir, latency.Child{Load: &latency.Load{}}, nil)
+	if err != nil {
+		return err
+	}
+	defer load.Kill()
+	return b.worker(c.name, workerDir, w, load, nil)
+}
+
+// alone measures without load. Where there are several CPUs the others compute
+// all the same, apart from the worker: they share the virtual clock, and the
+// worker's steps would otherwise take half the time that they take under load.
+func (b *bench) alone(measure func() error) error {
+	for cpu := 1; cpu < b.cpus; cpu++ {
+		neighbour, err := b.start("", latency.Child{Load: &latency.Load{Threads: 1, CPU: cpu}}, nil)
+		if err != nil {
 			return err
 		}
-		defer load.Kill()
+		defer neighbour.Kill()
 	}
-	return b.worker(c.name, workerDir, latency.Worker{Policy: c.policy}, load, nil)
+	return measure()
+}
+
+// apart puts a worker on the last CPU, which alone leaves to it.
+func (b *bench) apart(w latency.Worker) latency.Worker {
+	if b.cpus > 1 {
+		w.CPU = b.cpus
+	}
+	return w
 }
 
 // start starts a child, calls apply with its process, and lets it begin.
