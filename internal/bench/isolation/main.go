@@ -38,6 +38,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	cpus := flags.String("cpus", "1,2", "numbers of virtual CPUs")
 	kernel := flags.String("kernel", "cloud", "flavour of the kernel: cloud or rt")
 	turn := flags.Int("turn", 4, "virtual microseconds of both CPUs' turns together")
+	stall := flags.Bool("stall", false, "measure only how long a real-time worker is stalled by memory management")
 	file := flags.String("o", "", "write the figures to this file")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -61,6 +62,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	for _, n := range strings.Split(*cpus, ",") {
 		o := guest.Options{Init: init, CPUs: n, Kernel: *kernel, ICount: true, Turn: *turn,
 			Env: map[string]string{"ISOLATION_SECONDS": strconv.Itoa(*seconds)}}
+		if *stall {
+			o.Env["ISOLATION_STALL"] = "1"
+		}
 		lines := &collector{report: &report, progress: progress}
 		if err := guest.Run(ctx, o, lines); err != nil {
 			return fmt.Errorf("guest with %s CPUs: %w\n%s", n, err, lines.rest.String())

@@ -22,6 +22,7 @@ const (
 	Serving     = "oscine serving path"
 	Realtime    = "oscine realtime"
 	SchedExt    = "oscine interactive, sched_ext"
+	Stall       = " beside memory load" // follows the class
 )
 
 // Figure is what one configuration measured.

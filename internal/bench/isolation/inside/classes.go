@@ -20,6 +20,7 @@ type classCase struct {
 	unloaded bool
 	policy   linux.Scheduling // which the worker gives itself
 	deadline *isolate.Reservation
+	loads    []string // nil: computing
 }
 
 func classes(cpus int) []classCase {
@@ -58,7 +59,7 @@ func (b *bench) class(c classCase) (err error) {
 	if c.unloaded {
 		return b.alone(func() error { return b.worker(c.name, dir, b.apart(w), nil, apply) })
 	}
-	load, err := b.batch()
+	load, err := b.batch(c.loads)
 	if err != nil {
 		return err
 	}
@@ -69,20 +70,35 @@ func (b *bench) class(c classCase) (err error) {
 	return b.worker(c.name, dir, w, load, apply)
 }
 
+// stall measures a real-time worker, or on one CPU a thread of the serving
+// path, beside batch work that keeps memory management busy.
+func (b *bench) stall() (err error) {
+	if b.iso, err = isolate.Open(isolate.Options{Own: true}); err != nil {
+		return err
+	}
+	c := classCase{name: figure.Realtime, class: isolate.Realtime}
+	if b.cpus == 1 {
+		c = classCase{name: figure.Serving, class: isolate.Interactive, policy: urgency.For(work)}
+	}
+	c.name += figure.Stall
+	c.loads = []string{"memory", "thp", "file"}
+	return b.class(c)
+}
+
 // batch starts the load as a workload of the batch class.
-func (b *bench) batch() (*latency.Process, error) {
+func (b *bench) batch(kinds []string) (*latency.Process, error) {
 	if err := b.iso.Prepare(isolate.Spec{ID: "load", Class: isolate.Batch}); err != nil {
 		return nil, err
 	}
 	dir := cgroupRoot + isolate.CgroupPath(isolate.Batch, "load")
-	return b.start(dir, latency.Child{Load: &latency.Load{}}, func(pid int) error { return b.iso.Apply("load", pid) })
+	return b.start(dir, latency.Child{Load: &latency.Load{Kinds: kinds}}, func(pid int) error { return b.iso.Apply("load", pid) })
 }
 
 func (b *bench) urgentRequests() error {
 	if err := b.iso.Prepare(isolate.Spec{ID: "server", Class: isolate.Interactive}); err != nil {
 		return err
 	}
-	load, err := b.batch()
+	load, err := b.batch(nil)
 	if err != nil {
 		return err
 	}

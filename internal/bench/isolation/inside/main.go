@@ -43,6 +43,9 @@ func measure(ctx context.Context) error {
 	if err := guest.WaitIdle(time.Minute); err != nil {
 		return err
 	}
+	if os.Getenv("ISOLATION_STALL") == "1" {
+		return b.stall()
+	}
 	for _, c := range stock() {
 		if err := b.latency(c); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
