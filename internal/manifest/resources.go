@@ -14,6 +14,7 @@ type Resources struct {
 	CPU             Quantity  `json:"cpu,omitzero"`              // cores; "500m" is half of one; absent: best effort
 	CPUPolicy       CPUPolicy `json:"cpuPolicy,omitempty"`       // default shared, exclusive for realtime
 	CoreKind        string    `json:"coreKind,omitempty"`        // performance or efficiency; default any
+	CPUSelector     string    `json:"cpuSelector,omitempty"`     // CEL over device.attributes["dra.cpu"]: cpuID, coreID, cacheL3ID, numaNodeID, socketID, coreType
 	InstructionSets []string  `json:"instructionSets,omitempty"` // that every core must have, as /proc/cpuinfo names them
 
 	Memory     Quantity              `json:"memory,omitzero"`      // bytes, a hard limit; absent: unlimited

@@ -57,6 +57,11 @@ func (r *Resources) checkCPU(c *checker, at string, class Class) {
 		c.bad(at+".cpuPolicy", "realtime work runs on exclusive cores; leave cpuPolicy out or change the class")
 	}
 	c.oneOf(at+".coreKind", r.CoreKind, "performance", "efficiency", "low-power")
+	if r.CPUSelector != "" {
+		if _, err := place.CompileSelector(r.CPUSelector); err != nil {
+			c.bad(at+".cpuSelector", "%v", err)
+		}
+	}
 	if len(r.InstructionSets) > 64 {
 		c.bad(at+".instructionSets", "must be at most 64, got %d", len(r.InstructionSets))
 	}

@@ -28,6 +28,13 @@ func (r *Resources) Request(name string, class Class) (place.Request, error) {
 	if !okCPU || !okMemory {
 		return place.Request{}, fmt.Errorf("resources of %s: cpu %s or memory %s is out of range", name, r.CPU, r.Memory)
 	}
+	if r.CPUSelector != "" {
+		sel, err := place.CompileSelector(r.CPUSelector)
+		if err != nil {
+			return place.Request{}, fmt.Errorf("CPU selector of %s: %w", name, err)
+		}
+		req.CPUs = sel
+	}
 	for size, bytes := range r.HugePages {
 		page, okSize := size.Value()
 		amount, okBytes := bytes.Value()

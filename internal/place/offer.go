@@ -58,7 +58,7 @@ func (o *offer) supplyCPUs() {
 		return
 	}
 	for i := range s.cells {
-		if c := &s.cells[i]; c.suits(o.req) {
+		if c := &s.cells[i]; s.suits(c, o.req) {
 			need.supply[c.node][0] += max(c.free(), 0)
 		}
 	}
@@ -99,8 +99,8 @@ func (s *State) exclusiveCPUs(req *Request) []*CPU {
 	pool := 0
 	for i := range s.cells {
 		pool += len(s.cells[i].cpus) - s.cells[i].taken
-		if s.cells[i].suits(req) {
-			free = append(free, s.spareCPUs(&s.cells[i])...)
+		if s.suits(&s.cells[i], req) {
+			free = append(free, s.selected(req, s.spareCPUs(&s.cells[i]))...)
 		}
 	}
 	if len(free) > 0 && len(free) == pool {
@@ -249,7 +249,7 @@ func (o *offer) shares(nodes []int) []CPUShare {
 	left := o.req.MilliCPU
 	for i := range o.s.cells {
 		c := &o.s.cells[i]
-		if left <= 0 || !c.suits(o.req) || !slices.Contains(nodes, c.node) {
+		if left <= 0 || !o.s.suits(c, o.req) || !slices.Contains(nodes, c.node) {
 			continue
 		}
 		if milli := min(left, c.free()); milli > 0 {

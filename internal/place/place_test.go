@@ -328,3 +328,29 @@ func TestSelectorsAreBounded(t *testing.T) {
 		t.Errorf("got %v, want the cost limit", err)
 	}
 }
+
+func TestCPUSelectors(t *testing.T) {
+	s := newState(t, grid(2, 1, 2, 4, 2))
+	cases := []struct {
+		src       string
+		exclusive bool
+		want      string // CPUs, or part of the refusal
+	}{
+		{`device.attributes["dra.cpu"].socketID == 1 && device.attributes["dra.cpu"].cacheL3ID == 3`, true, "12-13,28-29"},
+		{`device.attributes["resource.kubernetes.io"].numaNode == 1`, false, "8-15,24-31"},
+		{`device.attributes["dra.cpu"].coreType == "e-core"`, true, `that match device.attributes["dra.cpu"].coreType == "e-core" asked for, 0 free`},
+		{`device.attributes["dra.cpu"].cpuID < 3`, false, "0 free"},
+	}
+	for i, c := range cases {
+		p, err := s.Try(Request{Name: fmt.Sprint(i), MilliCPU: 4000, Exclusive: c.exclusive, CPUs: selector(t, c.src)})
+		if err != nil {
+			if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: got %v, want %q", c.src, err, c.want)
+			}
+			continue
+		}
+		if got := FormatCPUs(p.CPUs); got != c.want {
+			t.Errorf("%s: got CPUs %s, want %s", c.src, got, c.want)
+		}
+	}
+}

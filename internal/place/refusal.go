@@ -20,13 +20,16 @@ func (o *offer) cpuShortage(have int64) Failure {
 	if len(o.req.Features) > 0 {
 		what += " with " + strings.Join(o.req.Features, ", ")
 	}
+	if o.req.CPUs.String() != "" {
+		what += " that match " + o.req.CPUs.String()
+	}
 	f := Failure{Constraint: "cpu", Problem: fmt.Sprintf("%s %s asked for, %s free", formatMilli(o.req.MilliCPU), what, formatMilli(have))}
 	if o.req.MilliCPU == 0 {
 		f.Problem = "no CPU is left for " + what
 	}
 	suitable := 0
 	for i := range o.s.cells {
-		if o.s.cells[i].suits(o.req) {
+		if o.s.suits(&o.s.cells[i], o.req) {
 			suitable += len(o.s.cells[i].cpus)
 		}
 	}

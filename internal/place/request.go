@@ -63,6 +63,7 @@ type Request struct {
 	WholeCore bool            `json:"wholeCore,omitempty"`  // keep SMT siblings idle rather than give them to others; needs Exclusive
 	CoreKind  string          `json:"coreKind,omitempty"`   // "performance" or "efficiency"; empty: any
 	Features  []string        `json:"features,omitempty"`   // instruction sets that every CPU must have, as /proc/cpuinfo names them
+	CPUs      *Selector       `json:"cpus,omitempty"`       // over the attributes of CPUs, see CPU.device; nil: any
 	Memory    int64           `json:"memory,omitempty"`     // bytes
 	MemKind   MemoryKind      `json:"memoryKind,omitempty"` // empty: DRAM
 	HugePages []HugePages     `json:"hugePages,omitempty"`  // of one or more sizes

@@ -21,6 +21,7 @@ type State struct {
 	placed   map[string]*Placement
 	taken    map[int]string // CPU → exclusive holder
 	matches  map[string]matched
+	cpuMatch map[string]map[int]bool // by selector: the CPUs that match
 
 	// Where things are found by their names; fixed with the machine.
 	nodeAt   map[int]int
@@ -55,7 +56,7 @@ func NewState(m *Machine) (*State, error) {
 	s := &State{
 		machine: m, nodes: m.nodes(), fabric: newFabric(m),
 		use: make([]deviceUse, len(m.Devices)), placed: map[string]*Placement{},
-		taken: map[int]string{}, matches: map[string]matched{},
+		taken: map[int]string{}, matches: map[string]matched{}, cpuMatch: map[string]map[int]bool{},
 		nodeAt: map[int]int{}, cellAt: map[int]int{}, deviceAt: map[string]int{},
 	}
 	for i, n := range s.nodes {
@@ -160,7 +161,7 @@ func (s *State) pool(r *Request, nodes []int) []int {
 	var near, all []int
 	for i := range s.cells {
 		c := &s.cells[i]
-		if !c.suits(r) {
+		if !s.suits(c, r) {
 			continue
 		}
 		for _, cpu := range c.cpus {

@@ -1,0 +1,68 @@
+package place
+
+// device is a CPU as selectors see it: by the names of the Kubernetes DRA
+// driver for CPUs (kubernetes-sigs/dra-driver-cpu), dra.cpu/cpuID, coreID,
+// cacheL3ID, numaNodeID, socketID and coreType ("p-core", "e-core" or
+// "standard"), and resource.kubernetes.io/numaNode.
+func (c *CPU) device() *Device {
+	kind := "standard"
+	switch c.Kind {
+	case "performance":
+		kind = "p-core"
+	case "efficiency", "low-power":
+		kind = "e-core"
+	}
+	return &Device{Driver: "dra.cpu", Attributes: map[string]any{
+		"cpuID": int64(c.ID), "coreID": int64(c.Core), "cacheL3ID": int64(c.Cache),
+		"numaNodeID": int64(c.NUMA), "socketID": int64(c.Package), "coreType": kind,
+		"resource.kubernetes.io/numaNode": int64(c.NUMA),
+	}}
+}
+
+// selectedCPUs returns the CPUs that match a selector, evaluated once for each
+// CPU and machine. A CPU on which it fails does not match.
+func (s *State) selectedCPUs(sel *Selector) map[int]bool {
+	if match, ok := s.cpuMatch[sel.String()]; ok {
+		return match
+	}
+	match := map[int]bool{}
+	for i := range s.machine.CPUs {
+		c := &s.machine.CPUs[i]
+		if ok, err := sel.Match(c.device()); err == nil && ok {
+			match[c.ID] = true
+		}
+	}
+	if len(s.cpuMatch) < maxSelectorsKept {
+		s.cpuMatch[sel.String()] = match
+	}
+	return match
+}
+
+// selected keeps the CPUs that match the request's selector.
+func (s *State) selected(req *Request, cpus []*CPU) []*CPU {
+	if req.CPUs.String() == "" {
+		return cpus
+	}
+	match := s.selectedCPUs(req.CPUs)
+	var kept []*CPU
+	for _, c := range cpus {
+		if match[c.ID] {
+			kept = append(kept, c)
+		}
+	}
+	return kept
+}
+
+// suits reports whether a request may use a cell. Shared time is counted for
+// the whole cell, so that all its CPUs must match a shared request's selector;
+// an exclusive one needs some.
+func (s *State) suits(c *cell, req *Request) bool {
+	if !c.suits(req) {
+		return false
+	}
+	if req.CPUs.String() == "" {
+		return true
+	}
+	n := len(s.selected(req, c.cpus))
+	return n == len(c.cpus) || (req.Exclusive && n > 0)
+}
