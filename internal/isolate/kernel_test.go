@@ -426,6 +426,26 @@ func TestKernelUnpluggedCPUIsReported(t *testing.T) {
 	}
 }
 
+// A daemon that starts again takes its workloads over one by one; those that it
+// has not come to keep what they have.
+func TestKernelRestartKeepsPromises(t *testing.T) {
+	first, _ := open(t)
+	a := Spec{ID: "a", Class: Realtime, CPUs: hardware.NewSet(2)}
+	b := Spec{ID: "b2", Class: Realtime, CPUs: hardware.NewSet(3)}
+	for _, s := range []Spec{a, b} {
+		if err := first.Prepare(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second, _ := open(t)
+	prepare(t, second, a)
+	shows(t, "isolated", "oscine.slice/realtime/b2/cpuset.cpus.partition")
+	shows(t, "2-3", "oscine.slice/realtime/cpuset.cpus.exclusive")
+	prepare(t, second, b)
+	shows(t, "isolated", "oscine.slice/realtime/a/cpuset.cpus.partition")
+	shows(t, "2-3", "cpuset.cpus.isolated")
+}
+
 func TestKernelHugePages(t *testing.T) {
 	i, _ := open(t)
 	const file = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"

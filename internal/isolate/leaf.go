@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -136,12 +137,16 @@ func errorText(err error) string {
 // exclusive in the cgroups above those of a class.
 func (i *Isolator) shareExclusive(c Class) error {
 	var all, class hardware.Set
-	for _, h := range i.held {
-		if h.spec.Exclusive {
-			all = all.Or(h.spec.CPUs)
-			if h.spec.Class == c {
-				class = class.Or(h.spec.CPUs)
+	for _, of := range allClasses() {
+		cpus := i.inheritedCPUs(of)
+		for _, h := range i.held {
+			if h.spec.Exclusive && h.spec.Class == of {
+				cpus = cpus.Or(h.spec.CPUs)
 			}
+		}
+		all = all.Or(cpus)
+		if of == c {
+			class = cpus
 		}
 	}
 	for _, g := range []struct {
@@ -173,6 +178,26 @@ func (i *Isolator) sweep() {
 		}
 		return i.cg.remove(group) == nil
 	})
+}
+
+// inheritedCPUs are those of workloads of a class that an earlier process
+// prepared, which run on and are not prepared anew yet.
+func (i *Isolator) inheritedCPUs(c Class) hardware.Set {
+	var cpus hardware.Set
+	entries, err := os.ReadDir(i.cg.path(i.o.Slice, string(c)))
+	if err != nil {
+		return cpus
+	}
+	for _, e := range entries {
+		if _, ok := i.held[e.Name()]; ok || !e.IsDir() {
+			continue
+		}
+		list, err := readList(i.cg.path(i.o.Slice, string(c), e.Name(), "cpuset.cpus.exclusive"))
+		if err == nil {
+			cpus = cpus.Or(list)
+		}
+	}
+	return cpus
 }
 
 // removeLeaf takes a workload's cgroup back.
