@@ -1,17 +1,17 @@
 package place
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
 
 // offer is what the machine could give to one request, before choosing.
 type offer struct {
-	s      *State
-	req    *Request
-	free   []*CPU // that may be given exclusively, where the request is exclusive
-	supply [][]int64
-	need0  nodeNeed
+	s     *State
+	req   *Request
+	free  []*CPU // that may be given exclusively, where the request is exclusive
+	need0 nodeNeed
 }
 
 func (s *State) offerFor(req *Request) *offer {
@@ -264,7 +264,7 @@ func (o *offer) shares(nodes []int) []CPUShare {
 func (o *offer) grants(nodes []int, i int, amount, pageSize int64) []MemoryGrant {
 	rich := slices.Clone(nodes)
 	slices.SortStableFunc(rich, func(a, b int) int {
-		return -cmpInt64(o.need0.supply[a][i], o.need0.supply[b][i])
+		return cmp.Compare(o.need0.supply[b][i], o.need0.supply[a][i])
 	})
 	var grants []MemoryGrant
 	for _, n := range rich {
@@ -274,16 +274,6 @@ func (o *offer) grants(nodes []int, i int, amount, pageSize int64) []MemoryGrant
 		}
 	}
 	return grants
-}
-
-func cmpInt64(a, b int64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // memoryNodes are the nodes to bind memory to: the chosen ones that have any
