@@ -48,6 +48,13 @@ func (s *scan) cpus() {
 		s.cachesOf(s.m.CPUs[i].ID)
 	}
 	s.sortCaches()
+	if set, ok := s.list(cpuDir + "/isolated"); ok {
+		s.m.Isolated = set.And(s.m.Online)
+	}
+	if text, _ := s.text(cpuDir + "/nohz_full"); text != "" && !strings.HasPrefix(text, "(null)") {
+		set, _ := s.list(cpuDir + "/nohz_full")
+		s.m.Tickless = set.And(s.m.Online)
+	}
 }
 
 // withoutTopology is the map where the kernel shows CPUs but not how they

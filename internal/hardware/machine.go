@@ -26,6 +26,11 @@ type Machine struct {
 	// Allowed holds the CPUs that work may use: online ones within the
 	// cgroup or cpuset of the reading process.
 	Allowed Set `json:"allowed"`
+	// Isolated holds the CPUs that the kernel's scheduler leaves alone
+	// (isolcpus= or isolated cpuset partitions), Tickless those without a
+	// timer tick while one task runs (nohz_full=).
+	Isolated Set `json:"isolated,omitzero"`
+	Tickless Set `json:"tickless,omitzero"`
 	// AllowedNodes holds the NUMA nodes that work may allocate from.
 	AllowedNodes Set `json:"allowedNodes"`
 

@@ -28,7 +28,7 @@ func TestPeer(t *testing.T) {
 			if arch, ok := from.Files["/proc/sys/kernel/arch"]; ok {
 				from.File("/proc/hwloc-nofile-info", "Architecture: "+strings.TrimSpace(arch))
 			}
-			dir := t.TempDir()
+			dir := memoryDir(t)
 			if err := from.Write(dir); err != nil {
 				t.Fatal(err)
 			}
@@ -39,6 +39,18 @@ func TestPeer(t *testing.T) {
 			compareWithLstopo(t, m, dir)
 		})
 	}
+}
+
+// memoryDir is a temporary directory, in memory where that can be: a machine is
+// thousands of small files.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "oscine-hardware-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // TestPeerInCgroup takes CPUs away by a cgroup.
@@ -53,7 +65,7 @@ func TestPeerInCgroup(t *testing.T) {
 	from.File("/sys/fs/cgroup/cpuset.cpus.effective", "0-21")
 	from.File("/sys/fs/cgroup/work/cpuset.cpus.effective", "2-5,12-13,21")
 	from.File("/sys/fs/cgroup/work/cpuset.mems.effective", "0")
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	if err := from.Write(dir); err != nil {
 		t.Fatal(err)
 	}

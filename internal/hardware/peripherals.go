@@ -95,6 +95,9 @@ func (s *scan) interfaces() {
 				}
 			}
 		}
+		if i.Mbps == 0 && i.RDMA != "" && i.State != "down" {
+			i.Mbps = s.rdmaRate("/sys/class/infiniband/" + i.RDMA)
+		}
 		s.m.Interfaces = append(s.m.Interfaces, i)
 	}
 	s.rdmaOnly()
@@ -114,13 +117,7 @@ func (s *scan) rdmaOnly() {
 		if d := s.m.device(address); d != nil {
 			i.Driver = d.Driver
 		}
-		// "200 Gb/sec (4X HDR)"
-		if rate, ok := s.text(at + "/ports/1/rate"); ok {
-			number, _, _ := strings.Cut(rate, " ")
-			if gbps, err := strconv.ParseFloat(number, 64); err == nil && gbps > 0 && gbps < 1e5 {
-				i.Mbps = int(gbps * 1000)
-			}
-		}
+		i.Mbps = s.rdmaRate(at)
 		if state, ok := s.text(at + "/ports/1/state"); ok {
 			i.State = "down"
 			if strings.Contains(state, "ACTIVE") {
@@ -131,16 +128,34 @@ func (s *scan) rdmaOnly() {
 	}
 }
 
+// rdmaRate reads the speed of an RDMA device's first port in Mb/s, such as
+// "200 Gb/sec (4X HDR)"; 0 where unknown.
+func (s *scan) rdmaRate(at string) int {
+	rate, _ := s.text(at + "/ports/1/rate")
+	number, _, _ := strings.Cut(rate, " ")
+	gbps, err := strconv.ParseFloat(number, 64)
+	if err != nil || !(gbps > 0 && gbps < 1e5) {
+		return 0
+	}
+	return int(gbps * 1000)
+}
+
 // disks lists whole block devices on a bus; serial numbers are not read.
 func (s *scan) disks() {
 	const dir = "/sys/class/block"
 	for _, name := range s.dir(dir) {
 		at := path.Join(dir, name)
 		real := s.target(at)
-		if real == "" || strings.Contains(real, "/virtual/") || s.exists(at+"/partition") {
+		behind := lastPCI(real)
+		if strings.Contains(real, "/nvme-subsystem/") {
+			behind = s.nvmeController(path.Dir(real))
+		} else if real == "" || strings.Contains(real, "/virtual/") {
 			continue
 		}
-		d := Disk{Name: name, Address: lastPCI(real)}
+		if s.exists(at + "/partition") {
+			continue
+		}
+		d := Disk{Name: name, Address: behind}
 		d.Node = s.nodeOfDevice(d.Address)
 		if sectors, ok := s.positive(at + "/size"); ok {
 			d.Size = Bytes(sectors) * 512 // always in units of 512 bytes
@@ -154,6 +169,19 @@ func (s *scan) disks() {
 		}
 		s.m.Disks = append(s.m.Disks, d)
 	}
+}
+
+// nvmeController is the PCI address of the first controller of an NVMe
+// subsystem: with multipath the kernel hangs the disk below the subsystem.
+func (s *scan) nvmeController(subsystem string) string {
+	for _, name := range s.dir(subsystem) {
+		if strings.HasPrefix(name, "nvme") {
+			if address := lastPCI(s.target(path.Join(subsystem, name))); address != "" {
+				return address
+			}
+		}
+	}
+	return ""
 }
 
 // thermal reads temperatures, power limits and how clocks are driven.

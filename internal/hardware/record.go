@@ -122,8 +122,7 @@ func (r *recorder) names(dir string) ([]string, error) {
 	for _, name := range names {
 		at := path.Join(real, name)
 		if target, err := r.tree.link(at); err == nil {
-			// The names of virtual devices tell of containers and tunnels.
-			if !strings.Contains(target, "/virtual/") {
+			if !private(target) {
 				r.out.symlink(at, target)
 			}
 		} else if _, err := r.tree.names(at); err == nil {
@@ -133,9 +132,14 @@ func (r *recorder) names(dir string) ([]string, error) {
 	return names, nil
 }
 
+// private: the names of virtual devices tell of containers and tunnels.
+func private(target string) bool {
+	return strings.Contains(target, "/virtual/") && !strings.Contains(target, "/nvme-subsystem/")
+}
+
 func (r *recorder) link(name string) (string, error) {
 	target, err := r.tree.link(name)
-	if err == nil && !strings.Contains(target, "/virtual/") {
+	if err == nil && !private(target) {
 		r.out.symlink(path.Join(r.real(path.Dir(name)), path.Base(name)), target)
 	}
 	return target, err

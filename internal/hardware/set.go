@@ -55,6 +55,9 @@ func (s Set) Len() int {
 // Empty reports whether the set has no member.
 func (s Set) Empty() bool { return s.First() < 0 }
 
+// IsZero is Empty, by the name that encoding/json looks for.
+func (s Set) IsZero() bool { return s.Empty() }
+
 // First is the smallest member, or -1 for the empty set.
 func (s Set) First() int {
 	for i, w := range s.words {

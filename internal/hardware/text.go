@@ -51,6 +51,9 @@ func (p *treePrinter) machine() {
 		p.line(1, "processor: %s", strings.TrimSpace(processorName(y)))
 	}
 	p.line(1, "cpus: %d online%s%s", m.Online.Len(), p.unlessSame(" of %s present", m.Present), p.unlessSame(", %s allowed", m.Allowed))
+	if !m.Isolated.Empty() {
+		p.line(1, "isolated: %s%s", m.Isolated, when(!m.Tickless.Empty(), "  tickless: "+m.Tickless.String()))
+	}
 	if len(m.System.Instructions) > 0 && p.wide {
 		p.line(1, "instructions: %s", strings.Join(m.System.Instructions, " "))
 	}

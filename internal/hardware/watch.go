@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -97,7 +98,9 @@ type watcher struct {
 	tree  tree
 	table *identities
 	m     *Machine
-	live  bool // the running machine: its device nodes can be looked at
+	// counters are those of wear at the last look.
+	counters map[string]int
+	live     bool // the running machine: its device nodes can be looked at
 }
 
 // nodes looks at the device nodes of the running machine. The map is still
@@ -240,7 +243,37 @@ func (w *watcher) poll() []Change {
 		}
 		s.errorCounters(a, dir)
 	}
-	return differences(before, w.m)
+	return append(differences(before, w.m), w.wear(s)...)
+}
+
+// wear looks at counters of the whole machine that only ever rise: how often
+// heat slowed a package down, and errors of the memory controllers. The first
+// look only takes them down.
+func (w *watcher) wear(s *scan) []Change {
+	now := map[string]int{}
+	for _, p := range s.m.Packages {
+		if n, ok := s.integer(cpuPath(p.CPUs.First(), "thermal_throttle/package_throttle_count")); ok {
+			now[fmt.Sprintf("package%d slowed down by heat", p.ID)] = n
+		}
+	}
+	const edac = "/sys/devices/system/edac/mc"
+	for _, id := range s.numbered(edac, "mc").IDs() {
+		at := fmt.Sprintf("%s/mc%d", edac, id)
+		for file, what := range map[string]string{"ue_count": "uncorrectable memory error", "ce_count": "corrected memory error"} {
+			if n, ok := s.integer(at + "/" + file); ok {
+				now[fmt.Sprintf("mc%d %s", id, what)] = n
+			}
+		}
+	}
+	var changes []Change
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		if was, ok := w.counters[name]; ok && now[name] > was {
+			device, what, _ := strings.Cut(name, " ")
+			changes = append(changes, Change{device, fmt.Sprintf("%s, %d times since the last look", what, now[name]-was)})
+		}
+	}
+	w.counters = now
+	return changes
 }
 
 // silent reports a device that answers all ones, as one that fell off the bus.

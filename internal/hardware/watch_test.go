@@ -135,6 +135,25 @@ func TestFellOffTheBus(t *testing.T) {
 	}
 }
 
+// TestWear counts heat and memory errors from the first look on.
+func TestWear(t *testing.T) {
+	from := hardwaretest.Server8GPU()
+	const heat, errors = "/sys/devices/system/cpu/cpu32/thermal_throttle/package_throttle_count", "/sys/devices/system/edac/mc/mc0/ue_count"
+	from.File(heat, "5")
+	from.File(errors, "0")
+	w, c := watching(t, from)
+	if changes := w.poll(); len(changes) > 0 {
+		t.Errorf("the first look says %v", changes)
+	}
+	from.File(heat, "8")
+	from.File(errors, "1")
+	c.tree = inMemoryTree(t, from)
+	want := []Change{{"mc0", "uncorrectable memory error, 1 times since the last look"}, {"package1", "slowed down by heat, 3 times since the last look"}}
+	if diff := gocmp.Diff(want, w.poll()); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
+	}
+}
+
 func TestErrorCounters(t *testing.T) {
 	from := hardwaretest.Server8GPU()
 	from.File("/sys"+gpu3Path+"/aer_dev_fatal", "Undefined 0\nDLP 1\nTOTAL_ERR_FATAL 1")
