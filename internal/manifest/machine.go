@@ -17,13 +17,14 @@ type Machine struct {
 
 // MachineSpec configures a node.
 type MachineSpec struct {
-	Hostname  string        `json:"hostname,omitempty"` // default: metadata.name
-	Network   MachineNet    `json:"network,omitzero"`
-	Time      MachineTime   `json:"time,omitzero"`
-	API       MachineAPI    `json:"api"`
-	Inference *Inference    `json:"inference,omitempty"`
-	Logs      MachineLogs   `json:"logs,omitzero"`
-	Images    MachineImages `json:"images,omitzero"`
+	Hostname  string         `json:"hostname,omitempty"` // default: metadata.name
+	Network   MachineNet     `json:"network,omitzero"`
+	Time      MachineTime    `json:"time,omitzero"`
+	API       MachineAPI     `json:"api"`
+	Inference *Inference     `json:"inference,omitempty"`
+	Logs      MachineLogs    `json:"logs,omitzero"`
+	Images    MachineImages  `json:"images,omitzero"`
+	Classes   MachineClasses `json:"classes,omitzero"`
 }
 
 // MachineNet lists the interfaces; with none listed, every Ethernet interface
@@ -123,6 +124,7 @@ func (m *Machine) check(c *checker) {
 	if size, ok := s.Logs.MaxSize.Value(); !ok || (!s.Logs.MaxSize.IsZero() && size < 64<<10) {
 		c.bad("spec.logs.maxSize", "must be at least 64Ki, got %s", s.Logs.MaxSize)
 	}
+	s.Classes.check(c, "spec.classes")
 }
 
 func (in *Interface) check(c *checker, at string) {

@@ -12,13 +12,26 @@ import (
 
 // openIsolation makes the classes' slices and watches over them.
 func (n *Node) openIsolation() error {
-	isolator, err := isolate.Open(isolate.Options{Own: n.config.Mode == OnImage, Logger: n.log})
+	isolator, err := isolate.Open(isolate.Options{Own: n.config.Mode == OnImage, Slices: classLimits(n.machine.Spec.Classes), Logger: n.log})
 	if err != nil {
 		return err
 	}
 	n.isolator = isolator
 	n.wg.Go(func() { isolator.Watch(n.life) })
 	return nil
+}
+
+// classLimits are the limits of the Machine file.
+func classLimits(m manifest.MachineClasses) isolate.Slices {
+	limits := func(l manifest.ClassLimits) isolate.SliceLimits {
+		bytes := func(q manifest.Quantity) int64 {
+			n, _ := q.Value() // checked when the file was read
+			return n
+		}
+		return isolate.SliceLimits{CPUWeight: l.CPUWeight, IOWeight: l.IOWeight, PIDs: l.PIDs,
+			MemoryMin: bytes(l.MemoryMin), MemoryLow: bytes(l.MemoryLow), MemoryHigh: bytes(l.MemoryHigh)}
+	}
+	return isolate.Slices{System: limits(m.System), Realtime: limits(m.Realtime), Interactive: limits(m.Interactive), Batch: limits(m.Batch)}
 }
 
 // IsolationGaps lists the guarantees that this host cannot give, and why.
