@@ -57,7 +57,8 @@ func (b *bench) class(c classCase) (err error) {
 	apply := func(pid int) error { return b.iso.Apply("worker", pid) }
 	w := latency.Worker{Policy: c.policy}
 	if c.unloaded {
-		return b.alone(func() error { return b.worker(c.name, dir, b.apart(w), nil, apply) })
+		cpu := max(spec.CPUs.First(), 0)
+		return b.alone(cpu, func() error { return b.worker(c.name, dir, b.on(cpu, w), nil, apply) })
 	}
 	load, err := b.batch(c.loads)
 	if err != nil {

@@ -77,7 +77,7 @@ func (b *bench) latency(c configuration) error {
 	}
 	w := latency.Worker{Policy: c.policy}
 	if c.unloaded {
-		return b.alone(func() error { return b.worker(c.name, workerDir, b.apart(w), nil, nil) })
+		return b.alone(0, func() error { return b.worker(c.name, workerDir, b.on(0, w), nil, nil) })
 	}
 	load, err := b.start(loadDir, latency.Child{Load: &latency.Load{}}, nil)
 	if err != nil {
@@ -90,9 +90,12 @@ func (b *bench) latency(c configuration) error {
 // alone measures without load. Where there are several CPUs the others compute
 // all the same, apart from the worker: they share the virtual clock, and the
 // worker's steps would otherwise take half the time that they take under load.
-func (b *bench) alone(measure func() error) error {
-	for cpu := 1; cpu < b.cpus; cpu++ {
-		neighbour, err := b.start("", latency.Child{Load: &latency.Load{Threads: 1, CPU: cpu}}, nil)
+func (b *bench) alone(cpu int, measure func() error) error {
+	for other := range b.cpus {
+		if other == cpu {
+			continue
+		}
+		neighbour, err := b.start("", latency.Child{Load: &latency.Load{Threads: 1, CPU: 1 + other}}, nil)
 		if err != nil {
 			return err
 		}
@@ -101,11 +104,11 @@ func (b *bench) alone(measure func() error) error {
 	return measure()
 }
 
-// apart puts a worker on the last CPU, which alone leaves to it.
-func (b *bench) apart(w latency.Worker) latency.Worker {
-	if b.cpus > 1 {
-		w.CPU = b.cpus
-	}
+// on keeps a worker on the CPU that alone leaves to it. The first has its turn
+// of the virtual clock as soon as a timer expires, so the others compare with
+// the best.
+func (b *bench) on(cpu int, w latency.Worker) latency.Worker {
+	w.CPU = 1 + cpu
 	return w
 }
 
