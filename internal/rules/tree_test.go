@@ -34,7 +34,8 @@ func readFile(t *testing.T, path string) []byte {
 }
 
 // TestNoBinariesAreTracked allows what cannot be text: a trained model, its
-// sample pictures and recorded machines, each small.
+// sample pictures and recorded machines, and BPF programs beside their source,
+// each small.
 func TestNoBinariesAreTracked(t *testing.T) {
 	const limit = 512 << 10
 	data := []string{".onnx", ".png", ".tar.xz", ".tar.gz", ".txz", ".zst"}
@@ -50,6 +51,9 @@ func TestNoBinariesAreTracked(t *testing.T) {
 		if !bytes.Contains(text, []byte{0}) {
 			continue
 		}
+		if isBPF(text) && len(text) <= limit && hasSource(path) {
+			continue
+		}
 		if !slices.ContainsFunc(data, func(end string) bool { return strings.HasSuffix(path, end) }) && !strings.Contains(path, "testdata/") {
 			t.Errorf("%s is a binary file: build it or fetch it, with its digest in the tree", path)
 		}
@@ -57,6 +61,18 @@ func TestNoBinariesAreTracked(t *testing.T) {
 			t.Errorf("%s is a program or larger than %d bytes", path, limit)
 		}
 	}
+}
+
+// isBPF knows BPF programs, which few computers have a compiler for.
+func isBPF(text []byte) bool {
+	const machineOffset, bpf = 18, 247 // e_machine of ELF, EM_BPF
+	return bytes.HasPrefix(text, []byte("\x7fELF")) && len(text) > machineOffset && text[machineOffset] == bpf
+}
+
+// hasSource wants what a compiled file was made from beside it.
+func hasSource(path string) bool {
+	found, err := filepath.Glob(filepath.Join(root, filepath.Dir(path), "*.c"))
+	return err == nil && len(found) > 0
 }
 
 // The words are put together here so that this file does not contain them.
