@@ -50,7 +50,7 @@ func (n *Node) Info() Info {
 	info := Info{
 		Name: n.machine.ObjectName(), Version: n.config.Version, Architecture: runtime.GOARCH,
 		Mode: n.config.Mode, Slot: n.config.Slot, Booted: time.Now().Add(-up), Uptime: up,
-		Ready: time.Duration(n.ready.Load()), Missing: n.runtime.Missing(), Processes: systemProcesses(),
+		Ready: time.Duration(n.ready.Load()), Missing: append(n.runtime.Missing(), n.isolationGaps()...), Processes: systemProcesses(),
 	}
 	var uts unix.Utsname
 	if unix.Uname(&uts) == nil {

@@ -34,8 +34,14 @@ func classLimits(m manifest.MachineClasses) isolate.Slices {
 	return isolate.Slices{System: limits(m.System), Realtime: limits(m.Realtime), Interactive: limits(m.Interactive), Batch: limits(m.Batch)}
 }
 
-// IsolationGaps lists the guarantees that this host cannot give, and why.
-func (n *Node) IsolationGaps() []isolate.Gap { return n.isolator.Gaps() }
+// isolationGaps lists the guarantees that this host cannot give, and why.
+func (n *Node) isolationGaps() []string {
+	var lines []string
+	for _, g := range n.isolator.Gaps() {
+		lines = append(lines, g.String())
+	}
+	return lines
+}
 
 // promise is what the kernel is told of a placed object before it starts.
 func (p *Placement) promise(key objectKey, class manifest.Class, r *manifest.Resources) isolate.Spec {
