@@ -59,8 +59,11 @@ generate: ## write generated code anew
 bench-boot: image ## compare boot time and memory with a minimal Debian in the same QEMU
 	@$(OSCINE) bench boot --image $(OUT)/oscine-$(ARCH).img
 
-bench-place: ## placement decisions per second of processor time
-	@go test -run '^$$' -bench Placements ./internal/sim
+OPENB := ../shared/data/openb
+
+bench-place: ## all published cells of the openb experiment beside ours, then the speed figures
+	@go run ./cmd/oscine sim --nodes $(OPENB)/openb_node_list_gpu_node.csv --pods '$(OPENB)/openb_pod_list_*.csv' --policy all --published $(OPENB)/expected/summary-published.csv
+	@go test -run '^$$' -bench 'Placements|Admission|Preempt|Gang' -benchtime 20x -cpu 1 ./internal/sim ./internal/place
 
 bench-isolation: ## wake-up latency of the classes against batch load, beside stock Linux
 	@mkdir -p $(OUT)

@@ -90,6 +90,6 @@ func newRootCommand(env *Env) *cobra.Command {
 		newRunCommand(env), newServeCommand(env), newInferCommand(env), newLogsCommand(env), newExecCommand(env), newCpCommand(env),
 		newInfoCommand(env), newDmesgCommand(env), newRebootCommand(env), newShutdownCommand(env), newPackCommand(env), newConfigCommand(env))
 	add("machine", newImageCommand(env), newMachineCommand(env), newDemoCommand(env))
-	add("know", newHardwareCommand(env), newTopCommand(env), newDoctorCommand(env))
+	add("know", newHardwareCommand(env), newPlaceCommand(env), newSimCommand(env), newTopCommand(env), newDoctorCommand(env), newBenchCommand(env))
 	return root
 }
