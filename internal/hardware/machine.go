@@ -168,7 +168,7 @@ type Node struct {
 	Own   Set   `json:"own"`
 	Bytes Bytes `json:"bytes"`
 	// Memory is what the node is made of, empty where nobody says: DRAM,
-	// HBM, NVM, SPM (special-purpose memory), CXL-DRAM, CXL-NVM, GPUMemory.
+	// HBM, MCDRAM, NVM, SPM (special-purpose memory), CXL-DRAM, CXL-NVM, GPUMemory.
 	Memory string `json:"memory,omitempty"`
 	// Distance is the SLIT distance to each node of Machine.Nodes in order;
 	// 10 is local. Empty where unknown.

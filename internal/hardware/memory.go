@@ -155,3 +155,30 @@ func jump(a, b int) bool {
 	}
 	return max(a, b)*10 > min(a, b)*11
 }
+
+// xeonPhi names the stacked memory of a Xeon Phi and, where hwloc's boot
+// service left a note of it, its use as a cache in front of the other memory.
+func (s *scan) xeonPhi() {
+	for i := range s.m.Nodes {
+		if n := &s.m.Nodes[i]; n.Own.Empty() && n.Memory == "" {
+			n.Memory = "MCDRAM"
+		}
+	}
+	text, _ := s.text("/var/run/hwloc/knl_memoryside_cache")
+	values := map[string]int{}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		if n, err := strconv.Atoi(value); err == nil && n > 0 {
+			values[name] = n
+		}
+	}
+	if values["cache_size"] == 0 {
+		return
+	}
+	for i := range s.m.Nodes {
+		if n := &s.m.Nodes[i]; n.Memory == "" {
+			s.m.Caches = append(s.m.Caches, Cache{Level: 1, Kind: MemorySide, Size: Bytes(values["cache_size"]), LineSize: values["line_size"],
+				Ways: values["associativity"], CPUs: n.CPUs, Node: &n.ID})
+		}
+	}
+}

@@ -53,6 +53,9 @@ func (s *scan) nodes() {
 	} else {
 		s.nearestByDistance()
 	}
+	if s.nearMemory {
+		s.xeonPhi()
+	}
 	s.classifyMemory()
 	s.assignNodes()
 }

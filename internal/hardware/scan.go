@@ -18,6 +18,9 @@ type scan struct {
 	// computeUnits: an AMD processor of family 15h or 16h, whose "threads"
 	// are cores that share a front end, each with a core_id of its own.
 	computeUnits bool
+	// nearMemory: a Xeon Phi (Knights Landing or Mill), whose memory-only
+	// nodes are stacked memory within the package.
+	nearMemory bool
 	// linkAttributes: the kernel (4.13 and later) has attributes for PCI
 	// links, so a device without them has no link.
 	linkAttributes bool

@@ -156,7 +156,7 @@ func (d *drawing) memory(mine func(Node) bool) *box {
 		switch {
 		case !n.Allowed:
 			class = "off"
-		case strings.Contains(n.Memory, "HBM"):
+		case strings.Contains(n.Memory, "HBM") || n.Memory == "MCDRAM":
 			class = "hbm"
 		case n.Memory == "NVM" || strings.HasPrefix(n.Memory, "CXL") || n.Memory == "SPM":
 			class = "nvm"

@@ -63,7 +63,7 @@ func (s *scan) processor() {
 		return
 	}
 	y := &s.m.System
-	family, implementer := "", uint64(0)
+	family, model, implementer := "", "", uint64(0)
 	for line := range strings.Lines(string(data)) {
 		key, value, ok := strings.Cut(line, ":")
 		if !ok {
@@ -80,6 +80,8 @@ func (s *scan) processor() {
 			y.CPUModel = value
 		case "cpu family":
 			family = value
+		case "model":
+			model = value
 		case "CPU implementer":
 			y.CPUVendor = armImplementer(value)
 			implementer, _ = strconv.ParseUint(value, 0, 16)
@@ -93,6 +95,7 @@ func (s *scan) processor() {
 			y.Instructions = riscvInstructions(value)
 		}
 	}
+	s.nearMemory = y.CPUVendor == "GenuineIntel" && family == "6" && (model == "87" || model == "133")
 	s.computeUnits = y.CPUVendor == "AuthenticAMD" && (family == "21" || family == "22")
 }
 
