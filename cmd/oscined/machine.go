@@ -102,7 +102,7 @@ func readMachine(path string) (*manifest.Machine, error) {
 	}
 	machine, err := manifest.ParseMachine(bytes.NewReader(raw))
 	if err != nil {
-		return nil, fmt.Errorf("Machine file %s:\n%w", path, err)
+		return nil, fmt.Errorf("read the Machine file %s:\n%w", path, err)
 	}
 	return machine, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"oscine.dev/oscine/internal/node"
 )
@@ -117,6 +118,17 @@ func (o *options) mode() node.Mode {
 	return node.OnImage
 }
 
-// slot is the root that stage 1 booted, as it tells in its environment; empty
+// slot is the root that this machine booted, as init tells in a file; empty
 // where the host is not Oscine's image.
-func (o *options) slot() string { return os.Getenv("OSCINE_SLOT") }
+func (o *options) slot() string {
+	raw, err := os.ReadFile(filepath.Join(o.run, "boot"))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(raw)) {
+		if slot, ok := strings.CutPrefix(strings.TrimSpace(line), "slot="); ok {
+			return slot
+		}
+	}
+	return ""
+}

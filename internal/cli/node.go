@@ -48,7 +48,7 @@ func printInfo(env *Env, m *pb.InfoResponse) error {
 	w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
 	mode := m.Mode
 	if m.Slot != "" {
-		mode += ", slot " + m.Slot
+		mode += ", " + m.Slot
 	}
 	fmt.Fprintf(w, "Node\t%s\nOscine\t%s (%s)\nKernel\t%s %s\n", m.Name, m.Version, mode, m.Kernel, m.Architecture)
 	fmt.Fprintf(w, "Up\t%s\nReady after\t%.2f s\n", time.Duration(m.UptimeSeconds*float64(time.Second)).Round(time.Second), m.ReadySeconds)

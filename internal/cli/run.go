@@ -175,8 +175,7 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 			}
 		}()
 	}
-	final, err := awaitRun(ctx, node, o.name)
-	if err != nil {
+	if _, err := awaitRun(ctx, node, o.name); err != nil {
 		return err
 	}
 	logs, err := node.Logs(ctx, connect.NewRequest(&pb.LogsRequest{Kind: kind, Name: o.name, Follow: true}))
@@ -186,7 +185,8 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 	if err := (&logOptions{}).print(ctx, env, logs); err != nil {
 		return err
 	}
-	if final, err = awaitPhase(ctx, node, o.name, "Exited"); err != nil {
+	final, err := awaitPhase(ctx, node, o.name, "Exited")
+	if err != nil {
 		return err
 	}
 	if code := number(final["exitCode"]); code != 0 {

@@ -62,7 +62,7 @@ func testConfig(t testing.TB) Config {
 	}
 	path := ociRuntime()
 	if path == "" {
-		t.Skip("skipped: no runc or crun (make runc builds one)")
+		t.Skip("skipped: no runc or crun (make build makes it)")
 	}
 	dir, err := programs()
 	if err != nil {

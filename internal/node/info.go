@@ -22,7 +22,7 @@ import (
 type Info struct {
 	Name, Version, Kernel, Architecture string
 	Mode                                Mode
-	Slot                                string // a or b on the image
+	Slot                                string // root-a or root-b on the image
 	Booted                              time.Time
 	Uptime                              time.Duration // of the kernel
 	Ready                               time.Duration // kernel uptime when the API began to answer

@@ -39,7 +39,7 @@ const (
 type Config struct {
 	Mode     Mode
 	Version  string // of the release
-	Slot     string // a or b on the image
+	Slot     string // root-a or root-b on the image
 	StateDir string // persistent, such as /var/lib/oscine
 	RunDir   string // lost at reboot, such as /run/oscine; short, sockets lie below
 	LogDir   string // persistent, such as /var/log/oscine
@@ -200,6 +200,7 @@ func (n *Node) restore(ctx context.Context) error {
 		n.startController(rec.Object)
 	}
 	n.wg.Go(func() { n.watchHardware(n.life) })
+	n.wg.Go(func() { n.watchNetwork(n.life) })
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"oscine.dev/oscine/internal/manifest"
 )
@@ -43,7 +44,7 @@ func openStore(path string) (*store, error) {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open the store %s: another oscined uses it", path)
 	}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/inventory"
+	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/place"
 )
 
@@ -30,6 +31,40 @@ func (n *Node) watchHardware(ctx context.Context) {
 	})
 	if err != nil && ctx.Err() == nil {
 		n.log.Error("the hardware is not watched any more", "error", err)
+	}
+}
+
+// networkInterval is how often the workload network is compared with what is
+// meant, since others on the host may change it.
+const networkInterval = time.Minute
+
+// watchNetwork repairs the workload network until ctx ends.
+func (n *Node) watchNetwork(ctx context.Context) {
+	tick := time.NewTicker(networkInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n.repairNetwork(ctx)
+	}
+}
+
+// repairNetwork holds the lock throughout, so that no workload appears between
+// the list of them and the removal of what is not on it.
+func (n *Node) repairNetwork(ctx context.Context) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	ports := map[string][]manifest.Port{}
+	for key, c := range n.controllers {
+		if w, ok := c.current().(*manifest.Workload); ok && !c.deleting {
+			ports[key.id()] = w.Spec.Ports
+		}
+	}
+	if err := n.bridge.Reconcile(ctx, ports); err != nil {
+		n.log.Warn("the workload network is not whole", "error", err)
 	}
 }
 

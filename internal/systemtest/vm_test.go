@@ -1,14 +1,11 @@
 package systemtest
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/machine/machinetest"
@@ -47,21 +44,6 @@ func (n *testNode) awaitAPI() {
 	})
 }
 
-// killAll has the kernel kill every process but PID 1, by the magic SysRq key
-// over the serial line.
-//
-// Source: Linux, Documentation/admin-guide/sysrq.rst.
-func killAll(t *testing.T, m *machinetest.Machine) {
-	t.Helper()
-	if answer, err := m.Monitor(t.Context(), "chardev-send-break console"); err != nil || answer != "" {
-		t.Fatalf("send a break: %q, %v", answer, err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	// The console stays open until its context ends, which is no failure.
-	_ = m.Machine.Console(ctx, strings.NewReader("i"), io.Discard)
-}
-
 // TestMachine is a day in the life of a booted machine.
 func TestMachine(t *testing.T) {
 	n, m := bootNode(t, machine.Options{Direct: true, KernelArgs: "sysrq_always_enabled"})
@@ -74,7 +56,7 @@ func TestMachine(t *testing.T) {
 	// Everything but PID 1 is killed at once, and comes back.
 	before := n.mustGet(guestWebPort, "/")
 	offset := len(m.Console())
-	killAll(t, m)
+	m.SysRq('i')
 	m.WaitConsoleAfter(offset, `oscined: API on`, later)
 	n.awaitAPI()
 	n.eventually("the workload started anew", later, func() string {

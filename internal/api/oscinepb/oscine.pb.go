@@ -149,7 +149,7 @@ type InfoResponse struct {
 	Kernel            string                 `protobuf:"bytes,3,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	Architecture      string                 `protobuf:"bytes,4,opt,name=architecture,proto3" json:"architecture,omitempty"` // amd64 or arm64
 	Mode              string                 `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`                 // image or hosted
-	Slot              string                 `protobuf:"bytes,6,opt,name=slot,proto3" json:"slot,omitempty"`                 // a or b on the image
+	Slot              string                 `protobuf:"bytes,6,opt,name=slot,proto3" json:"slot,omitempty"`                 // root-a or root-b on the image
 	Booted            *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=booted,proto3" json:"booted,omitempty"`
 	UptimeSeconds     float64                `protobuf:"fixed64,8,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`               // of the kernel
 	ReadySeconds      float64                `protobuf:"fixed64,9,opt,name=ready_seconds,json=readySeconds,proto3" json:"ready_seconds,omitempty"`                  // kernel uptime when the API first answered
