@@ -60,6 +60,8 @@ type Scheduling struct {
 // sched_setattr(2): EBUSY where the kernel's admission refuses a DEADLINE
 // reservation, EPERM where the thread may not run on the whole of its root
 // domain.
+//
+//go:nosplit
 func SetScheduling(tid int, s Scheduling) error {
 	attr := unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: uint32(s.Policy), Nice: int32(s.Nice), Priority: uint32(s.Priority),
@@ -92,6 +94,12 @@ func GetScheduling(tid int) (Scheduling, error) {
 // SleepUntil sleeps to an absolute time of CLOCK_MONOTONIC, in nanoseconds. It
 // does not tell the Go scheduler, so it is for threads locked to a goroutine of
 // a process that collects no garbage meanwhile; nothing else wakes as sharply.
+//
+// Neither it nor the functions below look at the goroutine's stack bound: there
+// the Go runtime, finding that a goroutine ran for 10 ms, would take the thread
+// away and leave it to others of ordinary priority to give it back.
+//
+//go:nosplit
 func SleepUntil(deadline int64) {
 	const absolute = 1
 	at := unix.NsecToTimespec(deadline)
@@ -104,6 +112,8 @@ func SleepUntil(deadline int64) {
 }
 
 // Monotonic reads CLOCK_MONOTONIC in nanoseconds.
+//
+//go:nosplit
 func Monotonic() int64 {
 	var now unix.Timespec
 	unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_MONOTONIC, uintptr(unsafe.Pointer(&now)), 0)
@@ -112,18 +122,24 @@ func Monotonic() int64 {
 
 // FutexWait sleeps while the word holds the value, until FutexWake or for no
 // reason; see futex(2). It is as private to threads as SleepUntil.
+//
+//go:nosplit
 func FutexWait(word *atomic.Uint32, value uint32) {
 	const waitPrivate = 128
 	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), waitPrivate, uintptr(value), 0, 0, 0)
 }
 
 // FutexWake wakes one thread that sleeps on the word.
+//
+//go:nosplit
 func FutexWake(word *atomic.Uint32) {
 	const wakePrivate = 129
 	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), wakePrivate, 1, 0, 0, 0)
 }
 
 // ThreadCPUTime is the processor time that the calling thread has used.
+//
+//go:nosplit
 func ThreadCPUTime() time.Duration {
 	var used unix.Timespec
 	unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(&used)), 0)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/bits"
-	"slices"
 	"time"
 )
 
@@ -36,11 +35,6 @@ func (h *Histogram) Record(d time.Duration) {
 	h.n++
 	h.sum += d
 	h.max = max(h.max, d)
-}
-
-// reserve allocates room for values up to d, so that Record does not.
-func (h *Histogram) reserve(d time.Duration) {
-	h.counts = slices.Grow(h.counts, bucketOf(uint64(d))+1)
 }
 
 func bucketOf(v uint64) int {

@@ -156,6 +156,8 @@ func newWork(kind string) (work func() error, done func(), err error) {
 }
 
 // burn computes n steps that the compiler cannot leave out.
+//
+//go:nosplit
 func burn(x uint64, n int) uint64 {
 	for range n {
 		x = x*6364136223846793005 + 1442695040888963407
@@ -163,7 +165,10 @@ func burn(x uint64, n int) uint64 {
 	return x
 }
 
-// spend uses processor time on the calling thread.
+// spend uses processor time on the calling thread, and gives the Go runtime no
+// occasion to take the thread away meanwhile.
+//
+//go:nosplit
 func spend(d time.Duration) {
 	var x uint64 = 1
 	for end := linux.ThreadCPUTime() + d; linux.ThreadCPUTime() < end; {

@@ -143,6 +143,10 @@ func (r Requests) dispatch(servers []server, all []arrival) error {
 			return err
 		}
 	}
+	urgent := make([]linux.Scheduling, len(r.Kinds))
+	for i, k := range r.Kinds {
+		urgent[i] = urgency.For(k.Deadline)
+	}
 	for i := range all {
 		linux.SleepUntil(all[i].due)
 		s := idle(servers)
@@ -151,7 +155,7 @@ func (r Requests) dispatch(servers []server, all []arrival) error {
 			continue
 		}
 		if r.Urgent {
-			if err := linux.SetScheduling(s.tid, urgency.For(r.Kinds[all[i].kind].Deadline)); err != nil {
+			if err := linux.SetScheduling(s.tid, urgent[all[i].kind]); err != nil {
 				return err
 			}
 		}
@@ -163,6 +167,9 @@ func (r Requests) dispatch(servers []server, all []arrival) error {
 	return nil
 }
 
+// idle returns a thread without a request, or nil.
+//
+//go:nosplit
 func idle(servers []server) *server {
 	for i := range servers {
 		if servers[i].job.Load() == 0 {
@@ -181,6 +188,9 @@ func busy(servers []server) bool {
 	return false
 }
 
+// give hands a request to a thread.
+//
+//go:nosplit
 func (s *server) give(job uint32) {
 	s.job.Store(job)
 	linux.FutexWake(&s.job)

@@ -30,9 +30,6 @@ const warmUp = 20
 // mclOnFault locks pages when they are first touched, in the warm-up.
 const mclOnFault = 4
 
-// longest is the lateness up to which recording allocates nothing.
-const longest = 10 * time.Second
-
 // WorkerReport is what a worker measured.
 type WorkerReport struct {
 	Histogram Histogram        `json:"histogram"`
@@ -83,17 +80,12 @@ func (w Worker) run() (*WorkerReport, error) {
 }
 
 func (w Worker) wake(report *WorkerReport, period, count int64) {
-	h := &report.Histogram
-	h.reserve(longest)
+	late := make([]time.Duration, 0, count)
 	next := linux.Monotonic() + period
 	for i := -int64(warmUp); i < count; i++ {
 		linux.SleepUntil(next)
-		late := time.Duration(linux.Monotonic() - next)
-		if i >= 0 {
-			h.Record(late)
-			if w.Lateness > 0 && late > w.Lateness {
-				report.Late++
-			}
+		if by := time.Duration(linux.Monotonic() - next); i >= 0 {
+			late = append(late, by)
 		}
 		if w.Work > 0 {
 			spend(w.Work)
@@ -102,6 +94,12 @@ func (w Worker) wake(report *WorkerReport, period, count int64) {
 		// wake-ups it swallowed are not counted again as zero.
 		for next += period; next <= linux.Monotonic(); next += period {
 			i++
+		}
+	}
+	for _, by := range late {
+		report.Histogram.Record(by)
+		if w.Lateness > 0 && by > w.Lateness {
+			report.Late++
 		}
 	}
 }
