@@ -26,9 +26,10 @@ func (s *State) selectedCPUs(sel *Selector) map[int]bool {
 		return match
 	}
 	match := map[int]bool{}
+	budget := uint64(maxMatchingCost)
 	for i := range s.machine.CPUs {
 		c := &s.machine.CPUs[i]
-		if ok, err := sel.Match(c.device()); err == nil && ok {
+		if ok, err := sel.match(c.device(), &budget); err == nil && ok {
 			match[c.ID] = true
 		}
 	}

@@ -101,12 +101,13 @@ func (s *State) planFor(req *Request, names []string) []Move {
 		}
 		moves = append(moves, Move{Name: n, From: from, To: to})
 	}
-	return s.orderMoves(moves)
+	return s.orderMoves(req, moves)
 }
 
-// orderMoves finds an order in which every target is free when its turn comes,
+// orderMoves finds an order in which every target is free when its turn comes
+// and after which the request fits, its neighbours being where they are then;
 // or nil.
-func (s *State) orderMoves(moves []Move) []Move {
+func (s *State) orderMoves(req *Request, moves []Move) []Move {
 	trial := s.clone()
 	var ordered []Move
 	for len(moves) > 0 {
@@ -116,6 +117,9 @@ func (s *State) orderMoves(moves []Move) []Move {
 		}
 		ordered = append(ordered, moves[next])
 		moves = slices.Delete(moves, next, next+1)
+	}
+	if !trial.feasible(req) {
+		return nil
 	}
 	return ordered
 }

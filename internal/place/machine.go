@@ -9,7 +9,7 @@ import (
 const (
 	maxCPUs    = 8192 // the most a Linux kernel is built for
 	maxNUMA    = 1024
-	maxDevices = 4096
+	maxDevices = 1024
 	maxLinks   = 1 << 16
 )
 

@@ -266,9 +266,19 @@ func FuzzPlace(f *testing.F) {
 		if _, err := s.Place(req); err == nil {
 			checkState(t, s)
 			s.Release(req.Name)
-		} else if _, err := s.Preempt(req); err != nil {
-			if _, err := s.Defragment(req); err == nil {
-				t.Error("moves make room for what preemption cannot place")
+		} else {
+			// Neither may change the state, which is checked below.
+			if _, err := s.Preempt(req); err == nil && len(s.Placements()) != 2 {
+				t.Error("looking for victims changed the state")
+			}
+			moves, _ := s.Defragment(req)
+			for _, m := range moves {
+				if !s.moves(&m) {
+					t.Errorf("the move of %q cannot be carried out", m.Name)
+				}
+			}
+			if _, err := s.Place(req); len(moves) > 0 && err != nil {
+				t.Errorf("after the moves: %v", err)
 			}
 		}
 		checkState(t, s)

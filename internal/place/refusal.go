@@ -202,9 +202,12 @@ func (s *State) matching(sel *Selector) matched {
 		return m
 	}
 	var m matched
+	budget := uint64(maxMatchingCost)
 	for d := range s.machine.Devices {
-		ok, err := sel.Match(&s.machine.Devices[d])
+		ok, err := sel.match(&s.machine.Devices[d], &budget)
 		switch {
+		case errors.Is(err, errCost):
+			return s.remember(sel, matched{err: err})
 		case errors.Is(err, errNoAttribute):
 			m.missing = err.Error()
 		case err != nil:
@@ -213,6 +216,10 @@ func (s *State) matching(sel *Selector) matched {
 			m.devices = append(m.devices, d)
 		}
 	}
+	return s.remember(sel, m)
+}
+
+func (s *State) remember(sel *Selector, m matched) matched {
 	if len(s.matches) < maxSelectorsKept {
 		s.matches[sel.String()] = m
 	}

@@ -16,6 +16,7 @@ import (
 const (
 	maxSelectorBytes = 10 << 10
 	maxSelectorCost  = 1_000_000 // CEL cost units of one evaluation
+	maxMatchingCost  = 5_000_000 // of the evaluations over all devices, or CPUs, of a machine
 )
 
 // Selector is a compiled CEL expression over one device, in the language of
@@ -46,7 +47,7 @@ func CompileSelector(source string) (*Selector, error) {
 	if t := ast.OutputType(); t != cel.BoolType && t != cel.DynType {
 		return nil, fmt.Errorf("selector must be true or false for each device, but yields %s", t)
 	}
-	program, err := env.Program(ast, cel.CostLimit(maxSelectorCost), cel.InterruptCheckFrequency(1000))
+	program, err := env.Program(ast, cel.CostLimit(maxSelectorCost), cel.EvalOptions(cel.OptTrackCost))
 	if err != nil {
 		return nil, fmt.Errorf("selector: %w", err)
 	}
@@ -90,22 +91,39 @@ func (s *Selector) UnmarshalText(text []byte) error {
 	return err
 }
 
-// errNoAttribute marks a device that lacks what the selector reads.
-var errNoAttribute = errors.New("no such attribute")
+// errNoAttribute marks a device that lacks what the selector reads; errCost an
+// expression that costs too much to go on with.
+var (
+	errNoAttribute = errors.New("no such attribute")
+	errCost        = errors.New("the expression costs too much")
+)
 
 // Match reports whether the device satisfies the expression. An expression
 // that reads an attribute which the device lacks fails, as in Kubernetes.
 func (s *Selector) Match(d *Device) (bool, error) {
+	budget := uint64(maxSelectorCost)
+	return s.match(d, &budget)
+}
+
+// match takes what the evaluation costs from a budget.
+func (s *Selector) match(d *Device, budget *uint64) (bool, error) {
 	if s == nil || s.source == "" {
 		return true, nil
 	}
-	out, _, err := s.program.Eval(map[string]any{"device": d.celValue()})
+	if *budget == 0 {
+		return false, errCost
+	}
+	out, details, err := s.program.Eval(map[string]any{"device": d.celValue()})
+	if details != nil && details.ActualCost() != nil {
+		*budget -= min(*details.ActualCost(), *budget)
+	}
 	if err != nil {
 		if _, key, ok := strings.Cut(err.Error(), "no such key: "); ok {
 			return false, fmt.Errorf("%w %q", errNoAttribute, key)
 		}
 		if strings.Contains(err.Error(), "cost limit") {
-			return false, fmt.Errorf("the expression costs more than %d steps", maxSelectorCost)
+			*budget = 0
+			return false, fmt.Errorf("%w: more than %d steps", errCost, maxSelectorCost)
 		}
 		return false, err
 	}
