@@ -13,7 +13,7 @@ type Accelerator struct {
 	// ID is the name within the machine: kind and a number, in the order
 	// of addresses.
 	ID   string `json:"id"`
-	Kind string `json:"kind"` // gpu, tpu, npu, fpga, neuromorphic, quantum, vector, video, switch
+	Kind string `json:"kind"` // gpu, tpu, npu, fpga, neuromorphic, quantum, vector, video, crypto, switch, accelerator
 	// Vendor and Model are from the table of identities or the driver.
 	Vendor string `json:"vendor,omitempty"`
 	Model  string `json:"model,omitempty"`

@@ -72,6 +72,24 @@ func TestSVG(t *testing.T) {
 	}
 }
 
+// TestSVGEscapes draws a map whose names would break the drawing.
+func TestSVGEscapes(t *testing.T) {
+	m := described(t, hardwaretest.HybridLaptop())
+	m.System.Product = `<script>alert("x")</script>`
+	for i := range m.Accelerators {
+		m.Accelerators[i].Kind, m.Accelerators[i].Model = `"><svg onload="x`, "a & b"
+	}
+	m.Interfaces = []Interface{{Name: "<eth0>"}}
+	var b bytes.Buffer
+	if err := WriteSVG(&b, m); err != nil {
+		t.Fatal(err)
+	}
+	texts := svgTexts(t, b.String())
+	if !texts["<eth0>"] || strings.Contains(b.String(), "<script") || strings.Contains(b.String(), "<svg onload") {
+		t.Error("a name got out of its place in the drawing")
+	}
+}
+
 func svgTexts(t *testing.T, svg string) map[string]bool {
 	t.Helper()
 	type rect struct {

@@ -17,11 +17,11 @@ const style = `
 text{font-family:"Inter","Helvetica Neue","DejaVu Sans",Arial,sans-serif;fill:#dfe8f5}
 .h1{font-weight:700;fill:#fff}.h2{fill:#9db2cf}.n{fill:#9db2cf}.t{font-weight:600}
 .tag{font-size:10.5px;fill:#8fd6ff}.bad{fill:#ff8a7a;font-weight:700}
-rect{stroke-width:1}
+rect{stroke-width:1;fill:#1b2a40;stroke:#4a6288}
+.sky{fill:url(#sky);stroke:none}
 .package{fill:#13233a;stroke:#35557f;stroke-width:1.6}
 .die,.cluster{fill:#16294488;stroke:#2f4a70}
 .cache{fill:#1a2f4d;stroke:#3f5f8f}.cache-t{fill:#b9cdf0}
-.l2{fill:#22406b;stroke:#4a6da6}.l1{fill:#2d5289;stroke:none}
 .core{fill:#2a4a78;stroke:#5f86c4}.core-t{fill:#eaf1fc}
 .performance{fill:#7a4a12;stroke:#f0a94a}.performance-t{fill:#ffdca8}
 .efficiency{fill:#1d5a3c;stroke:#57c78c}.efficiency-t{fill:#c4f3da}
@@ -35,7 +35,7 @@ rect{stroke-width:1}
 .switch{fill:#152742;stroke:#3a5885}.switch-t{fill:#a9c0e2}
 .gpu{fill:#1f4d1a;stroke:#7fd45f;stroke-width:1.5}.gpu-t{fill:#d9f8cd}
 .tpu,.npu,.neuromorphic,.quantum{fill:#4d1a46;stroke:#e27fd3;stroke-width:1.5}.tpu-t,.npu-t,.neuromorphic-t,.quantum-t{fill:#fbd7f5}
-.fpga,.vector,.video{fill:#4d3a1a;stroke:#e0b45f;stroke-width:1.5}.fpga-t,.vector-t,.video-t{fill:#faebc8}
+.fpga,.vector,.video,.crypto,.accelerator{fill:#4d3a1a;stroke:#e0b45f;stroke-width:1.5}.fpga-t,.vector-t,.video-t,.crypto-t,.accelerator-t{fill:#faebc8}
 .net{fill:#123f57;stroke:#4fb6e6}.net-t{fill:#c9ecfc}
 .disk{fill:#2c3546;stroke:#8593ab}.disk-t{fill:#d8e0ec}
 .lost{fill:#3a1d1d;stroke:#ff8a7a;stroke-dasharray:4 3}
@@ -61,7 +61,7 @@ func WriteSVG(w io.Writer, m *Machine) error {
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f">`+"\n", width, height, width, height)
 	fmt.Fprintf(&out, "<title>%s</title>\n<style>%s</style>\n", html.EscapeString(Title(m)), style)
 	out.WriteString(`<defs><linearGradient id="sky" x1="0" y1="0" x2="0" y2="1"><stop offset="0" stop-color="#0e1b30"/><stop offset="1" stop-color="#070d18"/></linearGradient></defs>` + "\n")
-	fmt.Fprintf(&out, `<rect width="%.0f" height="%.0f" fill="url(#sky)"/>`+"\n", width, height)
+	fmt.Fprintf(&out, `<rect width="%.0f" height="%.0f" class="sky"/>`+"\n", width, height)
 	drawText(&out, "h1", margin, 44, 26, Title(m))
 	drawText(&out, "h2", margin, 66, 13, d.subtitle())
 	sheet.draw(&out)

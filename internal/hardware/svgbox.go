@@ -130,12 +130,12 @@ func (b *box) stretches() bool {
 // draw writes b and everything in it.
 func (b *box) draw(out *strings.Builder) {
 	if b.class != "" {
-		fmt.Fprintf(out, `<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="%.1f"/>`+"\n", b.class, b.x, b.y, b.w, b.h, b.radius())
+		fmt.Fprintf(out, `<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="%.1f"/>`+"\n", html.EscapeString(b.class), b.x, b.y, b.w, b.h, b.radius())
 	}
 	y := b.y + b.pad
 	if b.title != "" {
 		y += b.titleSize
-		drawText(out, "t "+b.class+"-t", b.x+b.pad, y, b.titleSize, b.title)
+		drawText(out, "t "+html.EscapeString(b.class)+"-t", b.x+b.pad, y, b.titleSize, b.title)
 		if b.tag != "" {
 			class := "tag"
 			if b.tagBad {

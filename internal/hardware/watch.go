@@ -35,7 +35,8 @@ func Watch(ctx context.Context, root string, interval time.Duration, update func
 	var records <-chan string
 	if root == "/" {
 		if events, err = listenEvents(ctx); err != nil {
-			return err
+			// A sandbox may forbid the socket: look at everything instead.
+			w.m.Gaps = append(w.m.Gaps, Gap{Path: "/sys", Reason: "device events are not heard: " + reason(err)})
 		}
 		if records, err = kernelLog(ctx); err != nil {
 			w.m.Gaps = append(w.m.Gaps, Gap{Path: kernelLogFile, Reason: "error messages of drivers are not seen: " + reason(err)})
@@ -63,7 +64,10 @@ func Watch(ctx context.Context, root string, interval time.Duration, update func
 			}
 			changes = w.kernelRecord(line)
 		case <-tick.C:
-			changes = w.poll()
+			if w.live && events == nil {
+				changes = w.again()
+			}
+			changes = append(changes, w.poll()...)
 		}
 		if len(changes) > 0 {
 			w.nodes()
