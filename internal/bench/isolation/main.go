@@ -21,7 +21,7 @@ import (
 // method is written into the report.
 const method = "QEMU TCG, one thread, -icount shift=0,sleep=off: one instruction is one nanosecond of virtual time; " +
 	"a worker wakes every 5.0137 ms and computes for 1 ms, beside two batch spinners for each CPU; two virtual CPUs share the clock in turns of two microseconds each, " +
-	"so unloaded means that the worker's CPU is idle while the other computes"
+	"so unloaded means that the worker's CPU is idle while the other computes, and the worker stays on one CPU in both"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -34,7 +34,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	flags := flag.NewFlagSet("isolation", flag.ContinueOnError)
-	seconds := flags.Int("seconds", 10, "virtual seconds for each figure")
+	seconds := flags.Int("seconds", 5, "virtual seconds for each figure")
 	cpus := flags.String("cpus", "1,2", "numbers of virtual CPUs")
 	kernel := flags.String("kernel", "cloud", "flavour of the kernel: cloud or rt")
 	turn := flags.Int("turn", 4, "virtual microseconds of both CPUs' turns together")

@@ -55,10 +55,10 @@ func (b *bench) class(c classCase) (err error) {
 	defer func() { err = errors.Join(err, b.iso.Release("worker")) }()
 	dir := cgroupRoot + isolate.CgroupPath(c.class, "worker")
 	apply := func(pid int) error { return b.iso.Apply("worker", pid) }
-	w := latency.Worker{Policy: c.policy}
+	cpu := max(spec.CPUs.First(), 0)
+	w := on(cpu, latency.Worker{Policy: c.policy})
 	if c.unloaded {
-		cpu := max(spec.CPUs.First(), 0)
-		return b.alone(cpu, func() error { return b.worker(c.name, dir, b.on(cpu, w), nil, apply) })
+		return b.alone(cpu, func() error { return b.worker(c.name, dir, w, nil, apply) })
 	}
 	load, err := b.batch(c.loads)
 	if err != nil {
