@@ -353,11 +353,10 @@ func (f *placeFlags) write(w io.Writer, r placed) {
 		return
 	}
 	if p.RunnerUp == nil {
-		line("runner-up", "none: nothing else would do")
+		line("runner-up", "none: no other part of the machine has what is asked for")
 		return
 	}
 	line("runner-up", describeAlternative(p.RunnerUp))
-	line("", "")
 	fmt.Fprintf(w, "  %-11s %s\n", "", "second because "+p.RunnerUp.Why)
 }
 

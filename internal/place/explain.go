@@ -96,17 +96,21 @@ func (s *State) locality(c *candidate) string {
 }
 
 func (s *State) cpuLocality(cpus []*CPU) string {
-	if len(cpus) < 2 {
+	if len(cpus) == 0 {
 		return ""
 	}
 	counts := countGroups(cpus)
+	cores := "cores"
+	if kind := cpus[0].Kind; kind != "" && !slices.ContainsFunc(cpus, func(c *CPU) bool { return c.Kind != kind }) {
+		cores = kind + " cores"
+	}
 	switch {
 	case counts[levelCore] == 1:
-		return "one core"
+		return "one " + strings.TrimSuffix(cores, "s")
 	case counts[levelCache] == 1:
-		return fmt.Sprintf("%d cores under one last-level cache", counts[levelCore])
+		return fmt.Sprintf("%d %s under one last-level cache", counts[levelCore], cores)
 	}
-	return fmt.Sprintf("%d cores under %d last-level caches", counts[levelCore], counts[levelCache])
+	return fmt.Sprintf("%d %s under %d last-level caches", counts[levelCore], cores, counts[levelCache])
 }
 
 // deviceLocality says how the devices are joined, by their weakest pair.
@@ -155,6 +159,12 @@ func (s *State) whySecond(best, second *candidate) string {
 		return fmt.Sprintf("it would take cores and memory beside %d free devices instead of %d", b.spared, a.spared)
 	case b.waste > a.waste:
 		return "it would leave a larger hole on its NUMA nodes"
+	}
+	x, y := countGroups(best.cpus), countGroups(second.cpus)
+	for l, name := range []string{"packages", "NUMA nodes", "last-level caches", "cores"} {
+		if y[l] > x[l] {
+			return fmt.Sprintf("it touches %d %s instead of %d", y[l], name, x[l])
+		}
 	}
 	return "it is equally good; the lower numbers win"
 }

@@ -180,6 +180,23 @@ func (o *offer) freeOn(nodes []int) []*CPU {
 	return free
 }
 
+// otherCPUs is a candidate like best on entirely other CPUs, for comparison;
+// nil where too few are left.
+func (o *offer) otherCPUs(best *candidate) *candidate {
+	rest := slices.DeleteFunc(o.freeOn(best.nodes.nodes), func(c *CPU) bool {
+		return slices.ContainsFunc(best.cpus, func(b *CPU) bool {
+			return b == c || (o.req.WholeCore && levelCore.of(b) == levelCore.of(c))
+		})
+	})
+	cpus := takeCPUs(rest, len(best.cpus))
+	if cpus == nil {
+		return nil
+	}
+	other := *best
+	other.cpus = cpus
+	return &other
+}
+
 // need is the demand on NUMA nodes once the devices are chosen.
 func (o *offer) need(set deviceSet) *nodeNeed {
 	need := o.need0

@@ -125,5 +125,8 @@ func (s *State) rank(o *offer, sets []deviceSet) (best, second *candidate) {
 			c.cpus = takeCPUs(o.freeOn(c.nodes.nodes), int(o.req.MilliCPU/1000))
 		}
 	}
+	if best != nil && second == nil && o.req.Exclusive {
+		second = o.otherCPUs(best)
+	}
 	return best, second
 }

@@ -151,6 +151,9 @@ func TestWholeCoresKeepSiblingsIdle(t *testing.T) {
 	if !slices.Equal(p.CPUs, []int{1}) || !slices.Equal(p.Held, []int{5}) {
 		t.Errorf("got CPUs %v and idle siblings %v, want [1] and [5]", p.CPUs, p.Held)
 	}
+	if p.RunnerUp == nil || !slices.Equal(p.RunnerUp.CPUs, []int{2}) {
+		t.Errorf("got the runner-up %+v, want CPU 2: the sibling is no alternative", p.RunnerUp)
+	}
 	if slices.Contains(s.Pool(), 5) {
 		t.Errorf("the idle sibling is in the pool %v", s.Pool())
 	}

@@ -14,6 +14,9 @@ func (o *offer) cpuShortage(have int64) Failure {
 	if o.req.Exclusive {
 		what = "exclusive CPUs"
 	}
+	if o.req.WholeCore {
+		what += " on cores of their own"
+	}
 	if o.req.CoreKind != "" {
 		what += " of kind " + o.req.CoreKind
 	}
@@ -40,11 +43,20 @@ func (o *offer) cpuShortage(have int64) Failure {
 	case int64(suitable)*1000 < o.req.MilliCPU:
 		f.Remedy = fmt.Sprintf("the whole machine has %d; ask for less or use a larger machine", suitable)
 	case len(holders) > 0:
-		f.Remedy = fmt.Sprintf("release some of %s, or ask for at most %s", strings.Join(holders, ", "), formatMilli(have))
+		f.Remedy = fmt.Sprintf("release some of %s%s", strings.Join(holders, ", "), orAtMost(have))
+	case have == 0:
+		f.Remedy = "use a machine with more CPUs: one stays with the system"
 	default:
 		f.Remedy = fmt.Sprintf("ask for at most %s: one CPU stays with the system", formatMilli(have))
 	}
 	return f
+}
+
+func orAtMost(milli int64) string {
+	if milli == 0 {
+		return ""
+	}
+	return ", or ask for at most " + formatMilli(milli)
 }
 
 // cpuHolders names the placements on CPUs that would suit, at most five.
