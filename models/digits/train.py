@@ -119,15 +119,16 @@ def pictures(paths, count, seed):
 
 
 class Reader(nn.Module):
-    """Four small convolutions; 50,000 parameters."""
+    """Three small convolutions, 16,000 parameters: 0.8 million
+    multiplications, so that it answers soon in an emulated machine too."""
 
     def __init__(self):
         super().__init__()
         def block(i, o, stride):
             return [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
         self.layers = nn.Sequential(
-            *block(1, 24, 2), *block(24, 32, 1), *block(32, 48, 2), *block(48, 64, 1),
-            nn.AvgPool2d(7), nn.Flatten(), nn.Dropout(0.1), nn.Linear(64, 10))
+            *block(1, 12, 2), *block(12, 28, 2), *block(28, 48, 1),
+            nn.AvgPool2d(7), nn.Flatten(), nn.Linear(48, 10))
 
     def forward(self, x):
         return self.layers((x - 0.2) / 0.35)
@@ -166,7 +167,7 @@ def main():
     parser.add_argument("--train-fonts", required=True, help="folder of fonts to train with")
     parser.add_argument("--test-fonts", required=True, help="folder of fonts to test with")
     parser.add_argument("--count", type=int, default=40000, help="pictures to train with")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seed", type=int, default=20261122)
     parser.add_argument("--out", default="digits.onnx")
     args = parser.parse_args()
