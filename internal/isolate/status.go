@@ -237,14 +237,14 @@ func (i *Isolator) policy(h *holding) (text string, held bool) {
 	if h.spec.Deadline != nil {
 		want = linux.PolicyDeadline
 	}
-	for _, pid := range h.pids {
-		got, err := linux.GetScheduling(pid)
-		if err != nil {
-			return fmt.Sprintf("process %d has ended", pid), false
-		}
-		return fmt.Sprintf("process %d: SCHED_%s", pid, got.Policy), got.Policy == want
+	if len(h.pids) == 0 {
+		return "it has not started", false
 	}
-	return "it has not started", false
+	got, err := linux.GetScheduling(h.pids[0])
+	if err != nil {
+		return fmt.Sprintf("process %d has ended", h.pids[0]), false
+	}
+	return fmt.Sprintf("process %d: SCHED_%s", h.pids[0], got.Policy), got.Policy == want
 }
 
 // Pressure reads the whole class's pressure, for a node's metrics.
