@@ -173,7 +173,11 @@ func WriteTable(w io.Writer, results []Result, published Published) error {
 		}
 		fmt.Fprintln(tab)
 	}
-	return tab.Flush()
+	if err := tab.Flush(); err != nil || published == nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w, "beside oscine, of which nothing is published, stands FGD's figure")
+	return err
 }
 
 func short(v float64) string {
