@@ -64,12 +64,12 @@ func (n *Node) Doctor(ctx context.Context) []doctor.Capability { return doctor.R
 
 // Hardware returns the live map of the machine as the JSON document of
 // internal/hardware.
-func (n *Node) Hardware(context.Context) ([]byte, error) {
+func (n *Node) Hardware(ctx context.Context) ([]byte, error) {
 	m, err := hardware.Discover(sysRoot)
 	if err != nil {
 		return nil, err
 	}
-	return hardware.Encode(m)
+	return hardware.Encode(completed(ctx, m, n.log))
 }
 
 // systemPrograms are the programs whose memory counts as the system's.

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"log/slog"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -19,6 +21,7 @@ const healthInterval = 30 * time.Second
 // until ctx ends.
 func (n *Node) watchHardware(ctx context.Context) {
 	err := hardware.Watch(ctx, sysRoot, healthInterval, func(m *hardware.Machine, changes []hardware.Change) {
+		m = completed(ctx, m, n.log)
 		if _, err := hardware.WriteCDI(n.cdiDir(), m); err != nil {
 			n.log.Warn("devices cannot be given to containers", "error", err)
 		}
@@ -32,6 +35,24 @@ func (n *Node) watchHardware(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		n.log.Error("the hardware is not watched any more", "error", err)
 	}
+}
+
+// completed adds to a map what only a vendor's own program knows. Where that is
+// missing or fails the map stays as the kernel has it.
+func completed(ctx context.Context, m *hardware.Machine, log *slog.Logger) *hardware.Machine {
+	smi, err := exec.LookPath("nvidia-smi")
+	if err != nil {
+		return m
+	}
+	full, err := m.Clone()
+	if err == nil {
+		_, err = hardware.AskNVIDIA(ctx, full, smi)
+	}
+	if err != nil {
+		log.Warn("NVIDIA's driver does not tell of its GPUs", "error", err)
+		return m
+	}
+	return full
 }
 
 // networkInterval is how often the workload network is compared with what is
