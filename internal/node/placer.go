@@ -98,6 +98,10 @@ func (p *placer) place(s *store, obj manifest.Object) (placed *Placement, displa
 	if had && sameRequest(&old.Request, &req) {
 		return &Placement{Placement: old, Devices: p.cdiNames(&old)}, nil, nil
 	}
+	if gang := gangOf(obj); gang != nil {
+		placed, err = p.placeGang(s, gang, req.Name)
+		return placed, nil, err
+	}
 	p.state.Release(req.Name)
 	given, displaced, err := p.makeRoom(req)
 	if err != nil {

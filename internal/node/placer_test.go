@@ -89,3 +89,37 @@ func TestBatchYields(t *testing.T) {
 		t.Errorf("got %v, %v, want a refusal that displaces nobody", displaced, err)
 	}
 }
+
+func TestGangIsPlacedTogetherOrNotAtAll(t *testing.T) {
+	p, s := fourCPUs(t)
+	member := func(name, cpus string) manifest.Object {
+		obj := parse(t, "apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: "+name+"}\nspec: {image: x, resources: {cpu: '"+cpus+"', cpuPolicy: exclusive, gang: {name: g, size: 2}}}\n")
+		if err := s.put([]manifest.Object{obj}); err != nil {
+			t.Fatal(err)
+		}
+		return obj
+	}
+	one := member("one", "2")
+	if _, _, err := p.place(s, one); err == nil || !strings.Contains(err.Error(), "gang g: 1 of 2 members are applied") {
+		t.Errorf("a lone member: got %v, want it to wait for the other", err)
+	}
+	two := member("two", "2")
+	if _, _, err := p.place(s, two); !isUnsatisfied(err) {
+		t.Errorf("2 + 2 exclusive CPUs of 3: got %v, want a refusal", err)
+	}
+	if left := p.state.Placements(); len(left) != 0 {
+		t.Errorf("a refused gang left %v", left)
+	}
+	two = member("two", "1")
+	first, _, err := p.place(s, one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, _, err := p.place(s, two)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(first.CPUs) != 2 || len(second.CPUs) != 1 || slices.Contains(first.CPUs, second.CPUs[0]) {
+		t.Errorf("got CPUs %v and %v, want two and another one", first.CPUs, second.CPUs)
+	}
+}

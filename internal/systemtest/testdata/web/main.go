@@ -88,7 +88,7 @@ func facts() {
 	fmt.Println("uid", os.Getuid())
 	status, _ := os.ReadFile("/proc/self/status")
 	for line := range strings.SplitSeq(string(status), "\n") {
-		for _, name := range []string{"CapEff:", "NoNewPrivs:", "Seccomp:", "Cpus_allowed_list:"} {
+		for _, name := range []string{"CapEff:", "NoNewPrivs:", "Seccomp:", "Cpus_allowed_list:", "Mems_allowed_list:"} {
 			if strings.HasPrefix(line, name) {
 				fmt.Println(strings.Join(strings.Fields(line), " "))
 			}
