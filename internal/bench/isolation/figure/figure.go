@@ -111,7 +111,7 @@ func Judge(all []Figure) Ratios {
 		compare(&r.ServingP99, Serving, Serving+", unloaded")
 		compare(&r.RealtimeP99, Realtime, Realtime+", unloaded")
 		compare(&r.DefaultP99, Default, Unloaded)
-		for _, name := range []string{Interactive, Serving, Realtime} {
+		for _, name := range []string{Interactive, Serving} {
 			f, base := find(all, name, cpus, false), find(all, Default, cpus, false)
 			if f != nil && base != nil {
 				if value := f.efficiency() / base.efficiency(); r.BatchThroughput == nil || value < *r.BatchThroughput {
@@ -127,14 +127,11 @@ func Judge(all []Figure) Ratios {
 	return r
 }
 
-// efficiency is batch work for each second of CPU that the worker, and for the
-// real-time class the CPU set aside, left over.
+// efficiency is batch work for each second of CPU that the worker left over.
+// It means nothing where a CPU is set aside: idle, it leaves its turns of the
+// common virtual clock to the others.
 func (f *Figure) efficiency() float64 {
-	cpus := f.CPUs
-	left := time.Duration(cpus)*f.Load.Elapsed - f.Worker.CPUTime
-	if strings.HasPrefix(f.Name, Realtime) {
-		left = time.Duration(cpus-1) * f.Load.Elapsed
-	}
+	left := time.Duration(f.CPUs)*f.Load.Elapsed - f.Worker.CPUTime
 	return float64(f.Load.Units) / left.Seconds()
 }
 
@@ -215,7 +212,7 @@ func (r *Report) names(requests bool) []string {
 }
 
 func batchText(f, base *Figure) string {
-	if f.Load == nil || base == nil {
+	if f.Load == nil || base == nil || strings.HasPrefix(f.Name, Realtime) {
 		return "–"
 	}
 	return fmt.Sprintf("%.1f %%", 100*f.efficiency()/base.efficiency())
