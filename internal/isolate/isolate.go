@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/isolate/schedext"
 )
 
 // Class is a latency class.
@@ -45,10 +46,14 @@ type Options struct {
 	Slice string // the cgroup that holds the classes; "" is oscine.slice
 	// Own says that this machine is ours alone: kernel-wide settings that help
 	// latency are made. On a host with other users they are only reported.
-	Own     bool
-	Slices  Slices // zero fields take defaults from the machine's size
-	Logger  *slog.Logger
-	OnEvent func(Event) // called without locks held; may be nil
+	Own bool
+	// SchedExt puts the second back end, a sched_ext scheduler, beside the
+	// stock one; cgroups, partitions and policies are the same. Where it cannot
+	// start, or the kernel takes it out, the stock scheduler does its work.
+	SchedExt bool
+	Slices   Slices // zero fields take defaults from the machine's size
+	Logger   *slog.Logger
+	OnEvent  func(Event) // called without locks held; may be nil
 }
 
 // Event tells of a promise that changed: broken, repaired, or held back for.
@@ -126,6 +131,7 @@ type Isolator struct {
 	// dmaLatency holds the whole machine awake while it is open.
 	dmaLatency *os.File
 	guard      guardState
+	ext        *schedext.Scheduler // nil: the stock scheduler
 }
 
 // Open reads what the host can do and makes the classes' slices. It fails only
@@ -154,6 +160,9 @@ func Open(o Options) (*Isolator, error) {
 		i.gaps = append(i.gaps, i.makeSlices()...)
 	}
 	i.gaps = append(i.gaps, i.tuneKernel()...)
+	if o.SchedExt {
+		i.gaps = append(i.gaps, i.startSchedExt()...)
+	}
 	for _, g := range i.gaps {
 		i.log.Warn("isolation", "guarantee", g.Guarantee, "missing", g.Reason)
 	}
@@ -361,7 +370,7 @@ func (i *Isolator) Close() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.holdLatency(hardware.Set{})
-	return i.resumeBatch()
+	return errors.Join(i.resumeBatch(), i.stopSchedExt())
 }
 
 // emit sends an event after the lock is released; callers pass what they

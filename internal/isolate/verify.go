@@ -43,6 +43,7 @@ func (i *Isolator) Verify() []Drift {
 		drifts = i.verifyGroups()
 		drifts = append(drifts, i.verifyFiles()...)
 		events = append(events, i.verifyPartitions()...)
+		events = append(events, i.verifySchedExt()...)
 	}
 	i.mu.Unlock()
 	for _, d := range drifts {

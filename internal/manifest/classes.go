@@ -7,6 +7,9 @@ type MachineClasses struct {
 	Realtime    ClassLimits `json:"realtime,omitzero"`
 	Interactive ClassLimits `json:"interactive,omitzero"`
 	Batch       ClassLimits `json:"batch,omitzero"`
+	// Scheduler is stock (default) or sched_ext, a second one for the same
+	// classes.
+	Scheduler string `json:"scheduler,omitempty"`
 }
 
 // ClassLimits bound one class; see cgroup-v2.rst for what each means.
@@ -20,6 +23,7 @@ type ClassLimits struct {
 }
 
 func (m *MachineClasses) check(c *checker, at string) {
+	c.oneOf(at+".scheduler", m.Scheduler, "stock", "sched_ext")
 	m.System.check(c, at+".system")
 	m.Realtime.check(c, at+".realtime")
 	m.Interactive.check(c, at+".interactive")

@@ -12,7 +12,7 @@ import (
 
 // openIsolation makes the classes' slices and watches over them.
 func (n *Node) openIsolation() error {
-	isolator, err := isolate.Open(isolate.Options{Own: n.config.Mode == OnImage, Slices: classLimits(n.machine.Spec.Classes), Logger: n.log})
+	isolator, err := isolate.Open(isolate.Options{Own: n.config.Mode == OnImage, Slices: classLimits(n.machine.Spec.Classes), SchedExt: n.machine.Spec.Classes.Scheduler == "sched_ext", Logger: n.log})
 	if err != nil {
 		return err
 	}
