@@ -197,7 +197,7 @@ func writeHardwareYAML(w io.Writer, m *hardware.Machine) error {
 func plainStyle(n *yaml.Node) {
 	if n.Kind != yaml.ScalarNode || !slices.Contains([]string{"!!str"}, n.Tag) {
 		n.Style = 0
-	} else if n.Value != "" && strings.Trim(n.Value, "0123456789,-_.:+eExXabcdefABCDEF") != "" {
+	} else if n.Value != "" && strings.Trim(n.Value, "0123456789,-_.:+xXabcdefABCDEF") != "" {
 		n.Style = 0
 	}
 	for _, child := range n.Content {
