@@ -1,0 +1,88 @@
+package pki
+
+import (
+	"crypto/x509"
+	"strings"
+	"testing"
+	"time"
+)
+
+func leaf(t *testing.T, p Pair) *x509.Certificate {
+	t.Helper()
+	pair, err := p.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair.Leaf
+}
+
+func TestCertificatesServeOnePurpose(t *testing.T) {
+	authority, err := NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := NewNode(authority, "edge1", []string{"192.0.2.7", "edge1.example", "edge1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := NewClient(authority, "rita", Operator, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := Pool(authority.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name  string
+		pair  Pair
+		usage x509.ExtKeyUsage
+		valid bool
+	}{
+		{"a node serves", node, x509.ExtKeyUsageServerAuth, true},
+		{"a node is no client", node, x509.ExtKeyUsageClientAuth, false},
+		{"a client asks", client, x509.ExtKeyUsageClientAuth, true},
+		{"a client is no node", client, x509.ExtKeyUsageServerAuth, false},
+	} {
+		_, err := leaf(t, tc.pair).Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{tc.usage}})
+		if (err == nil) != tc.valid {
+			t.Errorf("%s: got %v", tc.name, err)
+		}
+	}
+	for _, host := range []string{"edge1", "edge1.example", "192.0.2.7"} {
+		if err := leaf(t, node).VerifyHostname(host); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := RoleOf(leaf(t, client)); got != Operator {
+		t.Errorf("role of the client: got %v, want operator", got)
+	}
+	if got := RoleOf(leaf(t, node)); got != 0 {
+		t.Errorf("role of the node: got %v, want none", got)
+	}
+}
+
+func TestOnlyAnAuthoritySigns(t *testing.T) {
+	authority, err := NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := NewClient(authority, "rita", Admin, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewClient(client, "mallory", Admin, time.Hour); err == nil || !strings.Contains(err.Error(), "no authority") {
+		t.Errorf("a client signed another: %v", err)
+	}
+}
+
+func TestParseRole(t *testing.T) {
+	for _, role := range []Role{Reader, Operator, Admin} {
+		if got, err := ParseRole(role.String()); err != nil || got != role {
+			t.Errorf("%s: got %v, %v", role, got, err)
+		}
+	}
+	if _, err := ParseRole("root"); err == nil {
+		t.Error("root is no role, but was accepted")
+	}
+}
