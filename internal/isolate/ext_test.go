@@ -2,6 +2,8 @@ package isolate
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +24,11 @@ func TestKernelSchedExt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if i.ext == nil {
-		t.Fatalf("it did not start: %v", i.Gaps())
+		gaps := fmt.Sprint(i.Gaps())
+		if strings.Contains(gaps, "kfunc") {
+			t.Skipf("this kernel describes sched_ext's functions wrongly (built with dwarves before 1.31): %s", gaps)
+		}
+		t.Fatalf("it did not start: %s", gaps)
 	}
 	if err := i.SetDeadline(unix.Gettid(), 1); err != nil {
 		t.Error(err)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/linux"
 )
 
 // moveInterrupts keeps interrupts off the reserved CPUs and lets them back on
@@ -132,10 +133,41 @@ func (i *Isolator) moveKernelThreads(before, after hardware.Set) {
 		if err != nil {
 			continue
 		}
-		if flags, ok := i.taskFlags(pid); !ok || flags&kernelThread == 0 || flags&fixedThread != 0 {
-			continue
+		flags, ok := i.taskFlags(pid)
+		switch {
+		case !ok || flags&kernelThread == 0:
+		case flags&fixedThread != 0:
+			i.liftHelper(pid, before, after)
+		default:
+			i.moveThread(pid, before, after, online)
 		}
-		i.moveThread(pid, before, after, online)
+	}
+}
+
+// liftHelper lets a CPU's own helpers of a PREEMPT_RT kernel run before the
+// real-time work on it: with rcuc or ktimers kept out by a workload that never
+// sleeps, no grace period of RCU would end on the whole machine, and with it
+// hardly any change to a cgroup. Other kernels have no such threads.
+func (i *Isolator) liftHelper(pid int, before, after hardware.Set) {
+	comm, err := readFile(i.host.file("proc", strconv.Itoa(pid), "comm"))
+	if err != nil {
+		return
+	}
+	name, number, _ := strings.Cut(comm, "/")
+	cpu, err := strconv.Atoi(number)
+	if err != nil || (name != "rcuc" && name != "ktimers") {
+		return
+	}
+	priority := RealtimePriority + 1
+	switch {
+	case after.Has(cpu):
+	case before.Has(cpu):
+		priority = 1 // the kernel's own
+	default:
+		return
+	}
+	if err := linux.SetScheduling(pid, linux.Scheduling{Policy: linux.PolicyFIFO, Priority: priority}); err != nil {
+		i.log.Warn("isolation", "kernel thread", comm, "error", err)
 	}
 }
 
