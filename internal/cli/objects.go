@@ -264,6 +264,10 @@ func printTree(w io.Writer, indent, key string, value any) {
 			printTree(w, indent+"  ", k, v[k])
 		}
 	case []any:
+		if line, ok := inline(v); ok {
+			fmt.Fprintf(w, "%s%s: %s\n", indent, key, line)
+			return
+		}
 		fmt.Fprintf(w, "%s%s:\n", indent, key)
 		for _, item := range v {
 			printTree(w, indent+"  ", "-", item)
@@ -273,6 +277,19 @@ func printTree(w io.Writer, indent, key string, value any) {
 	default:
 		fmt.Fprintf(w, "%s%s: %v\n", indent, key, v)
 	}
+}
+
+// inline writes a list of plain values on one line.
+func inline(list []any) (line string, ok bool) {
+	parts := make([]string, len(list))
+	for i, item := range list {
+		switch item.(type) {
+		case map[string]any, []any:
+			return "", false
+		}
+		parts[i] = fmt.Sprint(item)
+	}
+	return strings.Join(parts, ", "), true
 }
 
 func newDeleteCommand(env *Env) *cobra.Command {
