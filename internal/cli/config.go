@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -127,7 +128,8 @@ func splitAddress(address string) (host, port string, err error) {
 		host, port = strings.Trim(address, "[]"), "7443"
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
-	if host == "" || strings.ContainsAny(host, " /") || err != nil || number == 0 {
+	_, notIPv6 := netip.ParseAddr(host)
+	if host == "" || strings.ContainsAny(host, " /") || err != nil || number == 0 || (strings.Contains(host, ":") && notIPv6 != nil) {
 		return "", "", usageError{fmt.Errorf("%q is no address: write HOST or HOST:PORT", address)}
 	}
 	return host, port, nil
@@ -202,8 +204,8 @@ changes workloads, models and images, admin also changes the machine.`,
 			if err != nil {
 				return usageError{err}
 			}
-			if days < 1 {
-				return usageError{fmt.Errorf("--days must be at least 1, got %d", days)}
+			if longest := int(pki.AuthorityLifetime.Hours() / 24); days < 1 || days > longest {
+				return usageError{fmt.Errorf("--days must be from 1 to %d, got %d", longest, days)}
 			}
 			name, base, err := env.context()
 			if err != nil {

@@ -49,3 +49,13 @@ func (e *Env) Client() (*client.Client, error) {
 	}
 	return client.New(ctx)
 }
+
+// knows reports whether a context has the name.
+func (e *Env) knows(name string) bool {
+	path, err := e.configPath()
+	if err != nil {
+		return false
+	}
+	config, err := client.Load(path)
+	return err == nil && config.Contexts[name] != nil
+}

@@ -20,8 +20,9 @@ import (
 func newExecCommand(env *Env) *cobra.Command {
 	var interactive, tty bool
 	c := &cobra.Command{
-		Use:   "exec WORKLOAD -- COMMAND [ARG...]",
-		Short: "Run a program that a workload's image holds, beside it",
+		Use:                   "exec [FLAGS] WORKLOAD -- COMMAND [ARG...]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Run a program that a workload's image holds, beside it",
 		Long: `Run one of the programs in the image of a running workload, in its namespaces and
 with its rights. The node itself has no shell; what there is to run is the image's.`,
 		Args: func(c *cobra.Command, args []string) error {

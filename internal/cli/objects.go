@@ -309,7 +309,7 @@ func newDeleteCommand(env *Env) *cobra.Command {
 			for _, t := range targets {
 				_, err := node.Delete(c.Context(), connect.NewRequest(&oscinepb.DeleteRequest{Kind: t[0], Name: t[1]}))
 				if err != nil {
-					errs = append(errs, err)
+					errs = append(errs, errors.New(message(err)))
 					continue
 				}
 				fmt.Fprintf(env.Out, "%s/%s deleted\n", strings.ToLower(t[0]), t[1])

@@ -219,13 +219,13 @@ func (f *placeFlags) state(ctx context.Context, env *Env, objects []manifest.Obj
 			return nil, err
 		}
 		return place.NewState(inventory.Machine(m, m.System.Product))
-	case err == nil:
+	case err == nil && !env.knows(path): // generate makes a folder of a context's name
 		m, err := readMachine(path)
 		if err != nil {
 			return nil, err
 		}
 		return place.NewState(inventory.Machine(m, filepath.Base(path)))
-	case !errors.Is(err, fs.ErrNotExist) || strings.ContainsAny(path, "/."):
+	case err != nil && (!errors.Is(err, fs.ErrNotExist) || strings.ContainsAny(path, "/.")):
 		return nil, fmt.Errorf("--machine: %w", err)
 	}
 	return nodeState(ctx, env, path, objects)

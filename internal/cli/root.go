@@ -48,13 +48,18 @@ func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 		fmt.Fprintln(errOut, "oscine: interrupted")
 		return 130
 	}
+	fmt.Fprintf(errOut, "oscine: %s\n", message(err))
+	return 1
+}
+
+// message is an error as a person reads it: what the node said, without the
+// code that programs read.
+func message(err error) string {
 	var remote *connect.Error
 	if errors.As(err, &remote) && err == error(remote) {
-		fmt.Fprintf(errOut, "oscine: %s\n", remote.Message())
-		return 1
+		return remote.Message()
 	}
-	fmt.Fprintf(errOut, "oscine: %v\n", err)
-	return 1
+	return err.Error()
 }
 
 type usageError struct{ error }

@@ -29,8 +29,9 @@ type runOptions struct {
 func newRunCommand(env *Env) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run IMAGE [-- ARG...]",
-		Short: "Run an image once, show what it writes and end with its exit code",
+		Use:                   "run [FLAGS] IMAGE [-- ARG...]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Run an image once, show what it writes and end with its exit code",
 		Long: `Run an image as a workload that is not restarted, follow its output and remove it
 when it ends. With --detach it goes on in the background and is restarted.`,
 		Example: "  oscine run docker.io/library/alpine:3 -- cat /etc/os-release\n  oscine run -d --name web -p 8080:80 docker.io/library/nginx:1.27",

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -127,13 +128,17 @@ func (x *explainer) WrapStreamingHandler(next connect.StreamingHandlerFunc) conn
 // explain rewrites the errors of a call to the node at address so that they
 // name the reason and the next step; others pass unchanged.
 func explain(err error, address string) error {
-	if err == nil || errors.Is(err, context.Canceled) {
-		return err
+	if err == nil || errors.Is(err, context.Canceled) || connect.IsWireError(err) {
+		return err // none, the caller's own, or what the node itself answered
 	}
 	text := err.Error()
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%s: nothing listens there: is the machine up (oscine machine list), and the port right (oscine config contexts)?", address)
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), strings.Contains(text, "TLS handshake timeout"), strings.HasSuffix(text, ": EOF"):
+		return fmt.Errorf("%s: the connection was cut before an answer: the node is starting, restarting or stopping: try again, or watch it with oscine machine console (%w)", address, err)
+	case strings.Contains(text, "certificate is valid for oscine-maintenance"):
+		return fmt.Errorf("%s: the node waits for its configuration: oscine config apply -f MACHINE.yaml --address %s", address, address)
 	case strings.Contains(text, "certificate signed by unknown authority"), strings.Contains(text, "certificate is valid for"):
 		return fmt.Errorf("%s: the node's certificate is not from this context's authority: another machine answers there, or it was configured anew (%w)", address, err)
 	case strings.Contains(text, "remote error: tls"), strings.Contains(text, "certificate required"):

@@ -60,6 +60,18 @@ func (m *model) displace(reason error) {
 	m.lose(reason)
 }
 
+func (m *model) retry() {
+	m.stMu.Lock()
+	waits := m.served == nil && (m.st.Phase == Waiting || m.st.Phase == Unplaced)
+	if waits {
+		m.st.Phase = Pending
+	}
+	m.stMu.Unlock()
+	if waits {
+		m.ring()
+	}
+}
+
 // await says that what is served is not what is meant.
 func (m *model) await(message string) {
 	m.stMu.Lock()

@@ -108,6 +108,8 @@ type controller interface {
 	// displace has the object stopped and placed anew, because its part of the
 	// machine is gone or given to another; it returns at once.
 	displace(reason error)
+	// retry has an object that waits for its next try, or for room, tried now.
+	retry()
 	// status returns the present state, as it is shown to people.
 	status() any
 	// remove stops the object and frees everything it holds. The controller's

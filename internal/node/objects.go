@@ -53,6 +53,9 @@ func (n *Node) Apply(_ context.Context, objects []manifest.Object, dryRun bool) 
 			r.Action = Updated
 			if sameObject(c.current(), obj) {
 				r.Action = Unchanged
+				if !dryRun {
+					c.retry()
+				}
 			}
 		}
 		if r.Action != Unchanged {
@@ -197,6 +200,9 @@ func (n *Node) Delete(ctx context.Context, kind manifest.Kind, name string) erro
 	}
 	n.mu.Lock()
 	delete(n.controllers, key)
+	for _, other := range n.controllers {
+		other.retry() // there may be room for it now
+	}
 	n.mu.Unlock()
 	n.changes.publish(key)
 	return nil

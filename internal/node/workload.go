@@ -68,6 +68,18 @@ func (w *workload) update(obj manifest.Object) {
 
 func (w *workload) displace(reason error) { w.lose(reason) }
 
+func (w *workload) retry() {
+	w.stMu.Lock()
+	waits := w.st.Phase == Waiting || w.st.Phase == Unplaced
+	if waits {
+		w.st.Phase = Pending
+	}
+	w.stMu.Unlock()
+	if waits {
+		w.ring()
+	}
+}
+
 func (w *workload) status() any {
 	w.stMu.Lock()
 	st := w.st
