@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"os"
 
@@ -32,6 +33,9 @@ func (e *Env) context() (string, *client.Context, error) {
 	path, err := e.configPath()
 	if err != nil {
 		return "", nil, err
+	}
+	if _, err := os.Stat(path); e.ConfigPath != "" && err != nil {
+		return "", nil, fmt.Errorf("--config: %w", err)
 	}
 	config, err := client.Load(path)
 	if err != nil {

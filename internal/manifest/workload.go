@@ -176,9 +176,10 @@ func checkPorts(c *checker, ports []Port) {
 			c.port(at+".hostPort", p.HostPort)
 		}
 		c.oneOf(at+".protocol", p.Protocol, "tcp", "udp")
-		host := p.HostPort
+		host, protocol := p.HostPort, p.Protocol
 		setDefault(&host, p.Port)
-		key := fmt.Sprintf("%s/%d", p.Protocol, host)
+		setDefault(&protocol, "tcp")
+		key := fmt.Sprintf("%s/%d", protocol, host)
 		if first, ok := taken[key]; ok {
 			c.bad(at, "publishes %s, which %s publishes already", key, first)
 		}
