@@ -181,7 +181,7 @@ func awaitModel(ctx context.Context, node *client.Client, name string) (map[stri
 		case "Running":
 			return st, nil
 		case "Waiting", "Unplaced", "Failed":
-			return nil, fmt.Errorf("model %s: %s", name, text(st["message"]))
+			return nil, fmt.Errorf("model %s: %s\n(it stays applied, and is tried again; oscine delete model %s forgets it)", name, text(st["message"]), name)
 		}
 	}
 	if err := stream.Err(); err != nil {
