@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
+	"gopkg.in/yaml.v3"
 
 	"oscine.dev/oscine/internal/manifest"
 )
@@ -26,6 +28,12 @@ func exactArgs(n int, names string) cobra.PositionalArgs {
 
 // readFileOrStdin reads a manifest, "-" meaning standard input.
 func readFileOrStdin(env *Env, file string) ([]byte, error) {
+	return readBounded(env, file, manifest.MaxBytes, "so not a manifest")
+}
+
+// readBounded reads a file, "-" meaning standard input, of at most limit
+// bytes; otherwise ends the sentence about a larger one.
+func readBounded(env *Env, file string, limit int64, otherwise string) ([]byte, error) {
 	r := env.In
 	if file != "-" {
 		f, err := os.Open(file)
@@ -38,14 +46,35 @@ func readFileOrStdin(env *Env, file string) ([]byte, error) {
 		defer f.Close()
 		r = f
 	}
-	raw, err := io.ReadAll(io.LimitReader(r, manifest.MaxBytes+1))
+	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
-	if len(raw) > manifest.MaxBytes {
-		return nil, fmt.Errorf("%s: larger than %d bytes, so not a manifest", file, manifest.MaxBytes)
+	if int64(len(raw)) > limit {
+		return nil, fmt.Errorf("%s: larger than %d bytes, %s", file, limit, otherwise)
 	}
 	return raw, nil
+}
+
+// objectFromFlags writes the object that a command's flags describe. It is
+// parsed like any other, so its mistakes read the same, but for the lines: a
+// person wrote none.
+func objectFromFlags(kind manifest.Kind, name string, spec map[string]any) (string, error) {
+	raw, err := yaml.Marshal(map[string]any{
+		"apiVersion": manifest.APIVersion, "kind": kind,
+		"metadata": map[string]any{"name": name}, "spec": spec,
+	})
+	if err != nil {
+		return "", err
+	}
+	_, err = manifest.Parse(bytes.NewReader(raw))
+	var mistakes manifest.Errors
+	if errors.As(err, &mistakes) {
+		for _, m := range mistakes {
+			m.Line = 0
+		}
+	}
+	return string(raw), err
 }
 
 // afterDashes drops the "--" between a command's own arguments and a program's.

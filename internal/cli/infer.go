@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"net/url"
@@ -136,25 +135,11 @@ func (o *inferOptions) infer(ctx context.Context, env *Env, server *oip.Client, 
 const maxRequest = 64 << 20
 
 func readRequest(env *Env, file string) ([]byte, error) {
-	r := env.In
-	if file != "-" {
-		f, err := os.Open(file)
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("%s: there is no such file", file)
-		}
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		r = f
+	request, err := readBounded(env, file, maxRequest, "the most that a node accepts: send fewer rows at once")
+	if err != nil {
+		return nil, err
 	}
-	request, err := io.ReadAll(io.LimitReader(r, maxRequest+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("read %s: %w", file, err)
-	case len(request) > maxRequest:
-		return nil, fmt.Errorf("%s: larger than the %d bytes that a node accepts: send fewer rows at once", file, maxRequest)
-	case !json.Valid(request):
+	if !json.Valid(request) {
 		return nil, fmt.Errorf("%s is not JSON; see the Open Inference Protocol for what a request holds", file)
 	}
 	return request, nil

@@ -12,7 +12,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"gopkg.in/yaml.v3"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
@@ -113,21 +112,7 @@ func (o *runOptions) manifest(image string, args []string) (string, error) {
 		return "", err
 	}
 	spec["ports"] = ports
-	raw, err := yaml.Marshal(map[string]any{
-		"apiVersion": manifest.APIVersion, "kind": manifest.KindWorkload,
-		"metadata": map[string]any{"name": o.name}, "spec": spec,
-	})
-	if err != nil {
-		return "", err
-	}
-	_, err = manifest.Parse(strings.NewReader(string(raw)))
-	var mistakes manifest.Errors
-	if errors.As(err, &mistakes) {
-		for _, m := range mistakes {
-			m.Line = 0 // the user wrote flags, not lines
-		}
-	}
-	return string(raw), err
+	return objectFromFlags(manifest.KindWorkload, o.name, spec)
 }
 
 func publishedPorts(publish []string) ([]map[string]any, error) {

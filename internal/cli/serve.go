@@ -11,7 +11,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"gopkg.in/yaml.v3"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
@@ -121,21 +120,7 @@ func (o *serveOptions) manifest(digest string) (string, error) {
 	if len(resources) > 0 {
 		spec["resources"] = resources
 	}
-	raw, err := yaml.Marshal(map[string]any{
-		"apiVersion": manifest.APIVersion, "kind": manifest.KindModel,
-		"metadata": map[string]any{"name": o.name}, "spec": spec,
-	})
-	if err != nil {
-		return "", err
-	}
-	_, err = manifest.Parse(strings.NewReader(string(raw)))
-	var mistakes manifest.Errors
-	if errors.As(err, &mistakes) {
-		for _, m := range mistakes {
-			m.Line = 0 // the user wrote flags, not lines
-		}
-	}
-	return string(raw), err
+	return objectFromFlags(manifest.KindModel, o.name, spec)
 }
 
 // serve uploads and applies the model and waits for it.
