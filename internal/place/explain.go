@@ -34,7 +34,7 @@ func (s *State) reason(p *Placement, c *candidate) string {
 	case p.Request.Exclusive:
 		subject = append(subject, "exclusive "+plural("CPU", len(p.CPUs))+" "+FormatCPUs(p.CPUs))
 	case p.Request.MilliCPU > 0:
-		subject = append(subject, fmt.Sprintf("%s of shared %s %s", formatMilli(p.Request.MilliCPU), plural("CPU", len(p.CPUs)), FormatCPUs(p.CPUs)))
+		subject = append(subject, fmt.Sprintf("cpu %s on shared %s %s", formatMilli(p.Request.MilliCPU), plural("CPU", len(p.CPUs)), FormatCPUs(p.CPUs)))
 	default:
 		subject = append(subject, "shared "+plural("CPU", len(p.CPUs))+" "+FormatCPUs(p.CPUs))
 	}
