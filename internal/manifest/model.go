@@ -34,4 +34,7 @@ func (m *Model) check(c *checker) {
 		c.bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), got %q", m.Spec.Source)
 	}
 	m.Spec.Resources.check(c, "spec.resources", m.Spec.Class)
+	if m.Spec.Resources.Deadline != nil {
+		c.bad("spec.resources.deadline", "a model's engine works in many threads, a reservation is one thread's; leave it out")
+	}
 }

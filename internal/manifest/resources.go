@@ -11,7 +11,8 @@ const (
 
 // Resources is the part of the machine that a workload or model asks for.
 type Resources struct {
-	CPU             Quantity  `json:"cpu,omitzero"`              // cores; "500m" is half of one; absent: best effort
+	CPU             Quantity  `json:"cpu,omitzero"`              // cores, its share against others; "500m" is half of one; absent: best effort
+	CPULimit        Quantity  `json:"cpuLimit,omitzero"`         // cores' worth of time, a hard quota on shared cores; absent: what others leave
 	CPUPolicy       CPUPolicy `json:"cpuPolicy,omitempty"`       // default shared, exclusive for realtime
 	CoreKind        string    `json:"coreKind,omitempty"`        // performance or efficiency; default any
 	CPUSelector     string    `json:"cpuSelector,omitempty"`     // CEL over device.attributes["dra.cpu"]: cpuID, coreID, cacheL3ID, numaNodeID, socketID, coreType
@@ -31,6 +32,8 @@ type Resources struct {
 	Gang     *Gang    `json:"gang,omitempty"`     // placed together with others or not at all
 	Priority int      `json:"priority,omitempty"` // within a class, the higher displaces the lower
 	Latency  Duration `json:"latency,omitzero"`   // objective for the slowest answers; spans no NUMA nodes where it can be helped
+
+	Deadline *Reservation `json:"deadline,omitempty"` // SCHED_DEADLINE for the first process of a realtime workload; absent: SCHED_FIFO
 }
 
 // DeviceClaim asks for devices that match a CEL selector, in the language of

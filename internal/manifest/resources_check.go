@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -35,6 +36,7 @@ func (r *Resources) check(c *checker, at string, class Class) {
 		l.check(c, fmt.Sprintf("%s.links[%d]", at, i), claims)
 	}
 	r.checkNeighbours(c, at)
+	r.Deadline.check(c, at+".deadline", class)
 	if r.Priority < -maxPriority || r.Priority > maxPriority {
 		c.bad(at+".priority", "must be from -%d to %d, got %d", maxPriority, maxPriority, r.Priority)
 	}
@@ -52,6 +54,16 @@ func (r *Resources) checkCPU(c *checker, at string, class Class) {
 		c.bad(at+".cpu", "%s is more cores than any machine has", r.CPU)
 	case (r.CPUPolicy == CPUExclusive || class == Realtime) && (milli == 0 || milli%1000 != 0):
 		c.bad(at+".cpu", "exclusive cores are whole: write 1, 2, …, got %q", r.CPU)
+	}
+	limit, ok := r.CPULimit.MilliValue()
+	switch exclusive := r.CPUPolicy == CPUExclusive || class == Realtime; {
+	case !ok || limit > 1_000_000_000:
+		c.bad(at+".cpuLimit", "%s is out of range", r.CPULimit)
+	case r.CPULimit.IsZero():
+	case exclusive:
+		c.bad(at+".cpuLimit", "exclusive cores are a limit already; leave it out")
+	case limit < max(milli, 1):
+		c.bad(at+".cpuLimit", "must be at least cpu, %s, got %s", cmp.Or(r.CPU.String(), "1m"), r.CPULimit)
 	}
 	if r.CPUPolicy == CPUShared && class == Realtime {
 		c.bad(at+".cpuPolicy", "realtime work runs on exclusive cores; leave cpuPolicy out or change the class")
