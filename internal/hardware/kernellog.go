@@ -138,5 +138,5 @@ func (w *watcher) kernelRecord(line string) []Change {
 	if !slices.Contains(a.Health.Reasons, reason) && len(a.Health.Reasons) < 16 {
 		a.Health.Reasons = append(a.Health.Reasons, reason)
 	}
-	return differences(before, w.m)
+	return Differences(before, w.m)
 }

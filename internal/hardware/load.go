@@ -7,12 +7,14 @@ import (
 
 // Load is how busy a machine is. Shares are from 0 to 1; -1 means unknown.
 type Load struct {
-	// CPUs is the busy share of each CPU since the sample before.
+	// CPUs is the busy share of each CPU between two readings.
 	CPUs map[int]float64
 	// Used is the memory in use of each NUMA node.
 	Used map[int]Bytes
 	// Devices is the load of the accelerators by ID.
 	Devices map[string]DeviceLoad
+	// Thermal are the temperatures, in the order of Machine.Thermal.
+	Thermal []Zone
 }
 
 // DeviceLoad is how busy an accelerator is.
@@ -23,10 +25,15 @@ type DeviceLoad struct {
 	Watts   float64 // 0 unknown
 }
 
-// Sampler reads the load of a machine again and again.
-type Sampler struct {
-	tree tree
-	last map[int]cpuTicks
+// Sampler reads the load of a machine again and again. It keeps nothing between
+// readings, so several people may watch through one, each at their own pace;
+// its calls must not overlap.
+type Sampler struct{ tree tree }
+
+// Reading is what the counters of a machine say at one moment.
+type Reading struct {
+	load Load
+	cpus map[int]cpuTicks
 }
 
 type cpuTicks struct{ busy, total uint64 }
@@ -37,43 +44,70 @@ func NewSampler(root string) (*Sampler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sampler{tree: t, last: map[int]cpuTicks{}}, nil
+	return &Sampler{t}, nil
 }
 
 // Close releases what the sampler holds.
 func (s *Sampler) Close() error { return s.tree.Close() }
 
-// Sample reads the load now. The CPUs' shares of the first sample are since
-// the machine started.
-func (s *Sampler) Sample(m *Machine) Load {
-	l := Load{CPUs: map[int]float64{}, Used: map[int]Bytes{}, Devices: map[string]DeviceLoad{}}
+// Read reads the counters now. told is what drivers' own programs tell of
+// devices, by ID; it stands over what sysfs has.
+func (s *Sampler) Read(m *Machine, told map[string]DeviceLoad) Reading {
+	l := Load{Used: map[int]Bytes{}, Devices: map[string]DeviceLoad{}}
 	c := &scan{tree: s.tree, m: &Machine{Facts: map[string][]Fact{}}}
-	s.cpus(l.CPUs)
 	for _, n := range m.Nodes {
 		if used, ok := c.usedMemory(n.ID, n.Bytes, len(m.Nodes) == 1); ok {
 			l.Used[n.ID] = used
 		}
 	}
 	for i := range m.Accelerators {
-		if a := &m.Accelerators[i]; a.Bus == "pci" {
+		if a := &m.Accelerators[i]; a.Bus == "pci" && a.Health.State != "lost" {
 			l.Devices[a.ID] = c.deviceLoad(a)
+		}
+	}
+	for id, d := range told {
+		l.Devices[id] = d
+	}
+	l.Thermal = c.temperatures(len(m.Thermal))
+	return Reading{load: l, cpus: s.cpus()}
+}
+
+// Since is the load between an earlier reading and this one; since the machine
+// started where the earlier is the zero Reading.
+func (r Reading) Since(before Reading) Load {
+	l := r.load
+	l.CPUs = map[int]float64{}
+	for id, now := range r.cpus {
+		was := before.cpus[id]
+		l.CPUs[id] = 0
+		if now.total > was.total && now.busy >= was.busy {
+			l.CPUs[id] = min(1, float64(now.busy-was.busy)/float64(now.total-was.total))
 		}
 	}
 	return l
 }
 
-// Add puts loads that a driver's program told of over those read from sysfs.
-func (l *Load) Add(devices map[string]DeviceLoad) {
-	for id, told := range devices {
-		l.Devices[id] = told
+// temperatures reads the thermal zones anew; most is how many the map has.
+func (s *scan) temperatures(most int) []Zone {
+	const zones = "/sys/class/thermal"
+	var all []Zone
+	for _, id := range s.numbered(zones, "thermal_zone").IDs() {
+		at := zones + "/thermal_zone" + strconv.Itoa(id)
+		if milli, ok := s.integer(at + "/temp"); ok && len(all) < most {
+			z := Zone{Celsius: float64(milli) / 1000}
+			z.Name, _ = s.text(at + "/type")
+			all = append(all, z)
+		}
 	}
+	return all
 }
 
 // cpus reads /proc/stat; see proc(5).
-func (s *Sampler) cpus(share map[int]float64) {
+func (s *Sampler) cpus() map[int]cpuTicks {
+	ticks := map[int]cpuTicks{}
 	data, err := s.tree.read("/proc/stat", maxTable)
 	if err != nil {
-		return
+		return ticks
 	}
 	for line := range strings.Lines(string(data)) {
 		f := strings.Fields(line)
@@ -95,14 +129,9 @@ func (s *Sampler) cpus(share map[int]float64) {
 				now.busy += n
 			}
 		}
-		was := s.last[id]
-		s.last[id] = now
-		if now.total > was.total && now.busy >= was.busy {
-			share[id] = float64(now.busy-was.busy) / float64(now.total-was.total)
-		} else {
-			share[id] = 0
-		}
+		ticks[id] = now
 	}
+	return ticks
 }
 
 // usedMemory reads a node's meminfo; a kernel without NUMA has the machine's.

@@ -26,7 +26,11 @@ func WriteTop(w io.Writer, m *Machine, l Load, width int) error {
 	for i := range m.Accelerators {
 		t.accelerator(&m.Accelerators[i])
 	}
-	for _, z := range m.Thermal {
+	zones := l.Thermal
+	if len(zones) == 0 {
+		zones = m.Thermal
+	}
+	for _, z := range zones {
 		t.line("%-20s %5.1f °C", clip(z.Name), z.Celsius)
 	}
 	_, err := io.WriteString(w, t.out.String())

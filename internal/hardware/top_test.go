@@ -13,15 +13,14 @@ import (
 // TestTop compares one picture of a machine under load with a file.
 func TestTop(t *testing.T) {
 	m := described(t, hardwaretest.Server8MI300X())
-	l := Load{CPUs: map[int]float64{}, Used: map[int]Bytes{0: 300 << 30, 1: 900 << 30}, Devices: map[string]DeviceLoad{}}
-	for id := range 192 {
-		l.CPUs[id] = float64(id%9) / 8
-	}
-	l.Add(map[string]DeviceLoad{
+	l := Load{CPUs: map[int]float64{}, Used: map[int]Bytes{0: 300 << 30, 1: 900 << 30}, Devices: map[string]DeviceLoad{
 		"gpu0": {Busy: 0.95, Used: 180 << 30, Celsius: 71, Watts: 690},
 		"gpu1": {Busy: -1},
 		"gpu2": {Busy: 1, Used: 192 << 30},
-	})
+	}}
+	for id := range 192 {
+		l.CPUs[id] = float64(id%9) / 8
+	}
 	m.Accelerators[7] = lost(m.Accelerators[7])
 	var b bytes.Buffer
 	if err := WriteTop(&b, m, l, 100); err != nil {

@@ -193,7 +193,7 @@ func (w *watcher) apply(events []Event) []Change {
 	if usb {
 		w.refreshUSB(s)
 	}
-	return differences(before, w.m)
+	return Differences(before, w.m)
 }
 
 // again maps the whole machine anew; devices keep their names.
@@ -208,7 +208,7 @@ func (w *watcher) again() []Change {
 	}
 	renumber(after, before)
 	w.m = after
-	return differences(before, after)
+	return Differences(before, after)
 }
 
 // poll looks at what no event tells of: width of the links, error counts,
@@ -242,12 +242,21 @@ func (w *watcher) poll() []Change {
 			d.Link = link
 			if d.Degraded = degraded(*link, *d.Best, s.m.device(d.Parent)); d.Degraded {
 				a.Health.State = "degraded"
-				a.Health.Reasons = append(a.Health.Reasons, fmt.Sprintf("PCI link runs at x%d of x%d", link.Width, d.Best.Width))
+				a.Health.Reasons = append(a.Health.Reasons, fmt.Sprintf(linkReason+"x%d of x%d", link.Width, d.Best.Width))
 			}
 		}
 		s.errorCounters(a, dir)
 	}
-	return append(differences(before, w.m), w.wear(s)...)
+	return append(Differences(before, w.m), w.wear(s)...)
+}
+
+const slowedByHeat = "slowed down by heat"
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 // wear looks at counters of the whole machine that only ever rise: how often
@@ -257,7 +266,7 @@ func (w *watcher) wear(s *scan) []Change {
 	now := map[string]int{}
 	for _, p := range s.m.Packages {
 		if n, ok := s.integer(cpuPath(p.CPUs.First(), "thermal_throttle/package_throttle_count")); ok {
-			now[fmt.Sprintf("package%d slowed down by heat", p.ID)] = n
+			now[fmt.Sprintf("package%d %s", p.ID, slowedByHeat)] = n
 		}
 	}
 	const edac = "/sys/devices/system/edac/mc"
@@ -273,7 +282,11 @@ func (w *watcher) wear(s *scan) []Change {
 	for _, name := range slices.Sorted(maps.Keys(now)) {
 		if was, ok := w.counters[name]; ok && now[name] > was {
 			device, what, _ := strings.Cut(name, " ")
-			changes = append(changes, Change{device, fmt.Sprintf("%s, %d times since the last look", what, now[name]-was)})
+			reason := MemoryError
+			if strings.HasPrefix(what, slowedByHeat) {
+				reason = SlowedByHeat
+			}
+			changes = append(changes, NewChange(reason, device, fmt.Sprintf("%s, %s since the last look", what, times(now[name]-was))))
 		}
 	}
 	w.counters = now

@@ -3,6 +3,7 @@ package hardware
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,7 +64,10 @@ func TestHotplug(t *testing.T) {
 	from.Remove("/sys/bus/pci/devices/0000:44:00.0")
 	c.tree, c.asked = inMemoryTree(t, from), nil
 	changes := w.apply([]Event{{Action: "remove", Subsystem: "pci", Path: gpu3Path}})
-	want := []Change{{"gpu3", "health lost, was ok: the device is gone from the bus"}, {"0000:44:00.0", "removed: PCI device 3D"}}
+	want := []Change{
+		{"gpu3", "health lost, was ok: the device is gone from the bus", DeviceLost, true},
+		{"0000:44:00.0", "removed: PCI device 3D", DeviceRemoved, false},
+	}
 	if diff := gocmp.Diff(want, changes); diff != "" {
 		t.Errorf("changes after removal (-want +got):\n%s", diff)
 	}
@@ -138,13 +142,13 @@ func TestWornLink(t *testing.T) {
 	}
 	from.File("/sys"+gpu3Path+"/current_link_width", "4")
 	c.tree = inMemoryTree(t, from)
-	want := []Change{{"gpu3", "health degraded, was ok: PCI link runs at x4 of x16"}}
+	want := []Change{{"gpu3", "health degraded, was ok: PCI link runs at x4 of x16", LinkDegraded, true}}
 	if diff := gocmp.Diff(want, w.poll()); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 	from.File("/sys"+gpu3Path+"/current_link_width", "16")
 	c.tree = inMemoryTree(t, from)
-	if got := fmt.Sprint(w.poll()); got != "[{gpu3 health ok, was degraded}]" {
+	if got := fmt.Sprint(w.poll()); got != "[{gpu3 health ok, was degraded DeviceRecovered false}]" {
 		t.Errorf("healed link: %s", got)
 	}
 }
@@ -173,7 +177,10 @@ func TestWear(t *testing.T) {
 	from.File(heat, "8")
 	from.File(errors, "1")
 	c.tree = inMemoryTree(t, from)
-	want := []Change{{"mc0", "uncorrectable memory error, 1 times since the last look"}, {"package1", "slowed down by heat, 3 times since the last look"}}
+	want := []Change{
+		{"mc0", "uncorrectable memory error, once since the last look", MemoryError, true},
+		{"package1", "slowed down by heat, 3 times since the last look", SlowedByHeat, true},
+	}
 	if diff := gocmp.Diff(want, w.poll()); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
@@ -192,10 +199,10 @@ func TestKernelRecord(t *testing.T) {
 	w, _ := watching(t, hardwaretest.Server8GPU())
 	for _, c := range []struct{ line, want string }{
 		{"NVRM: Xid (PCI:0000:44:00): 31, pid=77, name=python, Ch 0000001b", "[]"},
-		{"NVRM: Xid (PCI:0000:44:00): 48, pid='<unknown>', Double Bit ECC Error", "[{gpu3 health degraded, was ok: driver: Xid 48, double-bit memory error}]"},
+		{"NVRM: Xid (PCI:0000:44:00): 48, pid='<unknown>', Double Bit ECC Error", "[{gpu3 health degraded, was ok: driver: Xid 48, double-bit memory error DeviceDegraded true}]"},
 		{"nvidia 0000:14:00.0: PCIe Bus Error: severity=Corrected, type=Physical Layer", "[]"},
-		{"nvidia 0000:14:00.0: PCIe Bus Error: severity=Uncorrected (Fatal), type=Transaction Layer", "[{gpu1 health degraded, was ok: driver: PCI error, Uncorrected (Fatal)}]"},
-		{"NVRM: Xid (PCI:0000:44:00): 79, pid=77, GPU has fallen off the bus.", "[{gpu3 health lost, was degraded: driver: Xid 48, double-bit memory error, driver: Xid 79, fallen off the bus}]"},
+		{"nvidia 0000:14:00.0: PCIe Bus Error: severity=Uncorrected (Fatal), type=Transaction Layer", "[{gpu1 health degraded, was ok: driver: PCI error, Uncorrected (Fatal) DeviceDegraded true}]"},
+		{"NVRM: Xid (PCI:0000:44:00): 79, pid=77, GPU has fallen off the bus.", "[{gpu3 health lost, was degraded: driver: Xid 48, double-bit memory error, driver: Xid 79, fallen off the bus DeviceLost true}]"},
 		{"usb 1-2: new high-speed USB device", "[]"},
 	} {
 		if got := fmt.Sprint(w.kernelRecord(c.line)); got != c.want {
@@ -275,14 +282,20 @@ func TestAskDrivers(t *testing.T) {
 func TestSampler(t *testing.T) {
 	from := hardwaretest.Server8MI300X()
 	from.File("/proc/stat", "cpu  100 0 0 100 0 0 0 0 0 0\ncpu0 30 0 20 50 0 0 0 0 0 0\ncpu1 0 0 0 100 0 0 0 0 0 0")
-	s := &Sampler{tree: inMemoryTree(t, from), last: map[int]cpuTicks{}}
+	s := &Sampler{inMemoryTree(t, from)}
 	m := discover(s.tree, nil)
-	s.Sample(m)
-	from.File("/proc/stat", "cpu0 60 0 40 100 0 0 0 0 0 0\ncpu1 0 0 0 200 0 0 0 0 0 0")
+	first := s.Read(m, nil)
+	if l := first.Since(Reading{}); l.CPUs[0] != 0.5 || l.CPUs[1] != 0 {
+		t.Errorf("CPU shares since the start %v, want 0.5 and 0", l.CPUs)
+	}
+	from.File("/proc/stat", "cpu0 60 0 90 100 0 0 0 0 0 0\ncpu1 0 0 0 200 0 0 0 0 0 0")
 	s.tree = inMemoryTree(t, from)
-	l := s.Sample(m)
-	if l.CPUs[0] != 0.5 || l.CPUs[1] != 0 {
-		t.Errorf("CPU shares %v, want 0.5 and 0", l.CPUs)
+	l := s.Read(m, map[string]DeviceLoad{"gpu4": {Busy: 0.7}}).Since(first)
+	if math.Abs(l.CPUs[0]-2.0/3) > 1e-9 || l.CPUs[1] != 0 {
+		t.Errorf("CPU shares %v, want 2/3 and 0", l.CPUs)
+	}
+	if d := l.Devices["gpu4"]; d.Busy != 0.7 {
+		t.Errorf("the driver told of gpu4: %+v", d)
 	}
 	if d := l.Devices["gpu3"]; d.Busy != 0.3 || d.Used != 11<<30 {
 		t.Errorf("gpu3 load %+v", d)
