@@ -62,14 +62,19 @@ func (n *Node) Info() Info {
 // Doctor probes what this host can do.
 func (n *Node) Doctor(ctx context.Context) []doctor.Capability { return doctor.Run(ctx, sysRoot) }
 
-// Hardware returns the live map of the machine as the JSON document of
-// internal/hardware.
+// Hardware returns the map of the machine as the JSON document of
+// internal/hardware: the one that is kept up to date, for only that has the
+// devices that were lost.
 func (n *Node) Hardware(ctx context.Context) ([]byte, error) {
-	m, err := hardware.Discover(sysRoot)
-	if err != nil {
-		return nil, err
+	m := n.live.machine()
+	if m == nil { // in the first moment
+		found, err := hardware.Discover(sysRoot)
+		if err != nil {
+			return nil, err
+		}
+		m = completed(ctx, found, n.log)
 	}
-	return hardware.Encode(completed(ctx, m, n.log))
+	return hardware.Encode(m)
 }
 
 // systemPrograms are the programs whose memory counts as the system's.

@@ -70,6 +70,8 @@ type Node struct {
 	placer   *placer
 	isolator *isolate.Isolator
 	changes  *broadcast
+	events   *eventLog
+	live     *live
 	ready    atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 
 	life context.Context // of the controllers; ends at Close
@@ -124,7 +126,7 @@ type controller interface {
 func Open(ctx context.Context, config Config, machine *manifest.Machine) (*Node, error) {
 	n := &Node{
 		config: config, machine: machine, log: config.Logger,
-		changes: newBroadcast(), controllers: map[objectKey]*running{},
+		changes: newBroadcast(), live: newLive(), controllers: map[objectKey]*running{},
 	}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.open(ctx); err != nil {
@@ -135,6 +137,9 @@ func Open(ctx context.Context, config Config, machine *manifest.Machine) (*Node,
 
 func (n *Node) open(ctx context.Context) (err error) {
 	if n.store, err = openStore(filepath.Join(n.config.StateDir, "state.db")); err != nil {
+		return err
+	}
+	if n.events, err = openEvents(ctx, n.systemLog(eventJournal), n.log); err != nil {
 		return err
 	}
 	if n.placer, err = newPlacer(ctx, n.log); err != nil {
@@ -258,6 +263,10 @@ func (n *Node) Close() error {
 	if n.store != nil {
 		errs = append(errs, n.store.close())
 	}
+	if n.events != nil {
+		errs = append(errs, n.events.close())
+	}
+	errs = append(errs, n.live.close())
 	return errors.Join(errs...)
 }
 

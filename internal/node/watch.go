@@ -28,6 +28,7 @@ func (n *Node) watchHardware(ctx context.Context) {
 		for _, c := range changes {
 			n.log.Info("hardware changed", "device", c.Device, "what", c.What)
 		}
+		n.sawHardware(m, changes)
 		if len(changes) > 0 {
 			n.hardwareChanged(m)
 		}
@@ -101,6 +102,7 @@ func (n *Node) hardwareChanged(m *hardware.Machine) {
 		return
 	}
 	n.displace(displaced)
+	n.shareCPUs()
 }
 
 // displace has the controllers of the named objects stop what runs and place

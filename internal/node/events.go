@@ -1,0 +1,237 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/journal"
+	"oscine.dev/oscine/internal/manifest"
+)
+
+// Event is something that happened to an object, a device or the machine and
+// that a person may want to know of later.
+type Event struct {
+	First   time.Time     `json:"first"`            // when it happened first
+	Last    time.Time     `json:"last"`             // and most lately
+	Count   int           `json:"count"`            // how often
+	Kind    manifest.Kind `json:"kind,omitempty"`   // of the object; "" where it is about none
+	Name    string        `json:"name,omitempty"`   // of the object
+	Device  string        `json:"device,omitempty"` // gpu0, eth0, mc0, a PCI address
+	Warning bool          `json:"warning,omitempty"`
+	Reason  string        `json:"reason"` // one word, such as DeviceLost
+	Message string        `json:"message"`
+}
+
+// Reasons of events about objects; those about devices are
+// hardware.ChangeReason, those about promises isolate's.
+const (
+	reasonStarted   = "Started"
+	reasonExited    = "Exited"
+	reasonFailed    = "Failed"
+	reasonUnplaced  = "Unplaced"
+	reasonDisplaced = "Displaced"
+	reasonUnhealthy = "Unhealthy"
+	reasonHealthy   = "Healthy"
+)
+
+// EventQuery chooses events.
+type EventQuery struct {
+	Kind     manifest.Kind // "": all
+	Name     string        // "": all
+	Device   string        // "": all
+	Warnings bool          // only what a person should look at
+	Follow   bool          // go on with events as they come
+	Tail     int           // at most the last so many; 0 means all
+}
+
+func (q *EventQuery) chooses(e *Event) bool {
+	return (q.Kind == "" || e.Kind == q.Kind) && (q.Name == "" || e.Name == q.Name) &&
+		(q.Device == "" || e.Device == q.Device) && (!q.Warnings || e.Warning)
+}
+
+// Bounds of what is remembered; the journal on disk is bounded by bytes.
+const (
+	maxEvents        = 512
+	maxEventMessage  = 1 << 10
+	eventJournal     = "events"
+	eventJournalSize = 512 << 10
+)
+
+// eventLog is a bounded memory of events. What happens again is counted, not
+// listed again. Each is in a journal besides, so that a restart forgets none.
+type eventLog struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	events  []*Event // the most lately seen last
+	journal *journal.Writer
+	news    chan struct{} // closed and replaced at each event
+}
+
+// openEvents reads back what an earlier daemon noted at path.
+func openEvents(ctx context.Context, path string, log *slog.Logger) (*eventLog, error) {
+	l := &eventLog{log: log, news: make(chan struct{})}
+	err := journal.Read(ctx, path, journal.Query{Tail: 4 * maxEvents}, func(line journal.Line) error {
+		var e Event
+		if json.Unmarshal([]byte(line.Text), &e) == nil && e.Reason != "" { // else torn or of another release
+			l.remember(&e)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the events: %w", err)
+	}
+	l.journal, err = journal.Open(path, eventJournalSize)
+	return l, err
+}
+
+func (l *eventLog) close() error { return l.journal.Close() }
+
+// remember puts an event behind the others, in place of an earlier one that
+// says the same.
+func (l *eventLog) remember(e *Event) {
+	l.events = slices.DeleteFunc(l.events, e.same)
+	if len(l.events) >= maxEvents {
+		l.events = slices.Delete(l.events, 0, len(l.events)-maxEvents+1)
+	}
+	l.events = append(l.events, e)
+}
+
+func (e *Event) same(o *Event) bool {
+	return e.Kind == o.Kind && e.Name == o.Name && e.Device == o.Device && e.Reason == o.Reason && e.Message == o.Message
+}
+
+// add notes an event that happens now, unless it says when.
+func (l *eventLog) add(e Event) {
+	if e.Last.IsZero() {
+		e.Last = time.Now()
+	}
+	e.First, e.Count = e.Last, 1
+	if len(e.Message) > maxEventMessage {
+		e.Message = strings.ToValidUTF8(e.Message[:maxEventMessage-3], "") + "…"
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.IndexFunc(l.events, e.same); i >= 0 {
+		e.First, e.Count = l.events[i].First, l.events[i].Count+1
+	}
+	l.remember(&e)
+	close(l.news)
+	l.news = make(chan struct{})
+	text, err := json.Marshal(e)
+	if err == nil {
+		err = l.journal.Append(journal.Line{Time: e.Last, Stream: journal.Stdout, Text: string(text)})
+	}
+	if err != nil {
+		l.log.Warn("an event is not on disk", "error", err)
+	}
+}
+
+// after returns copies of the events seen after a moment, oldest first, and
+// what is closed when there are more.
+func (l *eventLog) after(moment time.Time) ([]Event, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []Event
+	for _, e := range l.events {
+		if e.Last.After(moment) {
+			list = append(list, *e)
+		}
+	}
+	return list, l.news
+}
+
+// Events calls each with the chosen events, the oldest first. One that happens
+// again while it is followed comes again, with its count. It returns each's
+// error, or the context's.
+func (n *Node) Events(ctx context.Context, q EventQuery, each func(Event) error) error {
+	if q.Kind != "" && !slices.Contains(storedKinds, q.Kind) {
+		return fmt.Errorf("%w: no kind is called %q: use Workload or Model", ErrInvalid, q.Kind)
+	}
+	list, more := n.events.after(time.Time{})
+	var last time.Time
+	tail := q.Tail
+	for {
+		if len(list) > 0 {
+			last = list[len(list)-1].Last
+		}
+		list = slices.DeleteFunc(list, func(e Event) bool { return !q.chooses(&e) })
+		if tail > 0 && len(list) > tail {
+			list = list[len(list)-tail:]
+		}
+		tail = 0 // of what was there already
+		for _, e := range list {
+			if err := each(e); err != nil {
+				return err
+			}
+		}
+		if !q.Follow {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-more:
+		}
+		list, more = n.events.after(last)
+	}
+}
+
+// note records what happened to an object.
+func (n *Node) note(key objectKey, reason, message string) {
+	warning := reason != reasonStarted && reason != reasonHealthy && reason != reasonExited
+	n.events.add(Event{Kind: key.kind, Name: key.name, Warning: warning, Reason: reason, Message: message})
+}
+
+// notePromise records what became of a promise of isolation.
+func (n *Node) notePromise(e isolate.Event) {
+	key, _ := keyOfID(e.ID)
+	warning := e.Reason != isolate.ReasonRepaired && e.Reason != isolate.ReasonResumed
+	n.events.add(Event{Last: e.Time, Kind: key.kind, Name: key.name, Warning: warning, Reason: e.Reason, Message: e.Message})
+}
+
+// noteChange records a change of the hardware, for each object that holds the
+// device as well.
+func (n *Node) noteChange(c hardware.Change) {
+	e := Event{Device: c.Device, Warning: c.Warning, Reason: string(c.Reason), Message: c.What}
+	n.events.add(e)
+	for _, key := range n.placer.holders(c.Device) {
+		e.Kind, e.Name = key.kind, key.name
+		n.events.add(e)
+	}
+}
+
+// holders are the objects that were given a device.
+func (p *placer) holders(device string) []objectKey {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var keys []objectKey
+	for _, held := range p.state.Placements() {
+		for _, d := range held.Devices {
+			if key, err := keyOfID(held.Request.Name); err == nil && d.ID == device {
+				keys = append(keys, key)
+				break
+			}
+		}
+	}
+	return keys
+}
+
+// keyOfID is the object whose container, cgroup and placement have a name.
+func keyOfID(id string) (objectKey, error) {
+	for prefix, kind := range map[string]manifest.Kind{"workload-": manifest.KindWorkload, "model-": manifest.KindModel} {
+		if name, ok := strings.CutPrefix(id, prefix); ok {
+			return objectKey{kind, name}, nil
+		}
+	}
+	return objectKey{}, errors.New("no object is called " + id)
+}
