@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 MAKEFLAGS   += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build image packs demo test test-fast test-vm lint fuzz generate bench-boot bench-place bench-isolation clean
+.PHONY: help setup build bpf image packs demo test test-fast test-vm lint fuzz generate bench-boot bench-place bench-isolation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,10 +20,18 @@ help: ## list the targets
 setup: ## install what building and testing needs and this machine lacks
 	@scripts/setup.sh
 
-build: ## build the programs for this machine into out/bin
+build: bpf ## build the programs for this machine into out/bin
 	@mkdir -p $(OUT)/bin
 	@CGO_ENABLED=0 $(GO_BUILD) -o $(OUT)/bin/ ./cmd/... github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 	@scripts/build-runc.sh $(OUT)/bin/runc
+
+# The same bytes on every host, by the pinned clang: see internal/bpf.
+BPF := $(patsubst %.c,%.o,$(wildcard internal/*/*/bpf/*.bpf.c))
+
+bpf: $(BPF)
+
+%.bpf.o: %.bpf.c internal/bpf/kernel.h internal/bpf/compile/main.go internal/debian/lock.json
+	@go run ./internal/bpf/compile $<
 
 image: build ## build the disk image: make image [ARCH=arm64] [KERNEL=cloud|metal|rt]
 	@$(OSCINE) image build --arch $(ARCH) --kernel $(KERNEL) -o $(OUT)/oscine-$(ARCH).img
@@ -38,7 +46,7 @@ test: setup build lint ## check style, run all tests, those in booted machines t
 	@$(MAKE) test-fast
 	@$(MAKE) test-vm
 
-test-fast: ## run the tests that boot no machine
+test-fast: bpf ## run the tests that boot no machine
 	@go test ./...
 
 test-vm: build ## run the tests that boot machines; the others come from the cache
@@ -70,4 +78,4 @@ bench-isolation: ## wake-up latency of the classes against batch load, beside st
 	@go run ./internal/bench/isolation -o $(OUT)/isolation.json
 
 clean: ## remove what was built; caches outside the tree stay
-	@rm -rf $(OUT)
+	@rm -rf $(OUT) $(BPF)

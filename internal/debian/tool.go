@@ -52,14 +52,21 @@ func needs(name string) need {
 	return need{}
 }
 
+// Clang is the [Tool] that compiles BPF. It always comes from a bundle: what it
+// writes goes into programs, the same bytes on every host.
+const Clang = "clang-19"
+
 // Tool finds a program: the host's own where it is new enough, else the one of
 // the bundle for this machine's architecture, fetched and unpacked on first
-// use. It knows QEMU, mkfs.erofs, mke2fs, sbverify and veritysetup.
+// use. It knows QEMU, mkfs.erofs, mke2fs, sbverify, veritysetup and [Clang].
 func (s *Source) Tool(ctx context.Context, name string) (Tool, error) {
-	if path, ok := hostTool(ctx, name, needs(name)); ok {
+	bundle := "tools"
+	if name == Clang {
+		bundle = "clang"
+	} else if path, ok := hostTool(ctx, name, needs(name)); ok {
 		return Tool{Name: name, Argv: []string{path}}, nil
 	}
-	tree, err := s.Tree(ctx, "tools", runtime.GOARCH)
+	tree, err := s.Tree(ctx, bundle, runtime.GOARCH)
 	if err != nil {
 		return Tool{}, fmt.Errorf("find %s: %w", name, err)
 	}

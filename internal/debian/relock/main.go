@@ -36,13 +36,18 @@ var tools = []string{
 	"erofs-utils", "e2fsprogs", "sbsigntool", "cryptsetup-bin",
 }
 
+// compiler is what compiles the BPF programs. It needs no libraries of a target
+// and no linker.
+var compiler = []string{"clang-19"}
+
 // fonts are what the demo writes its pictures in: none of models/digits was
 // trained with them.
 var fonts = []string{"fonts-courier-prime", "fonts-hack", "fonts-comfortaa", "fonts-jetbrains-mono", "fonts-open-sans"}
 
 // unneeded are dependencies that serve installation or hardware which the
 // programs never touch here.
-var unneeded = []string{"debconf", "dpkg", "tar", "perl-base", "adduser", "passwd", "logsave", "ucf", "openssl", "libsasl2-modules-db", "sensible-utils"}
+var unneeded = []string{"debconf", "dpkg", "tar", "perl-base", "adduser", "passwd", "logsave", "ucf", "openssl", "libsasl2-modules-db", "sensible-utils",
+	"libc6-dev", "libstdc++-14-dev", "libgcc-14-dev", "libobjc-14-dev", "libclang-rt-19-dev", "libclang1-19", "binutils", "llvm-19-linker-tools"}
 
 func run(ctx context.Context, args []string, log io.Writer) error {
 	kernel := "7.2.12+deb13"
@@ -90,7 +95,7 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 		sets = append(sets, set)
 	}
 	skip := func(name string) bool { return slices.Contains(unneeded, name) }
-	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "fonts": fonts, "tools": tools} {
+	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "fonts": fonts, "tools": tools, "clang": compiler} {
 		packages, err := index.Closure(arch, stable, roots, skip)
 		if err != nil {
 			return nil, err

@@ -4,9 +4,6 @@
 // shared memory. The kernel's watchdog takes it out when it fails, and the
 // stock scheduler goes on with all cgroup settings as they are.
 //
-// bpf/scheduler.o is compiled from bpf/scheduler.bpf.c by go generate (clang 14 or
-// later) and kept in the tree, so that building needs no clang. The package
-// knows cgroups by their folders alone.
+// bpf/scheduler.bpf.o is compiled from bpf/scheduler.bpf.c by make (see package
+// bpf). The package knows cgroups by their folders alone.
 package schedext
-
-//go:generate bpf/build.sh

@@ -1,8 +1,7 @@
 package schedext
 
 import (
-	"bytes"
-	_ "embed" // the compiled scheduler
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,10 +15,16 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"oscine.dev/oscine/internal/bpf"
 )
 
-//go:embed bpf/scheduler.o
-var object []byte
+// objects holds bpf/scheduler.bpf.o where make has built it.
+//
+//go:embed bpf
+var objects embed.FS
+
+const object = "bpf/scheduler.bpf.o"
 
 // ErrUnsupported is returned where the kernel has no sched_ext.
 var ErrUnsupported = errors.New("this kernel has no sched_ext: it needs CONFIG_SCHED_CLASS_EXT, Linux 6.12 or later")
@@ -73,7 +78,7 @@ func State() (string, error) {
 }
 
 // Start loads the scheduler and gives it all tasks of ordinary policies.
-// Errors: ErrUnsupported, ErrOccupied.
+// Errors: ErrUnsupported, ErrOccupied, bpf.ErrNotBuilt.
 func Start(o Options) (*Scheduler, error) {
 	switch state, err := State(); {
 	case err != nil:
@@ -81,9 +86,9 @@ func Start(o Options) (*Scheduler, error) {
 	case state != "disabled":
 		return nil, fmt.Errorf("%w: its state is %s", ErrOccupied, state)
 	}
-	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+	spec, err := bpf.Read(objects, object)
 	if err != nil {
-		return nil, fmt.Errorf("read the scheduler: %w", err)
+		return nil, err
 	}
 	if err := spec.Variables["nr_cpus"].Set(uint32(ebpf.MustPossibleCPU())); err != nil {
 		return nil, err

@@ -12,20 +12,8 @@
 // scx_bpf_kick_cpu so that no program can call them. Work with a deadline goes
 // to a CPU's own queue, ahead of what runs there where it is more urgent;
 // batch to the kernel's global queue, which CPUs turn to when theirs is empty.
-//
-// Written without vmlinux.h: what is used of the kernel's types is below, and
-// its place is found at load time.
 
-typedef unsigned char u8;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-typedef int s32;
-typedef _Bool bool;
-
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-#define KERNEL __attribute__((preserve_access_index))
-#define KFUNC __attribute__((section(".ksyms")))
+#include "kernel.h"
 
 struct cpumask {
 	unsigned long bits[1];
@@ -63,9 +51,6 @@ extern struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgrp, int level) KFUNC;
 extern void bpf_cgroup_release(struct cgroup *cgrp) KFUNC;
 extern bool bpf_cpumask_test_cpu(u32 cpu, const struct cpumask *cpumask) KFUNC;
 
-static void *(*map_lookup)(void *map, const void *key) = (void *)1;
-static u32 (*this_cpu)(void) = (void *)8;
-
 enum { system_class, interactive_class, batch_class, nothing = 255 };
 
 #define SCX_DSQ_GLOBAL 0x8000000000000001ULL
@@ -73,7 +58,6 @@ enum { system_class, interactive_class, batch_class, nothing = 255 };
 #define SCX_DSQ_LOCAL_ON 0xc000000000000000ULL
 #define SCX_ENQ_PREEMPT (1ULL << 32)
 #define PF_KTHREAD 0x00200000
-#define MILLISECOND 1000000ULL
 #define MAX_CPUS 1024
 #define SLOTS 65536
 
@@ -86,16 +70,16 @@ struct slot {
 };
 
 struct {
-	u32 (*type)[2]; // BPF_MAP_TYPE_ARRAY
-	u32 (*max_entries)[SLOTS];
-	u32 (*map_flags)[1 << 10]; // BPF_F_MMAPABLE
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(max_entries, SLOTS);
+	NUMBER(map_flags, BPF_F_MMAPABLE);
 	u32 *key;
 	struct slot *value;
 } deadlines SEC(".maps");
 
 struct {
-	u32 (*type)[1]; // BPF_MAP_TYPE_HASH
-	u32 (*max_entries)[64];
+	NUMBER(type, BPF_MAP_TYPE_HASH);
+	NUMBER(max_entries, 64);
 	u64 *key;   // cgroup
 	u32 *value; // class
 } classes SEC(".maps");
@@ -108,8 +92,8 @@ struct current {
 };
 
 struct {
-	u32 (*type)[2];
-	u32 (*max_entries)[MAX_CPUS];
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(max_entries, MAX_CPUS);
 	u32 *key;
 	struct current *value;
 } cpus SEC(".maps");
