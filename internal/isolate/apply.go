@@ -98,20 +98,15 @@ func (i *Isolator) applyWithoutCgroups(h *holding, pid int) {
 	if i.host.cgroups != "" {
 		return
 	}
-	err := i.forThreads(pid, func(tid int) error {
-		if h.spec.Class == Batch {
-			if err := linux.SetScheduling(tid, linux.Scheduling{Policy: linux.PolicyIdle}); err != nil {
-				return err
-			}
+	if h.spec.Class == Batch {
+		err := i.forThreads(pid, func(tid int) error {
+			return linux.SetScheduling(tid, linux.Scheduling{Policy: linux.PolicyIdle})
+		})
+		if err != nil {
+			h.miss("it yields to other work", "%v", err)
 		}
-		if h.spec.CPUs.Empty() {
-			return nil
-		}
-		return unix.SchedSetaffinity(tid, cpuSet(h.spec.CPUs))
-	})
-	if err != nil {
-		h.miss("its processors and class", "%v", err)
 	}
+	i.confine(h, pid)
 }
 
 // slack lets the process's timers expire at their time and not up to 50 µs

@@ -61,7 +61,7 @@ func runInGuest(t *testing.T, kernel string) {
 		run = only
 	}
 	err := guest.Run(ctx, guest.Options{
-		Init: program, Kernel: kernel, CPUs: "4", Memory: 1024,
+		Init: program, Kernel: kernel, CPUs: "4,sockets=1,cores=2,threads=2", Memory: 1024,
 		Args: []string{"-test.v", "-test.timeout=5m", "-test.run=" + run},
 	}, testLog{t})
 	if err != nil {

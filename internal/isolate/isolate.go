@@ -79,6 +79,7 @@ type Spec struct {
 	Class Class
 
 	CPUs        hardware.Set // where it runs; empty: anywhere
+	Idle        hardware.Set // SMT siblings of its own CPUs, where nothing runs at all
 	Exclusive   bool         // nothing else runs there; always so for real-time work
 	MemoryNodes hardware.Set // empty: anywhere
 	MilliCPU    int64        // its share against others of its class; 0: the usual
@@ -225,6 +226,14 @@ func (i *Isolator) Remove() error {
 	return errors.Join(errs...)
 }
 
+// own is everything that nobody else gets.
+func (s *Spec) own() hardware.Set {
+	if !s.Exclusive {
+		return hardware.Set{}
+	}
+	return s.CPUs.Or(s.Idle)
+}
+
 var idRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
 func (s *Spec) check() error {
@@ -241,6 +250,9 @@ func (s *Spec) check() error {
 	}
 	if s.Exclusive && s.CPUs.Empty() {
 		return fmt.Errorf("%w: workload %s needs CPUs of its own, and names none", ErrInvalid, s.ID)
+	}
+	if !s.Idle.Empty() && (!s.Exclusive || s.Idle.Meets(s.CPUs)) {
+		return fmt.Errorf("%w: workload %s: CPU %s cannot be idle and run it", ErrInvalid, s.ID, s.Idle)
 	}
 	if s.Deadline != nil {
 		if s.Class != Realtime {
@@ -284,21 +296,21 @@ func (i *Isolator) Prepare(s Spec) error {
 
 // admit refuses what this machine cannot promise beside what it has promised.
 func (i *Isolator) admit(s *Spec) error {
-	if absent := s.CPUs.Minus(i.host.online()); !absent.Empty() {
+	if absent := s.CPUs.Or(s.Idle).Minus(i.host.online()); !absent.Empty() {
 		return fmt.Errorf("%w: workload %s: this machine has no CPU %s online", ErrInvalid, s.ID, absent)
 	}
 	if !s.Exclusive {
 		return nil
 	}
-	reserved := s.CPUs
+	reserved := s.own()
 	for id, h := range i.held {
 		if id == s.ID || !h.spec.Exclusive {
 			continue
 		}
-		if both := h.spec.CPUs.And(s.CPUs); !both.Empty() {
+		if both := h.spec.own().And(s.own()); !both.Empty() {
 			return fmt.Errorf("workload %s: CPU %s %w, %s", s.ID, both, ErrTaken, id)
 		}
-		reserved = reserved.Or(h.spec.CPUs)
+		reserved = reserved.Or(h.spec.own())
 	}
 	if i.host.online().Minus(reserved).Empty() {
 		return fmt.Errorf("workload %s: isolating CPU %s %w: ask for fewer, at least one stays", s.ID, s.CPUs, ErrNoHousekeeping)
@@ -307,6 +319,19 @@ func (i *Isolator) admit(s *Spec) error {
 		return i.bound(s.CPUs).Admit(nil, *s.Deadline)
 	}
 	return nil
+}
+
+// Admit refuses a reservation that no CPU of this machine could hold, before
+// anything is given up for it. The bound is that of the CPU that has most to
+// give. Errors: ErrInvalid, ErrOverCommitted.
+func (i *Isolator) Admit(r Reservation) error {
+	var most Bound
+	for _, cpu := range i.host.online().IDs() {
+		if b := i.bound(hardware.NewSet(cpu)); b.Limit() > most.Limit() {
+			most = b
+		}
+	}
+	return most.Admit(nil, r)
 }
 
 // enforce writes everything that holds without a process.
@@ -349,10 +374,12 @@ func (i *Isolator) drop(id string) error {
 // settle brings what depends on all workloads together in line: the CPUs set
 // aside, interrupts, kernel threads, idle states.
 func (i *Isolator) settle() {
-	var reserved hardware.Set
+	// An idle sibling may sleep as deeply as it likes: the core stays awake with
+	// the CPU that works, and polling would take its units.
+	var reserved, awake hardware.Set
 	for _, h := range i.held {
 		if h.spec.Class == Realtime {
-			reserved = reserved.Or(h.spec.CPUs)
+			reserved, awake = reserved.Or(h.spec.own()), awake.Or(h.spec.CPUs)
 		}
 	}
 	before := i.reserved
@@ -360,7 +387,7 @@ func (i *Isolator) settle() {
 	if !before.Equal(reserved) {
 		i.moveInterrupts(before, reserved)
 		i.moveKernelThreads(before, reserved)
-		i.holdLatency(reserved)
+		i.holdLatency(awake)
 	}
 }
 

@@ -124,7 +124,39 @@ func (i *Isolator) partition(h *holding) {
 	if text, err := i.cg.get(group, "cpuset.cpus.partition"); err != nil || strings.Contains(text, "invalid") {
 		h.miss(guaranteeCPUs, "the kernel refuses the partition: %s", strings.TrimSpace(text+errorText(err)))
 	}
+	if err := i.keepIdle(h); err != nil {
+		h.miss(guaranteeIdle, "%v", err)
+	}
 }
+
+// idleGroup is the cgroup beside a workload's that holds the SMT siblings of
+// its CPUs, and never a process. It is a partition of its own because a
+// DEADLINE reservation demands that a thread may run on all of its partition.
+func (h *holding) idleGroup() string { return h.group() + ".siblings" }
+
+// keepIdle sets the SMT siblings of a workload's CPUs aside.
+func (i *Isolator) keepIdle(h *holding) error {
+	group, list := h.idleGroup(), h.spec.Idle.String()
+	if h.spec.Idle.Empty() {
+		return i.dropIdle(h)
+	}
+	err := i.cg.make(group)
+	for _, f := range [][2]string{{"cpuset.cpus", list}, {"cpuset.cpus.exclusive", list}, {"cpuset.cpus.partition", "isolated"}} {
+		if err == nil {
+			err = i.cg.set(group, f[0], f[1])
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if text, err := i.cg.get(group, "cpuset.cpus.partition"); err != nil || strings.Contains(text, "invalid") {
+		return fmt.Errorf("the kernel refuses the partition: %s", strings.TrimSpace(text+errorText(err)))
+	}
+	return nil
+}
+
+// dropIdle gives them back.
+func (i *Isolator) dropIdle(h *holding) error { return i.cg.remove(h.idleGroup()) }
 
 func errorText(err error) string {
 	if err == nil {
@@ -140,8 +172,8 @@ func (i *Isolator) shareExclusive(c Class) error {
 	for _, of := range allClasses() {
 		cpus := i.inheritedCPUs(of)
 		for _, h := range i.held {
-			if h.spec.Exclusive && h.spec.Class == of {
-				cpus = cpus.Or(h.spec.CPUs)
+			if h.spec.Class == of {
+				cpus = cpus.Or(h.spec.own())
 			}
 		}
 		all = all.Or(cpus)
@@ -210,6 +242,9 @@ func (i *Isolator) removeLeaf(h *holding) error {
 		if err := writeFile(i.cg.path(group, "cpuset.cpus.exclusive"), "\n"); err != nil {
 			return fmt.Errorf("workload %s: give its CPUs back: %w", h.spec.ID, err)
 		}
+	}
+	if err := i.dropIdle(h); err != nil {
+		return fmt.Errorf("workload %s: give the siblings of its CPUs back: %w", h.spec.ID, err)
 	}
 	i.cg.forget(group)
 	i.leftovers = append(i.leftovers, group)

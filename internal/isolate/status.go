@@ -193,6 +193,9 @@ func (i *Isolator) promises(h *holding, st *Status) []Promise {
 	switch s.Class {
 	case Realtime:
 		add(guaranteeCPUs, i.host.cgroups != "", s.CPUs.String())
+		if !s.Idle.Empty() {
+			add(guaranteeIdle, i.host.cgroups != "", s.Idle.String())
+		}
 		want := "SCHED_FIFO"
 		if s.Deadline != nil {
 			want = fmt.Sprintf("SCHED_DEADLINE %v of every %v", s.Deadline.Runtime, s.Deadline.Period)

@@ -154,8 +154,11 @@ func (i *Isolator) verifyPartitions() []Event {
 	return events
 }
 
-// guaranteeCPUs is what a real-time workload's partition gives.
-const guaranteeCPUs = "CPUs of its own"
+// What the partitions of a workload with CPUs of its own give.
+const (
+	guaranteeCPUs = "CPUs of its own"
+	guaranteeIdle = "SMT siblings of its CPUs stay idle"
+)
 
 func (i *Isolator) partitionProblem(h *holding, online hardware.Set) string {
 	if off := h.spec.CPUs.Minus(online); !off.Empty() {

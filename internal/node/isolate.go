@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/hardware"
@@ -12,7 +13,7 @@ import (
 
 // openIsolation makes the classes' slices and watches over them.
 func (n *Node) openIsolation() error {
-	isolator, err := isolate.Open(isolate.Options{Own: n.config.Mode == OnImage, Slices: classLimits(n.machine.Spec.Classes), SchedExt: n.machine.Spec.Classes.Scheduler == "sched_ext", Logger: n.log})
+	isolator, err := isolate.Open(isolate.Options{Own: n.config.Mode == OnImage, Slices: classLimits(n.machine.Spec.Classes), SchedExt: n.machine.Spec.Classes.Scheduler == "sched_ext", Logger: n.log, OnEvent: n.notePromise})
 	if err != nil {
 		return err
 	}
@@ -49,6 +50,7 @@ func (p *Placement) promise(key objectKey, class manifest.Class, r *manifest.Res
 		ID: key.id(), Class: isolate.Class(class),
 		CPUs: hardware.NewSet(p.CPUs...), MemoryNodes: hardware.NewSet(p.NUMANodes...), Exclusive: p.Request.Exclusive,
 		MilliCPU: p.Request.MilliCPU, Memory: p.Request.Memory, Objective: r.Latency.Std(),
+		Idle: hardware.NewSet(p.Held...), Deadline: reservation(r.Deadline),
 	}
 	if key.kind == manifest.KindModel {
 		s.MemoryLow = p.Request.Memory // its weights are what reclaim must not take
@@ -59,6 +61,42 @@ func (p *Placement) promise(key objectKey, class manifest.Class, r *manifest.Res
 	return s
 }
 
+func reservation(r *manifest.Reservation) *isolate.Reservation {
+	if r == nil {
+		return nil
+	}
+	return &isolate.Reservation{Runtime: r.Runtime.Std(), Deadline: r.Deadline.Std(), Period: r.Period.Std()}
+}
+
+// admit refuses a reservation that this machine cannot hold, before anybody
+// makes room for it.
+func (n *Node) admit(r *manifest.Resources) error {
+	if r.Deadline == nil {
+		return nil
+	}
+	if err := n.isolator.Admit(*reservation(r.Deadline)); err != nil {
+		return fmt.Errorf("%w: shorten spec.resources.deadline.runtime or lengthen its period and deadline", err)
+	}
+	return nil
+}
+
+// refused tells a refusal that stands until the manifest or the machine
+// changes from a failure that may pass.
+func refused(err error) bool {
+	return isUnsatisfied(err) || errors.Is(err, isolate.ErrOverCommitted) || errors.Is(err, isolate.ErrNoHousekeeping)
+}
+
+// shareCPUs tells the kernel where those that share CPUs run now that others
+// have taken or given back theirs.
+func (n *Node) shareCPUs() {
+	n.placer.eachShared(func(id string, cpus []int) {
+		err := n.isolator.Share(id, hardware.NewSet(cpus...))
+		if err != nil && !errors.Is(err, isolate.ErrUnknown) { // unknown: it has not started yet
+			n.log.Warn("isolation", "id", id, "error", err)
+		}
+	})
+}
+
 // startIsolated tells the kernel of a container's promises, starts it, and
 // sets what needs its process before that runs its program. One that runs
 // already keeps what it has.
@@ -66,6 +104,7 @@ func (n *Node) startIsolated(ctx context.Context, promise isolate.Spec, spec con
 	if err := n.isolator.Prepare(promise); err != nil {
 		return err
 	}
+	n.shareCPUs() // others may have come or gone since it was placed
 	spec.Created = func(_ context.Context, pid int) error { return n.isolator.Apply(promise.ID, pid) }
 	if err := n.runtime.Start(ctx, spec); err != nil {
 		return err

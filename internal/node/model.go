@@ -87,7 +87,7 @@ func (m *model) status() any {
 	m.stMu.Lock()
 	st, current := m.st, m.served != nil
 	m.stMu.Unlock()
-	st.Isolation = m.n.isolation(m.key)
+	st.Isolation, st.Placement = m.n.isolation(m.key), m.n.placer.now(m.key, st.Placement)
 	served, err := m.n.registry.Status(m.key.name)
 	if err != nil || !current {
 		return st
@@ -123,7 +123,7 @@ func (m *model) run(ctx context.Context) {
 			continue // the manifest changed
 		}
 		phase := Waiting
-		if isUnsatisfied(err) {
+		if refused(err) {
 			phase = Unplaced
 		}
 		m.n.log.Warn("model", "name", m.key.name, "phase", phase, "error", err, "again", pause)
@@ -145,6 +145,7 @@ func (m *model) serve(obj *manifest.Model) error {
 	if err != nil {
 		return err
 	}
+	m.n.shareCPUs()
 	engine, root, err := m.n.packs.Mount(engineOf(obj))
 	if err != nil {
 		return err
@@ -200,6 +201,7 @@ func (m *model) remove(ctx context.Context) error {
 	}
 	err = errors.Join(err, m.n.isolator.Release(m.key.id()))
 	m.n.placer.release(m.key)
+	m.n.shareCPUs()
 	return errors.Join(err, os.RemoveAll(m.socketDir()))
 }
 

@@ -117,6 +117,35 @@ func (p *placer) place(s *store, obj manifest.Object) (placed *Placement, displa
 	return &Placement{Placement: given, Devices: p.cdiNames(&given)}, displaced, nil
 }
 
+// eachShared calls f with the CPUs that every placement without any of its own
+// has now. None changes meanwhile.
+func (p *placer) eachShared(f func(name string, cpus []int)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, held := range p.state.Placements() {
+		if !held.Request.Exclusive {
+			f(held.Request.Name, held.CPUs)
+		}
+	}
+}
+
+// now brings a placement that is shown up to date: the CPUs of a shared one
+// change as others come and go.
+func (p *placer) now(key objectKey, shown *PlacementStatus) *PlacementStatus {
+	if shown == nil || shown.Exclusive {
+		return shown
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	held, ok := p.state.Placement(key.id())
+	if !ok {
+		return shown
+	}
+	st := *shown
+	st.CPUs = place.FormatCPUs(held.CPUs)
+	return &st
+}
+
 // makeRoom places a request, taking from looser classes what it must.
 func (p *placer) makeRoom(req place.Request) (place.Placement, map[string]error, error) {
 	given, err := p.state.Place(req)
@@ -192,15 +221,17 @@ func (p *Placement) status() *PlacementStatus {
 // defaultPIDs bounds the processes and threads of an object that names none.
 const defaultPIDs = 1024
 
-// limits is what the kernel enforces of a placement. A shared placement is
-// held to its share by quota, an exclusive one by its cores.
+// limits is what the container runtime has the kernel enforce of a placement.
+// The CPUs of a shared one change with its neighbours and are the isolator's;
+// its share is a weight, and a quota only where the manifest asks for one.
 func (p *Placement) limits(r *manifest.Resources) container.Limits {
+	quota, _ := r.CPULimit.MilliValue() // checked with the manifest
 	l := container.Limits{
-		CPUs: place.FormatCPUs(p.CPUs), MemoryNodes: place.FormatCPUs(p.NUMANodes),
-		MemoryBytes: p.Request.Memory, PIDs: int64(r.PIDs),
+		MemoryNodes: place.FormatCPUs(p.NUMANodes), MemoryBytes: p.Request.Memory,
+		MilliCPU: quota, PIDs: int64(r.PIDs),
 	}
-	if !p.Request.Exclusive {
-		l.MilliCPU = p.Request.MilliCPU
+	if p.Request.Exclusive {
+		l.CPUs = place.FormatCPUs(p.CPUs)
 	}
 	if l.PIDs == 0 {
 		l.PIDs = defaultPIDs

@@ -84,7 +84,7 @@ func (w *workload) status() any {
 	w.stMu.Lock()
 	st := w.st
 	w.stMu.Unlock()
-	st.Isolation = w.n.isolation(w.key)
+	st.Isolation, st.Placement = w.n.isolation(w.key), w.n.placer.now(w.key, st.Placement)
 	return st
 }
 
@@ -162,7 +162,7 @@ func (w *workload) sleep(ctx context.Context, d time.Duration) bool {
 
 func (w *workload) fail(err error, pause time.Duration) {
 	phase := Waiting
-	if isUnsatisfied(err) {
+	if refused(err) {
 		phase = Unplaced
 	}
 	w.n.log.Warn("workload", "name", w.key.name, "phase", phase, "error", err, "again", pause)
@@ -177,11 +177,15 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 	if done, err := w.finishedBefore(ctx, obj); err != nil || done {
 		return err
 	}
+	if err := w.n.admit(&obj.Spec.Resources); err != nil {
+		return err
+	}
 	placement, displaced, err := w.n.placer.place(w.n.store, obj)
 	w.n.displace(displaced)
 	if err != nil {
 		return err
 	}
+	w.n.shareCPUs()
 	w.set(func(st *WorkloadStatus) { st.Phase, st.Message, st.Placement = Pending, "", placement.status() })
 	image, err := w.image(ctx, obj.Spec.Image)
 	if err != nil {
@@ -366,5 +370,6 @@ func (w *workload) remove(ctx context.Context) error {
 	}
 	err = errors.Join(err, w.n.bridge.Detach(w.key.id()), w.n.isolator.Release(w.key.id()))
 	w.n.placer.release(w.key)
+	w.n.shareCPUs()
 	return err
 }
