@@ -17,27 +17,29 @@ import (
 // required is the role that each procedure of the Node service needs. A
 // procedure that is not listed is refused, so a new one cannot be left open.
 var required = map[string]pki.Role{
-	oscinepbconnect.NodeInfoProcedure:        pki.Reader,
-	oscinepbconnect.NodeDoctorProcedure:      pki.Reader,
-	oscinepbconnect.NodeHardwareProcedure:    pki.Reader,
-	oscinepbconnect.NodeGetProcedure:         pki.Reader,
-	oscinepbconnect.NodeWatchProcedure:       pki.Reader,
-	oscinepbconnect.NodeLogsProcedure:        pki.Reader,
-	oscinepbconnect.NodeDmesgProcedure:       pki.Reader,
-	oscinepbconnect.NodeListImagesProcedure:  pki.Reader,
-	oscinepbconnect.NodeListPacksProcedure:   pki.Reader,
-	oscinepbconnect.NodeApplyProcedure:       pki.Operator,
-	oscinepbconnect.NodeDeleteProcedure:      pki.Operator,
-	oscinepbconnect.NodeExecProcedure:        pki.Operator,
-	oscinepbconnect.NodeCopyInProcedure:      pki.Operator,
-	oscinepbconnect.NodeCopyOutProcedure:     pki.Operator,
-	oscinepbconnect.NodeImportImageProcedure: pki.Operator,
-	oscinepbconnect.NodePullImageProcedure:   pki.Operator,
-	oscinepbconnect.NodeRemoveImageProcedure: pki.Operator,
-	oscinepbconnect.NodeUploadModelProcedure: pki.Operator,
-	oscinepbconnect.NodeInstallPackProcedure: pki.Admin,
-	oscinepbconnect.NodeRemovePackProcedure:  pki.Admin,
-	oscinepbconnect.NodeRebootProcedure:      pki.Admin,
+	oscinepbconnect.NodeInfoProcedure:          pki.Reader,
+	oscinepbconnect.NodeDoctorProcedure:        pki.Reader,
+	oscinepbconnect.NodeHardwareProcedure:      pki.Reader,
+	oscinepbconnect.NodeWatchHardwareProcedure: pki.Reader,
+	oscinepbconnect.NodeEventsProcedure:        pki.Reader,
+	oscinepbconnect.NodeGetProcedure:           pki.Reader,
+	oscinepbconnect.NodeWatchProcedure:         pki.Reader,
+	oscinepbconnect.NodeLogsProcedure:          pki.Reader,
+	oscinepbconnect.NodeDmesgProcedure:         pki.Reader,
+	oscinepbconnect.NodeListImagesProcedure:    pki.Reader,
+	oscinepbconnect.NodeListPacksProcedure:     pki.Reader,
+	oscinepbconnect.NodeApplyProcedure:         pki.Operator,
+	oscinepbconnect.NodeDeleteProcedure:        pki.Operator,
+	oscinepbconnect.NodeExecProcedure:          pki.Operator,
+	oscinepbconnect.NodeCopyInProcedure:        pki.Operator,
+	oscinepbconnect.NodeCopyOutProcedure:       pki.Operator,
+	oscinepbconnect.NodeImportImageProcedure:   pki.Operator,
+	oscinepbconnect.NodePullImageProcedure:     pki.Operator,
+	oscinepbconnect.NodeRemoveImageProcedure:   pki.Operator,
+	oscinepbconnect.NodeUploadModelProcedure:   pki.Operator,
+	oscinepbconnect.NodeInstallPackProcedure:   pki.Admin,
+	oscinepbconnect.NodeRemovePackProcedure:    pki.Admin,
+	oscinepbconnect.NodeRebootProcedure:        pki.Admin,
 }
 
 // caller is who calls, by the verified client certificate.
@@ -67,7 +69,11 @@ func callerOf(state *tls.ConnectionState) caller {
 
 // authorizer refuses calls beyond the caller's role and logs the ones that
 // change something.
-type authorizer struct{ log *slog.Logger }
+type authorizer struct {
+	log *slog.Logger
+	// stopping ends when the server begins to stop.
+	stopping context.Context
+}
 
 func (a *authorizer) check(ctx context.Context, procedure string) error {
 	who, _ := ctx.Value(callerKey{}).(caller)
@@ -110,8 +116,29 @@ func (a *authorizer) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		if err := a.check(ctx, conn.Spec().Procedure); err != nil {
 			return err
 		}
-		return next(ctx, conn)
+		if !endless(conn.Spec().Procedure) {
+			return next(ctx, conn)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(a.stopping, cancel)()
+		err := next(ctx, conn)
+		if err != nil && a.stopping.Err() != nil {
+			return connect.NewError(connect.CodeUnavailable, errors.New("the node is stopping or starting again: ask again in a moment"))
+		}
+		return err
 	}
+}
+
+// endless names the calls that go on until their caller leaves. A server that
+// stops ends them at once, where it lets others finish.
+func endless(procedure string) bool {
+	switch procedure {
+	case oscinepbconnect.NodeWatchProcedure, oscinepbconnect.NodeWatchHardwareProcedure, oscinepbconnect.NodeEventsProcedure,
+		oscinepbconnect.NodeLogsProcedure, oscinepbconnect.NodeDmesgProcedure:
+		return true
+	}
+	return false
 }
 
 // requireRole guards a plain HTTP handler on the API's port.

@@ -35,16 +35,19 @@ func NewServer(n *node.Node, config manifest.MachineAPI, logger *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
+	stopping, stop := context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.Handle(oscinepbconnect.NewNodeHandler(&service{node: n, log: logger},
-		connect.WithInterceptors(&authorizer{logger}), connect.WithReadMaxBytes(maxMessage),
+		connect.WithInterceptors(&authorizer{logger, stopping}), connect.WithReadMaxBytes(maxMessage),
 		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
 			logger.Error("panic in a call", "procedure", spec.Procedure, "panic", p)
 			return connect.NewError(connect.CodeInternal, fmt.Errorf("%s failed inside the node; see oscine logs oscined", spec.Procedure))
 		})))
 	mux.Handle("/v2", requireRole(pki.Reader, n.Inference()))
 	mux.Handle("/v2/", requireRole(pki.Reader, n.Inference()))
-	return &Server{newHTTPServer(identify(mux), tlsConfig, logger)}, nil
+	server := newHTTPServer(identify(mux), tlsConfig, logger)
+	server.RegisterOnShutdown(stop)
+	return &Server{server}, nil
 }
 
 func newHTTPServer(handler http.Handler, config *tls.Config, logger *slog.Logger) *http.Server {

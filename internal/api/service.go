@@ -72,14 +72,6 @@ func (s *service) Doctor(ctx context.Context, _ *connect.Request[pb.DoctorReques
 	return connect.NewResponse(resp), nil
 }
 
-func (s *service) Hardware(ctx context.Context, _ *connect.Request[pb.HardwareRequest]) (*connect.Response[pb.HardwareResponse], error) {
-	raw, err := s.node.Hardware(ctx)
-	if err != nil {
-		return nil, coded(err)
-	}
-	return connect.NewResponse(&pb.HardwareResponse{Json: raw}), nil
-}
-
 func (s *service) Get(_ context.Context, req *connect.Request[pb.GetRequest]) (*connect.Response[pb.GetResponse], error) {
 	objects, err := s.node.Get(manifest.Kind(req.Msg.Kind), req.Msg.Name)
 	if err != nil {

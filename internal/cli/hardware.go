@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +64,7 @@ reads the topology file of NCCL or RCCL that a cloud gives for an instance.`,
 	c.MarkFlagsMutuallyExclusive("root", "topology")
 	c.Flags().StringVarP(&f.output, "output", "o", "tree", strings.Join(hardwareOutputs(), ", "))
 	c.Flags().StringVar(&f.explain, "explain", "", "tell where each fact of a device was read (gpu0, eth0, node1, cpu3, a PCI address)")
-	c.Flags().BoolVar(&f.watch, "watch", false, "go on and print what changes (this machine only)")
+	c.Flags().BoolVar(&f.watch, "watch", false, "go on and print what changes")
 	c.AddCommand(newHardwarePathCommand(env, &f), newHardwareMatrixCommand(env, &f), newHardwareRecordCommand(env, &f), newHardwareCDICommand(env, &f))
 	return c
 }
@@ -123,32 +124,40 @@ func readTopology(file string) (*hardware.Machine, error) {
 	return t.Machine()
 }
 
-// follow prints the tree once and then every change as it comes.
+// follow prints the map once and then every change as it comes.
 func (f *hardwareFlags) follow(ctx context.Context, env *Env) error {
-	if env.Context != "" || f.topology != "" {
-		return usageError{errors.New("--watch follows this machine only, without --context and --topology")}
+	if f.topology != "" || f.explain != "" {
+		return usageError{errors.New("--watch goes with neither --topology nor --explain")}
 	}
-	root := f.root
-	if root == "" {
-		root = "/"
+	_, watch, err := watching(env, f.root)
+	if err != nil {
+		return err
 	}
-	var failed error
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	err := hardware.Watch(ctx, root, 2*time.Second, func(m *hardware.Machine, changes []hardware.Change) {
-		if changes == nil {
-			failed = writeHardware(env.Out, m, f.output)
+	first := true
+	return watch(ctx, 0, func(news hardwareNews) error {
+		if first {
+			first = false
+			return writeHardware(env.Out, news.machine, f.output)
 		}
-		for _, change := range changes {
-			if _, err := fmt.Fprintf(env.Out, "%s  %s  %s\n", time.Now().Format(time.TimeOnly), change.Device, change.What); err != nil {
-				failed = err
+		for _, change := range news.changes {
+			if err := f.printChange(env.Out, change); err != nil {
+				return err
 			}
 		}
-		if failed != nil {
-			stop()
-		}
+		return nil
 	})
-	return errors.Join(failed, err)
+}
+
+func (f *hardwareFlags) printChange(w io.Writer, c hardware.Change) error {
+	now := time.Now()
+	if f.output == "json" {
+		return json.NewEncoder(w).Encode(struct {
+			Time time.Time `json:"time"`
+			hardware.Change
+		}{now, c})
+	}
+	_, err := fmt.Fprintf(w, "%s  %s  %s\n", now.Format(time.TimeOnly), c.Device, c.What)
+	return err
 }
 
 // writeHardware prints a map in one of the output formats.

@@ -241,6 +241,9 @@ func newDescribeCommand(env *Env) *cobra.Command {
 				fmt.Fprintf(env.Out, "%s %s\n", obj.Kind, obj.Name)
 				printTree(env.Out, "  ", "Spec", obj.Manifest.AsMap()["spec"])
 				printTree(env.Out, "  ", "Status", obj.Status.AsMap())
+				if err := describeEvents(c, env.Out, node, obj.Kind, obj.Name); err != nil {
+					return err
+				}
 			}
 			return nil
 		},

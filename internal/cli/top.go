@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,140 +20,73 @@ func newTopCommand(env *Env) *cobra.Command {
 	var once bool
 	c := &cobra.Command{
 		Use:   "top",
-		Short: "Show this machine live: load of cores, memory and accelerators, and their health",
-		Long: `Show this machine live: each CPU as one bar within its package, the memory of
-each node, load, memory, temperature and health of each accelerator. q ends it.`,
+		Short: "Show a machine live: load of cores, memory and accelerators, and their health",
+		Long: `Show a machine live: each CPU as one bar within its package, the memory of each
+node, load, memory, temperature and health of each accelerator. q ends it.
+
+With a context the machine is the node's. Without one, or with --root /, it is
+this one.`,
 		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if every < 100*time.Millisecond {
 				return usageError{fmt.Errorf("--every %s is too often: 100ms at least", every)}
 			}
+			name, watch, err := watching(env, root)
+			if err != nil {
+				return err
+			}
 			out, terminal := env.Out.(*os.File)
 			if once || !terminal || !term.IsTerminal(int(out.Fd())) {
-				return topOnce(c.Context(), env.Out, root, every)
+				return topOnce(c.Context(), env.Out, watch, every)
 			}
-			return topLive(c.Context(), env, out, root, every)
+			return topLive(c.Context(), env, &topScreen{out: out, name: name}, watch, every)
 		},
 	}
-	c.Flags().StringVar(&root, "root", "/", "the machine's root, / for this one")
+	c.Flags().StringVar(&root, "root", "", "the machine's root; / is this machine")
 	c.Flags().DurationVar(&every, "every", time.Second, "how often to look")
 	c.Flags().BoolVar(&once, "once", false, "print one picture and end")
 	return c
 }
 
+// errSeen ends a watch that has shown what was asked for.
+var errSeen = errors.New("seen")
+
 // topOnce measures for one interval and prints that.
-func topOnce(ctx context.Context, w io.Writer, root string, every time.Duration) error {
-	m, err := hardware.Discover(root)
-	if err != nil {
-		return err
+func topOnce(ctx context.Context, w io.Writer, watch hardwareWatch, every time.Duration) error {
+	var m *hardware.Machine
+	err := watch(ctx, every, func(news hardwareNews) error {
+		if news.machine != nil {
+			m = news.machine
+		}
+		if news.load == nil || m == nil {
+			return nil
+		}
+		if err := hardware.WriteTop(w, m, *news.load, 100, 0); err != nil {
+			return err
+		}
+		return errSeen
+	})
+	if errors.Is(err, errSeen) {
+		return nil
 	}
-	s, err := hardware.NewSampler(root)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	s.Sample(m)
-	select {
-	case <-time.After(every):
-	case <-ctx.Done():
-	}
-	return hardware.WriteTop(w, m, s.Sample(m), 100)
+	return err
 }
 
 // topLive redraws a terminal until q, an interrupt or an error.
-func topLive(ctx context.Context, env *Env, out *os.File, root string, every time.Duration) (err error) {
-	s, err := hardware.NewSampler(root)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
+func topLive(ctx context.Context, env *Env, screen *topScreen, watch hardwareWatch, every time.Duration) (err error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	if in, ok := env.In.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
 		state, err := term.MakeRaw(int(in.Fd()))
 		if err != nil {
 			return fmt.Errorf("set up the terminal: %w", err)
 		}
 		defer func() { err = errors.Join(err, term.Restore(int(in.Fd()), state)) }()
-		var stop context.CancelFunc
-		ctx, stop = context.WithCancel(ctx)
-		defer stop()
 		go quitKey(in, stop)
 	}
-	fmt.Fprint(out, "\x1b[?1049h\x1b[?25l")       // other screen, no cursor
-	defer fmt.Fprint(out, "\x1b[?25h\x1b[?1049l") // and back
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var latest latestMap
-	go latest.askNVIDIA(ctx)
-	watched := make(chan error, 1)
-	go func() { watched <- hardware.Watch(ctx, root, 5*time.Second, latest.set) }()
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return <-watched
-		case err := <-watched:
-			return err
-		case <-tick.C:
-			if m := latest.get(); m != nil {
-				load := s.Sample(m)
-				load.Add(latest.loads())
-				if err := drawTop(out, m, load); err != nil {
-					return err
-				}
-			}
-		}
-	}
-}
-
-// latestMap hands the newest map from the watcher to the painter.
-type latestMap struct {
-	mu     sync.Mutex
-	m      *hardware.Machine
-	nvidia map[string]hardware.DeviceLoad
-}
-
-// askNVIDIA asks NVIDIA's program for the load of its GPUs every two seconds,
-// where there is one: the driver shows nothing of it elsewhere.
-func (l *latestMap) askNVIDIA(ctx context.Context) {
-	program, err := exec.LookPath("nvidia-smi")
-	if err != nil {
-		return
-	}
-	for ctx.Err() == nil {
-		if m := l.get(); m != nil {
-			if own, err := m.Clone(); err == nil {
-				loads, err := hardware.AskNVIDIA(ctx, own, program)
-				if err == nil {
-					l.mu.Lock()
-					l.nvidia = loads
-					l.mu.Unlock()
-				}
-			}
-		}
-		select {
-		case <-time.After(2 * time.Second):
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (l *latestMap) loads() map[string]hardware.DeviceLoad {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.nvidia
-}
-
-func (l *latestMap) set(m *hardware.Machine, _ []hardware.Change) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.m = m
-}
-
-func (l *latestMap) get() *hardware.Machine {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.m
+	fmt.Fprint(screen.out, "\x1b[?1049h\x1b[?25l")       // other screen, no cursor
+	defer fmt.Fprint(screen.out, "\x1b[?25h\x1b[?1049l") // and back
+	return watch(ctx, every, screen.take)
 }
 
 // quitKey ends on q, escape or an interrupt that a raw terminal hands over as
@@ -170,17 +101,47 @@ func quitKey(in io.Reader, stop func()) {
 	}
 }
 
-// drawTop paints a frame over the last one.
-func drawTop(out *os.File, m *hardware.Machine, l hardware.Load) error {
-	width, height, err := term.GetSize(int(out.Fd()))
+// topScreen paints one machine on a terminal.
+type topScreen struct {
+	out  *os.File
+	name string
+	m    *hardware.Machine
+	last hardware.Change // the newest change that someone should look at
+	when time.Time
+}
+
+func (s *topScreen) take(news hardwareNews) error {
+	if news.machine != nil {
+		s.m = news.machine
+	}
+	for _, c := range news.changes {
+		s.last, s.when = c, time.Now()
+	}
+	if news.load == nil || s.m == nil {
+		return nil
+	}
+	return s.draw(*news.load)
+}
+
+// draw paints a frame over the last one.
+func (s *topScreen) draw(l hardware.Load) error {
+	width, height, err := term.GetSize(int(s.out.Fd()))
 	if err != nil || width <= 0 || height <= 0 { // a terminal that does not tell
 		width, height = 100, 40
 	}
 	frame := &screen{height: height - 1}
-	if err := hardware.WriteTop(frame, m, l, width); err != nil {
+	fmt.Fprintf(frame, "%.*s\n", width, fmt.Sprintf("%s  %s  q ends", s.name, time.Now().Format(time.TimeOnly)))
+	room := height - 2
+	if !s.when.IsZero() {
+		room--
+	}
+	if err := hardware.WriteTop(frame, s.m, l, width, room); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "\x1b[H%s\x1b[J", frame.text)
+	if !s.when.IsZero() {
+		fmt.Fprintf(frame, "%.*s\n", width, fmt.Sprintf("%s  %s  %s", s.when.Format(time.TimeOnly), s.last.Device, s.last.What))
+	}
+	_, err = fmt.Fprintf(s.out, "\x1b[H%s\x1b[J", frame.text)
 	return err
 }
 

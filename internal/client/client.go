@@ -18,6 +18,9 @@ import (
 	"oscine.dev/oscine/internal/pki"
 )
 
+// maxMessage bounds one message of a node; the largest are maps of machines.
+const maxMessage = 32 << 20
+
 // Client talks to one node over mutual TLS.
 type Client struct {
 	oscinepbconnect.NodeClient
@@ -47,7 +50,7 @@ func New(ctx *Context) (*Client, error) {
 		Certificates: []tls.Certificate{pair},
 	})
 	return &Client{
-		NodeClient: oscinepbconnect.NewNodeClient(client, "https://"+ctx.Address, connect.WithInterceptors(explainErrors(ctx.Address))),
+		NodeClient: oscinepbconnect.NewNodeClient(client, "https://"+ctx.Address, connect.WithInterceptors(explainErrors(ctx.Address)), connect.WithReadMaxBytes(maxMessage)),
 		address:    ctx.Address,
 		http:       client,
 	}, nil
@@ -86,6 +89,8 @@ func newHTTPClient(config *tls.Config) *http.Client {
 		MaxIdleConnsPerHost:   16,
 		IdleConnTimeout:       time.Minute,
 		ExpectContinueTimeout: time.Second,
+		// A node that lost power sends nothing any more: ask it.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
 	}}
 }
 
@@ -137,6 +142,8 @@ func explain(err error, address string) error {
 		return fmt.Errorf("%s: nothing listens there: is the machine up (oscine machine list), and the port right (oscine config contexts)?", address)
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), strings.Contains(text, "TLS handshake timeout"), strings.HasSuffix(text, ": EOF"):
 		return fmt.Errorf("%s: the connection was cut before an answer: the node is starting, restarting or stopping: try again, or watch it with oscine machine console (%w)", address, err)
+	case strings.Contains(text, "client connection lost"), strings.Contains(text, "connection reset"), strings.Contains(text, "GOAWAY"):
+		return fmt.Errorf("%s: the connection was lost: the node stopped, restarted or is out of reach: try again, or watch it with oscine machine console (%w)", address, err)
 	case strings.Contains(text, "certificate is valid for oscine-maintenance"):
 		return fmt.Errorf("%s: the node waits for its configuration: oscine config apply -f MACHINE.yaml --address %s", address, address)
 	case strings.Contains(text, "certificate signed by unknown authority"), strings.Contains(text, "certificate is valid for"):

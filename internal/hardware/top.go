@@ -9,7 +9,9 @@ import (
 
 // WriteTop writes one picture of a machine under load, in lines of at most
 // width characters: each CPU as a bar, memory of the nodes, accelerators.
-func WriteTop(w io.Writer, m *Machine, l Load, width int) error {
+// Where that needs more lines than height, unless it is 0, what says least is
+// left out, and how much.
+func WriteTop(w io.Writer, m *Machine, l Load, width, height int) error {
 	t := &topPrinter{m: m, l: l, width: max(40, width)}
 	t.line("%s", Title(m))
 	busy := 0.0

@@ -23,7 +23,7 @@ func TestTop(t *testing.T) {
 	}
 	m.Accelerators[7] = lost(m.Accelerators[7])
 	var b bytes.Buffer
-	if err := WriteTop(&b, m, l, 100); err != nil {
+	if err := WriteTop(&b, m, l, 100, 0); err != nil {
 		t.Fatal(err)
 	}
 	const file = "testdata/top.txt"

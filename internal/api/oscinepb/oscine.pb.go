@@ -562,6 +562,563 @@ func (x *HardwareResponse) GetJson() []byte {
 	return nil
 }
 
+type WatchHardwareRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How often to send the load, in seconds, 0.1 at least; 0: never.
+	LoadSeconds   float64 `protobuf:"fixed64,1,opt,name=load_seconds,json=loadSeconds,proto3" json:"load_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchHardwareRequest) Reset() {
+	*x = WatchHardwareRequest{}
+	mi := &file_oscine_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchHardwareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchHardwareRequest) ProtoMessage() {}
+
+func (x *WatchHardwareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchHardwareRequest.ProtoReflect.Descriptor instead.
+func (*WatchHardwareRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WatchHardwareRequest) GetLoadSeconds() float64 {
+	if x != nil {
+		return x.LoadSeconds
+	}
+	return 0
+}
+
+// WatchHardwareResponse holds the map, first and after every change, with the
+// changes that led to it; or the load since the last time.
+type WatchHardwareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Json          []byte                 `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"` // the document of internal/hardware
+	Changes       []*HardwareChange      `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	Load          *HardwareLoad          `protobuf:"bytes,3,opt,name=load,proto3" json:"load,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchHardwareResponse) Reset() {
+	*x = WatchHardwareResponse{}
+	mi := &file_oscine_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchHardwareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchHardwareResponse) ProtoMessage() {}
+
+func (x *WatchHardwareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchHardwareResponse.ProtoReflect.Descriptor instead.
+func (*WatchHardwareResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WatchHardwareResponse) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+func (x *WatchHardwareResponse) GetChanges() []*HardwareChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *WatchHardwareResponse) GetLoad() *HardwareLoad {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+type HardwareChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Device        string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	What          string                 `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // one word, such as DeviceLost
+	Warning       bool                   `protobuf:"varint,4,opt,name=warning,proto3" json:"warning,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HardwareChange) Reset() {
+	*x = HardwareChange{}
+	mi := &file_oscine_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HardwareChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HardwareChange) ProtoMessage() {}
+
+func (x *HardwareChange) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HardwareChange.ProtoReflect.Descriptor instead.
+func (*HardwareChange) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *HardwareChange) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *HardwareChange) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *HardwareChange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *HardwareChange) GetWarning() bool {
+	if x != nil {
+		return x.Warning
+	}
+	return false
+}
+
+type HardwareLoad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cpus          map[int32]float32      `protobuf:"bytes,1,rep,name=cpus,proto3" json:"cpus,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"fixed32,2,opt,name=value"`                           // busy share of each, from 0 to 1
+	UsedBytes     map[int32]uint64       `protobuf:"bytes,2,rep,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // memory in use by NUMA node
+	Devices       map[string]*DeviceLoad `protobuf:"bytes,3,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Thermal       []*Temperature         `protobuf:"bytes,4,rep,name=thermal,proto3" json:"thermal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HardwareLoad) Reset() {
+	*x = HardwareLoad{}
+	mi := &file_oscine_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HardwareLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HardwareLoad) ProtoMessage() {}
+
+func (x *HardwareLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HardwareLoad.ProtoReflect.Descriptor instead.
+func (*HardwareLoad) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *HardwareLoad) GetCpus() map[int32]float32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return nil
+}
+
+func (x *HardwareLoad) GetUsedBytes() map[int32]uint64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return nil
+}
+
+func (x *HardwareLoad) GetDevices() map[string]*DeviceLoad {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *HardwareLoad) GetThermal() []*Temperature {
+	if x != nil {
+		return x.Thermal
+	}
+	return nil
+}
+
+type DeviceLoad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Busy          float64                `protobuf:"fixed64,1,opt,name=busy,proto3" json:"busy,omitempty"`                           // share of time from 0 to 1; -1 unknown
+	UsedBytes     uint64                 `protobuf:"varint,2,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"` // memory in use; 0 unknown
+	Celsius       float64                `protobuf:"fixed64,3,opt,name=celsius,proto3" json:"celsius,omitempty"`                     // 0 unknown
+	Watts         float64                `protobuf:"fixed64,4,opt,name=watts,proto3" json:"watts,omitempty"`                         // 0 unknown
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceLoad) Reset() {
+	*x = DeviceLoad{}
+	mi := &file_oscine_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceLoad) ProtoMessage() {}
+
+func (x *DeviceLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceLoad.ProtoReflect.Descriptor instead.
+func (*DeviceLoad) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DeviceLoad) GetBusy() float64 {
+	if x != nil {
+		return x.Busy
+	}
+	return 0
+}
+
+func (x *DeviceLoad) GetUsedBytes() uint64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
+func (x *DeviceLoad) GetCelsius() float64 {
+	if x != nil {
+		return x.Celsius
+	}
+	return 0
+}
+
+func (x *DeviceLoad) GetWatts() float64 {
+	if x != nil {
+		return x.Watts
+	}
+	return 0
+}
+
+type Temperature struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Celsius       float64                `protobuf:"fixed64,2,opt,name=celsius,proto3" json:"celsius,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Temperature) Reset() {
+	*x = Temperature{}
+	mi := &file_oscine_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Temperature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Temperature) ProtoMessage() {}
+
+func (x *Temperature) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Temperature.ProtoReflect.Descriptor instead.
+func (*Temperature) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Temperature) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Temperature) GetCelsius() float64 {
+	if x != nil {
+		return x.Celsius
+	}
+	return 0
+}
+
+type EventsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`          // Workload, Model or, empty, all
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`          // empty: all
+	Device        string                 `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`      // empty: all
+	Warnings      bool                   `protobuf:"varint,4,opt,name=warnings,proto3" json:"warnings,omitempty"` // only these
+	Follow        bool                   `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`
+	Tail          int64                  `protobuf:"varint,6,opt,name=tail,proto3" json:"tail,omitempty"` // the last so many; 0 means all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsRequest) Reset() {
+	*x = EventsRequest{}
+	mi := &file_oscine_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsRequest) ProtoMessage() {}
+
+func (x *EventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
+func (*EventsRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *EventsRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *EventsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EventsRequest) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *EventsRequest) GetWarnings() bool {
+	if x != nil {
+		return x.Warnings
+	}
+	return false
+}
+
+func (x *EventsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *EventsRequest) GetTail() int64 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
+// Event is something that happened to an object, a device or the machine. One
+// that happens again comes again, with its count.
+type Event struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"`
+	Count         int64                  `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"` // of the object; empty where it is about none
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	Device        string                 `protobuf:"bytes,6,opt,name=device,proto3" json:"device,omitempty"`
+	Warning       bool                   `protobuf:"varint,7,opt,name=warning,proto3" json:"warning,omitempty"`
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"` // one word, such as DeviceLost or PromiseBroken
+	Message       string                 `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_oscine_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Event) GetFirst() *timestamppb.Timestamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *Event) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *Event) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Event) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Event) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Event) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Event) GetWarning() bool {
+	if x != nil {
+		return x.Warning
+	}
+	return false
+}
+
+func (x *Event) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Event) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // Object is one object of the node with its state.
 type Object struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -575,7 +1132,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_oscine_proto_msgTypes[10]
+	mi := &file_oscine_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +1144,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[10]
+	mi := &file_oscine_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +1157,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{10}
+	return file_oscine_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Object) GetKind() string {
@@ -641,7 +1198,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_oscine_proto_msgTypes[11]
+	mi := &file_oscine_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +1210,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[11]
+	mi := &file_oscine_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +1223,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{11}
+	return file_oscine_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetRequest) GetKind() string {
@@ -692,7 +1249,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_oscine_proto_msgTypes[12]
+	mi := &file_oscine_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +1261,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[12]
+	mi := &file_oscine_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +1274,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{12}
+	return file_oscine_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetResponse) GetObjects() []*Object {
@@ -737,7 +1294,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_oscine_proto_msgTypes[13]
+	mi := &file_oscine_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +1306,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[13]
+	mi := &file_oscine_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +1319,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{13}
+	return file_oscine_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchResponse) GetEvent() string {
@@ -789,7 +1346,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_oscine_proto_msgTypes[14]
+	mi := &file_oscine_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1358,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[14]
+	mi := &file_oscine_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1371,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{14}
+	return file_oscine_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ApplyRequest) GetManifest() string {
@@ -840,7 +1397,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_oscine_proto_msgTypes[15]
+	mi := &file_oscine_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +1409,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[15]
+	mi := &file_oscine_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +1422,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{15}
+	return file_oscine_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -886,7 +1443,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_oscine_proto_msgTypes[16]
+	mi := &file_oscine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +1455,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[16]
+	mi := &file_oscine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1468,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{16}
+	return file_oscine_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -945,7 +1502,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_oscine_proto_msgTypes[17]
+	mi := &file_oscine_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1514,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[17]
+	mi := &file_oscine_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1527,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{17}
+	return file_oscine_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteRequest) GetKind() string {
@@ -995,7 +1552,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_oscine_proto_msgTypes[18]
+	mi := &file_oscine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1564,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[18]
+	mi := &file_oscine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1577,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{18}
+	return file_oscine_proto_rawDescGZIP(), []int{26}
 }
 
 type LogsRequest struct {
@@ -1035,7 +1592,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_oscine_proto_msgTypes[19]
+	mi := &file_oscine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1604,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[19]
+	mi := &file_oscine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1617,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{19}
+	return file_oscine_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LogsRequest) GetKind() string {
@@ -1102,7 +1659,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_oscine_proto_msgTypes[20]
+	mi := &file_oscine_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1671,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[20]
+	mi := &file_oscine_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1684,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{20}
+	return file_oscine_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -1160,7 +1717,7 @@ type DmesgRequest struct {
 
 func (x *DmesgRequest) Reset() {
 	*x = DmesgRequest{}
-	mi := &file_oscine_proto_msgTypes[21]
+	mi := &file_oscine_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1729,7 @@ func (x *DmesgRequest) String() string {
 func (*DmesgRequest) ProtoMessage() {}
 
 func (x *DmesgRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[21]
+	mi := &file_oscine_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1742,7 @@ func (x *DmesgRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DmesgRequest.ProtoReflect.Descriptor instead.
 func (*DmesgRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{21}
+	return file_oscine_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DmesgRequest) GetFollow() bool {
@@ -1208,7 +1765,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_oscine_proto_msgTypes[22]
+	mi := &file_oscine_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1777,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[22]
+	mi := &file_oscine_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1790,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{22}
+	return file_oscine_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -1276,7 +1833,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_oscine_proto_msgTypes[23]
+	mi := &file_oscine_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1845,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[23]
+	mi := &file_oscine_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1858,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{23}
+	return file_oscine_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExecStart) GetWorkload() string {
@@ -1342,7 +1899,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_oscine_proto_msgTypes[24]
+	mi := &file_oscine_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1911,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[24]
+	mi := &file_oscine_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1924,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{24}
+	return file_oscine_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TerminalSize) GetColumns() uint32 {
@@ -1395,7 +1952,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_oscine_proto_msgTypes[25]
+	mi := &file_oscine_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1964,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[25]
+	mi := &file_oscine_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1977,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{25}
+	return file_oscine_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecResponse) GetStdout() []byte {
@@ -1456,7 +2013,7 @@ type CopyInRequest struct {
 
 func (x *CopyInRequest) Reset() {
 	*x = CopyInRequest{}
-	mi := &file_oscine_proto_msgTypes[26]
+	mi := &file_oscine_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +2025,7 @@ func (x *CopyInRequest) String() string {
 func (*CopyInRequest) ProtoMessage() {}
 
 func (x *CopyInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[26]
+	mi := &file_oscine_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +2038,7 @@ func (x *CopyInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyInRequest.ProtoReflect.Descriptor instead.
 func (*CopyInRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{26}
+	return file_oscine_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CopyInRequest) GetWorkload() string {
@@ -1513,7 +2070,7 @@ type CopyInResponse struct {
 
 func (x *CopyInResponse) Reset() {
 	*x = CopyInResponse{}
-	mi := &file_oscine_proto_msgTypes[27]
+	mi := &file_oscine_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +2082,7 @@ func (x *CopyInResponse) String() string {
 func (*CopyInResponse) ProtoMessage() {}
 
 func (x *CopyInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[27]
+	mi := &file_oscine_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +2095,7 @@ func (x *CopyInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyInResponse.ProtoReflect.Descriptor instead.
 func (*CopyInResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{27}
+	return file_oscine_proto_rawDescGZIP(), []int{35}
 }
 
 type CopyOutRequest struct {
@@ -1551,7 +2108,7 @@ type CopyOutRequest struct {
 
 func (x *CopyOutRequest) Reset() {
 	*x = CopyOutRequest{}
-	mi := &file_oscine_proto_msgTypes[28]
+	mi := &file_oscine_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +2120,7 @@ func (x *CopyOutRequest) String() string {
 func (*CopyOutRequest) ProtoMessage() {}
 
 func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[28]
+	mi := &file_oscine_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +2133,7 @@ func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOutRequest.ProtoReflect.Descriptor instead.
 func (*CopyOutRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{28}
+	return file_oscine_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CopyOutRequest) GetWorkload() string {
@@ -1603,7 +2160,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_oscine_proto_msgTypes[29]
+	mi := &file_oscine_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +2172,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[29]
+	mi := &file_oscine_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +2185,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{29}
+	return file_oscine_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -1657,7 +2214,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_oscine_proto_msgTypes[30]
+	mi := &file_oscine_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +2226,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[30]
+	mi := &file_oscine_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +2239,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{30}
+	return file_oscine_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Image) GetName() string {
@@ -1722,7 +2279,7 @@ type ImportImageResponse struct {
 
 func (x *ImportImageResponse) Reset() {
 	*x = ImportImageResponse{}
-	mi := &file_oscine_proto_msgTypes[31]
+	mi := &file_oscine_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +2291,7 @@ func (x *ImportImageResponse) String() string {
 func (*ImportImageResponse) ProtoMessage() {}
 
 func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[31]
+	mi := &file_oscine_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +2304,7 @@ func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageResponse.ProtoReflect.Descriptor instead.
 func (*ImportImageResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{31}
+	return file_oscine_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ImportImageResponse) GetImages() []*Image {
@@ -1766,7 +2323,7 @@ type PullImageRequest struct {
 
 func (x *PullImageRequest) Reset() {
 	*x = PullImageRequest{}
-	mi := &file_oscine_proto_msgTypes[32]
+	mi := &file_oscine_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +2335,7 @@ func (x *PullImageRequest) String() string {
 func (*PullImageRequest) ProtoMessage() {}
 
 func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[32]
+	mi := &file_oscine_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +2348,7 @@ func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageRequest.ProtoReflect.Descriptor instead.
 func (*PullImageRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{32}
+	return file_oscine_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PullImageRequest) GetName() string {
@@ -1811,7 +2368,7 @@ type PullImageResponse struct {
 
 func (x *PullImageResponse) Reset() {
 	*x = PullImageResponse{}
-	mi := &file_oscine_proto_msgTypes[33]
+	mi := &file_oscine_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +2380,7 @@ func (x *PullImageResponse) String() string {
 func (*PullImageResponse) ProtoMessage() {}
 
 func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[33]
+	mi := &file_oscine_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +2393,7 @@ func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageResponse.ProtoReflect.Descriptor instead.
 func (*PullImageResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{33}
+	return file_oscine_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PullImageResponse) GetStatus() string {
@@ -1861,7 +2418,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_oscine_proto_msgTypes[34]
+	mi := &file_oscine_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2430,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[34]
+	mi := &file_oscine_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2443,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{34}
+	return file_oscine_proto_rawDescGZIP(), []int{42}
 }
 
 type ListImagesResponse struct {
@@ -1898,7 +2455,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_oscine_proto_msgTypes[35]
+	mi := &file_oscine_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2467,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[35]
+	mi := &file_oscine_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2480,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{35}
+	return file_oscine_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -1942,7 +2499,7 @@ type RemoveImageRequest struct {
 
 func (x *RemoveImageRequest) Reset() {
 	*x = RemoveImageRequest{}
-	mi := &file_oscine_proto_msgTypes[36]
+	mi := &file_oscine_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2511,7 @@ func (x *RemoveImageRequest) String() string {
 func (*RemoveImageRequest) ProtoMessage() {}
 
 func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[36]
+	mi := &file_oscine_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2524,7 @@ func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{36}
+	return file_oscine_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RemoveImageRequest) GetName() string {
@@ -1985,7 +2542,7 @@ type RemoveImageResponse struct {
 
 func (x *RemoveImageResponse) Reset() {
 	*x = RemoveImageResponse{}
-	mi := &file_oscine_proto_msgTypes[37]
+	mi := &file_oscine_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2554,7 @@ func (x *RemoveImageResponse) String() string {
 func (*RemoveImageResponse) ProtoMessage() {}
 
 func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[37]
+	mi := &file_oscine_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2567,7 @@ func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{37}
+	return file_oscine_proto_rawDescGZIP(), []int{45}
 }
 
 type UploadModelResponse struct {
@@ -2023,7 +2580,7 @@ type UploadModelResponse struct {
 
 func (x *UploadModelResponse) Reset() {
 	*x = UploadModelResponse{}
-	mi := &file_oscine_proto_msgTypes[38]
+	mi := &file_oscine_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2592,7 @@ func (x *UploadModelResponse) String() string {
 func (*UploadModelResponse) ProtoMessage() {}
 
 func (x *UploadModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[38]
+	mi := &file_oscine_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2605,7 @@ func (x *UploadModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadModelResponse.ProtoReflect.Descriptor instead.
 func (*UploadModelResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{38}
+	return file_oscine_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *UploadModelResponse) GetDigest() string {
@@ -2079,7 +2636,7 @@ type Pack struct {
 
 func (x *Pack) Reset() {
 	*x = Pack{}
-	mi := &file_oscine_proto_msgTypes[39]
+	mi := &file_oscine_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2648,7 @@ func (x *Pack) String() string {
 func (*Pack) ProtoMessage() {}
 
 func (x *Pack) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[39]
+	mi := &file_oscine_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2661,7 @@ func (x *Pack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pack.ProtoReflect.Descriptor instead.
 func (*Pack) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{39}
+	return file_oscine_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Pack) GetName() string {
@@ -2158,7 +2715,7 @@ type InstallPackResponse struct {
 
 func (x *InstallPackResponse) Reset() {
 	*x = InstallPackResponse{}
-	mi := &file_oscine_proto_msgTypes[40]
+	mi := &file_oscine_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2727,7 @@ func (x *InstallPackResponse) String() string {
 func (*InstallPackResponse) ProtoMessage() {}
 
 func (x *InstallPackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[40]
+	mi := &file_oscine_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2740,7 @@ func (x *InstallPackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallPackResponse.ProtoReflect.Descriptor instead.
 func (*InstallPackResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{40}
+	return file_oscine_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *InstallPackResponse) GetPack() *Pack {
@@ -2201,7 +2758,7 @@ type ListPacksRequest struct {
 
 func (x *ListPacksRequest) Reset() {
 	*x = ListPacksRequest{}
-	mi := &file_oscine_proto_msgTypes[41]
+	mi := &file_oscine_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2770,7 @@ func (x *ListPacksRequest) String() string {
 func (*ListPacksRequest) ProtoMessage() {}
 
 func (x *ListPacksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[41]
+	mi := &file_oscine_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2783,7 @@ func (x *ListPacksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPacksRequest.ProtoReflect.Descriptor instead.
 func (*ListPacksRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{41}
+	return file_oscine_proto_rawDescGZIP(), []int{49}
 }
 
 type ListPacksResponse struct {
@@ -2238,7 +2795,7 @@ type ListPacksResponse struct {
 
 func (x *ListPacksResponse) Reset() {
 	*x = ListPacksResponse{}
-	mi := &file_oscine_proto_msgTypes[42]
+	mi := &file_oscine_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2807,7 @@ func (x *ListPacksResponse) String() string {
 func (*ListPacksResponse) ProtoMessage() {}
 
 func (x *ListPacksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[42]
+	mi := &file_oscine_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2820,7 @@ func (x *ListPacksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPacksResponse.ProtoReflect.Descriptor instead.
 func (*ListPacksResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{42}
+	return file_oscine_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListPacksResponse) GetPacks() []*Pack {
@@ -2282,7 +2839,7 @@ type RemovePackRequest struct {
 
 func (x *RemovePackRequest) Reset() {
 	*x = RemovePackRequest{}
-	mi := &file_oscine_proto_msgTypes[43]
+	mi := &file_oscine_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2851,7 @@ func (x *RemovePackRequest) String() string {
 func (*RemovePackRequest) ProtoMessage() {}
 
 func (x *RemovePackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[43]
+	mi := &file_oscine_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2864,7 @@ func (x *RemovePackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePackRequest.ProtoReflect.Descriptor instead.
 func (*RemovePackRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{43}
+	return file_oscine_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RemovePackRequest) GetName() string {
@@ -2325,7 +2882,7 @@ type RemovePackResponse struct {
 
 func (x *RemovePackResponse) Reset() {
 	*x = RemovePackResponse{}
-	mi := &file_oscine_proto_msgTypes[44]
+	mi := &file_oscine_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +2894,7 @@ func (x *RemovePackResponse) String() string {
 func (*RemovePackResponse) ProtoMessage() {}
 
 func (x *RemovePackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[44]
+	mi := &file_oscine_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +2907,7 @@ func (x *RemovePackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePackResponse.ProtoReflect.Descriptor instead.
 func (*RemovePackResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{44}
+	return file_oscine_proto_rawDescGZIP(), []int{52}
 }
 
 type RebootRequest struct {
@@ -2362,7 +2919,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_oscine_proto_msgTypes[45]
+	mi := &file_oscine_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2931,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[45]
+	mi := &file_oscine_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2944,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{45}
+	return file_oscine_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RebootRequest) GetPowerOff() bool {
@@ -2405,7 +2962,7 @@ type RebootResponse struct {
 
 func (x *RebootResponse) Reset() {
 	*x = RebootResponse{}
-	mi := &file_oscine_proto_msgTypes[46]
+	mi := &file_oscine_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2974,7 @@ func (x *RebootResponse) String() string {
 func (*RebootResponse) ProtoMessage() {}
 
 func (x *RebootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[46]
+	mi := &file_oscine_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2987,7 @@ func (x *RebootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootResponse.ProtoReflect.Descriptor instead.
 func (*RebootResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{46}
+	return file_oscine_proto_rawDescGZIP(), []int{54}
 }
 
 var File_oscine_proto protoreflect.FileDescriptor
@@ -2472,7 +3029,60 @@ const file_oscine_proto_rawDesc = "" +
 	"\x06remedy\x18\x05 \x01(\tR\x06remedy\"\x11\n" +
 	"\x0fHardwareRequest\"&\n" +
 	"\x10HardwareResponse\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json\"\x96\x01\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"9\n" +
+	"\x14WatchHardwareRequest\x12!\n" +
+	"\fload_seconds\x18\x01 \x01(\x01R\vloadSeconds\"\x8d\x01\n" +
+	"\x15WatchHardwareResponse\x12\x12\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\x123\n" +
+	"\achanges\x18\x02 \x03(\v2\x19.oscine.v1.HardwareChangeR\achanges\x12+\n" +
+	"\x04load\x18\x03 \x01(\v2\x17.oscine.v1.HardwareLoadR\x04load\"n\n" +
+	"\x0eHardwareChange\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\awarning\x18\x04 \x01(\bR\awarning\"\xc8\x03\n" +
+	"\fHardwareLoad\x125\n" +
+	"\x04cpus\x18\x01 \x03(\v2!.oscine.v1.HardwareLoad.CpusEntryR\x04cpus\x12E\n" +
+	"\n" +
+	"used_bytes\x18\x02 \x03(\v2&.oscine.v1.HardwareLoad.UsedBytesEntryR\tusedBytes\x12>\n" +
+	"\adevices\x18\x03 \x03(\v2$.oscine.v1.HardwareLoad.DevicesEntryR\adevices\x120\n" +
+	"\athermal\x18\x04 \x03(\v2\x16.oscine.v1.TemperatureR\athermal\x1a7\n" +
+	"\tCpusEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x02R\x05value:\x028\x01\x1a<\n" +
+	"\x0eUsedBytesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1aQ\n" +
+	"\fDevicesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
+	"\x05value\x18\x02 \x01(\v2\x15.oscine.v1.DeviceLoadR\x05value:\x028\x01\"o\n" +
+	"\n" +
+	"DeviceLoad\x12\x12\n" +
+	"\x04busy\x18\x01 \x01(\x01R\x04busy\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\x02 \x01(\x04R\tusedBytes\x12\x18\n" +
+	"\acelsius\x18\x03 \x01(\x01R\acelsius\x12\x14\n" +
+	"\x05watts\x18\x04 \x01(\x01R\x05watts\";\n" +
+	"\vTemperature\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\acelsius\x18\x02 \x01(\x01R\acelsius\"\x97\x01\n" +
+	"\rEventsRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06device\x18\x03 \x01(\tR\x06device\x12\x1a\n" +
+	"\bwarnings\x18\x04 \x01(\bR\bwarnings\x12\x16\n" +
+	"\x06follow\x18\x05 \x01(\bR\x06follow\x12\x12\n" +
+	"\x04tail\x18\x06 \x01(\x03R\x04tail\"\x8b\x02\n" +
+	"\x05Event\x120\n" +
+	"\x05first\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
+	"\x04last\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x03R\x05count\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x16\n" +
+	"\x06device\x18\x06 \x01(\tR\x06device\x12\x18\n" +
+	"\awarning\x18\a \x01(\bR\awarning\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\t \x01(\tR\amessage\"\x96\x01\n" +
 	"\x06Object\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x123\n" +
@@ -2584,12 +3194,13 @@ const file_oscine_proto_rawDesc = "" +
 	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\"\x10\n" +
 	"\x0eRebootResponse2U\n" +
 	"\vMaintenance\x12F\n" +
-	"\tConfigure\x12\x1b.oscine.v1.ConfigureRequest\x1a\x1c.oscine.v1.ConfigureResponse2\xd4\n" +
-	"\n" +
+	"\tConfigure\x12\x1b.oscine.v1.ConfigureRequest\x1a\x1c.oscine.v1.ConfigureResponse2\xe2\v\n" +
 	"\x04Node\x127\n" +
 	"\x04Info\x12\x16.oscine.v1.InfoRequest\x1a\x17.oscine.v1.InfoResponse\x12=\n" +
 	"\x06Doctor\x12\x18.oscine.v1.DoctorRequest\x1a\x19.oscine.v1.DoctorResponse\x12C\n" +
-	"\bHardware\x12\x1a.oscine.v1.HardwareRequest\x1a\x1b.oscine.v1.HardwareResponse\x124\n" +
+	"\bHardware\x12\x1a.oscine.v1.HardwareRequest\x1a\x1b.oscine.v1.HardwareResponse\x12T\n" +
+	"\rWatchHardware\x12\x1f.oscine.v1.WatchHardwareRequest\x1a .oscine.v1.WatchHardwareResponse0\x01\x126\n" +
+	"\x06Events\x12\x18.oscine.v1.EventsRequest\x1a\x10.oscine.v1.Event0\x01\x124\n" +
 	"\x03Get\x12\x15.oscine.v1.GetRequest\x1a\x16.oscine.v1.GetResponse\x12:\n" +
 	"\x05Watch\x12\x15.oscine.v1.GetRequest\x1a\x18.oscine.v1.WatchResponse0\x01\x124\n" +
 	"\x04Logs\x12\x16.oscine.v1.LogsRequest\x1a\x12.oscine.v1.LogLine0\x01\x126\n" +
@@ -2623,7 +3234,7 @@ func file_oscine_proto_rawDescGZIP() []byte {
 	return file_oscine_proto_rawDescData
 }
 
-var file_oscine_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_oscine_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_oscine_proto_goTypes = []any{
 	(*ConfigureRequest)(nil),      // 0: oscine.v1.ConfigureRequest
 	(*ConfigureResponse)(nil),     // 1: oscine.v1.ConfigureResponse
@@ -2635,114 +3246,138 @@ var file_oscine_proto_goTypes = []any{
 	(*Capability)(nil),            // 7: oscine.v1.Capability
 	(*HardwareRequest)(nil),       // 8: oscine.v1.HardwareRequest
 	(*HardwareResponse)(nil),      // 9: oscine.v1.HardwareResponse
-	(*Object)(nil),                // 10: oscine.v1.Object
-	(*GetRequest)(nil),            // 11: oscine.v1.GetRequest
-	(*GetResponse)(nil),           // 12: oscine.v1.GetResponse
-	(*WatchResponse)(nil),         // 13: oscine.v1.WatchResponse
-	(*ApplyRequest)(nil),          // 14: oscine.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 15: oscine.v1.ApplyResponse
-	(*ApplyResult)(nil),           // 16: oscine.v1.ApplyResult
-	(*DeleteRequest)(nil),         // 17: oscine.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 18: oscine.v1.DeleteResponse
-	(*LogsRequest)(nil),           // 19: oscine.v1.LogsRequest
-	(*LogLine)(nil),               // 20: oscine.v1.LogLine
-	(*DmesgRequest)(nil),          // 21: oscine.v1.DmesgRequest
-	(*ExecRequest)(nil),           // 22: oscine.v1.ExecRequest
-	(*ExecStart)(nil),             // 23: oscine.v1.ExecStart
-	(*TerminalSize)(nil),          // 24: oscine.v1.TerminalSize
-	(*ExecResponse)(nil),          // 25: oscine.v1.ExecResponse
-	(*CopyInRequest)(nil),         // 26: oscine.v1.CopyInRequest
-	(*CopyInResponse)(nil),        // 27: oscine.v1.CopyInResponse
-	(*CopyOutRequest)(nil),        // 28: oscine.v1.CopyOutRequest
-	(*Chunk)(nil),                 // 29: oscine.v1.Chunk
-	(*Image)(nil),                 // 30: oscine.v1.Image
-	(*ImportImageResponse)(nil),   // 31: oscine.v1.ImportImageResponse
-	(*PullImageRequest)(nil),      // 32: oscine.v1.PullImageRequest
-	(*PullImageResponse)(nil),     // 33: oscine.v1.PullImageResponse
-	(*ListImagesRequest)(nil),     // 34: oscine.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 35: oscine.v1.ListImagesResponse
-	(*RemoveImageRequest)(nil),    // 36: oscine.v1.RemoveImageRequest
-	(*RemoveImageResponse)(nil),   // 37: oscine.v1.RemoveImageResponse
-	(*UploadModelResponse)(nil),   // 38: oscine.v1.UploadModelResponse
-	(*Pack)(nil),                  // 39: oscine.v1.Pack
-	(*InstallPackResponse)(nil),   // 40: oscine.v1.InstallPackResponse
-	(*ListPacksRequest)(nil),      // 41: oscine.v1.ListPacksRequest
-	(*ListPacksResponse)(nil),     // 42: oscine.v1.ListPacksResponse
-	(*RemovePackRequest)(nil),     // 43: oscine.v1.RemovePackRequest
-	(*RemovePackResponse)(nil),    // 44: oscine.v1.RemovePackResponse
-	(*RebootRequest)(nil),         // 45: oscine.v1.RebootRequest
-	(*RebootResponse)(nil),        // 46: oscine.v1.RebootResponse
-	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 48: google.protobuf.Struct
+	(*WatchHardwareRequest)(nil),  // 10: oscine.v1.WatchHardwareRequest
+	(*WatchHardwareResponse)(nil), // 11: oscine.v1.WatchHardwareResponse
+	(*HardwareChange)(nil),        // 12: oscine.v1.HardwareChange
+	(*HardwareLoad)(nil),          // 13: oscine.v1.HardwareLoad
+	(*DeviceLoad)(nil),            // 14: oscine.v1.DeviceLoad
+	(*Temperature)(nil),           // 15: oscine.v1.Temperature
+	(*EventsRequest)(nil),         // 16: oscine.v1.EventsRequest
+	(*Event)(nil),                 // 17: oscine.v1.Event
+	(*Object)(nil),                // 18: oscine.v1.Object
+	(*GetRequest)(nil),            // 19: oscine.v1.GetRequest
+	(*GetResponse)(nil),           // 20: oscine.v1.GetResponse
+	(*WatchResponse)(nil),         // 21: oscine.v1.WatchResponse
+	(*ApplyRequest)(nil),          // 22: oscine.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 23: oscine.v1.ApplyResponse
+	(*ApplyResult)(nil),           // 24: oscine.v1.ApplyResult
+	(*DeleteRequest)(nil),         // 25: oscine.v1.DeleteRequest
+	(*DeleteResponse)(nil),        // 26: oscine.v1.DeleteResponse
+	(*LogsRequest)(nil),           // 27: oscine.v1.LogsRequest
+	(*LogLine)(nil),               // 28: oscine.v1.LogLine
+	(*DmesgRequest)(nil),          // 29: oscine.v1.DmesgRequest
+	(*ExecRequest)(nil),           // 30: oscine.v1.ExecRequest
+	(*ExecStart)(nil),             // 31: oscine.v1.ExecStart
+	(*TerminalSize)(nil),          // 32: oscine.v1.TerminalSize
+	(*ExecResponse)(nil),          // 33: oscine.v1.ExecResponse
+	(*CopyInRequest)(nil),         // 34: oscine.v1.CopyInRequest
+	(*CopyInResponse)(nil),        // 35: oscine.v1.CopyInResponse
+	(*CopyOutRequest)(nil),        // 36: oscine.v1.CopyOutRequest
+	(*Chunk)(nil),                 // 37: oscine.v1.Chunk
+	(*Image)(nil),                 // 38: oscine.v1.Image
+	(*ImportImageResponse)(nil),   // 39: oscine.v1.ImportImageResponse
+	(*PullImageRequest)(nil),      // 40: oscine.v1.PullImageRequest
+	(*PullImageResponse)(nil),     // 41: oscine.v1.PullImageResponse
+	(*ListImagesRequest)(nil),     // 42: oscine.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 43: oscine.v1.ListImagesResponse
+	(*RemoveImageRequest)(nil),    // 44: oscine.v1.RemoveImageRequest
+	(*RemoveImageResponse)(nil),   // 45: oscine.v1.RemoveImageResponse
+	(*UploadModelResponse)(nil),   // 46: oscine.v1.UploadModelResponse
+	(*Pack)(nil),                  // 47: oscine.v1.Pack
+	(*InstallPackResponse)(nil),   // 48: oscine.v1.InstallPackResponse
+	(*ListPacksRequest)(nil),      // 49: oscine.v1.ListPacksRequest
+	(*ListPacksResponse)(nil),     // 50: oscine.v1.ListPacksResponse
+	(*RemovePackRequest)(nil),     // 51: oscine.v1.RemovePackRequest
+	(*RemovePackResponse)(nil),    // 52: oscine.v1.RemovePackResponse
+	(*RebootRequest)(nil),         // 53: oscine.v1.RebootRequest
+	(*RebootResponse)(nil),        // 54: oscine.v1.RebootResponse
+	nil,                           // 55: oscine.v1.HardwareLoad.CpusEntry
+	nil,                           // 56: oscine.v1.HardwareLoad.UsedBytesEntry
+	nil,                           // 57: oscine.v1.HardwareLoad.DevicesEntry
+	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 59: google.protobuf.Struct
 }
 var file_oscine_proto_depIdxs = []int32{
-	47, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	58, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
 	4,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
 	7,  // 2: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
-	48, // 3: oscine.v1.Object.manifest:type_name -> google.protobuf.Struct
-	48, // 4: oscine.v1.Object.status:type_name -> google.protobuf.Struct
-	10, // 5: oscine.v1.GetResponse.objects:type_name -> oscine.v1.Object
-	10, // 6: oscine.v1.WatchResponse.object:type_name -> oscine.v1.Object
-	16, // 7: oscine.v1.ApplyResponse.results:type_name -> oscine.v1.ApplyResult
-	47, // 8: oscine.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	23, // 9: oscine.v1.ExecRequest.start:type_name -> oscine.v1.ExecStart
-	24, // 10: oscine.v1.ExecRequest.resize:type_name -> oscine.v1.TerminalSize
-	24, // 11: oscine.v1.ExecStart.size:type_name -> oscine.v1.TerminalSize
-	47, // 12: oscine.v1.Image.created:type_name -> google.protobuf.Timestamp
-	30, // 13: oscine.v1.ImportImageResponse.images:type_name -> oscine.v1.Image
-	30, // 14: oscine.v1.PullImageResponse.image:type_name -> oscine.v1.Image
-	30, // 15: oscine.v1.ListImagesResponse.images:type_name -> oscine.v1.Image
-	39, // 16: oscine.v1.InstallPackResponse.pack:type_name -> oscine.v1.Pack
-	39, // 17: oscine.v1.ListPacksResponse.packs:type_name -> oscine.v1.Pack
-	0,  // 18: oscine.v1.Maintenance.Configure:input_type -> oscine.v1.ConfigureRequest
-	2,  // 19: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
-	5,  // 20: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
-	8,  // 21: oscine.v1.Node.Hardware:input_type -> oscine.v1.HardwareRequest
-	11, // 22: oscine.v1.Node.Get:input_type -> oscine.v1.GetRequest
-	11, // 23: oscine.v1.Node.Watch:input_type -> oscine.v1.GetRequest
-	19, // 24: oscine.v1.Node.Logs:input_type -> oscine.v1.LogsRequest
-	21, // 25: oscine.v1.Node.Dmesg:input_type -> oscine.v1.DmesgRequest
-	34, // 26: oscine.v1.Node.ListImages:input_type -> oscine.v1.ListImagesRequest
-	41, // 27: oscine.v1.Node.ListPacks:input_type -> oscine.v1.ListPacksRequest
-	14, // 28: oscine.v1.Node.Apply:input_type -> oscine.v1.ApplyRequest
-	17, // 29: oscine.v1.Node.Delete:input_type -> oscine.v1.DeleteRequest
-	22, // 30: oscine.v1.Node.Exec:input_type -> oscine.v1.ExecRequest
-	26, // 31: oscine.v1.Node.CopyIn:input_type -> oscine.v1.CopyInRequest
-	28, // 32: oscine.v1.Node.CopyOut:input_type -> oscine.v1.CopyOutRequest
-	29, // 33: oscine.v1.Node.ImportImage:input_type -> oscine.v1.Chunk
-	32, // 34: oscine.v1.Node.PullImage:input_type -> oscine.v1.PullImageRequest
-	36, // 35: oscine.v1.Node.RemoveImage:input_type -> oscine.v1.RemoveImageRequest
-	29, // 36: oscine.v1.Node.UploadModel:input_type -> oscine.v1.Chunk
-	29, // 37: oscine.v1.Node.InstallPack:input_type -> oscine.v1.Chunk
-	43, // 38: oscine.v1.Node.RemovePack:input_type -> oscine.v1.RemovePackRequest
-	45, // 39: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	1,  // 40: oscine.v1.Maintenance.Configure:output_type -> oscine.v1.ConfigureResponse
-	3,  // 41: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	6,  // 42: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	9,  // 43: oscine.v1.Node.Hardware:output_type -> oscine.v1.HardwareResponse
-	12, // 44: oscine.v1.Node.Get:output_type -> oscine.v1.GetResponse
-	13, // 45: oscine.v1.Node.Watch:output_type -> oscine.v1.WatchResponse
-	20, // 46: oscine.v1.Node.Logs:output_type -> oscine.v1.LogLine
-	20, // 47: oscine.v1.Node.Dmesg:output_type -> oscine.v1.LogLine
-	35, // 48: oscine.v1.Node.ListImages:output_type -> oscine.v1.ListImagesResponse
-	42, // 49: oscine.v1.Node.ListPacks:output_type -> oscine.v1.ListPacksResponse
-	15, // 50: oscine.v1.Node.Apply:output_type -> oscine.v1.ApplyResponse
-	18, // 51: oscine.v1.Node.Delete:output_type -> oscine.v1.DeleteResponse
-	25, // 52: oscine.v1.Node.Exec:output_type -> oscine.v1.ExecResponse
-	27, // 53: oscine.v1.Node.CopyIn:output_type -> oscine.v1.CopyInResponse
-	29, // 54: oscine.v1.Node.CopyOut:output_type -> oscine.v1.Chunk
-	31, // 55: oscine.v1.Node.ImportImage:output_type -> oscine.v1.ImportImageResponse
-	33, // 56: oscine.v1.Node.PullImage:output_type -> oscine.v1.PullImageResponse
-	37, // 57: oscine.v1.Node.RemoveImage:output_type -> oscine.v1.RemoveImageResponse
-	38, // 58: oscine.v1.Node.UploadModel:output_type -> oscine.v1.UploadModelResponse
-	40, // 59: oscine.v1.Node.InstallPack:output_type -> oscine.v1.InstallPackResponse
-	44, // 60: oscine.v1.Node.RemovePack:output_type -> oscine.v1.RemovePackResponse
-	46, // 61: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	40, // [40:62] is the sub-list for method output_type
-	18, // [18:40] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	12, // 3: oscine.v1.WatchHardwareResponse.changes:type_name -> oscine.v1.HardwareChange
+	13, // 4: oscine.v1.WatchHardwareResponse.load:type_name -> oscine.v1.HardwareLoad
+	55, // 5: oscine.v1.HardwareLoad.cpus:type_name -> oscine.v1.HardwareLoad.CpusEntry
+	56, // 6: oscine.v1.HardwareLoad.used_bytes:type_name -> oscine.v1.HardwareLoad.UsedBytesEntry
+	57, // 7: oscine.v1.HardwareLoad.devices:type_name -> oscine.v1.HardwareLoad.DevicesEntry
+	15, // 8: oscine.v1.HardwareLoad.thermal:type_name -> oscine.v1.Temperature
+	58, // 9: oscine.v1.Event.first:type_name -> google.protobuf.Timestamp
+	58, // 10: oscine.v1.Event.last:type_name -> google.protobuf.Timestamp
+	59, // 11: oscine.v1.Object.manifest:type_name -> google.protobuf.Struct
+	59, // 12: oscine.v1.Object.status:type_name -> google.protobuf.Struct
+	18, // 13: oscine.v1.GetResponse.objects:type_name -> oscine.v1.Object
+	18, // 14: oscine.v1.WatchResponse.object:type_name -> oscine.v1.Object
+	24, // 15: oscine.v1.ApplyResponse.results:type_name -> oscine.v1.ApplyResult
+	58, // 16: oscine.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	31, // 17: oscine.v1.ExecRequest.start:type_name -> oscine.v1.ExecStart
+	32, // 18: oscine.v1.ExecRequest.resize:type_name -> oscine.v1.TerminalSize
+	32, // 19: oscine.v1.ExecStart.size:type_name -> oscine.v1.TerminalSize
+	58, // 20: oscine.v1.Image.created:type_name -> google.protobuf.Timestamp
+	38, // 21: oscine.v1.ImportImageResponse.images:type_name -> oscine.v1.Image
+	38, // 22: oscine.v1.PullImageResponse.image:type_name -> oscine.v1.Image
+	38, // 23: oscine.v1.ListImagesResponse.images:type_name -> oscine.v1.Image
+	47, // 24: oscine.v1.InstallPackResponse.pack:type_name -> oscine.v1.Pack
+	47, // 25: oscine.v1.ListPacksResponse.packs:type_name -> oscine.v1.Pack
+	14, // 26: oscine.v1.HardwareLoad.DevicesEntry.value:type_name -> oscine.v1.DeviceLoad
+	0,  // 27: oscine.v1.Maintenance.Configure:input_type -> oscine.v1.ConfigureRequest
+	2,  // 28: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
+	5,  // 29: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
+	8,  // 30: oscine.v1.Node.Hardware:input_type -> oscine.v1.HardwareRequest
+	10, // 31: oscine.v1.Node.WatchHardware:input_type -> oscine.v1.WatchHardwareRequest
+	16, // 32: oscine.v1.Node.Events:input_type -> oscine.v1.EventsRequest
+	19, // 33: oscine.v1.Node.Get:input_type -> oscine.v1.GetRequest
+	19, // 34: oscine.v1.Node.Watch:input_type -> oscine.v1.GetRequest
+	27, // 35: oscine.v1.Node.Logs:input_type -> oscine.v1.LogsRequest
+	29, // 36: oscine.v1.Node.Dmesg:input_type -> oscine.v1.DmesgRequest
+	42, // 37: oscine.v1.Node.ListImages:input_type -> oscine.v1.ListImagesRequest
+	49, // 38: oscine.v1.Node.ListPacks:input_type -> oscine.v1.ListPacksRequest
+	22, // 39: oscine.v1.Node.Apply:input_type -> oscine.v1.ApplyRequest
+	25, // 40: oscine.v1.Node.Delete:input_type -> oscine.v1.DeleteRequest
+	30, // 41: oscine.v1.Node.Exec:input_type -> oscine.v1.ExecRequest
+	34, // 42: oscine.v1.Node.CopyIn:input_type -> oscine.v1.CopyInRequest
+	36, // 43: oscine.v1.Node.CopyOut:input_type -> oscine.v1.CopyOutRequest
+	37, // 44: oscine.v1.Node.ImportImage:input_type -> oscine.v1.Chunk
+	40, // 45: oscine.v1.Node.PullImage:input_type -> oscine.v1.PullImageRequest
+	44, // 46: oscine.v1.Node.RemoveImage:input_type -> oscine.v1.RemoveImageRequest
+	37, // 47: oscine.v1.Node.UploadModel:input_type -> oscine.v1.Chunk
+	37, // 48: oscine.v1.Node.InstallPack:input_type -> oscine.v1.Chunk
+	51, // 49: oscine.v1.Node.RemovePack:input_type -> oscine.v1.RemovePackRequest
+	53, // 50: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
+	1,  // 51: oscine.v1.Maintenance.Configure:output_type -> oscine.v1.ConfigureResponse
+	3,  // 52: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	6,  // 53: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	9,  // 54: oscine.v1.Node.Hardware:output_type -> oscine.v1.HardwareResponse
+	11, // 55: oscine.v1.Node.WatchHardware:output_type -> oscine.v1.WatchHardwareResponse
+	17, // 56: oscine.v1.Node.Events:output_type -> oscine.v1.Event
+	20, // 57: oscine.v1.Node.Get:output_type -> oscine.v1.GetResponse
+	21, // 58: oscine.v1.Node.Watch:output_type -> oscine.v1.WatchResponse
+	28, // 59: oscine.v1.Node.Logs:output_type -> oscine.v1.LogLine
+	28, // 60: oscine.v1.Node.Dmesg:output_type -> oscine.v1.LogLine
+	43, // 61: oscine.v1.Node.ListImages:output_type -> oscine.v1.ListImagesResponse
+	50, // 62: oscine.v1.Node.ListPacks:output_type -> oscine.v1.ListPacksResponse
+	23, // 63: oscine.v1.Node.Apply:output_type -> oscine.v1.ApplyResponse
+	26, // 64: oscine.v1.Node.Delete:output_type -> oscine.v1.DeleteResponse
+	33, // 65: oscine.v1.Node.Exec:output_type -> oscine.v1.ExecResponse
+	35, // 66: oscine.v1.Node.CopyIn:output_type -> oscine.v1.CopyInResponse
+	37, // 67: oscine.v1.Node.CopyOut:output_type -> oscine.v1.Chunk
+	39, // 68: oscine.v1.Node.ImportImage:output_type -> oscine.v1.ImportImageResponse
+	41, // 69: oscine.v1.Node.PullImage:output_type -> oscine.v1.PullImageResponse
+	45, // 70: oscine.v1.Node.RemoveImage:output_type -> oscine.v1.RemoveImageResponse
+	46, // 71: oscine.v1.Node.UploadModel:output_type -> oscine.v1.UploadModelResponse
+	48, // 72: oscine.v1.Node.InstallPack:output_type -> oscine.v1.InstallPackResponse
+	52, // 73: oscine.v1.Node.RemovePack:output_type -> oscine.v1.RemovePackResponse
+	54, // 74: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	51, // [51:75] is the sub-list for method output_type
+	27, // [27:51] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_oscine_proto_init() }
@@ -2750,14 +3385,14 @@ func file_oscine_proto_init() {
 	if File_oscine_proto != nil {
 		return
 	}
-	file_oscine_proto_msgTypes[25].OneofWrappers = []any{}
+	file_oscine_proto_msgTypes[33].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_proto_rawDesc), len(file_oscine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -46,6 +46,10 @@ const (
 	NodeDoctorProcedure = "/oscine.v1.Node/Doctor"
 	// NodeHardwareProcedure is the fully-qualified name of the Node's Hardware RPC.
 	NodeHardwareProcedure = "/oscine.v1.Node/Hardware"
+	// NodeWatchHardwareProcedure is the fully-qualified name of the Node's WatchHardware RPC.
+	NodeWatchHardwareProcedure = "/oscine.v1.Node/WatchHardware"
+	// NodeEventsProcedure is the fully-qualified name of the Node's Events RPC.
+	NodeEventsProcedure = "/oscine.v1.Node/Events"
 	// NodeGetProcedure is the fully-qualified name of the Node's Get RPC.
 	NodeGetProcedure = "/oscine.v1.Node/Get"
 	// NodeWatchProcedure is the fully-qualified name of the Node's Watch RPC.
@@ -164,6 +168,8 @@ type NodeClient interface {
 	Info(context.Context, *connect.Request[oscinepb.InfoRequest]) (*connect.Response[oscinepb.InfoResponse], error)
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
 	Hardware(context.Context, *connect.Request[oscinepb.HardwareRequest]) (*connect.Response[oscinepb.HardwareResponse], error)
+	WatchHardware(context.Context, *connect.Request[oscinepb.WatchHardwareRequest]) (*connect.ServerStreamForClient[oscinepb.WatchHardwareResponse], error)
+	Events(context.Context, *connect.Request[oscinepb.EventsRequest]) (*connect.ServerStreamForClient[oscinepb.Event], error)
 	Get(context.Context, *connect.Request[oscinepb.GetRequest]) (*connect.Response[oscinepb.GetResponse], error)
 	Watch(context.Context, *connect.Request[oscinepb.GetRequest]) (*connect.ServerStreamForClient[oscinepb.WatchResponse], error)
 	Logs(context.Context, *connect.Request[oscinepb.LogsRequest]) (*connect.ServerStreamForClient[oscinepb.LogLine], error)
@@ -213,6 +219,18 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			httpClient,
 			baseURL+NodeHardwareProcedure,
 			connect.WithSchema(nodeMethods.ByName("Hardware")),
+			connect.WithClientOptions(opts...),
+		),
+		watchHardware: connect.NewClient[oscinepb.WatchHardwareRequest, oscinepb.WatchHardwareResponse](
+			httpClient,
+			baseURL+NodeWatchHardwareProcedure,
+			connect.WithSchema(nodeMethods.ByName("WatchHardware")),
+			connect.WithClientOptions(opts...),
+		),
+		events: connect.NewClient[oscinepb.EventsRequest, oscinepb.Event](
+			httpClient,
+			baseURL+NodeEventsProcedure,
+			connect.WithSchema(nodeMethods.ByName("Events")),
 			connect.WithClientOptions(opts...),
 		),
 		get: connect.NewClient[oscinepb.GetRequest, oscinepb.GetResponse](
@@ -328,27 +346,29 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 
 // nodeClient implements NodeClient.
 type nodeClient struct {
-	info        *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
-	doctor      *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
-	hardware    *connect.Client[oscinepb.HardwareRequest, oscinepb.HardwareResponse]
-	get         *connect.Client[oscinepb.GetRequest, oscinepb.GetResponse]
-	watch       *connect.Client[oscinepb.GetRequest, oscinepb.WatchResponse]
-	logs        *connect.Client[oscinepb.LogsRequest, oscinepb.LogLine]
-	dmesg       *connect.Client[oscinepb.DmesgRequest, oscinepb.LogLine]
-	listImages  *connect.Client[oscinepb.ListImagesRequest, oscinepb.ListImagesResponse]
-	listPacks   *connect.Client[oscinepb.ListPacksRequest, oscinepb.ListPacksResponse]
-	apply       *connect.Client[oscinepb.ApplyRequest, oscinepb.ApplyResponse]
-	delete      *connect.Client[oscinepb.DeleteRequest, oscinepb.DeleteResponse]
-	exec        *connect.Client[oscinepb.ExecRequest, oscinepb.ExecResponse]
-	copyIn      *connect.Client[oscinepb.CopyInRequest, oscinepb.CopyInResponse]
-	copyOut     *connect.Client[oscinepb.CopyOutRequest, oscinepb.Chunk]
-	importImage *connect.Client[oscinepb.Chunk, oscinepb.ImportImageResponse]
-	pullImage   *connect.Client[oscinepb.PullImageRequest, oscinepb.PullImageResponse]
-	removeImage *connect.Client[oscinepb.RemoveImageRequest, oscinepb.RemoveImageResponse]
-	uploadModel *connect.Client[oscinepb.Chunk, oscinepb.UploadModelResponse]
-	installPack *connect.Client[oscinepb.Chunk, oscinepb.InstallPackResponse]
-	removePack  *connect.Client[oscinepb.RemovePackRequest, oscinepb.RemovePackResponse]
-	reboot      *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
+	info          *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
+	doctor        *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
+	hardware      *connect.Client[oscinepb.HardwareRequest, oscinepb.HardwareResponse]
+	watchHardware *connect.Client[oscinepb.WatchHardwareRequest, oscinepb.WatchHardwareResponse]
+	events        *connect.Client[oscinepb.EventsRequest, oscinepb.Event]
+	get           *connect.Client[oscinepb.GetRequest, oscinepb.GetResponse]
+	watch         *connect.Client[oscinepb.GetRequest, oscinepb.WatchResponse]
+	logs          *connect.Client[oscinepb.LogsRequest, oscinepb.LogLine]
+	dmesg         *connect.Client[oscinepb.DmesgRequest, oscinepb.LogLine]
+	listImages    *connect.Client[oscinepb.ListImagesRequest, oscinepb.ListImagesResponse]
+	listPacks     *connect.Client[oscinepb.ListPacksRequest, oscinepb.ListPacksResponse]
+	apply         *connect.Client[oscinepb.ApplyRequest, oscinepb.ApplyResponse]
+	delete        *connect.Client[oscinepb.DeleteRequest, oscinepb.DeleteResponse]
+	exec          *connect.Client[oscinepb.ExecRequest, oscinepb.ExecResponse]
+	copyIn        *connect.Client[oscinepb.CopyInRequest, oscinepb.CopyInResponse]
+	copyOut       *connect.Client[oscinepb.CopyOutRequest, oscinepb.Chunk]
+	importImage   *connect.Client[oscinepb.Chunk, oscinepb.ImportImageResponse]
+	pullImage     *connect.Client[oscinepb.PullImageRequest, oscinepb.PullImageResponse]
+	removeImage   *connect.Client[oscinepb.RemoveImageRequest, oscinepb.RemoveImageResponse]
+	uploadModel   *connect.Client[oscinepb.Chunk, oscinepb.UploadModelResponse]
+	installPack   *connect.Client[oscinepb.Chunk, oscinepb.InstallPackResponse]
+	removePack    *connect.Client[oscinepb.RemovePackRequest, oscinepb.RemovePackResponse]
+	reboot        *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
 }
 
 // Info calls oscine.v1.Node.Info.
@@ -364,6 +384,16 @@ func (c *nodeClient) Doctor(ctx context.Context, req *connect.Request[oscinepb.D
 // Hardware calls oscine.v1.Node.Hardware.
 func (c *nodeClient) Hardware(ctx context.Context, req *connect.Request[oscinepb.HardwareRequest]) (*connect.Response[oscinepb.HardwareResponse], error) {
 	return c.hardware.CallUnary(ctx, req)
+}
+
+// WatchHardware calls oscine.v1.Node.WatchHardware.
+func (c *nodeClient) WatchHardware(ctx context.Context, req *connect.Request[oscinepb.WatchHardwareRequest]) (*connect.ServerStreamForClient[oscinepb.WatchHardwareResponse], error) {
+	return c.watchHardware.CallServerStream(ctx, req)
+}
+
+// Events calls oscine.v1.Node.Events.
+func (c *nodeClient) Events(ctx context.Context, req *connect.Request[oscinepb.EventsRequest]) (*connect.ServerStreamForClient[oscinepb.Event], error) {
+	return c.events.CallServerStream(ctx, req)
 }
 
 // Get calls oscine.v1.Node.Get.
@@ -462,6 +492,8 @@ type NodeHandler interface {
 	Info(context.Context, *connect.Request[oscinepb.InfoRequest]) (*connect.Response[oscinepb.InfoResponse], error)
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
 	Hardware(context.Context, *connect.Request[oscinepb.HardwareRequest]) (*connect.Response[oscinepb.HardwareResponse], error)
+	WatchHardware(context.Context, *connect.Request[oscinepb.WatchHardwareRequest], *connect.ServerStream[oscinepb.WatchHardwareResponse]) error
+	Events(context.Context, *connect.Request[oscinepb.EventsRequest], *connect.ServerStream[oscinepb.Event]) error
 	Get(context.Context, *connect.Request[oscinepb.GetRequest]) (*connect.Response[oscinepb.GetResponse], error)
 	Watch(context.Context, *connect.Request[oscinepb.GetRequest], *connect.ServerStream[oscinepb.WatchResponse]) error
 	Logs(context.Context, *connect.Request[oscinepb.LogsRequest], *connect.ServerStream[oscinepb.LogLine]) error
@@ -507,6 +539,18 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		NodeHardwareProcedure,
 		svc.Hardware,
 		connect.WithSchema(nodeMethods.ByName("Hardware")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeWatchHardwareHandler := connect.NewServerStreamHandler(
+		NodeWatchHardwareProcedure,
+		svc.WatchHardware,
+		connect.WithSchema(nodeMethods.ByName("WatchHardware")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeEventsHandler := connect.NewServerStreamHandler(
+		NodeEventsProcedure,
+		svc.Events,
+		connect.WithSchema(nodeMethods.ByName("Events")),
 		connect.WithHandlerOptions(opts...),
 	)
 	nodeGetHandler := connect.NewUnaryHandler(
@@ -625,6 +669,10 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeDoctorHandler.ServeHTTP(w, r)
 		case NodeHardwareProcedure:
 			nodeHardwareHandler.ServeHTTP(w, r)
+		case NodeWatchHardwareProcedure:
+			nodeWatchHardwareHandler.ServeHTTP(w, r)
+		case NodeEventsProcedure:
+			nodeEventsHandler.ServeHTTP(w, r)
 		case NodeGetProcedure:
 			nodeGetHandler.ServeHTTP(w, r)
 		case NodeWatchProcedure:
@@ -680,6 +728,14 @@ func (UnimplementedNodeHandler) Doctor(context.Context, *connect.Request[oscinep
 
 func (UnimplementedNodeHandler) Hardware(context.Context, *connect.Request[oscinepb.HardwareRequest]) (*connect.Response[oscinepb.HardwareResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.Hardware is not implemented"))
+}
+
+func (UnimplementedNodeHandler) WatchHardware(context.Context, *connect.Request[oscinepb.WatchHardwareRequest], *connect.ServerStream[oscinepb.WatchHardwareResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.WatchHardware is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Events(context.Context, *connect.Request[oscinepb.EventsRequest], *connect.ServerStream[oscinepb.Event]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.Events is not implemented"))
 }
 
 func (UnimplementedNodeHandler) Get(context.Context, *connect.Request[oscinepb.GetRequest]) (*connect.Response[oscinepb.GetResponse], error) {

@@ -1,0 +1,78 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/node"
+)
+
+func (s *service) Hardware(ctx context.Context, _ *connect.Request[pb.HardwareRequest]) (*connect.Response[pb.HardwareResponse], error) {
+	raw, err := s.node.Hardware(ctx)
+	if err != nil {
+		return nil, coded(err)
+	}
+	return connect.NewResponse(&pb.HardwareResponse{Json: raw}), nil
+}
+
+func (s *service) WatchHardware(ctx context.Context, req *connect.Request[pb.WatchHardwareRequest], stream *connect.ServerStream[pb.WatchHardwareResponse]) error {
+	const day = 24 * 60 * 60
+	seconds := req.Msg.LoadSeconds
+	if math.IsNaN(seconds) || seconds < 0 || seconds > day {
+		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("load_seconds %v: give 0.1 to %d, or 0 for no load", seconds, day))
+	}
+	return coded(s.node.WatchHardware(ctx, time.Duration(seconds*float64(time.Second)), func(news node.HardwareNews) error {
+		message := &pb.WatchHardwareResponse{Load: loadMessage(news.Load)}
+		if news.Machine != nil {
+			var err error
+			if message.Json, err = hardware.Encode(news.Machine); err != nil {
+				return err
+			}
+		}
+		for _, c := range news.Changes {
+			message.Changes = append(message.Changes, &pb.HardwareChange{Device: c.Device, What: c.What, Reason: string(c.Reason), Warning: c.Warning})
+		}
+		return stream.Send(message)
+	}))
+}
+
+func loadMessage(l *hardware.Load) *pb.HardwareLoad {
+	if l == nil {
+		return nil
+	}
+	m := &pb.HardwareLoad{Cpus: map[int32]float32{}, UsedBytes: map[int32]uint64{}, Devices: map[string]*pb.DeviceLoad{}}
+	for id, share := range l.CPUs {
+		m.Cpus[int32(id)] = float32(share)
+	}
+	for id, used := range l.Used {
+		m.UsedBytes[int32(id)] = uint64(used)
+	}
+	for id, d := range l.Devices {
+		m.Devices[id] = &pb.DeviceLoad{Busy: d.Busy, UsedBytes: uint64(d.Used), Celsius: d.Celsius, Watts: d.Watts}
+	}
+	for _, z := range l.Thermal {
+		m.Thermal = append(m.Thermal, &pb.Temperature{Name: z.Name, Celsius: z.Celsius})
+	}
+	return m
+}
+
+func (s *service) Events(ctx context.Context, req *connect.Request[pb.EventsRequest], stream *connect.ServerStream[pb.Event]) error {
+	m := req.Msg
+	query := node.EventQuery{Kind: manifest.Kind(m.Kind), Name: m.Name, Device: m.Device, Warnings: m.Warnings, Follow: m.Follow, Tail: int(m.Tail)}
+	return coded(s.node.Events(ctx, query, func(e node.Event) error {
+		return stream.Send(&pb.Event{
+			First: timestamppb.New(e.First), Last: timestamppb.New(e.Last), Count: int64(e.Count),
+			Kind: string(e.Kind), Name: e.Name, Device: e.Device, Warning: e.Warning,
+			Reason: e.Reason, Message: strings.ToValidUTF8(e.Message, "\uFFFD"),
+		})
+	}))
+}
