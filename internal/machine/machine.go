@@ -48,8 +48,8 @@ type Options struct {
 	// CPUs is QEMU's -smp argument, a number or topology such as
 	// "4,sockets=2,cores=2"; "" is "2".
 	CPUs string `json:"cpus"`
-	// DiskSize is the size of the machine's disk in bytes; 0 or less than the
-	// image's is the image's.
+	// DiskSize is the size of the machine's disk in bytes; 0 is the
+	// image's.
 	DiskSize int64 `json:"diskSize,omitempty"`
 	// Ports are guest TCP ports reachable on 127.0.0.1.
 	Ports []Port `json:"ports,omitempty"`

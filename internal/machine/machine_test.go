@@ -209,19 +209,6 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-func TestCompareImages(t *testing.T) {
-	names := []string{"oscine_2.efi", "oscine_3+0-3.efi", "oscine_1+3.efi"}
-	best := names[0]
-	for _, n := range names[1:] {
-		if compareImages(n, best) > 0 {
-			best = n
-		}
-	}
-	if best != "oscine_2.efi" {
-		t.Errorf("got %s", best)
-	}
-}
-
 func TestTyped(t *testing.T) {
 	var sent strings.Builder
 	if err := typed(&sent, strings.NewReader("abc\x1ddef")); err != nil {

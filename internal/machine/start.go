@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"oscine.dev/oscine/internal/debian"
 )
 
@@ -45,6 +46,9 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 	info, err := checkImage(image, o.Arch)
 	if err != nil {
 		return nil, err
+	}
+	if o.DiskSize != 0 && o.DiskSize < info.Size() {
+		return nil, fmt.Errorf("a disk of %s: the image alone has %s: ask for at least that", humanize.IBytes(uint64(o.DiskSize)), humanize.IBytes(uint64(info.Size())))
 	}
 	m := &Machine{dir: filepath.Join(o.StateDir, o.Name)}
 	m.record = record{Options: o, ImageSize: info.Size(), ImageTime: info.ModTime()}
