@@ -63,7 +63,11 @@ func serve(socket, model, library string, limit int, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	session, err := open(model, library, threads)
+	var session *onnx.Session
+	err = channel.Compute(func() (err error) {
+		session, err = open(model, library, threads)
+		return err
+	})
 	if err != nil {
 		return errors.Join(&channel.ModelError{Text: err.Error()}, listener.Refuse(err.Error()))
 	}

@@ -20,23 +20,22 @@ func (i *Isolator) startSchedExt() []Gap {
 	if err != nil {
 		return []Gap{{guarantee, "the stock scheduler does its work: " + err.Error()}}
 	}
-	i.ext = s
+	i.ext.Store(s)
 	return nil
 }
 
 func (i *Isolator) stopSchedExt() error {
-	if i.ext == nil {
+	s := i.ext.Swap(nil)
+	if s == nil {
 		return nil
 	}
-	s := i.ext
-	i.ext = nil
 	return s.Close()
 }
 
 // verifySchedExt reports, once, that the kernel's watchdog took the scheduler
 // out.
 func (i *Isolator) verifySchedExt() []Event {
-	if i.ext == nil || i.ext.Running() {
+	if s := i.ext.Load(); s == nil || s.Running() {
 		return nil
 	}
 	if err := i.stopSchedExt(); err != nil {
@@ -44,16 +43,4 @@ func (i *Isolator) verifySchedExt() []Event {
 	}
 	i.gaps = append(i.gaps, Gap{"the sched_ext scheduler", "the kernel took it out; the stock scheduler does its work"})
 	return []Event{{Reason: ReasonBroken, Message: "the kernel took the sched_ext scheduler out; the stock scheduler does its work, all other settings hold"}}
-}
-
-// SetDeadline tells the sched_ext scheduler by when a thread has to be done, in
-// nanoseconds of CLOCK_MONOTONIC; 0 for its class's usual. Under the stock
-// scheduler it does nothing: see package urgency.
-func (i *Isolator) SetDeadline(tid int, deadline int64) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.ext == nil {
-		return nil
-	}
-	return i.ext.SetDeadline(tid, deadline)
 }

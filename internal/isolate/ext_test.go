@@ -23,14 +23,15 @@ func TestKernelSchedExt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i.ext == nil {
+	if i.ext.Load() == nil {
 		gaps := fmt.Sprint(i.Gaps())
 		if strings.Contains(gaps, "kfunc") {
 			t.Skipf("this kernel describes sched_ext's functions wrongly (built with dwarves before 1.31): %s", gaps)
 		}
 		t.Fatalf("it did not start: %s", gaps)
 	}
-	if err := i.SetDeadline(unix.Gettid(), 1); err != nil {
+	me := []int{unix.Gettid()}
+	if err := errors.Join(i.Raise(me, time.Second), i.Lower(me)); err != nil {
 		t.Error(err)
 	}
 	one := hardware.NewSet(1)
@@ -48,7 +49,7 @@ func TestKernelSchedExt(t *testing.T) {
 	if w.Histogram.Count() < 100 || l.Units == 0 {
 		t.Errorf("%d wake-ups and %d units of batch work", w.Histogram.Count(), l.Units)
 	}
-	if !i.ext.Running() {
+	if !i.ext.Load().Running() {
 		t.Error("the kernel's watchdog took the scheduler out")
 	}
 	if err := i.Close(); err != nil {

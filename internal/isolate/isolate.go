@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"oscine.dev/oscine/internal/hardware"
@@ -132,7 +133,7 @@ type Isolator struct {
 	// dmaLatency holds the whole machine awake while it is open.
 	dmaLatency *os.File
 	guard      guardState
-	ext        *schedext.Scheduler // nil: the stock scheduler
+	ext        atomic.Pointer[schedext.Scheduler] // nil: the stock scheduler
 }
 
 // Open reads what the host can do and makes the classes' slices. It fails only

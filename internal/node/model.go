@@ -30,6 +30,9 @@ type ModelStatus struct {
 	Errors    int64            `json:"errors"`
 	P50       string           `json:"p50,omitempty"` // of a request inside the node
 	P99       string           `json:"p99,omitempty"`
+	Missed    int64            `json:"missed"`            // answered after the latency objective
+	Expired   int64            `json:"expired"`           // refused because their own timeout had passed
+	Unurged   string           `json:"unurged,omitempty"` // why requests get no priority by their deadlines
 	Placement *PlacementStatus `json:"placement,omitempty"`
 	Isolation *isolate.Status  `json:"isolation,omitempty"` // promised and measured
 }
@@ -94,6 +97,7 @@ func (m *model) status() any {
 	}
 	st.Phase, st.Message, st.Restarts = modelPhases[served.State], served.Message, served.Restarts
 	st.Engine, st.Requests, st.Errors = served.Engine, served.Requests, served.Errors
+	st.Missed, st.Expired, st.Unurged = served.Missed, served.Expired, served.Unurged
 	if served.Requests > 0 {
 		st.P50, st.P99 = served.P50.String(), served.P99.String()
 	}
@@ -154,10 +158,14 @@ func (m *model) serve(obj *manifest.Model) error {
 		st.Phase, st.Message, st.Pack, st.Placement = Starting, "", engine.Digest, placement.status()
 	})
 	m.n.log.Info("model placed", "name", m.key.name, "placement", placement.Reason)
-	err = m.n.registry.Add(serve.Model{
-		Name: m.key.name, Version: obj.Spec.Version,
+	served := serve.Model{
+		Name: m.key.name, Version: obj.Spec.Version, Objective: obj.Spec.Resources.Latency.Std(),
 		Starter: &workerContainer{model: m, obj: obj, placement: placement, engine: engine, root: root},
-	})
+	}
+	if isolate.Class(obj.Spec.Class) == isolate.Interactive { // real-time work has its priority, batch needs none
+		served.Urgency = m.n.isolator
+	}
+	err = m.n.registry.Add(served)
 	if err != nil {
 		return err
 	}

@@ -69,6 +69,8 @@ func status(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, ErrNotReady), errors.Is(err, ErrOverloaded):
 		return http.StatusServiceUnavailable
+	case errors.Is(err, ErrExpired):
+		return http.StatusGatewayTimeout
 	case errors.Is(err, errTooLarge):
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, errEncoding):
@@ -87,7 +89,7 @@ func writeError(w http.ResponseWriter, err error) {
 
 func (h *handler) server(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{
-		"name": "oscine", "version": h.options.Version, "extensions": []string{"binary_tensor_data", "model_repository"},
+		"name": "oscine", "version": h.options.Version, "extensions": []string{"binary_tensor_data", "model_repository", "schedule_policy"},
 	})
 }
 

@@ -68,14 +68,14 @@ func (h *handler) infer(w http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
 	c := h.calls.get()
 	defer h.calls.put(c)
-	if err = h.answer(m, c, w, r); err != nil {
+	if err = h.answer(m, c, w, r, begin); err != nil {
 		writeError(w, err)
 	}
-	m.metrics.observe(time.Since(begin), err)
+	m.metrics.observe(time.Since(begin), m.Objective, err)
 }
 
 // answer runs one request. After the first byte of the answer it returns nil.
-func (h *handler) answer(m *model, c *call, w http.ResponseWriter, r *http.Request) error {
+func (h *handler) answer(m *model, c *call, w http.ResponseWriter, r *http.Request, arrived time.Time) error {
 	m.mu.Lock()
 	mem, meta, state, message := m.memory, m.metadata, m.state, m.message
 	m.mu.Unlock()
@@ -86,6 +86,7 @@ func (h *handler) answer(m *model, c *call, w http.ResponseWriter, r *http.Reque
 		return err
 	}
 	q := &c.job.request
+	c.job.rank = m.rank(&c.request, arrived)
 	var err error
 	if c.order, err = c.request.bind(meta, q, c.order); err != nil {
 		return err
@@ -103,7 +104,10 @@ func (h *handler) answer(m *model, c *call, w http.ResponseWriter, r *http.Reque
 	if err := c.readBinary(r, bufferedBytes); err != nil {
 		return err
 	}
-	if q.Slot, err = mem.takeSoon(r); err != nil {
+	if q.Slot, err = mem.takeSoon(r, c.job.rank.expires); err != nil {
+		if late := m.expired(&c.job.rank); late != nil {
+			return late
+		}
 		return fmt.Errorf("%w: %s has %d requests at work", err, m.Name, slotCount)
 	}
 	used := end

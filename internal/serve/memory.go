@@ -83,12 +83,17 @@ func (m *memory) tryTake() (int, bool) {
 	}
 }
 
-// takeSoon takes a slot, waiting no longer than slotWait or the client.
-func (m *memory) takeSoon(r *http.Request) (int, error) {
+// takeSoon takes a slot, waiting no longer than slotWait, the client, or until
+// a time unless that is zero.
+func (m *memory) takeSoon(r *http.Request, until time.Time) (int, error) {
 	if slot, ok := m.tryTake(); ok {
 		return slot, nil
 	}
-	timer := time.NewTimer(slotWait)
+	patience := slotWait
+	if !until.IsZero() {
+		patience = min(patience, time.Until(until))
+	}
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	return m.take(r.Context(), timer.C)
 }

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"errors"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -8,12 +9,20 @@ import (
 
 // metrics counts a model's inferences without locks.
 type metrics struct {
-	requests, errors atomic.Int64
-	latency          histogram
+	requests, errors, missed, expired atomic.Int64
+
+	latency histogram
 }
 
-func (m *metrics) observe(d time.Duration, err error) {
+// observe counts an answer that took d, which should have been at most the
+// objective unless that is 0.
+func (m *metrics) observe(d, objective time.Duration, err error) {
 	m.requests.Add(1)
+	if errors.Is(err, ErrExpired) {
+		m.expired.Add(1)
+	} else if err == nil && objective > 0 && d > objective {
+		m.missed.Add(1)
+	}
 	if err != nil {
 		m.errors.Add(1)
 		return
@@ -23,6 +32,7 @@ func (m *metrics) observe(d time.Duration, err error) {
 
 func (m *metrics) fill(s *Status) {
 	s.Requests, s.Errors = m.requests.Load(), m.errors.Load()
+	s.Missed, s.Expired = m.missed.Load(), m.expired.Load()
 	s.P50, s.P99 = m.latency.quantile(0.50), m.latency.quantile(0.99)
 }
 

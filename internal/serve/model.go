@@ -14,6 +14,12 @@ type Model struct {
 	Version string // "" means "1"
 	Starter Starter
 	Timeout time.Duration // of one inference; 0 means 60 s. A worker that takes longer is killed.
+	// Objective is by when a request should be answered after its arrival; 0:
+	// none. Requests are served in the order of their deadlines, and those
+	// answered later are counted.
+	Objective time.Duration
+	// Urgency is told of the deadline of what the worker computes; nil: nobody.
+	Urgency Urgency
 }
 
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -24,6 +30,9 @@ func (m *Model) check() error {
 	}
 	if !nameRE.MatchString(m.Version) {
 		return fmt.Errorf("model %s: version %q: must be letters, digits, '.', '_' or '-', at most 63", m.Name, m.Version)
+	}
+	if m.Objective < 0 {
+		return fmt.Errorf("model %s: objective %v is negative", m.Name, m.Objective)
 	}
 	if m.Starter == nil {
 		return fmt.Errorf("model %s: has no Starter", m.Name)
@@ -55,4 +64,7 @@ type Status struct {
 	Requests int64         // inferences answered, with errors
 	Errors   int64         // inferences answered with an error
 	P50, P99 time.Duration // of the time inside the daemon and worker, since Add
+	Missed   int64         // inferences answered after the objective
+	Expired  int64         // requests refused because their own timeout had passed
+	Unurged  string        // why the kernel is not told of deadlines, where it should be
 }

@@ -15,8 +15,9 @@ const restartWait = 10 * time.Second
 
 // queue lets requests of one model run one batch at a time without a
 // goroutine of its own: whoever finds the worker idle runs its request at once
-// and, when done, hands the lead to one of those that came meanwhile, who runs
-// all of them as the next batch. Nothing waits for a batch to fill.
+// and, when done, hands the lead to the most urgent of those that came
+// meanwhile, who runs as many of them as fit as the next batch, by rank. Nothing
+// waits for a batch to fill.
 type queue struct {
 	mu      sync.Mutex
 	busy    bool
@@ -30,26 +31,26 @@ type job struct {
 	request channel.Request
 	result  channel.Result // own memory, reused
 	err     error
+	rank    rank
 	retried bool
+	leads   bool      // it was told to lead, and waits no more
 	wake    chan bool // true: lead; false: done
 }
 
 // run executes the job and returns when its result or error is set.
 func (m *model) run(j *job) {
 	q := &m.queue
-	j.err, j.retried = nil, false
+	j.err, j.retried, j.leads = nil, false, false
 	q.mu.Lock()
+	q.waiting = append(q.waiting, j)
 	if q.busy {
-		q.waiting = append(q.waiting, j)
 		q.mu.Unlock()
-		if lead := <-j.wake; !lead {
+		if lead := m.await(j); !lead {
 			return
 		}
 		q.mu.Lock()
-	} else {
-		q.busy = true
-		q.waiting = append(q.waiting, j)
 	}
+	q.busy, j.leads = true, true
 	for {
 		m.takeBatch(j)
 		q.mu.Unlock()
@@ -59,9 +60,11 @@ func (m *model) run(j *job) {
 			break
 		}
 	}
-	if len(q.waiting) > 0 {
-		q.waiting[0].wake <- true
+	if next := first(q.waiting); next != nil {
+		next.leads = true
+		next.wake <- true
 	} else {
+		m.lower()
 		q.busy = false
 	}
 	q.mu.Unlock()
@@ -77,6 +80,15 @@ func (m *model) takeBatch(leader *job) {
 		limit = channel.MaxRequests
 	}
 	q.batch = append(q.batch[:0], leader)
+	slices.SortStableFunc(q.waiting, func(a, b *job) int {
+		switch {
+		case a.rank.before(&b.rank):
+			return -1
+		case b.rank.before(&a.rank):
+			return 1
+		}
+		return 0
+	})
 	q.waiting = slices.DeleteFunc(q.waiting, func(j *job) bool {
 		if j == leader {
 			return true
@@ -100,6 +112,9 @@ func (m *model) current() *channel.Conn {
 // leader's own job is done.
 func (m *model) runBatch(leader *job) bool {
 	q := &m.queue
+	if m.dropExpired(leader); len(q.batch) == 0 {
+		return true
+	}
 	results, conn, err := m.exchange()
 	if err == nil {
 		for i, j := range q.batch {
@@ -131,6 +146,20 @@ func (m *model) runBatch(leader *job) bool {
 	return !slices.Contains(again, leader)
 }
 
+// dropExpired takes out of the batch what nobody waits for any more.
+func (m *model) dropExpired(leader *job) {
+	q := &m.queue
+	q.batch = slices.DeleteFunc(q.batch, func(j *job) bool {
+		if j.err = m.expired(&j.rank); j.err == nil {
+			return false
+		}
+		if j != leader {
+			j.wake <- false
+		}
+		return true
+	})
+}
+
 // exchange sends the batch to the worker. A nil connection in its answer means
 // that there was none.
 func (m *model) exchange() ([]channel.Result, *channel.Conn, error) {
@@ -148,6 +177,7 @@ func (m *model) exchange() ([]channel.Result, *channel.Conn, error) {
 	for _, j := range q.batch {
 		q.runs = append(q.runs, j.request)
 	}
+	m.raise(q.batch)
 	results, err := conn.Run(q.runs, m.Timeout)
 	if err != nil {
 		err = fmt.Errorf("%w: %s: the worker failed during the inference: %w", ErrNotReady, m.Name, err)

@@ -3,6 +3,7 @@ package serve
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/tensor"
@@ -31,12 +32,15 @@ type inferRequest struct {
 	outputs   []inferOutput
 	allBinary bool // outputs are binary unless they say otherwise
 	binary    int  // bytes of all binary inputs
+	priority  int  // 1 is served first; 0: the usual
+	timeout   time.Duration
 }
 
 // Bounds of a request.
 const (
-	maxID  = 1024
-	maxDim = tensor.MaxBytes
+	maxID      = 1024
+	maxDim     = tensor.MaxBytes
+	maxTimeout = time.Hour
 )
 
 // parse reads a request. The data of inputs stay where they are in body.
@@ -74,11 +78,27 @@ func (r *inferRequest) parse(body []byte) error {
 	return nil
 }
 
+// parameters reads those of the whole request. priority and timeout mean what
+// they mean to Triton: docs/protocol/extension_schedule_policy.md.
 func (r *inferRequest) parameters(s *scanner) error {
 	return s.object(func(key string) (err error) {
 		switch key {
 		case "binary_data_output":
 			r.allBinary, err = s.boolean()
+			return err
+		case "priority":
+			var n int64
+			if n, err = s.integer(); err == nil && (n < 0 || n > maxPriority) {
+				err = fmt.Errorf("%w: parameter \"priority\" is %d: choose 1, served first, to %d, or 0 for the usual, which is %d", ErrInvalid, n, maxPriority, usualPriority)
+			}
+			r.priority = int(n)
+			return err
+		case "timeout":
+			var n int64
+			if n, err = s.integer(); err == nil && (n < 0 || n > maxTimeout.Microseconds()) {
+				err = fmt.Errorf("%w: parameter \"timeout\" is %d: choose microseconds from 1 to %d, or 0 for none", ErrInvalid, n, maxTimeout.Microseconds())
+			}
+			r.timeout = time.Duration(n) * time.Microsecond
 			return err
 		case "sequence_id", "sequence_start", "sequence_end":
 			return fmt.Errorf("%w: parameter %q: stateful sequences are not supported", ErrInvalid, key)

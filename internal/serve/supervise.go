@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
@@ -23,6 +24,9 @@ type model struct {
 	Model
 	metrics metrics
 	queue   queue
+
+	urgent         atomic.Pointer[urgentThreads] // nil: nobody is told of deadlines
+	urgencyProblem atomic.Pointer[string]        // why not, where somebody should be
 
 	ctx    context.Context // ends when the model is served no more
 	cancel context.CancelFunc
@@ -203,6 +207,7 @@ func (m *model) adopt(conn *channel.Conn) error {
 	m.mu.Lock()
 	m.memory, m.metadata = mem, meta
 	m.mu.Unlock()
+	m.makeUrgent(conn.Threads)
 	return nil
 }
 
@@ -253,6 +258,9 @@ func (m *model) status() Status {
 	s := Status{Name: m.Name, Version: m.Version, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
 	if m.metadata != nil {
 		s.Engine, s.Inputs, s.Outputs = m.metadata.Engine, m.metadata.Inputs, m.metadata.Outputs
+	}
+	if problem := m.urgencyProblem.Load(); problem != nil {
+		s.Unurged = *problem
 	}
 	m.metrics.fill(&s)
 	return s

@@ -35,7 +35,7 @@ func workerMain(kind string, args []string) error {
 	if kind == "refuse" {
 		return l.Refuse("not a model: it is a test")
 	}
-	e := &doubler{meta: channel.Metadata{Engine: "doubler 1", Batch: true, Threads: 1,
+	e := &doubler{meta: channel.Metadata{Engine: "doubler 1", Batch: kind != "single", Threads: 1,
 		Inputs:  []tensor.Spec{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{-1, 4}}},
 		Outputs: []tensor.Spec{{Name: "y", Type: tensor.FP32, Shape: tensor.Shape{-1, 4}}, {Name: "batch", Type: tensor.Int32, Shape: tensor.Shape{}}}}}
 	return l.Serve(e)
@@ -123,11 +123,14 @@ func newRig(t *testing.T) *rig {
 // add serves a model with the test binary as its worker.
 func (r *rig) add(name, kind string, timeout time.Duration) {
 	r.Helper()
-	dir := r.TempDir()
-	starter := &Exec{Command: []string{os.Args[0]}, Model: filepath.Join(dir, "model"), Dir: filepath.Join(dir, "s"), Log: os.Stderr, Env: []string{workerVariable + "=" + kind}}
-	if err := r.registry.Add(Model{Name: name, Starter: starter, Timeout: timeout}); err != nil {
+	if err := r.registry.Add(Model{Name: name, Starter: testWorker(r.TempDir(), kind), Timeout: timeout}); err != nil {
 		r.Fatal(err)
 	}
+}
+
+// testWorker starts the test binary as a worker.
+func testWorker(dir, kind string) *Exec {
+	return &Exec{Command: []string{os.Args[0]}, Model: filepath.Join(dir, "model"), Dir: filepath.Join(dir, "s"), Log: os.Stderr, Env: []string{workerVariable + "=" + kind}}
 }
 
 // ready serves a model and waits until it answers.

@@ -110,7 +110,7 @@ func (l *Listener) each(handle func(fd int)) error {
 		l.mu.Unlock()
 		go func() {
 			// A thread of its own wakes straight from the socket.
-			runtime.LockOSThread()
+			nameThread()
 			handle(fd)
 			l.mu.Lock()
 			l.served = -1

@@ -30,6 +30,8 @@ answers += [pending.get_result().as_numpy(output) for pending in [client.async_i
 for scores in answers:
     assert scores.shape == (3, 10) and np.allclose(scores, answers[0], atol=1e-4), scores
 
+assert client.infer(model, [tensor], priority=1, timeout=10_000_000).as_numpy(output).shape == (3, 10)
+
 try:
     client.infer("none", [tensor])
     sys.exit("an unknown model was answered")

@@ -1,0 +1,92 @@
+package channel
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// threadName marks the threads of a worker that compute: the one that serves
+// the daemon and those of the engine.
+const threadName = "oscine-compute"
+
+// maxThreads bounds how many threads of a worker the daemon looks at.
+const maxThreads = 1024
+
+// Compute runs f on a thread of its own name, which the threads that a C
+// library creates within it inherit: the daemon then knows by it which threads
+// compute. The Go runtime's own threads keep theirs.
+func Compute(f func() error) error {
+	done := make(chan error)
+	go func() {
+		nameThread()
+		done <- f()
+	}()
+	return <-done
+}
+
+// nameThread locks the calling goroutine to its thread and names it. The
+// thread ends with the goroutine. Locked, Go starts further threads from
+// another one, so that none of its own inherits the name.
+func nameThread() {
+	runtime.LockOSThread()
+	name := append([]byte(threadName), 0)
+	// It cannot fail; a worker without names is only served less urgently.
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+}
+
+// Threads returns the threads of the worker that compute, as this process
+// numbers them, whatever the worker's own PID namespace says.
+func (c *Conn) Threads() ([]int, error) {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var peer *unix.Ucred
+	if e := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err == nil {
+		err = e
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask who the worker is: %w", err)
+	}
+	return computing(filepath.Join("/proc", strconv.Itoa(int(peer.Pid)), "task"))
+}
+
+// computing lists the threads below a task folder of procfs that have the name.
+func computing(dir string) ([]int, error) {
+	tasks, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(tasks) > maxThreads {
+		return nil, fmt.Errorf("%s has %d threads, more than %d", dir, len(tasks), maxThreads)
+	}
+	var tids []int
+	for _, task := range tasks {
+		name, err := os.ReadFile(filepath.Join(dir, task.Name(), "comm"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has ended
+		}
+		if err != nil {
+			return nil, err
+		}
+		tid, err := strconv.Atoi(task.Name())
+		if err != nil {
+			return nil, err
+		}
+		if string(bytes.TrimSpace(name)) == threadName {
+			tids = append(tids, tid)
+		}
+	}
+	return tids, nil
+}

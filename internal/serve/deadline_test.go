@@ -1,0 +1,193 @@
+package serve
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// parameterised asks for one inference with the request's parameters.
+func (r *rig) parameterised(name string, x float32, parameters string) (int, string) {
+	r.Helper()
+	body := fmt.Sprintf(`{"parameters":{%s},"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[%g,0,0,0]}]}`, parameters, x)
+	status, _, text := r.do("POST", "/v2/models/"+name+"/infer", nil, body)
+	return status, text
+}
+
+func TestRequestThatExpiresIsNotComputed(t *testing.T) {
+	r := newRig(t)
+	r.ready("m")
+	busy := make(chan bool)
+	go func() {
+		_, _ = r.parameterised("m", sloth, "")
+		close(busy)
+	}()
+	time.Sleep(20 * time.Millisecond)
+	began := time.Now()
+	status, text := r.parameterised("m", 2, `"timeout":5000`)
+	if took := time.Since(began); status != http.StatusGatewayTimeout || !strings.Contains(text, "was not computed") {
+		t.Errorf("got %d %s after %v", status, text, took)
+	}
+	select {
+	case <-busy:
+		t.Error("the refusal came no earlier than the worker was free")
+	default:
+	}
+	<-busy
+	if status, text := r.parameterised("m", 2, `"timeout":5000000`); status != 200 {
+		t.Errorf("a request in time: got %d %s", status, text)
+	}
+	s, err := r.registry.Status("m")
+	if err != nil || s.Expired != 1 {
+		t.Errorf("%d expired, %v; want 1", s.Expired, err)
+	}
+}
+
+// Requests that cannot share a run are taken by rank, not by arrival.
+func TestWaitingRequestsAreTakenByRank(t *testing.T) {
+	r := newRig(t)
+	r.add("m", "single", 5*time.Second)
+	if err := r.registry.WaitReady(t.Context(), "m"); err != nil {
+		t.Fatal(err)
+	}
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		order []string
+	)
+	for _, q := range []struct{ name, parameters string }{
+		{"running", ""}, {"usual", ""}, {"soon", `"timeout":2000000`}, {"sooner", `"timeout":1000000`}, {"first", `"priority":1`},
+	} {
+		wg.Go(func() {
+			status, text := r.parameterised("m", sloth, q.parameters)
+			mu.Lock()
+			defer mu.Unlock()
+			if order = append(order, q.name); status != 200 {
+				t.Errorf("%s: got %d %s", q.name, status, text)
+			}
+		})
+		time.Sleep(10 * time.Millisecond) // all are there before the first is done
+	}
+	wg.Wait()
+	if got, want := strings.Join(order, " "), "running first sooner soon usual"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestScheduleParametersAreChecked(t *testing.T) {
+	r := newRig(t)
+	r.ready("m")
+	for parameters, want := range map[string]string{
+		`"timeout":-1`:             "choose microseconds from 1",
+		`"timeout":3600000001`:     "choose microseconds from 1",
+		`"timeout":"soon"`:         "a whole number should be",
+		`"priority":-1`:            "choose 1, served first",
+		`"priority":1001`:          "choose 1, served first",
+		`"priority":1e3`:           "should be",
+		`"priority":0,"timeout":0`: "",
+		`"priority":7`:             "",
+	} {
+		status, text := r.parameterised("m", 2, parameters)
+		if want == "" && status != 200 || want != "" && (status != 400 || !strings.Contains(text, want)) {
+			t.Errorf("%s: got %d %s, want %q", parameters, status, text, want)
+		}
+	}
+}
+
+func TestRankOrdersByPriorityThenDeadline(t *testing.T) {
+	now := time.Now()
+	m := &model{Model: Model{Timeout: time.Minute, Objective: 100 * time.Millisecond}}
+	ranks := map[string]rank{
+		"usual":   m.rank(&inferRequest{}, now),
+		"earlier": m.rank(&inferRequest{}, now.Add(-time.Millisecond)),
+		"tight":   m.rank(&inferRequest{timeout: time.Millisecond}, now),
+		"patient": m.rank(&inferRequest{timeout: time.Hour}, now),
+		"first":   m.rank(&inferRequest{priority: 1}, now.Add(time.Second)),
+		"last":    m.rank(&inferRequest{priority: 200, timeout: time.Millisecond}, now),
+	}
+	for _, pair := range [][2]string{{"first", "tight"}, {"tight", "earlier"}, {"earlier", "usual"}, {"usual", "last"}, {"first", "last"}} {
+		a, b := ranks[pair[0]], ranks[pair[1]]
+		if !a.before(&b) || b.before(&a) {
+			t.Errorf("%s is not served before %s", pair[0], pair[1])
+		}
+	}
+	if patient := ranks["patient"]; !patient.due.Equal(now.Add(100 * time.Millisecond)) {
+		t.Error("a long timeout moved the objective")
+	}
+	if due := (&model{Model: Model{Timeout: time.Minute}}).rank(&inferRequest{}, now); due.promised {
+		t.Error("a request without objective and timeout counts as promised")
+	}
+}
+
+// recorder is an Urgency that remembers what it was told.
+type recorder struct {
+	mu     sync.Mutex
+	events []string
+	within []time.Duration
+	fail   error
+}
+
+func (u *recorder) Raise(threads []int, within time.Duration) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.events, u.within = append(u.events, fmt.Sprintf("raise %d", len(threads))), append(u.within, within)
+	return u.fail
+}
+
+func (u *recorder) Lower(threads []int) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.events = append(u.events, fmt.Sprintf("lower %d", len(threads)))
+	return nil
+}
+
+// urgent serves a model whose deadlines are told to u.
+func (r *rig) urgent(u Urgency, objective time.Duration) {
+	r.Helper()
+	starter := testWorker(r.TempDir(), "doubler")
+	if err := r.registry.Add(Model{Name: "m", Starter: starter, Objective: objective, Urgency: u}); err != nil {
+		r.Fatal(err)
+	}
+	if err := r.registry.WaitReady(r.Context(), "m"); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func TestWorkerIsUrgentWhileItComputes(t *testing.T) {
+	r, u := newRig(t), &recorder{}
+	r.urgent(u, 80*time.Millisecond)
+	if status, text := r.parameterised("m", 2, ""); status != 200 {
+		t.Fatal(status, text)
+	}
+	if status, text := r.parameterised("m", sloth, `"timeout":30000`); status != 200 {
+		t.Fatal(status, text)
+	}
+	if got, want := strings.Join(u.events, ", "), "raise 1, lower 1, raise 1, lower 1"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if w := u.within; len(w) != 2 || w[0] <= 0 || w[0] > 80*time.Millisecond || w[1] > 30*time.Millisecond {
+		t.Errorf("told %v, want at most 80 ms and 30 ms", w)
+	}
+	s, err := r.registry.Status("m")
+	if err != nil || s.Missed != 0 || s.Unurged != "" {
+		t.Errorf("%+v %v", s, err)
+	}
+}
+
+func TestRefusedUrgencyIsTold(t *testing.T) {
+	r, u := newRig(t), &recorder{fail: errors.New("not permitted")}
+	r.urgent(u, time.Nanosecond)
+	for range 2 {
+		if status, text := r.parameterised("m", 2, ""); status != 200 {
+			t.Fatal(status, text)
+		}
+	}
+	s, err := r.registry.Status("m")
+	if err != nil || s.Missed != 2 || s.Unurged != "not permitted" || len(u.events) != 1 {
+		t.Errorf("%d missed, %q after %v, %v", s.Missed, s.Unurged, u.events, err)
+	}
+}
