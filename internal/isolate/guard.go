@@ -97,7 +97,7 @@ func (i *Isolator) Watch(ctx context.Context) {
 		i.log.Debug("isolation", "error", err)
 	}
 	const verifyEvery = 5 * time.Second
-	verified := time.Now()
+	verified, observed := time.Now(), time.Now()
 	timer := time.NewTimer(guardRest)
 	defer timer.Stop()
 	for {
@@ -109,6 +109,10 @@ func (i *Isolator) Watch(ctx context.Context) {
 			if now.Sub(verified) >= verifyEvery {
 				verified = now
 				go i.Verify()
+			}
+			if now.Sub(observed) >= observeEvery {
+				observed = now
+				go i.observe()
 			}
 		}
 	}

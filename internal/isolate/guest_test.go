@@ -54,6 +54,13 @@ func runInGuest(t *testing.T, kernel string) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the test program: %v\n%s", err, out)
 	}
+	disk := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(disk, 64<<20); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	defer cancel()
 	run := "^TestKernel"
@@ -62,7 +69,8 @@ func runInGuest(t *testing.T, kernel string) {
 	}
 	err := guest.Run(ctx, guest.Options{
 		Init: program, Kernel: kernel, CPUs: "4,sockets=1,cores=2,threads=2", Memory: 1024,
-		Args: []string{"-test.v", "-test.timeout=5m", "-test.run=" + run},
+		Args:      []string{"-test.v", "-test.timeout=5m", "-test.run=" + run},
+		ExtraArgs: []string{"-drive", "if=none,id=disk,format=raw,file=" + disk, "-device", "nvme,drive=disk,serial=oscine"},
 	}, testLog{t})
 	if err != nil {
 		t.Fatal(err)

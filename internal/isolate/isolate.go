@@ -45,6 +45,9 @@ var (
 type Options struct {
 	Root  string // holds sys, proc and dev; "" is /
 	Slice string // the cgroup that holds the classes; "" is oscine.slice
+	// Data is a folder on the disk that workloads read and write; "" leaves all
+	// disks as they are. Dividing a disk by class is for a machine of our own.
+	Data string
 	// Own says that this machine is ours alone: kernel-wide settings that help
 	// latency are made. On a host with other users they are only reported.
 	Own bool
@@ -72,6 +75,8 @@ const (
 	ReasonHeldBack = "BatchHeldBack"
 	ReasonResumed  = "BatchResumed"
 	ReasonOverload = "InteractiveOverloaded"
+	ReasonLimit    = "LimitReached"
+	ReasonKilled   = "OutOfMemory"
 )
 
 // Spec is what one workload was promised.
@@ -113,6 +118,7 @@ type holding struct {
 	reserved map[int]*Reservation // by thread
 	unheld   []Gap                // what was promised and is not kept
 	huge     []hugeGrant
+	seen     observation
 }
 
 // Isolator holds the promises of one machine. Its methods may be called at the
@@ -133,7 +139,9 @@ type Isolator struct {
 	// dmaLatency holds the whole machine awake while it is open.
 	dmaLatency *os.File
 	guard      guardState
-	ext        atomic.Pointer[schedext.Scheduler] // nil: the stock scheduler
+	// classRefused counts the forks that were refused within a class.
+	classRefused map[Class]uint64
+	ext          atomic.Pointer[schedext.Scheduler] // nil: the stock scheduler
 }
 
 // Open reads what the host can do and makes the classes' slices. It fails only
@@ -155,11 +163,14 @@ func Open(o Options) (*Isolator, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Isolator{o: o, log: o.Logger, host: h, held: map[string]*holding{}, latency: map[int]*latencyHold{}}
+	i := &Isolator{o: o, log: o.Logger, host: h, held: map[string]*holding{}, latency: map[int]*latencyHold{}, classRefused: map[Class]uint64{}}
 	i.cg = &cgroups{dir: h.cgroups, ledger: map[string]entry{}}
 	i.gaps = append(i.gaps, h.gaps...)
 	if h.cgroups != "" {
 		i.gaps = append(i.gaps, i.makeSlices()...)
+		if o.Own && o.Data != "" {
+			i.gaps = append(i.gaps, i.shareDisk(o.Data)...)
+		}
 	}
 	i.gaps = append(i.gaps, i.tuneKernel()...)
 	if o.SchedExt {
@@ -282,7 +293,7 @@ func (i *Isolator) Prepare(s Spec) error {
 	old := i.held[s.ID]
 	h := &holding{slice: i.o.Slice, spec: s, reserved: map[int]*Reservation{}}
 	if old != nil && old.spec.Class == s.Class {
-		h.pids, h.reserved, h.huge = old.pids, old.reserved, old.huge
+		h.pids, h.reserved, h.huge, h.seen = old.pids, old.reserved, old.huge, old.seen
 	}
 	i.held[s.ID] = h
 	if err := i.enforce(h); err != nil {

@@ -23,6 +23,7 @@ type Status struct {
 	RunDelay   Duration `json:"runDelay"`
 	MeanDelay  Duration `json:"meanDelay"`
 	Interrupts []string `json:"interrupts,omitempty"` // that still come on its own CPUs
+	Incidents
 	// Reserved is the utilisation by DEADLINE reservations, Reservable their
 	// bound, in CPUs.
 	Reserved   float64 `json:"reserved,omitempty"`
@@ -67,6 +68,8 @@ func (i *Isolator) Status(id string) (Status, error) {
 	st := Status{ID: id, Class: h.spec.Class, Pressure: map[string]Stalled{}}
 	if i.host.cgroups != "" {
 		i.readGroup(h, &st)
+		st.Incidents = i.incidents(h.group())
+		st.Missed, st.Observed = h.seen.missed, h.seen.observed
 	}
 	i.readDelay(h, &st)
 	if h.spec.Class == Realtime {
@@ -130,9 +133,8 @@ func parsePressure(text string) Stalled {
 const maxThreads = 4096
 
 // readDelay adds up /proc/PID/task/TID/schedstat: time on a processor, time
-// waiting for one, and how often it was given one.
-func (i *Isolator) readDelay(h *holding, st *Status) {
-	var given uint64
+// waiting for one, and how often it was given one, which it returns.
+func (i *Isolator) readDelay(h *holding, st *Status) (given uint64) {
 	seen := 0
 	for _, pid := range i.processes(h) {
 		_ = i.forThreads(pid, func(tid int) error { // a process that ended counts no more
@@ -154,6 +156,7 @@ func (i *Isolator) readDelay(h *holding, st *Status) {
 	if given > 0 {
 		st.MeanDelay = st.RunDelay / Duration(given)
 	}
+	return given
 }
 
 // processes lists the workload's processes: of its cgroup, else those that
@@ -213,7 +216,7 @@ func (i *Isolator) promises(h *holding, st *Status) []Promise {
 		}
 	}
 	if s.Objective > 0 {
-		add("wakes within "+s.Objective.String(), time.Duration(st.MeanDelay) <= s.Objective, "on average after "+st.MeanDelay.String())
+		add("wakes within "+s.Objective.String(), !h.seen.missing, fmt.Sprintf("on average after %v; missed in %d of %d s", st.MeanDelay, st.Missed, st.Observed))
 	}
 	known := map[string]bool{}
 	for _, p := range out {

@@ -1,0 +1,158 @@
+package isolate
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+// observeEvery is how often limits and objectives are looked at.
+const observeEvery = time.Second
+
+// Incidents counts what a workload ran into since its cgroup was made.
+type Incidents struct {
+	ForksRefused uint64 `json:"forksRefused,omitempty"` // at its bound on processes and threads
+	Killed       uint64 `json:"killed,omitempty"`       // processes, at its memory limit
+	Reclaimed    uint64 `json:"reclaimed,omitempty"`    // times that its memory limit made it give memory back
+	// Missed counts the seconds in which its threads waited longer for a
+	// processor, on average, than its objective allows; Observed all seconds in
+	// which they ran.
+	Missed   uint64 `json:"missed,omitempty"`
+	Observed uint64 `json:"observed,omitempty"`
+}
+
+// observation is what was seen of a workload the last time.
+type observation struct {
+	limits   Incidents // as the kernel counts them
+	waited   Duration
+	given    uint64
+	pressure map[string]Stalled
+	throttle Duration
+	missing  bool // its objective, in the last second
+	missed   uint64
+	observed uint64
+}
+
+// incidents reads what the kernel counts.
+func (i *Isolator) incidents(group string) Incidents {
+	var n Incidents
+	if text, err := i.cg.get(group, "pids.events"); err == nil {
+		n.ForksRefused = numbers(text)["max"]
+	}
+	if text, err := i.cg.get(group, "memory.events"); err == nil {
+		events := numbers(text)
+		n.Killed, n.Reclaimed = events["oom_kill"], events["max"]
+	}
+	return n
+}
+
+// observe looks at every workload and tells of limits that were reached since
+// the last look, and of objectives that were missed, with the cause.
+func (i *Isolator) observe() {
+	i.mu.Lock()
+	var events []Event
+	for id, h := range i.held {
+		events = append(events, i.observeOne(id, h)...)
+	}
+	for _, c := range allClasses() {
+		if e, ok := i.observeClass(c); ok {
+			events = append(events, e)
+		}
+	}
+	i.mu.Unlock()
+	i.emit(events)
+}
+
+func (i *Isolator) observeOne(id string, h *holding) []Event {
+	var events []Event
+	now, before := i.incidents(h.group()), h.seen.limits
+	h.seen.limits = now
+	tell := func(reason, format string, args ...any) {
+		events = append(events, Event{ID: id, Reason: reason, Message: fmt.Sprintf(format, args...)})
+	}
+	if now.ForksRefused > before.ForksRefused && before.ForksRefused == 0 {
+		limit, _ := i.cg.get(h.group(), "pids.max")
+		tell(ReasonLimit, "it may have no more than %s processes and threads: more were refused", limit)
+	}
+	if now.Killed > before.Killed {
+		tell(ReasonKilled, "%d of its processes killed: it needs more than its memory limit of %s", now.Killed-before.Killed, i.limitText(h.group()))
+	}
+	if h.spec.Objective > 0 {
+		events = append(events, i.observeObjective(id, h)...)
+	}
+	return events
+}
+
+func (i *Isolator) limitText(group string) string {
+	bytes, err := numberIn(i.cg.path(group, "memory.max"))
+	if err != nil {
+		return "its class"
+	}
+	return memoryDetail(bytes)
+}
+
+// observeClass tells once that a class as a whole is at its bound.
+func (i *Isolator) observeClass(c Class) (Event, bool) {
+	group := filepath.Join(i.o.Slice, string(c))
+	now, before := i.incidents(group).ForksRefused, i.classRefused[c]
+	i.classRefused[c] = now
+	limit, err := i.cg.get(group, "pids.max")
+	if now <= before || before != 0 || err != nil || limit == "max" {
+		return Event{}, false
+	}
+	current, err := numberIn(i.cg.path(group, "pids.current"))
+	if bound, e := numberIn(i.cg.path(group, "pids.max")); err != nil || e != nil || current < bound {
+		return Event{}, false // one of its workloads is at its own
+	}
+	return Event{Reason: ReasonLimit, Message: fmt.Sprintf("class %s may have no more than %s processes and threads: more were refused", c, limit)}, true
+}
+
+// observeObjective compares the waiting of the last second with the objective.
+func (i *Isolator) observeObjective(id string, h *holding) []Event {
+	st := Status{Pressure: map[string]Stalled{}}
+	i.readGroup(h, &st)
+	given := i.readDelay(h, &st)
+	seen := &h.seen
+	waited, times := st.RunDelay-seen.waited, given-seen.given
+	first := seen.given == 0 || st.RunDelay < seen.waited || given < seen.given // threads ended
+	cause := i.cause(h, &st)
+	seen.waited, seen.given, seen.pressure, seen.throttle = st.RunDelay, given, st.Pressure, st.Throttled
+	if first || times == 0 {
+		return nil
+	}
+	seen.observed++
+	mean := time.Duration(waited) / time.Duration(times)
+	was := seen.missing
+	seen.missing = mean > h.spec.Objective
+	switch {
+	case seen.missing:
+		seen.missed++
+		if !was {
+			return []Event{{ID: id, Reason: ReasonBroken, Message: fmt.Sprintf("its threads waited %v for a processor on average, %v is promised: %s", mean.Round(time.Microsecond), h.spec.Objective, cause)}}
+		}
+	case was:
+		return []Event{{ID: id, Reason: ReasonRepaired, Message: fmt.Sprintf("its threads wait %v for a processor again, %v is promised", mean.Round(time.Microsecond), h.spec.Objective)}}
+	}
+	return nil
+}
+
+// cause names what most likely made a workload wait in the last second.
+func (i *Isolator) cause(h *holding, st *Status) string {
+	grew := func(what string) time.Duration {
+		return time.Duration(st.Pressure[what].Some - h.seen.pressure[what].Some)
+	}
+	const much = observeEvery / 20
+	switch {
+	case st.Throttled-h.seen.throttle > Duration(much):
+		return fmt.Sprintf("its own quota held it back for %v", time.Duration(st.Throttled-h.seen.throttle).Round(time.Millisecond))
+	case len(h.unheld) > 0:
+		return h.unheld[0].String()
+	case grew("memory") > much:
+		return fmt.Sprintf("the kernel reclaimed memory for %v meanwhile", grew("memory").Round(time.Millisecond))
+	case h.spec.Exclusive && grew("cpu") > much:
+		return fmt.Sprintf("its own threads wait for each other on its CPUs %s: it needs more of them", h.spec.CPUs)
+	case grew("cpu") > much:
+		return fmt.Sprintf("other work of classes %s and above shares CPUs %s: give it CPUs of its own or a larger share", h.spec.Class, h.spec.CPUs)
+	}
+	return "nothing in its cgroup tells why; a hypervisor or firmware may have taken the processor"
+}
