@@ -192,6 +192,45 @@ func (n *Node) note(key objectKey, reason, message string) {
 	n.events.add(Event{Kind: key.kind, Name: key.name, Warning: warning, Reason: reason, Message: message})
 }
 
+// noteStart records that a workload runs, unless an earlier daemon started it.
+func (n *Node) noteStart(key objectKey, began, started time.Time, placed *Placement) {
+	if started.Before(began) {
+		return
+	}
+	message := "on CPUs " + placed.status().CPUs
+	if devices := placed.status().Devices; len(devices) > 0 {
+		message += " with " + strings.Join(devices, ", ")
+	}
+	n.note(key, reasonStarted, message)
+}
+
+// noteFailure records why an object does not run.
+func (n *Node) noteFailure(key objectKey, phase Phase, err error) {
+	reason := reasonFailed
+	if phase == Unplaced {
+		reason = reasonUnplaced
+	}
+	n.note(key, reason, err.Error())
+}
+
+// notePhase records what became of a served model's worker.
+func (m *model) notePhase(st *ModelStatus) {
+	switch st.Phase {
+	case Running:
+		m.n.note(m.key, reasonStarted, "serves with "+st.Engine)
+	case Failed, Waiting, Unplaced:
+		m.n.noteFailure(m.key, st.Phase, errors.New(st.Message))
+	}
+}
+
+// since puts why a placement was lost before what came of it.
+func since(lost, err error) error {
+	if lost == nil {
+		return err
+	}
+	return fmt.Errorf("its place is gone (%w); placed anew: %w", lost, err)
+}
+
 // notePromise records what became of a promise of isolation.
 func (n *Node) notePromise(e isolate.Event) {
 	key, _ := keyOfID(e.ID)

@@ -47,6 +47,8 @@ type model struct {
 	stMu   sync.Mutex
 	served manifest.Object // what the registry was given; nil for nothing
 	st     ModelStatus     // what the registry does not know
+
+	lostTo error // why its last placement is gone, until it has another; of run
 }
 
 func newModel(n *Node, obj *manifest.Model) *model {
@@ -59,6 +61,7 @@ func (m *model) update(obj manifest.Object) {
 }
 
 func (m *model) displace(reason error) {
+	m.n.note(m.key, reasonDisplaced, reason.Error())
 	m.await(reason.Error())
 	m.lose(reason)
 }
@@ -117,6 +120,7 @@ func (m *model) run(ctx context.Context) {
 		obj := m.current().(*manifest.Model)
 		err := m.serve(obj)
 		if err == nil {
+			m.lostTo = nil
 			err = m.attend(ctx, obj)
 			pause = firstPause
 		}
@@ -130,6 +134,8 @@ func (m *model) run(ctx context.Context) {
 		if refused(err) {
 			phase = Unplaced
 		}
+		err = since(m.lostTo, err)
+		m.n.noteFailure(m.key, phase, err)
 		m.n.log.Warn("model", "name", m.key.name, "phase", phase, "error", err, "again", pause)
 		m.set(func(st *ModelStatus) { st.Phase, st.Message = phase, err.Error() })
 		select {
@@ -189,10 +195,12 @@ func (m *model) attend(ctx context.Context, obj *manifest.Model) error {
 		case <-tick.C:
 			if st := m.status().(ModelStatus); st.Phase != last {
 				last = st.Phase
+				m.notePhase(&st)
 				m.n.changes.publish(m.key)
 			}
 		case <-m.wake:
 			if lost := m.takeLost(); lost != nil || !sameObject(m.current(), obj) {
+				m.lostTo = lost
 				return m.n.registry.Remove(m.key.name)
 			}
 		}

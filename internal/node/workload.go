@@ -53,6 +53,8 @@ type workload struct {
 
 	stMu sync.Mutex
 	st   WorkloadStatus
+
+	lostTo error // why its last placement is gone, until it has another; of run
 }
 
 func newWorkload(n *Node, obj *manifest.Workload) *workload {
@@ -66,7 +68,10 @@ func (w *workload) update(obj manifest.Object) {
 	w.become(obj)
 }
 
-func (w *workload) displace(reason error) { w.lose(reason) }
+func (w *workload) displace(reason error) {
+	w.n.note(w.key, reasonDisplaced, reason.Error())
+	w.lose(reason)
+}
 
 func (w *workload) retry() {
 	w.stMu.Lock()
@@ -161,10 +166,12 @@ func (w *workload) sleep(ctx context.Context, d time.Duration) bool {
 }
 
 func (w *workload) fail(err error, pause time.Duration) {
+	err = since(w.lostTo, err)
 	phase := Waiting
 	if refused(err) {
 		phase = Unplaced
 	}
+	w.n.noteFailure(w.key, phase, err)
 	w.n.log.Warn("workload", "name", w.key.name, "phase", phase, "error", err, "again", pause)
 	w.set(func(st *WorkloadStatus) {
 		st.Phase, st.Message, st.PID = phase, err.Error(), 0
@@ -174,6 +181,7 @@ func (w *workload) fail(err error, pause time.Duration) {
 // bringUp takes the workload from wherever it is to a running container; for
 // one that an earlier daemon left running it changes nothing.
 func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
+	began := time.Now()
 	if done, err := w.finishedBefore(ctx, obj); err != nil || done {
 		return err
 	}
@@ -217,6 +225,8 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 			st.Phase = Running
 		}
 	})
+	w.lostTo = nil
+	w.n.noteStart(w.key, began, now.StartedAt, placement)
 	w.n.log.Info("workload runs", "name", w.key.name, "pid", now.PID, "placement", placement.Reason)
 	return nil
 }
@@ -311,7 +321,7 @@ func (w *workload) attend(ctx context.Context, obj *manifest.Workload) error {
 	case <-w.wake:
 		why := "to start with its new manifest"
 		if lost := w.takeLost(); lost != nil {
-			why = lost.Error()
+			why, w.lostTo = lost.Error(), lost
 		} else if sameObject(w.current(), obj) {
 			return errChanged
 		}
@@ -331,6 +341,7 @@ func (w *workload) awaitEnd(ctx context.Context, obj *manifest.Workload) error {
 		return err
 	}
 	if !w.restarts(obj.Spec.Restart, now.ExitCode) {
+		w.n.note(w.key, reasonExited, fmt.Sprintf("exit code %d", now.ExitCode))
 		w.finished(now)
 		return errFinished
 	}
@@ -349,7 +360,14 @@ func (w *workload) watchHealth(ctx context.Context, obj *manifest.Workload) erro
 	check := &healthCheck{Health: *obj.Spec.Health, addr: addr, exec: func(ctx context.Context, command []string) (int, error) {
 		return w.n.runtime.Exec(ctx, w.key.id(), container.Exec{Args: command})
 	}}
+	sick := false
 	return check.watch(ctx, func(healthy bool, problem error) {
+		if !healthy {
+			w.n.note(w.key, reasonUnhealthy, problem.Error())
+		} else if sick {
+			w.n.note(w.key, reasonHealthy, "its check succeeds again")
+		}
+		sick = !healthy
 		w.set(func(st *WorkloadStatus) {
 			st.Phase, st.Message = Running, ""
 			if !healthy {

@@ -1,0 +1,291 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/hardware/hardwaretest"
+	"oscine.dev/oscine/internal/inventory"
+	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/place"
+)
+
+func eventsAt(t *testing.T, path string) *eventLog {
+	t.Helper()
+	l, err := openEvents(t.Context(), path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.close() })
+	return l
+}
+
+// said lists events as OBJECT REASON COUNT.
+func said(n *Node, q EventQuery) []string {
+	var lines []string
+	_ = n.Events(context.Background(), q, func(e Event) error {
+		about := e.Device
+		if e.Kind != "" {
+			about = objectKey{e.Kind, e.Name}.String()
+		}
+		lines = append(lines, fmt.Sprintf("%s %s %d", about, e.Reason, e.Count))
+		return nil
+	})
+	return lines
+}
+
+func TestEventsAreCountedAndKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.log")
+	n := &Node{events: eventsAt(t, path)}
+	web := objectKey{manifest.KindWorkload, "web"}
+	n.note(web, reasonFailed, "ended with exit code 1\nand more")
+	n.notePromise(isolate.Event{ID: "model-digits", Reason: isolate.ReasonBroken, Message: "cpuset"})
+	n.notePromise(isolate.Event{Reason: isolate.ReasonResumed, Message: "batch goes on"})
+	n.note(web, reasonFailed, "ended with exit code 1\nand more")
+	want := []string{"Model/digits PromiseBroken 1", " BatchResumed 1", "Workload/web Failed 2"}
+	if got := said(n, EventQuery{}); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, c := range []struct {
+		query EventQuery
+		want  string
+	}{
+		{EventQuery{Kind: manifest.KindWorkload, Name: "web"}, "[Workload/web Failed 2]"},
+		{EventQuery{Warnings: true}, "[Model/digits PromiseBroken 1 Workload/web Failed 2]"},
+		{EventQuery{Tail: 1}, "[Workload/web Failed 2]"},
+		{EventQuery{Device: "gpu0"}, "[]"},
+	} {
+		if got := fmt.Sprint(said(n, c.query)); got != c.want {
+			t.Errorf("%+v: got %s, want %s", c.query, got, c.want)
+		}
+	}
+	if err := n.Events(t.Context(), EventQuery{Kind: "Pod"}, nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a kind that is not there: got %v, want ErrInvalid", err)
+	}
+
+	// The next daemon reads them back, past what a power failure left.
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteString("2026-01-01T00:00:00Z stdout F {\"reason\":\nhalf a rec"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(file.Close(), n.events.close()); err != nil {
+		t.Fatal(err)
+	}
+	next := &Node{events: eventsAt(t, path)}
+	if got := said(next, EventQuery{}); !slices.Equal(got, want) {
+		t.Errorf("after a restart got %q, want %q", got, want)
+	}
+	next.note(web, reasonFailed, "ended with exit code 1\nand more")
+	if got := said(next, EventQuery{Tail: 1}); got[0] != "Workload/web Failed 3" {
+		t.Errorf("counted on after a restart: got %q", got)
+	}
+}
+
+func TestEventsAreBounded(t *testing.T) {
+	n := &Node{events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
+	for i := range maxEvents + 10 {
+		n.note(objectKey{manifest.KindWorkload, "web"}, reasonFailed, fmt.Sprint(i))
+	}
+	n.note(objectKey{manifest.KindWorkload, "web"}, reasonFailed, strings.Repeat("é", 3*maxEventMessage))
+	list, _ := n.events.after(time.Time{})
+	if len(list) != maxEvents || list[0].Message != "11" {
+		t.Errorf("%d are kept from %q on, want %d from 11 on", len(list), list[0].Message, maxEvents)
+	}
+	if last := list[len(list)-1].Message; len(last) > maxEventMessage || !strings.HasSuffix(last, "é…") {
+		t.Errorf("a long message has %d bytes and ends in %q", len(last), last[len(last)-8:])
+	}
+}
+
+func TestEventsAreFollowed(t *testing.T) {
+	n := &Node{events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
+	n.note(objectKey{manifest.KindWorkload, "old"}, reasonStarted, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	seen := make(chan Event)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- n.Events(ctx, EventQuery{Follow: true, Tail: 1}, func(e Event) error {
+			seen <- e
+			return nil
+		})
+	}()
+	for _, name := range []string{"old", "new", "newer"} {
+		if got := <-seen; got.Name != name {
+			t.Errorf("got the event of %q, want of %q", got.Name, name)
+		}
+		if name == "old" {
+			n.note(objectKey{manifest.KindWorkload, "new"}, reasonStarted, "")
+		} else {
+			n.note(objectKey{manifest.KindWorkload, "newer"}, reasonStarted, "")
+		}
+	}
+	cancel()
+	for {
+		select {
+		case <-seen:
+			continue
+		case err := <-ended:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("followed until %v, want until the context ended", err)
+			}
+			return
+		}
+	}
+}
+
+// gpuWorkload asks for one GPU.
+func gpuWorkload(t *testing.T, s *store, name string) manifest.Object {
+	t.Helper()
+	obj := parse(t, "apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: "+name+"}\nspec: {image: x, resources: {cpu: '1', devices: [{name: gpu, selector: 'device.attributes[\"oscine.dev\"].kind == \"gpu\"', count: 1}]}}\n")
+	if err := s.put([]manifest.Object{obj}); err != nil {
+		t.Fatal(err)
+	}
+	return obj
+}
+
+// A GPU that falls off the bus displaces who held it, and people are told.
+func TestLostDeviceIsTold(t *testing.T) {
+	tree := hardwaretest.Server8GPU()
+	read := func() *hardware.Machine {
+		dir := t.TempDir()
+		if err := tree.Write(dir); err != nil {
+			t.Fatal(err)
+		}
+		m, err := hardware.Discover(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	before := read()
+	p, s := fourCPUs(t)
+	state, err := place.NewState(inventory.Machine(before, "test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.state = state
+	n := &Node{placer: p, live: newLive(), events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
+	first, _, err := p.place(s, gpuWorkload(t, s, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _, err := p.place(s, gpuWorkload(t, s, "b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := first.Placement.Devices[0].ID
+	i := slices.IndexFunc(before.Accelerators, func(a hardware.Accelerator) bool { return a.ID == held })
+
+	// As the watcher does: the device is marked, its name stays.
+	after, err := before.Clone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	after.Accelerators[i].Health = hardware.Health{State: "lost", Reasons: []string{"the device is gone from the bus"}}
+	n.sawHardware(after, hardware.Differences(before, after))
+	want := []string{held + " DeviceLost 1", "Workload/a DeviceLost 1"}
+	if got := said(n, EventQuery{}); !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+	displaced, err := p.renew(after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if why := displaced["workload-a"]; len(displaced) != 1 || why == nil || !strings.Contains(why.Error(), held) {
+		t.Fatalf("%s is lost: displaced %v, want workload-a for want of it", held, displaced)
+	}
+	again, _, err := p.place(s, gpuWorkload(t, s, "a"))
+	if err != nil || again.Placement.Devices[0].ID == held || again.Placement.Devices[0].ID == other.Placement.Devices[0].ID {
+		t.Errorf("placed anew on %v, %v, want another free GPU", again, err)
+	}
+
+	// Where no GPU is left the status says both what was lost and what is missing.
+	for i := range after.Accelerators {
+		if after.Accelerators[i].Kind == "gpu" {
+			after.Accelerators[i].Health.State = "lost"
+		}
+	}
+	if displaced, err = p.renew(after); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = p.place(s, gpuWorkload(t, s, "a"))
+	told := since(displaced["workload-a"], err)
+	if !refused(told) || !strings.Contains(told.Error(), again.Placement.Devices[0].ID) {
+		t.Errorf("status would say %q, want what was lost and what is missing", told)
+	}
+	t.Log(told)
+}
+
+func TestHardwareIsWatched(t *testing.T) {
+	n := &Node{live: newLive()}
+	m, err := hardware.Discover(sysRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.WatchHardware(t.Context(), time.Millisecond, nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a load every millisecond: got %v, want ErrInvalid", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	news := make(chan HardwareNews, 1)
+	go func() {
+		_ = n.WatchHardware(ctx, MinLoadInterval, func(h HardwareNews) error {
+			select {
+			case news <- h:
+			case <-ctx.Done():
+			}
+			return nil
+		})
+	}()
+	time.Sleep(2 * MinLoadInterval) // no map yet, so no load
+	n.live.set(m, nil)
+	if h := <-news; h.Machine != m || h.Load != nil {
+		t.Errorf("first got %+v, want the map", h)
+	}
+	if h := <-news; h.Load == nil || len(h.Load.CPUs) != m.Online.Len() {
+		t.Errorf("then got %+v, want the load of %d CPUs", h, m.Online.Len())
+	}
+	// One that does not read loses the oldest changes, and is told.
+	for i := range maxUnread + 20 {
+		n.live.set(m, []hardware.Change{hardware.NewChange(hardware.DeviceAdded, fmt.Sprint(i), "added")})
+	}
+	for h := range news {
+		if len(h.Changes) < maxUnread {
+			continue // what came before the others
+		}
+		if c := h.Changes[0]; c.Reason != hardware.ChangesMissed || h.Changes[len(h.Changes)-1].Device != fmt.Sprint(maxUnread+19) {
+			t.Errorf("the first of %d changes is %+v", len(h.Changes), c)
+		}
+		break
+	}
+	cancel()
+	for range 2 {
+		w := make([]*hardwareWatcher, maxWatchers+1)
+		for i := range w {
+			if w[i], err = n.live.subscribe(); err != nil {
+				break
+			}
+		}
+		if !errors.Is(err, ErrConflict) {
+			t.Errorf("%d watchers at once: got %v, want ErrConflict", len(w), err)
+		}
+		for _, one := range w {
+			n.live.unsubscribe(one)
+		}
+	}
+	if err := n.live.close(); err != nil {
+		t.Error(err)
+	}
+}
