@@ -43,9 +43,9 @@ The last 512 are kept, also over a restart of the node.`,
 			}
 			stream, err := node.Events(c.Context(), connect.NewRequest(&req))
 			if err != nil {
-				return err
+				return unlessLeft(c.Context(), err)
 			}
-			return printEvents(c, env.Out, stream, output)
+			return printEvents(c, env, stream, output)
 		},
 	}
 	c.Flags().StringVarP(&output, "output", "o", "table", "table, or json with one event a line")
@@ -58,7 +58,7 @@ The last 512 are kept, also over a restart of the node.`,
 
 // printEvents prints events as they come: a stream knows no widths beforehand,
 // so the columns have fixed ones.
-func printEvents(c *cobra.Command, w io.Writer, stream *connect.ServerStreamForClient[pb.Event], output string) error {
+func printEvents(c *cobra.Command, env *Env, stream *connect.ServerStreamForClient[pb.Event], output string) error {
 	defer stream.Close()
 	first := true
 	for stream.Receive() {
@@ -67,20 +67,21 @@ func printEvents(c *cobra.Command, w io.Writer, stream *connect.ServerStreamForC
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(w, string(raw))
+			fmt.Fprintln(env.Out, string(raw))
+			first = false
 			continue
 		}
 		if first {
-			fmt.Fprintf(w, eventFormat, "LAST SEEN", "OBJECT", "REASON", "COUNT", "MESSAGE")
+			fmt.Fprintf(env.Out, eventFormat, "LAST SEEN", "OBJECT", "REASON", "COUNT", "MESSAGE")
 			first = false
 		}
 		e := stream.Msg()
-		fmt.Fprintf(w, eventFormat, e.Last.AsTime().Local().Format("01-02 15:04:05"), eventObject(e), e.Reason, fmt.Sprint(e.Count), oneLine(e.Message))
+		fmt.Fprintf(env.Out, eventFormat, e.Last.AsTime().Local().Format("01-02 15:04:05"), eventObject(e), e.Reason, fmt.Sprint(e.Count), oneLine(e.Message))
 	}
-	if c.Context().Err() != nil {
-		return nil
+	if first && c.Context().Err() == nil && stream.Err() == nil {
+		fmt.Fprintln(env.Err, "no such events are kept")
 	}
-	return stream.Err()
+	return unlessLeft(c.Context(), stream.Err())
 }
 
 const eventFormat = "%-14s  %-20s  %-16s  %5s  %s\n"

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"os/exec"
 	"sync"
 	"time"
 
@@ -49,7 +48,7 @@ func watchNode(node *client.Client) hardwareWatch {
 	return func(ctx context.Context, every time.Duration, f func(hardwareNews) error) error {
 		stream, err := node.WatchHardware(ctx, connect.NewRequest(&pb.WatchHardwareRequest{LoadSeconds: every.Seconds()}))
 		if err != nil {
-			return err
+			return unlessLeft(ctx, err)
 		}
 		defer stream.Close()
 		for stream.Receive() {
@@ -61,10 +60,7 @@ func watchNode(node *client.Client) hardwareWatch {
 				return err
 			}
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		return stream.Err()
+		return unlessLeft(ctx, stream.Err())
 	}
 }
 
@@ -113,7 +109,7 @@ func watchRoot(root string) hardwareWatch {
 		l := &localWatch{sampler: s, f: f, news: make(chan hardwareNews), ended: make(chan error, 1)}
 		wg.Go(func() { l.ended <- hardware.Watch(ctx, root, healthInterval, l.pass(ctx)) })
 		if root == "/" && every > 0 {
-			wg.Go(func() { l.askNVIDIA(ctx) })
+			wg.Go(func() { l.askDrivers(ctx) })
 		}
 		return l.run(ctx, every)
 	}
@@ -181,22 +177,22 @@ func (l *localWatch) now() (*hardware.Machine, map[string]hardware.DeviceLoad) {
 	return l.m, l.told
 }
 
-// askNVIDIA asks NVIDIA's program for the load of its GPUs every two seconds,
-// where there is one: the driver shows nothing of it elsewhere.
-func (l *localWatch) askNVIDIA(ctx context.Context) {
-	program, err := exec.LookPath("nvidia-smi")
-	if err != nil {
-		return
-	}
+// askDrivers asks the helpers that come with Oscine for the load of their
+// devices every two seconds: such drivers show nothing of it in sysfs.
+func (l *localWatch) askDrivers(ctx context.Context) {
+	var drivers []hardware.Driver
 	for ctx.Err() == nil {
-		if m, _ := l.now(); m != nil {
+		m, _ := l.now()
+		if m != nil && drivers == nil {
 			if own, err := m.Clone(); err == nil {
-				if told, err := hardware.AskNVIDIA(ctx, own, program); err == nil {
-					l.mu.Lock()
-					l.told = told
-					l.mu.Unlock()
-				}
+				drivers, _ = hardware.AskDrivers(ctx, own, hardware.Companions(own)...) // ends with ctx
 			}
+		}
+		if m != nil && drivers != nil {
+			told := hardware.AskLoads(ctx, m, drivers)
+			l.mu.Lock()
+			l.told = told
+			l.mu.Unlock()
 		}
 		select {
 		case <-time.After(2 * time.Second):

@@ -38,7 +38,7 @@ func newLogsCommand(env *Env) *cobra.Command {
 			}
 			stream, err := node.Logs(c.Context(), connect.NewRequest(req))
 			if err != nil {
-				return err
+				return unlessLeft(c.Context(), err)
 			}
 			return o.print(c.Context(), env, stream)
 		},
@@ -59,7 +59,7 @@ func newDmesgCommand(env *Env) *cobra.Command {
 			}
 			stream, err := node.Dmesg(c.Context(), connect.NewRequest(&oscinepb.DmesgRequest{Follow: o.follow}))
 			if err != nil {
-				return err
+				return unlessLeft(c.Context(), err)
 			}
 			return o.print(c.Context(), env, stream)
 		},
@@ -94,8 +94,13 @@ func (o *logOptions) print(ctx context.Context, env *Env, stream *connect.Server
 		}
 		fmt.Fprintln(w, m.Text)
 	}
+	return unlessLeft(ctx, stream.Err())
+}
+
+// unlessLeft is what ended a stream; that the person ended it is no error.
+func unlessLeft(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return nil
 	}
-	return stream.Err()
+	return err
 }

@@ -77,6 +77,8 @@ func parseTarget(args []string) (kind, name string, err error) {
 	case "model", "models":
 		kind = string(manifest.KindModel)
 	case "all":
+	case "event", "events":
+		return "", "", usageError{errors.New("events have a command of their own: oscine events, or oscine describe KIND NAME for those of one object")}
 	default:
 		return "", "", usageError{fmt.Errorf("no kind is called %q: use workload or model", word)}
 	}
@@ -200,7 +202,7 @@ type watchCall func(ctx context.Context, req *connect.Request[oscinepb.GetReques
 func watchObjects(c *cobra.Command, env *Env, call watchCall, kind, name string) error {
 	stream, err := call(c.Context(), connect.NewRequest(&oscinepb.GetRequest{Kind: kind, Name: name}))
 	if err != nil {
-		return err
+		return unlessLeft(c.Context(), err)
 	}
 	defer stream.Close()
 	for stream.Receive() {
@@ -212,10 +214,7 @@ func watchObjects(c *cobra.Command, env *Env, call watchCall, kind, name string)
 		st := m.Object.Status.AsMap()
 		fmt.Fprintln(env.Out, strings.TrimSpace(fmt.Sprintf("%s/%s %s %s", strings.ToLower(m.Object.Kind), m.Object.Name, text(st["phase"]), firstLine(text(st["message"])))))
 	}
-	if errors.Is(c.Context().Err(), context.Canceled) {
-		return nil
-	}
-	return stream.Err()
+	return unlessLeft(c.Context(), stream.Err())
 }
 
 func newDescribeCommand(env *Env) *cobra.Command {

@@ -142,7 +142,7 @@ func explain(err error, address string) error {
 		return fmt.Errorf("%s: nothing listens there: is the machine up (oscine machine list), and the port right (oscine config contexts)?", address)
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), strings.Contains(text, "TLS handshake timeout"), strings.HasSuffix(text, ": EOF"):
 		return fmt.Errorf("%s: the connection was cut before an answer: the node is starting, restarting or stopping: try again, or watch it with oscine machine console (%w)", address, err)
-	case strings.Contains(text, "client connection lost"), strings.Contains(text, "connection reset"), strings.Contains(text, "GOAWAY"):
+	case strings.Contains(text, "client connection lost"), strings.Contains(text, "unexpected EOF"), strings.Contains(text, "GOAWAY"):
 		return fmt.Errorf("%s: the connection was lost: the node stopped, restarted or is out of reach: try again, or watch it with oscine machine console (%w)", address, err)
 	case strings.Contains(text, "certificate is valid for oscine-maintenance"):
 		return fmt.Errorf("%s: the node waits for its configuration: oscine config apply -f MACHINE.yaml --address %s", address, address)
