@@ -11,9 +11,30 @@ import (
 	"oscine.dev/oscine/internal/linux"
 )
 
-// mountData mounts the data partition; ext4 replays its journal by itself.
+// mountData mounts the data partition; ext4 replays its journal by itself. What
+// volumes may hold is bounded where the file system counts projects.
 func mountData(p Partition, target string) error {
-	return mount{p.Node(), target, "ext4", unix.MS_NOATIME | unix.MS_NODEV, ""}.do()
+	options := ""
+	if counts, err := ext4CountsProjects(p.Node()); err == nil && counts {
+		options = "prjquota"
+	}
+	return mount{p.Node(), target, "ext4", unix.MS_NOATIME | unix.MS_NODEV, options}.do()
+}
+
+// ext4CountsProjects tells whether a file system was made with the features
+// quota and project (fs/ext4/ext4.h, EXT4_FEATURE_RO_COMPAT_…).
+func ext4CountsProjects(node string) (bool, error) {
+	f, err := os.Open(node)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	features := make([]byte, 4)
+	if _, err := f.ReadAt(features, 1024+100); err != nil {
+		return false, fmt.Errorf("ext4 superblock: %w", err)
+	}
+	const quota, project = 0x100, 0x2000
+	return binary.LittleEndian.Uint32(features)&(quota|project) == quota|project, nil
 }
 
 // mountVolatile stands in for a data partition that cannot be mounted, so that

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
@@ -234,6 +235,36 @@ func (r *Runtime) rootfs(ctx context.Context, p *plan, c *containers.Container, 
 		return nil, fmt.Errorf("image %s: its layers: %w", image.Name, err)
 	}
 	return mounts, nil
+}
+
+// Layer returns the folder that holds a container's writable layer, as from
+// the call of Spec.Created. It returns ErrNotFound.
+func (r *Runtime) Layer(ctx context.Context, id string) (string, error) {
+	ctx = r.context(ctx)
+	c, _, err := r.container(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if c.SnapshotKey == "" {
+		return r.layerDir(id), nil
+	}
+	mounts, err := r.engine.snapshots.Mounts(ctx, c.SnapshotKey)
+	if err != nil {
+		return "", fmt.Errorf("writable layer of %s: %w", id, err)
+	}
+	return layerOf(mounts), nil
+}
+
+// layerOf is the folder that holds the writable layer of a root, "" for none.
+func layerOf(rootfs []mount.Mount) string {
+	for _, m := range rootfs {
+		for _, option := range m.Options {
+			if upper, ok := strings.CutPrefix(option, "upperdir="); ok {
+				return filepath.Dir(upper)
+			}
+		}
+	}
+	return ""
 }
 
 func (r *Runtime) freeUIDs(ctx context.Context, id string) (uint32, error) {

@@ -177,7 +177,7 @@ func copySparse(disk io.WriterAt, at int64, r io.Reader) error {
 
 // ext4Features are spelled out because no mke2fs.conf of the host may count:
 // without one, mke2fs leaves out even the journal.
-const ext4Features = "has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize,resize_inode,^orphan_file"
+const ext4Features = "has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize,resize_inode,quota,project,^orphan_file"
 
 // makeData makes the data partition's file system straight inside the image.
 // It can grow online to any disk.
@@ -188,7 +188,7 @@ func makeData(ctx context.Context, source *debian.Source, image string, l layout
 	}
 	id := strings.ToLower(derivedID(v, "ext4"))
 	cmd := tool.Command(ctx, "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-I", "256", "-L", DataLabel, "-U", id,
-		"-O", ext4Features, "-E", fmt.Sprintf("offset=%d,nodiscard,lazy_itable_init=1,lazy_journal_init=1,hash_seed=%s,root_owner=0:0", l.dataStart(), id),
+		"-O", ext4Features, "-E", fmt.Sprintf("quotatype=prjquota,offset=%d,nodiscard,lazy_itable_init=1,lazy_journal_init=1,hash_seed=%s,root_owner=0:0", l.dataStart(), id),
 		image, fmt.Sprintf("%dk", l.dataSize()>>10))
 	cmd.Env = append(cmd.Env, fmt.Sprintf("E2FSPROGS_FAKE_TIME=%d", Epoch), "MKE2FS_CONFIG=/dev/null")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -43,6 +43,7 @@ var stage1Metal = []string{
 // the boot.
 var rootModules = []string{
 	"virtio_net", "virtio_balloon?", "qemu_fw_cfg", "overlay",
+	"quota_v2",   // the data partition counts what volumes hold
 	"virtio_rng", // a CPU without RDRAND starves getrandom
 	"softdog?",
 	"evdev", "button?", "gpio_keys?", // the power button

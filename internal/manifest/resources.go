@@ -23,6 +23,8 @@ type Resources struct {
 	HugePages  map[Quantity]Quantity `json:"hugePages,omitempty"`  // page size → bytes, such as 2Mi: 1Gi
 	PIDs       int                   `json:"pids,omitempty"`       // processes and threads; default 1024
 
+	EphemeralStorage Quantity `json:"ephemeralStorage,omitzero"` // bytes of the writable layer, a hard limit; absent: what the disk has
+
 	Devices []DeviceClaim `json:"devices,omitempty"`
 	Links   []DeviceLink  `json:"links,omitempty"` // between those devices
 

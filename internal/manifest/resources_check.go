@@ -90,6 +90,7 @@ func (r *Resources) checkMemory(c *checker, at string) {
 	} else if !r.Memory.IsZero() && bytes < 1<<20 {
 		c.bad(at+".memory", "must be at least 1Mi, got %s", r.Memory)
 	}
+	checkBytes(c, at+".ephemeralStorage", r.EphemeralStorage)
 	c.oneOf(at+".memoryKind", r.MemoryKind, string(place.DRAM), string(place.HBM), string(place.CXL), string(place.PMEM))
 	for _, size := range slices.SortedFunc(maps.Keys(r.HugePages), func(a, b Quantity) int { return strings.Compare(a.text, b.text) }) {
 		path := at + ".hugePages." + size.String()
@@ -101,6 +102,15 @@ func (r *Resources) checkMemory(c *checker, at string) {
 		if bytes, ok := r.HugePages[size].Value(); !ok || bytes <= 0 || bytes%page != 0 {
 			c.bad(path, "must be a positive multiple of the page size, got %s", r.HugePages[size])
 		}
+	}
+}
+
+// checkBytes checks a limit on disk, at least what a file system needs.
+func checkBytes(c *checker, at string, q Quantity) {
+	if bytes, ok := q.Value(); !ok {
+		c.bad(at, "%s is out of range", q)
+	} else if !q.IsZero() && bytes < 1<<20 {
+		c.bad(at, "must be at least 1Mi, got %s", q)
 	}
 }
 

@@ -65,6 +65,8 @@ type Volume struct {
 	Name     string `json:"name"`
 	Path     string `json:"path"` // absolute, in the container
 	ReadOnly bool   `json:"readOnly,omitempty"`
+
+	Size Quantity `json:"size,omitzero"` // bytes that it may hold; absent: what the disk has
 }
 
 // Health says how to tell that a workload works. Exactly one of HTTP, TCP and
@@ -197,6 +199,7 @@ func checkVolumes(c *checker, volumes []Volume) {
 		if !path.IsAbs(v.Path) || path.Clean(v.Path) == "/" {
 			c.bad(at+".path", "must be an absolute path other than /, got %q", v.Path)
 		}
+		checkBytes(c, at+".size", v.Size)
 		if paths[path.Clean(v.Path)] {
 			c.bad(at+".path", "%q is mounted twice", v.Path)
 		}

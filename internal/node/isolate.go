@@ -13,7 +13,7 @@ import (
 
 // openIsolation makes the classes' slices and watches over them.
 func (n *Node) openIsolation() error {
-	isolator, err := isolate.Open(isolate.Options{Own: n.config.Mode == OnImage, Slices: classLimits(n.machine.Spec.Classes), SchedExt: n.machine.Spec.Classes.Scheduler == "sched_ext", Logger: n.log, OnEvent: n.notePromise})
+	isolator, err := isolate.Open(isolate.Options{Own: n.config.Mode == OnImage, Data: n.config.StateDir, Slices: classLimits(n.machine.Spec.Classes), SchedExt: n.machine.Spec.Classes.Scheduler == "sched_ext", Logger: n.log, OnEvent: n.notePromise})
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,15 @@ func (n *Node) startIsolated(ctx context.Context, promise isolate.Spec, spec con
 		return err
 	}
 	n.shareCPUs() // others may have come or gone since it was placed
-	spec.Created = func(_ context.Context, pid int) error { return n.isolator.Apply(promise.ID, pid) }
+	created := spec.Created
+	spec.Created = func(ctx context.Context, pid int) error {
+		if created != nil {
+			if err := created(ctx, pid); err != nil {
+				return err
+			}
+		}
+		return n.isolator.Apply(promise.ID, pid)
+	}
 	if err := n.runtime.Start(ctx, spec); err != nil {
 		return err
 	}

@@ -69,6 +69,7 @@ type Node struct {
 	registry *serve.Registry
 	placer   *placer
 	isolator *isolate.Isolator
+	disks    *disks
 	changes  *broadcast
 	events   *eventLog
 	live     *live
@@ -148,6 +149,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err = n.openIsolation(); err != nil {
 		return err
 	}
+	if n.disks, err = openDisks(n.config.StateDir); err != nil {
+		return err
+	}
 	allow := n.machine.Spec.Images.Allow
 	if len(allow) == 0 {
 		allow = []string{"*"}
@@ -208,6 +212,7 @@ func (n *Node) restore(ctx context.Context) error {
 	}
 	n.wg.Go(func() { n.watchHardware(n.life) })
 	n.wg.Go(func() { n.watchNetwork(n.life) })
+	n.wg.Go(func() { n.watchDisk(n.life) })
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -41,6 +40,7 @@ type WorkloadStatus struct {
 	StartedAt *time.Time       `json:"startedAt,omitempty"`
 	Address   string           `json:"address,omitempty"` // on the workload network
 	Digest    string           `json:"digest,omitempty"`  // of the image
+	Storage   []StorageStatus  `json:"storage,omitempty"` // on the data partition
 	Placement *PlacementStatus `json:"placement,omitempty"`
 	Isolation *isolate.Status  `json:"isolation,omitempty"` // promised and measured
 }
@@ -90,6 +90,7 @@ func (w *workload) status() any {
 	st := w.st
 	w.stMu.Unlock()
 	st.Isolation, st.Placement = w.n.isolation(w.key), w.n.placer.now(w.key, st.Placement)
+	st.Storage = w.n.disks.status(w.key)
 	return st
 }
 
@@ -185,7 +186,7 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 	if done, err := w.finishedBefore(ctx, obj); err != nil || done {
 		return err
 	}
-	if err := w.n.admit(&obj.Spec.Resources); err != nil {
+	if err := errors.Join(w.n.admit(&obj.Spec.Resources), w.n.disks.admit(w.key)); err != nil {
 		return err
 	}
 	placement, displaced, err := w.n.placer.place(w.n.store, obj)
@@ -199,11 +200,17 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 	if err != nil {
 		return err
 	}
+	if err := w.claimVolumes(obj); err != nil {
+		return err
+	}
 	netns, addr, err := w.n.bridge.Attach(ctx, w.key.id(), obj.Spec.Ports)
 	if err != nil {
 		return err
 	}
 	spec := w.spec(obj, image, placement, netns)
+	if obj.Spec.Security.WritableRoot {
+		spec.Created = func(ctx context.Context, _ int) error { return w.claimLayer(ctx, obj) }
+	}
 	promise := placement.promise(w.key, obj.Spec.Class, &obj.Spec.Resources)
 	err = w.n.startIsolated(ctx, promise, spec)
 	if errors.Is(err, container.ErrRunning) { // from a manifest or placement of before
@@ -214,8 +221,11 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	now, err := w.n.runtime.Status(ctx, w.key.id())
-	if err != nil {
+	if obj.Spec.Security.WritableRoot { // it may run since before this daemon
+		err = w.claimLayer(ctx, obj)
+	}
+	now, e := w.n.runtime.Status(ctx, w.key.id())
+	if err = errors.Join(err, e); err != nil {
 		return err
 	}
 	w.set(func(st *WorkloadStatus) {
@@ -261,6 +271,9 @@ func (w *workload) image(ctx context.Context, ref string) (string, error) {
 	if err != nil || name != "" {
 		return name, err
 	}
+	if err := w.n.disks.room(); err != nil {
+		return "", fmt.Errorf("pull %s: %w", ref, err)
+	}
 	w.set(func(st *WorkloadStatus) { st.Phase, st.Message = Pulling, ref })
 	pulled, err := w.n.runtime.Pull(ctx, ref, func(line string) {
 		w.set(func(st *WorkloadStatus) { st.Message = line })
@@ -292,7 +305,7 @@ func (w *workload) spec(obj *manifest.Workload, image string, placement *Placeme
 	spec.Env = environment(s.Env)
 	for _, v := range s.Volumes {
 		spec.Mounts = append(spec.Mounts, container.Mount{
-			Source: filepath.Join(w.n.config.StateDir, "volumes", v.Name), Target: v.Path, ReadOnly: v.ReadOnly, Volume: true,
+			Source: w.n.volume(v.Name), Target: v.Path, ReadOnly: v.ReadOnly, Volume: true,
 		})
 	}
 	return spec
@@ -387,6 +400,7 @@ func (w *workload) remove(ctx context.Context) error {
 		err = errors.Join(err, e)
 	}
 	err = errors.Join(err, w.n.bridge.Detach(w.key.id()), w.n.isolator.Release(w.key.id()))
+	w.n.disks.forget(w.key)
 	w.n.placer.release(w.key)
 	w.n.shareCPUs()
 	return err

@@ -1,0 +1,105 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/manifest"
+)
+
+// grow makes a folder hold so many MiB more.
+func grow(t *testing.T, dir string, name string, mib int) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), make([]byte, mib<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// On a file system that counts nothing, what passes its limit is stopped, and
+// a short disk holds back whoever grew.
+func TestDisksNameTheOffender(t *testing.T) {
+	root := t.TempDir()
+	d, err := openDisks(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.disk.Limited() {
+		t.Skip("the temporary folder's file system enforces limits; the rest is for those that don't")
+	}
+	keys := map[string]objectKey{}
+	for _, name := range []string{"old", "grows", "bound"} {
+		keys[name] = objectKey{manifest.KindWorkload, name}
+		dir := filepath.Join(root, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if name == "old" {
+			grow(t, dir, "data", 8)
+		}
+		limit := int64(0)
+		if name == "bound" {
+			limit = 1 << 20
+		}
+		if err := d.claim(keys[name], "volume "+name, dir, limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const size = 10 << 30
+	const enough, short = reserveOfTest * 3, reserveOfTest / 2
+	if events := d.judge(enough, size); len(events) > 0 {
+		t.Errorf("nothing happened, got %+v", events)
+	}
+	grow(t, filepath.Join(root, "bound"), "data", 2)
+	grow(t, filepath.Join(root, "grows"), "data", 4)
+	events := d.judge(short, size)
+	if len(events) != 2 {
+		t.Fatalf("got %+v, want one past its limit and one that grew", events)
+	}
+	for i, want := range []string{"bound", "grows"} {
+		if e := events[i]; e.key.name != want || e.reason != reasonDiskFull || !e.stop {
+			t.Errorf("got %+v, want %s stopped", e, want)
+		}
+		if err := d.admit(keys[want]); err == nil || !strings.Contains(err.Error(), "full") {
+			t.Errorf("%s may start again: %v", want, err)
+		}
+		if st := d.status(keys[want]); len(st) != 1 || st[0].Problem == "" {
+			t.Errorf("status of %s: %+v", want, st)
+		}
+	}
+	if err := d.admit(keys["old"]); err != nil {
+		t.Errorf("what did not grow may not start: %v", err)
+	}
+	if err := d.room(); err == nil {
+		t.Error("there is room for an image on a full disk")
+	}
+	if events := d.judge(short, size); len(events) != 0 {
+		t.Errorf("told again: %+v", events)
+	}
+	for _, name := range []string{"bound", "grows"} {
+		if err := os.Remove(filepath.Join(root, name, "data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.judge(enough, size)
+	for name, key := range keys {
+		if err := d.admit(key); err != nil {
+			t.Errorf("%s may not start though there is room: %v", name, err)
+		}
+	}
+	d.forget(keys["old"])
+	if st := d.status(keys["old"]); len(st) != 0 {
+		t.Errorf("a forgotten object holds %+v", st)
+	}
+}
+
+const reserveOfTest = 512 << 20 // of 10 GiB, a twentieth
+
+func TestReserve(t *testing.T) {
+	for _, c := range []struct{ size, want int64 }{{1 << 30, 64 << 20}, {10 << 30, reserveOfTest}, {1 << 40, 2 << 30}} {
+		if got := reserve(c.size); got != c.want {
+			t.Errorf("reserve of %d: got %d, want %d", c.size, got, c.want)
+		}
+	}
+}
