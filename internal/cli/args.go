@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"gopkg.in/yaml.v3"
@@ -37,11 +38,8 @@ func readBounded(env *Env, file string, limit int64, otherwise string) ([]byte, 
 	r := env.In
 	if file != "-" {
 		f, err := os.Open(file)
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("%s: there is no such file", file)
-		}
 		if err != nil {
-			return nil, err
+			return nil, unreadable(file, err)
 		}
 		defer f.Close()
 		r = f
@@ -56,6 +54,20 @@ func readBounded(env *Env, file string, limit int64, otherwise string) ([]byte, 
 	return raw, nil
 }
 
+// unreadable tells why a file that a person named could not be opened; other
+// errors pass unchanged.
+func unreadable(file string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s: there is no such file", file)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%s: this user may not read it (see ls -l)", file)
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%s: a part of this path is a file and no folder", file)
+	}
+	return err
+}
+
 // objectFromFlags writes the object that a command's flags describe. It is
 // parsed like any other, so its mistakes read the same, but for the lines: a
 // person wrote none.
@@ -68,13 +80,19 @@ func objectFromFlags(kind manifest.Kind, name string, spec map[string]any) (stri
 		return "", err
 	}
 	_, err = manifest.Parse(bytes.NewReader(raw))
+	return string(raw), withoutLines(err)
+}
+
+// withoutLines takes the line numbers from the mistakes in an object that no
+// person wrote.
+func withoutLines(err error) error {
 	var mistakes manifest.Errors
 	if errors.As(err, &mistakes) {
 		for _, m := range mistakes {
 			m.Line = 0
 		}
 	}
-	return string(raw), err
+	return err
 }
 
 // afterDashes drops the "--" between a command's own arguments and a program's.

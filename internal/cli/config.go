@@ -92,7 +92,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 			return fmt.Errorf("context %q is there already in %s: choose another name, or replace it with --force", name, path)
 		}
 	}
-	authority, err := loadOrMakeAuthority(o.dir, name)
+	authority, made, err := loadOrMakeAuthority(o.dir, name)
 	if err != nil {
 		return err
 	}
@@ -101,11 +101,17 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 		return err
 	}
 	if _, err := manifest.ParseMachine(bytes.NewReader(text)); err != nil {
-		return fmt.Errorf("machine file of %s: %w", name, err)
+		return usageError{fmt.Errorf("nothing was written, for the Machine file would not be valid:\n%w", withoutLines(err))}
 	}
 	admin, err := pki.NewClient(authority, "admin", pki.Admin, pki.ClientLifetime)
 	if err != nil {
 		return err
+	}
+	// All is known to be right: only now are files written.
+	if made {
+		if err := writeAuthority(o.dir, authority); err != nil {
+			return err
+		}
 	}
 	if err := os.WriteFile(machineFile, text, 0o600); err != nil {
 		return fmt.Errorf("write the Machine file: %w", err)
@@ -136,22 +142,24 @@ func splitAddress(address string) (host, port string, err error) {
 }
 
 // loadOrMakeAuthority keeps an authority that is there: one cluster has many
-// nodes.
-func loadOrMakeAuthority(dir, name string) (pki.Pair, error) {
-	authority, err := loadAuthority(dir)
+// nodes. One that it made is not written yet.
+func loadOrMakeAuthority(dir, name string) (authority pki.Pair, made bool, err error) {
+	authority, err = loadAuthority(dir)
 	if err == nil || !errors.Is(err, os.ErrNotExist) {
-		return authority, err
+		return authority, false, err
 	}
-	if authority, err = pki.NewAuthority(name); err != nil {
-		return pki.Pair{}, err
-	}
+	authority, err = pki.NewAuthority(name)
+	return authority, true, err
+}
+
+func writeAuthority(dir string, authority pki.Pair) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return pki.Pair{}, fmt.Errorf("make the output folder: %w", err)
+		return fmt.Errorf("make the output folder: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "ca.key"), authority.Key, 0o600); err != nil {
-		return pki.Pair{}, fmt.Errorf("write the authority: %w", err)
+		return fmt.Errorf("write the authority: %w", err)
 	}
-	return authority, os.WriteFile(filepath.Join(dir, "ca.crt"), authority.Certificate, 0o644)
+	return os.WriteFile(filepath.Join(dir, "ca.crt"), authority.Certificate, 0o644)
 }
 
 func loadAuthority(dir string) (pki.Pair, error) {
@@ -191,6 +199,7 @@ func machineManifest(authority pki.Pair, name string, hosts []string, inferenceP
 
 func newConfigCredentialsCommand(env *Env) *cobra.Command {
 	var dir, role, output string
+	var force bool
 	days := 365
 	c := &cobra.Command{
 		Use:   "credentials USER",
@@ -206,6 +215,9 @@ changes workloads, models and images, admin also changes the machine.`,
 			}
 			if longest := int(pki.AuthorityLifetime.Hours() / 24); days < 1 || days > longest {
 				return usageError{fmt.Errorf("--days must be from 1 to %d, got %d", longest, days)}
+			}
+			if _, err := os.Stat(output); err == nil && !force {
+				return fmt.Errorf("%s is there already: choose another file, or replace it with --force", output)
 			}
 			name, base, err := env.context()
 			if err != nil {
@@ -237,6 +249,7 @@ changes workloads, models and images, admin also changes the machine.`,
 	c.Flags().StringVar(&role, "role", "reader", "reader, operator or admin")
 	c.Flags().StringVarP(&output, "output", "o", "", "file to write")
 	c.Flags().IntVar(&days, "days", days, "how long the certificate is valid")
+	c.Flags().BoolVar(&force, "force", false, "replace a file that is there")
 	_ = c.MarkFlagRequired("output") // fails only for a flag that does not exist
 	return c
 }
@@ -327,6 +340,7 @@ func newConfigUseCommand(env *Env) *cobra.Command {
 					return err
 				}
 				config.Current = args[0]
+				fmt.Fprintf(env.Out, "context %q is the current one now\n", args[0])
 				return nil
 			})
 		},
@@ -337,7 +351,17 @@ func newConfigDeleteCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "delete NAME", Aliases: []string{"delete-context"}, Short: "Forget a context and its certificate", Args: exactArgs(1, "NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return env.editConfig(func(config *client.Config) error { return config.Delete(args[0]) })
+			return env.editConfig(func(config *client.Config) error {
+				was := config.Current
+				if err := config.Delete(args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintf(env.Out, "context %q deleted\n", args[0])
+				if was == args[0] && len(config.Contexts) > 0 {
+					fmt.Fprintf(env.Err, "it was the current one: choose another with oscine config use (known: %s)\n", strings.Join(config.Names(), ", "))
+				}
+				return nil
+			})
 		},
 	}
 }

@@ -52,7 +52,7 @@ func copyIn(ctx context.Context, node *client.Client, source, workload, target s
 		return usageError{fmt.Errorf("%q: the path in the workload must be absolute", target)}
 	}
 	if _, err := os.Lstat(source); err != nil {
-		return fmt.Errorf("copy: %w", err)
+		return unreadable(source, err)
 	}
 	dir, base := path.Split(target)
 	if base == "" {

@@ -135,8 +135,11 @@ func newImageRemoveCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = node.RemoveImage(c.Context(), connect.NewRequest(&pb.RemoveImageRequest{Name: args[0]}))
-			return err
+			if _, err = node.RemoveImage(c.Context(), connect.NewRequest(&pb.RemoveImageRequest{Name: args[0]})); err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Out, "%s removed\n", args[0])
+			return nil
 		},
 	}
 }

@@ -134,6 +134,9 @@ command then fails.`,
 		Example: "  oscine image inspect out/oscine-amd64.img\n  oscine image inspect out/oscine-amd64.img --sbom out/sbom.spdx.json",
 		Args:    exactArgs(1, "FILE|FOLDER"),
 		RunE: func(_ *cobra.Command, args []string) (err error) {
+			if _, err := os.Stat(args[0]); err != nil {
+				return fmt.Errorf("%w; oscine image build makes an image", unreadable(args[0], err))
+			}
 			r, err := image.Inspect(args[0])
 			if err != nil {
 				return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -14,9 +15,12 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/serve/oip"
 	"oscine.dev/oscine/internal/serve/picture"
 	"oscine.dev/oscine/internal/tensor"
@@ -55,7 +59,11 @@ fitted to the model's input; for a model with one channel, made light on dark an
 				return err
 			}
 			err = o.infer(c.Context(), env, server, args[0], args[1:])
-			return explainInfer(err, args[0], server.URL)
+			err = explainInfer(err, args[0], server.URL)
+			if o.url == "" && errors.As(err, new(*oip.Error)) {
+				return o.notServed(c.Context(), env, args[0], err)
+			}
+			return err
 		},
 	}
 	f := c.Flags()
@@ -101,6 +109,23 @@ func explainInfer(err error, model, address string) error {
 		return fmt.Errorf("%s does not answer: %w: is the machine up (oscine machine list)?", address, unreachable.Err)
 	}
 	return err
+}
+
+// notServed says what the node knows of a model that does not answer.
+func (o *inferOptions) notServed(ctx context.Context, env *Env, model string, refusal error) error {
+	node, err := env.Client()
+	if err != nil {
+		return refusal
+	}
+	resp, err := node.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(manifest.KindModel), Name: model}))
+	if err != nil || len(resp.Msg.Objects) != 1 {
+		return refusal
+	}
+	status := resp.Msg.Objects[0].Status.AsMap()
+	if phase := text(status["phase"]); phase != "Running" {
+		return fmt.Errorf("model %s is %s and answers nothing: %s (see oscine describe model %s)", model, phase, cmp.Or(firstLine(text(status["message"])), "no reason is known yet"), model)
+	}
+	return refusal
 }
 
 func (o *inferOptions) infer(ctx context.Context, env *Env, server *oip.Client, name string, files []string) error {
@@ -185,6 +210,9 @@ func (o *inferOptions) inferPicture(ctx context.Context, env *Env, server *oip.C
 	scores, err := floats(outputs[0])
 	if err != nil {
 		return err
+	}
+	if len(o.labels) > 0 && len(o.labels) != len(scores) {
+		return usageError{fmt.Errorf("--labels names %d answers, the model has %d: name each, in its order", len(o.labels), len(scores))}
 	}
 	answer := pictureAnswer{File: file, Answers: o.best(scores), took: took, Millis: float64(took.Microseconds()) / 1000, Shape: outputs[0].Shape}
 	if o.output == "json" {

@@ -11,22 +11,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/client"
 )
 
 func newLogsCommand(env *Env) *cobra.Command {
 	var o logOptions
 	c := &cobra.Command{
 		Use: "logs [KIND] NAME", Short: "Show what a workload, a model or the system wrote", Args: rangeArgs(1, 2, "NAME or KIND NAME"),
-		Example: "  oscine logs web            (the workload web)\n  oscine logs model digits\n  oscine logs system oscined",
+		Example: "  oscine logs web            (the workload or model web)\n  oscine logs model digits\n  oscine logs system oscined",
 		RunE: func(c *cobra.Command, args []string) error {
-			req := &oscinepb.LogsRequest{Kind: string(manifest.KindWorkload), Name: args[0], Follow: o.follow, Tail: o.tail}
-			if len(args) == 2 && args[0] == "system" {
-				req.Kind, req.Name = "", args[1]
-				o.merge = true
-			} else if kind, name, err := parseTarget(args); err == nil && name != "" {
-				req.Kind, req.Name = kind, name
-			} else if len(args) == 2 {
+			req := &oscinepb.LogsRequest{Follow: o.follow, Tail: o.tail}
+			system := len(args) == 2 && args[0] == "system"
+			var err error
+			if system {
+				req.Name, o.merge = args[1], true
+			} else if req.Kind, req.Name, err = parseNamed(args); err != nil {
 				return err
 			}
 			if o.tail < 0 {
@@ -35,6 +34,11 @@ func newLogsCommand(env *Env) *cobra.Command {
 			node, err := env.Client()
 			if err != nil {
 				return err
+			}
+			if req.Kind == "" && !system {
+				if req.Kind, err = kindOf(c.Context(), node, req.Name); err != nil {
+					return err
+				}
 			}
 			stream, err := node.Logs(c.Context(), connect.NewRequest(req))
 			if err != nil {
@@ -46,6 +50,20 @@ func newLogsCommand(env *Env) *cobra.Command {
 	o.register(c)
 	c.Flags().Int64Var(&o.tail, "tail", 0, "only the last lines (0: all that is kept)")
 	return c
+}
+
+// kindOf is the kind of the object of a name; of a workload and a model that
+// share it, the workload.
+func kindOf(ctx context.Context, node *client.Client, name string) (string, error) {
+	resp, err := node.Get(ctx, connect.NewRequest(&oscinepb.GetRequest{Name: name}))
+	if err != nil {
+		return "", err
+	}
+	kind := ""
+	for _, obj := range resp.Msg.Objects { // in order of their kinds, so the workload last
+		kind = obj.Kind
+	}
+	return kind, nil
 }
 
 func newDmesgCommand(env *Env) *cobra.Command {

@@ -208,7 +208,11 @@ not off after %s has its plug pulled, as --force does at once.`, machine.PowerOf
 				if !m.Running() {
 					return fmt.Errorf("machine %s: %w", m.Name(), machine.ErrNotRunning)
 				}
-				return m.Kill()
+				if err := m.Kill(); err != nil {
+					return err
+				}
+				fmt.Fprintf(env.Out, "machine %s is off\n", m.Name())
+				return nil
 			}
 			clean, err := m.Stop(cmd.Context())
 			if err != nil {
@@ -217,6 +221,7 @@ not off after %s has its plug pulled, as --force does at once.`, machine.PowerOf
 			if !clean {
 				fmt.Fprintf(env.Err, "machine %s did not power itself off: its plug was pulled\n", m.Name())
 			}
+			fmt.Fprintf(env.Out, "machine %s is off\n", m.Name())
 			return nil
 		},
 	}
@@ -340,7 +345,7 @@ func attachConsole(ctx context.Context, env *Env, m *machine.Machine) error {
 	return m.Console(ctx, env.In, env.Out)
 }
 
-func newMachineDeleteCommand(*Env) *cobra.Command {
+func newMachineDeleteCommand(env *Env) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
 		Use:   "delete NAME",
@@ -351,7 +356,11 @@ func newMachineDeleteCommand(*Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return m.Delete(force)
+			if err := m.Delete(force); err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Out, "machine %s deleted, with its disk\n", m.Name())
+			return nil
 		},
 	}
 	c.Flags().BoolVar(&force, "force", false, "pull the plug of a running machine first")

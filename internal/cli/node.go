@@ -63,14 +63,14 @@ func printInfo(env *Env, m *pb.InfoResponse) error {
 }
 
 func newRebootCommand(env *Env) *cobra.Command {
-	return newPowerCommand(env, "reboot", "Stop everything cleanly and start the node again", false)
+	return newPowerCommand(env, "reboot", "Stop everything cleanly and start the node again", "the node stops and starts again; oscine info answers when it is back", false)
 }
 
 func newShutdownCommand(env *Env) *cobra.Command {
-	return newPowerCommand(env, "shutdown", "Stop everything cleanly and switch the node off", true)
+	return newPowerCommand(env, "shutdown", "Stop everything cleanly and switch the node off", "the node stops and switches itself off", true)
 }
 
-func newPowerCommand(env *Env, use, short string, off bool) *cobra.Command {
+func newPowerCommand(env *Env, use, short, done string, off bool) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -78,8 +78,11 @@ func newPowerCommand(env *Env, use, short string, off bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = node.Reboot(c.Context(), connect.NewRequest(&pb.RebootRequest{PowerOff: off}))
-			return err
+			if _, err = node.Reboot(c.Context(), connect.NewRequest(&pb.RebootRequest{PowerOff: off})); err != nil {
+				return err
+			}
+			fmt.Fprintln(env.Out, done)
+			return nil
 		},
 	}
 }

@@ -85,6 +85,18 @@ func parseTarget(args []string) (kind, name string, err error) {
 	return kind, name, nil
 }
 
+// parseNamed reads NAME, of whatever kind, KIND NAME or KIND/NAME.
+func parseNamed(args []string) (kind, name string, err error) {
+	kind, name, err = parseTarget(args)
+	if len(args) != 1 || strings.Contains(args[0], "/") {
+		return kind, name, err
+	}
+	if err == nil { // a kind alone
+		return "", "", usageError{fmt.Errorf("needs a name: %s NAME", args[0])}
+	}
+	return "", args[0], nil
+}
+
 func rangeArgs(least, most int, names string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
@@ -219,14 +231,11 @@ func watchObjects(c *cobra.Command, env *Env, call watchCall, kind, name string)
 
 func newDescribeCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "describe KIND NAME", Short: "Tell all about one workload or model, its placement and why", Args: rangeArgs(1, 2, "KIND and NAME"),
+		Use: "describe [KIND] NAME", Short: "Tell all about one workload or model, its placement, why, and what happened", Args: rangeArgs(1, 2, "NAME or KIND NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			kind, name, err := parseTarget(args)
+			kind, name, err := parseNamed(args)
 			if err != nil {
 				return err
-			}
-			if name == "" {
-				return usageError{errors.New("needs KIND and NAME: oscine describe KIND NAME")}
 			}
 			node, err := env.Client()
 			if err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,7 +50,7 @@ satisfy it, and the exit status is 1.`,
 	c.Flags().StringSliceVarP(&f.files, "filename", "f", nil, "manifest files; - is standard input")
 	c.Flags().StringVar(&f.machine, "machine", "", "the machine to place on")
 	c.Flags().StringVarP(&f.output, "output", "o", "text", "text or json")
-	c.Flags().BoolVar(&f.explain, "explain", false, "tell the runner-up too, and why it came second")
+	c.Flags().BoolVar(&f.explain, "explain", false, "tell the runner-up too, and why it was not chosen")
 	c.Flags().BoolVar(&f.defrag, "defragment", false, "where work does not fit, show which running work to move so that it would")
 	return c
 }
@@ -109,15 +110,11 @@ func (f *placeFlags) run(ctx context.Context, env *Env) error {
 }
 
 func readManifest(env *Env, file string) ([]manifest.Object, error) {
-	if file == "-" {
-		return manifest.Parse(env.In)
-	}
-	r, err := os.Open(file)
+	text, err := readFileOrStdin(env, file)
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	objects, err := manifest.Parse(r)
+	objects, err := manifest.Parse(bytes.NewReader(text))
 	if err != nil {
 		return nil, fmt.Errorf("%s:\n%w", file, err)
 	}
@@ -226,7 +223,7 @@ func (f *placeFlags) state(ctx context.Context, env *Env, objects []manifest.Obj
 		}
 		return place.NewState(inventory.Machine(m, filepath.Base(path)))
 	case err != nil && (!errors.Is(err, fs.ErrNotExist) || strings.ContainsAny(path, "/.")):
-		return nil, fmt.Errorf("--machine: %w", err)
+		return nil, fmt.Errorf("--machine %w", unreadable(path, err))
 	}
 	return nodeState(ctx, env, path, objects)
 }
@@ -241,7 +238,7 @@ func readMachine(path string) (*hardware.Machine, error) {
 	case ".json":
 		r, err := os.Open(path)
 		if err != nil {
-			return nil, err
+			return nil, unreadable(path, err)
 		}
 		defer r.Close()
 		data, err := io.ReadAll(io.LimitReader(r, maxMachineFile))
@@ -357,15 +354,22 @@ func (f *placeFlags) write(w io.Writer, r placed) {
 		return
 	}
 	line("runner-up", describeAlternative(p.RunnerUp))
-	fmt.Fprintf(w, "  %-11s %s\n", "", "second because "+p.RunnerUp.Why)
+	fmt.Fprintf(w, "  %-11s %s\n", "", "not chosen: "+p.RunnerUp.Why)
 }
 
 func describeAlternative(a *place.Alternative) string {
 	parts := []string{"CPUs " + place.FormatCPUs(a.CPUs)}
 	if len(a.NUMANodes) > 0 {
-		parts = append(parts, "NUMA nodes "+place.FormatCPUs(a.NUMANodes))
+		parts = append(parts, "NUMA node"+plural(len(a.NUMANodes))+" "+place.FormatCPUs(a.NUMANodes))
 	}
 	return strings.Join(append(parts, a.Devices...), ", ")
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
 }
 
 func describePlacement(p *place.Placement) string {

@@ -135,7 +135,7 @@ func readFile[T any](path string, read func(io.Reader, string) (T, error)) (T, e
 	r, err := os.Open(path)
 	if err != nil {
 		var none T
-		return none, err
+		return none, unreadable(path, err)
 	}
 	defer r.Close()
 	return read(r, path)

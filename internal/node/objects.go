@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -162,7 +163,7 @@ func (n *Node) Get(kind manifest.Kind, name string) ([]ObjectState, error) {
 	}
 	n.mu.Unlock()
 	if name != "" && len(states) == 0 {
-		return nil, fmt.Errorf("%s %q: %w", kind, name, ErrNotFound)
+		return nil, fmt.Errorf("%s %q: %w", cmp.Or(string(kind), "workload or model"), name, ErrNotFound)
 	}
 	slices.SortFunc(states, func(a, b ObjectState) int {
 		return strings.Compare(string(a.Kind)+"/"+a.Name, string(b.Kind)+"/"+b.Name)
