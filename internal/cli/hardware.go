@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -94,21 +93,15 @@ func (f *hardwareFlags) machine(ctx context.Context, env *Env) (*hardware.Machin
 	return hardware.Decode(reply.Msg.GetJson())
 }
 
-// localMachine maps a root. On this machine NVIDIA's own program, where there
-// is one, adds what only its driver knows; without it the map says less.
+// localMachine maps a root. On this machine the helpers that come with Oscine
+// add what only a vendor's driver knows; without them the map says less.
 func localMachine(ctx context.Context, root string) (*hardware.Machine, error) {
 	m, err := hardware.Discover(root)
 	if err != nil || root != "/" {
 		return m, err
 	}
-	program, err := exec.LookPath("nvidia-smi")
-	if err != nil {
-		return m, nil
-	}
-	if _, err := hardware.AskNVIDIA(ctx, m, program); err != nil {
-		m.Gaps = append(m.Gaps, hardware.Gap{Path: program, Reason: err.Error()})
-	}
-	return m, nil
+	_, err = hardware.AskDrivers(ctx, m, hardware.Companions(m)...)
+	return m, err
 }
 
 func readTopology(file string) (*hardware.Machine, error) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,10 +18,10 @@ import (
 
 func newPackCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
-		Use: "pack", Short: "Build, install and list engine packs",
-		Long: `A pack carries an engine, such as ONNX Runtime, and everything that it needs as one
-read-only file with a fixed digest. It is built here, installed on a node, and checked each
-time before the node mounts it.`,
+		Use: "pack", Short: "Build, install and list packs of engines and drivers",
+		Long: `A pack carries an engine, such as ONNX Runtime, and everything that it needs, or the
+programs by which a node knows devices of a kind, as one read-only file with a fixed digest.
+It is built here, installed on a node, and checked each time before the node mounts it.`,
 	}
 	c.AddCommand(newPackBuildCommand(env), newPackInstallCommand(env), newPackListCommand(env), newPackRemoveCommand(env))
 	return c
@@ -30,11 +31,14 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 	o := pack.BuildOptions{Log: env.Err}
 	var quiet bool
 	c := &cobra.Command{
-		Use: "build [onnxruntime]", Short: "Build an engine pack from its pinned packages", Args: rangeArgs(0, 1, "a pack's name at most"),
-		Example: "  oscine pack build\n  oscine pack build --arch arm64 -o out/packs",
+		Use: "build [onnxruntime|nvidia]", Short: "Build a pack from its pinned packages and Oscine's source", Args: rangeArgs(0, 1, "a pack's name at most"),
+		Example: "  oscine pack build\n  oscine pack build nvidia\n  oscine pack build --arch arm64 -o out/packs",
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 1 && args[0] != "onnxruntime" {
-				return usageError{fmt.Errorf("there is no pack %q: onnxruntime is the one that can be built", args[0])}
+			if len(args) == 1 {
+				o.Name = args[0]
+			}
+			if o.Name != "" && !slices.Contains(pack.Builds(), o.Name) {
+				return usageError{fmt.Errorf("there is no pack %q: %s can be built", o.Name, strings.Join(pack.Builds(), " and "))}
 			}
 			if quiet {
 				o.Log = nil

@@ -38,7 +38,10 @@ type Accelerator struct {
 	// PartitionModes lists how the device could be divided, as its driver
 	// names the modes.
 	PartitionModes []string `json:"partitionModes,omitempty"`
-	Health         Health   `json:"health"`
+	// Profiles are the sizes of partition that can be made and removed one
+	// by one, and where; the driver's program knows them.
+	Profiles []PartitionProfile `json:"profiles,omitempty"`
+	Health   Health             `json:"health"`
 	// Missing says what keeps the device from use, in words that end with
 	// the next step; empty for a usable device.
 	Missing []string `json:"missing,omitempty"`
@@ -52,6 +55,19 @@ type Partition struct {
 	Profile     string   `json:"profile"` // as the driver names it, 1g.10gb
 	Memory      Bytes    `json:"memory,omitempty"`
 	DeviceNodes []string `json:"deviceNodes,omitempty"` // beside the device's own
+	// Start is the first of the slices that it takes, where they are known.
+	Start  int `json:"start,omitempty"`
+	Slices int `json:"slices,omitempty"`
+}
+
+// PartitionProfile is a size of partition. Places are counted in slices, as
+// NVIDIA's MIG counts its memory.
+type PartitionProfile struct {
+	Name    string `json:"name"`   // as the driver names it, 1g.10gb
+	Slices  int    `json:"slices"` // that it takes
+	Starts  []int  `json:"starts"` // where it may begin
+	Memory  Bytes  `json:"memory,omitempty"`
+	Compute int    `json:"compute,omitempty"` // share of the processors, in slices of them
 }
 
 // Health is how a device fares.

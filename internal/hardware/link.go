@@ -22,6 +22,16 @@ type Link struct {
 	Source         string  `json:"source,omitempty"` // the file that tells of it
 }
 
+// Pair is what a driver tells of the way between two devices over PCI.
+type Pair struct {
+	A string `json:"a"` // an accelerator's ID
+	B string `json:"b"`
+	// Proximity is PIX, PXB, PHB, NODE or SYS.
+	Proximity string `json:"proximity"`
+	// PeerToPeer says that one reads the other's memory.
+	PeerToPeer bool `json:"peerToPeer,omitempty"`
+}
+
 // ErrUnknown says that a name is none of the machine's devices.
 var ErrUnknown = errors.New("no such device (see oscine hardware)")
 
@@ -100,7 +110,22 @@ func (m *Machine) Between(a, b string) (Path, error) {
 		return p, nil
 	}
 	m.tree(&p, x, y)
+	m.told(&p)
 	return p, nil
+}
+
+// told corrects a path by what a driver knows: a virtual machine may show no
+// common switch where there is one.
+func (m *Machine) told(p *Path) {
+	for _, pair := range m.Pairs {
+		if pair.A == p.A && pair.B == p.B || pair.A == p.B && pair.B == p.A {
+			for near := Switch; near < p.Proximity; near++ {
+				if near.String() == pair.Proximity {
+					p.Proximity, p.Over = near, []string{"hidden by the machine, told by the driver"}
+				}
+			}
+		}
+	}
 }
 
 func (m *Machine) endpoint(name string) (endpoint, error) {

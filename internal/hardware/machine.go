@@ -51,9 +51,12 @@ type Machine struct {
 	Interfaces   []Interface   `json:"interfaces,omitempty"`
 	Disks        []Disk        `json:"disks,omitempty"`
 	Links        []Link        `json:"links,omitempty"`
-	Thermal      []Zone        `json:"thermal,omitempty"`
-	Power        []PowerLimit  `json:"power,omitempty"`
-	Frequency    *Frequency    `json:"frequency,omitempty"`
+	// Pairs tells of GPUs what their driver knows of the way between them,
+	// where a virtual machine hides the real tree.
+	Pairs     []Pair       `json:"pairs,omitempty"`
+	Thermal   []Zone       `json:"thermal,omitempty"`
+	Power     []PowerLimit `json:"power,omitempty"`
+	Frequency *Frequency   `json:"frequency,omitempty"`
 
 	// Gaps names what could not be read, so that a partial map is never
 	// taken for a whole one.

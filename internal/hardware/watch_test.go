@@ -245,8 +245,9 @@ func TestAskDrivers(t *testing.T) {
 	programs := map[string]string{
 		"10-nvml": `cat >/dev/null; echo '{"schema":"oscine.dev/driver/v1","devices":[{"address":"0000:13:00.0","architecture":"sm_90","memory":85899345920,
 			"partitions":[{"id":"mig1-0","profile":"1g.10gb","memory":10737418240}]}],"links":[{"a":"0000:13:00.0","b":"0000:14:00.0","kind":"nvlink","count":18,"bytesPerSecond":4.5e11}]}'`,
-		"20-quantum": `grep -q '"oscine.dev/hardware/v1"' && echo '{"schema":"oscine.dev/driver/v1","devices":[{"kind":"quantum","bus":"virtual","address":"qpu.example",
-			"model":"5 qubits","deviceNodes":["/dev/qpu0","/etc/passwd"],"attributes":{"qubits":5,"kind":"gpu"}}]}'`,
+		"20-quantum": `if [ $1 = load ]; then cat >/dev/null; echo '{"schema":"oscine.dev/driver/v1","devices":{"qpu.example":{"Busy":0.5},"0000:13:00.0":{"Busy":1}}}'; exit; fi
+			grep -q '"oscine.dev/hardware/v1"' && echo '{"schema":"oscine.dev/driver/v1","devices":[{"kind":"quantum","bus":"virtual","address":"qpu.example",
+			"model":"5 qubits","deviceNodes":["/dev/qpu0","/etc/passwd"],"attributes":{"qubits":5,"kind":"gpu"}}],"verbs":["load"]}'`,
 		"30-broken": `echo not json`,
 		"40-fails":  `exit 3`,
 		"50-old":    `echo '{"schema":"oscine.dev/driver/v0"}'`,
@@ -260,8 +261,19 @@ func TestAskDrivers(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := described(t, hardwaretest.Server8GPU())
-	if err := AskDrivers(t.Context(), m, dir, filepath.Join(dir, "none")); err != nil {
-		t.Fatal(err)
+	list, err := DriverPrograms(dir)
+	if err != nil || len(list) != 5 {
+		t.Fatalf("programs %v, %v, want the five that can be run", list, err)
+	}
+	if none, err := DriverPrograms(filepath.Join(dir, "none")); none != nil || err != nil {
+		t.Errorf("a directory that is not there: %v, %v", none, err)
+	}
+	drivers, err := AskDrivers(t.Context(), m, list...)
+	if err != nil || len(drivers) != 2 || !drivers[1].Can("load") || drivers[0].Can("load") {
+		t.Fatalf("drivers %+v, %v, want two that answered, of which the second tells loads", drivers, err)
+	}
+	if loads := AskLoads(t.Context(), m, drivers); loads["quantum0"].Busy != 0.5 || len(loads) != 1 {
+		t.Errorf("loads %+v, want only that of the device that is the program's own", loads)
 	}
 	gpu := m.accelerator("gpu0")
 	if gpu.Architecture != "sm_90" || gpu.Partitions[0].ID != "gpu0-mig1-0" || gpu.Partitions[0].Profile != "1g.10gb" || gpu.Model != "H100 80GB HBM3" {
@@ -276,6 +288,49 @@ func TestAskDrivers(t *testing.T) {
 	}
 	if len(m.Gaps) != 3 {
 		t.Errorf("three programs fail, gaps: %v", m.Gaps)
+	}
+}
+
+// What others may change does not run with the daemon's rights.
+func TestDriverProgramsAreTrusted(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, loose := range []string{program, dir} {
+		if err := os.Chmod(loose, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := DriverPrograms(dir); len(list) != 0 || err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+			t.Errorf("%s can be written by all: got %v, %v", loose, list, err)
+		}
+		if err := os.Chmod(loose, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestDriverEvents(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "driver")
+	script := "#!/bin/sh\nread devices; echo '{\"device\":\"a\",\"kind\":\"xid\",\"code\":79,\"text\":\"fell off\"}'; cat >/dev/null; echo done >" + program + ".ended\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var got []DriverEvent
+	err := (&Driver{Program: program, Devices: []string{"a"}}).Events(ctx, func(e DriverEvent) { got = append(got, e); cancel() })
+	if err != nil || len(got) != 1 || got[0].Code != 79 {
+		t.Errorf("events %+v, %v", got, err)
+	}
+	if _, err := os.Stat(program + ".ended"); err != nil {
+		t.Error("the program did not end by the end of its input")
+	}
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho no GPU here >&2; exit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Driver{Program: program}).Events(t.Context(), func(DriverEvent) {}); err == nil || !strings.Contains(err.Error(), "no GPU here") {
+		t.Errorf("a program that fails: got %v, want its words", err)
 	}
 }
 

@@ -72,7 +72,7 @@ func (n *Node) Hardware(ctx context.Context) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		m = completed(ctx, found, n.log)
+		m = n.drivers.complete(ctx, found)
 	}
 	return hardware.Encode(m)
 }

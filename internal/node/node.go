@@ -67,6 +67,7 @@ type Node struct {
 	bridge   *network.Bridge
 	packs    *pack.Store
 	registry *serve.Registry
+	drivers  *drivers
 	placer   *placer
 	isolator *isolate.Isolator
 	disks    *disks
@@ -74,6 +75,8 @@ type Node struct {
 	events   *eventLog
 	live     *live
 	ready    atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
+
+	driversChanged chan struct{} // holds one token where drivers are to be asked anew
 
 	life context.Context // of the controllers; ends at Close
 	end  context.CancelFunc
@@ -128,6 +131,7 @@ func Open(ctx context.Context, config Config, machine *manifest.Machine) (*Node,
 	n := &Node{
 		config: config, machine: machine, log: config.Logger,
 		changes: newBroadcast(), live: newLive(), controllers: map[objectKey]*running{},
+		driversChanged: make(chan struct{}, 1),
 	}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.open(ctx); err != nil {
@@ -143,7 +147,11 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.events, err = openEvents(ctx, n.systemLog(eventJournal), n.log); err != nil {
 		return err
 	}
-	if n.placer, err = newPlacer(ctx, n.log); err != nil {
+	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs")); err != nil {
+		return err
+	}
+	n.drivers = newDrivers(n.packs, n.log)
+	if n.placer, err = newPlacer(ctx, n.drivers, n.log); err != nil {
 		return err
 	}
 	if err = n.openIsolation(); err != nil {
@@ -167,9 +175,6 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.bridge = network.NewBridge(n.config.RunDir, n.log)
 	n.wg.Go(func() { n.bridge.Follow(n.life) })
-	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs")); err != nil {
-		return err
-	}
 	n.registry = serve.NewRegistry()
 	return n.restore(ctx)
 }
@@ -211,6 +216,7 @@ func (n *Node) restore(ctx context.Context) error {
 		n.startController(rec.Object)
 	}
 	n.wg.Go(func() { n.watchHardware(n.life) })
+	n.wg.Go(func() { n.watchDrivers(n.life) })
 	n.wg.Go(func() { n.watchNetwork(n.life) })
 	n.wg.Go(func() { n.watchDisk(n.life) })
 	return nil

@@ -32,6 +32,9 @@ func (n *Node) InstallPack(ctx context.Context, r io.Reader) (*pack.Info, error)
 	}
 	n.log.Info("pack installed", "name", info.Name, "version", info.Version, "digest", info.Digest)
 	n.retryModels(info.Engines)
+	if len(info.Drivers) > 0 {
+		n.ringDrivers()
+	}
 	return info, nil
 }
 
@@ -50,6 +53,9 @@ func (n *Node) RemovePack(_ context.Context, name string) error {
 		if st, ok := c.status().(ModelStatus); ok && st.Pack == info.Digest {
 			return fmt.Errorf("%w: %s runs on the pack %s: delete that first", ErrConflict, key, info.Name)
 		}
+	}
+	if len(info.Drivers) > 0 {
+		defer n.ringDrivers()
 	}
 	return packError(n.packs.Remove(info.Name))
 }

@@ -45,12 +45,12 @@ type PlacementStatus struct {
 	RunnerUp  string   `json:"runnerUp,omitempty"`
 }
 
-func newPlacer(ctx context.Context, log *slog.Logger) (*placer, error) {
+func newPlacer(ctx context.Context, drivers *drivers, log *slog.Logger) (*placer, error) {
 	m, err := hardware.Discover(sysRoot)
 	if err != nil {
 		return nil, fmt.Errorf("read the machine's hardware: %w", err)
 	}
-	m = completed(ctx, m, log)
+	m = drivers.complete(ctx, m)
 	for _, gap := range m.Gaps {
 		log.Debug("hardware gap", "path", gap.Path, "reason", gap.Reason)
 	}

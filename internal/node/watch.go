@@ -2,8 +2,6 @@ package node
 
 import (
 	"context"
-	"log/slog"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -21,39 +19,11 @@ const healthInterval = 30 * time.Second
 // until ctx ends.
 func (n *Node) watchHardware(ctx context.Context) {
 	err := hardware.Watch(ctx, sysRoot, healthInterval, func(m *hardware.Machine, changes []hardware.Change) {
-		m = completed(ctx, m, n.log)
-		if _, err := hardware.WriteCDI(n.cdiDir(), m); err != nil {
-			n.log.Warn("devices cannot be given to containers", "error", err)
-		}
-		for _, c := range changes {
-			n.log.Info("hardware changed", "device", c.Device, "what", c.What)
-		}
-		n.sawHardware(m, changes)
-		if len(changes) > 0 {
-			n.hardwareChanged(m)
-		}
+		n.hardwareFound(ctx, m, changes)
 	})
 	if err != nil && ctx.Err() == nil {
 		n.log.Error("the hardware is not watched any more", "error", err)
 	}
-}
-
-// completed adds to a map what only a vendor's own program knows. Where that is
-// missing or fails the map stays as the kernel has it.
-func completed(ctx context.Context, m *hardware.Machine, log *slog.Logger) *hardware.Machine {
-	smi, err := exec.LookPath("nvidia-smi")
-	if err != nil {
-		return m
-	}
-	full, err := m.Clone()
-	if err == nil {
-		_, err = hardware.AskNVIDIA(ctx, full, smi)
-	}
-	if err != nil {
-		log.Warn("NVIDIA's driver does not tell of its GPUs", "error", err)
-		return m
-	}
-	return full
 }
 
 // networkInterval is how often the workload network is compared with what is

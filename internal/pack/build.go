@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"oscine.dev/oscine/internal/debian"
@@ -19,6 +20,7 @@ import (
 
 // BuildOptions says what Build makes.
 type BuildOptions struct {
+	Name   string    // of the pack, see Builds; "" means onnxruntime
 	Arch   string    // amd64 or arm64
 	Out    string    // folder for the pack
 	Source string    // a folder in Oscine's source; the worker is compiled from it
@@ -32,11 +34,20 @@ const revision = "1"
 // packUUID is the file system's fixed identity, so that two builds are alike.
 const packUUID = "05c13e00-7061-636b-8000-000000000001"
 
-// Build makes the ONNX Runtime pack: the engine worker, the library from its
-// pinned npm package and the pinned Debian libraries that both need. Two
-// builds of one source give the same file. It needs the commands go and npm,
-// the latter only while the cache lacks the library.
+// Builds are the packs that Build makes: the engine ONNX Runtime, from its
+// pinned npm package and the pinned Debian libraries that it needs, and the
+// helper of NVIDIA's drivers, from Oscine's own source.
+func Builds() []string { return []string{"onnxruntime", "nvidia"} }
+
+// Build makes a pack. Two builds of one source give the same file. It needs the
+// commands go and, while the cache lacks ONNX Runtime, npm.
 func Build(ctx context.Context, o BuildOptions) (*Info, error) {
+	if o.Name == "" {
+		o.Name = Builds()[0]
+	}
+	if !slices.Contains(Builds(), o.Name) {
+		return nil, fmt.Errorf("there is no pack %q to build: there are %s", o.Name, strings.Join(Builds(), " and "))
+	}
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
@@ -53,11 +64,11 @@ func Build(ctx context.Context, o BuildOptions) (*Info, error) {
 	defer os.RemoveAll(root)
 	b := builder{BuildOptions: o, root: root}
 	if err := b.fill(ctx); err != nil {
-		return nil, fmt.Errorf("build the pack onnxruntime for %s: %w", o.Arch, err)
+		return nil, fmt.Errorf("build the pack %s for %s: %w", o.Name, o.Arch, err)
 	}
 	file := filepath.Join(o.Out, b.manifest.Name+"-"+o.Arch+".erofs")
 	if err := b.write(ctx, file); err != nil {
-		return nil, fmt.Errorf("build the pack onnxruntime for %s: %w", o.Arch, err)
+		return nil, fmt.Errorf("build the pack %s for %s: %w", o.Name, o.Arch, err)
 	}
 	digest, err := fileDigest(file)
 	if err != nil {
@@ -97,11 +108,16 @@ func (b *builder) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	steps := []func(context.Context, *lock) error{b.skeleton, b.worker, b.engine, b.debian, b.describe}
 	b.manifest = Manifest{
 		Name: "onnxruntime", Version: l.NPM.Version + "-" + revision, Arch: b.Arch,
 		Engines: []string{"onnxruntime"}, Entrypoint: []string{"/usr/bin/oscine-onnx"},
 	}
-	for _, step := range []func(context.Context, *lock) error{b.skeleton, b.worker, b.engine, b.debian, b.describe} {
+	if b.Name == "nvidia" {
+		steps = []func(context.Context, *lock) error{b.helper, b.describe}
+		b.manifest = Manifest{Name: "nvidia", Version: "1-" + revision, Arch: b.Arch, Drivers: []string{"oscine-nvml"}}
+	}
+	for _, step := range steps {
 		if err := step(ctx, l); err != nil {
 			return err
 		}
@@ -131,28 +147,53 @@ func (b *builder) skeleton(context.Context, *lock) error {
 }
 
 func (b *builder) worker(ctx context.Context, _ *lock) error {
+	return b.compile(ctx, "oscine-onnx", "usr/bin")
+}
+
+// helper is the driver program of the NVIDIA pack. NVIDIA's own libraries are
+// not in it: they must be those of the node's kernel driver.
+func (b *builder) helper(ctx context.Context, _ *lock) error {
+	if err := b.compile(ctx, "oscine-nvml", DriversPath); err != nil {
+		return err
+	}
+	for component, spdx := range map[string]string{
+		"github.com/klauspost/compress": "BSD-3-Clause AND Apache-2.0 AND MIT", "github.com/ulikunitz/xz": "BSD-3-Clause",
+		"github.com/fsnotify/fsnotify": "BSD-3-Clause", "github.com/opencontainers/runtime-spec": "Apache-2.0",
+		"go.yaml.in/yaml/v3": "MIT AND Apache-2.0", "tags.cncf.io/container-device-interface": "Apache-2.0",
+	} {
+		b.manifest.Licences = append(b.manifest.Licences, Licence{Component: component, SPDX: spdx})
+	}
+	slices.SortFunc(b.manifest.Licences, func(x, y Licence) int { return strings.Compare(x.Component, y.Component) })
+	return nil
+}
+
+// compile builds a program of Oscine's source into a folder of the pack.
+func (b *builder) compile(ctx context.Context, name, dir string) error {
 	source, err := sourceRoot(b.Source)
 	if err != nil {
 		return err
 	}
 	goTool, err := exec.LookPath("go")
 	if err != nil {
-		return errors.New("the go command is needed to build the engine worker: install Go")
+		return errors.New("the go command is needed to build " + name + ": install Go")
 	}
-	file := filepath.Join(b.root, "usr/bin/oscine-onnx")
-	cmd := exec.CommandContext(ctx, goTool, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", file, "./cmd/oscine-onnx")
+	file := filepath.Join(b.root, dir, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, goTool, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", file, "./cmd/"+name)
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+b.Arch, "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", "GOAMD64=v1")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("compile the engine worker: %w\n%s", err, bytes.TrimSpace(out))
+		return fmt.Errorf("compile %s: %w\n%s", name, err, bytes.TrimSpace(out))
 	}
 	digest, err := fileDigest(file)
 	if err != nil {
 		return err
 	}
-	b.input("oscine-onnx", b.manifest.Version, "sha256:"+digest)
+	b.input(name, b.manifest.Version, "sha256:"+digest)
 	b.manifest.Licences = append(b.manifest.Licences,
-		Licence{Component: "oscine-onnx", SPDX: "Apache-2.0"},
+		Licence{Component: name, SPDX: "Apache-2.0"},
 		Licence{Component: "github.com/ebitengine/purego", SPDX: "Apache-2.0"},
 		Licence{Component: "golang.org/x/sys and the Go library", SPDX: "BSD-3-Clause"})
 	return os.Chmod(file, 0o755)

@@ -14,6 +14,11 @@ import (
 // ManifestPath is where a pack holds its manifest.
 const ManifestPath = "pack.json"
 
+// DriversPath is where a pack holds its driver programs, which the node calls
+// with its own rights to learn of devices and to divide them; see
+// internal/hardware.AskDrivers.
+const DriversPath = "usr/lib/oscine/drivers"
+
 // maxManifest bounds the bytes of a pack's manifest.
 const maxManifest = 256 << 10
 
@@ -21,9 +26,10 @@ const maxManifest = 256 << 10
 type Manifest struct {
 	Name       string    `json:"name"`
 	Version    string    `json:"version"`
-	Arch       string    `json:"arch"`       // amd64 or arm64
-	Engines    []string  `json:"engines"`    // engines that a Model may name, for example onnxruntime
-	Entrypoint []string  `json:"entrypoint"` // absolute path inside the pack, then fixed arguments
+	Arch       string    `json:"arch"`                 // amd64 or arm64
+	Engines    []string  `json:"engines,omitempty"`    // engines that a Model may name, for example onnxruntime
+	Entrypoint []string  `json:"entrypoint,omitempty"` // of the engines: absolute path inside the pack, then fixed arguments
+	Drivers    []string  `json:"drivers,omitempty"`    // driver programs in DriversPath, for example oscine-nvml
 	Licences   []Licence `json:"licences"`
 	Inputs     []Input   `json:"inputs"` // what the pack was built from
 }
@@ -78,11 +84,13 @@ func (m *Manifest) check() error {
 		return fmt.Errorf("version %q is not a version", m.Version)
 	case m.Arch != "amd64" && m.Arch != "arm64":
 		return fmt.Errorf("arch %q: must be amd64 or arm64", m.Arch)
-	case len(m.Engines) == 0:
-		return fmt.Errorf("engines: must name at least one")
-	case len(m.Entrypoint) == 0:
+	case len(m.Engines) == 0 && len(m.Drivers) == 0:
+		return fmt.Errorf("engines, drivers: must name at least one")
+	case len(m.Engines) > 0 && len(m.Entrypoint) == 0:
 		return fmt.Errorf("entrypoint: is missing")
-	case !path.IsAbs(m.Entrypoint[0]) || path.Clean(m.Entrypoint[0]) != m.Entrypoint[0]:
+	case len(m.Engines) == 0 && len(m.Entrypoint) > 0:
+		return fmt.Errorf("entrypoint: there is no engine that it is for")
+	case len(m.Engines) > 0 && (!path.IsAbs(m.Entrypoint[0]) || path.Clean(m.Entrypoint[0]) != m.Entrypoint[0]):
 		return fmt.Errorf("entrypoint %q: must be a clean absolute path inside the pack", m.Entrypoint[0])
 	case slices.ContainsFunc(m.Entrypoint, func(s string) bool { return strings.ContainsRune(s, 0) }):
 		return fmt.Errorf("entrypoint: holds a NUL byte")
@@ -90,6 +98,11 @@ func (m *Manifest) check() error {
 	for _, e := range m.Engines {
 		if !nameRE.MatchString(e) {
 			return fmt.Errorf("engine %q: must be lower-case letters, digits, '.' or '-'", e)
+		}
+	}
+	for _, d := range m.Drivers {
+		if !nameRE.MatchString(d) {
+			return fmt.Errorf("driver %q: must be lower-case letters, digits, '.' or '-'", d)
 		}
 	}
 	for _, in := range m.Inputs {

@@ -31,6 +31,9 @@ func TestParseManifest(t *testing.T) {
 		{`"name":"e"`, `"name":"../e"`, `name "../e"`},
 		{`"arm64"`, `"mips"`, `arch "mips"`},
 		{`"engines":["x"]`, `"engines":[]`, "engines"},
+		{`"engines":["x"]`, `"drivers":["../x"],"engines":["x"]`, `driver "../x"`},
+		{`"engines":["x"]`, `"drivers":["x"]`, "no engine that it is for"},
+		{`"entrypoint":["/usr/bin/w","-a"],`, ``, "entrypoint: is missing"},
 		{`/usr/bin/w`, `bin/w`, "clean absolute path"},
 		{`/usr/bin/w`, `/../w`, "clean absolute path"},
 		{`sha256:`, `md5:`, "neither sha256"},
@@ -225,6 +228,54 @@ func TestBuildTwice(t *testing.T) {
 		if digests[0] != digests[1] {
 			t.Errorf("%s: two builds differ: %v", arch, digests)
 		}
+	}
+}
+
+// TestDriverPack builds the NVIDIA pack for both architectures, installs it and
+// asks its program, which tells of no device on a map without GPUs.
+func TestDriverPack(t *testing.T) {
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip(err)
+	}
+	if _, err := debian.FindTool(t.Context(), "mkfs.erofs"); err != nil {
+		t.Skipf("needs mkfs.erofs: %v", err)
+	}
+	var mine *Info
+	for _, arch := range []string{"amd64", "arm64"} {
+		p, err := Build(t.Context(), BuildOptions{Name: "nvidia", Arch: arch, Out: t.TempDir(), Source: "."})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.SizeBytes > 8<<20 || len(p.Engines) != 0 {
+			t.Errorf("%s: %d bytes with engines %v, want a driver pack of at most 8 MiB", arch, p.SizeBytes, p.Engines)
+		}
+		if arch == runtime.GOARCH {
+			mine = p
+		}
+	}
+	if os.Geteuid() != 0 || mine == nil {
+		t.Skip("mounting packs needs root")
+	}
+	f, err := os.Open(mine.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s, _ := openTestStore(t)
+	_, err = s.Install(t.Context(), f)
+	skipUnmountable(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, root, err := s.Mount("nvidia")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Remove("nvidia")
+	c := exec.Command(filepath.Join(root, DriversPath, "oscine-nvml"), "probe")
+	c.Stdin = strings.NewReader(`{"schema":"oscine.dev/hardware/v1"}`)
+	if out, err := c.CombinedOutput(); err != nil || !strings.Contains(string(out), `"schema":"oscine.dev/driver/v1"`) {
+		t.Errorf("the pack's program: %s, %v", out, err)
 	}
 }
 

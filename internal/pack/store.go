@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -175,8 +176,17 @@ func Read(dir string) (*Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotPack, err)
 	}
-	if info, err := root.Stat(m.Entrypoint[0][1:]); err != nil || info.Mode()&0o111 == 0 {
-		return nil, fmt.Errorf("%w: its entrypoint %s is no program in it", ErrNotPack, m.Entrypoint[0])
+	programs := map[string]string{}
+	if len(m.Entrypoint) > 0 {
+		programs["entrypoint"] = m.Entrypoint[0]
+	}
+	for _, d := range m.Drivers {
+		programs["driver "+d] = "/" + path.Join(DriversPath, d)
+	}
+	for what, file := range programs {
+		if info, err := root.Stat(file[1:]); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+			return nil, fmt.Errorf("%w: its %s %s is no program in it", ErrNotPack, what, file)
+		}
 	}
 	return m, nil
 }

@@ -19,7 +19,7 @@ func layers() [][]string {
 	return [][]string{
 		{"internal/linux", "internal/version", "internal/bpf"},
 		{"internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/api/oscinepb", "internal/rules", "internal/isolate/urgency", "internal/isolate/schedext"},
-		{"internal/manifest", "internal/inventory", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/oip", "internal/serve/picture", "internal/hardware/hardwaretest"},
+		{"internal/manifest", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/oip", "internal/serve/picture", "internal/hardware/hardwaretest"},
 		{"internal/boot", "internal/network", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/serve", "internal/serve/onnx", "internal/image", "internal/sim", "internal/client", "internal/bench/latency"},
 		{"internal/machine", "internal/node"},
 		{"internal/machine/machinetest", "internal/api"},
@@ -51,6 +51,8 @@ var forbidden = []struct {
 		"one such process stands beside every container, its memory counts"},
 	{"cmd/oscine-onnx", []string{"net/http", "github.com/containerd/", "google.golang.org/", module + "internal/node"},
 		"one such process runs per model instance, its memory counts"},
+	{"cmd/oscine-nvml", []string{"net/http", "github.com/containerd/", "google.golang.org/", module + "internal/node"},
+		"it is started for every question, and runs with the vendor's library inside"},
 }
 
 // listed is what go list says of a package.

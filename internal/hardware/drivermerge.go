@@ -1,0 +1,115 @@
+package hardware
+
+import (
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+var kindRule = regexp.MustCompile(`^[a-z][a-z-]{0,30}$`)
+
+// merge takes a report into the map.
+func merge(m *Machine, report *DriverReport, program string) {
+	s := &scan{m: m}
+	if m.Facts == nil {
+		m.Facts = map[string][]Fact{}
+	}
+	for _, d := range report.Devices {
+		a := m.accelerator(d.Address)
+		if a == nil {
+			if !kindRule.MatchString(d.Kind) || d.Address == "" {
+				s.gap(program, "a device without kind or address was left out")
+				continue
+			}
+			d.ID = freeID(m, d.Kind)
+			d.Bus = firstOf(d.Bus, "virtual")
+			if d.Health.State == "" {
+				d.Health.State = "ok"
+			}
+			if d.LocalCPUs.Empty() {
+				d.LocalCPUs, d.LocalNodes, d.Node = m.Online, s.nodeSet(), -1
+			}
+			m.Accelerators = append(m.Accelerators, d)
+			a = &m.Accelerators[len(m.Accelerators)-1]
+		} else {
+			a.adopt(d)
+		}
+		a.DeviceNodes = slices.DeleteFunc(slices.Clone(a.DeviceNodes), func(n string) bool {
+			return !strings.HasPrefix(filepath.Clean(n), "/dev/")
+		})
+		for p := range a.Partitions {
+			if !strings.HasPrefix(a.Partitions[p].ID, a.ID+"-") {
+				a.Partitions[p].ID = a.ID + "-" + a.Partitions[p].ID
+			}
+		}
+		m.Facts[a.ID] = append(m.Facts[a.ID], Fact{Name: "driver program", Value: firstOf(d.DriverVersion, d.Model, "reported"), Path: program})
+		extra := a.Attributes
+		s.finish(a)
+		for name, value := range d.Attributes {
+			if _, ours := a.Attributes[name]; !ours {
+				a.Attributes[name] = value
+			}
+		}
+		for name, value := range extra {
+			if _, ours := a.Attributes[name]; !ours {
+				a.Attributes[name] = value
+			}
+		}
+	}
+	mergeLinks(s, report, program)
+	sortAccelerators(m)
+}
+
+// mergeLinks takes over what a report says of the ways between devices.
+func mergeLinks(s *scan, report *DriverReport, program string) {
+	m := s.m
+	for _, l := range report.Links {
+		l.A, l.B, l.Source = s.nameOf(l.A), s.nameOf(l.B), program
+		if l.A != l.B && l.Kind != "" && m.linkBetween(l.A, l.B) == nil {
+			m.Links = append(m.Links, l)
+		}
+	}
+	for _, p := range report.Pairs {
+		p.A, p.B = s.nameOf(p.A), s.nameOf(p.B)
+		if m.accelerator(p.A) != nil && m.accelerator(p.B) != nil && p.A != p.B {
+			m.Pairs = append(m.Pairs, p)
+		}
+	}
+}
+
+// adopt takes over what a report says of a known device.
+func (a *Accelerator) adopt(d Accelerator) {
+	for _, field := range []struct {
+		to   *string
+		from string
+	}{
+		{&a.Vendor, d.Vendor}, {&a.Model, d.Model}, {&a.DriverVersion, d.DriverVersion},
+		{&a.Firmware, d.Firmware}, {&a.Architecture, d.Architecture},
+	} {
+		if field.from != "" {
+			*field.to = field.from
+		}
+	}
+	if d.Memory > 0 {
+		a.Memory = d.Memory
+	}
+	if d.DeviceNodes != nil {
+		a.DeviceNodes = d.DeviceNodes
+	}
+	if d.Partitions != nil {
+		a.Partitions = d.Partitions
+	}
+	if d.Profiles != nil {
+		a.Profiles = d.Profiles
+	}
+	if d.PartitionModes != nil {
+		a.PartitionModes = d.PartitionModes
+	}
+	if d.Health.State != "" {
+		a.Health = d.Health
+	}
+	if d.Missing != nil {
+		a.Missing = d.Missing
+	}
+}
