@@ -161,6 +161,7 @@ func TestHosted(t *testing.T) {
 	testWorkload(d.testNode, port)
 	testHealth(d.testNode, port)
 	testRoles(d.testNode)
+	testLive(d.testNode)
 
 	// Neither a clean end nor a crash of the daemon stops the workload.
 	before := d.mustGet(port, "/")

@@ -74,6 +74,11 @@ func testModel(n *testNode) {
 	n.refuse([]string{"serve", notModel}, "broken")
 	n.run("delete", "model", "broken")
 	n.refuse([]string{"infer", "nobody", picture}, "nobody")
+	n.refuse([]string{"infer", "digits", picture, "--labels", "zero,one"}, "--labels names 2 answers, the model has 10")
+	n.run("logs", "digits") // a model needs no kind
+	if got := n.run("describe", "digits"); !strings.Contains(got, "serves with ") {
+		t.Errorf("describe lacks the event of the start:\n%s", got)
+	}
 	n.refuse([]string{"infer", "digits", digits}, "digits.onnx")
 	n.refuse([]string{"pack", "remove", "onnxruntime"}, "Model/digits runs on the pack")
 	description := n.run("describe", "model", "digits")

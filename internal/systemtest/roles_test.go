@@ -23,6 +23,8 @@ func testRoles(n *testNode) {
 	}{
 		{reader, "a reader", []string{"get"}, true},
 		{reader, "a reader", []string{"logs", "web"}, true},
+		{reader, "a reader", []string{"events"}, true},
+		{reader, "a reader", []string{"top", "--every", "100ms"}, true},
 		{reader, "a reader", []string{"delete", "workload", "web"}, false},
 		{reader, "a reader", []string{"exec", "web", "--", "/web", "say"}, false},
 		{reader, "a reader", []string{"image", "remove", webImage}, false},

@@ -1,0 +1,153 @@
+package systemtest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/machine"
+)
+
+// testLive looks at a node that runs the workload web, as a reader would.
+func testLive(n *testNode) {
+	t := n.t
+	if got := n.run("top", "--once", "--every", "200ms"); !strings.Contains(got, "package 0") || !strings.Contains(got, "% busy") {
+		t.Errorf("top shows no machine:\n%s", got)
+	}
+	for _, args := range [][]string{{"events"}, {"events", "workload", "web"}, {"events", "workload/web", "-o", "json"}, {"describe", "web"}} {
+		if got := n.run(args...); !strings.Contains(got, "Started") || !strings.Contains(got, "on CPUs ") {
+			t.Errorf("oscine %v lacks the start of web:\n%s", args, got)
+		}
+	}
+	_, errOut, code := n.try("events", "--device", "gpu99")
+	if code != 0 || !strings.Contains(errOut, "no such events") {
+		t.Errorf("events of a device that is not there: %d, %q", code, errOut)
+	}
+}
+
+// TestNodeStopsWhileWatched ends a daemon under those who watch it: they are
+// told, and the daemon does not wait for them.
+func TestNodeStopsWhileWatched(t *testing.T) {
+	d := newDaemon(t)
+	oscine := filepath.Join(d.bin, "oscine")
+	goBuild(t, d.arch, d.bin, "oscine.dev/oscine/cmd/oscine")
+	watchers := map[string]*exec.Cmd{}
+	for _, command := range []string{"hardware --watch", "events -f", "get --watch", "top --every 1h"} {
+		c := exec.Command(oscine, append([]string{"--config", d.config}, strings.Fields(command)...)...)
+		c.Stderr = &lockedBuffer{}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		watchers[command] = c
+	}
+	time.Sleep(3 * time.Second)
+	begin := time.Now()
+	d.stop(syscall.SIGTERM)
+	if took := time.Since(begin); took > 4*time.Second {
+		t.Errorf("the daemon took %v to stop: it waited for its watchers", took)
+	}
+	for command, c := range watchers {
+		err := c.Wait()
+		var ended *exec.ExitError
+		if told := c.Stderr.(*lockedBuffer).String(); !errors.As(err, &ended) || ended.ExitCode() != 1 || !strings.Contains(told, "again") {
+			t.Errorf("oscine %s: ended with %v and %q, want told to try again", command, err, told)
+		}
+	}
+}
+
+// TestDeviceIsPulled gives a workload a network card and pulls it out of the
+// running machine: people are told, and the workload waits for another.
+func TestDeviceIsPulled(t *testing.T) {
+	control := filepath.Join(t.TempDir(), "qmp")
+	n, _ := bootNode(t, machine.Options{Direct: true, ExtraArgs: []string{
+		"-qmp", "unix:" + control + ",server=on,wait=off",
+		"-device", "pcie-root-port,id=slot,chassis=9", "-netdev", "user,id=second,restrict=on",
+	}})
+	n.run("image", "import", webArchive(t, n.arch))
+	command(t, control, `{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"card","bus":"slot","netdev":"second","romfile":""}}`)
+	var card string
+	n.eventually("the card on the map", later, func() string {
+		card = ""
+		var m struct {
+			Interfaces []struct{ Name, Address string }
+		}
+		text := n.run("hardware", "-o", "json")
+		if err := json.Unmarshal([]byte(text), &m); err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range m.Interfaces {
+			if !strings.HasPrefix(i.Address, "0000:00:") {
+				card = i.Name
+			}
+		}
+		if card == "" {
+			return fmt.Sprint(m.Interfaces)
+		}
+		return ""
+	})
+	n.apply(fmt.Sprintf(`
+apiVersion: oscine.dev/v1
+kind: Workload
+metadata: {name: web}
+spec:
+  image: %s
+  resources:
+    cpu: 100m
+    devices: [{name: card, selector: 'device.attributes["oscine.dev"].kind == "nic" && device.attributes["oscine.dev"].name == "%s"'}]
+`, webImage, card))
+	n.awaitPhase("workload", "web", "Running", later)
+	command(t, control, `{"execute":"device_del","arguments":{"id":"card"}}`)
+	n.awaitPhase("workload", "web", "Unplaced", later)
+
+	description := n.run("describe", "web")
+	for _, want := range []string{"device " + card + " is gone", "Displaced", "DeviceRemoved", "Unplaced"} {
+		if !strings.Contains(description, want) {
+			t.Errorf("describe lacks %q:\n%s", want, description)
+		}
+	}
+	if got := n.run("events", "--device", card); !strings.Contains(got, "DeviceAdded") || !strings.Contains(got, "DeviceRemoved") {
+		t.Errorf("the events of %s:\n%s", card, got)
+	}
+
+	// With the card back the workload runs again by itself.
+	command(t, control, `{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"card2","bus":"slot","netdev":"second","romfile":""}}`)
+	n.awaitPhase("workload", "web", "Running", later)
+}
+
+// command sends one command to QEMU's monitor.
+func command(t *testing.T, socket, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	d := json.NewDecoder(conn)
+	for _, say := range []string{"", `{"execute":"qmp_capabilities"}`, text} {
+		if _, err := conn.Write([]byte(say)); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			var answer map[string]any
+			if err := d.Decode(&answer); err != nil {
+				t.Fatal(err)
+			}
+			if answer["error"] != nil {
+				t.Fatalf("%s: %v", say, answer["error"])
+			}
+			if answer["event"] == nil {
+				break
+			}
+		}
+	}
+}
