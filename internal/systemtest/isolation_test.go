@@ -67,9 +67,37 @@ func TestIsolation(t *testing.T) {
 	if left := n.run("get"); strings.Contains(left, "workload/") {
 		t.Errorf("workloads are left:\n%s", left)
 	}
+	testDeadline(n)
+	testShared(n)
 	// Every CPU is free again: a workload of three gets its three.
 	n.apply(classManifest("all", "realtime", `{cpu: "3", memory: 64Mi}`))
 	n.awaitPhase("workload", "all", "Running", later)
+}
+
+// testShared checks that shared work leaves CPUs that others are given, and
+// comes back to them.
+func testShared(n *testNode) {
+	n.apply(classManifest("shares", "interactive", `{cpu: 500m, memory: 32Mi}`))
+	n.awaitPhase("workload", "shares", "Running", later)
+	on := func(want string) {
+		n.t.Helper()
+		n.eventually("shared work on CPUs "+want, soon, func() string {
+			got := n.run("exec", "shares", "--", "/web", "facts")
+			cpus, _ := n.placed("shares")
+			if strings.Contains(got, "Cpus_allowed_list: "+want+"\n") && cpus == want {
+				return ""
+			}
+			return got + "placed on " + cpus
+		})
+	}
+	on("0-3")
+	n.apply(classManifest("takes", "interactive", `{cpu: "2", cpuPolicy: exclusive, memory: 32Mi}`))
+	n.awaitPhase("workload", "takes", "Running", later)
+	taken, _ := n.placed("takes")
+	on(map[string]string{"1-2": "0,3", "2-3": "0-1"}[taken])
+	n.run("delete", "workload", "takes")
+	on("0-3")
+	n.run("delete", "workload", "shares")
 }
 
 // comeAndGo starts and deletes workloads of all classes.

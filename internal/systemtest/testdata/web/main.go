@@ -39,6 +39,16 @@ func main() {
 		}
 	case "facts":
 		facts()
+	case "sleep":
+		time.Sleep(time.Hour)
+	case "spin":
+		spin()
+	case "fork":
+		fork()
+	case "fill":
+		fill(os.Args[2])
+	case "policy":
+		policy()
 	case "eat": // memory without end
 		var kept [][]byte
 		for {

@@ -1,0 +1,111 @@
+package systemtest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/machine"
+)
+
+// abuser is a workload that does nothing but harm.
+func abuser(name, class, verb, resources, rest string) string {
+	return fmt.Sprintf(`
+apiVersion: oscine.dev/v1
+kind: Workload
+metadata: {name: %s}
+spec:
+  class: %s
+  image: %s
+  args: [%s]
+  resources: %s
+%s`, name, class, webImage, verb, resources, rest)
+}
+
+// TestAbuse is a machine on which everybody misbehaves at once: it stays
+// reachable, says who did what, and those that behave go on.
+func TestAbuse(t *testing.T) {
+	n, _ := bootNode(t, machine.Options{Direct: true, CPUs: "4", DiskSize: 2 << 30})
+	n.run("image", "import", webArchive(t, n.arch))
+	n.apply(webManifest(guestWebPort))
+	n.awaitPhase("workload", "web", "Running", later)
+	before := n.mustGet(guestWebPort, "/")
+
+	// Work that spins, in each class, on every CPU that it can get.
+	n.apply(abuser("rt-spins", "realtime", "spin", `{cpu: 1, memory: 32Mi}`, ""))
+	n.apply(abuser("all-cores", "interactive", "spin", `{cpu: 2, memory: 32Mi}`, ""))
+	n.apply(abuser("batch-spins", "batch", "spin", `{memory: 32Mi}`, ""))
+	// Processes without end, in each class.
+	for _, class := range []string{"realtime", "interactive", "batch"} {
+		n.apply(abuser("forks-"+class, class, "fork", `{`+map[string]string{"realtime": "cpu: 1, "}[class]+`memory: 96Mi, pids: 48}`, ""))
+	}
+	// Memory without end, in each class that still has a CPU.
+	for _, class := range []string{"interactive", "batch"} {
+		n.apply(abuser("eats-"+class, class, "eat", `{memory: 48Mi}`, ""))
+	}
+	n.reachable()
+	for _, name := range []string{"rt-spins", "all-cores", "batch-spins"} {
+		n.awaitPhase("workload", name, "Running", later)
+	}
+	for _, class := range []string{"realtime", "interactive", "batch"} {
+		n.awaitText("the refused forks", []string{"describe", "workload", "forks-" + class}, "forksRefused:")
+		n.awaitText("the event of refused forks", []string{"events", "workload", "forks-" + class}, "LimitReached")
+	}
+	for _, class := range []string{"interactive", "batch"} {
+		n.awaitText("the end of what ate memory", []string{"describe", "workload", "eats-" + class}, "more than its memory limit")
+	}
+	n.reachable()
+	if got := n.mustGet(guestWebPort, "/"); got != before {
+		t.Errorf("the well-behaved workload was restarted: %q, before %q", got, before)
+	}
+	for _, name := range []string{"eats-interactive", "eats-batch", "forks-realtime", "forks-interactive", "forks-batch", "rt-spins", "all-cores", "batch-spins"} {
+		n.run("delete", "workload", name)
+	}
+
+	// A volume of its own size is the kernel's limit; one without may take what
+	// the disk has but the reserve.
+	n.apply(abuser("fills-volume", "batch", "fill, /data", `{memory: 64Mi}`, "  volumes: [{name: small, path: /data, size: 16Mi}]\n"))
+	n.apply(abuser("fills-layer", "batch", "fill, /data", `{memory: 64Mi, ephemeralStorage: 8Mi}`, "  security: {writableRoot: true}\n"))
+	n.awaitText("the full volume", []string{"describe", "workload", "fills-volume"}, "its volume small is full")
+	n.awaitText("the full layer", []string{"describe", "workload", "fills-layer"}, "its writable layer is full")
+	n.awaitText("what the kernel said", []string{"logs", "fills-volume"}, "disk quota exceeded")
+	n.apply(abuser("fills-disk", "batch", "fill, /data", `{memory: 64Mi}`, "  volumes: [{name: endless, path: /data}]\n"))
+	n.awaitText("the full disk", []string{"describe", "workload", "fills-disk"}, "the data partition is nearly full")
+	n.awaitText("the event of the full disk", []string{"events", "workload", "fills-disk"}, "DiskFull")
+	// The daemon's state can be written, and so can others' volumes.
+	n.apply(classManifest("late", "batch", `{memory: 32Mi}`))
+	n.awaitPhase("workload", "late", "Running", later)
+	n.mustGet(guestWebPort, "/count")
+	n.reachable()
+	if got := n.mustGet(guestWebPort, "/"); got != before {
+		t.Errorf("the well-behaved workload was restarted: %q, before %q", got, before)
+	}
+	t.Logf("describe workload fills-disk:\n%s", n.run("describe", "workload", "fills-disk"))
+	t.Logf("events:\n%s", n.run("events", "--warnings"))
+}
+
+// reachable asks the node who it is. The bound is for an emulated machine on a
+// busy host; what counts is that there is one.
+func (n *testNode) reachable() {
+	n.t.Helper()
+	began := time.Now()
+	n.run("info")
+	took := time.Since(began)
+	n.t.Logf("the API answered after %v", took.Round(time.Millisecond))
+	if took > 30*time.Second {
+		n.t.Errorf("the API answered after %v", took)
+	}
+}
+
+// awaitText polls a command until it prints the text.
+func (n *testNode) awaitText(what string, args []string, text string) {
+	n.t.Helper()
+	n.eventually(what, later, func() string {
+		out, errOut, _ := n.try(args...)
+		if strings.Contains(out, text) {
+			return ""
+		}
+		return out + errOut
+	})
+}
