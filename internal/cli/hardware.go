@@ -96,6 +96,9 @@ func (f *hardwareFlags) machine(ctx context.Context, env *Env) (*hardware.Machin
 // localMachine maps a root. On this machine the helpers that come with Oscine
 // add what only a vendor's driver knows; without them the map says less.
 func localMachine(ctx context.Context, root string) (*hardware.Machine, error) {
+	if err := rootIsThere(root); err != nil {
+		return nil, err
+	}
 	m, err := hardware.Discover(root)
 	if err != nil || root != "/" {
 		return m, err
@@ -104,10 +107,19 @@ func localMachine(ctx context.Context, root string) (*hardware.Machine, error) {
 	return m, err
 }
 
+// rootIsThere refuses a root that a person mistyped.
+func rootIsThere(root string) error {
+	_, err := os.Stat(root)
+	if err != nil {
+		return fmt.Errorf("--root %w: give a directory that holds sys and proc, or an archive as oscine hardware record makes it", unreadable(root, err))
+	}
+	return nil
+}
+
 func readTopology(file string) (*hardware.Machine, error) {
 	r, err := os.Open(file)
 	if err != nil {
-		return nil, fmt.Errorf("topology file: %w", err)
+		return nil, unreadable(file, err)
 	}
 	defer r.Close()
 	t, err := hardware.ReadTopology(r)
@@ -303,6 +315,9 @@ host name or cgroup name. oscine hardware --root FILE shows its map.`,
 
 // recordHardware writes the archive whole or not at all.
 func recordHardware(env *Env, root, output string) error {
+	if err := rootIsThere(root); err != nil {
+		return err
+	}
 	out, err := os.CreateTemp(filepath.Dir(output), ".record-*")
 	if err != nil {
 		return fmt.Errorf("record: %w", err)

@@ -176,7 +176,7 @@ func TestLostDeviceIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.state = state
-	n := &Node{placer: p, live: newLive(), events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
+	n := &Node{placer: p, live: newLive(nil), events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
 	first, _, err := p.place(s, gpuWorkload(t, s, "a"))
 	if err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestLostDeviceIsTold(t *testing.T) {
 }
 
 func TestHardwareIsWatched(t *testing.T) {
-	n := &Node{live: newLive()}
+	n := &Node{live: newLive(func() map[string]hardware.DeviceLoad { return map[string]hardware.DeviceLoad{"gpu0": {Busy: 0.5}} })}
 	m, err := hardware.Discover(sysRoot)
 	if err != nil {
 		t.Fatal(err)
@@ -256,6 +256,11 @@ func TestHardwareIsWatched(t *testing.T) {
 	}
 	if h := <-news; h.Load == nil || len(h.Load.CPUs) != m.Online.Len() {
 		t.Errorf("then got %+v, want the load of %d CPUs", h, m.Online.Len())
+	}
+	for h := range news { // drivers are asked while nobody waits for them
+		if h.Load.Devices["gpu0"].Busy == 0.5 {
+			break
+		}
 	}
 	// One that does not read loses the oldest changes, and is told.
 	for i := range maxUnread + 20 {

@@ -16,6 +16,10 @@ const (
 	MinLoadInterval = 100 * time.Millisecond
 	maxWatchers     = 64
 	maxUnread       = 256 // changes that one watcher has not taken yet
+
+	// askInterval is how often drivers are asked for loads while someone
+	// watches: each answer takes a program's start.
+	askInterval = time.Second
 )
 
 // HardwareNews is what a watcher of the hardware is told: the map, first and
@@ -32,6 +36,13 @@ type live struct {
 	m        *hardware.Machine // nil until the first look
 	watchers map[*hardwareWatcher]bool
 
+	// ask asks the drivers' programs; nil where there are none.
+	ask    func() map[string]hardware.DeviceLoad
+	told   map[string]hardware.DeviceLoad
+	asked  time.Time // when told was told
+	asking bool
+	asks   sync.WaitGroup
+
 	sampling sync.Mutex
 	sampler  *hardware.Sampler
 	last     hardware.Reading
@@ -44,9 +55,12 @@ type hardwareWatcher struct {
 	ready   chan struct{} // holds one token where the map is newer than what was told
 }
 
-func newLive() *live { return &live{watchers: map[*hardwareWatcher]bool{}} }
+func newLive(ask func() map[string]hardware.DeviceLoad) *live {
+	return &live{watchers: map[*hardwareWatcher]bool{}, ask: ask}
+}
 
 func (l *live) close() error {
+	l.asks.Wait()
 	if l.sampler == nil {
 		return nil
 	}
@@ -114,6 +128,27 @@ func (l *live) news(w *hardwareWatcher) HardwareNews {
 	return told
 }
 
+// drivers is what drivers told last. It has them asked anew, which nobody waits
+// for: a program that hangs must not hold up what the kernel knows.
+func (l *live) drivers() map[string]hardware.DeviceLoad {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	age := time.Since(l.asked)
+	if l.ask != nil && !l.asking && age > askInterval {
+		l.asking = true
+		l.asks.Go(func() {
+			told := l.ask()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.told, l.asked, l.asking = told, time.Now(), false
+		})
+	}
+	if age > 10*askInterval {
+		return nil
+	}
+	return l.told
+}
+
 // reading reads the counters of the machine, at most once in half of
 // MinLoadInterval however many watch, and not at all where nobody does.
 func (l *live) reading(m *hardware.Machine) (hardware.Reading, error) {
@@ -127,7 +162,7 @@ func (l *live) reading(m *hardware.Machine) (hardware.Reading, error) {
 		l.sampler = s
 	}
 	if time.Since(l.read) > MinLoadInterval/2 {
-		l.last, l.read = l.sampler.Read(m, nil), time.Now()
+		l.last, l.read = l.sampler.Read(m, l.drivers()), time.Now()
 	}
 	return l.last, nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/network"
@@ -130,10 +131,11 @@ type controller interface {
 func Open(ctx context.Context, config Config, machine *manifest.Machine) (*Node, error) {
 	n := &Node{
 		config: config, machine: machine, log: config.Logger,
-		changes: newBroadcast(), live: newLive(), controllers: map[objectKey]*running{},
+		changes: newBroadcast(), controllers: map[objectKey]*running{},
 		driversChanged: make(chan struct{}, 1),
 	}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
+	n.live = newLive(func() map[string]hardware.DeviceLoad { return n.DriverLoads(n.life) })
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
