@@ -61,7 +61,7 @@ func topOnce(ctx context.Context, w io.Writer, watch hardwareWatch, every time.D
 		if news.load == nil || m == nil {
 			return nil
 		}
-		if err := hardware.WriteTop(w, m, *news.load, 100, 0); err != nil {
+		if err := hardware.WriteTop(w, m, *news.load, hardware.TopOptions{Width: 120}); err != nil {
 			return err
 		}
 		return errSeen
@@ -135,7 +135,7 @@ func (s *topScreen) draw(l hardware.Load) error {
 	if !s.when.IsZero() {
 		room--
 	}
-	if err := hardware.WriteTop(frame, s.m, l, width, room); err != nil {
+	if err := hardware.WriteTop(frame, s.m, l, hardware.TopOptions{Width: width, Height: room, Color: os.Getenv("NO_COLOR") == ""}); err != nil {
 		return err
 	}
 	if !s.when.IsZero() {

@@ -29,7 +29,7 @@ func useEverything(t testing.TB, m *Machine) {
 		t.Fatal(err)
 	}
 	var sink bytes.Buffer
-	for _, err := range []error{WriteTree(&sink, m, false), WriteTree(&sink, m, true), WriteSVG(&sink, m), WriteDOT(&sink, m), WriteTop(&sink, m, Load{}, 80, 0)} {
+	for _, err := range []error{WriteTree(&sink, m, false), WriteTree(&sink, m, true), WriteSVG(&sink, m), WriteDOT(&sink, m), WriteTop(&sink, m, Load{}, TopOptions{Width: 80, Height: 10, Color: true})} {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,55 +3,94 @@ package hardware
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// WriteTop writes one picture of a machine under load, in lines of at most
-// width characters: each CPU as a bar, memory of the nodes, accelerators.
-// Where that needs more lines than height, unless it is 0, what says least is
-// left out, and how much.
-func WriteTop(w io.Writer, m *Machine, l Load, width, height int) error {
-	t := &topPrinter{m: m, l: l, width: max(40, width)}
-	t.line("%s", Title(m))
+// TopOptions say what room WriteTop has.
+type TopOptions struct {
+	Width  int  // characters a line; less than 40 is taken for 40
+	Height int  // lines; 0: as many as it takes
+	Color  bool // with the colours of a terminal (ECMA-48)
+}
+
+// WriteTop writes one picture of a machine under load: each CPU as a bar,
+// memory of the nodes, accelerators. Where there are more lines than room,
+// what says least is told in sum.
+func WriteTop(w io.Writer, m *Machine, l Load, o TopOptions) error {
+	t := &topPrinter{m: m, l: l, o: o, width: max(40, o.Width)}
 	busy := 0.0
 	for _, share := range l.CPUs {
 		busy += share
 	}
-	t.line("%d CPUs  %.0f%% busy", m.Online.Len(), 100*busy/float64(max(1, len(l.CPUs))))
-	for _, p := range m.Packages {
-		t.pack(p)
+	head := t.part(func() {
+		t.line(strong, "%s", Title(m))
+		t.line("", "%d CPUs  %.0f%% busy", m.Online.Len(), 100*busy/float64(max(1, len(l.CPUs))))
+	})
+	packages := t.part(func() {
+		for _, p := range m.Packages {
+			t.pack(p)
+		}
+	})
+	nodes := t.part(func() {
+		for _, n := range m.Nodes {
+			t.node(n)
+		}
+	})
+	devices := t.part(t.accelerators)
+	heat := t.part(t.heat)
+	over := func() int { return len(head) + len(packages) + len(nodes) + len(devices) + len(heat) - o.Height }
+	if o.Height > 0 && over() > 0 {
+		heat = nil
 	}
-	for _, n := range m.Nodes {
-		t.node(n)
+	if o.Height > 0 && over() > 0 {
+		nodes = t.part(t.memory)
 	}
-	for i := range m.Accelerators {
-		t.accelerator(&m.Accelerators[i])
+	lines := slices.Concat(head, packages, nodes, devices, heat)
+	if most := max(1, o.Height); o.Height > 0 && len(lines) > most {
+		hidden := len(lines) - most + 1
+		more := t.part(func() { t.line(warn, "… and %d more lines: see them with oscine top --once", hidden) })
+		lines = append(lines[:most-1], more...)
 	}
-	zones := l.Thermal
-	if len(zones) == 0 {
-		zones = m.Thermal
-	}
-	for _, z := range zones {
-		t.line("%-20s %5.1f °C", clip(z.Name), z.Celsius)
-	}
-	_, err := io.WriteString(w, t.out.String())
+	_, err := io.WriteString(w, strings.Join(lines, "\n")+"\n")
 	return err
 }
+
+// The colours.
+const (
+	strong = "\x1b[1m"
+	good   = "\x1b[32m"
+	warn   = "\x1b[33m"
+	bad    = "\x1b[31m"
+	plain  = "\x1b[0m"
+)
 
 type topPrinter struct {
 	m     *Machine
 	l     Load
+	o     TopOptions
 	width int
-	out   strings.Builder
+	lines []string
 }
 
-func (t *topPrinter) line(format string, args ...any) {
+// part collects the lines that write makes.
+func (t *topPrinter) part(write func()) []string {
+	t.lines = nil
+	write()
+	return t.lines
+}
+
+// line adds a line, cut to the width, in a colour unless that is "".
+func (t *topPrinter) line(color, format string, args ...any) {
 	text := strings.TrimRight(fmt.Sprintf(format, args...), " ")
 	if utf8.RuneCountInString(text) > t.width {
 		text = string([]rune(text)[:t.width])
 	}
-	t.out.WriteString(text + "\n")
+	if t.o.Color && color != "" {
+		text = color + text + plain
+	}
+	t.lines = append(t.lines, text)
 }
 
 // pack draws one character a CPU, the threads of a core side by side.
@@ -67,9 +106,11 @@ func (t *topPrinter) pack(p Package) {
 	}
 	head := fmt.Sprintf("package %-3d ", p.ID)
 	room := max(8, (t.width-len(head))/8*8)
+	rows := max(1, (len(cells)+room-1)/room)
+	room = min(room, ((len(cells)+rows-1)/rows+7)/8*8) // rows of like length
 	for len(cells) > 0 {
 		n := min(room, len(cells))
-		t.line("%s%s", head, string(cells[:n]))
+		t.line(good, "%s%s", head, string(cells[:n]))
 		cells, head = cells[n:], strings.Repeat(" ", len(head))
 	}
 }
@@ -86,30 +127,128 @@ func bar(share float64, width int) string {
 	return strings.Repeat("█", full) + strings.Repeat("░", width-full)
 }
 
+const barWidth = 24
+
 func (t *topPrinter) node(n Node) {
 	used, ok := t.l.Used[n.ID]
 	if n.Bytes == 0 || !ok {
 		return
 	}
-	t.line("node %-6d %s %9s of %s %s", n.ID, bar(float64(used)/float64(n.Bytes), 24), used, n.Bytes, n.Memory)
+	t.usage(fmt.Sprintf("node %d", n.ID), used, n.Bytes, n.Memory)
 }
 
-func (t *topPrinter) accelerator(a *Accelerator) {
+func (t *topPrinter) usage(name string, used, total Bytes, kind string) {
+	share := float64(used) / float64(total)
+	t.line(grave(share, 0.9, 0.97), "%-11s %s %9s of %s %s", name, bar(share, barWidth), used, total, kind)
+}
+
+// grave is the colour of a share.
+func grave(share, warning, alarm float64) string {
+	switch {
+	case share >= alarm:
+		return bad
+	case share >= warning:
+		return warn
+	}
+	return ""
+}
+
+// memory is all nodes in one line.
+func (t *topPrinter) memory() {
+	var used, total Bytes
+	nodes := 0
+	for _, n := range t.m.Nodes {
+		if u, ok := t.l.Used[n.ID]; ok && n.Bytes > 0 {
+			used, total, nodes = used+u, total+n.Bytes, nodes+1
+		}
+	}
+	if nodes > 0 {
+		t.usage("memory", used, total, fmt.Sprintf("on %d node%s", nodes, plural(nodes)))
+	}
+}
+
+// accelerators lists the devices, their columns below each other.
+func (t *topPrinter) accelerators() {
+	rows := make([][]string, len(t.m.Accelerators))
+	var widths []int
+	for i := range t.m.Accelerators {
+		rows[i] = t.accelerator(&t.m.Accelerators[i])
+		for c, cell := range rows[i] {
+			if c == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[c] = max(widths[c], utf8.RuneCountInString(cell))
+		}
+	}
+	for i, row := range rows {
+		var b strings.Builder
+		for c, cell := range row {
+			if widths[c] == 0 {
+				continue // nobody tells of it
+			}
+			pad := strings.Repeat(" ", widths[c]-utf8.RuneCountInString(cell))
+			if c == 0 || c >= len(row)-2 {
+				b.WriteString(cell + pad + "  ")
+			} else {
+				b.WriteString(pad + cell + "  ")
+			}
+		}
+		a := &t.m.Accelerators[i]
+		color := ""
+		switch a.Health.State {
+		case "ok":
+		case "lost", "failed":
+			color = bad
+		default:
+			color = warn
+		}
+		t.line(color, "%s", b.String())
+		for _, why := range slices.Concat(a.Health.Reasons, a.Missing) {
+			t.line(color, "%12s! %s", "", why)
+		}
+	}
+}
+
+// accelerator is one row: name, load, memory in use, heat, power, health, what
+// it is.
+func (t *topPrinter) accelerator(a *Accelerator) []string {
 	d, known := t.l.Devices[a.ID]
-	load := strings.Repeat("·", 24) + "    –"
+	load := strings.Repeat("·", barWidth) + "    –"
 	if known && d.Busy >= 0 {
-		load = fmt.Sprintf("%s %3.0f%%", bar(d.Busy, 24), 100*d.Busy)
+		load = fmt.Sprintf("%s %3.0f%%", bar(d.Busy, barWidth), 100*d.Busy)
 	}
-	memory := a.Memory.String()
-	if a.Memory == 0 {
-		memory = ""
+	memory := ""
+	switch {
+	case d.Used > 0 && a.Memory > 0:
+		memory = d.Used.String() + " of " + a.Memory.String()
+	case a.Memory > 0:
+		memory = a.Memory.String()
+	case d.Used > 0:
+		memory = d.Used.String()
 	}
-	if d.Used > 0 {
-		memory = d.Used.String() + " of " + memory
+	return []string{fmt.Sprintf("%-10s", a.ID), load, memory, when(d.Celsius > 0, fmt.Sprintf("%.0f °C", d.Celsius)), when(d.Watts > 0, fmt.Sprintf("%.0f W", d.Watts)),
+		a.Health.State, strings.TrimSpace(a.Vendor + " " + a.Model)}
+}
+
+// heat lists the temperatures, as many on a line as it holds.
+func (t *topPrinter) heat() {
+	zones := t.l.Thermal
+	if len(zones) == 0 {
+		zones = t.m.Thermal
 	}
-	t.line("%-11s %s  %s%s%s  %s  %s", a.ID, load, memory, when(d.Celsius > 0, fmt.Sprintf("  %.0f °C", d.Celsius)), when(d.Watts > 0, fmt.Sprintf("  %.0f W", d.Watts)),
-		a.Health.State, strings.TrimSpace(a.Vendor+" "+a.Model))
-	for _, why := range append(a.Health.Reasons, a.Missing...) {
-		t.line("%11s ! %s", "", why)
+	text := ""
+	for _, z := range zones {
+		one := fmt.Sprintf("%s %.1f °C", clip(z.Name), z.Celsius)
+		if text != "" && utf8.RuneCountInString(text+"   "+one) > t.width {
+			t.line("", "%s", text)
+			text = ""
+		}
+		if text != "" {
+			text += "   "
+		}
+		text += one
+	}
+	if text != "" {
+		t.line("", "%s", text)
 	}
 }

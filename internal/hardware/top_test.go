@@ -3,7 +3,9 @@ package hardware
 import (
 	"bytes"
 	"os"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -23,7 +25,7 @@ func TestTop(t *testing.T) {
 	}
 	m.Accelerators[7] = lost(m.Accelerators[7])
 	var b bytes.Buffer
-	if err := WriteTop(&b, m, l, 100, 0); err != nil {
+	if err := WriteTop(&b, m, l, TopOptions{Width: 100}); err != nil {
 		t.Fatal(err)
 	}
 	const file = "testdata/top.txt"
@@ -38,5 +40,34 @@ func TestTop(t *testing.T) {
 	}
 	if diff := gocmp.Diff(string(want), b.String()); diff != "" {
 		t.Errorf("picture (-file +now), go test -update rewrites it:\n%s", diff)
+	}
+}
+
+// TestTopFits draws machines into little room.
+func TestTopFits(t *testing.T) {
+	for name, from := range hardwaretest.Machines() {
+		m := described(t, from)
+		l := Load{Used: map[int]Bytes{}, Thermal: []Zone{{Name: "soc", Celsius: 41}, {Name: "disk", Celsius: 52.5}}}
+		for _, n := range m.Nodes {
+			l.Used[n.ID] = n.Bytes / 2
+		}
+		for height := 1; height < 50; height++ {
+			var b strings.Builder
+			if err := WriteTop(&b, m, l, TopOptions{Width: 60, Height: height}); err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+			if len(lines) > height {
+				t.Errorf("%s: %d lines in a room of %d", name, len(lines), height)
+			}
+			for _, line := range lines {
+				if utf8.RuneCountInString(line) > 60 {
+					t.Errorf("%s: %q is wider than 60 characters", name, line)
+				}
+			}
+			if last := lines[len(lines)-1]; height > 1 && height < 5 && !strings.Contains(last, "more lines") {
+				t.Errorf("%s in %d lines does not tell what is left out: %q", name, height, last)
+			}
+		}
 	}
 }

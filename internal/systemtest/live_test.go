@@ -69,10 +69,10 @@ func TestDeviceIsPulled(t *testing.T) {
 	control := filepath.Join(t.TempDir(), "qmp")
 	n, _ := bootNode(t, machine.Options{Direct: true, ExtraArgs: []string{
 		"-qmp", "unix:" + control + ",server=on,wait=off",
-		"-device", "pcie-root-port,id=slot,chassis=9", "-netdev", "user,id=second,restrict=on",
+		"-device", "pcie-root-port,id=port9,chassis=9", "-netdev", "user,id=second,restrict=on",
 	}})
 	n.run("image", "import", webArchive(t, n.arch))
-	command(t, control, `{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"card","bus":"slot","netdev":"second","romfile":""}}`)
+	command(t, control, `{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"card","bus":"port9","netdev":"second","romfile":""}}`)
 	var card string
 	n.eventually("the card on the map", later, func() string {
 		card = ""
@@ -118,7 +118,7 @@ spec:
 	}
 
 	// With the card back the workload runs again by itself.
-	command(t, control, `{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"card2","bus":"slot","netdev":"second","romfile":""}}`)
+	command(t, control, `{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"card2","bus":"port9","netdev":"second","romfile":""}}`)
 	n.awaitPhase("workload", "web", "Running", later)
 }
 
