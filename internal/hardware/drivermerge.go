@@ -97,7 +97,7 @@ func (a *Accelerator) adopt(d Accelerator) {
 	if d.DeviceNodes != nil {
 		a.DeviceNodes = d.DeviceNodes
 	}
-	if d.Partitions != nil {
+	if d.Partitions != nil || d.Profiles != nil { // who knows the sizes knows whether there are any
 		a.Partitions = d.Partitions
 	}
 	if d.Profiles != nil {

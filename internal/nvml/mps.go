@@ -74,9 +74,10 @@ func (m MPS) MultiUser() error {
 	return nil
 }
 
-// Pipes is the folder that clients need as CUDA_MPS_PIPE_DIRECTORY, Shared what
-// they need as /dev/shm.
-func (m MPS) Pipes() string  { return filepath.Join(m.Directory, "pipe") }
+// Pipes is the folder that clients need as CUDA_MPS_PIPE_DIRECTORY.
+func (m MPS) Pipes() string { return filepath.Join(m.Directory, "pipe") }
+
+// Shared is the folder that clients need as /dev/shm.
 func (m MPS) Shared() string { return filepath.Join(m.Directory, "shm") }
 
 // command runs the control program; visible is CUDA_VISIBLE_DEVICES.
@@ -132,7 +133,7 @@ func (m MPS) Start(ctx context.Context, uuid string) error {
 		}
 	}
 	// Workloads are users of their own and share what the server makes there.
-	if err := errors.Join(os.Chmod(m.Pipes(), 0o755), os.Chmod(m.Shared(), 0o1777)); err != nil {
+	if err := errors.Join(os.Chmod(m.Pipes(), 0o755), os.Chmod(m.Shared(), os.ModeSticky|0o777)); err != nil {
 		return fmt.Errorf("MPS: %w", err)
 	}
 	limited, cancel := context.WithTimeout(ctx, mpsTimeout)
