@@ -16,6 +16,9 @@ func (s *scan) cachesOf(id int) {
 	for index := range maxCacheIndex {
 		dir := cpuPath(id, "cache/index"+strconv.Itoa(index)+"/")
 		cpus, ok := s.mask(dir + "shared_cpu_map")
+		if !ok && s.lists {
+			cpus, ok = s.list(dir + "shared_cpu_list")
+		}
 		if !ok {
 			// The first CPU tells where the numbers end: looking further
 			// for each of a hundred others would take a fifth of the time.

@@ -1,6 +1,7 @@
 package hardware
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -41,6 +42,7 @@ func (s *scan) cpus() {
 		s.cpu[id] = len(s.m.CPUs)
 		s.m.CPUs = append(s.m.CPUs, CPU{ID: id, Package: -1, Die: -1, Cluster: -1, Core: -1, Node: -1, Kind: -1})
 	}
+	s.lists = s.onlyLists(s.m.CPUs[0].ID)
 	for i := range s.m.CPUs {
 		s.place(&s.m.CPUs[i])
 	}
@@ -99,11 +101,22 @@ func (s *scan) processors() Set {
 	return set
 }
 
+// onlyLists reports whether a tree holds the lists of siblings but not the
+// masks, as some that others recorded do.
+func (s *scan) onlyLists(id int) bool {
+	at := cpuPath(id, "topology/")
+	return !s.exists(at+"core_cpus") && !s.exists(at+"thread_siblings") && (s.exists(at+"core_cpus_list") || s.exists(at+"thread_siblings_list"))
+}
+
 // siblings reads a topology mask under its new name or, before Linux 5.3,
 // its old one, kept to the CPUs that are online.
 func (s *scan) siblings(id int, names ...string) (Set, bool) {
 	for _, name := range names {
-		if set, ok := s.mask(cpuPath(id, "topology/"+name)); ok {
+		read := s.mask
+		if s.lists {
+			name, read = name+"_list", s.list
+		}
+		if set, ok := read(cpuPath(id, "topology/"+name)); ok {
 			return set.And(s.m.Online), true
 		}
 	}
@@ -134,8 +147,10 @@ func (s *scan) place(c *CPU) {
 	s.placePackage(c)
 	s.placeGroup(c, &c.Die, &s.m.Dies, "die_cpus", "die_id")
 	s.placeGroup(c, &c.Cluster, &s.m.Clusters, "cluster_cpus", "cluster_id")
+	// The other threads join when they are read: where they disagree, each
+	// still belongs to one core.
 	c.Core = len(s.m.Cores)
-	s.m.Cores = append(s.m.Cores, Core{ID: coreID, Package: c.Package, CPUs: threads, Kind: -1})
+	s.m.Cores = append(s.m.Cores, Core{ID: coreID, Package: c.Package, CPUs: NewSet(c.ID), Kind: -1})
 }
 
 // sameCore keeps of an AMD compute unit's CPUs those with the same core_id.
@@ -149,16 +164,32 @@ func (s *scan) sameCore(unit Set, id, coreID int) Set {
 	return same
 }
 
+// placePackage leaves the package unknown where the CPUs contradict each
+// other about who is in it; of a package within another the inner one counts.
 func (s *scan) placePackage(c *CPU) {
 	cpus, ok := s.siblings(c.ID, "package_cpus", "core_siblings")
 	if !ok || !cpus.Has(c.ID) {
 		return
 	}
-	if first := cpus.First(); first < c.ID {
-		c.Package = s.m.CPUs[s.cpu[first]].Package
+	first := cpus.First()
+	for i := range s.m.Packages {
+		switch p := &s.m.Packages[i]; {
+		case first < c.ID && p.CPUs.Has(first) && p.CPUs.Has(c.ID):
+			c.Package = p.ID
+			return
+		case first == c.ID && cpus.In(p.CPUs):
+			p.CPUs = p.CPUs.Minus(cpus)
+		case first == c.ID && cpus.Meets(p.CPUs):
+			first = -1
+		}
+	}
+	if first != c.ID {
+		s.gap(cpuPath(c.ID, "topology"), "package unknown: the CPUs disagree about who shares it")
 		return
 	}
-	c.Package, _ = s.integer(cpuPath(c.ID, "topology/physical_package_id"))
+	if id, ok := s.integer(cpuPath(c.ID, "topology/physical_package_id")); ok {
+		c.Package = id
+	}
 	s.m.Packages = append(s.m.Packages, Package{ID: c.Package, CPUs: cpus})
 }
 
@@ -172,7 +203,8 @@ func (s *scan) placeGroup(c *CPU, id *int, groups *[]Group, mask, number string)
 	if n, ok := s.integer(cpuPath(c.ID, "topology/"+number)); ok && n != unknownID {
 		*id = n
 	}
-	if cpus.First() != c.ID || cpus.Len() == 1 || s.dividesNothing(cpus) {
+	overlaps := func(g Group) bool { return g.CPUs.Meets(cpus) }
+	if cpus.First() != c.ID || cpus.Len() == 1 || s.dividesNothing(cpus) || slices.ContainsFunc(*groups, overlaps) {
 		return
 	}
 	*groups = append(*groups, Group{ID: *id, Package: c.Package, CPUs: cpus})

@@ -159,11 +159,28 @@ func jump(a, b int) bool {
 // xeonPhi names the stacked memory of a Xeon Phi and, where hwloc's boot
 // service left a note of it, its use as a cache in front of the other memory.
 func (s *scan) xeonPhi() {
+	var near, far []*Node
 	for i := range s.m.Nodes {
-		if n := &s.m.Nodes[i]; n.Own.Empty() && n.Memory == "" {
-			n.Memory = "MCDRAM"
+		switch n := &s.m.Nodes[i]; {
+		case n.Own.Empty() && n.Memory == "":
+			near = append(near, n)
+		case n.Memory == "":
+			far = append(far, n)
 		}
 	}
+	s.nearMemoryCache(far)
+	for _, n := range near {
+		n.Memory = "MCDRAM"
+	}
+	for _, n := range far {
+		if len(near) > 0 {
+			n.Memory = "DRAM"
+		}
+	}
+}
+
+// nearMemoryCache adds the part of the stacked memory that is a cache.
+func (s *scan) nearMemoryCache(far []*Node) {
 	text, _ := s.text("/var/run/hwloc/knl_memoryside_cache")
 	values := map[string]int{}
 	for line := range strings.Lines(text) {
@@ -175,10 +192,8 @@ func (s *scan) xeonPhi() {
 	if values["cache_size"] == 0 {
 		return
 	}
-	for i := range s.m.Nodes {
-		if n := &s.m.Nodes[i]; n.Memory == "" {
-			s.m.Caches = append(s.m.Caches, Cache{Level: 1, Kind: MemorySide, Size: Bytes(values["cache_size"]), LineSize: values["line_size"],
-				Ways: values["associativity"], CPUs: n.CPUs, Node: &n.ID})
-		}
+	for _, n := range far {
+		s.m.Caches = append(s.m.Caches, Cache{Level: 1, Kind: MemorySide, Size: Bytes(values["cache_size"]), LineSize: values["line_size"],
+			Ways: values["associativity"], CPUs: n.CPUs, Node: &n.ID})
 	}
 }

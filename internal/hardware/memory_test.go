@@ -20,7 +20,7 @@ func TestXeonPhi(t *testing.T) {
 	tree.File("/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 8388608 kB")
 	tree.File("/var/run/hwloc/knl_memoryside_cache", "version: 1\ncache_size: 8589934592\nassociativity: 1\ninclusiveness: 0\nline_size: 64")
 	m := described(t, tree)
-	if m.Nodes[1].Memory != "MCDRAM" || m.Nodes[0].Memory != "" {
+	if m.Nodes[1].Memory != "MCDRAM" || m.Nodes[0].Memory != "DRAM" {
 		t.Errorf("nodes %+v", m.Nodes)
 	}
 	caches := 0

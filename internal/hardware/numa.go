@@ -30,6 +30,9 @@ func (s *scan) nodes() {
 	for _, id := range ids {
 		cpus, ok := s.mask(nodePath(id, "cpumap"))
 		if !ok {
+			cpus, ok = s.list(nodePath(id, "cpulist"))
+		}
+		if !ok {
 			s.gap(nodePath(id, "cpumap"), "node %d left out: its CPUs are unknown", id)
 			continue
 		}
@@ -42,6 +45,10 @@ func (s *scan) nodes() {
 		s.node[id] = len(s.m.Nodes)
 		s.m.Nodes = append(s.m.Nodes, Node{ID: id, CPUs: cpus, Own: cpus, Bytes: s.memoryOf(nodePath(id, "meminfo")),
 			HugePages: s.hugePages(nodePath(id, "hugepages"))})
+	}
+	if len(s.m.Nodes) == 0 {
+		s.wholeMachineNode()
+		return
 	}
 	s.distances(ids)
 	s.gpuNodes()
@@ -60,7 +67,8 @@ func (s *scan) nodes() {
 	s.assignNodes()
 }
 
-// wholeMachineNode stands for a kernel without NUMA: all CPUs, all memory.
+// wholeMachineNode stands for a kernel without NUMA, or one that tells nothing
+// of its nodes: all CPUs, all memory.
 func (s *scan) wholeMachineNode() {
 	if s.m.Online.Empty() {
 		return

@@ -119,9 +119,14 @@ func compareWithLstopo(t *testing.T, m *Machine, root string) {
 	h.Caches = map[string][]cacheTruth{}
 	all := hwlocSet(t, doc.Machine.CPUs)
 	h.Allowed, h.Complete = all.String(), hwlocSet(t, doc.Machine.Full).String()
-	walkHwloc(t, &h, doc.Machine, hwlocPlace{cpus: all, nodes: hwlocSet(t, doc.Machine.Nodes)})
+	walkHwloc(t, &h, doc.Machine, lstopoPlace{cpus: all, nodes: hwlocSet(t, doc.Machine.Nodes)})
 	want := h.facets(t)
-	got := facetsOf(m, want.shows)
+	read, err := openDirectory(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	got := facetsOf(m, &want, read)
 	// What lstopo's XML has elsewhere, and names that came after version 2.9.
 	for _, f := range []*facets{&want, &got} {
 		f.Attributes, f.Distances, f.Kinds = nil, nil, nil
@@ -136,13 +141,13 @@ func compareWithLstopo(t *testing.T, m *Machine, root string) {
 	}
 }
 
-// hwlocPlace is where an object of lstopo's tree lies.
-type hwlocPlace struct {
+// lstopoPlace is where an object of lstopo's tree lies.
+type lstopoPlace struct {
 	pack, die, core *string
 	cpus, nodes     Set
 }
 
-func walkHwloc(t *testing.T, h *truth, o hwlocObject, at hwlocPlace) {
+func walkHwloc(t *testing.T, h *truth, o hwlocObject, at lstopoPlace) {
 	t.Helper()
 	h.Counts[o.Type]++
 	if o.CPUs != "" {
