@@ -39,6 +39,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	kernel := flags.String("kernel", "cloud", "flavour of the kernel: cloud or rt")
 	turn := flags.Int("turn", 4, "virtual microseconds of both CPUs' turns together")
 	stall := flags.Bool("stall", false, "measure only how long a real-time worker is stalled by memory management")
+	served := flags.Bool("served", false, "measure only the serving path, with and without urgency")
 	file := flags.String("o", "", "write the figures to this file")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -64,6 +65,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 			Env: map[string]string{"ISOLATION_SECONDS": strconv.Itoa(*seconds)}}
 		if *stall {
 			o.Env["ISOLATION_STALL"] = "1"
+		}
+		if *served {
+			o.Env["ISOLATION_SERVED"] = "1"
 		}
 		lines := &collector{report: &report, progress: progress}
 		if err := guest.Run(ctx, o, lines); err != nil {

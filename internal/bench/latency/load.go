@@ -165,11 +165,11 @@ func burn(x uint64, n int) uint64 {
 	return x
 }
 
-// spend uses processor time on the calling thread, and gives the Go runtime no
+// Spend uses processor time on the calling thread, and gives the Go runtime no
 // occasion to take the thread away meanwhile.
 //
 //go:nosplit
-func spend(d time.Duration) {
+func Spend(d time.Duration) {
 	var x uint64 = 1
 	for end := linux.ThreadCPUTime() + d; linux.ThreadCPUTime() < end; {
 		x = burn(x, 1000)

@@ -55,21 +55,21 @@ func (k *KindReport) MissRate() float64 {
 	return float64(k.Missed) / float64(k.Served)
 }
 
-// arrival is one request of the schedule.
-type arrival struct {
-	kind int
-	due  int64 // CLOCK_MONOTONIC, ns
-	took time.Duration
+// Arrival is one request of the schedule.
+type Arrival struct {
+	Kind int           // of Requests.Kinds
+	At   int64         // CLOCK_MONOTONIC, ns
+	Took time.Duration // until its answer; negative for none
 }
 
-// schedule draws all arrivals beforehand, in order.
-func (r Requests) schedule(start int64) []arrival {
+// Schedule draws all arrivals beforehand, in order.
+func (r Requests) Schedule(start int64) []Arrival {
 	random := rand.New(rand.NewPCG(r.Seed, 7))
 	next := make([]float64, len(r.Kinds))
 	for i, k := range r.Kinds {
 		next[i] = random.ExpFloat64() / k.Rate
 	}
-	var all []arrival
+	var all []Arrival
 	for {
 		first := 0
 		for i := range next {
@@ -80,7 +80,7 @@ func (r Requests) schedule(start int64) []arrival {
 		if next[first] > r.Duration.Seconds() {
 			return all
 		}
-		all = append(all, arrival{kind: first, due: start + int64(next[first]*1e9)})
+		all = append(all, Arrival{Kind: first, At: start + int64(next[first]*1e9)})
 		next[first] += random.ExpFloat64() / r.Kinds[first].Rate
 	}
 }
@@ -100,7 +100,7 @@ func (r Requests) run() (*RequestReport, error) {
 		return nil, fmt.Errorf("requests need kinds and threads")
 	}
 	runtime.GOMAXPROCS(r.Threads + 4)
-	all := r.schedule(linux.Monotonic() + int64(200*time.Millisecond))
+	all := r.Schedule(linux.Monotonic() + int64(200*time.Millisecond))
 	servers := make([]server, r.Threads)
 	ready, done := make(chan error), make(chan struct{})
 	for i := range servers {
@@ -121,7 +121,7 @@ func (r Requests) run() (*RequestReport, error) {
 		servers[i].give(quit)
 		<-done
 	}
-	return r.report(all), err
+	return r.Report(all), err
 }
 
 func (r Requests) enter(s *server) error {
@@ -133,7 +133,7 @@ func (r Requests) enter(s *server) error {
 }
 
 // dispatch plays the schedule on the calling thread.
-func (r Requests) dispatch(servers []server, all []arrival) error {
+func (r Requests) dispatch(servers []server, all []Arrival) error {
 	runtime.LockOSThread()
 	if err := linux.SetTimerSlack(1); err != nil {
 		return err
@@ -148,14 +148,14 @@ func (r Requests) dispatch(servers []server, all []arrival) error {
 		urgent[i] = urgency.For(k.Deadline)
 	}
 	for i := range all {
-		linux.SleepUntil(all[i].due)
+		linux.SleepUntil(all[i].At)
 		s := idle(servers)
 		if s == nil {
-			all[i].took = -1
+			all[i].Took = -1
 			continue
 		}
 		if r.Urgent {
-			if err := linux.SetScheduling(s.tid, urgent[all[i].kind]); err != nil {
+			if err := linux.SetScheduling(s.tid, urgent[all[i].Kind]); err != nil {
 				return err
 			}
 		}
@@ -196,7 +196,7 @@ func (s *server) give(job uint32) {
 	linux.FutexWake(&s.job)
 }
 
-func (s *server) serve(kinds []RequestKind, all []arrival) {
+func (s *server) serve(kinds []RequestKind, all []Arrival) {
 	for {
 		job := s.job.Load()
 		switch job {
@@ -207,25 +207,26 @@ func (s *server) serve(kinds []RequestKind, all []arrival) {
 			return
 		}
 		a := &all[job-1]
-		spend(kinds[a.kind].Service)
-		a.took = time.Duration(linux.Monotonic() - a.due)
+		Spend(kinds[a.Kind].Service)
+		a.Took = time.Duration(linux.Monotonic() - a.At)
 		s.job.Store(0)
 	}
 }
 
-func (r Requests) report(all []arrival) *RequestReport {
+// Report counts what came of a schedule.
+func (r Requests) Report(all []Arrival) *RequestReport {
 	report := &RequestReport{}
 	for _, k := range r.Kinds {
 		report.Kinds = append(report.Kinds, KindReport{Name: k.Name})
 	}
 	for _, a := range all {
-		k := &report.Kinds[a.kind]
+		k := &report.Kinds[a.Kind]
 		k.Served++
-		if a.took < 0 || a.took > r.Kinds[a.kind].Deadline {
+		if a.Took < 0 || a.Took > r.Kinds[a.Kind].Deadline {
 			k.Missed++
 		}
-		if a.took >= 0 {
-			k.Took.Record(a.took)
+		if a.Took >= 0 {
+			k.Took.Record(a.Took)
 		}
 	}
 	return report

@@ -88,7 +88,7 @@ func (w Worker) wake(report *WorkerReport, period, count int64) {
 			late = append(late, by)
 		}
 		if w.Work > 0 {
-			spend(w.Work)
+			Spend(w.Work)
 		}
 		// A wake-up that comes after the next was due counts once; the
 		// wake-ups it swallowed are not counted again as zero.

@@ -20,6 +20,8 @@ const (
 	Idle        = "plain cpu.idle=1"
 	Interactive = "oscine interactive"
 	Serving     = "oscine serving path"
+	Unurged     = "oscine served, no urgency"
+	Served      = "oscine served, urgency by deadline"
 	Realtime    = "oscine realtime"
 	SchedExt    = "oscine interactive, sched_ext"
 	Stall       = " beside memory load" // follows the class

@@ -23,6 +23,10 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == "model" {
+		fmt.Fprintln(os.Stderr, "model:", runModel(os.Args[2]))
+		os.Exit(1)
+	}
 	guest.Main(func() int {
 		if err := measure(context.Background()); err != nil {
 			fmt.Println("error:", err)
@@ -46,6 +50,9 @@ func measure(ctx context.Context) error {
 	if os.Getenv("ISOLATION_STALL") == "1" {
 		return b.stall()
 	}
+	if os.Getenv("ISOLATION_SERVED") == "1" {
+		return b.servedBoth()
+	}
 	for _, c := range stock() {
 		if err := b.latency(c); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
@@ -68,6 +75,9 @@ func measure(ctx context.Context) error {
 		}
 	}
 	if err := b.urgentRequests(); err != nil {
+		return err
+	}
+	if err := b.servedBoth(); err != nil {
 		return err
 	}
 	return b.schedExt()

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"oscine.dev/oscine/internal/bench/isolation/figure"
+	"oscine.dev/oscine/internal/bench/latency"
+	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/serve"
+	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// servedBoth compares the serving path with and without urgency.
+func (b *bench) servedBoth() (err error) {
+	if b.iso == nil {
+		if b.iso, err = isolate.Open(isolate.Options{Own: true}); err != nil {
+			return err
+		}
+	}
+	if err := b.served(figure.Unurged, nil); err != nil {
+		return fmt.Errorf("%s: %w", figure.Unurged, err)
+	}
+	if err := b.served(figure.Served, b.iso); err != nil {
+		return fmt.Errorf("%s: %w", figure.Served, err)
+	}
+	return nil
+}
+
+// served measures the product's own serving path, all of it but the network:
+// protocol, queue, shared memory, worker process. For each CPU one model answers
+// tight requests and one loose ones, beside full batch load.
+func (b *bench) served(name string, urgency serve.Urgency) (err error) {
+	load, err := b.batch(nil)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		load.Kill()
+		err = errors.Join(err, b.iso.Release("load"))
+	}()
+	r := b.traffic()
+	registry := serve.NewRegistry()
+	for i := range len(r.Kinds) * b.cpus {
+		k := &r.Kinds[i/b.cpus]
+		name := modelName(k, i%b.cpus)
+		starter := &modelStarter{b: b, id: "model-" + name}
+		if err := registry.Add(serve.Model{Name: name, Starter: starter, Objective: k.Deadline, Urgency: urgency}); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, registry.Remove(name), b.iso.Release(starter.id)) }()
+		if err := registry.WaitReady(b.ctx, name); err != nil {
+			return err
+		}
+	}
+	f := figure.Figure{Name: name, CPUs: b.cpus, Requests: b.play(r, serve.NewHandler(registry, serve.Options{})), Load: &latency.LoadReport{}}
+	for _, s := range registry.List() {
+		if s.Errors > 0 || s.Unurged != "" {
+			return fmt.Errorf("model %s: %d errors; urgency: %s", s.Name, s.Errors, s.Unurged)
+		}
+	}
+	if err := load.End(f.Load); err != nil {
+		return err
+	}
+	return print(f)
+}
+
+func modelName(k *latency.RequestKind, i int) string { return fmt.Sprintf("%s-%d", k.Name, i) }
+
+// play sends the requests when they are due, to the models of a kind in turn.
+func (b *bench) play(r latency.Requests, h http.Handler) *latency.RequestReport {
+	all := r.Schedule(linux.Monotonic() + int64(200*time.Millisecond))
+	var wg sync.WaitGroup
+	for i := range all {
+		time.Sleep(time.Duration(all[i].At - linux.Monotonic()))
+		wg.Go(func() {
+			a := &all[i]
+			k := &r.Kinds[a.Kind]
+			a.Took = -1
+			if ask(h, modelName(k, i%b.cpus), k.Service) == http.StatusOK {
+				a.Took = time.Duration(linux.Monotonic() - a.At)
+			}
+		})
+	}
+	wg.Wait()
+	return r.Report(all)
+}
+
+func ask(h http.Handler, model string, service time.Duration) int {
+	text := fmt.Sprintf(`{"inputs":[{"name":"us","shape":[1],"datatype":"INT64","data":[%d]}]}`, service.Microseconds())
+	request, err := http.NewRequest(http.MethodPost, "/v2/models/"+model+"/infer", bytes.NewReader([]byte(text)))
+	if err != nil {
+		return 0
+	}
+	answer := &answer{header: http.Header{}, status: http.StatusOK}
+	h.ServeHTTP(answer, request)
+	return answer.status
+}
+
+// answer is what a client without a network receives.
+type answer struct {
+	header http.Header
+	status int
+}
+
+func (a *answer) Header() http.Header         { return a.header }
+func (a *answer) Write(b []byte) (int, error) { return len(b), nil }
+func (a *answer) WriteHeader(status int)      { a.status = status }
+
+// modelStarter starts this program as the worker of a model, as an interactive
+// workload.
+type modelStarter struct {
+	b  *bench
+	id string
+}
+
+type modelProcess struct {
+	cmd    *exec.Cmd
+	socket string
+}
+
+func (p *modelProcess) Socket() string { return p.socket }
+func (p *modelProcess) Wait() error    { return p.cmd.Wait() }
+func (p *modelProcess) Kill() error    { return p.cmd.Process.Kill() }
+
+func (s *modelStarter) Start(context.Context) (serve.Worker, error) {
+	if err := s.b.iso.Prepare(isolate.Spec{ID: s.id, Class: isolate.Interactive}); err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(s.b.iso.Cgroup(s.id))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	p := &modelProcess{socket: filepath.Join(os.TempDir(), s.id)}
+	p.cmd = exec.Command("/init", "model", p.socket)
+	// Computing is an engine's C code, which the Go runtime does not interrupt.
+	p.cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
+	p.cmd.Stdout, p.cmd.Stderr = io.Discard, os.Stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	return p, s.b.iso.Apply(s.id, p.cmd.Process.Pid)
+}
+
+// model is a worker whose inference is to compute for as long as its input
+// says.
+type model struct{ meta channel.Metadata }
+
+func runModel(socket string) error {
+	l, err := channel.Listen(socket)
+	if err != nil {
+		return err
+	}
+	spec := func(name string) []tensor.Spec {
+		return []tensor.Spec{{Name: name, Type: tensor.Int64, Shape: tensor.Shape{1}}}
+	}
+	return l.Serve(&model{channel.Metadata{Engine: "spinner 1", Inputs: spec("us"), Outputs: spec("done"), Threads: 1}})
+}
+
+func (m *model) Metadata() *channel.Metadata { return &m.meta }
+
+func (m *model) Infer(calls []channel.Call) {
+	for _, c := range calls {
+		latency.Spend(time.Duration(binary.LittleEndian.Uint64(c.Memory)) * time.Microsecond)
+		copy(c.Memory[c.End:], c.Memory[:8])
+		c.Result.Shapes = append(c.Result.Shapes, c.Request.Shapes[0])
+		c.Result.Offsets = append(c.Result.Offsets, c.End)
+	}
+}
