@@ -30,6 +30,9 @@ type hardwareWatch func(ctx context.Context, every time.Duration, f func(hardwar
 // node, or this machine where there is no context. It returns what to call it.
 func watching(env *Env, root string) (string, hardwareWatch, error) {
 	if root != "" {
+		if root == "/" {
+			return "this machine", watchRoot(root), nil
+		}
 		return root, watchRoot(root), rootIsThere(root)
 	}
 	name, _, err := env.context()

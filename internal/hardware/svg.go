@@ -51,12 +51,13 @@ func WriteSVG(w io.Writer, m *Machine) error {
 	sheet := d.sheet()
 	sheet.measure()
 	const margin, header = 36.0, 86.0
+	items, row := legendOf(sheet)
 	words := math.Max(textWidth(Title(m), 26)*1.1, math.Max(textWidth(d.subtitle(), 13), textWidth(legend, 11)))
-	sheet.w = math.Max(sheet.w, words)
+	sheet.w = math.Max(sheet.w, math.Max(words, row))
 	sheet.place(margin, header)
 	fabric := d.fabric(sheet)
 	width := sheet.w + 2*margin
-	height := header + sheet.h + fabric.height + 52
+	height := header + sheet.h + fabric.height + 76
 	var out strings.Builder
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f">`+"\n", width, height, width, height)
 	fmt.Fprintf(&out, "<title>%s</title>\n<style>%s</style>\n", html.EscapeString(Title(m)), style)
@@ -66,6 +67,7 @@ func WriteSVG(w io.Writer, m *Machine) error {
 	drawText(&out, "h2", margin, 66, 13, d.subtitle())
 	sheet.draw(&out)
 	out.WriteString(fabric.drawn)
+	drawLegend(&out, items, margin, height-42)
 	drawText(&out, "h2", margin, height-18, 11, legend)
 	out.WriteString("</svg>\n")
 	_, err := io.WriteString(w, out.String())
@@ -91,7 +93,7 @@ func (d *drawing) subtitle() string {
 	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), "  ·  ")
 }
 
-const legend = "PCIe in one direction after line coding  ·  a link in red runs below what both ends can do  ·  dashed: not allowed or lost"
+const legend = "in a core: its CPUs  ·  PCIe in one direction after line coding  ·  a link in red runs below what both ends can do  ·  dashed: not allowed or lost"
 
 func (d *drawing) sheet() *box {
 	sheet := &box{across: 1, gap: 22}
@@ -100,8 +102,11 @@ func (d *drawing) sheet() *box {
 		row.kids = append(row.kids, d.pack(p))
 	}
 	if len(row.kids) > 0 {
-		if len(row.kids) > 4 {
+		switch n := len(row.kids); {
+		case n > 4:
 			row.across = 4
+		case n > 2 && len(d.m.Links) == 0: // nothing leaves a package downwards
+			row.across = 2
 		}
 		sheet.kids = append(sheet.kids, row)
 	}
@@ -121,6 +126,9 @@ func (d *drawing) pack(p Package) *box {
 	}
 	b := &box{class: "package", title: fmt.Sprintf("Package %d", p.ID), tag: fmt.Sprintf("%d cores, %d threads", cores, p.CPUs.Len()),
 		titleSize: 15, across: 1, gap: 12, pad: 14}
+	if far := d.distances(p); far != "" {
+		b.notes = append(b.notes, far)
+	}
 	if memory := d.memory(func(n Node) bool { return p.Nodes.Has(n.ID) }); memory != nil {
 		b.kids = append(b.kids, memory)
 	}
@@ -135,6 +143,40 @@ func (d *drawing) pack(p Package) *box {
 		b.kids = append(b.kids, roots)
 	}
 	return b
+}
+
+// distances tells how far the memory of the other packages is, by the
+// firmware's SLIT, where the packages are few.
+func (d *drawing) distances(p Package) string {
+	if len(d.m.Packages) < 2 || len(d.m.Packages) > 4 {
+		return ""
+	}
+	index := map[int]int{}
+	for i, n := range d.m.Nodes {
+		index[n.ID] = i
+	}
+	nearest := func(from, to Package) int {
+		least := 0
+		for _, a := range from.Nodes.IDs() {
+			for _, b := range to.Nodes.IDs() {
+				n := d.m.Nodes[index[a]]
+				if i := index[b]; i < len(n.Distance) && (least == 0 || n.Distance[i] < least) {
+					least = n.Distance[i]
+				}
+			}
+		}
+		return least
+	}
+	var parts []string
+	for _, other := range d.m.Packages {
+		if far := nearest(p, other); other.ID != p.ID && far > 0 {
+			parts = append(parts, fmt.Sprintf("%d in package %d", far, other.ID))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "distance of memory: 10 here, " + strings.Join(parts, ", ")
 }
 
 // belongs: the device's nearest CPUs lie in this package and no other.
@@ -161,7 +203,10 @@ func (d *drawing) memory(mine func(Node) bool) *box {
 		case n.Memory == "NVM" || strings.HasPrefix(n.Memory, "CXL") || n.Memory == "SPM":
 			class = "nvm"
 		}
-		k := &box{class: class, title: fmt.Sprintf("Node %d  %s", n.ID, n.Bytes), pad: 8, minW: 130}
+		k := &box{class: class, title: fmt.Sprintf("Node %d", n.ID), pad: 8, minW: 130}
+		if n.Bytes > 0 {
+			k.title += " · " + n.Bytes.String()
+		}
 		if note := strings.TrimSpace(n.Memory + n.attributes()); note != "" {
 			k.notes = append(k.notes, note)
 		}
@@ -192,26 +237,64 @@ func (d *drawing) processors(cpus Set, width float64) *box {
 			continue
 		}
 		covered = covered.Or(c.CPUs)
-		all.kids = append(all.kids, &box{class: "cache", title: fmt.Sprintf("L%d  %s", c.Level, c.Size), gap: 5, pad: 8, across: 1, kids: d.clusters(c.CPUs)})
+		all.kids = append(all.kids, &box{class: "cache", title: fmt.Sprintf("L%d · %s", c.Level, c.Size), tag: d.eachCore(c.CPUs), gap: 5, pad: 8, across: 1, kids: d.clusters(c.CPUs)})
 	}
 	if rest := cpus.Minus(covered); !rest.Empty() {
-		all.kids = append(all.kids, &box{class: "cache", gap: 5, pad: 8, across: 1, kids: d.clusters(rest)})
+		b := &box{class: "cache", tag: d.eachCore(rest), gap: 5, pad: 8, across: 1, kids: d.clusters(rest)}
+		if b.tag != "" || !covered.Empty() {
+			b.title = "no shared cache"
+			if len(b.kids) > 0 && len(b.kids[0].kids) > 0 && b.kids[0].kids[0].class == "cluster" {
+				b.title = "no L3"
+			}
+		}
+		all.kids = append(all.kids, b)
 	}
 	all.across = min(4, len(all.kids))
 	each := width/float64(max(1, all.across)) - all.gap - 16
 	for _, cache := range all.kids {
-		if len(cache.kids) == 1 && cache.kids[0].class == "" {
-			widen(cache.kids[0], each)
+		for _, grid := range cache.kids {
+			if grid.class == "" && len(grid.kids) > 0 && grid.kids[0].fixed {
+				widen(grid, each)
+			}
 		}
 	}
 	return all
 }
 
-// widen gives a grid of like boxes as many columns as a width holds.
+// eachCore names the caches that every core has to itself, where the cores are
+// too many to tell it in each.
+func (d *drawing) eachCore(cpus Set) string {
+	if !d.many() {
+		return ""
+	}
+	said := ""
+	for i, c := range d.m.Cores {
+		if !c.CPUs.In(cpus) || c.CPUs.Empty() {
+			continue
+		}
+		one := strings.Join(d.coreCaches(i), ", ")
+		if said != "" && one != said {
+			return ""
+		}
+		said = one
+	}
+	if said == "" {
+		return ""
+	}
+	return "each core " + said
+}
+
+// many: the cores are too many to tell something in each.
+func (d *drawing) many() bool { return len(d.m.Cores) > 48 }
+
+// widen gives a grid of like boxes as many columns as a width holds, and rows
+// of like length.
 func widen(grid *box, width float64) {
 	grid.measure()
 	if cell := grid.kids[0].w; cell > 0 {
 		grid.across = max(grid.across, int((width+grid.gap)/(cell+grid.gap)))
+		rows := (len(grid.kids) + grid.across - 1) / grid.across
+		grid.across = (len(grid.kids) + rows - 1) / rows
 	}
 }
 
@@ -235,7 +318,7 @@ func (d *drawing) clusters(cpus Set) []*box {
 			continue
 		}
 		covered = covered.Or(c.CPUs)
-		b := &box{class: "cluster", title: "L2  " + c.Size.String(), titleSize: 10.5, gap: 4, pad: 5, kids: d.cores(c.CPUs)}
+		b := &box{class: "cluster", title: "L2 · " + c.Size.String(), titleSize: 10.5, gap: 4, pad: 5, kids: d.cores(c.CPUs)}
 		b.across = max(1, (len(b.kids)+1)/2)
 		row.kids = append(row.kids, b)
 	}
@@ -255,7 +338,6 @@ func (d *drawing) cores(cpus Set) []*box {
 	if len(d.m.Cores) > maxDrawn {
 		return []*box{{class: "core", title: fmt.Sprintf("cpus %s", clip(cpus.String())), pad: 6}}
 	}
-	many := len(d.m.Cores) > 48
 	for i, c := range d.m.Cores {
 		if !c.CPUs.In(cpus) || c.CPUs.Empty() {
 			continue
@@ -267,7 +349,7 @@ func (d *drawing) cores(cpus Set) []*box {
 		if !c.CPUs.Meets(d.m.Allowed) {
 			b.class = "off"
 		}
-		if !many {
+		if !d.many() {
 			b.notes = d.coreCaches(i)
 		}
 		kids = append(kids, b)

@@ -102,7 +102,9 @@ func (b *box) place(x, y float64) {
 			high = math.Max(high, k.h)
 		}
 		stretch := 0.0
-		if b.across != 1 && len(row) > 0 && b.stretches() {
+		if room := b.cell(); room > 0 {
+			stretch = room - row[0].w
+		} else if b.across != 1 && len(row) > 0 && b.stretches() {
 			used := -b.gap
 			for _, k := range row {
 				used += k.w + b.gap
@@ -120,6 +122,17 @@ func (b *box) place(x, y float64) {
 		}
 		top += high + b.gap
 	}
+}
+
+// cell is the width that each box of a grid of cores gets, so that the grid
+// fills its place; 0 for what is no such grid.
+func (b *box) cell() float64 {
+	if len(b.kids) == 0 || !b.kids[0].fixed || b.across == 1 && len(b.kids) > 1 {
+		return 0
+	}
+	n := float64(len(b.rows()[0]))
+	own := b.kids[0].minW
+	return math.Max(own, math.Min(4*own, (b.w-2*b.pad-b.gap*(n-1))/n))
 }
 
 // stretches: rows of containers fill their box, grids of cores keep their size.

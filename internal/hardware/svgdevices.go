@@ -2,8 +2,6 @@ package hardware
 
 import (
 	"fmt"
-	"html"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -186,7 +184,7 @@ func (d *drawing) accelerator(a *Accelerator) *box {
 	}
 	for _, n := range d.m.Nodes {
 		if n.Memory == "GPUMemory" && n.Device == a.Address {
-			b.notes = append(b.notes, fmt.Sprintf("node %d  %s", n.ID, n.Bytes))
+			b.notes = append(b.notes, fmt.Sprintf("node %d · %s", n.ID, n.Bytes))
 		}
 	}
 	if len(a.Partitions) > 0 {
@@ -241,81 +239,4 @@ func (d *drawing) elsewhere() *box {
 		return nil
 	}
 	return b
-}
-
-// fabricDrawing is the links between accelerators below the sheet.
-type fabricDrawing struct {
-	drawn  string
-	height float64
-}
-
-// fabric draws the links. Where all of a kind are joined alike, one bar says
-// so; otherwise each pair gets an arc, wider for more links.
-func (d *drawing) fabric(sheet *box) fabricDrawing {
-	var ends []string
-	kinds := map[string]bool{}
-	alike := true
-	for i, l := range d.m.Links {
-		for _, end := range []string{l.A, l.B} {
-			if !slices.Contains(ends, end) && sheet.find(end) != nil {
-				ends = append(ends, end)
-			}
-		}
-		kinds[l.Kind] = true
-		alike = alike && (i == 0 || l.Count == d.m.Links[0].Count && l.BytesPerSecond == d.m.Links[0].BytesPerSecond)
-	}
-	if len(ends) < 2 {
-		return fabricDrawing{}
-	}
-	if alike && len(kinds) == 1 && len(d.m.Links) == len(ends)*(len(ends)-1)/2 && len(ends) > 2 {
-		return d.bar(sheet, ends)
-	}
-	return d.arcs(sheet)
-}
-
-// bar joins all ends by one bar.
-func (d *drawing) bar(sheet *box, ends []string) fabricDrawing {
-	var out strings.Builder
-	top := sheet.y + sheet.h + 26
-	left, right := math.Inf(1), math.Inf(-1)
-	for _, end := range ends {
-		b := sheet.find(end)
-		x := b.x + b.w/2
-		left, right = math.Min(left, b.x), math.Max(right, b.x+b.w)
-		fmt.Fprintf(&out, `<path class="link" stroke-width="2.5" d="M%.1f %.1fV%.1f"/>`+"\n", x, b.y+b.h, top)
-		fmt.Fprintf(&out, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="#9be07c"/>`+"\n", x, b.y+b.h)
-	}
-	l := d.m.Links[0]
-	text := fmt.Sprintf("%s, all to all", l.Kind)
-	if l.BytesPerSecond > 0 {
-		text += fmt.Sprintf(": %.3g GB/s between any two", l.BytesPerSecond/1e9)
-	}
-	fmt.Fprintf(&out, `<rect class="fabric" x="%.1f" y="%.1f" width="%.1f" height="30" rx="8"/>`+"\n", left, top, right-left)
-	drawText(&out, "t fabric-t", left+14, top+20, 13, text)
-	return fabricDrawing{out.String(), 66}
-}
-
-// arcs joins each linked pair; ends that are no device on the sheet are named
-// at a short stub.
-func (d *drawing) arcs(sheet *box) fabricDrawing {
-	var out strings.Builder
-	base := sheet.y + sheet.h + 8
-	depth := 0.0
-	for _, l := range d.m.Links {
-		a, b := sheet.find(l.A), sheet.find(l.B)
-		if a == nil || b == nil {
-			continue
-		}
-		x1, x2 := a.x+a.w/2, b.x+b.w/2
-		dip := 24 + math.Abs(x2-x1)/10
-		depth = math.Max(depth, dip)
-		width := math.Min(7, 1.2+float64(l.Count)/3)
-		label := fmt.Sprintf("%s – %s: %d × %s", l.A, l.B, max(1, l.Count), l.Kind)
-		if l.BytesPerSecond > 0 {
-			label += fmt.Sprintf(", %.3g GB/s", l.BytesPerSecond/1e9)
-		}
-		fmt.Fprintf(&out, `<path class="link" stroke-width="%.1f" d="M%.1f %.1fV%.1fC%.1f %.1f %.1f %.1f %.1f %.1fV%.1f"><title>%s</title></path>`+"\n",
-			width, x1, a.y+a.h, base, x1, base+dip*1.3, x2, base+dip*1.3, x2, base, b.y+b.h, html.EscapeString(label))
-	}
-	return fabricDrawing{out.String(), depth + 20}
 }

@@ -169,7 +169,7 @@ func (p *treePrinter) node(depth int, n Node) {
 	if !n.Allowed {
 		state = "  (not allowed)"
 	}
-	p.line(depth, "node %d  %s%s  cpus %s%s%s%s", n.ID, n.Bytes, kind, p.span(n.Own), n.attributes(), n.pages(), state)
+	p.line(depth, "node %d%s%s  cpus %s%s%s%s", n.ID, when(n.Bytes > 0, "  "+n.Bytes.String()), kind, p.span(n.Own), n.attributes(), n.pages(), state)
 }
 
 // span is a set of CPUs for reading: "0-78 step 2" for a long even list.

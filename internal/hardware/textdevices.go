@@ -42,7 +42,7 @@ func when(condition bool, text string) string {
 }
 
 func (p *treePrinter) accelerator(a *Accelerator) {
-	p.line(1, "%s  %s%s%s%s  %s", a.ID, strings.TrimSpace(a.Vendor+" "+a.Model), when(a.Memory > 0, "  "+a.Memory.String()),
+	p.line(1, "%s%s%s%s%s  %s", a.ID, when(a.Vendor+a.Model != "", "  "+strings.TrimSpace(a.Vendor+" "+a.Model)), when(a.Memory > 0, "  "+a.Memory.String()),
 		when(a.Architecture != "", "  "+a.Architecture), p.behind(a.Address, a.Node), a.Health.State)
 	for _, why := range a.Health.Reasons {
 		p.line(2, "! %s", why)

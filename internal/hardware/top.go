@@ -167,12 +167,19 @@ func (t *topPrinter) memory() {
 	}
 }
 
-// accelerators lists the devices, their columns below each other.
+// accelerators lists the devices, their columns below each other. A switch
+// that works has nothing to tell.
 func (t *topPrinter) accelerators() {
-	rows := make([][]string, len(t.m.Accelerators))
-	var widths []int
+	var devices []*Accelerator
 	for i := range t.m.Accelerators {
-		rows[i] = t.accelerator(&t.m.Accelerators[i])
+		if a := &t.m.Accelerators[i]; a.Kind != "switch" || a.Health.State != "ok" {
+			devices = append(devices, a)
+		}
+	}
+	rows := make([][]string, len(devices))
+	var widths []int
+	for i, a := range devices {
+		rows[i] = t.accelerator(a)
 		for c, cell := range rows[i] {
 			if c == len(widths) {
 				widths = append(widths, 0)
@@ -193,7 +200,7 @@ func (t *topPrinter) accelerators() {
 				b.WriteString(pad + cell + "  ")
 			}
 		}
-		a := &t.m.Accelerators[i]
+		a := devices[i]
 		color := ""
 		switch a.Health.State {
 		case "ok":
