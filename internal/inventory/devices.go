@@ -1,7 +1,6 @@
 package inventory
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -84,11 +83,11 @@ func accelerator(m *hardware.Machine, a *hardware.Accelerator) place.Device {
 	if a.Bus == "pci" {
 		standard(&d, a.Address)
 	}
-	switch {
-	case a.Kind == "gpu" && strings.EqualFold(a.Vendor, "nvidia"):
-		d.Shares = mpsClients
-	case a.Kind == "gpu":
+	if a.Kind == "gpu" {
 		d.Shares = timeSlices
+	}
+	if a.Attributes["mps"] == true { // as the driver's program found
+		d.Shares, d.MPS = mpsClients, true
 	}
 	d.Profiles = profiles(a)
 	return d
@@ -177,26 +176,21 @@ func links(m *hardware.Machine) []place.Link {
 	return all
 }
 
-// profiles reads partition modes in NVIDIA's notation, such as 1g.10gb: 1 of 7
-// parts of the compute and 10 GB of memory. Memory is cut into eight slices;
-// larger partitions begin at multiples of their size.
+// profiles are the partitions that the driver's program can make and remove.
+// What the kernel alone tells of, such as a mode for the whole device, is none.
 func profiles(a *hardware.Accelerator) []place.Profile {
 	var all []place.Profile
-	for _, mode := range a.PartitionModes {
-		var compute, gigabytes int
-		if n, err := fmt.Sscanf(mode, "%dg.%dgb", &compute, &gigabytes); n != 2 || err != nil || compute < 1 || gigabytes < 1 || a.Memory == 0 {
-			continue
-		}
-		const memorySlices = 8
-		memory := int64(gigabytes) << 30
-		size := int((memory*memorySlices + int64(a.Memory)/2) / int64(a.Memory))
-		p := place.Profile{Name: mode, Slices: min(max(size, 1), memorySlices), Memory: memory}
-		for at := 0; at+p.Slices <= memorySlices; at += p.Slices {
-			if at < 7 && (compute < 4 || at == 0) {
-				p.Starts = append(p.Starts, at)
-			}
-		}
-		all = append(all, p)
+	for _, p := range a.Profiles {
+		all = append(all, place.Profile{Name: p.Name, Slices: p.Slices, Starts: p.Starts, Memory: int64(p.Memory), Compute: p.Compute})
+	}
+	return all
+}
+
+// Partitions are those that a device is cut into now.
+func Partitions(a *hardware.Accelerator) []place.DeviceGrant {
+	var all []place.DeviceGrant
+	for _, p := range a.Partitions {
+		all = append(all, place.DeviceGrant{ID: a.ID, Profile: p.Profile, Start: p.Start})
 	}
 	return all
 }

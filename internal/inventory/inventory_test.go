@@ -85,15 +85,22 @@ func TestRecordedMachines(t *testing.T) {
 	}
 }
 
-func TestPartitionModes(t *testing.T) {
-	got := profiles(&hardware.Accelerator{Memory: 80 << 30, PartitionModes: []string{"1g.10gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb", "SPX", "-1g.5gb"}})
-	want := []struct{ slices, starts int }{{1, 7}, {2, 4}, {4, 2}, {4, 1}, {8, 1}}
-	if len(got) != len(want) {
-		t.Fatalf("got %d profiles, want %d", len(got), len(want))
-	}
-	for i, p := range got {
-		if p.Slices != want[i].slices || len(p.Starts) != want[i].starts {
-			t.Errorf("%s: got %d slices at %v, want %d slices at %d places", p.Name, p.Slices, p.Starts, want[i].slices, want[i].starts)
+func TestSharingOfADevice(t *testing.T) {
+	profile := hardware.PartitionProfile{Name: "1g.10gb", Slices: 1, Starts: []int{0, 1}, Memory: 10 << 30, Compute: 1}
+	for _, test := range []struct {
+		a        hardware.Accelerator
+		shares   int
+		mps      bool
+		profiles int
+	}{
+		{hardware.Accelerator{Kind: "gpu", Vendor: "NVIDIA", Attributes: map[string]any{"mps": true}, Profiles: []hardware.PartitionProfile{profile}}, mpsClients, true, 1},
+		{hardware.Accelerator{Kind: "gpu", Vendor: "NVIDIA", Attributes: map[string]any{"mps": false}, PartitionModes: []string{"1g.10gb"}}, timeSlices, false, 0},
+		{hardware.Accelerator{Kind: "gpu", Vendor: "AMD"}, timeSlices, false, 0},
+		{hardware.Accelerator{Kind: "quantum"}, 0, false, 0},
+	} {
+		d := accelerator(&hardware.Machine{}, &test.a)
+		if d.Shares != test.shares || d.MPS != test.mps || len(d.Profiles) != test.profiles {
+			t.Errorf("%+v: got %d shares, MPS %v, profiles %v", test.a, d.Shares, d.MPS, d.Profiles)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package place
 
 import (
 	"cmp"
-	"math/bits"
 	"slices"
 )
 
@@ -14,89 +13,12 @@ const (
 	maxCandidates = 64     // sets kept for the choice of cores and memory
 )
 
-// deviceUse is what has been given out of one device.
-type deviceUse struct {
-	whole    bool
-	sharers  int
-	milli    int64
-	memory   int64
-	slices   uint64 // taken by partitions
-	profiles int
-}
-
-func (u *deviceUse) idle() bool { return !u.whole && u.sharers == 0 && u.profiles == 0 }
-
-// fits reports whether a fraction is free on the device, and what would be
-// left over: the smaller, the less the choice fragments. A partition also gets
-// its first slice.
-func (u *deviceUse) fits(d *Device, f Fraction) (ok bool, leftover int64, start int) {
-	if u.whole {
-		return false, 0, 0
-	}
-	if f.Whole() {
-		return u.idle(), 0, 0
-	}
-	if f.Profile != "" {
-		if u.sharers > 0 {
-			return false, 0, 0
-		}
-		start, left := u.bestStart(d, f.Profile)
-		return start >= 0, left, start
-	}
-	if u.profiles > 0 || u.sharers >= max(d.Shares, 0) || d.Shares < 2 {
-		return false, 0, 0
-	}
-	if u.milli+f.Milli > 1000 || (f.Memory > 0 && u.memory+f.Memory > d.Memory) {
-		return false, 0, 0
-	}
-	leftover = 1000 - u.milli - f.Milli
-	if f.Milli == 0 {
-		leftover = (d.Memory - u.memory - f.Memory) * 1000 / max(d.Memory, 1)
-	}
-	return true, leftover, 0
-}
-
-// bestStart finds the free position of a profile that leaves the most
-// positions to later partitions, or -1.
-func (u *deviceUse) bestStart(d *Device, profile string) (start int, leftover int64) {
-	i := slices.IndexFunc(d.Profiles, func(p Profile) bool { return p.Name == profile })
-	if i < 0 {
-		return -1, 0
-	}
-	start, best := -1, -1
-	for _, s := range d.Profiles[i].Starts {
-		mask := sliceMask(s, d.Profiles[i].Slices)
-		if u.slices&mask != 0 {
-			continue
-		}
-		open := 0
-		for _, p := range d.Profiles {
-			for _, at := range p.Starts {
-				if (u.slices|mask)&sliceMask(at, p.Slices) == 0 {
-					open += p.Slices
-				}
-			}
-		}
-		if open > best {
-			start, best = s, open
-		}
-	}
-	return start, int64(64-bits.OnesCount64(u.slices)) * 15
-}
-
-func sliceMask(start, n int) uint64 {
-	if n >= 64 {
-		return ^uint64(0)
-	}
-	return (uint64(1)<<n - 1) << start
-}
-
 // deviceSet is a possible answer to all device requests.
 type deviceSet struct {
-	picks  [][]int // by request
-	score  int64   // of the links between all of them
-	loss   int64   // what the choice takes from others; smaller is better
-	starts map[int]int
+	picks  [][]int             // by request
+	score  int64               // of the links between all of them
+	loss   int64               // what the choice takes from others; smaller is better
+	grants map[int]DeviceGrant // by device
 }
 
 func (s *deviceSet) all() []int { return slices.Concat(s.picks...) }
@@ -230,13 +152,13 @@ func (ds *deviceSearch) pairOK(r, a, b int) bool {
 // keep scores a complete set and remembers the best for its NUMA nodes.
 func (ds *deviceSearch) keep(set deviceSet) {
 	ds.steps++
-	set.starts = map[int]int{}
+	set.grants = map[int]DeviceGrant{}
 	for r, pick := range set.picks {
 		slices.Sort(pick)
-		f := ds.req.Devices[r].Fraction
+		ask := ds.req.deviceAsk(r)
 		for _, d := range pick {
-			_, _, set.starts[d] = ds.s.use[d].fits(&ds.s.machine.Devices[d], f)
-			set.loss += ds.lossOf(d, f)
+			set.grants[d], _, _ = ds.s.use[d].grant(&ds.s.machine.Devices[d], ask)
+			set.loss += ds.lossOf(d, ask)
 		}
 	}
 	all := set.all()

@@ -44,7 +44,7 @@ func (s *State) reason(p *Placement, c *candidate) string {
 			name = g.Request + " " + g.ID
 		}
 		if !g.Fraction.Whole() {
-			name = fmt.Sprintf("%s of %s", g.Fraction, name)
+			name = fmt.Sprintf("%s of %s (%s)", g.Fraction, name, g.Why)
 		}
 		subject = append(subject, name)
 	}

@@ -66,6 +66,7 @@ type Device struct {
 	Capacity   map[string]int64 // "domain/name" → amount, memory in bytes
 	Memory     int64            // own memory in bytes, 0: none or unknown
 	Shares     int              // most workloads at once by MPS or time slices; 0 or 1: whole only
+	MPS        bool             // shared by MPS rather than time slices
 	Profiles   []Profile        // partitions it can be cut into (MIG); none: it cannot
 }
 
@@ -76,6 +77,9 @@ type Profile struct {
 	Slices int    // consecutive slices it takes
 	Starts []int  // where it may begin
 	Memory int64  // bytes
+	// Compute is its share of the processors, in slices of them, of which the
+	// largest profile has all; 0: as many as Slices.
+	Compute int
 }
 
 // Link joins two devices directly, such as NVLink or xGMI.
@@ -135,7 +139,7 @@ func (m *Machine) check() error {
 }
 
 func (p Profile) check() error {
-	bad := p.Slices < 1 || p.Slices > 64 || len(p.Starts) == 0 || p.Memory < 0
+	bad := p.Compute < 0 || p.Slices < 1 || p.Slices > 64 || len(p.Starts) == 0 || p.Memory < 0
 	for _, s := range p.Starts {
 		bad = bad || s < 0 || s+p.Slices > 64
 	}

@@ -235,10 +235,9 @@ func (o *offer) placement(c *candidate) *Placement {
 	}
 	for r, pick := range c.devices.picks {
 		for _, d := range pick {
-			p.Devices = append(p.Devices, DeviceGrant{
-				Request: o.req.Devices[r].Name, ID: s.machine.Devices[d].ID,
-				Fraction: o.req.Devices[r].Fraction, Start: c.devices.starts[d],
-			})
+			g := c.devices.grants[d]
+			g.Request = o.req.Devices[r].Name
+			p.Devices = append(p.Devices, g)
 		}
 	}
 	return p

@@ -91,12 +91,12 @@ func compareRated(a, b ratedPick) int {
 
 func (ds *deviceSearch) rate(r int, pick, beside []int) ratedPick {
 	p := ratedPick{pick: pick, score: ds.s.fabric.setScore(pick)}
-	f := ds.req.Devices[r].Fraction
+	ask := ds.req.deviceAsk(r)
 	for _, d := range pick {
 		for _, b := range beside {
 			p.score += int64(ds.s.fabric.score[d][b])
 		}
-		p.loss += ds.lossOf(d, f)
+		p.loss += ds.lossOf(d, ask)
 		if len(pick) > 1 || ds.s.linkDemand {
 			p.loss += ds.degree[d]
 		}
@@ -104,10 +104,10 @@ func (ds *deviceSearch) rate(r int, pick, beside []int) ratedPick {
 	return p
 }
 
-// lossOf rates what granting a fraction of device d leaves unusable.
-func (ds *deviceSearch) lossOf(d int, f Fraction) int64 {
-	_, left, _ := ds.s.use[d].fits(&ds.s.machine.Devices[d], f)
-	if !f.Whole() && ds.s.use[d].idle() {
+// lossOf rates what granting a part of device d leaves unusable.
+func (ds *deviceSearch) lossOf(d int, ask deviceAsk) int64 {
+	_, left, _ := ds.s.use[d].grant(&ds.s.machine.Devices[d], ask)
+	if !ask.Whole() && ds.s.use[d].idle() {
 		left += 1000 // breaking a whole device costs more than filling a broken one
 	}
 	return left

@@ -246,10 +246,10 @@ func TestFractions(t *testing.T) {
 		return fmt.Sprintf("%s@%d", p.Devices[0].ID, p.Devices[0].Start)
 	}
 	got := []string{
-		place("a", Fraction{Milli: 500, Memory: 60 << 30}),
+		place("a", Fraction{Milli: 500, Memory: 40 << 30}),
 		place("b", Fraction{Milli: 300}),                   // fills the broken one
-		place("c", Fraction{Milli: 100, Memory: 30 << 30}), // its memory is full: the other
-		place("d", Fraction{Milli: 900}),                   // the other
+		place("c", Fraction{Milli: 100, Memory: 20 << 30}), // its memory is full: the other
+		place("d", Fraction{Milli: 700}),                   // the other
 		place("e", Fraction{Milli: 300}),                   // nowhere
 		place("f", Fraction{Profile: "1g.10gb"}),           // both are shared by software
 	}

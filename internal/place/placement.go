@@ -48,8 +48,15 @@ func (c CPUShare) cell(s *State) int {
 type DeviceGrant struct {
 	Request  string   `json:"request,omitempty"` // name of the DeviceRequest
 	ID       string   `json:"id,omitempty"`
-	Fraction Fraction `json:"fraction,omitzero"`
-	Start    int      `json:"start,omitempty"` // first slice of a partition
+	Fraction Fraction `json:"fraction,omitzero"` // that was asked for
+
+	Sharing     Sharing `json:"sharing,omitempty"`
+	Profile     string  `json:"profile,omitempty"`     // of a partition
+	Start       int     `json:"start,omitempty"`       // its first slice
+	Milli       int64   `json:"milli,omitempty"`       // thousandths of the compute that are counted for it
+	Memory      int64   `json:"memory,omitempty"`      // bytes of the device's memory
+	LowPriority bool    `json:"lowPriority,omitempty"` // by MPS, behind others
+	Why         string  `json:"why,omitempty"`         // the decision in words
 }
 
 // Alternative is a choice that was possible but worse.
@@ -115,35 +122,26 @@ func (s *State) holds(p *Placement) error {
 
 func (s *State) holdsDevices(p *Placement) error {
 	use := map[int]deviceUse{} // with what p itself takes
-	for _, g := range p.Devices {
+	for i := range p.Devices {
+		g := &p.Devices[i]
 		d := s.deviceIndex(g.ID)
 		if d < 0 {
 			return fmt.Errorf("device %s is gone", g.ID)
+		}
+		if g.Sharing == "" && g.Fraction.Whole() { // stored by a release that did not name it
+			g.Sharing, g.Milli, g.Memory = Exclusive, 1000, s.machine.Devices[d].Memory
 		}
 		u, ok := use[d]
 		if !ok {
 			u = s.use[d]
 		}
-		fits, _, _ := u.fits(&s.machine.Devices[d], g.Fraction)
-		if fits && g.Fraction.Profile != "" {
-			fits = u.startFree(&s.machine.Devices[d], g)
-		}
-		if !fits {
+		if !u.holds(&s.machine.Devices[d], g, p.Request.Class) {
 			return fmt.Errorf("device %s is in use", g.ID)
 		}
-		u.give(&s.machine.Devices[d], g, 1)
+		u.give(&s.machine.Devices[d], *g, p.Request.Class, 1)
 		use[d] = u
 	}
 	return nil
-}
-
-func (u *deviceUse) startFree(d *Device, g DeviceGrant) bool {
-	for _, p := range d.Profiles {
-		if p.Name == g.Fraction.Profile {
-			return slices.Contains(p.Starts, g.Start) && u.slices&sliceMask(g.Start, p.Slices) == 0
-		}
-	}
-	return false
 }
 
 // overdrawn reports a resource of which more is given out than there is.

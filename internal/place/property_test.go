@@ -242,7 +242,7 @@ func checkState(t *testing.T, s *State) {
 		}
 	}
 	for i, u := range s.use {
-		if u.milli > 1000 || u.milli < 0 || u.sharers < 0 || u.profiles < 0 || (u.whole && (u.sharers > 0 || u.profiles > 0)) || u.memory > s.machine.Devices[i].Memory {
+		if u.milli > 1000 && u.sharing != Partitions || u.milli < 0 || u.sharers < 0 || u.sharing == Exclusive && u.sharers != 1 || (u.sharing == "") != (u.sharers == 0) || u.memory > s.machine.Devices[i].Memory {
 			t.Fatalf("device %s is given out as %+v", s.machine.Devices[i].ID, u)
 		}
 	}

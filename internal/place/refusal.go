@@ -196,13 +196,18 @@ func (s *State) matchDevices(req *Request) ([][]int, []Failure) {
 	for r := range req.Devices {
 		dr := &req.Devices[r]
 		all := s.matching(dr.Selector)
+		ask, refusal := req.deviceAsk(r), ""
 		for _, d := range all.devices {
-			if ok, _, _ := s.use[d].fits(&s.machine.Devices[d], dr.Fraction); ok {
+			_, _, why := s.use[d].grant(&s.machine.Devices[d], ask)
+			switch {
+			case why == "":
 				match[r] = append(match[r], d)
+			case refusal == "":
+				refusal = s.machine.Devices[d].ID + ": " + why
 			}
 		}
 		if len(match[r]) < dr.count() {
-			failures = append(failures, s.deviceShortage(dr, all, len(match[r])))
+			failures = append(failures, s.deviceShortage(dr, all, len(match[r]), refusal))
 		}
 	}
 	return match, failures
@@ -241,7 +246,7 @@ func (s *State) remember(sel *Selector, m matched) matched {
 // maxSelectorsKept bounds the selectors whose matches are remembered.
 const maxSelectorsKept = 4096
 
-func (s *State) deviceShortage(dr *DeviceRequest, all matched, free int) Failure {
+func (s *State) deviceShortage(dr *DeviceRequest, all matched, free int, refusal string) Failure {
 	f := Failure{Constraint: fmt.Sprintf("device %q", dr.Name)}
 	what := "any device"
 	if dr.Selector.String() != "" {
@@ -262,6 +267,9 @@ func (s *State) deviceShortage(dr *DeviceRequest, all matched, free int) Failure
 		f.Remedy = fmt.Sprintf("ask for at most %d, loosen the selector or use another machine", len(all.devices))
 	case !dr.Fraction.Whole():
 		f.Problem = fmt.Sprintf("%d asked for, %d of %d matching devices have %s free", dr.count(), free, len(all.devices), dr.Fraction)
+		if refusal != "" {
+			f.Problem += " (" + refusal + ")"
+		}
 		f.Remedy = s.fractionRemedy(dr, all.devices)
 	default:
 		f.Problem = fmt.Sprintf("%d asked for, %d of %d matching devices are free", dr.count(), free, len(all.devices))

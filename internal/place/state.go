@@ -270,26 +270,8 @@ func (s *State) account(p *Placement, sign int) {
 	}
 	for _, g := range p.Devices {
 		if d := s.deviceIndex(g.ID); d >= 0 {
-			s.use[d].give(&s.machine.Devices[d], g, sign)
+			s.use[d].give(&s.machine.Devices[d], g, p.Request.Class, sign)
 		}
-	}
-}
-
-func (u *deviceUse) give(d *Device, g DeviceGrant, sign int) {
-	switch {
-	case g.Fraction.Whole():
-		u.whole = sign > 0
-	case g.Fraction.Profile != "":
-		u.profiles += sign
-		for _, p := range d.Profiles {
-			if p.Name == g.Fraction.Profile {
-				u.slices ^= sliceMask(g.Start, p.Slices)
-			}
-		}
-	default:
-		u.sharers += sign
-		u.milli += int64(sign) * g.Fraction.Milli
-		u.memory += int64(sign) * g.Fraction.Memory
 	}
 }
 
