@@ -28,7 +28,8 @@ var stage1Ready = []string{
 	"virtio_pci", "virtio_mmio?", "virtio_blk", "virtio_scsi", "sd_mod", "nvme",
 	"efivarfs",                                    // which image was started
 	"vfat", "nls_cp437", "nls_ascii", "nls_utf8?", // the ESP, to demote a bad image
-	"ext4", // built into the cloud kernel only
+	"ext4",     // built into the cloud kernel only
+	"quota_v2", // the data partition counts what volumes hold; without it it cannot be mounted
 	"i6300esb?",
 }
 
@@ -43,7 +44,6 @@ var stage1Metal = []string{
 // the boot.
 var rootModules = []string{
 	"virtio_net", "virtio_balloon?", "qemu_fw_cfg", "overlay",
-	"quota_v2",   // the data partition counts what volumes hold
 	"virtio_rng", // a CPU without RDRAND starves getrandom
 	"softdog?",
 	"evdev", "button?", "gpio_keys?", // the power button
