@@ -44,10 +44,12 @@ func facetsOf(m *Machine, want *facets, read tree) facets {
 		if c.Kind != MemorySide {
 			name = fmt.Sprintf("L%d%s", c.Level, map[CacheKind]string{Data: "d", Instruction: "i"}[c.Kind])
 		}
-		if cpus, ok := keep(c.CPUs); ok {
-			if c.Kind == MemorySide { // the file leaves lines and ways of these out
-				c.LineSize, c.Ways = 0, 0
-			}
+		cpus, ok := keep(c.CPUs)
+		if c.Kind == MemorySide { // the file leaves lines and ways of these out
+			c.LineSize, c.Ways = 0, 0
+			ok = local.Has(*c.Node)
+		}
+		if ok {
 			f.Caches[name] = append(f.Caches[name], fmt.Sprintf("%s %d %d %d", cpus, c.Size, c.LineSize, c.Ways))
 		}
 		outer = append(outer, c.CPUs)
@@ -187,7 +189,7 @@ func (f *facets) memory(m *Machine, shown []Node) {
 	} {
 		first := -1
 		for i, n := range m.Nodes {
-			if v := value(n); v > 0 && slices.Contains(rows, i) {
+			if v := value(n); v > 0 && slices.Contains(rows, i) && n.CPUs.Meets(m.Allowed) {
 				if first < 0 {
 					first = i
 				}

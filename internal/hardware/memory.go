@@ -122,13 +122,14 @@ func memoryTiers(nodes []Node) []tier {
 	for i, n := range order {
 		if i == 0 || order[i-1].Memory != n.Memory || jump(order[i-1].bandwidth(), n.bandwidth()) ||
 			jump(order[i-1].latency(), n.latency()) {
-			tiers = append(tiers, tier{memory: n.Memory, low: n.bandwidth()})
+			tiers = append(tiers, tier{memory: n.Memory})
 		}
 		t := &tiers[len(tiers)-1]
 		t.nodes = append(t.nodes, n)
 		// Sorted fastest first: the first is the high end, the last the low.
+		// Nodes of unknown bandwidth come last and go with the slowest.
 		t.high = max(t.high, n.bandwidth())
-		t.low = min(t.low, n.bandwidth())
+		t.low = cmp.Or(n.bandwidth(), t.low)
 	}
 	return tiers
 }
