@@ -32,6 +32,7 @@ enum {
 
 /* Helpers, by their numbers in the kernel's include/uapi/linux/bpf.h. */
 MAP void *(*map_lookup)(void *map, const void *key) = (void *)1;
+MAP u64 (*ktime)(void) = (void *)5;
 MAP u32 (*this_cpu)(void) = (void *)8;
 
 #define MILLISECOND 1000000ULL

@@ -142,6 +142,7 @@ type Isolator struct {
 	// classRefused counts the forks that were refused within a class.
 	classRefused map[Class]uint64
 	ext          atomic.Pointer[schedext.Scheduler] // nil: the stock scheduler
+	meter        *wakeupMeter
 }
 
 // Open reads what the host can do and makes the classes' slices. It fails only
@@ -176,6 +177,7 @@ func Open(o Options) (*Isolator, error) {
 	if o.SchedExt {
 		i.gaps = append(i.gaps, i.startSchedExt()...)
 	}
+	i.gaps = append(i.gaps, i.startMeter()...)
 	for _, g := range i.gaps {
 		i.log.Warn("isolation", "guarantee", g.Guarantee, "missing", g.Reason)
 	}
@@ -353,6 +355,7 @@ func (i *Isolator) enforce(h *holding) error {
 		if err := i.makeLeaf(h); err != nil {
 			return err
 		}
+		i.measure(h)
 	}
 	if err := i.reserveHugePages(h); err != nil {
 		return err
@@ -374,6 +377,7 @@ func (i *Isolator) drop(id string) error {
 		return nil
 	}
 	delete(i.held, id)
+	i.unmeasure(id)
 	var err error
 	if i.host.cgroups != "" {
 		err = i.removeLeaf(h)
@@ -409,7 +413,7 @@ func (i *Isolator) Close() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.holdLatency(hardware.Set{})
-	return errors.Join(i.resumeBatch(), i.stopSchedExt())
+	return errors.Join(i.resumeBatch(), i.stopSchedExt(), i.stopMeter())
 }
 
 // emit sends an event after the lock is released; callers pass what they

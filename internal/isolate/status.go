@@ -22,6 +22,7 @@ type Status struct {
 	// could have run, in all and for each time they were given one.
 	RunDelay   Duration `json:"runDelay"`
 	MeanDelay  Duration `json:"meanDelay"`
+	Wakeups    *Wakeups `json:"wakeups,omitempty"` // nil where this host cannot measure them
 	Interrupts []string `json:"interrupts,omitempty"` // that still come on its own CPUs
 	Incidents
 	// Reserved is the utilisation by DEADLINE reservations, Reservable their
@@ -72,6 +73,7 @@ func (i *Isolator) Status(id string) (Status, error) {
 		st.Missed, st.Observed = h.seen.missed, h.seen.observed
 	}
 	i.readDelay(h, &st)
+	st.Wakeups = i.wakeups(id)
 	if h.spec.Class == Realtime {
 		st.Interrupts = i.interruptsOn(h.spec.CPUs)
 		st.Reservable = float64(i.bound(h.spec.CPUs).Limit()) / unit
@@ -216,7 +218,11 @@ func (i *Isolator) promises(h *holding, st *Status) []Promise {
 		}
 	}
 	if s.Objective > 0 {
-		add("wakes within "+s.Objective.String(), !h.seen.missing, fmt.Sprintf("on average after %v; missed in %d of %d s", st.MeanDelay, st.Missed, st.Observed))
+		detail := "on average after " + st.MeanDelay.String()
+		if w := st.Wakeups; w != nil && w.Count > 0 {
+			detail = fmt.Sprintf("%v; %d later than that", w, w.Missed)
+		}
+		add("wakes within "+s.Objective.String(), !h.seen.missing, fmt.Sprintf("%s; missed in %d of %d s", detail, st.Missed, st.Observed))
 	}
 	known := map[string]bool{}
 	for _, p := range out {
