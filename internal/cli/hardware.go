@@ -52,7 +52,7 @@ reads the topology file of NCCL or RCCL that a cloud gives for an instance.`,
 			if err != nil {
 				return err
 			}
-			if f.explain != "" {
+			if c.Flags().Changed("explain") {
 				return writeFacts(env.Out, m, f.explain)
 			}
 			return writeHardware(env.Out, m, f.output)

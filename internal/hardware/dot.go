@@ -14,7 +14,14 @@ func WriteDOT(w io.Writer, m *Machine) error {
 	b.WriteString("graph machine {\n  rankdir=LR; node [shape=box, style=rounded, fontname=sans];\n")
 	fmt.Fprintf(&b, "  label=%s; labelloc=t;\n", strconv.Quote(Title(m)))
 	for _, n := range m.Nodes {
-		fmt.Fprintf(&b, "  %s [label=%s];\n", quoted("node", n.ID), strconv.Quote(fmt.Sprintf("node %d\n%s %s\ncpus %s", n.ID, n.Bytes, n.Memory, n.Own)))
+		label := fmt.Sprintf("node %d", n.ID)
+		if n.Bytes > 0 {
+			label += "\n" + strings.TrimSpace(n.Bytes.String()+" "+n.Memory)
+		}
+		if !n.Own.Empty() {
+			label += "\ncpus " + n.Own.String()
+		}
+		fmt.Fprintf(&b, "  %s [label=%s];\n", quoted("node", n.ID), strconv.Quote(label))
 	}
 	for i, n := range m.Nodes {
 		for j := i + 1; j < len(m.Nodes) && j < len(n.Distance); j++ {
@@ -28,12 +35,16 @@ func WriteDOT(w io.Writer, m *Machine) error {
 		if d.device(dev) == nil {
 			continue
 		}
-		fmt.Fprintf(&b, "  %s [label=%s, penwidth=2];\n", strconv.Quote(dev.Address), strconv.Quote(m.caption(dev)))
+		color := ""
+		if a := m.accelerator(dev.Address); a != nil && a.Health.State != "ok" {
+			color = ", color=red"
+		}
+		fmt.Fprintf(&b, "  %s [label=%s, penwidth=2%s];\n", strconv.Quote(dev.Address), strconv.Quote(m.caption(dev)), color)
 		m.dotUp(&b, dev, shown)
 	}
 	for _, l := range m.Links {
 		fmt.Fprintf(&b, "  %s -- %s [color=green, penwidth=%d, label=%s];\n", strconv.Quote(m.addressOf(l.A)), strconv.Quote(m.addressOf(l.B)),
-			min(6, 1+l.Count/3), strconv.Quote(fmt.Sprintf("%d × %s", l.Count, l.Kind)))
+			min(6, 1+l.Count/3), strconv.Quote(fmt.Sprintf("%d × %s%s", max(1, l.Count), l.Kind, when(l.BytesPerSecond > 0, fmt.Sprintf(", %.3g GB/s", l.BytesPerSecond/1e9)))))
 	}
 	b.WriteString("}\n")
 	_, err := io.WriteString(w, b.String())
@@ -65,7 +76,7 @@ func (m *Machine) dotUp(b *strings.Builder, dev *PCIDevice, shown map[string]boo
 func (m *Machine) caption(dev *PCIDevice) string {
 	lines := []string{}
 	if a := m.accelerator(dev.Address); a != nil {
-		lines = append(lines, a.ID+" "+strings.TrimSpace(a.Vendor+" "+a.Model))
+		lines = append(lines, strings.TrimSpace(a.ID+" "+strings.TrimSpace(a.Vendor+" "+a.Model)))
 	}
 	for _, i := range m.Interfaces {
 		if i.Address == dev.Address {

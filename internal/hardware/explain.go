@@ -3,6 +3,7 @@ package hardware
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -12,12 +13,16 @@ import (
 // ErrUnknown for other names.
 func (m *Machine) Explain(name string) ([]Fact, error) {
 	if a := m.accelerator(name); a != nil {
-		facts := append([]Fact{}, m.Facts[a.ID]...)
+		facts := append([]Fact{{Name: "health", Value: strings.Join(append([]string{a.Health.State}, a.Health.Reasons...), ": ")}}, m.Facts[a.ID]...)
 		for _, why := range a.Missing {
 			facts = append(facts, Fact{Name: "missing", Value: why})
 		}
 		if d := m.device(a.Address); d != nil {
-			facts = append(facts, d.facts()...)
+			for _, f := range d.facts() {
+				if !slices.Contains(facts, f) { // what the accelerator's own reader took from there
+					facts = append(facts, f)
+				}
+			}
 		}
 		return facts, nil
 	}

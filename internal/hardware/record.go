@@ -25,7 +25,8 @@ type Recorded struct {
 
 // Record writes an archive (.tar.zst) of everything that the map of the
 // machine under root was read from, and nothing else: Discover over the
-// archive gives the same map. Serial numbers, UUIDs, station addresses and
+// archive gives the same map, but for interfaces that are named after their
+// station address, which get another one. Serial numbers, UUIDs, station addresses and
 // host names are not in it: nearly all are never read, and what slips through
 // is left out and named.
 func Record(root string, w io.Writer) (Recorded, error) {
@@ -43,6 +44,7 @@ func record(t tree, gaps []Gap, w io.Writer) (Recorded, error) {
 	r.cpuset(m)
 	host, _ := os.Hostname()
 	left := r.redact(host)
+	r.out = nameless(r.out)
 	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return Recorded{}, fmt.Errorf("record: %w", err)
@@ -202,6 +204,7 @@ func secretName(name string) bool {
 // redact removes what must not leave the machine.
 func (r *recorder) redact(host string) []Gap {
 	station := regexp.MustCompile(`(?i)\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b`)
+	unique := regexp.MustCompile(uuidPattern)
 	var left []Gap
 	for _, name := range slices.Sorted(maps.Keys(r.out.files)) {
 		data := scrub(name, r.out.files[name])
@@ -211,6 +214,8 @@ func (r *recorder) redact(host string) []Gap {
 			why = "names this one machine"
 		case station.Match(data):
 			why = "holds a station address"
+		case unique.Match(data):
+			why = "holds a UUID"
 		case len(host) > 3 && bytes.Contains(data, []byte(host)):
 			why = "holds the host's name"
 		}
@@ -246,7 +251,9 @@ func scrub(name string, data []byte) []byte {
 		}
 		return []byte(strings.Join(kept, " ") + "\n")
 	case strings.HasSuffix(name, ".xml"):
-		return regexp.MustCompile(`guid="[^"]*"`).ReplaceAll(data, []byte(`guid="0"`))
+		return regexp.MustCompile(`(guid|host_hash)="[^"]*"`).ReplaceAll(data, []byte(`$1="0"`))
+	case strings.Contains(name, "/kfd/topology/"):
+		keep = func(key string) bool { return !strings.HasPrefix(key, "unique_id") }
 	default:
 		return data
 	}
@@ -254,6 +261,42 @@ func scrub(name string, data []byte) []byte {
 	for line := range strings.Lines(string(data)) {
 		if key := strings.TrimSpace(line[:max(0, strings.IndexAny(line+"=", ":="))]); keep(key) {
 			out = append(out, line...)
+		}
+	}
+	return out
+}
+
+const uuidPattern = `(?i)\b[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}\b`
+
+// nameless is a tree without names that are one of a kind: an interface named
+// after its station address gets another one, and what is named by a UUID, as
+// a part of a device handed to a virtual machine is, is left out.
+func nameless(m *memory) *memory {
+	named := regexp.MustCompile(`\b(en|wl|ww|ib|sl)x[0-9a-f]{12}\b`)
+	unique := regexp.MustCompile(uuidPattern)
+	aliases := map[string]string{}
+	other := func(text string) string {
+		return named.ReplaceAllStringFunc(text, func(name string) string {
+			if aliases[name] == "" {
+				aliases[name] = fmt.Sprintf("%s%012x", name[:3], len(aliases)+1)
+			}
+			return aliases[name]
+		})
+	}
+	out := newMemory()
+	for _, name := range slices.Sorted(maps.Keys(m.dirs)) {
+		if !unique.MatchString(name) {
+			out.dir(other(name))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.files)) {
+		if !unique.MatchString(name) {
+			out.put(other(name), other(string(m.files[name])))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.links)) {
+		if target := m.links[name]; !unique.MatchString(name) && !unique.MatchString(target) {
+			out.symlink(other(name), other(target))
 		}
 	}
 	return out

@@ -66,6 +66,48 @@ func asJSON(t *testing.T, m *Machine) []string {
 	return strings.Split(string(data), "\n")
 }
 
+// TestRecordOfPlantedSecrets puts secrets where drivers and systemd put them.
+func TestRecordOfPlantedSecrets(t *testing.T) {
+	const mac, uuid, unique = "525400aabbcc", "8a3c5e1b-0f2d-4c6a-9b7e-d1f2a3b4c5d6", "15346834761290"
+	tree := hardwaretest.Server8MI300X()
+	for name, content := range tree.Files {
+		if strings.Contains(name, "/kfd/topology/nodes/") && strings.HasSuffix(name, "/properties") {
+			tree.File(name, strings.TrimSpace(content)+"\nunique_id "+unique)
+		}
+	}
+	const card = "/sys/devices/pci0000:10/0000:10:01.0/0000:11:00.0/0000:12:02.0/0000:15:00.0"
+	tree.File(card+"/net/enx"+mac+"/address", "52:54:00:aa:bb:cc")
+	tree.File(card+"/net/enx"+mac+"/operstate", "up")
+	tree.File(card+"/net/enx"+mac+"/speed", "25000")
+	tree.Link("/sys/class/net/enx"+mac, card+"/net/enx"+mac)
+	tree.File(card+"/"+uuid+"/mdev_type/name", "part of a virtual machine")
+	tree.File(card+"/serial_number", "SECRET-SERIAL")
+	tree.File(card+"/unique_id", unique)
+	tree.File("/proc/cmdline", "root=UUID="+uuid+" ip=10.1.2.3::10.1.2.1:255.255.255.0:build-host rd.luks.key=SECRET-SERIAL hugepages=4")
+	tree.File("/proc/cpuinfo", tree.Files["/proc/cpuinfo"]+"\nSerial\t\t: 00000000deadbeef\n")
+	tree.File("/sys/devices/virtual/dmi/id/product_uuid", uuid)
+	tree.File("/sys/class/dmi/id/board_serial", "SECRET-SERIAL")
+	tree.File("/etc/hostname", "build-host")
+	want := described(t, tree)
+	got, everything, _ := reread(t, inMemoryTree(t, tree))
+	for _, secret := range []string{mac, "52:54:00", uuid, unique, "SECRET-SERIAL", "deadbeef", "build-host", "10.1.2.3"} {
+		if bytes.Contains(bytes.ToLower(everything), []byte(strings.ToLower(secret))) {
+			t.Errorf("the recording holds %q", secret)
+		}
+	}
+	if !bytes.Contains(everything, []byte("hugepages=4")) {
+		t.Error("the recording lacks hugepages=4, which shapes the map")
+	}
+	shown := strings.Join(asJSON(t, want), "\n")
+	if !strings.Contains(shown, "enx"+mac) {
+		t.Fatal("the interface is not on the map: this test plants nothing")
+	}
+	told := strings.ReplaceAll(shown, mac, "000000000001")
+	if diff := gocmp.Diff(strings.Split(told, "\n"), asJSON(t, got)); diff != "" {
+		t.Errorf("map of the recording (-machine +recording):\n%s", diff)
+	}
+}
+
 // TestRecordThisMachine records the machine of the test. Temperatures and
 // free pages move between two readings and are not compared.
 func TestRecordThisMachine(t *testing.T) {
