@@ -220,6 +220,9 @@ func (r *Runtime) task(ctx context.Context, id string) (runtime.Task, error) {
 		return nil, fmt.Errorf("container %s %w", id, ErrNotRunning)
 	}
 	state, err := task.State(ctx)
+	if errdefs.IsNotFound(err) { // it ended this moment
+		return nil, fmt.Errorf("container %s %w", id, ErrNotRunning)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", id, err)
 	}
