@@ -40,6 +40,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	turn := flags.Int("turn", 4, "virtual microseconds of both CPUs' turns together")
 	stall := flags.Bool("stall", false, "measure only how long a real-time worker is stalled by memory management")
 	served := flags.Bool("served", false, "measure only the serving path, with and without urgency")
+	cost := flags.Bool("cost", false, "measure only what measuring wake-ups by BPF costs")
 	file := flags.String("o", "", "write the figures to this file")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -69,10 +70,16 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		if *served {
 			o.Env["ISOLATION_SERVED"] = "1"
 		}
+		if *cost {
+			o.Env["ISOLATION_COST"] = "1"
+		}
 		lines := &collector{report: &report, progress: progress}
 		if err := guest.Run(ctx, o, lines); err != nil {
 			return fmt.Errorf("guest with %s CPUs: %w\n%s", n, err, lines.rest.String())
 		}
+	}
+	if *cost {
+		return nil
 	}
 	report.Ratios = figure.Judge(report.Figures)
 	if err := report.WriteTables(out); err != nil {
@@ -105,6 +112,9 @@ type collector struct {
 func (c *collector) Write(line []byte) (int, error) {
 	raw, ok := bytes.CutPrefix(line, []byte(figure.Mark))
 	if !ok {
+		if text, ok := bytes.CutPrefix(line, []byte("cost: ")); ok {
+			_, _ = c.progress.Write(text)
+		}
 		c.rest.Write(line)
 		return len(line), nil
 	}

@@ -50,6 +50,9 @@ func measure(ctx context.Context) error {
 	if os.Getenv("ISOLATION_STALL") == "1" {
 		return b.stall()
 	}
+	if os.Getenv("ISOLATION_COST") == "1" {
+		return b.cost()
+	}
 	if os.Getenv("ISOLATION_SERVED") == "1" {
 		return b.servedBoth()
 	}
