@@ -61,6 +61,7 @@ func (q *EventQuery) chooses(e *Event) bool {
 // Bounds of what is remembered; the journal on disk is bounded by bytes.
 const (
 	maxEvents        = 512
+	maxAlike         = 32 // of one reason and object, so that no one fills the memory
 	maxEventMessage  = 1 << 10
 	eventJournal     = "events"
 	eventJournalSize = 512 << 10
@@ -100,6 +101,17 @@ func (l *eventLog) close() error { return l.journal.Close() }
 // says the same.
 func (l *eventLog) remember(e *Event) {
 	l.events = slices.DeleteFunc(l.events, e.same)
+	alike, oldest := 0, 0
+	for i, o := range l.events {
+		if o.Kind == e.Kind && o.Name == e.Name && o.Device == e.Device && o.Reason == e.Reason {
+			if alike++; alike == 1 {
+				oldest = i
+			}
+		}
+	}
+	if alike >= maxAlike {
+		l.events = slices.Delete(l.events, oldest, oldest+1)
+	}
 	if len(l.events) >= maxEvents {
 		l.events = slices.Delete(l.events, 0, len(l.events)-maxEvents+1)
 	}

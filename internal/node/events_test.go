@@ -97,12 +97,18 @@ func TestEventsAreCountedAndKept(t *testing.T) {
 func TestEventsAreBounded(t *testing.T) {
 	n := &Node{events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
 	for i := range maxEvents + 10 {
-		n.note(objectKey{manifest.KindWorkload, "web"}, reasonFailed, fmt.Sprint(i))
+		n.note(objectKey{manifest.KindWorkload, fmt.Sprint("w", i%50)}, reasonFailed, fmt.Sprint(i))
 	}
 	n.note(objectKey{manifest.KindWorkload, "web"}, reasonFailed, strings.Repeat("é", 3*maxEventMessage))
 	list, _ := n.events.after(time.Time{})
 	if len(list) != maxEvents || list[0].Message != "11" {
 		t.Errorf("%d are kept from %q on, want %d from 11 on", len(list), list[0].Message, maxEvents)
+	}
+	for i := range 2 * maxAlike {
+		n.note(objectKey{manifest.KindWorkload, "noisy"}, reasonFailed, fmt.Sprint(i))
+	}
+	if noisy := said(n, EventQuery{Name: "noisy"}); len(noisy) != maxAlike {
+		t.Errorf("%d of one reason and object are kept, want %d", len(noisy), maxAlike)
 	}
 	if last := list[len(list)-1].Message; len(last) > maxEventMessage || !strings.HasSuffix(last, "é…") {
 		t.Errorf("a long message has %d bytes and ends in %q", len(last), last[len(last)-8:])

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,6 +74,14 @@ func TestDeviceIsPulled(t *testing.T) {
 		"-device", "pcie-root-port,id=port9,chassis=9", "-netdev", "user,id=second,restrict=on",
 	}})
 	n.run("image", "import", webArchive(t, n.arch))
+	bin := t.TempDir()
+	goBuild(t, runtime.GOARCH, bin, "oscine.dev/oscine/cmd/oscine")
+	watch := exec.Command(filepath.Join(bin, "oscine"), "--config", n.config, "hardware", "--watch")
+	seen := &lockedBuffer{}
+	watch.Stdout, watch.Stderr = seen, seen
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
 	command(t, control, `{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"card","bus":"port9","netdev":"second","romfile":""}}`)
 	var card string
 	n.eventually("the card on the map", later, func() string {
@@ -115,6 +125,21 @@ spec:
 	}
 	if got := n.run("events", "--device", card); !strings.Contains(got, "DeviceAdded") || !strings.Contains(got, "DeviceRemoved") {
 		t.Errorf("the events of %s:\n%s", card, got)
+	}
+
+	if got := n.run("top", "--once"); !strings.Contains(got, "package 0") {
+		t.Errorf("top of the booted machine:\n%s", got)
+	}
+	if err := watch.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	if err := watch.Wait(); err != nil {
+		t.Errorf("hardware --watch, interrupted: %v", err)
+	}
+	for _, want := range []string{card + "  added: network", card + "  removed: network"} {
+		if !strings.Contains(seen.String(), want) {
+			t.Errorf("hardware --watch lacks %q:\n%s", want, seen)
+		}
 	}
 
 	// With the card back the workload runs again by itself.
