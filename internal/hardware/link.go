@@ -11,7 +11,7 @@ import (
 
 // Link is a connection between two devices beside the PCI tree.
 type Link struct {
-	A string `json:"a"` // an accelerator's ID, or a PCI address
+	A string `json:"a"` // an accelerator's ID, a PCI address, or a node (node0)
 	B string `json:"b"`
 	// Kind is nvlink, xgmi, c2c or what a driver names.
 	Kind  string `json:"kind"`

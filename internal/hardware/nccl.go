@@ -1,6 +1,7 @@
 package hardware
 
 import (
+	"bytes"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -8,11 +9,12 @@ import (
 	"strings"
 )
 
-// Bounds of a topology file: real ones have some hundred elements.
+// Bounds of a topology file: real ones have some hundred elements, those
+// of a rack some thousand.
 const (
 	maxTopologyBytes = 8 << 20
 	maxTopologyDepth = 64
-	maxTopologyNodes = 1 << 16
+	maxTopologyNodes = 1 << 14
 )
 
 // ErrTopology says that a file is not a topology of NCCL or RCCL.
@@ -44,9 +46,14 @@ func (e *Element) Attr(name string) string {
 // ReadTopology reads a topology file. It returns ErrTopology where the file's
 // outermost element is not <system>.
 func ReadTopology(r io.Reader) (*Topology, error) {
-	limited := &io.LimitedReader{R: r, N: maxTopologyBytes + 1}
-	d := xml.NewDecoder(limited)
-	d.Strict = true
+	data, err := io.ReadAll(io.LimitReader(r, maxTopologyBytes+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("topology: %w", err)
+	case len(data) > maxTopologyBytes:
+		return nil, fmt.Errorf("%w: larger than %d bytes", ErrTopology, maxTopologyBytes)
+	}
+	d := xml.NewDecoder(bytes.NewReader(plainComments(data)))
 	var stack []*Element
 	var root *Element
 	count := 0
@@ -54,9 +61,6 @@ func ReadTopology(r io.Reader) (*Topology, error) {
 		token, err := d.Token()
 		if errors.Is(err, io.EOF) {
 			break
-		}
-		if limited.N <= 0 {
-			return nil, fmt.Errorf("%w: larger than %d bytes", ErrTopology, maxTopologyBytes)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrTopology, err)
@@ -88,6 +92,29 @@ func ReadTopology(r io.Reader) (*Topology, error) {
 		return nil, ErrTopology
 	}
 	return &Topology{root}, nil
+}
+
+// plainComments takes the dashes out of comments that are ruled with them,
+// as in some of RCCL's files: XML has no "--" within a comment.
+func plainComments(data []byte) []byte {
+	start, end := []byte("<!--"), []byte("-->")
+	for at := 0; ; {
+		i := bytes.Index(data[at:], start)
+		if i < 0 {
+			return data
+		}
+		at += i + len(start)
+		n := bytes.Index(data[at:], end)
+		if n < 0 {
+			return data
+		}
+		for j := range n {
+			if data[at+j] == '-' {
+				data[at+j] = '='
+			}
+		}
+		at += n + len(end)
+	}
 }
 
 // Write writes the topology back, two blanks a level as NCCL does.

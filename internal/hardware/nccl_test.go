@@ -2,6 +2,7 @@ package hardware
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ func TestTopologyFiles(t *testing.T) {
 			if err := topology.Write(&written); err != nil {
 				t.Fatal(err)
 			}
-			want := tokens(t, bytes.NewReader(data))
+			want := tokens(t, bytes.NewReader(plainComments(data)))
 			if diff := gocmp.Diff(want, tokens(t, &written)); diff != "" {
 				t.Errorf("written back (-read +written):\n%s", diff)
 			}
@@ -83,18 +84,18 @@ func checkTopologyMachine(t *testing.T, topology *Topology, want []string) {
 		}
 		return n
 	}
-	if got := len(m.PCI); got != count("<pci") {
-		t.Errorf("map has %d PCI devices, the file %d", got, count("<pci"))
+	if got := len(m.PCI); got != count("<pci[") {
+		t.Errorf("map has %d PCI devices, the file %d", got, count("<pci["))
 	}
-	if got := len(m.Interfaces); got != count("<net") {
-		t.Errorf("map has %d interfaces, the file %d", got, count("<net"))
+	if got := len(m.Interfaces); got != count("<net[") {
+		t.Errorf("map has %d interfaces, the file %d", got, count("<net["))
 	}
-	if got := len(m.Accelerators); got < count("<gpu") || got == 0 {
-		t.Errorf("map has %d accelerators, the file %d GPUs", got, count("<gpu"))
+	gpus, links := topologyEnds(topology.Root, "", map[string]bool{}, map[string]bool{})
+	if got := len(m.Accelerators); got < len(gpus) || got == 0 {
+		t.Errorf("map has %d accelerators, the file %d GPUs", got, len(gpus))
 	}
-	pairs := count("<xgmi") + count("<nvlink")
-	if got := len(m.Links); got != pairs && 2*got != pairs {
-		t.Errorf("map has %d links, the file names %d ends", got, pairs)
+	if got := len(m.Links); got != len(links) {
+		t.Errorf("map has %d links, the file %d", got, len(links))
 	}
 	if len(m.Gaps) > 0 {
 		t.Errorf("gaps: %v", m.Gaps)
@@ -102,6 +103,25 @@ func checkTopologyMachine(t *testing.T, topology *Topology, want []string) {
 	if !slices.ContainsFunc(m.Accelerators, func(a Accelerator) bool { return a.Kind == "gpu" }) {
 		t.Error("no GPU")
 	}
+}
+
+// topologyEnds gathers the devices with a GPU and the pairs that links join,
+// each once.
+func topologyEnds(e *Element, device string, gpus, links map[string]bool) (map[string]bool, map[string]bool) {
+	for _, c := range e.Children {
+		switch at := strings.ToLower(c.Attr("busid")); c.Name {
+		case "gpu":
+			gpus[device] = true
+			fallthrough
+		default:
+			topologyEnds(c, cmp.Or(at, device), gpus, links)
+		case "nvlink", "xgmi", "pcilink", "c2c":
+			ends := []string{device, strings.ToLower(c.Attr("target"))}
+			slices.Sort(ends)
+			links[c.Name+strings.Join(ends, " ")] = true
+		}
+	}
+	return gpus, links
 }
 
 const smallTopology = `<system version="1">
@@ -156,6 +176,65 @@ func TestReadTopologyRefuses(t *testing.T) {
 	} {
 		if _, err := ReadTopology(strings.NewReader(text)); !errors.Is(err, ErrTopology) {
 			t.Errorf("%s: got %v, want ErrTopology", name, err)
+		}
+	}
+}
+
+// rackTopology has what newer files have: a ruled comment, a node without a
+// number, switches named by address alone, the way to the processor, a second
+// rank on a GPU, PCIe switches joined beside the tree, an adapter of no device.
+const rackTopology = `<!---------
+ - ruled
+ ---------->
+<system version="1">
+  <cpu affinity="ff" arch="arm64">
+    <pci busid="0008:00:00.0" class="0x060400" vendor="0x1000" device="0xc030" link_speed="32.0 GT/s PCIe" link_width="16">
+      <pcilink target="0009:00:00.0"/>
+      <pci busid="0008:01:00.0" link_speed="" link_width="0">
+        <gpu dev="0" sm="100" rank="0" gdr="1">
+          <nvlink target="fffffff:ff:ff.0" count="18" tclass="0x068000"/>
+          <c2c bw="44712" count="10"/>
+        </gpu>
+        <gpu dev="0" sm="100" rank="1" gdr="1">
+          <nvlink target="fffffff:ff:ff.0" count="18" tclass="0x068000"/>
+          <c2c bw="44712" count="10"/>
+        </gpu>
+      </pci>
+    </pci>
+    <pci busid="0009:00:00.0" class="0x060400" vendor="0x1000" device="0xc030" link_speed="32.0 GT/s PCIe" link_width="16">
+      <pcilink target="0008:00:00.0"/>
+      <pci busid="0009:01:00.0" class="0x030200" vendor="0x10de" device="0x2941">
+        <gpu dev="1" sm="100" rank="2" gdr="1">
+          <nvlink target="fffffff:ff:ff.0" count="18" tclass="0x068000"/>
+          <c2c bw="44712" count="10"/>
+        </gpu>
+      </pci>
+    </pci>
+  </cpu>
+  <nic><net name="eth0" dev="0" speed="100000" port="0" guid="0x0"/></nic>
+</system>`
+
+func TestTopologyOfRack(t *testing.T) {
+	topology, err := ReadTopology(strings.NewReader(rackTopology))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkTopologyMachine(t, topology, tokens(t, bytes.NewReader(plainComments([]byte(rackTopology)))))
+	m, err := topology.Machine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ a, b, want string }{
+		{"gpu0", "gpu1", "LINK 722 [18 × nvlink by switch]"},
+		{"gpu0", "node0", "LINK 447 [10 × c2c]"},
+		{"0008:00:00.0", "0009:00:00.0", "LINK 63 [1 × pcie]"},
+	} {
+		p, err := m.Between(c.a, c.b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%s %.0f %v", p.Proximity, p.BytesPerSecond/1e9, p.Over); got != c.want {
+			t.Errorf("Between(%s, %s) = %s, want %s", c.a, c.b, got, c.want)
 		}
 	}
 }

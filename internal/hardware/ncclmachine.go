@@ -1,6 +1,7 @@
 package hardware
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -16,11 +17,14 @@ func (t *Topology) Machine() (*Machine, error) {
 		return nil, err
 	}
 	b := &topologyBuilder{table: table, m: &Machine{Schema: Schema, Facts: map[string][]Fact{}}, used: map[string]int{}}
-	for _, cpu := range t.Root.Children {
-		if cpu.Name == "cpu" {
-			b.cpu(cpu)
-		} else {
-			b.gap(cpu.Name, "element is not known")
+	for _, child := range t.Root.Children {
+		switch child.Name {
+		case "cpu":
+			b.cpu(child)
+		case "nic":
+			b.nic(child, "")
+		default:
+			b.gap(child.Name, "element is not known")
 		}
 	}
 	b.finish()
@@ -38,9 +42,10 @@ type topologyBuilder struct {
 
 // pendingLink is a link whose ends are named by address.
 type pendingLink struct {
-	from   int // index into m.Accelerators
+	from   string
 	target string
 	kind   string
+	hub    bool // the target is a switch
 	count  int
 	each   float64 // bytes per second of one link
 }
@@ -52,17 +57,21 @@ func (b *topologyBuilder) gap(where, why string) {
 }
 
 func (b *topologyBuilder) cpu(e *Element) {
-	id, err := strconv.Atoi(e.Attr("numaid"))
-	if err != nil || id < -1 || id >= MaxIndex {
-		b.gap("cpu", "numaid "+clip(e.Attr("numaid"))+" is not a node")
-		return
+	id := -1 // one node, not numbered
+	if text := e.Attr("numaid"); text != "" {
+		n, err := strconv.ParseInt(text, 0, 32)
+		if err != nil || n < -1 || n >= MaxIndex {
+			b.gap("cpu", "numaid "+clip(text)+" is not a node")
+			return
+		}
+		id = int(n)
 	}
 	cpus, err := ParseMask(e.Attr("affinity"))
 	if err != nil {
 		b.gap("cpu", err.Error())
 	}
 	b.node, b.cpus = max(id, 0), cpus
-	b.m.Nodes = append(b.m.Nodes, Node{ID: b.node, CPUs: cpus, Own: cpus, Allowed: true})
+	b.addNode(cpus)
 	b.m.System.Architecture = e.Attr("arch")
 	b.m.System.CPUVendor = e.Attr("vendor")
 	for _, child := range e.Children {
@@ -75,6 +84,18 @@ func (b *topologyBuilder) cpu(e *Element) {
 			b.gap(child.Name, "element below cpu is not known")
 		}
 	}
+}
+
+// addNode adds the node; a file of several hosts has one for each of them.
+func (b *topologyBuilder) addNode(cpus Set) {
+	for i := range b.m.Nodes {
+		if n := &b.m.Nodes[i]; n.ID == b.node {
+			n.CPUs = n.CPUs.Or(cpus)
+			n.Own = n.CPUs
+			return
+		}
+	}
+	b.m.Nodes = append(b.m.Nodes, Node{ID: b.node, CPUs: cpus, Own: cpus, Allowed: true})
 }
 
 func (b *topologyBuilder) pci(e *Element, parent, root string) {
@@ -91,13 +112,24 @@ func (b *topologyBuilder) pci(e *Element, parent, root string) {
 		Parent: parent, Root: root, Node: b.node, LocalCPUs: b.cpus, LocalNodes: NewSet(b.node), Bridge: strings.HasPrefix(class, "0604")}
 	d.Link = topologyLink(e)
 	b.m.PCI = append(b.m.PCI, d)
-	index := b.accelerator(&b.m.PCI[len(b.m.PCI)-1])
+	index := b.accelerator(&b.m.PCI[len(b.m.PCI)-1], slices.ContainsFunc(e.Children, func(c *Element) bool { return c.Name == "gpu" }))
+	gpus := 0
 	for _, child := range e.Children {
 		switch child.Name {
 		case "pci":
 			b.pci(child, address, root)
 		case "gpu":
-			b.gpu(child, index)
+			// Further ones are ranks or partitions that share the device,
+			// each listed with all of its links.
+			if gpus++; gpus == 1 {
+				b.gpu(child, index)
+			}
+		case "pcilink": // switches joined beside the tree
+			p := pendingLink{from: address, target: strings.ToLower(child.Attr("target")), kind: "pcie", count: 1}
+			if d.Link != nil {
+				p.each = d.Link.BytesPerSecond()
+			}
+			b.links = append(b.links, p)
 		case "nic":
 			b.nic(child, address)
 		default:
@@ -118,17 +150,15 @@ func topologyLink(e *Element) *PCILink {
 }
 
 // accelerator adds a device that the table knows; -1 where it knows none. A
-// cloud's file may leave the vendor out, then the class says what it is.
-func (b *topologyBuilder) accelerator(d *PCIDevice) int {
-	if len(d.Class) < 4 {
-		return -1
-	}
+// cloud's file may leave the vendor out, then the class says what it is, or
+// the element below it.
+func (b *topologyBuilder) accelerator(d *PCIDevice, gpu bool) int {
 	a := Accelerator{Bus: "pci", Address: d.Address, Node: d.Node, LocalCPUs: d.LocalCPUs, LocalNodes: d.LocalNodes, Health: Health{State: "ok"}}
-	row := b.table.find("pci", d.Vendor+":"+d.Device, d.Class[:4])
+	row := b.table.find("pci", d.Vendor+":"+d.Device, d.Class[:min(4, len(d.Class))])
 	switch {
 	case row != nil:
 		a.Kind, a.Vendor, a.Model, a.Memory = row.kind, row.vendor, row.model, row.memory
-	case strings.HasPrefix(d.Class, "03"):
+	case gpu || strings.HasPrefix(d.Class, "03"):
 		a.Kind = "gpu"
 	default:
 		return -1
@@ -169,10 +199,6 @@ func xgmiBandwidth(gcn string) float64 {
 }
 
 func (b *topologyBuilder) gpu(e *Element, index int) {
-	if index < 0 {
-		b.gap("gpu", "lies below a device that is none")
-		return
-	}
 	a := &b.m.Accelerators[index]
 	sm, _ := strconv.Atoi(e.Attr("sm"))
 	gcn := e.Attr("gcn")
@@ -186,13 +212,16 @@ func (b *topologyBuilder) gpu(e *Element, index int) {
 		if err != nil || count <= 0 {
 			count = 1
 		}
-		p := pendingLink{from: index, target: strings.ToLower(l.Attr("target")), kind: l.Name, count: min(count, 1<<10)}
+		p := pendingLink{from: a.Address, target: strings.ToLower(l.Attr("target")), kind: l.Name, count: min(count, 1<<10),
+			hub: strings.HasPrefix(l.Attr("tclass"), "0x0680")}
 		switch l.Name {
 		case "nvlink":
 			p.each = nvlinkBandwidth(sm)
 		case "xgmi":
 			p.each = xgmiBandwidth(gcn)
-		case "c2c":
+		case "c2c": // the way to the processor, bw in MB/s for each
+			mbps, _ := strconv.Atoi(l.Attr("bw"))
+			p.target, p.each = "node"+strconv.Itoa(a.Node), float64(max(mbps, 0))*1e6
 		default:
 			b.gap(l.Name, "element below gpu is not known")
 			continue
@@ -229,6 +258,7 @@ func (b *topologyBuilder) finish() {
 		m.CPUs = append(m.CPUs, c)
 		m.Cores = append(m.Cores, Core{ID: id, Package: -1, CPUs: NewSet(id), Kind: -1})
 	}
+	b.addHubs()
 	counts := map[string]int{}
 	byAddress := map[string]string{}
 	for i := range m.Accelerators {
@@ -245,17 +275,39 @@ func (b *topologyBuilder) finish() {
 	}
 }
 
-// joinLinks names the ends and counts each pair once. A target that the file
-// does not hold (an NVSwitch) becomes a switch of that address.
-func (b *topologyBuilder) joinLinks(byAddress map[string]string) {
+// addHubs adds the switches that links end at: a file holds no more of them
+// than their addresses.
+func (b *topologyBuilder) addHubs() {
+	known := map[string]bool{}
+	for _, a := range b.m.Accelerators {
+		known[a.Address] = true
+	}
 	for _, p := range b.links {
-		to, known := byAddress[p.target]
-		if !known {
-			to = p.target
+		if p.hub && !known[p.target] {
+			known[p.target] = true
+			b.m.Accelerators = append(b.m.Accelerators, Accelerator{Kind: "switch", Vendor: "NVIDIA", Model: "NVSwitch", Bus: "pci", Address: p.target,
+				Node: -1, Health: Health{State: "ok"}})
 		}
-		l := Link{A: b.m.Accelerators[p.from].ID, B: to, Kind: p.kind, Count: p.count, BytesPerSecond: float64(p.count) * p.each, Source: "topology file"}
-		if !slices.ContainsFunc(b.m.Links, func(o Link) bool { return o.A == l.B && o.B == l.A && o.Kind == l.Kind }) {
-			b.m.Links = append(b.m.Links, l)
+	}
+}
+
+// joinLinks names the ends and counts each pair once.
+func (b *topologyBuilder) joinLinks(byAddress map[string]string) {
+	type ends struct{ a, b, kind string }
+	seen := map[ends]int{} // index into m.Links
+	for _, p := range b.links {
+		l := Link{A: cmp.Or(byAddress[p.from], p.from), B: cmp.Or(byAddress[p.target], p.target), Kind: p.kind, Count: p.count,
+			BytesPerSecond: float64(p.count) * p.each, Source: "topology file"}
+		if _, back := seen[ends{l.B, l.A, l.Kind}]; back {
+			continue
 		}
+		key := ends{l.A, l.B, l.Kind}
+		if i, more := seen[key]; more {
+			b.m.Links[i].Count += l.Count
+			b.m.Links[i].BytesPerSecond += l.BytesPerSecond
+			continue
+		}
+		seen[key] = len(b.m.Links)
+		b.m.Links = append(b.m.Links, l)
 	}
 }
