@@ -104,33 +104,6 @@ func TestKernelRestartKeepsPromises(t *testing.T) {
 	shows(t, "2-3", "cpuset.cpus.isolated")
 }
 
-func TestKernelHugePages(t *testing.T) {
-	i, _ := open(t)
-	const file = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
-	before, err := numberIn(file)
-	if err != nil {
-		t.Skip("this kernel shows no huge pages of 2 MiB")
-	}
-	if err := i.Prepare(Spec{ID: "h", Class: Interactive, HugePages: []HugePages{{2 << 20, 16 << 20}}}); err != nil {
-		t.Fatal(err)
-	}
-	if got, _ := numberIn(file); got != before+8 {
-		t.Errorf("got %d huge pages, want %d", got, before+8)
-	}
-	if err := i.Release("h"); err != nil {
-		t.Fatal(err)
-	}
-	if got, _ := numberIn(file); got != before {
-		t.Errorf("got %d huge pages afterwards, want %d", got, before)
-	}
-	if err := i.Prepare(Spec{ID: "h", Class: Interactive, HugePages: []HugePages{{2 << 20, 1 << 40}}}); !errors.Is(err, ErrInvalid) {
-		t.Errorf("a tebibyte of huge pages: got %v, want %v", err, ErrInvalid)
-	}
-	if got, _ := numberIn(file); got != before {
-		t.Errorf("got %d huge pages after a refusal, want %d", got, before)
-	}
-}
-
 func TestKernelBatchIsFrozenAndResumed(t *testing.T) {
 	i, _ := open(t)
 	s := Spec{ID: "b", Class: Batch}

@@ -90,6 +90,9 @@ func (i *Isolator) Watch(ctx context.Context) {
 	if i.host.cgroups == "" {
 		return
 	}
+	if i.o.Own {
+		go i.rescueReaders(ctx)
+	}
 	// The guard itself must come in time.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -121,7 +124,7 @@ func (i *Isolator) Watch(ctx context.Context) {
 // guardOnce looks once and returns when to look next.
 func (i *Isolator) guardOnce(now time.Time) time.Duration {
 	i.mu.Lock()
-	stalled, why := i.interactiveStalls()
+	stalled, why := i.stalls.of(i)
 	earlier := i.guard.lastStall
 	helpless := i.guard.helpless
 	to, changed := i.guard.look(now, stalled, why)
@@ -154,27 +157,6 @@ func (i *Isolator) guardEvents(to level, helpless time.Time, err error) []Event 
 		return []Event{{Reason: ReasonHeldBack, Message: "batch work is frozen: interactive work still waits (" + i.guard.why + ")"}}
 	}
 	return nil
-}
-
-// interactiveStalls adds up what interactive work has waited for, and names
-// the largest. Waiting for a processor counts only while it could be batch's
-// fault, which cpu.idle all but excludes, so it is left out where it works.
-func (i *Isolator) interactiveStalls() (time.Duration, string) {
-	group := filepath.Join(i.o.Slice, string(Interactive))
-	var total, largest time.Duration
-	why := "memory"
-	for _, what := range []string{"memory", "io"} {
-		text, err := i.cg.get(group, what+".pressure")
-		if err != nil {
-			continue
-		}
-		some := time.Duration(parsePressure(text).Some)
-		total += some
-		if some > largest {
-			largest, why = some, what
-		}
-	}
-	return total, why
 }
 
 // holdBatch makes the kernel hold the batch class back.

@@ -3,6 +3,7 @@ package isolate
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,11 +15,17 @@ import (
 )
 
 // TestMain lets the test program be three things: the tests, the init of a
-// guest that runs those named TestKernel…, and a measuring process there.
+// guest that runs those named TestKernel…, and a measuring or reading process
+// there.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "child":
 		if err := latency.RunChild(os.Args[2], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	case len(os.Args) == 5 && os.Args[1] == "read":
+		if err := readPart(os.Args[2], os.Args[3], os.Args[4]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -27,6 +34,21 @@ func TestMain(m *testing.M) {
 	default:
 		os.Exit(m.Run())
 	}
+}
+
+// readPart reads so many bytes of a file from an offset, both decimal.
+func readPart(file, offset, bytes string) error {
+	var from, size int64
+	if _, err := fmt.Sscan(offset+" "+bytes, &from, &size); err != nil {
+		return err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(io.Discard, io.NewSectionReader(f, from, size))
+	return err
 }
 
 // TestInMachine boots the product's kernel with this test program as its init.

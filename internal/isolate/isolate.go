@@ -118,6 +118,7 @@ type holding struct {
 	reserved map[int]*Reservation // by thread
 	unheld   []Gap                // what was promised and is not kept
 	huge     []hugeGrant
+	promised []hugePromise
 	seen     observation
 }
 
@@ -139,6 +140,7 @@ type Isolator struct {
 	// dmaLatency holds the whole machine awake while it is open.
 	dmaLatency *os.File
 	guard      guardState
+	stalls     stalls
 	// classRefused counts the forks that were refused within a class.
 	classRefused map[Class]uint64
 	ext          atomic.Pointer[schedext.Scheduler] // nil: the stock scheduler
@@ -295,7 +297,7 @@ func (i *Isolator) Prepare(s Spec) error {
 	old := i.held[s.ID]
 	h := &holding{slice: i.o.Slice, spec: s, reserved: map[int]*Reservation{}}
 	if old != nil && old.spec.Class == s.Class {
-		h.pids, h.reserved, h.huge, h.seen = old.pids, old.reserved, old.huge, old.seen
+		h.pids, h.reserved, h.huge, h.promised, h.seen = old.pids, old.reserved, old.huge, old.promised, old.seen
 	}
 	i.held[s.ID] = h
 	if err := i.enforce(h); err != nil {
@@ -378,6 +380,7 @@ func (i *Isolator) drop(id string) error {
 	}
 	delete(i.held, id)
 	i.unmeasure(id)
+	i.stalls.forget(id)
 	var err error
 	if i.host.cgroups != "" {
 		err = i.removeLeaf(h)

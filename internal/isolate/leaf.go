@@ -52,6 +52,7 @@ func (i *Isolator) makeLeaf(h *holding) error {
 	if spare > 0 {
 		set("memory spared by reclaim", "memory.low", strconv.FormatInt(spare, 10))
 	}
+	i.boundHugePages(h)
 	i.protectClasses()
 	if s.Exclusive {
 		i.partition(h)

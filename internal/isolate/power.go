@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -105,6 +104,7 @@ func (i *Isolator) tuneKernel() []Gap {
 	if !i.o.Own {
 		return gaps
 	}
+	i.try(i.host.file("sys/module/rcupdate/parameters/rcu_cpu_stall_timeout"), strconv.Itoa(stallTimeout))
 	// A lazy kernel lets batch work finish its system call or tick first.
 	const preempt = "sys/kernel/debug/sched/preempt"
 	if text, err := readFile(i.host.file(preempt)); err == nil && strings.Contains(text, "(full)") {
@@ -129,91 +129,4 @@ func chosen(text string) string {
 		}
 	}
 	return ""
-}
-
-// hugeGrant is what a workload had added to one node's pool of huge pages.
-type hugeGrant struct {
-	file  string
-	pages int64
-}
-
-// reserveHugePages adds the pages that a workload asks for to the pools of its
-// nodes, all or none.
-func (i *Isolator) reserveHugePages(h *holding) error {
-	if len(h.spec.HugePages) == 0 || len(h.huge) > 0 {
-		return nil
-	}
-	nodes := h.spec.MemoryNodes.IDs()
-	if len(nodes) == 0 {
-		nodes = []int{0}
-	}
-	var all int64
-	for _, want := range h.spec.HugePages {
-		if want.Size <= 0 || want.Bytes < 0 {
-			return invalid("workload %s: %d bytes of huge pages of %d bytes", h.spec.ID, want.Bytes, want.Size)
-		}
-		all += min(want.Bytes, 1<<60)
-	}
-	if total := i.host.memoryTotal(); all > total/8*7 {
-		return invalid("workload %s: %d MiB of huge pages are asked for, this machine has %d MiB of memory", h.spec.ID, all>>20, total>>20)
-	}
-	for _, want := range h.spec.HugePages {
-		pages := want.Bytes / want.Size
-		for n, node := range nodes {
-			share := pages / int64(len(nodes))
-			if n == 0 {
-				share += pages % int64(len(nodes))
-			}
-			if err := i.growPool(h, node, want.Size, share); err != nil {
-				return errors.Join(err, i.returnHugePages(h))
-			}
-		}
-	}
-	return nil
-}
-
-func (i *Isolator) growPool(h *holding, node int, size, pages int64) error {
-	if pages == 0 {
-		return nil
-	}
-	file := i.host.file("sys/devices/system/node/node"+strconv.Itoa(node),
-		"hugepages", "hugepages-"+strconv.FormatInt(size>>10, 10)+"kB", "nr_hugepages")
-	have, err := numberIn(file)
-	if err != nil {
-		return invalid("workload %s: memory node %d has no huge pages of %d bytes", h.spec.ID, node, size)
-	}
-	if err := writeFile(file, strconv.FormatInt(have+pages, 10)); err != nil {
-		return err
-	}
-	got, err := numberIn(file)
-	if err != nil {
-		return err
-	}
-	h.huge = append(h.huge, hugeGrant{file, got - have})
-	if got < have+pages {
-		return invalid("workload %s: memory node %d could give %d of %d huge pages of %d bytes: its memory is too full or in pieces; reserve them at boot",
-			h.spec.ID, node, got-have, pages, size)
-	}
-	return nil
-}
-
-func (i *Isolator) returnHugePages(h *holding) error {
-	var errs []error
-	for _, g := range h.huge {
-		have, err := numberIn(g.file)
-		if err == nil {
-			err = writeFile(g.file, strconv.FormatInt(max(have-g.pages, 0), 10))
-		}
-		errs = append(errs, err)
-	}
-	h.huge = nil
-	return errors.Join(errs...)
-}
-
-func numberIn(file string) (int64, error) {
-	text, err := readFile(filepath.Clean(file))
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseInt(text, 10, 64)
 }

@@ -25,6 +25,9 @@ type MachineSpec struct {
 	Logs      MachineLogs    `json:"logs,omitzero"`
 	Images    MachineImages  `json:"images,omitzero"`
 	Classes   MachineClasses `json:"classes,omitzero"`
+	// HugePages are set aside when the daemon starts, while memory is in one
+	// piece: page size → bytes, such as 2Mi: 1Gi. Workloads are given of them.
+	HugePages map[Quantity]Quantity `json:"hugePages,omitempty"`
 }
 
 // MachineNet lists the interfaces; with none listed, every Ethernet interface
@@ -125,6 +128,7 @@ func (m *Machine) check(c *checker) {
 		c.bad("spec.logs.maxSize", "must be at least 64Ki, got %s", s.Logs.MaxSize)
 	}
 	s.Classes.check(c, "spec.classes")
+	checkHugePages(c, "spec.hugePages", s.HugePages)
 }
 
 func (in *Interface) check(c *checker, at string) {

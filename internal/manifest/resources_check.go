@@ -92,15 +92,19 @@ func (r *Resources) checkMemory(c *checker, at string) {
 	}
 	checkBytes(c, at+".ephemeralStorage", r.EphemeralStorage)
 	c.oneOf(at+".memoryKind", r.MemoryKind, string(place.DRAM), string(place.HBM), string(place.CXL), string(place.PMEM))
-	for _, size := range slices.SortedFunc(maps.Keys(r.HugePages), func(a, b Quantity) int { return strings.Compare(a.text, b.text) }) {
-		path := at + ".hugePages." + size.String()
+	checkHugePages(c, at+".hugePages", r.HugePages)
+}
+
+func checkHugePages(c *checker, at string, pages map[Quantity]Quantity) {
+	for _, size := range slices.SortedFunc(maps.Keys(pages), func(a, b Quantity) int { return strings.Compare(a.text, b.text) }) {
+		path := at + "." + size.String()
 		page, ok := size.Value()
 		if !ok || page < 4096 || page&(page-1) != 0 {
 			c.bad(path, "the page size must be a power of two of at least 4Ki, such as 2Mi or 1Gi")
 			continue
 		}
-		if bytes, ok := r.HugePages[size].Value(); !ok || bytes <= 0 || bytes%page != 0 {
-			c.bad(path, "must be a positive multiple of the page size, got %s", r.HugePages[size])
+		if bytes, ok := pages[size].Value(); !ok || bytes <= 0 || bytes%page != 0 {
+			c.bad(path, "must be a positive multiple of the page size, got %s", pages[size])
 		}
 	}
 }

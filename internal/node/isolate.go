@@ -22,6 +22,19 @@ func (n *Node) openIsolation() error {
 	return nil
 }
 
+// reserveHugePages sets aside what the Machine file asks for. What cannot be
+// had is told, and placement gives out what there is.
+func (n *Node) reserveHugePages() {
+	for size, bytes := range n.machine.Spec.HugePages {
+		page, _ := size.Value()
+		amount, _ := bytes.Value() // both checked when the file was read
+		if err := isolate.ReserveHugePages(sysRoot, page, amount); err != nil {
+			n.log.Error("huge pages of the Machine file", "size", size, "error", err)
+			n.events.add(Event{Warning: true, Reason: isolate.ReasonBroken, Message: fmt.Sprintf("spec.hugePages of the Machine file: %v", err)})
+		}
+	}
+}
+
 // classLimits are the limits of the Machine file.
 func classLimits(m manifest.MachineClasses) isolate.Slices {
 	limits := func(l manifest.ClassLimits) isolate.SliceLimits {

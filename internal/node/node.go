@@ -153,6 +153,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.drivers = newDrivers(n.packs, n.log)
+	n.reserveHugePages() // before the machine is looked at
 	if n.placer, err = newPlacer(ctx, n.drivers, n.log); err != nil {
 		return err
 	}

@@ -1,0 +1,99 @@
+package isolate
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/hardware"
+)
+
+func TestKernelHugePages(t *testing.T) {
+	i, _ := open(t)
+	const file = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
+	before, err := numberIn(file)
+	if err != nil {
+		t.Skip("this kernel shows no huge pages of 2 MiB")
+	}
+	pool := func(want int64, when string) {
+		t.Helper()
+		if got, _ := numberIn(file); got != want {
+			t.Errorf("%s: got %d huge pages, want %d", when, got, want)
+		}
+	}
+	if err := i.Prepare(Spec{ID: "h", Class: Interactive, HugePages: []HugePages{{2 << 20, 16 << 20}}}); err != nil {
+		t.Fatal(err)
+	}
+	pool(before+8, "one asks for 8")
+	shows(t, strconv.Itoa(16<<20), "oscine.slice/interactive/h/hugetlb.2MB.max")
+	prepare(t, i, Spec{ID: "none", Class: Batch})
+	shows(t, "0", "oscine.slice/batch/none/hugetlb.2MB.max")
+	shows(t, "0", "oscine.slice/batch/none/hugetlb.2MB.rsvd.max")
+	if err := i.Release("h"); err != nil {
+		t.Fatal(err)
+	}
+	pool(before, "it went")
+
+	// Pages that were set aside beforehand are given out, not added to.
+	if err := ReserveHugePages("/", 2<<20, 20<<20); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = writeFile(file, strconv.FormatInt(before, 10)) }()
+	pool(10, "10 are set aside")
+	prepare(t, i, Spec{ID: "a", Class: Interactive, HugePages: []HugePages{{2 << 20, 12 << 20}}})
+	pool(10, "6 of them are given")
+	if err := i.Prepare(Spec{ID: "b", Class: Interactive, HugePages: []HugePages{{2 << 20, 12 << 20}}}); err != nil {
+		t.Fatal(err)
+	}
+	pool(12, "12 are promised")
+	if err := i.Release("b"); err != nil {
+		t.Fatal(err)
+	}
+	pool(10, "the second went")
+	if err := i.Prepare(Spec{ID: "h", Class: Interactive, HugePages: []HugePages{{2 << 20, 1 << 40}}}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a tebibyte of huge pages: got %v, want %v", err, ErrInvalid)
+	}
+	pool(10, "after a refusal")
+	if err := ReserveHugePages("/", 3<<20, 3<<20); !errors.Is(err, ErrInvalid) {
+		t.Errorf("pages of 3 MiB: got %v, want %v", err, ErrInvalid)
+	}
+}
+
+// Memory of real-time work: never reclaimed, never swapped, may be locked; and
+// huge pages come only to those that ask for them.
+func TestKernelMemoryIsHeld(t *testing.T) {
+	i, _ := open(t)
+	s := Spec{ID: "rt", Class: Realtime, CPUs: hardware.NewSet(2), MemoryNodes: hardware.NewSet(0), Memory: 32 << 20}
+	prepare(t, i, s)
+	shows(t, strconv.Itoa(32<<20), "oscine.slice/realtime/rt/memory.min")
+	shows(t, "0", "oscine.slice/realtime/rt/memory.swap.max")
+	shows(t, "0", "oscine.slice/realtime/rt/cpuset.mems")
+	p := start(t, i, s, spinFor(ms))
+	for resource, want := range map[int]uint64{unix.RLIMIT_MEMLOCK: unix.RLIM_INFINITY, unix.RLIMIT_RTPRIO: RealtimePriority} {
+		var got unix.Rlimit
+		if err := unix.Prlimit(p.PID, resource, nil, &got); err != nil || got.Cur != want {
+			t.Errorf("limit %d: got %d %v, want %d", resource, got.Cur, err, want)
+		}
+	}
+	if text, err := readFile("/sys/kernel/mm/transparent_hugepage/enabled"); err != nil || chosen(text) != "madvise" {
+		t.Errorf("transparent huge pages: got %q %v, want madvise", text, err)
+	}
+	model := Spec{ID: "model", Class: Interactive, Memory: 64 << 20, MemoryLow: 48 << 20}
+	prepare(t, i, model)
+	shows(t, strconv.Itoa(48<<20), "oscine.slice/interactive/model/memory.low")
+	for _, group := range []string{"oscine.slice/interactive", "oscine.slice"} {
+		text, err := i.cg.get(group, "memory.low")
+		if low, _ := strconv.ParseInt(text, 10, 64); err != nil || low < 48<<20 {
+			t.Errorf("%s protects %q %v of a model's %d", group, text, err, 48<<20)
+		}
+	}
+	system, err := i.cg.get("oscine.slice/system", "memory.min")
+	if least, _ := strconv.ParseInt(system, 10, 64); err != nil || least < 64<<20 {
+		t.Errorf("memory.min of the system: got %q %v", system, err)
+	}
+	if mems, err := readFile("/proc/" + strconv.Itoa(p.PID) + "/status"); err != nil || !strings.Contains(mems, "Mems_allowed_list:\t0") {
+		t.Errorf("its memory nodes: %v", err)
+	}
+}
