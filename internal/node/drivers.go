@@ -165,6 +165,7 @@ func (n *Node) hardwareFound(ctx context.Context, found *hardware.Machine, chang
 	if len(changes) > 0 {
 		n.hardwareChanged(m)
 	}
+	n.placer.existing(m)
 }
 
 // sinceBefore is what changed between two completed maps, with what only
@@ -206,6 +207,7 @@ func (n *Node) watchDrivers(ctx context.Context) {
 		case <-n.driversChanged:
 		}
 		n.askDrivers(ctx)
+		n.shares.sweep(ctx, n.has)
 	}
 }
 
@@ -222,6 +224,19 @@ func (n *Node) askDrivers(ctx context.Context) {
 		return // nobody to ask, and nobody was asked
 	}
 	n.hardwareFound(ctx, found, nil)
+}
+
+// has reports whether there is an object with that ID, one that is being deleted
+// included.
+func (n *Node) has(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for key := range n.controllers {
+		if key.id() == id {
+			return true
+		}
+	}
+	return false
 }
 
 // listenDrivers starts to listen to drivers that are new and stops where they

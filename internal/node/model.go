@@ -153,11 +153,21 @@ func (m *model) serve(obj *manifest.Model) error {
 	placement, displaced, err := m.n.placer.place(m.n.store, obj)
 	m.n.displace(displaced)
 	if err != nil {
+		m.n.shares.release(m.n.life, m.key.id())
 		return err
 	}
 	m.n.shareCPUs()
 	engine, root, err := m.n.packs.Mount(engineOf(obj))
 	if err != nil {
+		return err
+	}
+	stop := func() error {
+		if err := m.n.runtime.Stop(m.n.life, m.key.id(), 0); !errors.Is(err, container.ErrNotFound) {
+			return err
+		}
+		return nil
+	}
+	if err := m.n.shares.prepare(m.n.life, m.key.id(), placement, stop); err != nil {
 		return err
 	}
 	m.set(func(st *ModelStatus) {
@@ -216,6 +226,7 @@ func (m *model) remove(ctx context.Context) error {
 		err = errors.Join(err, e)
 	}
 	err = errors.Join(err, m.n.isolator.Release(m.key.id()))
+	m.n.shares.release(ctx, m.key.id())
 	m.n.placer.release(m.key)
 	m.n.shareCPUs()
 	return errors.Join(err, os.RemoveAll(m.socketDir()))
@@ -256,7 +267,9 @@ func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
 		CgroupPath: cgroupPath(w.obj.Spec.Class, m.key.id()),
 		OOMScore:   oomScore(w.obj.Spec.Class),
 		Hostname:   m.key.name, LogBytes: m.n.logBytes(),
+		Devices: w.placement.Devices, Env: w.placement.Env,
 	}
+	spec.Mounts = append(spec.Mounts, w.placement.Mounts...)
 	promise := w.placement.promise(m.key, w.obj.Spec.Class, &w.obj.Spec.Resources)
 	err := m.n.startIsolated(ctx, promise, spec)
 	if errors.Is(err, container.ErrRunning) { // from a manifest or placement of before

@@ -69,6 +69,7 @@ type Node struct {
 	packs    *pack.Store
 	registry *serve.Registry
 	drivers  *drivers
+	shares   *shares
 	placer   *placer
 	isolator *isolate.Isolator
 	disks    *disks
@@ -154,6 +155,10 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.drivers = newDrivers(n.packs, n.log)
 	n.reserveHugePages() // before the machine is looked at
+	n.shares = &shares{dir: filepath.Join(n.config.RunDir, "devices"), log: n.log, sharer: n.drivers.sharer, machine: n.drivers.machine, refresh: n.askDrivers}
+	if err = n.shares.load(); err != nil {
+		return err
+	}
 	if n.placer, err = newPlacer(ctx, n.drivers, n.log); err != nil {
 		return err
 	}
@@ -198,6 +203,8 @@ func (n *Node) restore(ctx context.Context) error {
 			ports[keyOf(w).id()] = w.Spec.Ports
 		}
 	}
+	n.shares.sweep(ctx, func(id string) bool { return wanted[id] })
+	n.placer.existing(n.drivers.machine())
 	if err := n.bridge.Reconcile(ctx, ports); err != nil {
 		n.log.Warn("the workload network is not whole", "error", err)
 	}

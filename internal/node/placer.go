@@ -33,6 +33,10 @@ type placer struct {
 type Placement struct {
 	place.Placement
 	Devices []string // CDI names
+
+	// What a container needs beside, where a device is shared; see shares.
+	Env    []string
+	Mounts []container.Mount
 }
 
 // PlacementStatus is a placement as it is shown to people.
@@ -41,6 +45,7 @@ type PlacementStatus struct {
 	NUMANodes string   `json:"numaNodes,omitempty"`
 	Exclusive bool     `json:"exclusive,omitempty"`
 	Devices   []string `json:"devices,omitempty"`
+	Sharing   []string `json:"sharing,omitempty"` // of devices that are not whole: how, and why so
 	Reason    string   `json:"reason"`
 	RunnerUp  string   `json:"runnerUp,omitempty"`
 }
@@ -176,6 +181,16 @@ func (p *placer) cdiNames(held *place.Placement) []string {
 	return names
 }
 
+// existing tells placement which partitions there are on the devices: those
+// that no placement has are somebody else's.
+func (p *placer) existing(m *hardware.Machine) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range m.Accelerators {
+		p.state.Existing(m.Accelerators[i].ID, inventory.Partitions(&m.Accelerators[i]))
+	}
+}
+
 func (p *placer) release(key objectKey) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -211,6 +226,9 @@ func (p *Placement) status() *PlacementStatus {
 	}
 	for _, d := range p.Placement.Devices {
 		st.Devices = append(st.Devices, d.ID)
+		if !d.Fraction.Whole() {
+			st.Sharing = append(st.Sharing, fmt.Sprintf("%s by %s: %s", d.ID, d.Sharing, d.Why))
+		}
 	}
 	if r := p.RunnerUp; r != nil {
 		st.RunnerUp = fmt.Sprintf("CPUs %s: %s", place.FormatCPUs(r.CPUs), r.Why)

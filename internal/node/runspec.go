@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"oscine.dev/oscine/internal/manifest"
 )
@@ -43,6 +44,15 @@ func environment(env map[string]string) []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// overridden puts variables in the place of those of the same name.
+func overridden(env, over []string) []string {
+	name := func(v string) string { name, _, _ := strings.Cut(v, "="); return name }
+	env = slices.DeleteFunc(env, func(v string) bool {
+		return slices.ContainsFunc(over, func(o string) bool { return name(o) == name(v) })
+	})
+	return append(env, over...)
 }
 
 // logBytes is the bound of one workload's log.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -192,6 +193,7 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 	placement, displaced, err := w.n.placer.place(w.n.store, obj)
 	w.n.displace(displaced)
 	if err != nil {
+		w.n.shares.release(ctx, w.key.id())
 		return err
 	}
 	w.n.shareCPUs()
@@ -205,6 +207,15 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 	}
 	netns, addr, err := w.n.bridge.Attach(ctx, w.key.id(), obj.Spec.Ports)
 	if err != nil {
+		return err
+	}
+	stop := func() error {
+		if err := w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()); !errors.Is(err, container.ErrNotFound) {
+			return err
+		}
+		return nil
+	}
+	if err := w.n.shares.prepare(ctx, w.key.id(), placement, stop); err != nil {
 		return err
 	}
 	spec := w.spec(obj, image, placement, netns)
@@ -302,7 +313,8 @@ func (w *workload) spec(obj *manifest.Workload, image string, placement *Placeme
 		Devices:  placement.Devices,
 		LogBytes: w.n.logBytes(),
 	}
-	spec.Env = environment(s.Env)
+	spec.Env = overridden(environment(s.Env), placement.Env)
+	spec.Mounts = slices.Clone(placement.Mounts)
 	for _, v := range s.Volumes {
 		spec.Mounts = append(spec.Mounts, container.Mount{
 			Source: w.n.volume(v.Name), Target: v.Path, ReadOnly: v.ReadOnly, Volume: true,
@@ -401,6 +413,7 @@ func (w *workload) remove(ctx context.Context) error {
 	}
 	err = errors.Join(err, w.n.bridge.Detach(w.key.id()), w.n.isolator.Release(w.key.id()))
 	w.n.disks.forget(w.key)
+	w.n.shares.release(ctx, w.key.id())
 	w.n.placer.release(w.key)
 	w.n.shareCPUs()
 	return err

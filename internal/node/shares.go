@@ -1,0 +1,359 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/place"
+)
+
+// shares carries out on devices what placement decided of them, through the
+// drivers' programs: whole devices, partitions, MPS, turns. What it did is kept
+// in a file that a reboot takes, as it takes partitions and daemons, so that a
+// daemon that starts again knows what is its own.
+type shares struct {
+	dir     string // one folder for each device, and the file
+	log     *slog.Logger
+	sharer  func(address string) *hardware.Driver // nil where nobody can divide the device
+	machine func() *hardware.Machine
+	refresh func(context.Context) // the map and the CDI specifications
+
+	mu   sync.Mutex // held while devices are divided
+	held []share
+}
+
+// share is a part of a device that an object has.
+type share struct {
+	Object  string            `json:"object"`  // its ID
+	Address string            `json:"address"` // of the device
+	Class   place.Class       `json:"class"`
+	Grant   place.DeviceGrant `json:"grant"`
+	// Gone says that the object has it no more, and that it could not be
+	// taken back yet.
+	Gone bool `json:"gone,omitempty"`
+}
+
+func (s *share) same(o *share) bool {
+	return s.Object == o.Object && s.Address == o.Address && s.Grant.Sharing == o.Grant.Sharing && s.Grant.Profile == o.Grant.Profile &&
+		s.Grant.Start == o.Grant.Start && s.Grant.Milli == o.Grant.Milli && s.Grant.Memory == o.Grant.Memory && s.Class == o.Class
+}
+
+// sharesFile is below dir, maxShares bounds what is read of it.
+const (
+	sharesFile = "shares.json"
+	maxShares  = 1 << 20
+)
+
+// load reads what an earlier daemon did.
+func (s *shares) load() error {
+	if err := os.MkdirAll(s.dir, 0o711); err != nil {
+		return fmt.Errorf("make the folder of shared devices: %w", err)
+	}
+	raw, err := os.ReadFile(filepath.Join(s.dir, sharesFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil && len(raw) > maxShares {
+		err = fmt.Errorf("%d bytes", len(raw))
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &s.held)
+	}
+	if err != nil {
+		return fmt.Errorf("read which devices are shared: %w", err)
+	}
+	return nil
+}
+
+// store writes what is done, whole or not at all. The caller holds s.mu.
+func (s *shares) store() error {
+	raw, err := json.Marshal(s.held)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(s.dir, sharesFile)
+	if err := os.WriteFile(file+".new", raw, 0o600); err != nil {
+		return fmt.Errorf("note which devices are shared: %w", err)
+	}
+	return os.Rename(file+".new", file)
+}
+
+// prepare has the devices of a placement divided as it says, before its
+// container starts, and adds to it what the container needs. What is so already
+// is only looked at. stop is called before a part is taken back that the
+// object's running container may use. On an error the object has nothing.
+func (s *shares) prepare(ctx context.Context, id string, p *Placement, stop func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted, err := s.wanted(id, p)
+	if err != nil {
+		return err
+	}
+	changed := slices.ContainsFunc(s.held, func(h share) bool {
+		return h.Object == id && !slices.ContainsFunc(wanted, func(w share) bool { return w.same(&h) })
+	})
+	if changed {
+		if err := errors.Join(stop(), s.drop(ctx, func(h *share) bool { return h.Object == id })); err != nil {
+			return err
+		}
+	}
+	partitions := map[string]string{} // by device, the partition's name
+	for i := range wanted {
+		name, err := s.carryOut(ctx, &wanted[i])
+		if err != nil {
+			return errors.Join(err, s.drop(ctx, func(h *share) bool { return h.Object == id }))
+		}
+		if name != "" {
+			partitions[wanted[i].Grant.ID] = name
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	if err := s.store(); err != nil {
+		return errors.Join(err, s.drop(ctx, func(h *share) bool { return h.Object == id }))
+	}
+	return s.equip(ctx, p, partitions)
+}
+
+// wanted are the parts that a placement needs carried out. Devices that nobody
+// can divide are given as they are, whole or in turns.
+func (s *shares) wanted(id string, p *Placement) ([]share, error) {
+	var all []share
+	m := s.machine()
+	mps := 0
+	for _, g := range p.Placement.Devices {
+		address := addressOf(m, g.ID)
+		if address == "" || s.sharer(address) == nil {
+			if g.Sharing == place.Partitions || g.Sharing == place.MPS {
+				return nil, fmt.Errorf("%s cannot be shared by %s now: no driver's program divides it; install its driver pack (oscine pack install) and see oscine hardware", g.ID, g.Sharing)
+			}
+			continue
+		}
+		if g.Sharing == place.MPS {
+			mps++
+		}
+		all = append(all, share{Object: id, Address: address, Class: p.Request.Class, Grant: g})
+	}
+	if mps > 1 {
+		return nil, fmt.Errorf("%s asks for shares of %d devices by MPS: one process can use one; ask for one share, for partitions or for whole devices", id, mps)
+	}
+	return all, nil
+}
+
+func addressOf(m *hardware.Machine, id string) string {
+	if m == nil {
+		return ""
+	}
+	for _, a := range m.Accelerators {
+		if a.ID == id {
+			return a.Address
+		}
+	}
+	return ""
+}
+
+// carryOut has one part made, and returns the name of the partition that it
+// is, if it is one. The caller holds s.mu.
+func (s *shares) carryOut(ctx context.Context, w *share) (partition string, err error) {
+	others := s.others(w)
+	for _, o := range others {
+		if o.Grant.Sharing != w.Grant.Sharing || w.Grant.Sharing == place.Exclusive {
+			return "", fmt.Errorf("%s is still held by %s, which is being stopped: this waits for it", w.Grant.ID, o.Object)
+		}
+	}
+	r := hardware.ShareRequest{Device: w.Address, Directory: s.folder(w.Grant.ID)}
+	switch w.Grant.Sharing {
+	case place.Partitions:
+		r.Action, r.Profile, r.Start = hardware.SharePartition, w.Grant.Profile, w.Grant.Start
+	case place.MPS:
+		r.Action = hardware.ShareMPS
+		r.Percent, r.Memory = limits(append(others, *w))
+	case place.Exclusive:
+		// One process only, where that was promised: work of other classes
+		// may be several processes on its own device.
+		r.Action = hardware.ShareWhole
+		if w.Class == place.Realtime {
+			r.Action = hardware.ShareExclusive
+		}
+	default:
+		r.Action = hardware.ShareWhole
+	}
+	answer, err := s.ask(ctx, w, r)
+	if err != nil {
+		return "", err
+	}
+	if i := slices.IndexFunc(s.held, func(h share) bool { return h.same(w) }); i >= 0 {
+		s.held[i].Gone = false
+	} else {
+		s.held = append(s.held, *w)
+		s.log.Info("a device is shared", "device", w.Grant.ID, "object", w.Object, "sharing", w.Grant.Sharing, "why", w.Grant.Why)
+	}
+	if w.Grant.Sharing != place.Partitions {
+		return "", nil
+	}
+	if answer.Partition == nil {
+		return "", fmt.Errorf("%s: its driver's program made no partition", w.Grant.ID)
+	}
+	return w.Grant.ID + "-" + strings.TrimPrefix(answer.Partition.ID, w.Grant.ID+"-"), nil
+}
+
+func (s *shares) ask(ctx context.Context, w *share, r hardware.ShareRequest) (hardware.ShareAnswer, error) {
+	driver := s.sharer(w.Address)
+	if driver == nil {
+		return hardware.ShareAnswer{}, fmt.Errorf("%s: the driver's program that divides it is gone: install its pack again", w.Grant.ID)
+	}
+	answer, err := driver.Share(ctx, r)
+	if err != nil {
+		return answer, fmt.Errorf("%s: %s was refused: %w", w.Grant.ID, r.Action, err)
+	}
+	return answer, nil
+}
+
+// others are the parts of the same device that other objects have.
+func (s *shares) others(w *share) []share {
+	var all []share
+	for _, h := range s.held {
+		if h.Address == w.Address && h.Object != w.Object {
+			all = append(all, h)
+		}
+	}
+	return all
+}
+
+// limits are the most that any of them may get by MPS, which nobody's own
+// environment can go beyond.
+func limits(all []share) (percent int, memory hardware.Bytes) {
+	for i := range all {
+		percent = max(percent, all[i].Grant.Percent())
+		memory = max(memory, hardware.Bytes(max(all[i].Grant.Memory, 0)))
+	}
+	return percent, memory
+}
+
+// folder is a device's own, where a driver's program keeps what its users share.
+func (s *shares) folder(device string) string { return filepath.Join(s.dir, device) }
+
+// clientPipes is where the container of a client finds the pipes of MPS.
+const clientPipes = "/run/nvidia-mps"
+
+// equip adds to a placement what its container needs of shared devices.
+func (s *shares) equip(ctx context.Context, p *Placement, partitions map[string]string) error {
+	if len(partitions) > 0 {
+		s.refresh(ctx)
+	}
+	m := s.machine()
+	cdi := cdiNames(m)
+	p.Devices, p.Env, p.Mounts = nil, nil, nil
+	for _, g := range p.Placement.Devices {
+		name := g.ID
+		if partition := partitions[g.ID]; partition != "" {
+			name = partition
+		}
+		if full, ok := cdi[name]; ok {
+			p.Devices = append(p.Devices, full)
+		} else if name != g.ID {
+			return fmt.Errorf("the partition %s is made and not on the map of the hardware: see oscine hardware", name)
+		}
+		if g.Sharing != place.MPS {
+			continue
+		}
+		priority := "0"
+		if g.LowPriority {
+			priority = "1"
+		}
+		p.Env = append(p.Env, "CUDA_MPS_PIPE_DIRECTORY="+clientPipes, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE="+strconv.Itoa(g.Percent()), "CUDA_MPS_CLIENT_PRIORITY="+priority)
+		if g.Memory > 0 {
+			p.Env = append(p.Env, "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0="+strconv.FormatInt(g.Memory>>20, 10)+"M")
+		}
+		// NVIDIA's names for these folders; internal/nvml makes them.
+		p.Mounts = append(p.Mounts, container.Mount{Source: filepath.Join(s.folder(g.ID), "pipe"), Target: clientPipes},
+			container.Mount{Source: filepath.Join(s.folder(g.ID), "shm"), Target: "/dev/shm"})
+	}
+	return nil
+}
+
+// release takes back what an object has, once nothing of it runs any more. What
+// cannot be taken back now is tried again by sweep.
+func (s *shares) release(ctx context.Context, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.ContainsFunc(s.held, func(h share) bool { return h.Object == id }) {
+		return
+	}
+	if err := s.drop(ctx, func(h *share) bool { return h.Object == id }); err != nil {
+		s.log.Warn("a shared device is not free yet; trying again", "object", id, "error", err)
+	}
+}
+
+// sweep takes back what belongs to objects that are gone, and what could not be
+// taken back before.
+func (s *shares) sweep(ctx context.Context, exists func(id string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stray := func(h *share) bool { return h.Gone || !exists(h.Object) }
+	if !slices.ContainsFunc(s.held, func(h share) bool { return stray(&h) }) {
+		return
+	}
+	if err := s.drop(ctx, stray); err != nil {
+		s.log.Warn("a shared device is not free yet; trying again", "error", err)
+	}
+}
+
+// drop takes the chosen parts back. The caller holds s.mu.
+func (s *shares) drop(ctx context.Context, chosen func(*share) bool) error {
+	ctx = context.WithoutCancel(ctx) // what was begun is finished
+	var errs []error
+	var left []share
+	partitions := false
+	for len(s.held) > 0 {
+		h := s.held[0]
+		s.held = s.held[1:]
+		if !chosen(&h) {
+			left = append(left, h)
+			continue
+		}
+		rest := slices.DeleteFunc(slices.Concat(left, s.held), func(o share) bool { return o.Address != h.Address })
+		if err := s.takeBack(ctx, &h, rest); err != nil {
+			h.Gone = true
+			left, errs = append(left, h), append(errs, err)
+			continue
+		}
+		partitions = partitions || h.Grant.Sharing == place.Partitions
+	}
+	s.held = left
+	errs = append(errs, s.store())
+	if partitions {
+		s.refresh(ctx)
+	}
+	return errors.Join(errs...)
+}
+
+// takeBack undoes one part; rest are those that stay on the device.
+func (s *shares) takeBack(ctx context.Context, h *share, rest []share) error {
+	r := hardware.ShareRequest{Device: h.Address, Directory: s.folder(h.Grant.ID)}
+	switch {
+	case h.Grant.Sharing == place.Partitions:
+		r.Action, r.Profile, r.Start = hardware.ShareUnpartition, h.Grant.Profile, h.Grant.Start
+	case h.Grant.Sharing == place.MPS && len(rest) > 0:
+		r.Action = hardware.ShareMPS
+		r.Percent, r.Memory = limits(rest)
+	case len(rest) > 0:
+		return nil // the others go on as they are
+	default:
+		r.Action = hardware.ShareIdle
+	}
+	_, err := s.ask(ctx, h, r)
+	return err
+}
