@@ -45,6 +45,20 @@ func (s *service) WatchHardware(ctx context.Context, req *connect.Request[pb.Wat
 	}))
 }
 
+func (s *service) RecordHardware(_ context.Context, _ *connect.Request[pb.RecordHardwareRequest], stream *connect.ServerStream[pb.RecordHardwareResponse]) error {
+	recorded, err := s.node.RecordHardware(writerFunc(func(p []byte) (int, error) {
+		return len(p), stream.Send(&pb.RecordHardwareResponse{Data: p})
+	}))
+	if err != nil {
+		return coded(err)
+	}
+	last := &pb.RecordHardwareResponse{Files: int64(recorded.Files)}
+	for _, g := range recorded.LeftOut {
+		last.LeftOut = append(last.LeftOut, &pb.HardwareGap{Path: g.Path, Reason: g.Reason})
+	}
+	return stream.Send(last)
+}
+
 func loadMessage(l *hardware.Load) *pb.HardwareLoad {
 	if l == nil {
 		return nil

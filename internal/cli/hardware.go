@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -288,63 +289,19 @@ func writePath(w io.Writer, p hardware.Path) error {
 	return err
 }
 
-func newHardwareRecordCommand(env *Env, f *hardwareFlags) *cobra.Command {
-	var output string
-	c := &cobra.Command{
-		Use:   "record",
-		Short: "Save what the map of this machine is read from, for a bug report",
-		Long: `Save what the map of this machine is read from, to attach to a bug report.
-
-The archive holds only what was read, and no serial number, hardware address,
-host name or cgroup name. oscine hardware --root FILE shows its map.`,
-		Args: exactArgs(0, "no argument"),
-		RunE: func(*cobra.Command, []string) error {
-			if !strings.HasSuffix(output, ".tar.zst") {
-				return usageError{fmt.Errorf("--output %q must end in .tar.zst", output)}
-			}
-			root := f.root
-			if root == "" {
-				root = "/"
-			}
-			return recordHardware(env, root, output)
-		},
-	}
-	c.Flags().StringVarP(&output, "output", "o", "machine.tar.zst", "file to write")
-	return c
-}
-
-// recordHardware writes the archive whole or not at all.
-func recordHardware(env *Env, root, output string) error {
-	if err := rootIsThere(root); err != nil {
-		return err
-	}
-	out, err := os.CreateTemp(filepath.Dir(output), ".record-*")
-	if err != nil {
-		return fmt.Errorf("record: %w", err)
-	}
-	defer os.Remove(out.Name())
-	recorded, err := hardware.Record(root, out)
-	if err = errors.Join(err, out.Chmod(0o644), out.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(out.Name(), output); err != nil {
-		return fmt.Errorf("record: %w", err)
-	}
-	for _, left := range recorded.LeftOut {
-		fmt.Fprintf(env.Err, "left out %s: %s\n", left.Path, left.Reason)
-	}
-	_, err = fmt.Fprintf(env.Out, "%s: %d files; look at it with oscine hardware --root %s\n", output, recorded.Files, output)
-	return err
-}
-
 func newHardwareCDICommand(env *Env, f *hardwareFlags) *cobra.Command {
 	var dir string
 	c := &cobra.Command{
 		Use:   "cdi",
-		Short: "Write CDI specifications of the usable accelerators, for any container runtime",
-		Args:  exactArgs(0, "no argument"),
+		Short: "Write CDI specifications of this machine's usable accelerators, for any container runtime",
+		Long: `Write CDI specifications of the usable accelerators of this machine, or of the one
+under --root, for any container runtime here. A node of Oscine keeps its own.`,
+		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			m, err := f.machine(c.Context(), env)
+			if f.topology != "" {
+				return usageError{errors.New("a --topology file says nothing of device nodes: give --root")}
+			}
+			m, err := localMachine(c.Context(), cmp.Or(f.root, "/"))
 			if err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -75,6 +76,17 @@ func (n *Node) Hardware(ctx context.Context) ([]byte, error) {
 		m = n.drivers.complete(ctx, found)
 	}
 	return hardware.Encode(m)
+}
+
+// RecordHardware writes an archive of what the map of the machine is read from,
+// without what names this one machine. There is one recording at a time, for
+// it reads all of sysfs that matters; another is refused with ErrConflict.
+func (n *Node) RecordHardware(w io.Writer) (hardware.Recorded, error) {
+	if !n.live.recording.TryLock() {
+		return hardware.Recorded{}, fmt.Errorf("%w: someone records this machine already: try again in a moment", ErrConflict)
+	}
+	defer n.live.recording.Unlock()
+	return hardware.Record(sysRoot, w)
 }
 
 // systemPrograms are the programs whose memory counts as the system's.

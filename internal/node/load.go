@@ -43,6 +43,8 @@ type live struct {
 	asking bool
 	asks   sync.WaitGroup
 
+	recording sync.Mutex // held while the machine is recorded
+
 	sampling sync.Mutex
 	sampler  *hardware.Sampler
 	last     hardware.Reading

@@ -29,6 +29,13 @@ func testLive(n *testNode) {
 			t.Errorf("oscine %v lacks the start of web:\n%s", args, got)
 		}
 	}
+	recording := filepath.Join(t.TempDir(), "node.tar.zst")
+	if got := n.run("hardware", "record", "-o", recording); !strings.Contains(got, " files; look at it") {
+		t.Errorf("hardware record says %q", got)
+	}
+	if here, there := n.run("hardware", "--root", recording), n.run("hardware"); strings.Count(here, "\n") < 4 || strings.Split(here, "\n")[0] != strings.Split(there, "\n")[0] {
+		t.Errorf("the recording of the node shows\n%s, the node\n%s", here, there)
+	}
 	_, errOut, code := n.try("events", "--device", "gpu99")
 	if code != 0 || !strings.Contains(errOut, "no such events") {
 		t.Errorf("events of a device that is not there: %d, %q", code, errOut)

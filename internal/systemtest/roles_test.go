@@ -24,6 +24,7 @@ func testRoles(n *testNode) {
 		{reader, "a reader", []string{"get"}, true},
 		{reader, "a reader", []string{"logs", "web"}, true},
 		{reader, "a reader", []string{"events"}, true},
+		{reader, "a reader", []string{"hardware", "record", "-o", filepath.Join(n.dir, "node.tar.zst")}, true},
 		{reader, "a reader", []string{"top", "--every", "100ms"}, true},
 		{reader, "a reader", []string{"delete", "workload", "web"}, false},
 		{reader, "a reader", []string{"exec", "web", "--", "/web", "say"}, false},

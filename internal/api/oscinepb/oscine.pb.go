@@ -925,6 +925,156 @@ func (x *Temperature) GetCelsius() float64 {
 	return 0
 }
 
+type RecordHardwareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordHardwareRequest) Reset() {
+	*x = RecordHardwareRequest{}
+	mi := &file_oscine_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordHardwareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordHardwareRequest) ProtoMessage() {}
+
+func (x *RecordHardwareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordHardwareRequest.ProtoReflect.Descriptor instead.
+func (*RecordHardwareRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{16}
+}
+
+// RecordHardwareResponse holds a part of the archive (.tar.zst) or, in the last
+// message, what it holds.
+type RecordHardwareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	Files         int64                  `protobuf:"varint,2,opt,name=files,proto3" json:"files,omitempty"`
+	LeftOut       []*HardwareGap         `protobuf:"bytes,3,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"` // read, but not saved
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordHardwareResponse) Reset() {
+	*x = RecordHardwareResponse{}
+	mi := &file_oscine_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordHardwareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordHardwareResponse) ProtoMessage() {}
+
+func (x *RecordHardwareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordHardwareResponse.ProtoReflect.Descriptor instead.
+func (*RecordHardwareResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RecordHardwareResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *RecordHardwareResponse) GetFiles() int64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *RecordHardwareResponse) GetLeftOut() []*HardwareGap {
+	if x != nil {
+		return x.LeftOut
+	}
+	return nil
+}
+
+type HardwareGap struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HardwareGap) Reset() {
+	*x = HardwareGap{}
+	mi := &file_oscine_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HardwareGap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HardwareGap) ProtoMessage() {}
+
+func (x *HardwareGap) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HardwareGap.ProtoReflect.Descriptor instead.
+func (*HardwareGap) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *HardwareGap) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HardwareGap) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type EventsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`          // Workload, Model or, empty, all
@@ -939,7 +1089,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_oscine_proto_msgTypes[16]
+	mi := &file_oscine_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1101,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[16]
+	mi := &file_oscine_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1114,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{16}
+	return file_oscine_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EventsRequest) GetKind() string {
@@ -1028,7 +1178,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_oscine_proto_msgTypes[17]
+	mi := &file_oscine_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1190,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[17]
+	mi := &file_oscine_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1203,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{17}
+	return file_oscine_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Event) GetFirst() *timestamppb.Timestamp {
@@ -1132,7 +1282,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_oscine_proto_msgTypes[18]
+	mi := &file_oscine_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1294,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[18]
+	mi := &file_oscine_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1307,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{18}
+	return file_oscine_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Object) GetKind() string {
@@ -1198,7 +1348,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_oscine_proto_msgTypes[19]
+	mi := &file_oscine_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1360,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[19]
+	mi := &file_oscine_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1373,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{19}
+	return file_oscine_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetRequest) GetKind() string {
@@ -1249,7 +1399,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_oscine_proto_msgTypes[20]
+	mi := &file_oscine_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1411,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[20]
+	mi := &file_oscine_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1424,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{20}
+	return file_oscine_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetResponse) GetObjects() []*Object {
@@ -1294,7 +1444,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_oscine_proto_msgTypes[21]
+	mi := &file_oscine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1456,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[21]
+	mi := &file_oscine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1469,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{21}
+	return file_oscine_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchResponse) GetEvent() string {
@@ -1346,7 +1496,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_oscine_proto_msgTypes[22]
+	mi := &file_oscine_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1508,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[22]
+	mi := &file_oscine_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1521,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{22}
+	return file_oscine_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApplyRequest) GetManifest() string {
@@ -1397,7 +1547,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_oscine_proto_msgTypes[23]
+	mi := &file_oscine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1559,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[23]
+	mi := &file_oscine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1572,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{23}
+	return file_oscine_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -1443,7 +1593,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_oscine_proto_msgTypes[24]
+	mi := &file_oscine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1605,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[24]
+	mi := &file_oscine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1618,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{24}
+	return file_oscine_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -1502,7 +1652,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_oscine_proto_msgTypes[25]
+	mi := &file_oscine_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1664,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[25]
+	mi := &file_oscine_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1677,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{25}
+	return file_oscine_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteRequest) GetKind() string {
@@ -1552,7 +1702,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_oscine_proto_msgTypes[26]
+	mi := &file_oscine_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1714,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[26]
+	mi := &file_oscine_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1727,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{26}
+	return file_oscine_proto_rawDescGZIP(), []int{29}
 }
 
 type LogsRequest struct {
@@ -1592,7 +1742,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_oscine_proto_msgTypes[27]
+	mi := &file_oscine_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1754,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[27]
+	mi := &file_oscine_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1767,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{27}
+	return file_oscine_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LogsRequest) GetKind() string {
@@ -1659,7 +1809,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_oscine_proto_msgTypes[28]
+	mi := &file_oscine_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1821,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[28]
+	mi := &file_oscine_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1834,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{28}
+	return file_oscine_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -1717,7 +1867,7 @@ type DmesgRequest struct {
 
 func (x *DmesgRequest) Reset() {
 	*x = DmesgRequest{}
-	mi := &file_oscine_proto_msgTypes[29]
+	mi := &file_oscine_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1879,7 @@ func (x *DmesgRequest) String() string {
 func (*DmesgRequest) ProtoMessage() {}
 
 func (x *DmesgRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[29]
+	mi := &file_oscine_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1892,7 @@ func (x *DmesgRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DmesgRequest.ProtoReflect.Descriptor instead.
 func (*DmesgRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{29}
+	return file_oscine_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DmesgRequest) GetFollow() bool {
@@ -1765,7 +1915,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_oscine_proto_msgTypes[30]
+	mi := &file_oscine_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1927,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[30]
+	mi := &file_oscine_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1940,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{30}
+	return file_oscine_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecRequest) GetStart() *ExecStart {
@@ -1833,7 +1983,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_oscine_proto_msgTypes[31]
+	mi := &file_oscine_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1995,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[31]
+	mi := &file_oscine_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2008,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{31}
+	return file_oscine_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecStart) GetWorkload() string {
@@ -1899,7 +2049,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_oscine_proto_msgTypes[32]
+	mi := &file_oscine_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2061,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[32]
+	mi := &file_oscine_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2074,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{32}
+	return file_oscine_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TerminalSize) GetColumns() uint32 {
@@ -1952,7 +2102,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_oscine_proto_msgTypes[33]
+	mi := &file_oscine_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1964,7 +2114,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[33]
+	mi := &file_oscine_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1977,7 +2127,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{33}
+	return file_oscine_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExecResponse) GetStdout() []byte {
@@ -2013,7 +2163,7 @@ type CopyInRequest struct {
 
 func (x *CopyInRequest) Reset() {
 	*x = CopyInRequest{}
-	mi := &file_oscine_proto_msgTypes[34]
+	mi := &file_oscine_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2175,7 @@ func (x *CopyInRequest) String() string {
 func (*CopyInRequest) ProtoMessage() {}
 
 func (x *CopyInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[34]
+	mi := &file_oscine_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2188,7 @@ func (x *CopyInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyInRequest.ProtoReflect.Descriptor instead.
 func (*CopyInRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{34}
+	return file_oscine_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CopyInRequest) GetWorkload() string {
@@ -2070,7 +2220,7 @@ type CopyInResponse struct {
 
 func (x *CopyInResponse) Reset() {
 	*x = CopyInResponse{}
-	mi := &file_oscine_proto_msgTypes[35]
+	mi := &file_oscine_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2232,7 @@ func (x *CopyInResponse) String() string {
 func (*CopyInResponse) ProtoMessage() {}
 
 func (x *CopyInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[35]
+	mi := &file_oscine_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2245,7 @@ func (x *CopyInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyInResponse.ProtoReflect.Descriptor instead.
 func (*CopyInResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{35}
+	return file_oscine_proto_rawDescGZIP(), []int{38}
 }
 
 type CopyOutRequest struct {
@@ -2108,7 +2258,7 @@ type CopyOutRequest struct {
 
 func (x *CopyOutRequest) Reset() {
 	*x = CopyOutRequest{}
-	mi := &file_oscine_proto_msgTypes[36]
+	mi := &file_oscine_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2270,7 @@ func (x *CopyOutRequest) String() string {
 func (*CopyOutRequest) ProtoMessage() {}
 
 func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[36]
+	mi := &file_oscine_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2283,7 @@ func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOutRequest.ProtoReflect.Descriptor instead.
 func (*CopyOutRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{36}
+	return file_oscine_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CopyOutRequest) GetWorkload() string {
@@ -2160,7 +2310,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_oscine_proto_msgTypes[37]
+	mi := &file_oscine_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2322,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[37]
+	mi := &file_oscine_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2335,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{37}
+	return file_oscine_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -2214,7 +2364,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_oscine_proto_msgTypes[38]
+	mi := &file_oscine_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2376,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[38]
+	mi := &file_oscine_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2389,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{38}
+	return file_oscine_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Image) GetName() string {
@@ -2279,7 +2429,7 @@ type ImportImageResponse struct {
 
 func (x *ImportImageResponse) Reset() {
 	*x = ImportImageResponse{}
-	mi := &file_oscine_proto_msgTypes[39]
+	mi := &file_oscine_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2291,7 +2441,7 @@ func (x *ImportImageResponse) String() string {
 func (*ImportImageResponse) ProtoMessage() {}
 
 func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[39]
+	mi := &file_oscine_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2304,7 +2454,7 @@ func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageResponse.ProtoReflect.Descriptor instead.
 func (*ImportImageResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{39}
+	return file_oscine_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ImportImageResponse) GetImages() []*Image {
@@ -2323,7 +2473,7 @@ type PullImageRequest struct {
 
 func (x *PullImageRequest) Reset() {
 	*x = PullImageRequest{}
-	mi := &file_oscine_proto_msgTypes[40]
+	mi := &file_oscine_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +2485,7 @@ func (x *PullImageRequest) String() string {
 func (*PullImageRequest) ProtoMessage() {}
 
 func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[40]
+	mi := &file_oscine_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +2498,7 @@ func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageRequest.ProtoReflect.Descriptor instead.
 func (*PullImageRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{40}
+	return file_oscine_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PullImageRequest) GetName() string {
@@ -2368,7 +2518,7 @@ type PullImageResponse struct {
 
 func (x *PullImageResponse) Reset() {
 	*x = PullImageResponse{}
-	mi := &file_oscine_proto_msgTypes[41]
+	mi := &file_oscine_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2530,7 @@ func (x *PullImageResponse) String() string {
 func (*PullImageResponse) ProtoMessage() {}
 
 func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[41]
+	mi := &file_oscine_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2543,7 @@ func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageResponse.ProtoReflect.Descriptor instead.
 func (*PullImageResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{41}
+	return file_oscine_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PullImageResponse) GetStatus() string {
@@ -2418,7 +2568,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_oscine_proto_msgTypes[42]
+	mi := &file_oscine_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2580,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[42]
+	mi := &file_oscine_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2593,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{42}
+	return file_oscine_proto_rawDescGZIP(), []int{45}
 }
 
 type ListImagesResponse struct {
@@ -2455,7 +2605,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_oscine_proto_msgTypes[43]
+	mi := &file_oscine_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2467,7 +2617,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[43]
+	mi := &file_oscine_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2480,7 +2630,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{43}
+	return file_oscine_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -2499,7 +2649,7 @@ type RemoveImageRequest struct {
 
 func (x *RemoveImageRequest) Reset() {
 	*x = RemoveImageRequest{}
-	mi := &file_oscine_proto_msgTypes[44]
+	mi := &file_oscine_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2511,7 +2661,7 @@ func (x *RemoveImageRequest) String() string {
 func (*RemoveImageRequest) ProtoMessage() {}
 
 func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[44]
+	mi := &file_oscine_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2524,7 +2674,7 @@ func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{44}
+	return file_oscine_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveImageRequest) GetName() string {
@@ -2542,7 +2692,7 @@ type RemoveImageResponse struct {
 
 func (x *RemoveImageResponse) Reset() {
 	*x = RemoveImageResponse{}
-	mi := &file_oscine_proto_msgTypes[45]
+	mi := &file_oscine_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2704,7 @@ func (x *RemoveImageResponse) String() string {
 func (*RemoveImageResponse) ProtoMessage() {}
 
 func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[45]
+	mi := &file_oscine_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2717,7 @@ func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{45}
+	return file_oscine_proto_rawDescGZIP(), []int{48}
 }
 
 type UploadModelResponse struct {
@@ -2580,7 +2730,7 @@ type UploadModelResponse struct {
 
 func (x *UploadModelResponse) Reset() {
 	*x = UploadModelResponse{}
-	mi := &file_oscine_proto_msgTypes[46]
+	mi := &file_oscine_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +2742,7 @@ func (x *UploadModelResponse) String() string {
 func (*UploadModelResponse) ProtoMessage() {}
 
 func (x *UploadModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[46]
+	mi := &file_oscine_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +2755,7 @@ func (x *UploadModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadModelResponse.ProtoReflect.Descriptor instead.
 func (*UploadModelResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{46}
+	return file_oscine_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UploadModelResponse) GetDigest() string {
@@ -2636,7 +2786,7 @@ type Pack struct {
 
 func (x *Pack) Reset() {
 	*x = Pack{}
-	mi := &file_oscine_proto_msgTypes[47]
+	mi := &file_oscine_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2798,7 @@ func (x *Pack) String() string {
 func (*Pack) ProtoMessage() {}
 
 func (x *Pack) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[47]
+	mi := &file_oscine_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2811,7 @@ func (x *Pack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pack.ProtoReflect.Descriptor instead.
 func (*Pack) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{47}
+	return file_oscine_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Pack) GetName() string {
@@ -2715,7 +2865,7 @@ type InstallPackResponse struct {
 
 func (x *InstallPackResponse) Reset() {
 	*x = InstallPackResponse{}
-	mi := &file_oscine_proto_msgTypes[48]
+	mi := &file_oscine_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +2877,7 @@ func (x *InstallPackResponse) String() string {
 func (*InstallPackResponse) ProtoMessage() {}
 
 func (x *InstallPackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[48]
+	mi := &file_oscine_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +2890,7 @@ func (x *InstallPackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallPackResponse.ProtoReflect.Descriptor instead.
 func (*InstallPackResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{48}
+	return file_oscine_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *InstallPackResponse) GetPack() *Pack {
@@ -2758,7 +2908,7 @@ type ListPacksRequest struct {
 
 func (x *ListPacksRequest) Reset() {
 	*x = ListPacksRequest{}
-	mi := &file_oscine_proto_msgTypes[49]
+	mi := &file_oscine_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +2920,7 @@ func (x *ListPacksRequest) String() string {
 func (*ListPacksRequest) ProtoMessage() {}
 
 func (x *ListPacksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[49]
+	mi := &file_oscine_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +2933,7 @@ func (x *ListPacksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPacksRequest.ProtoReflect.Descriptor instead.
 func (*ListPacksRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{49}
+	return file_oscine_proto_rawDescGZIP(), []int{52}
 }
 
 type ListPacksResponse struct {
@@ -2795,7 +2945,7 @@ type ListPacksResponse struct {
 
 func (x *ListPacksResponse) Reset() {
 	*x = ListPacksResponse{}
-	mi := &file_oscine_proto_msgTypes[50]
+	mi := &file_oscine_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +2957,7 @@ func (x *ListPacksResponse) String() string {
 func (*ListPacksResponse) ProtoMessage() {}
 
 func (x *ListPacksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[50]
+	mi := &file_oscine_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2970,7 @@ func (x *ListPacksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPacksResponse.ProtoReflect.Descriptor instead.
 func (*ListPacksResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{50}
+	return file_oscine_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListPacksResponse) GetPacks() []*Pack {
@@ -2839,7 +2989,7 @@ type RemovePackRequest struct {
 
 func (x *RemovePackRequest) Reset() {
 	*x = RemovePackRequest{}
-	mi := &file_oscine_proto_msgTypes[51]
+	mi := &file_oscine_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +3001,7 @@ func (x *RemovePackRequest) String() string {
 func (*RemovePackRequest) ProtoMessage() {}
 
 func (x *RemovePackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[51]
+	mi := &file_oscine_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3014,7 @@ func (x *RemovePackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePackRequest.ProtoReflect.Descriptor instead.
 func (*RemovePackRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{51}
+	return file_oscine_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RemovePackRequest) GetName() string {
@@ -2882,7 +3032,7 @@ type RemovePackResponse struct {
 
 func (x *RemovePackResponse) Reset() {
 	*x = RemovePackResponse{}
-	mi := &file_oscine_proto_msgTypes[52]
+	mi := &file_oscine_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +3044,7 @@ func (x *RemovePackResponse) String() string {
 func (*RemovePackResponse) ProtoMessage() {}
 
 func (x *RemovePackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[52]
+	mi := &file_oscine_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2907,7 +3057,7 @@ func (x *RemovePackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePackResponse.ProtoReflect.Descriptor instead.
 func (*RemovePackResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{52}
+	return file_oscine_proto_rawDescGZIP(), []int{55}
 }
 
 type RebootRequest struct {
@@ -2919,7 +3069,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_oscine_proto_msgTypes[53]
+	mi := &file_oscine_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +3081,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[53]
+	mi := &file_oscine_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +3094,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{53}
+	return file_oscine_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RebootRequest) GetPowerOff() bool {
@@ -2962,7 +3112,7 @@ type RebootResponse struct {
 
 func (x *RebootResponse) Reset() {
 	*x = RebootResponse{}
-	mi := &file_oscine_proto_msgTypes[54]
+	mi := &file_oscine_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +3124,7 @@ func (x *RebootResponse) String() string {
 func (*RebootResponse) ProtoMessage() {}
 
 func (x *RebootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[54]
+	mi := &file_oscine_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +3137,7 @@ func (x *RebootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootResponse.ProtoReflect.Descriptor instead.
 func (*RebootResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{54}
+	return file_oscine_proto_rawDescGZIP(), []int{57}
 }
 
 var File_oscine_proto protoreflect.FileDescriptor
@@ -3065,7 +3215,15 @@ const file_oscine_proto_rawDesc = "" +
 	"\x05watts\x18\x04 \x01(\x01R\x05watts\";\n" +
 	"\vTemperature\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\acelsius\x18\x02 \x01(\x01R\acelsius\"\x97\x01\n" +
+	"\acelsius\x18\x02 \x01(\x01R\acelsius\"\x17\n" +
+	"\x15RecordHardwareRequest\"u\n" +
+	"\x16RecordHardwareResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x14\n" +
+	"\x05files\x18\x02 \x01(\x03R\x05files\x121\n" +
+	"\bleft_out\x18\x03 \x03(\v2\x16.oscine.v1.HardwareGapR\aleftOut\"9\n" +
+	"\vHardwareGap\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x97\x01\n" +
 	"\rEventsRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -3194,12 +3352,13 @@ const file_oscine_proto_rawDesc = "" +
 	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\"\x10\n" +
 	"\x0eRebootResponse2U\n" +
 	"\vMaintenance\x12F\n" +
-	"\tConfigure\x12\x1b.oscine.v1.ConfigureRequest\x1a\x1c.oscine.v1.ConfigureResponse2\xe2\v\n" +
+	"\tConfigure\x12\x1b.oscine.v1.ConfigureRequest\x1a\x1c.oscine.v1.ConfigureResponse2\xbb\f\n" +
 	"\x04Node\x127\n" +
 	"\x04Info\x12\x16.oscine.v1.InfoRequest\x1a\x17.oscine.v1.InfoResponse\x12=\n" +
 	"\x06Doctor\x12\x18.oscine.v1.DoctorRequest\x1a\x19.oscine.v1.DoctorResponse\x12C\n" +
 	"\bHardware\x12\x1a.oscine.v1.HardwareRequest\x1a\x1b.oscine.v1.HardwareResponse\x12T\n" +
-	"\rWatchHardware\x12\x1f.oscine.v1.WatchHardwareRequest\x1a .oscine.v1.WatchHardwareResponse0\x01\x126\n" +
+	"\rWatchHardware\x12\x1f.oscine.v1.WatchHardwareRequest\x1a .oscine.v1.WatchHardwareResponse0\x01\x12W\n" +
+	"\x0eRecordHardware\x12 .oscine.v1.RecordHardwareRequest\x1a!.oscine.v1.RecordHardwareResponse0\x01\x126\n" +
 	"\x06Events\x12\x18.oscine.v1.EventsRequest\x1a\x10.oscine.v1.Event0\x01\x124\n" +
 	"\x03Get\x12\x15.oscine.v1.GetRequest\x1a\x16.oscine.v1.GetResponse\x12:\n" +
 	"\x05Watch\x12\x15.oscine.v1.GetRequest\x1a\x18.oscine.v1.WatchResponse0\x01\x124\n" +
@@ -3234,150 +3393,156 @@ func file_oscine_proto_rawDescGZIP() []byte {
 	return file_oscine_proto_rawDescData
 }
 
-var file_oscine_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_oscine_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_oscine_proto_goTypes = []any{
-	(*ConfigureRequest)(nil),      // 0: oscine.v1.ConfigureRequest
-	(*ConfigureResponse)(nil),     // 1: oscine.v1.ConfigureResponse
-	(*InfoRequest)(nil),           // 2: oscine.v1.InfoRequest
-	(*InfoResponse)(nil),          // 3: oscine.v1.InfoResponse
-	(*ProcessMemory)(nil),         // 4: oscine.v1.ProcessMemory
-	(*DoctorRequest)(nil),         // 5: oscine.v1.DoctorRequest
-	(*DoctorResponse)(nil),        // 6: oscine.v1.DoctorResponse
-	(*Capability)(nil),            // 7: oscine.v1.Capability
-	(*HardwareRequest)(nil),       // 8: oscine.v1.HardwareRequest
-	(*HardwareResponse)(nil),      // 9: oscine.v1.HardwareResponse
-	(*WatchHardwareRequest)(nil),  // 10: oscine.v1.WatchHardwareRequest
-	(*WatchHardwareResponse)(nil), // 11: oscine.v1.WatchHardwareResponse
-	(*HardwareChange)(nil),        // 12: oscine.v1.HardwareChange
-	(*HardwareLoad)(nil),          // 13: oscine.v1.HardwareLoad
-	(*DeviceLoad)(nil),            // 14: oscine.v1.DeviceLoad
-	(*Temperature)(nil),           // 15: oscine.v1.Temperature
-	(*EventsRequest)(nil),         // 16: oscine.v1.EventsRequest
-	(*Event)(nil),                 // 17: oscine.v1.Event
-	(*Object)(nil),                // 18: oscine.v1.Object
-	(*GetRequest)(nil),            // 19: oscine.v1.GetRequest
-	(*GetResponse)(nil),           // 20: oscine.v1.GetResponse
-	(*WatchResponse)(nil),         // 21: oscine.v1.WatchResponse
-	(*ApplyRequest)(nil),          // 22: oscine.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 23: oscine.v1.ApplyResponse
-	(*ApplyResult)(nil),           // 24: oscine.v1.ApplyResult
-	(*DeleteRequest)(nil),         // 25: oscine.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 26: oscine.v1.DeleteResponse
-	(*LogsRequest)(nil),           // 27: oscine.v1.LogsRequest
-	(*LogLine)(nil),               // 28: oscine.v1.LogLine
-	(*DmesgRequest)(nil),          // 29: oscine.v1.DmesgRequest
-	(*ExecRequest)(nil),           // 30: oscine.v1.ExecRequest
-	(*ExecStart)(nil),             // 31: oscine.v1.ExecStart
-	(*TerminalSize)(nil),          // 32: oscine.v1.TerminalSize
-	(*ExecResponse)(nil),          // 33: oscine.v1.ExecResponse
-	(*CopyInRequest)(nil),         // 34: oscine.v1.CopyInRequest
-	(*CopyInResponse)(nil),        // 35: oscine.v1.CopyInResponse
-	(*CopyOutRequest)(nil),        // 36: oscine.v1.CopyOutRequest
-	(*Chunk)(nil),                 // 37: oscine.v1.Chunk
-	(*Image)(nil),                 // 38: oscine.v1.Image
-	(*ImportImageResponse)(nil),   // 39: oscine.v1.ImportImageResponse
-	(*PullImageRequest)(nil),      // 40: oscine.v1.PullImageRequest
-	(*PullImageResponse)(nil),     // 41: oscine.v1.PullImageResponse
-	(*ListImagesRequest)(nil),     // 42: oscine.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 43: oscine.v1.ListImagesResponse
-	(*RemoveImageRequest)(nil),    // 44: oscine.v1.RemoveImageRequest
-	(*RemoveImageResponse)(nil),   // 45: oscine.v1.RemoveImageResponse
-	(*UploadModelResponse)(nil),   // 46: oscine.v1.UploadModelResponse
-	(*Pack)(nil),                  // 47: oscine.v1.Pack
-	(*InstallPackResponse)(nil),   // 48: oscine.v1.InstallPackResponse
-	(*ListPacksRequest)(nil),      // 49: oscine.v1.ListPacksRequest
-	(*ListPacksResponse)(nil),     // 50: oscine.v1.ListPacksResponse
-	(*RemovePackRequest)(nil),     // 51: oscine.v1.RemovePackRequest
-	(*RemovePackResponse)(nil),    // 52: oscine.v1.RemovePackResponse
-	(*RebootRequest)(nil),         // 53: oscine.v1.RebootRequest
-	(*RebootResponse)(nil),        // 54: oscine.v1.RebootResponse
-	nil,                           // 55: oscine.v1.HardwareLoad.CpusEntry
-	nil,                           // 56: oscine.v1.HardwareLoad.UsedBytesEntry
-	nil,                           // 57: oscine.v1.HardwareLoad.DevicesEntry
-	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 59: google.protobuf.Struct
+	(*ConfigureRequest)(nil),       // 0: oscine.v1.ConfigureRequest
+	(*ConfigureResponse)(nil),      // 1: oscine.v1.ConfigureResponse
+	(*InfoRequest)(nil),            // 2: oscine.v1.InfoRequest
+	(*InfoResponse)(nil),           // 3: oscine.v1.InfoResponse
+	(*ProcessMemory)(nil),          // 4: oscine.v1.ProcessMemory
+	(*DoctorRequest)(nil),          // 5: oscine.v1.DoctorRequest
+	(*DoctorResponse)(nil),         // 6: oscine.v1.DoctorResponse
+	(*Capability)(nil),             // 7: oscine.v1.Capability
+	(*HardwareRequest)(nil),        // 8: oscine.v1.HardwareRequest
+	(*HardwareResponse)(nil),       // 9: oscine.v1.HardwareResponse
+	(*WatchHardwareRequest)(nil),   // 10: oscine.v1.WatchHardwareRequest
+	(*WatchHardwareResponse)(nil),  // 11: oscine.v1.WatchHardwareResponse
+	(*HardwareChange)(nil),         // 12: oscine.v1.HardwareChange
+	(*HardwareLoad)(nil),           // 13: oscine.v1.HardwareLoad
+	(*DeviceLoad)(nil),             // 14: oscine.v1.DeviceLoad
+	(*Temperature)(nil),            // 15: oscine.v1.Temperature
+	(*RecordHardwareRequest)(nil),  // 16: oscine.v1.RecordHardwareRequest
+	(*RecordHardwareResponse)(nil), // 17: oscine.v1.RecordHardwareResponse
+	(*HardwareGap)(nil),            // 18: oscine.v1.HardwareGap
+	(*EventsRequest)(nil),          // 19: oscine.v1.EventsRequest
+	(*Event)(nil),                  // 20: oscine.v1.Event
+	(*Object)(nil),                 // 21: oscine.v1.Object
+	(*GetRequest)(nil),             // 22: oscine.v1.GetRequest
+	(*GetResponse)(nil),            // 23: oscine.v1.GetResponse
+	(*WatchResponse)(nil),          // 24: oscine.v1.WatchResponse
+	(*ApplyRequest)(nil),           // 25: oscine.v1.ApplyRequest
+	(*ApplyResponse)(nil),          // 26: oscine.v1.ApplyResponse
+	(*ApplyResult)(nil),            // 27: oscine.v1.ApplyResult
+	(*DeleteRequest)(nil),          // 28: oscine.v1.DeleteRequest
+	(*DeleteResponse)(nil),         // 29: oscine.v1.DeleteResponse
+	(*LogsRequest)(nil),            // 30: oscine.v1.LogsRequest
+	(*LogLine)(nil),                // 31: oscine.v1.LogLine
+	(*DmesgRequest)(nil),           // 32: oscine.v1.DmesgRequest
+	(*ExecRequest)(nil),            // 33: oscine.v1.ExecRequest
+	(*ExecStart)(nil),              // 34: oscine.v1.ExecStart
+	(*TerminalSize)(nil),           // 35: oscine.v1.TerminalSize
+	(*ExecResponse)(nil),           // 36: oscine.v1.ExecResponse
+	(*CopyInRequest)(nil),          // 37: oscine.v1.CopyInRequest
+	(*CopyInResponse)(nil),         // 38: oscine.v1.CopyInResponse
+	(*CopyOutRequest)(nil),         // 39: oscine.v1.CopyOutRequest
+	(*Chunk)(nil),                  // 40: oscine.v1.Chunk
+	(*Image)(nil),                  // 41: oscine.v1.Image
+	(*ImportImageResponse)(nil),    // 42: oscine.v1.ImportImageResponse
+	(*PullImageRequest)(nil),       // 43: oscine.v1.PullImageRequest
+	(*PullImageResponse)(nil),      // 44: oscine.v1.PullImageResponse
+	(*ListImagesRequest)(nil),      // 45: oscine.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),     // 46: oscine.v1.ListImagesResponse
+	(*RemoveImageRequest)(nil),     // 47: oscine.v1.RemoveImageRequest
+	(*RemoveImageResponse)(nil),    // 48: oscine.v1.RemoveImageResponse
+	(*UploadModelResponse)(nil),    // 49: oscine.v1.UploadModelResponse
+	(*Pack)(nil),                   // 50: oscine.v1.Pack
+	(*InstallPackResponse)(nil),    // 51: oscine.v1.InstallPackResponse
+	(*ListPacksRequest)(nil),       // 52: oscine.v1.ListPacksRequest
+	(*ListPacksResponse)(nil),      // 53: oscine.v1.ListPacksResponse
+	(*RemovePackRequest)(nil),      // 54: oscine.v1.RemovePackRequest
+	(*RemovePackResponse)(nil),     // 55: oscine.v1.RemovePackResponse
+	(*RebootRequest)(nil),          // 56: oscine.v1.RebootRequest
+	(*RebootResponse)(nil),         // 57: oscine.v1.RebootResponse
+	nil,                            // 58: oscine.v1.HardwareLoad.CpusEntry
+	nil,                            // 59: oscine.v1.HardwareLoad.UsedBytesEntry
+	nil,                            // 60: oscine.v1.HardwareLoad.DevicesEntry
+	(*timestamppb.Timestamp)(nil),  // 61: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 62: google.protobuf.Struct
 }
 var file_oscine_proto_depIdxs = []int32{
-	58, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	61, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
 	4,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
 	7,  // 2: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
 	12, // 3: oscine.v1.WatchHardwareResponse.changes:type_name -> oscine.v1.HardwareChange
 	13, // 4: oscine.v1.WatchHardwareResponse.load:type_name -> oscine.v1.HardwareLoad
-	55, // 5: oscine.v1.HardwareLoad.cpus:type_name -> oscine.v1.HardwareLoad.CpusEntry
-	56, // 6: oscine.v1.HardwareLoad.used_bytes:type_name -> oscine.v1.HardwareLoad.UsedBytesEntry
-	57, // 7: oscine.v1.HardwareLoad.devices:type_name -> oscine.v1.HardwareLoad.DevicesEntry
+	58, // 5: oscine.v1.HardwareLoad.cpus:type_name -> oscine.v1.HardwareLoad.CpusEntry
+	59, // 6: oscine.v1.HardwareLoad.used_bytes:type_name -> oscine.v1.HardwareLoad.UsedBytesEntry
+	60, // 7: oscine.v1.HardwareLoad.devices:type_name -> oscine.v1.HardwareLoad.DevicesEntry
 	15, // 8: oscine.v1.HardwareLoad.thermal:type_name -> oscine.v1.Temperature
-	58, // 9: oscine.v1.Event.first:type_name -> google.protobuf.Timestamp
-	58, // 10: oscine.v1.Event.last:type_name -> google.protobuf.Timestamp
-	59, // 11: oscine.v1.Object.manifest:type_name -> google.protobuf.Struct
-	59, // 12: oscine.v1.Object.status:type_name -> google.protobuf.Struct
-	18, // 13: oscine.v1.GetResponse.objects:type_name -> oscine.v1.Object
-	18, // 14: oscine.v1.WatchResponse.object:type_name -> oscine.v1.Object
-	24, // 15: oscine.v1.ApplyResponse.results:type_name -> oscine.v1.ApplyResult
-	58, // 16: oscine.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	31, // 17: oscine.v1.ExecRequest.start:type_name -> oscine.v1.ExecStart
-	32, // 18: oscine.v1.ExecRequest.resize:type_name -> oscine.v1.TerminalSize
-	32, // 19: oscine.v1.ExecStart.size:type_name -> oscine.v1.TerminalSize
-	58, // 20: oscine.v1.Image.created:type_name -> google.protobuf.Timestamp
-	38, // 21: oscine.v1.ImportImageResponse.images:type_name -> oscine.v1.Image
-	38, // 22: oscine.v1.PullImageResponse.image:type_name -> oscine.v1.Image
-	38, // 23: oscine.v1.ListImagesResponse.images:type_name -> oscine.v1.Image
-	47, // 24: oscine.v1.InstallPackResponse.pack:type_name -> oscine.v1.Pack
-	47, // 25: oscine.v1.ListPacksResponse.packs:type_name -> oscine.v1.Pack
-	14, // 26: oscine.v1.HardwareLoad.DevicesEntry.value:type_name -> oscine.v1.DeviceLoad
-	0,  // 27: oscine.v1.Maintenance.Configure:input_type -> oscine.v1.ConfigureRequest
-	2,  // 28: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
-	5,  // 29: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
-	8,  // 30: oscine.v1.Node.Hardware:input_type -> oscine.v1.HardwareRequest
-	10, // 31: oscine.v1.Node.WatchHardware:input_type -> oscine.v1.WatchHardwareRequest
-	16, // 32: oscine.v1.Node.Events:input_type -> oscine.v1.EventsRequest
-	19, // 33: oscine.v1.Node.Get:input_type -> oscine.v1.GetRequest
-	19, // 34: oscine.v1.Node.Watch:input_type -> oscine.v1.GetRequest
-	27, // 35: oscine.v1.Node.Logs:input_type -> oscine.v1.LogsRequest
-	29, // 36: oscine.v1.Node.Dmesg:input_type -> oscine.v1.DmesgRequest
-	42, // 37: oscine.v1.Node.ListImages:input_type -> oscine.v1.ListImagesRequest
-	49, // 38: oscine.v1.Node.ListPacks:input_type -> oscine.v1.ListPacksRequest
-	22, // 39: oscine.v1.Node.Apply:input_type -> oscine.v1.ApplyRequest
-	25, // 40: oscine.v1.Node.Delete:input_type -> oscine.v1.DeleteRequest
-	30, // 41: oscine.v1.Node.Exec:input_type -> oscine.v1.ExecRequest
-	34, // 42: oscine.v1.Node.CopyIn:input_type -> oscine.v1.CopyInRequest
-	36, // 43: oscine.v1.Node.CopyOut:input_type -> oscine.v1.CopyOutRequest
-	37, // 44: oscine.v1.Node.ImportImage:input_type -> oscine.v1.Chunk
-	40, // 45: oscine.v1.Node.PullImage:input_type -> oscine.v1.PullImageRequest
-	44, // 46: oscine.v1.Node.RemoveImage:input_type -> oscine.v1.RemoveImageRequest
-	37, // 47: oscine.v1.Node.UploadModel:input_type -> oscine.v1.Chunk
-	37, // 48: oscine.v1.Node.InstallPack:input_type -> oscine.v1.Chunk
-	51, // 49: oscine.v1.Node.RemovePack:input_type -> oscine.v1.RemovePackRequest
-	53, // 50: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	1,  // 51: oscine.v1.Maintenance.Configure:output_type -> oscine.v1.ConfigureResponse
-	3,  // 52: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	6,  // 53: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	9,  // 54: oscine.v1.Node.Hardware:output_type -> oscine.v1.HardwareResponse
-	11, // 55: oscine.v1.Node.WatchHardware:output_type -> oscine.v1.WatchHardwareResponse
-	17, // 56: oscine.v1.Node.Events:output_type -> oscine.v1.Event
-	20, // 57: oscine.v1.Node.Get:output_type -> oscine.v1.GetResponse
-	21, // 58: oscine.v1.Node.Watch:output_type -> oscine.v1.WatchResponse
-	28, // 59: oscine.v1.Node.Logs:output_type -> oscine.v1.LogLine
-	28, // 60: oscine.v1.Node.Dmesg:output_type -> oscine.v1.LogLine
-	43, // 61: oscine.v1.Node.ListImages:output_type -> oscine.v1.ListImagesResponse
-	50, // 62: oscine.v1.Node.ListPacks:output_type -> oscine.v1.ListPacksResponse
-	23, // 63: oscine.v1.Node.Apply:output_type -> oscine.v1.ApplyResponse
-	26, // 64: oscine.v1.Node.Delete:output_type -> oscine.v1.DeleteResponse
-	33, // 65: oscine.v1.Node.Exec:output_type -> oscine.v1.ExecResponse
-	35, // 66: oscine.v1.Node.CopyIn:output_type -> oscine.v1.CopyInResponse
-	37, // 67: oscine.v1.Node.CopyOut:output_type -> oscine.v1.Chunk
-	39, // 68: oscine.v1.Node.ImportImage:output_type -> oscine.v1.ImportImageResponse
-	41, // 69: oscine.v1.Node.PullImage:output_type -> oscine.v1.PullImageResponse
-	45, // 70: oscine.v1.Node.RemoveImage:output_type -> oscine.v1.RemoveImageResponse
-	46, // 71: oscine.v1.Node.UploadModel:output_type -> oscine.v1.UploadModelResponse
-	48, // 72: oscine.v1.Node.InstallPack:output_type -> oscine.v1.InstallPackResponse
-	52, // 73: oscine.v1.Node.RemovePack:output_type -> oscine.v1.RemovePackResponse
-	54, // 74: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	51, // [51:75] is the sub-list for method output_type
-	27, // [27:51] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	18, // 9: oscine.v1.RecordHardwareResponse.left_out:type_name -> oscine.v1.HardwareGap
+	61, // 10: oscine.v1.Event.first:type_name -> google.protobuf.Timestamp
+	61, // 11: oscine.v1.Event.last:type_name -> google.protobuf.Timestamp
+	62, // 12: oscine.v1.Object.manifest:type_name -> google.protobuf.Struct
+	62, // 13: oscine.v1.Object.status:type_name -> google.protobuf.Struct
+	21, // 14: oscine.v1.GetResponse.objects:type_name -> oscine.v1.Object
+	21, // 15: oscine.v1.WatchResponse.object:type_name -> oscine.v1.Object
+	27, // 16: oscine.v1.ApplyResponse.results:type_name -> oscine.v1.ApplyResult
+	61, // 17: oscine.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	34, // 18: oscine.v1.ExecRequest.start:type_name -> oscine.v1.ExecStart
+	35, // 19: oscine.v1.ExecRequest.resize:type_name -> oscine.v1.TerminalSize
+	35, // 20: oscine.v1.ExecStart.size:type_name -> oscine.v1.TerminalSize
+	61, // 21: oscine.v1.Image.created:type_name -> google.protobuf.Timestamp
+	41, // 22: oscine.v1.ImportImageResponse.images:type_name -> oscine.v1.Image
+	41, // 23: oscine.v1.PullImageResponse.image:type_name -> oscine.v1.Image
+	41, // 24: oscine.v1.ListImagesResponse.images:type_name -> oscine.v1.Image
+	50, // 25: oscine.v1.InstallPackResponse.pack:type_name -> oscine.v1.Pack
+	50, // 26: oscine.v1.ListPacksResponse.packs:type_name -> oscine.v1.Pack
+	14, // 27: oscine.v1.HardwareLoad.DevicesEntry.value:type_name -> oscine.v1.DeviceLoad
+	0,  // 28: oscine.v1.Maintenance.Configure:input_type -> oscine.v1.ConfigureRequest
+	2,  // 29: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
+	5,  // 30: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
+	8,  // 31: oscine.v1.Node.Hardware:input_type -> oscine.v1.HardwareRequest
+	10, // 32: oscine.v1.Node.WatchHardware:input_type -> oscine.v1.WatchHardwareRequest
+	16, // 33: oscine.v1.Node.RecordHardware:input_type -> oscine.v1.RecordHardwareRequest
+	19, // 34: oscine.v1.Node.Events:input_type -> oscine.v1.EventsRequest
+	22, // 35: oscine.v1.Node.Get:input_type -> oscine.v1.GetRequest
+	22, // 36: oscine.v1.Node.Watch:input_type -> oscine.v1.GetRequest
+	30, // 37: oscine.v1.Node.Logs:input_type -> oscine.v1.LogsRequest
+	32, // 38: oscine.v1.Node.Dmesg:input_type -> oscine.v1.DmesgRequest
+	45, // 39: oscine.v1.Node.ListImages:input_type -> oscine.v1.ListImagesRequest
+	52, // 40: oscine.v1.Node.ListPacks:input_type -> oscine.v1.ListPacksRequest
+	25, // 41: oscine.v1.Node.Apply:input_type -> oscine.v1.ApplyRequest
+	28, // 42: oscine.v1.Node.Delete:input_type -> oscine.v1.DeleteRequest
+	33, // 43: oscine.v1.Node.Exec:input_type -> oscine.v1.ExecRequest
+	37, // 44: oscine.v1.Node.CopyIn:input_type -> oscine.v1.CopyInRequest
+	39, // 45: oscine.v1.Node.CopyOut:input_type -> oscine.v1.CopyOutRequest
+	40, // 46: oscine.v1.Node.ImportImage:input_type -> oscine.v1.Chunk
+	43, // 47: oscine.v1.Node.PullImage:input_type -> oscine.v1.PullImageRequest
+	47, // 48: oscine.v1.Node.RemoveImage:input_type -> oscine.v1.RemoveImageRequest
+	40, // 49: oscine.v1.Node.UploadModel:input_type -> oscine.v1.Chunk
+	40, // 50: oscine.v1.Node.InstallPack:input_type -> oscine.v1.Chunk
+	54, // 51: oscine.v1.Node.RemovePack:input_type -> oscine.v1.RemovePackRequest
+	56, // 52: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
+	1,  // 53: oscine.v1.Maintenance.Configure:output_type -> oscine.v1.ConfigureResponse
+	3,  // 54: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	6,  // 55: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	9,  // 56: oscine.v1.Node.Hardware:output_type -> oscine.v1.HardwareResponse
+	11, // 57: oscine.v1.Node.WatchHardware:output_type -> oscine.v1.WatchHardwareResponse
+	17, // 58: oscine.v1.Node.RecordHardware:output_type -> oscine.v1.RecordHardwareResponse
+	20, // 59: oscine.v1.Node.Events:output_type -> oscine.v1.Event
+	23, // 60: oscine.v1.Node.Get:output_type -> oscine.v1.GetResponse
+	24, // 61: oscine.v1.Node.Watch:output_type -> oscine.v1.WatchResponse
+	31, // 62: oscine.v1.Node.Logs:output_type -> oscine.v1.LogLine
+	31, // 63: oscine.v1.Node.Dmesg:output_type -> oscine.v1.LogLine
+	46, // 64: oscine.v1.Node.ListImages:output_type -> oscine.v1.ListImagesResponse
+	53, // 65: oscine.v1.Node.ListPacks:output_type -> oscine.v1.ListPacksResponse
+	26, // 66: oscine.v1.Node.Apply:output_type -> oscine.v1.ApplyResponse
+	29, // 67: oscine.v1.Node.Delete:output_type -> oscine.v1.DeleteResponse
+	36, // 68: oscine.v1.Node.Exec:output_type -> oscine.v1.ExecResponse
+	38, // 69: oscine.v1.Node.CopyIn:output_type -> oscine.v1.CopyInResponse
+	40, // 70: oscine.v1.Node.CopyOut:output_type -> oscine.v1.Chunk
+	42, // 71: oscine.v1.Node.ImportImage:output_type -> oscine.v1.ImportImageResponse
+	44, // 72: oscine.v1.Node.PullImage:output_type -> oscine.v1.PullImageResponse
+	48, // 73: oscine.v1.Node.RemoveImage:output_type -> oscine.v1.RemoveImageResponse
+	49, // 74: oscine.v1.Node.UploadModel:output_type -> oscine.v1.UploadModelResponse
+	51, // 75: oscine.v1.Node.InstallPack:output_type -> oscine.v1.InstallPackResponse
+	55, // 76: oscine.v1.Node.RemovePack:output_type -> oscine.v1.RemovePackResponse
+	57, // 77: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	53, // [53:78] is the sub-list for method output_type
+	28, // [28:53] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_oscine_proto_init() }
@@ -3385,14 +3550,14 @@ func file_oscine_proto_init() {
 	if File_oscine_proto != nil {
 		return
 	}
-	file_oscine_proto_msgTypes[33].OneofWrappers = []any{}
+	file_oscine_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_proto_rawDesc), len(file_oscine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   58,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

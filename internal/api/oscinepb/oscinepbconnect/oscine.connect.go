@@ -48,6 +48,8 @@ const (
 	NodeHardwareProcedure = "/oscine.v1.Node/Hardware"
 	// NodeWatchHardwareProcedure is the fully-qualified name of the Node's WatchHardware RPC.
 	NodeWatchHardwareProcedure = "/oscine.v1.Node/WatchHardware"
+	// NodeRecordHardwareProcedure is the fully-qualified name of the Node's RecordHardware RPC.
+	NodeRecordHardwareProcedure = "/oscine.v1.Node/RecordHardware"
 	// NodeEventsProcedure is the fully-qualified name of the Node's Events RPC.
 	NodeEventsProcedure = "/oscine.v1.Node/Events"
 	// NodeGetProcedure is the fully-qualified name of the Node's Get RPC.
@@ -169,6 +171,7 @@ type NodeClient interface {
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
 	Hardware(context.Context, *connect.Request[oscinepb.HardwareRequest]) (*connect.Response[oscinepb.HardwareResponse], error)
 	WatchHardware(context.Context, *connect.Request[oscinepb.WatchHardwareRequest]) (*connect.ServerStreamForClient[oscinepb.WatchHardwareResponse], error)
+	RecordHardware(context.Context, *connect.Request[oscinepb.RecordHardwareRequest]) (*connect.ServerStreamForClient[oscinepb.RecordHardwareResponse], error)
 	Events(context.Context, *connect.Request[oscinepb.EventsRequest]) (*connect.ServerStreamForClient[oscinepb.Event], error)
 	Get(context.Context, *connect.Request[oscinepb.GetRequest]) (*connect.Response[oscinepb.GetResponse], error)
 	Watch(context.Context, *connect.Request[oscinepb.GetRequest]) (*connect.ServerStreamForClient[oscinepb.WatchResponse], error)
@@ -225,6 +228,12 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			httpClient,
 			baseURL+NodeWatchHardwareProcedure,
 			connect.WithSchema(nodeMethods.ByName("WatchHardware")),
+			connect.WithClientOptions(opts...),
+		),
+		recordHardware: connect.NewClient[oscinepb.RecordHardwareRequest, oscinepb.RecordHardwareResponse](
+			httpClient,
+			baseURL+NodeRecordHardwareProcedure,
+			connect.WithSchema(nodeMethods.ByName("RecordHardware")),
 			connect.WithClientOptions(opts...),
 		),
 		events: connect.NewClient[oscinepb.EventsRequest, oscinepb.Event](
@@ -346,29 +355,30 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 
 // nodeClient implements NodeClient.
 type nodeClient struct {
-	info          *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
-	doctor        *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
-	hardware      *connect.Client[oscinepb.HardwareRequest, oscinepb.HardwareResponse]
-	watchHardware *connect.Client[oscinepb.WatchHardwareRequest, oscinepb.WatchHardwareResponse]
-	events        *connect.Client[oscinepb.EventsRequest, oscinepb.Event]
-	get           *connect.Client[oscinepb.GetRequest, oscinepb.GetResponse]
-	watch         *connect.Client[oscinepb.GetRequest, oscinepb.WatchResponse]
-	logs          *connect.Client[oscinepb.LogsRequest, oscinepb.LogLine]
-	dmesg         *connect.Client[oscinepb.DmesgRequest, oscinepb.LogLine]
-	listImages    *connect.Client[oscinepb.ListImagesRequest, oscinepb.ListImagesResponse]
-	listPacks     *connect.Client[oscinepb.ListPacksRequest, oscinepb.ListPacksResponse]
-	apply         *connect.Client[oscinepb.ApplyRequest, oscinepb.ApplyResponse]
-	delete        *connect.Client[oscinepb.DeleteRequest, oscinepb.DeleteResponse]
-	exec          *connect.Client[oscinepb.ExecRequest, oscinepb.ExecResponse]
-	copyIn        *connect.Client[oscinepb.CopyInRequest, oscinepb.CopyInResponse]
-	copyOut       *connect.Client[oscinepb.CopyOutRequest, oscinepb.Chunk]
-	importImage   *connect.Client[oscinepb.Chunk, oscinepb.ImportImageResponse]
-	pullImage     *connect.Client[oscinepb.PullImageRequest, oscinepb.PullImageResponse]
-	removeImage   *connect.Client[oscinepb.RemoveImageRequest, oscinepb.RemoveImageResponse]
-	uploadModel   *connect.Client[oscinepb.Chunk, oscinepb.UploadModelResponse]
-	installPack   *connect.Client[oscinepb.Chunk, oscinepb.InstallPackResponse]
-	removePack    *connect.Client[oscinepb.RemovePackRequest, oscinepb.RemovePackResponse]
-	reboot        *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
+	info           *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
+	doctor         *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
+	hardware       *connect.Client[oscinepb.HardwareRequest, oscinepb.HardwareResponse]
+	watchHardware  *connect.Client[oscinepb.WatchHardwareRequest, oscinepb.WatchHardwareResponse]
+	recordHardware *connect.Client[oscinepb.RecordHardwareRequest, oscinepb.RecordHardwareResponse]
+	events         *connect.Client[oscinepb.EventsRequest, oscinepb.Event]
+	get            *connect.Client[oscinepb.GetRequest, oscinepb.GetResponse]
+	watch          *connect.Client[oscinepb.GetRequest, oscinepb.WatchResponse]
+	logs           *connect.Client[oscinepb.LogsRequest, oscinepb.LogLine]
+	dmesg          *connect.Client[oscinepb.DmesgRequest, oscinepb.LogLine]
+	listImages     *connect.Client[oscinepb.ListImagesRequest, oscinepb.ListImagesResponse]
+	listPacks      *connect.Client[oscinepb.ListPacksRequest, oscinepb.ListPacksResponse]
+	apply          *connect.Client[oscinepb.ApplyRequest, oscinepb.ApplyResponse]
+	delete         *connect.Client[oscinepb.DeleteRequest, oscinepb.DeleteResponse]
+	exec           *connect.Client[oscinepb.ExecRequest, oscinepb.ExecResponse]
+	copyIn         *connect.Client[oscinepb.CopyInRequest, oscinepb.CopyInResponse]
+	copyOut        *connect.Client[oscinepb.CopyOutRequest, oscinepb.Chunk]
+	importImage    *connect.Client[oscinepb.Chunk, oscinepb.ImportImageResponse]
+	pullImage      *connect.Client[oscinepb.PullImageRequest, oscinepb.PullImageResponse]
+	removeImage    *connect.Client[oscinepb.RemoveImageRequest, oscinepb.RemoveImageResponse]
+	uploadModel    *connect.Client[oscinepb.Chunk, oscinepb.UploadModelResponse]
+	installPack    *connect.Client[oscinepb.Chunk, oscinepb.InstallPackResponse]
+	removePack     *connect.Client[oscinepb.RemovePackRequest, oscinepb.RemovePackResponse]
+	reboot         *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
 }
 
 // Info calls oscine.v1.Node.Info.
@@ -389,6 +399,11 @@ func (c *nodeClient) Hardware(ctx context.Context, req *connect.Request[oscinepb
 // WatchHardware calls oscine.v1.Node.WatchHardware.
 func (c *nodeClient) WatchHardware(ctx context.Context, req *connect.Request[oscinepb.WatchHardwareRequest]) (*connect.ServerStreamForClient[oscinepb.WatchHardwareResponse], error) {
 	return c.watchHardware.CallServerStream(ctx, req)
+}
+
+// RecordHardware calls oscine.v1.Node.RecordHardware.
+func (c *nodeClient) RecordHardware(ctx context.Context, req *connect.Request[oscinepb.RecordHardwareRequest]) (*connect.ServerStreamForClient[oscinepb.RecordHardwareResponse], error) {
+	return c.recordHardware.CallServerStream(ctx, req)
 }
 
 // Events calls oscine.v1.Node.Events.
@@ -493,6 +508,7 @@ type NodeHandler interface {
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
 	Hardware(context.Context, *connect.Request[oscinepb.HardwareRequest]) (*connect.Response[oscinepb.HardwareResponse], error)
 	WatchHardware(context.Context, *connect.Request[oscinepb.WatchHardwareRequest], *connect.ServerStream[oscinepb.WatchHardwareResponse]) error
+	RecordHardware(context.Context, *connect.Request[oscinepb.RecordHardwareRequest], *connect.ServerStream[oscinepb.RecordHardwareResponse]) error
 	Events(context.Context, *connect.Request[oscinepb.EventsRequest], *connect.ServerStream[oscinepb.Event]) error
 	Get(context.Context, *connect.Request[oscinepb.GetRequest]) (*connect.Response[oscinepb.GetResponse], error)
 	Watch(context.Context, *connect.Request[oscinepb.GetRequest], *connect.ServerStream[oscinepb.WatchResponse]) error
@@ -545,6 +561,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		NodeWatchHardwareProcedure,
 		svc.WatchHardware,
 		connect.WithSchema(nodeMethods.ByName("WatchHardware")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeRecordHardwareHandler := connect.NewServerStreamHandler(
+		NodeRecordHardwareProcedure,
+		svc.RecordHardware,
+		connect.WithSchema(nodeMethods.ByName("RecordHardware")),
 		connect.WithHandlerOptions(opts...),
 	)
 	nodeEventsHandler := connect.NewServerStreamHandler(
@@ -671,6 +693,8 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeHardwareHandler.ServeHTTP(w, r)
 		case NodeWatchHardwareProcedure:
 			nodeWatchHardwareHandler.ServeHTTP(w, r)
+		case NodeRecordHardwareProcedure:
+			nodeRecordHardwareHandler.ServeHTTP(w, r)
 		case NodeEventsProcedure:
 			nodeEventsHandler.ServeHTTP(w, r)
 		case NodeGetProcedure:
@@ -732,6 +756,10 @@ func (UnimplementedNodeHandler) Hardware(context.Context, *connect.Request[oscin
 
 func (UnimplementedNodeHandler) WatchHardware(context.Context, *connect.Request[oscinepb.WatchHardwareRequest], *connect.ServerStream[oscinepb.WatchHardwareResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.WatchHardware is not implemented"))
+}
+
+func (UnimplementedNodeHandler) RecordHardware(context.Context, *connect.Request[oscinepb.RecordHardwareRequest], *connect.ServerStream[oscinepb.RecordHardwareResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.RecordHardware is not implemented"))
 }
 
 func (UnimplementedNodeHandler) Events(context.Context, *connect.Request[oscinepb.EventsRequest], *connect.ServerStream[oscinepb.Event]) error {
