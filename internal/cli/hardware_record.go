@@ -97,6 +97,9 @@ func recordNode(ctx context.Context, node *client.Client, w io.Writer) (recorded
 // recordHardware writes the archive whole or not at all.
 func recordHardware(env *Env, record func(io.Writer) (hardware.Recorded, error), output string) error {
 	out, err := os.CreateTemp(filepath.Dir(output), ".record-*")
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: there is no such folder", filepath.Dir(output))
+	}
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}

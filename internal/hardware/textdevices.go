@@ -54,7 +54,7 @@ func (p *treePrinter) accelerator(a *Accelerator) {
 		p.line(2, "%s  %s%s", part.ID, part.Profile, when(part.Memory > 0, "  "+part.Memory.String()))
 	}
 	if p.wide {
-		p.line(2, "driver %s %s%s", firstOf(a.Driver, "none"), a.DriverVersion, when(a.Firmware != "", "  firmware "+a.Firmware))
+		p.line(2, "driver %s%s%s", firstOf(a.Driver, "none"), when(a.DriverVersion != "", " "+a.DriverVersion), when(a.Firmware != "", "  firmware "+a.Firmware))
 		if len(a.DeviceNodes) > 0 {
 			p.line(2, "needs %s", strings.Join(a.DeviceNodes, " "))
 		}
