@@ -172,6 +172,9 @@ func (s *scan) xeonPhi() {
 	s.nearMemoryCache(far)
 	for _, n := range near {
 		n.Memory = "MCDRAM"
+		if n.CPUs.Empty() && len(far) == 1 { // one cluster: near to all of it
+			n.CPUs = far[0].CPUs
+		}
 	}
 	for _, n := range far {
 		if len(near) > 0 {

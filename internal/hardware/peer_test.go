@@ -131,7 +131,7 @@ func compareWithLstopo(t *testing.T, m *Machine, root string) {
 	for _, f := range []*facets{&want, &got} {
 		f.Attributes, f.Distances, f.Kinds = nil, nil, nil
 		for i := range f.Nodes {
-			f.Nodes[i] = strings.TrimSpace(strings.NewReplacer("DRAM", "", "HBM", "").Replace(f.Nodes[i]))
+			f.Nodes[i] = strings.TrimSpace(strings.NewReplacer("MCDRAM", "MCDRAM", "DRAM", "", "HBM", "").Replace(f.Nodes[i]))
 		}
 		delete(f.Caches, "MemCache")
 		slices.Sort(f.Places)

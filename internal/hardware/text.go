@@ -58,10 +58,13 @@ func (p *treePrinter) machine() {
 		p.line(1, "instructions: %s", strings.Join(m.System.Instructions, " "))
 	}
 	p.kinds()
-	var placed Set
+	var placed, packed Set
 	for _, pkg := range m.Packages {
-		placed = placed.Or(pkg.Nodes)
+		placed, packed = placed.Or(pkg.Nodes), packed.Or(pkg.CPUs)
 		p.pack(pkg)
+	}
+	if rest := m.Online.Minus(packed); !rest.Empty() {
+		p.pack(Package{ID: -1, CPUs: rest})
 	}
 	for _, n := range m.Nodes {
 		if !placed.Has(n.ID) {
@@ -143,7 +146,11 @@ func (p *treePrinter) kinds() {
 }
 
 func (p *treePrinter) pack(pkg Package) {
-	p.line(1, "package %d  cpus %s", pkg.ID, p.span(pkg.CPUs))
+	name := "package, number unknown" // the kernel prints -1, or nothing
+	if pkg.ID >= 0 {
+		name = "package " + strconv.Itoa(pkg.ID)
+	}
+	p.line(1, "%s  cpus %s", name, p.span(pkg.CPUs))
 	for _, n := range p.m.Nodes {
 		if pkg.Nodes.Has(n.ID) {
 			p.node(2, n)

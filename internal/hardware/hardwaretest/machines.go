@@ -24,6 +24,8 @@ func Machines() map[string]*Tree {
 		"laptop-hybrid":   HybridLaptop(),
 		"coral-dev-board": CoralDevBoard(),
 		"raspberry-hailo": RaspberryHailo(),
+		"mainframe-s390x": Mainframe(),
+		"server-quarrel":  Quarrel(),
 	}
 }
 
