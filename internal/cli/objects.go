@@ -265,6 +265,10 @@ func printTree(w io.Writer, indent, key string, value any) {
 		if len(v) == 0 {
 			return
 		}
+		if key == "isolation" {
+			printIsolation(w, indent, v)
+			return
+		}
 		fmt.Fprintf(w, "%s%s:\n", indent, key)
 		keys := make([]string, 0, len(v))
 		for k := range v {

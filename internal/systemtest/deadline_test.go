@@ -31,7 +31,7 @@ func testDeadline(n *testNode) {
 		t.Errorf("the kernel schedules it by %q, want %q", got, want)
 	}
 	text := n.run("describe", "workload", "fits")
-	if strings.Contains(text, "held: false") || !strings.Contains(text, "SCHED_DEADLINE") || !strings.Contains(text, "reservable:") {
+	if strings.Contains(text, "NOT HELD") || !strings.Contains(text, "SCHED_DEADLINE") || !strings.Contains(text, "reserved: ") {
 		t.Errorf("describe of a reservation to the last slot:\n%s", text)
 	}
 	n.run("delete", "workload", "fits")

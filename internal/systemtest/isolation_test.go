@@ -40,7 +40,7 @@ func TestIsolation(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"rt", "answers", "fills"} {
-		if text := n.run("describe", "workload", name); strings.Contains(text, "held: false") {
+		if text := n.run("describe", "workload", name); strings.Contains(text, "NOT HELD") {
 			t.Errorf("a promise to %s is not held:\n%s", name, text)
 		}
 	}
