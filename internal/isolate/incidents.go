@@ -76,7 +76,7 @@ func (i *Isolator) observeOne(id string, h *holding) []Event {
 		tell(ReasonLimit, "it may have no more than %s processes and threads: more were refused", limit)
 	}
 	if now.Killed > before.Killed {
-		tell(ReasonKilled, "%d of its processes killed: it needs more than its memory limit of %s", now.Killed-before.Killed, i.limitText(h.group()))
+		tell(ReasonKilled, "%d of its processes killed: it needs more memory than %s", now.Killed-before.Killed, memoryLimit(&h.spec))
 	}
 	if h.spec.Objective > 0 {
 		events = append(events, i.observeObjective(id, h)...)
@@ -84,12 +84,11 @@ func (i *Isolator) observeOne(id string, h *holding) []Event {
 	return events
 }
 
-func (i *Isolator) limitText(group string) string {
-	bytes, err := numberIn(i.cg.path(group, "memory.max"))
-	if err != nil {
-		return "its class"
+func memoryLimit(s *Spec) string {
+	if s.Memory == 0 {
+		return "this machine has for it"
 	}
-	return memoryDetail(bytes)
+	return "its limit of " + memoryDetail(s.Memory)
 }
 
 // observeClass tells once that a class as a whole is at its bound.

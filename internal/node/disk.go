@@ -221,7 +221,7 @@ func (d *disks) lookAt(s *storage) (diskEvent, bool) {
 	}
 	const nearly = 64 << 10 // no write of a few blocks fits
 	full := s.limit > 0 && used > s.limit-nearly
-	if full == s.full {
+	if full == s.full || (s.full && used > s.limit/10*9) { // a little room comes and goes
 		return diskEvent{}, false
 	}
 	s.full = full

@@ -36,15 +36,23 @@ func fork() {
 	}
 }
 
-// fill writes files into a folder for ever, and says when it no longer can.
+// fill takes space in a folder for ever, and says when it no longer can.
 func fill(dir string) {
-	block := make([]byte, 1<<20)
 	for n := 0; ; n++ {
-		if err := os.WriteFile(fmt.Sprintf("%s/%d", dir, n), block, 0o600); err != nil {
+		if err := take(fmt.Sprintf("%s/%d", dir, n), 1<<20); err != nil {
 			fmt.Println("fill", n, err)
 			time.Sleep(time.Second)
 		}
 	}
+}
+
+func take(name string, bytes int64) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Fallocate(int(f.Fd()), 0, 0, bytes)
 }
 
 // policy prints how the kernel schedules the first process here.
