@@ -98,7 +98,7 @@ const legend = "in a core: its CPUs  ·  PCIe in one direction after line coding
 func (d *drawing) sheet() *box {
 	sheet := &box{across: 1, gap: 22}
 	row := &box{gap: 22}
-	for _, p := range d.m.Packages {
+	for _, p := range d.m.everyPackage() {
 		row.kids = append(row.kids, d.pack(p))
 	}
 	if len(row.kids) > 0 {
@@ -116,6 +116,25 @@ func (d *drawing) sheet() *box {
 	return sheet
 }
 
+// everyPackage lists the packages, and as one more the CPUs of which the kernel
+// does not say in which package they are.
+func (m *Machine) everyPackage() []Package {
+	rest := m.Online
+	for _, p := range m.Packages {
+		rest = rest.Minus(p.CPUs)
+	}
+	if rest.Empty() || len(m.Packages) == 0 {
+		return m.Packages
+	}
+	var nodes []int
+	for _, n := range m.Nodes {
+		if !n.Own.Empty() && n.Own.In(rest) {
+			nodes = append(nodes, n.ID)
+		}
+	}
+	return append(slices.Clone(m.Packages), Package{ID: -1, CPUs: rest, Nodes: NewSet(nodes...)})
+}
+
 // pack draws one package.
 func (d *drawing) pack(p Package) *box {
 	cores := 0
@@ -124,7 +143,7 @@ func (d *drawing) pack(p Package) *box {
 			cores++
 		}
 	}
-	b := &box{class: "package", title: fmt.Sprintf("Package %d", p.ID), tag: fmt.Sprintf("%d cores, %d threads", cores, p.CPUs.Len()),
+	b := &box{class: "package", title: packageTitle(p), tag: fmt.Sprintf("%d cores, %d threads", cores, p.CPUs.Len()),
 		titleSize: 15, across: 1, gap: 12, pad: 14}
 	if far := d.distances(p); far != "" {
 		b.notes = append(b.notes, far)
@@ -145,10 +164,17 @@ func (d *drawing) pack(p Package) *box {
 	return b
 }
 
+func packageTitle(p Package) string {
+	if p.ID < 0 { // the kernel prints -1, or the CPUs disagree
+		return "Package, number unknown"
+	}
+	return fmt.Sprintf("Package %d", p.ID)
+}
+
 // distances tells how far the memory of the other packages is, by the
 // firmware's SLIT, where the packages are few.
 func (d *drawing) distances(p Package) string {
-	if len(d.m.Packages) < 2 || len(d.m.Packages) > 4 {
+	if len(d.m.Packages) < 2 || len(d.m.Packages) > 4 || p.ID < 0 {
 		return ""
 	}
 	index := map[int]int{}
@@ -181,7 +207,7 @@ func (d *drawing) distances(p Package) string {
 
 // belongs: the device's nearest CPUs lie in this package and no other.
 func (d *drawing) belongs(dev *PCIDevice, p Package) bool {
-	if len(d.m.Packages) == 1 {
+	if len(d.m.everyPackage()) == 1 {
 		return true
 	}
 	return !dev.LocalCPUs.Empty() && dev.LocalCPUs.In(p.CPUs)

@@ -202,14 +202,14 @@ func (d *drawing) accelerator(a *Accelerator) *box {
 func (d *drawing) elsewhere() *box {
 	b := &box{class: "package", title: "Machine", titleSize: 15, gap: 12, pad: 14, across: 1}
 	var near Set
-	for _, p := range d.m.Packages {
+	for _, p := range d.m.everyPackage() {
 		near = near.Or(p.Nodes)
 	}
 	if memory := d.memory(func(n Node) bool { return !near.Has(n.ID) }); memory != nil {
 		b.kids = append(b.kids, memory)
 	}
 	if roots := d.roots(func(dev *PCIDevice) bool {
-		return !slices.ContainsFunc(d.m.Packages, func(p Package) bool { return d.belongs(dev, p) })
+		return !slices.ContainsFunc(d.m.everyPackage(), func(p Package) bool { return d.belongs(dev, p) })
 	}); roots != nil {
 		b.kids = append(b.kids, roots)
 	}

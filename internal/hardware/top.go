@@ -29,7 +29,7 @@ func WriteTop(w io.Writer, m *Machine, l Load, o TopOptions) error {
 		t.line("", "%d CPUs  %.0f%% busy", m.Online.Len(), 100*busy/float64(max(1, len(l.CPUs))))
 	})
 	packages := t.part(func() {
-		for _, p := range m.Packages {
+		for _, p := range m.everyPackage() {
 			t.pack(p)
 		}
 	})
@@ -105,6 +105,9 @@ func (t *topPrinter) pack(p Package) {
 		}
 	}
 	head := fmt.Sprintf("package %-3d ", p.ID)
+	if p.ID < 0 {
+		head = "package ?   "
+	}
 	room := max(8, (t.width-len(head))/8*8)
 	rows := max(1, (len(cells)+room-1)/room)
 	room = min(room, ((len(cells)+rows-1)/rows+7)/8*8) // rows of like length
