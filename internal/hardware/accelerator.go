@@ -33,8 +33,11 @@ type Accelerator struct {
 	LocalCPUs  Set `json:"localCPUs"`
 	LocalNodes Set `json:"localNodes"`
 	// DeviceNodes are the files under /dev that a container needs.
-	DeviceNodes []string    `json:"deviceNodes,omitempty"`
-	Partitions  []Partition `json:"partitions,omitempty"`
+	DeviceNodes []string `json:"deviceNodes,omitempty"`
+	// Files are of the driver, such as its libraries, that a container needs
+	// beside; the driver's program knows them.
+	Files      []DeviceFile `json:"files,omitempty"`
+	Partitions []Partition  `json:"partitions,omitempty"`
 	// PartitionModes lists how the device could be divided, as its driver
 	// names the modes.
 	PartitionModes []string `json:"partitionModes,omitempty"`
@@ -47,6 +50,12 @@ type Accelerator struct {
 	Missing []string `json:"missing,omitempty"`
 	// Attributes are what selectors see, by the names of Kubernetes DRA.
 	Attributes map[string]any `json:"attributes"`
+}
+
+// DeviceFile is a file of this machine and where containers expect it.
+type DeviceFile struct {
+	Host      string `json:"host"`
+	Container string `json:"container"` // below /usr/local or /opt
 }
 
 // Partition is a part of a device that can be handed out by itself.

@@ -55,6 +55,9 @@ func cdiDevice(name string, nodes []string, a *Accelerator) specs.Device {
 	for _, n := range nodes {
 		d.ContainerEdits.DeviceNodes = append(d.ContainerEdits.DeviceNodes, &specs.DeviceNode{Path: n})
 	}
+	for _, f := range a.Files {
+		d.ContainerEdits.Mounts = append(d.ContainerEdits.Mounts, &specs.Mount{HostPath: f.Host, ContainerPath: f.Container, Type: "bind", Options: []string{"bind", "ro", "nosuid", "nodev"}})
+	}
 	return d
 }
 
@@ -70,6 +73,12 @@ func allDevices(devices []specs.Device) specs.Device {
 			if !seen[n.Path] {
 				seen[n.Path] = true
 				all.ContainerEdits.DeviceNodes = append(all.ContainerEdits.DeviceNodes, n)
+			}
+		}
+		for _, m := range d.ContainerEdits.Mounts {
+			if !seen[m.ContainerPath] {
+				seen[m.ContainerPath] = true
+				all.ContainerEdits.Mounts = append(all.ContainerEdits.Mounts, m)
 			}
 		}
 	}

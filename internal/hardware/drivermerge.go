@@ -9,6 +9,12 @@ import (
 
 var kindRule = regexp.MustCompile(`^[a-z][a-z-]{0,30}$`)
 
+// maxAccelerators bounds the devices that programs may add to a map.
+const maxAccelerators = 512
+
+// maxSlices bounds what a device can be cut into, as placement counts it.
+const maxSlices = 64
+
 // merge takes a report into the map.
 func merge(m *Machine, report *DriverReport, program string) {
 	s := &scan{m: m}
@@ -18,6 +24,10 @@ func merge(m *Machine, report *DriverReport, program string) {
 	for _, d := range report.Devices {
 		a := m.accelerator(d.Address)
 		if a == nil {
+			if len(m.Accelerators) >= maxAccelerators {
+				s.gap(program, "more than %d devices: the others were left out", maxAccelerators)
+				break
+			}
 			if !kindRule.MatchString(d.Kind) || d.Address == "" {
 				s.gap(program, "a device without kind or address was left out")
 				continue
@@ -37,6 +47,14 @@ func merge(m *Machine, report *DriverReport, program string) {
 		}
 		a.DeviceNodes = slices.DeleteFunc(slices.Clone(a.DeviceNodes), func(n string) bool {
 			return !strings.HasPrefix(filepath.Clean(n), "/dev/")
+		})
+		a.Files = slices.DeleteFunc(slices.Clone(a.Files), func(f DeviceFile) bool {
+			below := strings.HasPrefix(f.Container, "/usr/local/") || strings.HasPrefix(f.Container, "/opt/")
+			return !below || filepath.Clean(f.Container) != f.Container || !filepath.IsAbs(f.Host) || filepath.Clean(f.Host) != f.Host
+		})
+		a.Profiles = slices.DeleteFunc(slices.Clone(a.Profiles), func(p PartitionProfile) bool {
+			outside := func(start int) bool { return start < 0 || start+p.Slices > maxSlices }
+			return p.Slices < 1 || p.Slices > maxSlices || p.Compute < 0 || len(p.Starts) == 0 || slices.ContainsFunc(p.Starts, outside)
 		})
 		for p := range a.Partitions {
 			if !strings.HasPrefix(a.Partitions[p].ID, a.ID+"-") {
@@ -99,6 +117,9 @@ func (a *Accelerator) adopt(d Accelerator) {
 	}
 	if d.Partitions != nil || d.Profiles != nil { // who knows the sizes knows whether there are any
 		a.Partitions = d.Partitions
+	}
+	if d.Files != nil {
+		a.Files = d.Files
 	}
 	if d.Profiles != nil {
 		a.Profiles = d.Profiles

@@ -2,6 +2,7 @@ package hardware
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -124,5 +125,21 @@ func FuzzFault(f *testing.F) {
 		if fault, ok := parseFault(line); ok && fault.Address == "" {
 			t.Errorf("%q names no device", line)
 		}
+	})
+}
+
+// FuzzDriverReport merges what a driver program might print.
+func FuzzDriverReport(f *testing.F) {
+	f.Add([]byte(`{"schema":"oscine.dev/driver/v1","devices":[{"kind":"quantum","address":"q","node":-7,"localCPUs":"0-3","deviceNodes":["/dev/../x"],
+		"partitions":[{"id":"p"}],"profiles":[{"name":"1","slices":-1,"starts":[99]}],"files":[{"host":"x"}],"attributes":{"a":{"b":1}}},{"address":"0000:00:02.0","health":{"state":"odd"}}],
+		"links":[{"a":"q","b":"0000:00:02.0","kind":"x","count":-1,"bytesPerSecond":-1}],"pairs":[{"a":"q","b":"npu0","proximity":"PIX"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var report DriverReport
+		if json.Unmarshal(data, &report) != nil {
+			return
+		}
+		m := described(t, hardwaretest.HybridLaptop())
+		merge(m, &report, "program")
+		useEverything(t, m)
 	})
 }

@@ -247,7 +247,7 @@ func TestAskDrivers(t *testing.T) {
 			"partitions":[{"id":"mig1-0","profile":"1g.10gb","memory":10737418240}]}],"links":[{"a":"0000:13:00.0","b":"0000:14:00.0","kind":"nvlink","count":18,"bytesPerSecond":4.5e11}]}'`,
 		"20-quantum": `if [ $1 = load ]; then cat >/dev/null; echo '{"schema":"oscine.dev/driver/v1","devices":{"qpu.example":{"Busy":0.5},"0000:13:00.0":{"Busy":1}}}'; exit; fi
 			grep -q '"oscine.dev/hardware/v1"' && echo '{"schema":"oscine.dev/driver/v1","devices":[{"kind":"quantum","bus":"virtual","address":"qpu.example",
-			"model":"5 qubits","deviceNodes":["/dev/qpu0","/etc/passwd"],"attributes":{"qubits":5,"kind":"gpu"}}],"verbs":["load"]}'`,
+			"model":"5 qubits","profiles":[{"name":"half","slices":2,"starts":[0,2]},{"name":"none","slices":0,"starts":[0]},{"name":"far","slices":2,"starts":[63]}],"files":[{"host":"/usr/lib/libqpu.so","container":"/opt/qpu/libqpu.so"},{"host":"/etc/shadow","container":"/etc/shadow"},{"host":"/x","container":"/opt/../etc/x"}],"deviceNodes":["/dev/qpu0","/etc/passwd"],"attributes":{"qubits":5,"kind":"gpu"}}],"verbs":["load"]}'`,
 		"30-broken": `echo not json`,
 		"40-fails":  `exit 3`,
 		"50-old":    `echo '{"schema":"oscine.dev/driver/v0"}'`,
@@ -285,6 +285,15 @@ func TestAskDrivers(t *testing.T) {
 	qpu := m.accelerator("quantum0")
 	if qpu == nil || !slices.Equal(qpu.DeviceNodes, []string{"/dev/qpu0"}) || qpu.Attributes["qubits"] != 5.0 || qpu.Attributes["kind"] != "quantum" || !qpu.Usable() {
 		t.Errorf("quantum0 = %+v", qpu)
+	}
+	if len(qpu.Files) != 1 || qpu.Files[0].Container != "/opt/qpu/libqpu.so" {
+		t.Errorf("files %+v, want only what is brought below /opt or /usr/local", qpu.Files)
+	}
+	if len(qpu.Profiles) != 1 || qpu.Profiles[0].Name != "half" {
+		t.Errorf("profiles %+v, want only what fits a device", qpu.Profiles)
+	}
+	if specs := CDI(m); len(specs) != 2 || len(specs[1].Devices[0].ContainerEdits.Mounts) != 1 {
+		t.Errorf("CDI %+v, want a mount for the file", specs)
 	}
 	if len(m.Gaps) != 3 {
 		t.Errorf("three programs fail, gaps: %v", m.Gaps)

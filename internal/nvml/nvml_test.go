@@ -77,6 +77,10 @@ func find(t *testing.T, m *hardware.Machine, address string) *hardware.Accelerat
 }
 
 func testProbe(t *testing.T, n *rig) {
+	cuda := filepath.Join(n.Dir, "libcuda.so.550.54.15")
+	if err := os.WriteFile(cuda, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	m, driver := ask(t, n)
 	first, second := find(t, m, nvmltest.First), find(t, m, nvmltest.Second)
 	if first.Model != "H100 80GB HBM3" || first.Memory != 85520809984 || first.Firmware != "96.00.74.00.01" || first.Architecture != "sm_90" || first.DriverVersion != "550.54.15" {
@@ -96,6 +100,9 @@ func testProbe(t *testing.T, n *rig) {
 		if !strings.Contains(sick, reason) {
 			t.Errorf("health %q does not tell of %s", sick, reason)
 		}
+	}
+	if diff := cmp.Diff([]hardware.DeviceFile{{Host: cuda, Container: "/usr/local/nvidia/lib64/libcuda.so.1"}}, first.Files); diff != "" {
+		t.Errorf("the driver's libraries (-want +got):\n%s", diff)
 	}
 	var profiles []string
 	for _, p := range first.Profiles {

@@ -125,6 +125,7 @@ func (l *Library) describe(d *Device, a *hardware.Accelerator, o Options, multiU
 			r.DeviceNodes = append(r.DeviceNodes, "/dev/nvidia-uvm-tools")
 		}
 	}
+	r.Files = l.files()
 	r.Health = merged(a.Health, d.health())
 	r.Attributes["ecc"], _ = d.ecc()
 	// MPS with processors and memory of one's own came with Volta.

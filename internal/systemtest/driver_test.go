@@ -96,6 +96,9 @@ func TestDriverPack(t *testing.T) {
 	if err != nil || inside.Mode()&os.ModeCharDevice == 0 {
 		t.Errorf("in the container: %v, %v", inside, err)
 	}
+	if brought, err := os.Stat(fmt.Sprintf("/proc/%d/root/opt/qpu/qpu", d.pid("workload", "web"))); err != nil || brought.Mode()&0o111 == 0 {
+		t.Errorf("the driver's own file in the container: %v, %v", brought, err)
+	}
 
 	d.run("pack", "remove", "example-qpu")
 	d.awaitPhase("workload", "web", "Unplaced", soon)

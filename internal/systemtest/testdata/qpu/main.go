@@ -34,11 +34,16 @@ func probe() {
 		fmt.Fprintf(os.Stderr, "qpu: schema %q is not understood: %v\n", m.Schema, err)
 		os.Exit(1)
 	}
+	self, err := os.Executable()
+	if err != nil {
+		os.Exit(1)
+	}
 	report := map[string]any{
 		"schema": "oscine.dev/driver/v1", "verbs": []string{"load"},
 		"devices": []any{map[string]any{
 			"kind": "quantum", "bus": "virtual", "address": "qpu.example", "vendor": "Example", "model": "Five",
-			"driverVersion": "1.0", "deviceNodes": []string{node}, "attributes": map[string]any{"qubits": 5, "topology": "line"},
+			"driverVersion": "1.0", "deviceNodes": []string{node}, "files": []any{map[string]string{"host": self, "container": "/opt/qpu/qpu"}},
+			"attributes": map[string]any{"qubits": 5, "topology": "line"},
 		}},
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(report); err != nil {
