@@ -17,7 +17,7 @@ typedef _Bool bool;
 #define INLINE static inline __attribute__((always_inline, unused))
 #define KERNEL __attribute__((preserve_access_index))
 #define KFUNC __attribute__((section(".ksyms")))
-#define MAP static __attribute__((unused))
+#define HELPER static __attribute__((unused))
 
 /* A member of a map's description whose value is a number. */
 #define NUMBER(name, value) u32 (*name)[value]
@@ -31,8 +31,10 @@ enum {
 };
 
 /* Helpers, by their numbers in the kernel's include/uapi/linux/bpf.h. */
-MAP void *(*map_lookup)(void *map, const void *key) = (void *)1;
-MAP u64 (*ktime)(void) = (void *)5;
-MAP u32 (*this_cpu)(void) = (void *)8;
+HELPER void *(*map_lookup)(void *map, const void *key) = (void *)1;
+HELPER u64 (*ktime)(void) = (void *)5;
+HELPER u32 (*this_cpu)(void) = (void *)8;
+HELPER long (*read_string)(void *to, u32 size, const void *from) = (void *)115;
+HELPER long (*loop)(u32 count, void *body, void *context, u64 flags) = (void *)181;
 
 #define MILLISECOND 1000000ULL

@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	kernel := flags.String("kernel", "cloud", "flavour of the kernel: cloud or rt")
 	turn := flags.Int("turn", 4, "virtual microseconds of both CPUs' turns together")
 	stall := flags.Bool("stall", false, "measure only how long a real-time worker is stalled by memory management")
-	served := flags.Bool("served", false, "measure only the serving path, with and without urgency")
+	served := flags.Bool("served", false, "measure only the serving path, with and without urgency, and sched_ext")
 	cost := flags.Bool("cost", false, "measure only what measuring wake-ups by BPF costs")
 	file := flags.String("o", "", "write the figures to this file")
 	if err := flags.Parse(args); err != nil {

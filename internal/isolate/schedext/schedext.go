@@ -15,6 +15,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/bpf"
 )
@@ -52,6 +53,9 @@ type slot struct {
 // Options say which cgroups are which class, and where the link is kept.
 type Options struct {
 	System, Interactive, Batch string // folders of cgroups at the second level
+	// Domains are the CPUs that share each last-level cache, those of a NUMA
+	// node beside each other; nil: all CPUs share one.
+	Domains [][]int
 	// Pin is the link's path on a BPF file system: with it the scheduler
 	// outlives this process until Close. "": it ends with this process.
 	Pin string
@@ -63,6 +67,95 @@ type Scheduler struct {
 	link       link.Link
 	pin        string
 	deadlines  *ebpf.Memory
+}
+
+// Bounds of bpf/scheduler.bpf.c.
+const (
+	maxCPUs    = 1024
+	maxDomains = 256
+)
+
+// describe tells the program of the machine.
+func (o *Options) describe(spec *ebpf.CollectionSpec) error {
+	possible, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	m, err := newMachine(possible, o.Domains)
+	if err != nil {
+		return err
+	}
+	spec.Maps["queues"].MaxEntries = m.domains
+	for name, value := range map[string]any{
+		"nr_cpus": m.cpus, "nr_domains": m.domains, "order": m.order, "domain_of": m.domainOf,
+		"domain_first": m.first, "domain_size": m.size,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("tell the scheduler its %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// machine is what bpf/scheduler.bpf.c knows of CPUs.
+type machine struct {
+	cpus, domains   uint32
+	order, domainOf [maxCPUs]uint16
+	first, size     [maxDomains]uint16
+}
+
+// newMachine orders possible CPUs by domain; those of none form the last.
+func newMachine(possible int, domains [][]int) (*machine, error) {
+	if possible > maxCPUs {
+		return nil, fmt.Errorf("the scheduler knows %d CPUs, this machine may have %d: use the stock scheduler", maxCPUs, possible)
+	}
+	m := &machine{}
+	seen := make([]bool, possible)
+	add := func(cpus []int) {
+		at := m.cpus
+		for _, cpu := range cpus {
+			if cpu < 0 || cpu >= possible || seen[cpu] {
+				continue
+			}
+			seen[cpu] = true
+			m.order[m.cpus], m.domainOf[cpu] = uint16(cpu), uint16(m.domains)
+			m.cpus++
+		}
+		if m.cpus > at {
+			m.first[m.domains], m.size[m.domains] = uint16(at), uint16(m.cpus-at)
+			m.domains++
+		}
+	}
+	if len(domains) >= maxDomains {
+		return nil, fmt.Errorf("the scheduler knows %d last-level caches, this machine has %d: use the stock scheduler", maxDomains-1, len(domains))
+	}
+	for _, d := range domains {
+		add(d)
+	}
+	var rest []int
+	for cpu := range possible {
+		rest = append(rest, cpu)
+	}
+	add(rest)
+	return m, nil
+}
+
+// Verdict is why the kernel took the scheduler out. It is not for one that
+// runs.
+func (s *Scheduler) Verdict() string {
+	awaitDisabled() // it speaks last
+	var v struct {
+		Reason  [128]byte
+		Message [256]byte
+	}
+	if err := s.collection.Maps["verdicts"].Lookup(uint32(0), &v); err != nil {
+		return ""
+	}
+	text := unix.ByteSliceToString(v.Reason[:])
+	if message := unix.ByteSliceToString(v.Message[:]); message != "" {
+		text += ": " + message
+	}
+	return text
 }
 
 const stateFile = "/sys/kernel/sched_ext/state"
@@ -90,12 +183,12 @@ func Start(o Options) (*Scheduler, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := spec.Variables["nr_cpus"].Set(uint32(ebpf.MustPossibleCPU())); err != nil {
+	if err := o.describe(spec); err != nil {
 		return nil, err
 	}
 	collection, err := ebpf.NewCollection(spec)
 	if err != nil {
-		return nil, fmt.Errorf("load the scheduler: %w", err)
+		return nil, fmt.Errorf("load the scheduler, which needs Linux 6.16 or later: %w", err)
 	}
 	s := &Scheduler{collection: collection, pin: o.Pin}
 	if err := s.start(o); err != nil {
@@ -171,19 +264,29 @@ func (s *Scheduler) Close() error {
 		errs = append(errs, s.link.Close())
 	}
 	s.collection.Close()
+	awaitDisabled()
+	return errors.Join(errs...)
+}
+
+// awaitDisabled waits until a scheduler that is being taken out is gone: the
+// kernel does it in its own time.
+func awaitDisabled() {
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if state, err := State(); err != nil || state == "disabled" {
-			break
+			return
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // Release ends a scheduler that an earlier process left pinned. That there is
 // none is no error.
 func Release(pin string) error {
-	if err := os.Remove(pin); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err := os.Remove(pin)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	if err == nil {
+		awaitDisabled()
+	}
+	return err
 }

@@ -22,6 +22,7 @@ const (
 	Serving     = "oscine serving path"
 	Unurged     = "oscine served, no urgency"
 	Served      = "oscine served, urgency by deadline"
+	ServedExt   = "oscine served, sched_ext"
 	Realtime    = "oscine realtime"
 	SchedExt    = "oscine interactive, sched_ext"
 	Stall       = " beside memory load" // follows the class

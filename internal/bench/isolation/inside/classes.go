@@ -113,12 +113,17 @@ func (b *bench) urgentRequests() error {
 	return errors.Join(b.iso.Release("server"), b.iso.Release("load"))
 }
 
-// schedExt measures the interactive class under the second back end.
-func (b *bench) schedExt() error {
-	slice := cgroupRoot + "/oscine.slice/"
-	s, err := schedext.Start(schedext.Options{System: slice + "system", Interactive: slice + "interactive", Batch: slice + "batch"})
-	if err != nil {
-		fmt.Println("sched_ext:", err)
+// schedExt measures the interactive class under the second back end, and the
+// serving path that tells it of deadlines.
+func (b *bench) schedExt() (err error) {
+	if err := b.iso.Close(); err != nil {
+		return err
+	}
+	if b.iso, err = isolate.Open(isolate.Options{Own: true, SchedExt: true}); err != nil {
+		return err
+	}
+	if state, err := schedext.State(); err != nil || state != "enabled" {
+		fmt.Println("sched_ext:", state, err, b.iso.Gaps())
 		return nil // this kernel has none
 	}
 	for _, unloaded := range []bool{true, false} {
@@ -127,8 +132,14 @@ func (b *bench) schedExt() error {
 			c.name += ", unloaded"
 		}
 		if err := b.class(c); err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", c.name, err), s.Close())
+			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	return s.Close()
+	if err := b.served(figure.ServedExt, b.iso); err != nil {
+		return fmt.Errorf("%s: %w", figure.ServedExt, err)
+	}
+	if state, err := schedext.State(); err != nil || state != "enabled" {
+		return fmt.Errorf("the kernel took the sched_ext scheduler out: %s %w", state, err)
+	}
+	return b.iso.Close()
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -54,7 +55,7 @@ func measure(ctx context.Context) error {
 		return b.cost()
 	}
 	if os.Getenv("ISOLATION_SERVED") == "1" {
-		return b.servedBoth()
+		return errors.Join(b.servedBoth(), b.schedExt())
 	}
 	for _, c := range stock() {
 		if err := b.latency(c); err != nil {
