@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/bench/latency"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/linux"
 )
 
 func TestKernelChangesByOthersAreRepaired(t *testing.T) {
@@ -81,6 +82,37 @@ func TestKernelUnpluggedCPUIsReported(t *testing.T) {
 	shows(t, "isolated", "oscine.slice/realtime/rt/cpuset.cpus.partition")
 	if !seen.has(ReasonRepaired, "rt") {
 		t.Errorf("no event after CPU 3 came back: %+v", seen.all)
+	}
+}
+
+// A reservation outlives the loss of one of its two CPUs.
+func TestKernelUnplugKeepsReservation(t *testing.T) {
+	i, seen := open(t)
+	s := Spec{ID: "dl", Class: Realtime, CPUs: hardware.NewSet(2, 3), Deadline: &Reservation{Runtime: ms, Period: 10 * ms}}
+	prepare(t, i, s)
+	p := start(t, i, s, spinFor(20*time.Second))
+	const online = "/sys/devices/system/cpu/cpu3/online"
+	if err := writeFile(online, "0"); err != nil {
+		t.Fatal(err)
+	}
+	i.Verify()
+	i.Verify()
+	if !seen.has(ReasonBroken, "dl") {
+		t.Errorf("no event after CPU 3 went: %+v", seen.all)
+	}
+	shows(t, "2", "oscine.slice/realtime/dl/cpuset.cpus.effective")
+	if got, err := linux.GetScheduling(p.PID); err != nil || got.Policy != linux.PolicyDeadline {
+		t.Errorf("without CPU 3 it runs under %+v %v", got, err)
+	}
+	if err := writeFile(online, "1"); err != nil {
+		t.Fatal(err)
+	}
+	i.Verify()
+	i.Verify()
+	shows(t, "2-3", "oscine.slice/realtime/dl/cpuset.cpus.effective")
+	shows(t, "root", "oscine.slice/realtime/dl/cpuset.cpus.partition")
+	if got, err := linux.GetScheduling(p.PID); err != nil || got.Policy != linux.PolicyDeadline || !seen.has(ReasonRepaired, "dl") {
+		t.Errorf("with CPU 3 back it runs under %+v %v; events %+v", got, err, seen.all)
 	}
 }
 

@@ -3,6 +3,7 @@ package isolate
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strconv"
@@ -63,6 +64,25 @@ func (i *Isolator) letSleep(cpu int, old *latencyHold) {
 	if old.governor != "" {
 		i.try(i.cpuFile(cpu, "cpufreq/scaling_governor"), old.governor)
 	}
+}
+
+// awake tells whether CPUs are kept awake and at full speed, as sysfs shows it.
+func (i *Isolator) awake(cpus hardware.Set) (held bool, detail string) {
+	detail = "the host sets their frequency"
+	for _, cpu := range cpus.IDs() {
+		limit, err := readFile(i.cpuFile(cpu, "power/pm_qos_resume_latency_us"))
+		if (err != nil || limit != "n/a") && i.dmaLatency == nil {
+			return false, fmt.Sprintf("CPU %d may sleep: its resume latency is not held (%s%s)", cpu, limit, errorText(err))
+		}
+		governor, err := readFile(i.cpuFile(cpu, "cpufreq/scaling_governor"))
+		if err == nil && governor != "performance" {
+			return false, fmt.Sprintf("CPU %d may slow down: its governor is %s", cpu, governor)
+		}
+		if err == nil {
+			detail = "governor performance"
+		}
+	}
+	return true, detail
 }
 
 // holdMachine holds /dev/cpu_dma_latency at zero for as long as it is open.

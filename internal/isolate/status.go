@@ -22,7 +22,7 @@ type Status struct {
 	// could have run, in all and for each time they were given one.
 	RunDelay   Duration `json:"runDelay"`
 	MeanDelay  Duration `json:"meanDelay"`
-	Wakeups    *Wakeups `json:"wakeups,omitempty"` // nil where this host cannot measure them
+	Wakeups    *Wakeups `json:"wakeups,omitempty"`    // nil where this host cannot measure them
 	Interrupts []string `json:"interrupts,omitempty"` // that still come on its own CPUs
 	Incidents
 	// Reserved is the utilisation by DEADLINE reservations, Reservable their
@@ -207,6 +207,8 @@ func (i *Isolator) promises(h *holding, st *Status) []Promise {
 		}
 		got, held := i.policy(h)
 		add(want, held, got)
+		awake, how := i.awake(s.CPUs)
+		add("its CPUs stay awake at full speed", awake, how)
 		add("memory never reclaimed", i.host.cgroups != "" && s.Memory > 0, memoryDetail(s.Memory))
 	case Interactive:
 		if s.Exclusive {
