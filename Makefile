@@ -36,8 +36,9 @@ bpf: $(BPF)
 image: build ## build the disk image: make image [ARCH=arm64] [KERNEL=cloud|metal|rt]
 	@$(OSCINE) image build --arch $(ARCH) --kernel $(KERNEL) -o $(OUT)/oscine-$(ARCH).img
 
-packs: build ## build the engine packs from their pinned packages
+packs: build ## build the packs of engines and drivers from their pinned packages
 	@$(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs onnxruntime
+	@$(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs nvidia
 
 demo: setup build ## boot an image, serve a model, read 500 digits: make demo [KEEP=1]
 	@$(OSCINE) demo $(if $(KEEP),--keep)
