@@ -60,6 +60,7 @@ func testModel(n *testNode) {
 		t.Fatal(err)
 	}
 	n.refuse([]string{"serve", digits, "--wait", "30s"}, "onnxruntime", "oscine pack install")
+	n.refuse([]string{"infer", "digits", drawOne(t)}, "model digits is Waiting and answers nothing", "oscine describe model digits")
 	n.run("delete", "model", "digits")
 	n.refuse([]string{"pack", "install", digits}, "not a pack")
 	n.run("pack", "install", onnxruntimePack(n))
