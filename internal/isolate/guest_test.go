@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -29,6 +30,8 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+	case len(os.Args) == 2 && os.Args[1] == "hold":
+		hold()
 	case guest.Inside() && os.Getpid() == 1:
 		guest.Main(m.Run)
 	default:
@@ -49,6 +52,20 @@ func readPart(file, offset, bytes string) error {
 	defer f.Close()
 	_, err = io.Copy(io.Discard, io.NewSectionReader(f, from, size))
 	return err
+}
+
+// held is how much memory hold takes.
+const held = 16 << 20
+
+// hold touches memory, says so, and keeps it until its input ends.
+func hold() {
+	block := make([]byte, held)
+	for i := range block {
+		block[i] = 1
+	}
+	fmt.Println("held")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	runtime.KeepAlive(block)
 }
 
 // TestInMachine boots the product's kernel with this test program as its init.
@@ -91,8 +108,12 @@ func runInGuest(t *testing.T, kernel string) {
 	}
 	err := guest.Run(ctx, guest.Options{
 		Init: program, Kernel: kernel, CPUs: "4,sockets=1,cores=2,threads=2", Memory: 1024,
-		Args:      []string{"-test.v", "-test.timeout=5m", "-test.run=" + run},
-		ExtraArgs: []string{"-drive", "if=none,id=disk,format=raw,file=" + disk, "-device", "nvme,drive=disk,serial=oscine"},
+		Args: []string{"-test.v", "-test.timeout=5m", "-test.run=" + run},
+		ExtraArgs: []string{
+			"-drive", "if=none,id=disk,format=raw,file=" + disk, "-device", "nvme,drive=disk,serial=oscine",
+			"-object", "memory-backend-ram,id=m0,size=512M", "-numa", "node,nodeid=0,cpus=0-1,memdev=m0",
+			"-object", "memory-backend-ram,id=m1,size=512M", "-numa", "node,nodeid=1,cpus=2-3,memdev=m1",
+		},
 	}, testLog{t})
 	if err != nil {
 		t.Fatal(err)

@@ -2,8 +2,11 @@ package isolate
 
 import (
 	"errors"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -37,10 +40,14 @@ func TestKernelHugePages(t *testing.T) {
 	pool(before, "it went")
 
 	// Pages that were set aside beforehand are given out, not added to.
-	if err := ReserveHugePages("/", 2<<20, 20<<20); err != nil {
+	nodes, err := filepath.Glob("/sys/devices/system/node/node[0-9]*")
+	if err != nil || len(nodes) == 0 {
+		t.Fatalf("memory nodes: %v, %v", nodes, err)
+	}
+	if err := ReserveHugePages("/", 2<<20, int64(len(nodes))*20<<20); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = writeFile(file, strconv.FormatInt(before, 10)) }()
+	defer func() { _ = writeFile("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0") }()
 	pool(10, "10 are set aside")
 	prepare(t, i, Spec{ID: "a", Class: Interactive, HugePages: []HugePages{{2 << 20, 12 << 20}}})
 	pool(10, "6 of them are given")
@@ -96,4 +103,76 @@ func TestKernelMemoryIsHeld(t *testing.T) {
 	if mems, err := readFile("/proc/" + strconv.Itoa(p.PID) + "/status"); err != nil || !strings.Contains(mems, "Mems_allowed_list:\t0") {
 		t.Errorf("its memory nodes: %v", err)
 	}
+}
+
+// Memory lies on the nodes that placement chose, and moves with them.
+func TestKernelMemoryMoves(t *testing.T) {
+	i, _ := open(t)
+	if !exists("/sys/devices/system/node/node1") {
+		t.Skip("the guest has one memory node")
+	}
+	s := Spec{ID: "m", Class: Interactive, MemoryNodes: hardware.NewSet(0)}
+	prepare(t, i, s)
+	dir, err := unix.Open(i.Cgroup("m"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(dir)
+	child := exec.CommandContext(t.Context(), "/proc/self/exe", "hold")
+	child.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: dir}
+	input, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = input.Close()
+		if err := child.Wait(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := output.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range []int{0, 1, 0} {
+		s.MemoryNodes = hardware.NewSet(node)
+		if err := i.Prepare(s); err != nil {
+			t.Fatal(err)
+		}
+		shows(t, strconv.Itoa(node), "oscine.slice/interactive/m/cpuset.mems")
+		on := anonymousPages(t, child.Process.Pid)
+		t.Logf("bound to node %d: anonymous pages by node %v", node, on)
+		if on[node]*4096 < held || on[1-node] > on[node]/10 {
+			t.Errorf("bound to node %d it has pages by node %v", node, on)
+		}
+	}
+}
+
+// anonymousPages counts a process's anonymous pages by memory node.
+func anonymousPages(t *testing.T, pid int) map[int]int {
+	t.Helper()
+	text, err := readFile("/proc/" + strconv.Itoa(pid) + "/numa_maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages := map[int]int{}
+	for line := range strings.Lines(text) {
+		if !strings.Contains(line, "anon=") || strings.Contains(line, "file=") {
+			continue
+		}
+		for _, field := range strings.Fields(line) {
+			key, value, ok := strings.Cut(field, "=")
+			if node, err := strconv.Atoi(strings.TrimPrefix(key, "N")); ok && err == nil {
+				n, _ := strconv.Atoi(value)
+				pages[node] += n
+			}
+		}
+	}
+	return pages
 }
