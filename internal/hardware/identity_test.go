@@ -56,6 +56,10 @@ func TestFindIdentity(t *testing.T) {
 		{"pci", "8086:1572", "0200", ""},
 		{"usb", "18d1:9302", "", "tpu Google Coral USB Accelerator"},
 		{"of", "rockchip,rk3588-rknpu", "", "npu Rockchip RK3588 NPU"},
+		{"of", "amlogic, galcore", "", "npu Amlogic Vivante NPU"},
+		{"of", "arm,mali-t860", "", "gpu Arm Mali (Midgard)"},
+		{"pci", "1eff:1220", "1200", "npu Rebellions RBLN"},
+		{"pci", "1f0f:1f11", "0200", ""}, // NebulaMatrix, a maker of network adapters
 	} {
 		got := ""
 		if row := table.find(c.bus, c.id, c.class); row != nil {

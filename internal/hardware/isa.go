@@ -38,24 +38,22 @@ func armImplementer(code string) string {
 func armCore(implementer, part uint64) string {
 	arm := map[uint64]string{
 		0xd03: "Cortex-A53", 0xd04: "Cortex-A35", 0xd05: "Cortex-A55", 0xd07: "Cortex-A57", 0xd08: "Cortex-A72", 0xd09: "Cortex-A73",
-		0xd0a: "Cortex-A75", 0xd0b: "Cortex-A76", 0xd0c: "Neoverse-N1", 0xd0d: "Cortex-A77", 0xd40: "Neoverse-V1", 0xd41: "Cortex-A78",
-		0xd44: "Cortex-X1", 0xd46: "Cortex-A510", 0xd47: "Cortex-A710", 0xd48: "Cortex-X2", 0xd49: "Neoverse-N2", 0xd4b: "Cortex-A78C",
-		0xd4d: "Cortex-A715", 0xd4e: "Cortex-X3", 0xd4f: "Neoverse-V2", 0xd80: "Cortex-A520", 0xd81: "Cortex-A720", 0xd82: "Cortex-X4",
-		0xd84: "Neoverse-V3", 0xd85: "Cortex-X925", 0xd87: "Cortex-A725", 0xd8e: "Neoverse-N3",
+		0xd0a: "Cortex-A75", 0xd0b: "Cortex-A76", 0xd0c: "Neoverse-N1", 0xd0d: "Cortex-A77", 0xd0e: "Cortex-A76AE", 0xd40: "Neoverse-V1",
+		0xd41: "Cortex-A78", 0xd42: "Cortex-A78AE", 0xd44: "Cortex-X1", 0xd46: "Cortex-A510", 0xd47: "Cortex-A710", 0xd48: "Cortex-X2",
+		0xd49: "Neoverse-N2", 0xd4b: "Cortex-A78C", 0xd4c: "Cortex-X1C", 0xd4d: "Cortex-A715", 0xd4e: "Cortex-X3", 0xd4f: "Neoverse-V2",
+		0xd80: "Cortex-A520", 0xd81: "Cortex-A720", 0xd82: "Cortex-X4", 0xd83: "Neoverse-V3AE", 0xd84: "Neoverse-V3", 0xd85: "Cortex-X925",
+		0xd87: "Cortex-A725", 0xd88: "Cortex-A520AE", 0xd89: "Cortex-A720AE", 0xd8a: "C1-Nano", 0xd8b: "C1-Pro", 0xd8c: "C1-Ultra",
+		0xd8e: "Neoverse-N3", 0xd90: "C1-Premium",
 	}
-	switch {
-	case implementer == 0x41:
+	others := map[[2]uint64]string{
+		{0x43, 0x0af}: "ThunderX2", {0x46, 0x001}: "A64FX", {0x48, 0xd01}: "TaiShan V110", {0x48, 0xd02}: "HIP09", {0x48, 0xd06}: "HIP12",
+		{0x4e, 0x003}: "Denver", {0x4e, 0x004}: "Carmel", {0x4e, 0x010}: "Olympus", {0x51, 0x001}: "Oryon", {0x6d, 0xd49}: "Cobalt 100",
+		{0xc0, 0xac3}: "Ampere-1", {0xc0, 0xac4}: "Ampere-1a",
+	}
+	if implementer == 0x41 {
 		return arm[part]
-	case implementer == 0x46 && part == 0x001:
-		return "A64FX"
-	case implementer == 0x48 && part == 0xd01:
-		return "TaiShan V110"
-	case implementer == 0x4e && part == 0x004:
-		return "Carmel"
-	case implementer == 0xc0 && part == 0xac3:
-		return "Ampere-1"
 	}
-	return ""
+	return others[[2]uint64{implementer, part}]
 }
 
 // aiInstructions keeps the instruction sets that matter to AI work, in the
