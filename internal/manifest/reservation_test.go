@@ -45,6 +45,22 @@ func TestReservations(t *testing.T) {
 	}
 }
 
+func TestDiskLimits(t *testing.T) {
+	_, err := Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: w}\nspec:\n  image: x\n  resources: {ephemeralStorage: 100}\n" +
+		"  volumes: [{name: a, path: /a, size: 1Gi}, {name: b, path: /b, size: -1Gi}]\n"))
+	var errs Errors
+	if !errors.As(err, &errs) {
+		t.Fatalf("got %v, want Errors", err)
+	}
+	var got []string
+	for _, e := range errs {
+		got = append(got, e.Path)
+	}
+	if diff := cmp.Diff([]string{"spec.resources.ephemeralStorage", "spec.volumes[1].size"}, got); diff != "" {
+		t.Errorf("paths (-want +got):\n%s", diff)
+	}
+}
+
 func TestModelsReserveNothing(t *testing.T) {
 	_, err := Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: m}\nspec:\n  class: realtime\n  source: sha256:" +
 		strings.Repeat("0", 64) + "\n  resources: {cpu: 1, deadline: {runtime: 1ms, period: 10ms}}\n"))
