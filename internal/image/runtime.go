@@ -59,6 +59,17 @@ func (c *content) addRuntime(ctx context.Context, source *debian.Source, arch st
 		}
 		queue = append(queue, needed...)
 	}
+	// In today's C library they are empty, but programs that load a vendor's
+	// library, as packs bring them, name them.
+	for _, name := range []string{"libdl.so.2", "libpthread.so.0"} {
+		file, err := filepath.EvalSymlinks(filepath.Join(tree.Dir, libs, name))
+		if err != nil || seen[name] {
+			continue
+		}
+		if err := c.copy(path.Join(libs, name), file, "a library that driver programs of packs name", owners["libc6"], 0o755); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
