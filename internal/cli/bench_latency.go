@@ -28,6 +28,7 @@ what it sets stays.
 Loads: cpu computes, syscall lives in the kernel, memory maps and drops pages,
 thp does so with huge pages, file writes and drops a file.`,
 		Example: `  oscine bench latency --class interactive,realtime --load cpu,memory --duration 30s
+  oscine bench latency --scheduler stock,sched_ext --class interactive
   oscine bench latency -o svg > latency.svg`,
 		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -55,6 +56,7 @@ thp does so with huge pages, file writes and drops a file.`,
 	}
 	f := c.Flags()
 	f.StringSliceVar(&o.Classes, "class", nil, "classes to measure, of default, interactive, realtime, batch (default all but batch)")
+	f.StringSliceVar(&o.Schedulers, "scheduler", []string{classes.Stock}, "back ends to measure under, of stock, sched_ext")
 	f.StringSliceVar(&o.Loads, "load", o.Loads, "kinds of load, of cpu, syscall, memory, thp, file")
 	f.BoolVar(&alone, "alone", false, "measure without load only")
 	f.IntVar(&o.Threads, "load-threads", 0, "threads of the load (default two for each CPU)")

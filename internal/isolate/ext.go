@@ -15,9 +15,12 @@ func (i *Isolator) startSchedExt() []Gap {
 	if i.host.cgroups == "" {
 		return []Gap{{guarantee, "it knows the classes by cgroups of version 2"}}
 	}
-	pin := i.host.file("sys/fs/bpf/oscine/scheduler")
-	if err := schedext.Release(pin); err != nil {
-		return []Gap{{guarantee, err.Error()}}
+	pin := "" // of a slice for a while it goes with its process
+	if i.o.Slice == defaultSlice {
+		pin = i.host.file("sys/fs/bpf/oscine/scheduler")
+		if err := schedext.Release(pin); err != nil {
+			return []Gap{{guarantee, err.Error()}}
+		}
 	}
 	class := func(c Class) string { return i.cg.path(i.o.Slice, string(c)) }
 	machine, err := hardware.Discover(i.o.Root)
@@ -57,6 +60,12 @@ func domains(m *hardware.Machine) [][]int {
 		out = append(out, s.IDs())
 	}
 	return out
+}
+
+// SchedExt reports whether the sched_ext scheduler runs for this isolator.
+func (i *Isolator) SchedExt() bool {
+	s := i.ext.Load()
+	return s != nil && s.Running()
 }
 
 func (i *Isolator) stopSchedExt() error {

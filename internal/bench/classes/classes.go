@@ -24,15 +24,27 @@ func Names() []string {
 	return []string{Default, string(isolate.Interactive), string(isolate.Realtime), string(isolate.Batch)}
 }
 
+// The back ends that schedule the classes.
+const (
+	Stock    = "stock"
+	SchedExt = "sched_ext"
+)
+
+// Schedulers lists the back ends that can be measured.
+func Schedulers() []string { return []string{Stock, SchedExt} }
+
 // Options say what to measure. Command is required.
 type Options struct {
-	Classes  []string      // of Names; empty: all but batch
-	Loads    []string      // of latency.LoadKinds; empty: measure without load only
-	Threads  int           // of the load; 0: two for each CPU
-	Duration time.Duration // of each measurement
-	Period   time.Duration // between wake-ups; 0: latency.DefaultPeriod
-	Command  []string      // runs latency.RunChild with the argument that is added
-	Progress func(line string)
+	Classes []string // of Names; empty: all but batch
+	// Schedulers to measure each class under, of Schedulers; empty: the stock
+	// one.
+	Schedulers []string
+	Loads      []string      // of latency.LoadKinds; empty: measure without load only
+	Threads    int           // of the load; 0: two for each CPU
+	Duration   time.Duration // of each measurement
+	Period     time.Duration // between wake-ups; 0: latency.DefaultPeriod
+	Command    []string      // runs latency.RunChild with the argument that is added
+	Progress   func(line string)
 }
 
 // Report is what was measured.
@@ -49,6 +61,7 @@ type Report struct {
 // Series is one class, with or without load.
 type Series struct {
 	Class     string               `json:"class"`
+	Scheduler string               `json:"scheduler"`
 	Loaded    bool                 `json:"loaded"`
 	Policy    string               `json:"policy"` // under which the worker ran
 	Locked    bool                 `json:"locked"` // its memory
@@ -72,28 +85,60 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := latency.CheckLoad(o.Loads); err != nil {
 		return nil, err
 	}
+	if len(o.Schedulers) == 0 {
+		o.Schedulers = []string{Stock}
+	}
+	for _, s := range o.Schedulers {
+		if !slices.Contains(Schedulers(), s) {
+			return nil, fmt.Errorf("there is no scheduler %q: choose of %s", s, strings.Join(Schedulers(), ", "))
+		}
+	}
+	if o.Threads < 0 {
+		return nil, fmt.Errorf("a load of %d threads: give a number above 0, or 0 for two on each CPU", o.Threads)
+	}
+	if o.Period < 0 {
+		return nil, fmt.Errorf("the period %v is negative", o.Period)
+	}
 	if o.Period == 0 {
 		o.Period = latency.DefaultPeriod
 	}
 	if o.Duration < 10*o.Period {
 		return nil, fmt.Errorf("%v is too short a measurement: at least ten wake-ups, %v, are needed", o.Duration, 10*o.Period)
 	}
-	iso, err := isolate.Open(isolate.Options{Slice: fmt.Sprintf("oscine-bench-%d.slice", os.Getpid())})
-	if err != nil {
-		return nil, err
-	}
 	cpus, err := onlineCPUs()
 	if err != nil {
 		return nil, err
 	}
-	r := &run{o: o, iso: iso, cpus: cpus, report: &Report{
-		Kernel: kernel(), CPUs: cpus.Len(), Period: o.Period, Duration: o.Duration, Loads: o.Loads, Gaps: iso.Gaps(),
+	r := &run{o: o, cpus: cpus, report: &Report{
+		Kernel: kernel(), CPUs: cpus.Len(), Period: o.Period, Duration: o.Duration, Loads: o.Loads,
 	}}
 	if unix.Geteuid() != 0 {
 		r.report.Gaps = append(r.report.Gaps, isolate.Gap{Guarantee: "policies, cgroups and locked memory", Reason: "not run as root"})
 	}
-	err = r.all(ctx)
-	return r.report, errors.Join(err, iso.Remove(), iso.Close())
+	for _, s := range o.Schedulers {
+		if err := r.under(ctx, s); err != nil {
+			return r.report, err
+		}
+	}
+	return r.report, nil
+}
+
+// under measures all classes under one back end.
+func (r *run) under(ctx context.Context, scheduler string) (err error) {
+	slice := fmt.Sprintf("oscine-bench-%d.slice", os.Getpid())
+	if r.iso, err = isolate.Open(isolate.Options{Slice: slice, SchedExt: scheduler == SchedExt}); err != nil {
+		return err
+	}
+	for _, g := range r.iso.Gaps() {
+		if !slices.Contains(r.report.Gaps, g) {
+			r.report.Gaps = append(r.report.Gaps, g)
+		}
+	}
+	// One that could not be started is told by the gaps, and measured by nobody.
+	if r.scheduler = scheduler; scheduler == Stock || r.iso.SchedExt() {
+		err = r.all(ctx)
+	}
+	return errors.Join(err, r.iso.Remove(), r.iso.Close())
 }
 
 func onlineCPUs() (hardware.Set, error) {
@@ -113,10 +158,11 @@ func kernel() string {
 }
 
 type run struct {
-	o      Options
-	iso    *isolate.Isolator
-	cpus   hardware.Set
-	report *Report
+	o         Options
+	iso       *isolate.Isolator
+	scheduler string
+	cpus      hardware.Set
+	report    *Report
 }
 
 func (r *run) all(ctx context.Context) error {
@@ -125,7 +171,7 @@ func (r *run) all(ctx context.Context) error {
 			if loaded && len(r.o.Loads) == 0 {
 				continue
 			}
-			s := Series{Class: class, Loaded: loaded}
+			s := Series{Class: class, Scheduler: r.scheduler, Loaded: loaded}
 			if r.o.Progress != nil {
 				r.o.Progress(fmt.Sprintf("measuring %s for %v", s.Name(), r.o.Duration))
 			}
@@ -143,10 +189,14 @@ func (r *run) all(ctx context.Context) error {
 
 // Name is how a series is called in tables and legends.
 func (s *Series) Name() string {
-	if s.Loaded {
-		return s.Class + ", loaded"
+	name := s.Class
+	if s.Scheduler != Stock {
+		name += " under " + s.Scheduler
 	}
-	return s.Class + ", alone"
+	if s.Loaded {
+		return name + ", loaded"
+	}
+	return name + ", alone"
 }
 
 func (r *run) measure(ctx context.Context, s *Series) (err error) {

@@ -13,13 +13,19 @@ import (
 
 // The plot's measures in pixels.
 const (
-	plotWidth, plotHeight    = 760, 420
-	left, right, top, bottom = 70, 210, 50, 50
+	plotWidth, plotHeight    = 830, 420
+	left, right, top, bottom = 70, 280, 50, 50
 )
 
-// colour tells classes apart, also for those who see fewer colours.
-func colour(class string) string {
-	switch class {
+// colour tells series apart, also for those who see fewer colours.
+func colour(s *Series) string {
+	if s.Scheduler == SchedExt && s.Class == string(isolate.Interactive) {
+		return "#cc79a7"
+	}
+	if s.Scheduler == SchedExt {
+		return "#e69f00"
+	}
+	switch s.Class {
 	case Default:
 		return "#d55e00"
 	case string(isolate.Interactive):
@@ -73,10 +79,10 @@ func (r *Report) WriteSVG(w io.Writer) error {
 		if !s.Loaded {
 			dash = ` stroke-dasharray="5 4"`
 		}
-		fmt.Fprintf(&b, `<path d="%s" fill="none" stroke="%s" stroke-width="2"%s/>`+"\n", line(&s, x, y), colour(s.Class), dash)
+		fmt.Fprintf(&b, `<path d="%s" fill="none" stroke="%s" stroke-width="2"%s/>`+"\n", line(&s, x, y), colour(&s), dash)
 		at := top + 20*i
 		fmt.Fprintf(&b, `<path d="M%d %dh28" stroke="%s" stroke-width="2"%s/><text x="%d" y="%d">%s</text>`+"\n",
-			plotWidth-right+15, at, colour(s.Class), dash, plotWidth-right+50, at+4, html.EscapeString(s.Name()))
+			plotWidth-right+15, at, colour(&s), dash, plotWidth-right+50, at+4, html.EscapeString(s.Name()))
 	}
 	b.WriteString("</svg>\n")
 	_, err := io.WriteString(w, b.String())
