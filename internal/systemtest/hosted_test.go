@@ -118,7 +118,7 @@ func (d *daemon) cleanUp() {
 	}()
 	if d.command.ProcessState == nil {
 		for _, kind := range []string{"workload", "model"} {
-			for _, name := range []string{"web", "other", "digits", "second"} {
+			for _, name := range []string{"web", "other", "shares", "takes", "digits", "second"} {
 				d.try("delete", kind, name)
 			}
 		}
@@ -161,6 +161,7 @@ func TestHosted(t *testing.T) {
 	testWorkload(d.testNode, port)
 	testHealth(d.testNode, port)
 	testRoles(d.testNode)
+	testShared(d.testNode)
 	testLive(d.testNode)
 
 	// Neither a clean end nor a crash of the daemon stops the workload.
