@@ -15,7 +15,9 @@ func printIsolation(w io.Writer, indent string, isolation map[string]any) {
 	rest := maps.Clone(isolation)
 	if promises, ok := isolation["promises"].([]any); ok {
 		delete(rest, "promises")
-		fmt.Fprintf(w, "%spromises:\n", indent)
+		if len(promises) > 0 {
+			fmt.Fprintf(w, "%spromises:\n", indent)
+		}
 		for _, p := range promises {
 			fmt.Fprintf(w, "%s  %s\n", indent, promiseLine(p))
 		}

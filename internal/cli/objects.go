@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -287,6 +288,8 @@ func printTree(w io.Writer, indent, key string, value any) {
 		for _, item := range v {
 			printTree(w, indent+"  ", "-", item)
 		}
+	case float64: // all numbers of JSON
+		fmt.Fprintf(w, "%s%s: %s\n", indent, key, strconv.FormatFloat(v, 'f', -1, 64))
 	case string:
 		fmt.Fprintf(w, "%s%s: %s\n", indent, key, strings.ReplaceAll(v, "\n", "\n"+indent+"  "))
 	default:

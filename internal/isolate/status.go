@@ -182,7 +182,7 @@ func (i *Isolator) processes(h *holding) []int {
 
 // promises lists what the class and Spec promise, each with what is measured.
 func (i *Isolator) promises(h *holding, st *Status) []Promise {
-	var out []Promise
+	out := []Promise{} // none is a list too
 	add := func(what string, held bool, detail string) {
 		if !held && i.host.cgroups == "" {
 			detail = "this host has no cgroup version 2 to hold it with"

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/hardware"
 )
 
@@ -102,7 +103,7 @@ func (i *Isolator) verifyFiles() []Drift {
 		group, file := filepath.Split(name)
 		group = filepath.Clean(group)
 		got, err := i.cg.get(group, file)
-		if errors.Is(err, fs.ErrNotExist) && !exists(i.cg.path(group)) {
+		if errors.Is(err, unix.ENODEV) || errors.Is(err, fs.ErrNotExist) && !exists(i.cg.path(group)) {
 			i.cg.forget(group) // it ended
 			continue
 		}

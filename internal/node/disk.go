@@ -202,7 +202,7 @@ func (d *disks) judge(free, size int64) []diskEvent {
 	}
 	switch {
 	case d.short && free < reserve(size):
-		events = append(events, d.holdOne(free)...)
+		events = append(events, d.holdOne(free, size)...)
 	case was && !d.short:
 		events = append(events, d.letGo()...)
 	}
@@ -240,11 +240,13 @@ func (d *disks) lookAt(s *storage) (diskEvent, bool) {
 }
 
 // holdOne holds back whoever has grown most since the disk began to be short.
-// Where that was not the cause, the next look finds the next.
-func (d *disks) holdOne(free int64) []diskEvent {
+// Where that was not the cause, the next look finds the next. What is left is
+// for those that write little.
+func (d *disks) holdOne(free, size int64) []diskEvent {
 	var worst *storage
+	least := reserve(size) / 16
 	for _, s := range d.folders {
-		if s.held == "" && s.used > s.calm && (worst == nil || s.used-s.calm > worst.used-worst.calm) {
+		if s.held == "" && s.used-s.calm >= least && (worst == nil || s.used-s.calm > worst.used-worst.calm) {
 			worst = s
 		}
 	}

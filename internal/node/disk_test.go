@@ -52,7 +52,8 @@ func TestDisksNameTheOffender(t *testing.T) {
 		t.Errorf("nothing happened, got %+v", events)
 	}
 	grow(t, filepath.Join(root, "bound"), "data", 2)
-	grow(t, filepath.Join(root, "grows"), "data", 4)
+	grow(t, filepath.Join(root, "grows"), "data", 40)
+	grow(t, filepath.Join(root, "old"), "little", 1)
 	events := d.judge(short, size)
 	if len(events) != 2 {
 		t.Fatalf("got %+v, want one past its limit and one that grew", events)

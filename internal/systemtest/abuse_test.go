@@ -85,6 +85,9 @@ func TestAbuse(t *testing.T) {
 	if got := n.mustGet(guestWebPort, "/"); got != before {
 		t.Errorf("the well-behaved workload was restarted: %q, before %q", got, before)
 	}
+	if got := n.run("events", "workload", "web"); strings.Contains(got, "DiskFull") {
+		t.Errorf("who writes little was held back:\n%s", got)
+	}
 	t.Logf("describe workload fills-disk:\n%s", n.run("describe", "workload", "fills-disk"))
 	t.Logf("events:\n%s", n.run("events", "--warnings"))
 }
