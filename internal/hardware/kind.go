@@ -31,7 +31,7 @@ func (s *scan) kinds() {
 			kinds = s.addCoreTypes(kinds)
 		}
 	}
-	rank(kinds, s.arm())
+	rank(kinds)
 	s.m.Kinds = kinds
 	nameKinds(kinds)
 	for k := range kinds {
@@ -208,22 +208,26 @@ func (s *scan) addCoreTypes(kinds []Kind) []Kind {
 }
 
 // rank sorts the kinds by the first measure that tells all of them apart; it
-// leaves their order where none does.
-func rank(kinds []Kind, arm bool) {
+// leaves their order where none does. The kernel's capacities come first, then
+// Intel's core types and the frequency within a type: the base frequency where
+// all have one, for turbo tells more of the cooling than of the core.
+func rank(kinds []Kind) {
+	all := func(known func(Kind) bool) bool {
+		return !slices.ContainsFunc(kinds, func(k Kind) bool { return !known(k) })
+	}
+	based := all(func(k Kind) bool { return k.BaseMHz > 0 })
+	class := func(k Kind) int {
+		return slices.Index([]string{"IntelLowPower", "IntelAtom", "IntelCore"}, k.CoreType) + 1
+	}
+	enough := based || all(func(k Kind) bool { return k.MaxMHz > 0 }) || all(func(k Kind) bool { return class(k) > 0 })
 	measures := []func(Kind) (int, bool){
 		func(k Kind) (int, bool) { return k.Capacity, k.ranked },
-	}
-	frequency := func(k Kind) int { return k.MaxMHz }
-	if !slices.ContainsFunc(kinds, func(k Kind) bool { return k.BaseMHz == 0 }) {
-		frequency = func(k Kind) int { return k.BaseMHz }
-	}
-	if arm {
-		measures = append(measures, func(k Kind) (int, bool) { return frequency(k), frequency(k) > 0 })
-	} else {
-		measures = append(measures, func(k Kind) (int, bool) {
-			class := slices.Index([]string{"IntelLowPower", "IntelAtom", "IntelCore"}, k.CoreType)
-			return class<<24 + frequency(k), class >= 0 && frequency(k) > 0
-		})
+		func(k Kind) (int, bool) {
+			if based {
+				return class(k)<<24 + k.BaseMHz, true
+			}
+			return class(k)<<24 + k.MaxMHz, enough
+		},
 	}
 	for _, measure := range measures {
 		if distinct(kinds, measure) {

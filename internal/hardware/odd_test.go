@@ -124,3 +124,18 @@ func TestBandwidthOfSome(t *testing.T) {
 		t.Errorf("nodes %+v", nodes)
 	}
 }
+
+// TestRankByBase orders kinds that only frequencies tell apart: the base
+// frequency counts, on every architecture, whatever the turbo says.
+func TestRankByBase(t *testing.T) {
+	kinds := []Kind{{CPUs: NewSet(0), MaxMHz: 3100, BaseMHz: 2000}, {CPUs: NewSet(1), MaxMHz: 4000, BaseMHz: 1000}}
+	rank(kinds)
+	if kinds[0].BaseMHz != 1000 {
+		t.Errorf("kinds %+v", kinds)
+	}
+	half := []Kind{{CPUs: NewSet(0), MaxMHz: 5000, CoreType: "IntelCore"}, {CPUs: NewSet(1), MaxMHz: 3900, CoreType: "IntelAtom"}, {CPUs: NewSet(2), MaxMHz: 4000}}
+	rank(half)
+	if half[0].MaxMHz != 4000 || half[2].CoreType != "IntelCore" {
+		t.Errorf("kinds %+v", half)
+	}
+}
