@@ -121,6 +121,34 @@ func TestKernelSlicesAreSet(t *testing.T) {
 	}
 }
 
+// Limits of the Machine file take the place of the defaults.
+func TestKernelSlicesAreLimited(t *testing.T) {
+	needKernel(t)
+	i, err := Open(Options{Own: true, Slices: Slices{
+		System:      SliceLimits{MemoryMin: 96 << 20},
+		Interactive: SliceLimits{CPUWeight: 700, IOWeight: 300, MemoryLow: 128 << 20},
+		Batch:       SliceLimits{MemoryHigh: 512 << 20, PIDs: 1000},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		again, err := Open(Options{Own: true}) // the defaults, for the tests that follow
+		if err := errors.Join(err, i.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	shows(t, strconv.Itoa(96<<20), "oscine.slice/system/memory.min")
+	shows(t, "700", "oscine.slice/interactive/cpu.weight")
+	shows(t, "default 300", "oscine.slice/interactive/io.weight")
+	shows(t, strconv.Itoa(128<<20), "oscine.slice/interactive/memory.low")
+	shows(t, strconv.Itoa(512<<20), "oscine.slice/batch/memory.high")
+	shows(t, "1000", "oscine.slice/batch/pids.max")
+}
+
 func TestKernelBatchYields(t *testing.T) {
 	i, _ := open(t)
 	one := hardware.NewSet(1)
