@@ -22,7 +22,9 @@ const DriverSchema = "oscine.dev/driver/v1"
 
 // Bounds of a driver program.
 const (
-	driverTimeout = 10 * time.Second
+	// driverTimeout allows for GPUs that a driver wakes one by one, a second
+	// or two each.
+	driverTimeout = 30 * time.Second
 	// shareTimeout is longer: switching a GPU's MIG mode resets it.
 	shareTimeout  = 60 * time.Second
 	maxDriverSays = 4 << 20
@@ -165,7 +167,7 @@ func Companions(m *Machine) []string {
 //
 //	PROGRAM probe
 //
-// with the map's JSON on its input, prints a DriverReport, and ends within ten
+// with the map's JSON on its input, prints a DriverReport, and ends within thirty
 // seconds. One that fails leaves a gap and nothing else. Only programs that
 // root alone can write to may be given here; see DriverPrograms.
 func AskDrivers(ctx context.Context, m *Machine, programs ...string) ([]Driver, error) {

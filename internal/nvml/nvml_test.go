@@ -30,7 +30,7 @@ func TestHelper(t *testing.T) {
 	helper, base := nvmltest.Build(t, "../.."), server(t)
 	for name, test := range map[string]func(*testing.T, *rig){
 		"probe": testProbe, "hidden switches": testHiddenSwitches, "NVML cannot work": testNVMLCannotWork, "events": testEvents,
-		"partitions": testPartitions, "nothing half done": testNothingHalfDone, "compute modes": testComputeModes, "MPS": testMPS, "bad requests": testBadRequests,
+		"partitions": testPartitions, "nothing half done": testNothingHalfDone, "compute modes": testComputeModes, "no compute modes": testNoComputeModes, "MPS": testMPS, "bad requests": testBadRequests,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, &rig{nvmltest.New(t, helper), base}) })
 	}

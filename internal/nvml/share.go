@@ -41,7 +41,7 @@ func (l *Library) Share(ctx context.Context, r hardware.ShareRequest, o Options)
 		err = d.shareMPS(ctx, mps, r)
 	case hardware.ShareIdle:
 		if err = d.leaveMPS(ctx, mps, r); err == nil {
-			err = d.SetComputeMode(DefaultMode)
+			err = d.become(DefaultMode)
 		}
 	default:
 		err = fmt.Errorf("share: there is no action %q", r.Action)
@@ -58,11 +58,7 @@ func (d *Device) leaveMPS(ctx context.Context, mps MPS, r hardware.ShareRequest)
 }
 
 func (d *Device) sharePartition(r hardware.ShareRequest, o Options) (*hardware.Partition, error) {
-	was, err := d.ComputeMode()
-	if err == nil && was != DefaultMode {
-		err = d.SetComputeMode(DefaultMode)
-	}
-	if err != nil && !unsupported(err) {
+	if err := d.become(DefaultMode); err != nil {
 		return nil, err
 	}
 	before, err := d.instances()
@@ -120,6 +116,19 @@ func (d *Device) whole(mode ComputeMode) error {
 		if err := d.setMIG(false); err != nil {
 			return err
 		}
+	}
+	return d.become(mode)
+}
+
+// become sets the compute mode where it is another. A GPU without modes, as in
+// some virtual machines, is always in the default one.
+func (d *Device) become(mode ComputeMode) error {
+	now, err := d.ComputeMode()
+	switch {
+	case unsupported(err) && mode == DefaultMode:
+		return nil
+	case err == nil && now == mode:
+		return nil
 	}
 	return d.SetComputeMode(mode)
 }

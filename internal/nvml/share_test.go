@@ -128,6 +128,16 @@ func testComputeModes(t *testing.T, n *rig) {
 	}
 }
 
+// A GPU without compute modes can be given whole all the same.
+func testNoComputeModes(t *testing.T, n *rig) {
+	n.Fail("nvmlDeviceGetComputeMode=3", "nvmlDeviceSetComputeMode=3", "nvmlDeviceGetMigMode=3")
+	must(t, n, hardware.ShareRequest{Action: hardware.ShareWhole})
+	must(t, n, hardware.ShareRequest{Action: hardware.ShareIdle})
+	if _, err := share(t, n, hardware.ShareRequest{Action: hardware.ShareExclusive}); err == nil || !strings.Contains(err.Error(), "cannot do that") {
+		t.Errorf("exclusive: %v", err)
+	}
+}
+
 func testMPS(t *testing.T, n *rig) {
 	dir := filepath.Join(t.TempDir(), "gpu0")
 	start := hardware.ShareRequest{Action: hardware.ShareMPS, Directory: dir, Percent: 40, Memory: 10 << 30}
