@@ -35,9 +35,19 @@ func facetsOf(m *Machine, want *facets, read tree) facets {
 			return !n.CPUs.Empty() && n.CPUs.In(cpus) && !(n.CPUs.Equal(cpus) && slices.ContainsFunc(outer, cpus.Equal))
 		})
 	}
-	f.places(m, read, keep)
+	f.places(m)
+	count := func(kind string, cpus Set) {
+		if _, ok := keep(cpus); ok {
+			f.Counts[kind]++
+		}
+	}
 	for _, p := range m.Packages {
+		count("Package", p.CPUs)
 		outer = append(outer, p.CPUs)
+	}
+	for _, d := range m.Dies {
+		count("Die", d.CPUs)
+		outer = append(outer, d.CPUs)
 	}
 	for _, c := range m.Caches {
 		name := "MemCache"
@@ -56,6 +66,12 @@ func facetsOf(m *Machine, want *facets, read tree) facets {
 	}
 	for _, list := range f.Caches {
 		slices.Sort(list)
+	}
+	for _, c := range m.Cores {
+		at := cpuPath(c.CPUs.First(), "topology/")
+		if read.exists(at+"core_cpus") || read.exists(at+"thread_siblings") { // else we only assume it
+			count("Core", c.CPUs)
+		}
 	}
 	f.memory(m, shown)
 	for _, k := range m.Kinds {
@@ -122,7 +138,7 @@ func idOrDash(id int) string {
 	return strconv.Itoa(id)
 }
 
-func (f *facets) places(m *Machine, read tree, keep func(Set) (string, bool)) {
+func (f *facets) places(m *Machine) {
 	// hwloc names an object -1 as unnamed, and knows no die but a part of a
 	// package.
 	dies := map[int]string{}
@@ -137,23 +153,6 @@ func (f *facets) places(m *Machine, read tree, keep func(Set) (string, bool)) {
 		}
 		f.Counts["PU"]++
 		f.Places = append(f.Places, fmt.Sprintf("%d: %s/%s/%s", c.ID, idOrDash(c.Package), cmp.Or(dies[c.ID], "-"), idOrDash(m.Cores[c.Core].ID)))
-	}
-	count := func(kind string, cpus Set) {
-		if _, ok := keep(cpus); ok {
-			f.Counts[kind]++
-		}
-	}
-	for _, p := range m.Packages {
-		count("Package", p.CPUs)
-	}
-	for _, d := range m.Dies {
-		count("Die", d.CPUs)
-	}
-	for _, c := range m.Cores {
-		at := cpuPath(c.CPUs.First(), "topology/")
-		if read.exists(at+"core_cpus") || read.exists(at+"thread_siblings") { // else we only assume it
-			count("Core", c.CPUs)
-		}
 	}
 	for _, kind := range []string{"Package", "Die", "Core", "PU"} {
 		f.Counts[kind] += 0
