@@ -71,7 +71,10 @@ func (s *shares) load() error {
 		err = json.Unmarshal(raw, &s.held)
 	}
 	if err != nil {
-		return fmt.Errorf("read which devices are shared: %w", err)
+		// The node comes up; what an earlier daemon made counts as somebody
+		// else's until workloads of ours ask for just that again.
+		s.log.Error("it is not known which devices an earlier daemon shared", "error", err)
+		s.held = nil
 	}
 	return nil
 }

@@ -285,6 +285,14 @@ func shareRestart(t *testing.T, g *gpus) {
 	if !slices.Equal(left, []string{"2g.20gb"}) {
 		t.Errorf("partitions after the restart: %v", left)
 	}
+	// A damaged file keeps no node from starting.
+	if err := os.WriteFile(filepath.Join(g.shares.dir, sharesFile), []byte("{torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.shares = g.daemon(g.shares.dir)
+	if err := g.start(kept); err != nil || !slices.Equal(before, kept.Devices) {
+		t.Errorf("after the file was damaged: %v, %v, want %v", kept.Devices, err, before)
+	}
 }
 
 // A workload that is placed otherwise gives its old part back, stopped before.

@@ -271,6 +271,7 @@ func (w *workload) restarts(policy manifest.RestartPolicy, exitCode int) bool {
 }
 
 func (w *workload) finished(now container.Status) {
+	w.n.shares.release(w.n.life, w.key.id()) // made anew where it starts again
 	w.set(func(st *WorkloadStatus) {
 		st.Phase, st.Message, st.PID, st.ExitCode, st.OOMKilled = Exited, "", 0, &now.ExitCode, now.OOMKilled
 	})
