@@ -26,7 +26,7 @@ spec:
 // are held, refusals of what would break one, and nothing left over after many
 // workloads have come and gone.
 func TestIsolation(t *testing.T) {
-	n, _ := bootNode(t, machine.Options{Direct: true, CPUs: "4"})
+	n, _ := bootNode(t, machine.Options{Direct: true, CPUs: "4", Config: []byte("    hugePages: {2Mi: 32Mi}\n")})
 	n.run("image", "import", webArchive(t, n.arch))
 	n.apply(classManifest("rt", "realtime", `{cpu: "1", memory: 64Mi}`))
 	n.apply(classManifest("answers", "interactive", `{cpu: 500m, memory: 64Mi}`))
@@ -70,9 +70,23 @@ func TestIsolation(t *testing.T) {
 	}
 	testDeadline(n)
 	testShared(n)
+	testHugePages(n)
 	// Every CPU is free again: a workload of three gets its three.
 	n.apply(classManifest("all", "realtime", `{cpu: "3", memory: 64Mi}`))
 	n.awaitPhase("workload", "all", "Running", later)
+}
+
+// testHugePages gives out what the Machine file set aside, and no more.
+func testHugePages(n *testNode) {
+	n.apply(classManifest("large", "interactive", `{memory: 32Mi, hugePages: {2Mi: 24Mi}}`))
+	n.awaitPhase("workload", "large", "Running", later)
+	n.apply(classManifest("larger", "interactive", `{memory: 32Mi, hugePages: {2Mi: 16Mi}}`))
+	n.awaitPhase("workload", "larger", "Unplaced", later)
+	if got := n.run("describe", "workload", "larger"); !strings.Contains(got, "huge pages of 2Mi") || !strings.Contains(got, "8Mi are free") {
+		n.t.Errorf("the refusal of huge pages:\n%s", got)
+	}
+	n.run("delete", "workload", "larger")
+	n.run("delete", "workload", "large")
 }
 
 // testShared checks that shared work leaves a CPU that another is given, and

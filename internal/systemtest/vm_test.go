@@ -11,7 +11,8 @@ import (
 	"oscine.dev/oscine/internal/machine/machinetest"
 )
 
-// bootNode boots a machine with a fresh configuration and waits for its API.
+// bootNode boots a machine with a fresh configuration, to which o.Config adds
+// lines of the Machine's spec, and waits for its API.
 func bootNode(t *testing.T, o machine.Options, flags ...string) (*testNode, *machinetest.Machine) {
 	t.Helper()
 	machinetest.Need(t)
@@ -23,7 +24,7 @@ func bootNode(t *testing.T, o machine.Options, flags ...string) (*testNode, *mac
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Config = config
+	o.Config = append(config, o.Config...)
 	o.Ports = append(o.Ports, machine.Port{Host: api, Guest: 7443}, machine.Port{Host: web, Guest: guestWebPort})
 	m := machinetest.Start(t, o)
 	n.awaitAPI()
