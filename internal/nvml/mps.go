@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,7 +35,7 @@ const (
 // ErrOneUser says that a driver's MPS serves one user at a time. Oscine's
 // workloads are users of their own, so the second would wait until the first
 // has ended.
-var ErrOneUser = errors.New("MPS of this driver serves one user at a time: update the driver to one whose nvidia-cuda-mps-control knows -multiuser-server, or use MIG partitions or time slices")
+var ErrOneUser = errors.New("MPS of this driver serves one user at a time: update it to 555 or newer, whose nvidia-cuda-mps-control knows -multiuser-server, or use MIG partitions or time slices")
 
 const multiUser = "-multiuser-server"
 
@@ -168,36 +169,56 @@ func (m MPS) Start(ctx context.Context, uuid string) error {
 // percent of the processors, and bytes of the device's memory; 0 leaves one as
 // it is. Clients that run keep what they have.
 func (m MPS) Limit(ctx context.Context, percent int, bytes int64) error {
-	if percent > 0 {
-		if _, err := m.Do(ctx, "set_default_active_thread_percentage", strconv.Itoa(percent)); err != nil {
-			return err
-		}
-	}
-	if bytes > 0 {
-		if _, err := m.Do(ctx, "set_default_device_pinned_mem_limit", "0", strconv.FormatInt(bytes>>20, 10)+"M"); err != nil {
-			return err
-		}
-	}
 	servers, err := m.Do(ctx, "get_server_list")
 	if err != nil {
 		return err
 	}
+	if err := m.limit(ctx, percent, bytes, "default_", ""); err != nil {
+		return err
+	}
 	for _, pid := range strings.Fields(servers) {
-		if strings.Trim(pid, "0123456789") != "" {
-			continue
+		if _, err := strconv.Atoi(pid); err != nil {
+			return fmt.Errorf("MPS: get_server_list: %q is no list of processes", servers)
 		}
-		if percent > 0 {
-			if _, err := m.Do(ctx, "set_active_thread_percentage", pid, strconv.Itoa(percent)); err != nil {
-				return err
-			}
-		}
-		if bytes > 0 {
-			if _, err := m.Do(ctx, "set_device_pinned_mem_limit", pid, "0", strconv.FormatInt(bytes>>20, 10)+"M"); err != nil {
-				return err
-			}
+		if err := m.limit(ctx, percent, bytes, "", pid); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// limit sets the limits of one server, or the default of servers to come. The
+// program ends well whatever the daemon answers, so the answer is looked at: a
+// percentage is repeated, an amount of memory answered by silence.
+func (m MPS) limit(ctx context.Context, percent int, bytes int64, of, pid string) error {
+	words := func(verb string, values ...string) []string {
+		command := []string{"set_" + of + verb}
+		if pid != "" {
+			command = append(command, pid)
+		}
+		return append(command, values...)
+	}
+	check := func(command []string, good func(answer string) bool) error {
+		answer, err := m.Do(ctx, command...)
+		gone := pid != "" && answer == "Server "+pid+" not found" // it ended meanwhile
+		if err == nil && !gone && !good(answer) {
+			err = fmt.Errorf("MPS: %s: the control daemon answers %q", strings.Join(command, " "), answer)
+		}
+		return err
+	}
+	if percent > 0 {
+		err := check(words("active_thread_percentage", strconv.Itoa(percent)), func(answer string) bool {
+			got, err := strconv.ParseFloat(answer, 64)
+			return err == nil && math.Abs(got-float64(percent)) < 0.5 || pid != "" && answer == ""
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if bytes <= 0 {
+		return nil
+	}
+	return check(words("device_pinned_mem_limit", "0", strconv.FormatInt(bytes>>20, 10)+"M"), func(answer string) bool { return answer == "" })
 }
 
 // Stop ends the daemon and its servers; without one it does nothing.

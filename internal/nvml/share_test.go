@@ -158,6 +158,17 @@ func testMPS(t *testing.T, n *rig) {
 	if diff := cmp.Diff("start GPU-secret-0\n"+limits("40")+limits("60"), told); diff != "" {
 		t.Errorf("what the daemon was told (-want +got):\n%s", diff)
 	}
+	// An answer that is none is a refusal, though the program ends well.
+	deaf := filepath.Join(n.Dir, "deaf")
+	if err := os.WriteFile(deaf, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := share(t, n, start); err == nil || !strings.Contains(err.Error(), `set_default_active_thread_percentage 60: the control daemon answers "100.0"`) {
+		t.Errorf("a limit that was not taken: %v", err)
+	}
+	if err := os.Remove(deaf); err != nil {
+		t.Fatal(err)
+	}
 	if info, err := os.Stat(filepath.Join(dir, "shm")); err != nil || info.Mode()&os.ModeSticky == 0 || info.Mode().Perm() != 0o777 {
 		t.Errorf("the shared memory: %v, %v", info, err)
 	}
@@ -188,6 +199,44 @@ func testMPS(t *testing.T, n *rig) {
 	}
 	if m, _ := ask(t, n); find(t, m, nvmltest.First).Attributes["mps"] != false {
 		t.Error("MPS of one user is offered")
+	}
+}
+
+// TestRealMPS tries NVIDIA's own control daemon, which needs no GPU until a
+// client comes, where OSCINE_MPS_CONTROL names it.
+func TestRealMPS(t *testing.T) {
+	control := os.Getenv("OSCINE_MPS_CONTROL")
+	if control == "" {
+		t.Skip("needs NVIDIA's nvidia-cuda-mps-control: name it in OSCINE_MPS_CONTROL (Debian: nvidia-cuda-mps)")
+	}
+	m := MPS{Control: control, Directory: filepath.Join(t.TempDir(), "gpu0")}
+	if err := m.MultiUser(); err != nil {
+		t.Skip(err)
+	}
+	if m.Running(t.Context()) {
+		t.Fatal("it runs before it is started")
+	}
+	if err := m.Start(t.Context(), "GPU-00000000-0000-0000-0000-000000000000"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Stop(t.Context()); err != nil || m.Running(t.Context()) {
+			t.Errorf("stop: %v", err)
+		}
+	}()
+	if err := m.Start(t.Context(), ""); err != nil {
+		t.Errorf("started again: %v", err)
+	}
+	if err := m.Limit(t.Context(), 40, 10<<30); err != nil {
+		t.Error(err)
+	}
+	for command, want := range map[string]string{"get_default_active_thread_percentage": "40.0", "get_default_device_pinned_mem_limit 0": "10G"} {
+		if got, err := m.Do(t.Context(), command); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %s", command, got, err, want)
+		}
+	}
+	if err := m.Limit(t.Context(), 400, 0); err == nil || !strings.Contains(err.Error(), "answers") {
+		t.Errorf("400 %%: %v", err)
 	}
 }
 

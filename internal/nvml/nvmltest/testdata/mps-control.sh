@@ -1,6 +1,7 @@
 #!/bin/sh
 # A stand-in for nvidia-cuda-mps-control: it takes the options and commands that
-# NVIDIA documents, and notes what it was told. It knows -multiuser-server.
+# NVIDIA documents, answers as that of driver 555 does, and notes what it was
+# told. It knows -multiuser-server.
 set -e
 control=$CUDA_MPS_PIPE_DIRECTORY/control
 log=$CUDA_MPS_LOG_DIRECTORY/control.log
@@ -18,6 +19,7 @@ echo "$command" >>"$log"
 case $command in
 get_server_list) echo 4711 ;;
 quit*) rm "$control" ;;
+set_*percentage*) [ -e "$(dirname "$0")/deaf" ] && echo 100.0 || echo "${command##* }.0" ;;
 set_*) ;;
-*) echo "Unknown command"; exit 1 ;;
+*) echo "Unknown command \"$command\"" ;;
 esac
