@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -189,5 +191,36 @@ func TestRefusedUrgencyIsTold(t *testing.T) {
 	s, err := r.registry.Status("m")
 	if err != nil || s.Missed != 2 || s.Unurged != "not permitted" || len(u.events) != 1 {
 		t.Errorf("%d missed, %q after %v, %v", s.Missed, s.Unurged, u.events, err)
+	}
+}
+
+// The threads that ONNX Runtime computes with are urgent too, and none of the
+// Go runtime's.
+func TestEngineThreadsAreUrgent(t *testing.T) {
+	starter, registry, u := engine(t, digits), NewRegistry(), &recorder{}
+	starter.Threads = 2
+	server := httptest.NewServer(NewHandler(registry, Options{}))
+	t.Cleanup(func() {
+		server.Close()
+		if err := registry.Remove("m"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := registry.Add(Model{Name: "m", Starter: starter, Objective: time.Second, Urgency: u}); err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.WaitReady(t.Context(), "m"); err != nil {
+		t.Fatal(err)
+	}
+	data := strings.TrimSuffix(strings.Repeat("0.5,", 784), ",")
+	status, _, text := doRequest(t, server.URL, "POST", "/v2/models/m/infer", nil,
+		`{"inputs":[{"name":"image","shape":[1,1,28,28],"datatype":"FP32","data":[`+data+`]}]}`)
+	if status != 200 {
+		t.Fatal(status, text)
+	}
+	// The one that serves, and one besides it for the engine's two threads.
+	want := fmt.Sprintf("raise %d, lower %[1]d", 1+min(2, runtime.NumCPU())-1)
+	if got := strings.Join(u.events, ", "); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -27,20 +27,31 @@ const maxThreads = 1024
 func Compute(f func() error) error {
 	done := make(chan error)
 	go func() {
-		nameThread()
-		done <- f()
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		own := swapName([16]byte([]byte(threadName + "\x00\x00")))
+		err := f()
+		swapName(own)
+		done <- err
 	}()
 	return <-done
 }
 
 // nameThread locks the calling goroutine to its thread and names it. The
-// thread ends with the goroutine. Locked, Go starts further threads from
-// another one, so that none of its own inherits the name.
+// thread ends with the goroutine.
 func nameThread() {
 	runtime.LockOSThread()
-	name := append([]byte(threadName), 0)
-	// It cannot fail; a worker without names is only served less urgently.
-	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+	swapName([16]byte([]byte(threadName + "\x00\x00")))
+}
+
+// swapName gives the calling thread another name and returns the one it had.
+// While a goroutine is locked to it, Go starts further threads from others, so
+// that none of its own inherits the name.
+func swapName(name [16]byte) (old [16]byte) {
+	// Neither can fail; a worker without names is only served less urgently.
+	_ = unix.Prctl(unix.PR_GET_NAME, uintptr(unsafe.Pointer(&old)), 0, 0, 0)
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name)), 0, 0, 0)
+	return old
 }
 
 // Threads returns the threads of the worker that compute, as this process
