@@ -28,10 +28,15 @@ type drivers struct {
 	m      *hardware.Machine // completed
 	known  []hardware.Driver // that answered
 	warned map[string]string // by program, what it failed of
+	silent map[string]int    // by program, how often it did not answer since it did
 }
 
+// patience is how often a program may fail before what it told counts no more:
+// a driver that is busy must not cost the workloads that run on its devices.
+const patience = 3
+
 func newDrivers(packs *pack.Store, log *slog.Logger) *drivers {
-	return &drivers{packs: packs, log: log, warned: map[string]string{}}
+	return &drivers{packs: packs, log: log, warned: map[string]string{}, silent: map[string]int{}}
 }
 
 // programs lists what may be asked of a map. A program of a pack stands before
@@ -84,9 +89,42 @@ func (d *drivers) complete(ctx context.Context, found *hardware.Machine) *hardwa
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	known = append(known, d.remember(m, programs, known)...)
 	d.found, d.m, d.known = found, m, known
 	d.warn(m, programs)
 	return m
+}
+
+// remember puts on a map what programs told before that do not answer now, and
+// returns their drivers. The caller holds d.mu.
+func (d *drivers) remember(m *hardware.Machine, programs []string, answered []hardware.Driver) (kept []hardware.Driver) {
+	for _, k := range answered {
+		d.silent[k.Program] = 0
+	}
+	for _, old := range d.known {
+		there := slices.ContainsFunc(answered, func(k hardware.Driver) bool { return k.Program == old.Program })
+		if there || !slices.Contains(programs, old.Program) {
+			continue
+		}
+		if d.silent[old.Program]++; d.silent[old.Program] >= patience {
+			continue
+		}
+		kept = append(kept, old)
+		for _, before := range d.m.Accelerators {
+			if !slices.Contains(old.Devices, before.Address) {
+				continue
+			}
+			i := slices.IndexFunc(m.Accelerators, func(a hardware.Accelerator) bool { return a.Address == before.Address })
+			switch {
+			case i < 0 && before.Bus == "virtual":
+				m.Accelerators = append(m.Accelerators, before)
+			case i >= 0 && m.Accelerators[i].Health.State != "lost" && len(m.Accelerators[i].Missing) == 0:
+				m.Accelerators[i] = before
+			}
+		}
+		m.Links = append(m.Links, slices.DeleteFunc(slices.Clone(d.m.Links), func(l hardware.Link) bool { return l.Source != old.Program })...)
+	}
+	return kept
 }
 
 // warn logs what a program fails of, once. The caller holds d.mu.
