@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -20,27 +21,60 @@ func (r *rig) parameterised(name string, x float32, parameters string) (int, str
 	return status, text
 }
 
+// gate serves a model whose worker answers the first request when open is
+// called, and returns once that request runs.
+func (r *rig) gate(kind string) (open func()) {
+	r.Helper()
+	starter := testWorker(r.TempDir(), kind)
+	if err := r.registry.Add(Model{Name: "m", Starter: starter}); err != nil {
+		r.Fatal(err)
+	}
+	if err := r.registry.WaitReady(r.Context(), "m"); err != nil {
+		r.Fatal(err)
+	}
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		if status, text := r.parameterised("m", gated, ""); status != 200 {
+			r.Errorf("the first request: got %d %s", status, text)
+		}
+	}()
+	r.waiting(0)
+	return func() {
+		if err := os.WriteFile(starter.Model, nil, 0o600); err != nil {
+			r.Error(err)
+		}
+		<-done
+	}
+}
+
+// waiting returns once the worker is busy and n requests wait for it.
+func (r *rig) waiting(n int) {
+	r.Helper()
+	m, err := r.registry.model("m", "")
+	if err != nil {
+		r.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		m.queue.mu.Lock()
+		there := m.queue.busy && len(m.queue.waiting) == n
+		m.queue.mu.Unlock()
+		if there {
+			return
+		}
+	}
+	r.Fatalf("%d requests never waited", n)
+}
+
 func TestRequestThatExpiresIsNotComputed(t *testing.T) {
 	r := newRig(t)
-	r.ready("m")
-	busy := make(chan bool)
-	go func() {
-		_, _ = r.parameterised("m", sloth, "")
-		close(busy)
-	}()
-	time.Sleep(20 * time.Millisecond)
-	began := time.Now()
-	status, text := r.parameterised("m", 2, `"timeout":5000`)
-	if took := time.Since(began); status != http.StatusGatewayTimeout || !strings.Contains(text, "was not computed") {
-		t.Errorf("got %d %s after %v", status, text, took)
+	open := r.gate("doubler")
+	// The worker is busy for as long as we like: the refusal cannot come from it.
+	if status, text := r.parameterised("m", 2, `"timeout":5000`); status != http.StatusGatewayTimeout || !strings.Contains(text, "was not computed") {
+		t.Errorf("got %d %s", status, text)
 	}
-	select {
-	case <-busy:
-		t.Error("the refusal came no earlier than the worker was free")
-	default:
-	}
-	<-busy
-	if status, text := r.parameterised("m", 2, `"timeout":5000000`); status != 200 {
+	open()
+	if status, text := r.parameterised("m", 2, `"timeout":60000000`); status != 200 {
 		t.Errorf("a request in time: got %d %s", status, text)
 	}
 	s, err := r.registry.Status("m")
@@ -52,17 +86,14 @@ func TestRequestThatExpiresIsNotComputed(t *testing.T) {
 // Requests that cannot share a run are taken by rank, not by arrival.
 func TestWaitingRequestsAreTakenByRank(t *testing.T) {
 	r := newRig(t)
-	r.add("m", "single", 5*time.Second)
-	if err := r.registry.WaitReady(t.Context(), "m"); err != nil {
-		t.Fatal(err)
-	}
+	open := r.gate("single")
 	var (
 		wg    sync.WaitGroup
 		mu    sync.Mutex
 		order []string
 	)
-	for _, q := range []struct{ name, parameters string }{
-		{"running", ""}, {"usual", ""}, {"soon", `"timeout":2000000`}, {"sooner", `"timeout":1000000`}, {"first", `"priority":1`},
+	for i, q := range []struct{ name, parameters string }{
+		{"usual", ""}, {"soon", `"timeout":40000000`}, {"sooner", `"timeout":30000000`}, {"first", `"priority":1`},
 	} {
 		wg.Go(func() {
 			status, text := r.parameterised("m", sloth, q.parameters)
@@ -72,10 +103,11 @@ func TestWaitingRequestsAreTakenByRank(t *testing.T) {
 				t.Errorf("%s: got %d %s", q.name, status, text)
 			}
 		})
-		time.Sleep(10 * time.Millisecond) // all are there before the first is done
+		r.waiting(i + 1)
 	}
+	open()
 	wg.Wait()
-	if got, want := strings.Join(order, " "), "running first sooner soon usual"; got != want {
+	if got, want := strings.Join(order, " "), "first sooner soon usual"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -161,18 +193,18 @@ func (r *rig) urgent(u Urgency, objective time.Duration) {
 
 func TestWorkerIsUrgentWhileItComputes(t *testing.T) {
 	r, u := newRig(t), &recorder{}
-	r.urgent(u, 80*time.Millisecond)
+	r.urgent(u, 80*time.Second)
 	if status, text := r.parameterised("m", 2, ""); status != 200 {
 		t.Fatal(status, text)
 	}
-	if status, text := r.parameterised("m", sloth, `"timeout":30000`); status != 200 {
+	if status, text := r.parameterised("m", sloth, `"timeout":30000000`); status != 200 {
 		t.Fatal(status, text)
 	}
 	if got, want := strings.Join(u.events, ", "), "raise 1, lower 1, raise 1, lower 1"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if w := u.within; len(w) != 2 || w[0] <= 0 || w[0] > 80*time.Millisecond || w[1] > 30*time.Millisecond {
-		t.Errorf("told %v, want at most 80 ms and 30 ms", w)
+	if w := u.within; len(w) != 2 || w[0] <= 0 || w[0] > 80*time.Second || w[1] > 30*time.Second {
+		t.Errorf("told %v, want at most 80 s and 30 s", w)
 	}
 	s, err := r.registry.Status("m")
 	if err != nil || s.Missed != 0 || s.Unurged != "" {

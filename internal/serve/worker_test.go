@@ -47,6 +47,7 @@ const (
 	sloth  = 777 // takes 50 ms
 	once   = 888 // dies unless the file named by the model argument exists
 	stuck  = 999 // never answers
+	gated  = 555 // waits until the file named by the model argument exists
 )
 
 // doubler answers y = 2x, and how many requests shared the run.
@@ -92,6 +93,13 @@ func misbehave(first float32) {
 		if _, err := os.Stat(marker); err != nil {
 			_ = os.WriteFile(marker, nil, 0o600)
 			os.Exit(9)
+		}
+	case gated:
+		for {
+			if _, err := os.Stat(os.Args[4]); err == nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
 		}
 	case stuck:
 		select {}
