@@ -56,6 +56,24 @@ func armCore(implementer, part uint64) string {
 	return others[[2]uint64{implementer, part}]
 }
 
+// riscvVendor names the JEDEC code of a RISC-V core's maker. Linux
+// arch/riscv/include/asm/vendorid_list.h.
+func riscvVendor(code string) string {
+	switch code {
+	case "0x31e":
+		return "Andes"
+	case "0x29":
+		return "Microchip"
+	case "0x127":
+		return "MIPS"
+	case "0x489":
+		return "SiFive"
+	case "0x5b7":
+		return "T-Head"
+	}
+	return code
+}
+
 // aiInstructions keeps the instruction sets that matter to AI work, in the
 // kernel's own spelling (arch/x86/include/asm/cpufeatures.h, arm64 hwcaps).
 func aiInstructions(flags []string) []string {
@@ -72,7 +90,9 @@ func aiInstructions(flags []string) []string {
 func wanted(flag string) bool {
 	switch flag {
 	case "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx_vnni_int8", "avx_vnni_int16", "avx_ifma", "avx_ne_convert", "vaes", "gfni",
-		"asimd", "asimdhp", "asimddp", "fphp", "neon", "i8mm", "bf16", "ebf16":
+		"asimd", "asimdhp", "asimddp", "fphp", "neon", "i8mm", "bf16", "ebf16", // Arm
+		"lsx", "lasx", // LoongArch
+		"vx", "vxe", "vxe2", "nnpa": // s390x, the last its AI accelerator
 		return true
 	}
 	if flag == "smep" || flag == "sme_coherent" {

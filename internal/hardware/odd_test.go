@@ -139,3 +139,21 @@ func TestRankByBase(t *testing.T) {
 		t.Errorf("kinds %+v", half)
 	}
 }
+
+// TestProcessorNames reads /proc/cpuinfo as other architectures print it.
+func TestProcessorNames(t *testing.T) {
+	for _, c := range []struct{ cpuinfo, want string }{
+		{"system type\t\t: generic-loongson-machine\n\nprocessor\t\t: 0\nCPU Family\t\t: Loongson-64bit\nModel Name\t\t: Loongson-3A5000\nISA\t\t\t: loongarch64\nFeatures\t\t: cpucfg lsx lasx lvz",
+			"Loongson, Loongson-3A5000, [lasx lsx]"},
+		{"vendor_id       : IBM/S390\nfeatures\t: esan3 zarch vx vxe nnpa sie\nprocessor 0: version = 00,  identification = 4729E7,  machine = 3931",
+			"IBM/S390, machine type 3931, [nnpa vx vxe]"},
+		{"processor\t: 0\nhart\t\t: 1\nisa\t\t: rv64imafdcv\nuarch\t\t: thead,c920\nmvendorid\t: 0x5b7", "T-Head, thead,c920, [v]"},
+	} {
+		tree := hardwaretest.Mainframe()
+		tree.File("/proc/cpuinfo", c.cpuinfo)
+		y := described(t, tree).System
+		if got := fmt.Sprintf("%s, %s, %v", y.CPUVendor, y.CPUModel, y.Instructions); got != c.want {
+			t.Errorf("got %s, want %s", got, c.want)
+		}
+	}
+}

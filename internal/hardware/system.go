@@ -76,8 +76,15 @@ func (s *scan) processor() {
 		switch key {
 		case "vendor_id", "vendor":
 			y.CPUVendor = value
-		case "model name", "cpu model", "cpu", "Processor", "uarch":
+		case "mvendorid":
+			y.CPUVendor = riscvVendor(value)
+		case "CPU Family": // LoongArch: Loongson-64bit
+			y.CPUVendor, _, _ = strings.Cut(value, "-")
+		case "model name", "Model Name", "cpu model", "cpu", "Processor", "uarch":
 			y.CPUModel = value
+		case "processor 0": // s390: version = 00,  identification = 4729E7,  machine = 2964
+			_, machine, _ := strings.Cut(value, "machine = ")
+			y.CPUModel = strings.TrimSpace("machine type " + machine)
 		case "cpu family":
 			family = value
 		case "model":
@@ -89,7 +96,7 @@ func (s *scan) processor() {
 			if part, err := strconv.ParseUint(value, 0, 16); err == nil && y.CPUModel == "" {
 				y.CPUModel = armCore(implementer, part)
 			}
-		case "flags", "Features":
+		case "flags", "Features", "features":
 			y.Instructions = aiInstructions(strings.Fields(value))
 		case "isa":
 			y.Instructions = riscvInstructions(value)

@@ -34,7 +34,7 @@ func Mainframe() *Tree {
 		t.File("/sys/devices/system/cpu/cpu"+standby+"/online", "0")
 	}
 	t.File("/sys/devices/system/cpu/online", "0-5")
-	t.File("/proc/cpuinfo", "vendor_id       : IBM/S390\n# processors    : 6\nfeatures\t: esan3 zarch stfle vx\nprocessor 0: version = FF,  identification = 06A18A,  machine = 2964")
+	t.File("/proc/cpuinfo", "vendor_id       : IBM/S390\n# processors    : 6\nfeatures\t: esan3 zarch stfle vx nnpa\nprocessor 0: version = FF,  identification = 06A18A,  machine = 2964")
 	return t
 }
 
