@@ -17,7 +17,7 @@ import (
 )
 
 // driverPack makes a pack with one driver program, as a vendor would.
-func driverPack(t *testing.T, node string) string {
+func driverPack(t *testing.T, node, state string) string {
 	t.Helper()
 	tool, err := debian.FindTool(t.Context(), "mkfs.erofs")
 	if err != nil {
@@ -28,7 +28,7 @@ func driverPack(t *testing.T, node string) string {
 	if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-ldflags", "-X main.node="+node, "-o", program, "./testdata/qpu")
+	build := exec.Command("go", "build", "-ldflags", "-X main.node="+node+" -X main.state="+state, "-o", program, "./testdata/qpu")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the driver program: %v\n%s", err, out)
@@ -77,7 +77,8 @@ func TestDriverPack(t *testing.T) {
 	d.apply(strings.Replace(webManifest(freePort(t)), "memory: 64Mi}", `memory: 64Mi, devices: [{name: qpu, selector: 'device.attributes["oscine.dev"].kind == "quantum" && device.attributes["oscine.dev"].qubits >= 5'}]}`, 1))
 	d.awaitPhase("workload", "web", "Unplaced", soon)
 
-	d.run("pack", "install", driverPack(t, node))
+	state := filepath.Join(t.TempDir(), "qpu.json")
+	d.run("pack", "install", driverPack(t, node, state))
 	d.eventually("the driver's device on the map", soon, func() string {
 		if list := d.devices("quantum"); len(list) != 1 || list[0].ID != "quantum0" || list[0].Model != "Five" || !list[0].Usable() {
 			return fmt.Sprintf("%+v", list)
@@ -99,10 +100,54 @@ func TestDriverPack(t *testing.T) {
 	if brought, err := os.Stat(fmt.Sprintf("/proc/%d/root/opt/qpu/qpu", d.pid("workload", "web"))); err != nil || brought.Mode()&0o111 == 0 {
 		t.Errorf("the driver's own file in the container: %v, %v", brought, err)
 	}
+	testShare(d, state)
 
 	d.run("pack", "remove", "example-qpu")
 	d.awaitPhase("workload", "web", "Unplaced", soon)
 	if list := d.devices("quantum"); len(list) != 0 {
 		t.Errorf("after the pack is gone: %+v", list)
 	}
+}
+
+// testShare cuts the device for a workload and a second one, through a crash
+// of the daemon, and makes it whole again.
+func testShare(d *daemon, state string) {
+	t := d.t
+	cut := func(want int) {
+		t.Helper()
+		d.eventually(fmt.Sprintf("a device cut into %d", want), soon, func() string {
+			text, err := os.ReadFile(state)
+			if got := strings.Count(string(text), `"half"`); got != want || err != nil && want > 0 {
+				return fmt.Sprintf("%d: %s, %v", got, text, err)
+			}
+			return ""
+		})
+	}
+	half := func(name string, port int) string {
+		text := strings.Replace(webManifest(port), "memory: 64Mi}", `memory: 64Mi, devices: [{name: qpu, selector: 'device.attributes["oscine.dev"].kind == "quantum"', fraction: {profile: half}}]}`, 1)
+		return strings.NewReplacer("name: web}", "name: "+name+"}", "name: web-data", "name: "+name+"-data").Replace(text)
+	}
+	d.apply(half("web", freePort(t)))
+	cut(1)
+	d.awaitPhase("workload", "web", "Running", soon)
+	d.apply(half("other", freePort(t)))
+	cut(2)
+	d.awaitPhase("workload", "other", "Running", soon)
+	if told := d.run("describe", "workload", "web"); !strings.Contains(told, "quantum0 by partitions: the partition asked for, at slice") {
+		t.Errorf("describe does not tell how the device is shared:\n%s", told)
+	}
+	before := d.pid("workload", "web")
+	d.stop(syscall.SIGKILL)
+	d.start()
+	d.awaitPhase("workload", "web", "Running", soon)
+	if now := d.pid("workload", "web"); now != before {
+		t.Errorf("the daemon's crash restarted a workload with a partition: process %d, before %d", now, before)
+	}
+	cut(2)
+	d.run("delete", "workload", "other")
+	cut(1)
+	// The whole device again, for which the half is given back first.
+	d.apply(strings.Replace(half("web", freePort(t)), ", fraction: {profile: half}", "", 1))
+	cut(0)
+	d.awaitPhase("workload", "web", "Running", soon)
 }
