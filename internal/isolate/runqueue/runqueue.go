@@ -48,7 +48,7 @@ func Start() (*Meter, error) {
 	if err != nil {
 		return nil, err
 	}
-	collection, err := ebpf.NewCollection(spec)
+	collection, err := bpf.Load(spec)
 	if err != nil {
 		return nil, fmt.Errorf("load the BPF program: %w", err)
 	}

@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 // cpus of the guest, in three sockets.
 const cpus = 6
 
-// TestInMachine boots the product's kernel on several sockets, each with its own
-// last-level cache.
+// TestInMachine boots the product's kernels on several sockets, each with its
+// own last-level cache.
 func TestInMachine(t *testing.T) {
 	if os.Getenv("OSCINE_VM_TESTS") != "1" {
 		t.Skip("boots a machine: set OSCINE_VM_TESTS=1, or use make test")
@@ -43,16 +43,22 @@ func TestInMachine(t *testing.T) {
 	if _, err := bpf.Read(objects, object); errors.Is(err, bpf.ErrNotBuilt) {
 		t.Skip(err)
 	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		t.Run(arch, func(t *testing.T) { runInGuest(t, arch) })
+	}
+}
+
+func runInGuest(t *testing.T, arch string) {
 	program := filepath.Join(t.TempDir(), "schedext.test")
 	build := exec.Command("go", "test", "-c", "-ldflags", "-s -w", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the test program: %v\n%s", err, out)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	err := guest.Run(ctx, guest.Options{
-		Init: program, CPUs: fmt.Sprintf("%d,sockets=3,cores=%d,threads=1", cpus, cpus/3), Memory: 1024,
+		Init: program, Arch: arch, CPUs: fmt.Sprintf("%d,sockets=3,cores=%d,threads=1", cpus, cpus/3), Memory: 1024,
 		Args: []string{"-test.v", "-test.timeout=4m", "-test.run=^TestKernel"},
 	}, testLog{t})
 	if err != nil {

@@ -186,7 +186,7 @@ func Start(o Options) (*Scheduler, error) {
 	if err := o.describe(spec); err != nil {
 		return nil, err
 	}
-	collection, err := ebpf.NewCollection(spec)
+	collection, err := bpf.Load(spec)
 	if err != nil {
 		return nil, fmt.Errorf("load the scheduler, which needs Linux 6.16 or later: %w", err)
 	}
