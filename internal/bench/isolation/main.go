@@ -127,7 +127,9 @@ func (c *collector) Write(line []byte) (int, error) {
 		h := &f.Worker.Histogram
 		fmt.Fprintf(c.progress, "%d vCPU, %s: p50 %v, p99 %v, max %v of %d\n", f.CPUs, f.Name, h.Quantile(.5), h.Quantile(.99), h.Max(), h.Count())
 	} else {
-		fmt.Fprintf(c.progress, "%d vCPU, %s: %.1f %% of tight requests missed\n", f.CPUs, f.Name, 100*f.Requests.Kinds[0].MissRate())
+		tight := &f.Requests.Kinds[0]
+		fmt.Fprintf(c.progress, "%d vCPU, %s: %.1f %% of tight requests missed; they took p50 %v, p99 %v\n",
+			f.CPUs, f.Name, 100*tight.MissRate(), tight.Took.Quantile(.5), tight.Took.Quantile(.99))
 	}
 	return len(line), nil
 }

@@ -3,6 +3,7 @@ package figure
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -53,6 +54,10 @@ type Ratios struct {
 	// DeadlineMiss is the share of tight requests missed by the serving path,
 	// by that of plain cpu.idle.
 	DeadlineMiss *float64 `json:"deadline_miss"`
+	// ServedMiss is the share of tight requests to models that came late
+	// through the product's whole serving path, by that of the same path
+	// without urgency, under the better back end.
+	ServedMiss *float64 `json:"served_miss"`
 	// DefaultP99 is default Linux's p99 under load by the same unloaded, to
 	// know what the others are worth.
 	DefaultP99 *float64 `json:"default_p99"`
@@ -125,6 +130,17 @@ func Judge(all []Figure) Ratios {
 		f, base := find(all, Serving, cpus, true), find(all, Idle, cpus, true)
 		if f != nil && base != nil && base.tightMiss() > 0 {
 			worse(&r.DeadlineMiss, f.tightMiss()/base.tightMiss())
+		}
+		if base := find(all, Unurged, cpus, true); base != nil && base.tightMiss() > 0 {
+			best := math.Inf(1)
+			for _, name := range []string{Served, ServedExt} {
+				if f := find(all, name, cpus, true); f != nil {
+					best = min(best, f.tightMiss()/base.tightMiss())
+				}
+			}
+			if !math.IsInf(best, 1) {
+				worse(&r.ServedMiss, best)
+			}
 		}
 	}
 	return r
@@ -199,6 +215,7 @@ func (r *Report) WriteRatios(w io.Writer) error {
 	line("realtime: p99 under load / unloaded", r.Ratios.RealtimeP99, "≤ 1.2")
 	line("batch throughput / default Linux", r.Ratios.BatchThroughput, "≥ 0.95")
 	line("tight deadlines missed / plain cpu.idle", r.Ratios.DeadlineMiss, "≤ 0.25")
+	line("tight requests to models missed / without urgency", r.Ratios.ServedMiss, "≤ 0.25")
 	return t.Flush()
 }
 
