@@ -69,18 +69,33 @@ func TestInterruptsFindTheirNewHome(t *testing.T) {
 		return s
 	}
 	online := list("0-7")
-	for _, c := range []struct{ home, before, after, want string }{
-		{"0-7", "", "2-3", "0-1,4-7"},
-		{"0-1,4-7", "2-3", "", "0-7"},        // it was everywhere
-		{"0-1,4-7", "2-3", "2-5", "0-1,6-7"}, // and is again where it may be
-		{"2", "", "2-3", "0-1,4-7"},          // its only CPU is taken
-		{"5", "2-3", "", "5"},                // chosen by someone: left
-		{"4-5", "", "5", "4"},
+	for _, c := range []struct {
+		home, defaults string
+		reserved, want []string // one after the other
+	}{
+		{"0-7", "0-7", []string{"2-3", ""}, []string{"0-1,4-7", "0-7"}},
+		{"0-7", "0-7", []string{"2-3", "2-5", "4"}, []string{"0-1,4-7", "0-1,6-7", "0-3,5-7"}},
+		{"0-1,4-7", "0-7", []string{"2-3", ""}, []string{"0-1,4-7", "0-1,4-7"}}, // its own choice, and by chance the same
+		{"0-3", "0-7", []string{"4-7", ""}, []string{"0-3", "0-3"}},
+		{"2", "0-7", []string{"2-3", ""}, []string{"0-1,4-7", "2"}}, // its only CPU is taken, and comes back
+		{"4-5", "0-7", []string{"5", ""}, []string{"4", "4-5"}},
+		{"0-1,4-7", "0-1,4-7", []string{"2", "2-3", ""}, []string{"0-1,3-7", "0-1,4-7", "0-7"}}, // moved by an earlier process
+		{"5", "0-1,4-7", []string{"2-3", ""}, []string{"5", "5"}},
 	} {
-		got := newHome(list(c.home), list(c.before), list(c.after), online)
-		if got.String() != c.want {
-			t.Errorf("%s, reserved %q then %q: got %s, want %s", c.home, c.before, c.after, got, c.want)
+		var h homes
+		h.begin(list(c.defaults), online)
+		now := list(c.home)
+		for n, reserved := range c.reserved {
+			if now = h.next("x", now, list(reserved), online); now.String() != c.want[n] {
+				t.Errorf("%s, reserved %q: got %s, want %s", c.home, c.reserved[:n+1], now, c.want[n])
+			}
 		}
+	}
+	var h homes
+	h.begin(online, online)
+	h.next("x", online, list("2-3"), online)
+	if got := h.next("x", list("6"), list("2-4"), online); got.String() != "6" {
+		t.Errorf("others moved it to CPU 6, we to %s", got)
 	}
 }
 

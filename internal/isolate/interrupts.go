@@ -20,7 +20,10 @@ func (i *Isolator) moveInterrupts(before, after hardware.Set) {
 	dir := i.host.file("proc/irq")
 	if text, err := readFile(filepath.Join(dir, "default_smp_affinity")); err == nil {
 		if mask, err := hardware.ParseMask(text); err == nil {
-			i.try(filepath.Join(dir, "default_smp_affinity"), mask2text(newHome(mask, before, after, online)))
+			if before.Empty() {
+				i.homes.begin(mask, online)
+			}
+			i.try(filepath.Join(dir, "default_smp_affinity"), mask2text(i.homes.next("interrupts", mask, after, online)))
 		}
 	}
 	entries, err := os.ReadDir(dir)
@@ -36,23 +39,10 @@ func (i *Isolator) moveInterrupts(before, after hardware.Set) {
 		if err != nil {
 			continue
 		}
-		if next := newHome(home, before, after, online); !next.Equal(home) {
+		if next := i.homes.next("interrupt "+e.Name(), home, after, online); !next.Equal(home) {
 			i.try(file, next.String())
 		}
 	}
-}
-
-// newHome is where something that may run on home is to run when the reserved
-// CPUs change: not on them, and again everywhere if it was everywhere else.
-func newHome(home, before, after, online hardware.Set) hardware.Set {
-	if home.And(online).Equal(online.Minus(before)) {
-		home = online
-	}
-	next := home.Minus(after)
-	if next.And(online).Empty() {
-		next = online.Minus(after)
-	}
-	return next
 }
 
 func readList(file string) (hardware.Set, error) {
@@ -121,7 +111,7 @@ func (i *Isolator) moveKernelThreads(before, after hardware.Set) {
 	mask := i.host.file("sys/devices/virtual/workqueue/cpumask")
 	if text, err := readFile(mask); err == nil {
 		if home, err := hardware.ParseMask(text); err == nil {
-			i.try(mask, mask2text(newHome(home, before, after, online)))
+			i.try(mask, mask2text(i.homes.next("workqueues", home, after, online)))
 		}
 	}
 	entries, err := os.ReadDir(i.host.file("proc"))
@@ -139,8 +129,11 @@ func (i *Isolator) moveKernelThreads(before, after hardware.Set) {
 		case flags&fixedThread != 0:
 			i.liftHelper(pid, before, after)
 		default:
-			i.moveThread(pid, before, after, online)
+			i.moveThread(pid, after, online)
 		}
+	}
+	if after.Empty() {
+		i.homes.end()
 	}
 }
 
@@ -171,7 +164,7 @@ func (i *Isolator) liftHelper(pid int, before, after hardware.Set) {
 	}
 }
 
-func (i *Isolator) moveThread(pid int, before, after, online hardware.Set) {
+func (i *Isolator) moveThread(pid int, after, online hardware.Set) {
 	var have unix.CPUSet
 	if unix.SchedGetaffinity(pid, &have) != nil {
 		return // it ended
@@ -182,7 +175,7 @@ func (i *Isolator) moveThread(pid int, before, after, online hardware.Set) {
 			home.Add(cpu)
 		}
 	}
-	next := newHome(home, before, after, online)
+	next := i.homes.next("thread "+strconv.Itoa(pid), home, after, online)
 	if next.Equal(home) {
 		return
 	}

@@ -139,6 +139,7 @@ type Isolator struct {
 	latency   map[int]*latencyHold
 	// dmaLatency holds the whole machine awake while it is open.
 	dmaLatency *os.File
+	homes      homes
 	guard      guardState
 	stalls     stalls
 	// classRefused counts the forks that were refused within a class.
