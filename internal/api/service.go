@@ -238,7 +238,7 @@ func (s *service) RemovePack(ctx context.Context, req *connect.Request[pb.Remove
 }
 
 func packMessage(p *pack.Info) *pb.Pack {
-	return &pb.Pack{Name: p.Name, Version: p.Version, Architecture: p.Arch, Digest: p.Digest, SizeBytes: p.SizeBytes, Engines: p.Engines}
+	return &pb.Pack{Name: p.Name, Version: p.Version, Architecture: p.Arch, Digest: p.Digest, SizeBytes: p.SizeBytes, Engines: p.Engines, Drivers: p.Drivers}
 }
 
 func (s *service) Reboot(ctx context.Context, req *connect.Request[pb.RebootRequest]) (*connect.Response[pb.RebootResponse], error) {

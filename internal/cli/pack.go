@@ -98,9 +98,10 @@ func newPackListCommand(env *Env) *cobra.Command {
 				return err
 			}
 			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDIGEST")
+			fmt.Fprintln(w, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDRIVERS\tDIGEST")
 			for _, p := range resp.Msg.Packs {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.19s…\n", p.Name, p.Version, p.Architecture, humanize.Bytes(uint64(p.SizeBytes)), strings.Join(p.Engines, ","), p.Digest)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.19s…\n", p.Name, p.Version, p.Architecture, humanize.Bytes(uint64(p.SizeBytes)),
+					strings.Join(p.Engines, ","), strings.Join(p.Drivers, ","), p.Digest)
 			}
 			return w.Flush()
 		},

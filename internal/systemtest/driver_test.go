@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -79,6 +80,9 @@ func TestDriverPack(t *testing.T) {
 
 	state := filepath.Join(t.TempDir(), "qpu.json")
 	d.run("pack", "install", driverPack(t, node, state))
+	if got := d.run("pack", "list"); !regexp.MustCompile(`example-qpu +1\.0 .* qpu +sha256:`).MatchString(got) {
+		t.Errorf("pack list lacks the pack or its driver:\n%s", got)
+	}
 	d.eventually("the driver's device on the map", soon, func() string {
 		if list := d.devices("quantum"); len(list) != 1 || list[0].ID != "quantum0" || list[0].Model != "Five" || !list[0].Usable() {
 			return fmt.Sprintf("%+v", list)

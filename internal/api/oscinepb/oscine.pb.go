@@ -2780,6 +2780,7 @@ type Pack struct {
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // sha256:… of the file
 	SizeBytes     int64                  `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	Engines       []string               `protobuf:"bytes,6,rep,name=engines,proto3" json:"engines,omitempty"`
+	Drivers       []string               `protobuf:"bytes,7,rep,name=drivers,proto3" json:"drivers,omitempty"` // programs by which the node knows devices
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2852,6 +2853,13 @@ func (x *Pack) GetSizeBytes() int64 {
 func (x *Pack) GetEngines() []string {
 	if x != nil {
 		return x.Engines
+	}
+	return nil
+}
+
+func (x *Pack) GetDrivers() []string {
+	if x != nil {
+		return x.Drivers
 	}
 	return nil
 }
@@ -3331,7 +3339,7 @@ const file_oscine_proto_rawDesc = "" +
 	"\x13UploadModelResponse\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\"\xa9\x01\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\"\xc3\x01\n" +
 	"\x04Pack\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -3339,7 +3347,8 @@ const file_oscine_proto_rawDesc = "" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x05 \x01(\x03R\tsizeBytes\x12\x18\n" +
-	"\aengines\x18\x06 \x03(\tR\aengines\":\n" +
+	"\aengines\x18\x06 \x03(\tR\aengines\x12\x18\n" +
+	"\adrivers\x18\a \x03(\tR\adrivers\":\n" +
 	"\x13InstallPackResponse\x12#\n" +
 	"\x04pack\x18\x01 \x01(\v2\x0f.oscine.v1.PackR\x04pack\"\x12\n" +
 	"\x10ListPacksRequest\":\n" +
