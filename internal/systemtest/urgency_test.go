@@ -1,0 +1,43 @@
+package systemtest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/machine"
+)
+
+// TestUrgency serves a model with a latency objective on a booted machine: the
+// kernel takes the priority of its threads, and its wake-ups are measured.
+func TestUrgency(t *testing.T) {
+	n, _ := bootNode(t, machine.Options{Direct: true, CPUs: "2"})
+	n.run("pack", "install", onnxruntimePack(n))
+	n.run("serve", digits, "--class", "interactive")
+	spec, _ := n.object("model", "digits")["spec"].(map[string]any)
+	n.apply(fmt.Sprintf(`
+apiVersion: oscine.dev/v1
+kind: Model
+metadata: {name: digits}
+spec:
+  class: interactive
+  source: %v
+  resources: {cpu: "1", memory: 256Mi, latency: 15ms}
+`, spec["source"]))
+	n.awaitPhase("model", "digits", "Running", later)
+	picture := drawOne(t)
+	for range 10 {
+		n.run("infer", "digits", picture)
+	}
+	text := n.run("describe", "model", "digits")
+	t.Log(text)
+	st, _ := n.object("model", "digits")["status"].(map[string]any)
+	if requests, _ := st["requests"].(float64); requests < 10 || st["unurged"] != nil {
+		t.Errorf("%v requests; urgency: %v", st["requests"], st["unurged"])
+	}
+	for _, want := range []string{"wakeups:", "wakes within 15ms", "99 % within"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("describe lacks %q", want)
+		}
+	}
+}
