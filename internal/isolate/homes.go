@@ -22,6 +22,15 @@ func (h *homes) begin(defaults, online hardware.Set) {
 	}
 }
 
+// nextOfKernel is next for what the kernel itself moves off isolated CPUs too:
+// less than it was sent to is not somebody's choice.
+func (h *homes) nextOfKernel(name string, now, reserved, online hardware.Set) hardware.Set {
+	if known, ok := h.of[name]; ok && now.And(online).Minus(known.own).Empty() {
+		now = known.sent
+	}
+	return h.next(name, now, reserved, online)
+}
+
 // next returns where something that may run on now is to run while CPUs are
 // reserved. What others have moved meanwhile keeps their choice.
 func (h *homes) next(name string, now, reserved, online hardware.Set) hardware.Set {

@@ -91,6 +91,12 @@ func TestInterruptsFindTheirNewHome(t *testing.T) {
 			}
 		}
 	}
+	var k homes
+	k.begin(online, online)
+	k.nextOfKernel("x", online, list("2-3"), online)
+	if got := k.nextOfKernel("x", list("0-1"), list("2"), online); got.String() != "0-1,3-7" {
+		t.Errorf("the kernel took CPUs away, we gave it %s", got)
+	}
 	var h homes
 	h.begin(online, online)
 	h.next("x", online, list("2-3"), online)

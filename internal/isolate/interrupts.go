@@ -109,9 +109,13 @@ const (
 func (i *Isolator) moveKernelThreads(before, after hardware.Set) {
 	online := i.host.online()
 	mask := i.host.file("sys/devices/virtual/workqueue/cpumask")
-	if text, err := readFile(mask); err == nil {
+	text, err := readFile(mask + "_requested") // the other lacks what the kernel itself isolates
+	if err != nil {
+		text, err = readFile(mask)
+	}
+	if err == nil {
 		if home, err := hardware.ParseMask(text); err == nil {
-			i.try(mask, mask2text(i.homes.next("workqueues", home, after, online)))
+			i.try(mask, mask2text(i.homes.nextOfKernel("workqueues", home, after, online)))
 		}
 	}
 	entries, err := os.ReadDir(i.host.file("proc"))
@@ -175,7 +179,7 @@ func (i *Isolator) moveThread(pid int, after, online hardware.Set) {
 			home.Add(cpu)
 		}
 	}
-	next := i.homes.next("thread "+strconv.Itoa(pid), home, after, online)
+	next := i.homes.nextOfKernel("thread "+strconv.Itoa(pid), home, after, online)
 	if next.Equal(home) {
 		return
 	}
