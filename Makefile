@@ -74,7 +74,7 @@ bench-place: ## all published cells of the openb experiment beside ours, then th
 	@go run ./cmd/oscine sim --nodes $(OPENB)/openb_node_list_gpu_node.csv --pods '$(OPENB)/openb_pod_list_*.csv' --policy all --published $(OPENB)/expected/summary-published.csv
 	@go test -run '^$$' -bench 'Placements|Admission|Preempt|Gang' -benchtime 20x -cpu 1 ./internal/sim ./internal/place
 
-bench-isolation: ## wake-up latency of the classes against batch load, beside stock Linux
+bench-isolation: bpf ## wake-up latency of the classes against batch load, beside stock Linux
 	@mkdir -p $(OUT)
 	@go run ./internal/bench/isolation -o $(OUT)/isolation.json
 

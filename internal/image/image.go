@@ -201,6 +201,13 @@ func (b *builder) compile(ctx context.Context) error {
 		return err
 	}
 	b.say("build Oscine's programs for %s", b.Arch)
+	said, err := buildBPF(ctx, source)
+	if err != nil {
+		return err
+	}
+	if said != "" {
+		b.say("%s", said)
+	}
 	b.programs, err = buildPrograms(ctx, source, b.Arch, b.Version, b.bin)
 	return err
 }
