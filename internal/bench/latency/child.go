@@ -24,8 +24,8 @@ type Child struct {
 }
 
 // RunChild is the main function of a child: task is its Child as JSON. It
-// begins after a line from in; a load ends with in. Its report is one line of
-// JSON on out.
+// begins after a line from in; a load ends with in, and a worker whose starter
+// died before it could report does too. Its report is one line of JSON on out.
 func RunChild(task string, in io.Reader, out io.Writer) error {
 	var c Child
 	if err := json.Unmarshal([]byte(task), &c); err != nil {
@@ -46,6 +46,10 @@ func RunChild(task string, in io.Reader, out io.Writer) error {
 func (c *Child) run(in io.Reader) (any, error) {
 	switch {
 	case c.Worker != nil:
+		go func() {
+			_, _ = io.Copy(io.Discard, in) // its end is all that matters
+			os.Exit(1)
+		}()
 		return c.Worker.run()
 	case c.Requests != nil:
 		return c.Requests.run()

@@ -69,6 +69,8 @@ func (l Load) run(stop *atomic.Bool) (*LoadReport, error) {
 		return nil, err
 	}
 	runtime.GOMAXPROCS(threads + 2)
+	// Where memory ends, the load is the first to go and not who is measured.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0) // without it too there is a measurement
 	var (
 		wg     sync.WaitGroup
 		mu     sync.Mutex
@@ -140,6 +142,9 @@ func newWork(kind string) (work func() error, done func(), err error) {
 		if err != nil {
 			return nil, done, err
 		}
+		if err := os.Remove(f.Name()); err != nil { // it goes with its process, however that ends
+			return nil, done, err
+		}
 		page := make([]byte, 64<<10)
 		size := 0
 		return func() error {
@@ -149,7 +154,7 @@ func newWork(kind string) (work func() error, done func(), err error) {
 			}
 			_, err := f.WriteAt(page, int64(size))
 			return err
-		}, func() { _ = f.Close(); _ = os.Remove(f.Name()) }, nil
+		}, func() { _ = f.Close() }, nil
 	}
 	var x uint64 = 1
 	return func() error { x = burn(x, 10_000); return nil }, done, nil
