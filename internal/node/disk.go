@@ -46,6 +46,9 @@ type storage struct {
 	used  int64
 	calm  int64 // used when the disk was last not short
 	full  bool  // its limit is reached
+	// bound is the kernel's limit: that of the manifest, or what is left but the
+	// reserve, so that none can take that between two looks.
+	bound int64
 	// held says why it may not grow while the disk is short: the kernel refuses
 	// it or, where it cannot, the object is stopped.
 	held string
@@ -94,7 +97,25 @@ func (d *disks) claim(key objectKey, name, dir string, limit int64) error {
 	if s.held != "" {
 		return nil
 	}
-	return d.bound(s, limit)
+	free, size, err := d.disk.Free()
+	if err != nil {
+		return err
+	}
+	s.bound = 0
+	return d.boundByRoom(s, free, size)
+}
+
+// boundByRoom lets a folder grow up to its limit, and not into the reserve.
+func (d *disks) boundByRoom(s *storage, free, size int64) error {
+	bound := max(s.used+free-reserve(size), s.used, 1<<20)
+	if s.limit > 0 {
+		bound = min(bound, s.limit)
+	}
+	if change := bound - s.bound; max(change, -change) <= bound/64 {
+		return nil
+	}
+	s.bound = bound
+	return d.bound(s, bound)
 }
 
 func (d *disks) bound(s *storage, limit int64) error {
@@ -193,7 +214,8 @@ func (d *disks) judge(free, size int64) []diskEvent {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	was := d.short
-	d.short = free < reserve(size) || was && free < 2*reserve(size)
+	short := free < reserve(size)/4*5 // it is what is left when one may not grow
+	d.short = short || was && free < 2*reserve(size)
 	var events []diskEvent
 	for _, dir := range slices.Sorted(maps.Keys(d.folders)) {
 		if e, ok := d.lookAt(d.folders[dir]); ok {
@@ -201,10 +223,15 @@ func (d *disks) judge(free, size int64) []diskEvent {
 		}
 	}
 	switch {
-	case d.short && free < reserve(size):
+	case short:
 		events = append(events, d.holdOne(free, size)...)
 	case was && !d.short:
 		events = append(events, d.letGo()...)
+	}
+	for _, s := range d.folders {
+		if s.held == "" {
+			_ = d.boundByRoom(s, free, size) // it may be gone; the next look tells
+		}
 	}
 	return events
 }
@@ -267,7 +294,7 @@ func (d *disks) letGo() []diskEvent {
 		if s.held == "" {
 			continue
 		}
-		s.held = ""
+		s.held, s.bound = "", 0
 		e := diskEvent{s.key, reasonDiskSpace, "the data partition has room again: its " + s.name + " may grow", false}
 		if err := d.bound(s, s.limit); err != nil {
 			e.message += ": " + err.Error()

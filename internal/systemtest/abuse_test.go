@@ -62,10 +62,17 @@ func TestAbuse(t *testing.T) {
 	if got := n.mustGet(guestWebPort, "/"); got != before {
 		t.Errorf("the well-behaved workload was restarted: %q, before %q", got, before)
 	}
-	for _, name := range []string{"all-cores", "rt-spins", "batch-spins", "forks-interactive", "forks-batch"} {
-		n.run("delete", "workload", name)
-	}
+}
 
+// TestFullDisk is a machine whose disk somebody fills: it is bounded and named,
+// and all others write on.
+func TestFullDisk(t *testing.T) {
+	n, _ := bootNode(t, machine.Options{Direct: true, CPUs: "2"})
+	n.run("image", "import", webArchive(t, n.arch))
+	web, _, _ := strings.Cut(webManifest(guestWebPort), "  health:")
+	n.apply(web)
+	n.awaitPhase("workload", "web", "Running", later)
+	before := n.mustGet(guestWebPort, "/")
 	// A volume of its own size is the kernel's limit; one without may take what
 	// the disk has but the reserve.
 	n.apply(abuser("fills-volume", "batch", "fill, /data", `{memory: 64Mi}`, "  volumes: [{name: small, path: /data, size: 16Mi}]\n"))
