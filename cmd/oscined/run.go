@@ -81,11 +81,15 @@ func runNode(ctx context.Context, o *options, log *slog.Logger) error {
 		network := network.New(network.Config{Hostname: machine.Spec.Hostname, Net: machine.Spec.Network, Time: machine.Spec.Time}, log)
 		g.Go(func() error { return network.Run(ctx) })
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find my own program: %w", err)
+	}
 	n, err := node.Open(ctx, node.Config{
 		Mode: o.mode(), Version: version.Version, Slot: o.slot(),
 		StateDir: o.state, RunDir: o.run, LogDir: o.logs,
 		RuntimePath: o.runtime, ShimPath: o.shim, LoggerPath: o.logger,
-		Reboot: rebooter(o), Logger: log,
+		BenchCommand: []string{self, benchChild}, Reboot: rebooter(o), Logger: log,
 	}, machine)
 	if err != nil {
 		return err

@@ -40,7 +40,9 @@ var required = map[string]pki.Role{
 	oscinepbconnect.NodeUploadModelProcedure:    pki.Operator,
 	oscinepbconnect.NodeInstallPackProcedure:    pki.Admin,
 	oscinepbconnect.NodeRemovePackProcedure:     pki.Admin,
-	oscinepbconnect.NodeRebootProcedure:         pki.Admin,
+	// Work of its class default is outside all classes: it competes with the daemon.
+	oscinepbconnect.NodeBenchLatencyProcedure: pki.Admin,
+	oscinepbconnect.NodeRebootProcedure:       pki.Admin,
 }
 
 // caller is who calls, by the verified client certificate.
@@ -131,12 +133,12 @@ func (a *authorizer) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 	}
 }
 
-// endless names the calls that go on until their caller leaves. A server that
-// stops ends them at once, where it lets others finish.
+// endless names the calls that go on until their caller leaves, or for long. A
+// server that stops ends them at once, where it lets others finish.
 func endless(procedure string) bool {
 	switch procedure {
 	case oscinepbconnect.NodeWatchProcedure, oscinepbconnect.NodeWatchHardwareProcedure, oscinepbconnect.NodeEventsProcedure,
-		oscinepbconnect.NodeLogsProcedure, oscinepbconnect.NodeDmesgProcedure:
+		oscinepbconnect.NodeLogsProcedure, oscinepbconnect.NodeDmesgProcedure, oscinepbconnect.NodeBenchLatencyProcedure:
 		return true
 	}
 	return false

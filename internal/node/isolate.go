@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"oscine.dev/oscine/internal/bench/classes"
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
@@ -18,6 +19,9 @@ func (n *Node) openIsolation() error {
 		return err
 	}
 	n.isolator = isolator
+	if err := classes.Discard(isolator); err != nil {
+		n.log.Warn("remove what an earlier daemon measured by", "error", err)
+	}
 	n.wg.Go(func() { isolator.Watch(n.life) })
 	return nil
 }

@@ -49,6 +49,9 @@ type Config struct {
 	ShimPath    string // containerd-shim-runc-v2
 	LoggerPath  string // oscine-log
 
+	// BenchCommand runs latency.RunChild with the argument that is added.
+	BenchCommand []string
+
 	// Reboot asks PID 1 to restart or power off; nil where the host is not
 	// ours to restart.
 	Reboot func(powerOff bool) error
@@ -77,6 +80,8 @@ type Node struct {
 	events   *eventLog
 	live     *live
 	ready    atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
+
+	benching sync.Mutex // held while wake-ups are measured
 
 	driversChanged chan struct{} // holds one token where drivers are to be asked anew
 

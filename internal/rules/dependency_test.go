@@ -21,9 +21,10 @@ func layers() [][]string {
 		{"internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/api/oscinepb", "internal/rules", "internal/isolate/urgency", "internal/isolate/schedext", "internal/isolate/runqueue"},
 		{"internal/manifest", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/oip", "internal/serve/picture", "internal/hardware/hardwaretest", "internal/nvml/nvmltest"},
 		{"internal/boot", "internal/network", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/serve", "internal/serve/onnx", "internal/image", "internal/sim", "internal/client", "internal/bench/latency"},
+		{"internal/bench/classes"},
 		{"internal/machine", "internal/node"},
 		{"internal/machine/machinetest", "internal/api"},
-		{"internal/demo", "internal/bench", "internal/bench/guest", "internal/bench/isolation/figure", "internal/bench/classes", "internal/systemtest"},
+		{"internal/demo", "internal/bench", "internal/bench/guest", "internal/bench/isolation/figure", "internal/systemtest"},
 		{"internal/cli"},
 	}
 }

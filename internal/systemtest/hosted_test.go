@@ -163,6 +163,9 @@ func TestHosted(t *testing.T) {
 	testRoles(d.testNode)
 	testShared(d.testNode)
 	testLive(d.testNode)
+	if out := d.run("bench", "latency", "--class", "default,batch", "--load-threads", "1", "--duration", "200ms"); !strings.Contains(out, "batch, loaded") {
+		t.Errorf("the measured classes:\n%s", out)
+	}
 
 	// Neither a clean end nor a crash of the daemon stops the workload.
 	before := d.mustGet(port, "/")

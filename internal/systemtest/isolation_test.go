@@ -46,6 +46,7 @@ func TestIsolation(t *testing.T) {
 		}
 	}
 	t.Logf("describe workload rt:\n%s", text)
+	testBenchLatency(n)
 
 	// Three of four CPUs may be set aside, the last stays with the system.
 	n.apply(classManifest("rt2", "realtime", `{cpu: "2", memory: 64Mi}`))

@@ -31,6 +31,7 @@ func testRoles(n *testNode) {
 		{reader, "a reader", []string{"image", "remove", webImage}, false},
 		{operator, "an operator", []string{"exec", "web", "--", "/web", "say"}, true},
 		{operator, "an operator", []string{"reboot"}, false},
+		{operator, "an operator", []string{"bench", "latency", "--alone"}, false},
 	} {
 		out, errOut, code := n.tryWith(tc.config, "", tc.args...)
 		if (code == 0) != tc.allowed {

@@ -12,6 +12,7 @@ package oscinepb
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
@@ -3068,6 +3069,144 @@ func (*RemovePackResponse) Descriptor() ([]byte, []int) {
 	return file_oscine_proto_rawDescGZIP(), []int{55}
 }
 
+type BenchLatencyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Classes       []string               `protobuf:"bytes,1,rep,name=classes,proto3" json:"classes,omitempty"`                             // default, interactive, realtime, batch; empty: all but batch
+	Schedulers    []string               `protobuf:"bytes,2,rep,name=schedulers,proto3" json:"schedulers,omitempty"`                       // stock or sched_ext, that of the node; empty: that
+	Loads         []string               `protobuf:"bytes,3,rep,name=loads,proto3" json:"loads,omitempty"`                                 // cpu, syscall, memory, thp, file; empty: measure alone only
+	LoadThreads   int32                  `protobuf:"varint,4,opt,name=load_threads,json=loadThreads,proto3" json:"load_threads,omitempty"` // 0: two for each CPU
+	Duration      *durationpb.Duration   `protobuf:"bytes,5,opt,name=duration,proto3" json:"duration,omitempty"`                           // of each measurement
+	Period        *durationpb.Duration   `protobuf:"bytes,6,opt,name=period,proto3" json:"period,omitempty"`                               // between wake-ups; none: the usual
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchLatencyRequest) Reset() {
+	*x = BenchLatencyRequest{}
+	mi := &file_oscine_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchLatencyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchLatencyRequest) ProtoMessage() {}
+
+func (x *BenchLatencyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchLatencyRequest.ProtoReflect.Descriptor instead.
+func (*BenchLatencyRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *BenchLatencyRequest) GetClasses() []string {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+func (x *BenchLatencyRequest) GetSchedulers() []string {
+	if x != nil {
+		return x.Schedulers
+	}
+	return nil
+}
+
+func (x *BenchLatencyRequest) GetLoads() []string {
+	if x != nil {
+		return x.Loads
+	}
+	return nil
+}
+
+func (x *BenchLatencyRequest) GetLoadThreads() int32 {
+	if x != nil {
+		return x.LoadThreads
+	}
+	return 0
+}
+
+func (x *BenchLatencyRequest) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *BenchLatencyRequest) GetPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+// BenchLatencyResponse holds a line of progress or, in the last message, the
+// report.
+type BenchLatencyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Progress      string                 `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	Json          []byte                 `protobuf:"bytes,2,opt,name=json,proto3" json:"json,omitempty"` // the document of internal/bench/classes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BenchLatencyResponse) Reset() {
+	*x = BenchLatencyResponse{}
+	mi := &file_oscine_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenchLatencyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenchLatencyResponse) ProtoMessage() {}
+
+func (x *BenchLatencyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenchLatencyResponse.ProtoReflect.Descriptor instead.
+func (*BenchLatencyResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *BenchLatencyResponse) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *BenchLatencyResponse) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
 type RebootRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PowerOff      bool                   `protobuf:"varint,1,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
@@ -3077,7 +3216,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_oscine_proto_msgTypes[56]
+	mi := &file_oscine_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3089,7 +3228,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[56]
+	mi := &file_oscine_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3102,7 +3241,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{56}
+	return file_oscine_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RebootRequest) GetPowerOff() bool {
@@ -3120,7 +3259,7 @@ type RebootResponse struct {
 
 func (x *RebootResponse) Reset() {
 	*x = RebootResponse{}
-	mi := &file_oscine_proto_msgTypes[57]
+	mi := &file_oscine_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3271,7 @@ func (x *RebootResponse) String() string {
 func (*RebootResponse) ProtoMessage() {}
 
 func (x *RebootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_proto_msgTypes[57]
+	mi := &file_oscine_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,14 +3284,14 @@ func (x *RebootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootResponse.ProtoReflect.Descriptor instead.
 func (*RebootResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_proto_rawDescGZIP(), []int{57}
+	return file_oscine_proto_rawDescGZIP(), []int{59}
 }
 
 var File_oscine_proto protoreflect.FileDescriptor
 
 const file_oscine_proto_rawDesc = "" +
 	"\n" +
-	"\foscine.proto\x12\toscine.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n" +
+	"\foscine.proto\x12\toscine.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\tR\bmanifest\"\x13\n" +
 	"\x11ConfigureResponse\"\r\n" +
@@ -3356,12 +3495,24 @@ const file_oscine_proto_rawDesc = "" +
 	"\x05packs\x18\x01 \x03(\v2\x0f.oscine.v1.PackR\x05packs\"'\n" +
 	"\x11RemovePackRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x14\n" +
-	"\x12RemovePackResponse\",\n" +
+	"\x12RemovePackResponse\"\xf2\x01\n" +
+	"\x13BenchLatencyRequest\x12\x18\n" +
+	"\aclasses\x18\x01 \x03(\tR\aclasses\x12\x1e\n" +
+	"\n" +
+	"schedulers\x18\x02 \x03(\tR\n" +
+	"schedulers\x12\x14\n" +
+	"\x05loads\x18\x03 \x03(\tR\x05loads\x12!\n" +
+	"\fload_threads\x18\x04 \x01(\x05R\vloadThreads\x125\n" +
+	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\x121\n" +
+	"\x06period\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06period\"F\n" +
+	"\x14BenchLatencyResponse\x12\x1a\n" +
+	"\bprogress\x18\x01 \x01(\tR\bprogress\x12\x12\n" +
+	"\x04json\x18\x02 \x01(\fR\x04json\",\n" +
 	"\rRebootRequest\x12\x1b\n" +
 	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\"\x10\n" +
 	"\x0eRebootResponse2U\n" +
 	"\vMaintenance\x12F\n" +
-	"\tConfigure\x12\x1b.oscine.v1.ConfigureRequest\x1a\x1c.oscine.v1.ConfigureResponse2\xbb\f\n" +
+	"\tConfigure\x12\x1b.oscine.v1.ConfigureRequest\x1a\x1c.oscine.v1.ConfigureResponse2\x8e\r\n" +
 	"\x04Node\x127\n" +
 	"\x04Info\x12\x16.oscine.v1.InfoRequest\x1a\x17.oscine.v1.InfoResponse\x12=\n" +
 	"\x06Doctor\x12\x18.oscine.v1.DoctorRequest\x1a\x19.oscine.v1.DoctorResponse\x12C\n" +
@@ -3387,7 +3538,8 @@ const file_oscine_proto_rawDesc = "" +
 	"\vUploadModel\x12\x10.oscine.v1.Chunk\x1a\x1e.oscine.v1.UploadModelResponse(\x01\x12A\n" +
 	"\vInstallPack\x12\x10.oscine.v1.Chunk\x1a\x1e.oscine.v1.InstallPackResponse(\x01\x12I\n" +
 	"\n" +
-	"RemovePack\x12\x1c.oscine.v1.RemovePackRequest\x1a\x1d.oscine.v1.RemovePackResponse\x12=\n" +
+	"RemovePack\x12\x1c.oscine.v1.RemovePackRequest\x1a\x1d.oscine.v1.RemovePackResponse\x12Q\n" +
+	"\fBenchLatency\x12\x1e.oscine.v1.BenchLatencyRequest\x1a\x1f.oscine.v1.BenchLatencyResponse0\x01\x12=\n" +
 	"\x06Reboot\x12\x18.oscine.v1.RebootRequest\x1a\x19.oscine.v1.RebootResponseB2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
@@ -3402,7 +3554,7 @@ func file_oscine_proto_rawDescGZIP() []byte {
 	return file_oscine_proto_rawDescData
 }
 
-var file_oscine_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_oscine_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_oscine_proto_goTypes = []any{
 	(*ConfigureRequest)(nil),       // 0: oscine.v1.ConfigureRequest
 	(*ConfigureResponse)(nil),      // 1: oscine.v1.ConfigureResponse
@@ -3460,98 +3612,105 @@ var file_oscine_proto_goTypes = []any{
 	(*ListPacksResponse)(nil),      // 53: oscine.v1.ListPacksResponse
 	(*RemovePackRequest)(nil),      // 54: oscine.v1.RemovePackRequest
 	(*RemovePackResponse)(nil),     // 55: oscine.v1.RemovePackResponse
-	(*RebootRequest)(nil),          // 56: oscine.v1.RebootRequest
-	(*RebootResponse)(nil),         // 57: oscine.v1.RebootResponse
-	nil,                            // 58: oscine.v1.HardwareLoad.CpusEntry
-	nil,                            // 59: oscine.v1.HardwareLoad.UsedBytesEntry
-	nil,                            // 60: oscine.v1.HardwareLoad.DevicesEntry
-	(*timestamppb.Timestamp)(nil),  // 61: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 62: google.protobuf.Struct
+	(*BenchLatencyRequest)(nil),    // 56: oscine.v1.BenchLatencyRequest
+	(*BenchLatencyResponse)(nil),   // 57: oscine.v1.BenchLatencyResponse
+	(*RebootRequest)(nil),          // 58: oscine.v1.RebootRequest
+	(*RebootResponse)(nil),         // 59: oscine.v1.RebootResponse
+	nil,                            // 60: oscine.v1.HardwareLoad.CpusEntry
+	nil,                            // 61: oscine.v1.HardwareLoad.UsedBytesEntry
+	nil,                            // 62: oscine.v1.HardwareLoad.DevicesEntry
+	(*timestamppb.Timestamp)(nil),  // 63: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),        // 64: google.protobuf.Struct
+	(*durationpb.Duration)(nil),    // 65: google.protobuf.Duration
 }
 var file_oscine_proto_depIdxs = []int32{
-	61, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	63, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
 	4,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
 	7,  // 2: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
 	12, // 3: oscine.v1.WatchHardwareResponse.changes:type_name -> oscine.v1.HardwareChange
 	13, // 4: oscine.v1.WatchHardwareResponse.load:type_name -> oscine.v1.HardwareLoad
-	58, // 5: oscine.v1.HardwareLoad.cpus:type_name -> oscine.v1.HardwareLoad.CpusEntry
-	59, // 6: oscine.v1.HardwareLoad.used_bytes:type_name -> oscine.v1.HardwareLoad.UsedBytesEntry
-	60, // 7: oscine.v1.HardwareLoad.devices:type_name -> oscine.v1.HardwareLoad.DevicesEntry
+	60, // 5: oscine.v1.HardwareLoad.cpus:type_name -> oscine.v1.HardwareLoad.CpusEntry
+	61, // 6: oscine.v1.HardwareLoad.used_bytes:type_name -> oscine.v1.HardwareLoad.UsedBytesEntry
+	62, // 7: oscine.v1.HardwareLoad.devices:type_name -> oscine.v1.HardwareLoad.DevicesEntry
 	15, // 8: oscine.v1.HardwareLoad.thermal:type_name -> oscine.v1.Temperature
 	18, // 9: oscine.v1.RecordHardwareResponse.left_out:type_name -> oscine.v1.HardwareGap
-	61, // 10: oscine.v1.Event.first:type_name -> google.protobuf.Timestamp
-	61, // 11: oscine.v1.Event.last:type_name -> google.protobuf.Timestamp
-	62, // 12: oscine.v1.Object.manifest:type_name -> google.protobuf.Struct
-	62, // 13: oscine.v1.Object.status:type_name -> google.protobuf.Struct
+	63, // 10: oscine.v1.Event.first:type_name -> google.protobuf.Timestamp
+	63, // 11: oscine.v1.Event.last:type_name -> google.protobuf.Timestamp
+	64, // 12: oscine.v1.Object.manifest:type_name -> google.protobuf.Struct
+	64, // 13: oscine.v1.Object.status:type_name -> google.protobuf.Struct
 	21, // 14: oscine.v1.GetResponse.objects:type_name -> oscine.v1.Object
 	21, // 15: oscine.v1.WatchResponse.object:type_name -> oscine.v1.Object
 	27, // 16: oscine.v1.ApplyResponse.results:type_name -> oscine.v1.ApplyResult
-	61, // 17: oscine.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	63, // 17: oscine.v1.LogLine.time:type_name -> google.protobuf.Timestamp
 	34, // 18: oscine.v1.ExecRequest.start:type_name -> oscine.v1.ExecStart
 	35, // 19: oscine.v1.ExecRequest.resize:type_name -> oscine.v1.TerminalSize
 	35, // 20: oscine.v1.ExecStart.size:type_name -> oscine.v1.TerminalSize
-	61, // 21: oscine.v1.Image.created:type_name -> google.protobuf.Timestamp
+	63, // 21: oscine.v1.Image.created:type_name -> google.protobuf.Timestamp
 	41, // 22: oscine.v1.ImportImageResponse.images:type_name -> oscine.v1.Image
 	41, // 23: oscine.v1.PullImageResponse.image:type_name -> oscine.v1.Image
 	41, // 24: oscine.v1.ListImagesResponse.images:type_name -> oscine.v1.Image
 	50, // 25: oscine.v1.InstallPackResponse.pack:type_name -> oscine.v1.Pack
 	50, // 26: oscine.v1.ListPacksResponse.packs:type_name -> oscine.v1.Pack
-	14, // 27: oscine.v1.HardwareLoad.DevicesEntry.value:type_name -> oscine.v1.DeviceLoad
-	0,  // 28: oscine.v1.Maintenance.Configure:input_type -> oscine.v1.ConfigureRequest
-	2,  // 29: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
-	5,  // 30: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
-	8,  // 31: oscine.v1.Node.Hardware:input_type -> oscine.v1.HardwareRequest
-	10, // 32: oscine.v1.Node.WatchHardware:input_type -> oscine.v1.WatchHardwareRequest
-	16, // 33: oscine.v1.Node.RecordHardware:input_type -> oscine.v1.RecordHardwareRequest
-	19, // 34: oscine.v1.Node.Events:input_type -> oscine.v1.EventsRequest
-	22, // 35: oscine.v1.Node.Get:input_type -> oscine.v1.GetRequest
-	22, // 36: oscine.v1.Node.Watch:input_type -> oscine.v1.GetRequest
-	30, // 37: oscine.v1.Node.Logs:input_type -> oscine.v1.LogsRequest
-	32, // 38: oscine.v1.Node.Dmesg:input_type -> oscine.v1.DmesgRequest
-	45, // 39: oscine.v1.Node.ListImages:input_type -> oscine.v1.ListImagesRequest
-	52, // 40: oscine.v1.Node.ListPacks:input_type -> oscine.v1.ListPacksRequest
-	25, // 41: oscine.v1.Node.Apply:input_type -> oscine.v1.ApplyRequest
-	28, // 42: oscine.v1.Node.Delete:input_type -> oscine.v1.DeleteRequest
-	33, // 43: oscine.v1.Node.Exec:input_type -> oscine.v1.ExecRequest
-	37, // 44: oscine.v1.Node.CopyIn:input_type -> oscine.v1.CopyInRequest
-	39, // 45: oscine.v1.Node.CopyOut:input_type -> oscine.v1.CopyOutRequest
-	40, // 46: oscine.v1.Node.ImportImage:input_type -> oscine.v1.Chunk
-	43, // 47: oscine.v1.Node.PullImage:input_type -> oscine.v1.PullImageRequest
-	47, // 48: oscine.v1.Node.RemoveImage:input_type -> oscine.v1.RemoveImageRequest
-	40, // 49: oscine.v1.Node.UploadModel:input_type -> oscine.v1.Chunk
-	40, // 50: oscine.v1.Node.InstallPack:input_type -> oscine.v1.Chunk
-	54, // 51: oscine.v1.Node.RemovePack:input_type -> oscine.v1.RemovePackRequest
-	56, // 52: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	1,  // 53: oscine.v1.Maintenance.Configure:output_type -> oscine.v1.ConfigureResponse
-	3,  // 54: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	6,  // 55: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	9,  // 56: oscine.v1.Node.Hardware:output_type -> oscine.v1.HardwareResponse
-	11, // 57: oscine.v1.Node.WatchHardware:output_type -> oscine.v1.WatchHardwareResponse
-	17, // 58: oscine.v1.Node.RecordHardware:output_type -> oscine.v1.RecordHardwareResponse
-	20, // 59: oscine.v1.Node.Events:output_type -> oscine.v1.Event
-	23, // 60: oscine.v1.Node.Get:output_type -> oscine.v1.GetResponse
-	24, // 61: oscine.v1.Node.Watch:output_type -> oscine.v1.WatchResponse
-	31, // 62: oscine.v1.Node.Logs:output_type -> oscine.v1.LogLine
-	31, // 63: oscine.v1.Node.Dmesg:output_type -> oscine.v1.LogLine
-	46, // 64: oscine.v1.Node.ListImages:output_type -> oscine.v1.ListImagesResponse
-	53, // 65: oscine.v1.Node.ListPacks:output_type -> oscine.v1.ListPacksResponse
-	26, // 66: oscine.v1.Node.Apply:output_type -> oscine.v1.ApplyResponse
-	29, // 67: oscine.v1.Node.Delete:output_type -> oscine.v1.DeleteResponse
-	36, // 68: oscine.v1.Node.Exec:output_type -> oscine.v1.ExecResponse
-	38, // 69: oscine.v1.Node.CopyIn:output_type -> oscine.v1.CopyInResponse
-	40, // 70: oscine.v1.Node.CopyOut:output_type -> oscine.v1.Chunk
-	42, // 71: oscine.v1.Node.ImportImage:output_type -> oscine.v1.ImportImageResponse
-	44, // 72: oscine.v1.Node.PullImage:output_type -> oscine.v1.PullImageResponse
-	48, // 73: oscine.v1.Node.RemoveImage:output_type -> oscine.v1.RemoveImageResponse
-	49, // 74: oscine.v1.Node.UploadModel:output_type -> oscine.v1.UploadModelResponse
-	51, // 75: oscine.v1.Node.InstallPack:output_type -> oscine.v1.InstallPackResponse
-	55, // 76: oscine.v1.Node.RemovePack:output_type -> oscine.v1.RemovePackResponse
-	57, // 77: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	53, // [53:78] is the sub-list for method output_type
-	28, // [28:53] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	65, // 27: oscine.v1.BenchLatencyRequest.duration:type_name -> google.protobuf.Duration
+	65, // 28: oscine.v1.BenchLatencyRequest.period:type_name -> google.protobuf.Duration
+	14, // 29: oscine.v1.HardwareLoad.DevicesEntry.value:type_name -> oscine.v1.DeviceLoad
+	0,  // 30: oscine.v1.Maintenance.Configure:input_type -> oscine.v1.ConfigureRequest
+	2,  // 31: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
+	5,  // 32: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
+	8,  // 33: oscine.v1.Node.Hardware:input_type -> oscine.v1.HardwareRequest
+	10, // 34: oscine.v1.Node.WatchHardware:input_type -> oscine.v1.WatchHardwareRequest
+	16, // 35: oscine.v1.Node.RecordHardware:input_type -> oscine.v1.RecordHardwareRequest
+	19, // 36: oscine.v1.Node.Events:input_type -> oscine.v1.EventsRequest
+	22, // 37: oscine.v1.Node.Get:input_type -> oscine.v1.GetRequest
+	22, // 38: oscine.v1.Node.Watch:input_type -> oscine.v1.GetRequest
+	30, // 39: oscine.v1.Node.Logs:input_type -> oscine.v1.LogsRequest
+	32, // 40: oscine.v1.Node.Dmesg:input_type -> oscine.v1.DmesgRequest
+	45, // 41: oscine.v1.Node.ListImages:input_type -> oscine.v1.ListImagesRequest
+	52, // 42: oscine.v1.Node.ListPacks:input_type -> oscine.v1.ListPacksRequest
+	25, // 43: oscine.v1.Node.Apply:input_type -> oscine.v1.ApplyRequest
+	28, // 44: oscine.v1.Node.Delete:input_type -> oscine.v1.DeleteRequest
+	33, // 45: oscine.v1.Node.Exec:input_type -> oscine.v1.ExecRequest
+	37, // 46: oscine.v1.Node.CopyIn:input_type -> oscine.v1.CopyInRequest
+	39, // 47: oscine.v1.Node.CopyOut:input_type -> oscine.v1.CopyOutRequest
+	40, // 48: oscine.v1.Node.ImportImage:input_type -> oscine.v1.Chunk
+	43, // 49: oscine.v1.Node.PullImage:input_type -> oscine.v1.PullImageRequest
+	47, // 50: oscine.v1.Node.RemoveImage:input_type -> oscine.v1.RemoveImageRequest
+	40, // 51: oscine.v1.Node.UploadModel:input_type -> oscine.v1.Chunk
+	40, // 52: oscine.v1.Node.InstallPack:input_type -> oscine.v1.Chunk
+	54, // 53: oscine.v1.Node.RemovePack:input_type -> oscine.v1.RemovePackRequest
+	56, // 54: oscine.v1.Node.BenchLatency:input_type -> oscine.v1.BenchLatencyRequest
+	58, // 55: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
+	1,  // 56: oscine.v1.Maintenance.Configure:output_type -> oscine.v1.ConfigureResponse
+	3,  // 57: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	6,  // 58: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	9,  // 59: oscine.v1.Node.Hardware:output_type -> oscine.v1.HardwareResponse
+	11, // 60: oscine.v1.Node.WatchHardware:output_type -> oscine.v1.WatchHardwareResponse
+	17, // 61: oscine.v1.Node.RecordHardware:output_type -> oscine.v1.RecordHardwareResponse
+	20, // 62: oscine.v1.Node.Events:output_type -> oscine.v1.Event
+	23, // 63: oscine.v1.Node.Get:output_type -> oscine.v1.GetResponse
+	24, // 64: oscine.v1.Node.Watch:output_type -> oscine.v1.WatchResponse
+	31, // 65: oscine.v1.Node.Logs:output_type -> oscine.v1.LogLine
+	31, // 66: oscine.v1.Node.Dmesg:output_type -> oscine.v1.LogLine
+	46, // 67: oscine.v1.Node.ListImages:output_type -> oscine.v1.ListImagesResponse
+	53, // 68: oscine.v1.Node.ListPacks:output_type -> oscine.v1.ListPacksResponse
+	26, // 69: oscine.v1.Node.Apply:output_type -> oscine.v1.ApplyResponse
+	29, // 70: oscine.v1.Node.Delete:output_type -> oscine.v1.DeleteResponse
+	36, // 71: oscine.v1.Node.Exec:output_type -> oscine.v1.ExecResponse
+	38, // 72: oscine.v1.Node.CopyIn:output_type -> oscine.v1.CopyInResponse
+	40, // 73: oscine.v1.Node.CopyOut:output_type -> oscine.v1.Chunk
+	42, // 74: oscine.v1.Node.ImportImage:output_type -> oscine.v1.ImportImageResponse
+	44, // 75: oscine.v1.Node.PullImage:output_type -> oscine.v1.PullImageResponse
+	48, // 76: oscine.v1.Node.RemoveImage:output_type -> oscine.v1.RemoveImageResponse
+	49, // 77: oscine.v1.Node.UploadModel:output_type -> oscine.v1.UploadModelResponse
+	51, // 78: oscine.v1.Node.InstallPack:output_type -> oscine.v1.InstallPackResponse
+	55, // 79: oscine.v1.Node.RemovePack:output_type -> oscine.v1.RemovePackResponse
+	57, // 80: oscine.v1.Node.BenchLatency:output_type -> oscine.v1.BenchLatencyResponse
+	59, // 81: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	56, // [56:82] is the sub-list for method output_type
+	30, // [30:56] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_oscine_proto_init() }
@@ -3566,7 +3725,7 @@ func file_oscine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_proto_rawDesc), len(file_oscine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   61,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

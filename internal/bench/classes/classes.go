@@ -33,20 +33,6 @@ const (
 // Schedulers lists the back ends that can be measured.
 func Schedulers() []string { return []string{Stock, SchedExt} }
 
-// Options say what to measure. Command is required.
-type Options struct {
-	Classes []string // of Names; empty: all but batch
-	// Schedulers to measure each class under, of Schedulers; empty: the stock
-	// one.
-	Schedulers []string
-	Loads      []string      // of latency.LoadKinds; empty: measure without load only
-	Threads    int           // of the load; 0: two for each CPU
-	Duration   time.Duration // of each measurement
-	Period     time.Duration // between wake-ups; 0: latency.DefaultPeriod
-	Command    []string      // runs latency.RunChild with the argument that is added
-	Progress   func(line string)
-}
-
 // Report is what was measured.
 type Report struct {
 	Kernel   string        `json:"kernel"`
@@ -72,39 +58,14 @@ type Series struct {
 	worker    latency.WorkerReport `json:"-"`
 }
 
-// Run measures every class, first alone, then beside the load.
+// Run measures every class, first alone, then beside the load. What it sets is
+// gone when it returns, also when ctx has ended; else the error is ErrLeft. The
+// report is nil where the options are wrong or nothing could begin.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	if len(o.Classes) == 0 {
-		o.Classes = []string{Default, string(isolate.Interactive), string(isolate.Realtime)}
-	}
-	for _, c := range o.Classes {
-		if !slices.Contains(Names(), c) {
-			return nil, fmt.Errorf("there is no class %q: choose of %s", c, strings.Join(Names(), ", "))
-		}
-	}
-	if err := latency.CheckLoad(o.Loads); err != nil {
+	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	if len(o.Schedulers) == 0 {
-		o.Schedulers = []string{Stock}
-	}
-	for _, s := range o.Schedulers {
-		if !slices.Contains(Schedulers(), s) {
-			return nil, fmt.Errorf("there is no scheduler %q: choose of %s", s, strings.Join(Schedulers(), ", "))
-		}
-	}
-	if o.Threads < 0 {
-		return nil, fmt.Errorf("a load of %d threads: give a number above 0, or 0 for two on each CPU", o.Threads)
-	}
-	if o.Period < 0 {
-		return nil, fmt.Errorf("the period %v is negative", o.Period)
-	}
-	if o.Period == 0 {
-		o.Period = latency.DefaultPeriod
-	}
-	if o.Duration < 10*o.Period {
-		return nil, fmt.Errorf("%v is too short a measurement: at least ten wake-ups, %v, are needed", o.Duration, 10*o.Period)
-	}
+	o = o.withDefaults()
 	cpus, err := onlineCPUs()
 	if err != nil {
 		return nil, err
@@ -116,7 +77,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		r.report.Gaps = append(r.report.Gaps, isolate.Gap{Guarantee: "policies, cgroups and locked memory", Reason: "not run as root"})
 	}
 	for _, s := range o.Schedulers {
-		if err := r.under(ctx, s); err != nil {
+		if err := errors.Join(r.under(ctx, s), r.left); err != nil {
 			return r.report, err
 		}
 	}
@@ -125,20 +86,25 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 
 // under measures all classes under one back end.
 func (r *run) under(ctx context.Context, scheduler string) (err error) {
-	slice := fmt.Sprintf("oscine-bench-%d.slice", os.Getpid())
-	if r.iso, err = isolate.Open(isolate.Options{Slice: slice, SchedExt: scheduler == SchedExt}); err != nil {
-		return err
+	r.scheduler, r.iso = scheduler, nil
+	if h := r.o.Host; h != nil {
+		r.iso = h.Isolator
+	} else {
+		slice := fmt.Sprintf("oscine-bench-%d.slice", os.Getpid())
+		if r.iso, err = isolate.Open(isolate.Options{Slice: slice, SchedExt: scheduler == SchedExt}); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, r.iso.Remove(), r.iso.Close()) }()
 	}
 	for _, g := range r.iso.Gaps() {
 		if !slices.Contains(r.report.Gaps, g) {
 			r.report.Gaps = append(r.report.Gaps, g)
 		}
 	}
-	// One that could not be started is told by the gaps, and measured by nobody.
-	if r.scheduler = scheduler; scheduler == Stock || r.iso.SchedExt() {
-		err = r.all(ctx)
+	if scheduler == SchedExt && !r.iso.SchedExt() {
+		return nil // one that could not be started is told by the gaps, and measured by nobody
 	}
-	return errors.Join(err, r.iso.Remove(), r.iso.Close())
+	return r.all(ctx)
 }
 
 func onlineCPUs() (hardware.Set, error) {
@@ -163,6 +129,7 @@ type run struct {
 	scheduler string
 	cpus      hardware.Set
 	report    *Report
+	left      error // ErrLeft: what could not be taken back
 }
 
 func (r *run) all(ctx context.Context) error {
@@ -203,24 +170,29 @@ func (r *run) measure(ctx context.Context, s *Series) (err error) {
 	if s.Loaded {
 		load, err := r.startLoad(ctx, s.Class)
 		if err != nil {
+			r.release(loadID)
 			return fmt.Errorf("load: %w", err)
 		}
 		defer func() {
 			s.Load = &latency.LoadReport{}
-			err = errors.Join(err, load.End(s.Load), r.release("load"))
+			err = errors.Join(err, load.End(s.Load))
+			r.release(loadID)
 		}()
 	}
-	spec := isolate.Spec{ID: "worker", Class: isolate.Class(s.Class)}
+	spec := isolate.Spec{ID: workerID, Class: isolate.Class(s.Class)}
 	if s.Class == string(isolate.Realtime) {
-		ids := r.cpus.IDs()
-		spec.CPUs = hardware.NewSet(ids[len(ids)-1])
+		back, err := r.ownCPU(&spec)
+		if err != nil {
+			return err
+		}
+		defer back()
 		s.CPUs = spec.CPUs.String()
 	}
 	p, err := r.start(ctx, spec, latency.Child{Worker: &latency.Worker{Period: r.o.Period, Duration: r.o.Duration}})
-	if err != nil {
-		return errors.Join(err, r.release("worker"))
+	if err == nil {
+		err = p.Wait(&s.worker)
 	}
-	err = errors.Join(p.Wait(&s.worker), r.release("worker"))
+	r.release(workerID)
 	if err == nil {
 		s.Histogram, s.Policy, s.Locked = &s.worker.Histogram, s.worker.Policy.Policy.String(), s.worker.Locked
 	}
@@ -229,7 +201,7 @@ func (r *run) measure(ctx context.Context, s *Series) (err error) {
 
 // startLoad starts batch work; beside the default class it is default too.
 func (r *run) startLoad(ctx context.Context, class string) (*latency.Process, error) {
-	spec := isolate.Spec{ID: "load", Class: isolate.Batch}
+	spec := isolate.Spec{ID: loadID, Class: isolate.Batch}
 	if class == Default {
 		spec.Class = Default
 	}
@@ -248,7 +220,7 @@ func (r *run) start(ctx context.Context, spec isolate.Spec, task latency.Child) 
 			return nil, err
 		}
 	}
-	p, err := latency.Start(ctx, r.o.Command, r.iso.Cgroup(spec.ID), task)
+	p, err := latency.Start(ctx, r.o.Command, r.cgroup(spec.ID, isolated), task)
 	if err != nil {
 		return nil, err
 	}
@@ -280,5 +252,3 @@ func (r *run) note(spec isolate.Spec) {
 		}
 	}
 }
-
-func (r *run) release(id string) error { return r.iso.Release(id) }

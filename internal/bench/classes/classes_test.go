@@ -19,10 +19,30 @@ func TestRunRefusesWhatCannotBeMeasured(t *testing.T) {
 		`no scheduler "eevdf"`: {Schedulers: []string{"eevdf"}, Duration: time.Second},
 		"too short":            {Duration: time.Millisecond},
 		"a load of -1 threads": {Threads: -1, Duration: time.Second},
+		"a load of 5000 thre":  {Threads: 5000, Duration: time.Second},
 		"the period -1s is":    {Period: -time.Second, Duration: time.Second},
+		"too short a measure":  {Period: 1<<63 - 1, Duration: time.Second},
+		"more than 10000000":   {Period: time.Nanosecond, Duration: time.Minute},
+		"load cpu is asked":    {Loads: []string{"cpu", "file", "cpu"}, Duration: time.Second},
 	} {
 		if r, err := Run(t.Context(), o); err == nil || r != nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", want, err)
+		}
+	}
+}
+
+func TestTotalCountsEverySeries(t *testing.T) {
+	for _, tc := range []struct {
+		o    Options
+		want time.Duration
+	}{
+		{Options{Duration: time.Second}, 3 * time.Second},
+		{Options{Duration: time.Second, Loads: []string{"cpu"}}, 6 * time.Second},
+		{Options{Duration: time.Second, Classes: []string{"batch"}, Schedulers: Schedulers(), Loads: []string{"cpu"}}, 4 * time.Second},
+		{Options{Duration: 1 << 62, Loads: []string{"cpu"}}, 1 << 62}, // and never wraps around
+	} {
+		if got := tc.o.Total(); got != tc.want {
+			t.Errorf("%+v: got %v, want %v", tc.o, got, tc.want)
 		}
 	}
 }

@@ -86,6 +86,8 @@ const (
 	NodeInstallPackProcedure = "/oscine.v1.Node/InstallPack"
 	// NodeRemovePackProcedure is the fully-qualified name of the Node's RemovePack RPC.
 	NodeRemovePackProcedure = "/oscine.v1.Node/RemovePack"
+	// NodeBenchLatencyProcedure is the fully-qualified name of the Node's BenchLatency RPC.
+	NodeBenchLatencyProcedure = "/oscine.v1.Node/BenchLatency"
 	// NodeRebootProcedure is the fully-qualified name of the Node's Reboot RPC.
 	NodeRebootProcedure = "/oscine.v1.Node/Reboot"
 )
@@ -192,6 +194,9 @@ type NodeClient interface {
 	// admin
 	InstallPack(context.Context) *connect.ClientStreamForClient[oscinepb.Chunk, oscinepb.InstallPackResponse]
 	RemovePack(context.Context, *connect.Request[oscinepb.RemovePackRequest]) (*connect.Response[oscinepb.RemovePackResponse], error)
+	// BenchLatency loads the whole machine, half an hour at most, and ends when
+	// its caller leaves. FAILED_PRECONDITION while another one measures.
+	BenchLatency(context.Context, *connect.Request[oscinepb.BenchLatencyRequest]) (*connect.ServerStreamForClient[oscinepb.BenchLatencyResponse], error)
 	Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error)
 }
 
@@ -344,6 +349,12 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("RemovePack")),
 			connect.WithClientOptions(opts...),
 		),
+		benchLatency: connect.NewClient[oscinepb.BenchLatencyRequest, oscinepb.BenchLatencyResponse](
+			httpClient,
+			baseURL+NodeBenchLatencyProcedure,
+			connect.WithSchema(nodeMethods.ByName("BenchLatency")),
+			connect.WithClientOptions(opts...),
+		),
 		reboot: connect.NewClient[oscinepb.RebootRequest, oscinepb.RebootResponse](
 			httpClient,
 			baseURL+NodeRebootProcedure,
@@ -378,6 +389,7 @@ type nodeClient struct {
 	uploadModel    *connect.Client[oscinepb.Chunk, oscinepb.UploadModelResponse]
 	installPack    *connect.Client[oscinepb.Chunk, oscinepb.InstallPackResponse]
 	removePack     *connect.Client[oscinepb.RemovePackRequest, oscinepb.RemovePackResponse]
+	benchLatency   *connect.Client[oscinepb.BenchLatencyRequest, oscinepb.BenchLatencyResponse]
 	reboot         *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
 }
 
@@ -496,6 +508,11 @@ func (c *nodeClient) RemovePack(ctx context.Context, req *connect.Request[oscine
 	return c.removePack.CallUnary(ctx, req)
 }
 
+// BenchLatency calls oscine.v1.Node.BenchLatency.
+func (c *nodeClient) BenchLatency(ctx context.Context, req *connect.Request[oscinepb.BenchLatencyRequest]) (*connect.ServerStreamForClient[oscinepb.BenchLatencyResponse], error) {
+	return c.benchLatency.CallServerStream(ctx, req)
+}
+
 // Reboot calls oscine.v1.Node.Reboot.
 func (c *nodeClient) Reboot(ctx context.Context, req *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error) {
 	return c.reboot.CallUnary(ctx, req)
@@ -529,6 +546,9 @@ type NodeHandler interface {
 	// admin
 	InstallPack(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.InstallPackResponse], error)
 	RemovePack(context.Context, *connect.Request[oscinepb.RemovePackRequest]) (*connect.Response[oscinepb.RemovePackResponse], error)
+	// BenchLatency loads the whole machine, half an hour at most, and ends when
+	// its caller leaves. FAILED_PRECONDITION while another one measures.
+	BenchLatency(context.Context, *connect.Request[oscinepb.BenchLatencyRequest], *connect.ServerStream[oscinepb.BenchLatencyResponse]) error
 	Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error)
 }
 
@@ -677,6 +697,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("RemovePack")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeBenchLatencyHandler := connect.NewServerStreamHandler(
+		NodeBenchLatencyProcedure,
+		svc.BenchLatency,
+		connect.WithSchema(nodeMethods.ByName("BenchLatency")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeRebootHandler := connect.NewUnaryHandler(
 		NodeRebootProcedure,
 		svc.Reboot,
@@ -731,6 +757,8 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeInstallPackHandler.ServeHTTP(w, r)
 		case NodeRemovePackProcedure:
 			nodeRemovePackHandler.ServeHTTP(w, r)
+		case NodeBenchLatencyProcedure:
+			nodeBenchLatencyHandler.ServeHTTP(w, r)
 		case NodeRebootProcedure:
 			nodeRebootHandler.ServeHTTP(w, r)
 		default:
@@ -832,6 +860,10 @@ func (UnimplementedNodeHandler) InstallPack(context.Context, *connect.ClientStre
 
 func (UnimplementedNodeHandler) RemovePack(context.Context, *connect.Request[oscinepb.RemovePackRequest]) (*connect.Response[oscinepb.RemovePackResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.RemovePack is not implemented"))
+}
+
+func (UnimplementedNodeHandler) BenchLatency(context.Context, *connect.Request[oscinepb.BenchLatencyRequest], *connect.ServerStream[oscinepb.BenchLatencyResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.BenchLatency is not implemented"))
 }
 
 func (UnimplementedNodeHandler) Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error) {

@@ -1,0 +1,91 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"oscine.dev/oscine/internal/bench/classes"
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/place"
+)
+
+// longestBench bounds what one caller may ask of the machine.
+const longestBench = 30 * time.Minute
+
+// BenchLatency measures how late threads of each class wake on this machine,
+// beside what runs on it, until ctx ends. Nothing of what it sets stays. There
+// is one at a time; another is refused with ErrConflict, and what can never be
+// measured with ErrInvalid.
+func (n *Node) BenchLatency(ctx context.Context, o classes.Options) (*classes.Report, error) {
+	o.Command = n.config.BenchCommand
+	o.Host = &classes.Host{Isolator: n.isolator, Lend: n.lendCPU}
+	if n.config.Mode == OnImage {
+		o.Host.Default = cgroupRoot
+	}
+	if err := o.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if total := o.Total(); total > longestBench {
+		return nil, fmt.Errorf("%w: measuring %v takes longer than %v: ask for fewer classes or a shorter duration", ErrInvalid, total, longestBench)
+	}
+	own := classes.Stock
+	if n.isolator.SchedExt() {
+		own = classes.SchedExt
+	}
+	for _, s := range o.Schedulers {
+		if s != own {
+			return nil, fmt.Errorf("%w: this node's scheduler is %s, not %s: spec.classes.scheduler of its Machine file chooses", ErrConflict, own, s)
+		}
+	}
+	if !n.benching.TryLock() {
+		return nil, fmt.Errorf("%w: someone measures this machine already: try again when that has ended", ErrConflict)
+	}
+	defer n.benching.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, o.Total()+time.Minute)
+	defer cancel()
+	defer context.AfterFunc(n.life, cancel)()
+	report, err := classes.Run(ctx, o)
+	if errors.Is(err, classes.ErrLeft) {
+		n.log.Warn("measure wake-ups", "error", err)
+	}
+	return report, err
+}
+
+// cgroupRoot holds work of no class.
+const cgroupRoot = "/sys/fs/cgroup"
+
+// lendCPU places a real-time worker as if it were a workload, so that nobody
+// else is given its CPU meanwhile and those that share it leave.
+func (n *Node) lendCPU(spec *isolate.Spec) (back func(), err error) {
+	given, err := n.placer.lend(place.Request{Name: spec.ID, Class: place.Realtime, MilliCPU: 1000, Exclusive: true, WholeCore: true})
+	if err != nil {
+		return nil, err
+	}
+	n.shareCPUs()
+	spec.CPUs, spec.Idle = hardware.NewSet(given.CPUs...), hardware.NewSet(given.Held...)
+	return func() {
+		n.placer.takeBack(spec.ID)
+		n.shareCPUs()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, c := range n.controllers {
+			c.retry() // there may be room for it now
+		}
+	}, nil
+}
+
+// lend places what is stored nowhere and displaces nobody.
+func (p *placer) lend(req place.Request) (place.Placement, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.Place(req)
+}
+
+func (p *placer) takeBack(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state.Release(name)
+}
