@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"testing"
 	"time"
 
 	"connectrpc.com/connect"
@@ -12,7 +13,38 @@ import (
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/bench/classes"
 	"oscine.dev/oscine/internal/cli"
+	"oscine.dev/oscine/internal/machine"
 )
+
+// TestBenchLatency measures a machine under the second scheduler, kills the
+// daemon meanwhile, and measures again with the CPU that it had lent.
+func TestBenchLatency(t *testing.T) {
+	n, m := bootNode(t, machine.Options{Direct: true, CPUs: "4", KernelArgs: "sysrq_always_enabled",
+		Config: []byte("    classes: {scheduler: sched_ext}\n")})
+	n.refuse([]string{"bench", "latency", "--scheduler", "stock"}, "this node's scheduler is sched_ext")
+	leave := n.beginBench(t.Context())
+	defer leave()
+	n.eventually("the measuring process", soon, func() string {
+		if out, _, _ := n.try("info", "-o", "json"); strings.Count(out, `"oscined (`) < 2 {
+			return out
+		}
+		return ""
+	})
+	offset := len(m.Console())
+	m.SysRq('i')
+	m.WaitConsoleAfter(offset, `oscined: API on`, later)
+	n.awaitAPI()
+	out := n.run("bench", "latency", "--class", "default,interactive,realtime", "--duration", "1s")
+	for _, want := range []string{"default under sched_ext, loaded", "interactive under sched_ext, loaded", "realtime under sched_ext, loaded"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the report lacks %q", want)
+		}
+	}
+	if strings.Contains(out, "was not measured") || strings.Contains(out, "CPUs of its own:") {
+		t.Error("after a killed measurement another is not whole")
+	}
+	t.Log(out)
+}
 
 // testBenchLatency measures a machine on which the real-time workload rt runs:
 // every series is there, rt keeps what it was promised, and nothing stays. That
@@ -60,22 +92,8 @@ func testBenchLatency(n *testNode) {
 // accepted soon after.
 func testBenchLeft(n *testNode) {
 	n.t.Helper()
-	node, err := (&cli.Env{ConfigPath: n.config}).Client()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	ctx, leave := context.WithCancel(n.t.Context())
+	leave := n.beginBench(n.t.Context())
 	defer leave()
-	stream, err := node.BenchLatency(ctx, connect.NewRequest(&pb.BenchLatencyRequest{
-		Classes: []string{"realtime"}, Loads: []string{"cpu"}, Duration: durationpb.New(10 * time.Minute),
-	}))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer stream.Close()
-	if !stream.Receive() {
-		n.t.Fatalf("a measurement does not begin: %v", stream.Err())
-	}
 	short := []string{"bench", "latency", "--class", "default", "--alone", "--duration", "200ms"}
 	n.refuse(short, "not possible now", "measures this machine already")
 	leave()
@@ -86,4 +104,29 @@ func testBenchLeft(n *testNode) {
 		}
 		return out + errOut
 	})
+}
+
+// beginBench begins to measure real-time work, until leave is called.
+func (n *testNode) beginBench(ctx context.Context) (leave func()) {
+	n.t.Helper()
+	node, err := (&cli.Env{ConfigPath: n.config}).Client()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := node.BenchLatency(ctx, connect.NewRequest(&pb.BenchLatencyRequest{
+		Classes: []string{"realtime"}, Loads: []string{"cpu"}, Duration: durationpb.New(10 * time.Minute),
+	}))
+	if err != nil {
+		cancel()
+		n.t.Fatal(err)
+	}
+	if !stream.Receive() {
+		cancel()
+		n.t.Fatalf("a measurement does not begin: %v", stream.Err())
+	}
+	return func() {
+		cancel()
+		_ = stream.Close() // it was cut off
+	}
 }
