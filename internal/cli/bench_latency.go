@@ -60,7 +60,7 @@ thp does so with huge pages, file writes and drops a file.`,
 				return err
 			}
 			report, err := measure(c.Context(), o)
-			if report == nil {
+			if report == nil || err != nil && len(report.Series) == 0 {
 				return err
 			}
 			return errors.Join(err, writeLatency(env, report, output))
