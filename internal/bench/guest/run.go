@@ -27,9 +27,10 @@ type Options struct {
 	Memory int               // MiB; 0 is 512
 	Append string            // more kernel parameters
 
-	// ICount makes the clock count instructions, one a nanosecond. With
-	// several CPUs the emulator runs them in turns of half Turn each.
+	// ICount makes the clock count instructions, each of 1<<Shift nanoseconds.
+	// With several CPUs the emulator runs them in turns of half Turn each.
 	ICount bool
+	Shift  int // 0 to 10
 	Turn   int // virtual microseconds; 0 is 20
 
 	ExtraArgs []string // for QEMU
@@ -169,7 +170,7 @@ func (o *Options) arguments(ctx context.Context, source *debian.Source, dir stri
 	if turn == 0 {
 		turn = 20
 	}
-	args = append(args, "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off")
+	args = append(args, "-accel", "tcg,thread=single", "-icount", fmt.Sprintf("shift=%d,sleep=off", o.Shift))
 	if cpus != "1" {
 		// The filter's timer bounds how long one virtual CPU runs before the
 		// next has its turn.

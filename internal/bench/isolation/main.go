@@ -19,8 +19,8 @@ import (
 )
 
 // method is written into the report.
-const method = "QEMU TCG, one thread, -icount shift=0,sleep=off: one instruction is one nanosecond of virtual time; " +
-	"a worker wakes every 5.0137 ms and computes for 1 ms, beside two batch spinners for each CPU; two virtual CPUs share the clock in turns of two microseconds each, " +
+const method = "QEMU TCG, one thread, -icount shift=%d,sleep=off: one instruction is %d ns of virtual time; " +
+	"a worker wakes every 5.0137 ms and computes for 1 ms, beside two batch spinners for each CPU; two virtual CPUs share the clock in short turns, " +
 	"so unloaded means that the worker's CPU is idle while the other computes, and the worker stays on one CPU in both"
 
 func main() {
@@ -37,7 +37,8 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	seconds := flags.Int("seconds", 5, "virtual seconds for each figure")
 	cpus := flags.String("cpus", "1,2", "numbers of virtual CPUs")
 	kernel := flags.String("kernel", "cloud", "flavour of the kernel: cloud or rt")
-	turn := flags.Int("turn", 4, "virtual microseconds of both CPUs' turns together")
+	turn := flags.Int("turn", 4, "thousands of instructions of both CPUs' turns together")
+	shift := flags.Int("shift", 0, "let each instruction take 2 to this power nanoseconds: long measurements of a slower machine")
 	stall := flags.Bool("stall", false, "measure only how long a real-time worker is stalled by memory management")
 	served := flags.Bool("served", false, "measure only the serving path, with and without urgency, and sched_ext")
 	cost := flags.Bool("cost", false, "measure only what measuring wake-ups by BPF costs")
@@ -47,6 +48,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	}
 	if *seconds < 1 {
 		return fmt.Errorf("-seconds must be at least 1, got %d", *seconds)
+	}
+	if *shift < 0 || *shift > 10 {
+		return fmt.Errorf("-shift must be from 0 to 10, got %d", *shift)
 	}
 	dir, err := os.MkdirTemp("", "oscine-isolation-")
 	if err != nil {
@@ -60,9 +64,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build the guest's program: %w", err)
 	}
-	report := figure.Report{Kernel: *kernel, Method: method, Seconds: *seconds}
+	report := figure.Report{Kernel: *kernel, Method: fmt.Sprintf(method, *shift, 1<<*shift), Seconds: *seconds}
 	for _, n := range strings.Split(*cpus, ",") {
-		o := guest.Options{Init: init, CPUs: n, Kernel: *kernel, ICount: true, Turn: *turn,
+		o := guest.Options{Init: init, CPUs: n, Kernel: *kernel, ICount: true, Shift: *shift, Turn: *turn << *shift,
 			Env: map[string]string{"ISOLATION_SECONDS": strconv.Itoa(*seconds)}}
 		if *stall {
 			o.Env["ISOLATION_STALL"] = "1"
