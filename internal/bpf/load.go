@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -11,10 +12,26 @@ import (
 
 // Load loads the programs and maps into the kernel.
 func Load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
-	if err := resolve(spec); err != nil {
-		return nil, err
+	// Finding one's way by the kernel's types takes megabytes, and never again.
+	defer debug.FreeOSMemory()
+	if callsKernel(spec) {
+		if err := resolve(spec); err != nil {
+			return nil, err
+		}
 	}
 	return ebpf.NewCollection(spec)
+}
+
+// callsKernel tells whether a program calls functions of the kernel by name.
+func callsKernel(spec *ebpf.CollectionSpec) bool {
+	for _, program := range spec.Programs {
+		for i := range program.Instructions {
+			if program.Instructions[i].IsKfuncCall() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // resolve names the kernel's functions by number where it has several of a

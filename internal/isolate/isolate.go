@@ -146,6 +146,7 @@ type Isolator struct {
 	classRefused map[Class]uint64
 	ext          atomic.Pointer[schedext.Scheduler] // nil: the stock scheduler
 	meter        *wakeupMeter
+	meterDue     bool // it starts with the next workload
 }
 
 // Open reads what the host can do and makes the classes' slices. It fails only
@@ -180,7 +181,7 @@ func Open(o Options) (*Isolator, error) {
 	if o.SchedExt {
 		i.gaps = append(i.gaps, i.startSchedExt()...)
 	}
-	i.gaps = append(i.gaps, i.startMeter()...)
+	i.gaps = append(i.gaps, i.expectMeter()...)
 	for _, g := range i.gaps {
 		i.log.Warn("isolation", "guarantee", g.Guarantee, "missing", g.Reason)
 	}

@@ -33,22 +33,44 @@ type measured struct {
 	judged runqueue.Latency
 }
 
-// startMeter measures wake-ups exactly where the kernel lets us. Without it,
-// Status has the mean of the kernel's own accounting.
-func (i *Isolator) startMeter() []Gap {
+// expectMeter tells whether wake-ups can be measured. It is begun with the
+// first workload: loading the program means reading all of the kernel's types.
+func (i *Isolator) expectMeter() []Gap {
 	if i.host.cgroups == "" || i.o.Root != "/" {
 		return nil
 	}
+	if err := runqueue.Supported(); err != nil {
+		return []Gap{unmeasured(err)}
+	}
+	i.meterDue = true
+	return nil
+}
+
+// unmeasured is what is missing without a meter: Status has the mean of the
+// kernel's own accounting.
+func unmeasured(err error) Gap {
+	return Gap{"the slowest wake-ups of each workload are measured", "only their mean is: " + err.Error()}
+}
+
+// startMeter starts measuring, once.
+func (i *Isolator) startMeter() {
+	if !i.meterDue {
+		return
+	}
+	i.meterDue = false
 	meter, err := runqueue.Start()
 	if err != nil {
-		return []Gap{{"the slowest wake-ups of each workload are measured", "only their mean is: " + err.Error()}}
+		g := unmeasured(err)
+		i.gaps = append(i.gaps, g)
+		i.log.Warn("isolation", "guarantee", g.Guarantee, "missing", g.Reason)
+		return
 	}
 	i.meter = &wakeupMeter{Meter: meter, measured: map[string]*measured{}}
-	return nil
 }
 
 // measure begins to measure a workload whose cgroup has just been made.
 func (i *Isolator) measure(h *holding) {
+	i.startMeter()
 	if i.meter == nil {
 		return
 	}

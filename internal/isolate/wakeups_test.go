@@ -14,16 +14,16 @@ import (
 
 // The kernel's own measure of a workload's wake-ups agrees with the workload's.
 func TestKernelWakeupsAreMeasured(t *testing.T) {
-	i, seen := open(t)
-	if i.meter == nil {
-		if _, err := runqueue.Start(); errors.Is(err, bpf.ErrNotBuilt) {
-			t.Skip(err)
-		}
-		t.Fatal(i.Gaps())
+	if err := runqueue.Supported(); errors.Is(err, bpf.ErrNotBuilt) {
+		t.Skip(err)
 	}
+	i, seen := open(t)
 	one := hardware.NewSet(1)
 	spec := Spec{ID: "w", Class: Interactive, CPUs: one, Objective: time.Second}
 	prepare(t, i, spec)
+	if i.meter == nil {
+		t.Fatal(i.Gaps())
+	}
 	w := measureWakeups(t, i, spec)
 	st, err := i.Status("w")
 	if err != nil || st.Wakeups == nil {

@@ -38,11 +38,23 @@ type Meter struct {
 // folder's inode. Zero is none.
 type Group uint64
 
+// Supported tells whether Start is worth a try: nil, ErrUnsupported or
+// bpf.ErrNotBuilt.
+func Supported() error {
+	if _, err := os.Stat(kernelTypes); err != nil {
+		return ErrUnsupported
+	}
+	if _, err := objects.Open(object); err != nil {
+		return bpf.ErrNotBuilt
+	}
+	return nil
+}
+
 // Start begins to measure. Errors: ErrUnsupported, bpf.ErrNotBuilt, and
 // os.ErrPermission without the right to load programs.
 func Start() (*Meter, error) {
-	if _, err := os.Stat(kernelTypes); err != nil {
-		return nil, ErrUnsupported
+	if err := Supported(); err != nil {
+		return nil, err
 	}
 	spec, err := bpf.Read(objects, object)
 	if err != nil {
