@@ -1,8 +1,8 @@
 package hardware
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -54,7 +54,10 @@ func Watch(ctx context.Context, root string, interval time.Duration, update func
 			return nil
 		case e, ok := <-events:
 			if !ok {
-				return fmt.Errorf("device events ended: %w", cmp.Or(ctx.Err(), context.Canceled))
+				if ctx.Err() != nil { // both ended, and this was seen first
+					return nil
+				}
+				return errors.New("device events ended")
 			}
 			changes = w.apply(append(burst(ctx, events), e))
 		case line, ok := <-records:
