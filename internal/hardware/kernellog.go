@@ -3,6 +3,7 @@ package hardware
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,6 +35,9 @@ func kernelLog(ctx context.Context) (<-chan string, error) {
 		r := bufio.NewReaderSize(f, 8<<10) // a record is at most a page
 		for {
 			line, err := r.ReadString('\n')
+			if errors.Is(err, unix.EPIPE) {
+				continue // messages were overwritten before they were read
+			}
 			if err != nil {
 				return
 			}
@@ -125,12 +129,12 @@ func parseXid(line string) (Fault, bool) {
 // kernelRecord marks the device that a message tells of.
 func (w *watcher) kernelRecord(line string) []Change {
 	f, ok := parseFault(line)
-	if !ok || w.m.accelerator(f.Address) == nil {
+	if !ok || w.m.Accelerator(f.Address) == nil {
 		return nil
 	}
 	before := w.m
 	s := w.edit()
-	a := s.m.accelerator(f.Address)
+	a := s.m.Accelerator(f.Address)
 	reason := "driver: " + f.Reason
 	if a.Health.State != "lost" {
 		a.Health.State = f.State
