@@ -2,13 +2,11 @@ package isolate
 
 import (
 	"context"
-	"errors"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/linux"
 )
 
@@ -46,37 +44,14 @@ func stalledReaders(line string) []int {
 
 // rescueReaders follows the kernel's log until ctx ends.
 func (i *Isolator) rescueReaders(ctx context.Context) {
-	fd, err := unix.Open(i.host.file("dev/kmsg"), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		i.log.Debug("isolation", "error", err)
-		return
-	}
-	defer unix.Close(fd)
-	if _, err := unix.Seek(fd, 0, unix.SEEK_END); err != nil {
-		i.log.Debug("isolation", "error", err)
-		return
-	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	record := make([]byte, 8192) // no record is longer
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+	err := linux.KernelLog(ctx, i.host.file("dev/kmsg"), linux.KernelLogOptions{New: true, Follow: true}, func(record string) error {
+		for _, tid := range stalledReaders(record) {
+			i.lend(tid)
 		}
-		for {
-			n, err := unix.Read(fd, record)
-			if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EINTR) {
-				continue // some were overwritten
-			}
-			if err != nil || n <= 0 {
-				break // all are read
-			}
-			for _, tid := range stalledReaders(string(record[:n])) {
-				i.lend(tid)
-			}
-		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		i.log.Debug("isolation", "error", err)
 	}
 }
 

@@ -2,63 +2,32 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/linux"
 )
 
 // kernelLevels are the names of the syslog priorities, syslog(2).
 var kernelLevels = [8]string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
 
-// maxKernelRecord is the most that one read of /dev/kmsg returns.
-const maxKernelRecord = 8192
-
 // Dmesg calls each with the kernel's messages, oldest first, and with follow
 // goes on until ctx ends.
 func (n *Node) Dmesg(ctx context.Context, follow bool, each func(LogLine) error) error {
-	// Non-blocking, so that the runtime's poller waits and Close ends a read.
-	f, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return fmt.Errorf("read the kernel's messages: %w", err)
-	}
-	defer f.Close()
-	if !follow {
-		// A deadline in the past makes a read that would wait return at once.
-		if err := f.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
-			return fmt.Errorf("read the kernel's messages: %w", err)
-		}
-	}
-	stop := context.AfterFunc(ctx, func() { f.Close() })
-	defer stop()
 	booted, err := bootTime()
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, maxKernelRecord)
-	for {
-		size, err := f.Read(buf)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, unix.EPIPE):
-			continue // messages were overwritten before they were read
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, unix.EAGAIN):
-			return nil
-		case err != nil:
-			return fmt.Errorf("read the kernel's messages: %w", err)
+	return linux.KernelLog(ctx, linux.KernelLogFile, linux.KernelLogOptions{Follow: follow}, func(record string) error {
+		if line, ok := parseKernelRecord(record, booted); ok {
+			return each(line)
 		}
-		if line, ok := parseKernelRecord(string(buf[:size]), booted); ok {
-			if err := each(line); err != nil {
-				return err
-			}
-		}
-	}
+		return nil
+	})
 }
 
 // parseKernelRecord reads "priority,sequence,microseconds,flags;text\n".
