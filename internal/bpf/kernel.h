@@ -38,3 +38,18 @@ HELPER long (*read_string)(void *to, u32 size, const void *from) = (void *)115;
 HELPER long (*loop)(u32 count, void *body, void *context, u64 flags) = (void *)181;
 
 #define MILLISECOND 1000000ULL
+
+/* Cgroups. A thread's is its css_set's dfl_cgrp; its number is its folder's
+ * inode. */
+struct kernfs_node {
+	u64 id;
+} KERNEL;
+struct cgroup {
+	s32 level;
+	struct kernfs_node *kn;
+} KERNEL;
+struct css_set {
+	struct cgroup *dfl_cgrp;
+} KERNEL;
+extern struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgrp, int level) KFUNC;
+extern void bpf_cgroup_release(struct cgroup *cgrp) KFUNC;

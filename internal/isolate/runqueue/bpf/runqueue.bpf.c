@@ -6,23 +6,10 @@
 
 #include "kernel.h"
 
-struct kernfs_node {
-	u64 id;
-} KERNEL;
-struct cgroup {
-	s32 level;
-	struct kernfs_node *kn;
-} KERNEL;
-struct css_set {
-	struct cgroup *dfl_cgrp;
-} KERNEL;
 struct task_struct {
 	s32 pid;
 	struct css_set *cgroups;
 } KERNEL;
-
-extern struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgrp, int level) KFUNC;
-extern void bpf_cgroup_release(struct cgroup *cgrp) KFUNC;
 
 // Eight buckets for each power of two, up to 2^36 ns, over a minute.
 #define SUB_BITS 3

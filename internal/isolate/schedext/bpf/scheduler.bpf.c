@@ -22,16 +22,6 @@
 struct cpumask {
 	unsigned long bits[1];
 } KERNEL;
-struct kernfs_node {
-	u64 id;
-} KERNEL;
-struct cgroup {
-	s32 level;
-	struct kernfs_node *kn;
-} KERNEL;
-struct css_set {
-	struct cgroup *dfl_cgrp;
-} KERNEL;
 struct sched_ext_entity {
 	u32 flags;
 } KERNEL;
@@ -65,8 +55,6 @@ extern bool scx_bpf_test_and_clear_cpu_idle(s32 cpu) KFUNC;
 extern void scx_bpf_dsq_insert(struct task_struct *p, u64 dsq_id, u64 slice, u64 enq_flags) KFUNC;
 extern s32 scx_bpf_task_cpu(const struct task_struct *p) KFUNC;
 extern u64 scx_bpf_now(void) KFUNC;
-extern struct cgroup *bpf_cgroup_ancestor(struct cgroup *cgrp, int level) KFUNC;
-extern void bpf_cgroup_release(struct cgroup *cgrp) KFUNC;
 extern bool bpf_cpumask_test_cpu(u32 cpu, const struct cpumask *cpumask) KFUNC;
 extern struct task_struct *bpf_task_from_pid(s32 pid) KFUNC;
 extern void bpf_task_release(struct task_struct *p) KFUNC;
