@@ -101,11 +101,7 @@ func (h *host) memoryTotal() int64 {
 
 // number reads a file that holds one number.
 func (h *host) number(parts ...string) (int64, error) {
-	text, err := readFile(h.file(parts...))
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseInt(text, 10, 64)
+	return numberIn(h.file(parts...))
 }
 
 // bound is what may be reserved of CPUs: the kernel's real-time share less

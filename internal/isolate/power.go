@@ -138,15 +138,7 @@ func (i *Isolator) tuneKernel() []Gap {
 
 // chosen is the bracketed one of a sysfs choice such as "always [madvise]".
 func chosen(text string) string {
-	for i := range len(text) {
-		if text[i] != '[' {
-			continue
-		}
-		for j := i + 1; j < len(text); j++ {
-			if text[j] == ']' {
-				return text[i+1 : j]
-			}
-		}
-	}
-	return ""
+	_, rest, _ := strings.Cut(text, "[")
+	one, _, _ := strings.Cut(rest, "]")
+	return one
 }
