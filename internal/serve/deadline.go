@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -55,12 +56,9 @@ func (m *model) rank(r *inferRequest, arrived time.Time) rank {
 	return out
 }
 
-// before reports whether a is served before b.
-func (a *rank) before(b *rank) bool {
-	if a.priority != b.priority {
-		return a.priority < b.priority
-	}
-	return a.due.Before(b.due)
+// compare is negative where a is served before b.
+func (a *rank) compare(b *rank) int {
+	return cmp.Or(cmp.Compare(a.priority, b.priority), a.due.Compare(b.due))
 }
 
 // expired refuses a request that nobody waits for any more.
@@ -75,16 +73,8 @@ func (m *model) expiredError() error {
 	return fmt.Errorf("%w: the request's timeout passed before %s could take it; it was not computed", ErrExpired, m.Name)
 }
 
-// first returns the job that is served next, nil of none.
-func first(waiting []*job) *job {
-	var best *job
-	for _, j := range waiting {
-		if best == nil || j.rank.before(&best.rank) {
-			best = j
-		}
-	}
-	return best
-}
+// byRank orders jobs by who is served first.
+func byRank(a, b *job) int { return a.rank.compare(&b.rank) }
 
 // await waits until the job is told to lead or that it is done. A job that
 // expires first leaves the queue, unless the lead has been handed to it.

@@ -145,7 +145,7 @@ func TestRankOrdersByPriorityThenDeadline(t *testing.T) {
 	}
 	for _, pair := range [][2]string{{"first", "tight"}, {"tight", "earlier"}, {"earlier", "usual"}, {"usual", "last"}, {"first", "last"}} {
 		a, b := ranks[pair[0]], ranks[pair[1]]
-		if !a.before(&b) || b.before(&a) {
+		if a.compare(&b) >= 0 || b.compare(&a) <= 0 {
 			t.Errorf("%s is not served before %s", pair[0], pair[1])
 		}
 	}

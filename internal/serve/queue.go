@@ -60,7 +60,8 @@ func (m *model) run(j *job) {
 			break
 		}
 	}
-	if next := first(q.waiting); next != nil {
+	if len(q.waiting) > 0 {
+		next := slices.MinFunc(q.waiting, byRank)
 		next.leads = true
 		next.wake <- true
 	} else {
@@ -80,15 +81,7 @@ func (m *model) takeBatch(leader *job) {
 		limit = channel.MaxRequests
 	}
 	q.batch = append(q.batch[:0], leader)
-	slices.SortStableFunc(q.waiting, func(a, b *job) int {
-		switch {
-		case a.rank.before(&b.rank):
-			return -1
-		case b.rank.before(&a.rank):
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(q.waiting, byRank)
 	q.waiting = slices.DeleteFunc(q.waiting, func(j *job) bool {
 		if j == leader {
 			return true
