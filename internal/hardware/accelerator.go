@@ -270,14 +270,14 @@ func (s *scan) finish(a *Accelerator) {
 	}
 	if a.Bus == "pci" {
 		a.Attributes[AttributePCIBusID] = a.Address
-		if d := s.m.device(a.Address); d != nil {
+		if d := s.m.Device(a.Address); d != nil {
 			set(AttributePCIeRoot, d.Root)
 		}
 	}
 }
 
-// device finds a PCI device by its address.
-func (m *Machine) device(address string) *PCIDevice {
+// Device finds a PCI device by its address, nil for none.
+func (m *Machine) Device(address string) *PCIDevice {
 	i, ok := slices.BinarySearchFunc(m.PCI, address, func(d PCIDevice, a string) int { return cmp.Compare(d.Address, a) })
 	if !ok {
 		return nil
@@ -285,8 +285,8 @@ func (m *Machine) device(address string) *PCIDevice {
 	return &m.PCI[i]
 }
 
-// accelerator finds a device by its name or address.
-func (m *Machine) accelerator(name string) *Accelerator {
+// Accelerator finds a device by its ID or address, nil for none.
+func (m *Machine) Accelerator(name string) *Accelerator {
 	for i := range m.Accelerators {
 		if a := &m.Accelerators[i]; a.ID == name || a.Address == name {
 			return a

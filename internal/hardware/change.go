@@ -47,7 +47,7 @@ func Differences(before, after *Machine) []Change {
 	}
 	for i := range after.Accelerators {
 		a := &after.Accelerators[i]
-		old := before.accelerator(a.Address)
+		old := before.Accelerator(a.Address)
 		switch {
 		case old == nil:
 			add(DeviceAdded, a.ID, "added: %s", strings.TrimSpace(a.Vendor+" "+a.Model))

@@ -41,7 +41,7 @@ func (s *scan) adoptTopology(told *Machine, file string) {
 	m := s.m
 	var bridges []PCIDevice
 	for _, d := range told.PCI {
-		mine := m.device(d.Address)
+		mine := m.Device(d.Address)
 		if mine == nil {
 			if d.Bridge {
 				bridges = append(bridges, d)
@@ -55,7 +55,7 @@ func (s *scan) adoptTopology(told *Machine, file string) {
 				mine.Node, mine.LocalCPUs, mine.LocalNodes = d.Node, cpus, NewSet(d.Node)
 			}
 		}
-		if a := m.accelerator(d.Address); a != nil {
+		if a := m.Accelerator(d.Address); a != nil {
 			a.Node, a.LocalCPUs, a.LocalNodes = mine.Node, mine.LocalCPUs, mine.LocalNodes
 			s.fact(a, "place", d.Root, file)
 		}
@@ -63,8 +63,8 @@ func (s *scan) adoptTopology(told *Machine, file string) {
 	m.PCI = append(m.PCI, bridges...)
 	slices.SortFunc(m.PCI, func(a, b PCIDevice) int { return cmp.Compare(a.Address, b.Address) })
 	for _, l := range told.Links {
-		a, b := told.accelerator(l.A), told.accelerator(l.B)
-		if a == nil || b == nil || m.accelerator(a.Address) == nil || m.accelerator(b.Address) == nil {
+		a, b := told.Accelerator(l.A), told.Accelerator(l.B)
+		if a == nil || b == nil || m.Accelerator(a.Address) == nil || m.Accelerator(b.Address) == nil {
 			continue
 		}
 		l.A, l.B, l.Source = s.nameOf(a.Address), s.nameOf(b.Address), file

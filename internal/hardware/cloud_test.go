@@ -36,7 +36,7 @@ func TestCloudTopology(t *testing.T) {
 	if err != nil || p.Proximity != Switch {
 		t.Errorf("gpu0 to its adapter: %+v, %v", p, err)
 	}
-	gpu := m.accelerator("gpu0")
+	gpu := m.Accelerator("gpu0")
 	if gpu.Node != 0 || gpu.LocalCPUs.String() != "0-15" || gpu.Attributes[AttributeNUMANode] != 0 {
 		t.Errorf("gpu0 at node %d, cpus %s, attributes %v", gpu.Node, gpu.LocalCPUs, gpu.Attributes)
 	}
@@ -83,7 +83,7 @@ func TestCheckNodes(t *testing.T) {
 			}
 			return nil
 		})
-		a := m.accelerator("gpu0")
+		a := m.Accelerator("gpu0")
 		if got := strings.Join(a.Missing, "; "); got != c.want || a.Usable() != (c.want == "") {
 			t.Errorf("%s: missing %q, health %s", name, got, a.Health.State)
 		}
@@ -97,7 +97,7 @@ func TestVFIO(t *testing.T) {
 	tree := hardwaretest.HybridLaptop()
 	dir := tree.PCI(hardwaretest.PCI{Parent: "pci0000:00", Address: "0000:00:05.0", Class: "120000", Vendor: "1ae0", Device: "0063", Driver: "vfio-pci", Node: -1})
 	tree.Link(dir+"/iommu_group", "/sys/kernel/iommu_groups/7")
-	a := described(t, tree).accelerator("tpu0")
+	a := described(t, tree).Accelerator("tpu0")
 	if got := fmt.Sprint(a.DeviceNodes, a.Usable()); got != "[/dev/vfio/7 /dev/vfio/vfio] true" {
 		t.Error(got)
 	}

@@ -36,7 +36,7 @@ func WriteDOT(w io.Writer, m *Machine) error {
 			continue
 		}
 		color := ""
-		if a := m.accelerator(dev.Address); a != nil && a.Health.State != "ok" {
+		if a := m.Accelerator(dev.Address); a != nil && a.Health.State != "ok" {
 			color = ", color=red"
 		}
 		fmt.Fprintf(&b, "  %s [label=%s, penwidth=2%s];\n", strconv.Quote(dev.Address), strconv.Quote(m.caption(dev)), color)
@@ -55,13 +55,13 @@ func quoted(kind string, id int) string { return strconv.Quote(kind + strconv.It
 
 // dotUp draws the edges from a device to its NUMA node, each bridge once.
 func (m *Machine) dotUp(b *strings.Builder, dev *PCIDevice, shown map[string]bool) {
-	for at := dev; at != nil && !shown[at.Address]; at = m.device(at.Parent) {
+	for at := dev; at != nil && !shown[at.Address]; at = m.Device(at.Parent) {
 		shown[at.Address] = true
 		label := ""
 		if at.Link != nil {
 			label = at.Link.brief()
 		}
-		switch up := m.device(at.Parent); {
+		switch up := m.Device(at.Parent); {
 		case up != nil:
 			fmt.Fprintf(b, "  %s -- %s [label=%s];\n", strconv.Quote(up.Address), strconv.Quote(at.Address), strconv.Quote(label))
 		default:
@@ -75,7 +75,7 @@ func (m *Machine) dotUp(b *strings.Builder, dev *PCIDevice, shown map[string]boo
 // caption names a device and what it is.
 func (m *Machine) caption(dev *PCIDevice) string {
 	lines := []string{}
-	if a := m.accelerator(dev.Address); a != nil {
+	if a := m.Accelerator(dev.Address); a != nil {
 		lines = append(lines, strings.TrimSpace(a.ID+" "+strings.TrimSpace(a.Vendor+" "+a.Model)))
 	}
 	for _, i := range m.Interfaces {
@@ -93,7 +93,7 @@ func (m *Machine) caption(dev *PCIDevice) string {
 
 // addressOf is the PCI address behind a link's end.
 func (m *Machine) addressOf(end string) string {
-	if a := m.accelerator(end); a != nil {
+	if a := m.Accelerator(end); a != nil {
 		return a.Address
 	}
 	return end

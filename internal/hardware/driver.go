@@ -152,7 +152,7 @@ func trusted(path string) error {
 // NVIDIA's GPUs. They are trusted as the running program itself is.
 func Companions(m *Machine) []string {
 	self, err := os.Executable()
-	if err != nil || !slices.ContainsFunc(m.PCI, func(d PCIDevice) bool { return d.Vendor == "10de" && m.accelerator(d.Address) != nil }) {
+	if err != nil || !slices.ContainsFunc(m.PCI, func(d PCIDevice) bool { return d.Vendor == "10de" && m.Accelerator(d.Address) != nil }) {
 		return nil
 	}
 	beside := filepath.Join(filepath.Dir(self), "oscine-nvml")
@@ -228,7 +228,7 @@ func AskLoads(ctx context.Context, m *Machine, drivers []Driver) map[string]Devi
 			continue
 		}
 		for address, load := range loads {
-			if a := m.accelerator(address); a != nil && slices.Contains(drivers[i].Devices, address) {
+			if a := m.Accelerator(address); a != nil && slices.Contains(drivers[i].Devices, address) {
 				all[a.ID] = load
 			}
 		}

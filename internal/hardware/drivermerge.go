@@ -22,7 +22,7 @@ func merge(m *Machine, report *DriverReport, program string) {
 		m.Facts = map[string][]Fact{}
 	}
 	for _, d := range report.Devices {
-		a := m.accelerator(d.Address)
+		a := m.Accelerator(d.Address)
 		if a == nil {
 			if len(m.Accelerators) >= maxAccelerators {
 				s.gap(program, "more than %d devices: the others were left out", maxAccelerators)
@@ -64,14 +64,11 @@ func merge(m *Machine, report *DriverReport, program string) {
 		m.Facts[a.ID] = append(m.Facts[a.ID], Fact{Name: "driver program", Value: firstOf(d.DriverVersion, d.Model, "reported"), Path: program})
 		extra := a.Attributes
 		s.finish(a)
-		for name, value := range d.Attributes {
-			if _, ours := a.Attributes[name]; !ours {
-				a.Attributes[name] = value
-			}
-		}
-		for name, value := range extra {
-			if _, ours := a.Attributes[name]; !ours {
-				a.Attributes[name] = value
+		for _, told := range []map[string]any{d.Attributes, extra} {
+			for name, value := range told {
+				if _, ours := a.Attributes[name]; !ours {
+					a.Attributes[name] = value
+				}
 			}
 		}
 	}
@@ -90,7 +87,7 @@ func mergeLinks(s *scan, report *DriverReport, program string) {
 	}
 	for _, p := range report.Pairs {
 		p.A, p.B = s.nameOf(p.A), s.nameOf(p.B)
-		if m.accelerator(p.A) != nil && m.accelerator(p.B) != nil && p.A != p.B {
+		if m.Accelerator(p.A) != nil && m.Accelerator(p.B) != nil && p.A != p.B {
 			m.Pairs = append(m.Pairs, p)
 		}
 	}

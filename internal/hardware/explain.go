@@ -12,12 +12,12 @@ import (
 // device, interface, disk, NUMA node ("node1") or CPU ("cpu3"). It returns
 // ErrUnknown for other names.
 func (m *Machine) Explain(name string) ([]Fact, error) {
-	if a := m.accelerator(name); a != nil {
+	if a := m.Accelerator(name); a != nil {
 		facts := append([]Fact{{Name: "health", Value: strings.Join(append([]string{a.Health.State}, a.Health.Reasons...), ": ")}}, m.Facts[a.ID]...)
 		for _, why := range a.Missing {
 			facts = append(facts, Fact{Name: "missing", Value: why})
 		}
-		if d := m.device(a.Address); d != nil {
+		if d := m.Device(a.Address); d != nil {
 			for _, f := range d.facts() {
 				if !slices.Contains(facts, f) { // what the accelerator's own reader took from there
 					facts = append(facts, f)
@@ -27,7 +27,7 @@ func (m *Machine) Explain(name string) ([]Fact, error) {
 		return facts, nil
 	}
 	if address, ok := pciAddress(name); ok {
-		if d := m.device(address); d != nil {
+		if d := m.Device(address); d != nil {
 			return d.facts(), nil
 		}
 	}
@@ -106,7 +106,7 @@ func (m *Machine) explainInterface(i Interface) []Fact {
 	}
 	l.add("rdma device", i.RDMA, pciDir+"/"+i.Address+"/infiniband")
 	l.add("pci device", i.Address, dir+" (link)")
-	if d := m.device(i.Address); d != nil {
+	if d := m.Device(i.Address); d != nil {
 		l = append(l, d.facts()...)
 	}
 	return l
@@ -119,7 +119,7 @@ func (m *Machine) explainDisk(k Disk) []Fact {
 	l.add("model", k.Model, dir+"/device/model")
 	l.add("spins", strconv.FormatBool(k.Spins), dir+"/queue/rotational")
 	l.add("pci device", k.Address, dir+" (link)")
-	if d := m.device(k.Address); d != nil {
+	if d := m.Device(k.Address); d != nil {
 		l = append(l, d.facts()...)
 	}
 	return l

@@ -97,7 +97,7 @@ func facetsOf(m *Machine, want *facets, read tree) facets {
 // place; we go on to numa_node and to the device itself.
 func hwlocPlace(m *Machine, d PCIDevice, read tree) PCIDevice {
 	domain, _, _ := strings.Cut(d.Address, ":")
-	for up := m.device(d.Parent); up != nil && strings.HasPrefix(up.Address, domain+":"); up = m.device(d.Parent) {
+	for up := m.Device(d.Parent); up != nil && strings.HasPrefix(up.Address, domain+":"); up = m.Device(d.Parent) {
 		d = *up
 	}
 	bus := d.Address[:strings.LastIndex(d.Address, ":")+1]

@@ -86,7 +86,7 @@ func TestMissing(t *testing.T) {
 	} {
 		tree := hardwaretest.HybridLaptop()
 		c.change(tree)
-		a := described(t, tree).accelerator("npu0")
+		a := described(t, tree).Accelerator("npu0")
 		if got := strings.Join(a.Missing, "; "); got != c.want || a.Usable() != (c.want == "") {
 			t.Errorf("%s: missing %q, usable %t, want %q", name, got, a.Usable(), c.want)
 		}

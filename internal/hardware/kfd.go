@@ -55,7 +55,7 @@ func (s *scan) kfdNode(id int) (kfdNode, bool) {
 	}
 	location, domain := p["location_id"], p["domain"]
 	address := fmt.Sprintf("%04x:%02x:%02x.%x", domain&0xffffffff, location>>8&0xff, location>>3&0x1f, location&7)
-	a := s.m.accelerator(address)
+	a := s.m.Accelerator(address)
 	if a == nil {
 		return kfdNode{gpu: address}, true
 	}
@@ -92,7 +92,7 @@ func (s *scan) kfdLink(file string, from kfdNode, nodes map[int]kfdNode) {
 }
 
 func (s *scan) nameOf(address string) string {
-	if a := s.m.accelerator(address); a != nil {
+	if a := s.m.Accelerator(address); a != nil {
 		return a.ID
 	}
 	return address

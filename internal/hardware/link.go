@@ -129,21 +129,21 @@ func (m *Machine) told(p *Path) {
 }
 
 func (m *Machine) endpoint(name string) (endpoint, error) {
-	if a := m.accelerator(name); a != nil {
-		return endpoint{a.ID, m.device(a.Address), a.Node}, nil
+	if a := m.Accelerator(name); a != nil {
+		return endpoint{a.ID, m.Device(a.Address), a.Node}, nil
 	}
 	for _, i := range m.Interfaces {
 		if i.Name == name || i.RDMA == name && name != "" {
-			return endpoint{i.Name, m.device(i.Address), i.Node}, nil
+			return endpoint{i.Name, m.Device(i.Address), i.Node}, nil
 		}
 	}
 	for _, d := range m.Disks {
 		if d.Name == name {
-			return endpoint{d.Name, m.device(d.Address), d.Node}, nil
+			return endpoint{d.Name, m.Device(d.Address), d.Node}, nil
 		}
 	}
 	if address, ok := pciAddress(name); ok {
-		if d := m.device(address); d != nil {
+		if d := m.Device(address); d != nil {
 			return endpoint{address, d, d.Node}, nil
 		}
 	}
@@ -183,7 +183,7 @@ func (m *Machine) viaSwitch(a, b string) *Link {
 	through := Link{A: a, B: b}
 	for name, l := range from {
 		other, ok := to[name]
-		hub := m.accelerator(name)
+		hub := m.Accelerator(name)
 		if !ok || hub == nil || hub.Kind != "switch" {
 			continue
 		}
@@ -254,7 +254,7 @@ func (m *Machine) middle(p *Path, x, y endpoint) []string {
 func (m *Machine) bridges(d *PCIDevice) []*PCIDevice {
 	var up []*PCIDevice
 	for d != nil && len(up) < 64 {
-		if d = m.device(d.Parent); d != nil {
+		if d = m.Device(d.Parent); d != nil {
 			up = append(up, d)
 		}
 	}

@@ -2,7 +2,6 @@ package hardware
 
 import (
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -67,16 +66,25 @@ func (s *scan) migInstances(a *Accelerator, minor int) {
 			p := Partition{ID: "mig" + strconv.Itoa(gi) + "-" + strconv.Itoa(ci), Profile: "mig"}
 			for _, access := range []string{giDir + "/access", path.Join(giDir, "ci"+strconv.Itoa(ci), "access")} {
 				text, _ := s.text(access)
-				if _, rest, ok := strings.Cut(text, "DeviceFileMinor:"); ok {
-					if fields := strings.Fields(rest); len(fields) > 0 && strings.Trim(fields[0], "0123456789") == "" {
-						p.DeviceNodes = append(p.DeviceNodes, "/dev/nvidia-caps/nvidia-cap"+fields[0])
-					}
+				if node := MIGNode(text); node != "" {
+					p.DeviceNodes = append(p.DeviceNodes, node)
 				}
 			}
-			if len(p.DeviceNodes) == 2 && !slices.Contains(p.DeviceNodes, "") {
+			if len(p.DeviceNodes) == 2 {
 				a.Partitions = append(a.Partitions, p)
 				s.fact(a, "partition", p.ID, giDir)
 			}
 		}
 	}
+}
+
+// MIGNode is the device node that an access file below
+// /proc/driver/nvidia/capabilities stands for, "" for none.
+func MIGNode(access string) string {
+	_, rest, _ := strings.Cut(access, "DeviceFileMinor:")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 || strings.Trim(fields[0], "0123456789") != "" {
+		return ""
+	}
+	return "/dev/nvidia-caps/nvidia-cap" + fields[0]
 }

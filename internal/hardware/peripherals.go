@@ -56,7 +56,7 @@ type Frequency struct {
 }
 
 func (s *scan) nodeOfDevice(address string) int {
-	if d := s.m.device(address); d != nil {
+	if d := s.m.Device(address); d != nil {
 		if d.Node >= 0 {
 			return d.Node
 		}
@@ -81,7 +81,7 @@ func (s *scan) interfaces() {
 		}
 		i := Interface{Name: name, Address: lastPCI(real)}
 		i.Node = s.nodeOfDevice(i.Address)
-		if d := s.m.device(i.Address); d != nil {
+		if d := s.m.Device(i.Address); d != nil {
 			i.Driver = d.Driver
 			if rdma := s.dir(pciDir + "/" + i.Address + "/infiniband"); len(rdma) > 0 {
 				i.RDMA = rdma[0]
@@ -114,7 +114,7 @@ func (s *scan) rdmaOnly() {
 			continue
 		}
 		i := Interface{Name: name, Address: address, RDMA: name, Node: s.nodeOfDevice(address)}
-		if d := s.m.device(address); d != nil {
+		if d := s.m.Device(address); d != nil {
 			i.Driver = d.Driver
 		}
 		i.Mbps = s.rdmaRate(at)

@@ -146,8 +146,8 @@ func (s *scan) fpgaRegions() {
 	const dir = "/sys/class/fpga_manager"
 	for _, name := range s.dir(dir) {
 		at := path.Join(dir, name)
-		if address := lastPCI(s.target(at)); address != "" && s.m.accelerator(address) != nil {
-			a := s.m.accelerator(address)
+		if address := lastPCI(s.target(at)); address != "" && s.m.Accelerator(address) != nil {
+			a := s.m.Accelerator(address)
 			s.fpgaState(a, at)
 			continue
 		}

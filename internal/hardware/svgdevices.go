@@ -121,7 +121,7 @@ func (l PCILink) brief() string {
 // device draws a device worth showing, nil for others.
 func (d *drawing) device(dev *PCIDevice) *box {
 	var b *box
-	if a := d.m.accelerator(dev.Address); a != nil {
+	if a := d.m.Accelerator(dev.Address); a != nil {
 		b = d.accelerator(a)
 	}
 	for _, i := range d.m.Interfaces {

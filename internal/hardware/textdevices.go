@@ -70,7 +70,7 @@ func (p *treePrinter) behind(address string, node int) string {
 	if address != "" {
 		text = "  " + address
 	}
-	if d := p.m.device(address); d != nil && d.Link != nil {
+	if d := p.m.Device(address); d != nil && d.Link != nil {
 		text += "  " + d.Link.brief()
 		if d.Degraded {
 			text += fmt.Sprintf(" (could be x%d)", d.Best.Width)
@@ -116,7 +116,7 @@ func (p *treePrinter) pciTree(parent string, depth int) {
 	}
 	for _, d := range p.m.PCI {
 		above := d.Parent
-		if above != "" && p.m.device(above) == nil {
+		if above != "" && p.m.Device(above) == nil {
 			above = ""
 		}
 		if above != parent || d.Address == parent {

@@ -205,7 +205,7 @@ func (w *watcher) again() []Change {
 	after := discover(w.tree, nil)
 	for i := range before.Accelerators {
 		old := before.Accelerators[i]
-		if after.accelerator(old.Address) == nil {
+		if after.Accelerator(old.Address) == nil {
 			after.Accelerators = append(after.Accelerators, lost(old))
 		}
 	}
@@ -221,7 +221,7 @@ func (w *watcher) poll() []Change {
 	s := w.edit()
 	for i := range s.m.Accelerators {
 		a := &s.m.Accelerators[i]
-		d := s.m.device(a.Address)
+		d := s.m.Device(a.Address)
 		if a.Bus != "pci" || d == nil || a.Health.State == "lost" {
 			continue
 		}
@@ -243,7 +243,7 @@ func (w *watcher) poll() []Change {
 		}
 		if link := s.pciLink(dir + "/current_link_"); link != nil && d.Best != nil {
 			d.Link = link
-			if d.Degraded = degraded(*link, *d.Best, s.m.device(d.Parent)); d.Degraded {
+			if d.Degraded = degraded(*link, *d.Best, s.m.Device(d.Parent)); d.Degraded {
 				a.Health.State = "degraded"
 				a.Health.Reasons = append(a.Health.Reasons, fmt.Sprintf(linkReason+"x%d of x%d", link.Width, d.Best.Width))
 			}

@@ -102,13 +102,13 @@ func TestAgain(t *testing.T) {
 	if got := health(w.m); got["gpu0"] != "lost" || got["gpu1"] != "ok" || len(got) != 12 {
 		t.Errorf("after gpu0 went: %v", got)
 	}
-	if a := w.m.accelerator("gpu1"); a.Address != "0000:14:00.0" || w.m.Facts["gpu1"] == nil {
+	if a := w.m.Accelerator("gpu1"); a.Address != "0000:14:00.0" || w.m.Facts["gpu1"] == nil {
 		t.Errorf("gpu1 is %s now, with %d facts", a.Address, len(w.m.Facts["gpu1"]))
 	}
 	from.PCI(hardwaretest.PCI{Parent: "pci0000:f2", Address: "0000:f2:00.0", Class: "030200", Vendor: "10de", Device: "2330", Driver: "nvidia", Node: 1})
 	c.tree = inMemoryTree(t, from)
 	w.apply([]Event{{Action: eventLost}})
-	if a := w.m.accelerator("0000:f2:00.0"); a == nil || a.ID != "gpu8" {
+	if a := w.m.Accelerator("0000:f2:00.0"); a == nil || a.ID != "gpu8" {
 		t.Errorf("the new device is %+v, want gpu8", a)
 	}
 	if got := health(w.m); got["gpu0"] != "lost" || len(got) != 13 {
@@ -189,7 +189,7 @@ func TestWear(t *testing.T) {
 func TestErrorCounters(t *testing.T) {
 	from := hardwaretest.Server8GPU()
 	from.File("/sys"+gpu3Path+"/aer_dev_fatal", "Undefined 0\nDLP 1\nTOTAL_ERR_FATAL 1")
-	a := described(t, from).accelerator("gpu3")
+	a := described(t, from).Accelerator("gpu3")
 	if a.Health.State != "degraded" || !slices.Equal(a.Health.Reasons, []string{"1 fatal PCI errors"}) {
 		t.Errorf("health %+v", a.Health)
 	}
@@ -275,14 +275,14 @@ func TestAskDrivers(t *testing.T) {
 	if loads := AskLoads(t.Context(), m, drivers); loads["quantum0"].Busy != 0.5 || len(loads) != 1 {
 		t.Errorf("loads %+v, want only that of the device that is the program's own", loads)
 	}
-	gpu := m.accelerator("gpu0")
+	gpu := m.Accelerator("gpu0")
 	if gpu.Architecture != "sm_90" || gpu.Partitions[0].ID != "gpu0-mig1-0" || gpu.Partitions[0].Profile != "1g.10gb" || gpu.Model != "H100 80GB HBM3" {
 		t.Errorf("gpu0 = %+v", gpu)
 	}
 	if p, err := m.Between("gpu0", "gpu1"); err != nil || p.Proximity != Direct || p.BytesPerSecond != 4.5e11 {
 		t.Errorf("gpu0 to gpu1: %+v, %v", p, err)
 	}
-	qpu := m.accelerator("quantum0")
+	qpu := m.Accelerator("quantum0")
 	if qpu == nil || !slices.Equal(qpu.DeviceNodes, []string{"/dev/qpu0"}) || qpu.Attributes["qubits"] != 5.0 || qpu.Attributes["kind"] != "quantum" || !qpu.Usable() {
 		t.Errorf("quantum0 = %+v", qpu)
 	}

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/manifest"
 )
@@ -157,12 +159,10 @@ func (s *storage) problem() string {
 	case s.held != "":
 		return s.held
 	case s.full:
-		return fmt.Sprintf("its %s is full: %s of %s; delete what it does not need, or raise the limit in its manifest", s.name, mebibytes(s.used), mebibytes(s.limit))
+		return fmt.Sprintf("its %s is full: %s of %s; delete what it does not need, or raise the limit in its manifest", s.name, humanize.IBytes(uint64(s.used)), humanize.IBytes(uint64(s.limit)))
 	}
 	return ""
 }
-
-func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // admit refuses to start what filled the disk while it is short, and was
 // stopped because the kernel cannot hold it.
@@ -280,7 +280,7 @@ func (d *disks) holdOne(free, size int64) []diskEvent {
 	if worst == nil {
 		return nil
 	}
-	worst.held = fmt.Sprintf("the data partition is nearly full (%s free), and its %s grew to %s: it may not grow until there is room", mebibytes(free), worst.name, mebibytes(worst.used))
+	worst.held = fmt.Sprintf("the data partition is nearly full (%s free), and its %s grew to %s: it may not grow until there is room", humanize.IBytes(uint64(free)), worst.name, humanize.IBytes(uint64(worst.used)))
 	if err := d.bound(worst, worst.used); err != nil {
 		worst.held += ": " + err.Error()
 	}

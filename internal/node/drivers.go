@@ -114,12 +114,12 @@ func (d *drivers) remember(m *hardware.Machine, programs []string, answered []ha
 			if !slices.Contains(old.Devices, before.Address) {
 				continue
 			}
-			i := slices.IndexFunc(m.Accelerators, func(a hardware.Accelerator) bool { return a.Address == before.Address })
+			now := m.Accelerator(before.Address)
 			switch {
-			case i < 0 && before.Bus == "virtual":
+			case now == nil && before.Bus == "virtual":
 				m.Accelerators = append(m.Accelerators, before)
-			case i >= 0 && m.Accelerators[i].Health.State != "lost" && len(m.Accelerators[i].Missing) == 0:
-				m.Accelerators[i] = before
+			case now != nil && now.Health.State != "lost" && len(now.Missing) == 0:
+				*now = before
 			}
 		}
 		m.Links = append(m.Links, slices.DeleteFunc(slices.Clone(d.m.Links), func(l hardware.Link) bool { return l.Source != old.Program })...)
@@ -214,7 +214,7 @@ func sinceBefore(before, after *hardware.Machine) []hardware.Change {
 	}
 	changes := hardware.Differences(before, after)
 	for _, old := range before.Accelerators {
-		if !slices.ContainsFunc(after.Accelerators, func(a hardware.Accelerator) bool { return a.Address == old.Address }) {
+		if after.Accelerator(old.Address) == nil {
 			changes = append(changes, hardware.NewChange(hardware.DeviceRemoved, old.ID, "no driver tells of it any more"))
 		}
 	}
@@ -311,12 +311,8 @@ func (n *Node) listenDrivers(ctx context.Context, listening map[string]context.C
 // drivers asked how the device fares now.
 func (n *Node) driverEvent(e hardware.DriverEvent) {
 	id := e.Device
-	if m := n.drivers.machine(); m != nil {
-		for _, a := range m.Accelerators {
-			if a.Address == e.Device {
-				id = a.ID
-			}
-		}
+	if a := n.drivers.machine().Accelerator(e.Device); a != nil {
+		id = a.ID
 	}
 	if e.Partition != "" {
 		id += "-" + e.Partition

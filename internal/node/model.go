@@ -161,13 +161,7 @@ func (m *model) serve(obj *manifest.Model) error {
 	if err != nil {
 		return err
 	}
-	stop := func() error {
-		if err := m.n.runtime.Stop(m.n.life, m.key.id(), 0); !errors.Is(err, container.ErrNotFound) {
-			return err
-		}
-		return nil
-	}
-	if err := m.n.shares.prepare(m.n.life, m.key.id(), placement, stop); err != nil {
+	if err := m.n.prepareShares(m.n.life, m.key, placement, 0); err != nil {
 		return err
 	}
 	m.set(func(st *ModelStatus) {

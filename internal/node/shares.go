@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/hardware"
@@ -130,6 +131,18 @@ func (s *shares) prepare(ctx context.Context, id string, p *Placement, stop func
 	return s.equip(ctx, p, partitions)
 }
 
+// prepareShares divides the devices of an object's placement. What runs of it on
+// parts that it has no more gets that long to end.
+func (n *Node) prepareShares(ctx context.Context, key objectKey, p *Placement, grace time.Duration) error {
+	return n.shares.prepare(ctx, key.id(), p, func() error {
+		err := n.runtime.Stop(ctx, key.id(), grace)
+		if errors.Is(err, container.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
 // wanted are the parts that a placement needs carried out. Devices that nobody
 // can divide are given as they are, whole or in turns.
 func (s *shares) wanted(id string, p *Placement) ([]share, error) {
@@ -137,8 +150,8 @@ func (s *shares) wanted(id string, p *Placement) ([]share, error) {
 	m := s.machine()
 	mps := 0
 	for _, g := range p.Placement.Devices {
-		address := addressOf(m, g.ID)
-		if address == "" || s.sharer(address) == nil {
+		a := m.Accelerator(g.ID)
+		if a == nil || s.sharer(a.Address) == nil {
 			if g.Sharing == place.Partitions || g.Sharing == place.MPS {
 				return nil, fmt.Errorf("%s cannot be shared by %s now: no driver's program divides it; install its driver pack (oscine pack install) and see oscine hardware", g.ID, g.Sharing)
 			}
@@ -147,24 +160,12 @@ func (s *shares) wanted(id string, p *Placement) ([]share, error) {
 		if g.Sharing == place.MPS {
 			mps++
 		}
-		all = append(all, share{Object: id, Address: address, Class: p.Request.Class, Grant: g})
+		all = append(all, share{Object: id, Address: a.Address, Class: p.Request.Class, Grant: g})
 	}
 	if mps > 1 {
 		return nil, fmt.Errorf("%s asks for shares of %d devices by MPS: one process can use one; ask for one share, for partitions or for whole devices", id, mps)
 	}
 	return all, nil
-}
-
-func addressOf(m *hardware.Machine, id string) string {
-	if m == nil {
-		return ""
-	}
-	for _, a := range m.Accelerators {
-		if a.ID == id {
-			return a.Address
-		}
-	}
-	return ""
 }
 
 // carryOut has one part made, and returns the name of the partition that it

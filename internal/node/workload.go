@@ -209,13 +209,7 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 	if err != nil {
 		return err
 	}
-	stop := func() error {
-		if err := w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()); !errors.Is(err, container.ErrNotFound) {
-			return err
-		}
-		return nil
-	}
-	if err := w.n.shares.prepare(ctx, w.key.id(), placement, stop); err != nil {
+	if err := w.n.prepareShares(ctx, w.key, placement, obj.Spec.StopGrace.Std()); err != nil {
 		return err
 	}
 	spec := w.spec(obj, image, placement, netns)

@@ -26,29 +26,6 @@ func (l *Library) Device(address string) (*Device, error) {
 	return d, nil
 }
 
-// Addresses lists the PCI addresses of all GPUs that NVML can reach.
-func (l *Library) Addresses() ([]string, error) {
-	var count uint32
-	if err := l.call("nvmlDeviceGetCount_v2", uintptr(unsafe.Pointer(&count))); err != nil {
-		return nil, err
-	}
-	var all []string
-	for i := range min(count, maxDevices) {
-		d := &Device{l: l}
-		if l.call("nvmlDeviceGetHandleByIndex_v2", uintptr(i), uintptr(unsafe.Pointer(&d.handle))) != nil {
-			continue // lost, or kept from this process
-		}
-		var pci pciInfo
-		if err := l.call("nvmlDeviceGetPciInfo_v3", d.handle, uintptr(unsafe.Pointer(&pci))); err == nil {
-			all = append(all, pci.address())
-		}
-	}
-	return all, nil
-}
-
-// maxDevices bounds what is believed of a count of GPUs.
-const maxDevices = 256
-
 // address is the kernel's spelling of a PCI address.
 func (p *pciInfo) address() string {
 	return fmt.Sprintf("%04x:%02x:%02x.%s", p.domain, p.bus, p.device, function(cstring(p.busID[:])))

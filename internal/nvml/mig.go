@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"unsafe"
 
 	"oscine.dev/oscine/internal/hardware"
@@ -338,10 +337,5 @@ func capabilityNode(file string) string {
 	if err != nil {
 		return ""
 	}
-	_, rest, _ := strings.Cut(string(text[:n]), "DeviceFileMinor:")
-	fields := strings.Fields(rest)
-	if len(fields) == 0 || strings.Trim(fields[0], "0123456789") != "" {
-		return ""
-	}
-	return "/dev/nvidia-caps/nvidia-cap" + fields[0]
+	return hardware.MIGNode(string(text[:n]))
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"oscine.dev/oscine/internal/hardware"
 )
@@ -28,8 +29,7 @@ func Mine(m *hardware.Machine) []*hardware.Accelerator {
 	var all []*hardware.Accelerator
 	for i := range m.Accelerators {
 		a := &m.Accelerators[i]
-		d := slices.IndexFunc(m.PCI, func(d hardware.PCIDevice) bool { return d.Address == a.Address })
-		if a.Kind == "gpu" && d >= 0 && m.PCI[d].Vendor == nvidiaVendor {
+		if d := m.Device(a.Address); a.Kind == "gpu" && d != nil && d.Vendor == nvidiaVendor {
 			all = append(all, a)
 		}
 	}
@@ -66,9 +66,7 @@ func (l *Library) Probe(m *hardware.Machine, o Options) *hardware.DriverReport {
 		devices = append(devices, d)
 		r.Devices = append(r.Devices, l.describe(d, a, o, multiUser))
 	}
-	known := func(address string) bool {
-		return slices.ContainsFunc(m.Accelerators, func(a hardware.Accelerator) bool { return a.Address == address })
-	}
+	known := func(address string) bool { return m.Accelerator(address) != nil }
 	for i, d := range devices {
 		links, version := d.nvlinks(known)
 		r.Links = append(r.Links, links...)
@@ -108,7 +106,7 @@ func unreachable(a *hardware.Accelerator, err error) hardware.Accelerator {
 // describe tells what is known of one GPU.
 func (l *Library) describe(d *Device, a *hardware.Accelerator, o Options, multiUser bool) hardware.Accelerator {
 	r := hardware.Accelerator{Bus: "pci", Address: d.Address, Kind: a.Kind, Vendor: "NVIDIA", DriverVersion: l.driver, Attributes: map[string]any{}}
-	r.Model = trimVendor(d.words("nvmlDeviceGetName", 96))
+	r.Model = strings.TrimPrefix(d.words("nvmlDeviceGetName", 96), "NVIDIA ")
 	r.Firmware = d.words("nvmlDeviceGetVbiosVersion", 32)
 	total, _ := d.memory()
 	r.Memory = hardware.Bytes(total)
@@ -155,12 +153,4 @@ func merged(kernel, nvml hardware.Health) hardware.Health {
 		}
 	}
 	return kernel
-}
-
-func trimVendor(name string) string {
-	const vendor = "NVIDIA "
-	if len(name) > len(vendor) && name[:len(vendor)] == vendor {
-		return name[len(vendor):]
-	}
-	return name
 }

@@ -63,11 +63,8 @@ static int put(char *to, unsigned int length, const char *text)
 	return 0;
 }
 static int gpu(nvmlDevice_t d) { return (int)((struct gpu *)d - state->gpus); }
-static int bus(int n) { return 0x13 + n; }
 
 nvmlReturn_t nvmlSystemGetDriverVersion(char *v, unsigned int n) { ENTER; return put(v, n, "550.54.15"); }
-nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *n) { ENTER; *n = GPUS; return 0; }
-nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int i, nvmlDevice_t *d) { ENTER; if (i >= GPUS) return 2; *d = (nvmlDevice_t)&state->gpus[i]; return 0; }
 nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *id, nvmlDevice_t *d)
 {
 	unsigned int domain, b, dev, f;
@@ -85,7 +82,6 @@ static void pci(nvmlPciInfo_t *p, unsigned int b, unsigned int dev)
 	snprintf(p->busIdLegacy, sizeof p->busIdLegacy, "0000:%02X:%02X.0", b, dev);
 	snprintf(p->busId, sizeof p->busId, "00000000:%02X:%02X.0", b, dev);
 }
-nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t d, nvmlPciInfo_t *p) { ENTER; pci(p, bus(gpu(d)), 0); p->pciDeviceId = 0x233010de; return 0; }
 nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t d, char *s, unsigned int n) { ENTER; (void)d; return put(s, n, "NVIDIA H100 80GB HBM3"); }
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t d, char *s, unsigned int n) { ENTER; return put(s, n, gpu(d) ? "GPU-secret-1" : "GPU-secret-0"); }
 nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t d, unsigned int *m) { ENTER; *m = gpu(d); return 0; }
