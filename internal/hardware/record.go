@@ -100,16 +100,25 @@ func (r *recorder) real(name string) string {
 func (r *recorder) read(name string, limit int) ([]byte, error) {
 	data, err := r.tree.read(name, limit)
 	if err == nil {
-		r.out.file(r.real(name), slices.Clone(data))
+		r.save(r.real(name), slices.Clone(data))
 	}
 	return data, err
+}
+
+// save keeps the longest of what was read of a file: one that was first asked
+// for by name alone, or read in part, is read again for more.
+func (r *recorder) save(name string, data []byte) {
+	r.out.file(name, data)
+	if known, ok := r.out.files[name]; ok && len(data) > len(known) {
+		r.out.files[name] = data
+	}
 }
 
 // ranges saves the first part of a configuration space alone: the extended
 // part holds the device's serial number.
 func (r *recorder) ranges(name string) (config, func(), error) {
 	if data, err := r.tree.read(name, 256); err == nil {
-		r.out.file(r.real(name), data)
+		r.save(r.real(name), data)
 	}
 	return r.tree.ranges(name)
 }
@@ -155,7 +164,7 @@ func (r *recorder) exists(name string) bool {
 	if _, err := r.tree.names(real); err == nil {
 		r.out.dir(real)
 	} else {
-		r.out.file(real, nil)
+		r.save(real, nil)
 	}
 	return true
 }

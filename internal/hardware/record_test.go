@@ -57,6 +57,34 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// TestRecordKeepsContents: what other programs read in a recording is what the
+// machine has, however little of it our own map needed.
+func TestRecordKeepsContents(t *testing.T) {
+	tree := inMemoryTree(t, hardwaretest.Server8GPU())
+	var b bytes.Buffer
+	if _, err := record(tree, nil, &b); err != nil {
+		t.Fatal(err)
+	}
+	read, _, err := readArchive(&b, "machine.tar.zst")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compared := 0
+	for name, got := range read.(*subtree).files {
+		name = strings.TrimPrefix(name, read.(*subtree).root)
+		if !strings.Contains(name, "/topology/") && !strings.Contains(name, "/cache/") {
+			continue
+		}
+		compared++
+		if want, err := tree.read(name, 1<<16); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: recorded %q, the machine has %q (%v)", name, got, want, err)
+		}
+	}
+	if compared == 0 {
+		t.Error("no file of the CPUs is in the recording")
+	}
+}
+
 func asJSON(t *testing.T, m *Machine) []string {
 	t.Helper()
 	data, err := Encode(m)
