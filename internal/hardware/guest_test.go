@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"oscine.dev/oscine/internal/bench/guest"
+	"oscine.dev/oscine/internal/bench/guest/guesttest"
 )
 
 // TestMain lets the test program be the init of a guest too.
@@ -125,21 +125,13 @@ func guestArguments(control string) []string {
 // lstopo says the same of the same files, and a device that is plugged in and
 // pulled out shows.
 func TestInMachine(t *testing.T) {
-	if os.Getenv("OSCINE_VM_TESTS") != "1" {
-		t.Skip("boots a machine: set OSCINE_VM_TESTS=1, or use make test")
-	}
+	guesttest.Need(t)
 	dir := t.TempDir()
-	program := filepath.Join(dir, "hardware.test")
-	build := exec.Command("go", "test", "-c", "-ldflags", "-s -w", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the test program: %v\n%s", err, out)
-	}
 	control := filepath.Join(dir, "qmp")
 	console := &guestConsole{t: t, control: control}
 	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer cancel()
-	err := guest.Run(ctx, guest.Options{Init: program, Arch: "amd64", CPUs: "16,sockets=2,dies=2,cores=2,threads=2", Memory: 768,
+	err := guest.Run(ctx, guest.Options{Init: guesttest.Program(t, "amd64"), Arch: "amd64", CPUs: "16,sockets=2,dies=2,cores=2,threads=2", Memory: 768, OneThread: true,
 		ExtraArgs: guestArguments(control)}, console)
 	if err != nil {
 		t.Errorf("guest: %v", err)

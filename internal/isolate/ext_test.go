@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/bench/guest/guesttest"
 	"oscine.dev/oscine/internal/bench/latency"
 	"oscine.dev/oscine/internal/bpf"
 	"oscine.dev/oscine/internal/hardware"
@@ -23,7 +24,7 @@ import (
 // openExt opens an isolator with the second back end.
 func openExt(t *testing.T) (*Isolator, *events) {
 	t.Helper()
-	needKernel(t)
+	guesttest.NeedGuest(t)
 	if _, err := schedext.State(); err != nil {
 		t.Skip(err)
 	}
@@ -181,7 +182,7 @@ func TestKernelSchedExtOutlivesTheDaemon(t *testing.T) {
 		fmt.Println("open")
 		select {} // until it is killed
 	}
-	needKernel(t)
+	guesttest.NeedGuest(t)
 	daemon := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$")
 	daemon.Env = append(os.Environ(), mark+"=1")
 	out, err := daemon.StdoutPipe()

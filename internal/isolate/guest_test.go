@@ -1,17 +1,16 @@
 package isolate
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
 
 	"oscine.dev/oscine/internal/bench/guest"
+	"oscine.dev/oscine/internal/bench/guest/guesttest"
 	"oscine.dev/oscine/internal/bench/latency"
 )
 
@@ -70,12 +69,7 @@ func hold() {
 
 // TestInMachine boots the product's kernel with this test program as its init.
 func TestInMachine(t *testing.T) {
-	if os.Getenv("OSCINE_VM_TESTS") != "1" {
-		t.Skip("boots a machine: set OSCINE_VM_TESTS=1, or use make test")
-	}
-	if guest.Inside() {
-		t.Skip("is inside one")
-	}
+	guesttest.Need(t)
 	for _, kernel := range []string{"cloud", "rt"} {
 		t.Run(kernel, func(t *testing.T) {
 			if kernel == "rt" && testing.Short() {
@@ -87,12 +81,6 @@ func TestInMachine(t *testing.T) {
 }
 
 func runInGuest(t *testing.T, kernel string) {
-	program := filepath.Join(t.TempDir(), "isolate.test")
-	build := exec.Command("go", "test", "-c", "-ldflags", "-s -w", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the test program: %v\n%s", err, out)
-	}
 	disk := filepath.Join(t.TempDir(), "disk.img")
 	if err := os.WriteFile(disk, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -100,37 +88,12 @@ func runInGuest(t *testing.T, kernel string) {
 	if err := os.Truncate(disk, 64<<20); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
-	defer cancel()
-	run := "^TestKernel"
-	if only := os.Getenv("OSCINE_GUEST_RUN"); only != "" {
-		run = only
-	}
-	err := guest.Run(ctx, guest.Options{
-		Init: program, Kernel: kernel, CPUs: "4,sockets=1,cores=2,threads=2", Memory: 1024,
-		Args: []string{"-test.v", "-test.timeout=5m", "-test.run=" + run},
+	guesttest.RunKernelTests(t, guest.Options{
+		Kernel: kernel, CPUs: "4,sockets=1,cores=2,threads=2", Memory: 1024,
 		ExtraArgs: []string{
 			"-drive", "if=none,id=disk,format=raw,file=" + disk, "-device", "nvme,drive=disk,serial=oscine",
 			"-object", "memory-backend-ram,id=m0,size=512M", "-numa", "node,nodeid=0,cpus=0-1,memdev=m0",
 			"-object", "memory-backend-ram,id=m1,size=512M", "-numa", "node,nodeid=1,cpus=2-3,memdev=m1",
 		},
-	}, testLog{t})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-type testLog struct{ t *testing.T }
-
-func (l testLog) Write(p []byte) (int, error) {
-	l.t.Logf("%s", p)
-	return len(p), nil
-}
-
-// needKernel skips a test that changes the whole machine outside a guest.
-func needKernel(t *testing.T) {
-	t.Helper()
-	if !guest.Inside() {
-		t.Skip("changes the whole machine: runs inside the guest of TestInMachine")
-	}
+	}, 6*time.Minute)
 }

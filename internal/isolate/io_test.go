@@ -7,11 +7,13 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/bench/guest/guesttest"
 )
 
 // TestKernelDiskIsDivided reads back that the guest's disk is divided by class.
 func TestKernelDiskIsDivided(t *testing.T) {
-	needKernel(t)
+	guesttest.NeedGuest(t)
 	number, err := readFile("/sys/class/block/nvme0n1/dev")
 	if err != nil {
 		t.Skipf("the guest has no disk: %v", err)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/bench/guest/guesttest"
 	"oscine.dev/oscine/internal/bench/latency"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/linux"
@@ -37,7 +39,7 @@ func (e *events) has(reason, id string) bool {
 
 func open(t *testing.T) (*Isolator, *events) {
 	t.Helper()
-	needKernel(t)
+	guesttest.NeedGuest(t)
 	seen := &events{}
 	i, err := Open(Options{Own: true, OnEvent: seen.add})
 	if err != nil {
@@ -123,7 +125,7 @@ func TestKernelSlicesAreSet(t *testing.T) {
 
 // Limits of the Machine file take the place of the defaults.
 func TestKernelSlicesAreLimited(t *testing.T) {
-	needKernel(t)
+	guesttest.NeedGuest(t)
 	i, err := Open(Options{Own: true, Slices: Slices{
 		System:      SliceLimits{MemoryMin: 96 << 20},
 		Interactive: SliceLimits{CPUWeight: 700, IOWeight: 300, MemoryLow: 128 << 20},

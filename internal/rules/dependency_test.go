@@ -25,6 +25,7 @@ func layers() [][]string {
 		{"internal/machine", "internal/node"},
 		{"internal/machine/machinetest", "internal/api"},
 		{"internal/demo", "internal/bench", "internal/bench/guest", "internal/bench/isolation/figure", "internal/systemtest"},
+		{"internal/bench/guest/guesttest"},
 		{"internal/cli"},
 	}
 }

@@ -1,16 +1,15 @@
 package schedext
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"oscine.dev/oscine/internal/bench/guest"
+	"oscine.dev/oscine/internal/bench/guest/guesttest"
 	"oscine.dev/oscine/internal/bench/latency"
 	"oscine.dev/oscine/internal/bpf"
 )
@@ -37,47 +36,22 @@ const cpus = 6
 // TestInMachine boots the product's kernels on several sockets, each with its
 // own last-level cache.
 func TestInMachine(t *testing.T) {
-	if os.Getenv("OSCINE_VM_TESTS") != "1" {
-		t.Skip("boots a machine: set OSCINE_VM_TESTS=1, or use make test")
-	}
+	guesttest.Need(t)
 	if _, err := bpf.Read(objects, object); errors.Is(err, bpf.ErrNotBuilt) {
 		t.Skip(err)
 	}
 	for _, arch := range []string{"amd64", "arm64"} {
-		t.Run(arch, func(t *testing.T) { runInGuest(t, arch) })
+		t.Run(arch, func(t *testing.T) {
+			guesttest.RunKernelTests(t, guest.Options{
+				Arch: arch, CPUs: fmt.Sprintf("%d,sockets=3,cores=%d,threads=1", cpus, cpus/3), Memory: 1024,
+			}, 5*time.Minute)
+		})
 	}
-}
-
-func runInGuest(t *testing.T, arch string) {
-	program := filepath.Join(t.TempDir(), "schedext.test")
-	build := exec.Command("go", "test", "-c", "-ldflags", "-s -w", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the test program: %v\n%s", err, out)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	err := guest.Run(ctx, guest.Options{
-		Init: program, Arch: arch, CPUs: fmt.Sprintf("%d,sockets=3,cores=%d,threads=1", cpus, cpus/3), Memory: 1024,
-		Args: []string{"-test.v", "-test.timeout=4m", "-test.run=^TestKernel"},
-	}, testLog{t})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-type testLog struct{ t *testing.T }
-
-func (l testLog) Write(line []byte) (int, error) {
-	l.t.Log(string(line))
-	return len(line), nil
 }
 
 // On the last CPU, in the last domain, interactive work interrupts batch.
 func TestKernelManyCaches(t *testing.T) {
-	if !guest.Inside() {
-		t.Skip("takes the whole machine: runs inside the guest of TestInMachine")
-	}
+	guesttest.NeedGuest(t)
 	groups := map[string]string{}
 	for _, name := range []string{"system", "interactive", "batch"} {
 		groups[name] = filepath.Join("/sys/fs/cgroup/test.slice", name)

@@ -1,0 +1,74 @@
+package guesttest
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/bench/guest"
+)
+
+// Need skips a test that boots a guest where that is not asked for, and in the
+// guest itself.
+func Need(t *testing.T) {
+	t.Helper()
+	if os.Getenv("OSCINE_VM_TESTS") != "1" {
+		t.Skip("boots a machine: set OSCINE_VM_TESTS=1, or use make test")
+	}
+	if guest.Inside() {
+		t.Skip("is inside one")
+	}
+}
+
+// NeedGuest skips a test that changes the whole machine outside a guest.
+func NeedGuest(t *testing.T) {
+	t.Helper()
+	if !guest.Inside() {
+		t.Skip("changes the whole machine: runs inside the guest of TestInMachine")
+	}
+}
+
+// Program builds the test program of the package under test for an
+// architecture, static, so that it can be a guest's init. "" is this
+// computer's.
+func Program(t *testing.T, arch string) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "init.test")
+	build := exec.Command("go", "test", "-c", "-ldflags", "-s -w", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if arch != "" {
+		build.Env = append(build.Env, "GOARCH="+arch)
+	}
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the test program: %v\n%s", err, out)
+	}
+	return program
+}
+
+// RunKernelTests boots a guest that runs the tests named TestKernel… of the
+// package under test, or those that match OSCINE_GUEST_RUN, and logs what they
+// say. The options need no Init and Args.
+func RunKernelTests(t *testing.T, o guest.Options, limit time.Duration) {
+	t.Helper()
+	run := "^TestKernel"
+	if only := os.Getenv("OSCINE_GUEST_RUN"); only != "" {
+		run = only
+	}
+	o.Init = Program(t, o.Arch)
+	o.Args = []string{"-test.v", "-test.timeout=" + (limit - time.Minute).String(), "-test.run=" + run}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := guest.Run(ctx, o, testLog{t}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(line []byte) (int, error) {
+	l.t.Logf("%s", line)
+	return len(line), nil
+}
