@@ -21,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/hardware/render"
 )
 
 // hardwareFlags are the flags of oscine hardware.
@@ -170,11 +171,11 @@ func (f *hardwareFlags) printChange(w io.Writer, c hardware.Change) error {
 func writeHardware(w io.Writer, m *hardware.Machine, output string) error {
 	switch output {
 	case "tree", "wide":
-		return hardware.WriteTree(w, m, output == "wide")
+		return render.Tree(w, m, output == "wide")
 	case "dot":
-		return hardware.WriteDOT(w, m)
+		return render.DOT(w, m)
 	case "svg":
-		return hardware.WriteSVG(w, m)
+		return render.SVG(w, m)
 	case "json":
 		data, err := hardware.Encode(m)
 		if err != nil {
@@ -267,7 +268,7 @@ of nvidia-smi topo -m:
 			if err != nil {
 				return err
 			}
-			return hardware.WriteMatrix(env.Out, m)
+			return render.Matrix(env.Out, m)
 		},
 	}
 }

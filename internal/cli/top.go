@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/hardware/render"
 )
 
 func newTopCommand(env *Env) *cobra.Command {
@@ -61,7 +62,7 @@ func topOnce(ctx context.Context, w io.Writer, watch hardwareWatch, every time.D
 		if news.load == nil || m == nil {
 			return nil
 		}
-		if err := hardware.WriteTop(w, m, *news.load, hardware.TopOptions{Width: 120}); err != nil {
+		if err := render.Top(w, m, *news.load, render.TopOptions{Width: 120}); err != nil {
 			return err
 		}
 		return errSeen
@@ -135,7 +136,7 @@ func (s *topScreen) draw(l hardware.Load) error {
 	if !s.when.IsZero() {
 		room--
 	}
-	if err := hardware.WriteTop(frame, s.m, l, hardware.TopOptions{Width: width, Height: room, Color: os.Getenv("NO_COLOR") == ""}); err != nil {
+	if err := render.Top(frame, s.m, l, render.TopOptions{Width: width, Height: room, Color: os.Getenv("NO_COLOR") == ""}); err != nil {
 		return err
 	}
 	if !s.when.IsZero() {

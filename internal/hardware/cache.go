@@ -2,6 +2,7 @@ package hardware
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 )
@@ -87,4 +88,9 @@ func (s *scan) sortCaches() {
 	slices.SortStableFunc(s.m.Caches, func(a, b Cache) int {
 		return cmp.Or(cmp.Compare(b.Level, a.Level), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.CPUs.First(), b.CPUs.First()))
 	})
+}
+
+// Name is the level and kind as people write it: L1d, L3.
+func (c Cache) Name() string {
+	return fmt.Sprintf("L%d%s", c.Level, map[CacheKind]string{Data: "d", Instruction: "i"}[c.Kind])
 }

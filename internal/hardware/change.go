@@ -52,14 +52,18 @@ func Differences(before, after *Machine) []Change {
 		case old == nil:
 			add(DeviceAdded, a.ID, "added: %s", strings.TrimSpace(a.Vendor+" "+a.Model))
 		case old.Health.State != a.Health.State || !slices.Equal(old.Health.Reasons, a.Health.Reasons):
-			add(healthReason(a), a.ID, "health %s, was %s%s", a.Health.State, old.Health.State, when(len(a.Health.Reasons) > 0, ": "+strings.Join(a.Health.Reasons, ", ")))
+			why := ""
+			if len(a.Health.Reasons) > 0 {
+				why = ": " + strings.Join(a.Health.Reasons, ", ")
+			}
+			add(healthReason(a), a.ID, "health %s, was %s%s", a.Health.State, old.Health.State, why)
 		case !slices.Equal(old.Missing, a.Missing) || old.Driver != a.Driver:
 			add(DriverChanged, a.ID, "driver %s, was %s", cmp.Or(a.Driver, "none"), cmp.Or(old.Driver, "none"))
 		case !slices.Equal(old.DeviceNodes, a.DeviceNodes):
 			add(DriverChanged, a.ID, "device nodes changed")
 		}
 	}
-	byName(before.PCI, after.PCI, func(d PCIDevice) string { return d.Address }, func(d PCIDevice) string { return "PCI device " + className(d.Class) }, add)
+	byName(before.PCI, after.PCI, func(d PCIDevice) string { return d.Address }, func(d PCIDevice) string { return "PCI device " + d.ClassName() }, add)
 	byName(before.Interfaces, after.Interfaces, func(i Interface) string { return i.Name }, func(i Interface) string { return "network" }, add)
 	byName(before.Disks, after.Disks, func(d Disk) string { return d.Name }, func(d Disk) string { return "disk of " + d.Size.String() }, add)
 	for _, n := range after.Interfaces {

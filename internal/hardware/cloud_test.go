@@ -1,7 +1,6 @@
 package hardware
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -42,25 +41,6 @@ func TestCloudTopology(t *testing.T) {
 	}
 	if !slices.ContainsFunc(m.Facts["gpu0"], func(f Fact) bool { return strings.HasSuffix(f.Path, "virtualTopology.xml") }) {
 		t.Error("nothing tells where the place came from")
-	}
-}
-
-func TestMatrix(t *testing.T) {
-	var b bytes.Buffer
-	if err := WriteMatrix(&b, described(t, hardwaretest.Server8GPU())); err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(b.String(), "\n")
-	want := "gpu5  SYS   SYS   SYS   SYS   PIX   X     NODE  NODE  SYS   SYS   PIX   NODE  32-63,96-127  1     ib2"
-	if len(lines) < 7 || lines[6] != want {
-		t.Errorf("row of gpu5\n got %s\nwant %s\nin\n%s", lines[6], want, b.String())
-	}
-	b.Reset()
-	if err := WriteMatrix(&b, described(t, hardwaretest.Server8MI300X())); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(b.String(), "gpu0  X     XGMI  XGMI") {
-		t.Error(b.String())
 	}
 }
 

@@ -1,6 +1,7 @@
 package hardware
 
 import (
+	"cmp"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -33,7 +34,7 @@ func merge(m *Machine, report *DriverReport, program string) {
 				continue
 			}
 			d.ID = freeID(m, d.Kind)
-			d.Bus = firstOf(d.Bus, "virtual")
+			d.Bus = cmp.Or(d.Bus, "virtual")
 			if d.Health.State == "" {
 				d.Health.State = "ok"
 			}
@@ -61,7 +62,7 @@ func merge(m *Machine, report *DriverReport, program string) {
 				a.Partitions[p].ID = a.ID + "-" + a.Partitions[p].ID
 			}
 		}
-		m.Facts[a.ID] = append(m.Facts[a.ID], Fact{Name: "driver program", Value: firstOf(d.DriverVersion, d.Model, "reported"), Path: program})
+		m.Facts[a.ID] = append(m.Facts[a.ID], Fact{Name: "driver program", Value: cmp.Or(d.DriverVersion, d.Model, "reported"), Path: program})
 		extra := a.Attributes
 		s.finish(a)
 		for _, told := range []map[string]any{d.Attributes, extra} {

@@ -184,7 +184,7 @@ func (m *Machine) explainCPU(c *CPU) []Fact {
 	}
 	for _, cache := range m.Caches {
 		if cache.Kind != MemorySide && cache.CPUs.Has(c.ID) {
-			l.add(cache.label(), fmt.Sprintf("%s, shared by cpus %s", cache.Size, cache.CPUs), at("cache/index*/size, shared_cpu_map"))
+			l.add(cache.Name(), fmt.Sprintf("%s, shared by cpus %s", cache.Size, cache.CPUs), at("cache/index*/size, shared_cpu_map"))
 		}
 	}
 	l.add("allowed", strconv.FormatBool(c.Allowed), "the cpuset of the process's cgroup")

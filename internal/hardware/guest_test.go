@@ -178,7 +178,7 @@ func checkGuest(t *testing.T, m *Machine) {
 	var nets []string
 	for _, d := range m.PCI {
 		if d.Class == "020000" {
-			nets = append(nets, fmt.Sprintf("%s node %d, %d bridges", d.Root, d.Node, len(m.bridges(&d))))
+			nets = append(nets, fmt.Sprintf("%s node %d, %d bridges", d.Root, d.Node, len(m.Bridges(&d))))
 		}
 	}
 	if want := []string{"pci0000:80 node 1, 3 bridges", "pci0000:80 node 1, 3 bridges"}; !slices.Equal(nets, want) {

@@ -199,7 +199,7 @@ func (m *Machine) viaSwitch(a, b string) *Link {
 
 // tree fills in the way through the PCI tree and the NUMA nodes.
 func (m *Machine) tree(p *Path, x, y endpoint) {
-	up, down := m.bridges(x.pci), m.bridges(y.pci)
+	up, down := m.Bridges(x.pci), m.Bridges(y.pci)
 	meet := slices.IndexFunc(up, func(d *PCIDevice) bool { return slices.Contains(down, d) })
 	switch {
 	case meet >= 0 && x.pci != nil && y.pci != nil:
@@ -250,8 +250,8 @@ func (m *Machine) middle(p *Path, x, y endpoint) []string {
 	return []string{"node" + strconv.Itoa(x.node), "node" + strconv.Itoa(y.node)}
 }
 
-// bridges lists the bridges above a device, the nearest first.
-func (m *Machine) bridges(d *PCIDevice) []*PCIDevice {
+// Bridges lists the bridges above a device, the nearest first.
+func (m *Machine) Bridges(d *PCIDevice) []*PCIDevice {
 	var up []*PCIDevice
 	for d != nil && len(up) < 64 {
 		if d = m.Device(d.Parent); d != nil {

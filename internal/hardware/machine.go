@@ -3,6 +3,7 @@ package hardware
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 )
 
 // Schema names the JSON document of a Machine. Fields are only ever added
@@ -11,6 +12,20 @@ const Schema = "oscine.dev/hardware/v1"
 
 // Bytes is an amount of memory in bytes.
 type Bytes uint64
+
+// String is an amount as people say it: "512 GiB", "1.5 MiB".
+func (b Bytes) String() string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	value, unit := float64(b), 0
+	for value >= 1024 && unit < len(units)-1 {
+		value, unit = value/1024, unit+1
+	}
+	text := strconv.FormatFloat(value, 'f', 0, 64)
+	if value < 100 {
+		text = strconv.FormatFloat(value, 'g', 3, 64)
+	}
+	return text + " " + units[unit]
+}
 
 // Machine is the map of one machine. Numbers of CPUs, packages, cores and
 // NUMA nodes are the kernel's own. Lists are sorted: CPUs, cores and nodes by
@@ -220,4 +235,18 @@ func (m *Machine) Clone() (*Machine, error) {
 		return nil, fmt.Errorf("copy hardware map: %w", err)
 	}
 	return &c, nil
+}
+
+// Memory is the memory of all nodes but those inside a GPU.
+func (m *Machine) Memory() Bytes {
+	var total Bytes
+	for _, n := range m.Nodes {
+		if n.Memory != "GPUMemory" {
+			total += n.Bytes
+		}
+	}
+	if total == 0 {
+		return m.System.Memory
+	}
+	return total
 }

@@ -250,3 +250,17 @@ func hexDigits(n uint64, digits int) string {
 	}
 	return strings.Repeat("0", digits-len(text)) + text
 }
+
+// ClassName is the name of a PCI class that matters here; others stay numbers.
+// PCI Code and ID Assignment Specification 1.11.
+func (d *PCIDevice) ClassName() string {
+	names := map[string]string{"0106": "SATA", "0108": "NVMe", "0200": "Ethernet", "0207": "InfiniBand", "0280": "network", "0300": "VGA", "0302": "3D",
+		"0380": "display", "0403": "audio", "0600": "host bridge", "0601": "ISA bridge", "0604": "PCI bridge", "0609": "PCI bridge", "0680": "bridge", "0806": "IOMMU",
+		"0b40": "co-processor", "0c03": "USB", "0c05": "SMBus", "1200": "accelerator", "1180": "signal processing"}
+	if len(d.Class) >= 4 {
+		if name, ok := names[d.Class[:4]]; ok {
+			return name
+		}
+	}
+	return "class " + d.Class
+}

@@ -1,4 +1,4 @@
-package hardware
+package render
 
 import (
 	"cmp"
@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/hardware"
 )
 
 // fabricDrawing is the links between accelerators below the sheet.
@@ -70,7 +72,7 @@ type strand struct {
 }
 
 // strands sorts the links by what they carry, the widest first.
-func strands(links []Link) []strand {
+func strands(links []hardware.Link) []strand {
 	var all []strand
 	for _, l := range links {
 		i := slices.IndexFunc(all, func(s strand) bool {
@@ -108,7 +110,7 @@ func (d *drawing) arcs(sheet *box) fabricDrawing {
 	var out strings.Builder
 	base := sheet.y + sheet.h + 8
 	depth := 0.0
-	kinds := strands(slices.DeleteFunc(slices.Clone(d.m.Links), func(l Link) bool { return sheet.find(l.A) == nil || sheet.find(l.B) == nil }))
+	kinds := strands(slices.DeleteFunc(slices.Clone(d.m.Links), func(l hardware.Link) bool { return sheet.find(l.A) == nil || sheet.find(l.B) == nil }))
 	for rank, s := range kinds {
 		width, color := s.look(rank)
 		for _, l := range d.m.Links {

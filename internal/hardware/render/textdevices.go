@@ -1,8 +1,11 @@
-package hardware
+package render
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
+
+	"oscine.dev/oscine/internal/hardware"
 )
 
 // devices lists accelerators, networks, disks and links; with wide also the
@@ -41,7 +44,7 @@ func when(condition bool, text string) string {
 	return ""
 }
 
-func (p *treePrinter) accelerator(a *Accelerator) {
+func (p *treePrinter) accelerator(a *hardware.Accelerator) {
 	p.line(1, "%s%s%s%s%s  %s", a.ID, when(a.Vendor+a.Model != "", "  "+strings.TrimSpace(a.Vendor+" "+a.Model)), when(a.Memory > 0, "  "+a.Memory.String()),
 		when(a.Architecture != "", "  "+a.Architecture), p.behind(a.Address, a.Node), a.Health.State)
 	for _, why := range a.Health.Reasons {
@@ -54,7 +57,7 @@ func (p *treePrinter) accelerator(a *Accelerator) {
 		p.line(2, "%s  %s%s", part.ID, part.Profile, when(part.Memory > 0, "  "+part.Memory.String()))
 	}
 	if p.wide {
-		p.line(2, "driver %s%s%s", firstOf(a.Driver, "none"), when(a.DriverVersion != "", " "+a.DriverVersion), when(a.Firmware != "", "  firmware "+a.Firmware))
+		p.line(2, "driver %s%s%s", cmp.Or(a.Driver, "none"), when(a.DriverVersion != "", " "+a.DriverVersion), when(a.Firmware != "", "  firmware "+a.Firmware))
 		if len(a.DeviceNodes) > 0 {
 			p.line(2, "needs %s", strings.Join(a.DeviceNodes, " "))
 		}
@@ -71,7 +74,7 @@ func (p *treePrinter) behind(address string, node int) string {
 		text = "  " + address
 	}
 	if d := p.m.Device(address); d != nil && d.Link != nil {
-		text += "  " + d.Link.brief()
+		text += "  " + brief(d.Link)
 		if d.Degraded {
 			text += fmt.Sprintf(" (could be x%d)", d.Best.Width)
 		}
@@ -122,13 +125,13 @@ func (p *treePrinter) pciTree(parent string, depth int) {
 		if above != parent || d.Address == parent {
 			continue
 		}
-		p.line(depth, "pci %s  %s  %s:%s%s%s%s", d.Address, className(d.Class), d.Vendor, d.Device, when(d.Name != "", "  "+d.Name),
+		p.line(depth, "pci %s  %s  %s:%s%s%s%s", d.Address, d.ClassName(), d.Vendor, d.Device, when(d.Name != "", "  "+d.Name),
 			when(d.Driver != "", "  "+d.Driver), p.pciLine(&d))
 		p.pciTree(d.Address, depth+1)
 	}
 }
 
-func (p *treePrinter) pciLine(d *PCIDevice) string {
+func (p *treePrinter) pciLine(d *hardware.PCIDevice) string {
 	text := ""
 	if d.Link != nil {
 		text = fmt.Sprintf("  x%d %g GT/s", d.Link.Width, d.Link.GTs)
@@ -138,18 +141,4 @@ func (p *treePrinter) pciLine(d *PCIDevice) string {
 	}
 	return text + when(d.IOMMUGroup != "", "  iommu "+d.IOMMUGroup) + when(d.ACS, "  acs") + when(d.MaxVFs > 0, fmt.Sprintf("  vfs %d/%d", d.VFs, d.MaxVFs)) +
 		when(d.PhysicalFunction != "", "  vf of "+d.PhysicalFunction)
-}
-
-// className names the PCI classes that matter here; others stay numbers.
-// PCI Code and ID Assignment Specification 1.11.
-func className(class string) string {
-	names := map[string]string{"0106": "SATA", "0108": "NVMe", "0200": "Ethernet", "0207": "InfiniBand", "0280": "network", "0300": "VGA", "0302": "3D",
-		"0380": "display", "0403": "audio", "0600": "host bridge", "0601": "ISA bridge", "0604": "PCI bridge", "0609": "PCI bridge", "0680": "bridge", "0806": "IOMMU",
-		"0b40": "co-processor", "0c03": "USB", "0c05": "SMBus", "1200": "accelerator", "1180": "signal processing"}
-	if len(class) >= 4 {
-		if name, ok := names[class[:4]]; ok {
-			return name
-		}
-	}
-	return "class " + class
 }

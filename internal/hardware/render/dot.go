@@ -1,15 +1,17 @@
-package hardware
+package render
 
 import (
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
+
+	"oscine.dev/oscine/internal/hardware"
 )
 
-// WriteDOT writes the machine as a graph for Graphviz: nodes, PCI bridges that
+// DOT writes the machine as a graph for Graphviz: nodes, PCI bridges that
 // lead to something, devices, and links with their bandwidth.
-func WriteDOT(w io.Writer, m *Machine) error {
+func DOT(w io.Writer, m *hardware.Machine) error {
 	var b strings.Builder
 	b.WriteString("graph machine {\n  rankdir=LR; node [shape=box, style=rounded, fontname=sans];\n")
 	fmt.Fprintf(&b, "  label=%s; labelloc=t;\n", strconv.Quote(Title(m)))
@@ -39,11 +41,11 @@ func WriteDOT(w io.Writer, m *Machine) error {
 		if a := m.Accelerator(dev.Address); a != nil && a.Health.State != "ok" {
 			color = ", color=red"
 		}
-		fmt.Fprintf(&b, "  %s [label=%s, penwidth=2%s];\n", strconv.Quote(dev.Address), strconv.Quote(m.caption(dev)), color)
-		m.dotUp(&b, dev, shown)
+		fmt.Fprintf(&b, "  %s [label=%s, penwidth=2%s];\n", strconv.Quote(dev.Address), strconv.Quote(caption(m, dev)), color)
+		dotUp(&b, m, dev, shown)
 	}
 	for _, l := range m.Links {
-		fmt.Fprintf(&b, "  %s -- %s [color=green, penwidth=%d, label=%s];\n", strconv.Quote(m.addressOf(l.A)), strconv.Quote(m.addressOf(l.B)),
+		fmt.Fprintf(&b, "  %s -- %s [color=green, penwidth=%d, label=%s];\n", strconv.Quote(addressOf(m, l.A)), strconv.Quote(addressOf(m, l.B)),
 			min(6, 1+l.Count/3), strconv.Quote(fmt.Sprintf("%d × %s%s", max(1, l.Count), l.Kind, when(l.BytesPerSecond > 0, fmt.Sprintf(", %.3g GB/s", l.BytesPerSecond/1e9)))))
 	}
 	b.WriteString("}\n")
@@ -54,12 +56,12 @@ func WriteDOT(w io.Writer, m *Machine) error {
 func quoted(kind string, id int) string { return strconv.Quote(kind + strconv.Itoa(id)) }
 
 // dotUp draws the edges from a device to its NUMA node, each bridge once.
-func (m *Machine) dotUp(b *strings.Builder, dev *PCIDevice, shown map[string]bool) {
+func dotUp(b *strings.Builder, m *hardware.Machine, dev *hardware.PCIDevice, shown map[string]bool) {
 	for at := dev; at != nil && !shown[at.Address]; at = m.Device(at.Parent) {
 		shown[at.Address] = true
 		label := ""
 		if at.Link != nil {
-			label = at.Link.brief()
+			label = brief(at.Link)
 		}
 		switch up := m.Device(at.Parent); {
 		case up != nil:
@@ -73,7 +75,7 @@ func (m *Machine) dotUp(b *strings.Builder, dev *PCIDevice, shown map[string]boo
 }
 
 // caption names a device and what it is.
-func (m *Machine) caption(dev *PCIDevice) string {
+func caption(m *hardware.Machine, dev *hardware.PCIDevice) string {
 	lines := []string{}
 	if a := m.Accelerator(dev.Address); a != nil {
 		lines = append(lines, strings.TrimSpace(a.ID+" "+strings.TrimSpace(a.Vendor+" "+a.Model)))
@@ -92,7 +94,7 @@ func (m *Machine) caption(dev *PCIDevice) string {
 }
 
 // addressOf is the PCI address behind a link's end.
-func (m *Machine) addressOf(end string) string {
+func addressOf(m *hardware.Machine, end string) string {
 	if a := m.Accelerator(end); a != nil {
 		return a.Address
 	}

@@ -1,4 +1,4 @@
-package hardware
+package render
 
 import (
 	"fmt"
@@ -6,19 +6,21 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"oscine.dev/oscine/internal/hardware"
 )
 
-// TopOptions say what room WriteTop has.
+// TopOptions say what room Top has.
 type TopOptions struct {
 	Width  int  // characters a line; less than 40 is taken for 40
 	Height int  // lines; 0: as many as it takes
 	Color  bool // with the colours of a terminal (ECMA-48)
 }
 
-// WriteTop writes one picture of a machine under load: each CPU as a bar,
+// Top writes one picture of a machine under load: each CPU as a bar,
 // memory of the nodes, accelerators. Where there are more lines than room,
 // what says least is told in sum.
-func WriteTop(w io.Writer, m *Machine, l Load, o TopOptions) error {
+func Top(w io.Writer, m *hardware.Machine, l hardware.Load, o TopOptions) error {
 	t := &topPrinter{m: m, l: l, o: o, width: max(40, o.Width)}
 	busy := 0.0
 	for _, share := range l.CPUs {
@@ -29,7 +31,7 @@ func WriteTop(w io.Writer, m *Machine, l Load, o TopOptions) error {
 		t.line("", "%d CPUs  %.0f%% busy", m.Online.Len(), 100*busy/float64(max(1, len(l.CPUs))))
 	})
 	packages := t.part(func() {
-		for _, p := range m.everyPackage() {
+		for _, p := range everyPackage(m) {
 			t.pack(p)
 		}
 	})
@@ -67,8 +69,8 @@ const (
 )
 
 type topPrinter struct {
-	m     *Machine
-	l     Load
+	m     *hardware.Machine
+	l     hardware.Load
 	o     TopOptions
 	width int
 	lines []string
@@ -94,7 +96,7 @@ func (t *topPrinter) line(color, format string, args ...any) {
 }
 
 // pack draws one character a CPU, the threads of a core side by side.
-func (t *topPrinter) pack(p Package) {
+func (t *topPrinter) pack(p hardware.Package) {
 	var cells []rune
 	for _, c := range t.m.Cores {
 		if !c.CPUs.Meets(p.CPUs) {
@@ -132,7 +134,7 @@ func bar(share float64, width int) string {
 
 const barWidth = 24
 
-func (t *topPrinter) node(n Node) {
+func (t *topPrinter) node(n hardware.Node) {
 	used, ok := t.l.Used[n.ID]
 	if n.Bytes == 0 || !ok {
 		return
@@ -140,7 +142,7 @@ func (t *topPrinter) node(n Node) {
 	t.usage(fmt.Sprintf("node %d", n.ID), used, n.Bytes, n.Memory)
 }
 
-func (t *topPrinter) usage(name string, used, total Bytes, kind string) {
+func (t *topPrinter) usage(name string, used, total hardware.Bytes, kind string) {
 	share := float64(used) / float64(total)
 	t.line(grave(share, 0.9, 0.97), "%-11s %s %9s of %s %s", name, bar(share, barWidth), used, total, kind)
 }
@@ -158,7 +160,7 @@ func grave(share, warning, alarm float64) string {
 
 // memory is all nodes in one line.
 func (t *topPrinter) memory() {
-	var used, total Bytes
+	var used, total hardware.Bytes
 	nodes := 0
 	for _, n := range t.m.Nodes {
 		if u, ok := t.l.Used[n.ID]; ok && n.Bytes > 0 {
@@ -173,7 +175,7 @@ func (t *topPrinter) memory() {
 // accelerators lists the devices, their columns below each other. A switch
 // that works has nothing to tell.
 func (t *topPrinter) accelerators() {
-	var devices []*Accelerator
+	var devices []*hardware.Accelerator
 	for i := range t.m.Accelerators {
 		if a := &t.m.Accelerators[i]; a.Kind != "switch" || a.Health.State != "ok" {
 			devices = append(devices, a)
@@ -221,7 +223,7 @@ func (t *topPrinter) accelerators() {
 
 // accelerator is one row: name, load, memory in use, heat, power, health, what
 // it is.
-func (t *topPrinter) accelerator(a *Accelerator) []string {
+func (t *topPrinter) accelerator(a *hardware.Accelerator) []string {
 	d, known := t.l.Devices[a.ID]
 	load := strings.Repeat("·", barWidth) + "    –"
 	if known && d.Busy >= 0 {

@@ -1,17 +1,20 @@
-package hardware
+package render
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+
+	"oscine.dev/oscine/internal/hardware"
 )
 
 // roots draws the PCI trees of the devices worth showing, one box a root bus.
-func (d *drawing) roots(mine func(*PCIDevice) bool) *box {
+func (d *drawing) roots(mine func(*hardware.PCIDevice) bool) *box {
 	row := &box{gap: 10, across: 3}
 	var names []string
-	byRoot := map[string][]*PCIDevice{}
+	byRoot := map[string][]*hardware.PCIDevice{}
 	for i := range d.m.PCI {
 		dev := &d.m.PCI[i]
 		if !mine(dev) || d.device(dev) == nil {
@@ -23,7 +26,7 @@ func (d *drawing) roots(mine func(*PCIDevice) bool) *box {
 		byRoot[dev.Root] = append(byRoot[dev.Root], dev)
 	}
 	for _, root := range names {
-		b := &box{class: "root", title: firstOf(root, "PCI"), titleSize: 10.5, gap: 8, pad: 8}
+		b := &box{class: "root", title: cmp.Or(root, "PCI"), titleSize: 10.5, gap: 8, pad: 8}
 		b.kids, b.across = shelves(d.below(byRoot[root], 0)), 1
 		row.kids = append(row.kids, b)
 	}
@@ -36,7 +39,7 @@ func (d *drawing) roots(mine func(*PCIDevice) bool) *box {
 
 // below draws devices under their bridges. A bridge with one thing below it
 // is not drawn, a switch with several is a box around them.
-func (d *drawing) below(devices []*PCIDevice, depth int) []*box {
+func (d *drawing) below(devices []*hardware.PCIDevice, depth int) []*box {
 	var kids []*box
 	for len(devices) > 0 {
 		path := d.chain(devices[0])
@@ -61,7 +64,7 @@ func (d *drawing) below(devices []*PCIDevice, depth int) []*box {
 				title = "PCIe switch " + bridge.Address
 			}
 			if bridge.Link != nil {
-				tag = bridge.Link.brief()
+				tag = brief(bridge.Link)
 			}
 			b := &box{class: "switch", id: bridge.Address, title: title, titleSize: 10.5, tag: tag, gap: 8, pad: 8, kids: shelves(group), across: 1}
 			group = []*box{b}
@@ -102,24 +105,24 @@ func shelves(kids []*box) []*box {
 }
 
 // isSwitch: a bridge below a bridge with bridges below it.
-func (d *drawing) isSwitch(b *PCIDevice) bool {
-	return b.Parent != "" && slices.ContainsFunc(d.m.PCI, func(o PCIDevice) bool { return o.Parent == b.Address && o.Bridge })
+func (d *drawing) isSwitch(b *hardware.PCIDevice) bool {
+	return b.Parent != "" && slices.ContainsFunc(d.m.PCI, func(o hardware.PCIDevice) bool { return o.Parent == b.Address && o.Bridge })
 }
 
 // chain is the bridges above a device, from the root down.
-func (d *drawing) chain(dev *PCIDevice) []*PCIDevice {
-	up := d.m.bridges(dev)
+func (d *drawing) chain(dev *hardware.PCIDevice) []*hardware.PCIDevice {
+	up := d.m.Bridges(dev)
 	slices.Reverse(up)
 	return up
 }
 
 // brief is a link's width and bandwidth: "x16 63 GB/s".
-func (l PCILink) brief() string {
+func brief(l *hardware.PCILink) string {
 	return fmt.Sprintf("x%d %.3g GB/s", l.Width, l.BytesPerSecond()/1e9)
 }
 
 // device draws a device worth showing, nil for others.
-func (d *drawing) device(dev *PCIDevice) *box {
+func (d *drawing) device(dev *hardware.PCIDevice) *box {
 	var b *box
 	if a := d.m.Accelerator(dev.Address); a != nil {
 		b = d.accelerator(a)
@@ -155,7 +158,7 @@ func (d *drawing) device(dev *PCIDevice) *box {
 		return nil
 	}
 	if dev.Link != nil {
-		b.tag, b.tagBad = dev.Link.brief(), dev.Degraded
+		b.tag, b.tagBad = brief(dev.Link), dev.Degraded
 		if dev.Degraded {
 			b.tag += fmt.Sprintf(" of x%d", dev.Best.Width)
 		}
@@ -170,7 +173,7 @@ func rate(mbps int) string {
 	return strconv.Itoa(mbps) + " Mb/s"
 }
 
-func (d *drawing) accelerator(a *Accelerator) *box {
+func (d *drawing) accelerator(a *hardware.Accelerator) *box {
 	d.drawn[a.ID] = true
 	b := &box{class: a.Kind, title: a.ID, titleSize: 13, pad: 9, minW: 150, minH: 64, id: a.ID}
 	if a.Health.State == "lost" || a.Health.State == "failed" {
@@ -201,15 +204,15 @@ func (d *drawing) accelerator(a *Accelerator) *box {
 // USB or within the chip, and memory that no package is near to.
 func (d *drawing) elsewhere() *box {
 	b := &box{class: "package", title: "Machine", titleSize: 15, gap: 12, pad: 14, across: 1}
-	var near Set
-	for _, p := range d.m.everyPackage() {
+	var near hardware.Set
+	for _, p := range everyPackage(d.m) {
 		near = near.Or(p.Nodes)
 	}
-	if memory := d.memory(func(n Node) bool { return !near.Has(n.ID) }); memory != nil {
+	if memory := d.memory(func(n hardware.Node) bool { return !near.Has(n.ID) }); memory != nil {
 		b.kids = append(b.kids, memory)
 	}
-	if roots := d.roots(func(dev *PCIDevice) bool {
-		return !slices.ContainsFunc(d.m.everyPackage(), func(p Package) bool { return d.belongs(dev, p) })
+	if roots := d.roots(func(dev *hardware.PCIDevice) bool {
+		return !slices.ContainsFunc(everyPackage(d.m), func(p hardware.Package) bool { return d.belongs(dev, p) })
 	}); roots != nil {
 		b.kids = append(b.kids, roots)
 	}

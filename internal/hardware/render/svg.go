@@ -1,4 +1,4 @@
-package hardware
+package render
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/hardware"
 )
 
 // maxDrawn bounds the drawing: beyond it, cores become one box a cache.
@@ -43,10 +45,10 @@ rect{stroke-width:1;fill:#1b2a40;stroke:#4a6288}
 .link{fill:none;stroke:#9be07c;stroke-opacity:.75}
 `
 
-// WriteSVG draws the machine: packages side by side with their memory, caches
+// SVG draws the machine: packages side by side with their memory, caches
 // and cores, below them the PCI trees with each device on its side and the
 // bandwidth of its link, at the bottom what joins the accelerators.
-func WriteSVG(w io.Writer, m *Machine) error {
+func SVG(w io.Writer, m *hardware.Machine) error {
 	d := &drawing{m: m, drawn: map[string]bool{}}
 	sheet := d.sheet()
 	sheet.measure()
@@ -76,7 +78,7 @@ func WriteSVG(w io.Writer, m *Machine) error {
 
 // drawing is the making of one SVG.
 type drawing struct {
-	m     *Machine
+	m     *hardware.Machine
 	drawn map[string]bool // accelerators, interfaces and disks on the sheet
 }
 
@@ -98,7 +100,7 @@ const legend = "in a core: its CPUs  ·  PCIe in one direction after line coding
 func (d *drawing) sheet() *box {
 	sheet := &box{across: 1, gap: 22}
 	row := &box{gap: 22}
-	for _, p := range d.m.everyPackage() {
+	for _, p := range everyPackage(d.m) {
 		row.kids = append(row.kids, d.pack(p))
 	}
 	if len(row.kids) > 0 {
@@ -118,7 +120,7 @@ func (d *drawing) sheet() *box {
 
 // everyPackage lists the packages, and as one more the CPUs of which the kernel
 // does not say in which package they are.
-func (m *Machine) everyPackage() []Package {
+func everyPackage(m *hardware.Machine) []hardware.Package {
 	rest := m.Online
 	for _, p := range m.Packages {
 		rest = rest.Minus(p.CPUs)
@@ -132,11 +134,11 @@ func (m *Machine) everyPackage() []Package {
 			nodes = append(nodes, n.ID)
 		}
 	}
-	return append(slices.Clone(m.Packages), Package{ID: -1, CPUs: rest, Nodes: NewSet(nodes...)})
+	return append(slices.Clone(m.Packages), hardware.Package{ID: -1, CPUs: rest, Nodes: hardware.NewSet(nodes...)})
 }
 
 // pack draws one package.
-func (d *drawing) pack(p Package) *box {
+func (d *drawing) pack(p hardware.Package) *box {
 	cores := 0
 	for _, c := range d.m.Cores {
 		if c.CPUs.In(p.CPUs) {
@@ -148,10 +150,10 @@ func (d *drawing) pack(p Package) *box {
 	if far := d.distances(p); far != "" {
 		b.notes = append(b.notes, far)
 	}
-	if memory := d.memory(func(n Node) bool { return p.Nodes.Has(n.ID) }); memory != nil {
+	if memory := d.memory(func(n hardware.Node) bool { return p.Nodes.Has(n.ID) }); memory != nil {
 		b.kids = append(b.kids, memory)
 	}
-	roots := d.roots(func(dev *PCIDevice) bool { return d.belongs(dev, p) })
+	roots := d.roots(func(dev *hardware.PCIDevice) bool { return d.belongs(dev, p) })
 	width := 0.0
 	if roots != nil {
 		roots.measure()
@@ -164,7 +166,7 @@ func (d *drawing) pack(p Package) *box {
 	return b
 }
 
-func packageTitle(p Package) string {
+func packageTitle(p hardware.Package) string {
 	if p.ID < 0 { // the kernel prints -1, or the CPUs disagree
 		return "Package, number unknown"
 	}
@@ -173,7 +175,7 @@ func packageTitle(p Package) string {
 
 // distances tells how far the memory of the other packages is, by the
 // firmware's SLIT, where the packages are few.
-func (d *drawing) distances(p Package) string {
+func (d *drawing) distances(p hardware.Package) string {
 	if len(d.m.Packages) < 2 || len(d.m.Packages) > 4 || p.ID < 0 {
 		return ""
 	}
@@ -181,7 +183,7 @@ func (d *drawing) distances(p Package) string {
 	for i, n := range d.m.Nodes {
 		index[n.ID] = i
 	}
-	nearest := func(from, to Package) int {
+	nearest := func(from, to hardware.Package) int {
 		least := 0
 		for _, a := range from.Nodes.IDs() {
 			for _, b := range to.Nodes.IDs() {
@@ -206,15 +208,15 @@ func (d *drawing) distances(p Package) string {
 }
 
 // belongs: the device's nearest CPUs lie in this package and no other.
-func (d *drawing) belongs(dev *PCIDevice, p Package) bool {
-	if len(d.m.everyPackage()) == 1 {
+func (d *drawing) belongs(dev *hardware.PCIDevice, p hardware.Package) bool {
+	if len(everyPackage(d.m)) == 1 {
 		return true
 	}
 	return !dev.LocalCPUs.Empty() && dev.LocalCPUs.In(p.CPUs)
 }
 
 // memory draws the nodes with memory that are not inside a GPU.
-func (d *drawing) memory(mine func(Node) bool) *box {
+func (d *drawing) memory(mine func(hardware.Node) bool) *box {
 	row := &box{gap: 8, across: 4}
 	for _, n := range d.m.Nodes {
 		if !mine(n) || n.Memory == "GPUMemory" || n.Bytes == 0 && n.Own.Empty() {
@@ -233,14 +235,14 @@ func (d *drawing) memory(mine func(Node) bool) *box {
 		if n.Bytes > 0 {
 			k.title += " · " + n.Bytes.String()
 		}
-		if note := strings.TrimSpace(n.Memory + n.attributes()); note != "" {
+		if note := strings.TrimSpace(n.Memory + attributes(&n)); note != "" {
 			k.notes = append(k.notes, note)
 		}
-		if pages := strings.TrimSpace(n.pages()); pages != "" {
+		if pages := strings.TrimSpace(pages(&n)); pages != "" {
 			k.notes = append(k.notes, pages)
 		}
 		for _, c := range d.m.Caches {
-			if c.Kind == MemorySide && c.Node != nil && *c.Node == n.ID {
+			if c.Kind == hardware.MemorySide && c.Node != nil && *c.Node == n.ID {
 				k.notes = append(k.notes, fmt.Sprintf("memory cache %s", c.Size))
 			}
 		}
@@ -255,11 +257,11 @@ func (d *drawing) memory(mine func(Node) bool) *box {
 // processors draws the cores of a set of CPUs below the largest cache that
 // they share, L3 side by side, as wide as the devices of the package if those
 // are wider.
-func (d *drawing) processors(cpus Set, width float64) *box {
+func (d *drawing) processors(cpus hardware.Set, width float64) *box {
 	all := &box{gap: 10, across: 4}
-	var covered Set
+	var covered hardware.Set
 	for _, c := range d.m.Caches {
-		if c.Kind == MemorySide || !c.CPUs.In(cpus) || covered.Meets(c.CPUs) || d.coresOf(c.CPUs) < 2 || c.Level < 3 {
+		if c.Kind == hardware.MemorySide || !c.CPUs.In(cpus) || covered.Meets(c.CPUs) || d.coresOf(c.CPUs) < 2 || c.Level < 3 {
 			continue
 		}
 		covered = covered.Or(c.CPUs)
@@ -289,7 +291,7 @@ func (d *drawing) processors(cpus Set, width float64) *box {
 
 // eachCore names the caches that every core has to itself, where the cores are
 // too many to tell it in each.
-func (d *drawing) eachCore(cpus Set) string {
+func (d *drawing) eachCore(cpus hardware.Set) string {
 	if !d.many() {
 		return ""
 	}
@@ -324,7 +326,7 @@ func widen(grid *box, width float64) {
 	}
 }
 
-func (d *drawing) coresOf(cpus Set) int { return (&treePrinter{m: d.m}).coresOf(cpus) }
+func (d *drawing) coresOf(cpus hardware.Set) int { return (&treePrinter{m: d.m}).coresOf(cpus) }
 
 // columns makes a grid a little wider than high.
 func columns(kids []*box) int {
@@ -336,11 +338,11 @@ func columns(kids []*box) int {
 
 // clusters draws cores as a grid; those that share an L2 stand in one box, in
 // a row below.
-func (d *drawing) clusters(cpus Set) []*box {
+func (d *drawing) clusters(cpus hardware.Set) []*box {
 	row := &box{gap: 6}
-	var covered Set
+	var covered hardware.Set
 	for _, c := range d.m.Caches {
-		if c.Level != 2 || c.Kind == Instruction || !c.CPUs.In(cpus) || d.coresOf(c.CPUs) < 2 || covered.Meets(c.CPUs) {
+		if c.Level != 2 || c.Kind == hardware.Instruction || !c.CPUs.In(cpus) || d.coresOf(c.CPUs) < 2 || covered.Meets(c.CPUs) {
 			continue
 		}
 		covered = covered.Or(c.CPUs)
@@ -359,7 +361,7 @@ func (d *drawing) clusters(cpus Set) []*box {
 	return kids
 }
 
-func (d *drawing) cores(cpus Set) []*box {
+func (d *drawing) cores(cpus hardware.Set) []*box {
 	var kids []*box
 	if len(d.m.Cores) > maxDrawn {
 		return []*box{{class: "core", title: fmt.Sprintf("cpus %s", clip(cpus.String())), pad: 6}}
@@ -396,11 +398,11 @@ func (d *drawing) coreCaches(core int) []string {
 	var notes []string
 	l1 := ""
 	for _, c := range d.m.Caches {
-		if c.Kind == MemorySide || !c.CPUs.Equal(d.m.Cores[core].CPUs) {
+		if c.Kind == hardware.MemorySide || !c.CPUs.Equal(d.m.Cores[core].CPUs) {
 			continue
 		}
 		switch {
-		case c.Level == 1 && c.Kind != Instruction:
+		case c.Level == 1 && c.Kind != hardware.Instruction:
 			l1 = c.Size.String()
 		case c.Level == 2:
 			notes = append(notes, "L2 "+c.Size.String())

@@ -1,31 +1,20 @@
-package hardware
+package render
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
+
+	"oscine.dev/oscine/internal/hardware"
 )
 
-// String is an amount as people say it: "512 GiB", "1.5 MiB".
-func (b Bytes) String() string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
-	value, unit := float64(b), 0
-	for value >= 1024 && unit < len(units)-1 {
-		value, unit = value/1024, unit+1
-	}
-	text := strconv.FormatFloat(value, 'f', 0, 64)
-	if value < 100 {
-		text = strconv.FormatFloat(value, 'g', 3, 64)
-	}
-	return text + " " + units[unit]
-}
-
-// WriteTree writes the machine as an indented tree for a terminal. With wide
+// Tree writes the machine as an indented tree for a terminal. With wide
 // every core and every PCI device is listed; otherwise like cores are counted
 // and only accelerators, networks and disks are shown.
-func WriteTree(w io.Writer, m *Machine, wide bool) error {
+func Tree(w io.Writer, m *hardware.Machine, wide bool) error {
 	p := &treePrinter{m: m, wide: wide}
 	p.machine()
 	_, err := io.WriteString(w, p.out.String())
@@ -33,7 +22,7 @@ func WriteTree(w io.Writer, m *Machine, wide bool) error {
 }
 
 type treePrinter struct {
-	m    *Machine
+	m    *hardware.Machine
 	wide bool
 	out  strings.Builder
 }
@@ -58,13 +47,13 @@ func (p *treePrinter) machine() {
 		p.line(1, "instructions: %s", strings.Join(m.System.Instructions, " "))
 	}
 	p.kinds()
-	var placed, packed Set
+	var placed, packed hardware.Set
 	for _, pkg := range m.Packages {
 		placed, packed = placed.Or(pkg.Nodes), packed.Or(pkg.CPUs)
 		p.pack(pkg)
 	}
 	if rest := m.Online.Minus(packed); !rest.Empty() {
-		p.pack(Package{ID: -1, CPUs: rest})
+		p.pack(hardware.Package{ID: -1, CPUs: rest})
 	}
 	for _, n := range m.Nodes {
 		if !placed.Has(n.ID) {
@@ -78,21 +67,21 @@ func (p *treePrinter) machine() {
 }
 
 // processorName is vendor and model, the vendor once.
-func processorName(y System) string {
+func processorName(y hardware.System) string {
 	if y.CPUModel == "" || strings.HasPrefix(y.CPUModel, y.CPUVendor) || !strings.HasPrefix(y.Architecture, "aarch64") {
-		return firstOf(y.CPUModel, y.CPUVendor)
+		return cmp.Or(y.CPUModel, y.CPUVendor)
 	}
 	return y.CPUVendor + " " + y.CPUModel
 }
 
 // Title is one line that names the machine.
-func Title(m *Machine) string {
+func Title(m *hardware.Machine) string {
 	y := m.System
 	name := strings.TrimSpace(y.Product)
 	if vendor := strings.TrimSpace(y.Vendor); !strings.HasPrefix(strings.ToLower(name), strings.ToLower(vendor)) {
 		name = strings.TrimSpace(vendor + " " + name)
 	}
-	parts := []string{firstOf(y.Model, name, "machine")}
+	parts := []string{cmp.Or(y.Model, name, "machine")}
 	if y.Architecture != "" {
 		parts = append(parts, y.Architecture)
 	}
@@ -102,21 +91,7 @@ func Title(m *Machine) string {
 	return strings.Join(parts, " · ")
 }
 
-// Memory is the memory of all nodes but those inside a GPU.
-func (m *Machine) Memory() Bytes {
-	var total Bytes
-	for _, n := range m.Nodes {
-		if n.Memory != "GPUMemory" {
-			total += n.Bytes
-		}
-	}
-	if total == 0 {
-		return m.System.Memory
-	}
-	return total
-}
-
-func (p *treePrinter) unlessSame(format string, set Set) string {
+func (p *treePrinter) unlessSame(format string, set hardware.Set) string {
 	if set.Equal(p.m.Online) {
 		return ""
 	}
@@ -145,7 +120,7 @@ func (p *treePrinter) kinds() {
 	}
 }
 
-func (p *treePrinter) pack(pkg Package) {
+func (p *treePrinter) pack(pkg hardware.Package) {
 	name := "package, number unknown" // the kernel prints -1, or nothing
 	if pkg.ID >= 0 {
 		name = "package " + strconv.Itoa(pkg.ID)
@@ -164,7 +139,7 @@ func (p *treePrinter) pack(pkg Package) {
 	p.cachesAndCores(2, pkg.CPUs)
 }
 
-func (p *treePrinter) node(depth int, n Node) {
+func (p *treePrinter) node(depth int, n hardware.Node) {
 	if !p.wide && n.Bytes == 0 && n.Own.Empty() {
 		return // a place where memory could be: GPUs that can be divided have many
 	}
@@ -176,11 +151,11 @@ func (p *treePrinter) node(depth int, n Node) {
 	if !n.Allowed {
 		state = "  (not allowed)"
 	}
-	p.line(depth, "node %d%s%s  cpus %s%s%s%s", n.ID, when(n.Bytes > 0, "  "+n.Bytes.String()), kind, p.span(n.Own), n.attributes(), n.pages(), state)
+	p.line(depth, "node %d%s%s  cpus %s%s%s%s", n.ID, when(n.Bytes > 0, "  "+n.Bytes.String()), kind, p.span(n.Own), attributes(&n), pages(&n), state)
 }
 
 // span is a set of CPUs for reading: "0-78 step 2" for a long even list.
-func (p *treePrinter) span(s Set) string {
+func (p *treePrinter) span(s hardware.Set) string {
 	ids := s.IDs()
 	if len(ids) == 0 {
 		return "none"
@@ -198,7 +173,7 @@ func (p *treePrinter) span(s Set) string {
 	return fmt.Sprintf("%d-%d step %d", ids[0], ids[len(ids)-1], step)
 }
 
-func (n *Node) attributes() string {
+func attributes(n *hardware.Node) string {
 	var b strings.Builder
 	if bw := max(n.ReadBandwidth, n.WriteBandwidth); bw > 0 {
 		fmt.Fprintf(&b, "  %.1f GB/s", float64(bw)/1000)
@@ -209,7 +184,7 @@ func (n *Node) attributes() string {
 	return b.String()
 }
 
-func (n *Node) pages() string {
+func pages(n *hardware.Node) string {
 	var b strings.Builder
 	for _, h := range n.HugePages {
 		if h.Total > 0 {
@@ -221,15 +196,15 @@ func (n *Node) pages() string {
 
 // cachesAndCores lists the caches of a package that several cores share, and
 // the cores below them.
-func (p *treePrinter) cachesAndCores(depth int, cpus Set) {
-	var shared []Cache
+func (p *treePrinter) cachesAndCores(depth int, cpus hardware.Set) {
+	var shared []hardware.Cache
 	for _, c := range p.m.Caches {
-		if c.Kind != MemorySide && c.CPUs.In(cpus) && p.coresOf(c.CPUs) > 1 {
+		if c.Kind != hardware.MemorySide && c.CPUs.In(cpus) && p.coresOf(c.CPUs) > 1 {
 			shared = append(shared, c)
 		}
 	}
 	for _, c := range p.m.Caches {
-		if c.Kind == MemorySide && !c.CPUs.Empty() && c.CPUs.In(cpus) {
+		if c.Kind == hardware.MemorySide && !c.CPUs.Empty() && c.CPUs.In(cpus) {
 			p.line(depth, "memory cache of node %d  %s", *c.Node, c.Size)
 		}
 	}
@@ -237,7 +212,7 @@ func (p *treePrinter) cachesAndCores(depth int, cpus Set) {
 	for _, c := range shared {
 		top = max(top, c.Level)
 	}
-	var covered Set
+	var covered hardware.Set
 	for _, c := range shared {
 		if c.Level == top && !covered.Meets(c.CPUs) {
 			covered = covered.Or(c.CPUs)
@@ -250,7 +225,7 @@ func (p *treePrinter) cachesAndCores(depth int, cpus Set) {
 	}
 }
 
-func (p *treePrinter) coresOf(cpus Set) int {
+func (p *treePrinter) coresOf(cpus hardware.Set) int {
 	n := 0
 	for _, c := range p.m.Cores {
 		if c.CPUs.Meets(cpus) {
@@ -261,9 +236,9 @@ func (p *treePrinter) coresOf(cpus Set) int {
 }
 
 // cores lists cores one by one, or runs of like ones as a count.
-func (p *treePrinter) cores(depth int, cpus Set) {
+func (p *treePrinter) cores(depth int, cpus hardware.Set) {
 	var order []string
-	count, sets := map[string]int{}, map[string]Set{}
+	count, sets := map[string]int{}, map[string]hardware.Set{}
 	for _, c := range p.m.Cores {
 		if !c.CPUs.In(cpus) {
 			continue
@@ -290,7 +265,7 @@ func plural(n int) string {
 	return "s"
 }
 
-func (p *treePrinter) kindOf(c Core) string {
+func (p *treePrinter) kindOf(c hardware.Core) string {
 	if c.Kind < 0 || c.Kind >= len(p.m.Kinds) || p.m.Kinds[c.Kind].Name == "" {
 		return ""
 	}
@@ -299,16 +274,16 @@ func (p *treePrinter) kindOf(c Core) string {
 
 // cachesOf names the caches around a core within a group of CPUs, but not the
 // one that the group stands under already.
-func (p *treePrinter) cachesOf(core Core, group Set) string {
+func (p *treePrinter) cachesOf(core hardware.Core, group hardware.Set) string {
 	var parts []string
 	for _, c := range p.m.Caches {
-		if c.Kind == MemorySide || c.Level > 2 || !core.CPUs.In(c.CPUs) && !c.CPUs.In(core.CPUs) || !c.CPUs.Meets(core.CPUs) {
+		if c.Kind == hardware.MemorySide || c.Level > 2 || !core.CPUs.In(c.CPUs) && !c.CPUs.In(core.CPUs) || !c.CPUs.Meets(core.CPUs) {
 			continue
 		}
 		if c.CPUs.Equal(group) && p.coresOf(group) > 1 {
 			continue
 		}
-		part := c.label() + " " + c.Size.String()
+		part := c.Name() + " " + c.Size.String()
 		if cores := p.coresOf(c.CPUs); cores > 1 {
 			part += fmt.Sprintf(" of %d cores", cores)
 		}
@@ -319,16 +294,10 @@ func (p *treePrinter) cachesOf(core Core, group Set) string {
 	return strings.Join(parts, "  ")
 }
 
-// label is a cache's short name: "L1d", "L2".
-func (c Cache) label() string {
-	return fmt.Sprintf("L%d%s", c.Level, map[CacheKind]string{Data: "d", Instruction: "i"}[c.Kind])
-}
-
-func firstOf(texts ...string) string {
-	for _, t := range texts {
-		if t != "" {
-			return t
-		}
+// clip keeps a text short enough for its place.
+func clip(text string) string {
+	if r := []rune(text); len(r) > 40 {
+		return string(r[:40]) + "…"
 	}
-	return ""
+	return text
 }
