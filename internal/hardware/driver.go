@@ -83,16 +83,49 @@ type ShareRequest struct {
 	// Directory is where a program keeps what is shared with the users of the
 	// device, such as MPS's pipes; it is the device's own.
 	Directory string `json:"directory,omitempty"`
-	// Percent of the processors and Memory are the most that one user of mps
-	// may get.
-	Percent int   `json:"percent,omitempty"`
-	Memory  Bytes `json:"memory,omitempty"`
+	// Limit is the most that one user of mps may get, User what the user gets
+	// that is to come, nil where one has left.
+	Limit ShareAmount  `json:"limit,omitzero"`
+	User  *ShareAmount `json:"user,omitempty"`
+}
+
+// ShareAmount is a part of a device.
+type ShareAmount struct {
+	Percent     int   `json:"percent,omitempty"` // of the processors
+	Memory      Bytes `json:"memory,omitempty"`  // 0: not limited
+	LowPriority bool  `json:"lowPriority,omitempty"`
 }
 
 // ShareAnswer is what a driver program prints after it divided a device.
 type ShareAnswer struct {
 	Schema    string     `json:"schema"`
 	Partition *Partition `json:"partition,omitempty"` // of the action partition
+	// Env and Mounts are what the user's container needs beside the device:
+	// NAME=value, and folders below the request's Directory.
+	Env    []string     `json:"env,omitempty"`
+	Mounts []ShareMount `json:"mounts,omitempty"`
+}
+
+// ShareMount is a folder of the host in a container.
+type ShareMount struct {
+	Source string `json:"source"`
+	Target string `json:"target"`
+}
+
+// check refuses an answer that would open more of the host than was asked for.
+func (a *ShareAnswer) check(directory string) error {
+	for _, m := range a.Mounts {
+		below, err := filepath.Rel(directory, m.Source)
+		if directory == "" || err != nil || !filepath.IsLocal(below) || !filepath.IsAbs(m.Target) {
+			return fmt.Errorf("driver program wants %s mounted at %s: it may have folders below %q alone", clip(m.Source), clip(m.Target), directory)
+		}
+	}
+	for _, e := range a.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			return fmt.Errorf("driver program wants the environment %q: NAME=value is needed", clip(e))
+		}
+	}
+	return nil
 }
 
 // Driver is a driver program that answered, with what it can do and the
@@ -246,6 +279,9 @@ func (d *Driver) Share(ctx context.Context, r ShareRequest) (ShareAnswer, error)
 	}
 	if err == nil && answer.Schema != DriverSchema {
 		err = fmt.Errorf("driver program speaks %q, not %s", clip(answer.Schema), DriverSchema)
+	}
+	if err == nil {
+		err = answer.check(r.Directory)
 	}
 	return answer, err
 }

@@ -300,6 +300,31 @@ func TestAskDrivers(t *testing.T) {
 	}
 }
 
+// TestShareAnswers holds what a driver's program may ask of a container.
+func TestShareAnswers(t *testing.T) {
+	mount := func(source, target string) ShareAnswer { return ShareAnswer{Mounts: []ShareMount{{source, target}}} }
+	for name, c := range map[string]struct {
+		answer ShareAnswer
+		ok     bool
+	}{
+		"its folder":       {mount("/run/d/gpu0/pipe", "/run/pipe"), true},
+		"another folder":   {mount("/etc", "/host"), false},
+		"up and out":       {mount("/run/d/gpu0/../gpu1", "/x"), false},
+		"relative source":  {mount("pipe", "/x"), false},
+		"relative target":  {mount("/run/d/gpu0/pipe", "x"), false},
+		"a variable":       {ShareAnswer{Env: []string{"A=b=c"}}, true},
+		"without a value":  {ShareAnswer{Env: []string{"A"}}, false},
+		"without its name": {ShareAnswer{Env: []string{"=b"}}, false},
+	} {
+		if err := c.answer.check("/run/d/gpu0"); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if a := mount("/run", "/x"); a.check("") == nil {
+		t.Error("without a directory of its own, a program has a folder mounted")
+	}
+}
+
 // What others may change does not run with the daemon's rights.
 func TestDriverProgramsAreTrusted(t *testing.T) {
 	dir := t.TempDir()

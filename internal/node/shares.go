@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -112,23 +111,25 @@ func (s *shares) prepare(ctx context.Context, id string, p *Placement, stop func
 			return err
 		}
 	}
-	partitions := map[string]string{} // by device, the partition's name
-	for i := range wanted {
-		name, err := s.carryOut(ctx, &wanted[i])
-		if err != nil {
-			return errors.Join(err, s.drop(ctx, func(h *share) bool { return h.Object == id }))
-		}
-		if name != "" {
-			partitions[wanted[i].Grant.ID] = name
-		}
-	}
 	if len(wanted) == 0 {
 		return nil
 	}
-	if err := s.store(); err != nil {
-		return errors.Join(err, s.drop(ctx, func(h *share) bool { return h.Object == id }))
+	answers := map[string]hardware.ShareAnswer{} // by device
+	for i := range wanted {
+		if answers[wanted[i].Grant.ID], err = s.carryOut(ctx, &wanted[i]); err != nil {
+			break
+		}
 	}
-	return s.equip(ctx, p, partitions)
+	if err == nil {
+		err = s.store()
+	}
+	if err == nil {
+		err = s.equip(ctx, p, answers)
+	}
+	if err != nil {
+		err = errors.Join(err, s.drop(ctx, func(h *share) bool { return h.Object == id }))
+	}
+	return err
 }
 
 // prepareShares divides the devices of an object's placement. What runs of it on
@@ -148,7 +149,6 @@ func (n *Node) prepareShares(ctx context.Context, key objectKey, p *Placement, g
 func (s *shares) wanted(id string, p *Placement) ([]share, error) {
 	var all []share
 	m := s.machine()
-	mps := 0
 	for _, g := range p.Placement.Devices {
 		a := m.Accelerator(g.ID)
 		if a == nil || s.sharer(a.Address) == nil {
@@ -157,24 +157,17 @@ func (s *shares) wanted(id string, p *Placement) ([]share, error) {
 			}
 			continue
 		}
-		if g.Sharing == place.MPS {
-			mps++
-		}
 		all = append(all, share{Object: id, Address: a.Address, Class: p.Request.Class, Grant: g})
-	}
-	if mps > 1 {
-		return nil, fmt.Errorf("%s asks for shares of %d devices by MPS: one process can use one; ask for one share, for partitions or for whole devices", id, mps)
 	}
 	return all, nil
 }
 
-// carryOut has one part made, and returns the name of the partition that it
-// is, if it is one. The caller holds s.mu.
-func (s *shares) carryOut(ctx context.Context, w *share) (partition string, err error) {
+// carryOut has one part made. The caller holds s.mu.
+func (s *shares) carryOut(ctx context.Context, w *share) (answer hardware.ShareAnswer, err error) {
 	others := s.others(w)
 	for _, o := range others {
 		if o.Grant.Sharing != w.Grant.Sharing || w.Grant.Sharing == place.Exclusive {
-			return "", fmt.Errorf("%s is still held by %s, which is being stopped: this waits for it", w.Grant.ID, o.Object)
+			return answer, fmt.Errorf("%s is still held by %s, which is being stopped: this waits for it", w.Grant.ID, o.Object)
 		}
 	}
 	r := hardware.ShareRequest{Device: w.Address, Directory: s.folder(w.Grant.ID)}
@@ -183,7 +176,8 @@ func (s *shares) carryOut(ctx context.Context, w *share) (partition string, err 
 		r.Action, r.Profile, r.Start = hardware.SharePartition, w.Grant.Profile, w.Grant.Start
 	case place.MPS:
 		r.Action = hardware.ShareMPS
-		r.Percent, r.Memory = limits(append(others, *w))
+		user := amount(&w.Grant)
+		r.Limit, r.User = most(append(others, *w)), &user
 	case place.Exclusive:
 		// One process only, where that was promised: work of other classes
 		// may be several processes on its own device.
@@ -194,9 +188,8 @@ func (s *shares) carryOut(ctx context.Context, w *share) (partition string, err 
 	default:
 		r.Action = hardware.ShareWhole
 	}
-	answer, err := s.ask(ctx, w, r)
-	if err != nil {
-		return "", err
+	if answer, err = s.ask(ctx, w, r); err != nil {
+		return answer, err
 	}
 	if i := slices.IndexFunc(s.held, func(h share) bool { return h.same(w) }); i >= 0 {
 		s.held[i].Gone = false
@@ -204,13 +197,10 @@ func (s *shares) carryOut(ctx context.Context, w *share) (partition string, err 
 		s.held = append(s.held, *w)
 		s.log.Info("a device is shared", "device", w.Grant.ID, "object", w.Object, "sharing", w.Grant.Sharing, "why", w.Grant.Why)
 	}
-	if w.Grant.Sharing != place.Partitions {
-		return "", nil
+	if w.Grant.Sharing == place.Partitions && answer.Partition == nil {
+		err = fmt.Errorf("%s: its driver's program made no partition", w.Grant.ID)
 	}
-	if answer.Partition == nil {
-		return "", fmt.Errorf("%s: its driver's program made no partition", w.Grant.ID)
-	}
-	return w.Grant.ID + "-" + strings.TrimPrefix(answer.Partition.ID, w.Grant.ID+"-"), nil
+	return answer, err
 }
 
 func (s *shares) ask(ctx context.Context, w *share, r hardware.ShareRequest) (hardware.ShareAnswer, error) {
@@ -236,54 +226,60 @@ func (s *shares) others(w *share) []share {
 	return all
 }
 
-// limits are the most that any of them may get by MPS, which nobody's own
-// environment can go beyond.
-func limits(all []share) (percent int, memory hardware.Bytes) {
+// amount is what a grant is in the words of drivers.
+func amount(g *place.DeviceGrant) hardware.ShareAmount {
+	return hardware.ShareAmount{Percent: g.Percent(), Memory: hardware.Bytes(max(g.Memory, 0)), LowPriority: g.LowPriority}
+}
+
+// most is the most that any of them may get, which nobody's own environment can
+// go beyond.
+func most(all []share) (limit hardware.ShareAmount) {
 	for i := range all {
-		percent = max(percent, all[i].Grant.Percent())
-		memory = max(memory, hardware.Bytes(max(all[i].Grant.Memory, 0)))
+		one := amount(&all[i].Grant)
+		limit.Percent, limit.Memory = max(limit.Percent, one.Percent), max(limit.Memory, one.Memory)
 	}
-	return percent, memory
+	return limit
 }
 
 // folder is a device's own, where a driver's program keeps what its users share.
 func (s *shares) folder(device string) string { return filepath.Join(s.dir, device) }
 
-// clientPipes is where the container of a client finds the pipes of MPS.
-const clientPipes = "/run/nvidia-mps"
-
 // equip adds to a placement what its container needs of shared devices.
-func (s *shares) equip(ctx context.Context, p *Placement, partitions map[string]string) error {
-	if len(partitions) > 0 {
-		s.refresh(ctx)
+func (s *shares) equip(ctx context.Context, p *Placement, answers map[string]hardware.ShareAnswer) error {
+	for _, a := range answers {
+		if a.Partition != nil {
+			s.refresh(ctx)
+			break
+		}
 	}
-	m := s.machine()
-	cdi := cdiNames(m)
+	cdi := cdiNames(s.machine())
 	p.Devices, p.Env, p.Mounts = nil, nil, nil
+	from := map[string]string{} // by variable and by folder in the container, the device that needs it
 	for _, g := range p.Placement.Devices {
+		a := answers[g.ID]
 		name := g.ID
-		if partition := partitions[g.ID]; partition != "" {
-			name = partition
+		if a.Partition != nil {
+			name = g.ID + "-" + strings.TrimPrefix(a.Partition.ID, g.ID+"-")
 		}
 		if full, ok := cdi[name]; ok {
 			p.Devices = append(p.Devices, full)
-		} else if name != g.ID {
+		} else if a.Partition != nil {
 			return fmt.Errorf("the partition %s is made and not on the map of the hardware: see oscine hardware", name)
 		}
-		if g.Sharing != place.MPS {
-			continue
+		needs := []string{}
+		for _, e := range a.Env {
+			variable, _, _ := strings.Cut(e, "=")
+			needs, p.Env = append(needs, variable), append(p.Env, e)
 		}
-		priority := "0"
-		if g.LowPriority {
-			priority = "1"
+		for _, m := range a.Mounts {
+			needs, p.Mounts = append(needs, m.Target), append(p.Mounts, container.Mount{Source: m.Source, Target: m.Target})
 		}
-		p.Env = append(p.Env, "CUDA_MPS_PIPE_DIRECTORY="+clientPipes, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE="+strconv.Itoa(g.Percent()), "CUDA_MPS_CLIENT_PRIORITY="+priority)
-		if g.Memory > 0 {
-			p.Env = append(p.Env, "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0="+strconv.FormatInt(g.Memory>>20, 10)+"M")
+		for _, need := range needs {
+			if other := from[need]; other != "" {
+				return fmt.Errorf("one container cannot use these shares of %s and %s together, both need their own %s: ask for one share, for partitions or for whole devices", other, g.ID, need)
+			}
+			from[need] = g.ID
 		}
-		// NVIDIA's names for these folders; internal/nvml makes them.
-		p.Mounts = append(p.Mounts, container.Mount{Source: filepath.Join(s.folder(g.ID), "pipe"), Target: clientPipes},
-			container.Mount{Source: filepath.Join(s.folder(g.ID), "shm"), Target: "/dev/shm"})
 	}
 	return nil
 }
@@ -352,7 +348,7 @@ func (s *shares) takeBack(ctx context.Context, h *share, rest []share) error {
 		r.Action, r.Profile, r.Start = hardware.ShareUnpartition, h.Grant.Profile, h.Grant.Start
 	case h.Grant.Sharing == place.MPS && len(rest) > 0:
 		r.Action = hardware.ShareMPS
-		r.Percent, r.Memory = limits(rest)
+		r.Limit = most(rest)
 	case len(rest) > 0:
 		return nil // the others go on as they are
 	default:

@@ -115,7 +115,7 @@ func TestShares(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]func(*testing.T, *gpus){
-		"partitions": sharePartitions, "MPS": shareMPS, "whole": shareWhole, "refusals": shareRefusals, "restart": shareRestart, "change": shareChange,
+		"partitions": sharePartitions, "MPS": shareMPS, "two by MPS": shareTwoByMPS, "whole": shareWhole, "refusals": shareRefusals, "restart": shareRestart, "change": shareChange,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newGPUs(t, helper, kernel)) })
 	}
@@ -201,6 +201,16 @@ func shareMPS(t *testing.T, g *gpus) {
 	g.shares.release(t.Context(), "back")
 	if _, compute := g.modes(); compute != 0 || !strings.Contains(log(), "quit") {
 		t.Errorf("after all are gone: compute mode %d\n%s", compute, log())
+	}
+}
+
+// One process has one MPS: what it would need of two is refused by name.
+func shareTwoByMPS(t *testing.T, g *gpus) {
+	p := &Placement{Placement: place.Placement{Devices: []place.DeviceGrant{{ID: "gpu0", Sharing: place.MPS}, {ID: "gpu1", Sharing: place.MPS}}}}
+	mps := hardware.ShareAnswer{Env: []string{"CUDA_MPS_PIPE_DIRECTORY=/run/nvidia-mps"}}
+	err := g.shares.equip(t.Context(), p, map[string]hardware.ShareAnswer{"gpu0": mps, "gpu1": mps})
+	if err == nil || !strings.Contains(err.Error(), "gpu0 and gpu1 together, both need their own CUDA_MPS_PIPE_DIRECTORY") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"oscine.dev/oscine/internal/hardware"
 )
 
 // MPS is the Multi-Process Service of one GPU: a control daemon with a folder
@@ -80,6 +82,22 @@ func (m MPS) Pipes() string { return filepath.Join(m.Directory, "pipe") }
 
 // Shared is the folder that clients need as /dev/shm.
 func (m MPS) Shared() string { return filepath.Join(m.Directory, "shm") }
+
+// client is what the container of a client needs.
+//
+// Source: NVIDIA, Multi-Process Service, "Environment variables".
+func (m MPS) client(of *hardware.ShareAmount) (env []string, mounts []hardware.ShareMount) {
+	const pipes = "/run/nvidia-mps"
+	priority := 0 // 0 is before 1
+	if of.LowPriority {
+		priority = 1
+	}
+	env = []string{"CUDA_MPS_PIPE_DIRECTORY=" + pipes, fmt.Sprintf("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=%d", of.Percent), fmt.Sprintf("CUDA_MPS_CLIENT_PRIORITY=%d", priority)}
+	if of.Memory > 0 {
+		env = append(env, fmt.Sprintf("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0=%dM", of.Memory>>20))
+	}
+	return env, []hardware.ShareMount{{Source: m.Pipes(), Target: pipes}, {Source: m.Shared(), Target: "/dev/shm"}}
+}
 
 // command runs the control program; visible is CUDA_VISIBLE_DEVICES.
 func (m MPS) command(ctx context.Context, visible string, args ...string) (*exec.Cmd, error) {

@@ -38,7 +38,9 @@ func (l *Library) Share(ctx context.Context, r hardware.ShareRequest, o Options)
 		if r.Directory == "" {
 			return answer, errors.New("share: MPS needs a directory")
 		}
-		err = d.shareMPS(ctx, mps, r)
+		if err = d.shareMPS(ctx, mps, r); err == nil && r.User != nil {
+			answer.Env, answer.Mounts = mps.client(r.User)
+		}
 	case hardware.ShareIdle:
 		if err = d.leaveMPS(ctx, mps, r); err == nil {
 			err = d.become(DefaultMode)
@@ -149,7 +151,7 @@ func (d *Device) shareMPS(ctx context.Context, mps MPS, r hardware.ShareRequest)
 		err = mps.Start(ctx, uuid)
 	}
 	if err == nil {
-		err = mps.Limit(ctx, r.Percent, int64(r.Memory))
+		err = mps.Limit(ctx, r.Limit.Percent, int64(r.Limit.Memory))
 	}
 	if err == nil {
 		return nil

@@ -140,12 +140,12 @@ func testNoComputeModes(t *testing.T, n *rig) {
 
 func testMPS(t *testing.T, n *rig) {
 	dir := filepath.Join(t.TempDir(), "gpu0")
-	start := hardware.ShareRequest{Action: hardware.ShareMPS, Directory: dir, Percent: 40, Memory: 10 << 30}
+	start := hardware.ShareRequest{Action: hardware.ShareMPS, Directory: dir, Limit: hardware.ShareAmount{Percent: 40, Memory: 10 << 30}}
 	must(t, n, start)
 	if got := mode(t, n); got != byte(ExclusiveProcess) {
 		t.Errorf("compute mode %d, want that nobody goes past MPS", got)
 	}
-	start.Percent = 60
+	start.Limit.Percent = 60
 	must(t, n, start)
 	log, err := os.ReadFile(filepath.Join(dir, "log", "control.log"))
 	if err != nil {
