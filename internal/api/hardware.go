@@ -30,7 +30,7 @@ func (s *service) WatchHardware(ctx context.Context, req *connect.Request[pb.Wat
 	if math.IsNaN(seconds) || seconds < 0 || seconds > day {
 		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("load_seconds %v: give 0.1 to %d, or 0 for no load", seconds, day))
 	}
-	return coded(s.node.WatchHardware(ctx, time.Duration(seconds*float64(time.Second)), func(news node.HardwareNews) error {
+	return coded(s.node.WatchHardware(ctx, time.Duration(seconds*float64(time.Second)), func(news hardware.News) error {
 		message := &pb.WatchHardwareResponse{Load: loadMessage(news.Load)}
 		if news.Machine != nil {
 			var err error

@@ -141,12 +141,12 @@ func (f *hardwareFlags) follow(ctx context.Context, env *Env) error {
 		return err
 	}
 	first := true
-	return watch(ctx, 0, func(news hardwareNews) error {
+	return watch(ctx, 0, func(news hardware.News) error {
 		if first {
 			first = false
-			return writeHardware(env.Out, news.machine, f.output)
+			return writeHardware(env.Out, news.Machine, f.output)
 		}
-		for _, change := range news.changes {
+		for _, change := range news.Changes {
 			if err := f.printChange(env.Out, change); err != nil {
 				return err
 			}

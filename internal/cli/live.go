@@ -13,18 +13,8 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 )
 
-// hardwareNews is the map of a machine, with the changes that led to it, or
-// its load.
-type hardwareNews struct {
-	machine *hardware.Machine
-	changes []hardware.Change
-	load    *hardware.Load
-}
-
-// hardwareWatch calls f with the map of a machine, with every change and,
-// where every is not 0, with the load, until ctx ends, which is no error, or f
-// fails.
-type hardwareWatch func(ctx context.Context, every time.Duration, f func(hardwareNews) error) error
+// hardwareWatch follows a machine, here or afar, as [hardware.Live.Follow].
+type hardwareWatch func(ctx context.Context, every time.Duration, f func(hardware.News) error) error
 
 // watching chooses what is watched: the machine under root, the context's
 // node, or this machine where there is no context. It returns what to call it.
@@ -48,7 +38,7 @@ func watching(env *Env, root string) (string, hardwareWatch, error) {
 
 // watchNode watches the node of a context.
 func watchNode(node *client.Client) hardwareWatch {
-	return func(ctx context.Context, every time.Duration, f func(hardwareNews) error) error {
+	return func(ctx context.Context, every time.Duration, f func(hardware.News) error) error {
 		stream, err := node.WatchHardware(ctx, connect.NewRequest(&pb.WatchHardwareRequest{LoadSeconds: every.Seconds()}))
 		if err != nil {
 			return unlessLeft(ctx, err)
@@ -67,28 +57,28 @@ func watchNode(node *client.Client) hardwareWatch {
 	}
 }
 
-func newsOf(m *pb.WatchHardwareResponse) (news hardwareNews, err error) {
+func newsOf(m *pb.WatchHardwareResponse) (news hardware.News, err error) {
 	if len(m.Json) > 0 {
-		if news.machine, err = hardware.Decode(m.Json); err != nil {
+		if news.Machine, err = hardware.Decode(m.Json); err != nil {
 			return news, err
 		}
 	}
 	for _, c := range m.Changes {
-		news.changes = append(news.changes, hardware.Change{Device: c.Device, What: c.What, Reason: hardware.ChangeReason(c.Reason), Warning: c.Warning})
+		news.Changes = append(news.Changes, hardware.Change{Device: c.Device, What: c.What, Reason: hardware.ChangeReason(c.Reason), Warning: c.Warning})
 	}
 	if l := m.Load; l != nil {
-		news.load = &hardware.Load{CPUs: map[int]float64{}, Used: map[int]hardware.Bytes{}, Devices: map[string]hardware.DeviceLoad{}}
+		news.Load = &hardware.Load{CPUs: map[int]float64{}, Used: map[int]hardware.Bytes{}, Devices: map[string]hardware.DeviceLoad{}}
 		for id, share := range l.Cpus {
-			news.load.CPUs[int(id)] = float64(share)
+			news.Load.CPUs[int(id)] = float64(share)
 		}
 		for id, used := range l.UsedBytes {
-			news.load.Used[int(id)] = hardware.Bytes(used)
+			news.Load.Used[int(id)] = hardware.Bytes(used)
 		}
 		for id, d := range l.Devices {
-			news.load.Devices[id] = hardware.DeviceLoad{Busy: d.Busy, Used: hardware.Bytes(d.UsedBytes), Celsius: d.Celsius, Watts: d.Watts}
+			news.Load.Devices[id] = hardware.DeviceLoad{Busy: d.Busy, Used: hardware.Bytes(d.UsedBytes), Celsius: d.Celsius, Watts: d.Watts}
 		}
 		for _, z := range l.Thermal {
-			news.load.Thermal = append(news.load.Thermal, hardware.Zone{Name: z.Name, Celsius: z.Celsius})
+			news.Load.Thermal = append(news.Load.Thermal, hardware.Zone{Name: z.Name, Celsius: z.Celsius})
 		}
 	}
 	return news, nil
@@ -99,107 +89,34 @@ const healthInterval = 2 * time.Second
 
 // watchRoot watches this machine, or reads one that is stored.
 func watchRoot(root string) hardwareWatch {
-	return func(ctx context.Context, every time.Duration, f func(hardwareNews) error) error {
-		s, err := hardware.NewSampler(root)
-		if err != nil {
-			return err
-		}
-		defer s.Close()
+	return func(outer context.Context, every time.Duration, f func(hardware.News) error) error {
+		ctx, stop := context.WithCancelCause(outer)
+		live := hardware.NewLive(root, loadAsker(ctx, root))
 		var wg sync.WaitGroup
-		defer wg.Wait()
-		ctx, stop := context.WithCancel(ctx)
-		defer stop()
-		l := &localWatch{sampler: s, f: f, news: make(chan hardwareNews), ended: make(chan error, 1)}
-		wg.Go(func() { l.ended <- hardware.Watch(ctx, root, healthInterval, l.pass(ctx)) })
-		if root == "/" && every > 0 {
-			wg.Go(func() { l.askDrivers(ctx) })
+		wg.Go(func() { stop(hardware.Watch(ctx, root, healthInterval, live.Set)) })
+		err := live.Follow(ctx, every, f)
+		if err == nil && outer.Err() == nil {
+			err = context.Cause(ctx) // of the watch
 		}
-		return l.run(ctx, every)
+		stop(nil)
+		wg.Wait()
+		return errors.Join(err, live.Close())
 	}
 }
 
-// localWatch brings the map and the load of this machine together.
-type localWatch struct {
-	sampler *hardware.Sampler
-	f       func(hardwareNews) error
-	news    chan hardwareNews
-	ended   chan error
-
-	mu   sync.Mutex
-	m    *hardware.Machine
-	told map[string]hardware.DeviceLoad // by NVIDIA's program
-}
-
-// pass hands the watcher's maps to run.
-func (l *localWatch) pass(ctx context.Context) func(*hardware.Machine, []hardware.Change) {
-	return func(m *hardware.Machine, changes []hardware.Change) {
-		select {
-		case l.news <- hardwareNews{machine: m, changes: changes}:
-		case <-ctx.Done():
-		}
+// loadAsker asks the helpers that come with Oscine for the load of this
+// machine's devices: such drivers show nothing of it in sysfs.
+func loadAsker(ctx context.Context, root string) func(*hardware.Machine) map[string]hardware.DeviceLoad {
+	if root != "/" {
+		return nil
 	}
-}
-
-func (l *localWatch) run(ctx context.Context, every time.Duration) error {
-	var ticks <-chan time.Time
-	var before hardware.Reading
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-l.ended:
-			return err
-		case news := <-l.news:
-			l.mu.Lock()
-			l.m = news.machine
-			l.mu.Unlock()
-			if err := l.f(news); err != nil {
-				return err
-			}
-			if ticks == nil && every > 0 {
-				before = l.sampler.Read(l.m, nil)
-				ticker := time.NewTicker(every)
-				defer ticker.Stop()
-				ticks = ticker.C
-			}
-		case <-ticks:
-			_, told := l.now()
-			now := l.sampler.Read(l.m, told)
-			load := now.Since(before)
-			before = now
-			if err := l.f(hardwareNews{load: &load}); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func (l *localWatch) now() (*hardware.Machine, map[string]hardware.DeviceLoad) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.m, l.told
-}
-
-// askDrivers asks the helpers that come with Oscine for the load of their
-// devices every two seconds: such drivers show nothing of it in sysfs.
-func (l *localWatch) askDrivers(ctx context.Context) {
 	var drivers []hardware.Driver
-	for ctx.Err() == nil {
-		m, _ := l.now()
-		if m != nil && drivers == nil {
+	return func(m *hardware.Machine) map[string]hardware.DeviceLoad {
+		if drivers == nil {
 			if own, err := m.Clone(); err == nil {
 				drivers, _ = hardware.AskDrivers(ctx, own, hardware.Companions(own)...) // ends with ctx
 			}
 		}
-		if m != nil && drivers != nil {
-			told := hardware.AskLoads(ctx, m, drivers)
-			l.mu.Lock()
-			l.told = told
-			l.mu.Unlock()
-		}
-		select {
-		case <-time.After(2 * time.Second):
-		case <-ctx.Done():
-		}
+		return hardware.AskLoads(ctx, m, drivers)
 	}
 }

@@ -55,14 +55,14 @@ var errSeen = errors.New("seen")
 // topOnce measures for one interval and prints that.
 func topOnce(ctx context.Context, w io.Writer, watch hardwareWatch, every time.Duration) error {
 	var m *hardware.Machine
-	err := watch(ctx, every, func(news hardwareNews) error {
-		if news.machine != nil {
-			m = news.machine
+	err := watch(ctx, every, func(news hardware.News) error {
+		if news.Machine != nil {
+			m = news.Machine
 		}
-		if news.load == nil || m == nil {
+		if news.Load == nil || m == nil {
 			return nil
 		}
-		if err := render.Top(w, m, *news.load, render.TopOptions{Width: 120}); err != nil {
+		if err := render.Top(w, m, *news.Load, render.TopOptions{Width: 120}); err != nil {
 			return err
 		}
 		return errSeen
@@ -111,17 +111,17 @@ type topScreen struct {
 	when time.Time
 }
 
-func (s *topScreen) take(news hardwareNews) error {
-	if news.machine != nil {
-		s.m = news.machine
+func (s *topScreen) take(news hardware.News) error {
+	if news.Machine != nil {
+		s.m = news.Machine
 	}
-	for _, c := range news.changes {
+	for _, c := range news.Changes {
 		s.last, s.when = c, time.Now()
 	}
-	if news.load == nil || s.m == nil {
+	if news.Load == nil || s.m == nil {
 		return nil
 	}
-	return s.draw(*news.load)
+	return s.draw(*news.Load)
 }
 
 // draw paints a frame over the last one.

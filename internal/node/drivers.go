@@ -167,18 +167,6 @@ func (d *drivers) sharer(address string) *hardware.Driver {
 	return nil
 }
 
-// DriverLoads asks the drivers' programs how busy their devices are, by the
-// devices' IDs. It takes some 50 ms for each program; where there is none it
-// costs nothing.
-func (n *Node) DriverLoads(ctx context.Context) map[string]hardware.DeviceLoad {
-	known := n.drivers.list()
-	m := n.drivers.machine()
-	if len(known) == 0 || m == nil {
-		return nil
-	}
-	return hardware.AskLoads(ctx, m, known)
-}
-
 // hardwareFound completes a map of the kernel's and makes it the node's.
 func (n *Node) hardwareFound(ctx context.Context, found *hardware.Machine, changes []hardware.Change) {
 	n.drivers.finding.Lock()

@@ -286,3 +286,11 @@ func keyOfID(id string) (objectKey, error) {
 	}
 	return objectKey{}, errors.New("no object is called " + id)
 }
+
+// sawHardware tells people of a new map and of what changed on it.
+func (n *Node) sawHardware(m *hardware.Machine, changes []hardware.Change) {
+	n.live.Set(m, changes)
+	for _, c := range changes {
+		n.noteChange(c)
+	}
+}

@@ -182,7 +182,7 @@ func TestLostDeviceIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.state = state
-	n := &Node{placer: p, live: newLive(nil), events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
+	n := &Node{placer: p, live: hardware.NewLive(sysRoot, nil), events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
 	first, _, err := p.place(s, gpuWorkload(t, s, "a"))
 	if err != nil {
 		t.Fatal(err)
@@ -234,69 +234,14 @@ func TestLostDeviceIsTold(t *testing.T) {
 	t.Log(told)
 }
 
-func TestHardwareIsWatched(t *testing.T) {
-	n := &Node{live: newLive(func() map[string]hardware.DeviceLoad { return map[string]hardware.DeviceLoad{"gpu0": {Busy: 0.5}} })}
-	m, err := hardware.Discover(sysRoot)
-	if err != nil {
-		t.Fatal(err)
-	}
+func TestWatchHardwareRefuses(t *testing.T) {
+	n := &Node{live: hardware.NewLive(sysRoot, nil)}
 	if err := n.WatchHardware(t.Context(), time.Millisecond, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a load every millisecond: got %v, want ErrInvalid", err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	news := make(chan HardwareNews, 1)
-	go func() {
-		_ = n.WatchHardware(ctx, MinLoadInterval, func(h HardwareNews) error {
-			select {
-			case news <- h:
-			case <-ctx.Done():
-			}
-			return nil
-		})
-	}()
-	time.Sleep(2 * MinLoadInterval) // no map yet, so no load
-	n.live.set(m, nil)
-	if h := <-news; h.Machine != m || h.Load != nil {
-		t.Errorf("first got %+v, want the map", h)
-	}
-	if h := <-news; h.Load == nil || len(h.Load.CPUs) != m.Online.Len() {
-		t.Errorf("then got %+v, want the load of %d CPUs", h, m.Online.Len())
-	}
-	for h := range news { // drivers are asked while nobody waits for them
-		if h.Load.Devices["gpu0"].Busy == 0.5 {
-			break
-		}
-	}
+	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	// One that does not read loses the oldest changes, and is told.
-	slow, err := n.live.subscribe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range maxUnread + 20 {
-		n.live.set(m, []hardware.Change{hardware.NewChange(hardware.DeviceAdded, fmt.Sprint(i), "added")})
-	}
-	told := n.live.news(slow).Changes
-	if len(told) < maxUnread || told[0].Reason != hardware.ChangesMissed || told[len(told)-1].Device != fmt.Sprint(maxUnread+19) {
-		t.Errorf("%d changes, the first is %+v", len(told), told[:min(1, len(told))])
-	}
-	n.live.unsubscribe(slow)
-	for range 2 {
-		w := make([]*hardwareWatcher, maxWatchers+1)
-		for i := range w {
-			if w[i], err = n.live.subscribe(); err != nil {
-				break
-			}
-		}
-		if !errors.Is(err, ErrConflict) {
-			t.Errorf("%d watchers at once: got %v, want ErrConflict", len(w), err)
-		}
-		for _, one := range w {
-			n.live.unsubscribe(one)
-		}
-	}
-	if err := n.live.close(); err != nil {
-		t.Error(err)
+	if err := n.WatchHardware(gone, 0, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("a watcher that left: got %v", err)
 	}
 }

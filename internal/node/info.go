@@ -3,6 +3,7 @@ package node
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -67,7 +68,7 @@ func (n *Node) Doctor(ctx context.Context) []doctor.Capability { return doctor.R
 // internal/hardware: the one that is kept up to date, for only that has the
 // devices that were lost.
 func (n *Node) Hardware(ctx context.Context) ([]byte, error) {
-	m := n.live.machine()
+	m := n.live.Machine()
 	if m == nil { // in the first moment
 		found, err := hardware.Discover(sysRoot)
 		if err != nil {
@@ -78,14 +79,30 @@ func (n *Node) Hardware(ctx context.Context) ([]byte, error) {
 	return hardware.Encode(m)
 }
 
+// WatchHardware calls f with the map of the machine, with each change of it
+// and, where every is not 0, that often with the load since the last time, until
+// ctx ends or f fails.
+func (n *Node) WatchHardware(ctx context.Context, every time.Duration, f func(hardware.News) error) error {
+	err := n.live.Follow(ctx, every, f)
+	switch {
+	case errors.Is(err, hardware.ErrLoadInterval):
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	case errors.Is(err, hardware.ErrFollowers):
+		return fmt.Errorf("%w: %w", ErrConflict, err)
+	case err == nil:
+		return ctx.Err()
+	}
+	return err
+}
+
 // RecordHardware writes an archive of what the map of the machine is read from,
 // without what names this one machine. There is one recording at a time, for
 // it reads all of sysfs that matters; another is refused with ErrConflict.
 func (n *Node) RecordHardware(w io.Writer) (hardware.Recorded, error) {
-	if !n.live.recording.TryLock() {
+	if !n.recording.TryLock() {
 		return hardware.Recorded{}, fmt.Errorf("%w: someone records this machine already: try again in a moment", ErrConflict)
 	}
-	defer n.live.recording.Unlock()
+	defer n.recording.Unlock()
 	return hardware.Record(sysRoot, w)
 }
 

@@ -66,20 +66,21 @@ type Node struct {
 	machine *manifest.Machine
 	log     *slog.Logger
 
-	store    *store
-	runtime  *container.Runtime
-	bridge   *network.Bridge
-	packs    *pack.Store
-	registry *serve.Registry
-	drivers  *drivers
-	shares   *shares
-	placer   *placer
-	isolator *isolate.Isolator
-	disks    *disks
-	changes  *broadcast
-	events   *eventLog
-	live     *live
-	ready    atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
+	store     *store
+	runtime   *container.Runtime
+	bridge    *network.Bridge
+	packs     *pack.Store
+	registry  *serve.Registry
+	drivers   *drivers
+	shares    *shares
+	placer    *placer
+	isolator  *isolate.Isolator
+	disks     *disks
+	changes   *broadcast
+	events    *eventLog
+	live      *hardware.Live
+	recording sync.Mutex   // held while the machine is recorded
+	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 
 	benching sync.Mutex // held while wake-ups are measured
 
@@ -141,7 +142,9 @@ func Open(ctx context.Context, config Config, machine *manifest.Machine) (*Node,
 		driversChanged: make(chan struct{}, 1),
 	}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
-	n.live = newLive(func() map[string]hardware.DeviceLoad { return n.DriverLoads(n.life) })
+	n.live = hardware.NewLive(sysRoot, func(m *hardware.Machine) map[string]hardware.DeviceLoad {
+		return hardware.AskLoads(n.life, m, n.drivers.list())
+	})
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -292,7 +295,7 @@ func (n *Node) Close() error {
 	if n.events != nil {
 		errs = append(errs, n.events.close())
 	}
-	errs = append(errs, n.live.close())
+	errs = append(errs, n.live.Close())
 	return errors.Join(errs...)
 }
 
