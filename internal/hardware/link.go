@@ -85,11 +85,12 @@ type endpoint struct {
 	name string
 	pci  *PCIDevice
 	node int
+	ends string // the name that links to it have
 }
 
 // Between tells how far device a is from device b: over what, at which
 // bandwidth. Devices are named by ID (gpu0), interface (eth0), disk (nvme0n1),
-// PCI address, or node (node1). It returns ErrUnknown for other names.
+// PCI address, node (node1) or CPU (cpu3). It returns ErrUnknown for other names.
 func (m *Machine) Between(a, b string) (Path, error) {
 	x, err := m.endpoint(a)
 	if err != nil {
@@ -104,7 +105,7 @@ func (m *Machine) Between(a, b string) (Path, error) {
 		p.Proximity = Same
 		return p, nil
 	}
-	if link := m.linkBetween(x.name, y.name); link != nil {
+	if link := m.linkBetween(x.ends, y.ends); link != nil {
 		p.Proximity, p.BytesPerSecond = Direct, link.BytesPerSecond
 		p.Over = []string{strconv.Itoa(max(1, link.Count)) + " × " + link.Kind}
 		return p, nil
@@ -130,27 +131,34 @@ func (m *Machine) told(p *Path) {
 
 func (m *Machine) endpoint(name string) (endpoint, error) {
 	if a := m.Accelerator(name); a != nil {
-		return endpoint{a.ID, m.Device(a.Address), a.Node}, nil
+		return endpoint{a.ID, m.Device(a.Address), a.Node, a.ID}, nil
 	}
 	for _, i := range m.Interfaces {
 		if i.Name == name || i.RDMA == name && name != "" {
-			return endpoint{i.Name, m.Device(i.Address), i.Node}, nil
+			return endpoint{i.Name, m.Device(i.Address), i.Node, i.Name}, nil
 		}
 	}
 	for _, d := range m.Disks {
 		if d.Name == name {
-			return endpoint{d.Name, m.Device(d.Address), d.Node}, nil
+			return endpoint{d.Name, m.Device(d.Address), d.Node, d.Name}, nil
 		}
 	}
 	if address, ok := pciAddress(name); ok {
 		if d := m.Device(address); d != nil {
-			return endpoint{address, d, d.Node}, nil
+			return endpoint{address, d, d.Node, address}, nil
 		}
 	}
 	if digits, ok := strings.CutPrefix(name, "node"); ok {
 		for _, n := range m.Nodes {
 			if strconv.Itoa(n.ID) == digits {
-				return endpoint{name, nil, n.ID}, nil
+				return endpoint{name, nil, n.ID, name}, nil
+			}
+		}
+	}
+	if digits, ok := strings.CutPrefix(name, "cpu"); ok {
+		for _, c := range m.CPUs {
+			if strconv.Itoa(c.ID) == digits {
+				return endpoint{name, nil, c.Node, "node" + strconv.Itoa(c.Node)}, nil
 			}
 		}
 	}

@@ -149,18 +149,10 @@ func TestTopologyMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ a, b, want string }{
-		{"gpu0", "gpu1", "LINK 240 [12 × nvlink]"},
-		{"gpu0", "mlx5_0", "PIX 32 [0000:10:00.0]"},
-	} {
-		p, err := m.Between(c.a, c.b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := fmt.Sprintf("%s %.0f %v", p.Proximity, p.BytesPerSecond/1e9, p.Over); got != c.want {
-			t.Errorf("Between(%s, %s) = %s, want %s", c.a, c.b, got, c.want)
-		}
-	}
+	checkWays(t, m,
+		way{"gpu0", "gpu1", "LINK 240.0 GB/s 0 [12 × nvlink]"},
+		way{"gpu0", "mlx5_0", "PIX 31.5 GB/s 0 [0000:10:00.0]"},
+	)
 	if a := m.Accelerators[0]; a.Model != "A100 SXM4 80GB" || a.Memory != 80<<30 || a.Architecture != "sm_80" {
 		t.Errorf("gpu0 = %+v", a)
 	}
@@ -224,17 +216,10 @@ func TestTopologyOfRack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ a, b, want string }{
-		{"gpu0", "gpu1", "LINK 722 [18 × nvlink by switch]"},
-		{"gpu0", "node0", "LINK 447 [10 × c2c]"},
-		{"0008:00:00.0", "0009:00:00.0", "LINK 63 [1 × pcie]"},
-	} {
-		p, err := m.Between(c.a, c.b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := fmt.Sprintf("%s %.0f %v", p.Proximity, p.BytesPerSecond/1e9, p.Over); got != c.want {
-			t.Errorf("Between(%s, %s) = %s, want %s", c.a, c.b, got, c.want)
-		}
-	}
+	checkWays(t, m,
+		way{"gpu0", "gpu1", "LINK 721.8 GB/s 0 [18 × nvlink by switch]"},
+		way{"gpu0", "node0", "LINK 447.1 GB/s 0 [10 × c2c]"},
+		way{"cpu0", "gpu0", "LINK 447.1 GB/s 0 [10 × c2c]"},
+		way{"0008:00:00.0", "0009:00:00.0", "LINK 63.0 GB/s 0 [1 × pcie]"},
+	)
 }

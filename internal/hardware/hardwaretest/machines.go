@@ -299,6 +299,9 @@ func (t *Tree) board(model, compatible, cpuinfo string, cores int, l1, l2, l3 in
 func CoralDevBoard() *Tree {
 	t := NewTree()
 	t.board("Freescale i.MX8MQ Phanbell", "fsl,imx8mq-phanbell\x00fsl,imx8mq", "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd03", 4, 32, 1024, 0, 1*gib)
+	for id := range 4 { // one L2 for all
+		t.Filef(fmt.Sprintf("/sys/devices/system/cpu/cpu%d/cache/index2/shared_cpu_map", id), "f")
+	}
 	dir := t.PCI(PCI{Parent: "platform/soc@0/33800000.pcie/pci0001:00/0001:00:00.0", Address: "0001:01:00.0", Class: "ff0000", Vendor: "1ac1", Device: "089a", Driver: "apex", Node: -1, GTs: "5.0", Width: 1})
 	t.PCI(PCI{Parent: "platform/soc@0/33800000.pcie/pci0001:00", Address: "0001:00:00.0", Class: "060400", Vendor: "16c3", Device: "abcd", Driver: "pcieport", Node: -1, GTs: "5.0", Width: 1})
 	t.Node(dir, "apex", "apex_0", "apex_0")
