@@ -241,7 +241,7 @@ func newHardwarePathCommand(env *Env, f *hardwareFlags) *cobra.Command {
 
 Devices are named as oscine hardware names them (gpu0, eth0, nvme0n1), by their
 PCI address, or as NUMA node (node1) or CPU (cpu3).`,
-		Args:  exactArgs(2, "two devices"),
+		Args: exactArgs(2, "two devices"),
 		RunE: func(c *cobra.Command, args []string) error {
 			m, err := f.machine(c.Context(), env)
 			if err != nil {

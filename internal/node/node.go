@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/manifest"
@@ -75,7 +76,7 @@ type Node struct {
 	shares    *shares
 	placer    *placer
 	isolator  *isolate.Isolator
-	disks     *disks
+	disk      *disk.Disk[objectKey]
 	changes   *broadcast
 	events    *eventLog
 	live      *hardware.Live
@@ -173,7 +174,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err = n.openIsolation(); err != nil {
 		return err
 	}
-	if n.disks, err = openDisks(n.config.StateDir); err != nil {
+	if n.disk, err = disk.Open[objectKey](n.config.StateDir); err != nil {
 		return err
 	}
 	allow := n.machine.Spec.Images.Allow

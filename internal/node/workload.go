@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/manifest"
 )
@@ -41,7 +42,7 @@ type WorkloadStatus struct {
 	StartedAt *time.Time       `json:"startedAt,omitempty"`
 	Address   string           `json:"address,omitempty"` // on the workload network
 	Digest    string           `json:"digest,omitempty"`  // of the image
-	Storage   []StorageStatus  `json:"storage,omitempty"` // on the data partition
+	Storage   []disk.Holding   `json:"storage,omitempty"` // on the data partition
 	Placement *PlacementStatus `json:"placement,omitempty"`
 	Isolation *isolate.Status  `json:"isolation,omitempty"` // promised and measured
 }
@@ -91,7 +92,7 @@ func (w *workload) status() any {
 	st := w.st
 	w.stMu.Unlock()
 	st.Isolation, st.Placement = w.n.isolation(w.key), w.n.placer.now(w.key, st.Placement)
-	st.Storage = w.n.disks.status(w.key)
+	st.Storage = w.n.disk.Held(w.key)
 	return st
 }
 
@@ -187,7 +188,7 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 	if done, err := w.finishedBefore(ctx, obj); err != nil || done {
 		return err
 	}
-	if err := errors.Join(w.n.admit(&obj.Spec.Resources), w.n.disks.admit(w.key)); err != nil {
+	if err := errors.Join(w.n.admit(&obj.Spec.Resources), w.n.disk.Admit(w.key)); err != nil {
 		return err
 	}
 	placement, displaced, err := w.n.placer.place(w.n.store, obj)
@@ -277,7 +278,7 @@ func (w *workload) image(ctx context.Context, ref string) (string, error) {
 	if err != nil || name != "" {
 		return name, err
 	}
-	if err := w.n.disks.room(); err != nil {
+	if err := w.n.disk.Room(); err != nil {
 		return "", fmt.Errorf("pull %s: %w", ref, err)
 	}
 	w.set(func(st *WorkloadStatus) { st.Phase, st.Message = Pulling, ref })
@@ -407,7 +408,7 @@ func (w *workload) remove(ctx context.Context) error {
 		err = errors.Join(err, e)
 	}
 	err = errors.Join(err, w.n.bridge.Detach(w.key.id()), w.n.isolator.Release(w.key.id()))
-	w.n.disks.forget(w.key)
+	w.n.disk.Forget(w.key)
 	w.n.shares.release(ctx, w.key.id())
 	w.n.placer.release(w.key)
 	w.n.shareCPUs()

@@ -1,12 +1,10 @@
-package node
+package disk
 
 import (
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"oscine.dev/oscine/internal/manifest"
 )
 
 // grow makes a folder hold so many MiB more.
@@ -19,18 +17,16 @@ func grow(t *testing.T, dir string, name string, mib int) {
 
 // On a file system that counts nothing, what passes its limit is stopped, and
 // a short disk holds back whoever grew.
-func TestDisksNameTheOffender(t *testing.T) {
+func TestOffenderIsNamed(t *testing.T) {
 	root := t.TempDir()
-	d, err := openDisks(root)
+	d, err := Open[string](root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.disk.Limited() {
+	if d.fs.limited {
 		t.Skip("the temporary folder's file system enforces limits; the rest is for those that don't")
 	}
-	keys := map[string]objectKey{}
 	for _, name := range []string{"old", "grows", "bound"} {
-		keys[name] = objectKey{manifest.KindWorkload, name}
 		dir := filepath.Join(root, name)
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -42,7 +38,7 @@ func TestDisksNameTheOffender(t *testing.T) {
 		if name == "bound" {
 			limit = 1 << 20
 		}
-		if err := d.claim(keys[name], "volume "+name, dir, limit); err != nil {
+		if err := d.Claim(name, "volume "+name, dir, limit); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -59,20 +55,20 @@ func TestDisksNameTheOffender(t *testing.T) {
 		t.Fatalf("got %+v, want one past its limit and one that grew", events)
 	}
 	for i, want := range []string{"bound", "grows"} {
-		if e := events[i]; e.key.name != want || e.reason != reasonDiskFull || !e.stop {
+		if e := events[i]; e.Owner != want || e.Reason != Full || !e.Stop {
 			t.Errorf("got %+v, want %s stopped", e, want)
 		}
-		if err := d.admit(keys[want]); err == nil || !strings.Contains(err.Error(), "full") {
+		if err := d.Admit(want); err == nil || !strings.Contains(err.Error(), "full") {
 			t.Errorf("%s may start again: %v", want, err)
 		}
-		if st := d.status(keys[want]); len(st) != 1 || st[0].Problem == "" {
+		if st := d.Held(want); len(st) != 1 || st[0].Problem == "" {
 			t.Errorf("status of %s: %+v", want, st)
 		}
 	}
-	if err := d.admit(keys["old"]); err != nil {
+	if err := d.Admit("old"); err != nil {
 		t.Errorf("what did not grow may not start: %v", err)
 	}
-	if err := d.room(); err == nil {
+	if err := d.Room(); err == nil {
 		t.Error("there is room for an image on a full disk")
 	}
 	if events := d.judge(short, size); len(events) != 0 {
@@ -84,13 +80,13 @@ func TestDisksNameTheOffender(t *testing.T) {
 		}
 	}
 	d.judge(enough, size)
-	for name, key := range keys {
-		if err := d.admit(key); err != nil {
+	for _, name := range []string{"old", "grows", "bound"} {
+		if err := d.Admit(name); err != nil {
 			t.Errorf("%s may not start though there is room: %v", name, err)
 		}
 	}
-	d.forget(keys["old"])
-	if st := d.status(keys["old"]); len(st) != 0 {
+	d.Forget("old")
+	if st := d.Held("old"); len(st) != 0 {
 		t.Errorf("a forgotten object holds %+v", st)
 	}
 }

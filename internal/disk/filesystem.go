@@ -1,4 +1,4 @@
-package isolate
+package disk
 
 import (
 	"errors"
@@ -13,33 +13,30 @@ import (
 	"oscine.dev/oscine/internal/linux"
 )
 
-// Disk bounds what folders of one file system hold. Where it counts projects,
+// fileSystem bounds what folders of one file system hold. Where it counts projects,
 // as the image's ext4 does, the kernel refuses what passes a bound; elsewhere
-// Used must be asked. See Documentation/filesystems/quota.rst.
-type Disk struct {
+// used must be asked. See Documentation/filesystems/quota.rst.
+type fileSystem struct {
 	root    string
 	limited bool
 }
 
-// OpenDisk looks at the file system that holds root.
-func OpenDisk(root string) (*Disk, error) {
+// openFileSystem looks at the file system that holds root.
+func openFileSystem(root string) (*fileSystem, error) {
 	f, err := os.Open(root)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return &Disk{root, linux.ProjectsLimited(f)}, nil
+	return &fileSystem{root, linux.ProjectsLimited(f)}, nil
 }
 
-// Limited reports whether the kernel enforces bounds.
-func (d *Disk) Limited() bool { return d.limited }
-
-// Free returns the bytes that are free for others than root, and all there
+// free returns the bytes that are free for others than root, and all there
 // are.
-func (d *Disk) Free() (free, size int64, err error) {
+func (f *fileSystem) free() (free, size int64, err error) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(d.root, &st); err != nil {
-		return 0, 0, fmt.Errorf("free space of %s: %w", d.root, err)
+	if err := unix.Statfs(f.root, &st); err != nil {
+		return 0, 0, fmt.Errorf("free space of %s: %w", f.root, err)
 	}
 	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
 }
@@ -52,10 +49,10 @@ func project(dir string) uint32 {
 	return h.Sum32() | 1<<24
 }
 
-// Claim counts all below a folder together from now on. Where the file system
+// claim counts all below a folder together from now on. Where the file system
 // does not count, it does nothing. Nobody may write below dir meanwhile.
-func (d *Disk) Claim(dir string) error {
-	if !d.limited {
+func (f *fileSystem) claim(dir string) error {
+	if !f.limited {
 		return nil
 	}
 	top, err := os.Open(dir)
@@ -84,36 +81,36 @@ func (d *Disk) Claim(dir string) error {
 	return linux.SetProject(top, project(dir))
 }
 
-// Bound lets a claimed folder hold so many bytes, 0 for no bound. It returns
-// errors.ErrUnsupported where nobody but Used can tell.
-func (d *Disk) Bound(dir string, bytes int64) error {
-	if !d.limited {
+// bound lets a claimed folder hold so many bytes, 0 for no bound. It returns
+// errors.ErrUnsupported where nobody but used can tell.
+func (f *fileSystem) bound(dir string, bytes int64) error {
+	if !f.limited {
 		return errors.ErrUnsupported
 	}
-	f, err := os.Open(d.root)
+	at, err := os.Open(f.root)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return linux.LimitProject(f, project(dir), bytes)
+	defer at.Close()
+	return linux.LimitProject(at, project(dir), bytes)
 }
 
 // maxFiles bounds how many files are counted one by one.
 const maxFiles = 1 << 20
 
-// Used returns the bytes that a claimed folder holds, by the kernel's count, or
+// used returns the bytes that a claimed folder holds, by the kernel's count, or
 // by looking at every file where it keeps none. A folder that is not there
 // holds nothing.
-func (d *Disk) Used(dir string) (int64, error) {
-	if d.limited {
-		f, err := os.Open(d.root)
+func (f *fileSystem) used(dir string) (int64, error) {
+	if f.limited {
+		at, err := os.Open(f.root)
 		if err != nil {
 			return 0, err
 		}
-		defer f.Close()
-		return linux.ProjectUsage(f, project(dir))
+		defer at.Close()
+		return linux.ProjectUsage(at, project(dir))
 	}
-	var used int64
+	var bytes int64
 	seen := 0
 	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if seen++; seen > maxFiles {
@@ -124,10 +121,10 @@ func (d *Disk) Used(dir string) (int64, error) {
 		}
 		if info, err := e.Info(); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				used += st.Blocks * 512
+				bytes += st.Blocks * 512
 			}
 		}
 		return nil
 	})
-	return used, err
+	return bytes, err
 }
