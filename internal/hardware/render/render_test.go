@@ -37,6 +37,24 @@ func described(t testing.TB, from *hardwaretest.Tree) *hardware.Machine {
 	return m
 }
 
+// golden compares what was drawn with a file of testdata.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("drawn (-file +now), go test -update rewrites it:\n%s", diff)
+	}
+}
+
 // everything draws a machine in all ways.
 func everything(t testing.TB, m *hardware.Machine) {
 	t.Helper()
@@ -85,19 +103,7 @@ func TestTree(t *testing.T) {
 			if err := Tree(&b, described(t, from), false); err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join("testdata", name+".txt")
-			if *update {
-				if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := gocmp.Diff(string(want), b.String()); diff != "" {
-				t.Errorf("tree (-file +now), go test -update rewrites it:\n%s", diff)
-			}
+			golden(t, name, b.Bytes())
 		})
 	}
 }
@@ -149,19 +155,7 @@ func TestTop(t *testing.T) {
 	if err := Top(&b, m, l, TopOptions{Width: 100}); err != nil {
 		t.Fatal(err)
 	}
-	const file = "testdata/top.txt"
-	if *update {
-		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := gocmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("picture (-file +now), go test -update rewrites it:\n%s", diff)
-	}
+	golden(t, "top", b.Bytes())
 }
 
 // TestTopFits draws machines into little room.

@@ -158,44 +158,37 @@ func (f *Figure) tightMiss() float64 { return f.Requests.Kinds[0].MissRate() }
 
 // WriteTables prints the tables of wake-ups and of missed deadlines.
 func (r *Report) WriteTables(w io.Writer) error {
-	counts := cpuCounts(r.Figures)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprint(t, "wake-up p50/p99/max, µs")
-	for _, cpus := range counts {
-		fmt.Fprintf(t, "\t%d vCPU\tbatch", cpus)
-	}
+	r.table(t, "wake-up p50/p99/max, µs", "batch", false, func(f *Figure) (string, string) {
+		h := &f.Worker.Histogram
+		return fmt.Sprintf("%s/%s/%s", micro(h.Quantile(.5)), micro(h.Quantile(.99)), micro(h.Max())), batchText(f, find(r.Figures, Default, f.CPUs, false))
+	})
 	fmt.Fprintln(t)
-	for _, name := range r.names(false) {
-		fmt.Fprint(t, name)
-		for _, cpus := range counts {
-			f := find(r.Figures, name, cpus, false)
-			if f == nil {
-				fmt.Fprint(t, "\t–\t–")
-				continue
-			}
-			h := &f.Worker.Histogram
-			fmt.Fprintf(t, "\t%s/%s/%s\t%s", micro(h.Quantile(.5)), micro(h.Quantile(.99)), micro(h.Max()), batchText(f, find(r.Figures, Default, cpus, false)))
-		}
-		fmt.Fprintln(t)
-	}
-	fmt.Fprint(t, "\ntight requests missed")
-	for _, cpus := range counts {
-		fmt.Fprintf(t, "\t%d vCPU\tloose", cpus)
-	}
-	fmt.Fprintln(t)
-	for _, name := range r.names(true) {
-		fmt.Fprint(t, name)
-		for _, cpus := range counts {
-			f := find(r.Figures, name, cpus, true)
-			if f == nil {
-				fmt.Fprint(t, "\t–\t–")
-				continue
-			}
-			fmt.Fprintf(t, "\t%.1f %%\t%.1f %%", 100*f.tightMiss(), 100*f.Requests.Kinds[1].MissRate())
-		}
-		fmt.Fprintln(t)
-	}
+	r.table(t, "tight requests missed", "loose", true, func(f *Figure) (string, string) {
+		return fmt.Sprintf("%.1f %%", 100*f.tightMiss()), fmt.Sprintf("%.1f %%", 100*f.Requests.Kinds[1].MissRate())
+	})
 	return t.Flush()
+}
+
+// table prints one row a policy, with two cells for each number of CPUs.
+func (r *Report) table(w io.Writer, title, second string, requests bool, cells func(*Figure) (string, string)) {
+	counts := cpuCounts(r.Figures)
+	fmt.Fprint(w, title)
+	for _, cpus := range counts {
+		fmt.Fprintf(w, "\t%d vCPU\t%s", cpus, second)
+	}
+	fmt.Fprintln(w)
+	for _, name := range r.names(requests) {
+		fmt.Fprint(w, name)
+		for _, cpus := range counts {
+			first, other := "–", "–"
+			if f := find(r.Figures, name, cpus, requests); f != nil {
+				first, other = cells(f)
+			}
+			fmt.Fprintf(w, "\t%s\t%s", first, other)
+		}
+		fmt.Fprintln(w)
+	}
 }
 
 // WriteRatios prints the ratios with their targets.
