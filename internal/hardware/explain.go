@@ -117,7 +117,9 @@ func (m *Machine) explainDisk(k Disk) []Fact {
 	var l factList
 	l.add("size", k.Size.String(), dir+"/size")
 	l.add("model", k.Model, dir+"/device/model")
-	l.add("spins", strconv.FormatBool(k.Spins), dir+"/queue/rotational")
+	if k.Spins {
+		l.add("spins", "true", dir+"/queue/rotational")
+	}
 	l.add("pci device", k.Address, dir+" (link)")
 	if d := m.Device(k.Address); d != nil {
 		l = append(l, d.facts()...)

@@ -61,7 +61,7 @@ func (p Proximity) String() string {
 // Meaning says a proximity in words.
 func (p Proximity) Meaning() string {
 	meanings := [...]string{"the same device", "a link of their own", "one PCIe switch", "several PCIe switches", "one PCIe root complex",
-		"one NUMA node, different root complexes", "different NUMA nodes"}
+		"one NUMA node", "different NUMA nodes"}
 	if p < 0 || int(p) >= len(meanings) {
 		return "unknown"
 	}

@@ -164,7 +164,8 @@ func (s *scan) disks() {
 			continue
 		}
 		d.Model, _ = s.text(at + "/device/model")
-		if spins, ok := s.integer(at + "/queue/rotational"); ok {
+		// The kernel takes every virtio disk for one that spins.
+		if spins, ok := s.integer(at + "/queue/rotational"); ok && !strings.Contains(real, "/virtio") {
 			d.Spins = spins == 1
 		}
 		s.m.Disks = append(s.m.Disks, d)

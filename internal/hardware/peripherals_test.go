@@ -28,6 +28,24 @@ func TestMultipathDisk(t *testing.T) {
 	}
 }
 
+// TestSpinningDisks: a disk of a virtual machine is none, whatever the kernel
+// takes it for.
+func TestSpinningDisks(t *testing.T) {
+	tree := hardwaretest.HybridLaptop()
+	for name, below := range map[string]string{"sda": "/sys/devices/pci0000:00/0000:00:17.0/ata1/host0/block/sda", "vda": "/sys/devices/pci0000:00/0000:00:03.0/virtio0/block/vda"} {
+		tree.File(below+"/size", "2097152")
+		tree.File(below+"/queue/rotational", "1")
+		tree.Link("/sys/class/block/"+name, below)
+	}
+	spins := map[string]bool{}
+	for _, d := range described(t, tree).Disks {
+		spins[d.Name] = d.Spins
+	}
+	if len(spins) != 2 || !spins["sda"] || spins["vda"] {
+		t.Errorf("disks that spin: %v, want sda alone", spins)
+	}
+}
+
 func TestRDMA(t *testing.T) {
 	tree := hardwaretest.Server8GPU()
 	efa := tree.PCI(hardwaretest.PCI{Parent: "pci0000:f1", Address: "0000:f1:00.0", Class: "020000", Vendor: "1d0f", Device: "efa1", Driver: "efa", Node: 1})

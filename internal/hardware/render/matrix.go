@@ -12,7 +12,7 @@ import (
 // Matrix writes how near each accelerator and RDMA adapter is to each other
 // one, in the words of nvidia-smi topo -m: NV18 for 18 NVLinks, XGMI, or a
 // Proximity; behind it the nearest CPUs and NUMA node, and for accelerators
-// the nearest adapter.
+// the nearest adapter. Where there are none it says so.
 func Matrix(w io.Writer, m *hardware.Machine) error {
 	type end struct {
 		name, address string
@@ -29,6 +29,10 @@ func Matrix(w io.Writer, m *hardware.Machine) error {
 		if i.RDMA != "" {
 			ends = append(ends, end{i.Name, i.Address, i.Node, true})
 		}
+	}
+	if len(ends) == 0 {
+		_, err := fmt.Fprintln(w, "This machine has no accelerator and no RDMA adapter.")
+		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, e := range ends {

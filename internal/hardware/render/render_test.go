@@ -127,6 +127,13 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
+func TestMatrixOfNothing(t *testing.T) {
+	var b bytes.Buffer
+	if err := Matrix(&b, described(t, hardwaretest.Mainframe())); err != nil || !strings.Contains(b.String(), "no accelerator") {
+		t.Errorf("%q, %v", b.String(), err)
+	}
+}
+
 func TestDOT(t *testing.T) {
 	var b bytes.Buffer
 	if err := DOT(&b, described(t, hardwaretest.Server8MI300X())); err != nil {
