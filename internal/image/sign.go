@@ -24,10 +24,6 @@ type Key struct {
 	cert *x509.Certificate
 }
 
-// Certificate returns the certificate, DER, that a firmware's db must hold to
-// start what the key signed.
-func (k *Key) Certificate() []byte { return k.cert.Raw }
-
 // LoadKey reads an RSA key and its certificate from one PEM file, PKCS #8 or
 // PKCS #1.
 func LoadKey(file string) (*Key, error) {

@@ -72,19 +72,6 @@ func CreateMapping(name, target, params string, sectors uint64) (string, error) 
 	return fmt.Sprintf("/dev/dm-%d", unix.Minor(created.Dev)), nil
 }
 
-// RemoveMapping removes the device-mapper device name.
-func RemoveMapping(name string) error {
-	control, err := os.OpenFile(DeviceMapperControl, os.O_RDWR, 0)
-	if err != nil {
-		return fmt.Errorf("device mapper: %w", err)
-	}
-	defer control.Close()
-	if _, err := dmCall(int(control.Fd()), dmDevRemove, name, 0, nil); err != nil {
-		return fmt.Errorf("remove mapping %s: %w", name, err)
-	}
-	return nil
-}
-
 func dmUndo(fd int, name string, cause error) error {
 	if _, err := dmCall(fd, dmDevRemove, name, 0, nil); err != nil {
 		return fmt.Errorf("%w (and removing it: %v)", cause, err)

@@ -41,12 +41,3 @@ func explain(err error, capability, doing string) error {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 }
-
-// KernelModules lists the modules that the workload network needs where they
-// are not built into the kernel and nothing loads modules on demand.
-func KernelModules() []string {
-	return []string{
-		"bridge", "veth", "nf_tables", "nf_conntrack", "nft_ct", "nf_nat", "nft_chain_nat", "nft_nat",
-		"nft_masq", "nft_fib_ipv4", "nft_fib", "nft_reject_ipv4", "nft_reject",
-	}
-}

@@ -105,9 +105,6 @@ func (l *Library) resolve() (missing []string) {
 // Close shuts NVML down.
 func (l *Library) Close() error { return l.call("nvmlShutdown") }
 
-// DriverVersion is the version of the kernel driver, as 550.163.01.
-func (l *Library) DriverVersion() string { return l.driver }
-
 // call calls a function that returns an nvmlReturn_t. Pointers among the
 // arguments are converted in the call itself, which keeps what they point to
 // where it is.

@@ -53,7 +53,6 @@ const infeasible = int32(-1)
 type Fleet struct {
 	Loads []Load
 
-	names  []string
 	models map[string]uint8
 	scorer Scorer
 	shapes map[shapeKey]int
@@ -90,7 +89,6 @@ func NewFleet(nodes []FleetNode, scorer Scorer) (*Fleet, error) {
 			return nil, err
 		}
 		f.Loads = append(f.Loads, load)
-		f.names = append(f.names, n.Name)
 	}
 	return f, nil
 }
@@ -293,9 +291,6 @@ func (f *Fleet) rate(node int, a *Ask) int32 {
 	score, _ := f.scorer.Score(n, a)
 	return score
 }
-
-// Name returns a node's name.
-func (f *Fleet) Name(node int) string { return f.names[node] }
 
 // Models returns how many GPU models the fleet's nodes have.
 func (f *Fleet) Models() int { return len(f.models) }
