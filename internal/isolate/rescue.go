@@ -51,7 +51,7 @@ func (i *Isolator) rescueReaders(ctx context.Context) {
 		return nil
 	})
 	if err != nil && ctx.Err() == nil {
-		i.log.Debug("isolation", "error", err)
+		i.log.Warn("work that keeps the kernel's grace periods from ending is not helped along", "error", err)
 	}
 }
 

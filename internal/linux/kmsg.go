@@ -55,7 +55,7 @@ func KernelLog(ctx context.Context, path string, o KernelLogOptions, each func(r
 			return ctx.Err()
 		case errors.Is(err, unix.EPIPE):
 			continue // some were overwritten
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, unix.EAGAIN):
+		case !o.Follow && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF)):
 			return nil
 		case err != nil:
 			return fmt.Errorf("read the kernel's messages: %w", err)
