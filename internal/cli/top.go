@@ -29,8 +29,8 @@ With a context the machine is the node's. Without one, or with --root /, it is
 this one.`,
 		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if every < 100*time.Millisecond {
-				return usageError{fmt.Errorf("--every %s is too often: 100ms at least", every)}
+			if every < hardware.MinLoadInterval {
+				return usageError{fmt.Errorf("--every %s is too often: %s at least", every, hardware.MinLoadInterval)}
 			}
 			name, watch, err := watching(env, root)
 			if err != nil {

@@ -16,15 +16,17 @@ const (
 	maxUnread       = 256 // changes that one follower has not taken yet
 
 	// askInterval is how often drivers are asked for loads while someone
-	// follows: each answer takes a program's start.
+	// follows, each answer takes a program's start; followers in no hurry have
+	// them asked less often. What is older than answerAge is not told.
 	askInterval = time.Second
+	answerAge   = 10 * askInterval
 )
 
 // ErrFollowers is returned where too many follow a machine already.
 var ErrFollowers = fmt.Errorf("%d watch the hardware already: end one of them first", maxFollowers)
 
 // ErrLoadInterval is returned for loads that are wanted too often.
-var ErrLoadInterval = fmt.Errorf("the load more often than every %v is not to be had", MinLoadInterval)
+var ErrLoadInterval = fmt.Errorf("too often: %v at least", MinLoadInterval)
 
 // News is what a follower is told: the map, first and after every change, the
 // changes that led to it, or the load.
@@ -46,7 +48,8 @@ type Live struct {
 	m         *Machine // nil until the first look
 	followers map[*follower]bool
 	told      map[string]DeviceLoad // by drivers' programs
-	asked     time.Time             // when that was told
+	answered  time.Time             // when that was told
+	asked     time.Time             // when it was asked for
 	asking    bool
 	asks      sync.WaitGroup
 
@@ -104,14 +107,14 @@ func (l *Live) Machine() *Machine {
 // error, or why it could not go on; the context's end is no error.
 func (l *Live) Follow(ctx context.Context, every time.Duration, f func(News) error) error {
 	if every != 0 && every < MinLoadInterval {
-		return ErrLoadInterval
+		return fmt.Errorf("the load every %v is %w", every, ErrLoadInterval)
 	}
 	me, err := l.join()
 	if err != nil {
 		return err
 	}
 	defer l.leave(me)
-	var ticks <-chan time.Time
+	var ticks, asks <-chan time.Time
 	var before Reading
 	for {
 		select {
@@ -127,9 +130,13 @@ func (l *Live) Follow(ctx context.Context, every time.Duration, f func(News) err
 			if before, err = l.reading(); err != nil {
 				return err
 			}
-			ticker := time.NewTicker(every)
+			ticker, asker := time.NewTicker(every), time.NewTicker(min(max(every, askInterval), answerAge/2))
 			defer ticker.Stop()
-			ticks = ticker.C
+			defer asker.Stop()
+			ticks, asks = ticker.C, asker.C
+			l.askDrivers()
+		case <-asks:
+			l.askDrivers()
 		case <-ticks:
 			now, err := l.reading()
 			if err != nil {
@@ -184,22 +191,30 @@ func (l *Live) news(f *follower) News {
 	return told
 }
 
-// drivers is what drivers told last. It has them asked anew, which nobody waits
-// for: a program that hangs must not hold up what the kernel knows.
+// askDrivers has drivers asked anew, which nobody waits for: a program that
+// hangs must not hold up what the kernel knows.
+func (l *Live) askDrivers() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.m
+	if l.ask == nil || l.asking || m == nil || time.Since(l.asked) < askInterval/10*9 {
+		return
+	}
+	l.asking, l.asked = true, time.Now()
+	l.asks.Go(func() {
+		told := l.ask(m)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.told, l.answered, l.asking = told, time.Now(), false
+	})
+}
+
+// drivers is the newest map and what drivers told last, unless that is long
+// ago.
 func (l *Live) drivers() (*Machine, map[string]DeviceLoad) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	age := time.Since(l.asked)
-	if m := l.m; l.ask != nil && !l.asking && age > askInterval {
-		l.asking = true
-		l.asks.Go(func() {
-			told := l.ask(m)
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.told, l.asked, l.asking = told, time.Now(), false
-		})
-	}
-	if age > 10*askInterval {
+	if time.Since(l.answered) > answerAge {
 		return l.m, nil
 	}
 	return l.m, l.told

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -50,6 +51,43 @@ func TestLive(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestFollowerInNoHurry: drivers are asked between its looks too, so that what
+// they told is never too old to be shown.
+func TestFollowerInNoHurry(t *testing.T) {
+	m, err := Discover("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		l := NewLive("/", func(*Machine) map[string]DeviceLoad { asked++; return map[string]DeviceLoad{"gpu0": {Busy: 0.5}} })
+		l.Set(m, nil)
+		loads := 0
+		enough := errors.New("enough")
+		err := l.Follow(t.Context(), time.Minute, func(one News) error {
+			if one.Load == nil {
+				return nil
+			}
+			if one.Load.Devices["gpu0"].Busy != 0.5 {
+				t.Errorf("load %d lacks what the driver told: %+v", loads, one.Load.Devices)
+			}
+			if loads++; loads == 3 {
+				return enough
+			}
+			return nil
+		})
+		if !errors.Is(err, enough) {
+			t.Error(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if asked < 30 || asked > 40 { // every five seconds
+			t.Errorf("drivers were asked %d times in three minutes", asked)
+		}
+	})
 }
 
 // TestSlowFollower: one that does not read loses the oldest changes, and is told.
