@@ -116,7 +116,7 @@ type ShareMount struct {
 func (a *ShareAnswer) check(directory string) error {
 	for _, m := range a.Mounts {
 		below, err := filepath.Rel(directory, m.Source)
-		if directory == "" || err != nil || !filepath.IsLocal(below) || !filepath.IsAbs(m.Target) {
+		if directory == "" || err != nil || below == "." || !filepath.IsLocal(below) || !filepath.IsAbs(m.Target) {
 			return fmt.Errorf("driver program wants %s mounted at %s: it may have folders below %q alone", clip(m.Source), clip(m.Target), directory)
 		}
 	}

@@ -85,7 +85,7 @@ type endpoint struct {
 	name string
 	pci  *PCIDevice
 	node int
-	ends string // the name that links to it have
+	link string // the name of what its links end at: of a CPU, its node
 }
 
 // Between tells how far device a is from device b: over what, at which
@@ -105,7 +105,7 @@ func (m *Machine) Between(a, b string) (Path, error) {
 		p.Proximity = Same
 		return p, nil
 	}
-	if link := m.linkBetween(x.ends, y.ends); link != nil {
+	if link := m.linkBetween(x.link, y.link); link != nil && x.link != y.link {
 		p.Proximity, p.BytesPerSecond = Direct, link.BytesPerSecond
 		p.Over = []string{strconv.Itoa(max(1, link.Count)) + " × " + link.Kind}
 		return p, nil

@@ -15,7 +15,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "rewrite SCHEMA.md and the golden files")
+var update = flag.Bool("update", false, "rewrite SCHEMA.md")
 
 // TestSchema keeps SCHEMA.md, the description of the JSON document, equal to
 // the types that it is made from.

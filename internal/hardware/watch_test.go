@@ -308,6 +308,7 @@ func TestShareAnswers(t *testing.T) {
 		ok     bool
 	}{
 		"its folder":       {mount("/run/d/gpu0/pipe", "/run/pipe"), true},
+		"its whole folder": {mount("/run/d/gpu0/", "/run/pipe"), false},
 		"another folder":   {mount("/etc", "/host"), false},
 		"up and out":       {mount("/run/d/gpu0/../gpu1", "/x"), false},
 		"relative source":  {mount("pipe", "/x"), false},

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -240,7 +241,20 @@ func TestWatchHardwareRefuses(t *testing.T) {
 		t.Errorf("a load every millisecond: got %v, want ErrInvalid", err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
+	var watchers sync.WaitGroup
+	refused := make(chan error, 100)
+	for range cap(refused) {
+		watchers.Go(func() {
+			if err := n.WatchHardware(gone, 0, nil); !errors.Is(err, context.Canceled) {
+				refused <- err
+			}
+		})
+	}
+	if err := <-refused; !errors.Is(err, ErrConflict) {
+		t.Errorf("100 watchers: got %v, want ErrConflict", err)
+	}
 	cancel()
+	watchers.Wait()
 	if err := n.WatchHardware(gone, 0, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("a watcher that left: got %v", err)
 	}

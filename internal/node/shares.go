@@ -26,7 +26,7 @@ type shares struct {
 	dir     string // one folder for each device, and the file
 	log     *slog.Logger
 	sharer  func(address string) *hardware.Driver // nil where nobody can divide the device
-	machine func() *hardware.Machine
+	machine func() *hardware.Machine // not nil: the placer looks first
 	refresh func(context.Context) // the map and the CDI specifications
 
 	mu   sync.Mutex // held while devices are divided
@@ -127,7 +127,7 @@ func (s *shares) prepare(ctx context.Context, id string, p *Placement, stop func
 		err = s.equip(ctx, p, answers)
 	}
 	if err != nil {
-		err = errors.Join(err, s.drop(ctx, func(h *share) bool { return h.Object == id }))
+		err = errors.Join(err, stop(), s.drop(ctx, func(h *share) bool { return h.Object == id }))
 	}
 	return err
 }
@@ -149,6 +149,7 @@ func (n *Node) prepareShares(ctx context.Context, key objectKey, p *Placement, g
 func (s *shares) wanted(id string, p *Placement) ([]share, error) {
 	var all []share
 	m := s.machine()
+	mps := 0
 	for _, g := range p.Placement.Devices {
 		a := m.Accelerator(g.ID)
 		if a == nil || s.sharer(a.Address) == nil {
@@ -157,7 +158,13 @@ func (s *shares) wanted(id string, p *Placement) ([]share, error) {
 			}
 			continue
 		}
+		if g.Sharing == place.MPS {
+			mps++
+		}
 		all = append(all, share{Object: id, Address: a.Address, Class: p.Request.Class, Grant: g})
+	}
+	if mps > 1 {
+		return nil, fmt.Errorf("%s asks for shares of %d devices by MPS: one process can use one; ask for one share, for partitions or for whole devices", id, mps)
 	}
 	return all, nil
 }
@@ -197,8 +204,11 @@ func (s *shares) carryOut(ctx context.Context, w *share) (answer hardware.ShareA
 		s.held = append(s.held, *w)
 		s.log.Info("a device is shared", "device", w.Grant.ID, "object", w.Object, "sharing", w.Grant.Sharing, "why", w.Grant.Why)
 	}
-	if w.Grant.Sharing == place.Partitions && answer.Partition == nil {
+	switch {
+	case w.Grant.Sharing == place.Partitions && answer.Partition == nil:
 		err = fmt.Errorf("%s: its driver's program made no partition", w.Grant.ID)
+	case w.Grant.Sharing == place.MPS && len(answer.Env)+len(answer.Mounts) == 0:
+		err = fmt.Errorf("%s: its driver's program does not say how a container uses its share: it is of another version than this node, install its pack again", w.Grant.ID)
 	}
 	return answer, err
 }
@@ -246,39 +256,46 @@ func (s *shares) folder(device string) string { return filepath.Join(s.dir, devi
 
 // equip adds to a placement what its container needs of shared devices.
 func (s *shares) equip(ctx context.Context, p *Placement, answers map[string]hardware.ShareAnswer) error {
-	for _, a := range answers {
-		if a.Partition != nil {
-			s.refresh(ctx)
-			break
-		}
+	if slices.ContainsFunc(p.Placement.Devices, func(g place.DeviceGrant) bool { return g.Sharing == place.Partitions }) {
+		s.refresh(ctx)
 	}
 	cdi := cdiNames(s.machine())
 	p.Devices, p.Env, p.Mounts = nil, nil, nil
-	from := map[string]string{} // by variable and by folder in the container, the device that needs it
+	type need struct{ value, device string }
+	needs := map[string]need{} // by variable, and by folder in the container
+	first := func(name, value, device string) (bool, error) {
+		known, ok := needs[name]
+		if ok && known.value != value {
+			return false, fmt.Errorf("one container cannot use %s and %s together: each needs another %s; give them to workloads of their own", known.device, device, name)
+		}
+		needs[name] = need{value, device}
+		return !ok, nil
+	}
 	for _, g := range p.Placement.Devices {
 		a := answers[g.ID]
 		name := g.ID
-		if a.Partition != nil {
+		if g.Sharing == place.Partitions {
 			name = g.ID + "-" + strings.TrimPrefix(a.Partition.ID, g.ID+"-")
 		}
 		if full, ok := cdi[name]; ok {
 			p.Devices = append(p.Devices, full)
-		} else if a.Partition != nil {
+		} else if name != g.ID {
 			return fmt.Errorf("the partition %s is made and not on the map of the hardware: see oscine hardware", name)
 		}
-		needs := []string{}
 		for _, e := range a.Env {
-			variable, _, _ := strings.Cut(e, "=")
-			needs, p.Env = append(needs, variable), append(p.Env, e)
+			variable, value, _ := strings.Cut(e, "=")
+			if new, err := first(variable, value, g.ID); err != nil {
+				return err
+			} else if new {
+				p.Env = append(p.Env, e)
+			}
 		}
 		for _, m := range a.Mounts {
-			needs, p.Mounts = append(needs, m.Target), append(p.Mounts, container.Mount{Source: m.Source, Target: m.Target})
-		}
-		for _, need := range needs {
-			if other := from[need]; other != "" {
-				return fmt.Errorf("one container cannot use these shares of %s and %s together, both need their own %s: ask for one share, for partitions or for whole devices", other, g.ID, need)
+			if new, err := first(m.Target, m.Source, g.ID); err != nil {
+				return err
+			} else if new {
+				p.Mounts = append(p.Mounts, container.Mount{Source: m.Source, Target: m.Target})
 			}
-			from[need] = g.ID
 		}
 	}
 	return nil

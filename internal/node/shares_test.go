@@ -115,7 +115,7 @@ func TestShares(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]func(*testing.T, *gpus){
-		"partitions": sharePartitions, "MPS": shareMPS, "two by MPS": shareTwoByMPS, "whole": shareWhole, "refusals": shareRefusals, "restart": shareRestart, "change": shareChange,
+		"partitions": sharePartitions, "MPS": shareMPS, "two by MPS": shareTwoByMPS, "needs": shareNeeds, "whole": shareWhole, "refusals": shareRefusals, "restart": shareRestart, "change": shareChange,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newGPUs(t, helper, kernel)) })
 	}
@@ -204,13 +204,35 @@ func shareMPS(t *testing.T, g *gpus) {
 	}
 }
 
-// One process has one MPS: what it would need of two is refused by name.
+// One process has one MPS: two are refused before anything is done.
 func shareTwoByMPS(t *testing.T, g *gpus) {
-	p := &Placement{Placement: place.Placement{Devices: []place.DeviceGrant{{ID: "gpu0", Sharing: place.MPS}, {ID: "gpu1", Sharing: place.MPS}}}}
-	mps := hardware.ShareAnswer{Env: []string{"CUDA_MPS_PIPE_DIRECTORY=/run/nvidia-mps"}}
-	err := g.shares.equip(t.Context(), p, map[string]hardware.ShareAnswer{"gpu0": mps, "gpu1": mps})
-	if err == nil || !strings.Contains(err.Error(), "gpu0 and gpu1 together, both need their own CUDA_MPS_PIPE_DIRECTORY") {
+	p := g.place("a", place.Interactive, place.Fraction{Milli: 250})
+	p.Placement.Devices = append(p.Placement.Devices, p.Placement.Devices[0])
+	if err := g.start(p); err == nil || !strings.Contains(err.Error(), "2 devices by MPS") {
 		t.Errorf("got %v", err)
+	}
+	if _, compute := g.modes(); compute != 0 || len(g.shares.held) != 0 {
+		t.Errorf("a refusal left compute mode %d, held %+v", compute, g.shares.held)
+	}
+}
+
+// What two devices need alike a container gets once; what they need otherwise
+// is refused by name.
+func shareNeeds(t *testing.T, g *gpus) {
+	p := &Placement{Placement: place.Placement{Devices: []place.DeviceGrant{{ID: "gpu0"}, {ID: "gpu1"}}}}
+	answer := func(env, source string) hardware.ShareAnswer {
+		return hardware.ShareAnswer{Env: []string{env}, Mounts: []hardware.ShareMount{{Source: source, Target: "/run/driver"}}}
+	}
+	equip := func(one, other hardware.ShareAnswer) error {
+		return g.shares.equip(t.Context(), p, map[string]hardware.ShareAnswer{"gpu0": one, "gpu1": other})
+	}
+	if err := equip(answer("A=1", "/run/x"), answer("A=1", "/run/x")); err != nil || len(p.Env) != 1 || len(p.Mounts) != 1 {
+		t.Errorf("alike: %v, environment %v, mounts %v", err, p.Env, p.Mounts)
+	}
+	for need, other := range map[string]hardware.ShareAnswer{"A": answer("A=2", "/run/x"), "/run/driver": answer("A=1", "/run/y")} {
+		if err := equip(answer("A=1", "/run/x"), other); err == nil || !strings.Contains(err.Error(), "gpu0 and gpu1 together: each needs another "+need) {
+			t.Errorf("another %s: got %v", need, err)
+		}
 	}
 }
 

@@ -13,20 +13,19 @@ import (
 )
 
 // share has the helper divide the first GPU.
-func share(t *testing.T, n *rig, r hardware.ShareRequest) (*hardware.Partition, error) {
+func share(t *testing.T, n *rig, r hardware.ShareRequest) (hardware.ShareAnswer, error) {
 	t.Helper()
 	r.Device = nvmltest.First
-	answer, err := (&hardware.Driver{Program: n.Program}).Share(t.Context(), r)
-	return answer.Partition, err
+	return (&hardware.Driver{Program: n.Program}).Share(t.Context(), r)
 }
 
-func must(t *testing.T, n *rig, r hardware.ShareRequest) *hardware.Partition {
+func must(t *testing.T, n *rig, r hardware.ShareRequest) hardware.ShareAnswer {
 	t.Helper()
-	p, err := share(t, n, r)
+	answer, err := share(t, n, r)
 	if err != nil {
 		t.Fatalf("%+v: %v", r, err)
 	}
-	return p
+	return answer
 }
 
 // partitions are those that the map shows, and whether MIG is on.
@@ -43,14 +42,14 @@ func partitions(t *testing.T, n *rig) (ids []string, mig bool) {
 func testPartitions(t *testing.T, n *rig) {
 	small := hardware.ShareRequest{Action: hardware.SharePartition, Profile: "1g.10gb", Start: 6}
 	large := hardware.ShareRequest{Action: hardware.SharePartition, Profile: "3g.40gb", Start: 0}
-	p := must(t, n, small)
+	p := must(t, n, small).Partition
 	want := &hardware.Partition{ID: "mig1-0", Profile: "1g.10gb", Memory: 9984 << 20, Start: 6, Slices: 1,
 		DeviceNodes: []string{"/dev/nvidia-caps/nvidia-cap100", "/dev/nvidia-caps/nvidia-cap101"}}
 	if diff := cmp.Diff(want, p); diff != "" {
 		t.Errorf("partition (-want +got):\n%s", diff)
 	}
 	// Asked again, as after a restart of the daemon, it is the same.
-	if again := must(t, n, small); again.ID != p.ID {
+	if again := must(t, n, small).Partition; again.ID != p.ID {
 		t.Errorf("asked again: %+v", again)
 	}
 	must(t, n, large)
@@ -146,7 +145,9 @@ func testMPS(t *testing.T, n *rig) {
 		t.Errorf("compute mode %d, want that nobody goes past MPS", got)
 	}
 	start.Limit.Percent = 60
-	must(t, n, start)
+	if a := must(t, n, start); a.Env != nil || a.Mounts != nil {
+		t.Errorf("nobody came, and would need %v, %v", a.Env, a.Mounts)
+	}
 	log, err := os.ReadFile(filepath.Join(dir, "log", "control.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -157,6 +158,15 @@ func testMPS(t *testing.T, n *rig) {
 	}
 	if diff := cmp.Diff("start GPU-secret-0\n"+limits("40")+limits("60"), told); diff != "" {
 		t.Errorf("what the daemon was told (-want +got):\n%s", diff)
+	}
+	client := start
+	client.User = &hardware.ShareAmount{Percent: 30, Memory: 4 << 30}
+	got := must(t, n, client)
+	want := hardware.ShareAnswer{Schema: hardware.DriverSchema,
+		Env:    []string{"CUDA_MPS_PIPE_DIRECTORY=/run/nvidia-mps", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=30", "CUDA_MPS_CLIENT_PRIORITY=0", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0=4096M"},
+		Mounts: []hardware.ShareMount{{Source: filepath.Join(dir, "pipe"), Target: "/run/nvidia-mps"}, {Source: filepath.Join(dir, "shm"), Target: "/dev/shm"}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what a client needs (-want +got):\n%s", diff)
 	}
 	// An answer that is none is a refusal, though the program ends well.
 	deaf := filepath.Join(n.Dir, "deaf")

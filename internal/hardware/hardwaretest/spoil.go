@@ -41,7 +41,7 @@ func Spoiled(from *Tree) iter.Seq2[string, *Tree] {
 					}
 					tree.Files[name] = content
 				}
-				tree.Links = from.Links
+				tree.Links = maps.Clone(from.Links)
 				if !yield(how+" in "+part, tree) {
 					return
 				}

@@ -50,7 +50,7 @@ func Compile(t testing.TB, source, header, out string, args ...string) {
 	if err != nil {
 		t.Skip("needs a C compiler for the stand-in of NVML: install gcc")
 	}
-	args = append(args, "-std=gnu11", "-Wno-deprecated-declarations", "-DNVML_NO_UNVERSIONED_FUNC_DEFS",
+	args = append(args, "-std=gnu11", "-Wall", "-Werror=incompatible-pointer-types", "-Werror=implicit-function-declaration", "-Wno-deprecated-declarations", "-DNVML_NO_UNVERSIONED_FUNC_DEFS",
 		fmt.Sprintf("-DNVML_H=%q", header), "-o", out, source)
 	if text, err := exec.Command(gcc, args...).CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v\n%s", err, text)
