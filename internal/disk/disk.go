@@ -14,8 +14,8 @@ import (
 
 // Reasons of events.
 const (
-	Full  = "DiskFull"
-	Space = "DiskSpace"
+	reasonFull  = "DiskFull"
+	reasonSpace = "DiskSpace"
 )
 
 // Holding is what an owner holds in one folder.
@@ -122,7 +122,7 @@ func (d *Disk[Owner]) boundByRoom(s *folder[Owner], free, size int64) error {
 func (d *Disk[Owner]) bound(s *folder[Owner], limit int64) error {
 	err := d.fs.bound(s.dir, limit)
 	if errors.Is(err, errors.ErrUnsupported) {
-		return nil // look finds what passes its limit
+		return nil // Look finds what passes its limit
 	}
 	return err
 }
@@ -192,7 +192,7 @@ func (d *Disk[Owner]) Room() error {
 // Event is what a look at the disk found out about an owner.
 type Event[Owner comparable] struct {
 	Owner   Owner
-	Reason  string // Full or Space
+	Reason  string // DiskFull or DiskSpace
 	Message string
 	Stop    bool // the owner must be stopped
 }
@@ -256,9 +256,9 @@ func (d *Disk[Owner]) lookAt(s *folder[Owner]) (Event[Owner], bool) {
 		if !d.short {
 			s.held = ""
 		}
-		return Event[Owner]{s.owner, Space, "its " + s.name + " has room again", false}, true
+		return Event[Owner]{s.owner, reasonSpace, "its " + s.name + " has room again", false}, true
 	}
-	e := Event[Owner]{s.owner, Full, s.problem(), false}
+	e := Event[Owner]{s.owner, reasonFull, s.problem(), false}
 	if !d.fs.limited && used > s.limit {
 		s.held = s.problem()
 		e.Stop = true
@@ -284,7 +284,7 @@ func (d *Disk[Owner]) holdOne(free, size int64) []Event[Owner] {
 	if err := d.bound(worst, worst.used); err != nil {
 		worst.held += ": " + err.Error()
 	}
-	return []Event[Owner]{{worst.owner, Full, worst.held, !d.fs.limited}}
+	return []Event[Owner]{{worst.owner, reasonFull, worst.held, !d.fs.limited}}
 }
 
 // letGo lets all grow again up to their limits.
@@ -295,7 +295,7 @@ func (d *Disk[Owner]) letGo() []Event[Owner] {
 			continue
 		}
 		s.held, s.bound = "", 0
-		e := Event[Owner]{s.owner, Space, "the data partition has room again: its " + s.name + " may grow", false}
+		e := Event[Owner]{s.owner, reasonSpace, "the data partition has room again: its " + s.name + " may grow", false}
 		if err := d.bound(s, s.limit); err != nil {
 			e.Message += ": " + err.Error()
 		}

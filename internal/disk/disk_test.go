@@ -55,7 +55,7 @@ func TestOffenderIsNamed(t *testing.T) {
 		t.Fatalf("got %+v, want one past its limit and one that grew", events)
 	}
 	for i, want := range []string{"bound", "grows"} {
-		if e := events[i]; e.Owner != want || e.Reason != Full || !e.Stop {
+		if e := events[i]; e.Owner != want || e.Reason != reasonFull || !e.Stop {
 			t.Errorf("got %+v, want %s stopped", e, want)
 		}
 		if err := d.Admit(want); err == nil || !strings.Contains(err.Error(), "full") {
