@@ -26,8 +26,8 @@ type shares struct {
 	dir     string // one folder for each device, and the file
 	log     *slog.Logger
 	sharer  func(address string) *hardware.Driver // nil where nobody can divide the device
-	machine func() *hardware.Machine // not nil: the placer looks first
-	refresh func(context.Context) // the map and the CDI specifications
+	machine func() *hardware.Machine              // not nil: the placer looks first
+	refresh func(context.Context)                 // the map and the CDI specifications
 
 	mu   sync.Mutex // held while devices are divided
 	held []share
