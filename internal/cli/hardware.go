@@ -111,9 +111,17 @@ func localMachine(ctx context.Context, root string) (*hardware.Machine, error) {
 
 // rootIsThere refuses a root that a person mistyped.
 func rootIsThere(root string) error {
-	_, err := os.Stat(root)
+	const advice = "give a directory that holds sys and proc, or an archive as oscine hardware record makes it"
+	info, err := os.Stat(root)
 	if err != nil {
-		return fmt.Errorf("--root %w: give a directory that holds sys and proc, or an archive as oscine hardware record makes it", unreadable(root, err))
+		return fmt.Errorf("--root %w: %s", unreadable(root, err), advice)
+	}
+	there := func(name string) bool {
+		_, err := os.Stat(filepath.Join(root, name))
+		return err == nil
+	}
+	if info.IsDir() && !there("sys") && !there("proc") {
+		return fmt.Errorf("--root %s: it holds neither sys nor proc: %s", root, advice)
 	}
 	return nil
 }
