@@ -87,24 +87,14 @@ func TestKernelSchedExtStarvesNobody(t *testing.T) {
 	prepare(t, i, inter)
 	load := start(t, i, batch, latency.Child{Load: &latency.Load{Threads: 100, Kinds: []string{"cpu", "syscall"}}})
 	hungry := start(t, i, inter, latency.Child{Load: &latency.Load{Threads: 16}})
-	// Both run from here on: batch was alone while the other's threads started.
-	had := func(id string) time.Duration {
-		st, err := i.Status(id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return time.Duration(st.CPUTime)
-	}
-	b, h := had(batch.ID), had(inter.ID)
-	time.Sleep(8 * time.Second) // the watchdog's patience is 5 s
-	b, h = had(batch.ID)-b, had(inter.ID)-h
+	had := during(t, i, 8*time.Second, batch.ID, inter.ID) // the watchdog's patience is 5 s
 	var report latency.LoadReport
 	if err := errors.Join(hungry.End(&report), load.End(&report)); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("interactive had %v, batch %v of processor time", h, b)
-	if b == 0 || h < 10*b {
-		t.Errorf("interactive had %v, batch %v of processor time", h, b)
+	t.Logf("batch had %v, interactive %v of processor time", had[0], had[1])
+	if had[0] == 0 || had[1] < 10*had[0] {
+		t.Errorf("batch had %v, interactive %v of processor time", had[0], had[1])
 	}
 	if !i.ext.Load().Running() {
 		t.Errorf("the kernel took the scheduler out: %s", i.ext.Load().Verdict())
