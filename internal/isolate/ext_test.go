@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +119,8 @@ func TestKernelSchedExtTakenOutIsTold(t *testing.T) {
 	if !strings.Contains(gaps, "the stock scheduler does its work") || !strings.Contains(gaps, "sysrq") {
 		t.Errorf("the gaps do not say it: %s", gaps)
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if err := i.Raise([]int{unix.Gettid()}, time.Millisecond); err != nil {
 		t.Errorf("urgency under the stock scheduler: %v", err)
 	}

@@ -196,6 +196,23 @@ func cpuSet(s hardware.Set) *unix.CPUSet {
 	return &set
 }
 
+func cpusOf(mask *unix.CPUSet) (s hardware.Set) {
+	for cpu := range len(mask) * 64 {
+		if mask.IsSet(cpu) {
+			s.Add(cpu)
+		}
+	}
+	return s
+}
+
+func everyCPU() *unix.CPUSet {
+	var mask unix.CPUSet
+	for word := range mask {
+		mask[word] = ^mask[word]
+	}
+	return &mask
+}
+
 // taskFlags reads the ninth field of /proc/PID/stat, behind the name in
 // parentheses.
 func (i *Isolator) taskFlags(pid int) (uint64, bool) {

@@ -120,6 +120,8 @@ type holding struct {
 	huge     []hugeGrant
 	promised []hugePromise
 	seen     observation
+	before   hardware.Set // where its threads were until it was moved; empty once all are known to have come
+	moved    time.Time
 }
 
 // Isolator holds the promises of one machine. Its methods may be called at the

@@ -43,6 +43,9 @@ func (i *Isolator) Verify() []Drift {
 		i.sweep()
 		drifts = i.verifyGroups()
 		drifts = append(drifts, i.verifyFiles()...)
+		for _, h := range i.held {
+			i.gather(h)
+		}
 		events = append(events, i.verifyPartitions()...)
 		events = append(events, i.verifySchedExt()...)
 	}
