@@ -73,8 +73,12 @@ func (h *handshakeLog) Write(p []byte) (int, error) {
 // Serve answers on l until ctx ends; calls under way get five seconds.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error { return serve(ctx, s.http, l) }
 
+// serve answers until ctx ends, and then until the calls that came before are
+// answered: one of them may have ended it.
 func serve(ctx context.Context, server *http.Server, l net.Listener) error {
+	answered := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(answered)
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		if server.Shutdown(grace) != nil {
@@ -84,6 +88,7 @@ func serve(ctx context.Context, server *http.Server, l net.Listener) error {
 	defer stop()
 	err := server.ServeTLS(l, "", "")
 	if errors.Is(err, http.ErrServerClosed) {
+		<-answered
 		return nil
 	}
 	return fmt.Errorf("serve %s: %w", l.Addr(), err)
