@@ -1,6 +1,7 @@
 package guesttest
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -50,7 +51,8 @@ func Program(t *testing.T, arch string) string {
 
 // RunKernelTests boots a guest that runs the tests named TestKernel… of the
 // package under test, or those that match OSCINE_GUEST_RUN, and logs what they
-// say. The options need no Init and Args.
+// say. A guest that does not come up (one in some fifty by emulation on a
+// busy computer) is booted once more. The options need no Init and Args.
 func RunKernelTests(t *testing.T, o guest.Options, limit time.Duration) {
 	t.Helper()
 	run := "^TestKernel"
@@ -61,14 +63,25 @@ func RunKernelTests(t *testing.T, o guest.Options, limit time.Duration) {
 	o.Args = []string{"-test.v", "-test.timeout=" + (limit - time.Minute).String(), "-test.run=" + run}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	if err := guest.Run(ctx, o, testLog{t}); err != nil {
+	console := &testLog{t: t}
+	err := guest.Run(ctx, o, console)
+	if err != nil && ctx.Err() == nil && !console.began {
+		t.Logf("the guest did not come up, it is booted once more: %v", err)
+		err = guest.Run(ctx, o, console)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-type testLog struct{ t *testing.T }
+// testLog logs a guest's console.
+type testLog struct {
+	t     *testing.T
+	began bool // the tests
+}
 
-func (l testLog) Write(line []byte) (int, error) {
+func (l *testLog) Write(line []byte) (int, error) {
+	l.began = l.began || bytes.HasPrefix(line, []byte("=== RUN"))
 	l.t.Logf("%s", line)
 	return len(line), nil
 }
