@@ -196,6 +196,7 @@ func cpuSet(s hardware.Set) *unix.CPUSet {
 	return &set
 }
 
+// cpusOf is cpuSet the other way.
 func cpusOf(mask *unix.CPUSet) (s hardware.Set) {
 	for cpu := range len(mask) * 64 {
 		if mask.IsSet(cpu) {

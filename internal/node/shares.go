@@ -114,9 +114,9 @@ func (s *shares) prepare(ctx context.Context, id string, p *Placement, stop func
 	if len(wanted) == 0 {
 		return nil
 	}
-	answers := map[string]hardware.ShareAnswer{} // by device
+	answers := map[place.DeviceGrant]hardware.ShareAnswer{}
 	for i := range wanted {
-		if answers[wanted[i].Grant.ID], err = s.carryOut(ctx, &wanted[i]); err != nil {
+		if answers[wanted[i].Grant], err = s.carryOut(ctx, &wanted[i]); err != nil {
 			break
 		}
 	}
@@ -255,7 +255,7 @@ func most(all []share) (limit hardware.ShareAmount) {
 func (s *shares) folder(device string) string { return filepath.Join(s.dir, device) }
 
 // equip adds to a placement what its container needs of shared devices.
-func (s *shares) equip(ctx context.Context, p *Placement, answers map[string]hardware.ShareAnswer) error {
+func (s *shares) equip(ctx context.Context, p *Placement, answers map[place.DeviceGrant]hardware.ShareAnswer) error {
 	if slices.ContainsFunc(p.Placement.Devices, func(g place.DeviceGrant) bool { return g.Sharing == place.Partitions }) {
 		s.refresh(ctx)
 	}
@@ -263,7 +263,7 @@ func (s *shares) equip(ctx context.Context, p *Placement, answers map[string]har
 	p.Devices, p.Env, p.Mounts = nil, nil, nil
 	type need struct{ value, device string }
 	needs := map[string]need{} // by variable, and by folder in the container
-	first := func(name, value, device string) (bool, error) {
+	once := func(name, value, device string) (first bool, err error) {
 		known, ok := needs[name]
 		if ok && known.value != value {
 			return false, fmt.Errorf("one container cannot use %s and %s together: each needs another %s; give them to workloads of their own", known.device, device, name)
@@ -272,7 +272,7 @@ func (s *shares) equip(ctx context.Context, p *Placement, answers map[string]har
 		return !ok, nil
 	}
 	for _, g := range p.Placement.Devices {
-		a := answers[g.ID]
+		a := answers[g]
 		name := g.ID
 		if g.Sharing == place.Partitions {
 			name = g.ID + "-" + strings.TrimPrefix(a.Partition.ID, g.ID+"-")
@@ -284,16 +284,16 @@ func (s *shares) equip(ctx context.Context, p *Placement, answers map[string]har
 		}
 		for _, e := range a.Env {
 			variable, value, _ := strings.Cut(e, "=")
-			if new, err := first(variable, value, g.ID); err != nil {
+			if first, err := once(variable, value, g.ID); err != nil {
 				return err
-			} else if new {
+			} else if first {
 				p.Env = append(p.Env, e)
 			}
 		}
 		for _, m := range a.Mounts {
-			if new, err := first(m.Target, m.Source, g.ID); err != nil {
+			if first, err := once(m.Target, m.Source, g.ID); err != nil {
 				return err
-			} else if new {
+			} else if first {
 				p.Mounts = append(p.Mounts, container.Mount{Source: m.Source, Target: m.Target})
 			}
 		}

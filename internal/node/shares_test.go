@@ -115,7 +115,7 @@ func TestShares(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]func(*testing.T, *gpus){
-		"partitions": sharePartitions, "MPS": shareMPS, "two by MPS": shareTwoByMPS, "needs": shareNeeds, "whole": shareWhole, "refusals": shareRefusals, "restart": shareRestart, "change": shareChange,
+		"partitions": sharePartitions, "MPS": shareMPS, "two by MPS": shareTwoByMPS, "needs": shareNeeds, "two partitions": shareTwoPartitions, "whole": shareWhole, "refusals": shareRefusals, "restart": shareRestart, "change": shareChange,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newGPUs(t, helper, kernel)) })
 	}
@@ -162,6 +162,18 @@ func sharePartitions(t *testing.T, g *gpus) {
 	g.shares.release(t.Context(), "b")
 	if mig, _ := g.modes(); mig != 0 || len(g.shares.held) != 0 {
 		t.Errorf("after all are gone: MIG %d, held %+v", mig, g.shares.held)
+	}
+}
+
+// Two partitions of one device are two devices to who has both.
+func shareTwoPartitions(t *testing.T, g *gpus) {
+	p, other := g.place("a", place.Interactive, place.Fraction{Profile: "1g.10gb"}), g.place("b", place.Interactive, place.Fraction{Profile: "3g.40gb"})
+	p.Placement.Devices = append(p.Placement.Devices, other.Placement.Devices...)
+	if err := g.start(p); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"oscine.dev/gpu=gpu0-mig1-0", "oscine.dev/gpu=gpu0-mig2-0"}, p.Devices); diff != "" {
+		t.Errorf("devices (-want +got):\n%s", diff)
 	}
 }
 
@@ -224,7 +236,7 @@ func shareNeeds(t *testing.T, g *gpus) {
 		return hardware.ShareAnswer{Env: []string{env}, Mounts: []hardware.ShareMount{{Source: source, Target: "/run/driver"}}}
 	}
 	equip := func(one, other hardware.ShareAnswer) error {
-		return g.shares.equip(t.Context(), p, map[string]hardware.ShareAnswer{"gpu0": one, "gpu1": other})
+		return g.shares.equip(t.Context(), p, map[place.DeviceGrant]hardware.ShareAnswer{p.Placement.Devices[0]: one, p.Placement.Devices[1]: other})
 	}
 	if err := equip(answer("A=1", "/run/x"), answer("A=1", "/run/x")); err != nil || len(p.Env) != 1 || len(p.Mounts) != 1 {
 		t.Errorf("alike: %v, environment %v, mounts %v", err, p.Env, p.Mounts)
