@@ -35,10 +35,7 @@ func ReserveHugePages(root string, size, bytes int64) error {
 	if have >= want {
 		return nil
 	}
-	if err := writeFile(file, strconv.FormatInt(want, 10)); err != nil {
-		return err
-	}
-	if got, err := numberIn(file); err != nil || got < want {
+	if got, err := setPool(file, have, want); err != nil || got < want {
 		return errors.Join(err, invalid("%d of %d huge pages of %d KiB could be set aside: the memory is too full or in pieces; ask for fewer, or restart the machine", got, want, size>>10))
 	}
 	return nil
@@ -126,10 +123,7 @@ func (i *Isolator) growPool(h *holding, node int, size, pages int64) error {
 	if err != nil {
 		return invalid("workload %s: memory node %d has no huge pages of %d bytes", h.spec.ID, node, size)
 	}
-	if err := writeFile(file, strconv.FormatInt(have+pages, 10)); err != nil {
-		return err
-	}
-	got, err := numberIn(file)
+	got, err := setPool(file, have, have+pages)
 	if err != nil {
 		return err
 	}
@@ -139,6 +133,22 @@ func (i *Isolator) growPool(h *holding, node int, size, pages int64) error {
 			h.spec.ID, node, got-have, pages, size)
 	}
 	return nil
+}
+
+// setPool asks the kernel for so many huge pages in place of those it has, and
+// returns how many there are now. The kernel stops at a signal without a word,
+// and Go's scheduler sends them: a write that got some is repeated.
+func setPool(file string, have, want int64) (int64, error) {
+	for {
+		if err := writeFile(file, strconv.FormatInt(want, 10)); err != nil {
+			return have, err
+		}
+		got, err := numberIn(file)
+		if err != nil || got >= want || got <= have {
+			return got, err
+		}
+		have = got
+	}
 }
 
 // promisedPages are those of a node that workloads were promised already.

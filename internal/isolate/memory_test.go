@@ -3,10 +3,13 @@ package isolate
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -14,6 +17,8 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 )
 
+// Signals come meanwhile, as Go's scheduler sends them to a thread that is long
+// in the kernel.
 func TestKernelHugePages(t *testing.T) {
 	i, _ := open(t)
 	const file = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
@@ -45,7 +50,8 @@ func TestKernelHugePages(t *testing.T) {
 	if err != nil || len(nodes) == 0 {
 		t.Fatalf("memory nodes: %v, %v", nodes, err)
 	}
-	if err := ReserveHugePages("/", 2<<20, int64(len(nodes))*20<<20); err != nil {
+	underSignals(func() { err = ReserveHugePages("/", 2<<20, int64(len(nodes))*20<<20) })
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = writeFile("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0") }()
@@ -67,6 +73,28 @@ func TestKernelHugePages(t *testing.T) {
 	if err := ReserveHugePages("/", 3<<20, 3<<20); !errors.Is(err, ErrInvalid) {
 		t.Errorf("pages of 3 MiB: got %v, want %v", err, ErrInvalid)
 	}
+}
+
+// underSignals runs f on a thread that another sends signals to all the time.
+func underSignals(f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread := unix.Gettid()
+	done := make(chan struct{})
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = unix.Tgkill(os.Getpid(), thread, unix.SIGURG) // of no consequence
+			}
+		}
+	})
+	f()
+	close(done)
+	sender.Wait()
 }
 
 // Memory of real-time work: never reclaimed, never swapped, may be locked; and
