@@ -131,7 +131,7 @@ func TestInMachine(t *testing.T) {
 	console := &guestConsole{t: t, control: control}
 	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer cancel()
-	err := guest.Run(ctx, guest.Options{Init: guesttest.Program(t, "amd64"), Arch: "amd64", CPUs: "16,sockets=2,dies=2,cores=2,threads=2", Memory: 768, OneThread: true,
+	err := guest.Run(ctx, guest.Options{Init: guesttest.Program(t, "amd64"), Arch: "amd64", CPUs: "16,sockets=2,dies=2,cores=2,threads=2", Memory: 768,
 		ExtraArgs: guestArguments(control)}, console)
 	if err != nil {
 		t.Errorf("guest: %v", err)

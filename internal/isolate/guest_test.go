@@ -72,6 +72,7 @@ func TestInMachine(t *testing.T) {
 	guesttest.Need(t)
 	for _, kernel := range []string{"cloud", "rt"} {
 		t.Run(kernel, func(t *testing.T) {
+			t.Parallel()
 			if kernel == "rt" && testing.Short() {
 				t.Skip("the real-time kernel is fetched: not with -short")
 			}

@@ -246,7 +246,9 @@ func TestKernelRealtimePartition(t *testing.T) {
 	if err := p.Wait(&report); err != nil {
 		t.Fatal(err)
 	}
-	if share := float64(report.CPUTime) / float64(report.Elapsed); share < 0.9 {
+	// The kernel's own stops of all CPUs wait for each to have its turn of the
+	// emulator.
+	if share := float64(report.CPUTime) / float64(report.Elapsed); share < 0.7 {
 		t.Errorf("the real-time spinner had %.0f %% of its own CPU beside eight batch spinners", share*100)
 	}
 	if err := i.Release("rt"); err != nil {

@@ -51,13 +51,14 @@ func platform(arch, accel, icount string) []string {
 		args = append(args, "-M", "virt,gic-version=3")
 		cpu = "max,pauth-impdef=on" // the architected algorithm costs half the speed under emulation
 	}
-	switch {
-	case icount != "":
-		return append(args, "-cpu", cpu, "-accel", "tcg,thread=single", "-icount", "shift="+icount+",sleep=off")
-	case accel == "kvm":
+	if accel == "kvm" && icount == "" {
 		return append(args, "-cpu", "host", "-accel", "kvm")
 	}
-	return append(args, "-cpu", cpu, "-accel", "tcg,thread=multi")
+	args = append(args, "-cpu", cpu, "-accel", "tcg,thread=single")
+	if icount != "" {
+		args = append(args, "-icount", "shift="+icount+",sleep=off")
+	}
+	return args
 }
 
 func disk(o Options) []string {

@@ -33,11 +33,6 @@ type Options struct {
 	Shift  int // 0 to 10
 	Turn   int // virtual microseconds; 0 is 20
 
-	// OneThread emulates all CPUs in turns by one thread, so that QEMU's own
-	// threads don't race for the address map while the guest sets up bridges
-	// ("iotlb_to_section: Assertion").
-	OneThread bool
-
 	ExtraArgs []string // for QEMU
 }
 
@@ -169,11 +164,7 @@ func (o *Options) arguments(ctx context.Context, source *debian.Source, dir stri
 	}
 	args = append(args, "-cpu", cpu)
 	if !o.ICount {
-		threads := "multi"
-		if o.OneThread {
-			threads = "single"
-		}
-		return append(append(args, "-accel", "tcg,thread="+threads), o.ExtraArgs...), nil
+		return append(append(args, "-accel", "tcg,thread=single"), o.ExtraArgs...), nil
 	}
 	turn := o.Turn
 	if turn == 0 {
