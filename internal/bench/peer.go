@@ -127,7 +127,7 @@ func platformOf(arch, accel string) (emulator string, args []string, terminal st
 	if accel == "kvm" {
 		return emulator, append(args, "-cpu", "host", "-accel", "kvm"), terminal
 	}
-	return emulator, append(args, "-cpu", cpu, "-accel", "tcg,thread=single"), terminal
+	return emulator, append(args, "-cpu", cpu, "-accel", "tcg,thread=multi"), terminal
 }
 
 var reportRE = regexp.MustCompile(`peer-memory pss_kib=([0-9]+)`)

@@ -51,14 +51,13 @@ func platform(arch, accel, icount string) []string {
 		args = append(args, "-M", "virt,gic-version=3")
 		cpu = "max,pauth-impdef=on" // the architected algorithm costs half the speed under emulation
 	}
-	if accel == "kvm" && icount == "" {
+	switch {
+	case icount != "":
+		return append(args, "-cpu", cpu, "-accel", "tcg,thread=single", "-icount", "shift="+icount+",sleep=off")
+	case accel == "kvm":
 		return append(args, "-cpu", "host", "-accel", "kvm")
 	}
-	args = append(args, "-cpu", cpu, "-accel", "tcg,thread=single")
-	if icount != "" {
-		args = append(args, "-icount", "shift="+icount+",sleep=off")
-	}
-	return args
+	return append(args, "-cpu", cpu, "-accel", "tcg,thread=multi")
 }
 
 func disk(o Options) []string {

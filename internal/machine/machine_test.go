@@ -193,7 +193,7 @@ func TestArguments(t *testing.T) {
 	line := strings.Join(args, " ")
 	for _, want := range []string{
 		"-m 1024M -smp 4,sockets=2", "-append a=b quiet", "hostfwd=tcp:127.0.0.1:1234-:80", "cache=unsafe",
-		"-cpu max -accel tcg,thread=single", "-fw_cfg name=opt/oscine/machine,file=config.yaml", "-device i6300esb",
+		"-cpu max -accel tcg,thread=multi", "-fw_cfg name=opt/oscine/machine,file=config.yaml", "-device i6300esb",
 	} {
 		if !strings.Contains(line, want) {
 			t.Errorf("%q is missing in %s", want, line)

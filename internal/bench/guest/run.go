@@ -164,6 +164,8 @@ func (o *Options) arguments(ctx context.Context, source *debian.Source, dir stri
 	}
 	args = append(args, "-cpu", cpu)
 	if !o.ICount {
+		// One thread for all CPUs: QEMU's threads race where a kernel replaces
+		// code, see RATIONALE.md.
 		return append(append(args, "-accel", "tcg,thread=single"), o.ExtraArgs...), nil
 	}
 	turn := o.Turn
