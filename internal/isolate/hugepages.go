@@ -35,10 +35,11 @@ func ReserveHugePages(root string, size, bytes int64) error {
 	if have >= want {
 		return nil
 	}
-	if got, err := setPool(file, have, want); err != nil || got < want {
-		return errors.Join(err, invalid("%d of %d huge pages of %d KiB could be set aside: the memory is too full or in pieces; ask for fewer, or restart the machine", got, want, size>>10))
+	got, err := setPool(file, have, want)
+	if err == nil && got < want {
+		err = invalid("%d of %d huge pages of %d KiB could be set aside: the memory is too full or in pieces; ask for fewer, or restart the machine", got, want, size>>10)
 	}
-	return nil
+	return err
 }
 
 // boundHugePages lets a workload take the huge pages that it asked for and no
@@ -124,10 +125,10 @@ func (i *Isolator) growPool(h *holding, node int, size, pages int64) error {
 		return invalid("workload %s: memory node %d has no huge pages of %d bytes", h.spec.ID, node, size)
 	}
 	got, err := setPool(file, have, have+pages)
+	h.huge = append(h.huge, hugeGrant{file, got - have})
 	if err != nil {
 		return err
 	}
-	h.huge = append(h.huge, hugeGrant{file, got - have})
 	if got < have+pages {
 		return invalid("workload %s: memory node %d could give %d of %d huge pages of %d bytes: its memory is too full or in pieces; reserve them at boot",
 			h.spec.ID, node, got-have, pages, size)
@@ -136,16 +137,20 @@ func (i *Isolator) growPool(h *holding, node int, size, pages int64) error {
 }
 
 // setPool asks the kernel for so many huge pages in place of those it has, and
-// returns how many there are now. The kernel stops at a signal without a word,
-// and Go's scheduler sends them: a write that got some is repeated.
+// returns how many there are now, as far as is known where it fails. The kernel
+// stops at a signal without a word, and Go's scheduler sends them: a write that
+// got some is repeated.
 func setPool(file string, have, want int64) (int64, error) {
 	for {
 		if err := writeFile(file, strconv.FormatInt(want, 10)); err != nil {
 			return have, err
 		}
 		got, err := numberIn(file)
-		if err != nil || got >= want || got <= have {
-			return got, err
+		if err != nil {
+			return have, err
+		}
+		if got >= want || got <= have {
+			return got, nil
 		}
 		have = got
 	}

@@ -173,12 +173,7 @@ func (i *Isolator) moveThread(pid int, after, online hardware.Set) {
 	if unix.SchedGetaffinity(pid, &have) != nil {
 		return // it ended
 	}
-	var home hardware.Set
-	for _, cpu := range online.IDs() {
-		if have.IsSet(cpu) {
-			home.Add(cpu)
-		}
-	}
+	home := cpusOf(&have).And(online)
 	next := i.homes.nextOfKernel("thread "+strconv.Itoa(pid), home, after, online)
 	if next.Equal(home) {
 		return
@@ -204,14 +199,6 @@ func cpusOf(mask *unix.CPUSet) (s hardware.Set) {
 		}
 	}
 	return s
-}
-
-func everyCPU() *unix.CPUSet {
-	var mask unix.CPUSet
-	for word := range mask {
-		mask[word] = ^mask[word]
-	}
-	return &mask
 }
 
 // taskFlags reads the ninth field of /proc/PID/stat, behind the name in

@@ -79,8 +79,8 @@ func (i *Isolator) gather(h *holding) {
 		if may.In(now) && (now.Equal(h.before) || !may.Equal(h.before)) {
 			continue // with the others, or where it put itself
 		}
-		// Whatever it is allowed here, the kernel keeps it to the group's CPUs.
-		if err := unix.SchedSetaffinity(tid, everyCPU()); err == nil {
+		mask.Fill() // the kernel keeps it to the group's CPUs
+		if err := unix.SchedSetaffinity(tid, &mask); err == nil {
 			i.log.Debug("isolation", "thread", tid, "was left on", may.String(), "goes to", now.String())
 		}
 	}

@@ -162,17 +162,17 @@ func (o *Options) arguments(ctx context.Context, source *debian.Source, dir stri
 	} else {
 		args = append(args, "-M", "q35")
 	}
-	args = append(args, "-cpu", cpu)
+	// One thread for all CPUs: QEMU's threads race where a kernel replaces code,
+	// see RATIONALE.md.
+	args = append(args, "-cpu", cpu, "-accel", "tcg,thread=single")
 	if !o.ICount {
-		// One thread for all CPUs: QEMU's threads race where a kernel replaces
-		// code, see RATIONALE.md.
-		return append(append(args, "-accel", "tcg,thread=single"), o.ExtraArgs...), nil
+		return append(args, o.ExtraArgs...), nil
 	}
 	turn := o.Turn
 	if turn == 0 {
 		turn = 20
 	}
-	args = append(args, "-accel", "tcg,thread=single", "-icount", fmt.Sprintf("shift=%d,sleep=off", o.Shift))
+	args = append(args, "-icount", fmt.Sprintf("shift=%d,sleep=off", o.Shift))
 	if cpus != "1" {
 		// The filter's timer bounds how long one virtual CPU runs before the
 		// next has its turn.

@@ -51,8 +51,8 @@ func Program(t *testing.T, arch string) string {
 
 // RunKernelTests boots a guest that runs the tests named TestKernel… of the
 // package under test, or those that match OSCINE_GUEST_RUN, and logs what they
-// say. A guest that does not come up (one in some fifty by emulation on a
-// busy computer) is booted once more. The options need no Init and Args.
+// say. A guest that does not come up is booted once more: one in some fifty did
+// not while QEMU ran a thread for each CPU. The options need no Init and Args.
 func RunKernelTests(t *testing.T, o guest.Options, limit time.Duration) {
 	t.Helper()
 	run := "^TestKernel"
