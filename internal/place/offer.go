@@ -371,7 +371,7 @@ func (o *offer) shortages() []Failure {
 			failures = append(failures, Failure{
 				Constraint: "huge pages of " + FormatBytes(size),
 				Problem:    fmt.Sprintf("%s are asked for, %s are free", FormatBytes(amount), FormatBytes(have)),
-				Remedy:     fmt.Sprintf("ask for at most %s, or reserve more such pages (/sys/kernel/mm/hugepages)", FormatBytes(have)),
+				Remedy:     fmt.Sprintf("ask for at most %s, or set more such pages aside (spec.hugePages of the Machine file)", FormatBytes(have)),
 			})
 		}
 	}
