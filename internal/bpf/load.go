@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -19,7 +21,22 @@ func Load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 			return nil, err
 		}
 	}
-	return ebpf.NewCollection(spec)
+	collection, err := ebpf.NewCollection(spec)
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) {
+		refused.Log = withoutFigures(refused.Log)
+	}
+	return collection, err
+}
+
+// withoutFigures takes off what the verifier prints after its reason, of which
+// cilium/ebpf 0.22 knows the last line only: the error shows the reason then.
+func withoutFigures(log []string) []string {
+	figures := []string{"verification time ", "stack depth ", "insns processed ", "processed "}
+	for len(log) > 0 && slices.ContainsFunc(figures, func(figure string) bool { return strings.HasPrefix(log[len(log)-1], figure) }) {
+		log = log[:len(log)-1]
+	}
+	return log
 }
 
 // callsKernel tells whether a program calls functions of the kernel by name.

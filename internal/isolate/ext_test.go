@@ -70,9 +70,13 @@ func TestKernelSchedExt(t *testing.T) {
 	if err := errors.Join(worker.Wait(&w), load.End(&l)); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("beside two batch spinners: p99 wake-up %v; batch had %.0f %% of the CPU", w.Histogram.Quantile(.99), 100*float64(l.CPUTime)/float64(l.Elapsed))
-	if w.Histogram.Count() < 20 || l.Units == 0 {
-		t.Errorf("%d wake-ups and %d units of batch work", w.Histogram.Count(), l.Units)
+	t.Logf("beside two batch spinners: wake-ups p50 %v, p95 %v, p99 %v, max %v of %d; batch had %.0f %% of the CPU",
+		w.Histogram.Quantile(.5), w.Histogram.Quantile(.95), w.Histogram.Quantile(.99), w.Histogram.Max(), w.Histogram.Count(), 100*float64(l.CPUTime)/float64(l.Elapsed))
+	if w.Histogram.Count() < 300 || w.Histogram.Quantile(.99) > 2*time.Millisecond {
+		t.Error("batch was not interrupted")
+	}
+	if l.Units == 0 {
+		t.Error("batch had nothing")
 	}
 	if !i.ext.Load().Running() {
 		t.Errorf("the kernel took the scheduler out: %s", i.ext.Load().Verdict())

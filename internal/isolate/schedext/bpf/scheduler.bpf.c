@@ -24,6 +24,7 @@ struct cpumask {
 } KERNEL;
 struct sched_ext_entity {
 	u32 flags;
+	u64 slice;
 } KERNEL;
 struct task_struct {
 	u32 flags;
@@ -127,6 +128,7 @@ struct entry {
 };
 
 #define ENTRIES 1024
+#define TRIES 16 // of the waiting that one search looks at
 #define FILLING (~0U)
 
 // The waiting of one domain; the lowest free entry is taken, so that a search
@@ -265,38 +267,50 @@ static long pick_one(u32 i, struct picking *w)
 	return 0;
 }
 
-// fetch gives the CPU that asks the most urgent of a domain that may run there.
-static bool fetch(u32 d, u32 cpu, u64 before, u64 now)
+struct fetching {
+	struct queue *queue;
+	u64 after, before, now; // as in picking
+	u32 cpu;
+	u32 found; // 0 or 1
+};
+
+// fetch_one gives the CPU the most urgent of a domain; 0 to try the next one,
+// because this one has ended, is not allowed there, or was just taken.
+static long fetch_one(u32 i, struct fetching *f)
 {
-	struct queue *q = map_lookup(&queues, &d);
-	if (!q)
+	struct queue *q = f->queue;
+	struct picking w = {.queue = q, .after = f->after, .before = f->before, .left = q->count, .at = -1};
+	if (w.left <= 0)
+		return 1;
+	loop(ENTRIES, pick_one, &w, 0);
+	if (w.at < 0 || w.at >= ENTRIES)
+		return 1;
+	struct entry *e = &q->entries[w.at];
+	struct task_struct *p = bpf_task_from_pid(w.tid);
+	if (!p) {
+		take(q, e, w.tid);
 		return 0;
-	u64 after = 0;
-	for (u32 try = 0; try < 16; try++) {
-		struct picking w = {.queue = q, .after = after, .before = before, .left = q->count, .at = -1};
-		if (w.left <= 0)
-			return 0;
-		loop(ENTRIES, pick_one, &w, 0);
-		if (w.at < 0 || w.at >= ENTRIES)
-			return 0;
-		struct entry *e = &q->entries[w.at];
-		struct task_struct *p = bpf_task_from_pid(w.tid);
-		if (!p) { // it has ended
-			take(q, e, w.tid);
-			continue;
-		}
-		bool fits = bpf_cpumask_test_cpu(cpu, p->cpus_ptr);
-		if (fits && take(q, e, w.tid)) {
-			u64 slice = !w.batch ? SLICE : w.before < now ? MILLISECOND : BATCH_SLICE;
-			scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice, 0);
-			bpf_task_release(p);
-			return 1;
-		}
-		bpf_task_release(p);
-		if (!fits)
-			after = w.before;
 	}
-	return 0;
+	if (!bpf_cpumask_test_cpu(f->cpu, p->cpus_ptr)) {
+		f->after = w.before;
+	} else if (take(q, e, w.tid)) {
+		u64 slice = !w.batch ? SLICE : w.before < f->now ? MILLISECOND : BATCH_SLICE;
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice, 0);
+		f->found = 1;
+	}
+	bpf_task_release(p);
+	return f->found != 0;
+}
+
+// fetch gives the CPU that asks the most urgent of a domain that may run there.
+// It is not static, so that the kernel verifies it once and not at each way to
+// it.
+__attribute__((noinline)) bool fetch(u32 d, u32 cpu, u64 before, u64 now)
+{
+	struct fetching f = {.queue = map_lookup(&queues, &d), .before = before, .now = now, .cpu = cpu};
+	if (f.queue)
+		loop(TRIES, fetch_one, &f, 0);
+	return f.found;
 }
 
 /* Choosing a CPU. */
@@ -418,7 +432,7 @@ void oscine_dispatch(u64 *ctx)
 			limit = c->deadline;
 	} else {
 		c->deadline = now;
-		__sync_lock_test_and_set(&c->class, searching);
+			__sync_lock_test_and_set(&c->class, searching);
 	}
 	// Whatever is not batch, from near to far, then batch.
 	u64 urgent = now + FURTHEST + 1;
@@ -446,10 +460,16 @@ void oscine_running(u64 *ctx)
 SEC("struct_ops/oscine_stopping")
 void oscine_stopping(u64 *ctx)
 {
+	struct task_struct *p = (void *)ctx[0];
 	u32 cpu = this_cpu();
 	struct current *c = map_lookup(&cpus, &cpu);
 	if (c)
 		c->class = nothing;
+	// A thread that something else interrupts would go on before all others
+	// when that is done, as with PREEMPT_RT the kernel's threads that deliver
+	// wake-ups do all the time. Without a slice it goes back into the queue.
+	if (ctx[1])
+		p->scx.slice = 0;
 }
 
 SEC("struct_ops/oscine_exit")
