@@ -96,5 +96,5 @@ func runInGuest(t *testing.T, kernel string) {
 			"-object", "memory-backend-ram,id=m0,size=512M", "-numa", "node,nodeid=0,cpus=0-1,memdev=m0",
 			"-object", "memory-backend-ram,id=m1,size=512M", "-numa", "node,nodeid=1,cpus=2-3,memdev=m1",
 		},
-	}, 10*time.Minute)
+	}, 15*time.Minute)
 }

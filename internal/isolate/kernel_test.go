@@ -246,10 +246,10 @@ func TestKernelRealtimePartition(t *testing.T) {
 	if err := p.Wait(&report); err != nil {
 		t.Fatal(err)
 	}
-	// The kernel's own stops of all CPUs wait for each to have its turn of the
-	// emulator.
-	if share := float64(report.CPUTime) / float64(report.Elapsed); share < 0.7 {
-		t.Errorf("the real-time spinner had %.0f %% of its own CPU beside eight batch spinners", share*100)
+	share := float64(report.CPUTime) / float64(report.Elapsed)
+	t.Logf("the real-time spinner had %.1f %% of its own CPU beside eight batch spinners", share*100)
+	if share < 0.95 {
+		t.Error("too little")
 	}
 	if err := i.Release("rt"); err != nil {
 		t.Fatal(err)

@@ -97,6 +97,7 @@ func (l Load) run(stop *atomic.Bool) (*LoadReport, error) {
 
 func (l Load) thread(kind string, stop *atomic.Bool) (units uint64, used time.Duration, err error) {
 	runtime.LockOSThread() // and never unlock: the thread ends with its goroutine
+	before := linux.ThreadCPUTime()
 	if l.Policy != (linux.Scheduling{}) {
 		if err := linux.SetScheduling(0, l.Policy); err != nil {
 			return 0, 0, err
@@ -121,7 +122,7 @@ func (l Load) thread(kind string, stop *atomic.Bool) (units uint64, used time.Du
 		}
 		units++
 	}
-	return units, linux.ThreadCPUTime(), nil
+	return units, linux.ThreadCPUTime() - before, nil
 }
 
 // newWork returns one unit of work, some 10 to 500 microseconds of it.

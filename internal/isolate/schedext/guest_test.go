@@ -44,7 +44,7 @@ func TestInMachine(t *testing.T) {
 		t.Run(arch, func(t *testing.T) {
 			guesttest.RunKernelTests(t, guest.Options{
 				Arch: arch, CPUs: fmt.Sprintf("%d,sockets=3,cores=%d,threads=1", cpus, cpus/3), Memory: 1024,
-			}, 5*time.Minute)
+			}, 10*time.Minute)
 		})
 	}
 }

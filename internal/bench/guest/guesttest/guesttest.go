@@ -51,8 +51,11 @@ func Program(t *testing.T, arch string) string {
 
 // RunKernelTests boots a guest that runs the tests named TestKernel… of the
 // package under test, or those that match OSCINE_GUEST_RUN, and logs what they
-// say. A guest that does not come up is booted once more: one in some fifty did
-// not while QEMU ran a thread for each CPU. The options need no Init and Args.
+// say. Its clock counts instructions, so that what tests measure does not
+// depend on what else this computer does. A guest that does not come up is
+// booted once more: one in some fifty did not while QEMU ran a thread for each
+// CPU. The options need no Init and Args. limit is of the guest's time and of
+// this computer's.
 func RunKernelTests(t *testing.T, o guest.Options, limit time.Duration) {
 	t.Helper()
 	run := "^TestKernel"
@@ -60,6 +63,7 @@ func RunKernelTests(t *testing.T, o guest.Options, limit time.Duration) {
 		run = only
 	}
 	o.Init = Program(t, o.Arch)
+	o.ICount, o.Shift, o.Turn = true, 3, 400 // 125 million instructions a second
 	o.Args = []string{"-test.v", "-test.timeout=" + (limit - time.Minute).String(), "-test.run=" + run}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
