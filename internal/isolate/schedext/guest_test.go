@@ -89,10 +89,13 @@ func TestKernelManyCaches(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &w.Histogram
-	t.Logf("on CPU %d beside two batch spinners: p50 %v, p99 %v of %d", cpus-1, h.Quantile(.5), h.Quantile(.99), h.Count())
-	// A batch thread's turn is 20 ms: who waits for its end waits 10 ms.
-	if h.Count() < 30 || h.Quantile(.5) > 8*time.Millisecond || l.Units == 0 {
-		t.Errorf("%d wake-ups, half later than %v; %d units of batch work", h.Count(), h.Quantile(.5), l.Units)
+	t.Logf("on CPU %d beside two batch spinners: p50 %v, p99 %v, max %v of %d", cpus-1, h.Quantile(.5), h.Quantile(.99), h.Max(), h.Count())
+	// A batch thread's turn is 20 ms.
+	if h.Count() < 500 || h.Quantile(.99) > 2*time.Millisecond {
+		t.Error("batch was not interrupted")
+	}
+	if l.Units == 0 {
+		t.Error("batch had nothing")
 	}
 	if !s.Running() {
 		t.Errorf("the kernel took the scheduler out: %s", s.Verdict())
