@@ -17,6 +17,7 @@ typedef _Bool bool;
 #define INLINE static inline __attribute__((always_inline, unused))
 #define KERNEL __attribute__((preserve_access_index))
 #define KFUNC __attribute__((section(".ksyms")))
+#define WEAK __attribute__((weak)) /* NULL where the kernel does not have it */
 #define HELPER static __attribute__((unused))
 
 /* A member of a map's description whose value is a number. */

@@ -22,21 +22,26 @@ func Load(spec *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 		}
 	}
 	collection, err := ebpf.NewCollection(spec)
-	var refused *ebpf.VerifierError
-	if errors.As(err, &refused) {
-		refused.Log = withoutFigures(refused.Log)
+	if err != nil {
+		return nil, readable(err)
 	}
-	return collection, err
+	return collection, nil
 }
 
-// withoutFigures takes off what the verifier prints after its reason, of which
-// cilium/ebpf 0.22 knows the last line only: the error shows the reason then.
-func withoutFigures(log []string) []string {
+// readable takes off what the verifier prints after its reason, of which
+// cilium/ebpf 0.22 knows the last line only, so that the error tells the reason.
+func readable(err error) error {
+	var refused *ebpf.VerifierError
+	if !errors.As(err, &refused) {
+		return err
+	}
 	figures := []string{"verification time ", "stack depth ", "insns processed ", "processed "}
+	log := refused.Log
 	for len(log) > 0 && slices.ContainsFunc(figures, func(figure string) bool { return strings.HasPrefix(log[len(log)-1], figure) }) {
 		log = log[:len(log)-1]
 	}
-	return log
+	refused.Log = log
+	return fmt.Errorf("the kernel's verifier refuses it: %w", refused)
 }
 
 // callsKernel tells whether a program calls functions of the kernel by name.

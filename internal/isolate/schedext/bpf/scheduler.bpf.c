@@ -56,6 +56,7 @@ extern bool scx_bpf_test_and_clear_cpu_idle(s32 cpu) KFUNC;
 extern void scx_bpf_dsq_insert(struct task_struct *p, u64 dsq_id, u64 slice, u64 enq_flags) KFUNC;
 extern s32 scx_bpf_task_cpu(const struct task_struct *p) KFUNC;
 extern u64 scx_bpf_now(void) KFUNC;
+extern bool scx_bpf_task_set_slice(struct task_struct *p, u64 slice) KFUNC WEAK; // Linux 6.19
 extern bool bpf_cpumask_test_cpu(u32 cpu, const struct cpumask *cpumask) KFUNC;
 extern struct task_struct *bpf_task_from_pid(s32 pid) KFUNC;
 extern void bpf_task_release(struct task_struct *p) KFUNC;
@@ -68,6 +69,7 @@ enum { system_class, interactive_class, batch_class, searching = 254, nothing = 
 #define SCX_DSQ_LOCAL_ON 0xc000000000000000ULL
 #define SCX_ENQ_PREEMPT (1ULL << 32)
 #define SCX_TASK_QUEUED 1
+#define PF_EXITING 0x00000004
 #define PF_KTHREAD 0x00200000
 #define MAX_CPUS 1024
 #define MAX_DOMAINS 256
@@ -128,7 +130,7 @@ struct entry {
 };
 
 #define ENTRIES 1024
-#define TRIES 16 // of the waiting that one search looks at
+#define TRIES 64 // how many of the waiting a CPU tries to get, the most urgent first
 #define FILLING (~0U)
 
 // The waiting of one domain; the lowest free entry is taken, so that a search
@@ -269,13 +271,15 @@ static long pick_one(u32 i, struct picking *w)
 
 struct fetching {
 	struct queue *queue;
-	u64 after, before, now; // as in picking
+	u64 after, before; // as in picking
+	u64 now;
 	u32 cpu;
 	u32 found; // 0 or 1
 };
 
-// fetch_one gives the CPU the most urgent of a domain; 0 to try the next one,
-// because this one has ended, is not allowed there, or was just taken.
+// fetch_one gives the CPU the most urgent of a domain. It returns 0 to try the
+// next one, because this one has ended, is not allowed there, or was just
+// taken, and 1 to end.
 static long fetch_one(u32 i, struct fetching *f)
 {
 	struct queue *q = f->queue;
@@ -303,8 +307,7 @@ static long fetch_one(u32 i, struct fetching *f)
 }
 
 // fetch gives the CPU that asks the most urgent of a domain that may run there.
-// It is not static, so that the kernel verifies it once and not at each way to
-// it.
+// It is not static: the kernel verifies a global function by itself, once.
 __attribute__((noinline)) bool fetch(u32 d, u32 cpu, u64 before, u64 now)
 {
 	struct fetching f = {.queue = map_lookup(&queues, &d), .before = before, .now = now, .cpu = cpu};
@@ -457,19 +460,32 @@ void oscine_running(u64 *ctx)
 	c->class = class;
 }
 
+INLINE void take_slice(struct task_struct *p)
+{
+	if (scx_bpf_task_set_slice)
+		scx_bpf_task_set_slice(p, 0);
+	else
+		p->scx.slice = 0;
+}
+
 SEC("struct_ops/oscine_stopping")
 void oscine_stopping(u64 *ctx)
 {
 	struct task_struct *p = (void *)ctx[0];
+	bool runnable = ctx[1];
 	u32 cpu = this_cpu();
 	struct current *c = map_lookup(&cpus, &cpu);
-	if (c)
-		c->class = nothing;
-	// A thread that something else interrupts would go on before all others
-	// when that is done, as with PREEMPT_RT the kernel's threads that deliver
-	// wake-ups do all the time. Without a slice it goes back into the queue.
-	if (ctx[1])
-		p->scx.slice = 0;
+	if (!c)
+		return;
+	u32 class = c->class;
+	c->class = nothing;
+	// What real-time work interrupts would go on before all others when that is
+	// done, for the rest of its slice. With PREEMPT_RT a thread of the kernel's
+	// delivers most wake-ups, so that batch would go on before what it has
+	// woken. Without a slice it goes back into the queue. Not where the kernel
+	// would let it go on nevertheless, with a new slice, or is about to move it.
+	if (runnable && class == batch_class && !(p->flags & PF_EXITING) && bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+		take_slice(p);
 }
 
 SEC("struct_ops/oscine_exit")
