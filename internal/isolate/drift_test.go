@@ -2,6 +2,7 @@ package isolate
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,9 @@ func TestKernelUnpluggedCPUIsReported(t *testing.T) {
 
 // A reservation outlives the loss of one of its two CPUs.
 func TestKernelUnplugKeepsReservation(t *testing.T) {
+	if _, err := os.Stat("/sys/kernel/realtime"); err == nil {
+		t.Skip("Linux 7.2 with PREEMPT_RT may hang here, see docs/isolation.md")
+	}
 	i, seen := open(t)
 	s := Spec{ID: "dl", Class: Realtime, CPUs: hardware.NewSet(2, 3), Deadline: &Reservation{Runtime: ms, Period: 10 * ms}}
 	prepare(t, i, s)
