@@ -90,7 +90,7 @@ func TestKernelSchedExtStarvesNobody(t *testing.T) {
 	batch, inter := Spec{ID: "b", Class: Batch}, Spec{ID: "i", Class: Interactive}
 	prepare(t, i, batch)
 	prepare(t, i, inter)
-	load := start(t, i, batch, latency.Child{Load: &latency.Load{Threads: 100, Kinds: []string{"cpu", "syscall", "memory"}}})
+	load := start(t, i, batch, latency.Child{Load: &latency.Load{Threads: 100, Kinds: []string{"cpu", "syscall"}}})
 	hungry := start(t, i, inter, latency.Child{Load: &latency.Load{Threads: 16}})
 	had := during(t, i, 8*time.Second, batch.ID, inter.ID) // the watchdog's patience is 5 s
 	var report latency.LoadReport
