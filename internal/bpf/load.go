@@ -36,12 +36,13 @@ func readable(err error) error {
 		return err
 	}
 	figures := []string{"verification time ", "stack depth ", "insns processed ", "processed "}
-	log := refused.Log
+	log, whole := refused.Log, refused.Error()
 	for len(log) > 0 && slices.ContainsFunc(figures, func(figure string) bool { return strings.HasPrefix(log[len(log)-1], figure) }) {
 		log = log[:len(log)-1]
 	}
 	refused.Log = log
-	return fmt.Errorf("the kernel's verifier refuses it: %w", refused)
+	program, _, _ := strings.Cut(err.Error(), whole)
+	return fmt.Errorf("%s%w", program, refused)
 }
 
 // callsKernel tells whether a program calls functions of the kernel by name.

@@ -19,7 +19,7 @@ func TestVerifiersReasonIsShown(t *testing.T) {
 		"insns processed 282+189",
 		"processed 471 insns (limit 1000000) max_states_per_insn 3 total_states 42 peak_states 48 mark_read 0",
 	}}
-	if got := readable(fmt.Errorf("program x: %w", refused)).Error(); !strings.Contains(got, "should have been in [0, 1]") || strings.Contains(got, "insns") {
+	if got := readable(fmt.Errorf("program x: %w", refused)).Error(); !strings.HasPrefix(got, "program x: ") || !strings.Contains(got, "should have been in [0, 1]") || strings.Contains(got, "insns") {
 		t.Error(got)
 	}
 	figures := &ebpf.VerifierError{Cause: errors.New("invalid argument"), Log: []string{"stack depth 0"}}

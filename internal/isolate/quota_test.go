@@ -20,7 +20,7 @@ func TestKernelQuotasDelay(t *testing.T) {
 	load := start(t, i, Spec{ID: "b", Class: Batch}, spin(8))
 	s := Spec{ID: "w", Class: Interactive, MilliCPU: 300}
 	prepare(t, i, s)
-	run := func(quota string) (throttled time.Duration) {
+	throttled := func(quota string) time.Duration {
 		t.Helper()
 		before, err := i.Status("w")
 		if err != nil {
@@ -43,7 +43,7 @@ func TestKernelQuotasDelay(t *testing.T) {
 		return time.Duration(after.Throttled - before.Throttled)
 	}
 	// A worker that is held back skips wake-ups, so that few of them show it.
-	weight, quota := run("max 100000"), run("30000 100000")
+	weight, quota := throttled("max 100000"), throttled("30000 100000")
 	if weight != 0 || quota < 100*ms {
 		t.Errorf("held back for %v by weight and %v by quota, want none and much", weight, quota)
 	}

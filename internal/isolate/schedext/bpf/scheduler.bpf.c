@@ -435,7 +435,7 @@ void oscine_dispatch(u64 *ctx)
 			limit = c->deadline;
 	} else {
 		c->deadline = now;
-			__sync_lock_test_and_set(&c->class, searching);
+		__sync_lock_test_and_set(&c->class, searching);
 	}
 	// Whatever is not batch, from near to far, then batch.
 	u64 urgent = now + FURTHEST + 1;
@@ -479,11 +479,11 @@ void oscine_stopping(u64 *ctx)
 		return;
 	u32 class = c->class;
 	c->class = nothing;
-	// What real-time work interrupts would go on before all others when that is
-	// done, for the rest of its slice. With PREEMPT_RT a thread of the kernel's
-	// delivers most wake-ups, so that batch would go on before what it has
-	// woken. Without a slice it goes back into the queue. Not where the kernel
-	// would let it go on nevertheless, with a new slice, or is about to move it.
+	// Batch that real-time work interrupts would go on first when that is done,
+	// for the rest of its slice: with PREEMPT_RT, where a thread of the kernel's
+	// delivers most wake-ups, before what was just woken. Without a slice it goes
+	// back into the queue. Not one that ends, to which the kernel gives a new
+	// slice at once, nor one that the kernel is about to move.
 	if (runnable && class == batch_class && !(p->flags & PF_EXITING) && bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
 		take_slice(p);
 }
