@@ -368,10 +368,14 @@ func (o *offer) shortages() []Failure {
 			failures = append(failures, o.memoryShortage(have))
 		default:
 			size := o.req.HugePages[i-2].Size
+			remedy := "set more such pages aside by spec.hugePages of the Machine file"
+			if have > 0 {
+				remedy += ", or ask for at most " + FormatBytes(have)
+			}
 			failures = append(failures, Failure{
 				Constraint: "huge pages of " + FormatBytes(size),
 				Problem:    fmt.Sprintf("%s are asked for, %s are free", FormatBytes(amount), FormatBytes(have)),
-				Remedy:     fmt.Sprintf("ask for at most %s, or set more such pages aside (spec.hugePages of the Machine file)", FormatBytes(have)),
+				Remedy:     remedy,
 			})
 		}
 	}
