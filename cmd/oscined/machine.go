@@ -14,8 +14,8 @@ import (
 
 	"oscine.dev/oscine/internal/api"
 	"oscine.dev/oscine/internal/linux"
-	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/network"
+	"oscine.dev/oscine/internal/object"
 )
 
 // fwConfig is where QEMU's fw_cfg shows the Machine file that a local machine
@@ -30,7 +30,7 @@ const maintenancePort = "7443"
 // findMachine returns the node's configuration: the given file, or on the
 // image what the hypervisor hands over, or what was stored; nil where there is
 // none.
-func findMachine(o *options, log *slog.Logger) (*manifest.Machine, error) {
+func findMachine(o *options, log *slog.Logger) (*object.Machine, error) {
 	if o.config != "" {
 		return readMachine(o.config)
 	}
@@ -62,7 +62,7 @@ func (o *options) configured() bool {
 
 // awaitMachine waits in maintenance mode, on every address that DHCP gives,
 // for someone to send the configuration, and stores it.
-func awaitMachine(ctx context.Context, o *options, log *slog.Logger) (*manifest.Machine, error) {
+func awaitMachine(ctx context.Context, o *options, log *slog.Logger) (*object.Machine, error) {
 	address := o.listen
 	if address == "" {
 		address = ":" + maintenancePort
@@ -90,17 +90,17 @@ func awaitMachine(ctx context.Context, o *options, log *slog.Logger) (*manifest.
 	return api.Maintain(ctx, l, func(text string) error { return writeMachine(o.storedMachine(), text) }, log)
 }
 
-func readMachine(path string) (*manifest.Machine, error) {
+func readMachine(path string) (*object.Machine, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the Machine file: %w", err)
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, manifest.MaxBytes+1))
+	raw, err := io.ReadAll(io.LimitReader(f, object.MaxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the Machine file %s: %w", path, err)
 	}
-	machine, err := manifest.ParseMachine(bytes.NewReader(raw))
+	machine, err := object.ParseMachine(bytes.NewReader(raw))
 	if err != nil {
 		return nil, fmt.Errorf("read the Machine file %s:\n%w", path, err)
 	}

@@ -19,9 +19,9 @@ import (
 	"oscine.dev/oscine/internal/api"
 	"oscine.dev/oscine/internal/journal"
 	"oscine.dev/oscine/internal/linux"
-	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/version"
 )
 
@@ -103,7 +103,7 @@ func runNode(ctx context.Context, o *options, log *slog.Logger) error {
 	return errors.Join(err, n.Close())
 }
 
-func serveAPI(ctx context.Context, o *options, n *node.Node, machine *manifest.Machine, log *slog.Logger) error {
+func serveAPI(ctx context.Context, o *options, n *node.Node, machine *object.Machine, log *slog.Logger) error {
 	server, err := api.NewServer(n, machine.Spec.API, log)
 	if err != nil {
 		return err
@@ -134,7 +134,7 @@ func listenAddress(o *options, port int) string {
 	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-func serveInference(ctx context.Context, o *options, n *node.Node, open *manifest.Inference, log *slog.Logger) error {
+func serveInference(ctx context.Context, o *options, n *node.Node, open *object.Inference, log *slog.Logger) error {
 	l, err := net.Listen("tcp", listenAddress(o, open.Port))
 	if err != nil {
 		return fmt.Errorf("listen for inference: %w: choose another spec.inference.port", err)

@@ -12,8 +12,8 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/hardware"
-	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/object"
 )
 
 func (s *service) Hardware(ctx context.Context, _ *connect.Request[pb.HardwareRequest]) (*connect.Response[pb.HardwareResponse], error) {
@@ -81,7 +81,7 @@ func loadMessage(l *hardware.Load) *pb.HardwareLoad {
 
 func (s *service) Events(ctx context.Context, req *connect.Request[pb.EventsRequest], stream *connect.ServerStream[pb.Event]) error {
 	m := req.Msg
-	query := node.EventQuery{Kind: manifest.Kind(m.Kind), Name: m.Name, Device: m.Device, Warnings: m.Warnings, Follow: m.Follow, Tail: int(m.Tail)}
+	query := node.EventQuery{Kind: object.Kind(m.Kind), Name: m.Name, Device: m.Device, Warnings: m.Warnings, Follow: m.Follow, Tail: int(m.Tail)}
 	return coded(s.node.Events(ctx, query, func(e node.Event) error {
 		return stream.Send(&pb.Event{
 			First: timestamppb.New(e.First), Last: timestamppb.New(e.Last), Count: int64(e.Count),

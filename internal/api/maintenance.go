@@ -13,14 +13,14 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
 
 // Maintain answers the Maintenance service on l, and nothing else, until a
 // client has delivered a valid Machine manifest, which store has accepted. It
 // returns the parsed Machine.
-func Maintain(ctx context.Context, l net.Listener, store func(text string) error, logger *slog.Logger) (*manifest.Machine, error) {
+func Maintain(ctx context.Context, l net.Listener, store func(text string) error, logger *slog.Logger) (*object.Machine, error) {
 	pair, err := pki.NewSelfSigned("oscine-maintenance")
 	if err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func Maintain(ctx context.Context, l net.Listener, store func(text string) error
 	defer cancel()
 	m := &maintenance{store: store, done: cancel}
 	mux := http.NewServeMux()
-	mux.Handle(oscinepbconnect.NewMaintenanceHandler(m, connect.WithReadMaxBytes(manifest.MaxBytes+1024)))
+	mux.Handle(oscinepbconnect.NewMaintenanceHandler(m, connect.WithReadMaxBytes(object.MaxBytes+1024)))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this node has no configuration yet: send it one with oscine config apply", http.StatusPreconditionFailed)
 	})
@@ -54,11 +54,11 @@ type maintenance struct {
 	store   func(string) error
 	done    func()
 	once    mutexOnce
-	machine *manifest.Machine
+	machine *object.Machine
 }
 
 func (m *maintenance) Configure(_ context.Context, req *connect.Request[pb.ConfigureRequest]) (*connect.Response[pb.ConfigureResponse], error) {
-	machine, err := manifest.ParseMachine(strings.NewReader(req.Msg.Manifest))
+	machine, err := object.ParseMachine(strings.NewReader(req.Msg.Manifest))
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}

@@ -15,8 +15,8 @@ import (
 	"connectrpc.com/connect"
 
 	"oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
-	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
 
@@ -30,7 +30,7 @@ type Server struct {
 
 // NewServer returns a server of n with the identity in config. Inference
 // requests on /v2 go to n's models, for readers and above.
-func NewServer(n *node.Node, config manifest.MachineAPI, logger *slog.Logger) (*Server, error) {
+func NewServer(n *node.Node, config object.MachineAPI, logger *slog.Logger) (*Server, error) {
 	tlsConfig, err := serverTLS(config.CA, config.Certificate, config.Key)
 	if err != nil {
 		return nil, err

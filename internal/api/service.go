@@ -14,8 +14,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
-	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 )
 
@@ -27,7 +27,7 @@ type service struct {
 
 // coded gives an error of the node its gRPC code.
 func coded(err error) error {
-	var mistakes manifest.Errors
+	var mistakes object.Errors
 	switch {
 	case err == nil:
 		return nil
@@ -73,7 +73,7 @@ func (s *service) Doctor(ctx context.Context, _ *connect.Request[pb.DoctorReques
 }
 
 func (s *service) Get(_ context.Context, req *connect.Request[pb.GetRequest]) (*connect.Response[pb.GetResponse], error) {
-	objects, err := s.node.Get(manifest.Kind(req.Msg.Kind), req.Msg.Name)
+	objects, err := s.node.Get(object.Kind(req.Msg.Kind), req.Msg.Name)
 	if err != nil {
 		return nil, coded(err)
 	}
@@ -89,7 +89,7 @@ func (s *service) Get(_ context.Context, req *connect.Request[pb.GetRequest]) (*
 }
 
 func (s *service) Watch(ctx context.Context, req *connect.Request[pb.GetRequest], stream *connect.ServerStream[pb.WatchResponse]) error {
-	return coded(s.node.Watch(ctx, manifest.Kind(req.Msg.Kind), req.Msg.Name, func(event string, state node.ObjectState) error {
+	return coded(s.node.Watch(ctx, object.Kind(req.Msg.Kind), req.Msg.Name, func(event string, state node.ObjectState) error {
 		message, err := objectMessage(state)
 		if err != nil {
 			return err
@@ -120,7 +120,7 @@ func toStruct(value any) (*structpb.Struct, error) {
 }
 
 func (s *service) Apply(ctx context.Context, req *connect.Request[pb.ApplyRequest]) (*connect.Response[pb.ApplyResponse], error) {
-	objects, err := manifest.Parse(strings.NewReader(req.Msg.Manifest))
+	objects, err := object.Parse(strings.NewReader(req.Msg.Manifest))
 	if err != nil {
 		return nil, coded(err)
 	}
@@ -136,14 +136,14 @@ func (s *service) Apply(ctx context.Context, req *connect.Request[pb.ApplyReques
 }
 
 func (s *service) Delete(ctx context.Context, req *connect.Request[pb.DeleteRequest]) (*connect.Response[pb.DeleteResponse], error) {
-	if err := s.node.Delete(ctx, manifest.Kind(req.Msg.Kind), req.Msg.Name); err != nil {
+	if err := s.node.Delete(ctx, object.Kind(req.Msg.Kind), req.Msg.Name); err != nil {
 		return nil, coded(err)
 	}
 	return connect.NewResponse(&pb.DeleteResponse{}), nil
 }
 
 func (s *service) Logs(ctx context.Context, req *connect.Request[pb.LogsRequest], stream *connect.ServerStream[pb.LogLine]) error {
-	return coded(s.node.Logs(ctx, manifest.Kind(req.Msg.Kind), req.Msg.Name, req.Msg.Follow, int(req.Msg.Tail), sendLines(stream)))
+	return coded(s.node.Logs(ctx, object.Kind(req.Msg.Kind), req.Msg.Name, req.Msg.Follow, int(req.Msg.Tail), sendLines(stream)))
 }
 
 func (s *service) Dmesg(ctx context.Context, req *connect.Request[pb.DmesgRequest], stream *connect.ServerStream[pb.LogLine]) error {

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"gopkg.in/yaml.v3"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // exactArgs refuses a wrong number of arguments with the usage line.
@@ -29,7 +29,7 @@ func exactArgs(n int, names string) cobra.PositionalArgs {
 
 // readFileOrStdin reads a manifest, "-" meaning standard input.
 func readFileOrStdin(env *Env, file string) ([]byte, error) {
-	return readBounded(env, file, manifest.MaxBytes, "so not a manifest")
+	return readBounded(env, file, object.MaxBytes, "so not a manifest")
 }
 
 // readBounded reads a file, "-" meaning standard input, of at most limit
@@ -71,22 +71,22 @@ func unreadable(file string, err error) error {
 // objectFromFlags writes the object that a command's flags describe. It is
 // parsed like any other, so its mistakes read the same, but for the lines: a
 // person wrote none.
-func objectFromFlags(kind manifest.Kind, name string, spec map[string]any) (string, error) {
+func objectFromFlags(kind object.Kind, name string, spec map[string]any) (string, error) {
 	raw, err := yaml.Marshal(map[string]any{
-		"apiVersion": manifest.APIVersion, "kind": kind,
+		"apiVersion": object.APIVersion, "kind": kind,
 		"metadata": map[string]any{"name": name}, "spec": spec,
 	})
 	if err != nil {
 		return "", err
 	}
-	_, err = manifest.Parse(bytes.NewReader(raw))
+	_, err = object.Parse(bytes.NewReader(raw))
 	return string(raw), withoutLines(err)
 }
 
 // withoutLines takes the line numbers from the mistakes in an object that no
 // person wrote.
 func withoutLines(err error) error {
-	var mistakes manifest.Errors
+	var mistakes object.Errors
 	if errors.As(err, &mistakes) {
 		for _, m := range mistakes {
 			m.Line = 0

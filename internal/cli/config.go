@@ -19,7 +19,7 @@ import (
 
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
 
@@ -65,7 +65,7 @@ ca.key signs everything: keep it off the node and off-line where you can.`,
 }
 
 func generateConfig(env *Env, name string, o generateOptions) error {
-	if err := manifest.CheckName(name); err != nil {
+	if err := object.CheckName(name); err != nil {
 		return usageError{fmt.Errorf("the node's name %w", err)}
 	}
 	if o.dir == "" {
@@ -100,7 +100,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	if err != nil {
 		return err
 	}
-	if _, err := manifest.ParseMachine(bytes.NewReader(text)); err != nil {
+	if _, err := object.ParseMachine(bytes.NewReader(text)); err != nil {
 		return usageError{fmt.Errorf("nothing was written, for the Machine file would not be valid:\n%w", withoutLines(err))}
 	}
 	admin, err := pki.NewClient(authority, "admin", pki.Admin, pki.ClientLifetime)
@@ -192,7 +192,7 @@ func machineManifest(authority pki.Pair, name string, hosts []string, inferenceP
 		spec["inference"] = map[string]any{"port": inferencePort}
 	}
 	return yaml.Marshal(map[string]any{
-		"apiVersion": manifest.APIVersion, "kind": manifest.KindMachine,
+		"apiVersion": object.APIVersion, "kind": object.KindMachine,
 		"metadata": map[string]any{"name": name}, "spec": spec,
 	})
 }
@@ -267,7 +267,7 @@ it is; compare the fingerprint that it prints on its console by --fingerprint.`,
 			if err != nil {
 				return err
 			}
-			if _, err := manifest.ParseMachine(bytes.NewReader(text)); err != nil {
+			if _, err := object.ParseMachine(bytes.NewReader(text)); err != nil {
 				return fmt.Errorf("%s:\n%w", file, err)
 			}
 			host, port, err := splitAddress(address)

@@ -20,7 +20,7 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/oip"
 	"oscine.dev/oscine/internal/serve/picture"
 	"oscine.dev/oscine/internal/tensor"
@@ -117,7 +117,7 @@ func (o *inferOptions) notServed(ctx context.Context, env *Env, model string, re
 	if err != nil {
 		return refusal
 	}
-	resp, err := node.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(manifest.KindModel), Name: model}))
+	resp, err := node.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindModel), Name: model}))
 	if err != nil || len(resp.Msg.Objects) != 1 {
 		return refusal
 	}

@@ -18,7 +18,7 @@ import (
 
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/machine"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // apiPort is the guest's port of the API.
@@ -100,7 +100,7 @@ func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 		if o.Config, err = readFileOrStdin(env, f.config); err != nil {
 			return err
 		}
-		configured, err := manifest.ParseMachine(bytes.NewReader(o.Config))
+		configured, err := object.ParseMachine(bytes.NewReader(o.Config))
 		if err != nil {
 			return fmt.Errorf("%s:\n%w", f.config, err)
 		}

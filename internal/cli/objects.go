@@ -17,7 +17,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 func newApplyCommand(env *Env) *cobra.Command {
@@ -31,7 +31,7 @@ func newApplyCommand(env *Env) *cobra.Command {
 				return err
 			}
 			// Checked here too, so that mistakes are told without a node.
-			if _, err := manifest.Parse(strings.NewReader(string(text))); err != nil {
+			if _, err := object.Parse(strings.NewReader(string(text))); err != nil {
 				return fmt.Errorf("%s is not valid, nothing was applied:\n%w", file, err)
 			}
 			node, err := env.Client()
@@ -74,9 +74,9 @@ func parseTarget(args []string) (kind, name string, err error) {
 	}
 	switch strings.ToLower(word) {
 	case "workload", "workloads", "wl":
-		kind = string(manifest.KindWorkload)
+		kind = string(object.KindWorkload)
 	case "model", "models":
-		kind = string(manifest.KindModel)
+		kind = string(object.KindModel)
 	case "all":
 	case "event", "events":
 		return "", "", usageError{errors.New("events have a command of their own: oscine events, or oscine describe KIND NAME for those of one object")}
@@ -354,7 +354,7 @@ func deleteTargets(env *Env, file string, args []string) ([][2]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	objects, err := manifest.Parse(strings.NewReader(string(raw)))
+	objects, err := object.Parse(strings.NewReader(string(raw)))
 	if err != nil {
 		return nil, fmt.Errorf("%s:\n%w", file, err)
 	}

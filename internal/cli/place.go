@@ -18,7 +18,7 @@ import (
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/inventory"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/place"
 )
 
@@ -70,7 +70,7 @@ func (f *placeFlags) run(ctx context.Context, env *Env) error {
 	if f.output != "text" && f.output != "json" {
 		return usageError{fmt.Errorf("-o must be text or json, got %q", f.output)}
 	}
-	var objects []manifest.Object
+	var objects []object.Object
 	for _, file := range f.files {
 		read, err := readManifest(env, file)
 		if err != nil {
@@ -109,12 +109,12 @@ func (f *placeFlags) run(ctx context.Context, env *Env) error {
 	return nil
 }
 
-func readManifest(env *Env, file string) ([]manifest.Object, error) {
+func readManifest(env *Env, file string) ([]object.Object, error) {
 	text, err := readFileOrStdin(env, file)
 	if err != nil {
 		return nil, err
 	}
-	objects, err := manifest.Parse(bytes.NewReader(text))
+	objects, err := object.Parse(bytes.NewReader(text))
 	if err != nil {
 		return nil, fmt.Errorf("%s:\n%w", file, err)
 	}
@@ -122,7 +122,7 @@ func readManifest(env *Env, file string) ([]manifest.Object, error) {
 }
 
 // placeAll places the objects in order, gangs as a whole.
-func (f *placeFlags) placeAll(s *place.State, objects []manifest.Object) ([]placed, error) {
+func (f *placeFlags) placeAll(s *place.State, objects []object.Object) ([]placed, error) {
 	var results []placed
 	done := map[string]bool{}
 	for i, obj := range objects {
@@ -153,7 +153,7 @@ func (f *placeFlags) placeAll(s *place.State, objects []manifest.Object) ([]plac
 }
 
 // gang collects the requests of the members among the objects.
-func gang(g *manifest.Gang, objects []manifest.Object) ([]place.Request, error) {
+func gang(g *object.Gang, objects []object.Object) ([]place.Request, error) {
 	var requests []place.Request
 	for _, obj := range objects {
 		r, class, ok := resourcesOf(obj)
@@ -189,23 +189,23 @@ func (f *placeFlags) placeTogether(s *place.State, requests []place.Request) []p
 	return results
 }
 
-func resourcesOf(obj manifest.Object) (*manifest.Resources, manifest.Class, bool) {
+func resourcesOf(obj object.Object) (*object.Resources, object.Class, bool) {
 	switch obj := obj.(type) {
-	case *manifest.Workload:
+	case *object.Workload:
 		return &obj.Spec.Resources, obj.Spec.Class, true
-	case *manifest.Model:
+	case *object.Model:
 		return &obj.Spec.Resources, obj.Spec.Class, true
 	}
 	return nil, "", false
 }
 
 // placementName is the name under which a node places an object.
-func placementName(obj manifest.Object) string {
+func placementName(obj object.Object) string {
 	return strings.ToLower(string(obj.ObjectKind())) + "-" + obj.ObjectName()
 }
 
 // state is the machine that --machine names, with what runs there.
-func (f *placeFlags) state(ctx context.Context, env *Env, objects []manifest.Object) (*place.State, error) {
+func (f *placeFlags) state(ctx context.Context, env *Env, objects []object.Object) (*place.State, error) {
 	path := f.machine
 	_, err := os.Stat(path)
 	switch {
@@ -252,7 +252,7 @@ func readMachine(path string) (*hardware.Machine, error) {
 
 // nodeState is a node's machine with all that it runs, but not the objects
 // that are about to be placed.
-func nodeState(ctx context.Context, env *Env, name string, objects []manifest.Object) (*place.State, error) {
+func nodeState(ctx context.Context, env *Env, name string, objects []object.Object) (*place.State, error) {
 	named := *env
 	named.Context = name
 	node, err := named.Client()
@@ -284,7 +284,7 @@ func nodeState(ctx context.Context, env *Env, name string, objects []manifest.Ob
 		if err != nil {
 			return nil, fmt.Errorf("object %s/%s of %s: %w", o.GetKind(), o.GetName(), name, err)
 		}
-		parsed, err := manifest.Parse(strings.NewReader(string(data)))
+		parsed, err := object.Parse(strings.NewReader(string(data)))
 		if err != nil || len(parsed) != 1 {
 			return nil, fmt.Errorf("object %s/%s of %s is not understood: %w", o.GetKind(), o.GetName(), name, err)
 		}

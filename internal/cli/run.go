@@ -15,7 +15,7 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // runOptions are the flags of run.
@@ -80,11 +80,11 @@ func (o *runOptions) manifest(image string, args []string) (string, error) {
 		o.name = fmt.Sprintf("%.40s-%s", base, strings.ToLower(rand.Text()[:5]))
 	}
 	spec := map[string]any{
-		"image": image, "args": args, "restart": manifest.RestartNever,
+		"image": image, "args": args, "restart": object.RestartNever,
 		"security": map[string]any{"allowRoot": o.root, "writableRoot": o.writable},
 	}
 	if o.detach {
-		spec["restart"] = manifest.RestartAlways
+		spec["restart"] = object.RestartAlways
 	}
 	resources := map[string]any{}
 	for field, value := range map[string]string{"cpu": o.cpu, "memory": o.memory} {
@@ -112,7 +112,7 @@ func (o *runOptions) manifest(image string, args []string) (string, error) {
 		return "", err
 	}
 	spec["ports"] = ports
-	return objectFromFlags(manifest.KindWorkload, o.name, spec)
+	return objectFromFlags(object.KindWorkload, o.name, spec)
 }
 
 func publishedPorts(publish []string) ([]map[string]any, error) {
@@ -137,7 +137,7 @@ func publishedPorts(publish []string) ([]map[string]any, error) {
 }
 
 func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, text string) error {
-	kind := string(manifest.KindWorkload)
+	kind := string(object.KindWorkload)
 	_, err := node.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: kind, Name: o.name}))
 	if err == nil {
 		return fmt.Errorf("a workload is named %s already: choose another --name, or oscine delete workload %s", o.name, o.name)
@@ -194,7 +194,7 @@ func awaitRun(ctx context.Context, node *client.Client, name string) (map[string
 func awaitPhase(ctx context.Context, node *client.Client, name string, phases ...string) (map[string]any, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := node.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(manifest.KindWorkload), Name: name}))
+	stream, err := node.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindWorkload), Name: name}))
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // serveOptions are the flags of serve.
@@ -120,7 +120,7 @@ func (o *serveOptions) manifest(digest string) (string, error) {
 	if len(resources) > 0 {
 		spec["resources"] = resources
 	}
-	return objectFromFlags(manifest.KindModel, o.name, spec)
+	return objectFromFlags(object.KindModel, o.name, spec)
 }
 
 // serve uploads and applies the model and waits for it.
@@ -151,7 +151,7 @@ func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client,
 // awaitModel watches a model until it answers; what keeps it from that for
 // good is an error.
 func awaitModel(ctx context.Context, node *client.Client, name string) (map[string]any, error) {
-	stream, err := node.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(manifest.KindModel), Name: name}))
+	stream, err := node.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindModel), Name: name}))
 	if err != nil {
 		return nil, err
 	}

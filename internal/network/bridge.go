@@ -13,7 +13,7 @@ import (
 	"slices"
 	"sync"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // DefaultDir is where a node keeps the namespaces of its workloads.
@@ -31,7 +31,7 @@ type Bridge struct {
 
 	mu       sync.Mutex
 	subnet   netip.Prefix // zero until the bridge exists
-	ports    map[string][]manifest.Port
+	ports    map[string][]object.Port
 	reserved reservations
 }
 
@@ -39,7 +39,7 @@ type Bridge struct {
 // dir/netns; dir is DefaultDir but in tests. Nothing is changed before the
 // first Attach or Reconcile.
 func NewBridge(dir string, log *slog.Logger) *Bridge {
-	return &Bridge{dir: dir, log: log, ports: map[string][]manifest.Port{}, reserved: reservations{}}
+	return &Bridge{dir: dir, log: log, ports: map[string][]object.Port{}, reserved: reservations{}}
 }
 
 var idRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,119}$`)
@@ -52,7 +52,7 @@ var idRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,119}$`)
 // It returns a *PortTakenError when a port has another holder and an
 // *UnsupportedError when the kernel lacks a part that it needs. After an error
 // nothing of id remains that was not there before.
-func (b *Bridge) Attach(ctx context.Context, id string, ports []manifest.Port) (string, netip.Addr, error) {
+func (b *Bridge) Attach(ctx context.Context, id string, ports []object.Port) (string, netip.Addr, error) {
 	if !idRE.MatchString(id) {
 		return "", netip.Addr{}, fmt.Errorf("attach workload network: %q is not a workload id", id)
 	}
@@ -100,7 +100,7 @@ func (b *Bridge) Detach(id string) error {
 // of namespaces that exist and writes the firewall anew. It is cheap enough to
 // run at every pass of the node, and must run once after a restart of the
 // daemon. It goes on after an error and returns all of them.
-func (b *Bridge) Reconcile(ctx context.Context, active map[string][]manifest.Port) error {
+func (b *Bridge) Reconcile(ctx context.Context, active map[string][]object.Port) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var errs []error

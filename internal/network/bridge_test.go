@@ -18,7 +18,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // outside is a machine of the site, and the node's addresses towards it.
@@ -164,7 +164,7 @@ func TestPublishedPortsAreReachedFromEverywhere(t *testing.T) {
 
 func testPublishedPorts(t *testing.T, site outside) {
 	b := newTestBridge(t)
-	web := []manifest.Port{{Port: 80, HostPort: 8080, Protocol: "tcp"}, {Port: 80, HostPort: 8080, Protocol: "udp"}}
+	web := []object.Port{{Port: 80, HostPort: 8080, Protocol: "tcp"}, {Port: 80, HostPort: 8080, Protocol: "udp"}}
 	path, addr, err := b.Attach(t.Context(), "workload-web", web)
 	must(t, err)
 	other, _, err := b.Attach(t.Context(), "workload-other", nil)
@@ -287,7 +287,7 @@ func TestAttachAgainKeepsNamespaceAndAddress(t *testing.T) {
 
 func TestReconcileRepairs(t *testing.T) {
 	site, b := newSite(t), newTestBridge(t)
-	ports := []manifest.Port{{Port: 80, HostPort: 8081}}
+	ports := []object.Port{{Port: 80, HostPort: 8081}}
 	path, _, err := b.Attach(t.Context(), "workload-web", ports)
 	must(t, err)
 	gone, _, err := b.Attach(t.Context(), "workload-gone", nil)
@@ -318,7 +318,7 @@ func TestReconcileRepairs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			must(t, damage())
 			next := NewBridge(b.dir, b.log)
-			must(t, next.Reconcile(t.Context(), map[string][]manifest.Port{"workload-web": ports}))
+			must(t, next.Reconcile(t.Context(), map[string][]object.Port{"workload-web": ports}))
 			if answer, err := ask(site.path, "tcp4", site.node+":8081"); err != nil || !strings.HasPrefix(answer, "web") {
 				t.Errorf("after repair: got %q, %v", answer, err)
 			}
@@ -335,7 +335,7 @@ func TestReconcileRepairs(t *testing.T) {
 func TestPortConflictsNameTheHolder(t *testing.T) {
 	newSite(t)
 	b := newTestBridge(t)
-	ports := []manifest.Port{{Port: 80, HostPort: 8082}}
+	ports := []object.Port{{Port: 80, HostPort: 8082}}
 	_, _, err := b.Attach(t.Context(), "workload-first", ports)
 	must(t, err)
 	var taken *PortTakenError
@@ -348,7 +348,7 @@ func TestPortConflictsNameTheHolder(t *testing.T) {
 	l, err := net.Listen("tcp", ":8083")
 	must(t, err)
 	defer l.Close()
-	_, _, err = b.Attach(t.Context(), "workload-third", []manifest.Port{{Port: 80, HostPort: 8083}})
+	_, _, err = b.Attach(t.Context(), "workload-third", []object.Port{{Port: 80, HostPort: 8083}})
 	want := fmt.Sprintf("(pid %d)", os.Getpid())
 	if !errors.As(err, &taken) || !strings.Contains(taken.Holder, want) {
 		t.Errorf("port of a process: got %v, want holder with %s", err, want)
@@ -392,7 +392,7 @@ func TestLateAddressOpensTheLink(t *testing.T) {
 	uplink, err := netlink.LinkByName("uplink0")
 	must(t, err)
 	must(t, keepOnly(uplink, nil))
-	path, _, err := b.Attach(t.Context(), "workload-web", []manifest.Port{{Port: 80, HostPort: 8084}})
+	path, _, err := b.Attach(t.Context(), "workload-web", []object.Port{{Port: 80, HostPort: 8084}})
 	must(t, err)
 	serveIn(t, path, "web", 80)
 	ctx, cancel := context.WithCancel(t.Context())

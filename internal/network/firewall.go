@@ -11,7 +11,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // ruleset is all that the table ip oscine says. It is written as a whole in
@@ -23,7 +23,7 @@ type ruleset struct {
 }
 
 type publication struct {
-	port manifest.Port
+	port object.Port
 	addr netip.Addr
 }
 
@@ -155,7 +155,7 @@ func destinationIsLocal(op expr.CmpOp) []expr.Any {
 	}
 }
 
-func destinationPort(p manifest.Port) []expr.Any {
+func destinationPort(p object.Port) []expr.Any {
 	proto := byte(unix.IPPROTO_TCP)
 	if protocolOf(p) == "udp" {
 		proto = unix.IPPROTO_UDP

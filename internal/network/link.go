@@ -11,7 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // watch follows the kernel's links until ctx ends.
@@ -117,7 +117,7 @@ func (n *Node) see(ctx context.Context, seen netlink.Link) {
 	}
 }
 
-func (n *Node) raise(seen netlink.Link, config manifest.Interface) error {
+func (n *Node) raise(seen netlink.Link, config object.Interface) error {
 	if config.MTU != 0 {
 		if err := netlink.LinkSetMTU(seen, config.MTU); err != nil {
 			return fmt.Errorf("set MTU of %s to %d: %w", seen.Attrs().Name, config.MTU, err)
@@ -178,7 +178,7 @@ func (n *Node) stopAll() {
 
 // configOf finds the configuration of a link. With none listed every Ethernet
 // device uses DHCP; links that software makes, ours among them, do not count.
-func (n *Node) configOf(seen netlink.Link) (manifest.Interface, bool) {
+func (n *Node) configOf(seen netlink.Link) (object.Interface, bool) {
 	attrs := seen.Attrs()
 	for _, c := range n.cfg.Net.Interfaces {
 		if c.Name == attrs.Name || (c.MAC != "" && strings.EqualFold(c.MAC, attrs.HardwareAddr.String())) {
@@ -187,11 +187,11 @@ func (n *Node) configOf(seen netlink.Link) (manifest.Interface, bool) {
 	}
 	every := len(n.cfg.Net.Interfaces) == 0
 	ethernet := attrs.EncapType == "ether" && attrs.Flags&net.FlagLoopback == 0 && seen.Type() == "device" && !strings.HasPrefix(attrs.Name, vethPrefix)
-	return manifest.Interface{Name: attrs.Name, DHCP: true}, every && ethernet
+	return object.Interface{Name: attrs.Name, DHCP: true}, every && ethernet
 }
 
 // setStatic gives a link exactly the configured addresses.
-func setStatic(seen netlink.Link, config manifest.Interface) ([]netip.Prefix, netip.Addr, error) {
+func setStatic(seen netlink.Link, config object.Interface) ([]netip.Prefix, netip.Addr, error) {
 	var addresses []netip.Prefix
 	for _, text := range config.Addresses {
 		p, err := netip.ParsePrefix(text)

@@ -12,14 +12,14 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // Config is the part of a Machine that the node's network is made of.
 type Config struct {
 	Hostname string
-	Net      manifest.MachineNet
-	Time     manifest.MachineTime
+	Net      object.MachineNet
+	Time     object.MachineTime
 
 	// ResolvConf is the file to keep the name servers in; default
 	// /run/oscine/resolv.conf, where the image's /etc/resolv.conf points.
@@ -60,7 +60,7 @@ type Node struct {
 // link is one interface that the configuration names, while it exists.
 type link struct {
 	state  LinkState
-	config manifest.Interface
+	config object.Interface
 	lease  lease // of DHCP; zero else
 	stop   context.CancelFunc
 	done   chan struct{} // closed when the work behind stop has ended

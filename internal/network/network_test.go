@@ -16,7 +16,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/server4"
 	"github.com/vishvananda/netlink"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // serveDHCP answers in the namespace at path with address().
@@ -54,15 +54,15 @@ func serveDHCP(t *testing.T, path string, address func() net.IP, seconds uint32)
 }
 
 // runNode starts a node on uplink0, which loses the site's own configuration.
-func runNode(t *testing.T, in manifest.Interface) *Node {
+func runNode(t *testing.T, in object.Interface) *Node {
 	t.Helper()
 	uplink, err := netlink.LinkByName("uplink0")
 	must(t, err)
 	must(t, keepOnly(uplink, nil))
 	must(t, netlink.LinkSetDown(uplink))
 	n := New(Config{
-		Hostname: "testnode", Net: manifest.MachineNet{Interfaces: []manifest.Interface{in}, Nameservers: []string{"192.0.2.99"}},
-		Time: manifest.MachineTime{Disabled: true}, ResolvConf: filepath.Join(t.TempDir(), "run", "resolv.conf"),
+		Hostname: "testnode", Net: object.MachineNet{Interfaces: []object.Interface{in}, Nameservers: []string{"192.0.2.99"}},
+		Time: object.MachineTime{Disabled: true}, ResolvConf: filepath.Join(t.TempDir(), "run", "resolv.conf"),
 	}, slog.New(slog.DiscardHandler))
 	ctx := t.Context()
 	ended := make(chan error, 1)
@@ -101,7 +101,7 @@ func TestDHCP(t *testing.T) {
 		}
 		return net.IPv4(192, 0, 2, 77)
 	}, 12)
-	n := runNode(t, manifest.Interface{Name: "uplink0", DHCP: true})
+	n := runNode(t, object.Interface{Name: "uplink0", DHCP: true})
 	<-n.Online()
 	eventually(t, "first lease", func() bool { return addressOf(n) == "192.0.2.77/24" })
 	s := n.State()
@@ -148,7 +148,7 @@ func TestCarrierComesLater(t *testing.T) {
 		}))
 	}
 	setLAN(netlink.LinkSetDown)
-	n := runNode(t, manifest.Interface{Name: "uplink0", DHCP: true})
+	n := runNode(t, object.Interface{Name: "uplink0", DHCP: true})
 	eventually(t, "the link without carrier", func() bool {
 		s := n.State()
 		return len(s.Links) == 1 && s.Links[0].Err != nil && strings.Contains(s.Links[0].Err.Error(), "carrier")
@@ -159,7 +159,7 @@ func TestCarrierComesLater(t *testing.T) {
 
 func TestStaticAddresses(t *testing.T) {
 	site := newSite(t)
-	n := runNode(t, manifest.Interface{Name: "uplink0", Addresses: []string{"192.0.2.30/24", "2001:db8::30/64"}, Gateway: "192.0.2.2", MTU: 1400})
+	n := runNode(t, object.Interface{Name: "uplink0", Addresses: []string{"192.0.2.30/24", "2001:db8::30/64"}, Gateway: "192.0.2.2", MTU: 1400})
 	<-n.Online()
 	serveIn(t, site.path, "site", 9000)
 	if answer, err := ask("", "tcp4", site.peer+":9000"); err != nil || !strings.HasPrefix(answer, "site 192.0.2.30:") {
@@ -199,7 +199,7 @@ func TestDefaultIsEveryEthernetDevice(t *testing.T) {
 }
 
 func TestConfigByMAC(t *testing.T) {
-	n := New(Config{Net: manifest.MachineNet{Interfaces: []manifest.Interface{{MAC: "52:54:00:AA:BB:CC", DHCP: true}}}}, slog.New(slog.DiscardHandler))
+	n := New(Config{Net: object.MachineNet{Interfaces: []object.Interface{{MAC: "52:54:00:AA:BB:CC", DHCP: true}}}}, slog.New(slog.DiscardHandler))
 	mac, err := net.ParseMAC("52:54:00:aa:bb:cc")
 	must(t, err)
 	if _, ok := n.configOf(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "ens3", HardwareAddr: mac}}); !ok {
@@ -211,7 +211,7 @@ func TestConfigByMAC(t *testing.T) {
 }
 
 func TestResolvConfBounds(t *testing.T) {
-	n := New(Config{Net: manifest.MachineNet{Nameservers: []string{"192.0.2.1", "192.0.2.1", "192.0.2.2"}}}, slog.New(slog.DiscardHandler))
+	n := New(Config{Net: object.MachineNet{Nameservers: []string{"192.0.2.1", "192.0.2.1", "192.0.2.2"}}}, slog.New(slog.DiscardHandler))
 	n.links[1] = &link{lease: lease{nameservers: []netip.Addr{netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("192.0.2.4")}}}
 	var got []string
 	for _, a := range n.nameservers() {

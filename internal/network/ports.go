@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // PortTakenError says who holds a port that a workload wants to publish.
@@ -34,16 +34,16 @@ func (e *PortTakenError) Error() string {
 // to anybody else, and this daemon to what somebody else has.
 type reservations map[string]io.Closer
 
-func portKey(p manifest.Port) string { return fmt.Sprintf("%s/%d", protocolOf(p), hostPortOf(p)) }
+func portKey(p object.Port) string { return fmt.Sprintf("%s/%d", protocolOf(p), hostPortOf(p)) }
 
-func protocolOf(p manifest.Port) string {
+func protocolOf(p object.Port) string {
 	if p.Protocol == "" {
 		return "tcp"
 	}
 	return p.Protocol
 }
 
-func hostPortOf(p manifest.Port) int {
+func hostPortOf(p object.Port) int {
 	if p.HostPort == 0 {
 		return p.Port
 	}
@@ -51,7 +51,7 @@ func hostPortOf(p manifest.Port) int {
 }
 
 // claim makes ports the ports of id, all or none.
-func (b *Bridge) claim(id string, ports []manifest.Port) error {
+func (b *Bridge) claim(id string, ports []object.Port) error {
 	for _, p := range ports {
 		for other, theirs := range b.ports {
 			for _, t := range theirs {
@@ -107,7 +107,7 @@ func (b *Bridge) release(keys ...string) {
 	}
 }
 
-func reserve(p manifest.Port) (io.Closer, error) {
+func reserve(p object.Port) (io.Closer, error) {
 	proto, port := protocolOf(p), hostPortOf(p)
 	address := ":" + strconv.Itoa(port)
 	var socket io.Closer

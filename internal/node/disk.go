@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // watchDisk looks at the data partition until ctx ends.
@@ -41,7 +41,7 @@ func (n *Node) watchDisk(ctx context.Context) {
 func (n *Node) volume(name string) string { return filepath.Join(n.config.StateDir, "volumes", name) }
 
 // claimVolumes makes what volumes are not there yet, and bounds all.
-func (w *workload) claimVolumes(obj *manifest.Workload) error {
+func (w *workload) claimVolumes(obj *object.Workload) error {
 	for _, v := range obj.Spec.Volumes {
 		if v.ReadOnly {
 			continue
@@ -59,7 +59,7 @@ func (w *workload) claimVolumes(obj *manifest.Workload) error {
 }
 
 // claimLayer bounds the writable layer over the image.
-func (w *workload) claimLayer(ctx context.Context, obj *manifest.Workload) error {
+func (w *workload) claimLayer(ctx context.Context, obj *object.Workload) error {
 	dir, err := w.n.runtime.Layer(ctx, w.key.id())
 	if err != nil {
 		return err

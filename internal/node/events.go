@@ -14,21 +14,21 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/journal"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // Event is something that happened to an object, a device or the machine and
 // that a person may want to know of later.
 type Event struct {
-	First   time.Time     `json:"first"`            // when it happened first
-	Last    time.Time     `json:"last"`             // and most lately
-	Count   int           `json:"count"`            // how often
-	Kind    manifest.Kind `json:"kind,omitempty"`   // of the object; "" where it is about none
-	Name    string        `json:"name,omitempty"`   // of the object
-	Device  string        `json:"device,omitempty"` // gpu0, eth0, mc0, a PCI address
-	Warning bool          `json:"warning,omitempty"`
-	Reason  string        `json:"reason"` // one word, such as DeviceLost
-	Message string        `json:"message"`
+	First   time.Time   `json:"first"`            // when it happened first
+	Last    time.Time   `json:"last"`             // and most lately
+	Count   int         `json:"count"`            // how often
+	Kind    object.Kind `json:"kind,omitempty"`   // of the object; "" where it is about none
+	Name    string      `json:"name,omitempty"`   // of the object
+	Device  string      `json:"device,omitempty"` // gpu0, eth0, mc0, a PCI address
+	Warning bool        `json:"warning,omitempty"`
+	Reason  string      `json:"reason"` // one word, such as DeviceLost
+	Message string      `json:"message"`
 }
 
 // Reasons of events about objects; those about devices are
@@ -45,12 +45,12 @@ const (
 
 // EventQuery chooses events.
 type EventQuery struct {
-	Kind     manifest.Kind // "": all
-	Name     string        // "": all
-	Device   string        // "": all
-	Warnings bool          // only what a person should look at
-	Follow   bool          // go on with events as they come
-	Tail     int           // at most the last so many; 0 means all
+	Kind     object.Kind // "": all
+	Name     string      // "": all
+	Device   string      // "": all
+	Warnings bool        // only what a person should look at
+	Follow   bool        // go on with events as they come
+	Tail     int         // at most the last so many; 0 means all
 }
 
 func (q *EventQuery) chooses(e *Event) bool {
@@ -279,7 +279,7 @@ func (p *placer) holders(device string) []objectKey {
 
 // keyOfID is the object whose container, cgroup and placement have a name.
 func keyOfID(id string) (objectKey, error) {
-	for prefix, kind := range map[string]manifest.Kind{"workload-": manifest.KindWorkload, "model-": manifest.KindModel} {
+	for prefix, kind := range map[string]object.Kind{"workload-": object.KindWorkload, "model-": object.KindModel} {
 		if name, ok := strings.CutPrefix(id, prefix); ok {
 			return objectKey{kind, name}, nil
 		}

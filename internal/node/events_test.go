@@ -17,7 +17,7 @@ import (
 	"oscine.dev/oscine/internal/hardware/hardwaretest"
 	"oscine.dev/oscine/internal/inventory"
 	"oscine.dev/oscine/internal/isolate"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/place"
 )
 
@@ -48,7 +48,7 @@ func said(n *Node, q EventQuery) []string {
 func TestEventsAreCountedAndKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "events.log")
 	n := &Node{events: eventsAt(t, path)}
-	web := objectKey{manifest.KindWorkload, "web"}
+	web := objectKey{object.KindWorkload, "web"}
 	n.note(web, reasonFailed, "ended with exit code 1\nand more")
 	n.notePromise(isolate.Event{ID: "model-digits", Reason: isolate.ReasonBroken, Message: "cpuset"})
 	n.notePromise(isolate.Event{Reason: isolate.ReasonResumed, Message: "batch goes on"})
@@ -61,7 +61,7 @@ func TestEventsAreCountedAndKept(t *testing.T) {
 		query EventQuery
 		want  string
 	}{
-		{EventQuery{Kind: manifest.KindWorkload, Name: "web"}, "[Workload/web Failed 2]"},
+		{EventQuery{Kind: object.KindWorkload, Name: "web"}, "[Workload/web Failed 2]"},
 		{EventQuery{Warnings: true}, "[Model/digits PromiseBroken 1 Workload/web Failed 2]"},
 		{EventQuery{Tail: 1}, "[Workload/web Failed 2]"},
 		{EventQuery{Device: "gpu0"}, "[]"},
@@ -98,15 +98,15 @@ func TestEventsAreCountedAndKept(t *testing.T) {
 func TestEventsAreBounded(t *testing.T) {
 	n := &Node{events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
 	for i := range maxEvents + 10 {
-		n.note(objectKey{manifest.KindWorkload, fmt.Sprint("w", i%50)}, reasonFailed, fmt.Sprint(i))
+		n.note(objectKey{object.KindWorkload, fmt.Sprint("w", i%50)}, reasonFailed, fmt.Sprint(i))
 	}
-	n.note(objectKey{manifest.KindWorkload, "web"}, reasonFailed, strings.Repeat("é", 3*maxEventMessage))
+	n.note(objectKey{object.KindWorkload, "web"}, reasonFailed, strings.Repeat("é", 3*maxEventMessage))
 	list, _ := n.events.after(time.Time{})
 	if len(list) != maxEvents || list[0].Message != "11" {
 		t.Errorf("%d are kept from %q on, want %d from 11 on", len(list), list[0].Message, maxEvents)
 	}
 	for i := range 2 * maxAlike {
-		n.note(objectKey{manifest.KindWorkload, "noisy"}, reasonFailed, fmt.Sprint(i))
+		n.note(objectKey{object.KindWorkload, "noisy"}, reasonFailed, fmt.Sprint(i))
 	}
 	if noisy := said(n, EventQuery{Name: "noisy"}); len(noisy) != maxAlike {
 		t.Errorf("%d of one reason and object are kept, want %d", len(noisy), maxAlike)
@@ -118,7 +118,7 @@ func TestEventsAreBounded(t *testing.T) {
 
 func TestEventsAreFollowed(t *testing.T) {
 	n := &Node{events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
-	n.note(objectKey{manifest.KindWorkload, "old"}, reasonStarted, "")
+	n.note(objectKey{object.KindWorkload, "old"}, reasonStarted, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	seen := make(chan Event)
 	ended := make(chan error, 1)
@@ -133,9 +133,9 @@ func TestEventsAreFollowed(t *testing.T) {
 			t.Errorf("got the event of %q, want of %q", got.Name, name)
 		}
 		if name == "old" {
-			n.note(objectKey{manifest.KindWorkload, "new"}, reasonStarted, "")
+			n.note(objectKey{object.KindWorkload, "new"}, reasonStarted, "")
 		} else {
-			n.note(objectKey{manifest.KindWorkload, "newer"}, reasonStarted, "")
+			n.note(objectKey{object.KindWorkload, "newer"}, reasonStarted, "")
 		}
 	}
 	cancel()
@@ -153,10 +153,10 @@ func TestEventsAreFollowed(t *testing.T) {
 }
 
 // gpuWorkload asks for one GPU.
-func gpuWorkload(t *testing.T, s *store, name string) manifest.Object {
+func gpuWorkload(t *testing.T, s *store, name string) object.Object {
 	t.Helper()
 	obj := parse(t, "apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: "+name+"}\nspec: {image: x, resources: {cpu: '1', devices: [{name: gpu, selector: 'device.attributes[\"oscine.dev\"].kind == \"gpu\"', count: 1}]}}\n")
-	if err := s.put([]manifest.Object{obj}); err != nil {
+	if err := s.put([]object.Object{obj}); err != nil {
 		t.Fatal(err)
 	}
 	return obj

@@ -4,16 +4,16 @@ import (
 	"errors"
 	"fmt"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/place"
 )
 
 // gangOf returns the gang that an object belongs to, nil for none.
-func gangOf(obj manifest.Object) *manifest.Gang {
+func gangOf(obj object.Object) *object.Gang {
 	switch obj := obj.(type) {
-	case *manifest.Workload:
+	case *object.Workload:
 		return obj.Spec.Resources.Gang
-	case *manifest.Model:
+	case *object.Model:
 		return obj.Spec.Resources.Gang
 	}
 	return nil
@@ -23,7 +23,7 @@ func gangOf(obj manifest.Object) *manifest.Gang {
 // it returns the one of name. Members are what the store holds under the
 // gang's name. The caller holds p.mu and has found name to be without a valid
 // placement, so the whole gang is placed anew: together means together.
-func (p *placer) placeGang(s *store, gang *manifest.Gang, name string) (*Placement, error) {
+func (p *placer) placeGang(s *store, gang *object.Gang, name string) (*Placement, error) {
 	members, requests, err := gangMembers(s, gang)
 	if err != nil {
 		return nil, err
@@ -57,12 +57,12 @@ func (p *placer) placeGang(s *store, gang *manifest.Gang, name string) (*Placeme
 	return mine, nil
 }
 
-func gangMembers(s *store, gang *manifest.Gang) ([]manifest.Object, []place.Request, error) {
+func gangMembers(s *store, gang *object.Gang) ([]object.Object, []place.Request, error) {
 	records, err := s.all()
 	if err != nil {
 		return nil, nil, err
 	}
-	var members []manifest.Object
+	var members []object.Object
 	var requests []place.Request
 	for _, rec := range records {
 		if g := gangOf(rec.Object); g == nil || g.Name != gang.Name {

@@ -11,12 +11,12 @@ import (
 	"strconv"
 	"time"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // healthCheck asks a workload whether it works.
 type healthCheck struct {
-	manifest.Health
+	object.Health
 	addr netip.Addr
 	exec func(ctx context.Context, command []string) (int, error)
 }

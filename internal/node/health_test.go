@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // server answers with the status that its variable holds.
@@ -30,9 +30,9 @@ func TestHealthEndsAfterRetries(t *testing.T) {
 	var status atomic.Int32
 	status.Store(http.StatusOK)
 	addr, port := server(t, &status)
-	check := &healthCheck{addr: addr, Health: manifest.Health{
-		HTTP:     &manifest.HTTPCheck{Path: "/", Port: port},
-		Interval: manifest.Duration(time.Millisecond), Timeout: manifest.Duration(time.Second), Retries: 3,
+	check := &healthCheck{addr: addr, Health: object.Health{
+		HTTP:     &object.HTTPCheck{Path: "/", Port: port},
+		Interval: object.Duration(time.Millisecond), Timeout: object.Duration(time.Second), Retries: 3,
 	}}
 	var told []string
 	err := check.watch(t.Context(), func(healthy bool, problem error) {
@@ -50,9 +50,9 @@ func TestHealthEndsAfterRetries(t *testing.T) {
 func TestHealthForgivesAStart(t *testing.T) {
 	calls := 0
 	check := &healthCheck{
-		Health: manifest.Health{
-			Exec: []string{"check"}, Interval: manifest.Duration(time.Millisecond), Timeout: manifest.Duration(time.Second),
-			Retries: 1, StartPeriod: manifest.Duration(time.Hour),
+		Health: object.Health{
+			Exec: []string{"check"}, Interval: object.Duration(time.Millisecond), Timeout: object.Duration(time.Second),
+			Retries: 1, StartPeriod: object.Duration(time.Hour),
 		},
 		exec: func(context.Context, []string) (int, error) {
 			if calls++; calls < 5 {

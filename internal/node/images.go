@@ -10,7 +10,7 @@ import (
 	"github.com/distribution/reference"
 
 	"oscine.dev/oscine/internal/container"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // Image is a stored container image.
@@ -63,7 +63,7 @@ func (n *Node) RemoveImage(ctx context.Context, name string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for key, c := range n.controllers {
-		if w, ok := c.current().(*manifest.Workload); ok && sameReference(w.Spec.Image, full) {
+		if w, ok := c.current().(*object.Workload); ok && sameReference(w.Spec.Image, full) {
 			return fmt.Errorf("%w: %s uses the image %s: delete that first", ErrConflict, key, full)
 		}
 	}
@@ -148,7 +148,7 @@ func (n *Node) CopyOut(ctx context.Context, workload, path string, w io.Writer) 
 }
 
 func (n *Node) runningWorkload(ctx context.Context, name string) (id string, err error) {
-	key := objectKey{manifest.KindWorkload, name}
+	key := objectKey{object.KindWorkload, name}
 	n.mu.Lock()
 	_, ok := n.controllers[key]
 	n.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // openIsolation makes the classes' slices and watches over them.
@@ -40,9 +40,9 @@ func (n *Node) reserveHugePages() {
 }
 
 // classLimits are the limits of the Machine file.
-func classLimits(m manifest.MachineClasses) isolate.Slices {
-	limits := func(l manifest.ClassLimits) isolate.SliceLimits {
-		bytes := func(q manifest.Quantity) int64 {
+func classLimits(m object.MachineClasses) isolate.Slices {
+	limits := func(l object.ClassLimits) isolate.SliceLimits {
+		bytes := func(q object.Quantity) int64 {
 			n, _ := q.Value() // checked when the file was read
 			return n
 		}
@@ -62,14 +62,14 @@ func (n *Node) isolationGaps() []string {
 }
 
 // promise is what the kernel is told of a placed object before it starts.
-func (p *Placement) promise(key objectKey, class manifest.Class, r *manifest.Resources) isolate.Spec {
+func (p *Placement) promise(key objectKey, class object.Class, r *object.Resources) isolate.Spec {
 	s := isolate.Spec{
 		ID: key.id(), Class: isolate.Class(class),
 		CPUs: hardware.NewSet(p.CPUs...), MemoryNodes: hardware.NewSet(p.NUMANodes...), Exclusive: p.Request.Exclusive,
 		MilliCPU: p.Request.MilliCPU, Memory: p.Request.Memory, Objective: r.Latency.Std(),
 		Idle: hardware.NewSet(p.Held...), Deadline: reservation(r.Deadline),
 	}
-	if key.kind == manifest.KindModel {
+	if key.kind == object.KindModel {
 		s.MemoryLow = p.Request.Memory // its weights are what reclaim must not take
 	}
 	for _, h := range p.Request.HugePages {
@@ -78,7 +78,7 @@ func (p *Placement) promise(key objectKey, class manifest.Class, r *manifest.Res
 	return s
 }
 
-func reservation(r *manifest.Reservation) *isolate.Reservation {
+func reservation(r *object.Reservation) *isolate.Reservation {
 	if r == nil {
 		return nil
 	}
@@ -87,7 +87,7 @@ func reservation(r *manifest.Reservation) *isolate.Reservation {
 
 // admit refuses a reservation that this machine cannot hold, before anybody
 // makes room for it.
-func (n *Node) admit(r *manifest.Resources) error {
+func (n *Node) admit(r *object.Resources) error {
 	if r.Deadline == nil {
 		return nil
 	}

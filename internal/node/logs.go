@@ -10,7 +10,7 @@ import (
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/journal"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // LogLine is one line of a log.
@@ -25,7 +25,7 @@ var sourceRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 // Logs calls each with the lines of an object, or for an empty kind of a
 // system program, oldest first: the last tail ones, all for 0. With follow it
 // goes on until ctx ends or, for a workload, until it has ended for good.
-func (n *Node) Logs(ctx context.Context, kind manifest.Kind, name string, follow bool, tail int, each func(LogLine) error) error {
+func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, follow bool, tail int, each func(LogLine) error) error {
 	path, err := n.logPath(ctx, kind, name)
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func (n *Node) Logs(ctx context.Context, kind manifest.Kind, name string, follow
 const logDrain = 300 * time.Millisecond
 
 // awaitExited returns when a workload is in phase Exited, or with ctx.
-func (n *Node) awaitExited(ctx context.Context, kind manifest.Kind, name string) {
+func (n *Node) awaitExited(ctx context.Context, kind object.Kind, name string) {
 	exited := errors.New("exited")
 	err := n.Watch(ctx, kind, name, func(event string, state ObjectState) error {
 		if st, ok := state.Status.(WorkloadStatus); event == "deleted" || (ok && st.Phase == Exited) {
@@ -68,7 +68,7 @@ func (n *Node) awaitExited(ctx context.Context, kind manifest.Kind, name string)
 	}
 }
 
-func (n *Node) logPath(ctx context.Context, kind manifest.Kind, name string) (string, error) {
+func (n *Node) logPath(ctx context.Context, kind object.Kind, name string) (string, error) {
 	if kind == "" {
 		if !sourceRE.MatchString(name) {
 			return "", fmt.Errorf("%w: %q is not the name of a system program", ErrInvalid, name)

@@ -12,7 +12,7 @@ import (
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/isolate"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve"
 )
@@ -45,17 +45,17 @@ type model struct {
 	key objectKey
 
 	stMu   sync.Mutex
-	served manifest.Object // what the registry was given; nil for nothing
-	st     ModelStatus     // what the registry does not know
+	served object.Object // what the registry was given; nil for nothing
+	st     ModelStatus   // what the registry does not know
 
 	lostTo error // why its last placement is gone, until it has another; of run
 }
 
-func newModel(n *Node, obj *manifest.Model) *model {
+func newModel(n *Node, obj *object.Model) *model {
 	return &model{wish: newWish(obj), n: n, key: keyOf(obj), st: ModelStatus{Phase: Pending}}
 }
 
-func (m *model) update(obj manifest.Object) {
+func (m *model) update(obj object.Object) {
 	m.await("")
 	m.become(obj)
 }
@@ -117,7 +117,7 @@ func (m *model) set(change func(*ModelStatus)) {
 func (m *model) run(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
-		obj := m.current().(*manifest.Model)
+		obj := m.current().(*object.Model)
 		err := m.serve(obj)
 		if err == nil {
 			m.lostTo = nil
@@ -149,7 +149,7 @@ func (m *model) run(ctx context.Context) {
 }
 
 // serve places the model and hands it to the registry.
-func (m *model) serve(obj *manifest.Model) error {
+func (m *model) serve(obj *object.Model) error {
 	placement, displaced, err := m.n.placer.place(m.n.store, obj)
 	m.n.displace(displaced)
 	if err != nil {
@@ -181,14 +181,14 @@ func (m *model) serve(obj *manifest.Model) error {
 	}
 	m.stMu.Lock()
 	defer m.stMu.Unlock()
-	if m.current() == manifest.Object(obj) {
+	if m.current() == object.Object(obj) {
 		m.served = obj
 	}
 	return nil
 }
 
 // attend publishes changes of the served model until its manifest changes.
-func (m *model) attend(ctx context.Context, obj *manifest.Model) error {
+func (m *model) attend(ctx context.Context, obj *object.Model) error {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	var last Phase
@@ -236,7 +236,7 @@ func (m *model) socketDir() string {
 // with the pack as its root.
 type workerContainer struct {
 	model     *model
-	obj       *manifest.Model
+	obj       *object.Model
 	placement *Placement
 	engine    *pack.Info
 	root      string // where the pack is mounted
@@ -283,7 +283,7 @@ func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
 }
 
 // threadsOf is how many threads make use of the CPUs that a model asks for.
-func threadsOf(r *manifest.Resources) int {
+func threadsOf(r *object.Resources) int {
 	milli, _ := r.CPU.MilliValue() // checked with the manifest
 	return max(1, int(milli+999)/1000)
 }
@@ -323,7 +323,7 @@ func (n *Node) modelFile(digest string) string {
 	return filepath.Join(n.config.StateDir, "models", strings.TrimPrefix(digest, "sha256:"))
 }
 
-func (n *Node) checkModelSource(obj *manifest.Model) error {
+func (n *Node) checkModelSource(obj *object.Model) error {
 	if _, err := os.Stat(n.modelFile(obj.Spec.Source)); err != nil {
 		return fmt.Errorf("%s: spec.source: this node has no model file %s: upload it with oscine serve FILE", keyOf(obj), obj.Spec.Source)
 	}

@@ -14,8 +14,8 @@ import (
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
-	"oscine.dev/oscine/internal/manifest"
 	"oscine.dev/oscine/internal/network"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve"
 )
@@ -64,7 +64,7 @@ type Config struct {
 // time.
 type Node struct {
 	config  Config
-	machine *manifest.Machine
+	machine *object.Machine
 	log     *slog.Logger
 
 	store     *store
@@ -97,17 +97,17 @@ type Node struct {
 
 // objectKey names an object of the node.
 type objectKey struct {
-	kind manifest.Kind
+	kind object.Kind
 	name string
 }
 
-func keyOf(obj manifest.Object) objectKey { return objectKey{obj.ObjectKind(), obj.ObjectName()} }
+func keyOf(obj object.Object) objectKey { return objectKey{obj.ObjectKind(), obj.ObjectName()} }
 
 func (k objectKey) String() string { return string(k.kind) + "/" + k.name }
 
 // id is the name of the object's container, cgroup and network namespace.
 func (k objectKey) id() string {
-	if k.kind == manifest.KindModel {
+	if k.kind == object.KindModel {
 		return "model-" + k.name
 	}
 	return "workload-" + k.name
@@ -117,9 +117,9 @@ func (k objectKey) id() string {
 // called at the same time.
 type controller interface {
 	// update replaces what is meant; it returns at once.
-	update(manifest.Object)
+	update(object.Object)
 	// current returns what is meant now.
-	current() manifest.Object
+	current() object.Object
 	// displace has the object stopped and placed anew, because its part of the
 	// machine is gone or given to another; it returns at once.
 	displace(reason error)
@@ -136,7 +136,7 @@ type controller interface {
 
 // Open reads the store, takes over what an earlier daemon left running and
 // starts what is meant to run. The machine's workloads outlive Close.
-func Open(ctx context.Context, config Config, machine *manifest.Machine) (*Node, error) {
+func Open(ctx context.Context, config Config, machine *object.Machine) (*Node, error) {
 	n := &Node{
 		config: config, machine: machine, log: config.Logger,
 		changes: newBroadcast(), controllers: map[objectKey]*running{},
@@ -204,11 +204,11 @@ func (n *Node) restore(ctx context.Context) error {
 		n.log.Error("some stored objects cannot be read by this release and are left alone", "error", err)
 	}
 	wanted := map[string]bool{}
-	ports := map[string][]manifest.Port{}
+	ports := map[string][]object.Port{}
 	for _, rec := range records {
 		n.placer.adopt(rec)
 		wanted[keyOf(rec.Object).id()] = true
-		if w, ok := rec.Object.(*manifest.Workload); ok {
+		if w, ok := rec.Object.(*object.Workload); ok {
 			ports[keyOf(w).id()] = w.Spec.Ports
 		}
 	}
@@ -242,12 +242,12 @@ func (n *Node) restore(ctx context.Context) error {
 }
 
 // startController begins to reconcile an object. The caller holds n.mu.
-func (n *Node) startController(obj manifest.Object) {
+func (n *Node) startController(obj object.Object) {
 	var c controller
 	switch obj := obj.(type) {
-	case *manifest.Workload:
+	case *object.Workload:
 		c = newWorkload(n, obj)
-	case *manifest.Model:
+	case *object.Model:
 		c = newModel(n, obj)
 	default:
 		return

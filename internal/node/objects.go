@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // Action is what Apply did with an object.
@@ -24,30 +24,30 @@ const (
 
 // Result is what Apply did with one object.
 type Result struct {
-	Kind   manifest.Kind
+	Kind   object.Kind
 	Name   string
 	Action Action
 }
 
 // ObjectState is an object as it is meant and as it is.
 type ObjectState struct {
-	Kind     manifest.Kind
+	Kind     object.Kind
 	Name     string
-	Manifest manifest.Object // nil in the event of a deletion
-	Status   any             // JSON-encodable, by kind
+	Manifest object.Object // nil in the event of a deletion
+	Status   any           // JSON-encodable, by kind
 }
 
 // Apply stores objects, all or none, and starts to make them so. It returns
 // before they are; Get and Watch tell. With dryRun nothing is changed.
 // Objects that contradict the node's state are refused with ErrInvalid.
-func (n *Node) Apply(_ context.Context, objects []manifest.Object, dryRun bool) ([]Result, error) {
+func (n *Node) Apply(_ context.Context, objects []object.Object, dryRun bool) ([]Result, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.checkApply(objects); err != nil {
 		return nil, err
 	}
 	var results []Result
-	var changed []manifest.Object
+	var changed []object.Object
 	for _, obj := range objects {
 		r := Result{obj.ObjectKind(), obj.ObjectName(), Created}
 		if c, ok := n.controllers[keyOf(obj)]; ok {
@@ -77,7 +77,7 @@ func (n *Node) Apply(_ context.Context, objects []manifest.Object, dryRun bool) 
 }
 
 // meant hands a stored object to its controller. The caller holds n.mu.
-func (n *Node) meant(obj manifest.Object) {
+func (n *Node) meant(obj object.Object) {
 	if c, ok := n.controllers[keyOf(obj)]; ok {
 		c.update(obj)
 	} else {
@@ -88,7 +88,7 @@ func (n *Node) meant(obj manifest.Object) {
 
 // checkApply finds what only the node can know: host ports that another
 // workload or the node itself holds, and models that were not uploaded.
-func (n *Node) checkApply(objects []manifest.Object) error {
+func (n *Node) checkApply(objects []object.Object) error {
 	var problems []string
 	held := n.heldPorts(objects)
 	for _, obj := range objects {
@@ -96,9 +96,9 @@ func (n *Node) checkApply(objects []manifest.Object) error {
 			problems = append(problems, keyOf(obj).String()+": is being deleted: apply it again in a moment")
 		}
 		switch obj := obj.(type) {
-		case *manifest.Machine:
+		case *object.Machine:
 			problems = append(problems, "Machine/"+obj.ObjectName()+": a configured node's Machine is not changed by apply in this release: write it anew with oscine config generate and boot the node with it")
-		case *manifest.Workload:
+		case *object.Workload:
 			for i, p := range obj.Spec.Ports {
 				port := fmt.Sprintf("%s/%d", p.Protocol, p.HostPort)
 				if holder, taken := held[port]; taken && holder != keyOf(obj).String() {
@@ -106,7 +106,7 @@ func (n *Node) checkApply(objects []manifest.Object) error {
 				}
 				held[port] = keyOf(obj).String()
 			}
-		case *manifest.Model:
+		case *object.Model:
 			if err := n.checkModelSource(obj); err != nil {
 				problems = append(problems, err.Error())
 			}
@@ -120,7 +120,7 @@ func (n *Node) checkApply(objects []manifest.Object) error {
 
 // heldPorts maps published ports to their holders, leaving out the objects
 // that are about to change. The caller holds n.mu.
-func (n *Node) heldPorts(except []manifest.Object) map[string]string {
+func (n *Node) heldPorts(except []object.Object) map[string]string {
 	held := map[string]string{fmt.Sprintf("tcp/%d", n.machine.Spec.API.Port): "the node's API"}
 	if open := n.machine.Spec.Inference; open != nil {
 		held[fmt.Sprintf("tcp/%d", open.Port)] = "the node's inference endpoint"
@@ -130,7 +130,7 @@ func (n *Node) heldPorts(except []manifest.Object) map[string]string {
 		changing[keyOf(obj)] = true
 	}
 	for key, c := range n.controllers {
-		w, ok := c.current().(*manifest.Workload)
+		w, ok := c.current().(*object.Workload)
 		if !ok || changing[key] {
 			continue
 		}
@@ -141,7 +141,7 @@ func (n *Node) heldPorts(except []manifest.Object) map[string]string {
 	return held
 }
 
-func sameObject(a, b manifest.Object) bool {
+func sameObject(a, b object.Object) bool {
 	x, errA := json.Marshal(a)
 	y, errB := json.Marshal(b)
 	return errA == nil && errB == nil && bytes.Equal(x, y)
@@ -150,7 +150,7 @@ func sameObject(a, b manifest.Object) bool {
 // Get returns the objects of a kind and name, all for empty ones, in order of
 // kind and name. It returns ErrNotFound where a name was given and is not
 // there.
-func (n *Node) Get(kind manifest.Kind, name string) ([]ObjectState, error) {
+func (n *Node) Get(kind object.Kind, name string) ([]ObjectState, error) {
 	if kind != "" && !slices.Contains(storedKinds, kind) {
 		return nil, fmt.Errorf("%w: no kind is called %q: use Workload or Model", ErrInvalid, kind)
 	}
@@ -177,7 +177,7 @@ func stateOf(key objectKey, c controller) ObjectState {
 
 // Delete stops an object, waits until everything it held is free, and forgets
 // it. Volumes stay.
-func (n *Node) Delete(ctx context.Context, kind manifest.Kind, name string) error {
+func (n *Node) Delete(ctx context.Context, kind object.Kind, name string) error {
 	key := objectKey{kind, name}
 	n.mu.Lock()
 	c, ok := n.controllers[key]
@@ -212,7 +212,7 @@ func (n *Node) Delete(ctx context.Context, kind manifest.Kind, name string) erro
 // Watch calls f with every matching object now and after each change, until
 // ctx ends or f fails. Events are "set" and "deleted"; quick changes of one
 // object may come as one.
-func (n *Node) Watch(ctx context.Context, kind manifest.Kind, name string, f func(event string, state ObjectState) error) error {
+func (n *Node) Watch(ctx context.Context, kind object.Kind, name string, f func(event string, state ObjectState) error) error {
 	changed := n.changes.subscribe()
 	defer n.changes.unsubscribe(changed)
 	states, err := n.Get(kind, "")

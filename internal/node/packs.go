@@ -7,7 +7,7 @@ import (
 	"io"
 	"slices"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 )
 
@@ -15,7 +15,7 @@ import (
 // file's format.
 const defaultEngine = "onnxruntime"
 
-func engineOf(obj *manifest.Model) string {
+func engineOf(obj *object.Model) string {
 	if obj.Spec.Engine != "" {
 		return obj.Spec.Engine
 	}
@@ -76,7 +76,7 @@ func (n *Node) retryModels(engines []string) {
 	defer n.mu.Unlock()
 	for _, c := range n.controllers {
 		m, ok := c.controller.(*model)
-		if ok && slices.Contains(engines, engineOf(m.current().(*manifest.Model))) {
+		if ok && slices.Contains(engines, engineOf(m.current().(*object.Model))) {
 			m.ring()
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/inventory"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/place"
 )
 
@@ -92,7 +92,7 @@ func (p *placer) adopt(rec record) {
 // unchanged, else a new one, stored before it is returned. Where nothing is
 // free the smallest loss among looser classes makes room; its names are
 // returned with the reason.
-func (p *placer) place(s *store, obj manifest.Object) (placed *Placement, displaced map[string]error, err error) {
+func (p *placer) place(s *store, obj object.Object) (placed *Placement, displaced map[string]error, err error) {
 	req, err := placeRequest(obj)
 	if err != nil {
 		return nil, nil, err
@@ -209,11 +209,11 @@ func isUnsatisfied(err error) bool {
 }
 
 // placeRequest turns a manifest's resources into a request of the engine.
-func placeRequest(obj manifest.Object) (place.Request, error) {
+func placeRequest(obj object.Object) (place.Request, error) {
 	switch obj := obj.(type) {
-	case *manifest.Workload:
+	case *object.Workload:
 		return obj.Spec.Resources.Request(keyOf(obj).id(), obj.Spec.Class)
-	case *manifest.Model:
+	case *object.Model:
 		return obj.Spec.Resources.Request(keyOf(obj).id(), obj.Spec.Class)
 	}
 	return place.Request{}, fmt.Errorf("%w: a %s is not placed", ErrInvalid, obj.ObjectKind())
@@ -242,7 +242,7 @@ const defaultPIDs = 1024
 // limits is what the container runtime has the kernel enforce of a placement.
 // The CPUs of a shared one change with its neighbours and are the isolator's;
 // its share is a weight, and a quota only where the manifest asks for one.
-func (p *Placement) limits(r *manifest.Resources) container.Limits {
+func (p *Placement) limits(r *object.Resources) container.Limits {
 	quota, _ := r.CPULimit.MilliValue() // checked with the manifest
 	l := container.Limits{
 		MemoryNodes: place.FormatCPUs(p.NUMANodes), MemoryBytes: p.Request.Memory,

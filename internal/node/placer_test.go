@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/place"
 )
 
@@ -32,10 +32,10 @@ func fourCPUs(t *testing.T) (*placer, *store) {
 	return &placer{log: slog.New(slog.DiscardHandler), state: state}, s
 }
 
-func exclusive(t *testing.T, s *store, name, class, cpus string) manifest.Object {
+func exclusive(t *testing.T, s *store, name, class, cpus string) object.Object {
 	t.Helper()
 	obj := parse(t, "apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: "+name+"}\nspec: {image: x, class: "+class+", resources: {cpu: '"+cpus+"', cpuPolicy: exclusive}}\n")
-	if err := s.put([]manifest.Object{obj}); err != nil {
+	if err := s.put([]object.Object{obj}); err != nil {
 		t.Fatal(err)
 	}
 	return obj
@@ -92,9 +92,9 @@ func TestBatchYields(t *testing.T) {
 
 func TestGangIsPlacedTogetherOrNotAtAll(t *testing.T) {
 	p, s := fourCPUs(t)
-	member := func(name, cpus string) manifest.Object {
+	member := func(name, cpus string) object.Object {
 		obj := parse(t, "apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: "+name+"}\nspec: {image: x, resources: {cpu: '"+cpus+"', cpuPolicy: exclusive, gang: {name: g, size: 2}}}\n")
-		if err := s.put([]manifest.Object{obj}); err != nil {
+		if err := s.put([]object.Object{obj}); err != nil {
 			t.Fatal(err)
 		}
 		return obj

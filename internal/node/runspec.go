@@ -7,28 +7,28 @@ import (
 	"slices"
 	"strings"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // cgroupPath is where an object's processes live.
-func cgroupPath(class manifest.Class, id string) string {
+func cgroupPath(class object.Class, id string) string {
 	return "/oscine.slice/" + string(class) + "/" + id
 }
 
 // oomScore lets the kernel, short of memory, take batch work first and the
 // system never.
-func oomScore(class manifest.Class) int {
+func oomScore(class object.Class) int {
 	switch class {
-	case manifest.Realtime:
+	case object.Realtime:
 		return 0
-	case manifest.Interactive:
+	case object.Interactive:
 		return 300
 	}
 	return 800
 }
 
 // manifestHash tells manifests apart.
-func manifestHash(obj manifest.Object) string {
+func manifestHash(obj object.Object) string {
 	raw, err := json.Marshal(obj)
 	if err != nil {
 		return "" // differs from every hash

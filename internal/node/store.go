@@ -12,7 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // ErrNotFound is returned for an object that was never applied or is deleted.
@@ -20,7 +20,7 @@ var ErrNotFound = errors.New("not found")
 
 // record is an object as stored: what was asked for and where it was placed.
 type record struct {
-	Object    manifest.Object
+	Object    object.Object
 	Placement json.RawMessage // of the kind's controller; nil before the first placement
 }
 
@@ -37,7 +37,7 @@ type store struct{ db *bbolt.DB }
 // lockTimeout bounds the wait for another daemon that holds the file.
 const lockTimeout = 2 * time.Second
 
-var storedKinds = []manifest.Kind{manifest.KindWorkload, manifest.KindModel}
+var storedKinds = []object.Kind{object.KindWorkload, object.KindModel}
 
 func openStore(path string) (*store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -68,7 +68,7 @@ func (s *store) close() error { return s.db.Close() }
 
 // put stores objects, all or none; the placement of an object that is there
 // already is kept.
-func (s *store) put(objects []manifest.Object) error {
+func (s *store) put(objects []object.Object) error {
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		for _, obj := range objects {
 			raw, err := json.Marshal(obj)
@@ -96,7 +96,7 @@ func (s *store) put(objects []manifest.Object) error {
 }
 
 // place records where an object was placed; nil forgets it.
-func (s *store) place(kind manifest.Kind, name string, placement any) error {
+func (s *store) place(kind object.Kind, name string, placement any) error {
 	raw, err := json.Marshal(placement)
 	if err != nil {
 		return fmt.Errorf("encode the placement of %s/%s: %w", kind, name, err)
@@ -115,7 +115,7 @@ func (s *store) place(kind manifest.Kind, name string, placement any) error {
 	})
 }
 
-func (s *store) delete(kind manifest.Kind, name string) error {
+func (s *store) delete(kind object.Kind, name string) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(kind))
 		if b == nil || b.Get([]byte(name)) == nil {
@@ -154,7 +154,7 @@ func decodeRecord(raw []byte) (record, error) {
 	if err := json.Unmarshal(raw, &stored); err != nil {
 		return record{}, err
 	}
-	objects, err := manifest.Parse(bytes.NewReader(stored.Manifest))
+	objects, err := object.Parse(bytes.NewReader(stored.Manifest))
 	if err != nil {
 		return record{}, err
 	}

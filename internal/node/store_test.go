@@ -8,19 +8,19 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
-func parse(t *testing.T, text string) manifest.Object {
+func parse(t *testing.T, text string) object.Object {
 	t.Helper()
-	objects, err := manifest.Parse(strings.NewReader(text))
+	objects, err := object.Parse(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return objects[0]
 }
 
-func workloadNamed(t *testing.T, name, image string) manifest.Object {
+func workloadNamed(t *testing.T, name, image string) object.Object {
 	t.Helper()
 	return parse(t, "apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: "+name+"}\nspec: {image: "+image+"}\n")
 }
@@ -32,14 +32,14 @@ func TestStoreKeepsObjectsAndPlacements(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, b := workloadNamed(t, "a", "one"), workloadNamed(t, "b", "two")
-	if err := s.put([]manifest.Object{a, b}); err != nil {
+	if err := s.put([]object.Object{a, b}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.place(manifest.KindWorkload, "a", map[string]int{"cpu": 3}); err != nil {
+	if err := s.place(object.KindWorkload, "a", map[string]int{"cpu": 3}); err != nil {
 		t.Fatal(err)
 	}
 	// A new manifest keeps the placement.
-	if err := s.put([]manifest.Object{workloadNamed(t, "a", "three")}); err != nil {
+	if err := s.put([]object.Object{workloadNamed(t, "a", "three")}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.close(); err != nil {
@@ -54,16 +54,16 @@ func TestStoreKeepsObjectsAndPlacements(t *testing.T) {
 	if err != nil || len(records) != 2 {
 		t.Fatalf("got %d records, %v, want 2", len(records), err)
 	}
-	if got := records[0].Object.(*manifest.Workload).Spec.Image; got != "three" {
+	if got := records[0].Object.(*object.Workload).Spec.Image; got != "three" {
 		t.Errorf("image: got %q, want three", got)
 	}
 	if got := string(records[0].Placement); got != `{"cpu":3}` {
 		t.Errorf("placement: got %s", got)
 	}
-	if err := s.delete(manifest.KindWorkload, "a"); err != nil {
+	if err := s.delete(object.KindWorkload, "a"); err != nil {
 		t.Error(err)
 	}
-	if err := s.delete(manifest.KindWorkload, "a"); !errors.Is(err, ErrNotFound) {
+	if err := s.delete(object.KindWorkload, "a"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("delete again: got %v, want ErrNotFound", err)
 	}
 }
@@ -74,11 +74,11 @@ func TestStoreReportsWhatItCannotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	if err := s.put([]manifest.Object{workloadNamed(t, "good", "one")}); err != nil {
+	if err := s.put([]object.Object{workloadNamed(t, "good", "one")}); err != nil {
 		t.Fatal(err)
 	}
 	err = s.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(manifest.KindWorkload)).Put([]byte("bad"), []byte(`{"manifest": {"kind": "Later"}}`))
+		return tx.Bucket([]byte(object.KindWorkload)).Put([]byte("bad"), []byte(`{"manifest": {"kind": "Later"}}`))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,7 @@ import (
 
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/inventory"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/place"
 )
 
@@ -49,9 +49,9 @@ func (n *Node) watchNetwork(ctx context.Context) {
 func (n *Node) repairNetwork(ctx context.Context) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	ports := map[string][]manifest.Port{}
+	ports := map[string][]object.Port{}
 	for key, c := range n.controllers {
-		if w, ok := c.current().(*manifest.Workload); ok && !c.deleting {
+		if w, ok := c.current().(*object.Workload); ok && !c.deleting {
 			ports[key.id()] = w.Spec.Ports
 		}
 	}

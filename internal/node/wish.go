@@ -3,30 +3,30 @@ package node
 import (
 	"sync"
 
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // wish is what an object is meant to be. Its controller waits on wake for a
 // change of it.
 type wish struct {
 	mu   sync.Mutex
-	obj  manifest.Object
+	obj  object.Object
 	lost error         // why its placement is gone; nil where it is not
 	wake chan struct{} // holds one token after a change
 }
 
-func newWish(obj manifest.Object) *wish {
+func newWish(obj object.Object) *wish {
 	return &wish{obj: obj, wake: make(chan struct{}, 1)}
 }
 
-func (w *wish) current() manifest.Object {
+func (w *wish) current() object.Object {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.obj
 }
 
 // become replaces the manifest.
-func (w *wish) become(obj manifest.Object) {
+func (w *wish) become(obj object.Object) {
 	w.mu.Lock()
 	w.obj = obj
 	w.mu.Unlock()

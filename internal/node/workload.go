@@ -12,7 +12,7 @@ import (
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/isolate"
-	"oscine.dev/oscine/internal/manifest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // Phase is where an object is in its life.
@@ -59,11 +59,11 @@ type workload struct {
 	lostTo error // why its last placement is gone, until it has another; of run
 }
 
-func newWorkload(n *Node, obj *manifest.Workload) *workload {
+func newWorkload(n *Node, obj *object.Workload) *workload {
 	return &workload{wish: newWish(obj), n: n, key: keyOf(obj), st: WorkloadStatus{Phase: Pending}}
 }
 
-func (w *workload) update(obj manifest.Object) {
+func (w *workload) update(obj object.Object) {
 	w.stMu.Lock()
 	w.st.Phase, w.st.Message = Pending, ""
 	w.stMu.Unlock()
@@ -114,7 +114,7 @@ const (
 func (w *workload) run(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
-		obj := w.current().(*manifest.Workload)
+		obj := w.current().(*object.Workload)
 		began := time.Now()
 		err := w.bringUp(ctx, obj)
 		if err == nil {
@@ -183,7 +183,7 @@ func (w *workload) fail(err error, pause time.Duration) {
 
 // bringUp takes the workload from wherever it is to a running container; for
 // one that an earlier daemon left running it changes nothing.
-func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
+func (w *workload) bringUp(ctx context.Context, obj *object.Workload) error {
 	began := time.Now()
 	if done, err := w.finishedBefore(ctx, obj); err != nil || done {
 		return err
@@ -249,7 +249,7 @@ func (w *workload) bringUp(ctx context.Context, obj *manifest.Workload) error {
 
 // finishedBefore tells whether the workload ended under an earlier daemon in
 // a way that its restart policy leaves alone.
-func (w *workload) finishedBefore(ctx context.Context, obj *manifest.Workload) (bool, error) {
+func (w *workload) finishedBefore(ctx context.Context, obj *object.Workload) (bool, error) {
 	now, err := w.n.runtime.Status(ctx, w.key.id())
 	if err != nil || now.State != container.Exited || now.ExitCode < 0 || now.Labels[labelManifest] != manifestHash(obj) {
 		return false, nil // not there, still running, lost to a reboot, or of an older manifest
@@ -261,8 +261,8 @@ func (w *workload) finishedBefore(ctx context.Context, obj *manifest.Workload) (
 	return true, errFinished
 }
 
-func (w *workload) restarts(policy manifest.RestartPolicy, exitCode int) bool {
-	return policy == manifest.RestartAlways || (policy == manifest.RestartOnFailure && exitCode != 0)
+func (w *workload) restarts(policy object.RestartPolicy, exitCode int) bool {
+	return policy == object.RestartAlways || (policy == object.RestartOnFailure && exitCode != 0)
 }
 
 func (w *workload) finished(now container.Status) {
@@ -295,7 +295,7 @@ func (w *workload) image(ctx context.Context, ref string) (string, error) {
 // for.
 const labelManifest = "oscine.dev/manifest"
 
-func (w *workload) spec(obj *manifest.Workload, image string, placement *Placement, netns string) container.Spec {
+func (w *workload) spec(obj *object.Workload, image string, placement *Placement, netns string) container.Spec {
 	s := obj.Spec
 	spec := container.Spec{
 		ID: w.key.id(), Image: image,
@@ -321,7 +321,7 @@ func (w *workload) spec(obj *manifest.Workload, image string, placement *Placeme
 
 // attend watches a running workload until it ends, its check fails for good
 // or its manifest changes.
-func (w *workload) attend(ctx context.Context, obj *manifest.Workload) error {
+func (w *workload) attend(ctx context.Context, obj *object.Workload) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -356,7 +356,7 @@ func (w *workload) attend(ctx context.Context, obj *manifest.Workload) error {
 	}
 }
 
-func (w *workload) awaitEnd(ctx context.Context, obj *manifest.Workload) error {
+func (w *workload) awaitEnd(ctx context.Context, obj *object.Workload) error {
 	now, err := w.n.runtime.Wait(ctx, w.key.id())
 	if err != nil {
 		return err
@@ -373,7 +373,7 @@ func (w *workload) awaitEnd(ctx context.Context, obj *manifest.Workload) error {
 	return fmt.Errorf("ended with exit code %d", now.ExitCode)
 }
 
-func (w *workload) watchHealth(ctx context.Context, obj *manifest.Workload) error {
+func (w *workload) watchHealth(ctx context.Context, obj *object.Workload) error {
 	addr, err := netip.ParseAddr(w.status().(WorkloadStatus).Address)
 	if err != nil {
 		return fmt.Errorf("the workload has no address: %w", err)
@@ -399,7 +399,7 @@ func (w *workload) watchHealth(ctx context.Context, obj *manifest.Workload) erro
 }
 
 func (w *workload) remove(ctx context.Context) error {
-	obj := w.current().(*manifest.Workload)
+	obj := w.current().(*object.Workload)
 	err := w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std())
 	if errors.Is(err, container.ErrNotFound) {
 		err = nil

@@ -19,7 +19,7 @@ func layers() [][]string {
 	return [][]string{
 		{"internal/linux", "internal/version", "internal/bpf"},
 		{"internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/api/oscinepb", "internal/rules", "internal/isolate/urgency", "internal/isolate/schedext", "internal/isolate/runqueue"},
-		{"internal/manifest", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/oip", "internal/serve/picture", "internal/hardware/render", "internal/hardware/hardwaretest", "internal/nvml/nvmltest"},
+		{"internal/object", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/oip", "internal/serve/picture", "internal/hardware/render", "internal/hardware/hardwaretest", "internal/nvml/nvmltest"},
 		{"internal/boot", "internal/network", "internal/disk", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/serve", "internal/serve/onnx", "internal/image", "internal/sim", "internal/client", "internal/bench/latency"},
 		{"internal/bench/classes"},
 		{"internal/machine", "internal/node"},
@@ -37,7 +37,7 @@ var forbidden = []struct {
 	never  []string
 	reason string
 }{
-	{"cmd/init", []string{"net/http", "github.com/containerd/", "google.golang.org/", "connectrpc.com/", "k8s.io/", "gopkg.in/yaml.v3", module + "internal/manifest", module + "internal/node", module + "internal/network"},
+	{"cmd/init", []string{"net/http", "github.com/containerd/", "google.golang.org/", "connectrpc.com/", "k8s.io/", "gopkg.in/yaml.v3", module + "internal/object", module + "internal/node", module + "internal/network"},
 		"PID 1 must be readable in one sitting and cannot panic: less code, fewer ways"},
 	{"internal/linux", []string{module + "internal/", "net/http", "github.com/"},
 		"it is the ground that PID 1 stands on"},
@@ -45,7 +45,7 @@ var forbidden = []struct {
 		"placement is pure, so that the simulator and a cluster decide as a node does"},
 	{"internal/hardware", []string{"net/http", "github.com/containerd/", module + "internal/"},
 		"reading a machine needs nothing of Oscine, and other programs may do it"},
-	{"internal/manifest", []string{"net/http", "github.com/containerd/"},
+	{"internal/object", []string{"net/http", "github.com/containerd/"},
 		"manifests are checked on a laptop and in an editor, without a node"},
 	{"internal/cli", []string{"github.com/containerd/containerd/v2/client", module + "internal/node", module + "internal/container"},
 		"the person's tool talks to a node and does not contain one"},

@@ -1,4 +1,4 @@
-package manifest
+package object
 
 // CPUPolicy says whether other workloads may run on the same cores.
 type CPUPolicy string

@@ -1,4 +1,4 @@
-package manifest
+package object
 
 // MachineClasses bounds the latency classes, each as a whole. What is left out
 // takes the default for the machine's size.
