@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,6 +46,26 @@ func TestKernelLog(t *testing.T) {
 	path, _ = logOf(t, "6,1,2,-;one\n")
 	if err := KernelLog(t.Context(), path, KernelLogOptions{}, func(string) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("a reader that has enough: %v", err)
+	}
+}
+
+// TestKernelLogIsWhole has a reader that takes longer than any deadline over the
+// whole log would allow.
+func TestKernelLogIsWhole(t *testing.T) {
+	const count = 40
+	path, w := logOf(t, "6,0,2,-;line\n")
+	n := 1
+	err := KernelLog(t.Context(), path, KernelLogOptions{}, func(string) error {
+		time.Sleep(5 * time.Millisecond)
+		if n < count { // a pipe keeps no records apart: one at a time
+			n++
+			_, err := w.WriteString("6,0,2,-;line\n")
+			return err
+		}
+		return nil
+	})
+	if err != nil || n != count {
+		t.Errorf("got %d of %d records, %v", n, count, err)
 	}
 }
 
