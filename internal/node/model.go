@@ -19,22 +19,23 @@ import (
 
 // ModelStatus is a model's present state.
 type ModelStatus struct {
-	Phase     Phase            `json:"phase"`
-	Message   string           `json:"message,omitempty"`
-	Restarts  int              `json:"restarts"` // of its worker, since the daemon started
-	PID       int              `json:"pid,omitempty"`
-	StartedAt *time.Time       `json:"startedAt,omitempty"` // the worker
-	Engine    string           `json:"engine,omitempty"`
-	Pack      string           `json:"pack,omitempty"` // digest
-	Requests  int64            `json:"requests"`
-	Errors    int64            `json:"errors"`
-	P50       string           `json:"p50,omitempty"` // of a request inside the node
-	P99       string           `json:"p99,omitempty"`
-	Missed    int64            `json:"missed"`            // answered after the latency objective
-	Expired   int64            `json:"expired"`           // refused because their own timeout had passed
-	Unurged   string           `json:"unurged,omitempty"` // why requests get no priority by their deadlines
-	Placement *PlacementStatus `json:"placement,omitempty"`
-	Isolation *isolate.Status  `json:"isolation,omitempty"` // promised and measured
+	Phase     Phase      `json:"phase"`
+	Message   string     `json:"message,omitempty"`
+	Restarts  int        `json:"restarts"` // of its worker, since the daemon started
+	PID       int        `json:"pid,omitempty"`
+	StartedAt *time.Time `json:"startedAt,omitempty"` // the worker
+	Engine    string     `json:"engine,omitempty"`
+	Pack      string     `json:"pack,omitempty"` // digest
+	Requests  int64      `json:"requests"`
+	Errors    int64      `json:"errors"`
+	P50       string     `json:"p50,omitempty"` // of a request inside the node
+	P99       string     `json:"p99,omitempty"`
+	Missed    int64      `json:"missed"`  // answered after the latency objective
+	Expired   int64      `json:"expired"` // refused because their own timeout had passed
+	// PriorityUnavailable says why requests get no priority by their deadlines.
+	PriorityUnavailable string           `json:"priorityUnavailable,omitempty"`
+	Placement           *PlacementStatus `json:"placement,omitempty"`
+	Isolation           *isolate.Status  `json:"isolation,omitempty"` // promised and measured
 }
 
 // model is the controller of one Model: it places it and hands it to the
@@ -48,11 +49,13 @@ type model struct {
 	served object.Object // what the registry was given; nil for nothing
 	st     ModelStatus   // what the registry does not know
 
+	changed chan struct{} // a signal that the registry knows more
+
 	lostTo error // why its last placement is gone, until it has another; of run
 }
 
 func newModel(n *Node, obj *object.Model) *model {
-	return &model{wish: newWish(obj), n: n, key: keyOf(obj), st: ModelStatus{Phase: Pending}}
+	return &model{wish: newWish(obj), n: n, key: keyOf(obj), st: ModelStatus{Phase: Pending}, changed: make(chan struct{}, 1)}
 }
 
 func (m *model) update(obj object.Object) {
@@ -78,6 +81,14 @@ func (m *model) retry() {
 	}
 }
 
+// noteChange wakes attend; changes that come before it looks are one.
+func (m *model) noteChange() {
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
+}
+
 // await says that what is served is not what is meant.
 func (m *model) await(message string) {
 	m.stMu.Lock()
@@ -100,7 +111,7 @@ func (m *model) status() any {
 	}
 	st.Phase, st.Message, st.Restarts = modelPhases[served.State], served.Message, served.Restarts
 	st.Engine, st.Requests, st.Errors = served.Engine, served.Requests, served.Errors
-	st.Missed, st.Expired, st.Unurged = served.Missed, served.Expired, served.Unurged
+	st.Missed, st.Expired, st.PriorityUnavailable = served.Missed, served.Expired, served.PriorityUnavailable
 	if served.Requests > 0 {
 		st.P50, st.P99 = served.P50.String(), served.P99.String()
 	}
@@ -170,7 +181,8 @@ func (m *model) serve(obj *object.Model) error {
 	m.n.log.Info("model placed", "name", m.key.name, "placement", placement.Reason)
 	served := serve.Model{
 		Name: m.key.name, Version: obj.Spec.Version, Objective: obj.Spec.Resources.Latency.Std(),
-		Starter: &workerContainer{model: m, obj: obj, placement: placement, engine: engine, root: root},
+		Starter:  &workerContainer{model: m, obj: obj, placement: placement, engine: engine, root: root},
+		OnChange: m.noteChange,
 	}
 	if isolate.Class(obj.Spec.Class) == isolate.Interactive { // real-time work has its priority, batch needs none
 		served.Urgency = m.n.isolator
@@ -189,19 +201,17 @@ func (m *model) serve(obj *object.Model) error {
 
 // attend publishes changes of the served model until its manifest changes.
 func (m *model) attend(ctx context.Context, obj *object.Model) error {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
 	var last Phase
 	for {
+		if st := m.status().(ModelStatus); st.Phase != last {
+			last = st.Phase
+			m.notePhase(&st)
+			m.n.changes.publish(m.key)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
-			if st := m.status().(ModelStatus); st.Phase != last {
-				last = st.Phase
-				m.notePhase(&st)
-				m.n.changes.publish(m.key)
-			}
+		case <-m.changed:
 		case <-m.wake:
 			if lost := m.takeLost(); lost != nil || !sameObject(m.current(), obj) {
 				m.lostTo = lost

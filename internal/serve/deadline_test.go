@@ -207,7 +207,7 @@ func TestWorkerIsUrgentWhileItComputes(t *testing.T) {
 		t.Errorf("told %v, want at most 80 s and 30 s", w)
 	}
 	s, err := r.registry.Status("m")
-	if err != nil || s.Missed != 0 || s.Unurged != "" {
+	if err != nil || s.Missed != 0 || s.PriorityUnavailable != "" {
 		t.Errorf("%+v %v", s, err)
 	}
 }
@@ -221,8 +221,8 @@ func TestRefusedUrgencyIsTold(t *testing.T) {
 		}
 	}
 	s, err := r.registry.Status("m")
-	if err != nil || s.Missed != 2 || s.Unurged != "not permitted" || len(u.events) != 1 {
-		t.Errorf("%d missed, %q after %v, %v", s.Missed, s.Unurged, u.events, err)
+	if err != nil || s.Missed != 2 || s.PriorityUnavailable != "not permitted" || len(u.events) != 1 {
+		t.Errorf("%d missed, %q after %v, %v", s.Missed, s.PriorityUnavailable, u.events, err)
 	}
 }
 

@@ -20,6 +20,9 @@ type Model struct {
 	Objective time.Duration
 	// Urgency is told of the deadline of what the worker computes; nil: nobody.
 	Urgency Urgency
+	// OnChange is called after each change of State, without locks held, and must
+	// return at once; nil: nobody is told.
+	OnChange func()
 }
 
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -66,5 +69,7 @@ type Status struct {
 	P50, P99 time.Duration // of the time inside the daemon and worker, since Add
 	Missed   int64         // inferences answered after the objective
 	Expired  int64         // requests refused because their own timeout had passed
-	Unurged  string        // why the kernel is not told of deadlines, where it should be
+	// PriorityUnavailable says why the kernel is not told of deadlines, where it
+	// should be.
+	PriorityUnavailable string
 }

@@ -302,3 +302,47 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// What follows a model is told of its states and need not ask.
+func TestChangesOfStateAreTold(t *testing.T) {
+	r := newRig(t)
+	told := make(chan struct{}, 1)
+	change := func() {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	}
+	if err := r.registry.Add(Model{Name: "m", Starter: testWorker(t.TempDir(), "doubler"), OnChange: change}); err != nil {
+		t.Fatal(err)
+	}
+	await := func(want State) {
+		t.Helper()
+		for {
+			s, err := r.registry.Status("m")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.State == want {
+				return
+			}
+			select {
+			case <-told:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("nothing is told, and the model is %s, want %s", s.State, want)
+			}
+		}
+	}
+	await(Ready)
+	m, err := r.registry.model("m", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := m.waitConn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.broken(conn)
+	await(Waiting)
+	await(Ready)
+}

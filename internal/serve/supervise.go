@@ -64,10 +64,17 @@ func (m *model) stop(kill bool) {
 
 func (m *model) set(state State, message string, conn *channel.Conn) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.state, m.message, m.conn = state, message, conn
 	close(m.changed)
 	m.changed = make(chan struct{})
+	m.mu.Unlock()
+	m.notify()
+}
+
+func (m *model) notify() {
+	if m.OnChange != nil {
+		m.OnChange()
+	}
 }
 
 // supervise keeps a worker alive until the model is stopped or the worker
@@ -247,6 +254,7 @@ func (m *model) broken(conn *channel.Conn) {
 	}
 	m.mu.Unlock()
 	if current {
+		m.notify()
 		_ = conn.Close()
 		_ = worker.Kill()
 	}
@@ -260,7 +268,7 @@ func (m *model) status() Status {
 		s.Engine, s.Inputs, s.Outputs = m.metadata.Engine, m.metadata.Inputs, m.metadata.Outputs
 	}
 	if problem := m.urgencyProblem.Load(); problem != nil {
-		s.Unurged = *problem
+		s.PriorityUnavailable = *problem
 	}
 	m.metrics.fill(&s)
 	return s

@@ -32,8 +32,8 @@ spec:
 	text := n.run("describe", "model", "digits")
 	t.Log(text)
 	st, _ := n.object("model", "digits")["status"].(map[string]any)
-	if requests, _ := st["requests"].(float64); requests < 10 || st["unurged"] != nil {
-		t.Errorf("%v requests; urgency: %v", st["requests"], st["unurged"])
+	if requests, _ := st["requests"].(float64); requests < 10 || st["priorityUnavailable"] != nil {
+		t.Errorf("%v requests; urgency: %v", st["requests"], st["priorityUnavailable"])
 	}
 	for _, want := range []string{"wakeups:", "wakes within 15ms", "99 % within"} {
 		if !strings.Contains(text, want) {

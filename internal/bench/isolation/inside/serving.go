@@ -68,8 +68,8 @@ func (b *bench) served(name string, urgency serve.Urgency) (err error) {
 	}
 	f := figure.Figure{Name: name, CPUs: b.cpus, Requests: b.play(r, serve.NewHandler(registry, serve.Options{})), Load: &latency.LoadReport{}}
 	for _, s := range registry.List() {
-		if s.Errors > 0 || s.Unurged != "" {
-			return fmt.Errorf("model %s: %d errors; urgency: %s", s.Name, s.Errors, s.Unurged)
+		if s.Errors > 0 || s.PriorityUnavailable != "" {
+			return fmt.Errorf("model %s: %d errors; urgency: %s", s.Name, s.Errors, s.PriorityUnavailable)
 		}
 	}
 	if err := load.End(f.Load); err != nil {
