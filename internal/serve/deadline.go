@@ -12,7 +12,7 @@ import (
 var ErrExpired = errors.New("deadline exceeded")
 
 // Urgency tells the kernel how soon the threads of a worker have to be done,
-// for requests that have a deadline. Both are called with one worker's threads
+// for models that have an objective. Both are called with one worker's threads
 // at a time, often, and must be quick. An error ends their use for that worker.
 type Urgency interface {
 	// Raise says that the threads have to be done within a time, which is
@@ -33,22 +33,25 @@ const (
 type rank struct {
 	priority int
 	due      time.Time // by which it should be answered; it decides the order
-	promised bool      // somebody cares for due: it is no mere place in the order
+	promised time.Time // by when the operator promised an answer; zero: no promise
 	expires  time.Time // after which nobody wants it; zero: never
 }
 
 // rank gives a request that arrived at a time its place. The objective moves
-// it forward; only the timeout that the client names makes it expire.
+// it forward; only the timeout that the client names makes it expire. A timeout
+// orders the requests of one model and no more: were it a promise, any client
+// could take the processor from other workloads.
 func (m *model) rank(r *inferRequest, arrived time.Time) rank {
 	out := rank{priority: r.priority, due: arrived.Add(m.Timeout)}
 	if out.priority == 0 {
 		out.priority = usualPriority
 	}
 	if m.Objective > 0 {
-		out.due, out.promised = arrived.Add(m.Objective), true
+		out.promised = arrived.Add(m.Objective)
+		out.due = out.promised
 	}
 	if r.timeout > 0 {
-		out.expires, out.promised = arrived.Add(r.timeout), true
+		out.expires = arrived.Add(r.timeout)
 		if out.expires.Before(out.due) {
 			out.due = out.expires
 		}
@@ -102,8 +105,8 @@ func (m *model) await(j *job) (lead bool) {
 	return false
 }
 
-// raise makes the worker's threads as urgent as the batch that they are about
-// to compute. A kernel that refuses is not asked again until the next worker.
+// raise makes the worker's threads as urgent as what was promised for the batch
+// that they are about to compute. A kernel that refuses is not asked again until the next worker.
 func (m *model) raise(batch []*job) {
 	w := m.urgent.Load()
 	if w == nil {
@@ -111,8 +114,8 @@ func (m *model) raise(batch []*job) {
 	}
 	var due time.Time
 	for _, j := range batch {
-		if j.rank.promised && (due.IsZero() || j.rank.due.Before(due)) {
-			due = j.rank.due
+		if by := j.rank.promised; !by.IsZero() && (due.IsZero() || by.Before(due)) {
+			due = by
 		}
 	}
 	if due.IsZero() {

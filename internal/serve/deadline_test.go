@@ -152,8 +152,19 @@ func TestRankOrdersByPriorityThenDeadline(t *testing.T) {
 	if patient := ranks["patient"]; !patient.due.Equal(now.Add(100 * time.Millisecond)) {
 		t.Error("a long timeout moved the objective")
 	}
-	if due := (&model{Model: Model{Timeout: time.Minute}}).rank(&inferRequest{}, now); due.promised {
-		t.Error("a request without objective and timeout counts as promised")
+	none := &model{Model: Model{Timeout: time.Minute}}
+	for name, got := range map[string]rank{
+		"a model without objective":               none.rank(&inferRequest{}, now),
+		"a client's timeout":                      none.rank(&inferRequest{timeout: time.Millisecond}, now),
+		"a client's timeout before the objective": ranks["tight"],
+	} {
+		want := time.Time{}
+		if name == "a client's timeout before the objective" {
+			want = now.Add(100 * time.Millisecond)
+		}
+		if !got.promised.Equal(want) {
+			t.Errorf("%s promises %v, want %v", name, got.promised, want)
+		}
 	}
 }
 
@@ -203,12 +214,29 @@ func TestWorkerIsUrgentWhileItComputes(t *testing.T) {
 	if got, want := strings.Join(u.events, ", "), "raise 1, lower 1, raise 1, lower 1"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if w := u.within; len(w) != 2 || w[0] <= 0 || w[0] > 80*time.Second || w[1] > 30*time.Second {
-		t.Errorf("told %v, want at most 80 s and 30 s", w)
+	for _, within := range u.within {
+		if within <= 30*time.Second || within > 80*time.Second {
+			t.Errorf("told %v, want the objective of 80 s and not the timeout of 30 s", u.within)
+		}
 	}
 	s, err := r.registry.Status("m")
 	if err != nil || s.Missed != 0 || s.PriorityUnavailable != "" {
 		t.Errorf("%+v %v", s, err)
+	}
+}
+
+// Only what the operator promised lends priority: a client could otherwise take
+// the processor from others by naming a short timeout.
+func TestTimeoutOfAClientLendsNoPriority(t *testing.T) {
+	r, u := newRig(t), &recorder{}
+	r.urgent(u, 0)
+	for range 3 {
+		if status, text := r.parameterised("m", 2, `"timeout":900000,"priority":1`); status != 200 {
+			t.Fatal(status, text)
+		}
+	}
+	if len(u.events) != 0 {
+		t.Errorf("the kernel was told %v", u.events)
 	}
 }
 
