@@ -60,14 +60,14 @@ const cgroupRoot = "/sys/fs/cgroup"
 // lendCPU places a real-time worker as if it were a workload, so that nobody
 // else is given its CPU meanwhile and those that share it leave.
 func (n *Node) lendCPU(spec *isolate.Spec) (back func(), err error) {
-	given, err := n.placer.lend(place.Request{Name: spec.ID, Class: place.Realtime, MilliCPU: 1000, Exclusive: true, WholeCore: true})
+	given, err := n.placer.Lend(place.Request{Name: spec.ID, Class: place.Realtime, MilliCPU: 1000, Exclusive: true, WholeCore: true})
 	if err != nil {
 		return nil, err
 	}
 	n.shareCPUs()
 	spec.CPUs, spec.Idle = hardware.NewSet(given.CPUs...), hardware.NewSet(given.Held...)
 	return func() {
-		n.placer.takeBack(spec.ID)
+		n.placer.Release(spec.ID)
 		n.shareCPUs()
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -75,17 +75,4 @@ func (n *Node) lendCPU(spec *isolate.Spec) (back func(), err error) {
 			c.retry() // there may be room for it now
 		}
 	}, nil
-}
-
-// lend places what is stored nowhere and displaces nobody.
-func (p *placer) lend(req place.Request) (place.Placement, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.state.Place(req)
-}
-
-func (p *placer) takeBack(name string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.state.Release(name)
 }

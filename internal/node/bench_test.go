@@ -8,7 +8,6 @@ import (
 
 	"oscine.dev/oscine/internal/bench/classes"
 	"oscine.dev/oscine/internal/isolate"
-	"oscine.dev/oscine/internal/place"
 )
 
 func TestBenchLatencyRefuses(t *testing.T) {
@@ -31,27 +30,5 @@ func TestBenchLatencyRefuses(t *testing.T) {
 		if report != nil || !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.text) {
 			t.Errorf("%+v: got %v, want %q", tc.o, err, tc.text)
 		}
-	}
-}
-
-// A measurement takes a CPU that nobody has, and nobody else is given it
-// meanwhile.
-func TestBenchBorrowsAFreeCPU(t *testing.T) {
-	p, s := fourCPUs(t)
-	req := place.Request{Name: "bench", Class: place.Realtime, MilliCPU: 1000, Exclusive: true, WholeCore: true}
-	first, err := p.lend(req)
-	if err != nil || len(first.CPUs) != 1 {
-		t.Fatalf("lent %v, %v", first.CPUs, err)
-	}
-	three := exclusive(t, s, "three", "realtime", "3")
-	if _, _, err := p.place(s, three); !isUnsatisfied(err) {
-		t.Errorf("three of three CPUs, one of them lent: got %v, want Unsatisfied", err)
-	}
-	p.takeBack("bench")
-	if _, _, err := p.place(s, three); err != nil {
-		t.Errorf("after it was given back: %v", err)
-	}
-	if _, err := p.lend(req); !isUnsatisfied(err) {
-		t.Errorf("without a free CPU: got %v, want Unsatisfied", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/journal"
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -205,12 +206,12 @@ func (n *Node) note(key objectKey, reason, message string) {
 }
 
 // noteStart records that a workload runs, unless an earlier daemon started it.
-func (n *Node) noteStart(key objectKey, began, started time.Time, placed *Placement) {
+func (n *Node) noteStart(key objectKey, began, started time.Time, placed *allocate.Placement) {
 	if started.Before(began) {
 		return
 	}
-	message := "on CPUs " + placed.status().CPUs
-	if devices := placed.status().Devices; len(devices) > 0 {
+	message := "on CPUs " + placed.Status().CPUs
+	if devices := placed.Status().Devices; len(devices) > 0 {
 		message += " with " + strings.Join(devices, ", ")
 	}
 	n.note(key, reasonStarted, message)
@@ -255,26 +256,12 @@ func (n *Node) notePromise(e isolate.Event) {
 func (n *Node) noteChange(c hardware.Change) {
 	e := Event{Device: c.Device, Warning: c.Warning, Reason: string(c.Reason), Message: c.What}
 	n.events.add(e)
-	for _, key := range n.placer.holders(c.Device) {
-		e.Kind, e.Name = key.kind, key.name
-		n.events.add(e)
-	}
-}
-
-// holders are the objects that were given a device.
-func (p *placer) holders(device string) []objectKey {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var keys []objectKey
-	for _, held := range p.state.Placements() {
-		for _, d := range held.Devices {
-			if key, err := keyOfID(held.Request.Name); err == nil && d.ID == device {
-				keys = append(keys, key)
-				break
-			}
+	for _, id := range n.placer.Holders(c.Device) {
+		if key, err := keyOfID(id); err == nil {
+			e.Kind, e.Name = key.kind, key.name
+			n.events.add(e)
 		}
 	}
-	return keys
 }
 
 // keyOfID is the object whose container, cgroup and placement have a name.

@@ -15,10 +15,9 @@ import (
 
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/hardware/hardwaretest"
-	"oscine.dev/oscine/internal/inventory"
 	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
-	"oscine.dev/oscine/internal/place"
 )
 
 func eventsAt(t *testing.T, path string) *eventLog {
@@ -152,87 +151,51 @@ func TestEventsAreFollowed(t *testing.T) {
 	}
 }
 
-// gpuWorkload asks for one GPU.
-func gpuWorkload(t *testing.T, s *store, name string) object.Object {
-	t.Helper()
-	obj := parse(t, "apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: "+name+"}\nspec: {image: x, resources: {cpu: '1', devices: [{name: gpu, selector: 'device.attributes[\"oscine.dev\"].kind == \"gpu\"', count: 1}]}}\n")
+// A GPU that falls off the bus is told of, for the device and for who holds it.
+func TestLostDeviceIsTold(t *testing.T) {
+	dir := t.TempDir()
+	if err := hardwaretest.Server8GPU().Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	before, err := hardware.Discover(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	placer, err := allocate.NewPlacer(before, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := openStore(filepath.Join(t.TempDir(), "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.close() })
+	obj := parse(t, "apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: a}\nspec: {image: x, resources: {cpu: '1', devices: [{name: gpu, selector: 'device.attributes[\"oscine.dev\"].kind == \"gpu\"', count: 1}]}}\n")
 	if err := s.put([]object.Object{obj}); err != nil {
 		t.Fatal(err)
 	}
-	return obj
-}
-
-// A GPU that falls off the bus displaces who held it, and people are told.
-func TestLostDeviceIsTold(t *testing.T) {
-	tree := hardwaretest.Server8GPU()
-	read := func() *hardware.Machine {
-		dir := t.TempDir()
-		if err := tree.Write(dir); err != nil {
-			t.Fatal(err)
-		}
-		m, err := hardware.Discover(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m
-	}
-	before := read()
-	p, s := fourCPUs(t)
-	state, err := place.NewState(inventory.Machine(before, "test"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.state = state
-	n := &Node{placer: p, live: hardware.NewLive(sysRoot, nil), events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
-	first, _, err := p.place(s, gpuWorkload(t, s, "a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, _, err := p.place(s, gpuWorkload(t, s, "b"))
+	n := &Node{placer: placer, live: hardware.NewLive(sysRoot, nil), events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
+	first, _, err := placer.Place(s, obj)
 	if err != nil {
 		t.Fatal(err)
 	}
 	held := first.Placement.Devices[0].ID
-	i := slices.IndexFunc(before.Accelerators, func(a hardware.Accelerator) bool { return a.ID == held })
 
 	// As the watcher does: the device is marked, its name stays.
 	after, err := before.Clone()
 	if err != nil {
 		t.Fatal(err)
 	}
-	after.Accelerators[i].Health = hardware.Health{State: "lost", Reasons: []string{"the device is gone from the bus"}}
+	for i := range after.Accelerators {
+		if after.Accelerators[i].ID == held {
+			after.Accelerators[i].Health = hardware.Health{State: "lost", Reasons: []string{"the device is gone from the bus"}}
+		}
+	}
 	n.sawHardware(after, hardware.Differences(before, after))
 	want := []string{held + " DeviceLost 1", "Workload/a DeviceLost 1"}
 	if got := said(n, EventQuery{}); !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q", got, want)
 	}
-	displaced, err := p.renew(after)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if why := displaced["workload-a"]; len(displaced) != 1 || why == nil || !strings.Contains(why.Error(), held) {
-		t.Fatalf("%s is lost: displaced %v, want workload-a for want of it", held, displaced)
-	}
-	again, _, err := p.place(s, gpuWorkload(t, s, "a"))
-	if err != nil || again.Placement.Devices[0].ID == held || again.Placement.Devices[0].ID == other.Placement.Devices[0].ID {
-		t.Errorf("placed anew on %v, %v, want another free GPU", again, err)
-	}
-
-	// Where no GPU is left the status says both what was lost and what is missing.
-	for i := range after.Accelerators {
-		if after.Accelerators[i].Kind == "gpu" {
-			after.Accelerators[i].Health.State = "lost"
-		}
-	}
-	if displaced, err = p.renew(after); err != nil {
-		t.Fatal(err)
-	}
-	_, _, err = p.place(s, gpuWorkload(t, s, "a"))
-	told := since(displaced["workload-a"], err)
-	if !refused(told) || !strings.Contains(told.Error(), again.Placement.Devices[0].ID) {
-		t.Errorf("status would say %q, want what was lost and what is missing", told)
-	}
-	t.Log(told)
 }
 
 func TestWatchHardwareRefuses(t *testing.T) {

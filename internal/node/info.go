@@ -74,7 +74,7 @@ func (n *Node) Hardware(ctx context.Context) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		m = n.drivers.complete(ctx, found)
+		m = n.drivers.Complete(ctx, found)
 	}
 	return hardware.Encode(m)
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"oscine.dev/oscine/internal/bench/classes"
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -62,7 +64,7 @@ func (n *Node) isolationGaps() []string {
 }
 
 // promise is what the kernel is told of a placed object before it starts.
-func (p *Placement) promise(key objectKey, class object.Class, r *object.Resources) isolate.Spec {
+func promise(p *allocate.Placement, key objectKey, class object.Class, r *object.Resources) isolate.Spec {
 	s := isolate.Spec{
 		ID: key.id(), Class: isolate.Class(class),
 		CPUs: hardware.NewSet(p.CPUs...), MemoryNodes: hardware.NewSet(p.NUMANodes...), Exclusive: p.Request.Exclusive,
@@ -100,13 +102,13 @@ func (n *Node) admit(r *object.Resources) error {
 // refused tells a refusal that stands until the manifest or the machine
 // changes from a failure that may pass.
 func refused(err error) bool {
-	return isUnsatisfied(err) || errors.Is(err, isolate.ErrOverCommitted) || errors.Is(err, isolate.ErrNoHousekeeping)
+	return allocate.Unsatisfied(err) || errors.Is(err, isolate.ErrOverCommitted) || errors.Is(err, isolate.ErrNoHousekeeping)
 }
 
 // shareCPUs tells the kernel where those that share CPUs run now that others
 // have taken or given back theirs.
 func (n *Node) shareCPUs() {
-	n.placer.eachShared(func(id string, cpus []int) {
+	n.placer.EachShared(func(id string, cpus []int) {
 		err := n.isolator.Share(id, hardware.NewSet(cpus...))
 		if err != nil && !errors.Is(err, isolate.ErrUnknown) { // unknown: it has not started yet
 			n.log.Warn("isolation", "id", id, "error", err)
@@ -149,4 +151,16 @@ func (n *Node) isolation(key objectKey) *isolate.Status {
 		return nil
 	}
 	return &st
+}
+
+// prepareShares divides the devices of an object's placement. What runs of it on
+// parts that it has no more gets that long to end.
+func (n *Node) prepareShares(ctx context.Context, key objectKey, p *allocate.Placement, grace time.Duration) error {
+	return n.shares.Prepare(ctx, key.id(), p, func() error {
+		err := n.runtime.Stop(ctx, key.id(), grace)
+		if errors.Is(err, container.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve"
@@ -33,9 +34,9 @@ type ModelStatus struct {
 	Missed    int64      `json:"missed"`  // answered after the latency objective
 	Expired   int64      `json:"expired"` // refused because their own timeout had passed
 	// PriorityUnavailable says why requests get no priority by their deadlines.
-	PriorityUnavailable string           `json:"priorityUnavailable,omitempty"`
-	Placement           *PlacementStatus `json:"placement,omitempty"`
-	Isolation           *isolate.Status  `json:"isolation,omitempty"` // promised and measured
+	PriorityUnavailable string                    `json:"priorityUnavailable,omitempty"`
+	Placement           *allocate.PlacementStatus `json:"placement,omitempty"`
+	Isolation           *isolate.Status           `json:"isolation,omitempty"` // promised and measured
 }
 
 // model is the controller of one Model: it places it and hands it to the
@@ -104,7 +105,7 @@ func (m *model) status() any {
 	m.stMu.Lock()
 	st, current := m.st, m.served != nil
 	m.stMu.Unlock()
-	st.Isolation, st.Placement = m.n.isolation(m.key), m.n.placer.now(m.key, st.Placement)
+	st.Isolation, st.Placement = m.n.isolation(m.key), m.n.placer.Now(m.key.id(), st.Placement)
 	served, err := m.n.registry.Status(m.key.name)
 	if err != nil || !current {
 		return st
@@ -161,10 +162,10 @@ func (m *model) run(ctx context.Context) {
 
 // serve places the model and hands it to the registry.
 func (m *model) serve(obj *object.Model) error {
-	placement, displaced, err := m.n.placer.place(m.n.store, obj)
+	placement, displaced, err := m.n.placer.Place(m.n.store, obj)
 	m.n.displace(displaced)
 	if err != nil {
-		m.n.shares.release(m.n.life, m.key.id())
+		m.n.shares.Release(m.n.life, m.key.id())
 		return err
 	}
 	m.n.shareCPUs()
@@ -176,7 +177,7 @@ func (m *model) serve(obj *object.Model) error {
 		return err
 	}
 	m.set(func(st *ModelStatus) {
-		st.Phase, st.Message, st.Pack, st.Placement = Starting, "", engine.Digest, placement.status()
+		st.Phase, st.Message, st.Pack, st.Placement = Starting, "", engine.Digest, placement.Status()
 	})
 	m.n.log.Info("model placed", "name", m.key.name, "placement", placement.Reason)
 	served := serve.Model{
@@ -230,8 +231,8 @@ func (m *model) remove(ctx context.Context) error {
 		err = errors.Join(err, e)
 	}
 	err = errors.Join(err, m.n.isolator.Release(m.key.id()))
-	m.n.shares.release(ctx, m.key.id())
-	m.n.placer.release(m.key)
+	m.n.shares.Release(ctx, m.key.id())
+	m.n.placer.Release(m.key.id())
 	m.n.shareCPUs()
 	return errors.Join(err, os.RemoveAll(m.socketDir()))
 }
@@ -247,7 +248,7 @@ func (m *model) socketDir() string {
 type workerContainer struct {
 	model     *model
 	obj       *object.Model
-	placement *Placement
+	placement *allocate.Placement
 	engine    *pack.Info
 	root      string // where the pack is mounted
 }
@@ -267,14 +268,14 @@ func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
 			{Source: dir, Target: serve.SocketDir, Volume: true},
 			{Source: m.n.modelFile(w.obj.Spec.Source), Target: serve.ModelPath, ReadOnly: true},
 		},
-		Limits:     w.placement.limits(&w.obj.Spec.Resources),
+		Limits:     limits(w.placement, &w.obj.Spec.Resources),
 		CgroupPath: cgroupPath(w.obj.Spec.Class, m.key.id()),
 		OOMScore:   oomScore(w.obj.Spec.Class),
 		Hostname:   m.key.name, LogBytes: m.n.logBytes(),
 		Devices: w.placement.Devices, Env: w.placement.Env,
 	}
-	spec.Mounts = append(spec.Mounts, w.placement.Mounts...)
-	promise := w.placement.promise(m.key, w.obj.Spec.Class, &w.obj.Spec.Resources)
+	spec.Mounts = append(spec.Mounts, mounts(w.placement.Mounts)...)
+	promise := promise(w.placement, m.key, w.obj.Spec.Class, &w.obj.Spec.Resources)
 	err := m.n.startIsolated(ctx, promise, spec)
 	if errors.Is(err, container.ErrRunning) { // from a manifest or placement of before
 		if err = m.n.runtime.Stop(ctx, m.key.id(), 0); err == nil {

@@ -15,6 +15,7 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/network"
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve"
@@ -72,20 +73,19 @@ type Node struct {
 	bridge    *network.Bridge
 	packs     *pack.Store
 	registry  *serve.Registry
-	drivers   *drivers
-	shares    *shares
-	placer    *placer
+	drivers   *allocate.Drivers
+	shares    *allocate.Shares
+	placer    *allocate.Placer
 	isolator  *isolate.Isolator
 	disk      *disk.Disk[objectKey]
 	changes   *broadcast
 	events    *eventLog
 	live      *hardware.Live
 	recording sync.Mutex   // held while the machine is recorded
+	finding   sync.Mutex   // held while a new map is made the node's
 	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 
 	benching sync.Mutex // held while wake-ups are measured
-
-	driversChanged chan struct{} // holds one token where drivers are to be asked anew
 
 	life context.Context // of the controllers; ends at Close
 	end  context.CancelFunc
@@ -140,11 +140,10 @@ func Open(ctx context.Context, config Config, machine *object.Machine) (*Node, e
 	n := &Node{
 		config: config, machine: machine, log: config.Logger,
 		changes: newBroadcast(), controllers: map[objectKey]*running{},
-		driversChanged: make(chan struct{}, 1),
 	}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	n.live = hardware.NewLive(sysRoot, func(m *hardware.Machine) map[string]hardware.DeviceLoad {
-		return hardware.AskLoads(n.life, m, n.drivers.list())
+		return hardware.AskLoads(n.life, m, n.drivers.List())
 	})
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -162,13 +161,12 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs")); err != nil {
 		return err
 	}
-	n.drivers = newDrivers(n.packs, n.log)
+	n.drivers = allocate.NewDrivers(n.packs, n.log)
 	n.reserveHugePages() // before the machine is looked at
-	n.shares = &shares{dir: filepath.Join(n.config.RunDir, "devices"), log: n.log, sharer: n.drivers.sharer, machine: n.drivers.machine, refresh: n.askDrivers}
-	if err = n.shares.load(); err != nil {
+	if n.shares, err = allocate.OpenShares(filepath.Join(n.config.RunDir, "devices"), n.drivers, n.askDrivers, n.log); err != nil {
 		return err
 	}
-	if n.placer, err = newPlacer(ctx, n.drivers, n.log); err != nil {
+	if err = n.openPlacer(ctx); err != nil {
 		return err
 	}
 	if err = n.openIsolation(); err != nil {
@@ -206,14 +204,14 @@ func (n *Node) restore(ctx context.Context) error {
 	wanted := map[string]bool{}
 	ports := map[string][]object.Port{}
 	for _, rec := range records {
-		n.placer.adopt(rec)
+		n.placer.Adopt(rec.Object, rec.Placement)
 		wanted[keyOf(rec.Object).id()] = true
 		if w, ok := rec.Object.(*object.Workload); ok {
 			ports[keyOf(w).id()] = w.Spec.Ports
 		}
 	}
-	n.shares.sweep(ctx, func(id string) bool { return wanted[id] })
-	n.placer.existing(n.drivers.machine())
+	n.shares.Sweep(ctx, func(id string) bool { return wanted[id] })
+	n.placer.Existing(n.drivers.Machine())
 	if err := n.bridge.Reconcile(ctx, ports); err != nil {
 		n.log.Warn("the workload network is not whole", "error", err)
 	}
@@ -235,7 +233,7 @@ func (n *Node) restore(ctx context.Context) error {
 		n.startController(rec.Object)
 	}
 	n.wg.Go(func() { n.watchHardware(n.life) })
-	n.wg.Go(func() { n.watchDrivers(n.life) })
+	n.wg.Go(func() { n.drivers.Watch(n.life, n.refreshDrivers, n.driverEvent) })
 	n.wg.Go(func() { n.watchNetwork(n.life) })
 	n.wg.Go(func() { n.watchDisk(n.life) })
 	return nil

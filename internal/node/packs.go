@@ -33,7 +33,7 @@ func (n *Node) InstallPack(ctx context.Context, r io.Reader) (*pack.Info, error)
 	n.log.Info("pack installed", "name", info.Name, "version", info.Version, "digest", info.Digest)
 	n.retryModels(info.Engines)
 	if len(info.Drivers) > 0 {
-		n.ringDrivers()
+		n.drivers.Wake()
 	}
 	return info, nil
 }
@@ -55,7 +55,7 @@ func (n *Node) RemovePack(_ context.Context, name string) error {
 		}
 	}
 	if len(info.Drivers) > 0 {
-		defer n.ringDrivers()
+		defer n.drivers.Wake()
 	}
 	return packError(n.packs.Remove(info.Name))
 }

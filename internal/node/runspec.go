@@ -7,7 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/place"
 )
 
 // cgroupPath is where an object's processes live.
@@ -59,4 +63,34 @@ func overridden(env, over []string) []string {
 func (n *Node) logBytes() int64 {
 	size, _ := n.machine.Spec.Logs.MaxSize.Value()
 	return size
+}
+
+// defaultPIDs bounds the processes and threads of an object that names none.
+const defaultPIDs = 1024
+
+// limits is what the container runtime has the kernel enforce of a placement.
+// The CPUs of a shared one change with its neighbours and are the isolator's;
+// its share is a weight, and a quota only where the manifest asks for one.
+func limits(p *allocate.Placement, r *object.Resources) container.Limits {
+	quota, _ := r.CPULimit.MilliValue() // checked with the manifest
+	l := container.Limits{
+		MemoryNodes: place.FormatCPUs(p.NUMANodes), MemoryBytes: p.Request.Memory,
+		MilliCPU: quota, PIDs: int64(r.PIDs),
+	}
+	if p.Request.Exclusive {
+		l.CPUs = place.FormatCPUs(p.CPUs)
+	}
+	if l.PIDs == 0 {
+		l.PIDs = defaultPIDs
+	}
+	return l
+}
+
+// mounts are the folders that a container needs for its shares of devices.
+func mounts(shared []hardware.ShareMount) []container.Mount {
+	var list []container.Mount
+	for _, m := range shared {
+		list = append(list, container.Mount{Source: m.Source, Target: m.Target})
+	}
+	return list
 }

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -95,24 +96,45 @@ func (s *store) put(objects []object.Object) error {
 	return nil
 }
 
-// place records where an object was placed; nil forgets it.
-func (s *store) place(kind object.Kind, name string, placement any) error {
-	raw, err := json.Marshal(placement)
-	if err != nil {
-		return fmt.Errorf("encode the placement of %s/%s: %w", kind, name, err)
-	}
-	if placement == nil {
-		raw = nil
-	}
+// SetPlacements implements allocate.Store.
+func (s *store) SetPlacements(placed []allocate.Placed) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(kind))
-		var rec storedRecord
-		if err := getJSON(b, []byte(name), &rec); err != nil {
-			return fmt.Errorf("%s/%s: %w", kind, name, err)
+		for _, p := range placed {
+			raw, err := json.Marshal(p.Placement)
+			if err != nil {
+				return fmt.Errorf("encode the placement of %s: %w", keyOf(p.Object), err)
+			}
+			if err := setPlacement(tx, keyOf(p.Object), raw); err != nil {
+				return err
+			}
 		}
-		rec.Placement = raw
-		return putJSON(b, []byte(name), rec)
+		return nil
 	})
+}
+
+// ForgetPlacement implements allocate.Store.
+func (s *store) ForgetPlacement(obj object.Object) error {
+	return s.db.Update(func(tx *bbolt.Tx) error { return setPlacement(tx, keyOf(obj), nil) })
+}
+
+func setPlacement(tx *bbolt.Tx, key objectKey, placement json.RawMessage) error {
+	b := tx.Bucket([]byte(key.kind))
+	var rec storedRecord
+	if err := getJSON(b, []byte(key.name), &rec); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	rec.Placement = placement
+	return putJSON(b, []byte(key.name), rec)
+}
+
+// Objects implements allocate.Store.
+func (s *store) Objects() ([]object.Object, error) {
+	records, _ := s.all() // those that cannot be read were reported at the start
+	objects := make([]object.Object, len(records))
+	for i, rec := range records {
+		objects[i] = rec.Object
+	}
+	return objects, nil
 }
 
 func (s *store) delete(kind object.Kind, name string) error {

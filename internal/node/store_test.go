@@ -8,7 +8,9 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/place"
 )
 
 func parse(t *testing.T, text string) object.Object {
@@ -35,7 +37,7 @@ func TestStoreKeepsObjectsAndPlacements(t *testing.T) {
 	if err := s.put([]object.Object{a, b}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.place(object.KindWorkload, "a", map[string]int{"cpu": 3}); err != nil {
+	if err := s.SetPlacements([]allocate.Placed{{Object: a, Placement: place.Placement{CPUs: []int{3}}}}); err != nil {
 		t.Fatal(err)
 	}
 	// A new manifest keeps the placement.
@@ -57,7 +59,7 @@ func TestStoreKeepsObjectsAndPlacements(t *testing.T) {
 	if got := records[0].Object.(*object.Workload).Spec.Image; got != "three" {
 		t.Errorf("image: got %q, want three", got)
 	}
-	if got := string(records[0].Placement); got != `{"cpu":3}` {
+	if got := string(records[0].Placement); !strings.Contains(got, `"cpus":[3]`) {
 		t.Errorf("placement: got %s", got)
 	}
 	if err := s.delete(object.KindWorkload, "a"); err != nil {

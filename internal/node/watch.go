@@ -6,9 +6,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/hardware"
-	"oscine.dev/oscine/internal/inventory"
 	"oscine.dev/oscine/internal/object"
-	"oscine.dev/oscine/internal/place"
 )
 
 // healthInterval is how often devices are looked at that announce nothing,
@@ -66,7 +64,7 @@ func (n *Node) cdiDir() string { return filepath.Join(n.config.RunDir, "cdi") }
 // hardwareChanged gives what was placed on a part that is gone another part,
 // or reports that none fits: its controller places it anew.
 func (n *Node) hardwareChanged(m *hardware.Machine) {
-	displaced, err := n.placer.renew(m)
+	displaced, err := n.placer.Renew(m)
 	if err != nil {
 		n.log.Error("the changed machine is not understood; placements stay", "error", err)
 		return
@@ -89,35 +87,4 @@ func (n *Node) displace(names map[string]error) {
 			c.displace(reason)
 		}
 	}
-}
-
-// cdiNames maps accelerators to their CDI devices.
-func cdiNames(m *hardware.Machine) map[string]string {
-	names := map[string]string{}
-	for _, spec := range hardware.CDI(m) {
-		for _, d := range spec.Devices {
-			names[d.Name] = spec.Kind + "=" + d.Name
-		}
-	}
-	delete(names, "all")
-	return names
-}
-
-// renew exchanges the machine under the placements and returns, by name, those
-// that no longer fit it, with the reason.
-func (p *placer) renew(m *hardware.Machine) (displaced map[string]error, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	state, err := place.NewState(inventory.Machine(m, p.state.Machine().Name))
-	if err != nil {
-		return nil, err
-	}
-	displaced = map[string]error{}
-	for _, held := range p.state.Placements() {
-		if err := state.Adopt(held); err != nil {
-			displaced[held.Request.Name] = err
-		}
-	}
-	p.state, p.cdi = state, cdiNames(m)
-	return displaced, nil
 }

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -33,18 +33,18 @@ const (
 
 // WorkloadStatus is a workload's present state.
 type WorkloadStatus struct {
-	Phase     Phase            `json:"phase"`
-	Message   string           `json:"message,omitempty"`
-	Restarts  int              `json:"restarts"` // since the daemon started
-	PID       int              `json:"pid,omitempty"`
-	ExitCode  *int             `json:"exitCode,omitempty"` // of the last run that ended
-	OOMKilled bool             `json:"oomKilled,omitempty"`
-	StartedAt *time.Time       `json:"startedAt,omitempty"`
-	Address   string           `json:"address,omitempty"` // on the workload network
-	Digest    string           `json:"digest,omitempty"`  // of the image
-	Storage   []disk.Holding   `json:"storage,omitempty"` // on the data partition
-	Placement *PlacementStatus `json:"placement,omitempty"`
-	Isolation *isolate.Status  `json:"isolation,omitempty"` // promised and measured
+	Phase     Phase                     `json:"phase"`
+	Message   string                    `json:"message,omitempty"`
+	Restarts  int                       `json:"restarts"` // since the daemon started
+	PID       int                       `json:"pid,omitempty"`
+	ExitCode  *int                      `json:"exitCode,omitempty"` // of the last run that ended
+	OOMKilled bool                      `json:"oomKilled,omitempty"`
+	StartedAt *time.Time                `json:"startedAt,omitempty"`
+	Address   string                    `json:"address,omitempty"` // on the workload network
+	Digest    string                    `json:"digest,omitempty"`  // of the image
+	Storage   []disk.Holding            `json:"storage,omitempty"` // on the data partition
+	Placement *allocate.PlacementStatus `json:"placement,omitempty"`
+	Isolation *isolate.Status           `json:"isolation,omitempty"` // promised and measured
 }
 
 // workload is the controller of one Workload.
@@ -91,7 +91,7 @@ func (w *workload) status() any {
 	w.stMu.Lock()
 	st := w.st
 	w.stMu.Unlock()
-	st.Isolation, st.Placement = w.n.isolation(w.key), w.n.placer.now(w.key, st.Placement)
+	st.Isolation, st.Placement = w.n.isolation(w.key), w.n.placer.Now(w.key.id(), st.Placement)
 	st.Storage = w.n.disk.Held(w.key)
 	return st
 }
@@ -191,14 +191,14 @@ func (w *workload) bringUp(ctx context.Context, obj *object.Workload) error {
 	if err := errors.Join(w.n.admit(&obj.Spec.Resources), w.n.disk.Admit(w.key)); err != nil {
 		return err
 	}
-	placement, displaced, err := w.n.placer.place(w.n.store, obj)
+	placement, displaced, err := w.n.placer.Place(w.n.store, obj)
 	w.n.displace(displaced)
 	if err != nil {
-		w.n.shares.release(ctx, w.key.id())
+		w.n.shares.Release(ctx, w.key.id())
 		return err
 	}
 	w.n.shareCPUs()
-	w.set(func(st *WorkloadStatus) { st.Phase, st.Message, st.Placement = Pending, "", placement.status() })
+	w.set(func(st *WorkloadStatus) { st.Phase, st.Message, st.Placement = Pending, "", placement.Status() })
 	image, err := w.image(ctx, obj.Spec.Image)
 	if err != nil {
 		return err
@@ -217,7 +217,7 @@ func (w *workload) bringUp(ctx context.Context, obj *object.Workload) error {
 	if obj.Spec.Security.WritableRoot {
 		spec.Created = func(ctx context.Context, _ int) error { return w.claimLayer(ctx, obj) }
 	}
-	promise := placement.promise(w.key, obj.Spec.Class, &obj.Spec.Resources)
+	promise := promise(placement, w.key, obj.Spec.Class, &obj.Spec.Resources)
 	err = w.n.startIsolated(ctx, promise, spec)
 	if errors.Is(err, container.ErrRunning) { // from a manifest or placement of before
 		if err = w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()); err == nil {
@@ -266,7 +266,7 @@ func (w *workload) restarts(policy object.RestartPolicy, exitCode int) bool {
 }
 
 func (w *workload) finished(now container.Status) {
-	w.n.shares.release(w.n.life, w.key.id()) // made anew where it starts again
+	w.n.shares.Release(w.n.life, w.key.id()) // made anew where it starts again
 	w.set(func(st *WorkloadStatus) {
 		st.Phase, st.Message, st.PID, st.ExitCode, st.OOMKilled = Exited, "", 0, &now.ExitCode, now.OOMKilled
 	})
@@ -295,13 +295,13 @@ func (w *workload) image(ctx context.Context, ref string) (string, error) {
 // for.
 const labelManifest = "oscine.dev/manifest"
 
-func (w *workload) spec(obj *object.Workload, image string, placement *Placement, netns string) container.Spec {
+func (w *workload) spec(obj *object.Workload, image string, placement *allocate.Placement, netns string) container.Spec {
 	s := obj.Spec
 	spec := container.Spec{
 		ID: w.key.id(), Image: image,
 		Labels:     map[string]string{labelManifest: manifestHash(obj)},
 		Entrypoint: s.Command, Args: s.Args, Cwd: s.WorkingDir, User: s.User,
-		Limits:     placement.limits(&s.Resources),
+		Limits:     limits(placement, &s.Resources),
 		CgroupPath: cgroupPath(s.Class, w.key.id()),
 		OOMScore:   oomScore(s.Class),
 		NetNS:      netns, Hostname: w.key.name,
@@ -310,7 +310,7 @@ func (w *workload) spec(obj *object.Workload, image string, placement *Placement
 		LogBytes: w.n.logBytes(),
 	}
 	spec.Env = overridden(environment(s.Env), placement.Env)
-	spec.Mounts = slices.Clone(placement.Mounts)
+	spec.Mounts = mounts(placement.Mounts)
 	for _, v := range s.Volumes {
 		spec.Mounts = append(spec.Mounts, container.Mount{
 			Source: w.n.volume(v.Name), Target: v.Path, ReadOnly: v.ReadOnly, Volume: true,
@@ -409,8 +409,8 @@ func (w *workload) remove(ctx context.Context) error {
 	}
 	err = errors.Join(err, w.n.bridge.Detach(w.key.id()), w.n.isolator.Release(w.key.id()))
 	w.n.disk.Forget(w.key)
-	w.n.shares.release(ctx, w.key.id())
-	w.n.placer.release(w.key)
+	w.n.shares.Release(ctx, w.key.id())
+	w.n.placer.Release(w.key.id())
 	w.n.shareCPUs()
 	return err
 }

@@ -22,6 +22,7 @@ func layers() [][]string {
 		{"internal/object", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/oip", "internal/serve/picture", "internal/hardware/render", "internal/hardware/hardwaretest", "internal/nvml/nvmltest"},
 		{"internal/boot", "internal/network", "internal/disk", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/serve", "internal/serve/onnx", "internal/image", "internal/sim", "internal/client", "internal/bench/latency"},
 		{"internal/bench/classes"},
+		{"internal/node/allocate"},
 		{"internal/machine", "internal/node"},
 		{"internal/machine/machinetest", "internal/api"},
 		{"internal/demo", "internal/bench", "internal/bench/guest", "internal/bench/isolation/figure", "internal/systemtest"},

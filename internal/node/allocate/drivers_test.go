@@ -1,4 +1,4 @@
-package node
+package allocate
 
 import (
 	"testing"
@@ -19,7 +19,7 @@ func TestDevicesOfDriversComeAndGo(t *testing.T) {
 		before, after *hardware.Machine
 		want          hardware.ChangeReason
 	}{{nil, with, ""}, {with, with, ""}, {without, with, hardware.DeviceAdded}, {with, without, hardware.DeviceRemoved}} {
-		changes := sinceBefore(c.before, c.after)
+		changes := Changes(c.before, c.after)
 		if c.want == "" && len(changes) == 0 {
 			continue
 		}
@@ -37,7 +37,7 @@ func TestSilentDriversAreRemembered(t *testing.T) {
 	full := gpu
 	full.Memory = 80 << 30
 	driver := hardware.Driver{Program: "p", Devices: []string{"q", "g"}}
-	d := newDrivers(nil, nil)
+	d := NewDrivers(nil, nil)
 	d.m, d.known = &hardware.Machine{Accelerators: []hardware.Accelerator{full, qpu}}, []hardware.Driver{driver}
 	memory := func(programs []string, answered ...hardware.Driver) (got []hardware.Bytes) {
 		m := &hardware.Machine{Accelerators: []hardware.Accelerator{gpu}}

@@ -1,4 +1,4 @@
-package node
+package allocate
 
 import (
 	"context"
@@ -11,18 +11,17 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
-	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/place"
 )
 
-// shares carries out on devices what placement decided of them, through the
-// drivers' programs: whole devices, partitions, MPS, turns. What it did is kept
-// in a file that a reboot takes, as it takes partitions and daemons, so that a
-// daemon that starts again knows what is its own.
-type shares struct {
+// Shares carries out on devices what placement decided about them, through the
+// drivers' programs: whole devices, partitions, MPS, time slices. What it did
+// is kept in a file that a reboot deletes, as it ends partitions and MPS
+// daemons, so that a daemon that starts again knows which are its own. It is
+// safe for concurrent use.
+type Shares struct {
 	dir     string // one folder for each device, and the file
 	log     *slog.Logger
 	sharer  func(address string) *hardware.Driver // nil where nobody can divide the device
@@ -31,6 +30,14 @@ type shares struct {
 
 	mu   sync.Mutex // held while devices are divided
 	held []share
+}
+
+// OpenShares reads what an earlier daemon did, from dir. refresh brings the map
+// of the hardware and the CDI specifications up to date after a device was
+// divided.
+func OpenShares(dir string, drivers *Drivers, refresh func(context.Context), log *slog.Logger) (*Shares, error) {
+	s := &Shares{dir: dir, log: log, sharer: drivers.sharer, machine: drivers.Machine, refresh: refresh}
+	return s, s.load()
 }
 
 // share is a part of a device that an object has.
@@ -56,7 +63,7 @@ const (
 )
 
 // load reads what an earlier daemon did.
-func (s *shares) load() error {
+func (s *Shares) load() error {
 	if err := os.MkdirAll(s.dir, 0o711); err != nil {
 		return fmt.Errorf("make the folder of shared devices: %w", err)
 	}
@@ -80,7 +87,7 @@ func (s *shares) load() error {
 }
 
 // store writes what is done, whole or not at all. The caller holds s.mu.
-func (s *shares) store() error {
+func (s *Shares) store() error {
 	raw, err := json.Marshal(s.held)
 	if err != nil {
 		return err
@@ -92,11 +99,12 @@ func (s *shares) store() error {
 	return os.Rename(file+".new", file)
 }
 
-// prepare has the devices of a placement divided as it says, before its
-// container starts, and adds to it what the container needs. What is so already
-// is only looked at. stop is called before a part is taken back that the
-// object's running container may use. On an error the object has nothing.
-func (s *shares) prepare(ctx context.Context, id string, p *Placement, stop func() error) error {
+// Prepare has the devices of a placement divided as it says, before its
+// container starts, and adds to the placement what the container needs. A
+// device that is divided that way already is left alone. stop is called before
+// a part is taken back that the object's running container may use. On an
+// error the object has nothing.
+func (s *Shares) Prepare(ctx context.Context, id string, p *Placement, stop func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wanted, err := s.wanted(id, p)
@@ -132,21 +140,9 @@ func (s *shares) prepare(ctx context.Context, id string, p *Placement, stop func
 	return err
 }
 
-// prepareShares divides the devices of an object's placement. What runs of it on
-// parts that it has no more gets that long to end.
-func (n *Node) prepareShares(ctx context.Context, key objectKey, p *Placement, grace time.Duration) error {
-	return n.shares.prepare(ctx, key.id(), p, func() error {
-		err := n.runtime.Stop(ctx, key.id(), grace)
-		if errors.Is(err, container.ErrNotFound) {
-			return nil
-		}
-		return err
-	})
-}
-
 // wanted are the parts that a placement needs carried out. Devices that nobody
 // can divide are given as they are, whole or in turns.
-func (s *shares) wanted(id string, p *Placement) ([]share, error) {
+func (s *Shares) wanted(id string, p *Placement) ([]share, error) {
 	var all []share
 	m := s.machine()
 	mps := 0
@@ -170,7 +166,7 @@ func (s *shares) wanted(id string, p *Placement) ([]share, error) {
 }
 
 // carryOut has one part made. The caller holds s.mu.
-func (s *shares) carryOut(ctx context.Context, w *share) (answer hardware.ShareAnswer, err error) {
+func (s *Shares) carryOut(ctx context.Context, w *share) (answer hardware.ShareAnswer, err error) {
 	others := s.others(w)
 	for _, o := range others {
 		if o.Grant.Sharing != w.Grant.Sharing || w.Grant.Sharing == place.Exclusive {
@@ -213,7 +209,7 @@ func (s *shares) carryOut(ctx context.Context, w *share) (answer hardware.ShareA
 	return answer, err
 }
 
-func (s *shares) ask(ctx context.Context, w *share, r hardware.ShareRequest) (hardware.ShareAnswer, error) {
+func (s *Shares) ask(ctx context.Context, w *share, r hardware.ShareRequest) (hardware.ShareAnswer, error) {
 	driver := s.sharer(w.Address)
 	if driver == nil {
 		return hardware.ShareAnswer{}, fmt.Errorf("%s: the driver's program that divides it is gone: install its pack again", w.Grant.ID)
@@ -226,7 +222,7 @@ func (s *shares) ask(ctx context.Context, w *share, r hardware.ShareRequest) (ha
 }
 
 // others are the parts of the same device that other objects have.
-func (s *shares) others(w *share) []share {
+func (s *Shares) others(w *share) []share {
 	var all []share
 	for _, h := range s.held {
 		if h.Address == w.Address && h.Object != w.Object {
@@ -252,10 +248,10 @@ func most(all []share) (limit hardware.ShareAmount) {
 }
 
 // folder is a device's own, where a driver's program keeps what its users share.
-func (s *shares) folder(device string) string { return filepath.Join(s.dir, device) }
+func (s *Shares) folder(device string) string { return filepath.Join(s.dir, device) }
 
 // equip adds to a placement what its container needs of shared devices.
-func (s *shares) equip(ctx context.Context, p *Placement, answers map[place.DeviceGrant]hardware.ShareAnswer) error {
+func (s *Shares) equip(ctx context.Context, p *Placement, answers map[place.DeviceGrant]hardware.ShareAnswer) error {
 	if slices.ContainsFunc(p.Placement.Devices, func(g place.DeviceGrant) bool { return g.Sharing == place.Partitions }) {
 		s.refresh(ctx)
 	}
@@ -294,16 +290,16 @@ func (s *shares) equip(ctx context.Context, p *Placement, answers map[place.Devi
 			if first, err := once(m.Target, m.Source, g.ID); err != nil {
 				return err
 			} else if first {
-				p.Mounts = append(p.Mounts, container.Mount{Source: m.Source, Target: m.Target})
+				p.Mounts = append(p.Mounts, m)
 			}
 		}
 	}
 	return nil
 }
 
-// release takes back what an object has, once nothing of it runs any more. What
-// cannot be taken back now is tried again by sweep.
-func (s *shares) release(ctx context.Context, id string) {
+// Release takes back what an object has, once nothing of it runs any more. What
+// cannot be taken back now is tried again by Sweep.
+func (s *Shares) Release(ctx context.Context, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !slices.ContainsFunc(s.held, func(h share) bool { return h.Object == id }) {
@@ -314,9 +310,9 @@ func (s *shares) release(ctx context.Context, id string) {
 	}
 }
 
-// sweep takes back what belongs to objects that are gone, and what could not be
+// Sweep takes back what belongs to objects that are gone, and what could not be
 // taken back before.
-func (s *shares) sweep(ctx context.Context, exists func(id string) bool) {
+func (s *Shares) Sweep(ctx context.Context, exists func(id string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stray := func(h *share) bool { return h.Gone || !exists(h.Object) }
@@ -329,7 +325,7 @@ func (s *shares) sweep(ctx context.Context, exists func(id string) bool) {
 }
 
 // drop takes the chosen parts back. The caller holds s.mu.
-func (s *shares) drop(ctx context.Context, chosen func(*share) bool) error {
+func (s *Shares) drop(ctx context.Context, chosen func(*share) bool) error {
 	ctx = context.WithoutCancel(ctx) // what was begun is finished
 	var errs []error
 	var left []share
@@ -358,7 +354,7 @@ func (s *shares) drop(ctx context.Context, chosen func(*share) bool) error {
 }
 
 // takeBack undoes one part; rest are those that stay on the device.
-func (s *shares) takeBack(ctx context.Context, h *share, rest []share) error {
+func (s *Shares) takeBack(ctx context.Context, h *share, rest []share) error {
 	r := hardware.ShareRequest{Device: h.Address, Directory: s.folder(h.Grant.ID)}
 	switch {
 	case h.Grant.Sharing == place.Partitions:

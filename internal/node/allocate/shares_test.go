@@ -1,4 +1,4 @@
-package node
+package allocate
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/hardware/hardwaretest"
 	"oscine.dev/oscine/internal/inventory"
@@ -27,8 +26,8 @@ type gpus struct {
 	kernel  *hardware.Machine // as the kernel has it
 	m       *hardware.Machine // completed
 	drivers []hardware.Driver
-	shares  *shares
-	placer  *placer
+	shares  *Shares
+	placer  *Placer
 }
 
 func newGPUs(t *testing.T, helper string, kernel *hardware.Machine) *gpus {
@@ -40,14 +39,14 @@ func newGPUs(t *testing.T, helper string, kernel *hardware.Machine) *gpus {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.placer = &placer{log: slog.New(slog.DiscardHandler), state: state, cdi: cdiNames(g.m)}
+	g.placer = &Placer{log: slog.New(slog.DiscardHandler), state: state, cdi: cdiNames(g.m)}
 	return g
 }
 
 // daemon is what one daemon has of the devices; dir outlives it.
-func (g *gpus) daemon(dir string) *shares {
+func (g *gpus) daemon(dir string) *Shares {
 	g.t.Helper()
-	s := &shares{dir: dir, log: slog.New(slog.DiscardHandler), machine: func() *hardware.Machine { return g.m }, refresh: g.refresh,
+	s := &Shares{dir: dir, log: slog.New(slog.DiscardHandler), machine: func() *hardware.Machine { return g.m }, refresh: g.refresh,
 		sharer: func(address string) *hardware.Driver {
 			for i := range g.drivers {
 				if slices.Contains(g.drivers[i].Devices, address) {
@@ -89,7 +88,7 @@ func (g *gpus) place(name string, class place.Class, f place.Fraction) *Placemen
 }
 
 func (g *gpus) start(p *Placement) error {
-	return g.shares.prepare(g.t.Context(), p.Request.Name, p, func() error { return nil })
+	return g.shares.Prepare(g.t.Context(), p.Request.Name, p, func() error { return nil })
 }
 
 // modes are MIG and the compute mode of the first GPU, in the stand-in's file.
@@ -105,7 +104,7 @@ func (g *gpus) modes() (mig, compute byte) {
 const exclusiveProcess = 3
 
 func TestShares(t *testing.T) {
-	helper := nvmltest.Build(t, "../..")
+	helper := nvmltest.Build(t, "../../..")
 	dir := t.TempDir()
 	if err := hardwaretest.Server8GPU().Write(dir); err != nil {
 		t.Fatal(err)
@@ -150,16 +149,16 @@ func sharePartitions(t *testing.T, g *gpus) {
 		}
 	}
 	// Placement knows which partitions are its own.
-	g.placer.existing(g.m)
+	g.placer.Existing(g.m)
 	third := g.place("c", place.Batch, place.Fraction{Milli: 100})
 	if third.Placement.Devices[0].Sharing != place.Partitions {
 		t.Errorf("a third: %+v", third.Placement.Devices)
 	}
-	g.shares.release(t.Context(), "a")
+	g.shares.Release(t.Context(), "a")
 	if mig, _ := g.modes(); mig != 1 {
 		t.Error("MIG is off while b has its partition")
 	}
-	g.shares.release(t.Context(), "b")
+	g.shares.Release(t.Context(), "b")
 	if mig, _ := g.modes(); mig != 0 || len(g.shares.held) != 0 {
 		t.Errorf("after all are gone: MIG %d, held %+v", mig, g.shares.held)
 	}
@@ -189,7 +188,7 @@ func shareMPS(t *testing.T, g *gpus) {
 		t.Errorf("environment (-want +got):\n%s", diff)
 	}
 	pipe := filepath.Join(g.shares.dir, "gpu0", "pipe")
-	mounts := []container.Mount{{Source: pipe, Target: "/run/nvidia-mps"}, {Source: filepath.Join(g.shares.dir, "gpu0", "shm"), Target: "/dev/shm"}}
+	mounts := []hardware.ShareMount{{Source: pipe, Target: "/run/nvidia-mps"}, {Source: filepath.Join(g.shares.dir, "gpu0", "shm"), Target: "/dev/shm"}}
 	if diff := cmp.Diff(mounts, back.Mounts); diff != "" {
 		t.Errorf("mounts (-want +got):\n%s", diff)
 	}
@@ -206,11 +205,11 @@ func shareMPS(t *testing.T, g *gpus) {
 	if text := log(); strings.Count(text, "start ") != 1 || strings.Contains(text, "percentage 25") {
 		t.Errorf("the daemon was told:\n%s\nwant one start, and limits of the largest share", text)
 	}
-	g.shares.release(t.Context(), "front")
+	g.shares.Release(t.Context(), "front")
 	if text := log(); !strings.Contains(text, "set_default_active_thread_percentage 25") || strings.Contains(text, "quit") {
 		t.Errorf("after the larger share is gone:\n%s", text)
 	}
-	g.shares.release(t.Context(), "back")
+	g.shares.Release(t.Context(), "back")
 	if _, compute := g.modes(); compute != 0 || !strings.Contains(log(), "quit") {
 		t.Errorf("after all are gone: compute mode %d\n%s", compute, log())
 	}
@@ -257,7 +256,7 @@ func shareWhole(t *testing.T, g *gpus) {
 		if _, compute := g.modes(); compute != want || !slices.Equal(p.Devices, []string{"oscine.dev/gpu=gpu0"}) {
 			t.Errorf("%s: compute mode %d, devices %v", class, compute, p.Devices)
 		}
-		g.shares.release(t.Context(), "a")
+		g.shares.Release(t.Context(), "a")
 		g.placer.state.Release("a")
 	}
 	if _, compute := g.modes(); compute != 0 {
@@ -287,12 +286,12 @@ func shareRefusals(t *testing.T, g *gpus) {
 	}
 	// What cannot be taken back is tried again, and then free.
 	g.Fail("nvmlComputeInstanceDestroy=19")
-	g.shares.release(t.Context(), "a")
+	g.shares.Release(t.Context(), "a")
 	if err := g.start(whole); err == nil || !strings.Contains(err.Error(), "still held by a") {
 		t.Errorf("a partition in use: got %v", err)
 	}
 	g.Fail()
-	g.shares.sweep(t.Context(), func(string) bool { return true })
+	g.shares.Sweep(t.Context(), func(string) bool { return true })
 	if err := g.start(whole); err != nil {
 		t.Error(err)
 	}
@@ -313,7 +312,7 @@ func shareRestart(t *testing.T, g *gpus) {
 	}
 	before := slices.Clone(kept.Devices)
 	g.shares = g.daemon(g.shares.dir)
-	g.shares.sweep(t.Context(), func(id string) bool { return id == "kept" })
+	g.shares.Sweep(t.Context(), func(id string) bool { return id == "kept" })
 	kept.Devices = nil
 	if err := g.start(kept); err != nil || !slices.Equal(before, kept.Devices) {
 		t.Errorf("after the restart: %v, %v, want %v", kept.Devices, err, before)
@@ -348,11 +347,11 @@ func shareChange(t *testing.T, g *gpus) {
 	g.placer.state.Release("a")
 	other := g.place("a", place.Interactive, place.Fraction{Profile: "3g.40gb"})
 	stopped := 0
-	err := g.shares.prepare(t.Context(), "a", other, func() error { stopped++; return nil })
+	err := g.shares.Prepare(t.Context(), "a", other, func() error { stopped++; return nil })
 	if err != nil || stopped != 1 || len(g.shares.held) != 1 || !slices.Equal(other.Devices, []string{"oscine.dev/gpu=gpu0-mig2-0"}) {
 		t.Errorf("placed otherwise: %v, stopped %d times, held %+v, devices %v", err, stopped, g.shares.held, other.Devices)
 	}
-	err = g.shares.prepare(t.Context(), "a", other, func() error { stopped++; return nil })
+	err = g.shares.Prepare(t.Context(), "a", other, func() error { stopped++; return nil })
 	if err != nil || stopped != 1 {
 		t.Errorf("placed as before: %v, stopped %d times, want that it runs on", err, stopped)
 	}
