@@ -9,40 +9,42 @@ import (
 	"net/http"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
+	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/pki"
 )
 
-// required is the role that each procedure of the Node service needs. A
-// procedure that is not listed is refused, so a new one cannot be left open.
-var required = map[string]pki.Role{
-	oscinepbconnect.NodeInfoProcedure:           pki.Reader,
-	oscinepbconnect.NodeDoctorProcedure:         pki.Reader,
-	oscinepbconnect.NodeHardwareProcedure:       pki.Reader,
-	oscinepbconnect.NodeWatchHardwareProcedure:  pki.Reader,
-	oscinepbconnect.NodeRecordHardwareProcedure: pki.Reader,
-	oscinepbconnect.NodeEventsProcedure:         pki.Reader,
-	oscinepbconnect.NodeGetProcedure:            pki.Reader,
-	oscinepbconnect.NodeWatchProcedure:          pki.Reader,
-	oscinepbconnect.NodeLogsProcedure:           pki.Reader,
-	oscinepbconnect.NodeDmesgProcedure:          pki.Reader,
-	oscinepbconnect.NodeListImagesProcedure:     pki.Reader,
-	oscinepbconnect.NodeListPacksProcedure:      pki.Reader,
-	oscinepbconnect.NodeApplyProcedure:          pki.Operator,
-	oscinepbconnect.NodeDeleteProcedure:         pki.Operator,
-	oscinepbconnect.NodeExecProcedure:           pki.Operator,
-	oscinepbconnect.NodeCopyInProcedure:         pki.Operator,
-	oscinepbconnect.NodeCopyOutProcedure:        pki.Operator,
-	oscinepbconnect.NodeImportImageProcedure:    pki.Operator,
-	oscinepbconnect.NodePullImageProcedure:      pki.Operator,
-	oscinepbconnect.NodeRemoveImageProcedure:    pki.Operator,
-	oscinepbconnect.NodeUploadModelProcedure:    pki.Operator,
-	oscinepbconnect.NodeInstallPackProcedure:    pki.Admin,
-	oscinepbconnect.NodeRemovePackProcedure:     pki.Admin,
-	// Work of its class default is outside all classes: it competes with the daemon.
-	oscinepbconnect.NodeBenchLatencyProcedure: pki.Admin,
-	oscinepbconnect.NodeRebootProcedure:       pki.Admin,
+// rule is what the API's definition says of a method.
+type rule struct {
+	role    pb.Role
+	endless bool
+}
+
+// ruleOf reads the options of the method that is called. A method without a
+// role is refused, so a new one cannot be left open.
+func ruleOf(spec connect.Spec) rule {
+	method, ok := spec.Schema.(protoreflect.MethodDescriptor)
+	if !ok {
+		return rule{}
+	}
+	role, _ := proto.GetExtension(method.Options(), pb.E_Role).(pb.Role)
+	endless, _ := proto.GetExtension(method.Options(), pb.E_Endless).(bool)
+	return rule{role, endless}
+}
+
+// needs returns the role that a caller must have; false where nobody may call.
+func (r rule) needs() (pki.Role, bool) {
+	switch r.role {
+	case pb.Role_ROLE_READER:
+		return pki.Reader, true
+	case pb.Role_ROLE_OPERATOR:
+		return pki.Operator, true
+	case pb.Role_ROLE_ADMIN:
+		return pki.Admin, true
+	}
+	return 0, false
 }
 
 // caller is who calls, by the verified client certificate.
@@ -78,9 +80,10 @@ type authorizer struct {
 	stopping context.Context
 }
 
-func (a *authorizer) check(ctx context.Context, procedure string) error {
+func (a *authorizer) check(ctx context.Context, spec connect.Spec) error {
 	who, _ := ctx.Value(callerKey{}).(caller)
-	need, known := required[procedure]
+	procedure := spec.Procedure
+	need, known := ruleOf(spec).needs()
 	if !known {
 		return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("no role may call %s", procedure))
 	}
@@ -103,7 +106,7 @@ func (c caller) roleName() string {
 
 func (a *authorizer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		if err := a.check(ctx, req.Spec().Procedure); err != nil {
+		if err := a.check(ctx, req.Spec()); err != nil {
 			return nil, err
 		}
 		return next(ctx, req)
@@ -116,10 +119,10 @@ func (a *authorizer) WrapStreamingClient(next connect.StreamingClientFunc) conne
 
 func (a *authorizer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if err := a.check(ctx, conn.Spec().Procedure); err != nil {
+		if err := a.check(ctx, conn.Spec()); err != nil {
 			return err
 		}
-		if !endless(conn.Spec().Procedure) {
+		if !ruleOf(conn.Spec()).endless {
 			return next(ctx, conn)
 		}
 		ctx, cancel := context.WithCancel(ctx)
@@ -131,17 +134,6 @@ func (a *authorizer) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		}
 		return err
 	}
-}
-
-// endless names the calls that go on until their caller leaves, or for long. A
-// server that stops ends them at once, where it lets others finish.
-func endless(procedure string) bool {
-	switch procedure {
-	case oscinepbconnect.NodeWatchProcedure, oscinepbconnect.NodeWatchHardwareProcedure, oscinepbconnect.NodeEventsProcedure,
-		oscinepbconnect.NodeLogsProcedure, oscinepbconnect.NodeDmesgProcedure, oscinepbconnect.NodeBenchLatencyProcedure:
-		return true
-	}
-	return false
 }
 
 // requireRole guards a plain HTTP handler on the API's port.

@@ -10,7 +10,15 @@ import (
 	"oscine.dev/oscine/internal/bench/classes"
 )
 
-func (s *service) BenchLatency(ctx context.Context, req *connect.Request[pb.BenchLatencyRequest], stream *connect.ServerStream[pb.BenchLatencyResponse]) error {
+// latencyBench measures the node.
+type latencyBench interface {
+	BenchLatency(context.Context, classes.Options) (*classes.Report, error)
+}
+
+// benchService implements oscine.v1.Bench.
+type benchService struct{ node latencyBench }
+
+func (s *benchService) Latency(ctx context.Context, req *connect.Request[pb.BenchLatencyRequest], stream *connect.ServerStream[pb.BenchLatencyResponse]) error {
 	m := req.Msg
 	report, err := s.node.BenchLatency(ctx, classes.Options{
 		Classes: m.Classes, Schedulers: m.Schedulers, Loads: m.Loads, Threads: int(m.LoadThreads),
@@ -21,14 +29,14 @@ func (s *service) BenchLatency(ctx context.Context, req *connect.Request[pb.Benc
 		},
 	})
 	if report == nil || ctx.Err() != nil {
-		return coded(err)
+		return err
 	}
 	raw, encodeErr := json.Marshal(report)
 	if encodeErr != nil {
-		return coded(encodeErr)
+		return encodeErr
 	}
 	if err := stream.Send(&pb.BenchLatencyResponse{Json: raw}); err != nil {
 		return err
 	}
-	return coded(err)
+	return err
 }

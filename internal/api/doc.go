@@ -1,4 +1,4 @@
-// Package api owns a node's remote interface: the Connect/gRPC service over
-// mutual TLS and its roles. It translates calls to internal/node and decides
+// Package api owns a node's remote interface: Connect/gRPC services over
+// mutual TLS, one for each domain, as defined in proto/, and their roles. It translates calls to internal/node and decides
 // nothing itself; the other side is internal/client.
 package api

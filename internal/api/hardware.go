@@ -3,28 +3,35 @@ package api
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/hardware"
-	"oscine.dev/oscine/internal/node"
-	"oscine.dev/oscine/internal/object"
 )
 
-func (s *service) Hardware(ctx context.Context, _ *connect.Request[pb.HardwareRequest]) (*connect.Response[pb.HardwareResponse], error) {
+// machineMap knows the machine below the node.
+type machineMap interface {
+	Hardware(context.Context) ([]byte, error)
+	WatchHardware(ctx context.Context, load time.Duration, each func(hardware.News) error) error
+	RecordHardware(io.Writer) (hardware.Recorded, error)
+}
+
+// hardwareService implements oscine.v1.Hardware.
+type hardwareService struct{ node machineMap }
+
+func (s *hardwareService) Describe(ctx context.Context, _ *connect.Request[pb.HardwareRequest]) (*connect.Response[pb.HardwareResponse], error) {
 	raw, err := s.node.Hardware(ctx)
 	if err != nil {
-		return nil, coded(err)
+		return nil, err
 	}
 	return connect.NewResponse(&pb.HardwareResponse{Json: raw}), nil
 }
 
-func (s *service) WatchHardware(ctx context.Context, req *connect.Request[pb.WatchHardwareRequest], stream *connect.ServerStream[pb.WatchHardwareResponse]) error {
+func (s *hardwareService) Watch(ctx context.Context, req *connect.Request[pb.WatchHardwareRequest], stream *connect.ServerStream[pb.WatchHardwareResponse]) error {
 	const day = 24 * 60 * 60
 	seconds := req.Msg.LoadSeconds
 	if math.IsNaN(seconds) || seconds < 0 || seconds > day {
@@ -45,12 +52,12 @@ func (s *service) WatchHardware(ctx context.Context, req *connect.Request[pb.Wat
 	}))
 }
 
-func (s *service) RecordHardware(_ context.Context, _ *connect.Request[pb.RecordHardwareRequest], stream *connect.ServerStream[pb.RecordHardwareResponse]) error {
+func (s *hardwareService) Record(_ context.Context, _ *connect.Request[pb.RecordHardwareRequest], stream *connect.ServerStream[pb.RecordHardwareResponse]) error {
 	recorded, err := s.node.RecordHardware(writerFunc(func(p []byte) (int, error) {
 		return len(p), stream.Send(&pb.RecordHardwareResponse{Data: p})
 	}))
 	if err != nil {
-		return coded(err)
+		return err
 	}
 	last := &pb.RecordHardwareResponse{Files: int64(recorded.Files)}
 	for _, g := range recorded.LeftOut {
@@ -77,16 +84,4 @@ func loadMessage(l *hardware.Load) *pb.HardwareLoad {
 		m.Thermal = append(m.Thermal, &pb.Temperature{Name: z.Name, Celsius: z.Celsius})
 	}
 	return m
-}
-
-func (s *service) Events(ctx context.Context, req *connect.Request[pb.EventsRequest], stream *connect.ServerStream[pb.Event]) error {
-	m := req.Msg
-	query := node.EventQuery{Kind: object.Kind(m.Kind), Name: m.Name, Device: m.Device, Warnings: m.Warnings, Follow: m.Follow, Tail: int(m.Tail)}
-	return coded(s.node.Events(ctx, query, func(e node.Event) error {
-		return stream.Send(&pb.Event{
-			First: timestamppb.New(e.First), Last: timestamppb.New(e.Last), Count: int64(e.Count),
-			Kind: string(e.Kind), Name: e.Name, Device: e.Device, Warning: e.Warning,
-			Reason: e.Reason, Message: strings.ToValidUTF8(e.Message, "\uFFFD"),
-		})
-	}))
 }

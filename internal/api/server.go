@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"log/slog"
 	"net"
@@ -14,8 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 
-	"oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
-	"oscine.dev/oscine/internal/node"
+	pbconnect "oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
@@ -28,21 +26,64 @@ type Server struct {
 	http *http.Server
 }
 
+// Node is what the API needs of a node, by domain.
+type Node interface {
+	wholeNode
+	machineMap
+	objectStore
+	history
+	workloadAccess
+	imageStore
+	modelStore
+	packStore
+	latencyBench
+
+	// Inference answers the Open Inference Protocol.
+	Inference() http.Handler
+}
+
+// service mounts one domain of the API.
+type service func(...connect.HandlerOption) (path string, handler http.Handler)
+
+func mount[S any](handler func(S, ...connect.HandlerOption) (string, http.Handler), implementation S) service {
+	return func(o ...connect.HandlerOption) (string, http.Handler) { return handler(implementation, o...) }
+}
+
+// services has a line for each domain.
+func services(n Node) []service {
+	return []service{
+		mount[pbconnect.NodeHandler](pbconnect.NewNodeHandler, &nodeService{n}),
+		mount[pbconnect.HardwareHandler](pbconnect.NewHardwareHandler, &hardwareService{n}),
+		mount[pbconnect.ObjectsHandler](pbconnect.NewObjectsHandler, &objectService{n}),
+		mount[pbconnect.LogsHandler](pbconnect.NewLogsHandler, &logService{n}),
+		mount[pbconnect.WorkloadsHandler](pbconnect.NewWorkloadsHandler, &workloadService{n}),
+		mount[pbconnect.ImagesHandler](pbconnect.NewImagesHandler, &imageService{n}),
+		mount[pbconnect.ModelsHandler](pbconnect.NewModelsHandler, &modelService{n}),
+		mount[pbconnect.PacksHandler](pbconnect.NewPacksHandler, &packService{n}),
+		mount[pbconnect.BenchHandler](pbconnect.NewBenchHandler, &benchService{n}),
+	}
+}
+
 // NewServer returns a server of n with the identity in config. Inference
 // requests on /v2 go to n's models, for readers and above.
-func NewServer(n *node.Node, config object.MachineAPI, logger *slog.Logger) (*Server, error) {
+func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, error) {
 	tlsConfig, err := serverTLS(config.CA, config.Certificate, config.Key)
 	if err != nil {
 		return nil, err
 	}
 	stopping, stop := context.WithCancel(context.Background())
-	mux := http.NewServeMux()
-	mux.Handle(oscinepbconnect.NewNodeHandler(&service{node: n, log: logger},
-		connect.WithInterceptors(&authorizer{logger, stopping}), connect.WithReadMaxBytes(maxMessage),
+	options := []connect.HandlerOption{
+		connect.WithInterceptors(&authorizer{logger, stopping}, coder{}),
+		connect.WithReadMaxBytes(maxMessage),
 		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
 			logger.Error("panic in a call", "procedure", spec.Procedure, "panic", p)
 			return connect.NewError(connect.CodeInternal, fmt.Errorf("%s failed inside the node; see oscine logs oscined", spec.Procedure))
-		})))
+		}),
+	}
+	mux := http.NewServeMux()
+	for _, s := range services(n) {
+		mux.Handle(s(options...))
+	}
 	mux.Handle("/v2", requireRole(pki.Reader, n.Inference()))
 	mux.Handle("/v2/", requireRole(pki.Reader, n.Inference()))
 	server := newHTTPServer(identify(mux), tlsConfig, logger)
@@ -92,26 +133,4 @@ func serve(ctx context.Context, server *http.Server, l net.Listener) error {
 		return nil
 	}
 	return fmt.Errorf("serve %s: %w", l.Addr(), err)
-}
-
-// chunks reads the data of a client's upload stream.
-type chunks[T any] struct {
-	stream *connect.ClientStream[T]
-	data   func(*T) []byte
-	rest   []byte
-}
-
-func (c *chunks[T]) Read(p []byte) (int, error) {
-	for len(c.rest) == 0 {
-		if !c.stream.Receive() {
-			if err := c.stream.Err(); err != nil {
-				return 0, err
-			}
-			return 0, io.EOF
-		}
-		c.rest = c.data(c.stream.Msg())
-	}
-	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
-	return n, nil
 }

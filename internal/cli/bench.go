@@ -98,7 +98,7 @@ func benchBoot(ctx context.Context, env *Env, file string, runs int) (bench.Boot
 		if err != nil {
 			return 0, err
 		}
-		info, err := node.Info(ctx, connect.NewRequest(&oscinepb.InfoRequest{}))
+		info, err := node.Node.Info(ctx, connect.NewRequest(&oscinepb.InfoRequest{}))
 		if err != nil {
 			return 0, err
 		}

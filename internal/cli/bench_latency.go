@@ -106,7 +106,7 @@ func measureHere(ctx context.Context, o classes.Options) (*classes.Report, error
 
 func measureNode(node *client.Client) latencyMeasure {
 	return func(ctx context.Context, o classes.Options) (report *classes.Report, err error) {
-		stream, err := node.BenchLatency(ctx, connect.NewRequest(&pb.BenchLatencyRequest{
+		stream, err := node.Bench.Latency(ctx, connect.NewRequest(&pb.BenchLatencyRequest{
 			Classes: o.Classes, Schedulers: o.Schedulers, Loads: o.Loads, LoadThreads: int32(o.Threads),
 			Duration: durationpb.New(o.Duration), Period: durationpb.New(o.Period),
 		}))

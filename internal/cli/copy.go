@@ -58,7 +58,7 @@ func copyIn(ctx context.Context, node *client.Client, source, workload, target s
 	if base == "" {
 		base = filepath.Base(source)
 	}
-	stream := node.CopyIn(ctx)
+	stream := node.Workloads.CopyIn(ctx)
 	if err := stream.Send(&pb.CopyInRequest{Workload: workload, Path: path.Clean(dir)}); err != nil {
 		return sendError(stream.CloseAndReceive, err)
 	}
@@ -148,7 +148,7 @@ func copyOut(ctx context.Context, node *client.Client, workload, source, target 
 	if !path.IsAbs(source) {
 		return usageError{fmt.Errorf("%q: the path in the workload must be absolute", source)}
 	}
-	stream, err := node.CopyOut(ctx, connect.NewRequest(&pb.CopyOutRequest{Workload: workload, Path: source}))
+	stream, err := node.Workloads.CopyOut(ctx, connect.NewRequest(&pb.CopyOutRequest{Workload: workload, Path: source}))
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func examine(ctx context.Context, env *Env, node bool) ([]doctor.Capability, err
 	if err != nil {
 		return nil, err
 	}
-	reply, err := client.Doctor(ctx, connect.NewRequest(&oscinepb.DoctorRequest{}))
+	reply, err := client.Node.Doctor(ctx, connect.NewRequest(&oscinepb.DoctorRequest{}))
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ The last 512 are kept, also over a restart of the node.`,
 			if err != nil {
 				return err
 			}
-			stream, err := node.Events(c.Context(), connect.NewRequest(&req))
+			stream, err := node.Logs.Events(c.Context(), connect.NewRequest(&req))
 			if err != nil {
 				return unlessLeft(c.Context(), err)
 			}
@@ -99,7 +99,7 @@ func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), 
 
 // describeEvents prints what happened to one object, the oldest first.
 func describeEvents(c *cobra.Command, w io.Writer, node *client.Client, kind, name string) error {
-	stream, err := node.Events(c.Context(), connect.NewRequest(&pb.EventsRequest{Kind: kind, Name: name, Tail: describedEvents}))
+	stream, err := node.Logs.Events(c.Context(), connect.NewRequest(&pb.EventsRequest{Kind: kind, Name: name, Tail: describedEvents}))
 	if err != nil {
 		return err
 	}

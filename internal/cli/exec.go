@@ -37,7 +37,7 @@ with its rights. The node itself has no shell; what there is to run is the image
 				return err
 			}
 			session := &execSession{env: env, start: &pb.ExecStart{Workload: args[0], Command: afterDashes(args[1:]), Tty: tty}, interactive: interactive || tty}
-			return session.run(c.Context(), node.Exec(c.Context()))
+			return session.run(c.Context(), node.Workloads.Exec(c.Context()))
 		},
 	}
 	c.Flags().BoolVarP(&interactive, "interactive", "i", false, "send standard input to the program")

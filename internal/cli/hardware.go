@@ -88,7 +88,7 @@ func (f *hardwareFlags) machine(ctx context.Context, env *Env) (*hardware.Machin
 	if err != nil {
 		return nil, err
 	}
-	reply, err := node.Hardware(ctx, connect.NewRequest(&oscinepb.HardwareRequest{}))
+	reply, err := node.Hardware.Describe(ctx, connect.NewRequest(&oscinepb.HardwareRequest{}))
 	if err != nil {
 		return nil, err
 	}

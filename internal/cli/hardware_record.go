@@ -66,7 +66,7 @@ func (f *hardwareFlags) recorder(ctx context.Context, env *Env) (func(io.Writer)
 const maxRecording = 256 << 20
 
 func recordNode(ctx context.Context, node *client.Client, w io.Writer) (recorded hardware.Recorded, err error) {
-	stream, err := node.RecordHardware(ctx, connect.NewRequest(&oscinepb.RecordHardwareRequest{}))
+	stream, err := node.Hardware.Record(ctx, connect.NewRequest(&oscinepb.RecordHardwareRequest{}))
 	if err != nil {
 		return recorded, err
 	}

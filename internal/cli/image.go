@@ -30,7 +30,7 @@ func newImageImportCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := upload(c.Context(), env, args[0], "", node.ImportImage(c.Context()))
+			resp, err := upload(c.Context(), env, args[0], "", node.Images.Import(c.Context()))
 			if err != nil {
 				return err
 			}
@@ -88,7 +88,7 @@ func newImagePullCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			stream, err := node.PullImage(c.Context(), connect.NewRequest(&pb.PullImageRequest{Name: args[0]}))
+			stream, err := node.Images.Pull(c.Context(), connect.NewRequest(&pb.PullImageRequest{Name: args[0]}))
 			if err != nil {
 				return err
 			}
@@ -113,7 +113,7 @@ func newImageListCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := node.ListImages(c.Context(), connect.NewRequest(&pb.ListImagesRequest{}))
+			resp, err := node.Images.List(c.Context(), connect.NewRequest(&pb.ListImagesRequest{}))
 			if err != nil {
 				return err
 			}
@@ -135,7 +135,7 @@ func newImageRemoveCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err = node.RemoveImage(c.Context(), connect.NewRequest(&pb.RemoveImageRequest{Name: args[0]})); err != nil {
+			if _, err = node.Images.Remove(c.Context(), connect.NewRequest(&pb.RemoveImageRequest{Name: args[0]})); err != nil {
 				return err
 			}
 			fmt.Fprintf(env.Out, "%s removed\n", args[0])

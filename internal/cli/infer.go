@@ -117,7 +117,7 @@ func (o *inferOptions) notServed(ctx context.Context, env *Env, model string, re
 	if err != nil {
 		return refusal
 	}
-	resp, err := node.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindModel), Name: model}))
+	resp, err := node.Objects.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindModel), Name: model}))
 	if err != nil || len(resp.Msg.Objects) != 1 {
 		return refusal
 	}

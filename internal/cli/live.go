@@ -39,7 +39,7 @@ func watching(env *Env, root string) (string, hardwareWatch, error) {
 // watchNode watches the node of a context.
 func watchNode(node *client.Client) hardwareWatch {
 	return func(ctx context.Context, every time.Duration, f func(hardware.News) error) error {
-		stream, err := node.WatchHardware(ctx, connect.NewRequest(&pb.WatchHardwareRequest{LoadSeconds: every.Seconds()}))
+		stream, err := node.Hardware.Watch(ctx, connect.NewRequest(&pb.WatchHardwareRequest{LoadSeconds: every.Seconds()}))
 		if err != nil {
 			return unlessLeft(ctx, err)
 		}

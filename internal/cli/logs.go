@@ -40,7 +40,7 @@ func newLogsCommand(env *Env) *cobra.Command {
 					return err
 				}
 			}
-			stream, err := node.Logs(c.Context(), connect.NewRequest(req))
+			stream, err := node.Logs.Read(c.Context(), connect.NewRequest(req))
 			if err != nil {
 				return unlessLeft(c.Context(), err)
 			}
@@ -55,7 +55,7 @@ func newLogsCommand(env *Env) *cobra.Command {
 // kindOf is the kind of the object of a name; of a workload and a model that
 // share it, the workload.
 func kindOf(ctx context.Context, node *client.Client, name string) (string, error) {
-	resp, err := node.Get(ctx, connect.NewRequest(&oscinepb.GetRequest{Name: name}))
+	resp, err := node.Objects.Get(ctx, connect.NewRequest(&oscinepb.GetRequest{Name: name}))
 	if err != nil {
 		return "", err
 	}
@@ -75,7 +75,7 @@ func newDmesgCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			stream, err := node.Dmesg(c.Context(), connect.NewRequest(&oscinepb.DmesgRequest{Follow: o.follow}))
+			stream, err := node.Logs.Dmesg(c.Context(), connect.NewRequest(&oscinepb.DmesgRequest{Follow: o.follow}))
 			if err != nil {
 				return unlessLeft(c.Context(), err)
 			}

@@ -25,7 +25,7 @@ func newInfoCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := node.Info(c.Context(), connect.NewRequest(&pb.InfoRequest{}))
+			resp, err := node.Node.Info(c.Context(), connect.NewRequest(&pb.InfoRequest{}))
 			if err != nil {
 				return err
 			}
@@ -78,7 +78,7 @@ func newPowerCommand(env *Env, use, short, done string, off bool) *cobra.Command
 			if err != nil {
 				return err
 			}
-			if _, err = node.Reboot(c.Context(), connect.NewRequest(&pb.RebootRequest{PowerOff: off})); err != nil {
+			if _, err = node.Node.Reboot(c.Context(), connect.NewRequest(&pb.RebootRequest{PowerOff: off})); err != nil {
 				return err
 			}
 			fmt.Fprintln(env.Out, done)

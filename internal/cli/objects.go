@@ -38,7 +38,7 @@ func newApplyCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := node.Apply(c.Context(), connect.NewRequest(&oscinepb.ApplyRequest{Manifest: string(text), DryRun: dryRun}))
+			resp, err := node.Objects.Apply(c.Context(), connect.NewRequest(&oscinepb.ApplyRequest{Manifest: string(text), DryRun: dryRun}))
 			if err != nil {
 				return err
 			}
@@ -126,9 +126,9 @@ func newGetCommand(env *Env) *cobra.Command {
 				return err
 			}
 			if watch {
-				return watchObjects(c, env, node.Watch, kind, name)
+				return watchObjects(c, env, node.Objects.Watch, kind, name)
 			}
-			resp, err := node.Get(c.Context(), connect.NewRequest(&oscinepb.GetRequest{Kind: kind, Name: name}))
+			resp, err := node.Objects.Get(c.Context(), connect.NewRequest(&oscinepb.GetRequest{Kind: kind, Name: name}))
 			if err != nil {
 				return err
 			}
@@ -242,7 +242,7 @@ func newDescribeCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := node.Get(c.Context(), connect.NewRequest(&oscinepb.GetRequest{Kind: kind, Name: name}))
+			resp, err := node.Objects.Get(c.Context(), connect.NewRequest(&oscinepb.GetRequest{Kind: kind, Name: name}))
 			if err != nil {
 				return err
 			}
@@ -325,7 +325,7 @@ func newDeleteCommand(env *Env) *cobra.Command {
 			}
 			var errs []error
 			for _, t := range targets {
-				_, err := node.Delete(c.Context(), connect.NewRequest(&oscinepb.DeleteRequest{Kind: t[0], Name: t[1]}))
+				_, err := node.Objects.Delete(c.Context(), connect.NewRequest(&oscinepb.DeleteRequest{Kind: t[0], Name: t[1]}))
 				if err != nil {
 					errs = append(errs, errors.New(message(err)))
 					continue

@@ -75,7 +75,7 @@ func newPackInstallCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := upload(c.Context(), env, args[0], "", node.InstallPack(c.Context()))
+			resp, err := upload(c.Context(), env, args[0], "", node.Packs.Install(c.Context()))
 			if err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ func newPackListCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := node.ListPacks(c.Context(), connect.NewRequest(&pb.ListPacksRequest{}))
+			resp, err := node.Packs.List(c.Context(), connect.NewRequest(&pb.ListPacksRequest{}))
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,7 @@ func newPackRemoveCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := node.RemovePack(c.Context(), connect.NewRequest(&pb.RemovePackRequest{Name: args[0]})); err != nil {
+			if _, err := node.Packs.Remove(c.Context(), connect.NewRequest(&pb.RemovePackRequest{Name: args[0]})); err != nil {
 				return err
 			}
 			fmt.Fprintf(env.Out, "pack/%s removed\n", args[0])

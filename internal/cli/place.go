@@ -259,7 +259,7 @@ func nodeState(ctx context.Context, env *Env, name string, objects []object.Obje
 	if err != nil {
 		return nil, fmt.Errorf("--machine %s is neither a file here nor a context: %w", name, err)
 	}
-	reply, err := node.Hardware(ctx, connect.NewRequest(&oscinepb.HardwareRequest{}))
+	reply, err := node.Hardware.Describe(ctx, connect.NewRequest(&oscinepb.HardwareRequest{}))
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +271,7 @@ func nodeState(ctx context.Context, env *Env, name string, objects []object.Obje
 	if err != nil {
 		return nil, err
 	}
-	running, err := node.Get(ctx, connect.NewRequest(&oscinepb.GetRequest{}))
+	running, err := node.Objects.Get(ctx, connect.NewRequest(&oscinepb.GetRequest{}))
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ type exitError int
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 // Run executes oscine with the given arguments (without the program's name)
-// and returns its exit status: 0 success, 1 failure, 2 wrong usage.
+// and returns its exit status; see exitStatus.
 func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -40,16 +40,16 @@ func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 		return int(status)
 	case errors.As(err, &usage):
 		fmt.Fprintf(errOut, "oscine: %v\n", err)
-		return 2
+		return exitUsage
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
 		fmt.Fprintf(errOut, "oscine: %v; see oscine --help\n", err)
-		return 2
+		return exitUsage
 	case ctx.Err() != nil:
 		fmt.Fprintln(errOut, "oscine: interrupted")
-		return 130
+		return exitInterrupted
 	}
 	fmt.Fprintf(errOut, "oscine: %s\n", message(err))
-	return 1
+	return exitStatus(err)
 }
 
 // message is an error as a person reads it: what the node said, without the
@@ -96,5 +96,6 @@ func newRootCommand(env *Env) *cobra.Command {
 		newInfoCommand(env), newDmesgCommand(env), newRebootCommand(env), newShutdownCommand(env), newPackCommand(env), newConfigCommand(env))
 	add("machine", newImageCommand(env), newMachineCommand(env), newDemoCommand(env))
 	add("know", newHardwareCommand(env), newPlaceCommand(env), newSimCommand(env), newTopCommand(env), newDoctorCommand(env), newBenchCommand(env))
+	root.AddCommand(newExitStatusTopic())
 	return root
 }

@@ -138,14 +138,14 @@ func publishedPorts(publish []string) ([]map[string]any, error) {
 
 func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, text string) error {
 	kind := string(object.KindWorkload)
-	_, err := node.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: kind, Name: o.name}))
+	_, err := node.Objects.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: kind, Name: o.name}))
 	if err == nil {
 		return fmt.Errorf("a workload is named %s already: choose another --name, or oscine delete workload %s", o.name, o.name)
 	}
 	if connect.CodeOf(err) != connect.CodeNotFound {
 		return err
 	}
-	if _, err := node.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text})); err != nil {
+	if _, err := node.Objects.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text})); err != nil {
 		return err
 	}
 	if o.detach {
@@ -155,7 +155,7 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 	if !o.keep {
 		defer func() {
 			// Also after an interrupt: what was begun here is not left behind.
-			_, err := node.Delete(context.WithoutCancel(ctx), connect.NewRequest(&pb.DeleteRequest{Kind: kind, Name: o.name}))
+			_, err := node.Objects.Delete(context.WithoutCancel(ctx), connect.NewRequest(&pb.DeleteRequest{Kind: kind, Name: o.name}))
 			if err != nil {
 				fmt.Fprintf(env.Err, "oscine: remove workload %s: %v\n", o.name, err)
 			}
@@ -164,7 +164,7 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 	if _, err := awaitRun(ctx, node, o.name); err != nil {
 		return err
 	}
-	logs, err := node.Logs(ctx, connect.NewRequest(&pb.LogsRequest{Kind: kind, Name: o.name, Follow: true}))
+	logs, err := node.Logs.Read(ctx, connect.NewRequest(&pb.LogsRequest{Kind: kind, Name: o.name, Follow: true}))
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func awaitRun(ctx context.Context, node *client.Client, name string) (map[string
 func awaitPhase(ctx context.Context, node *client.Client, name string, phases ...string) (map[string]any, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := node.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindWorkload), Name: name}))
+	stream, err := node.Objects.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindWorkload), Name: name}))
 	if err != nil {
 		return nil, err
 	}

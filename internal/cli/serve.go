@@ -125,7 +125,7 @@ func (o *serveOptions) manifest(digest string) (string, error) {
 
 // serve uploads and applies the model and waits for it.
 func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client, file string) (map[string]any, error) {
-	uploaded, err := upload(ctx, env, file, o.name, node.UploadModel(ctx))
+	uploaded, err := upload(ctx, env, file, o.name, node.Models.Upload(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client,
 	if err != nil {
 		return nil, err
 	}
-	if _, err := node.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text})); err != nil {
+	if _, err := node.Objects.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text})); err != nil {
 		return nil, err
 	}
 	if o.wait == 0 {
@@ -151,7 +151,7 @@ func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client,
 // awaitModel watches a model until it answers; what keeps it from that for
 // good is an error.
 func awaitModel(ctx context.Context, node *client.Client, name string) (map[string]any, error) {
-	stream, err := node.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindModel), Name: name}))
+	stream, err := node.Objects.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindModel), Name: name}))
 	if err != nil {
 		return nil, err
 	}

@@ -14,16 +14,24 @@ import (
 
 	"connectrpc.com/connect"
 
-	"oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
+	pbconnect "oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
 	"oscine.dev/oscine/internal/pki"
 )
 
 // maxMessage bounds one message of a node; the largest are maps of machines.
 const maxMessage = 32 << 20
 
-// Client talks to one node over mutual TLS.
+// Client talks to one node over mutual TLS: a field for each domain of its API.
 type Client struct {
-	oscinepbconnect.NodeClient
+	Node      pbconnect.NodeClient
+	Hardware  pbconnect.HardwareClient
+	Objects   pbconnect.ObjectsClient
+	Logs      pbconnect.LogsClient
+	Workloads pbconnect.WorkloadsClient
+	Images    pbconnect.ImagesClient
+	Models    pbconnect.ModelsClient
+	Packs     pbconnect.PacksClient
+	Bench     pbconnect.BenchClient
 
 	address string
 	http    *http.Client
@@ -49,10 +57,20 @@ func New(ctx *Context) (*Client, error) {
 		ServerName:   ctx.ServerName,
 		Certificates: []tls.Certificate{pair},
 	})
+	url := "https://" + ctx.Address
+	options := connect.WithClientOptions(connect.WithInterceptors(explainErrors(ctx.Address)), connect.WithReadMaxBytes(maxMessage))
 	return &Client{
-		NodeClient: oscinepbconnect.NewNodeClient(client, "https://"+ctx.Address, connect.WithInterceptors(explainErrors(ctx.Address)), connect.WithReadMaxBytes(maxMessage)),
-		address:    ctx.Address,
-		http:       client,
+		Node:      pbconnect.NewNodeClient(client, url, options),
+		Hardware:  pbconnect.NewHardwareClient(client, url, options),
+		Objects:   pbconnect.NewObjectsClient(client, url, options),
+		Logs:      pbconnect.NewLogsClient(client, url, options),
+		Workloads: pbconnect.NewWorkloadsClient(client, url, options),
+		Images:    pbconnect.NewImagesClient(client, url, options),
+		Models:    pbconnect.NewModelsClient(client, url, options),
+		Packs:     pbconnect.NewPacksClient(client, url, options),
+		Bench:     pbconnect.NewBenchClient(client, url, options),
+		address:   ctx.Address,
+		http:      client,
 	}, nil
 }
 
@@ -63,7 +81,7 @@ func (c *Client) HTTP() (*http.Client, string) { return c.http, "https://" + c.a
 // NewMaintenance returns a client for a node without configuration.
 // Its certificate cannot be verified; fingerprint, unless empty, must be the
 // one that the node printed on its console.
-func NewMaintenance(address, fingerprint string) oscinepbconnect.MaintenanceClient {
+func NewMaintenance(address, fingerprint string) pbconnect.MaintenanceClient {
 	fingerprint = strings.ToLower(strings.ReplaceAll(fingerprint, ":", ""))
 	client := newHTTPClient(&tls.Config{
 		MinVersion:         tls.VersionTLS13,
@@ -76,7 +94,7 @@ func NewMaintenance(address, fingerprint string) oscinepbconnect.MaintenanceClie
 			return nil
 		},
 	})
-	return oscinepbconnect.NewMaintenanceClient(client, "https://"+address, connect.WithInterceptors(explainErrors(address)))
+	return pbconnect.NewMaintenanceClient(client, "https://"+address, connect.WithInterceptors(explainErrors(address)))
 }
 
 func newHTTPClient(config *tls.Config) *http.Client {
@@ -139,21 +157,33 @@ func explain(err error, address string) error {
 	text := err.Error()
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%s: nothing listens there: is the machine up (oscine machine list), and the port right (oscine config contexts)?", address)
+		return unreachable("%s: nothing listens there: is the machine up (oscine machine list), and the port right (oscine config contexts)?", address)
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), strings.Contains(text, "TLS handshake timeout"), strings.HasSuffix(text, ": EOF"):
-		return fmt.Errorf("%s: the connection was cut before an answer: the node is starting, restarting or stopping: try again, or watch it with oscine machine console (%w)", address, err)
+		return unreachable("%s: the connection was cut before an answer: the node is starting, restarting or stopping: try again, or watch it with oscine machine console (%w)", address, err)
 	case strings.Contains(text, "client connection lost"), strings.Contains(text, "unexpected EOF"), strings.Contains(text, "GOAWAY"):
-		return fmt.Errorf("%s: the connection was lost: the node stopped, restarted or is out of reach: try again, or watch it with oscine machine console (%w)", address, err)
+		return unreachable("%s: the connection was lost: the node stopped, restarted or is out of reach: try again, or watch it with oscine machine console (%w)", address, err)
 	case strings.Contains(text, "certificate is valid for oscine-maintenance"):
-		return fmt.Errorf("%s: the node waits for its configuration: oscine config apply -f MACHINE.yaml --address %s", address, address)
+		return unreachable("%s: the node waits for its configuration: oscine config apply -f MACHINE.yaml --address %s", address, address)
 	case strings.Contains(text, "certificate signed by unknown authority"), strings.Contains(text, "certificate is valid for"):
 		return fmt.Errorf("%s: the node's certificate is not from this context's authority: another machine answers there, or it was configured anew (%w)", address, err)
 	case strings.Contains(text, "remote error: tls"), strings.Contains(text, "certificate required"):
 		return fmt.Errorf("%s: the node does not accept this context's certificate: it is expired or from another authority; see oscine config contexts (%w)", address, err)
 	case strings.Contains(text, "no such host"):
-		return fmt.Errorf("%s: the name has no address (%w)", address, err)
+		return unreachable("%s: the name has no address (%w)", address, err)
 	case strings.Contains(text, "i/o timeout"), strings.Contains(text, "no route to host"), strings.Contains(text, "network is unreachable"):
-		return fmt.Errorf("%s: no answer: is the machine up and the network there? (%w)", address, err)
+		return unreachable("%s: no answer: is the machine up and the network there? (%w)", address, err)
 	}
 	return err
+}
+
+// unavailable is the error of a call that did not reach the node; its method
+// gives it that class in github.com/containerd/errdefs.
+type unavailable struct{ error }
+
+func (unavailable) Unavailable() {}
+
+func (u unavailable) Unwrap() error { return u.error }
+
+func unreachable(format string, args ...any) error {
+	return unavailable{fmt.Errorf(format, args...)}
 }

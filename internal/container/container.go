@@ -13,22 +13,24 @@ import (
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+
+	"github.com/containerd/errdefs"
 )
 
 // Errors that a caller can act on.
 var (
 	// ErrNotFound says that no container or image has the name.
-	ErrNotFound = errors.New("not found")
+	ErrNotFound = errdefs.ErrNotFound.WithMessage("not found")
 	// ErrRunning says that the container runs already, from another Spec: stop it first.
-	ErrRunning = errors.New("runs already from another specification")
+	ErrRunning = errdefs.ErrFailedPrecondition.WithMessage("runs already from another specification")
 	// ErrNotRunning says that the container has no process to act on.
-	ErrNotRunning = errors.New("is not running")
+	ErrNotRunning = errdefs.ErrFailedPrecondition.WithMessage("is not running")
 	// ErrDenied says that the policy does not allow to pull the image.
-	ErrDenied = errors.New("denied by policy")
+	ErrDenied = errdefs.ErrPermissionDenied.WithMessage("denied by policy")
 	// ErrPlatform says that an image is for another architecture or system.
-	ErrPlatform = errors.New("is for another platform")
+	ErrPlatform = errdefs.ErrInvalidArgument.WithMessage("is for another platform")
 	// ErrTooLarge says that an image exceeds a bound of Config.
-	ErrTooLarge = errors.New("is too large")
+	ErrTooLarge = errdefs.ErrInvalidArgument.WithMessage("is too large")
 )
 
 // namespace is where containerd's stores keep what is Oscine's.

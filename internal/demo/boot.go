@@ -97,7 +97,7 @@ func (r *run) awaitAPI(ctx context.Context) (string, error) {
 func (r *run) info(ctx context.Context) (*pb.InfoResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	resp, err := r.node.Info(ctx, connect.NewRequest(&pb.InfoRequest{}))
+	resp, err := r.node.Node.Info(ctx, connect.NewRequest(&pb.InfoRequest{}))
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (r *run) nodeLogs() string {
 	defer cancel()
 	var b strings.Builder
 	for _, source := range []*pb.LogsRequest{{Name: "oscined", Tail: 15}, {Kind: "Model", Name: Model, Tail: 12}} {
-		stream, err := r.node.Logs(ctx, connect.NewRequest(source))
+		stream, err := r.node.Logs.Read(ctx, connect.NewRequest(source))
 		if err != nil {
 			continue
 		}

@@ -150,7 +150,7 @@ func (r *run) askNode(ctx context.Context) (string, error) {
 	for _, p := range info.Processes {
 		r.report.Processes = append(r.report.Processes, ProcessReport{Name: p.Name, Bytes: p.Bytes})
 	}
-	resp, err := r.node.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: "Model", Name: Model}))
+	resp, err := r.node.Objects.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: "Model", Name: Model}))
 	if err != nil {
 		return "", err
 	}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate/schedext"
 )
@@ -29,16 +31,16 @@ const (
 // Errors that a caller can act on.
 var (
 	// ErrInvalid is returned for a Spec that no machine could hold.
-	ErrInvalid = errors.New("invalid isolation request")
+	ErrInvalid = errdefs.ErrInvalidArgument.WithMessage("invalid isolation request")
 	// ErrTaken is returned where a CPU is promised to another workload.
-	ErrTaken = errors.New("is promised to another workload")
+	ErrTaken = errdefs.ErrResourceExhausted.WithMessage("is promised to another workload")
 	// ErrNoHousekeeping is returned where no CPU would be left for the system.
-	ErrNoHousekeeping = errors.New("would leave no CPU for the system")
+	ErrNoHousekeeping = errdefs.ErrResourceExhausted.WithMessage("would leave no CPU for the system")
 	// ErrOverCommitted is returned where the sum of reservations would pass
 	// what the kernel or this package can guarantee.
-	ErrOverCommitted = errors.New("would break a promise already given")
+	ErrOverCommitted = errdefs.ErrResourceExhausted.WithMessage("would break a promise already given")
 	// ErrUnknown is returned for a workload that was not prepared.
-	ErrUnknown = errors.New("is not known here")
+	ErrUnknown = errdefs.ErrNotFound.WithMessage("is not known here")
 )
 
 // Options say where the kernel is and what each class may take.

@@ -9,18 +9,20 @@ import (
 	"regexp"
 	"runtime"
 	"time"
+
+	"github.com/containerd/errdefs"
 )
 
 // Errors a caller can act on.
 var (
 	// ErrNotFound is returned for a name that no machine has.
-	ErrNotFound = errors.New("there is no such machine")
+	ErrNotFound = errdefs.ErrNotFound.WithMessage("there is no such machine")
 	// ErrExists is returned by Start with an image for a name that is taken.
-	ErrExists = errors.New("a machine of that name exists")
+	ErrExists = errdefs.ErrAlreadyExists.WithMessage("a machine of that name exists")
 	// ErrRunning is returned where a machine would have to be off.
-	ErrRunning = errors.New("the machine is running")
+	ErrRunning = errdefs.ErrFailedPrecondition.WithMessage("the machine is running")
 	// ErrNotRunning is returned where a machine would have to be on.
-	ErrNotRunning = errors.New("the machine is not running")
+	ErrNotRunning = errdefs.ErrFailedPrecondition.WithMessage("the machine is not running")
 )
 
 // Options describe a machine. The zero value of every field but Name and Image

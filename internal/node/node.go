@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/containerd/errdefs"
+
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/hardware"
@@ -24,9 +26,9 @@ import (
 // Errors that a caller can act on; ErrNotFound is beside the store.
 var (
 	// ErrInvalid is returned for a request that can never succeed as it is.
-	ErrInvalid = errors.New("invalid request")
+	ErrInvalid = errdefs.ErrInvalidArgument.WithMessage("invalid request")
 	// ErrConflict is returned where the node's present state forbids the call.
-	ErrConflict = errors.New("not possible now")
+	ErrConflict = errdefs.ErrFailedPrecondition.WithMessage("not possible now")
 )
 
 // Mode is how the daemon runs.

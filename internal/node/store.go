@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 
@@ -17,7 +18,7 @@ import (
 )
 
 // ErrNotFound is returned for an object that was never applied or is deleted.
-var ErrNotFound = errors.New("not found")
+var ErrNotFound = errdefs.ErrNotFound.WithMessage("not found")
 
 // record is an object as stored: what was asked for and where it was placed.
 type record struct {

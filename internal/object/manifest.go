@@ -87,6 +87,10 @@ func (e *FieldError) Error() string {
 // Errors is every mistake found in one stream, in the order of the text.
 type Errors []*FieldError
 
+// InvalidParameter makes mistakes in manifests invalid arguments to
+// github.com/containerd/errdefs.
+func (e Errors) InvalidParameter() {}
+
 // Error lists the mistakes, one a line.
 func (e Errors) Error() string {
 	lines := make([]string, len(e))

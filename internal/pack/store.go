@@ -17,16 +17,18 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/containerd/errdefs"
 )
 
 // Errors of a store that a caller can act on.
 var (
 	// ErrNotInstalled means that the store holds no such pack.
-	ErrNotInstalled = errors.New("pack not installed")
+	ErrNotInstalled = errdefs.ErrNotFound.WithMessage("pack not installed")
 	// ErrNotPack means that a file is no pack that this node can use.
-	ErrNotPack = errors.New("not a pack for this node")
+	ErrNotPack = errdefs.ErrInvalidArgument.WithMessage("not a pack for this node")
 	// ErrDamaged means that a pack's file no longer has its digest.
-	ErrDamaged = errors.New("pack damaged")
+	ErrDamaged = errdefs.ErrDataLoss.WithMessage("pack damaged")
 )
 
 // MaxBytes bounds the size of a pack.

@@ -114,7 +114,7 @@ func (n *testNode) beginBench(ctx context.Context) (leave func()) {
 		n.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	stream, err := node.BenchLatency(ctx, connect.NewRequest(&pb.BenchLatencyRequest{
+	stream, err := node.Bench.Latency(ctx, connect.NewRequest(&pb.BenchLatencyRequest{
 		Classes: []string{"realtime"}, Loads: []string{"cpu"}, Duration: durationpb.New(10 * time.Minute),
 	}))
 	if err != nil {

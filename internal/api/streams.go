@@ -29,3 +29,29 @@ func (l *lockedSender) send(m *pb.ExecResponse) error {
 func (l *lockedSender) writer(wrap func([]byte) *pb.ExecResponse) io.Writer {
 	return writerFunc(func(p []byte) (int, error) { return len(p), l.send(wrap(p)) })
 }
+
+// chunks reads the data of a client's upload stream.
+type chunks[T any] struct {
+	stream *connect.ClientStream[T]
+	data   func(*T) []byte
+	rest   []byte
+}
+
+func (c *chunks[T]) Read(p []byte) (int, error) {
+	for len(c.rest) == 0 {
+		if !c.stream.Receive() {
+			if err := c.stream.Err(); err != nil {
+				return 0, err
+			}
+			return 0, io.EOF
+		}
+		c.rest = c.data(c.stream.Msg())
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+func uploadReader(stream *connect.ClientStream[pb.Chunk]) io.Reader {
+	return &chunks[pb.Chunk]{stream: stream, data: func(c *pb.Chunk) []byte { return c.Data }}
+}

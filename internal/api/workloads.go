@@ -12,7 +12,17 @@ import (
 	"oscine.dev/oscine/internal/node"
 )
 
-func (s *service) Exec(ctx context.Context, stream *connect.BidiStream[pb.ExecRequest, pb.ExecResponse]) error {
+// workloadAccess reaches into running workloads.
+type workloadAccess interface {
+	Exec(ctx context.Context, workload string, options node.ExecOptions) (exitCode int, err error)
+	CopyIn(ctx context.Context, workload, path string, tar io.Reader) error
+	CopyOut(ctx context.Context, workload, path string, tar io.Writer) error
+}
+
+// workloadService implements oscine.v1.Workloads.
+type workloadService struct{ node workloadAccess }
+
+func (s *workloadService) Exec(ctx context.Context, stream *connect.BidiStream[pb.ExecRequest, pb.ExecResponse]) error {
 	first, err := stream.Receive()
 	if err != nil {
 		return err
@@ -38,7 +48,7 @@ func (s *service) Exec(ctx context.Context, stream *connect.BidiStream[pb.ExecRe
 	})
 	stdin.Close()
 	if err != nil {
-		return coded(err)
+		return err
 	}
 	exit := int32(code)
 	return out.send(&pb.ExecResponse{ExitCode: &exit})
@@ -76,7 +86,7 @@ func terminalSize(size *pb.TerminalSize) node.TerminalSize {
 	return node.TerminalSize{Columns: uint16(min(size.GetColumns(), 65535)), Rows: uint16(min(size.GetRows(), 65535))}
 }
 
-func (s *service) CopyIn(ctx context.Context, stream *connect.ClientStream[pb.CopyInRequest]) (*connect.Response[pb.CopyInResponse], error) {
+func (s *workloadService) CopyIn(ctx context.Context, stream *connect.ClientStream[pb.CopyInRequest]) (*connect.Response[pb.CopyInResponse], error) {
 	if !stream.Receive() {
 		return nil, errors.Join(stream.Err(), connect.NewError(connect.CodeInvalidArgument, errors.New("the first message must say the workload and the path")))
 	}
@@ -84,17 +94,17 @@ func (s *service) CopyIn(ctx context.Context, stream *connect.ClientStream[pb.Co
 	workload, path := first.Workload, first.Path
 	reader := &chunks[pb.CopyInRequest]{stream: stream, data: func(m *pb.CopyInRequest) []byte { return m.Tar }, rest: first.Tar}
 	if err := s.node.CopyIn(ctx, workload, path, reader); err != nil {
-		return nil, coded(err)
+		return nil, err
 	}
 	return connect.NewResponse(&pb.CopyInResponse{}), nil
 }
 
-func (s *service) CopyOut(ctx context.Context, req *connect.Request[pb.CopyOutRequest], stream *connect.ServerStream[pb.Chunk]) error {
+func (s *workloadService) CopyOut(ctx context.Context, req *connect.Request[pb.CopyOutRequest], stream *connect.ServerStream[pb.Chunk]) error {
 	w := writerFunc(func(p []byte) (int, error) {
 		return len(p), stream.Send(&pb.Chunk{Data: p})
 	})
 	if err := s.node.CopyOut(ctx, req.Msg.Workload, req.Msg.Path, w); err != nil {
-		return coded(fmt.Errorf("copy %s out of %s: %w", req.Msg.Path, req.Msg.Workload, err))
+		return fmt.Errorf("copy %s out of %s: %w", req.Msg.Path, req.Msg.Workload, err)
 	}
 	return nil
 }

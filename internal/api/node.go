@@ -1,0 +1,54 @@
+package api
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/doctor"
+	"oscine.dev/oscine/internal/node"
+)
+
+// wholeNode is the node as a whole, for those who look after it.
+type wholeNode interface {
+	Info() node.Info
+	Doctor(context.Context) []doctor.Capability
+	Reboot(powerOff bool) error
+}
+
+// nodeService implements oscine.v1.Node.
+type nodeService struct{ node wholeNode }
+
+func (s *nodeService) Info(ctx context.Context, _ *connect.Request[pb.InfoRequest]) (*connect.Response[pb.InfoResponse], error) {
+	info := s.node.Info()
+	resp := &pb.InfoResponse{
+		Name: info.Name, Version: info.Version, Kernel: info.Kernel, Architecture: info.Architecture,
+		Mode: string(info.Mode), Slot: info.Slot, Booted: timestamppb.New(info.Booted),
+		UptimeSeconds: info.Uptime.Seconds(), ReadySeconds: info.Ready.Seconds(),
+		MissingGuarantees: info.Missing,
+	}
+	for _, p := range info.Processes {
+		resp.SystemMemoryBytes += p.Bytes
+		resp.Processes = append(resp.Processes, &pb.ProcessMemory{Name: p.Name, Bytes: p.Bytes})
+	}
+	return connect.NewResponse(resp), nil
+}
+
+func (s *nodeService) Doctor(ctx context.Context, _ *connect.Request[pb.DoctorRequest]) (*connect.Response[pb.DoctorResponse], error) {
+	resp := &pb.DoctorResponse{}
+	for _, c := range s.node.Doctor(ctx) {
+		resp.Capabilities = append(resp.Capabilities, &pb.Capability{
+			Name: c.Name, Available: c.Available, Detail: c.Detail, NeededFor: c.NeededFor, Remedy: c.Remedy,
+		})
+	}
+	return connect.NewResponse(resp), nil
+}
+
+func (s *nodeService) Reboot(ctx context.Context, req *connect.Request[pb.RebootRequest]) (*connect.Response[pb.RebootResponse], error) {
+	if err := s.node.Reboot(req.Msg.PowerOff); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.RebootResponse{}), nil
+}

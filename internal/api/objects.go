@@ -1,0 +1,96 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/object"
+)
+
+// objectStore holds what the node is meant to run.
+type objectStore interface {
+	Get(kind object.Kind, name string) ([]node.ObjectState, error)
+	Watch(ctx context.Context, kind object.Kind, name string, each func(event string, state node.ObjectState) error) error
+	Apply(ctx context.Context, objects []object.Object, dryRun bool) ([]node.Result, error)
+	Delete(ctx context.Context, kind object.Kind, name string) error
+}
+
+// objectService implements oscine.v1.Objects.
+type objectService struct{ node objectStore }
+
+func (s *objectService) Get(_ context.Context, req *connect.Request[pb.GetRequest]) (*connect.Response[pb.GetResponse], error) {
+	objects, err := s.node.Get(object.Kind(req.Msg.Kind), req.Msg.Name)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.GetResponse{}
+	for _, obj := range objects {
+		message, err := objectMessage(obj)
+		if err != nil {
+			return nil, err
+		}
+		resp.Objects = append(resp.Objects, message)
+	}
+	return connect.NewResponse(resp), nil
+}
+
+func (s *objectService) Watch(ctx context.Context, req *connect.Request[pb.GetRequest], stream *connect.ServerStream[pb.WatchResponse]) error {
+	return s.node.Watch(ctx, object.Kind(req.Msg.Kind), req.Msg.Name, func(event string, state node.ObjectState) error {
+		message, err := objectMessage(state)
+		if err != nil {
+			return err
+		}
+		return stream.Send(&pb.WatchResponse{Event: event, Object: message})
+	})
+}
+
+func (s *objectService) Apply(ctx context.Context, req *connect.Request[pb.ApplyRequest]) (*connect.Response[pb.ApplyResponse], error) {
+	objects, err := object.Parse(strings.NewReader(req.Msg.Manifest))
+	if err != nil {
+		return nil, err
+	}
+	results, err := s.node.Apply(ctx, objects, req.Msg.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.ApplyResponse{}
+	for _, r := range results {
+		resp.Results = append(resp.Results, &pb.ApplyResult{Kind: string(r.Kind), Name: r.Name, Action: string(r.Action)})
+	}
+	return connect.NewResponse(resp), nil
+}
+
+func (s *objectService) Delete(ctx context.Context, req *connect.Request[pb.DeleteRequest]) (*connect.Response[pb.DeleteResponse], error) {
+	if err := s.node.Delete(ctx, object.Kind(req.Msg.Kind), req.Msg.Name); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.DeleteResponse{}), nil
+}
+
+func objectMessage(state node.ObjectState) (*pb.Object, error) {
+	m, err := toStruct(state.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	status, err := toStruct(state.Status)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.Object{Kind: string(state.Kind), Name: state.Name, Manifest: m, Status: status}, nil
+}
+
+func toStruct(value any) (*structpb.Struct, error) {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("encode an object: %w", err)
+	}
+	out := &structpb.Struct{}
+	return out, out.UnmarshalJSON(raw)
+}
