@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 )
 
 var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()

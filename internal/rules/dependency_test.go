@@ -38,7 +38,7 @@ var forbidden = []struct {
 	never  []string
 	reason string
 }{
-	{"cmd/init", []string{"net/http", "github.com/containerd/", "google.golang.org/", "connectrpc.com/", "k8s.io/", "gopkg.in/yaml.v3", module + "internal/object", module + "internal/node", module + "internal/network"},
+	{"cmd/init", []string{"net/http", "github.com/containerd/", "google.golang.org/", "connectrpc.com/", "k8s.io/", "go.yaml.in/yaml/v3", module + "internal/object", module + "internal/node", module + "internal/network"},
 		"PID 1 must be readable in one sitting and cannot panic: less code, fewer ways"},
 	{"internal/linux", []string{module + "internal/", "net/http", "github.com/"},
 		"it is the ground that PID 1 stands on"},
