@@ -79,7 +79,7 @@ func objectFromFlags(kind object.Kind, name string, spec map[string]any) (string
 	if err != nil {
 		return "", err
 	}
-	_, err = object.Parse(bytes.NewReader(raw))
+	_, err = object.Kinds().Parse(bytes.NewReader(raw))
 	return string(raw), withoutLines(err)
 }
 

@@ -11,7 +11,7 @@ import (
 
 func parseOne(t *testing.T, text string) Object {
 	t.Helper()
-	objects, err := Parse(strings.NewReader(text))
+	objects, err := Kinds().Parse(strings.NewReader(text))
 	if err != nil {
 		t.Fatalf("Parse: %v", err)
 	}
@@ -69,7 +69,7 @@ func TestRoundTrip(t *testing.T) {
 }
 
 func TestEveryMistakeIsReported(t *testing.T) {
-	_, err := Parse(strings.NewReader(`apiVersion: oscine.dev/v1
+	_, err := Kinds().Parse(strings.NewReader(`apiVersion: oscine.dev/v1
 kind: Workload
 metadata: {name: Web_1}
 spec:
@@ -138,7 +138,7 @@ func TestRefusedStreams(t *testing.T) {
 		"documents":  {strings.Repeat("---\n", MaxObjects+1) + "x", "more than 256 documents"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			objects, err := Parse(strings.NewReader(tc.text))
+			objects, err := Kinds().Parse(strings.NewReader(tc.text))
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, %v, want an error with %q", objects, err, tc.want)
 			}
@@ -172,7 +172,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("a: &a [*a]")
 	f.Add("? {a: b}\n: c")
 	f.Fuzz(func(t *testing.T, text string) {
-		objects, err := Parse(strings.NewReader(text))
+		objects, err := Kinds().Parse(strings.NewReader(text))
 		if (err == nil) == (len(objects) == 0) {
 			t.Errorf("got %d objects and error %v", len(objects), err)
 		}
