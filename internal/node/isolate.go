@@ -109,7 +109,7 @@ func refused(err error) bool {
 // have taken or given back theirs.
 func (n *Node) shareCPUs() {
 	n.placer.EachShared(func(id string, cpus []int) {
-		err := n.isolator.Share(id, hardware.NewSet(cpus...))
+		err := n.isolator.SetCPUs(id, hardware.NewSet(cpus...))
 		if err != nil && !errors.Is(err, isolate.ErrUnknown) { // unknown: it has not started yet
 			n.log.Warn("isolation", "id", id, "error", err)
 		}

@@ -186,7 +186,7 @@ func (m *model) serve(obj *object.Model) error {
 		OnChange: m.noteChange,
 	}
 	if isolate.Class(obj.Spec.Class) == isolate.Interactive { // real-time work has its priority, batch needs none
-		served.Urgency = m.n.isolator
+		served.Urgency = m.n.isolator.Priority(m.key.ID())
 	}
 	err = m.n.registry.Add(served)
 	if err != nil {

@@ -31,10 +31,10 @@ func (b *bench) servedBoth() (err error) {
 			return err
 		}
 	}
-	if err := b.served(figure.Unurged, nil); err != nil {
+	if err := b.served(figure.Unurged, false); err != nil {
 		return fmt.Errorf("%s: %w", figure.Unurged, err)
 	}
-	if err := b.served(figure.Served, b.iso); err != nil {
+	if err := b.served(figure.Served, true); err != nil {
 		return fmt.Errorf("%s: %w", figure.Served, err)
 	}
 	return nil
@@ -43,7 +43,7 @@ func (b *bench) servedBoth() (err error) {
 // served measures the product's own serving path, all of it but the network:
 // protocol, queue, shared memory, worker process. For each CPU one model answers
 // tight requests and one loose ones, beside full batch load.
-func (b *bench) served(name string, urgency serve.Urgency) (err error) {
+func (b *bench) served(name string, urgent bool) (err error) {
 	load, err := b.batch(nil)
 	if err != nil {
 		return err
@@ -58,7 +58,11 @@ func (b *bench) served(name string, urgency serve.Urgency) (err error) {
 		k := &r.Kinds[i/b.cpus]
 		name := modelName(k, i%b.cpus)
 		starter := &modelStarter{b: b, id: "model-" + name}
-		if err := registry.Add(serve.Model{Name: name, Starter: starter, Objective: k.Deadline, Urgency: urgency}); err != nil {
+		model := serve.Model{Name: name, Starter: starter, Objective: k.Deadline}
+		if urgent {
+			model.Urgency = b.iso.Priority(starter.id)
+		}
+		if err := registry.Add(model); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, registry.Remove(name), b.iso.Release(starter.id)) }()

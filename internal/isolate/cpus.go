@@ -11,11 +11,11 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 )
 
-// Share tells the kernel which CPUs a workload without any of its own uses from
-// now on, as others take and give back theirs. Errors: ErrUnknown, ErrInvalid.
-func (i *Isolator) Share(id string, cpus hardware.Set) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+// SetCPUs tells the kernel which CPUs a workload without any of its own uses
+// from now on, as others take and give back theirs. Errors: ErrUnknown,
+// ErrInvalid.
+func (i *Isolator) SetCPUs(id string, cpus hardware.Set) error {
+	defer i.change()()
 	h, ok := i.held[id]
 	switch {
 	case !ok:
@@ -89,7 +89,7 @@ func (i *Isolator) gather(h *holding) {
 	}
 }
 
-// confine keeps a workload to its CPUs and share without cgroup version 2: by
+// confine keeps a workload to its CPUs and weight without cgroup version 2: by
 // the cgroups of version 1 that the container runtime made, else by the
 // affinity of each of its threads.
 func (i *Isolator) confine(h *holding, pid int) {

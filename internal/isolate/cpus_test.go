@@ -20,7 +20,7 @@ func TestKernelSharedWorkMoves(t *testing.T) {
 	prepare(t, i, s)
 	p := start(t, i, s, spin(2))
 	for _, cpus := range []hardware.Set{hardware.NewSet(0, 1), hardware.NewSet(2), all} {
-		if err := i.Share("s", cpus); err != nil {
+		if err := i.SetCPUs("s", cpus); err != nil {
 			t.Fatal(err)
 		}
 		shows(t, cpus.String(), "oscine.slice/interactive/s/cpuset.cpus")
@@ -34,10 +34,10 @@ func TestKernelSharedWorkMoves(t *testing.T) {
 		t.Errorf("nothing was changed by others, got %v", drifts)
 	}
 	prepare(t, i, Spec{ID: "rt", Class: Realtime, CPUs: hardware.NewSet(3)})
-	if err := i.Share("rt", all); !errors.Is(err, ErrInvalid) {
+	if err := i.SetCPUs("rt", all); !errors.Is(err, ErrInvalid) {
 		t.Errorf("real-time work shares its CPU: %v", err)
 	}
-	if err := i.Share("nobody", all); !errors.Is(err, ErrUnknown) {
+	if err := i.SetCPUs("nobody", all); !errors.Is(err, ErrUnknown) {
 		t.Errorf("got %v, want %v", err, ErrUnknown)
 	}
 }
@@ -64,7 +64,7 @@ func TestKernelThreadsLeftBehindFollow(t *testing.T) {
 	}
 	share := func(cpus hardware.Set, want string) {
 		t.Helper()
-		if err := i.Share("s", cpus); err != nil {
+		if err := i.SetCPUs("s", cpus); err != nil {
 			t.Fatal(err)
 		}
 		if got := allowed(t, p.PID, strconv.Itoa(p.PID)); got != want {
