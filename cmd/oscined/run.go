@@ -70,6 +70,10 @@ func (w *journalWriter) Write(p []byte) (int, error) {
 
 func runNode(ctx context.Context, o *options, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
+	if files, err := raiseFiles(); err != nil {
+		log.Warn("open files are few", "limit", files, "error", err)
+	}
+	limitMemory(log)
 	keepAlive(ctx, g, log)
 	machine, err := findMachine(o, log)
 	if err == nil && machine == nil {
@@ -95,6 +99,7 @@ func runNode(ctx context.Context, o *options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	limitMemory(log) // the node has put this process into its class
 	g.Go(func() error { return serveAPI(ctx, o, n, machine, log) })
 	if open := machine.Spec.Inference; open != nil {
 		g.Go(func() error { return serveInference(ctx, o, n, open, log) })
