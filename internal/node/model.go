@@ -15,7 +15,7 @@ import (
 	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
-	"oscine.dev/oscine/internal/serve"
+	"oscine.dev/oscine/internal/serve/core"
 )
 
 // ModelStatus is a model's present state.
@@ -97,8 +97,8 @@ func (m *model) await(message string) {
 	m.st.Phase, m.st.Message, m.served = Pending, message, nil
 }
 
-var modelPhases = map[serve.State]Phase{
-	serve.Starting: Starting, serve.Ready: Running, serve.Failed: Failed, serve.Waiting: Waiting,
+var modelPhases = map[core.State]Phase{
+	core.Starting: Starting, core.Ready: Running, core.Failed: Failed, core.Waiting: Waiting,
 }
 
 func (m *model) status() any {
@@ -180,7 +180,7 @@ func (m *model) serve(obj *object.Model) error {
 		st.Phase, st.Message, st.Pack, st.Placement = Starting, "", engine.Digest, placement.Status()
 	})
 	m.n.log.Info("model placed", "name", m.key.Name, "placement", placement.Reason)
-	served := serve.Model{
+	served := core.Model{
 		Name: m.key.Name, Version: obj.Spec.Version, Objective: obj.Spec.Resources.Latency.Std(),
 		Starter:  &workerContainer{model: m, obj: obj, placement: placement, engine: engine, root: root},
 		OnChange: m.noteChange,
@@ -224,7 +224,7 @@ func (m *model) attend(ctx context.Context, obj *object.Model) error {
 
 func (m *model) remove(ctx context.Context) error {
 	err := m.n.registry.Remove(m.key.Name)
-	if errors.Is(err, serve.ErrNotFound) {
+	if errors.Is(err, core.ErrNotFound) {
 		err = nil
 	}
 	if e := m.n.runtime.Delete(ctx, m.key.ID()); !errors.Is(e, container.ErrNotFound) {
@@ -237,7 +237,7 @@ func (m *model) remove(ctx context.Context) error {
 	return errors.Join(err, os.RemoveAll(m.socketDir()))
 }
 
-// socketDir is shown to the worker as serve.SocketDir.
+// socketDir is shown to the worker as core.SocketDir.
 func (m *model) socketDir() string { return socketDir(m.n.config.RunDir, m.key) }
 
 // socketDir has a short name whatever the model is called, so that the socket's
@@ -256,8 +256,8 @@ type workerContainer struct {
 	root      string // where the pack is mounted
 }
 
-// Start implements serve.Starter.
-func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
+// Start implements core.Starter.
+func (w *workerContainer) Start(ctx context.Context) (core.Worker, error) {
 	m := w.model
 	dir := m.socketDir()
 	if err := os.MkdirAll(dir, 0o711); err != nil {
@@ -266,10 +266,10 @@ func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
 	spec := container.Spec{
 		ID: m.key.ID(), RootFS: w.root,
 		Labels:     map[string]string{labelManifest: manifestHash(w.obj)},
-		Entrypoint: append(append([]string{}, w.engine.Entrypoint...), serve.WorkerArgs(filepath.Join(serve.SocketDir, serve.SocketName), serve.ModelPath, threadsOf(&w.obj.Spec.Resources))...),
+		Entrypoint: append(append([]string{}, w.engine.Entrypoint...), core.WorkerArgs(filepath.Join(core.SocketDir, core.SocketName), core.ModelPath, threadsOf(&w.obj.Spec.Resources))...),
 		Mounts: []container.Mount{
-			{Source: dir, Target: serve.SocketDir, Volume: true},
-			{Source: m.n.modelFile(w.obj.Spec.Source), Target: serve.ModelPath, ReadOnly: true},
+			{Source: dir, Target: core.SocketDir, Volume: true},
+			{Source: m.n.modelFile(w.obj.Spec.Source), Target: core.ModelPath, ReadOnly: true},
 		},
 		Limits:     limits(w.placement, &w.obj.Spec.Resources),
 		CgroupPath: cgroupPath(w.obj.Spec.Class, m.key.ID()),
@@ -293,7 +293,7 @@ func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
 		return nil, err
 	}
 	m.set(func(st *ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
-	return &workerProcess{m: m, socket: filepath.Join(dir, serve.SocketName)}, nil
+	return &workerProcess{m: m, socket: filepath.Join(dir, core.SocketName)}, nil
 }
 
 // threadsOf is how many threads make use of the CPUs that a model asks for.
@@ -309,7 +309,7 @@ type workerProcess struct {
 
 func (w *workerProcess) Socket() string { return w.socket }
 
-// Wait implements serve.Worker. It ends with the node's life too; the worker
+// Wait implements core.Worker. It ends with the node's life too; the worker
 // then goes on for the next daemon.
 func (w *workerProcess) Wait() error {
 	now, err := w.m.n.runtime.Wait(w.m.n.life, w.m.key.ID())

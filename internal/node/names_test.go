@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"oscine.dev/oscine/internal/object"
-	"oscine.dev/oscine/internal/serve"
+	"oscine.dev/oscine/internal/serve/core"
 )
 
 // Sockets of objects with names of every length fit below the longest run
@@ -21,7 +21,7 @@ func TestSocketPathsFit(t *testing.T) {
 			t.Errorf("%s has two owners", dir)
 		}
 		seen[dir] = true
-		if path := filepath.Join(dir, serve.SocketName); len(path) >= sunPath {
+		if path := filepath.Join(dir, core.SocketName); len(path) >= sunPath {
 			t.Errorf("a name of %d characters gives a path of %d bytes, want less than %d: %s", n, len(path), sunPath, path)
 		}
 	}

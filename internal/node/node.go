@@ -21,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve"
+	"oscine.dev/oscine/internal/serve/core"
 )
 
 // Errors that a caller can act on; ErrNotFound is beside the store.
@@ -76,7 +77,7 @@ type Node struct {
 	runtime   *container.Runtime
 	bridge    *network.Bridge
 	packs     *pack.Store
-	registry  *serve.Registry
+	registry  *core.Registry
 	drivers   *allocate.Drivers
 	shares    *allocate.Shares
 	placer    *allocate.Placer
@@ -185,7 +186,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.bridge = network.NewBridge(n.config.RunDir, n.log)
 	n.wg.Go(func() { n.bridge.Follow(n.life) })
-	n.registry = serve.NewRegistry()
+	n.registry = core.NewRegistry()
 	return n.restore(ctx)
 }
 

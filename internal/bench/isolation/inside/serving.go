@@ -21,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -53,12 +54,12 @@ func (b *bench) served(name string, urgent bool) (err error) {
 		err = errors.Join(err, b.iso.Release("load"))
 	}()
 	r := b.traffic()
-	registry := serve.NewRegistry()
+	registry := core.NewRegistry()
 	for i := range len(r.Kinds) * b.cpus {
 		k := &r.Kinds[i/b.cpus]
 		name := modelName(k, i%b.cpus)
 		starter := &modelStarter{b: b, id: "model-" + name}
-		model := serve.Model{Name: name, Starter: starter, Objective: k.Deadline}
+		model := core.Model{Name: name, Starter: starter, Objective: k.Deadline}
 		if urgent {
 			model.Urgency = b.iso.Priority(starter.id)
 		}
@@ -140,7 +141,7 @@ func (p *modelProcess) Socket() string { return p.socket }
 func (p *modelProcess) Wait() error    { return p.cmd.Wait() }
 func (p *modelProcess) Kill() error    { return p.cmd.Process.Kill() }
 
-func (s *modelStarter) Start(context.Context) (serve.Worker, error) {
+func (s *modelStarter) Start(context.Context) (core.Worker, error) {
 	if err := s.b.iso.Prepare(isolate.Spec{ID: s.id, Class: isolate.Interactive}); err != nil {
 		return nil, err
 	}

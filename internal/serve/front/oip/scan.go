@@ -1,10 +1,12 @@
-package serve
+package oip
 
 import (
 	"encoding/json"
 	"fmt"
 	"strconv"
 	"unicode/utf8"
+
+	"oscine.dev/oscine/internal/serve/core"
 )
 
 // scanner walks JSON without building it: the numbers of a tensor are looked
@@ -19,9 +21,9 @@ const maxNesting = 64
 
 func (s *scanner) fail(want string) error {
 	if s.at >= len(s.b) {
-		return fmt.Errorf("%w: the JSON ends where %s should be", ErrInvalid, want)
+		return fmt.Errorf("%w: the JSON ends where %s should be", core.ErrInvalid, want)
 	}
-	return fmt.Errorf("%w: byte %d of the JSON is %q where %s should be", ErrInvalid, s.at, s.b[s.at], want)
+	return fmt.Errorf("%w: byte %d of the JSON is %q where %s should be", core.ErrInvalid, s.at, s.b[s.at], want)
 }
 
 // peek skips white space and returns the next byte, 0 at the end.

@@ -1,4 +1,4 @@
-package serve
+package core
 
 import (
 	"context"
@@ -9,24 +9,15 @@ import (
 	"sync"
 )
 
-// Errors of the registry and of inferences that a caller can act on.
-var (
-	// ErrNotFound means that no model of that name, or version, is served.
-	ErrNotFound = errors.New("model not found")
-	// ErrNotReady means that the model starts, restarts or has failed.
-	ErrNotReady = errors.New("model not ready")
-	// ErrOverloaded means that all slots of the model stayed taken.
-	ErrOverloaded = errors.New("model overloaded")
-	// ErrInvalid means that the request does not fit the model.
-	ErrInvalid = errors.New("invalid request")
-)
-
 // Registry holds the models that a node serves. Each has its own worker, its
 // own shared memory and its own queue. It is safe for concurrent use.
 type Registry struct {
 	mu     sync.RWMutex
 	models map[string]*model
 	closed bool
+
+	calls   calls
+	answers answers
 }
 
 // NewRegistry returns an empty registry.
@@ -83,7 +74,13 @@ func (r *Registry) Close() {
 
 // Status describes one model, or returns ErrNotFound.
 func (r *Registry) Status(name string) (Status, error) {
-	m, err := r.model(name, "")
+	return r.StatusOf(name, "")
+}
+
+// StatusOf describes a version of a model, or returns ErrNotFound; version ""
+// means whichever is served.
+func (r *Registry) StatusOf(name, version string) (Status, error) {
+	m, err := r.model(name, version)
 	if err != nil {
 		return Status{}, err
 	}

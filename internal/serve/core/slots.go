@@ -1,8 +1,8 @@
-package serve
+package core
 
 import (
 	"context"
-	"net/http"
+	"fmt"
 	"sync"
 	"time"
 
@@ -16,7 +16,8 @@ const (
 	slotCount    = 64
 	minSlotBytes = 64 << 10
 	maxSlotBytes = 64 << 20
-	keepBytes    = 1 << 20 // of a free slot; what is beyond goes back to the system
+	keepBytes    = 1 << 20         // of a free slot; what is beyond goes back to the system
+	slotWait     = 5 * time.Second // bounds how long a request waits for a free slot
 )
 
 // memory hands out the slots of a region, the last used first, since its pages
@@ -83,31 +84,37 @@ func (m *memory) tryTake() (int, bool) {
 	}
 }
 
-// takeSoon takes a slot, waiting no longer than slotWait, the client, or until
-// a time unless that is zero.
-func (m *memory) takeSoon(r *http.Request, until time.Time) (int, error) {
+// take waits for a free slot until ctx or the time ends; then it reports false.
+func (m *memory) take(ctx context.Context, patience time.Duration) (int, bool) {
 	if slot, ok := m.tryTake(); ok {
-		return slot, nil
-	}
-	patience := slotWait
-	if !until.IsZero() {
-		patience = min(patience, time.Until(until))
+		return slot, true
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	return m.take(r.Context(), timer.C)
-}
-
-// take waits for a free slot until ctx or the time ends, then returns
-// ErrOverloaded.
-func (m *memory) take(ctx context.Context, timeout <-chan time.Time) (int, error) {
 	select {
 	case <-m.tokens:
-		return m.pop(), nil
+		return m.pop(), true
 	case <-ctx.Done():
-	case <-timeout:
+	case <-timer.C:
 	}
-	return 0, ErrOverloaded
+	return 0, false
+}
+
+// takeSlot takes a slot for a job, waiting no longer than slotWait, the client
+// or the job's timeout.
+func (m *model) takeSlot(mem *memory, j *job) (int, error) {
+	patience := slotWait
+	if !j.rank.expires.IsZero() {
+		patience = min(patience, time.Until(j.rank.expires))
+	}
+	slot, ok := mem.take(j.ctx, patience)
+	if ok {
+		return slot, nil
+	}
+	if err := m.unwanted(j); err != nil {
+		return 0, err
+	}
+	return 0, fmt.Errorf("%w: %s has %d requests at work", ErrOverloaded, m.Name, slotCount)
 }
 
 func (m *memory) pop() int {

@@ -1,13 +1,10 @@
-package serve
+package servetest
 
 import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"net/http"
-	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -17,9 +14,10 @@ import (
 
 const workerVariable = "OSCINE_TEST_WORKER"
 
-// TestMain turns the test binary into a worker when a test starts it as one,
-// so that the tests speak to a real process through the real protocol.
-func TestMain(m *testing.M) {
+// Main runs a package's tests. It turns the test's program into a worker when a
+// test starts it as one, so that the tests speak to a real process through the
+// real protocol.
+func Main(m *testing.M) {
 	if kind := os.Getenv(workerVariable); kind != "" {
 		fmt.Fprintln(os.Stderr, "worker:", workerMain(kind, os.Args[1:]))
 		os.Exit(1)
@@ -43,11 +41,11 @@ func workerMain(kind string, args []string) error {
 
 // Inputs that make the doubler misbehave.
 const (
-	poison = 666 // dies
-	sloth  = 777 // takes 50 ms
-	once   = 888 // dies unless the file named by the model argument exists
-	stuck  = 999 // never answers
-	gated  = 555 // waits until the file named by the model argument exists
+	Poison = 666 // dies
+	Sloth  = 777 // takes 50 ms
+	Once   = 888 // dies unless the file of the model exists
+	Stuck  = 999 // never answers
+	Gated  = 555 // waits until the file of the model exists
 )
 
 // doubler answers y = 2x, and how many requests shared the run.
@@ -84,73 +82,24 @@ func (d *doubler) Infer(calls []channel.Call) {
 
 func misbehave(first float32) {
 	switch first {
-	case poison:
+	case Poison:
 		os.Exit(9)
-	case sloth:
+	case Sloth:
 		time.Sleep(50 * time.Millisecond)
-	case once:
+	case Once:
 		marker := os.Args[4]
 		if _, err := os.Stat(marker); err != nil {
 			_ = os.WriteFile(marker, nil, 0o600)
 			os.Exit(9)
 		}
-	case gated:
+	case Gated:
 		for {
 			if _, err := os.Stat(os.Args[4]); err == nil {
 				return
 			}
 			time.Sleep(time.Millisecond)
 		}
-	case stuck:
+	case Stuck:
 		select {}
 	}
-}
-
-// rig is a registry behind an HTTP server.
-type rig struct {
-	*testing.T
-	registry *Registry
-	server   *httptest.Server
-}
-
-func newRig(t *testing.T) *rig {
-	t.Helper()
-	r := &rig{T: t, registry: NewRegistry()}
-	r.server = httptest.NewServer(NewHandler(r.registry, Options{Version: "test", MaxBodyBytes: 1 << 20}))
-	t.Cleanup(func() {
-		r.server.Close()
-		for _, s := range r.registry.List() {
-			if err := r.registry.Remove(s.Name); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	return r
-}
-
-// add serves a model with the test binary as its worker.
-func (r *rig) add(name, kind string, timeout time.Duration) {
-	r.Helper()
-	if err := r.registry.Add(Model{Name: name, Starter: testWorker(r.TempDir(), kind), Timeout: timeout}); err != nil {
-		r.Fatal(err)
-	}
-}
-
-// testWorker starts the test binary as a worker.
-func testWorker(dir, kind string) *Exec {
-	return &Exec{Command: []string{os.Args[0]}, Model: filepath.Join(dir, "model"), Dir: filepath.Join(dir, "s"), Log: os.Stderr, Env: []string{workerVariable + "=" + kind}}
-}
-
-// ready serves a model and waits until it answers.
-func (r *rig) ready(name string) {
-	r.Helper()
-	r.add(name, "doubler", 2*time.Second)
-	if err := r.registry.WaitReady(r.Context(), name); err != nil {
-		r.Fatal(err)
-	}
-}
-
-func (r *rig) do(method, path string, header http.Header, body string) (int, http.Header, string) {
-	r.Helper()
-	return doRequest(r.T, r.server.URL, method, path, header, body)
 }

@@ -1,4 +1,4 @@
-package serve
+package core
 
 import (
 	"fmt"
@@ -53,6 +53,14 @@ const (
 	Failed   State = "failed"  // the worker refused the model; only a new Add helps
 	Waiting  State = "waiting" // the worker ended; it is started again after a pause
 )
+
+// Reason says in a sentence why a model cannot answer.
+func (s *Status) Reason() string {
+	if s.Message == "" {
+		return fmt.Sprintf("model %s is %s", s.Name, s.State)
+	}
+	return fmt.Sprintf("model %s is %s: %s", s.Name, s.State, s.Message)
+}
 
 // Status is what is known of a model.
 type Status struct {

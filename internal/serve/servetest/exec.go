@@ -1,4 +1,4 @@
-package serve
+package servetest
 
 import (
 	"context"
@@ -8,11 +8,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+
+	"oscine.dev/oscine/internal/serve/core"
 )
 
 // Exec is a Starter that runs the worker as a plain child process, without a
-// container: for tests, benchmarks and hosts that can give no container. It
-// never adopts a worker of an earlier daemon.
+// container. It never adopts a worker of an earlier daemon.
 type Exec struct {
 	Command []string // the worker program and its first arguments
 	Threads int      // of the engine; 0 means as many as there are processors
@@ -22,16 +23,16 @@ type Exec struct {
 	Env     []string // added to the environment, KEY=value
 }
 
-// Start implements Starter.
-func (e *Exec) Start(context.Context) (Worker, error) {
+// Start implements core.Starter.
+func (e *Exec) Start(context.Context) (core.Worker, error) {
 	if err := os.MkdirAll(e.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(e.Dir, SocketName)
+	socket := filepath.Join(e.Dir, core.SocketName)
 	if err := os.RemoveAll(socket); err != nil {
 		return nil, err
 	}
-	args := append(e.Command[1:len(e.Command):len(e.Command)], WorkerArgs(socket, e.Model, e.Threads)...)
+	args := append(e.Command[1:len(e.Command):len(e.Command)], core.WorkerArgs(socket, e.Model, e.Threads)...)
 	cmd := exec.Command(e.Command[0], args...)
 	cmd.Env = append(os.Environ(), e.Env...)
 	cmd.Stdout, cmd.Stderr = e.Log, e.Log

@@ -1,4 +1,4 @@
-package serve
+package core
 
 import (
 	"context"
@@ -28,6 +28,7 @@ type queue struct {
 
 // job is one request in its slot.
 type job struct {
+	ctx     context.Context // ends when the client goes away
 	request channel.Request
 	result  channel.Result // own memory, reused
 	err     error
@@ -105,7 +106,7 @@ func (m *model) current() *channel.Conn {
 // leader's own job is done.
 func (m *model) runBatch(leader *job) bool {
 	q := &m.queue
-	if m.dropExpired(leader); len(q.batch) == 0 {
+	if m.dropUnwanted(leader); len(q.batch) == 0 {
 		return true
 	}
 	results, conn, err := m.exchange()
@@ -139,11 +140,11 @@ func (m *model) runBatch(leader *job) bool {
 	return !slices.Contains(again, leader)
 }
 
-// dropExpired takes out of the batch what nobody waits for any more.
-func (m *model) dropExpired(leader *job) {
+// dropUnwanted takes out of the batch what nobody waits for any more.
+func (m *model) dropUnwanted(leader *job) {
 	q := &m.queue
 	q.batch = slices.DeleteFunc(q.batch, func(j *job) bool {
-		if j.err = m.expired(&j.rank); j.err == nil {
+		if j.err = m.unwanted(j); j.err == nil {
 			return false
 		}
 		if j != leader {

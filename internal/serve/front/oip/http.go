@@ -1,4 +1,4 @@
-package serve
+package oip
 
 import (
 	"encoding/json"
@@ -6,35 +6,27 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/containerd/errdefs"
+
+	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/front"
 	"oscine.dev/oscine/internal/tensor"
+	"oscine.dev/oscine/internal/version"
 )
 
-// Options are the settings of the inference endpoint.
-type Options struct {
-	Version      string // of Oscine, for the server's metadata
-	MaxBodyBytes int64  // of one request; 0 means 64 MiB
+// Front returns the protocol's front.
+func Front() front.Front {
+	return front.Front{Name: "Open Inference Protocol", Routes: []string{"/v2", "/v2/"}, New: newHandler}
 }
-
-const defaultMaxBody = 64 << 20
 
 // handler serves the Open Inference Protocol.
 type handler struct {
-	registry *Registry
-	options  Options
+	registry *core.Registry
+	options  front.Options
 	calls    pool
 }
 
-// NewHandler serves the registry's models over the Open Inference Protocol v2
-// with Triton's binary tensor extension: /v2, /v2/health/{live,ready} and
-// /v2/models/….
-//
-// Source: github.com/kserve/open-inference-protocol,
-// specification/protocol/inference_rest.md, and Triton's
-// docs/protocol/extension_binary_data.md.
-func NewHandler(r *Registry, o Options) http.Handler {
-	if o.MaxBodyBytes == 0 {
-		o.MaxBodyBytes = defaultMaxBody
-	}
+func newHandler(r *core.Registry, o front.Options) http.Handler {
 	h := &handler{registry: r, options: o}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v2", h.server)
@@ -60,28 +52,36 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(body)
 }
 
-// status maps an error to HTTP.
+// status maps the class of an error to HTTP.
 func status(err error) int {
 	switch {
-	case errors.Is(err, ErrInvalid), errors.Is(err, tensor.ErrShape), errors.Is(err, tensor.ErrData):
-		return http.StatusBadRequest
-	case errors.Is(err, ErrNotFound):
-		return http.StatusNotFound
-	case errors.Is(err, ErrNotReady), errors.Is(err, ErrOverloaded):
-		return http.StatusServiceUnavailable
-	case errors.Is(err, ErrExpired):
-		return http.StatusGatewayTimeout
 	case errors.Is(err, errTooLarge):
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, errEncoding):
 		return http.StatusUnsupportedMediaType
+	case errdefs.IsInvalidArgument(err):
+		return http.StatusBadRequest
+	case errdefs.IsNotFound(err):
+		return http.StatusNotFound
+	case errdefs.IsResourceExhausted(err):
+		return http.StatusTooManyRequests
+	case errdefs.IsUnavailable(err):
+		return http.StatusServiceUnavailable
+	case errdefs.IsDeadlineExceeded(err):
+		return http.StatusGatewayTimeout
+	case errdefs.IsCanceled(err):
+		return statusClientGone
 	}
 	return http.StatusInternalServerError
 }
 
+// statusClientGone is what nginx writes down for a client that closed its
+// connection; nobody receives it.
+const statusClientGone = 499
+
 func writeError(w http.ResponseWriter, err error) {
 	code := status(err)
-	if code == http.StatusServiceUnavailable {
+	if code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
 	writeJSON(w, code, map[string]string{"error": err.Error()})
@@ -89,7 +89,7 @@ func writeError(w http.ResponseWriter, err error) {
 
 func (h *handler) server(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{
-		"name": "oscine", "version": h.options.Version, "extensions": []string{"binary_tensor_data", "model_repository", "schedule_policy"},
+		"name": "oscine", "version": version.Version, "extensions": []string{"binary_tensor_data", "model_repository", "schedule_policy"},
 	})
 }
 
@@ -99,19 +99,12 @@ func (h *handler) live(w http.ResponseWriter, _ *http.Request) {
 
 func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
 	for _, s := range h.registry.List() {
-		if s.State != Ready {
-			writeJSON(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "error": notReady(&s)})
+		if s.State != core.Ready {
+			writeJSON(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "error": s.Reason()})
 			return
 		}
 	}
 	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
-}
-
-func notReady(s *Status) string {
-	if s.Message == "" {
-		return fmt.Sprintf("model %s is %s", s.Name, s.State)
-	}
-	return fmt.Sprintf("model %s is %s: %s", s.Name, s.State, s.Message)
 }
 
 func (h *handler) index(w http.ResponseWriter, _ *http.Request) {
@@ -124,8 +117,8 @@ func (h *handler) index(w http.ResponseWriter, _ *http.Request) {
 	entries := []entry{}
 	for _, s := range h.registry.List() {
 		e := entry{s.Name, s.Version, "READY", ""}
-		if s.State != Ready {
-			e.State, e.Reason = "UNAVAILABLE", notReady(&s)
+		if s.State != core.Ready {
+			e.State, e.Reason = "UNAVAILABLE", s.Reason()
 		}
 		entries = append(entries, e)
 	}
@@ -133,28 +126,26 @@ func (h *handler) index(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (h *handler) modelReady(w http.ResponseWriter, r *http.Request) {
-	m, err := h.registry.model(r.PathValue("model"), r.PathValue("version"))
+	s, err := h.registry.StatusOf(r.PathValue("model"), r.PathValue("version"))
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	s := m.status()
-	if s.State != Ready {
-		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"name": s.Name, "ready": false, "error": notReady(&s)})
+	if s.State != core.Ready {
+		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"name": s.Name, "ready": false, "error": s.Reason()})
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"name": s.Name, "ready": true})
 }
 
 func (h *handler) metadata(w http.ResponseWriter, r *http.Request) {
-	m, err := h.registry.model(r.PathValue("model"), r.PathValue("version"))
+	s, err := h.registry.StatusOf(r.PathValue("model"), r.PathValue("version"))
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	s := m.status()
 	if len(s.Outputs) == 0 {
-		writeError(w, fmt.Errorf("%w: %s", ErrNotReady, notReady(&s)))
+		writeError(w, fmt.Errorf("%w: %s", core.ErrNotReady, s.Reason()))
 		return
 	}
 	type metadataTensor struct {

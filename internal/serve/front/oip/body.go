@@ -1,4 +1,4 @@
-package serve
+package oip
 
 import (
 	"bytes"
@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -25,7 +25,7 @@ func (h *handler) readHeader(c *call, r *http.Request) error {
 	if length := r.Header.Get(headerLength); length != "" {
 		n, err := strconv.ParseInt(length, 10, 64)
 		if err != nil || n < 0 || n > limit {
-			return fmt.Errorf("%w: header %s is %q", ErrInvalid, headerLength, length)
+			return fmt.Errorf("%w: header %s is %q", core.ErrInvalid, headerLength, length)
 		}
 		limit, exact = n, true
 	} else if r.ContentLength >= 0 {
@@ -38,19 +38,19 @@ func (h *handler) readHeader(c *call, r *http.Request) error {
 		return h.tooLarge()
 	}
 	if err != nil {
-		return fmt.Errorf("%w: the request's body cannot be read: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: the request's body cannot be read: %w", core.ErrInvalid, err)
 	}
 	if err := c.request.parse(c.body); err != nil {
 		return err
 	}
 	if c.request.binary > 0 && r.Header.Get(headerLength) == "" {
-		return fmt.Errorf("%w: binary_data_size needs the header %s", ErrInvalid, headerLength)
+		return fmt.Errorf("%w: binary_data_size needs the header %s", core.ErrInvalid, headerLength)
 	}
 	if int64(len(c.body)+c.request.binary) > h.options.MaxBodyBytes {
 		return h.tooLarge()
 	}
 	if r.ContentLength >= 0 && r.ContentLength != int64(len(c.body)+c.request.binary) {
-		return fmt.Errorf("%w: the body has %d bytes; %d of JSON and %d of binary data are announced", ErrInvalid, r.ContentLength, len(c.body), c.request.binary)
+		return fmt.Errorf("%w: the body has %d bytes; %d of JSON and %d of binary data are announced", core.ErrInvalid, r.ContentLength, len(c.body), c.request.binary)
 	}
 	return nil
 }
@@ -85,66 +85,53 @@ func readUpTo(r io.Reader, b []byte, limit int64) ([]byte, error) {
 }
 
 // checkBinary compares the announced binary sizes with the shapes.
-func (c *call) checkBinary(meta *channel.Metadata) error {
-	for i, spec := range meta.Inputs {
-		in := &c.request.inputs[c.order[i]]
-		n, err := in.shape.Bytes(spec.Type)
-		if err != nil {
-			return err
+func (r *inferRequest) checkBinary() error {
+	for i := range r.inputs {
+		in := &r.inputs[i]
+		if in.binary < 0 {
+			continue
 		}
-		if in.binary >= 0 && in.binary != n {
-			return fmt.Errorf("%w: input %q: binary_data_size is %d, shape %s of %s needs %d", ErrInvalid, in.name, in.binary, in.shape, spec.Type, n)
+		n, err := in.shape.Bytes(in.kind)
+		if err != nil {
+			return fmt.Errorf("%w: input %q: %w", core.ErrInvalid, in.name, err)
+		}
+		if in.binary != n {
+			return fmt.Errorf("%w: input %q: binary_data_size is %d, shape %s of %s needs %d", core.ErrInvalid, in.name, in.binary, in.shape, in.kind, n)
 		}
 	}
 	return nil
 }
 
-// readBinary reads the binary tensors behind the JSON when they are not more
-// than limit bytes.
-func (c *call) readBinary(r *http.Request, limit int) error {
-	if c.request.binary == 0 || c.request.binary > limit {
+// readBinary reads the binary tensors behind the JSON.
+func (c *call) readBinary(w http.ResponseWriter, r *http.Request) error {
+	if c.request.binary == 0 {
 		return nil
 	}
-	body, err := readExactly(r.Body, c.body, c.request.binary)
-	if err != nil {
-		return fmt.Errorf("%w: the binary data end too early: %w", ErrInvalid, err)
-	}
-	// The JSON may have moved; its data are slices of the old memory, which
-	// stays as it is.
-	c.body = body
-	return nil
-}
-
-// fill puts all inputs into the slot, in the order in which they came.
-func (c *call) fill(meta *channel.Metadata, slot []byte, w http.ResponseWriter, r *http.Request) error {
-	var source io.Reader = r.Body
-	if c.request.binary > 0 && c.request.binary <= bufferedBytes {
-		source = bytes.NewReader(c.body[len(c.body)-c.request.binary:])
-	} else if c.request.binary > 0 {
+	if c.request.binary > checkBytes {
 		deadline := http.NewResponseController(w)
 		_ = deadline.SetReadDeadline(time.Now().Add(slowClient))
 		defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
 	}
+	start := len(c.body)
+	// The JSON may move with the buffer; its data are slices of the old memory,
+	// which stays as it is.
+	body, err := readExactly(r.Body, c.body, c.request.binary)
+	if c.body = body; err != nil {
+		return fmt.Errorf("%w: the binary data end too early: %w", core.ErrInvalid, err)
+	}
+	rest := body[start:]
 	for i := range c.request.inputs {
-		in := &c.request.inputs[i]
-		at := 0
-		for j, place := range c.order {
-			if place == i {
-				at = c.offsets[j]
-			}
-		}
-		n, err := in.shape.Bytes(in.kind)
-		if err != nil {
-			return err
-		}
-		dst := slot[at : at+n]
-		if in.binary >= 0 {
-			if _, err := io.ReadFull(source, dst); err != nil {
-				return fmt.Errorf("%w: input %q: the binary data end too early: %w", ErrInvalid, in.name, err)
-			}
-		} else if err := tensor.ParseJSON(dst, in.kind, in.data); err != nil {
-			return fmt.Errorf("%w: input %q: %w", ErrInvalid, in.name, err)
+		if in := &c.request.inputs[i]; in.binary >= 0 {
+			in.data, rest = rest[:in.binary], rest[in.binary:]
 		}
 	}
 	return nil
+}
+
+// Put implements core.Source.
+func (in *inferInput) Put(dst []byte) error {
+	if in.binary >= 0 {
+		return core.Bytes(in.data).Put(dst)
+	}
+	return tensor.ParseJSON(dst, in.kind, in.data)
 }

@@ -1,15 +1,13 @@
-package serve
+package core
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 )
-
-// ErrExpired means that a request's timeout passed before the worker took it.
-var ErrExpired = errors.New("deadline exceeded")
 
 // Urgency tells the kernel how soon the threads of a worker have to be done,
 // for models that have an objective. Both are called with one worker's threads
@@ -22,13 +20,6 @@ type Urgency interface {
 	Lower(threads []int) error
 }
 
-// usualPriority is that of requests that name none. Triton's clients count
-// from 1, the first to be served.
-const (
-	usualPriority = 100
-	maxPriority   = 1000
-)
-
 // rank is what a request waits by: the priority it names, then its deadline.
 type rank struct {
 	priority int
@@ -37,21 +28,21 @@ type rank struct {
 	expires  time.Time // after which nobody wants it; zero: never
 }
 
-// rank gives a request that arrived at a time its place. The objective moves
-// it forward; only the timeout that the client names makes it expire. A timeout
-// orders the requests of one model and no more: were it a promise, any client
-// could take the processor from other workloads.
-func (m *model) rank(r *inferRequest, arrived time.Time) rank {
-	out := rank{priority: r.priority, due: arrived.Add(m.Timeout)}
+// rank gives a request its place. The objective moves it forward; only the
+// timeout that the client names makes it expire. A timeout orders the requests
+// of one model and no more: were it a promise, any client could take the
+// processor from other workloads.
+func (m *model) rank(q *Request) rank {
+	out := rank{priority: q.Priority, due: q.Arrived.Add(m.Timeout)}
 	if out.priority == 0 {
-		out.priority = usualPriority
+		out.priority = UsualPriority
 	}
 	if m.Objective > 0 {
-		out.promised = arrived.Add(m.Objective)
+		out.promised = q.Arrived.Add(m.Objective)
 		out.due = out.promised
 	}
-	if r.timeout > 0 {
-		out.expires = arrived.Add(r.timeout)
+	if q.Timeout > 0 {
+		out.expires = q.Arrived.Add(q.Timeout)
 		if out.expires.Before(out.due) {
 			out.due = out.expires
 		}
@@ -64,33 +55,52 @@ func (a *rank) compare(b *rank) int {
 	return cmp.Or(cmp.Compare(a.priority, b.priority), a.due.Compare(b.due))
 }
 
-// expired refuses a request that nobody waits for any more.
-func (m *model) expired(r *rank) error {
-	if r.expires.IsZero() || time.Now().Before(r.expires) {
-		return nil
+// unwanted refuses a request that nobody waits for any more.
+func (m *model) unwanted(j *job) error {
+	switch {
+	case !j.rank.expires.IsZero() && !time.Now().Before(j.rank.expires):
+		return m.late()
+	case j.ctx.Err() != nil:
+		return m.left(j.ctx)
 	}
-	return m.expiredError()
+	return nil
 }
 
-func (m *model) expiredError() error {
+func (m *model) late() error {
 	return fmt.Errorf("%w: the request's timeout passed before %s could take it; it was not computed", ErrExpired, m.Name)
+}
+
+// left says why the client whose context ended waits no more.
+func (m *model) left(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return m.late()
+	}
+	return fmt.Errorf("%w: the client went away before %s could take its request; it was not computed", ErrCanceled, m.Name)
 }
 
 // byRank orders jobs by who is served first.
 func byRank(a, b *job) int { return a.rank.compare(&b.rank) }
 
 // await waits until the job is told to lead or that it is done. A job that
-// expires first leaves the queue, unless the lead has been handed to it.
+// expires first, or whose client goes away, leaves the queue, unless the lead
+// has been handed to it or a worker has it.
 func (m *model) await(j *job) (lead bool) {
-	if j.rank.expires.IsZero() {
-		return <-j.wake
+	var (
+		expires <-chan time.Time
+		refused error
+	)
+	if !j.rank.expires.IsZero() {
+		timer := time.NewTimer(time.Until(j.rank.expires))
+		defer timer.Stop()
+		expires = timer.C
 	}
-	timer := time.NewTimer(time.Until(j.rank.expires))
-	defer timer.Stop()
 	select {
 	case lead = <-j.wake:
 		return lead
-	case <-timer.C:
+	case <-expires:
+		refused = m.late()
+	case <-j.ctx.Done():
+		refused = m.left(j.ctx)
 	}
 	q := &m.queue
 	q.mu.Lock()
@@ -101,7 +111,7 @@ func (m *model) await(j *job) (lead bool) {
 	}
 	q.waiting = slices.Delete(q.waiting, i, i+1)
 	q.mu.Unlock()
-	j.err = m.expiredError()
+	j.err = refused
 	return false
 }
 
