@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/linux"
-	"oscine.dev/oscine/internal/release"
 )
 
 const (
@@ -23,6 +22,8 @@ const (
 	// trialTimeout is how long a system on trial has to become READY before the
 	// machine restarts and the boot counter goes down.
 	trialTimeout = 10 * time.Minute
+	// fwCfgMachine is where QEMU's fw_cfg shows a Machine file.
+	fwCfgMachine = "/sys/firmware/qemu_fw_cfg/by_name/opt/oscine/machine/raw"
 	consoleNode  = "/dev/console"
 )
 
@@ -39,7 +40,7 @@ type lasting struct {
 type system struct {
 	*lasting
 	log      *Log
-	boot     release.Facts
+	boot     received
 	daemon   *daemon
 	lastPet  time.Time
 	signals  chan os.Signal
@@ -65,11 +66,11 @@ func pid1(log *Log, kept *lasting) error {
 	}
 	setup(log)
 	s.openWatchdog()
-	if err := os.WriteFile(FactsFile, factsNow(s.boot, false), 0o644); err != nil {
+	if err := os.WriteFile(FactsFile, s.boot.facts(false), 0o644); err != nil {
 		log.Error("%v", err)
 	}
-	data, hasData := s.partition(release.PartitionData)
-	if hasData && s.boot.Data != "" {
+	data, hasData := s.partition(PartitionData)
+	if hasData && s.boot.data != "" {
 		background(log, "grow the data partition", func() error { return growData(log, data, "/var") })
 		s.adoptMachineFile()
 	}
@@ -114,23 +115,23 @@ func (s *system) partition(name string) (Partition, bool) {
 		s.log.Error("%v", err)
 		return Partition{}, false
 	}
-	return find(parts, s.boot.Disk, name)
+	return find(parts, s.boot.disk, name)
 }
 
 // adoptMachineFile takes the Machine file of the ESP on the first boot of a
 // machine that has no other configuration.
 func (s *system) adoptMachineFile() {
-	if exists(machineFile) || exists(release.FirmwareMachine) {
+	if exists(machineFile) || exists(fwCfgMachine) {
 		return
 	}
-	esp, ok := s.partition(release.PartitionESP)
+	esp, ok := s.partition(PartitionESP)
 	if !ok {
 		return
 	}
 	err := withESP(esp, "/boot", unix.MS_RDONLY, func(dir string) error {
 		adopted, err := adoptMachineFile(dir, machineFile)
 		if adopted && err == nil {
-			s.log.Notice("configuration taken from /%s of the ESP", release.ESPMachine)
+			s.log.Notice("configuration taken from /%s of the ESP", espMachineFile)
 		}
 		return err
 	})
@@ -165,16 +166,16 @@ func (s *system) startDaemon() {
 }
 
 // loop runs until something asks for a shutdown.
-func (s *system) loop() release.Request {
+func (s *system) loop() Request {
 	began := time.Now()
 	timer := time.NewTimer(0)
 	for {
 		now := time.Now()
 		next := earliest(s.daemon.tick(now), s.pet(now))
-		if s.boot.Counted() && !s.marked() {
+		if s.boot.from.counted() && !s.marked() {
 			if now.Sub(began) > trialTimeout {
 				s.log.Error("not READY after %s on trial: restarting", trialTimeout)
-				return release.RequestReboot
+				return RequestReboot
 			}
 			next = earliest(next, began.Add(trialTimeout+time.Second))
 		}
@@ -182,16 +183,16 @@ func (s *system) loop() release.Request {
 		select {
 		case <-timer.C:
 		case sig := <-s.signals:
-			if request := s.signalled(sig); request != release.RequestNone {
+			if request := s.signalled(sig); request != RequestNone {
 				return request
 			}
 		case n := <-s.messages:
-			if request := s.notified(n); request != release.RequestNone {
+			if request := s.notified(n); request != RequestNone {
 				return request
 			}
 		case name := <-s.button:
 			s.log.Notice("power button (%s) pressed", name)
-			return release.RequestPowerOff
+			return RequestPowerOff
 		}
 	}
 }
@@ -203,29 +204,29 @@ func earliest(a, b time.Time) time.Time {
 	return b
 }
 
-func (s *system) signalled(sig os.Signal) release.Request {
+func (s *system) signalled(sig os.Signal) Request {
 	switch sig {
 	case unix.SIGCHLD:
 		s.reap()
 	case unix.SIGINT: // Ctrl-Alt-Del
 		s.log.Notice("restart asked for by SIGINT")
-		return release.RequestReboot
+		return RequestReboot
 	default:
 		s.log.Notice("power-off asked for by %v", sig)
-		return release.RequestPowerOff
+		return RequestPowerOff
 	}
-	return release.RequestNone
+	return RequestNone
 }
 
-func (s *system) notified(n notified) release.Request {
+func (s *system) notified(n notified) Request {
 	if n.pid != s.daemon.pid {
-		return release.RequestNone
+		return RequestNone
 	}
 	if s.daemon.notified(n, time.Now()) {
 		s.log.Notice("oscined is ready, %.3f s after the kernel started", uptime().Seconds())
 		background(s.log, "mark the slot good", s.markGood)
 	}
-	if n.Request != release.RequestNone {
+	if n.Request != RequestNone {
 		s.log.Notice("%s asked for by oscined", n.Request)
 	}
 	return n.Request
@@ -285,14 +286,14 @@ func (s *system) markGood() error {
 		return nil
 	}
 	err := forgetAttempts("/var")
-	if s.boot.Counted() {
+	if s.boot.from.counted() {
 		err = errors.Join(err, s.uncount())
 	}
 	if err != nil {
 		return err
 	}
 	close(s.good)
-	return writeFacts(factsNow(s.boot, true))
+	return writeFacts(s.boot.facts(true))
 }
 
 func writeFacts(content []byte) error {
@@ -304,16 +305,12 @@ func writeFacts(content []byte) error {
 }
 
 func (s *system) uncount() error {
-	esp, ok := s.partition(release.PartitionESP)
+	esp, ok := s.partition(PartitionESP)
 	if !ok {
-		return fmt.Errorf("disk %s has no partition %s", s.boot.Disk, release.PartitionESP)
+		return fmt.Errorf("disk %s has no partition %s", s.boot.disk, PartitionESP)
 	}
-	image := s.boot.Image
-	entry, ok := release.ParseEntry(path.Base(image))
-	if !ok {
-		return fmt.Errorf("%s is not the name of a kernel image", image)
-	}
-	good := entry.Good().File()
+	image := s.boot.from.image
+	good, _ := stripCounter(path.Base(image))
 	err := withESP(esp, "/boot", 0, func(dir string) error {
 		if exists(filepath.Join(dir, path.Dir(image), good)) && !exists(filepath.Join(dir, image)) {
 			return nil // an earlier life of PID 1 did it
@@ -321,7 +318,7 @@ func (s *system) uncount() error {
 		return renameImage(dir, image, good)
 	})
 	if err == nil {
-		s.log.Notice("slot %s is good: %s is now %s", s.boot.Slot, path.Base(image), good)
+		s.log.Notice("slot %s is good: %s is now %s", s.boot.slot, path.Base(image), good)
 	}
 	return err
 }

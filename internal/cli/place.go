@@ -82,7 +82,7 @@ func (f *placeFlags) run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
-	results, err := f.placeAll(state, objects)
+	results, err := f.placeAll(ctx, state, objects)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func readManifest(env *Env, file string) ([]object.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	objects, err := env.Kinds.Parse(bytes.NewReader(text))
+	objects, err := object.Parse(bytes.NewReader(text))
 	if err != nil {
 		return nil, fmt.Errorf("%s:\n%w", file, err)
 	}
@@ -122,17 +122,17 @@ func readManifest(env *Env, file string) ([]object.Object, error) {
 }
 
 // placeAll places the objects in order, gangs as a whole.
-func (f *placeFlags) placeAll(s *place.State, objects []object.Object) ([]placed, error) {
+func (f *placeFlags) placeAll(ctx context.Context, s *place.State, objects []object.Object) ([]placed, error) {
 	var results []placed
 	done := map[string]bool{}
 	for i, obj := range objects {
-		placeable, ok := obj.(object.Placeable)
+		r, class, ok := resourcesOf(obj)
 		if !ok {
-			return nil, fmt.Errorf("%s: a %s needs no place on a machine", obj.Key(), obj.Key().Kind)
+			return nil, fmt.Errorf("%s/%s: only workloads and models are placed", obj.ObjectKind(), obj.ObjectName())
 		}
 		var requests []place.Request
-		if r := placeable.Resources(); r.Gang == nil {
-			req, err := object.PlaceRequest(placeable)
+		if r.Gang == nil {
+			req, err := r.Request(placementName(obj), class)
 			if err != nil {
 				return nil, err
 			}
@@ -146,7 +146,11 @@ func (f *placeFlags) placeAll(s *place.State, objects []object.Object) ([]placed
 			requests = members
 		}
 		if len(requests) > 0 {
-			results = append(results, f.placeTogether(s, requests)...)
+			together, err := f.placeTogether(ctx, s, requests)
+			if err != nil {
+				return nil, err
+			}
+			results = append(results, together...)
 		}
 	}
 	return results, nil
@@ -156,11 +160,11 @@ func (f *placeFlags) placeAll(s *place.State, objects []object.Object) ([]placed
 func gang(g *object.Gang, objects []object.Object) ([]place.Request, error) {
 	var requests []place.Request
 	for _, obj := range objects {
-		p, ok := obj.(object.Placeable)
-		if !ok || p.Resources().Gang == nil || p.Resources().Gang.Name != g.Name {
+		r, class, ok := resourcesOf(obj)
+		if !ok || r.Gang == nil || r.Gang.Name != g.Name {
 			continue
 		}
-		req, err := object.PlaceRequest(p)
+		req, err := r.Request(placementName(obj), class)
 		if err != nil {
 			return nil, err
 		}
@@ -172,21 +176,42 @@ func gang(g *object.Gang, objects []object.Object) ([]place.Request, error) {
 	return requests, nil
 }
 
-func (f *placeFlags) placeTogether(s *place.State, requests []place.Request) []placed {
-	placements, err := s.PlaceAll(requests)
+func (f *placeFlags) placeTogether(ctx context.Context, s *place.State, requests []place.Request) ([]placed, error) {
+	placements, err := s.PlaceAll(ctx, requests)
 	var refusal *place.Unsatisfied
 	if errors.As(err, &refusal) {
 		r := placed{Object: refusal.Request, Refusal: refusal}
 		if f.defrag && len(requests) == 1 {
-			r.Moves, _ = s.Defragment(requests[0])
+			r.Moves, err = s.Defragment(ctx, requests[0])
+			if err != nil && !errors.As(err, &refusal) {
+				return nil, err
+			}
 		}
-		return []placed{r}
+		return []placed{r}, nil
+	}
+	if err != nil {
+		return nil, err
 	}
 	var results []placed
 	for i := range placements {
 		results = append(results, placed{Object: requests[i].Name, Placement: &placements[i]})
 	}
-	return results
+	return results, nil
+}
+
+func resourcesOf(obj object.Object) (*object.Resources, object.Class, bool) {
+	switch obj := obj.(type) {
+	case *object.Workload:
+		return &obj.Spec.Resources, obj.Spec.Class, true
+	case *object.Model:
+		return &obj.Spec.Resources, obj.Spec.Class, true
+	}
+	return nil, "", false
+}
+
+// placementName is the name under which a node places an object.
+func placementName(obj object.Object) string {
+	return strings.ToLower(string(obj.ObjectKind())) + "-" + obj.ObjectName()
 }
 
 // state is the machine that --machine names, with what runs there.
@@ -260,28 +285,28 @@ func nodeState(ctx context.Context, env *Env, name string, objects []object.Obje
 	if err != nil {
 		return nil, err
 	}
-	replaced := map[object.Key]bool{}
+	replaced := map[string]bool{}
 	for _, obj := range objects {
-		replaced[obj.Key()] = true
+		replaced[placementName(obj)] = true
 	}
 	for _, o := range running.Msg.GetObjects() {
 		data, err := o.GetManifest().MarshalJSON()
 		if err != nil {
 			return nil, fmt.Errorf("object %s/%s of %s: %w", o.GetKind(), o.GetName(), name, err)
 		}
-		parsed, err := env.Kinds.Parse(strings.NewReader(string(data)))
+		parsed, err := object.Parse(strings.NewReader(string(data)))
 		if err != nil || len(parsed) != 1 {
 			return nil, fmt.Errorf("object %s/%s of %s is not understood: %w", o.GetKind(), o.GetName(), name, err)
 		}
-		p, ok := parsed[0].(object.Placeable)
-		if !ok || replaced[p.Key()] {
+		r, class, ok := resourcesOf(parsed[0])
+		if !ok || replaced[placementName(parsed[0])] {
 			continue
 		}
-		req, err := object.PlaceRequest(p)
+		req, err := r.Request(placementName(parsed[0]), class)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := state.Place(req); err != nil {
+		if _, err := state.Place(ctx, req); err != nil {
 			fmt.Fprintf(env.Err, "oscine: %s runs on %s but is left out here: %v\n", req.Name, name, err)
 		}
 	}

@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"oscine.dev/oscine/internal/image/cpio"
-	"oscine.dev/oscine/internal/release"
 )
 
 // buildInitramfs packs stage 1: init, the modules that it loads and their list.
@@ -21,7 +18,7 @@ func buildInitramfs(ctx context.Context, k *kernel, initFile string) ([]byte, er
 		return nil, err
 	}
 	c := newContent()
-	c.text(strings.TrimPrefix(release.ModulesFile, "/"), "", "", loadList(k.early))
+	c.text("etc/oscine/modules", "", "", loadList(k.early))
 	base := "usr/lib/modules/" + k.version + "/"
 	c.text(base+"modules.dep", "", "", k.modules.depFile(k.initrd))
 	c.text(base+"modules.alias", "", "", aliasFile(k.initrd))
@@ -37,11 +34,11 @@ func buildInitramfs(ctx context.Context, k *kernel, initFile string) ([]byte, er
 	}
 	c.put(File{Path: "init", Mode: 0o755, data: program})
 	var archive bytes.Buffer
-	w := cpio.NewWriter(&archive, Epoch)
+	w := &cpioWriter{w: &archive}
 	for _, f := range c.list() {
-		w.Add(f.Path, f.Mode, f.data)
+		w.add(f.Path, f.Mode, f.data)
 	}
-	if err := w.Close(); err != nil {
+	if err := w.close(); err != nil {
 		return nil, err
 	}
 	return compress(archive.Bytes())
@@ -98,7 +95,7 @@ func (c contextReader) Read(p []byte) (int, error) {
 const maxInitramfs = 512 << 20
 
 // ReadInitramfs lists the files of a zstd-compressed or plain initramfs.
-func ReadInitramfs(data []byte) ([]cpio.Entry, error) {
+func ReadInitramfs(data []byte) ([]Entry, error) {
 	if bytes.HasPrefix(data, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
 		z, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderMaxMemory(maxInitramfs))
 		if err != nil {
@@ -114,5 +111,5 @@ func ReadInitramfs(data []byte) ([]cpio.Entry, error) {
 		}
 		data = plain
 	}
-	return cpio.Read(data)
+	return ReadCPIO(data)
 }

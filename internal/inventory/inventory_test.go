@@ -45,7 +45,7 @@ func TestTopologyFile(t *testing.T) {
 	}
 	matches := 0
 	for i := range m.Devices {
-		if ok, err := selector.Match(&m.Devices[i]); err == nil && ok {
+		if ok, err := selector.Match(t.Context(), &m.Devices[i]); err == nil && ok {
 			matches++
 		}
 	}
@@ -74,7 +74,7 @@ func TestRecordedMachines(t *testing.T) {
 			if len(m.CPUs) < 2 {
 				return
 			}
-			p, err := s.Place(place.Request{Name: "x", MilliCPU: 1000, Exclusive: true})
+			p, err := s.Place(t.Context(), place.Request{Name: "x", MilliCPU: 1000, Exclusive: true})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,7 +20,8 @@ const batchSlice = 100 * time.Millisecond
 // is called with a workload's first process before that runs its program; what
 // it starts later inherits. Errors: ErrUnknown, ErrOverCommitted.
 func (i *Isolator) Apply(id string, pid int) error {
-	defer i.change()()
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	h, ok := i.held[id]
 	if !ok {
 		return fmt.Errorf("workload %s %w: prepare it first", id, ErrUnknown)
@@ -42,7 +43,8 @@ func (i *Isolator) Apply(id string, pid int) error {
 // Adopt takes over a workload that was prepared and applied by an earlier
 // process and still runs: its first process is only noted.
 func (i *Isolator) Adopt(id string, pid int) error {
-	defer i.change()()
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	h, ok := i.held[id]
 	if !ok {
 		return fmt.Errorf("workload %s %w: prepare it first", id, ErrUnknown)
@@ -141,7 +143,8 @@ func (i *Isolator) forThreads(pid int, do func(tid int) error) error {
 // beside those that the workload has. Errors: ErrUnknown, ErrInvalid, and
 // ErrOverCommitted where we or the kernel refuse.
 func (i *Isolator) Reserve(id string, tid int, r Reservation) error {
-	defer i.change()()
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	h, ok := i.held[id]
 	if !ok {
 		return fmt.Errorf("workload %s %w: prepare it first", id, ErrUnknown)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
-	"sync"
 	"time"
 
 	"oscine.dev/oscine/internal/linux"
@@ -27,7 +26,7 @@ const (
 const (
 	guardTick     = 5 * time.Millisecond   // between looks while interactive work stalls
 	guardRest     = 100 * time.Millisecond // between looks while all is well
-	stallBudget   = 0.10                   // fraction of a look's time that may be stalled
+	stallBudget   = 0.10                   // share of a look's time that may be stalled
 	calmFor       = 50 * time.Millisecond  // without stalls before batch gets a level back
 	longestFreeze = 2 * time.Second        // batch gets on again at least this often
 	holdOff       = 10 * time.Second       // when holding batch back did not help
@@ -86,8 +85,7 @@ func (g *guardState) look(now time.Time, stalled time.Duration, why string) (cha
 }
 
 // Watch holds batch work back while interactive work stalls, and verifies the
-// kernel's settings every few seconds, until ctx ends. Nothing of it runs on when
-// it returns.
+// kernel's settings every few seconds, until ctx ends.
 func (i *Isolator) Watch(ctx context.Context) {
 	if i.host.cgroups == "" {
 		return
@@ -103,9 +101,6 @@ func (i *Isolator) Watch(ctx context.Context) {
 	}
 	const verifyEvery = 5 * time.Second
 	verified, observed := time.Now(), time.Now()
-	verify, observe := beside{do: func() { i.Verify() }}, beside{do: i.observe}
-	defer verify.wait()
-	defer observe.wait()
 	timer := time.NewTimer(guardRest)
 	defer timer.Stop()
 	for {
@@ -116,41 +111,19 @@ func (i *Isolator) Watch(ctx context.Context) {
 			timer.Reset(i.guardOnce(now))
 			if now.Sub(verified) >= verifyEvery {
 				verified = now
-				verify.start()
+				go i.Verify()
 			}
 			if now.Sub(observed) >= observeEvery {
 				observed = now
-				observe.start()
+				go i.observe()
 			}
 		}
 	}
 }
 
-// beside does something in a goroutine of its own, once at a time: what comes
-// due before it has ended is left out.
-type beside struct {
-	do      func()
-	running sync.Mutex
-	ends    sync.WaitGroup
-}
-
-func (b *beside) start() {
-	if !b.running.TryLock() {
-		return
-	}
-	b.ends.Go(func() {
-		defer b.running.Unlock()
-		b.do()
-	})
-}
-
-func (b *beside) wait() { b.ends.Wait() }
-
-// guardOnce looks once and returns when to look next. It waits for no change
-// under way.
+// guardOnce looks once and returns when to look next.
 func (i *Isolator) guardOnce(now time.Time) time.Duration {
-	i.boundPriorities(now)
-	i.guardMu.Lock()
+	i.mu.Lock()
 	stalled, why := i.stalls.of(i)
 	earlier := i.guard.lastStall
 	helpless := i.guard.helpless
@@ -161,7 +134,7 @@ func (i *Isolator) guardOnce(now time.Time) time.Duration {
 		events = i.guardEvents(to, helpless, err)
 	}
 	busy := i.guard.level != free || i.guard.lastStall > earlier
-	i.guardMu.Unlock()
+	i.mu.Unlock()
 	i.emit(events)
 	if busy {
 		return guardTick
@@ -188,12 +161,6 @@ func (i *Isolator) guardEvents(to level, helpless time.Time, err error) []Event 
 
 // holdBatch makes the kernel hold the batch class back.
 func (i *Isolator) holdBatch(to level) error {
-	if to == free {
-		i.heldBack.Store(nil)
-	} else {
-		why := i.guard.why
-		i.heldBack.Store(&why)
-	}
 	group := filepath.Join(i.o.Slice, string(Batch))
 	const period = 20_000 // µs
 	quota := "max"
@@ -212,8 +179,6 @@ func (i *Isolator) holdBatch(to level) error {
 
 // resumeBatch undoes what the guard holds.
 func (i *Isolator) resumeBatch() error {
-	i.guardMu.Lock()
-	defer i.guardMu.Unlock()
 	if i.guard.level == free {
 		return nil
 	}

@@ -2,7 +2,6 @@ package isolate
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"oscine.dev/oscine/internal/isolate/runqueue"
@@ -21,68 +20,14 @@ type Wakeups struct {
 // enoughWakeups is how many it takes to speak of the slowest hundredth.
 const enoughWakeups = 100
 
-// wakeupMeter measures the wake-ups of all workloads. It is safe for concurrent
-// use.
+// wakeupMeter measures the wake-ups of all workloads; nil where this host
+// cannot.
 type wakeupMeter struct {
-	mu       sync.RWMutex // of all below; it is read while nothing is added, removed or closed
-	meter    *runqueue.Meter
+	*runqueue.Meter
 	measured map[string]*measured // by workload
 }
 
-// read returns what was measured of a workload, and nil where nothing is.
-func (m *wakeupMeter) read(id string) (l runqueue.Latency, one *measured, err error) {
-	if m == nil {
-		return l, nil, nil
-	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if one = m.measured[id]; one == nil || m.meter == nil {
-		return l, nil, nil
-	}
-	l, err = m.meter.Read(one.group)
-	return l, one, err
-}
-
-// add begins to measure a cgroup.
-func (m *wakeupMeter) add(id, dir string, objective time.Duration) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	group, err := m.meter.Add(dir, objective)
-	if err != nil {
-		return err
-	}
-	if have := m.measured[id]; have == nil || have.group != group {
-		err = m.removeLocked(id)
-		m.measured[id] = &measured{group: group}
-	}
-	return err
-}
-
-// remove ends measuring a workload. One that is not measured is fine.
-func (m *wakeupMeter) remove(id string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.removeLocked(id)
-}
-
-func (m *wakeupMeter) removeLocked(id string) error {
-	have := m.measured[id]
-	if have == nil {
-		return nil
-	}
-	delete(m.measured, id)
-	return m.meter.Remove(have.group)
-}
-
-func (m *wakeupMeter) close() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.measured = nil
-	return m.meter.Close()
-}
-
-// measured is one workload's cgroup, and its reading when it was last judged,
-// which is observe's alone.
+// measured is one workload's cgroup, and its reading when it was last judged.
 type measured struct {
 	group  runqueue.Group
 	judged runqueue.Latency
@@ -120,46 +65,53 @@ func (i *Isolator) startMeter() {
 		i.log.Warn("isolation", "guarantee", g.Guarantee, "missing", g.Reason)
 		return
 	}
-	i.meter.Store(&wakeupMeter{meter: meter, measured: map[string]*measured{}})
+	i.meter = &wakeupMeter{Meter: meter, measured: map[string]*measured{}}
 }
 
 // measure begins to measure a workload whose cgroup has just been made.
 func (i *Isolator) measure(h *holding) {
 	i.startMeter()
-	m := i.meter.Load()
-	if m == nil {
+	if i.meter == nil {
 		return
 	}
-	if err := m.add(h.spec.ID, i.cg.path(h.group()), h.spec.Objective); err != nil {
+	group, err := i.meter.Add(i.cg.path(h.group()), h.spec.Objective)
+	if err != nil {
 		i.log.Debug("isolation", "id", h.spec.ID, "error", err)
+		return
+	}
+	if m := i.meter.measured[h.spec.ID]; m == nil || m.group != group {
+		i.unmeasure(h.spec.ID)
+		i.meter.measured[h.spec.ID] = &measured{group: group}
 	}
 }
 
 func (i *Isolator) unmeasure(id string) {
-	m := i.meter.Load()
-	if m == nil {
+	if i.meter == nil || i.meter.measured[id] == nil {
 		return
 	}
-	if err := m.remove(id); err != nil {
+	if err := i.meter.Remove(i.meter.measured[id].group); err != nil {
 		i.log.Debug("isolation", "id", id, "error", err)
 	}
+	delete(i.meter.measured, id)
 }
 
 func (i *Isolator) stopMeter() error {
-	m := i.meter.Swap(nil)
-	if m == nil {
+	if i.meter == nil {
 		return nil
 	}
-	return m.close()
+	m := i.meter
+	i.meter = nil
+	return m.Close()
 }
 
 // wakeups reads what was measured of a workload, nil for nothing.
 func (i *Isolator) wakeups(id string) *Wakeups {
-	l, one, err := i.meter.Load().read(id)
+	if i.meter == nil || i.meter.measured[id] == nil {
+		return nil
+	}
+	l, err := i.meter.Read(i.meter.measured[id].group)
 	if err != nil {
 		i.log.Debug("isolation", "id", id, "error", err)
-	}
-	if one == nil || err != nil {
 		return nil
 	}
 	return &Wakeups{Count: l.Count(), P50: Duration(l.Quantile(.5)), P99: Duration(l.Quantile(.99)), Max: Duration(l.Max()), Missed: l.Missed()}
@@ -168,18 +120,20 @@ func (i *Isolator) wakeups(id string) *Wakeups {
 // recentWakeups returns the slowest hundredth of the wake-ups since it last
 // did, once there are enough of them.
 func (i *Isolator) recentWakeups(id string) (p99 time.Duration, count uint64, enough bool) {
-	now, one, err := i.meter.Load().read(id)
-	if err != nil {
-		i.log.Debug("isolation", "id", id, "error", err)
-	}
-	if one == nil || err != nil {
+	if i.meter == nil || i.meter.measured[id] == nil {
 		return 0, 0, false
 	}
-	recent := now.Since(&one.judged)
+	m := i.meter.measured[id]
+	now, err := i.meter.Read(m.group)
+	if err != nil {
+		i.log.Debug("isolation", "id", id, "error", err)
+		return 0, 0, false
+	}
+	recent := now.Since(&m.judged)
 	if recent.Count() < enoughWakeups {
 		return 0, 0, false
 	}
-	one.judged = now
+	m.judged = now
 	return recent.Quantile(.99), recent.Count(), true
 }
 

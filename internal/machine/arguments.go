@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"oscine.dev/oscine/internal/debian"
-	"oscine.dev/oscine/internal/release"
 )
 
 // arguments are QEMU's; files are relative to the machine's folder, its
@@ -32,7 +31,7 @@ func (m *Machine) arguments(ctx context.Context) ([]string, error) {
 		args = append(args, "-no-reboot")
 	}
 	if _, err := os.Stat(filepath.Join(m.dir, configFile)); err == nil {
-		args = append(args, "-fw_cfg", "name="+release.FirmwareMachineName+",file="+configFile)
+		args = append(args, "-fw_cfg", "name=opt/oscine/machine,file="+configFile)
 	}
 	boot, err := m.bootArguments(ctx)
 	if err != nil {

@@ -60,7 +60,7 @@ const cgroupRoot = "/sys/fs/cgroup"
 // lendCPU places a real-time worker as if it were a workload, so that nobody
 // else is given its CPU meanwhile and those that share it leave.
 func (n *Node) lendCPU(spec *isolate.Spec) (back func(), err error) {
-	given, err := n.placer.Lend(place.Request{Name: spec.ID, Class: place.Realtime, MilliCPU: 1000, Exclusive: true, WholeCore: true})
+	given, err := n.placer.Lend(n.life, place.Request{Name: spec.ID, Class: place.Realtime, MilliCPU: 1000, Exclusive: true, WholeCore: true})
 	if err != nil {
 		return nil, err
 	}

@@ -24,13 +24,15 @@ const (
 
 // Result is what Apply did with one object.
 type Result struct {
-	object.Key
+	Kind   object.Kind
+	Name   string
 	Action Action
 }
 
 // ObjectState is an object as it is meant and as it is.
 type ObjectState struct {
-	object.Key
+	Kind     object.Kind
+	Name     string
 	Manifest object.Object // nil in the event of a deletion
 	Status   any           // JSON-encodable, by kind
 }
@@ -47,8 +49,8 @@ func (n *Node) Apply(_ context.Context, objects []object.Object, dryRun bool) ([
 	var results []Result
 	var changed []object.Object
 	for _, obj := range objects {
-		r := Result{obj.Key(), Created}
-		if c, ok := n.controllers[obj.Key()]; ok {
+		r := Result{obj.ObjectKind(), obj.ObjectName(), Created}
+		if c, ok := n.controllers[keyOf(obj)]; ok {
 			r.Action = Updated
 			if sameObject(c.current(), obj) {
 				r.Action = Unchanged
@@ -76,12 +78,12 @@ func (n *Node) Apply(_ context.Context, objects []object.Object, dryRun bool) ([
 
 // meant hands a stored object to its controller. The caller holds n.mu.
 func (n *Node) meant(obj object.Object) {
-	if c, ok := n.controllers[obj.Key()]; ok {
+	if c, ok := n.controllers[keyOf(obj)]; ok {
 		c.update(obj)
 	} else {
 		n.startController(obj)
 	}
-	n.changes.publish(obj.Key())
+	n.changes.publish(keyOf(obj))
 }
 
 // checkApply finds what only the node can know: host ports that another
@@ -90,24 +92,22 @@ func (n *Node) checkApply(objects []object.Object) error {
 	var problems []string
 	held := n.heldPorts(objects)
 	for _, obj := range objects {
-		if c, ok := n.controllers[obj.Key()]; ok && c.deleting {
-			problems = append(problems, obj.Key().String()+": is being deleted: apply it again in a moment")
+		if c, ok := n.controllers[keyOf(obj)]; ok && c.deleting {
+			problems = append(problems, keyOf(obj).String()+": is being deleted: apply it again in a moment")
 		}
-		if row, ok := n.config.Kinds.Find(obj.Key().Kind); ok && !row.Stored() {
-			problems = append(problems, fmt.Sprintf("%s: %s", obj.Key(), row.NotApplied))
-			continue
-		}
-		if publisher, ok := obj.(object.Publisher); ok {
-			for i, p := range publisher.Ports() {
+		switch obj := obj.(type) {
+		case *object.Machine:
+			problems = append(problems, "Machine/"+obj.ObjectName()+": a configured node's Machine is not changed by apply in this release: write it anew with oscine config generate and boot the node with it")
+		case *object.Workload:
+			for i, p := range obj.Spec.Ports {
 				port := fmt.Sprintf("%s/%d", p.Protocol, p.HostPort)
-				if holder, taken := held[port]; taken && holder != obj.Key().String() {
-					problems = append(problems, fmt.Sprintf("%s: spec.ports[%d].hostPort: %s is taken by %s", obj.Key(), i, port, holder))
+				if holder, taken := held[port]; taken && holder != keyOf(obj).String() {
+					problems = append(problems, fmt.Sprintf("%s: spec.ports[%d].hostPort: %s is taken by %s", keyOf(obj), i, port, holder))
 				}
-				held[port] = obj.Key().String()
+				held[port] = keyOf(obj).String()
 			}
-		}
-		if m, ok := obj.(*object.Model); ok {
-			if err := n.checkModelSource(m); err != nil {
+		case *object.Model:
+			if err := n.checkModelSource(obj); err != nil {
 				problems = append(problems, err.Error())
 			}
 		}
@@ -125,16 +125,16 @@ func (n *Node) heldPorts(except []object.Object) map[string]string {
 	if open := n.machine.Spec.Inference; open != nil {
 		held[fmt.Sprintf("tcp/%d", open.Port)] = "the node's inference endpoint"
 	}
-	changing := map[object.Key]bool{}
+	changing := map[objectKey]bool{}
 	for _, obj := range except {
-		changing[obj.Key()] = true
+		changing[keyOf(obj)] = true
 	}
 	for key, c := range n.controllers {
-		publisher, ok := c.current().(object.Publisher)
+		w, ok := c.current().(*object.Workload)
 		if !ok || changing[key] {
 			continue
 		}
-		for _, p := range publisher.Ports() {
+		for _, p := range w.Spec.Ports {
 			held[fmt.Sprintf("%s/%d", p.Protocol, p.HostPort)] = key.String()
 		}
 	}
@@ -151,47 +151,34 @@ func sameObject(a, b object.Object) bool {
 // kind and name. It returns ErrNotFound where a name was given and is not
 // there.
 func (n *Node) Get(kind object.Kind, name string) ([]ObjectState, error) {
-	if err := n.checkKind(kind); err != nil {
-		return nil, err
+	if kind != "" && !slices.Contains(storedKinds, kind) {
+		return nil, fmt.Errorf("%w: no kind is called %q: use Workload or Model", ErrInvalid, kind)
 	}
 	n.mu.Lock()
 	var states []ObjectState
 	for key, c := range n.controllers {
-		if (kind == "" || key.Kind == kind) && (name == "" || key.Name == name) {
+		if (kind == "" || key.kind == kind) && (name == "" || key.name == name) {
 			states = append(states, stateOf(key, c))
 		}
 	}
 	n.mu.Unlock()
 	if name != "" && len(states) == 0 {
-		return nil, fmt.Errorf("%s %q: %w", cmp.Or(string(kind), n.config.Kinds.Stored().Words()), name, ErrNotFound)
+		return nil, fmt.Errorf("%s %q: %w", cmp.Or(string(kind), "workload or model"), name, ErrNotFound)
 	}
 	slices.SortFunc(states, func(a, b ObjectState) int {
-		return strings.Compare(a.String(), b.String())
+		return strings.Compare(string(a.Kind)+"/"+a.Name, string(b.Kind)+"/"+b.Name)
 	})
 	return states, nil
 }
 
-// checkKind refuses a kind of which the node has no objects; "" stands for all.
-func (n *Node) checkKind(kind object.Kind) error {
-	if kind == "" {
-		return nil
-	}
-	if err := n.config.Kinds.CheckKind(kind); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	return nil
-}
-
-func stateOf(key object.Key, c controller) ObjectState {
-	return ObjectState{Key: key, Manifest: c.current(), Status: c.status()}
+func stateOf(key objectKey, c controller) ObjectState {
+	return ObjectState{Kind: key.kind, Name: key.name, Manifest: c.current(), Status: c.status()}
 }
 
 // Delete stops an object, waits until everything it held is free, and forgets
 // it. Volumes stay.
-func (n *Node) Delete(ctx context.Context, key object.Key) error {
-	if err := n.checkKind(key.Kind); err != nil {
-		return err
-	}
+func (n *Node) Delete(ctx context.Context, kind object.Kind, name string) error {
+	key := objectKey{kind, name}
 	n.mu.Lock()
 	c, ok := n.controllers[key]
 	again := ok && c.deleting
@@ -200,12 +187,12 @@ func (n *Node) Delete(ctx context.Context, key object.Key) error {
 	}
 	n.mu.Unlock()
 	if !ok {
-		return fmt.Errorf("%s %q: %w", key.Kind, key.Name, ErrNotFound)
+		return fmt.Errorf("%s %q: %w", kind, name, ErrNotFound)
 	}
 	if again {
 		return fmt.Errorf("%w: %s is being deleted already", ErrConflict, key)
 	}
-	if err := n.store.delete(key); err != nil {
+	if err := n.store.delete(kind, name); err != nil {
 		return err
 	}
 	// The client may leave; what was begun is finished all the same.
@@ -245,13 +232,13 @@ func (n *Node) Watch(ctx context.Context, kind object.Kind, name string, f func(
 			return err
 		}
 		for _, key := range keys {
-			if (kind != "" && key.Kind != kind) || (name != "" && key.Name != name) {
+			if (kind != "" && key.kind != kind) || (name != "" && key.name != name) {
 				continue
 			}
 			n.mu.Lock()
 			c, ok := n.controllers[key]
 			n.mu.Unlock()
-			event, state := "deleted", ObjectState{Key: key}
+			event, state := "deleted", ObjectState{Kind: key.kind, Name: key.name}
 			if ok {
 				event, state = "set", stateOf(key, c)
 			}

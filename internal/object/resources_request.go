@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"oscine.dev/oscine/internal/place"
 )
@@ -83,11 +84,16 @@ func placeClass(c Class) place.Class {
 	return place.Interactive
 }
 
-// references turns "name" and "Kind/name" into the IDs of those objects.
+// references turns "name", "Workload/name" and "Model/name" into
+// "workload-name" and "model-name".
 func references(names []string) []string {
-	var ids []string
+	var full []string
 	for _, n := range names {
-		ids = append(ids, reference(n).ID())
+		kind, name, ok := strings.Cut(n, "/")
+		if !ok {
+			kind, name = string(KindWorkload), n
+		}
+		full = append(full, strings.ToLower(kind)+"-"+name)
 	}
-	return ids
+	return full
 }

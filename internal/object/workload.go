@@ -8,13 +8,6 @@ import (
 	"time"
 )
 
-// KindWorkload is the kind of Workload.
-const KindWorkload Kind = "Workload"
-
-func workloadKind() Definition {
-	return Definition{Kind: KindWorkload, New: func() Object { return &Workload{} }, Aliases: []string{"wl"}}
-}
-
 // Class is a latency class.
 type Class string
 
@@ -37,7 +30,7 @@ const (
 
 // Workload is a container with a class and resources.
 type Workload struct {
-	Header
+	header
 	Spec WorkloadSpec `json:"spec"`
 }
 
@@ -107,17 +100,7 @@ type Security struct {
 	AddCapabilities []string `json:"addCapabilities,omitempty"` // such as NET_BIND_SERVICE
 }
 
-// Resources implements Placeable.
-func (w *Workload) Resources() *Resources { return &w.Spec.Resources }
-
-// Class implements Placeable.
-func (w *Workload) Class() Class { return w.Spec.Class }
-
-// Ports implements Publisher.
-func (w *Workload) Ports() []Port { return w.Spec.Ports }
-
-// SetDefaults implements Object.
-func (w *Workload) SetDefaults() {
+func (w *Workload) fill() {
 	s := &w.Spec
 	setDefault(&s.Class, Interactive)
 	setDefault(&s.Restart, RestartAlways)
@@ -151,103 +134,124 @@ var (
 	capabilityRE = regexp.MustCompile(`^[A-Z][A-Z_]{2,30}$`)
 )
 
-// Check implements Object.
-func (w *Workload) Check(c *Checker) {
+func (w *Workload) check(c *checker) {
 	s := &w.Spec
-	c.Class(s.Class)
+	c.class(s.Class)
 	switch {
 	case s.Image == "":
-		c.Bad("spec.image", "is required, such as docker.io/library/nginx:1.27")
+		c.bad("spec.image", "is required, such as docker.io/library/nginx:1.27")
 	case !imageRE.MatchString(s.Image):
-		c.Bad("spec.image", "%q is not an image reference", s.Image)
+		c.bad("spec.image", "%q is not an image reference", s.Image)
 	}
-	c.OneOf("spec.restart", string(s.Restart), "always", "on-failure", "never")
+	c.oneOf("spec.restart", string(s.Restart), "always", "on-failure", "never")
 	if s.User != "" && !userRE.MatchString(s.User) {
-		c.Bad("spec.user", "must be uid or uid:gid in digits, got %q", s.User)
+		c.bad("spec.user", "must be uid or uid:gid in digits, got %q", s.User)
 	}
 	if (s.User == "0" || strings.HasPrefix(s.User, "0:")) && !s.Security.AllowRoot {
-		c.Bad("spec.user", "0 is root; set spec.security.allowRoot: true to allow it")
+		c.bad("spec.user", "0 is root; set spec.security.allowRoot: true to allow it")
 	}
 	if s.WorkingDir != "" && !path.IsAbs(s.WorkingDir) {
-		c.Bad("spec.workingDir", "must be an absolute path, got %q", s.WorkingDir)
+		c.bad("spec.workingDir", "must be an absolute path, got %q", s.WorkingDir)
 	}
 	for name := range s.Env {
 		if !envRE.MatchString(name) {
-			c.Bad("spec.env."+name, "is not a name for an environment variable")
+			c.bad("spec.env."+name, "is not a name for an environment variable")
 		}
 	}
 	for i, name := range s.Security.AddCapabilities {
 		if !capabilityRE.MatchString(name) || strings.HasPrefix(name, "CAP_") {
-			c.Bad(fmt.Sprintf("spec.security.addCapabilities[%d]", i), "must be a capability without CAP_, such as NET_BIND_SERVICE, got %q", name)
+			c.bad(fmt.Sprintf("spec.security.addCapabilities[%d]", i), "must be a capability without CAP_, such as NET_BIND_SERVICE, got %q", name)
 		}
 	}
-	s.Resources.Check(c, "spec.resources", s.Class)
+	s.Resources.check(c, "spec.resources", s.Class)
 	checkPorts(c, s.Ports)
 	checkVolumes(c, s.Volumes)
 	s.Health.check(c, "spec.health")
 }
 
-func checkPorts(c *Checker, ports []Port) {
+func checkPorts(c *checker, ports []Port) {
 	taken := map[string]string{}
 	for i, p := range ports {
 		at := fmt.Sprintf("spec.ports[%d]", i)
-		c.Port(at+".port", p.Port)
+		c.port(at+".port", p.Port)
 		if p.HostPort != 0 {
-			c.Port(at+".hostPort", p.HostPort)
+			c.port(at+".hostPort", p.HostPort)
 		}
-		c.OneOf(at+".protocol", p.Protocol, "tcp", "udp")
+		c.oneOf(at+".protocol", p.Protocol, "tcp", "udp")
 		host, protocol := p.HostPort, p.Protocol
 		setDefault(&host, p.Port)
 		setDefault(&protocol, "tcp")
 		key := fmt.Sprintf("%s/%d", protocol, host)
 		if first, ok := taken[key]; ok {
-			c.Bad(at, "publishes %s, which %s publishes already", key, first)
+			c.bad(at, "publishes %s, which %s publishes already", key, first)
 		}
 		taken[key] = at
 	}
 }
 
-func checkVolumes(c *Checker, volumes []Volume) {
+func checkVolumes(c *checker, volumes []Volume) {
 	paths := map[string]bool{}
 	for i, v := range volumes {
 		at := fmt.Sprintf("spec.volumes[%d]", i)
 		if err := CheckName(v.Name); err != nil {
-			c.Bad(at+".name", "%v", err)
+			c.bad(at+".name", "%v", err)
 		}
 		if !path.IsAbs(v.Path) || path.Clean(v.Path) == "/" {
-			c.Bad(at+".path", "must be an absolute path other than /, got %q", v.Path)
+			c.bad(at+".path", "must be an absolute path other than /, got %q", v.Path)
 		}
 		checkBytes(c, at+".size", v.Size)
 		if paths[path.Clean(v.Path)] {
-			c.Bad(at+".path", "%q is mounted twice", v.Path)
+			c.bad(at+".path", "%q is mounted twice", v.Path)
 		}
 		paths[path.Clean(v.Path)] = true
 	}
 }
 
-func (h *Health) check(c *Checker, at string) {
+func (h *Health) check(c *checker, at string) {
 	if h == nil {
 		return
 	}
 	given := 0
 	if h.HTTP != nil {
 		given++
-		c.Port(at+".http.port", h.HTTP.Port)
+		c.port(at+".http.port", h.HTTP.Port)
 		if h.HTTP.Path != "" && !strings.HasPrefix(h.HTTP.Path, "/") {
-			c.Bad(at+".http.path", "must begin with /, got %q", h.HTTP.Path)
+			c.bad(at+".http.path", "must begin with /, got %q", h.HTTP.Path)
 		}
 	}
 	if h.TCP != nil {
 		given++
-		c.Port(at+".tcp.port", h.TCP.Port)
+		c.port(at+".tcp.port", h.TCP.Port)
 	}
 	if len(h.Exec) > 0 {
 		given++
 	}
 	if given != 1 {
-		c.Bad(at, "needs exactly one of http, tcp and exec, got %d", given)
+		c.bad(at, "needs exactly one of http, tcp and exec, got %d", given)
 	}
 	if h.Retries < 0 {
-		c.Bad(at+".retries", "must not be negative")
+		c.bad(at+".retries", "must not be negative")
+	}
+}
+
+func (c *checker) class(class Class) {
+	c.oneOf("spec.class", string(class), string(Realtime), string(Interactive), string(Batch))
+}
+
+func (c *checker) oneOf(at, got string, allowed ...string) {
+	if got == "" {
+		return // absent: the default stands
+	}
+	for _, a := range allowed {
+		if got == a {
+			return
+		}
+	}
+	c.bad(at, "must be one of %s, got %q", strings.Join(allowed, ", "), got)
+}
+
+func (c *checker) port(at string, port int) {
+	if port < 1 || port > 65535 {
+		c.bad(at, "must be from 1 to 65535, got %d", port)
 	}
 }

@@ -68,7 +68,7 @@ func BenchmarkAdmission(b *testing.B) {
 			s := newState(b, c.m)
 			c.req.Name = "x"
 			perCPU(b, func() {
-				if _, err := s.Try(c.req); (err != nil) != c.req.OneNode {
+				if _, err := s.Try(b.Context(), c.req); (err != nil) != c.req.OneNode {
 					b.Fatal(err)
 				}
 			})
@@ -80,13 +80,13 @@ func BenchmarkAdmission(b *testing.B) {
 func BenchmarkPreempt(b *testing.B) {
 	s := newState(b, wide(8, 32))
 	for i := range 100 {
-		if _, err := s.Place(Request{Name: fmt.Sprint("batch", i), Class: Batch, Priority: i % 5, MilliCPU: 2000, Exclusive: true, Memory: 1 << 30}); err != nil {
+		if _, err := s.Place(b.Context(), Request{Name: fmt.Sprint("batch", i), Class: Batch, Priority: i % 5, MilliCPU: 2000, Exclusive: true, Memory: 1 << 30}); err != nil {
 			b.Fatal(err)
 		}
 	}
 	req := Request{Name: "web", Class: Interactive, MilliCPU: 70_000, Exclusive: true, Memory: 4 << 30}
 	perCPU(b, func() {
-		p, err := s.Preempt(req)
+		p, err := s.Preempt(b.Context(), req)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func BenchmarkGang(b *testing.B) {
 			gang = append(gang, Request{Name: fmt.Sprint("m", i), MilliCPU: 2000, Exclusive: true, Memory: 1 << 30})
 		}
 		perCPU(b, func() {
-			if _, err := s.PlaceAll(gang); err != nil {
+			if _, err := s.PlaceAll(b.Context(), gang); err != nil {
 				b.Fatal(err)
 			}
 			for _, m := range gang {

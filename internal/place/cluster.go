@@ -2,6 +2,7 @@ package place
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,8 +31,8 @@ func (c *Cluster) Node(name string) *State {
 // Place gives the request a place on the best node that admits it and returns
 // the node's name. The refusal tells for every node the first constraint that
 // fails there.
-func (c *Cluster) Place(req Request) (node string, p Placement, err error) {
-	best, placement, err := c.find(&req)
+func (c *Cluster) Place(ctx context.Context, req Request) (node string, p Placement, err error) {
+	best, placement, err := c.find(ctx, &req)
 	if err != nil {
 		return "", Placement{}, err
 	}
@@ -41,13 +42,13 @@ func (c *Cluster) Place(req Request) (node string, p Placement, err error) {
 
 // find looks at every node: the placement that touches the fewest and nearest
 // NUMA nodes wins, then the node that the request leaves the least of.
-func (c *Cluster) find(req *Request) (*State, *Placement, error) {
+func (c *Cluster) find(ctx context.Context, req *Request) (*State, *Placement, error) {
 	var best *State
 	var chosen *Placement
 	var bestRank nodeRank
 	refusal := &Unsatisfied{Request: req.Name, Machine: "any node"}
 	for _, s := range c.nodes {
-		p, err := s.choose(req)
+		p, err := s.choose(ctx, req)
 		var u *Unsatisfied
 		if errors.As(err, &u) {
 			refusal.add(u)
@@ -118,11 +119,11 @@ func (s *State) rankOf(p *Placement) nodeRank {
 
 // PlaceAll places a gang over the nodes, all members or none, and returns the
 // names of their nodes beside the placements, in the order of the requests.
-func (c *Cluster) PlaceAll(reqs []Request) ([]string, []Placement, error) {
+func (c *Cluster) PlaceAll(ctx context.Context, reqs []Request) ([]string, []Placement, error) {
 	nodes, placements := make([]string, len(reqs)), make([]Placement, len(reqs))
 	order := hardestFirst(reqs)
 	for n, i := range order {
-		node, p, err := c.Place(reqs[i])
+		node, p, err := c.Place(ctx, reqs[i])
 		if err != nil {
 			for _, j := range order[:n] {
 				c.Node(nodes[j]).Release(reqs[j].Name)

@@ -1,5 +1,9 @@
 package place
 
+import (
+	"context"
+)
+
 // device is a CPU as selectors see it: by the names of the Kubernetes DRA
 // driver for CPUs (kubernetes-sigs/dra-driver-cpu), dra.cpu/cpuID, coreID,
 // cacheL3ID, numaNodeID, socketID and coreType ("p-core", "e-core" or
@@ -19,24 +23,39 @@ func (c *CPU) device() *Device {
 	}}
 }
 
+// cpuMatch is the outcome of a selector over all CPUs.
+type cpuMatch struct {
+	cpus map[int]bool // by ID
+	err  error        // of an expression that costs too much
+}
+
 // selectedCPUs returns the CPUs that match a selector, evaluated once for each
 // CPU and machine. A CPU on which it fails does not match.
-func (s *State) selectedCPUs(sel *Selector) map[int]bool {
-	if match, ok := s.cpuMatch[sel.String()]; ok {
-		return match
+func (s *State) selectedCPUs(ctx context.Context, sel *Selector) (cpuMatch, error) {
+	if m, ok := s.cpuMatches[sel.String()]; ok {
+		return m, nil
 	}
-	match := map[int]bool{}
+	m := cpuMatch{cpus: map[int]bool{}}
+	within, cancel := context.WithTimeout(ctx, maxMatchingTime)
+	defer cancel()
 	budget := uint64(maxMatchingCost)
 	for i := range s.machine.CPUs {
 		c := &s.machine.CPUs[i]
-		if ok, err := sel.match(c.device(), &budget); err == nil && ok {
-			match[c.ID] = true
+		ok, err := sel.match(within, c.device(), &budget)
+		switch {
+		case ctx.Err() != nil:
+			return m, ctx.Err()
+		case tooDear(within, err) != nil:
+			m = cpuMatch{err: tooDear(within, err)}
+		case err == nil && ok:
+			m.cpus[c.ID] = true
+		}
+		if m.err != nil {
+			break
 		}
 	}
-	if len(s.cpuMatch) < maxSelectorsKept {
-		s.cpuMatch[sel.String()] = match
-	}
-	return match
+	keep(s.cpuMatches, sel, m)
+	return m, nil
 }
 
 // selected keeps the CPUs that match the request's selector.
@@ -44,10 +63,13 @@ func (s *State) selected(req *Request, cpus []*CPU) []*CPU {
 	if req.CPUs.String() == "" {
 		return cpus
 	}
-	match := s.selectedCPUs(req.CPUs)
+	m, err := s.selectedCPUs(context.Background(), req.CPUs) // known since matchSelectors
+	if err != nil {
+		return nil
+	}
 	var kept []*CPU
 	for _, c := range cpus {
-		if match[c.ID] {
+		if m.cpus[c.ID] {
 			kept = append(kept, c)
 		}
 	}

@@ -1,6 +1,7 @@
 package place
 
 import (
+	"context"
 	"maps"
 	"slices"
 )
@@ -22,19 +23,23 @@ const (
 // as few as possible, the smallest first. Each move can be carried out when
 // those before it have been. Nothing is changed. The plan is empty where the
 // request fits already; where no plan was found, the error is the *Unsatisfied
-// of the request.
-func (s *State) Defragment(req Request) ([]Move, error) {
-	_, refused := s.choose(&req)
+// of the request, and where ctx ends, its error.
+func (s *State) Defragment(ctx context.Context, req Request) ([]Move, error) {
+	_, refused := s.choose(ctx, &req)
 	if refused == nil {
 		return nil, nil
 	}
+	e := newEffort(ctx, maxPlanEffort)
 	movable := s.movable()
 	tried := 0
 	for depth := 1; depth <= min(maxMoves, len(movable)); depth++ {
-		if moves := s.moveSome(&req, movable, depth, &tried); moves != nil {
+		if moves := s.moveSome(e, &req, movable, depth, &tried); moves != nil {
 			return moves, nil
 		}
-		if tried > maxMovePlans {
+		if err := e.err(req.Name); err != nil {
+			return nil, err
+		}
+		if tried > maxMovePlans || e.spent() {
 			break
 		}
 	}
@@ -57,7 +62,7 @@ func (s *State) movable() []string {
 
 // moveSome tries every choice of depth placements: without them the request is
 // placed first, then they are placed again around it.
-func (s *State) moveSome(req *Request, names []string, depth int, tried *int) []Move {
+func (s *State) moveSome(e *effort, req *Request, names []string, depth int, tried *int) []Move {
 	if depth == 0 {
 		return nil
 	}
@@ -67,8 +72,8 @@ func (s *State) moveSome(req *Request, names []string, depth int, tried *int) []
 	visit = func(from int) bool {
 		if len(chosen) == depth {
 			*tried++
-			found = s.planFor(req, chosen)
-			return found != nil || *tried > maxMovePlans
+			found = s.planFor(e, req, chosen)
+			return found != nil || *tried > maxMovePlans || !e.spend(1)
 		}
 		for i := from; i <= len(names)-(depth-len(chosen)); i++ {
 			chosen = append(chosen, names[i])
@@ -84,30 +89,33 @@ func (s *State) moveSome(req *Request, names []string, depth int, tried *int) []
 }
 
 // planFor returns the moves of the named placements that make room, or nil.
-func (s *State) planFor(req *Request, names []string) []Move {
+func (s *State) planFor(e *effort, req *Request, names []string) []Move {
 	trial := s.clone()
 	for _, n := range names {
 		trial.Release(n)
 	}
-	if _, err := trial.Place(*req); err != nil {
+	if p, err := trial.decide(e, req); err == nil {
+		trial.commit(p)
+	} else {
 		return nil
 	}
 	var moves []Move
 	for _, n := range slices.Backward(names) {
 		from := *s.placed[n]
-		to, err := trial.Place(from.Request)
+		to, err := trial.decide(e, &from.Request)
 		if err != nil {
 			return nil
 		}
-		moves = append(moves, Move{Name: n, From: from, To: to})
+		trial.commit(to)
+		moves = append(moves, Move{Name: n, From: from, To: *to})
 	}
-	return s.orderMoves(req, moves)
+	return s.orderMoves(e, req, moves)
 }
 
 // orderMoves finds an order in which every target is free when its turn comes
 // and after which the request fits, its neighbours being where they are then;
 // or nil.
-func (s *State) orderMoves(req *Request, moves []Move) []Move {
+func (s *State) orderMoves(e *effort, req *Request, moves []Move) []Move {
 	trial := s.clone()
 	var ordered []Move
 	for len(moves) > 0 {
@@ -118,7 +126,7 @@ func (s *State) orderMoves(req *Request, moves []Move) []Move {
 		ordered = append(ordered, moves[next])
 		moves = slices.Delete(moves, next, next+1)
 	}
-	if !trial.feasible(req) {
+	if !trial.feasible(e, req) {
 		return nil
 	}
 	return ordered

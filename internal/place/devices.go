@@ -5,11 +5,13 @@ import (
 	"slices"
 )
 
-// Bounds on the search for device sets. Within them it is exhaustive; beyond,
-// it grows sets greedily from every device and improves them by swaps.
+// Bounds on the search for device sets. Where there are at most maxSets answers
+// to all device requests together, every one is looked at; else every answer to
+// each request that has so few; beyond, sets are grown greedily from every
+// device and improved by swaps.
 const (
-	maxSets       = 30_000 // sets looked at for one device request
-	maxSteps      = 20_000 // of one depth-first search
+	maxSets       = 30_000
+	maxComplete   = 20_000 // answers to all requests that are looked at beyond
 	maxCandidates = 64     // sets kept for the choice of cores and memory
 )
 
@@ -25,19 +27,42 @@ func (s *deviceSet) all() []int { return slices.Concat(s.picks...) }
 
 // deviceSearch finds sets for the requests of one placement.
 type deviceSearch struct {
-	s      *State
-	req    *Request
-	match  [][]int // free devices by request
-	degree []int64 // links of each free device to the other free ones
-	steps  int
-	sets   map[string]deviceSet // best by NUMA signature
+	s        *State
+	req      *Request
+	effort   *effort
+	match    [][]int              // free devices by request
+	degree   []int64              // links of each free device to the other free ones
+	loss     [][]int64            // lossOf by request and device, -1: not known yet
+	exact    bool                 // look at every answer to all requests
+	every    bool                 // keep all sets rather than the best for each set of NUMA nodes
+	complete int                  // answers looked at
+	sets     map[string]deviceSet // best by NUMA signature
 }
 
 // deviceSets returns the best sets, at most one for each combination of NUMA
 // nodes, all within a hundredth of the best link score.
-func (s *State) deviceSets(req *Request, match [][]int) []deviceSet {
-	ds := &deviceSearch{s: s, req: req, match: match, sets: map[string]deviceSet{}}
+func (s *State) deviceSets(e *effort, req *Request, match [][]int) []deviceSet {
+	found := s.searchDevices(e, req, match, false)
+	var best int64
+	for _, set := range found {
+		best = max(best, set.score)
+	}
+	return slices.DeleteFunc(found, func(set deviceSet) bool { return set.score*100 < best*99 })
+}
+
+// everyDeviceSet returns the best sets whatever their NUMA nodes and score.
+func (s *State) everyDeviceSet(e *effort, req *Request, match [][]int) []deviceSet {
+	return s.searchDevices(e, req, match, true)
+}
+
+func (s *State) searchDevices(e *effort, req *Request, match [][]int, every bool) []deviceSet {
+	ds := &deviceSearch{s: s, req: req, effort: e, match: match, every: every, sets: map[string]deviceSet{}}
 	ds.degree = ds.degrees()
+	ds.exact = ds.answers() <= maxSets
+	ds.loss = make([][]int64, len(req.Devices))
+	for r := range ds.loss {
+		ds.loss[r] = slices.Repeat([]int64{-1}, len(s.machine.Devices))
+	}
 	order := make([]int, len(req.Devices))
 	for i := range order {
 		order[i] = i
@@ -48,14 +73,15 @@ func (s *State) deviceSets(req *Request, match [][]int) []deviceSet {
 	})
 	ds.extend(order, deviceSet{picks: make([][]int, len(req.Devices))}, map[int]bool{})
 	found := make([]deviceSet, 0, len(ds.sets))
-	var best int64
 	for _, set := range ds.sets {
-		best = max(best, set.score)
 		found = append(found, set)
 	}
-	found = slices.DeleteFunc(found, func(set deviceSet) bool { return set.score*100 < best*99 })
 	slices.SortFunc(found, compareSets)
-	return found[:min(len(found), maxCandidates)]
+	found = found[:min(len(found), maxCandidates)]
+	for i := range found {
+		found[i].grants = ds.grants(&found[i])
+	}
+	return found
 }
 
 func compareSets(a, b deviceSet) int {
@@ -63,6 +89,17 @@ func compareSets(a, b deviceSet) int {
 }
 
 func (d *DeviceRequest) count() int { return max(d.Count, 1) }
+
+// answers is a bound on the answers to all requests, saturating above maxSets.
+func (ds *deviceSearch) answers() int {
+	n := 1
+	for r := range ds.req.Devices {
+		if n *= combinations(len(ds.match[r]), ds.req.Devices[r].count()); n > maxSets {
+			return maxSets + 1
+		}
+	}
+	return n
+}
 
 // degrees rates how well each free device is joined to the other free ones:
 // what a choice would take from those who need links.
@@ -109,7 +146,7 @@ func (ds *deviceSearch) extend(order []int, set deviceSet, used map[int]bool) {
 		for _, d := range pick {
 			delete(used, d)
 		}
-		if ds.steps > maxSteps {
+		if !ds.exact && ds.complete > maxComplete || !ds.effort.spend(len(open)) {
 			return
 		}
 	}
@@ -151,14 +188,11 @@ func (ds *deviceSearch) pairOK(r, a, b int) bool {
 
 // keep scores a complete set and remembers the best for its NUMA nodes.
 func (ds *deviceSearch) keep(set deviceSet) {
-	ds.steps++
-	set.grants = map[int]DeviceGrant{}
+	ds.complete++
 	for r, pick := range set.picks {
 		slices.Sort(pick)
-		ask := ds.req.deviceAsk(r)
 		for _, d := range pick {
-			set.grants[d], _, _ = ds.s.use[d].grant(&ds.s.machine.Devices[d], ask)
-			set.loss += ds.lossOf(d, ask)
+			set.loss += ds.lossOf(r, d)
 		}
 	}
 	all := set.all()
@@ -174,11 +208,26 @@ func (ds *deviceSearch) keep(set deviceSet) {
 	}
 }
 
-// signature names the NUMA nodes of a set of devices.
+// grants says what each request gets of the devices of its pick.
+func (ds *deviceSearch) grants(set *deviceSet) map[int]DeviceGrant {
+	grants := map[int]DeviceGrant{}
+	for r, pick := range set.picks {
+		for _, d := range pick {
+			grants[d], _, _ = ds.s.use[d].grant(&ds.s.machine.Devices[d], ds.req.deviceAsk(r))
+		}
+	}
+	return grants
+}
+
+// signature names the NUMA nodes of a set of devices, or the devices.
 func (ds *deviceSearch) signature(set []int) string {
 	nodes := make([]int, 0, len(set))
 	for _, d := range set {
-		nodes = append(nodes, ds.s.machine.Devices[d].NUMA)
+		if ds.every {
+			nodes = append(nodes, d)
+		} else {
+			nodes = append(nodes, ds.s.machine.Devices[d].NUMA)
+		}
 	}
 	slices.Sort(nodes)
 	key := make([]byte, 0, 2*len(nodes))

@@ -90,7 +90,7 @@ func TestGPUTopologies(t *testing.T) {
 			}
 			for k := 1; k <= len(m.Devices); k++ {
 				s := newState(t, m)
-				p, err := s.Place(Request{Name: "x", Devices: []DeviceRequest{{Name: "gpu", Count: k}}})
+				p, err := s.Place(t.Context(), Request{Name: "x", Devices: []DeviceRequest{{Name: "gpu", Count: k}}})
 				if err != nil {
 					t.Fatal(err)
 				}

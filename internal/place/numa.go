@@ -5,9 +5,12 @@ import (
 	"slices"
 )
 
-// maxNodeSets bounds the NUMA sets of one size that are tried one by one; above
-// it, sets are grown greedily from every node.
-const maxNodeSets = 20_000
+// Bounds on the search for NUMA sets: those of one size that are tried one by
+// one, and above that the nodes from which sets are grown greedily.
+const (
+	maxNodeSets  = 20_000
+	maxNodeSeeds = 64
+)
 
 // nodeNeed is what the NUMA nodes of a placement must supply together.
 type nodeNeed struct {
@@ -38,8 +41,20 @@ func (a setCost) compare(b setCost) int {
 	return cmp.Or(cmp.Compare(a.count, b.count), cmp.Compare(a.distance, b.distance), cmp.Compare(a.spared, b.spared), cmp.Compare(a.waste, b.waste))
 }
 
-// nodeSets returns the best set and the runner-up, or none.
-func (s *State) nodeSets(need *nodeNeed) []nodeSet {
+// nodeSets returns sets of the fewest nodes that meet the need, the best
+// first, at most so many; none where there is none.
+func (s *State) nodeSets(e *effort, need *nodeNeed, most int) []nodeSet {
+	return s.searchNodes(e, need, most, 1)
+}
+
+// widerSets is nodeSets with sets of more nodes than needed after the others,
+// until there are so many.
+func (s *State) widerSets(e *effort, need *nodeNeed, most int) []nodeSet {
+	return s.searchNodes(e, need, most, most)
+}
+
+// searchNodes lists sets of ever more nodes until there are enough.
+func (s *State) searchNodes(e *effort, need *nodeNeed, most, enough int) []nodeSet {
 	var useful []int
 	for n := range s.nodes {
 		if !need.barred[n] && (need.supplies(n) || slices.Contains(need.must, n)) {
@@ -59,19 +74,20 @@ func (s *State) nodeSets(need *nodeNeed) []nodeSet {
 	if need.one {
 		limit = min(limit, 1)
 	}
-	for k := need.fewest(useful); k <= limit; k++ {
-		var found []nodeSet
-		if combinations(len(useful), k) <= maxNodeSets {
-			found = s.everySet(need, useful, k)
-		} else {
-			found = s.grownSets(need, useful, k)
+	var found []nodeSet
+	for k := need.fewest(useful); k <= limit && len(found) < enough; k++ {
+		if combinations(len(useful), k) > maxNodeSets {
+			found = append(found, s.grownSets(e, need, useful)...)
+			break
 		}
-		if len(found) > 0 {
-			slices.SortStableFunc(found, func(a, b nodeSet) int { return a.cost.compare(b.cost) })
-			return found[:min(2, len(found))]
-		}
+		found = append(found, s.everySet(e, need, useful, k)...)
 	}
-	return nil
+	return bestSets(found, most)
+}
+
+func bestSets(found []nodeSet, most int) []nodeSet {
+	slices.SortStableFunc(found, func(a, b nodeSet) int { return a.cost.compare(b.cost) })
+	return found[:min(most, len(found))]
 }
 
 func (need *nodeNeed) empty() bool {
@@ -123,19 +139,25 @@ func (need *nodeNeed) met(nodes []int) bool {
 	return true
 }
 
-func (s *State) everySet(need *nodeNeed, useful []int, k int) []nodeSet {
+func (s *State) everySet(e *effort, need *nodeNeed, useful []int, k int) []nodeSet {
 	var found []nodeSet
 	set := make([]int, 0, k)
 	var visit func(from int)
 	visit = func(from int) {
 		if len(set) == k {
-			if c := s.costed(need, set); need.met(set) && need.allows(set, c.cost.count) {
+			if !need.met(set) {
+				return
+			}
+			if c := s.costed(need, set); need.allows(set, c.cost.count) {
 				c.nodes = slices.Clone(set)
 				found = append(found, c)
 			}
 			return
 		}
 		for i := from; i <= len(useful)-(k-len(set)); i++ {
+			if !e.spend(1 + len(set)) {
+				return
+			}
 			set = append(set, useful[i])
 			visit(i + 1)
 			set = set[:len(set)-1]
@@ -145,34 +167,53 @@ func (s *State) everySet(need *nodeNeed, useful []int, k int) []nodeSet {
 	return found
 }
 
-// grownSets starts from every node and adds the one that covers most of what
-// is still missing, the nearest of equals.
-func (s *State) grownSets(need *nodeNeed, useful []int, k int) []nodeSet {
+// grownSets starts from every node, up to a bound, and adds the one that covers
+// most of what is still missing, the nearest of equals, until nothing is.
+func (s *State) grownSets(e *effort, need *nodeNeed, useful []int) []nodeSet {
 	var found []nodeSet
-	for _, seed := range useful {
-		set := []int{seed}
-		for len(set) < k && !need.met(set) {
-			best, bestCover, bestNear := -1, int64(-1), int64(0)
-			for _, n := range useful {
-				if slices.Contains(set, n) {
-					continue
-				}
-				cover, near := need.cover(set, n), int64(0)
-				for _, m := range set {
-					near += s.distance[m][n]
-				}
-				if cover > bestCover || (cover == bestCover && near < bestNear) {
-					best, bestCover, bestNear = n, cover, near
-				}
+	for _, seed := range useful[:min(len(useful), maxNodeSeeds)] {
+		var set []int
+		in, near := make([]bool, len(s.nodes)), make([]int64, len(s.nodes))
+		missing := slices.Clone(need.amounts)
+		for n := seed; n >= 0; n = need.most(useful, in, near, missing) {
+			if !e.spend(len(useful) * (1 + len(missing))) {
+				return found
 			}
-			set = append(set, best)
+			set, in[n] = append(set, n), true
+			for i := range missing {
+				missing[i] -= need.supply[n][i]
+			}
+			for _, other := range useful {
+				near[other] += s.distance[n][other]
+			}
 		}
 		slices.Sort(set)
-		if c := s.costed(need, set); need.met(set) && need.allows(set, c.cost.count) {
+		if !need.met(set) {
+			continue
+		}
+		if c := s.costed(need, set); need.allows(set, c.cost.count) {
 			found = append(found, c)
 		}
 	}
 	return found
+}
+
+// most is the node that brings most of what is missing, or -1 where nothing is
+// or no node is left.
+func (need *nodeNeed) most(useful []int, in []bool, near, missing []int64) int {
+	best, bestCover := -1, int64(0)
+	if !slices.ContainsFunc(missing, func(m int64) bool { return m > 0 }) {
+		return -1
+	}
+	for _, n := range useful {
+		if in[n] {
+			continue
+		}
+		if cover := need.cover(missing, n); best < 0 || cover > bestCover || cover == bestCover && near[n] < near[best] {
+			best, bestCover = n, cover
+		}
+	}
+	return best
 }
 
 // allows checks what no sum tells: nearness and the demand for one node.
@@ -185,26 +226,21 @@ func (need *nodeNeed) allows(set []int, count int) bool {
 	return !need.one || count <= 1
 }
 
-// cover is how much of the missing amounts node n brings, in thousandths each.
-func (need *nodeNeed) cover(set []int, n int) int64 {
+// cover is how much of the missing amounts node n brings, in thousandths of
+// what is asked for.
+func (need *nodeNeed) cover(missing []int64, n int) int64 {
 	var sum int64
-	for i, amount := range need.amounts {
-		if amount <= 0 {
-			continue
-		}
-		missing := amount
-		for _, m := range set {
-			missing -= need.supply[m][i]
-		}
-		if missing > 0 {
-			sum += int64(float64(min(need.supply[n][i], missing)) / float64(amount) * 1000)
+	for i, lacking := range missing {
+		if need.amounts[i] > 0 && lacking > 0 {
+			sum += int64(float64(min(need.supply[n][i], lacking)) / float64(need.amounts[i]) * 1000)
 		}
 	}
 	return sum
 }
 
 func (s *State) costed(need *nodeNeed, nodes []int) nodeSet {
-	union := slices.Clone(nodes)
+	var few [16]int // most sets are no larger, and many are costed
+	union := append(few[:0], nodes...)
 	for _, m := range need.must {
 		if !slices.Contains(union, m) {
 			union = append(union, m)

@@ -108,7 +108,7 @@ func TestGPUAllocator(t *testing.T) {
 		} else if rest < 0 {
 			return []int{}
 		}
-		p, err := s.Place(req)
+		p, err := s.Place(t.Context(), req)
 		if err != nil {
 			return []int{}
 		}

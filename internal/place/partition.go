@@ -5,8 +5,14 @@ import (
 	"slices"
 )
 
-// maxPartition bounds the devices that are partitioned exactly.
-const maxPartition = 16
+// Bounds on the devices that are partitioned. Up to eight, the choice is that of
+// NVIDIA's go-gpuallocator, which was made for such servers. On larger ones it
+// would give a request a set of 1200 where there is one of 1280, for the sake
+// of sets that nobody has asked for; there the best joined set comes first.
+const (
+	maxPartition = 16
+	maxAllocator = 8
+)
 
 // partition divides the devices into sets of k, and one smaller rest, so that
 // the pair scores within the sets sum to the most: whoever comes later finds
@@ -88,8 +94,9 @@ func eachSubset(mask uint32, k int, visit func(uint32)) {
 
 // partitioned returns the sets of the best partition where that is how a
 // request is to be answered: it asks for several whole devices, and for them
-// alone.
-func (ds *deviceSearch) partitioned(r int, open []int) [][]int {
+// alone. On large machines one of the sets must be as well joined as the best of
+// all.
+func (ds *deviceSearch) partitioned(r int, open []int, all [][]int) [][]int {
 	if len(ds.req.Devices) != 1 || len(ds.req.Links) > 0 || !ds.req.Devices[r].Fraction.Whole() {
 		return nil
 	}
@@ -97,7 +104,16 @@ func (ds *deviceSearch) partitioned(r int, open []int) [][]int {
 	if k < 2 || len(open) > maxPartition {
 		return nil
 	}
+	most := func(sets [][]int) (score int64) {
+		for _, set := range sets {
+			score = max(score, ds.s.fabric.setScore(set))
+		}
+		return score
+	}
 	sets := ds.s.fabric.partition(open, k)
+	if len(open) > maxAllocator && most(sets) < most(all) {
+		return nil
+	}
 	for _, set := range sets {
 		slices.Sort(set)
 	}

@@ -21,18 +21,21 @@ func (ds *deviceSearch) picks(r int, open []int, set deviceSet) [][]int {
 	if k > len(open) {
 		return nil
 	}
-	if sets := ds.partitioned(r, open); sets != nil {
-		return sets
-	}
 	beside := set.all()
 	var found [][]int
 	switch {
 	case combinations(len(open), k) <= maxSets:
 		found = ds.combine(r, open, k)
+		if sets := ds.partitioned(r, open, found); !ds.every && sets != nil {
+			return sets
+		}
 	case len(ds.req.Links) > 0:
 		found = append(ds.combine(r, open, k), ds.grow(r, open, k, beside)...)
 	default:
 		found = ds.grow(r, open, k, beside)
+	}
+	if ds.exact {
+		return found
 	}
 	return ds.best(r, found, beside, len(beside) == 0)
 }
@@ -47,7 +50,7 @@ type ratedPick struct {
 // best thins the answers: one for each set of NUMA nodes, the best joined,
 // unless a link to another request needs them all.
 func (ds *deviceSearch) best(r int, found [][]int, beside []int, first bool) [][]int {
-	linked := ds.linkedToOther(r)
+	linked := ds.every || ds.linkedToOther(r)
 	rated := make([]ratedPick, 0, len(found))
 	at := map[string]int{}
 	for _, pick := range found {
@@ -91,12 +94,11 @@ func compareRated(a, b ratedPick) int {
 
 func (ds *deviceSearch) rate(r int, pick, beside []int) ratedPick {
 	p := ratedPick{pick: pick, score: ds.s.fabric.setScore(pick)}
-	ask := ds.req.deviceAsk(r)
 	for _, d := range pick {
 		for _, b := range beside {
 			p.score += int64(ds.s.fabric.score[d][b])
 		}
-		p.loss += ds.lossOf(d, ask)
+		p.loss += ds.lossOf(r, d)
 		if len(pick) > 1 || ds.s.linkDemand {
 			p.loss += ds.degree[d]
 		}
@@ -104,12 +106,17 @@ func (ds *deviceSearch) rate(r int, pick, beside []int) ratedPick {
 	return p
 }
 
-// lossOf rates what granting a part of device d leaves unusable.
-func (ds *deviceSearch) lossOf(d int, ask deviceAsk) int64 {
+// lossOf rates what granting a part of device d to request r leaves unusable.
+func (ds *deviceSearch) lossOf(r, d int) int64 {
+	if known := ds.loss[r][d]; known >= 0 {
+		return known
+	}
+	ask := ds.req.deviceAsk(r)
 	_, left, _ := ds.s.use[d].grant(&ds.s.machine.Devices[d], ask)
 	if !ask.Whole() && ds.s.use[d].idle() {
 		left += 1000 // breaking a whole device costs more than filling a broken one
 	}
+	ds.loss[r][d] = left
 	return left
 }
 
@@ -141,12 +148,10 @@ func combinations(n, k int) int {
 	return c
 }
 
-// combine lists the k-sets whose pairs satisfy the links, by depth-first
-// search within the step budget.
+// combine lists the k-sets whose pairs satisfy the links, at most maxSets.
 func (ds *deviceSearch) combine(r int, open []int, k int) [][]int {
 	var found [][]int
 	pick := make([]int, 0, k)
-	steps := 0
 	var visit func(from int)
 	visit = func(from int) {
 		if len(pick) == k {
@@ -154,7 +159,7 @@ func (ds *deviceSearch) combine(r int, open []int, k int) [][]int {
 			return
 		}
 		for i := from; i <= len(open)-(k-len(pick)); i++ {
-			if steps++; steps > maxSteps || len(found) >= maxSets {
+			if len(found) >= maxSets || !ds.effort.spend(1+len(pick)) {
 				return
 			}
 			d := open[i]
@@ -168,97 +173,4 @@ func (ds *deviceSearch) combine(r int, open []int, k int) [][]int {
 	}
 	visit(0)
 	return found
-}
-
-// seeds are the devices from which sets are grown: all, up to a bound, or the
-// few nearest to what is picked already.
-func (ds *deviceSearch) seeds(open, beside []int) []int {
-	if len(beside) == 0 {
-		return open[:min(len(open), maxCandidates)]
-	}
-	near := slices.Clone(open)
-	gain := func(d int) (sum int64) {
-		for _, b := range beside {
-			sum += int64(ds.s.fabric.score[d][b])
-		}
-		return sum
-	}
-	slices.SortStableFunc(near, func(a, b int) int { return cmp.Compare(gain(b), gain(a)) })
-	return near[:min(len(near), 2*laterWidth)]
-}
-
-// grow builds one k-set from every seed, always adding the best joined, and
-// improves it by swaps.
-func (ds *deviceSearch) grow(r int, open []int, k int, beside []int) [][]int {
-	score := ds.s.fabric.score
-	var found [][]int
-	for _, seed := range ds.seeds(open, beside) {
-		gain := make([]int64, len(ds.s.machine.Devices))
-		in := make([]bool, len(gain))
-		add := func(d int, sign int64) {
-			for _, o := range open {
-				gain[o] += sign * int64(score[o][d])
-			}
-		}
-		for _, b := range beside {
-			add(b, 1)
-		}
-		pick := []int{seed}
-		in[seed] = true
-		add(seed, 1)
-		for len(pick) < k {
-			best := -1
-			for _, d := range open {
-				if in[d] || (best >= 0 && gain[d] <= gain[best]) || slices.ContainsFunc(pick, func(p int) bool { return !ds.pairOK(r, p, d) }) {
-					continue
-				}
-				best = d
-			}
-			if best < 0 {
-				break
-			}
-			pick = append(pick, best)
-			in[best] = true
-			add(best, 1)
-		}
-		if len(pick) == k {
-			ds.improve(r, open, pick, in, gain, add)
-			found = append(found, pick)
-		}
-	}
-	return found
-}
-
-// improve swaps members for outsiders while the sum of pair scores rises.
-func (ds *deviceSearch) improve(r int, open, pick []int, in []bool, gain []int64, add func(int, int64)) {
-	score := ds.s.fabric.score
-	for range 2 * len(pick) {
-		bestGain, out, with := int64(0), -1, -1
-		for i, p := range pick {
-			for _, d := range open {
-				if in[d] {
-					continue
-				}
-				if g := gain[d] - int64(score[d][p]) - gain[p]; g > bestGain && ds.swapOK(r, pick, i, d) {
-					bestGain, out, with = g, i, d
-				}
-			}
-		}
-		if out < 0 {
-			return
-		}
-		in[pick[out]], in[with] = false, true
-		add(pick[out], -1)
-		add(with, 1)
-		pick[out] = with
-	}
-}
-
-func (ds *deviceSearch) swapOK(r int, pick []int, out, with int) bool {
-	for i, p := range pick {
-		if i != out && !ds.pairOK(r, p, with) {
-			return false
-		}
-	}
-	return true
 }

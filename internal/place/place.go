@@ -2,13 +2,16 @@ package place
 
 import (
 	"cmp"
+	"context"
 	"slices"
 )
 
 // Place chooses the part of the machine for a request and gives it out. A
-// refusal is an *Unsatisfied and changes nothing.
-func (s *State) Place(req Request) (Placement, error) {
-	p, err := s.choose(&req)
+// refusal is an *Unsatisfied and changes nothing; so does a ctx that ends
+// before the choice is made, whose error is returned. Without that a choice
+// takes less than a second.
+func (s *State) Place(ctx context.Context, req Request) (Placement, error) {
+	p, err := s.choose(ctx, &req)
 	if err != nil {
 		return Placement{}, err
 	}
@@ -17,8 +20,8 @@ func (s *State) Place(req Request) (Placement, error) {
 }
 
 // Try is Place without giving anything out.
-func (s *State) Try(req Request) (Placement, error) {
-	p, err := s.choose(&req)
+func (s *State) Try(ctx context.Context, req Request) (Placement, error) {
+	p, err := s.choose(ctx, &req)
 	if err != nil {
 		return Placement{}, err
 	}
@@ -46,7 +49,11 @@ func (a *candidate) compare(b *candidate) int {
 	)
 }
 
-func (s *State) choose(req *Request) (*Placement, error) {
+func (s *State) choose(ctx context.Context, req *Request) (*Placement, error) {
+	return s.decide(newEffort(ctx, maxEffort), req)
+}
+
+func (s *State) decide(e *effort, req *Request) (*Placement, error) {
 	refuse := func(failures []Failure) (*Placement, error) {
 		return nil, &Unsatisfied{Request: req.Name, Machine: s.machine.Name, Failures: failures}
 	}
@@ -59,10 +66,13 @@ func (s *State) choose(req *Request) (*Placement, error) {
 	if kind := s.preferredKind(req); kind != "" {
 		kindly := *req
 		kindly.CoreKind = kind
-		if p, err := s.choose(&kindly); err == nil {
+		if p, err := s.decide(e, &kindly); err == nil {
 			p.Request = *req
 			return p, nil
 		}
+	}
+	if err := cmp.Or(e.err(req.Name), s.matchSelectors(e.ctx, req)); err != nil {
+		return nil, err
 	}
 	offer := s.offerFor(req)
 	match, failures := s.matchDevices(req)
@@ -72,13 +82,16 @@ func (s *State) choose(req *Request) (*Placement, error) {
 	}
 	sets := []deviceSet{{}}
 	if len(req.Devices) > 0 {
-		if sets = s.deviceSets(req, match); len(sets) == 0 {
-			return refuse(s.linkFailures(req, match))
-		}
+		sets = s.deviceSets(e, req, match)
 	}
-	best, second := s.rank(offer, sets)
-	if best == nil {
-		return refuse(offer.localityFailures())
+	best, second := s.rank(e, offer, sets)
+	switch {
+	case e.err(req.Name) != nil:
+		return nil, e.err(req.Name)
+	case len(sets) == 0:
+		return refuse(append(s.linkFailures(req, match), e.cutOff()...))
+	case best == nil:
+		return refuse(append(offer.localityFailures(), e.cutOff()...))
 	}
 	p := offer.placement(best)
 	s.explain(p, best, second)
@@ -106,7 +119,7 @@ func (s *State) preferredKind(req *Request) string {
 }
 
 // rank returns the best and the second best candidate.
-func (s *State) rank(o *offer, sets []deviceSet) (best, second *candidate) {
+func (s *State) rank(e *effort, o *offer, sets []deviceSet) (best, second *candidate) {
 	consider := func(c *candidate) {
 		switch {
 		case best == nil || c.compare(best) < 0:
@@ -116,7 +129,7 @@ func (s *State) rank(o *offer, sets []deviceSet) (best, second *candidate) {
 		}
 	}
 	for _, set := range sets {
-		for _, nodes := range s.nodeSets(o.need(set)) {
+		for _, nodes := range s.nodeSets(e, o.need(set), 2) {
 			consider(&candidate{devices: set, nodes: nodes})
 		}
 	}

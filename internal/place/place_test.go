@@ -90,7 +90,7 @@ func TestPlaceChoosesTogether(t *testing.T) {
 	s := newState(t, withGPUs(grid(2, 2, 2, 4, 2), 2))
 	gpu := selector(t, `device.driver == "gpu.example.com" && device.capacity["gpu.example.com"].memory.compareTo(quantity("40Gi")) >= 0`)
 	nic := selector(t, `device.driver == "nic.example.com"`)
-	p, err := s.Place(Request{
+	p, err := s.Place(t.Context(), Request{
 		Name: "a", MilliCPU: 4000, Exclusive: true, Memory: 8 << 30,
 		Devices: []DeviceRequest{{Name: "gpu", Selector: gpu, Count: 2}, {Name: "nic", Selector: nic}},
 		Links:   []LinkRequest{{Between: []string{"gpu"}, By: LinkNVLink}, {By: LinkSwitch}},
@@ -110,7 +110,7 @@ func TestPlaceChoosesTogether(t *testing.T) {
 	if p.RunnerUp == nil || p.Reason == "" {
 		t.Errorf("got reason %q and runner-up %v, want both", p.Reason, p.RunnerUp)
 	}
-	b, err := s.Place(Request{Name: "b", MilliCPU: 2000, Exclusive: true})
+	b, err := s.Place(t.Context(), Request{Name: "b", MilliCPU: 2000, Exclusive: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,10 +121,10 @@ func TestPlaceChoosesTogether(t *testing.T) {
 
 func TestSharedPlacementsFollowTheExclusive(t *testing.T) {
 	s := newState(t, grid(1, 1, 1, 4, 1))
-	if _, err := s.Place(Request{Name: "shared", MilliCPU: 1500}); err != nil {
+	if _, err := s.Place(t.Context(), Request{Name: "shared", MilliCPU: 1500}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Place(Request{Name: "exclusive", MilliCPU: 2000, Exclusive: true}); err != nil {
+	if _, err := s.Place(t.Context(), Request{Name: "exclusive", MilliCPU: 2000, Exclusive: true}); err != nil {
 		t.Fatal(err)
 	}
 	p, _ := s.Placement("shared")
@@ -132,7 +132,7 @@ func TestSharedPlacementsFollowTheExclusive(t *testing.T) {
 		t.Errorf("got shared CPUs %v, want %v", p.CPUs, want)
 	}
 	var refusal *Unsatisfied
-	if _, err := s.Place(Request{Name: "third", MilliCPU: 1000, Exclusive: true}); !errors.As(err, &refusal) {
+	if _, err := s.Place(t.Context(), Request{Name: "third", MilliCPU: 1000, Exclusive: true}); !errors.As(err, &refusal) {
 		t.Fatalf("got %v, want a refusal: two CPUs are promised to shared work", err)
 	}
 	s.Release("exclusive")
@@ -144,7 +144,7 @@ func TestSharedPlacementsFollowTheExclusive(t *testing.T) {
 
 func TestWholeCoresKeepSiblingsIdle(t *testing.T) {
 	s := newState(t, grid(1, 1, 1, 4, 2))
-	p, err := s.Place(Request{Name: "rt", MilliCPU: 1000, Exclusive: true, WholeCore: true})
+	p, err := s.Place(t.Context(), Request{Name: "rt", MilliCPU: 1000, Exclusive: true, WholeCore: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func TestWholeCoresKeepSiblingsIdle(t *testing.T) {
 func TestRefusalsNameTheConstraint(t *testing.T) {
 	withHolder := func(t *testing.T, m *Machine) *State {
 		s := newState(t, m)
-		if _, err := s.Place(Request{Name: "holder", MilliCPU: 6000, Exclusive: true, Memory: 10 << 30}); err != nil {
+		if _, err := s.Place(t.Context(), Request{Name: "holder", MilliCPU: 6000, Exclusive: true, Memory: 10 << 30}); err != nil {
 			t.Fatal(err)
 		}
 		return s
@@ -198,7 +198,7 @@ func TestRefusalsNameTheConstraint(t *testing.T) {
 				c.req.Name = "req"
 			}
 			before := s.Placements()
-			_, err := s.Place(c.req)
+			_, err := s.Place(t.Context(), c.req)
 			var refusal *Unsatisfied
 			if !errors.As(err, &refusal) {
 				t.Fatalf("got %v, want a refusal", err)
@@ -218,14 +218,14 @@ func TestRefusalsNameTheConstraint(t *testing.T) {
 func TestOddMachines(t *testing.T) {
 	one := &Machine{CPUs: []CPU{{ID: 0}}}
 	s := newState(t, one)
-	if _, err := s.Place(Request{Name: "x", MilliCPU: 1000, Exclusive: true}); err == nil {
+	if _, err := s.Place(t.Context(), Request{Name: "x", MilliCPU: 1000, Exclusive: true}); err == nil {
 		t.Error("the only CPU was given away exclusively")
 	}
-	if p, err := s.Place(Request{Name: "y", MilliCPU: 1000}); err != nil || !slices.Equal(p.CPUs, []int{0}) {
+	if p, err := s.Place(t.Context(), Request{Name: "y", MilliCPU: 1000}); err != nil || !slices.Equal(p.CPUs, []int{0}) {
 		t.Errorf("got %v, %v; want the shared CPU 0", p.CPUs, err)
 	}
 	if s := newState(t, &Machine{}); s != nil {
-		if _, err := s.Place(Request{Name: "x", MilliCPU: 1}); err == nil {
+		if _, err := s.Place(t.Context(), Request{Name: "x", MilliCPU: 1}); err == nil {
 			t.Error("a machine without CPUs gave some")
 		}
 	}
@@ -239,7 +239,7 @@ func TestFractions(t *testing.T) {
 	gpu := selector(t, `device.driver == "gpu.example.com"`)
 	place := func(name string, f Fraction) string {
 		t.Helper()
-		p, err := s.Place(Request{Name: name, Devices: []DeviceRequest{{Name: "gpu", Selector: gpu, Fraction: f}}})
+		p, err := s.Place(t.Context(), Request{Name: name, Devices: []DeviceRequest{{Name: "gpu", Selector: gpu, Fraction: f}}})
 		if err != nil {
 			return "refused"
 		}
@@ -281,7 +281,7 @@ func TestAdopt(t *testing.T) {
 	}
 	var made []Placement
 	for _, r := range reqs {
-		p, err := s.Place(r)
+		p, err := s.Place(t.Context(), r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -313,25 +313,6 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-func TestSelectorsAreBounded(t *testing.T) {
-	for _, bad := range []string{"", "1 +", "device.driver", "nonsense", strings.Repeat("(", 5000), strings.Repeat("a", 20000)} {
-		if sel, err := CompileSelector(bad); err == nil {
-			if _, err := sel.Match(&Device{}); err == nil && bad != "" {
-				t.Errorf("%.20q was accepted", bad)
-			}
-		}
-	}
-	list := "[" + strings.Repeat("1,", 199) + "1]"
-	endless := fmt.Sprintf("%[1]s.all(a, %[1]s.all(b, %[1]s.all(c, %[1]s.all(d, a+b+c+d > 0))))", list)
-	sel, err := CompileSelector(endless)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := sel.Match(&Device{}); err == nil || !strings.Contains(err.Error(), "steps") {
-		t.Errorf("got %v, want the cost limit", err)
-	}
-}
-
 func TestCPUSelectors(t *testing.T) {
 	s := newState(t, grid(2, 1, 2, 4, 2))
 	cases := []struct {
@@ -345,7 +326,7 @@ func TestCPUSelectors(t *testing.T) {
 		{`device.attributes["dra.cpu"].cpuID < 3`, false, "0 free"},
 	}
 	for i, c := range cases {
-		p, err := s.Try(Request{Name: fmt.Sprint(i), MilliCPU: 4000, Exclusive: c.exclusive, CPUs: selector(t, c.src)})
+		p, err := s.Try(t.Context(), Request{Name: fmt.Sprint(i), MilliCPU: 4000, Exclusive: c.exclusive, CPUs: selector(t, c.src)})
 		if err != nil {
 			if !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s: got %v, want %q", c.src, err, c.want)

@@ -10,7 +10,7 @@ import (
 func mustPlace(t testing.TB, s *State, reqs ...Request) {
 	t.Helper()
 	for _, r := range reqs {
-		if _, err := s.Place(r); err != nil {
+		if _, err := s.Place(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -21,13 +21,13 @@ func TestGangIsAllOrNothing(t *testing.T) {
 	member := func(n int) Request {
 		return Request{Name: fmt.Sprint("m", n), MilliCPU: 2000, Exclusive: true}
 	}
-	if _, err := s.PlaceAll([]Request{member(0), member(1), member(2), member(3)}); err == nil {
+	if _, err := s.PlaceAll(t.Context(), []Request{member(0), member(1), member(2), member(3)}); err == nil {
 		t.Fatal("four members of two CPUs were placed on seven free CPUs")
 	}
 	if n := len(s.Placements()); n != 0 {
 		t.Errorf("%d members remain of a gang that was refused", n)
 	}
-	got, err := s.PlaceAll([]Request{member(0), member(1), member(2)})
+	got, err := s.PlaceAll(t.Context(), []Request{member(0), member(1), member(2)})
 	if err != nil || len(got) != 3 || got[1].Request.Name != "m1" {
 		t.Errorf("got %v, %v; want the three members in order", got, err)
 	}
@@ -54,7 +54,7 @@ func TestPreemptionStopsTheLeast(t *testing.T) {
 	before := len(s.Placements())
 	for _, c := range cases {
 		c.req.Name = "new"
-		got, err := s.Preempt(c.req)
+		got, err := s.Preempt(t.Context(), c.req)
 		if err != nil {
 			t.Errorf("%v of %d: %v", c.req.Class, c.req.MilliCPU, err)
 			continue
@@ -64,7 +64,7 @@ func TestPreemptionStopsTheLeast(t *testing.T) {
 		}
 	}
 	var refusal *Unsatisfied
-	if _, err := s.Preempt(Request{Name: "new", Class: Batch, MilliCPU: 1000, Exclusive: true}); !errors.As(err, &refusal) {
+	if _, err := s.Preempt(t.Context(), Request{Name: "new", Class: Batch, MilliCPU: 1000, Exclusive: true}); !errors.As(err, &refusal) {
 		t.Errorf("got %v, want a refusal: nothing gives way to plain batch work", err)
 	}
 	if len(s.Placements()) != before {
@@ -88,10 +88,10 @@ func TestDefragmentMovesTheFewest(t *testing.T) {
 		}
 	}
 	req := Request{Name: "new", MilliCPU: 3000, Exclusive: true, OneNode: true}
-	if _, err := s.Try(req); err == nil {
+	if _, err := s.Try(t.Context(), req); err == nil {
 		t.Fatal("the request fits without a move: the test does not test")
 	}
-	moves, err := s.Defragment(req)
+	moves, err := s.Defragment(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestCoreKindsSuitTheClass(t *testing.T) {
 	}
 	s := newState(t, m)
 	kindOf := func(r Request) string {
-		p, err := s.Place(r)
+		p, err := s.Place(t.Context(), r)
 		if err != nil {
 			t.Fatal(err)
 		}

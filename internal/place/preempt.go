@@ -2,6 +2,7 @@ package place
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"slices"
 	"sort"
@@ -18,9 +19,9 @@ type Preemption struct {
 // fit: only placements of a looser class, or of the same class with a lower
 // priority, are stopped, the least valuable first, and as few as will do.
 // Nothing is changed. Where even stopping all of them does not help, the error
-// is the *Unsatisfied that would remain.
-func (s *State) Preempt(req Request) (*Preemption, error) {
-	if p, err := s.Try(req); err == nil {
+// is the *Unsatisfied that would remain; where ctx ends, its error.
+func (s *State) Preempt(ctx context.Context, req Request) (*Preemption, error) {
+	if p, err := s.Try(ctx, req); err == nil {
 		return &Preemption{Placement: p}, nil
 	}
 	var lower []*Placement
@@ -33,23 +34,24 @@ func (s *State) Preempt(req Request) (*Preemption, error) {
 	for _, p := range lower {
 		trial.Release(p.Request.Name)
 	}
-	if _, err := trial.choose(&req); err != nil {
+	if _, err := trial.choose(ctx, &req); err != nil {
 		return nil, err
 	}
 	// Spare them again from the most valuable down, as long as the request
 	// still fits beside them.
 	sortBy(lower, func(a, b *Placement) bool { return moreValuable(a, b) })
 	var victims []string
+	e := newEffort(ctx, maxPlanEffort)
 	for _, p := range lower {
 		spared := *p
 		trial.commit(&spared) // it held this before, so it is free
-		if !trial.feasible(&req) {
+		if !trial.feasible(e, &req) {
 			trial.Release(p.Request.Name)
 			victims = append(victims, p.Request.Name)
 		}
 	}
 	slices.Sort(victims)
-	placement, err := trial.choose(&req)
+	placement, err := trial.choose(ctx, &req)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +59,8 @@ func (s *State) Preempt(req Request) (*Preemption, error) {
 }
 
 // feasible reports whether choose would succeed, without choosing or wording.
-func (s *State) feasible(req *Request) bool {
+// The selectors of the request are evaluated already.
+func (s *State) feasible(e *effort, req *Request) bool {
 	o := s.offerFor(req)
 	if o.short() || (!req.Exclusive && len(s.pool(req, nil)) == 0) {
 		return false
@@ -68,9 +71,9 @@ func (s *State) feasible(req *Request) bool {
 		if len(failures) > 0 {
 			return false
 		}
-		sets = s.deviceSets(req, match)
+		sets = s.deviceSets(e, req, match)
 	}
-	return slices.ContainsFunc(sets, func(set deviceSet) bool { return len(s.nodeSets(o.need(set))) > 0 })
+	return slices.ContainsFunc(sets, func(set deviceSet) bool { return len(s.nodeSets(e, o.need(set), 1)) > 0 })
 }
 
 // yields reports whether a placement gives way to a request.

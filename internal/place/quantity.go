@@ -2,6 +2,8 @@ package place
 
 import (
 	"cmp"
+	"strconv"
+	"strings"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -41,9 +43,26 @@ func (f celFunctions) CompileOptions() []cel.EnvOption { return f }
 // ProgramOptions implements cel.Library.
 func (f celFunctions) ProgramOptions() []cel.ProgramOption { return nil }
 
+// maxExponent bounds the exponent of a quantity: ParseQuantity writes out all
+// the digits of 1e-60000000, which takes minutes.
+const maxExponent = 18
+
+// writable reports whether a text may be a quantity of few digits.
+func writable(s string) bool {
+	if len(s) > 64 {
+		return false
+	}
+	_, exponent, ok := strings.Cut(strings.ToLower(s), "e")
+	if !ok || exponent == "" || exponent == "i" { // 1E and 1Ei are suffixes
+		return true
+	}
+	n, err := strconv.Atoi(exponent)
+	return err == nil && -maxExponent <= n && n <= maxExponent
+}
+
 func parseQuantity(v ref.Val) ref.Val {
 	s, ok := v.Value().(string)
-	if !ok || len(s) > 64 {
+	if !ok || !writable(s) {
 		return types.NewErr("quantity() takes text such as \"24Gi\"")
 	}
 	q, err := resource.ParseQuantity(s)

@@ -1,6 +1,9 @@
 package place
 
-import "errors"
+import (
+	"context"
+	"errors"
+)
 
 // Lost is a placement that a changed machine cannot hold any more.
 type Lost struct {
@@ -11,7 +14,7 @@ type Lost struct {
 // Rebase carries what is given out over to a machine that has changed: a CPU
 // went offline, a device was lost, memory came. It returns the new State and
 // the placements that no longer fit, which it does not hold; the caller places
-// them anew, or reports the refusal. s is left as it was.
+// them again, or reports the refusal. s is left as it was.
 func (s *State) Rebase(m *Machine) (*State, []Lost, error) {
 	next, err := NewState(m)
 	if err != nil {
@@ -27,10 +30,10 @@ func (s *State) Rebase(m *Machine) (*State, []Lost, error) {
 	return next, lost, nil
 }
 
-// Replace places a lost piece of work anew. The refusal says why it ran before
+// Replace places a lost piece of work again. The refusal says why it ran before
 // and cannot now.
-func (s *State) Replace(l Lost) (Placement, error) {
-	p, err := s.Place(l.Placement.Request)
+func (s *State) Replace(ctx context.Context, l Lost) (Placement, error) {
+	p, err := s.Place(ctx, l.Placement.Request)
 	var refusal *Unsatisfied
 	if errors.As(err, &refusal) {
 		refusal.Failures = append([]Failure{{

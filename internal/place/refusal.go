@@ -1,7 +1,6 @@
 package place
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -36,8 +35,10 @@ func (o *offer) cpuShortage(have int64) Failure {
 			suitable += len(o.s.cells[i].cpus)
 		}
 	}
-	holders := o.s.cpuHolders(o.req)
+	holders := o.s.cpuHolders()
 	switch {
+	case o.selectorErr() != nil:
+		f.Problem, f.Remedy = fmt.Sprintf("the selector %s fails: %v", o.req.CPUs, o.selectorErr()), "correct the expression"
 	case suitable == 0:
 		f.Remedy = o.s.cpuKindsHere()
 	case int64(suitable)*1000 < o.req.MilliCPU:
@@ -60,7 +61,7 @@ func orAtMost(milli int64) string {
 }
 
 // cpuHolders names the placements on CPUs that would suit, at most five.
-func (s *State) cpuHolders(req *Request) []string {
+func (s *State) cpuHolders() []string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(s.placed)) {
 		if p := s.placed[name]; p.Request.MilliCPU > 0 {
@@ -181,70 +182,6 @@ func formatMilli(milli int64) string {
 	}
 	return fmt.Sprintf("%dm", milli)
 }
-
-// matched is the outcome of a selector over all devices.
-type matched struct {
-	devices []int
-	missing string // attribute that no device has, where that is why none matches
-	err     error  // of the last device on which the expression failed
-}
-
-// matchDevices lists the free devices for each request, and what is missing.
-func (s *State) matchDevices(req *Request) ([][]int, []Failure) {
-	var failures []Failure
-	match := make([][]int, len(req.Devices))
-	for r := range req.Devices {
-		dr := &req.Devices[r]
-		all := s.matching(dr.Selector)
-		ask, refusal := req.deviceAsk(r), ""
-		for _, d := range all.devices {
-			_, _, why := s.use[d].grant(&s.machine.Devices[d], ask)
-			switch {
-			case why == "":
-				match[r] = append(match[r], d)
-			case refusal == "":
-				refusal = s.machine.Devices[d].ID + ": " + why
-			}
-		}
-		if len(match[r]) < dr.count() {
-			failures = append(failures, s.deviceShortage(dr, all, len(match[r]), refusal))
-		}
-	}
-	return match, failures
-}
-
-// matching evaluates a selector once per machine.
-func (s *State) matching(sel *Selector) matched {
-	if m, ok := s.matches[sel.String()]; ok {
-		return m
-	}
-	var m matched
-	budget := uint64(maxMatchingCost)
-	for d := range s.machine.Devices {
-		ok, err := sel.match(&s.machine.Devices[d], &budget)
-		switch {
-		case errors.Is(err, errCost):
-			return s.remember(sel, matched{err: err})
-		case errors.Is(err, errNoAttribute):
-			m.missing = err.Error()
-		case err != nil:
-			m.err = err
-		case ok:
-			m.devices = append(m.devices, d)
-		}
-	}
-	return s.remember(sel, m)
-}
-
-func (s *State) remember(sel *Selector, m matched) matched {
-	if len(s.matches) < maxSelectorsKept {
-		s.matches[sel.String()] = m
-	}
-	return m
-}
-
-// maxSelectorsKept bounds the selectors whose matches are remembered.
-const maxSelectorsKept = 4096
 
 func (s *State) deviceShortage(dr *DeviceRequest, all matched, free int, refusal string) Failure {
 	f := Failure{Constraint: fmt.Sprintf("device %q", dr.Name)}

@@ -37,7 +37,7 @@ func part(name string, class Class, f Fraction) Request {
 func shared(t *testing.T, s *State, asked []Request) (got []Sharing, refusals string) {
 	t.Helper()
 	for _, r := range asked {
-		p, err := s.Place(r)
+		p, err := s.Place(t.Context(), r)
 		if err != nil {
 			got, refusals = append(got, ""), refusals+err.Error()
 			continue
@@ -90,12 +90,12 @@ func TestPartitionForAShare(t *testing.T) {
 	for want, f := range map[string]Fraction{
 		"1g.10gb": {Milli: 100}, "2g.20gb": {Milli: 200}, "3g.40gb": {Milli: 400, Memory: gib}, "7g.80gb": {Milli: 500},
 	} {
-		p, err := newState(t, h100()).Place(part("a", Realtime, f))
+		p, err := newState(t, h100()).Place(t.Context(), part("a", Realtime, f))
 		if err != nil || p.Devices[0].Profile != want {
 			t.Errorf("%v: got %+v, %v, want %s", f, p.Devices, err, want)
 		}
 	}
-	if p, err := newState(t, h100()).Place(part("a", Realtime, Fraction{Memory: 15 * gib})); err != nil || p.Devices[0].Profile != "2g.20gb" {
+	if p, err := newState(t, h100()).Place(t.Context(), part("a", Realtime, Fraction{Memory: 15 * gib})); err != nil || p.Devices[0].Profile != "2g.20gb" {
 		t.Errorf("15Gi: got %+v, %v", p.Devices, err)
 	}
 }
@@ -105,7 +105,7 @@ func TestBetterWayElsewhere(t *testing.T) {
 	m := h100()
 	plain := Device{ID: "gpu1", Memory: 80 * gib, Shares: 16}
 	m.Devices = append([]Device{plain}, m.Devices...)
-	p, err := newState(t, m).Place(part("a", Interactive, Fraction{Milli: 300}))
+	p, err := newState(t, m).Place(t.Context(), part("a", Interactive, Fraction{Milli: 300}))
 	if err != nil || p.Devices[0].ID != "gpu0" || p.Devices[0].Sharing != MPS || p.Devices[0].Percent() != 30 || p.Devices[0].Memory != 80*gib/1000*300 {
 		t.Errorf("got %+v, %v, want MPS on gpu0 rather than turns on gpu1", p.Devices, err)
 	}
@@ -113,7 +113,7 @@ func TestBetterWayElsewhere(t *testing.T) {
 
 func TestForeignPartitions(t *testing.T) {
 	s := newState(t, h100())
-	mine, err := s.Place(part("mine", Interactive, Fraction{Profile: "1g.10gb"}))
+	mine, err := s.Place(t.Context(), part("mine", Interactive, Fraction{Profile: "1g.10gb"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,22 +123,22 @@ func TestForeignPartitions(t *testing.T) {
 	}
 	there := []DeviceGrant{{Profile: "1g.10gb", Start: mine.Devices[0].Start}, {Profile: "3g.40gb", Start: other}}
 	s.Existing("gpu0", there)
-	if _, err := s.Place(part("large", Interactive, Fraction{Profile: "3g.40gb"})); err == nil {
+	if _, err := s.Place(t.Context(), part("large", Interactive, Fraction{Profile: "3g.40gb"})); err == nil {
 		t.Error("slices of somebody else's partition were given out")
 	}
-	if p, err := s.Place(part("small", Interactive, Fraction{Profile: "1g.10gb"})); err != nil || p.Devices[0].Start/4 == other/4 || p.Devices[0].Start == mine.Devices[0].Start {
+	if p, err := s.Place(t.Context(), part("small", Interactive, Fraction{Profile: "1g.10gb"})); err != nil || p.Devices[0].Start/4 == other/4 || p.Devices[0].Start == mine.Devices[0].Start {
 		t.Errorf("beside it: %+v, %v", p.Devices, err)
 	}
 	s.Release("mine")
 	s.Release("small")
 	s.Existing("gpu0", there[1:])
 	for _, f := range []Fraction{{}, {Milli: 100}} {
-		if p, err := s.Place(part("other", Batch, f)); err == nil || !strings.Contains(err.Error(), "device") {
+		if p, err := s.Place(t.Context(), part("other", Batch, f)); err == nil || !strings.Contains(err.Error(), "device") {
 			t.Errorf("%v on a device that somebody else has cut: %+v, %v", f, p.Devices, err)
 		}
 	}
 	s.Existing("gpu0", nil)
-	if _, err := s.Place(part("other", Batch, Fraction{})); err != nil {
+	if _, err := s.Place(t.Context(), part("other", Batch, Fraction{})); err != nil {
 		t.Errorf("after they are gone: %v", err)
 	}
 }
@@ -155,7 +155,7 @@ func TestNothingIsPromisedTwice(t *testing.T) {
 				continue
 			}
 			f := []Fraction{{}, {Profile: s.machine.Devices[0].Profiles[random.Intn(4)].Name}, {Milli: random.Int63n(500)}, {Milli: 1 + random.Int63n(500), Memory: random.Int63n(20) * gib}}[random.Intn(4)]
-			_, _ = s.Place(part(fmt.Sprint(step), Class(random.Intn(3)), f))
+			_, _ = s.Place(t.Context(), part(fmt.Sprint(step), Class(random.Intn(3)), f))
 			checkGrants(t, s)
 		}
 		for _, p := range s.Placements() {

@@ -10,18 +10,18 @@ import (
 // State is a machine and what has been given out of it. It is not safe for
 // use by several goroutines at once.
 type State struct {
-	machine  *Machine
-	nodes    []NUMANode
-	distance [][]int64
-	fabric   *fabric
-	cells    []cell
-	memory   []int64           // free bytes by node
-	huge     []map[int64]int64 // free bytes by node and page size
-	use      []deviceUse       // by device
-	placed   map[string]*Placement
-	taken    map[int]string // CPU → exclusive holder
-	matches  map[string]matched
-	cpuMatch map[string]map[int]bool // by selector: the CPUs that match
+	machine    *Machine
+	nodes      []NUMANode
+	distance   [][]int64
+	fabric     *fabric
+	cells      []cell
+	memory     []int64           // free bytes by node
+	huge       []map[int64]int64 // free bytes by node and page size
+	use        []deviceUse       // by device
+	placed     map[string]*Placement
+	taken      map[int]string // CPU → exclusive holder
+	matches    map[string]matched
+	cpuMatches map[string]cpuMatch // by selector
 
 	// Where things are found by their names; fixed with the machine.
 	nodeAt   map[int]int
@@ -56,7 +56,7 @@ func NewState(m *Machine) (*State, error) {
 	s := &State{
 		machine: m, nodes: m.nodes(), fabric: newFabric(m),
 		use: make([]deviceUse, len(m.Devices)), placed: map[string]*Placement{},
-		taken: map[int]string{}, matches: map[string]matched{}, cpuMatch: map[string]map[int]bool{},
+		taken: map[int]string{}, matches: map[string]matched{}, cpuMatches: map[string]cpuMatch{},
 		nodeAt: map[int]int{}, cellAt: map[int]int{}, deviceAt: map[string]int{},
 	}
 	for i, n := range s.nodes {

@@ -9,11 +9,11 @@ import (
 func TestGangIsPlacedTogetherOrNotAtAll(t *testing.T) {
 	p, s := fourCPUs(t)
 	one := s.member(t, "one", "2")
-	if _, _, err := p.Place(s, one); err == nil || !strings.Contains(err.Error(), "gang g: 1 of 2 members are applied") {
+	if _, _, err := p.Place(t.Context(), s, one); err == nil || !strings.Contains(err.Error(), "gang g: 1 of 2 members are applied") {
 		t.Errorf("a lone member: got %v, want it to wait for the other", err)
 	}
 	two := s.member(t, "two", "2")
-	if _, _, err := p.Place(s, two); !Unsatisfied(err) {
+	if _, _, err := p.Place(t.Context(), s, two); !Unsatisfied(err) {
 		t.Errorf("2 + 2 exclusive CPUs of 3: got %v, want a refusal", err)
 	}
 	if left := p.state.Placements(); len(left) != 0 {
@@ -32,7 +32,7 @@ func TestGangMembersStay(t *testing.T) {
 	one := s.member(t, "one", "1")
 	s.member(t, "two", "1")
 	before := p.mustPlace(t, s, one)
-	grown, displaced, err := p.Place(s, s.member(t, "two", "2"))
+	grown, displaced, err := p.Place(t.Context(), s, s.member(t, "two", "2"))
 	if err != nil || displaced != nil {
 		t.Fatalf("displaced %v, %v, want nobody", displaced, err)
 	}

@@ -1,6 +1,7 @@
 package allocate
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func (p *Placer) Adopt(obj object.Object, stored json.RawMessage) {
 	}
 	var held place.Placement
 	err := json.Unmarshal(stored, &held)
-	if err == nil && held.Request.Name != obj.Key().ID() {
+	if err == nil && held.Request.Name != idOf(obj) {
 		err = fmt.Errorf("it is the placement of %q", held.Request.Name)
 	}
 	if err == nil {
@@ -56,7 +57,7 @@ func (p *Placer) Adopt(obj object.Object, stored json.RawMessage) {
 		p.mu.Unlock()
 	}
 	if err != nil {
-		p.log.Warn("a stored placement does not fit this machine any more; placing again", "object", obj.Key().ID(), "error", err)
+		p.log.Warn("a stored placement does not fit this machine any more; placing again", "object", idOf(obj), "error", err)
 	}
 }
 
@@ -65,7 +66,7 @@ func (p *Placer) Adopt(obj object.Object, stored json.RawMessage) {
 // free the smallest loss among looser classes makes room, and a gang's members
 // may have to move: who lost or changed their placement is returned by name
 // with the reason, on an error too, and has to be told.
-func (p *Placer) Place(s Store, obj object.Object) (placed *Placement, displaced map[string]error, err error) {
+func (p *Placer) Place(ctx context.Context, s Store, obj object.Object) (placed *Placement, displaced map[string]error, err error) {
 	req, err := requestOf(obj)
 	if err != nil {
 		return nil, nil, err
@@ -77,8 +78,8 @@ func (p *Placer) Place(s Store, obj object.Object) (placed *Placement, displaced
 	if had && sameRequest(&old.Request, &req) {
 		return p.placement(&old), nil, nil
 	}
-	c := &change{state: p.state, moved: map[string]error{}}
-	if gang := object.GangOf(obj); gang != nil {
+	c := &change{ctx: ctx, state: p.state, moved: map[string]error{}}
+	if gang := gangOf(obj); gang != nil {
 		err = p.placeGang(c, s, gang, req.Name)
 	} else if err = p.makeRoom(c, req); err == nil {
 		err = c.store(s, []object.Object{obj})
@@ -102,7 +103,7 @@ func (p *Placer) makeRoom(c *change, req place.Request) error {
 	if !Unsatisfied(err) {
 		return err
 	}
-	plan, planErr := p.state.Preempt(req)
+	plan, planErr := p.state.Preempt(c.ctx, req)
 	if planErr != nil {
 		return err
 	}
@@ -115,6 +116,7 @@ func (p *Placer) makeRoom(c *change, req place.Request) error {
 // change is a set of placements that were taken away and given, to be undone
 // as a whole where one of its steps fails.
 type change struct {
+	ctx   context.Context
 	state *place.State
 	taken []place.Placement
 	given []place.Placement
@@ -135,7 +137,7 @@ func (c *change) take(name string, reason error) {
 }
 
 func (c *change) give(reqs ...place.Request) error {
-	given, err := c.state.PlaceAll(reqs)
+	given, err := c.state.PlaceAll(c.ctx, reqs)
 	c.given = append(c.given, given...)
 	return err
 }
@@ -145,7 +147,7 @@ func (c *change) store(s Store, objects []object.Object) error {
 	var placed []Placed
 	for _, given := range c.given {
 		for _, obj := range objects {
-			if obj.Key().ID() == given.Request.Name {
+			if idOf(obj) == given.Request.Name {
 				placed = append(placed, Placed{obj, given})
 			}
 		}
@@ -252,10 +254,10 @@ func (p *Placer) Yield(s Store, obj object.Object) (bool, error) {
 
 // Lend places a request that is stored nowhere and displaces nobody, until
 // Release.
-func (p *Placer) Lend(req place.Request) (place.Placement, error) {
+func (p *Placer) Lend(ctx context.Context, req place.Request) (place.Placement, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.state.Place(req)
+	return p.state.Place(ctx, req)
 }
 
 // Holders are the names of the placements that have a device.

@@ -34,24 +34,24 @@ func (m *memory) SetPlacements(placed []Placed) error {
 		if err != nil {
 			return err
 		}
-		m.placed[p.Object.Key().ID()] = raw
+		m.placed[idOf(p.Object)] = raw
 	}
 	return nil
 }
 
 func (m *memory) ForgetPlacement(obj object.Object) error {
-	delete(m.placed, obj.Key().ID())
+	delete(m.placed, idOf(obj))
 	return m.failing
 }
 
 // put stores an object in place of an earlier one of its name.
 func (m *memory) put(t *testing.T, text string) object.Object {
 	t.Helper()
-	objects, err := object.Kinds().Parse(strings.NewReader(text))
+	objects, err := object.Parse(strings.NewReader(text))
 	if err != nil || len(objects) != 1 {
 		t.Fatalf("%d objects, %v, in %s", len(objects), err, text)
 	}
-	m.objects = slices.DeleteFunc(m.objects, func(o object.Object) bool { return o.Key().ID() == objects[0].Key().ID() })
+	m.objects = slices.DeleteFunc(m.objects, func(o object.Object) bool { return idOf(o) == idOf(objects[0]) })
 	m.objects = append(m.objects, objects[0])
 	return objects[0]
 }
@@ -94,7 +94,7 @@ func fourCPUs(t *testing.T) (*Placer, *memory) {
 
 func (p *Placer) mustPlace(t *testing.T, s Store, obj object.Object) *Placement {
 	t.Helper()
-	placed, _, err := p.Place(s, obj)
+	placed, _, err := p.Place(t.Context(), s, obj)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestPlacementIsKept(t *testing.T) {
 	p, s := fourCPUs(t)
 	obj := s.exclusive(t, "a", "interactive", "2")
 	first := p.mustPlace(t, s, obj)
-	again, _, err := p.Place(s, obj)
+	again, _, err := p.Place(t.Context(), s, obj)
 	if err != nil || !slices.Equal(first.CPUs, again.CPUs) {
 		t.Errorf("placed on %v, again on %v, %v", first.CPUs, again.CPUs, err)
 	}
@@ -118,7 +118,7 @@ func TestPlacementIsKept(t *testing.T) {
 		t.Errorf("adopted %v from records that say nothing", held)
 	}
 	next.Adopt(obj, s.placed["workload-a"])
-	adopted, _, err := next.Place(s, obj)
+	adopted, _, err := next.Place(t.Context(), s, obj)
 	if err != nil || !slices.Equal(first.CPUs, adopted.CPUs) {
 		t.Errorf("placed on %v, adopted on %v, %v", first.CPUs, adopted.CPUs, err)
 	}
@@ -133,7 +133,7 @@ func TestPlacementIsKept(t *testing.T) {
 func TestBatchYields(t *testing.T) {
 	p, s := fourCPUs(t)
 	p.mustPlace(t, s, s.exclusive(t, "slow", "batch", "2"))
-	placed, displaced, err := p.Place(s, s.exclusive(t, "quick", "interactive", "3"))
+	placed, displaced, err := p.Place(t.Context(), s, s.exclusive(t, "quick", "interactive", "3"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,12 +141,12 @@ func TestBatchYields(t *testing.T) {
 		t.Errorf("got CPUs %v and displaced %v, want three CPUs and the batch workload displaced", placed.CPUs, displaced)
 	}
 	// What batch cannot take it is refused, with the reason.
-	_, _, err = p.Place(s, s.exclusive(t, "slow", "batch", "2"))
+	_, _, err = p.Place(t.Context(), s, s.exclusive(t, "slow", "batch", "2"))
 	if !Unsatisfied(err) || !strings.Contains(err.Error(), "cpu") {
 		t.Errorf("got %v, want a refusal that names the CPUs", err)
 	}
 	// Its own class does not displace it.
-	if _, displaced, err := p.Place(s, s.exclusive(t, "other", "interactive", "1")); err == nil || displaced != nil {
+	if _, displaced, err := p.Place(t.Context(), s, s.exclusive(t, "other", "interactive", "1")); err == nil || displaced != nil {
 		t.Errorf("got %v, %v, want a refusal that displaces nobody", displaced, err)
 	}
 }
@@ -157,7 +157,7 @@ func TestFailedPlacementDisplacesNobody(t *testing.T) {
 	slow := p.mustPlace(t, s, s.exclusive(t, "slow", "batch", "1"))
 	s.failing = errors.New("disk full")
 	quick := s.exclusive(t, "quick", "interactive", "3")
-	placed, displaced, err := p.Place(s, quick)
+	placed, displaced, err := p.Place(t.Context(), s, quick)
 	if !errors.Is(err, s.failing) || placed != nil || displaced != nil {
 		t.Errorf("got %v, displaced %v, %v, want the store's error and nobody displaced", placed, displaced, err)
 	}
@@ -168,21 +168,21 @@ func TestFailedPlacementDisplacesNobody(t *testing.T) {
 		t.Error("a placement that was not stored is held")
 	}
 	// The same for one's own change, and for a gang.
-	if _, _, err := p.Place(s, s.exclusive(t, "slow", "batch", "2")); err == nil {
+	if _, _, err := p.Place(t.Context(), s, s.exclusive(t, "slow", "batch", "2")); err == nil {
 		t.Error("placed without being stored")
 	}
 	if now, _ := p.state.Placement("workload-slow"); len(now.CPUs) != 1 {
 		t.Errorf("after a failed change slow has %v", now.CPUs)
 	}
 	s.member(t, "one", "1")
-	if _, _, err := p.Place(s, s.member(t, "two", "1")); !errors.Is(err, s.failing) || len(p.state.Placements()) != 1 {
+	if _, _, err := p.Place(t.Context(), s, s.member(t, "two", "1")); !errors.Is(err, s.failing) || len(p.state.Placements()) != 1 {
 		t.Errorf("a gang that is not stored: %v, held %v", err, p.state.Placements())
 	}
 	s.failing = nil
-	if _, displaced, err := p.Place(s, quick); err != nil || displaced["workload-slow"] == nil {
+	if _, displaced, err := p.Place(t.Context(), s, quick); err != nil || displaced["workload-slow"] == nil {
 		t.Errorf("the store works again: displaced %v, %v", displaced, err)
 	}
-	if _, _, err := p.Place(s, &object.Machine{}); !errors.Is(err, ErrNotPlaced) {
+	if _, _, err := p.Place(t.Context(), s, &object.Machine{}); !errors.Is(err, ErrNotPlaced) {
 		t.Errorf("a Machine: got %v, want ErrNotPlaced", err)
 	}
 }
@@ -194,7 +194,7 @@ func TestFinishedWorkYields(t *testing.T) {
 	done := s.exclusive(t, "done", "interactive", "3")
 	p.mustPlace(t, s, done)
 	next := s.exclusive(t, "next", "interactive", "3")
-	if _, _, err := p.Place(s, next); !Unsatisfied(err) {
+	if _, _, err := p.Place(t.Context(), s, next); !Unsatisfied(err) {
 		t.Fatalf("six of three CPUs: %v", err)
 	}
 	if had, err := p.Yield(s, done); !had || err != nil || s.placed["workload-done"] != nil {
@@ -204,7 +204,7 @@ func TestFinishedWorkYields(t *testing.T) {
 		t.Errorf("yielded again: %v, %v", had, err)
 	}
 	p.mustPlace(t, s, next)
-	if _, _, err := p.Place(s, done); !Unsatisfied(err) {
+	if _, _, err := p.Place(t.Context(), s, done); !Unsatisfied(err) {
 		t.Errorf("its place is taken: %v", err)
 	}
 }
@@ -212,17 +212,17 @@ func TestFinishedWorkYields(t *testing.T) {
 func TestLentIsNobodyElses(t *testing.T) {
 	p, s := fourCPUs(t)
 	req := place.Request{Name: "bench", Class: place.Realtime, MilliCPU: 1000, Exclusive: true, WholeCore: true}
-	first, err := p.Lend(req)
+	first, err := p.Lend(t.Context(), req)
 	if err != nil || len(first.CPUs) != 1 {
 		t.Fatalf("lent %v, %v", first.CPUs, err)
 	}
 	three := s.exclusive(t, "three", "realtime", "3")
-	if _, _, err := p.Place(s, three); !Unsatisfied(err) {
+	if _, _, err := p.Place(t.Context(), s, three); !Unsatisfied(err) {
 		t.Errorf("three of three CPUs, one of them lent: got %v, want Unsatisfied", err)
 	}
 	p.Release("bench")
 	p.mustPlace(t, s, three)
-	if _, err := p.Lend(req); !Unsatisfied(err) {
+	if _, err := p.Lend(t.Context(), req); !Unsatisfied(err) {
 		t.Errorf("without a free CPU: got %v, want Unsatisfied", err)
 	}
 }
@@ -265,7 +265,7 @@ func TestRenewFollowsTheMachine(t *testing.T) {
 	if len(displaced) != 1 || displaced["workload-a"] == nil {
 		t.Fatalf("CPU %d went offline: displaced %v, want workload-a only", lost, displaced)
 	}
-	again, _, err := p.Place(s, s.exclusive(t, "a", "interactive", "1"))
+	again, _, err := p.Place(t.Context(), s, s.exclusive(t, "a", "interactive", "1"))
 	if err != nil || again.CPUs[0] == lost || again.CPUs[0] == objects["b"][0] {
 		t.Errorf("placed again on %v, %v, want a CPU that is there and free", again, err)
 	}
@@ -273,7 +273,7 @@ func TestRenewFollowsTheMachine(t *testing.T) {
 	if _, err := p.Renew(online(0)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := p.Place(s, s.exclusive(t, "b", "interactive", "1")); !Unsatisfied(err) {
+	if _, _, err := p.Place(t.Context(), s, s.exclusive(t, "b", "interactive", "1")); !Unsatisfied(err) {
 		t.Errorf("one CPU is left: got %v, want a refusal", err)
 	}
 }
@@ -320,7 +320,7 @@ func TestLostDeviceDisplaces(t *testing.T) {
 	if why := displaced["workload-a"]; len(displaced) != 1 || why == nil || !strings.Contains(why.Error(), held) {
 		t.Fatalf("%s is lost: displaced %v, want workload-a for want of it", held, displaced)
 	}
-	again, _, err := p.Place(s, s.gpuWorkload(t, "a"))
+	again, _, err := p.Place(t.Context(), s, s.gpuWorkload(t, "a"))
 	if err != nil || again.Placement.Devices[0].ID == held || again.Placement.Devices[0].ID == other.Placement.Devices[0].ID {
 		t.Errorf("placed again on %v, %v, want another free GPU", again, err)
 	}

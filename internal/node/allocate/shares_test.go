@@ -80,7 +80,7 @@ func (g *gpus) place(name string, class place.Class, f place.Fraction) *Placemen
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	p, err := g.placer.state.Place(place.Request{Name: name, Class: class, Devices: []place.DeviceRequest{{Name: "gpu", Selector: selector, Fraction: f}}})
+	p, err := g.placer.state.Place(g.t.Context(), place.Request{Name: name, Class: class, Devices: []place.DeviceRequest{{Name: "gpu", Selector: selector, Fraction: f}}})
 	if err != nil {
 		g.t.Fatalf("%s: %v", name, err)
 	}

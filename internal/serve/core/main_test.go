@@ -1,9 +1,0 @@
-package core_test
-
-import (
-	"testing"
-
-	"oscine.dev/oscine/internal/serve/servetest"
-)
-
-func TestMain(m *testing.M) { servetest.Main(m) }
