@@ -16,13 +16,8 @@ import (
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/release"
 )
-
-// fwConfig is where QEMU's fw_cfg shows the Machine file that a local machine
-// was started with.
-//
-// Source: Linux, Documentation/ABI/testing/sysfs-firmware-qemu_fw_cfg.
-const fwConfig = "/sys/firmware/qemu_fw_cfg/by_name/opt/oscine/machine/raw"
 
 // maintenancePort is where a node without configuration waits for it.
 const maintenancePort = "7443"
@@ -34,7 +29,7 @@ func findMachine(o *options, log *slog.Logger) (*object.Machine, error) {
 	if o.config != "" {
 		return readMachine(o.config)
 	}
-	for _, path := range []string{fwConfig, o.storedMachine()} {
+	for _, path := range []string{release.FirmwareMachine, o.storedMachine()} {
 		machine, err := readMachine(path)
 		if err == nil {
 			log.Info("configuration read", "from", path)
@@ -48,11 +43,11 @@ func findMachine(o *options, log *slog.Logger) (*object.Machine, error) {
 	return nil, nil
 }
 
-func (o *options) storedMachine() string { return filepath.Join(o.state, "machine.yaml") }
+func (o *options) storedMachine() string { return filepath.Join(o.state, release.MachineFile) }
 
 // configured reports whether there is a configuration, good or bad.
 func (o *options) configured() bool {
-	for _, path := range []string{fwConfig, o.storedMachine()} {
+	for _, path := range []string{release.FirmwareMachine, o.storedMachine()} {
 		if _, err := os.Stat(path); err == nil {
 			return true
 		}
@@ -74,7 +69,7 @@ func awaitMachine(ctx context.Context, o *options, log *slog.Logger) (*object.Ma
 	if !o.configured() {
 		// A machine without any configuration works as well as it can. One that
 		// cannot read its own must fall back to the version that could.
-		if err := linux.Notify("READY=1"); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
+		if err := notify(release.Notification{Ready: true}); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
 			log.Warn("cannot tell init that the node is ready", "error", err)
 		}
 	}

@@ -8,9 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/release"
 )
 
 // options are the daemon's flags.
@@ -118,17 +118,12 @@ func (o *options) mode() node.Mode {
 	return node.OnImage
 }
 
-// slot is the root that this machine booted, as init tells in a file; empty
-// where the host is not Oscine's image.
-func (o *options) slot() string {
-	raw, err := os.ReadFile(filepath.Join(o.run, "boot"))
+// facts are what init tells of this boot; zero where the host is not Oscine's
+// image.
+func (o *options) facts() release.Facts {
+	raw, err := os.ReadFile(filepath.Join(o.run, release.FactsFile))
 	if err != nil {
-		return ""
+		return release.Facts{}
 	}
-	for line := range strings.Lines(string(raw)) {
-		if slot, ok := strings.CutPrefix(strings.TrimSpace(line), "slot="); ok {
-			return slot
-		}
-	}
-	return ""
+	return release.ParseFacts(string(raw))
 }

@@ -22,6 +22,7 @@ import (
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/version"
 )
 
@@ -69,6 +70,10 @@ func (w *journalWriter) Write(p []byte) (int, error) {
 
 func runNode(ctx context.Context, o *options, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
+	if files, err := raiseFiles(); err != nil {
+		log.Warn("open files are few", "limit", files, "error", err)
+	}
+	limitMemory(log)
 	keepAlive(ctx, g, log)
 	machine, err := findMachine(o, log)
 	if err == nil && machine == nil {
@@ -86,7 +91,7 @@ func runNode(ctx context.Context, o *options, log *slog.Logger) error {
 		return fmt.Errorf("find my own program: %w", err)
 	}
 	n, err := node.Open(ctx, node.Config{
-		Mode: o.mode(), Version: version.Version, Slot: o.slot(),
+		Mode: o.mode(), Version: version.Version, Slot: o.facts().Slot,
 		StateDir: o.state, RunDir: o.run, LogDir: o.logs,
 		RuntimePath: o.runtime, ShimPath: o.shim, LoggerPath: o.logger,
 		BenchCommand: []string{self, benchChild}, Reboot: rebooter(o), Logger: log,
@@ -94,12 +99,13 @@ func runNode(ctx context.Context, o *options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	limitMemory(log) // the node has put this process into its class
 	g.Go(func() error { return serveAPI(ctx, o, n, machine, log) })
 	if open := machine.Spec.Inference; open != nil {
 		g.Go(func() error { return serveInference(ctx, o, n, open, log) })
 	}
 	err = g.Wait()
-	_ = linux.Notify("STOPPING=1") // only a courtesy
+	_ = notify(release.Notification{Stopping: true}) // only a courtesy
 	return errors.Join(err, n.Close())
 }
 
@@ -118,7 +124,7 @@ func serveAPI(ctx context.Context, o *options, n *node.Node, machine *object.Mac
 	}
 	n.MarkReady()
 	log.Info("oscined: API on " + l.Addr().String())
-	if err := linux.Notify("READY=1"); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
+	if err := notify(release.Notification{Ready: true}); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
 		log.Warn("cannot tell init that the node is ready", "error", err)
 	}
 	return server.Serve(ctx, l)
@@ -157,7 +163,7 @@ func keepAlive(ctx context.Context, g *errgroup.Group, log *slog.Logger) {
 		tick := time.NewTicker(watchdogPause)
 		defer tick.Stop()
 		for {
-			if err := linux.Notify("WATCHDOG=1"); errors.Is(err, linux.ErrNoSupervisor) {
+			if err := notify(release.Notification{Watchdog: true}); errors.Is(err, linux.ErrNoSupervisor) {
 				return nil
 			} else if err != nil {
 				log.Warn("cannot tell init that the daemon lives", "error", err)
@@ -171,15 +177,19 @@ func keepAlive(ctx context.Context, g *errgroup.Group, log *slog.Logger) {
 	})
 }
 
+// notify tells init.
+func notify(n release.Notification) error { return linux.Notify(n.String()) }
+
 // rebooter asks init, which alone may stop the machine.
 func rebooter(o *options) func(bool) error {
 	if o.hosted {
 		return nil
 	}
 	return func(powerOff bool) error {
+		request := release.RequestReboot
 		if powerOff {
-			return linux.Notify("X_OSCINE=poweroff")
+			request = release.RequestPowerOff
 		}
-		return linux.Notify("X_OSCINE=reboot")
+		return notify(release.Notification{Request: request})
 	}
 }

@@ -19,7 +19,9 @@ type objectStore interface {
 	Get(kind object.Kind, name string) ([]node.ObjectState, error)
 	Watch(ctx context.Context, kind object.Kind, name string, each func(event string, state node.ObjectState) error) error
 	Apply(ctx context.Context, objects []object.Object, dryRun bool) ([]node.Result, error)
-	Delete(ctx context.Context, kind object.Kind, name string) error
+	Delete(ctx context.Context, key object.Key) error
+	// Kinds returns the kinds that the node knows.
+	Kinds() object.Table
 }
 
 // objectService implements oscine.v1.Objects.
@@ -52,7 +54,7 @@ func (s *objectService) Watch(ctx context.Context, req *connect.Request[pb.GetRe
 }
 
 func (s *objectService) Apply(ctx context.Context, req *connect.Request[pb.ApplyRequest]) (*connect.Response[pb.ApplyResponse], error) {
-	objects, err := object.Parse(strings.NewReader(req.Msg.Manifest))
+	objects, err := s.node.Kinds().Parse(strings.NewReader(req.Msg.Manifest))
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +70,7 @@ func (s *objectService) Apply(ctx context.Context, req *connect.Request[pb.Apply
 }
 
 func (s *objectService) Delete(ctx context.Context, req *connect.Request[pb.DeleteRequest]) (*connect.Response[pb.DeleteResponse], error) {
-	if err := s.node.Delete(ctx, object.Kind(req.Msg.Kind), req.Msg.Name); err != nil {
+	if err := s.node.Delete(ctx, object.Key{Kind: object.Kind(req.Msg.Kind), Name: req.Msg.Name}); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&pb.DeleteResponse{}), nil

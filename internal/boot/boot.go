@@ -7,22 +7,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
-
-// ModulesFile lists the kernel modules to load whatever the machine is made of,
-// one a line in loading order, each relative to /usr/lib/modules/RELEASE or
-// absolute; text after the path is the module's parameters. Stage 1 reads the
-// initramfs's file, PID 1 the root's. Drivers are not listed: they are found by
-// modules.dep and modules.alias in /usr/lib/modules/RELEASE, as is all that the
-// kernel itself asks for.
-const ModulesFile = "/etc/oscine/modules"
-
-// Partition names of an Oscine disk (the GPT partition name).
-const (
-	PartitionESP   = "esp"
-	PartitionRootA = "root-a"
-	PartitionRootB = "root-b"
-	PartitionData  = "data"
+	"oscine.dev/oscine/internal/release"
 )
 
 // Daemon is the program PID 1 supervises.
@@ -31,10 +16,10 @@ const Daemon = "/usr/bin/oscined"
 // NotifySocket is where PID 1 listens for the sd_notify protocol of Daemon.
 const NotifySocket = "/run/oscine/notify"
 
-// FactsFile holds what PID 1 knows about this boot, one key=value a line:
-// slot, disk, data (empty when /var is not the data partition), uki, trial,
-// good, stage1 and since_kernel_start (both in milliseconds).
-const FactsFile = "/run/oscine/boot"
+// FactsFile holds the facts of this boot for the daemon.
+const FactsFile = runDir + "/" + release.FactsFile
+
+const runDir = "/run/oscine"
 
 // Main runs the stage this process finds itself in and never returns: stage 1
 // when the root is still the initramfs, else PID 1. Beside process 1 the kernel

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/release"
 )
 
 // scripted stands for processes: it hands out numbers and notes signals.
@@ -44,7 +45,7 @@ func (c *ticking) run(d time.Duration) {
 	}
 }
 
-func (c *ticking) say(n Notification) bool { return c.notified(notified{c.pid, n}, c.now) }
+func (c *ticking) say(n release.Notification) bool { return c.notified(notified{c.pid, n}, c.now) }
 
 func TestDaemonRestartsWithGrowingPauses(t *testing.T) {
 	c := newTicking()
@@ -71,7 +72,7 @@ func TestDaemonRestartsWithGrowingPauses(t *testing.T) {
 		t.Errorf("pauses (-want +got):\n%s", diff)
 	}
 	c.tick(c.now)
-	c.say(Notification{Ready: true})
+	c.say(release.Notification{Ready: true})
 	c.now = c.now.Add(2 * time.Minute)
 	c.exited(c.pid, 0, c.now)
 	if got := c.restart.Sub(c.now); got != 100*time.Millisecond {
@@ -82,15 +83,15 @@ func TestDaemonRestartsWithGrowingPauses(t *testing.T) {
 func TestDaemonWatchdog(t *testing.T) {
 	c := newTicking()
 	c.tick(c.now)
-	if !c.say(Notification{Ready: true, Watchdog: true}) {
+	if !c.say(release.Notification{Ready: true, Watchdog: true}) {
 		t.Error("READY=1 was not noticed")
 	}
-	if c.say(Notification{Ready: true}) {
+	if c.say(release.Notification{Ready: true}) {
 		t.Error("a second READY=1 counts")
 	}
 	for range 10 {
 		c.run(50 * time.Second)
-		c.say(Notification{Watchdog: true})
+		c.say(release.Notification{Watchdog: true})
 	}
 	if len(c.proc.sent) != 0 {
 		t.Fatalf("a healthy daemon got %v", c.proc.sent)
@@ -111,7 +112,7 @@ func TestDaemonWatchdog(t *testing.T) {
 func TestDaemonWithoutWatchdogMessages(t *testing.T) {
 	c := newTicking()
 	c.tick(c.now)
-	c.say(Notification{Ready: true})
+	c.say(release.Notification{Ready: true})
 	c.run(time.Hour)
 	if len(c.proc.sent) != 0 {
 		t.Errorf("a daemon that never sends WATCHDOG=1 got %v", c.proc.sent)
@@ -122,7 +123,7 @@ func TestDaemonWaitsForConfiguration(t *testing.T) {
 	c := newTicking()
 	for range 100 {
 		c.run(30 * time.Second)
-		c.say(Notification{Watchdog: true})
+		c.say(release.Notification{Watchdog: true})
 	}
 	if len(c.proc.sent) != 0 {
 		t.Errorf("a daemon that lives without being ready got %v", c.proc.sent)
@@ -140,7 +141,7 @@ func TestDaemonNeverReady(t *testing.T) {
 func TestDaemonIgnoresOthers(t *testing.T) {
 	c := newTicking()
 	c.tick(c.now)
-	if c.notified(notified{c.pid + 1, Notification{Ready: true}}, c.now) || c.ready {
+	if c.notified(notified{c.pid + 1, release.Notification{Ready: true}}, c.now) || c.ready {
 		t.Error("another process made it ready")
 	}
 	if c.exited(c.pid+1, 0, c.now) {

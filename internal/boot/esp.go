@@ -12,12 +12,14 @@ import (
 
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/release"
 )
 
 // booted is what the boot loader left in EFI variables; zero after a boot
 // without one (a kernel handed over directly).
 type booted struct {
 	image   string // path of the UKI on the ESP with slashes, such as EFI/Linux/oscine_0.1+2-1.efi
+	entry   release.Entry
 	espUUID string // partition GUID of that ESP, lower case
 }
 
@@ -36,40 +38,11 @@ func readBooted(efivars string) booted {
 		uuid = ""
 	}
 	image = strings.TrimPrefix(path.Clean("/"+strings.ReplaceAll(image, `\`, "/")), "/")
-	return booted{image: image, espUUID: strings.ToLower(uuid)}
-}
-
-// counted reports whether the image still has its boot counter: a trial boot.
-func (b booted) counted() bool {
-	_, ok := stripCounter(path.Base(b.image))
-	return ok
-}
-
-// stripCounter removes the boot counter of a file name, +LEFT or +LEFT-DONE
-// before the suffix, and says whether there was one
-// (https://uapi-group.org/specifications/specs/boot_loader_specification).
-func stripCounter(name string) (string, bool) {
-	stem, isImage := strings.CutSuffix(name, ".efi")
-	plus := strings.LastIndexByte(stem, '+')
-	if !isImage || plus < 0 {
-		return name, false
+	b := booted{espUUID: strings.ToLower(uuid)}
+	if entry, ok := release.ParseEntry(path.Base(image)); ok {
+		b.image, b.entry = image, entry
 	}
-	left, done, hasDone := strings.Cut(stem[plus+1:], "-")
-	if !digits(left) || hasDone && !digits(done) {
-		return name, false
-	}
-	return stem[:plus] + ".efi", true
-}
-
-func digits(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789") == ""
-}
-
-// demoted is the name of an image that the boot loader sorts behind every
-// other: no tries left after done ones.
-func demoted(name string, done int) string {
-	plain, _ := stripCounter(name)
-	return fmt.Sprintf("%s+0-%d.efi", strings.TrimSuffix(plain, ".efi"), done)
+	return b
 }
 
 // withESP mounts the ESP at dir only while f runs. Not synchronously: that made
@@ -109,17 +82,15 @@ func renameImage(esp, image, name string) error {
 	return unix.Syncfs(int(d.Fd()))
 }
 
-// Where a Machine file lies on the ESP, and where oscined reads it.
 const (
-	espMachineFile = "oscine/machine.yaml"
-	machineFile    = "/var/lib/oscine/machine.yaml"
+	machineFile    = "/var/lib/oscine/" + release.MachineFile
 	maxMachineFile = 1 << 20
 )
 
 // adoptMachineFile copies the Machine file of the mounted ESP to target, all
 // of it or nothing. No such file is no error; too large a one is.
 func adoptMachineFile(esp, target string) (adopted bool, err error) {
-	f, err := os.Open(filepath.Join(esp, espMachineFile))
+	f, err := os.Open(filepath.Join(esp, release.ESPMachine))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -132,7 +103,7 @@ func adoptMachineFile(esp, target string) (adopted bool, err error) {
 		return false, err
 	}
 	if len(content) > maxMachineFile {
-		return false, fmt.Errorf("%s on the ESP is larger than %d bytes", espMachineFile, maxMachineFile)
+		return false, fmt.Errorf("%s on the ESP is larger than %d bytes", release.ESPMachine, maxMachineFile)
 	}
 	return true, writeFileSynced(target, content, 0o600)
 }

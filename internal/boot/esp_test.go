@@ -10,33 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/release"
 )
-
-func TestStripCounter(t *testing.T) {
-	tests := []struct {
-		name, plain string
-		counted     bool
-	}{
-		{"oscine_0.1+3.efi", "oscine_0.1.efi", true},
-		{"oscine_0.1+2-1.efi", "oscine_0.1.efi", true},
-		{"oscine_0.1+0-3.efi", "oscine_0.1.efi", true},
-		{"oscine_0.1.efi", "oscine_0.1.efi", false},
-		{"a+b.efi", "a+b.efi", false},
-		{"a+1-.efi", "a+1-.efi", false},
-		{"a+.efi", "a+.efi", false},
-		{"a+1", "a+1", false},
-		{"", "", false},
-	}
-	for _, test := range tests {
-		plain, counted := stripCounter(test.name)
-		if plain != test.plain || counted != test.counted {
-			t.Errorf("stripCounter(%q): got %q, %t", test.name, plain, counted)
-		}
-	}
-	if got := demoted("oscine_0.1.efi", 3); got != "oscine_0.1+0-3.efi" {
-		t.Errorf("demoted: got %s", got)
-	}
-}
 
 // setEFI writes an EFI variable as efivarfs shows it: attributes, then UTF-16.
 func setEFI(t *testing.T, dir, name, value string) {
@@ -57,13 +32,12 @@ func TestReadBooted(t *testing.T) {
 	}
 	setEFI(t, dir, "StubImageIdentifier", `\EFI\Linux\oscine_0.1+2-1.efi`)
 	setEFI(t, dir, "LoaderDevicePartUUID", "ABCD-EF")
-	want := booted{image: "EFI/Linux/oscine_0.1+2-1.efi", espUUID: "abcd-ef"}
+	want := booted{
+		image: "EFI/Linux/oscine_0.1+2-1.efi", entry: release.Entry{Title: "oscine_0.1", Counted: true, Left: 2, Done: 1}, espUUID: "abcd-ef",
+	}
 	got := readBooted(dir)
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(booted{})); diff != "" {
 		t.Errorf("after a boot loader (-want +got):\n%s", diff)
-	}
-	if !got.counted() {
-		t.Error("the boot counter was not seen")
 	}
 	setEFI(t, dir, "StubImageIdentifier", `\..\..\..\etc\passwd`)
 	if got := readBooted(dir).image; strings.Contains(got, "..") {
@@ -96,7 +70,7 @@ func TestAdoptMachineFile(t *testing.T) {
 	if adopted, err := adoptMachineFile(esp, target); adopted || err != nil {
 		t.Errorf("no file: got %t, %v", adopted, err)
 	}
-	source := filepath.Join(esp, espMachineFile)
+	source := filepath.Join(esp, release.ESPMachine)
 	if err := os.MkdirAll(filepath.Dir(source), 0o755); err != nil {
 		t.Fatal(err)
 	}

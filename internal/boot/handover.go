@@ -1,65 +1,23 @@
 package boot
 
 import (
-	"fmt"
 	"os"
-	"strconv"
-	"strings"
-	"time"
+
+	"oscine.dev/oscine/internal/release"
 )
 
-// handover is what stage 1 tells PID 1, as environment variables.
-type handover struct {
-	slot   slot
-	data   Partition // zero when /var is volatile
-	from   booted
-	stage1 time.Duration
-}
+// envFacts is the environment variable by which stage 1 hands the facts of the
+// boot to PID 1.
+const envFacts = "OSCINE_BOOT"
 
-const (
-	envSlot   = "OSCINE_SLOT"
-	envDisk   = "OSCINE_DISK"
-	envData   = "OSCINE_DATA"
-	envImage  = "OSCINE_IMAGE"
-	envStage1 = "OSCINE_STAGE1_MS"
-)
+// handOver is the environment of PID 1.
+func handOver(facts release.Facts) []string { return []string{envFacts + "=" + facts.String()} }
 
-func (h handover) environ() []string {
-	return []string{
-		envSlot + "=" + h.slot.Name,
-		envDisk + "=" + h.slot.Disk,
-		envData + "=" + h.data.Device,
-		envImage + "=" + h.from.image,
-		envStage1 + "=" + strconv.FormatInt(h.stage1.Milliseconds(), 10),
-	}
-}
+// receive is what stage 1 handed over.
+func receive() release.Facts { return release.ParseFacts(os.Getenv(envFacts)) }
 
-// received is the same on PID 1's side.
-type received struct {
-	slot, disk, data string
-	from             booted
-	stage1           time.Duration
-}
-
-func receive() received {
-	ms, err := strconv.ParseInt(os.Getenv(envStage1), 10, 64)
-	if err != nil {
-		ms = 0
-	}
-	return received{
-		slot:   os.Getenv(envSlot),
-		disk:   os.Getenv(envDisk),
-		data:   os.Getenv(envData),
-		from:   booted{image: os.Getenv(envImage)},
-		stage1: time.Duration(ms) * time.Millisecond,
-	}
-}
-
-// facts renders FactsFile.
-func (r received) facts(good bool) []byte {
-	var b strings.Builder
-	fmt.Fprintf(&b, "slot=%s\ndisk=%s\ndata=%s\nuki=%s\n", r.slot, r.disk, r.data, r.from.image)
-	fmt.Fprintf(&b, "trial=%t\ngood=%t\n", r.from.counted() && !good, good)
-	fmt.Fprintf(&b, "stage1=%d\nsince_kernel_start=%d\n", r.stage1.Milliseconds(), uptime().Milliseconds())
-	return []byte(b.String())
+// factsNow is what the daemon reads in FactsFile.
+func factsNow(facts release.Facts, good bool) []byte {
+	facts.Trial, facts.Good, facts.Kernel = facts.Counted() && !good, good, uptime()
+	return []byte(facts.String())
 }

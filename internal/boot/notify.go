@@ -1,68 +1,21 @@
 package boot
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/release"
 )
 
-// Request is what the daemon may ask PID 1 to do with the machine.
-type Request string
-
-// The requests of X_OSCINE=…; any other value is none.
-const (
-	RequestNone     Request = ""
-	RequestReboot   Request = "reboot"
-	RequestPowerOff Request = "poweroff"
-)
-
-const (
-	maxNotification = 4096
-	maxStatus       = 200
-)
-
-// Notification is one datagram of the sd_notify protocol (sd_notify(3)), as far
-// as PID 1 acts on it.
-type Notification struct {
-	Ready    bool    // READY=1
-	Watchdog bool    // WATCHDOG=1
-	Stopping bool    // STOPPING=1
-	Status   string  // STATUS=…, shortened
-	Request  Request // X_OSCINE=…
-}
-
-// ParseNotification reads a datagram; lines it does not know are skipped.
-func ParseNotification(datagram []byte) Notification {
-	var n Notification
-	for line := range bytes.SplitSeq(datagram, []byte("\n")) {
-		key, value, _ := bytes.Cut(line, []byte("="))
-		one := string(value) == "1"
-		switch string(key) {
-		case "READY":
-			n.Ready = n.Ready || one
-		case "WATCHDOG":
-			n.Watchdog = n.Watchdog || one
-		case "STOPPING":
-			n.Stopping = n.Stopping || one
-		case "STATUS":
-			n.Status = string(value[:min(len(value), maxStatus)])
-		case "X_OSCINE":
-			if r := Request(value); r == RequestReboot || r == RequestPowerOff {
-				n.Request = r
-			}
-		}
-	}
-	return n
-}
+const maxNotification = 4096 // bytes
 
 // notified is a Notification and the process the kernel says it came from.
 type notified struct {
 	pid int
-	Notification
+	release.Notification
 }
 
 // listenNotify binds the socket at path and sends what arrives to messages
@@ -104,7 +57,7 @@ func receiveNotify(fd int, messages chan<- notified) error {
 			return err
 		}
 		if pid := senderPID(control[:controlLen]); pid > 0 {
-			messages <- notified{pid, ParseNotification(data[:n])}
+			messages <- notified{pid, release.ParseNotification(string(data[:n]))}
 		}
 	}
 }

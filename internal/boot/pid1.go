@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/release"
 )
 
 const (
@@ -22,8 +23,6 @@ const (
 	// trialTimeout is how long a system on trial has to become READY before the
 	// machine restarts and the boot counter goes down.
 	trialTimeout = 10 * time.Minute
-	// fwCfgMachine is where QEMU's fw_cfg shows a Machine file.
-	fwCfgMachine = "/sys/firmware/qemu_fw_cfg/by_name/opt/oscine/machine/raw"
 	consoleNode  = "/dev/console"
 )
 
@@ -40,7 +39,7 @@ type lasting struct {
 type system struct {
 	*lasting
 	log      *Log
-	boot     received
+	boot     release.Facts
 	daemon   *daemon
 	lastPet  time.Time
 	signals  chan os.Signal
@@ -66,11 +65,11 @@ func pid1(log *Log, kept *lasting) error {
 	}
 	setup(log)
 	s.openWatchdog()
-	if err := os.WriteFile(FactsFile, s.boot.facts(false), 0o644); err != nil {
+	if err := os.WriteFile(FactsFile, factsNow(s.boot, false), 0o644); err != nil {
 		log.Error("%v", err)
 	}
-	data, hasData := s.partition(PartitionData)
-	if hasData && s.boot.data != "" {
+	data, hasData := s.partition(release.PartitionData)
+	if hasData && s.boot.Data != "" {
 		background(log, "grow the data partition", func() error { return growData(log, data, "/var") })
 		s.adoptMachineFile()
 	}
@@ -115,23 +114,23 @@ func (s *system) partition(name string) (Partition, bool) {
 		s.log.Error("%v", err)
 		return Partition{}, false
 	}
-	return find(parts, s.boot.disk, name)
+	return find(parts, s.boot.Disk, name)
 }
 
 // adoptMachineFile takes the Machine file of the ESP on the first boot of a
 // machine that has no other configuration.
 func (s *system) adoptMachineFile() {
-	if exists(machineFile) || exists(fwCfgMachine) {
+	if exists(machineFile) || exists(release.FirmwareMachine) {
 		return
 	}
-	esp, ok := s.partition(PartitionESP)
+	esp, ok := s.partition(release.PartitionESP)
 	if !ok {
 		return
 	}
 	err := withESP(esp, "/boot", unix.MS_RDONLY, func(dir string) error {
 		adopted, err := adoptMachineFile(dir, machineFile)
 		if adopted && err == nil {
-			s.log.Notice("configuration taken from /%s of the ESP", espMachineFile)
+			s.log.Notice("configuration taken from /%s of the ESP", release.ESPMachine)
 		}
 		return err
 	})
@@ -166,16 +165,16 @@ func (s *system) startDaemon() {
 }
 
 // loop runs until something asks for a shutdown.
-func (s *system) loop() Request {
+func (s *system) loop() release.Request {
 	began := time.Now()
 	timer := time.NewTimer(0)
 	for {
 		now := time.Now()
 		next := earliest(s.daemon.tick(now), s.pet(now))
-		if s.boot.from.counted() && !s.marked() {
+		if s.boot.Counted() && !s.marked() {
 			if now.Sub(began) > trialTimeout {
 				s.log.Error("not READY after %s on trial: restarting", trialTimeout)
-				return RequestReboot
+				return release.RequestReboot
 			}
 			next = earliest(next, began.Add(trialTimeout+time.Second))
 		}
@@ -183,16 +182,16 @@ func (s *system) loop() Request {
 		select {
 		case <-timer.C:
 		case sig := <-s.signals:
-			if request := s.signalled(sig); request != RequestNone {
+			if request := s.signalled(sig); request != release.RequestNone {
 				return request
 			}
 		case n := <-s.messages:
-			if request := s.notified(n); request != RequestNone {
+			if request := s.notified(n); request != release.RequestNone {
 				return request
 			}
 		case name := <-s.button:
 			s.log.Notice("power button (%s) pressed", name)
-			return RequestPowerOff
+			return release.RequestPowerOff
 		}
 	}
 }
@@ -204,29 +203,29 @@ func earliest(a, b time.Time) time.Time {
 	return b
 }
 
-func (s *system) signalled(sig os.Signal) Request {
+func (s *system) signalled(sig os.Signal) release.Request {
 	switch sig {
 	case unix.SIGCHLD:
 		s.reap()
 	case unix.SIGINT: // Ctrl-Alt-Del
 		s.log.Notice("restart asked for by SIGINT")
-		return RequestReboot
+		return release.RequestReboot
 	default:
 		s.log.Notice("power-off asked for by %v", sig)
-		return RequestPowerOff
+		return release.RequestPowerOff
 	}
-	return RequestNone
+	return release.RequestNone
 }
 
-func (s *system) notified(n notified) Request {
+func (s *system) notified(n notified) release.Request {
 	if n.pid != s.daemon.pid {
-		return RequestNone
+		return release.RequestNone
 	}
 	if s.daemon.notified(n, time.Now()) {
 		s.log.Notice("oscined is ready, %.3f s after the kernel started", uptime().Seconds())
 		background(s.log, "mark the slot good", s.markGood)
 	}
-	if n.Request != RequestNone {
+	if n.Request != release.RequestNone {
 		s.log.Notice("%s asked for by oscined", n.Request)
 	}
 	return n.Request
@@ -286,14 +285,14 @@ func (s *system) markGood() error {
 		return nil
 	}
 	err := forgetAttempts("/var")
-	if s.boot.from.counted() {
+	if s.boot.Counted() {
 		err = errors.Join(err, s.uncount())
 	}
 	if err != nil {
 		return err
 	}
 	close(s.good)
-	return writeFacts(s.boot.facts(true))
+	return writeFacts(factsNow(s.boot, true))
 }
 
 func writeFacts(content []byte) error {
@@ -305,12 +304,16 @@ func writeFacts(content []byte) error {
 }
 
 func (s *system) uncount() error {
-	esp, ok := s.partition(PartitionESP)
+	esp, ok := s.partition(release.PartitionESP)
 	if !ok {
-		return fmt.Errorf("disk %s has no partition %s", s.boot.disk, PartitionESP)
+		return fmt.Errorf("disk %s has no partition %s", s.boot.Disk, release.PartitionESP)
 	}
-	image := s.boot.from.image
-	good, _ := stripCounter(path.Base(image))
+	image := s.boot.Image
+	entry, ok := release.ParseEntry(path.Base(image))
+	if !ok {
+		return fmt.Errorf("%s is not the name of a kernel image", image)
+	}
+	good := entry.Good().File()
 	err := withESP(esp, "/boot", 0, func(dir string) error {
 		if exists(filepath.Join(dir, path.Dir(image), good)) && !exists(filepath.Join(dir, image)) {
 			return nil // an earlier life of PID 1 did it
@@ -318,7 +321,7 @@ func (s *system) uncount() error {
 		return renameImage(dir, image, good)
 	})
 	if err == nil {
-		s.log.Notice("slot %s is good: %s is now %s", s.boot.slot, path.Base(image), good)
+		s.log.Notice("slot %s is good: %s is now %s", s.boot.Slot, path.Base(image), good)
 	}
 	return err
 }

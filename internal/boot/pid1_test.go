@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/release"
 )
 
 func TestPartitions(t *testing.T) {
@@ -84,23 +85,20 @@ func TestGuard(t *testing.T) {
 }
 
 func TestHandover(t *testing.T) {
-	h := handover{
-		slot: slot{Partition: Partition{Name: "root-b", Disk: "sda"}}, data: Partition{Device: "sda4"},
-		from: booted{image: "EFI/Linux/o+1-2.efi"}, stage1: 1234 * time.Millisecond,
-	}
-	for _, e := range h.environ() {
-		key, value, _ := strings.Cut(e, "=")
-		t.Setenv(key, value)
-	}
-	r := receive()
-	text := string(r.facts(false))
-	for _, line := range []string{"slot=root-b\n", "disk=sda\n", "data=sda4\n", "uki=EFI/Linux/o+1-2.efi\n", "trial=true\n", "good=false\n", "stage1=1234\n"} {
-		if !strings.Contains(text, line) {
-			t.Errorf("facts lack %q:\n%s", line, text)
+	key, value, _ := strings.Cut(handOver(release.Facts{
+		Slot: release.PartitionRootB, Disk: "sda", Data: "sda4", Image: "EFI/Linux/o+1-2.efi", Stage1: 1234 * time.Millisecond,
+	})[0], "=")
+	t.Setenv(key, value)
+	want := release.Facts{Slot: "root-b", Disk: "sda", Data: "sda4", Image: "EFI/Linux/o+1-2.efi", Trial: true, Stage1: 1234 * time.Millisecond}
+	for good, want := range map[bool]release.Facts{false: want, true: {Slot: want.Slot, Disk: want.Disk, Data: want.Data, Image: want.Image, Good: true, Stage1: want.Stage1}} {
+		got := release.ParseFacts(string(factsNow(receive(), good)))
+		if got.Kernel <= 0 {
+			t.Errorf("good %t: no time since the start of the kernel", good)
 		}
-	}
-	if text := string(r.facts(true)); !strings.Contains(text, "trial=false\ngood=true\n") {
-		t.Errorf("facts once good:\n%s", text)
+		got.Kernel = 0
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("good %t (-want +got):\n%s", good, diff)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/release"
 )
 
 // setting is one file of procfs or sysfs and the value PID 1 gives it.
@@ -58,7 +59,7 @@ func setup(log *Log) {
 	mounted := time.Now()
 	m := openModules(log)
 	enableModprobe(log, "/usr/sbin/init") // not /sbin/init, whose every start the kernel remarks on
-	m.loadListed(log, ModulesFile)
+	m.loadListed(log, release.ModulesFile)
 	m.coldplug(log, "/sys")
 	// overlay is certain to be needed: cheaper here than through the kernel.
 	if err := m.load("overlay"); err != nil && !errors.Is(err, errNoModule) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/release"
 )
 
 // How long processes other than oscined get at shutdown.
@@ -19,7 +20,7 @@ const (
 
 // shutdown ends oscined, then every other process, unmounts and does what was
 // asked. It returns only if the kernel refuses.
-func (s *system) shutdown(request Request) error {
+func (s *system) shutdown(request release.Request) error {
 	began := time.Now()
 	s.log.Notice("shutting down for %s", request)
 	s.daemon.stop(began)
@@ -31,7 +32,7 @@ func (s *system) shutdown(request Request) error {
 	unix.Sync()
 	s.log.Notice("%s after %d ms", request, ms(began, time.Now()))
 	command := unix.LINUX_REBOOT_CMD_RESTART
-	if request == RequestPowerOff {
+	if request == release.RequestPowerOff {
 		command = unix.LINUX_REBOOT_CMD_POWER_OFF
 	}
 	err := unix.Reboot(command)

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"oscine.dev/oscine/internal/release"
 )
 
 // slot is the partition that holds the root this kernel was built with.
@@ -28,7 +30,7 @@ var errNoSlot = errors.New("no slot holds the root of this version")
 // waitSlot waits for the disk with the slot of v. preferESP is the partition
 // GUID of the ESP this system was started from ("" when unknown): with several
 // Oscine disks in a machine, the root comes from that disk.
-func waitSlot(log *Log, m *modules, v Verity, preferESP string) (slot, []Partition, error) {
+func waitSlot(log *Log, m *modules, v release.Verity, preferESP string) (slot, []Partition, error) {
 	deadline := time.Now().Add(diskTimeout)
 	settled := false
 	seen := map[string]string{} // device → why it is refused
@@ -57,7 +59,7 @@ func waitSlot(log *Log, m *modules, v Verity, preferESP string) (slot, []Partiti
 func refusal(parts []Partition, seen map[string]string) error {
 	if len(seen) == 0 {
 		return fmt.Errorf("%w: no partition named %s or %s among %d partitions (is the disk's driver in the initramfs?)",
-			errNoSlot, PartitionRootA, PartitionRootB, len(parts))
+			errNoSlot, release.PartitionRootA, release.PartitionRootB, len(parts))
 	}
 	var reasons []string
 	for _, p := range parts {
@@ -75,10 +77,10 @@ func openDevice(p Partition) (*os.File, error) { return os.Open(p.Node()) }
 
 // chooseSlot returns the slot of v among parts, and notes in refused why the
 // others are not it.
-func chooseSlot(parts []Partition, v Verity, preferESP string, refused map[string]string, open opener) (slot, bool) {
+func chooseSlot(parts []Partition, v release.Verity, preferESP string, refused map[string]string, open opener) (slot, bool) {
 	var found []slot
 	for _, p := range parts {
-		if p.Name != PartitionRootA && p.Name != PartitionRootB {
+		if !release.IsSlot(p.Name) {
 			continue
 		}
 		hashStart, err := matchPartition(p, v, open)
@@ -89,7 +91,7 @@ func chooseSlot(parts []Partition, v Verity, preferESP string, refused map[strin
 		found = append(found, slot{p, hashStart})
 	}
 	for _, s := range found {
-		esp, ok := find(parts, s.Disk, PartitionESP)
+		esp, ok := find(parts, s.Disk, release.PartitionESP)
 		if ok && preferESP != "" && esp.UUID == preferESP {
 			return s, true
 		}
@@ -100,13 +102,13 @@ func chooseSlot(parts []Partition, v Verity, preferESP string, refused map[strin
 	return found[0], true
 }
 
-func matchPartition(p Partition, v Verity, open opener) (uint64, error) {
+func matchPartition(p Partition, v release.Verity, open opener) (uint64, error) {
 	f, err := open(p)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	hashStart, ok, err := v.Match(f)
+	hashStart, ok, err := matchRoot(v, f)
 	if err != nil {
 		return 0, fmt.Errorf("cannot read its hash tree: %w", err)
 	}

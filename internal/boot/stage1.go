@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/release"
 )
 
 // Mount points of stage 1 in the initramfs.
@@ -30,7 +31,7 @@ func stage1(log *Log) error {
 	}
 	m := openModules(log)
 	enableModprobe(log, "/init")
-	m.loadListed(log, ModulesFile)
+	m.loadListed(log, release.ModulesFile)
 	m.coldplug(log, "/sys")
 	modulesDone := time.Now()
 	armWatchdog(log)
@@ -51,7 +52,7 @@ func stage1(log *Log) error {
 	}
 	log.Notice("slot %s on %s (%s), root hash %.4x…; %d modules in %d ms, slot found in %d ms, mounted in %d ms",
 		s.Name, s.Device, imageName(from), v.RootHash, m.count(), ms(began, modulesDone), ms(modulesDone, found), ms(found, time.Now()))
-	return switchRoot(handover{slot: s, data: data, from: from, stage1: time.Since(began)})
+	return switchRoot(release.Facts{Slot: s.Name, Disk: s.Disk, Data: data.Device, Image: from.image, Stage1: time.Since(began)})
 }
 
 func ms(from, to time.Time) int64 { return to.Sub(from).Milliseconds() }
@@ -63,12 +64,12 @@ func imageName(from booted) string {
 	return path.Base(from.image)
 }
 
-func readVerity() (Verity, error) {
+func readVerity() (release.Verity, error) {
 	commandLine, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return Verity{}, err
+		return release.Verity{}, err
 	}
-	return ParseVerity(string(commandLine))
+	return release.FindVerity(string(commandLine))
 }
 
 // bootedFrom reads the boot loader's variables.
@@ -105,9 +106,9 @@ func armWatchdog(log *Log) {
 // mountStage1Data mounts the data partition of the disk, and returns the
 // partition, or a zero one when /var has to be volatile.
 func mountStage1Data(log *Log, parts []Partition, disk string) Partition {
-	p, ok := find(parts, disk, PartitionData)
+	p, ok := find(parts, disk, release.PartitionData)
 	if !ok {
-		log.Error("disk %s has no partition %s: everything written will be lost at power-off", disk, PartitionData)
+		log.Error("disk %s has no partition %s: everything written will be lost at power-off", disk, release.PartitionData)
 	} else if err := mountData(p, newData); err != nil {
 		log.Error("cannot use the data partition, everything written will be lost at power-off: %v", err)
 	} else {
@@ -123,7 +124,7 @@ func mountStage1Data(log *Log, parts []Partition, disk string) Partition {
 // One that has used up its attempts is demoted; the error then is the reason to
 // restart into what the boot loader takes next.
 func countAttempt(log *Log, parts []Partition, s slot, from booted, data Partition) error {
-	if from.image == "" || from.counted() || data.Device == "" {
+	if from.image == "" || from.entry.Counted || data.Device == "" {
 		return nil
 	}
 	n := attempts(newData, from.image)
@@ -146,11 +147,11 @@ func countAttempt(log *Log, parts []Partition, s slot, from booted, data Partiti
 // demoteDamaged takes an image whose slot is damaged out of the boot order at
 // once if it has no counter any more; one with a counter runs out by itself.
 func demoteDamaged(log *Log, parts []Partition, from booted, cause error) {
-	if from.image == "" || from.counted() || !errors.Is(cause, errNoSlot) {
+	if from.image == "" || from.entry.Counted || !errors.Is(cause, errNoSlot) {
 		return
 	}
 	for _, p := range parts {
-		if p.Name == PartitionESP && (p.UUID == from.espUUID || from.espUUID == "") {
+		if p.Name == release.PartitionESP && (p.UUID == from.espUUID || from.espUUID == "") {
 			if err := demote(parts, p.Disk, from, 1); err != nil {
 				log.Error("cannot demote %s: %v", from.image, err)
 				continue
@@ -162,23 +163,23 @@ func demoteDamaged(log *Log, parts []Partition, from booted, cause error) {
 }
 
 func demote(parts []Partition, disk string, from booted, done int) error {
-	esp, ok := find(parts, disk, PartitionESP)
+	esp, ok := find(parts, disk, release.PartitionESP)
 	if !ok {
-		return fmt.Errorf("disk %s has no partition %s", disk, PartitionESP)
+		return fmt.Errorf("disk %s has no partition %s", disk, release.PartitionESP)
 	}
 	return withESP(esp, stage1ESP, 0, func(dir string) error {
-		return renameImage(dir, from.image, demoted(path.Base(from.image), done))
+		return renameImage(dir, from.image, from.entry.Demoted(done).File())
 	})
 }
 
 // openRoot mounts the slot's root through dm-verity.
-func openRoot(v Verity, s slot) error {
+func openRoot(v release.Verity, s slot) error {
 	number, err := os.ReadFile(filepath.Join("/sys/class/block", s.Device, "dev"))
 	if err != nil {
 		return err
 	}
 	device := string(trimNewline(number))
-	node, err := linux.CreateMapping("oscine-root", "verity", v.table(device, s.hashStart), v.DataBlocks*(BlockSize/512))
+	node, err := linux.CreateMapping("oscine-root", "verity", verityTable(v, device, s.hashStart), v.Blocks*(release.BlockSize/512))
 	if err != nil {
 		return err
 	}
@@ -194,7 +195,7 @@ func trimNewline(b []byte) []byte {
 
 // switchRoot moves the mounts onto the new root, frees the initramfs and runs
 // PID 1 (see switch_root(8)).
-func switchRoot(h handover) error {
+func switchRoot(facts release.Facts) error {
 	for from, to := range map[string]string{"/dev": "/dev", "/proc": "/proc", "/sys": "/sys", newData: "/var"} {
 		if err := unix.Mount(from, newRoot+to, "", unix.MS_MOVE, ""); err != nil {
 			return fmt.Errorf("move %s to the new root: %w", from, err)
@@ -213,7 +214,7 @@ func switchRoot(h handover) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	err := syscall.Exec("/sbin/init", []string{"/sbin/init"}, h.environ())
+	err := syscall.Exec("/sbin/init", []string{"/sbin/init"}, handOver(facts))
 	return fmt.Errorf("start /sbin/init: %w", err)
 }
 

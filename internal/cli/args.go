@@ -9,7 +9,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"oscine.dev/oscine/internal/object"
 )
@@ -79,7 +79,7 @@ func objectFromFlags(kind object.Kind, name string, spec map[string]any) (string
 	if err != nil {
 		return "", err
 	}
-	_, err = object.Parse(bytes.NewReader(raw))
+	_, err = object.Kinds().Parse(bytes.NewReader(raw))
 	return string(raw), withoutLines(err)
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/object"
 )
 
 // Env is what a command may touch of the world around it.
@@ -18,6 +19,8 @@ type Env struct {
 	// empty means the default path and the current context.
 	ConfigPath string
 	Context    string
+
+	Kinds object.Table // that the commands know
 }
 
 // configPath returns the client configuration's path.

@@ -28,7 +28,7 @@ were displaced. What happened several times is shown once, with its count.
 The last 512 are kept, also over a restart of the node.`,
 		Example: "  oscine events -f\n  oscine events workload web\n  oscine events --device gpu0\n  oscine events --warnings --tail 20",
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			if req.Kind, req.Name, err = parseTarget(args); err != nil {
+			if req.Kind, req.Name, err = env.parseTarget(args); err != nil {
 				return err
 			}
 			if err := checkOutput(output, "table", "json"); err != nil {

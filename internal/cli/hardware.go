@@ -16,7 +16,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"

@@ -25,7 +25,7 @@ func newLogsCommand(env *Env) *cobra.Command {
 			var err error
 			if system {
 				req.Name, o.merge = args[1], true
-			} else if req.Kind, req.Name, err = parseNamed(args); err != nil {
+			} else if req.Kind, req.Name, err = env.parseNamed(args); err != nil {
 				return err
 			}
 			if o.tail < 0 {

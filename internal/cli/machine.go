@@ -104,7 +104,7 @@ func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 		if err != nil {
 			return fmt.Errorf("%s:\n%w", f.config, err)
 		}
-		node = configured.ObjectName()
+		node = configured.Key().Name
 	}
 	m, err := machine.Start(ctx, withAPIPort(o))
 	if err != nil {

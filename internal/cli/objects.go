@@ -14,10 +14,9 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
-	"oscine.dev/oscine/internal/object"
 )
 
 func newApplyCommand(env *Env) *cobra.Command {
@@ -31,7 +30,7 @@ func newApplyCommand(env *Env) *cobra.Command {
 				return err
 			}
 			// Checked here too, so that mistakes are told without a node.
-			if _, err := object.Parse(strings.NewReader(string(text))); err != nil {
+			if _, err := env.Kinds.Parse(strings.NewReader(string(text))); err != nil {
 				return fmt.Errorf("%s is not valid, nothing was applied:\n%w", file, err)
 			}
 			node, err := env.Client()
@@ -59,7 +58,7 @@ func newApplyCommand(env *Env) *cobra.Command {
 }
 
 // parseTarget reads KIND [NAME] or KIND/NAME.
-func parseTarget(args []string) (kind, name string, err error) {
+func (e *Env) parseTarget(args []string) (kind, name string, err error) {
 	if len(args) == 0 {
 		return "", "", nil
 	}
@@ -73,22 +72,22 @@ func parseTarget(args []string) (kind, name string, err error) {
 		name = args[1]
 	}
 	switch strings.ToLower(word) {
-	case "workload", "workloads", "wl":
-		kind = string(object.KindWorkload)
-	case "model", "models":
-		kind = string(object.KindModel)
 	case "all":
+		return "", name, nil
 	case "event", "events":
 		return "", "", usageError{errors.New("events have a command of their own: oscine events, or oscine describe KIND NAME for those of one object")}
-	default:
-		return "", "", usageError{fmt.Errorf("no kind is called %q: use workload or model", word)}
 	}
-	return kind, name, nil
+	stored := e.Kinds.Stored()
+	row, ok := stored.ByWord(word)
+	if !ok {
+		return "", "", usageError{fmt.Errorf("no kind is called %q: use %s", word, stored.Words())}
+	}
+	return string(row.Kind), name, nil
 }
 
 // parseNamed reads NAME, of whatever kind, KIND NAME or KIND/NAME.
-func parseNamed(args []string) (kind, name string, err error) {
-	kind, name, err = parseTarget(args)
+func (e *Env) parseNamed(args []string) (kind, name string, err error) {
+	kind, name, err = e.parseTarget(args)
 	if len(args) != 1 || strings.Contains(args[0], "/") {
 		return kind, name, err
 	}
@@ -114,7 +113,7 @@ func newGetCommand(env *Env) *cobra.Command {
 		Use: "get [KIND [NAME]]", Short: "List workloads and models", Args: rangeArgs(0, 2, "KIND and NAME at most"),
 		Example: "  oscine get\n  oscine get workloads\n  oscine get model digits -o yaml\n  oscine get workloads --watch",
 		RunE: func(c *cobra.Command, args []string) error {
-			kind, name, err := parseTarget(args)
+			kind, name, err := env.parseTarget(args)
 			if err != nil {
 				return err
 			}
@@ -234,7 +233,7 @@ func newDescribeCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "describe [KIND] NAME", Short: "Tell all about one workload or model, its placement, why, and what happened", Args: rangeArgs(1, 2, "NAME or KIND NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			kind, name, err := parseNamed(args)
+			kind, name, err := env.parseNamed(args)
 			if err != nil {
 				return err
 			}
@@ -341,7 +340,7 @@ func newDeleteCommand(env *Env) *cobra.Command {
 
 func deleteTargets(env *Env, file string, args []string) ([][2]string, error) {
 	if file == "" {
-		kind, name, err := parseTarget(args)
+		kind, name, err := env.parseTarget(args)
 		if err == nil && (kind == "" || name == "") {
 			err = usageError{errors.New("needs KIND and NAME, or -f FILE")}
 		}
@@ -354,13 +353,13 @@ func deleteTargets(env *Env, file string, args []string) ([][2]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	objects, err := object.Parse(strings.NewReader(string(raw)))
+	objects, err := env.Kinds.Parse(strings.NewReader(string(raw)))
 	if err != nil {
 		return nil, fmt.Errorf("%s:\n%w", file, err)
 	}
 	var targets [][2]string
 	for _, obj := range objects {
-		targets = append(targets, [2]string{string(obj.ObjectKind()), obj.ObjectName()})
+		targets = append(targets, [2]string{string(obj.Key().Kind), obj.Key().Name})
 	}
 	return targets, nil
 }

@@ -114,7 +114,7 @@ func readManifest(env *Env, file string) ([]object.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	objects, err := object.Parse(bytes.NewReader(text))
+	objects, err := env.Kinds.Parse(bytes.NewReader(text))
 	if err != nil {
 		return nil, fmt.Errorf("%s:\n%w", file, err)
 	}
@@ -126,13 +126,13 @@ func (f *placeFlags) placeAll(ctx context.Context, s *place.State, objects []obj
 	var results []placed
 	done := map[string]bool{}
 	for i, obj := range objects {
-		r, class, ok := resourcesOf(obj)
+		placeable, ok := obj.(object.Placeable)
 		if !ok {
-			return nil, fmt.Errorf("%s/%s: only workloads and models are placed", obj.ObjectKind(), obj.ObjectName())
+			return nil, fmt.Errorf("%s: a %s needs no place on a machine", obj.Key(), obj.Key().Kind)
 		}
 		var requests []place.Request
-		if r.Gang == nil {
-			req, err := r.Request(placementName(obj), class)
+		if r := placeable.Resources(); r.Gang == nil {
+			req, err := object.PlaceRequest(placeable)
 			if err != nil {
 				return nil, err
 			}
@@ -160,11 +160,11 @@ func (f *placeFlags) placeAll(ctx context.Context, s *place.State, objects []obj
 func gang(g *object.Gang, objects []object.Object) ([]place.Request, error) {
 	var requests []place.Request
 	for _, obj := range objects {
-		r, class, ok := resourcesOf(obj)
-		if !ok || r.Gang == nil || r.Gang.Name != g.Name {
+		p, ok := obj.(object.Placeable)
+		if !ok || p.Resources().Gang == nil || p.Resources().Gang.Name != g.Name {
 			continue
 		}
-		req, err := r.Request(placementName(obj), class)
+		req, err := object.PlaceRequest(p)
 		if err != nil {
 			return nil, err
 		}
@@ -197,21 +197,6 @@ func (f *placeFlags) placeTogether(ctx context.Context, s *place.State, requests
 		results = append(results, placed{Object: requests[i].Name, Placement: &placements[i]})
 	}
 	return results, nil
-}
-
-func resourcesOf(obj object.Object) (*object.Resources, object.Class, bool) {
-	switch obj := obj.(type) {
-	case *object.Workload:
-		return &obj.Spec.Resources, obj.Spec.Class, true
-	case *object.Model:
-		return &obj.Spec.Resources, obj.Spec.Class, true
-	}
-	return nil, "", false
-}
-
-// placementName is the name under which a node places an object.
-func placementName(obj object.Object) string {
-	return strings.ToLower(string(obj.ObjectKind())) + "-" + obj.ObjectName()
 }
 
 // state is the machine that --machine names, with what runs there.
@@ -285,24 +270,24 @@ func nodeState(ctx context.Context, env *Env, name string, objects []object.Obje
 	if err != nil {
 		return nil, err
 	}
-	replaced := map[string]bool{}
+	replaced := map[object.Key]bool{}
 	for _, obj := range objects {
-		replaced[placementName(obj)] = true
+		replaced[obj.Key()] = true
 	}
 	for _, o := range running.Msg.GetObjects() {
 		data, err := o.GetManifest().MarshalJSON()
 		if err != nil {
 			return nil, fmt.Errorf("object %s/%s of %s: %w", o.GetKind(), o.GetName(), name, err)
 		}
-		parsed, err := object.Parse(strings.NewReader(string(data)))
+		parsed, err := env.Kinds.Parse(strings.NewReader(string(data)))
 		if err != nil || len(parsed) != 1 {
 			return nil, fmt.Errorf("object %s/%s of %s is not understood: %w", o.GetKind(), o.GetName(), name, err)
 		}
-		r, class, ok := resourcesOf(parsed[0])
-		if !ok || replaced[placementName(parsed[0])] {
+		p, ok := parsed[0].(object.Placeable)
+		if !ok || replaced[p.Key()] {
 			continue
 		}
-		req, err := r.Request(placementName(parsed[0]), class)
+		req, err := object.PlaceRequest(p)
 		if err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/version"
 )
 
@@ -27,7 +28,7 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	env := &Env{In: in, Out: out, Err: errOut}
+	env := &Env{In: in, Out: out, Err: errOut, Kinds: object.Kinds()}
 	root := newRootCommand(env)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -8,7 +8,7 @@ import (
 
 // Spec says what to run. Exactly one of Image and RootFS is given.
 type Spec struct {
-	ID     string            // 1 to 63 lower-case letters, digits and inner hyphens
+	ID     string            // 1 to 76 lower-case letters and digits with single inner hyphens
 	Image  string            // reference of an image that Import or Pull stored
 	RootFS string            // absolute path of a directory or mount, used read-only as the root below
 	Labels map[string]string // the caller's own, kept with the container and given back by Status

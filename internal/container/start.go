@@ -30,12 +30,15 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-var idRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+// An ID is a subset of what containerd's identifiers.Validate takes.
+const maxID = 76
+
+var idRE = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
 // fill checks a Spec and writes its defaults.
 func (s *Spec) fill(cgroupRoot string) error {
-	if !idRE.MatchString(s.ID) {
-		return fmt.Errorf("container %q: an ID has 1 to 63 lower-case letters, digits and inner hyphens", s.ID)
+	if len(s.ID) > maxID || !idRE.MatchString(s.ID) {
+		return fmt.Errorf("container %q: an ID has 1 to %d lower-case letters and digits with single hyphens between them", s.ID, maxID)
 	}
 	if (s.Image == "") == (s.RootFS == "") {
 		return fmt.Errorf("container %s: give an image or a root file system, one of them", s.ID)

@@ -3,14 +3,16 @@ package image
 import (
 	"runtime"
 	"strings"
+
+	"oscine.dev/oscine/internal/release"
 )
 
 const hostArch = runtime.GOARCH
 
 // commandLine is what the kernel is started with.
-func commandLine(arch, flavour string, v Verity, more string) string {
+func commandLine(arch, flavour string, v release.Verity, more string) string {
 	words := []string{
-		"oscine.verity=" + v.String(),
+		v.Argument(),
 		"cryptomgr.notests=1",          // the tests of RSA and SHA, again for each module's signature, were half of all instructions of a boot
 		"panic=10",                     // a kernel that cannot go on gives the boot loader its next try
 		"transparent_hugepage=madvise", // "always" stalls real-time work for seconds

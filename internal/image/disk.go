@@ -18,14 +18,7 @@ import (
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"github.com/google/uuid"
 	"oscine.dev/oscine/internal/debian"
-)
-
-// Names of the partitions, in the order in which they lie on the disk.
-const (
-	PartitionESP   = "esp"
-	PartitionRootA = "root-a"
-	PartitionRootB = "root-b"
-	PartitionData  = "data"
+	"oscine.dev/oscine/internal/release"
 )
 
 // DataLabel is the label of the data partition's ext4.
@@ -58,14 +51,14 @@ func (l layout) dataStart() int64 { return mib + espSize + 2*l.slot }
 func (l layout) dataSize() int64  { return l.disk - mib - l.dataStart() }
 
 // derivedID makes identifiers that are equal for equal images.
-func derivedID(v Verity, what string) string {
+func derivedID(v release.Verity, what string) string {
 	sum := sha256.Sum256(append(v.RootHash[:], what...))
 	id := uuid.UUID(sum[:16])
 	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80 // version 8, RFC 9562
 	return strings.ToUpper(id.String())
 }
 
-func (l layout) table(v Verity) *gpt.Table {
+func (l layout) table(v release.Verity) *gpt.Table {
 	part := func(index int, name string, kind gpt.Type, start, size int64) *gpt.Partition {
 		return &gpt.Partition{
 			Index: index, Name: name, Type: kind, GUID: derivedID(v, name),
@@ -75,10 +68,10 @@ func (l layout) table(v Verity) *gpt.Table {
 	return &gpt.Table{
 		LogicalSectorSize: sectorSize, PhysicalSectorSize: sectorSize, ProtectiveMBR: true, GUID: derivedID(v, "disk"),
 		Partitions: []*gpt.Partition{
-			part(1, PartitionESP, gpt.EFISystemPartition, mib, espSize),
-			part(2, PartitionRootA, gpt.LinuxFilesystem, mib+espSize, l.slot),
-			part(3, PartitionRootB, gpt.LinuxFilesystem, mib+espSize+l.slot, l.slot),
-			part(4, PartitionData, gpt.LinuxFilesystem, l.dataStart(), l.dataSize()),
+			part(1, release.PartitionESP, gpt.EFISystemPartition, mib, espSize),
+			part(2, release.PartitionRootA, gpt.LinuxFilesystem, mib+espSize, l.slot),
+			part(3, release.PartitionRootB, gpt.LinuxFilesystem, mib+espSize+l.slot, l.slot),
+			part(4, release.PartitionData, gpt.LinuxFilesystem, l.dataStart(), l.dataSize()),
 		},
 	}
 }
@@ -90,7 +83,7 @@ type bootFile struct {
 }
 
 // writeDisk writes the whole disk image into an empty file.
-func writeDisk(ctx context.Context, disk *os.File, l layout, v Verity, root io.Reader, boot []bootFile) error {
+func writeDisk(ctx context.Context, disk *os.File, l layout, v release.Verity, root io.Reader, boot []bootFile) error {
 	if err := disk.Truncate(l.disk); err != nil {
 		return err
 	}
@@ -181,7 +174,7 @@ const ext4Features = "has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,d
 
 // makeData makes the data partition's file system straight inside the image.
 // It can grow online to any disk.
-func makeData(ctx context.Context, source *debian.Source, image string, l layout, v Verity) error {
+func makeData(ctx context.Context, source *debian.Source, image string, l layout, v release.Verity) error {
 	tool, err := source.Tool(ctx, "mke2fs")
 	if err != nil {
 		return err

@@ -1,59 +1,64 @@
 package image
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
-	"unicode/utf16"
+	"os"
+
+	"github.com/diskfs/go-diskfs/partition/gpt"
 )
 
-// readGPT reads the primary partition table of a disk (UEFI specification
-// §5.3) and checks its sums.
-func readGPT(r io.ReaderAt, size int64) (map[string]Partition, error) {
-	head := make([]byte, sectorSize)
-	if _, err := r.ReadAt(head, sectorSize); err != nil || !bytes.HasPrefix(head, []byte("EFI PART")) {
-		return nil, errors.New("it has no partition table")
+// maxGPTEntries bounds the entries of a partition table.
+const maxGPTEntries = 1024
+
+// readGPT reads the partition table of a disk. One whose primary table is
+// damaged is refused, although the backup may be whole: it is no image as we
+// build it.
+func readGPT(disk *os.File, size int64) (map[string]Partition, error) {
+	if err := checkGPTBounds(disk, size); err != nil {
+		return nil, err
 	}
-	u32 := func(at int) uint32 { return binary.LittleEndian.Uint32(head[at:]) }
-	headSize, count, entrySize, start := u32(12), u32(80), u32(84), binary.LittleEndian.Uint64(head[72:])
-	sum := u32(16)
-	if headSize < 92 || headSize > sectorSize || entrySize < 128 || entrySize > 4096 || count > 1024 || start > uint64(size/sectorSize) {
-		return nil, errors.New("its partition table is damaged")
+	table, err := gpt.Read(disk, sectorSize, sectorSize)
+	if err != nil {
+		return nil, fmt.Errorf("its partition table is damaged: %w", err)
 	}
-	clear(head[16:20])
-	entries := make([]byte, int(count)*int(entrySize))
-	if _, err := r.ReadAt(entries, int64(start)*sectorSize); err != nil {
-		return nil, fmt.Errorf("its partition table is cut off: %w", err)
-	}
-	if crc32.ChecksumIEEE(head[:headSize]) != sum || crc32.ChecksumIEEE(entries) != u32(88) {
+	if table.RecoveredFromBackup {
 		return nil, errors.New("its partition table is damaged: a checksum is wrong")
 	}
 	parts := map[string]Partition{}
-	for ; len(entries) >= int(entrySize); entries = entries[entrySize:] {
-		if bytes.Equal(entries[:16], make([]byte, 16)) {
-			continue
+	for _, p := range table.Partitions {
+		if p.Start > p.End || p.End >= uint64(size/sectorSize) {
+			return nil, fmt.Errorf("partition %q reaches beyond the end of the file: it was cut off, copy it again", p.Name)
 		}
-		first, last := binary.LittleEndian.Uint64(entries[32:]), binary.LittleEndian.Uint64(entries[40:])
-		name := partitionName(entries[56:128])
-		if first > last || last >= uint64(size/sectorSize) {
-			return nil, fmt.Errorf("partition %q reaches beyond the end of the file: it was cut off, copy it again", name)
-		}
-		parts[name] = Partition{Name: name, Start: int64(first) * sectorSize, Size: int64(last-first+1) * sectorSize}
+		parts[p.Name] = Partition{Name: p.Name, Start: int64(p.Start) * sectorSize, Size: int64(p.End-p.Start+1) * sectorSize}
 	}
 	return parts, nil
 }
 
-func partitionName(field []byte) string {
-	var name []uint16
-	for ; len(field) >= 2; field = field[2:] {
-		c := binary.LittleEndian.Uint16(field)
-		if c == 0 {
-			break
+// checkGPTBounds looks at what the library takes on trust: how many entries each
+// of the two headers announces, how long they are and where they begin.
+//
+// Source: UEFI specification, section 5.3.2.
+func checkGPTBounds(disk *os.File, size int64) error {
+	header := make([]byte, sectorSize)
+	for i, at := range []int64{sectorSize, (size/sectorSize - 1) * sectorSize} {
+		if at < sectorSize {
+			return errors.New("it has no partition table")
 		}
-		name = append(name, c)
+		if _, err := disk.ReadAt(header, at); err != nil {
+			return fmt.Errorf("read its partition table: %w", err)
+		}
+		if string(header[:8]) != "EFI PART" {
+			if i == 0 {
+				return errors.New("it has no partition table")
+			}
+			continue // one whose end was cut off is told so by its partitions
+		}
+		start, count := binary.LittleEndian.Uint64(header[72:]), binary.LittleEndian.Uint32(header[80:])
+		if start > uint64(size/sectorSize) || count > maxGPTEntries || binary.LittleEndian.Uint32(header[84:]) != gpt.PartitionEntrySize {
+			return errors.New("its partition table is damaged: it is out of bounds")
+		}
 	}
-	return string(utf16.Decode(name))
+	return nil
 }

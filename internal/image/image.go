@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/release"
 )
 
 // Options choose what [Build] builds. The zero value of each field is its
@@ -240,7 +241,7 @@ func (b *builder) assemble(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := "oscine_" + b.Version + "+3.efi"
+	name := release.NewEntry("oscine", b.Version).File()
 	boot, err := b.bootFiles(name, uki)
 	if err != nil {
 		return nil, err
@@ -255,7 +256,7 @@ func (b *builder) assemble(ctx context.Context) (*Result, error) {
 	}, nil
 }
 
-func (b *builder) disk(ctx context.Context, l layout, v Verity, root io.Reader, boot []bootFile) error {
+func (b *builder) disk(ctx context.Context, l layout, v release.Verity, root io.Reader, boot []bootFile) error {
 	name := filepath.Join(b.work, "disk")
 	disk, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 	if err != nil {
@@ -308,7 +309,7 @@ func (b *builder) bootFiles(name string, uki []byte) ([]bootFile, error) {
 	}
 	return []bootFile{
 		{"/EFI/BOOT/" + short[1], loader},
-		{"/EFI/Linux/" + name, uki},
+		{path.Join(ukiFolder, name), uki},
 		{"/loader/loader.conf", []byte("timeout 0\neditor no\nauto-firmware no\n")},
 		{"/loader/entries.srel", []byte("type1\n")},
 	}, nil
@@ -316,7 +317,7 @@ func (b *builder) bootFiles(name string, uki []byte) ([]bootFile, error) {
 
 // uki assembles and signs the unified kernel image; it also returns the size
 // of the initramfs in it.
-func (b *builder) uki(ctx context.Context, v Verity) (uki []byte, initramfs int, err error) {
+func (b *builder) uki(ctx context.Context, v release.Verity) (uki []byte, initramfs int, err error) {
 	b.say("assemble the unified kernel image")
 	stub, err := os.ReadFile(filepath.Join(b.boot, map[string]string{"amd64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}[b.Arch]))
 	if err != nil {

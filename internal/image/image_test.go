@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/release"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -127,7 +128,7 @@ func TestBuildIsReproducible(t *testing.T) {
 		}
 		sum := sha256.Sum256(uki)
 		all := sha256.New()
-		for _, name := range []string{PartitionESP, PartitionRootA, PartitionRootB} {
+		for _, name := range []string{release.PartitionESP, release.PartitionRootA, release.PartitionRootB} {
 			p, _ := m.Partition(name)
 			block := make([]byte, 1<<20)
 			for at := int64(0); at < p.Size; at += int64(len(block)) {
@@ -159,7 +160,7 @@ func TestInspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if r.RootHash != built.RootHash || r.Version != "1.2.3" || r.Arch != "arm64" || r.Slot != PartitionRootA {
+	if r.RootHash != built.RootHash || r.Version != "1.2.3" || r.Arch != "arm64" || r.Slot != release.PartitionRootA {
 		t.Errorf("got root hash %s, version %s, %s on %s", r.RootHash, r.Version, r.Arch, r.Slot)
 	}
 	found := map[string]File{}
@@ -230,8 +231,8 @@ func damage(t *testing.T, good string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slot, _ := m.Partition(PartitionRootA)
-	esp, _ := m.Partition(PartitionESP)
+	slot, _ := m.Partition(release.PartitionRootA)
+	esp, _ := m.Partition(release.PartitionESP)
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +246,7 @@ func damage(t *testing.T, good string) {
 		at   int64
 		want string
 	}{
-		{"a bit of the root", slot.Start + 5*BlockSize + 17, "damaged"},
+		{"a bit of the root", slot.Start + 5*release.BlockSize + 17, "damaged"},
 		{"the ESP's first sector", esp.Start + 11, "ESP"},
 		{"the partition table", 2*sectorSize + 33, "checksum"},
 	} {
@@ -334,12 +335,12 @@ func TestPlanDisk(t *testing.T) {
 func TestHashTreeMatchesVeritysetup(t *testing.T) {
 	verity := tool(t, "veritysetup")
 	for _, blocks := range []int{2, 128, 129, 128*128 + 1} {
-		data := make([]byte, blocks*BlockSize)
+		data := make([]byte, blocks*release.BlockSize)
 		for i := range data {
 			data[i] = byte(i >> 12 * i)
 		}
 		salt := sha256.Sum256([]byte{byte(blocks)})
-		tree, v, err := hashTree(bytes.NewReader(data), salt)
+		tree, v, err := hashTree(bytes.NewReader(data), salt[:])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -359,9 +360,6 @@ func TestHashTreeMatchesVeritysetup(t *testing.T) {
 		}
 		if !bytes.Equal(tree, want) || !strings.Contains(out, hex.EncodeToString(v.RootHash[:])) {
 			t.Errorf("%d blocks: tree of %d bytes for %d, root hash %x, veritysetup says\n%s", blocks, len(tree), len(want), v.RootHash, out)
-		}
-		if again, err := ParseVerity(v.String()); err != nil || again != v {
-			t.Errorf("%d blocks: read back %v (%v)", blocks, again, err)
 		}
 	}
 }

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
+	"oscine.dev/oscine/internal/image/cpio"
+	"oscine.dev/oscine/internal/release"
 )
 
 // buildInitramfs packs stage 1: init, the modules that it loads and their list.
@@ -18,7 +21,7 @@ func buildInitramfs(ctx context.Context, k *kernel, initFile string) ([]byte, er
 		return nil, err
 	}
 	c := newContent()
-	c.text("etc/oscine/modules", "", "", loadList(k.early))
+	c.text(strings.TrimPrefix(release.ModulesFile, "/"), "", "", loadList(k.early))
 	base := "usr/lib/modules/" + k.version + "/"
 	c.text(base+"modules.dep", "", "", k.modules.depFile(k.initrd))
 	c.text(base+"modules.alias", "", "", aliasFile(k.initrd))
@@ -34,11 +37,11 @@ func buildInitramfs(ctx context.Context, k *kernel, initFile string) ([]byte, er
 	}
 	c.put(File{Path: "init", Mode: 0o755, data: program})
 	var archive bytes.Buffer
-	w := &cpioWriter{w: &archive}
+	w := cpio.NewWriter(&archive, Epoch)
 	for _, f := range c.list() {
-		w.add(f.Path, f.Mode, f.data)
+		w.Add(f.Path, f.Mode, f.data)
 	}
-	if err := w.close(); err != nil {
+	if err := w.Close(); err != nil {
 		return nil, err
 	}
 	return compress(archive.Bytes())
@@ -95,7 +98,7 @@ func (c contextReader) Read(p []byte) (int, error) {
 const maxInitramfs = 512 << 20
 
 // ReadInitramfs lists the files of a zstd-compressed or plain initramfs.
-func ReadInitramfs(data []byte) ([]Entry, error) {
+func ReadInitramfs(data []byte) ([]cpio.Entry, error) {
 	if bytes.HasPrefix(data, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
 		z, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderMaxMemory(maxInitramfs))
 		if err != nil {
@@ -111,5 +114,5 @@ func ReadInitramfs(data []byte) ([]Entry, error) {
 		}
 		data = plain
 	}
-	return ReadCPIO(data)
+	return cpio.Read(data)
 }

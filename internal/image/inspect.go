@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+
+	"oscine.dev/oscine/internal/image/cpio"
 )
 
 // maxContents bounds the list of a root's contents in bytes.
@@ -22,7 +24,7 @@ type Report struct {
 	UKI      string `json:"uki,omitempty"`      // that the boot loader would start
 	Cmdline  string `json:"cmdline,omitempty"`
 
-	Initramfs []Entry `json:"initramfs,omitempty"`
+	Initramfs []cpio.Entry `json:"initramfs,omitempty"`
 
 	root  fs.FS
 	image *Image

@@ -8,12 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
 	"slices"
-	"strings"
 
 	erofs "github.com/erofs/go-erofs"
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/release"
 )
 
 // ErrNotImage is wrapped by [Open] when a file is no Oscine disk image.
@@ -61,12 +60,12 @@ func open(f *os.File) (*Image, error) {
 	if m.parts, err = readGPT(f, m.Size); err != nil {
 		return nil, fmt.Errorf("%w: %w; build one with oscine image build", ErrNotImage, err)
 	}
-	for _, name := range []string{PartitionESP, PartitionRootA, PartitionRootB, PartitionData} {
+	for _, name := range release.Partitions() {
 		if _, ok := m.parts[name]; !ok {
 			return nil, fmt.Errorf("%w: it has no partition %q", ErrNotImage, name)
 		}
 	}
-	esp := m.parts[PartitionESP]
+	esp := m.parts[release.PartitionESP]
 	if m.esp, err = openFAT(io.NewSectionReader(f, esp.Start, esp.Size), esp.Size); err != nil {
 		return nil, fmt.Errorf("%w: its ESP cannot be read: %w", ErrNotImage, err)
 	}
@@ -77,7 +76,7 @@ func open(f *os.File) (*Image, error) {
 // [Image.Root].
 func (m *Image) Close() error { return m.file.Close() }
 
-// Partition returns one partition by its name, such as [PartitionRootA].
+// Partition returns one partition by its name, such as [release.PartitionRootA].
 func (m *Image) Partition(name string) (Partition, bool) {
 	p, ok := m.parts[name]
 	return p, ok
@@ -96,7 +95,7 @@ func (m *Image) ReadESP(name string) ([]byte, error) {
 }
 
 // ukiFolder is where systemd-boot looks for unified kernel images.
-const ukiFolder = "/EFI/Linux"
+const ukiFolder = "/" + release.ImageFolder
 
 // UKIs returns the paths on the ESP of the unified kernel images, in the order
 // in which the boot loader tries them: those with tries left first, newer
@@ -107,33 +106,23 @@ func (m *Image) UKIs() (names []string, err error) {
 		return nil, fmt.Errorf("list %s of the ESP: %w", ukiFolder, err)
 	}
 	for _, e := range entries {
-		if !e.dir && strings.HasSuffix(strings.ToLower(e.name), ".efi") {
+		if _, ok := release.ParseEntry(e.name); ok && !e.dir {
 			names = append(names, path.Join(ukiFolder, e.name))
 		}
 	}
-	slices.SortFunc(names, func(a, b string) int {
-		badA, versionA := bootOrder(a)
-		badB, versionB := bootOrder(b)
-		if badA != badB {
-			return map[bool]int{true: 1, false: -1}[badA]
-		}
-		return cmp.Or(-debian.CompareVersions(versionA, versionB), cmp.Compare(a, b))
-	})
+	slices.SortFunc(names, bootOrder)
 	return names, nil
 }
 
-var bootCounter = regexp.MustCompile(`\+(\d+)(?:-\d+)?$`)
-
-// bootOrder tells whether a boot counter has run out, and the version.
-func bootOrder(name string) (bad bool, version string) {
-	stem := path.Base(name)
-	stem = stem[:len(stem)-len(".efi")]
-	if c := bootCounter.FindStringSubmatchIndex(stem); c != nil {
-		bad = strings.Trim(stem[c[2]:c[3]], "0") == ""
-		stem = stem[:c[0]]
+// bootOrder compares the paths of two images by which of them the boot loader
+// tries first.
+func bootOrder(a, b string) int {
+	entryA, _ := release.ParseEntry(path.Base(a)) // UKIs took only what parses
+	entryB, _ := release.ParseEntry(path.Base(b))
+	if entryA.Bad() != entryB.Bad() {
+		return map[bool]int{true: 1, false: -1}[entryA.Bad()]
 	}
-	_, version, _ = strings.Cut(stem, "_")
-	return bad, version
+	return cmp.Or(-debian.CompareVersions(entryA.Version(), entryB.Version()), cmp.Compare(a, b))
 }
 
 // UKI opens the unified kernel image that the boot loader would start.
@@ -157,26 +146,19 @@ func (m *Image) UKI() (*UKI, error) {
 }
 
 // Verity returns how the UKI opens its root.
-func (u *UKI) Verity() (Verity, error) {
-	for word := range strings.FieldsSeq(u.Cmdline) {
-		if value, ok := strings.CutPrefix(word, "oscine.verity="); ok {
-			return ParseVerity(value)
-		}
-	}
-	return Verity{}, errors.New("the unified kernel image names no root: its command line lacks oscine.verity")
-}
+func (u *UKI) Verity() (release.Verity, error) { return release.FindVerity(u.Cmdline) }
 
 // Root finds the slot that holds the root of v, checks every block of it
 // against the root hash and opens it.
-func (m *Image) Root(v Verity) (root fs.FS, slot string, err error) {
+func (m *Image) Root(v release.Verity) (root fs.FS, slot string, err error) {
 	var reasons []error
-	for _, slot := range []string{PartitionRootA, PartitionRootB} {
+	for _, slot := range release.Slots() {
 		p := m.parts[slot]
 		if err := checkTree(io.NewSectionReader(m.file, p.Start, p.Size), v); err != nil {
 			reasons = append(reasons, fmt.Errorf("%s: %w", slot, err))
 			continue
 		}
-		root, err := erofs.Open(io.NewSectionReader(m.file, p.Start, int64(v.Blocks)*BlockSize))
+		root, err := erofs.Open(io.NewSectionReader(m.file, p.Start, int64(v.Blocks)*release.BlockSize))
 		if err != nil {
 			return nil, "", fmt.Errorf("%s: %s: %w", m.Path, slot, err)
 		}
@@ -189,18 +171,18 @@ func (m *Image) Root(v Verity) (root fs.FS, slot string, err error) {
 var errOtherRoot = errors.New("it holds another root or none")
 
 // checkTree recomputes a slot's hash tree.
-func checkTree(slot *io.SectionReader, v Verity) error {
-	if int64(v.Blocks) > slot.Size()/BlockSize {
+func checkTree(slot *io.SectionReader, v release.Verity) error {
+	if int64(v.Blocks) > slot.Size()/release.BlockSize {
 		return errOtherRoot
 	}
-	top := make([]byte, BlockSize)
-	if _, err := slot.ReadAt(top, int64(v.Blocks)*BlockSize); err != nil {
+	top := make([]byte, release.BlockSize)
+	if _, err := slot.ReadAt(top, int64(v.Blocks)*release.BlockSize); err != nil {
 		return errOtherRoot
 	}
 	if [32]byte(saltedHash(v.Salt, top)) != v.RootHash {
 		return errOtherRoot
 	}
-	_, got, err := hashTree(io.NewSectionReader(slot, 0, int64(v.Blocks)*BlockSize), v.Salt)
+	_, got, err := hashTree(io.NewSectionReader(slot, 0, int64(v.Blocks)*release.BlockSize), v.Salt)
 	if err != nil {
 		return err
 	}

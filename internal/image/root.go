@@ -9,9 +9,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	erofs "github.com/erofs/go-erofs"
+	"oscine.dev/oscine/internal/release"
 )
 
 // addModules unpacks modules onto the root, with the lists by which PID 1
@@ -38,7 +40,7 @@ func (c *content) addModules(ctx context.Context, k *kernel) error {
 		all = append(all, group.modules...)
 	}
 	base := "usr/lib/modules/" + k.version + "/"
-	c.text("etc/oscine/modules", "which modules PID 1 loads, in order", "oscine:oscine", loadList(nil))
+	c.text(strings.TrimPrefix(release.ModulesFile, "/"), "which modules PID 1 loads, in order", "oscine:oscine", loadList(nil))
 	c.text(base+"modules.dep", "what each module needs", "oscine:oscine", k.modules.depFile(all))
 	c.text(base+"modules.alias", "which module a device needs", "oscine:oscine", aliasFile(all))
 	for _, name := range []string{"modules.builtin", "modules.builtin.modinfo"} {
@@ -61,36 +63,36 @@ func (c *content) contentsJSON(version, arch, kernelVersion string) ([]byte, err
 
 // writeRoot writes the files as an uncompressed erofs, padded to whole blocks,
 // followed by its hash tree, to an empty file.
-func writeRoot(ctx context.Context, files []File, out *os.File) (Verity, error) {
-	w := erofs.Create(out, erofs.WithBlockSize(BlockSize), erofs.WithBuildTime(Epoch, 0))
+func writeRoot(ctx context.Context, files []File, out *os.File) (release.Verity, error) {
+	w := erofs.Create(out, erofs.WithBlockSize(release.BlockSize), erofs.WithBuildTime(Epoch, 0))
 	at := time.Unix(Epoch, 0)
 	for _, f := range files {
 		if err := ctx.Err(); err != nil {
-			return Verity{}, err
+			return release.Verity{}, err
 		}
 		if err := addToRoot(w, f); err != nil {
-			return Verity{}, fmt.Errorf("root: %s: %w", f.Path, err)
+			return release.Verity{}, fmt.Errorf("root: %s: %w", f.Path, err)
 		}
 		if err := w.Chtimes("/"+f.Path, at, at); err != nil {
-			return Verity{}, fmt.Errorf("root: %s: %w", f.Path, err)
+			return release.Verity{}, fmt.Errorf("root: %s: %w", f.Path, err)
 		}
 	}
 	if err := w.Chtimes("/", at, at); err != nil {
-		return Verity{}, fmt.Errorf("root: %w", err)
+		return release.Verity{}, fmt.Errorf("root: %w", err)
 	}
 	if err := w.Close(); err != nil {
-		return Verity{}, fmt.Errorf("root: %w", err)
+		return release.Verity{}, fmt.Errorf("root: %w", err)
 	}
 	size, err := out.Seek(0, io.SeekEnd)
 	if err != nil {
-		return Verity{}, err
+		return release.Verity{}, err
 	}
-	if size = alignUp(size, BlockSize); out.Truncate(size) != nil {
-		return Verity{}, fmt.Errorf("root: pad to %d bytes", size)
+	if size = alignUp(size, release.BlockSize); out.Truncate(size) != nil {
+		return release.Verity{}, fmt.Errorf("root: pad to %d bytes", size)
 	}
 	// The salt only has to differ between releases, and two builds must agree.
 	salt := sha256.Sum256([]byte("oscine root salt"))
-	tree, v, err := hashTree(io.NewSectionReader(out, 0, size), salt)
+	tree, v, err := hashTree(io.NewSectionReader(out, 0, size), salt[:])
 	if err != nil {
 		return v, err
 	}

@@ -20,8 +20,7 @@ const batchSlice = 100 * time.Millisecond
 // is called with a workload's first process before that runs its program; what
 // it starts later inherits. Errors: ErrUnknown, ErrOverCommitted.
 func (i *Isolator) Apply(id string, pid int) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	defer i.change()()
 	h, ok := i.held[id]
 	if !ok {
 		return fmt.Errorf("workload %s %w: prepare it first", id, ErrUnknown)
@@ -43,8 +42,7 @@ func (i *Isolator) Apply(id string, pid int) error {
 // Adopt takes over a workload that was prepared and applied by an earlier
 // process and still runs: its first process is only noted.
 func (i *Isolator) Adopt(id string, pid int) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	defer i.change()()
 	h, ok := i.held[id]
 	if !ok {
 		return fmt.Errorf("workload %s %w: prepare it first", id, ErrUnknown)
@@ -143,8 +141,7 @@ func (i *Isolator) forThreads(pid int, do func(tid int) error) error {
 // beside those that the workload has. Errors: ErrUnknown, ErrInvalid, and
 // ErrOverCommitted where we or the kernel refuse.
 func (i *Isolator) Reserve(id string, tid int, r Reservation) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	defer i.change()()
 	h, ok := i.held[id]
 	if !ok {
 		return fmt.Errorf("workload %s %w: prepare it first", id, ErrUnknown)

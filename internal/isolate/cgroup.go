@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // maxFile bounds what is read of one kernel file.
@@ -16,13 +18,44 @@ const maxFile = 1 << 20
 
 // cgroups writes the files of a cgroup hierarchy and remembers what it wrote.
 type cgroups struct {
-	dir    string // where the hierarchy is mounted
-	ledger map[string]entry
+	dir string // where the hierarchy is mounted
+
+	mu     sync.Mutex // of the map, never held while a file is read or written
+	ledger map[string]*entry
 }
 
 // entry is a value that was written: as we wrote it, and as the kernel shows
-// it.
-type entry struct{ wrote, shows string }
+// it. Its lock is held while the file is written and read again, so that Verify
+// never takes our own write for someone else's.
+type entry struct {
+	mu           sync.Mutex
+	written      bool
+	wrote, shows string
+}
+
+// entry returns what is known of a file, which is not written yet if new.
+func (c *cgroups) entry(group, file string) *entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	name := filepath.Join(group, file)
+	if c.ledger[name] == nil {
+		c.ledger[name] = &entry{}
+	}
+	return c.ledger[name]
+}
+
+// wrote returns what was last written to a file.
+func (c *cgroups) wrote(group, file string) (string, bool) {
+	c.mu.Lock()
+	e := c.ledger[filepath.Join(group, file)]
+	c.mu.Unlock()
+	if e == nil {
+		return "", false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.wrote, e.written
+}
 
 func (c *cgroups) path(parts ...string) string {
 	return filepath.Join(append([]string{c.dir}, parts...)...)
@@ -56,7 +89,9 @@ func writeFile(path, value string) error {
 
 // set writes a file of a cgroup and remembers it for Verify.
 func (c *cgroups) set(group, file, value string) error {
-	path := c.path(group, file)
+	path, e := c.path(group, file), c.entry(group, file)
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if err := writeFile(path, value); err != nil {
 		return err
 	}
@@ -64,15 +99,24 @@ func (c *cgroups) set(group, file, value string) error {
 	if err != nil {
 		return err
 	}
-	c.ledger[filepath.Join(group, file)] = entry{value, shows}
+	e.written, e.wrote, e.shows = true, value, shows
 	return nil
 }
 
 // get reads a file of a cgroup.
 func (c *cgroups) get(group, file string) (string, error) { return readFile(c.path(group, file)) }
 
+// names lists the files that were set, sorted.
+func (c *cgroups) names() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.ledger))
+}
+
 // forget drops what was remembered of a cgroup.
 func (c *cgroups) forget(group string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for name := range c.ledger {
 		if filepath.Dir(name) == group {
 			delete(c.ledger, name)

@@ -9,8 +9,7 @@ import (
 // prepared and that nobody wants any more, and takes the cgroup and its CPUs
 // back. One that is not there, or that is prepared, is left alone.
 func (i *Isolator) Discard(class Class, id string) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	defer i.change()()
 	h := &holding{slice: i.o.Slice, spec: Spec{ID: id, Class: class, Exclusive: class == Realtime}}
 	if i.host.cgroups == "" || i.held[id] != nil || !exists(i.cg.path(h.group())) {
 		return nil

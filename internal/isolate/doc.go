@@ -6,6 +6,9 @@
 // kernel before a process starts (Prepare), sets what needs one (Apply), takes
 // everything back (Release) and notices when someone else changed it (Verify).
 //
+// Changes come one after the other; reading, the guard of interactive work and
+// setting huge pages aside wait for none of them.
+//
 // It never chooses CPUs or devices (internal/place) and never starts processes
 // (internal/container). What this host cannot hold is listed by Gaps with the
 // reason, never silently dropped. It depends on internal/hardware for CPU sets

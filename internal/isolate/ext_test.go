@@ -56,7 +56,7 @@ func openExt(t *testing.T) (*Isolator, *events) {
 func TestKernelSchedExt(t *testing.T) {
 	i, _ := openExt(t)
 	me := []int{unix.Gettid()}
-	if err := errors.Join(i.Raise(me, time.Second), i.Lower(me)); err != nil {
+	if err := errors.Join(i.Priority("x").Raise(me, time.Second), i.Priority("x").Lower(me)); err != nil {
 		t.Error(err)
 	}
 	one := hardware.NewSet(1)
@@ -125,13 +125,13 @@ func TestKernelSchedExtTakenOutIsTold(t *testing.T) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := i.Raise([]int{unix.Gettid()}, time.Millisecond); err != nil {
+	if err := i.Priority("x").Raise([]int{unix.Gettid()}, time.Millisecond); err != nil {
 		t.Errorf("urgency under the stock scheduler: %v", err)
 	}
 	if got, err := linux.GetScheduling(0); err != nil || got.Policy != linux.PolicyFIFO {
 		t.Errorf("got %+v %v", got, err)
 	}
-	if err := i.Lower([]int{unix.Gettid()}); err != nil {
+	if err := i.Priority("x").Lower([]int{unix.Gettid()}); err != nil {
 		t.Error(err)
 	}
 }

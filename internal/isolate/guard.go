@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"oscine.dev/oscine/internal/linux"
@@ -26,7 +27,7 @@ const (
 const (
 	guardTick     = 5 * time.Millisecond   // between looks while interactive work stalls
 	guardRest     = 100 * time.Millisecond // between looks while all is well
-	stallBudget   = 0.10                   // share of a look's time that may be stalled
+	stallBudget   = 0.10                   // fraction of a look's time that may be stalled
 	calmFor       = 50 * time.Millisecond  // without stalls before batch gets a level back
 	longestFreeze = 2 * time.Second        // batch gets on again at least this often
 	holdOff       = 10 * time.Second       // when holding batch back did not help
@@ -85,7 +86,8 @@ func (g *guardState) look(now time.Time, stalled time.Duration, why string) (cha
 }
 
 // Watch holds batch work back while interactive work stalls, and verifies the
-// kernel's settings every few seconds, until ctx ends.
+// kernel's settings every few seconds, until ctx ends. Nothing of it runs on when
+// it returns.
 func (i *Isolator) Watch(ctx context.Context) {
 	if i.host.cgroups == "" {
 		return
@@ -101,6 +103,9 @@ func (i *Isolator) Watch(ctx context.Context) {
 	}
 	const verifyEvery = 5 * time.Second
 	verified, observed := time.Now(), time.Now()
+	verify, observe := beside{do: func() { i.Verify() }}, beside{do: i.observe}
+	defer verify.wait()
+	defer observe.wait()
 	timer := time.NewTimer(guardRest)
 	defer timer.Stop()
 	for {
@@ -111,19 +116,41 @@ func (i *Isolator) Watch(ctx context.Context) {
 			timer.Reset(i.guardOnce(now))
 			if now.Sub(verified) >= verifyEvery {
 				verified = now
-				go i.Verify()
+				verify.start()
 			}
 			if now.Sub(observed) >= observeEvery {
 				observed = now
-				go i.observe()
+				observe.start()
 			}
 		}
 	}
 }
 
-// guardOnce looks once and returns when to look next.
+// beside does something in a goroutine of its own, once at a time: what comes
+// due before it has ended is left out.
+type beside struct {
+	do      func()
+	running sync.Mutex
+	ends    sync.WaitGroup
+}
+
+func (b *beside) start() {
+	if !b.running.TryLock() {
+		return
+	}
+	b.ends.Go(func() {
+		defer b.running.Unlock()
+		b.do()
+	})
+}
+
+func (b *beside) wait() { b.ends.Wait() }
+
+// guardOnce looks once and returns when to look next. It waits for no change
+// under way.
 func (i *Isolator) guardOnce(now time.Time) time.Duration {
-	i.mu.Lock()
+	i.boundPriorities(now)
+	i.guardMu.Lock()
 	stalled, why := i.stalls.of(i)
 	earlier := i.guard.lastStall
 	helpless := i.guard.helpless
@@ -134,7 +161,7 @@ func (i *Isolator) guardOnce(now time.Time) time.Duration {
 		events = i.guardEvents(to, helpless, err)
 	}
 	busy := i.guard.level != free || i.guard.lastStall > earlier
-	i.mu.Unlock()
+	i.guardMu.Unlock()
 	i.emit(events)
 	if busy {
 		return guardTick
@@ -161,6 +188,12 @@ func (i *Isolator) guardEvents(to level, helpless time.Time, err error) []Event 
 
 // holdBatch makes the kernel hold the batch class back.
 func (i *Isolator) holdBatch(to level) error {
+	if to == free {
+		i.heldBack.Store(nil)
+	} else {
+		why := i.guard.why
+		i.heldBack.Store(&why)
+	}
 	group := filepath.Join(i.o.Slice, string(Batch))
 	const period = 20_000 // µs
 	quota := "max"
@@ -179,6 +212,8 @@ func (i *Isolator) holdBatch(to level) error {
 
 // resumeBatch undoes what the guard holds.
 func (i *Isolator) resumeBatch() error {
+	i.guardMu.Lock()
+	defer i.guardMu.Unlock()
 	if i.guard.level == free {
 		return nil
 	}

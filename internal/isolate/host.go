@@ -60,7 +60,7 @@ func (h *host) lost(why string) {
 		"batch yields within milliseconds (cpu.idle)",
 		"real-time CPUs free of other work (cpuset.cpus.partition)",
 		"memory of interactive work is spared by reclaim (memory.low, memory.min)",
-		"batch memory is bounded as a class (memory.high)",
+		"memory of batch work and of the system is bounded (memory.high)",
 		"disk time by class (io.weight)",
 		"batch is held back before interactive work suffers (PSI, cgroup.freeze)",
 	} {

@@ -3,11 +3,23 @@ package isolate
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
-// hugePromise is a workload's share of one node's pool of huge pages.
+// hugePools are the machine's huge pages: what workloads were promised of them,
+// and what was added to the kernel's pools for that.
+type hugePools struct {
+	pools sync.Mutex // held while the kernel's pools change, which may take it seconds
+
+	mu       sync.Mutex // of what follows; locked after pools
+	promised map[string][]hugePromise
+	grants   map[string][]hugeGrant
+}
+
+// hugePromise is what a workload has of one node's pool of huge pages.
 type hugePromise struct {
 	node        int
 	size, pages int64
@@ -73,67 +85,113 @@ func hugeName(size int64) string {
 	return strconv.FormatInt(size>>10, 10) + "KB"
 }
 
-// reserveHugePages adds the pages that a workload asks for, and that the pools
-// of its nodes lack beside what is promised to others, all or none.
-func (i *Isolator) reserveHugePages(h *holding) error {
-	if len(h.spec.HugePages) == 0 || len(h.promised) > 0 {
-		return nil
+// reserve adds the pages that a workload asks for, and that the pools of its
+// nodes lack beside what is promised to others, all or none. What it returns
+// takes the change back; Errors: ErrInvalid, and the kernel's.
+func (p *hugePools) reserve(host *host, s *Spec) (undo func() error, err error) {
+	want, err := hugePromises(host, s)
+	if err != nil {
+		return nil, err
 	}
-	nodes := h.spec.MemoryNodes.IDs()
+	if len(want) == 0 {
+		return func() error { return nil }, nil
+	}
+	p.pools.Lock()
+	defer p.pools.Unlock()
+	p.mu.Lock()
+	before := p.promised[s.ID]
+	p.mu.Unlock()
+	if slices.Equal(before, want) {
+		return func() error { return nil }, nil
+	}
+	var grants []hugeGrant
+	for _, one := range want {
+		grant, err := p.grow(host, s.ID, one)
+		if grant.pages > 0 {
+			grants = append(grants, grant)
+		}
+		if err != nil {
+			return nil, errors.Join(err, shrink(grants))
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.promised == nil {
+		p.promised, p.grants = map[string][]hugePromise{}, map[string][]hugeGrant{}
+	}
+	p.promised[s.ID], p.grants[s.ID] = want, append(p.grants[s.ID], grants...)
+	return func() error {
+		p.pools.Lock()
+		defer p.pools.Unlock()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.promised[s.ID], p.grants[s.ID] = before, p.grants[s.ID][:len(p.grants[s.ID])-len(grants)]
+		if before == nil {
+			delete(p.promised, s.ID)
+			delete(p.grants, s.ID)
+		}
+		return shrink(grants)
+	}, nil
+}
+
+// hugePromises divides what a workload asks for among its memory nodes.
+func hugePromises(host *host, s *Spec) ([]hugePromise, error) {
+	if len(s.HugePages) == 0 {
+		return nil, nil
+	}
+	nodes := s.MemoryNodes.IDs()
 	if len(nodes) == 0 {
 		nodes = []int{0}
 	}
 	var all int64
-	for _, want := range h.spec.HugePages {
+	var out []hugePromise
+	for _, want := range s.HugePages {
 		if want.Size <= 0 || want.Bytes < 0 {
-			return invalid("workload %s: %d bytes of huge pages of %d bytes", h.spec.ID, want.Bytes, want.Size)
+			return nil, invalid("workload %s: %d bytes of huge pages of %d bytes", s.ID, want.Bytes, want.Size)
 		}
 		all += min(want.Bytes, 1<<60)
-	}
-	if total := i.host.memoryTotal(); all > total/8*7 {
-		return invalid("workload %s: %d MiB of huge pages are asked for, this machine has %d MiB of memory", h.spec.ID, all>>20, total>>20)
-	}
-	for _, want := range h.spec.HugePages {
 		pages := want.Bytes / want.Size
 		for n, node := range nodes {
-			share := pages / int64(len(nodes))
+			part := pages / int64(len(nodes))
 			if n == 0 {
-				share += pages % int64(len(nodes))
+				part += pages % int64(len(nodes))
 			}
-			if err := i.growPool(h, node, want.Size, share); err != nil {
-				return errors.Join(err, i.returnHugePages(h))
+			same := slices.IndexFunc(out, func(p hugePromise) bool { return p.node == node && p.size == want.Size })
+			switch {
+			case part == 0:
+			case same >= 0:
+				out[same].pages += part
+			default:
+				out = append(out, hugePromise{node, want.Size, part})
 			}
-			h.promised = append(h.promised, hugePromise{node, want.Size, share})
 		}
 	}
-	return nil
+	if total := host.memoryTotal(); all > total/8*7 {
+		return nil, invalid("workload %s: %d MiB of huge pages are asked for, this machine has %d MiB of memory", s.ID, all>>20, total>>20)
+	}
+	return out, nil
 }
 
-func (i *Isolator) growPool(h *holding, node int, size, pages int64) error {
-	if pages == 0 {
-		return nil
-	}
-	file := i.host.file("sys/devices/system/node/node"+strconv.Itoa(node),
-		"hugepages", "hugepages-"+strconv.FormatInt(size>>10, 10)+"kB", "nr_hugepages")
+// grow adds the pages that a pool lacks for a promise, and tells how many came
+// also where that is not enough.
+func (p *hugePools) grow(host *host, id string, want hugePromise) (hugeGrant, error) {
+	file := host.file("sys/devices/system/node/node"+strconv.Itoa(want.node),
+		"hugepages", "hugepages-"+strconv.FormatInt(want.size>>10, 10)+"kB", "nr_hugepages")
 	have, err := numberIn(file)
-	if err == nil {
-		if pages = i.promisedPages(node, size) + pages - have; pages <= 0 {
-			return nil
-		}
-	}
 	if err != nil {
-		return invalid("workload %s: memory node %d has no huge pages of %d bytes", h.spec.ID, node, size)
+		return hugeGrant{}, invalid("workload %s: memory node %d has no huge pages of %d bytes", id, want.node, want.size)
 	}
-	got, err := setPool(file, have, have+pages)
-	h.huge = append(h.huge, hugeGrant{file, got - have})
-	if err != nil {
-		return err
+	lacking := p.others(id, want) + want.pages - have
+	if lacking <= 0 {
+		return hugeGrant{}, nil
 	}
-	if got < have+pages {
-		return invalid("workload %s: memory node %d could give %d of %d huge pages of %d bytes: its memory is too full or in pieces; reserve them at boot",
-			h.spec.ID, node, got-have, pages, size)
+	got, err := setPool(file, have, have+lacking)
+	grant := hugeGrant{file, got - have}
+	if err == nil && grant.pages < lacking {
+		err = invalid("workload %s: memory node %d could give %d of %d huge pages of %d bytes: its memory is too full or in pieces; reserve them at boot",
+			id, want.node, grant.pages, lacking, want.size)
 	}
-	return nil
+	return grant, err
 }
 
 // setPool asks the kernel for so many huge pages in place of those it has, and
@@ -156,29 +214,48 @@ func setPool(file string, have, want int64) (int64, error) {
 	}
 }
 
-// promisedPages are those of a node that workloads were promised already.
-func (i *Isolator) promisedPages(node int, size int64) int64 {
+// others are the pages of a node that other workloads were promised.
+func (p *hugePools) others(id string, of hugePromise) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var pages int64
-	for _, h := range i.held {
-		for _, p := range h.promised {
-			if p.node == node && p.size == size {
-				pages += p.pages
+	for other, promises := range p.promised {
+		for _, one := range promises {
+			if other != id && one.node == of.node && one.size == of.size {
+				pages += one.pages
 			}
 		}
 	}
 	return pages
 }
 
-func (i *Isolator) returnHugePages(h *holding) error {
+// release gives back what was added for a workload. One without waits for none.
+func (p *hugePools) release(id string) error {
+	p.mu.Lock()
+	held := len(p.promised[id]) > 0
+	p.mu.Unlock()
+	if !held {
+		return nil
+	}
+	p.pools.Lock()
+	defer p.pools.Unlock()
+	p.mu.Lock()
+	grants := p.grants[id]
+	delete(p.promised, id)
+	delete(p.grants, id)
+	p.mu.Unlock()
+	return shrink(grants)
+}
+
+func shrink(grants []hugeGrant) error {
 	var errs []error
-	for _, g := range h.huge {
+	for _, g := range grants {
 		have, err := numberIn(g.file)
 		if err == nil {
 			err = writeFile(g.file, strconv.FormatInt(max(have-g.pages, 0), 10))
 		}
 		errs = append(errs, err)
 	}
-	h.huge, h.promised = nil, nil
 	return errors.Join(errs...)
 }
 

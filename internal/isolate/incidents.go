@@ -3,6 +3,7 @@ package isolate
 import (
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,16 +23,17 @@ type Incidents struct {
 	Observed uint64 `json:"observed,omitempty"`
 }
 
-// observation is what was seen of a workload the last time.
+// observation is what was seen of a workload the last time: observe's alone
+// but for what is atomic, which Status reads.
 type observation struct {
 	limits   Incidents // as the kernel counts them
 	waited   Duration
 	given    uint64
 	pressure map[string]Stalled
 	throttle Duration
-	missing  bool // its objective, in the last second
-	missed   uint64
-	observed uint64
+	missing  atomic.Bool // its objective, in the last second
+	missed   atomic.Uint64
+	observed atomic.Uint64
 }
 
 // incidents reads what the kernel counts.
@@ -48,11 +50,12 @@ func (i *Isolator) incidents(group string) Incidents {
 }
 
 // observe looks at every workload and tells of limits that were reached since
-// the last look, and of objectives that were missed, with the cause.
+// the last look, and of objectives that were missed, with the cause. It reads
+// the files of every thread and holds nothing that others need meanwhile.
 func (i *Isolator) observe() {
-	i.mu.Lock()
+	i.observing.Lock()
 	var events []Event
-	for id, h := range i.held {
+	for id, h := range i.view().held {
 		events = append(events, i.observeOne(id, h)...)
 	}
 	for _, c := range allClasses() {
@@ -60,7 +63,7 @@ func (i *Isolator) observe() {
 			events = append(events, e)
 		}
 	}
-	i.mu.Unlock()
+	i.observing.Unlock()
 	i.emit(events)
 }
 
@@ -112,7 +115,7 @@ func (i *Isolator) observeObjective(id string, h *holding) []Event {
 	st := Status{Pressure: map[string]Stalled{}}
 	i.readGroup(h, &st)
 	given := i.readDelay(h, &st)
-	seen := &h.seen
+	seen := h.seen
 	waited, times := st.RunDelay-seen.waited, given-seen.given
 	first := seen.given == 0 || st.RunDelay < seen.waited || given < seen.given // threads ended
 	cause := i.cause(h, &st)
@@ -122,17 +125,17 @@ func (i *Isolator) observeObjective(id string, h *holding) []Event {
 	switch p99, count, enough := i.recentWakeups(id); {
 	case enough:
 		late, of = p99, fmt.Sprintf("in the slowest hundredth of %d wake-ups", count)
-	case i.meter != nil, first, times == 0:
+	case i.meter.Load() != nil, first, times == 0:
 		return nil
 	default:
 		late = time.Duration(waited) / time.Duration(times)
 	}
-	seen.observed++
-	was := seen.missing
-	seen.missing = late > h.spec.Objective
+	seen.observed.Add(1)
+	misses := late > h.spec.Objective
+	was := seen.missing.Swap(misses)
 	switch {
-	case seen.missing:
-		seen.missed++
+	case misses:
+		seen.missed.Add(1)
 		if !was {
 			return []Event{{ID: id, Reason: ReasonBroken, Message: fmt.Sprintf("its threads waited %v for a processor %s, %v is promised: %s", late.Round(time.Microsecond), of, h.spec.Objective, cause)}}
 		}
@@ -158,7 +161,7 @@ func (i *Isolator) cause(h *holding, st *Status) string {
 	case h.spec.Exclusive && grew("cpu") > much:
 		return fmt.Sprintf("its own threads wait for each other on its CPUs %s: it needs more of them", h.spec.CPUs)
 	case grew("cpu") > much:
-		return fmt.Sprintf("other work of classes %s and above shares CPUs %s: give it CPUs of its own or a larger share", h.spec.Class, h.spec.CPUs)
+		return fmt.Sprintf("other work of classes %s and above runs on CPUs %s too: give it CPUs of its own or more CPU", h.spec.Class, h.spec.CPUs)
 	}
 	return "nothing in its cgroup tells why; a hypervisor or firmware may have taken the processor"
 }

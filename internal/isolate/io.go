@@ -33,11 +33,11 @@ func latencyTarget(c Class, turns bool) int {
 
 const guaranteeIO = "disk time by class"
 
-// shareDisk makes io.weight count on the disk below a folder. By itself it is
+// divideDisk makes io.weight count on the disk below a folder. By itself it is
 // a number that nobody reads: the kernel's cost model, io.cost, is what
 // divides a disk by it, and io.latency what stands in for it. See "IO" in
 // Documentation/admin-guide/cgroup-v2.rst.
-func (i *Isolator) shareDisk(folder string) []Gap {
+func (i *Isolator) divideDisk(folder string) []Gap {
 	disk, turns, err := i.diskBelow(folder)
 	if err != nil {
 		return []Gap{{guaranteeIO, err.Error()}}

@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/locker"
 
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate/schedext"
@@ -90,7 +92,7 @@ type Spec struct {
 	Idle        hardware.Set // SMT siblings of its own CPUs, where nothing runs at all
 	Exclusive   bool         // nothing else runs there; always so for real-time work
 	MemoryNodes hardware.Set // empty: anywhere
-	MilliCPU    int64        // its share against others of its class; 0: the usual
+	MilliCPU    int64        // thousandths of a CPU: its weight in its class, and the bound of a lent priority; 0: 1000
 	Memory      int64        // bytes it may use; 0: no limit. Real-time memory is never reclaimed
 	MemoryLow   int64        // bytes that reclaim spares while it can, such as a model's
 	HugePages   []HugePages
@@ -119,22 +121,26 @@ type holding struct {
 	pids     []int                // of Apply
 	reserved map[int]*Reservation // by thread
 	unheld   []Gap                // what was promised and is not kept
-	huge     []hugeGrant
-	promised []hugePromise
-	seen     observation
+	seen     *observation
 	before   hardware.Set // where its threads were until it was moved; empty once all are known to have come
 	moved    time.Time
 }
 
-// Isolator holds the promises of one machine. Its methods may be called at the
-// same time.
+// Isolator holds the promises of one machine. It is safe for concurrent use:
+// changes come one after the other, and reading waits for none of them.
 type Isolator struct {
 	o    Options
 	log  *slog.Logger
 	host host
 	cg   *cgroups
 
-	mu       sync.Mutex
+	// workload keeps the changes of one workload apart that take more than one
+	// step; it is locked before mu.
+	workload *locker.Locker
+	pages    hugePools
+	shown    atomic.Pointer[view]
+
+	mu       sync.Mutex // of a change, and all down to the blank line
 	held     map[string]*holding
 	gaps     []Gap
 	reserved hardware.Set // CPUs of real-time workloads
@@ -144,13 +150,22 @@ type Isolator struct {
 	// dmaLatency holds the whole machine awake while it is open.
 	dmaLatency *os.File
 	homes      homes
-	guard      guardState
-	stalls     stalls
+	meterDue   bool // it starts with the next workload
+
+	guardMu  sync.Mutex // of the guard's state
+	guard    guardState
+	stalls   stalls
+	heldBack atomic.Pointer[string] // why batch work is, nil if it is not
+
+	observing sync.Mutex
 	// classRefused counts the forks that were refused within a class.
 	classRefused map[Class]uint64
-	ext          atomic.Pointer[schedext.Scheduler] // nil: the stock scheduler
-	meter        *wakeupMeter
-	meterDue     bool // it starts with the next workload
+
+	prioritiesMu sync.Mutex
+	priorities   map[string]*Priority
+
+	ext   atomic.Pointer[schedext.Scheduler] // nil: the stock scheduler
+	meter atomic.Pointer[wakeupMeter]        // nil where wake-ups are not measured
 }
 
 // Open reads what the host can do and makes the classes' slices. It fails only
@@ -172,13 +187,14 @@ func Open(o Options) (*Isolator, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Isolator{o: o, log: o.Logger, host: h, held: map[string]*holding{}, latency: map[int]*latencyHold{}, classRefused: map[Class]uint64{}}
-	i.cg = &cgroups{dir: h.cgroups, ledger: map[string]entry{}}
+	i := &Isolator{o: o, log: o.Logger, host: h, workload: locker.New(), held: map[string]*holding{}, latency: map[int]*latencyHold{}, classRefused: map[Class]uint64{}, priorities: map[string]*Priority{}}
+	i.cg = &cgroups{dir: h.cgroups, ledger: map[string]*entry{}}
+	i.publish()
 	i.gaps = append(i.gaps, h.gaps...)
 	if h.cgroups != "" {
 		i.gaps = append(i.gaps, i.makeSlices()...)
 		if o.Own && o.Data != "" {
-			i.gaps = append(i.gaps, i.shareDisk(o.Data)...)
+			i.gaps = append(i.gaps, i.divideDisk(o.Data)...)
 		}
 	}
 	i.gaps = append(i.gaps, i.tuneKernel()...)
@@ -189,6 +205,7 @@ func Open(o Options) (*Isolator, error) {
 	for _, g := range i.gaps {
 		i.log.Warn("isolation", "guarantee", g.Guarantee, "missing", g.Reason)
 	}
+	i.publish()
 	return i, nil
 }
 
@@ -203,16 +220,12 @@ func (g Gap) String() string { return g.Guarantee + ": " + g.Reason }
 
 // Gaps lists the guarantees that this host cannot give.
 func (i *Isolator) Gaps() []Gap {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return append([]Gap(nil), i.gaps...)
+	return slices.Clone(i.view().gaps)
 }
 
 // Reserved returns the CPUs that real-time workloads hold for themselves.
 func (i *Isolator) Reserved() hardware.Set {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.reserved
+	return i.view().reserved
 }
 
 // CgroupPath returns the path of a workload's cgroup below the root of the
@@ -224,9 +237,7 @@ func CgroupPath(class Class, id string) string {
 // Cgroup returns the folder of a prepared workload's cgroup, or "" where this
 // host has none.
 func (i *Isolator) Cgroup(id string) string {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	h, ok := i.held[id]
+	h, ok := i.view().held[id]
 	if !ok || i.host.cgroups == "" {
 		return ""
 	}
@@ -236,12 +247,11 @@ func (i *Isolator) Cgroup(id string) string {
 // Remove releases all workloads and removes the slice. It fails while a
 // process is left in it.
 func (i *Isolator) Remove() error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
 	var errs []error
-	for id := range i.held {
-		errs = append(errs, i.drop(id))
+	for id := range i.view().held {
+		errs = append(errs, i.Release(id))
 	}
+	defer i.change()()
 	if i.host.cgroups != "" {
 		errs = append(errs, i.cg.remove(i.o.Slice))
 	}
@@ -295,15 +305,35 @@ func (i *Isolator) Prepare(s Spec) error {
 	if err := s.check(); err != nil {
 		return err
 	}
+	i.workload.Lock(s.ID)
+	defer func() { _ = i.workload.Unlock(s.ID) }() // it fails only for what is not locked
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	if err := i.admit(&s); err != nil {
+	err := i.admit(&s)
+	i.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	// The kernel may take seconds to find huge pages: nothing else waits for it.
+	undo, err := i.pages.reserve(&i.host, &s)
+	if err != nil {
+		return err
+	}
+	if err := i.hold(s); err != nil {
+		return errors.Join(err, undo())
+	}
+	return nil
+}
+
+// hold makes a workload's promises the kernel's.
+func (i *Isolator) hold(s Spec) error {
+	defer i.change()()
+	if err := i.admit(&s); err != nil { // others came meanwhile
 		return err
 	}
 	old := i.held[s.ID]
-	h := &holding{slice: i.o.Slice, spec: s, reserved: map[int]*Reservation{}}
+	h := &holding{slice: i.o.Slice, spec: s, reserved: map[int]*Reservation{}, seen: &observation{}}
 	if old != nil && old.spec.Class == s.Class {
-		h.pids, h.reserved, h.huge, h.promised, h.seen = old.pids, old.reserved, old.huge, old.promised, old.seen
+		h.pids, h.reserved, h.seen = old.pids, old.reserved, old.seen
 	}
 	i.held[s.ID] = h
 	if err := i.enforce(h); err != nil {
@@ -365,17 +395,20 @@ func (i *Isolator) enforce(h *holding) error {
 		}
 		i.measure(h)
 	}
-	if err := i.reserveHugePages(h); err != nil {
-		return err
-	}
 	i.settle()
 	return nil
 }
 
 // Release takes back what Prepare and Apply set. What is gone already is fine.
 func (i *Isolator) Release(id string) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	i.workload.Lock(id)
+	defer func() { _ = i.workload.Unlock(id) }() // it fails only for what is not locked
+	i.forgetPriority(id)
+	return errors.Join(i.dropNow(id), i.pages.release(id))
+}
+
+func (i *Isolator) dropNow(id string) error {
+	defer i.change()()
 	return i.drop(id)
 }
 
@@ -386,12 +419,10 @@ func (i *Isolator) drop(id string) error {
 	}
 	delete(i.held, id)
 	i.unmeasure(id)
-	i.stalls.forget(id)
 	var err error
 	if i.host.cgroups != "" {
 		err = i.removeLeaf(h)
 	}
-	err = errors.Join(err, i.returnHugePages(h))
 	i.settle()
 	return err
 }
@@ -419,8 +450,7 @@ func (i *Isolator) settle() {
 // Close lets go of what lives as long as this process: idle-state requests and
 // a frozen batch class. Workloads and their cgroups stay.
 func (i *Isolator) Close() error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	defer i.change()()
 	i.holdLatency(hardware.Set{})
 	return errors.Join(i.resumeBatch(), i.stopSchedExt(), i.stopMeter())
 }

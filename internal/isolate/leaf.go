@@ -39,7 +39,7 @@ func (i *Isolator) makeLeaf(h *holding) error {
 		set("memory on nodes "+s.MemoryNodes.String(), "cpuset.mems", s.MemoryNodes.String())
 	}
 	if s.MilliCPU > 0 && s.Class != Batch { // weights mean nothing inside an idle group's leaves beyond their ratio
-		set("its share of the processors", "cpu.weight", strconv.FormatInt(weight(s.MilliCPU), 10))
+		set("its weight among its class", "cpu.weight", strconv.FormatInt(weight(s.MilliCPU), 10))
 	}
 	protect, spare := int64(0), s.MemoryLow
 	if s.Class == Realtime {
@@ -89,7 +89,7 @@ func (i *Isolator) protectClasses() {
 func (i *Isolator) raise(group string, protect, spare int64) {
 	for file, value := range map[string]int64{"memory.min": protect, "memory.low": spare} {
 		text := strconv.FormatInt(value, 10)
-		if have, ok := i.cg.ledger[filepath.Join(group, file)]; (ok && have.wrote == text) || (!ok && value == 0) {
+		if wrote, ok := i.cg.wrote(group, file); (ok && wrote == text) || (!ok && value == 0) {
 			continue
 		}
 		if err := i.cg.set(group, file, text); err != nil {
@@ -109,7 +109,7 @@ func (i *Isolator) partition(h *holding) {
 	if s.Class != Realtime || s.CPUs.Len() > 1 || s.Deadline != nil {
 		kind = "root"
 	}
-	err := i.shareExclusive(s.Class)
+	err := i.listExclusive(s.Class)
 	for _, f := range [][2]string{{"cpuset.cpus", s.CPUs.String()}, {"cpuset.cpus.exclusive", s.CPUs.String()}, {"cpuset.cpus.partition", kind}} {
 		if err == nil {
 			err = i.cg.set(group, f[0], f[1])
@@ -166,9 +166,9 @@ func errorText(err error) string {
 	return " " + err.Error()
 }
 
-// shareExclusive lists the CPUs of all workloads that have their own as
+// listExclusive lists the CPUs of all workloads that have their own as
 // exclusive in the cgroups above those of a class.
-func (i *Isolator) shareExclusive(c Class) error {
+func (i *Isolator) listExclusive(c Class) error {
 	var all, class hardware.Set
 	for _, of := range allClasses() {
 		cpus := i.inheritedCPUs(of)
@@ -190,7 +190,7 @@ func (i *Isolator) shareExclusive(c Class) error {
 		if list == "" {
 			list = "\n" // an empty write would not reach the kernel
 		}
-		if have, ok := i.cg.ledger[filepath.Join(group, "cpuset.cpus.exclusive")]; ok && have.wrote == list {
+		if wrote, ok := i.cg.wrote(group, "cpuset.cpus.exclusive"); ok && wrote == list {
 			continue
 		}
 		if err := i.cg.set(group, "cpuset.cpus.exclusive", list); err != nil {
@@ -252,7 +252,7 @@ func (i *Isolator) removeLeaf(h *holding) error {
 	i.sweep()
 	i.protectClasses()
 	if h.spec.Exclusive {
-		return i.shareExclusive(h.spec.Class)
+		return i.listExclusive(h.spec.Class)
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func (i *Isolator) awake(cpus hardware.Set) (held bool, detail string) {
 	detail = "the host sets their frequency"
 	for _, cpu := range cpus.IDs() {
 		limit, err := readFile(i.cpuFile(cpu, "power/pm_qos_resume_latency_us"))
-		if (err != nil || limit != "n/a") && i.dmaLatency == nil {
+		if (err != nil || limit != "n/a") && !i.view().machineAwake {
 			return false, fmt.Sprintf("CPU %d may sleep: its resume latency is not held (%s%s)", cpu, limit, errorText(err))
 		}
 		governor, err := readFile(i.cpuFile(cpu, "cpufreq/scaling_governor"))

@@ -50,7 +50,8 @@ func (s Slices) withDefaults(memory int64) Slices {
 			}
 		}
 	}
-	fill(&s.System, SliceLimits{CPUWeight: 1000, IOWeight: 500, MemoryMin: min(256<<20, memory/8)})
+	fill(&s.System, SliceLimits{CPUWeight: 1000, IOWeight: 500, MemoryMin: min(256<<20, memory/8),
+		MemoryHigh: min(max(384<<20, memory/4), memory*3/4)})
 	fill(&s.Realtime, SliceLimits{CPUWeight: 10000, IOWeight: 1000})
 	fill(&s.Interactive, SliceLimits{CPUWeight: 1000, IOWeight: 500, MemoryLow: memory / 2})
 	// Batch is pushed into reclaim before the machine is short.
@@ -146,7 +147,7 @@ func (i *Isolator) limitSlice(group string, c Class, l SliceLimits) []Gap {
 	number("disk time by class", "io.weight", l.IOWeight)
 	number("memory protection", "memory.min", l.MemoryMin)
 	number("memory protection", "memory.low", l.MemoryLow)
-	number("batch memory is bounded as a class", "memory.high", l.MemoryHigh)
+	number("memory is bounded by class", "memory.high", l.MemoryHigh)
 	number("a bound on processes", "pids.max", l.PIDs)
 	if c == Realtime {
 		set("real-time memory never swapped", "memory.swap.max", "0")

@@ -48,7 +48,14 @@ func (s *stalls) of(i *Isolator) (time.Duration, string) {
 // any.
 func (s *stalls) grownBy(i *Isolator, what string) time.Duration {
 	var sum time.Duration
-	for id, h := range i.held {
+	held := i.view().held
+	for id := range s.work {
+		if held[id] == nil {
+			delete(s.work, id)
+			delete(s.limit, id)
+		}
+	}
+	for id, h := range held {
 		if h.spec.Class != Interactive {
 			continue
 		}
@@ -73,12 +80,6 @@ func (s *stalls) atLimit(i *Isolator, id string, h *holding) bool {
 	before := s.limit[id]
 	s.limit[id] = now
 	return now > before
-}
-
-// forget drops what is known of a workload.
-func (s *stalls) forget(id string) {
-	delete(s.work, id)
-	delete(s.limit, id)
 }
 
 // someStall is how long some thread of a cgroup has waited in all.

@@ -35,6 +35,7 @@ func TestStallsAtAnOwnLimitDoNotCount(t *testing.T) {
 	for _, id := range []string{"full", "fine"} {
 		i.held[id] = &holding{slice: "s", spec: Spec{ID: id, Class: Interactive}}
 	}
+	i.publish()
 	look := func(class, full, fine time.Duration, atLimit int) time.Duration {
 		pressed(t, root, "s/interactive", class, atLimit)
 		pressed(t, root, "s/interactive/full", full, atLimit)

@@ -57,12 +57,10 @@ func (d Duration) String() string { return time.Duration(d).String() }
 // MarshalText writes String.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// Status measures a workload now. It returns ErrUnknown for one that was not
-// prepared.
+// Status measures a workload now, and waits for no change under way. It returns
+// ErrUnknown for one that was not prepared.
 func (i *Isolator) Status(id string) (Status, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	h, ok := i.held[id]
+	h, ok := i.view().held[id]
 	if !ok {
 		return Status{}, fmt.Errorf("workload %s %w", id, ErrUnknown)
 	}
@@ -70,7 +68,7 @@ func (i *Isolator) Status(id string) (Status, error) {
 	if i.host.cgroups != "" {
 		i.readGroup(h, &st)
 		st.Incidents = i.incidents(h.group())
-		st.Missed, st.Observed = h.seen.missed, h.seen.observed
+		st.Missed, st.Observed = h.seen.missed.Load(), h.seen.observed.Load()
 	}
 	i.readDelay(h, &st)
 	st.Wakeups = i.wakeups(id)
@@ -81,8 +79,8 @@ func (i *Isolator) Status(id string) (Status, error) {
 			st.Reserved += Utilisation([]Reservation{*r})
 		}
 	}
-	if h.spec.Class == Batch && i.guard.level != free {
-		st.FrozenFor = i.guard.why
+	if why := i.heldBack.Load(); h.spec.Class == Batch && why != nil {
+		st.FrozenFor = *why
 	}
 	st.Promises = i.promises(h, &st)
 	return st, nil
@@ -224,7 +222,7 @@ func (i *Isolator) promises(h *holding, st *Status) []Promise {
 		if w := st.Wakeups; w != nil && w.Count > 0 {
 			detail = fmt.Sprintf("%v; %d later than that", w, w.Missed)
 		}
-		add("wakes within "+s.Objective.String(), !h.seen.missing, fmt.Sprintf("%s; missed in %d of %d s", detail, st.Missed, st.Observed))
+		add("wakes within "+s.Objective.String(), !h.seen.missing.Load(), fmt.Sprintf("%s; missed in %d of %d s", detail, st.Missed, st.Observed))
 	}
 	known := map[string]bool{}
 	for _, p := range out {

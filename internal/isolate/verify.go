@@ -36,7 +36,7 @@ func (d Drift) String() string {
 // Verify compares the kernel with what was set, sets again what someone else
 // changed, and reports both as events. It costs one read for each setting.
 func (i *Isolator) Verify() []Drift {
-	i.mu.Lock()
+	done := i.change()
 	var events []Event
 	var drifts []Drift
 	if i.host.cgroups != "" {
@@ -49,7 +49,7 @@ func (i *Isolator) Verify() []Drift {
 		events = append(events, i.verifyPartitions()...)
 		events = append(events, i.verifySchedExt()...)
 	}
-	i.mu.Unlock()
+	done()
 	for _, d := range drifts {
 		reason := ReasonBroken
 		if d.Repaired {
@@ -67,9 +67,7 @@ func (i *Isolator) owner(path string) string {
 	if len(parts) < 3 || strings.Contains(parts[2], ".") && !exists(i.cg.path(parts[:3]...)) {
 		return ""
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if _, ok := i.held[parts[2]]; ok {
+	if _, ok := i.view().held[parts[2]]; ok {
 		return parts[2]
 	}
 	return ""
@@ -95,42 +93,48 @@ func (i *Isolator) verifyGroups() []Drift {
 }
 
 func (i *Isolator) verifyFiles() []Drift {
-	var names []string
-	for name := range i.cg.ledger {
-		names = append(names, name)
-	}
-	slices.Sort(names)
 	var drifts []Drift
-	for _, name := range names {
-		want := i.cg.ledger[name]
-		group, file := filepath.Split(name)
-		group = filepath.Clean(group)
-		got, err := i.cg.get(group, file)
-		if errors.Is(err, unix.ENODEV) || errors.Is(err, fs.ErrNotExist) && !exists(i.cg.path(group)) {
-			i.cg.forget(group) // it ended
-			continue
+	for _, name := range i.cg.names() {
+		if d, ok := i.verifyFile(name); ok {
+			drifts = append(drifts, d)
 		}
-		if err == nil && got == want.shows {
-			continue
-		}
-		d := Drift{Path: name, Want: want.shows, Got: got}
-		if err == nil {
-			err = writeFile(i.cg.path(group, file), want.wrote)
-		}
-		if err == nil {
-			got, err = i.cg.get(group, file)
-		}
-		switch {
-		case err != nil:
-			d.Problem = err.Error()
-		case got != want.shows:
-			d.Problem = fmt.Sprintf("the kernel keeps it at %q", got)
-		default:
-			d.Repaired = true
-		}
-		drifts = append(drifts, d)
 	}
 	return drifts
+}
+
+// verifyFile tells whether a file is not as it was set, and sets it again.
+func (i *Isolator) verifyFile(name string) (Drift, bool) {
+	group, file := filepath.Dir(name), filepath.Base(name)
+	want := i.cg.entry(group, file)
+	want.mu.Lock()
+	defer want.mu.Unlock()
+	if !want.written {
+		return Drift{}, false
+	}
+	got, err := i.cg.get(group, file)
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, fs.ErrNotExist) && !exists(i.cg.path(group)) {
+		i.cg.forget(group) // it ended
+		return Drift{}, false
+	}
+	if err == nil && got == want.shows {
+		return Drift{}, false
+	}
+	d := Drift{Path: name, Want: want.shows, Got: got}
+	if err == nil {
+		err = writeFile(i.cg.path(group, file), want.wrote)
+	}
+	if err == nil {
+		got, err = i.cg.get(group, file)
+	}
+	switch {
+	case err != nil:
+		d.Problem = err.Error()
+	case got != want.shows:
+		d.Problem = fmt.Sprintf("the kernel keeps it at %q", got)
+	default:
+		d.Repaired = true
+	}
+	return d, true
 }
 
 // verifyPartitions reports workloads whose CPUs are no longer all

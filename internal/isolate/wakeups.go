@@ -2,6 +2,7 @@ package isolate
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"oscine.dev/oscine/internal/isolate/runqueue"
@@ -20,14 +21,68 @@ type Wakeups struct {
 // enoughWakeups is how many it takes to speak of the slowest hundredth.
 const enoughWakeups = 100
 
-// wakeupMeter measures the wake-ups of all workloads; nil where this host
-// cannot.
+// wakeupMeter measures the wake-ups of all workloads. It is safe for concurrent
+// use.
 type wakeupMeter struct {
-	*runqueue.Meter
+	mu       sync.RWMutex // of all below; it is read while nothing is added, removed or closed
+	meter    *runqueue.Meter
 	measured map[string]*measured // by workload
 }
 
-// measured is one workload's cgroup, and its reading when it was last judged.
+// read returns what was measured of a workload, and nil where nothing is.
+func (m *wakeupMeter) read(id string) (l runqueue.Latency, one *measured, err error) {
+	if m == nil {
+		return l, nil, nil
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if one = m.measured[id]; one == nil || m.meter == nil {
+		return l, nil, nil
+	}
+	l, err = m.meter.Read(one.group)
+	return l, one, err
+}
+
+// add begins to measure a cgroup.
+func (m *wakeupMeter) add(id, dir string, objective time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	group, err := m.meter.Add(dir, objective)
+	if err != nil {
+		return err
+	}
+	if have := m.measured[id]; have == nil || have.group != group {
+		err = m.removeLocked(id)
+		m.measured[id] = &measured{group: group}
+	}
+	return err
+}
+
+// remove ends measuring a workload. One that is not measured is fine.
+func (m *wakeupMeter) remove(id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.removeLocked(id)
+}
+
+func (m *wakeupMeter) removeLocked(id string) error {
+	have := m.measured[id]
+	if have == nil {
+		return nil
+	}
+	delete(m.measured, id)
+	return m.meter.Remove(have.group)
+}
+
+func (m *wakeupMeter) close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.measured = nil
+	return m.meter.Close()
+}
+
+// measured is one workload's cgroup, and its reading when it was last judged,
+// which is observe's alone.
 type measured struct {
 	group  runqueue.Group
 	judged runqueue.Latency
@@ -65,53 +120,46 @@ func (i *Isolator) startMeter() {
 		i.log.Warn("isolation", "guarantee", g.Guarantee, "missing", g.Reason)
 		return
 	}
-	i.meter = &wakeupMeter{Meter: meter, measured: map[string]*measured{}}
+	i.meter.Store(&wakeupMeter{meter: meter, measured: map[string]*measured{}})
 }
 
 // measure begins to measure a workload whose cgroup has just been made.
 func (i *Isolator) measure(h *holding) {
 	i.startMeter()
-	if i.meter == nil {
+	m := i.meter.Load()
+	if m == nil {
 		return
 	}
-	group, err := i.meter.Add(i.cg.path(h.group()), h.spec.Objective)
-	if err != nil {
+	if err := m.add(h.spec.ID, i.cg.path(h.group()), h.spec.Objective); err != nil {
 		i.log.Debug("isolation", "id", h.spec.ID, "error", err)
-		return
-	}
-	if m := i.meter.measured[h.spec.ID]; m == nil || m.group != group {
-		i.unmeasure(h.spec.ID)
-		i.meter.measured[h.spec.ID] = &measured{group: group}
 	}
 }
 
 func (i *Isolator) unmeasure(id string) {
-	if i.meter == nil || i.meter.measured[id] == nil {
+	m := i.meter.Load()
+	if m == nil {
 		return
 	}
-	if err := i.meter.Remove(i.meter.measured[id].group); err != nil {
+	if err := m.remove(id); err != nil {
 		i.log.Debug("isolation", "id", id, "error", err)
 	}
-	delete(i.meter.measured, id)
 }
 
 func (i *Isolator) stopMeter() error {
-	if i.meter == nil {
+	m := i.meter.Swap(nil)
+	if m == nil {
 		return nil
 	}
-	m := i.meter
-	i.meter = nil
-	return m.Close()
+	return m.close()
 }
 
 // wakeups reads what was measured of a workload, nil for nothing.
 func (i *Isolator) wakeups(id string) *Wakeups {
-	if i.meter == nil || i.meter.measured[id] == nil {
-		return nil
-	}
-	l, err := i.meter.Read(i.meter.measured[id].group)
+	l, one, err := i.meter.Load().read(id)
 	if err != nil {
 		i.log.Debug("isolation", "id", id, "error", err)
+	}
+	if one == nil || err != nil {
 		return nil
 	}
 	return &Wakeups{Count: l.Count(), P50: Duration(l.Quantile(.5)), P99: Duration(l.Quantile(.99)), Max: Duration(l.Max()), Missed: l.Missed()}
@@ -120,20 +168,18 @@ func (i *Isolator) wakeups(id string) *Wakeups {
 // recentWakeups returns the slowest hundredth of the wake-ups since it last
 // did, once there are enough of them.
 func (i *Isolator) recentWakeups(id string) (p99 time.Duration, count uint64, enough bool) {
-	if i.meter == nil || i.meter.measured[id] == nil {
-		return 0, 0, false
-	}
-	m := i.meter.measured[id]
-	now, err := i.meter.Read(m.group)
+	now, one, err := i.meter.Load().read(id)
 	if err != nil {
 		i.log.Debug("isolation", "id", id, "error", err)
+	}
+	if one == nil || err != nil {
 		return 0, 0, false
 	}
-	recent := now.Since(&m.judged)
+	recent := now.Since(&one.judged)
 	if recent.Count() < enoughWakeups {
 		return 0, 0, false
 	}
-	m.judged = now
+	one.judged = now
 	return recent.Quantile(.99), recent.Count(), true
 }
 

@@ -21,7 +21,7 @@ func TestKernelWakeupsAreMeasured(t *testing.T) {
 	one := hardware.NewSet(1)
 	spec := Spec{ID: "w", Class: Interactive, CPUs: one, Objective: time.Second}
 	prepare(t, i, spec)
-	if i.meter == nil {
+	if i.meter.Load() == nil {
 		t.Fatal(i.Gaps())
 	}
 	w := measureWakeups(t, i, spec)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/release"
 )
 
 // arguments are QEMU's; files are relative to the machine's folder, its
@@ -31,7 +32,7 @@ func (m *Machine) arguments(ctx context.Context) ([]string, error) {
 		args = append(args, "-no-reboot")
 	}
 	if _, err := os.Stat(filepath.Join(m.dir, configFile)); err == nil {
-		args = append(args, "-fw_cfg", "name=opt/oscine/machine,file="+configFile)
+		args = append(args, "-fw_cfg", "name="+release.FirmwareMachineName+",file="+configFile)
 	}
 	boot, err := m.bootArguments(ctx)
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/diskfs/go-diskfs/partition/gpt"
-	"oscine.dev/oscine/internal/boot"
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/machine/machinetest"
+	"oscine.dev/oscine/internal/release"
 )
 
 // disk is a copy of an image that a test may damage.
@@ -91,13 +91,13 @@ func (d disk) flip(at int64) {
 }
 
 // verity reads what the image's kernel command line says of its root.
-func verity(t *testing.T, image string) boot.Verity {
+func verity(t *testing.T, image string) release.Verity {
 	t.Helper()
 	line, err := machine.CommandLine(image)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := boot.ParseVerity(line)
+	v, err := release.FindVerity(line)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,9 +110,9 @@ func TestDamagedTree(t *testing.T) {
 	t.Parallel()
 	image := machinetest.Image(t, "")
 	d := copyImage(t, image)
-	start, size := d.partition(boot.PartitionRootA)
-	spare, _ := d.partition(boot.PartitionRootB)
-	top := start + int64(verity(t, image).DataBlocks)*boot.BlockSize
+	start, size := d.partition(release.PartitionRootA)
+	spare, _ := d.partition(release.PartitionRootB)
+	top := start + int64(verity(t, image).Blocks)*release.BlockSize
 	d.flip(top + 100)
 
 	m := machinetest.Start(t, machine.Options{Image: d.Name(), Direct: true, NoReboot: true})
@@ -141,7 +141,7 @@ func TestDamagedTree(t *testing.T) {
 func TestDamagedBlock(t *testing.T) {
 	t.Parallel()
 	d := copyImage(t, machinetest.Image(t, ""))
-	start, _ := d.partition(boot.PartitionRootA)
+	start, _ := d.partition(release.PartitionRootA)
 	d.flip(start + 1024 + 48)
 	m := machinetest.Start(t, machine.Options{Image: d.Name(), Direct: true, NoReboot: true})
 	m.WaitOff(bootTimeout)
@@ -162,7 +162,7 @@ func TestDamagedBlock(t *testing.T) {
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	d := copyImage(t, machinetest.Image(t, "amd64"))
-	data, _ := d.partition(boot.PartitionData)
+	data, _ := d.partition(release.PartitionData)
 	const superblock, magic = 1024, 56 // fs/ext4/ext4.h
 	d.flip(data + superblock + magic)
 	stub := filepath.Join(t.TempDir(), "gdb.sock")

@@ -8,9 +8,9 @@ import (
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
-	"oscine.dev/oscine/internal/boot"
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/machine/machinetest"
+	"oscine.dev/oscine/internal/release"
 )
 
 // nextVersion is newer than any release, so that the boot loader prefers it.
@@ -23,8 +23,8 @@ func updated(t *testing.T, newer, name string) disk {
 	t.Helper()
 	d := copyImage(t, machinetest.Image(t, ""))
 	from := openImage(t, newer)
-	start, size := from.partition(boot.PartitionRootA)
-	spare, _ := d.partition(boot.PartitionRootB)
+	start, size := from.partition(release.PartitionRootA)
+	spare, _ := d.partition(release.PartitionRootB)
 	d.copySparse(spare, io.NewSectionReader(from, start, size))
 
 	uki := from.readESP("EFI/Linux/oscine_" + nextVersion + "+3.efi")
@@ -44,7 +44,7 @@ func openImage(t *testing.T, name string) disk {
 
 func (d disk) esp(readOnly bool) *fat32.FileSystem {
 	d.t.Helper()
-	start, size := d.partition(boot.PartitionESP)
+	start, size := d.partition(release.PartitionESP)
 	esp, err := fat32.Read(file.New(d.File, readOnly), size, start, 512)
 	if err != nil {
 		d.t.Fatal(err)
@@ -90,7 +90,7 @@ func TestFallback(t *testing.T) {
 	t.Run("on trial", func(t *testing.T) {
 		t.Parallel()
 		d := updated(t, newer, "oscine_"+nextVersion+"+2.efi")
-		start, _ := d.partition(boot.PartitionRootB)
+		start, _ := d.partition(release.PartitionRootB)
 		d.flip(start + 1024 + 48)
 		m := machinetest.Start(t, machine.Options{Image: d.Name()})
 		m.WaitConsole(`oscine-init: slot root-a is good`, 2*bootTimeout)
@@ -104,8 +104,8 @@ func TestFallback(t *testing.T) {
 		t.Parallel()
 		good := "oscine_" + nextVersion + ".efi"
 		d := updated(t, newer, good)
-		start, _ := d.partition(boot.PartitionRootB)
-		d.flip(start + int64(verity(t, newer).DataBlocks)*boot.BlockSize)
+		start, _ := d.partition(release.PartitionRootB)
+		d.flip(start + int64(verity(t, newer).Blocks)*release.BlockSize)
 		m := machinetest.Start(t, machine.Options{Image: d.Name()})
 		m.WaitConsole(`oscine-init: EFI/Linux/`+good+` is demoted: no slot holds its root`, bootTimeout)
 		m.WaitConsole(`oscine-init: slot root-a is good`, bootTimeout)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/object"
 )
 
 func TestExplain(t *testing.T) {
@@ -47,4 +49,26 @@ func FuzzParseAlias(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Objects with names of every length can be attached: their IDs are accepted,
+// and the kernel takes the names and the alias that are made of them.
+func TestNamesOfEveryLengthFit(t *testing.T) {
+	const (
+		linkMax  = 15  // IFNAMSIZ without its 0
+		aliasMax = 255 // IFALIASZ without its 0
+		fileMax  = 255 // NAME_MAX
+	)
+	for _, row := range object.Kinds().Stored() {
+		for n := 1; n <= object.MaxName; n++ {
+			id := object.Key{Kind: row.Kind, Name: strings.Repeat("n", n)}.ID()
+			alias := aliasPrefix + id + " 255.255.255.255"
+			if !idRE.MatchString(id) || len(vethName(id)) > linkMax || len(alias) > aliasMax || len(id) > fileMax {
+				t.Errorf("%q does not fit: link %q, alias %q", id, vethName(id), alias)
+			}
+			if got, _, ok := parseAlias(alias); !ok || got != id {
+				t.Errorf("parseAlias(%q): got %q, %v", alias, got, ok)
+			}
+		}
+	}
 }

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"sync"
+
+	"oscine.dev/oscine/internal/object"
 )
 
 // broadcast tells subscribers which objects changed. A slow subscriber gets
@@ -14,15 +16,15 @@ type broadcast struct {
 
 type subscription struct {
 	mu      sync.Mutex
-	changed map[objectKey]bool
-	order   []objectKey
+	changed map[object.Key]bool
+	order   []object.Key
 	ready   chan struct{}
 }
 
 func newBroadcast() *broadcast { return &broadcast{subs: map[*subscription]bool{}} }
 
 func (b *broadcast) subscribe() *subscription {
-	s := &subscription{changed: map[objectKey]bool{}, ready: make(chan struct{}, 1)}
+	s := &subscription{changed: map[object.Key]bool{}, ready: make(chan struct{}, 1)}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.subs[s] = true
@@ -35,7 +37,7 @@ func (b *broadcast) unsubscribe(s *subscription) {
 	delete(b.subs, s)
 }
 
-func (b *broadcast) publish(key objectKey) {
+func (b *broadcast) publish(key object.Key) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := range b.subs {
@@ -43,7 +45,7 @@ func (b *broadcast) publish(key objectKey) {
 	}
 }
 
-func (s *subscription) add(key objectKey) {
+func (s *subscription) add(key object.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.changed[key] {
@@ -57,7 +59,7 @@ func (s *subscription) add(key objectKey) {
 }
 
 // wait returns the objects that changed since the last call, at least one.
-func (s *subscription) wait(ctx context.Context) ([]objectKey, error) {
+func (s *subscription) wait(ctx context.Context) ([]object.Key, error) {
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -66,6 +68,6 @@ func (s *subscription) wait(ctx context.Context) ([]objectKey, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	keys := s.order
-	s.order, s.changed = nil, map[objectKey]bool{}
+	s.order, s.changed = nil, map[object.Key]bool{}
 	return keys, nil
 }

@@ -31,7 +31,7 @@ func (n *Node) watchDisk(ctx context.Context) {
 			n.note(e.Owner, e.Reason, e.Message)
 			n.changes.publish(e.Owner)
 			if e.Stop {
-				n.displace(map[string]error{e.Owner.id(): errors.New(e.Message)})
+				n.displace(map[string]error{e.Owner.ID(): errors.New(e.Message)})
 			}
 		}
 	}
@@ -60,7 +60,7 @@ func (w *workload) claimVolumes(obj *object.Workload) error {
 
 // claimLayer bounds the writable layer over the image.
 func (w *workload) claimLayer(ctx context.Context, obj *object.Workload) error {
-	dir, err := w.n.runtime.Layer(ctx, w.key.id())
+	dir, err := w.n.runtime.Layer(ctx, w.key.ID())
 	if err != nil {
 		return err
 	}

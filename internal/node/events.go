@@ -167,8 +167,8 @@ func (l *eventLog) after(moment time.Time) ([]Event, <-chan struct{}) {
 // again while it is followed comes again, with its count. It returns each's
 // error, or the context's.
 func (n *Node) Events(ctx context.Context, q EventQuery, each func(Event) error) error {
-	if q.Kind != "" && !slices.Contains(storedKinds, q.Kind) {
-		return fmt.Errorf("%w: no kind is called %q: use Workload or Model", ErrInvalid, q.Kind)
+	if err := n.checkKind(q.Kind); err != nil {
+		return err
 	}
 	list, more := n.events.after(time.Time{})
 	var last time.Time
@@ -200,13 +200,13 @@ func (n *Node) Events(ctx context.Context, q EventQuery, each func(Event) error)
 }
 
 // note records what happened to an object.
-func (n *Node) note(key objectKey, reason, message string) {
+func (n *Node) note(key object.Key, reason, message string) {
 	warning := reason != reasonStarted && reason != reasonHealthy && reason != reasonExited
-	n.events.add(Event{Kind: key.kind, Name: key.name, Warning: warning, Reason: reason, Message: message})
+	n.events.add(Event{Kind: key.Kind, Name: key.Name, Warning: warning, Reason: reason, Message: message})
 }
 
 // noteStart records that a workload runs, unless an earlier daemon started it.
-func (n *Node) noteStart(key objectKey, began, started time.Time, placed *allocate.Placement) {
+func (n *Node) noteStart(key object.Key, began, started time.Time, placed *allocate.Placement) {
 	if started.Before(began) {
 		return
 	}
@@ -218,7 +218,7 @@ func (n *Node) noteStart(key objectKey, began, started time.Time, placed *alloca
 }
 
 // noteFailure records why an object does not run.
-func (n *Node) noteFailure(key objectKey, phase Phase, err error) {
+func (n *Node) noteFailure(key object.Key, phase Phase, err error) {
 	reason := reasonFailed
 	if phase == Unplaced {
 		reason = reasonUnplaced
@@ -246,9 +246,9 @@ func since(lost, err error) error {
 
 // notePromise records what became of a promise of isolation.
 func (n *Node) notePromise(e isolate.Event) {
-	key, _ := keyOfID(e.ID)
+	key, _ := n.config.Kinds.ParseID(e.ID) // else of the classes as a whole
 	warning := e.Reason != isolate.ReasonRepaired && e.Reason != isolate.ReasonResumed
-	n.events.add(Event{Last: e.Time, Kind: key.kind, Name: key.name, Warning: warning, Reason: e.Reason, Message: e.Message})
+	n.events.add(Event{Last: e.Time, Kind: key.Kind, Name: key.Name, Warning: warning, Reason: e.Reason, Message: e.Message})
 }
 
 // noteChange records a change of the hardware, for each object that holds the
@@ -257,21 +257,11 @@ func (n *Node) noteChange(c hardware.Change) {
 	e := Event{Device: c.Device, Warning: c.Warning, Reason: string(c.Reason), Message: c.What}
 	n.events.add(e)
 	for _, id := range n.placer.Holders(c.Device) {
-		if key, err := keyOfID(id); err == nil {
-			e.Kind, e.Name = key.kind, key.name
+		if key, err := n.config.Kinds.ParseID(id); err == nil {
+			e.Kind, e.Name = key.Kind, key.Name
 			n.events.add(e)
 		}
 	}
-}
-
-// keyOfID is the object whose container, cgroup and placement have a name.
-func keyOfID(id string) (objectKey, error) {
-	for prefix, kind := range map[string]object.Kind{"workload-": object.KindWorkload, "model-": object.KindModel} {
-		if name, ok := strings.CutPrefix(id, prefix); ok {
-			return objectKey{kind, name}, nil
-		}
-	}
-	return objectKey{}, errors.New("no object is called " + id)
 }
 
 // sawHardware tells people of a new map and of what changed on it.

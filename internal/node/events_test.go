@@ -36,7 +36,7 @@ func said(n *Node, q EventQuery) []string {
 	_ = n.Events(context.Background(), q, func(e Event) error {
 		about := e.Device
 		if e.Kind != "" {
-			about = objectKey{e.Kind, e.Name}.String()
+			about = object.Key{Kind: e.Kind, Name: e.Name}.String()
 		}
 		lines = append(lines, fmt.Sprintf("%s %s %d", about, e.Reason, e.Count))
 		return nil
@@ -46,8 +46,8 @@ func said(n *Node, q EventQuery) []string {
 
 func TestEventsAreCountedAndKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "events.log")
-	n := &Node{events: eventsAt(t, path)}
-	web := objectKey{object.KindWorkload, "web"}
+	n := &Node{config: Config{Kinds: object.Kinds()}, events: eventsAt(t, path)}
+	web := object.Key{Kind: object.KindWorkload, Name: "web"}
 	n.note(web, reasonFailed, "ended with exit code 1\nand more")
 	n.notePromise(isolate.Event{ID: "model-digits", Reason: isolate.ReasonBroken, Message: "cpuset"})
 	n.notePromise(isolate.Event{Reason: isolate.ReasonResumed, Message: "batch goes on"})
@@ -84,7 +84,7 @@ func TestEventsAreCountedAndKept(t *testing.T) {
 	if err := errors.Join(file.Close(), n.events.close()); err != nil {
 		t.Fatal(err)
 	}
-	next := &Node{events: eventsAt(t, path)}
+	next := &Node{config: Config{Kinds: object.Kinds()}, events: eventsAt(t, path)}
 	if got := said(next, EventQuery{}); !slices.Equal(got, want) {
 		t.Errorf("after a restart got %q, want %q", got, want)
 	}
@@ -95,17 +95,17 @@ func TestEventsAreCountedAndKept(t *testing.T) {
 }
 
 func TestEventsAreBounded(t *testing.T) {
-	n := &Node{events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
+	n := &Node{config: Config{Kinds: object.Kinds()}, events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
 	for i := range maxEvents + 10 {
-		n.note(objectKey{object.KindWorkload, fmt.Sprint("w", i%50)}, reasonFailed, fmt.Sprint(i))
+		n.note(object.Key{Kind: object.KindWorkload, Name: fmt.Sprint("w", i%50)}, reasonFailed, fmt.Sprint(i))
 	}
-	n.note(objectKey{object.KindWorkload, "web"}, reasonFailed, strings.Repeat("é", 3*maxEventMessage))
+	n.note(object.Key{Kind: object.KindWorkload, Name: "web"}, reasonFailed, strings.Repeat("é", 3*maxEventMessage))
 	list, _ := n.events.after(time.Time{})
 	if len(list) != maxEvents || list[0].Message != "11" {
 		t.Errorf("%d are kept from %q on, want %d from 11 on", len(list), list[0].Message, maxEvents)
 	}
 	for i := range 2 * maxAlike {
-		n.note(objectKey{object.KindWorkload, "noisy"}, reasonFailed, fmt.Sprint(i))
+		n.note(object.Key{Kind: object.KindWorkload, Name: "noisy"}, reasonFailed, fmt.Sprint(i))
 	}
 	if noisy := said(n, EventQuery{Name: "noisy"}); len(noisy) != maxAlike {
 		t.Errorf("%d of one reason and object are kept, want %d", len(noisy), maxAlike)
@@ -116,8 +116,8 @@ func TestEventsAreBounded(t *testing.T) {
 }
 
 func TestEventsAreFollowed(t *testing.T) {
-	n := &Node{events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
-	n.note(objectKey{object.KindWorkload, "old"}, reasonStarted, "")
+	n := &Node{config: Config{Kinds: object.Kinds()}, events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
+	n.note(object.Key{Kind: object.KindWorkload, Name: "old"}, reasonStarted, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	seen := make(chan Event)
 	ended := make(chan error, 1)
@@ -132,9 +132,9 @@ func TestEventsAreFollowed(t *testing.T) {
 			t.Errorf("got the event of %q, want of %q", got.Name, name)
 		}
 		if name == "old" {
-			n.note(objectKey{object.KindWorkload, "new"}, reasonStarted, "")
+			n.note(object.Key{Kind: object.KindWorkload, Name: "new"}, reasonStarted, "")
 		} else {
-			n.note(objectKey{object.KindWorkload, "newer"}, reasonStarted, "")
+			n.note(object.Key{Kind: object.KindWorkload, Name: "newer"}, reasonStarted, "")
 		}
 	}
 	cancel()
@@ -165,7 +165,7 @@ func TestLostDeviceIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := openStore(filepath.Join(t.TempDir(), "state.db"))
+	s, err := openStore(filepath.Join(t.TempDir(), "state.db"), object.Kinds())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestLostDeviceIsTold(t *testing.T) {
 	if err := s.put([]object.Object{obj}); err != nil {
 		t.Fatal(err)
 	}
-	n := &Node{placer: placer, live: hardware.NewLive(sysRoot, nil), events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
+	n := &Node{config: Config{Kinds: object.Kinds()}, placer: placer, live: hardware.NewLive(sysRoot, nil), events: eventsAt(t, filepath.Join(t.TempDir(), "events.log"))}
 	first, _, err := placer.Place(t.Context(), s, obj)
 	if err != nil {
 		t.Fatal(err)

@@ -74,7 +74,7 @@ func (n *Node) has(id string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for key := range n.controllers {
-		if key.id() == id {
+		if key.ID() == id {
 			return true
 		}
 	}

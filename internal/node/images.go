@@ -148,16 +148,16 @@ func (n *Node) CopyOut(ctx context.Context, workload, path string, w io.Writer) 
 }
 
 func (n *Node) runningWorkload(ctx context.Context, name string) (id string, err error) {
-	key := objectKey{object.KindWorkload, name}
+	key := object.Key{Kind: object.KindWorkload, Name: name}
 	n.mu.Lock()
 	_, ok := n.controllers[key]
 	n.mu.Unlock()
 	if !ok {
 		return "", fmt.Errorf("workload %q: %w", name, ErrNotFound)
 	}
-	now, err := n.runtime.Status(ctx, key.id())
+	now, err := n.runtime.Status(ctx, key.ID())
 	if errors.Is(err, container.ErrNotFound) || (err == nil && now.State != container.Running) {
 		return "", fmt.Errorf("%w: workload %s is not running: see oscine describe workload %s", ErrConflict, name, name)
 	}
-	return key.id(), err
+	return key.ID(), err
 }

@@ -50,7 +50,7 @@ func (n *Node) MarkReady() {
 func (n *Node) Info() Info {
 	up, _ := kernelUptime() // 0 where even that fails
 	info := Info{
-		Name: n.machine.ObjectName(), Version: n.config.Version, Architecture: runtime.GOARCH,
+		Name: n.machine.Key().Name, Version: n.config.Version, Architecture: runtime.GOARCH,
 		Mode: n.config.Mode, Slot: n.config.Slot, Booted: time.Now().Add(-up), Uptime: up,
 		Ready: time.Duration(n.ready.Load()), Missing: append(n.runtime.Missing(), n.isolationGaps()...), Processes: systemProcesses(),
 	}

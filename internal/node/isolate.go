@@ -64,14 +64,14 @@ func (n *Node) isolationGaps() []string {
 }
 
 // promise is what the kernel is told of a placed object before it starts.
-func promise(p *allocate.Placement, key objectKey, class object.Class, r *object.Resources) isolate.Spec {
+func promise(p *allocate.Placement, key object.Key, class object.Class, r *object.Resources) isolate.Spec {
 	s := isolate.Spec{
-		ID: key.id(), Class: isolate.Class(class),
+		ID: key.ID(), Class: isolate.Class(class),
 		CPUs: hardware.NewSet(p.CPUs...), MemoryNodes: hardware.NewSet(p.NUMANodes...), Exclusive: p.Request.Exclusive,
 		MilliCPU: p.Request.MilliCPU, Memory: p.Request.Memory, Objective: r.Latency.Std(),
 		Idle: hardware.NewSet(p.Held...), Deadline: reservation(r.Deadline),
 	}
-	if key.kind == object.KindModel {
+	if key.Kind == object.KindModel {
 		s.MemoryLow = p.Request.Memory // its weights are what reclaim must not take
 	}
 	for _, h := range p.Request.HugePages {
@@ -109,7 +109,7 @@ func refused(err error) bool {
 // have taken or given back theirs.
 func (n *Node) shareCPUs() {
 	n.placer.EachShared(func(id string, cpus []int) {
-		err := n.isolator.Share(id, hardware.NewSet(cpus...))
+		err := n.isolator.SetCPUs(id, hardware.NewSet(cpus...))
 		if err != nil && !errors.Is(err, isolate.ErrUnknown) { // unknown: it has not started yet
 			n.log.Warn("isolation", "id", id, "error", err)
 		}
@@ -145,8 +145,8 @@ func (n *Node) startIsolated(ctx context.Context, promise isolate.Spec, spec con
 
 // isolation is what an object was promised and what it gets, nil before it
 // starts.
-func (n *Node) isolation(key objectKey) *isolate.Status {
-	st, err := n.isolator.Status(key.id())
+func (n *Node) isolation(key object.Key) *isolate.Status {
+	st, err := n.isolator.Status(key.ID())
 	if errors.Is(err, isolate.ErrUnknown) {
 		return nil
 	}
@@ -155,9 +155,9 @@ func (n *Node) isolation(key objectKey) *isolate.Status {
 
 // prepareShares divides the devices of an object's placement. What runs of it on
 // parts that it has no more gets that long to end.
-func (n *Node) prepareShares(ctx context.Context, key objectKey, p *allocate.Placement, grace time.Duration) error {
-	return n.shares.Prepare(ctx, key.id(), p, func() error {
-		err := n.runtime.Stop(ctx, key.id(), grace)
+func (n *Node) prepareShares(ctx context.Context, key object.Key, p *allocate.Placement, grace time.Duration) error {
+	return n.shares.Prepare(ctx, key.ID(), p, func() error {
+		err := n.runtime.Stop(ctx, key.ID(), grace)
 		if errors.Is(err, container.ErrNotFound) {
 			return nil
 		}

@@ -82,7 +82,7 @@ func (n *Node) logPath(ctx context.Context, kind object.Kind, name string) (stri
 	if _, err := n.Get(kind, name); err != nil {
 		return "", err
 	}
-	now, err := n.runtime.Status(ctx, objectKey{kind, name}.id())
+	now, err := n.runtime.Status(ctx, object.Key{Kind: kind, Name: name}.ID())
 	if errors.Is(err, container.ErrNotFound) {
 		return "", fmt.Errorf("%w: %s %s has not started yet: see oscine describe", ErrConflict, kind, name)
 	}

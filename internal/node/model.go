@@ -15,7 +15,7 @@ import (
 	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
-	"oscine.dev/oscine/internal/serve"
+	"oscine.dev/oscine/internal/serve/core"
 )
 
 // ModelStatus is a model's present state.
@@ -44,7 +44,7 @@ type ModelStatus struct {
 type model struct {
 	*wish
 	n   *Node
-	key objectKey
+	key object.Key
 
 	stMu   sync.Mutex
 	served object.Object // what the registry was given; nil for nothing
@@ -56,7 +56,7 @@ type model struct {
 }
 
 func newModel(n *Node, obj *object.Model) *model {
-	return &model{wish: newWish(obj), n: n, key: keyOf(obj), st: ModelStatus{Phase: Pending}, changed: make(chan struct{}, 1)}
+	return &model{wish: newWish(obj), n: n, key: obj.Key(), st: ModelStatus{Phase: Pending}, changed: make(chan struct{}, 1)}
 }
 
 func (m *model) update(obj object.Object) {
@@ -97,16 +97,16 @@ func (m *model) await(message string) {
 	m.st.Phase, m.st.Message, m.served = Pending, message, nil
 }
 
-var modelPhases = map[serve.State]Phase{
-	serve.Starting: Starting, serve.Ready: Running, serve.Failed: Failed, serve.Waiting: Waiting,
+var modelPhases = map[core.State]Phase{
+	core.Starting: Starting, core.Ready: Running, core.Failed: Failed, core.Waiting: Waiting,
 }
 
 func (m *model) status() any {
 	m.stMu.Lock()
 	st, current := m.st, m.served != nil
 	m.stMu.Unlock()
-	st.Isolation, st.Placement = m.n.isolation(m.key), m.n.placer.Now(m.key.id(), st.Placement)
-	served, err := m.n.registry.Status(m.key.name)
+	st.Isolation, st.Placement = m.n.isolation(m.key), m.n.placer.Now(m.key.ID(), st.Placement)
+	served, err := m.n.registry.Status(m.key.Name)
 	if err != nil || !current {
 		return st
 	}
@@ -148,7 +148,7 @@ func (m *model) run(ctx context.Context) {
 		}
 		err = since(m.lostTo, err)
 		m.n.noteFailure(m.key, phase, err)
-		m.n.log.Warn("model", "name", m.key.name, "phase", phase, "error", err, "again", pause)
+		m.n.log.Warn("model", "name", m.key.Name, "phase", phase, "error", err, "again", pause)
 		m.set(func(st *ModelStatus) { st.Phase, st.Message = phase, err.Error() })
 		select {
 		case <-ctx.Done():
@@ -165,7 +165,7 @@ func (m *model) serve(obj *object.Model) error {
 	placement, displaced, err := m.n.placer.Place(m.n.life, m.n.store, obj)
 	m.n.displace(displaced)
 	if err != nil {
-		m.n.shares.Release(m.n.life, m.key.id())
+		m.n.shares.Release(m.n.life, m.key.ID())
 		return err
 	}
 	m.n.shareCPUs()
@@ -179,14 +179,14 @@ func (m *model) serve(obj *object.Model) error {
 	m.set(func(st *ModelStatus) {
 		st.Phase, st.Message, st.Pack, st.Placement = Starting, "", engine.Digest, placement.Status()
 	})
-	m.n.log.Info("model placed", "name", m.key.name, "placement", placement.Reason)
-	served := serve.Model{
-		Name: m.key.name, Version: obj.Spec.Version, Objective: obj.Spec.Resources.Latency.Std(),
+	m.n.log.Info("model placed", "name", m.key.Name, "placement", placement.Reason)
+	served := core.Model{
+		Name: m.key.Name, Version: obj.Spec.Version, Objective: obj.Spec.Resources.Latency.Std(),
 		Starter:  &workerContainer{model: m, obj: obj, placement: placement, engine: engine, root: root},
 		OnChange: m.noteChange,
 	}
 	if isolate.Class(obj.Spec.Class) == isolate.Interactive { // real-time work has its priority, batch needs none
-		served.Urgency = m.n.isolator
+		served.Urgency = m.n.isolator.Priority(m.key.ID())
 	}
 	err = m.n.registry.Add(served)
 	if err != nil {
@@ -216,31 +216,34 @@ func (m *model) attend(ctx context.Context, obj *object.Model) error {
 		case <-m.wake:
 			if lost := m.takeLost(); lost != nil || !sameObject(m.current(), obj) {
 				m.lostTo = lost
-				return m.n.registry.Remove(m.key.name)
+				return m.n.registry.Remove(m.key.Name)
 			}
 		}
 	}
 }
 
 func (m *model) remove(ctx context.Context) error {
-	err := m.n.registry.Remove(m.key.name)
-	if errors.Is(err, serve.ErrNotFound) {
+	err := m.n.registry.Remove(m.key.Name)
+	if errors.Is(err, core.ErrNotFound) {
 		err = nil
 	}
-	if e := m.n.runtime.Delete(ctx, m.key.id()); !errors.Is(e, container.ErrNotFound) {
+	if e := m.n.runtime.Delete(ctx, m.key.ID()); !errors.Is(e, container.ErrNotFound) {
 		err = errors.Join(err, e)
 	}
-	err = errors.Join(err, m.n.isolator.Release(m.key.id()))
-	m.n.shares.Release(ctx, m.key.id())
-	m.n.placer.Release(m.key.id())
+	err = errors.Join(err, m.n.isolator.Release(m.key.ID()))
+	m.n.shares.Release(ctx, m.key.ID())
+	m.n.placer.Release(m.key.ID())
 	m.n.shareCPUs()
 	return errors.Join(err, os.RemoveAll(m.socketDir()))
 }
 
-// socketDir is shown to the worker as serve.SocketDir. It is named by hand so
-// that the socket's path stays within the 108 bytes of sun_path.
-func (m *model) socketDir() string {
-	return filepath.Join(m.n.config.RunDir, "models", m.key.name)
+// socketDir is shown to the worker as core.SocketDir.
+func (m *model) socketDir() string { return socketDir(m.n.config.RunDir, m.key) }
+
+// socketDir has a short name whatever the model is called, so that the socket's
+// path stays within sun_path's 108 bytes.
+func socketDir(runDir string, key object.Key) string {
+	return filepath.Join(runDir, "models", key.Short())
 }
 
 // workerContainer starts a model's worker in its own container and cgroup,
@@ -253,44 +256,44 @@ type workerContainer struct {
 	root      string // where the pack is mounted
 }
 
-// Start implements serve.Starter.
-func (w *workerContainer) Start(ctx context.Context) (serve.Worker, error) {
+// Start implements core.Starter.
+func (w *workerContainer) Start(ctx context.Context) (core.Worker, error) {
 	m := w.model
 	dir := m.socketDir()
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("make the worker's socket folder: %w", err)
 	}
 	spec := container.Spec{
-		ID: m.key.id(), RootFS: w.root,
+		ID: m.key.ID(), RootFS: w.root,
 		Labels:     map[string]string{labelManifest: manifestHash(w.obj)},
-		Entrypoint: append(append([]string{}, w.engine.Entrypoint...), serve.WorkerArgs(filepath.Join(serve.SocketDir, serve.SocketName), serve.ModelPath, threadsOf(&w.obj.Spec.Resources))...),
+		Entrypoint: append(append([]string{}, w.engine.Entrypoint...), core.WorkerArgs(filepath.Join(core.SocketDir, core.SocketName), core.ModelPath, threadsOf(&w.obj.Spec.Resources))...),
 		Mounts: []container.Mount{
-			{Source: dir, Target: serve.SocketDir, Volume: true},
-			{Source: m.n.modelFile(w.obj.Spec.Source), Target: serve.ModelPath, ReadOnly: true},
+			{Source: dir, Target: core.SocketDir, Volume: true},
+			{Source: m.n.modelFile(w.obj.Spec.Source), Target: core.ModelPath, ReadOnly: true},
 		},
 		Limits:     limits(w.placement, &w.obj.Spec.Resources),
-		CgroupPath: cgroupPath(w.obj.Spec.Class, m.key.id()),
+		CgroupPath: cgroupPath(w.obj.Spec.Class, m.key.ID()),
 		OOMScore:   oomScore(w.obj.Spec.Class),
-		Hostname:   m.key.name, LogBytes: m.n.logBytes(),
+		Hostname:   m.key.Name, LogBytes: m.n.logBytes(),
 		Devices: w.placement.Devices, Env: w.placement.Env,
 	}
 	spec.Mounts = append(spec.Mounts, mounts(w.placement.Mounts)...)
 	promise := promise(w.placement, m.key, w.obj.Spec.Class, &w.obj.Spec.Resources)
 	err := m.n.startIsolated(ctx, promise, spec)
 	if errors.Is(err, container.ErrRunning) { // from a manifest or placement of before
-		if err = m.n.runtime.Stop(ctx, m.key.id(), 0); err == nil {
+		if err = m.n.runtime.Stop(ctx, m.key.ID(), 0); err == nil {
 			err = m.n.startIsolated(ctx, promise, spec)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	now, err := m.n.runtime.Status(ctx, m.key.id())
+	now, err := m.n.runtime.Status(ctx, m.key.ID())
 	if err != nil {
 		return nil, err
 	}
 	m.set(func(st *ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
-	return &workerProcess{m: m, socket: filepath.Join(dir, serve.SocketName)}, nil
+	return &workerProcess{m: m, socket: filepath.Join(dir, core.SocketName)}, nil
 }
 
 // threadsOf is how many threads make use of the CPUs that a model asks for.
@@ -306,23 +309,23 @@ type workerProcess struct {
 
 func (w *workerProcess) Socket() string { return w.socket }
 
-// Wait implements serve.Worker. It ends with the node's life too; the worker
+// Wait implements core.Worker. It ends with the node's life too; the worker
 // then goes on for the next daemon.
 func (w *workerProcess) Wait() error {
-	now, err := w.m.n.runtime.Wait(w.m.n.life, w.m.key.id())
+	now, err := w.m.n.runtime.Wait(w.m.n.life, w.m.key.ID())
 	switch {
 	case err != nil:
 		return err
 	case now.OOMKilled:
 		return errors.New("the worker needed more than its memory limit")
 	case now.ExitCode != 0:
-		return fmt.Errorf("the worker ended with exit code %d; see oscine logs model %s", now.ExitCode, w.m.key.name)
+		return fmt.Errorf("the worker ended with exit code %d; see oscine logs model %s", now.ExitCode, w.m.key.Name)
 	}
 	return nil
 }
 
 func (w *workerProcess) Kill() error {
-	err := w.m.n.runtime.Kill(context.Background(), w.m.key.id(), container.Abort)
+	err := w.m.n.runtime.Kill(context.Background(), w.m.key.ID(), container.Abort)
 	if errors.Is(err, container.ErrNotFound) {
 		return nil
 	}
@@ -336,7 +339,7 @@ func (n *Node) modelFile(digest string) string {
 
 func (n *Node) checkModelSource(obj *object.Model) error {
 	if _, err := os.Stat(n.modelFile(obj.Spec.Source)); err != nil {
-		return fmt.Errorf("%s: spec.source: this node has no model file %s: upload it with oscine serve FILE", keyOf(obj), obj.Spec.Source)
+		return fmt.Errorf("%s: spec.source: this node has no model file %s: upload it with oscine serve FILE", obj.Key(), obj.Spec.Source)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve"
+	"oscine.dev/oscine/internal/serve/core"
 )
 
 // Errors that a caller can act on; ErrNotFound is beside the store.
@@ -60,6 +61,8 @@ type Config struct {
 	// ours to restart.
 	Reboot func(powerOff bool) error
 
+	Kinds object.Table // that the node stores and runs; nil means object.Kinds()
+
 	Logger *slog.Logger
 }
 
@@ -74,12 +77,12 @@ type Node struct {
 	runtime   *container.Runtime
 	bridge    *network.Bridge
 	packs     *pack.Store
-	registry  *serve.Registry
+	registry  *core.Registry
 	drivers   *allocate.Drivers
 	shares    *allocate.Shares
 	placer    *allocate.Placer
 	isolator  *isolate.Isolator
-	disk      *disk.Disk[objectKey]
+	disk      *disk.Disk[object.Key]
 	changes   *broadcast
 	events    *eventLog
 	live      *hardware.Live
@@ -94,25 +97,7 @@ type Node struct {
 	wg   sync.WaitGroup
 
 	mu          sync.Mutex
-	controllers map[objectKey]*running
-}
-
-// objectKey names an object of the node.
-type objectKey struct {
-	kind object.Kind
-	name string
-}
-
-func keyOf(obj object.Object) objectKey { return objectKey{obj.ObjectKind(), obj.ObjectName()} }
-
-func (k objectKey) String() string { return string(k.kind) + "/" + k.name }
-
-// id is the name of the object's container, cgroup and network namespace.
-func (k objectKey) id() string {
-	if k.kind == object.KindModel {
-		return "model-" + k.name
-	}
-	return "workload-" + k.name
+	controllers map[object.Key]*running
 }
 
 // controller keeps one object running as it is meant to be. Its methods may be
@@ -136,12 +121,21 @@ type controller interface {
 	run(ctx context.Context)
 }
 
+// maxRunDir bounds Config.RunDir, as the sockets below it have short paths.
+const maxRunDir = 64
+
 // Open reads the store, takes over what an earlier daemon left running and
 // starts what is meant to run. The machine's workloads outlive Close.
 func Open(ctx context.Context, config Config, machine *object.Machine) (*Node, error) {
+	if len(config.RunDir) > maxRunDir {
+		return nil, fmt.Errorf("%w: the run folder %s has more than %d characters, so sockets below it would not fit their 108 bytes: choose a shorter one", ErrInvalid, config.RunDir, maxRunDir)
+	}
+	if config.Kinds == nil {
+		config.Kinds = object.Kinds()
+	}
 	n := &Node{
 		config: config, machine: machine, log: config.Logger,
-		changes: newBroadcast(), controllers: map[objectKey]*running{},
+		changes: newBroadcast(), controllers: map[object.Key]*running{},
 	}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	n.live = hardware.NewLive(sysRoot, func(m *hardware.Machine) map[string]hardware.DeviceLoad {
@@ -154,7 +148,7 @@ func Open(ctx context.Context, config Config, machine *object.Machine) (*Node, e
 }
 
 func (n *Node) open(ctx context.Context) (err error) {
-	if n.store, err = openStore(filepath.Join(n.config.StateDir, "state.db")); err != nil {
+	if n.store, err = openStore(filepath.Join(n.config.StateDir, "state.db"), n.config.Kinds); err != nil {
 		return err
 	}
 	if n.events, err = openEvents(ctx, n.systemLog(eventJournal), n.log); err != nil {
@@ -174,7 +168,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err = n.openIsolation(); err != nil {
 		return err
 	}
-	if n.disk, err = disk.Open[objectKey](n.config.StateDir); err != nil {
+	if n.disk, err = disk.Open[object.Key](n.config.StateDir); err != nil {
 		return err
 	}
 	allow := n.machine.Spec.Images.Allow
@@ -192,7 +186,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.bridge = network.NewBridge(n.config.RunDir, n.log)
 	n.wg.Go(func() { n.bridge.Follow(n.life) })
-	n.registry = serve.NewRegistry()
+	n.registry = core.NewRegistry()
 	return n.restore(ctx)
 }
 
@@ -207,9 +201,9 @@ func (n *Node) restore(ctx context.Context) error {
 	ports := map[string][]object.Port{}
 	for _, rec := range records {
 		n.placer.Adopt(rec.Object, rec.Placement)
-		wanted[keyOf(rec.Object).id()] = true
-		if w, ok := rec.Object.(*object.Workload); ok {
-			ports[keyOf(w).id()] = w.Spec.Ports
+		wanted[rec.Object.Key().ID()] = true
+		if p, ok := rec.Object.(object.Publisher); ok {
+			ports[p.Key().ID()] = p.Ports()
 		}
 	}
 	n.shares.Sweep(ctx, func(id string) bool { return wanted[id] })
@@ -254,7 +248,7 @@ func (n *Node) startController(obj object.Object) {
 	}
 	life, end := context.WithCancel(n.life)
 	held := &running{controller: c, end: end, ended: make(chan struct{})}
-	n.controllers[keyOf(obj)] = held
+	n.controllers[obj.Key()] = held
 	n.wg.Go(func() {
 		defer close(held.ended)
 		held.run(life)
@@ -299,6 +293,9 @@ func (n *Node) Close() error {
 	errs = append(errs, n.live.Close())
 	return errors.Join(errs...)
 }
+
+// Kinds returns the kinds of objects that the node knows.
+func (n *Node) Kinds() object.Table { return n.config.Kinds }
 
 // Inference answers the Open Inference Protocol for the node's models.
 func (n *Node) Inference() http.Handler { return serve.NewHandler(n.registry, serve.Options{}) }

@@ -24,15 +24,13 @@ const (
 
 // Result is what Apply did with one object.
 type Result struct {
-	Kind   object.Kind
-	Name   string
+	object.Key
 	Action Action
 }
 
 // ObjectState is an object as it is meant and as it is.
 type ObjectState struct {
-	Kind     object.Kind
-	Name     string
+	object.Key
 	Manifest object.Object // nil in the event of a deletion
 	Status   any           // JSON-encodable, by kind
 }
@@ -49,8 +47,8 @@ func (n *Node) Apply(_ context.Context, objects []object.Object, dryRun bool) ([
 	var results []Result
 	var changed []object.Object
 	for _, obj := range objects {
-		r := Result{obj.ObjectKind(), obj.ObjectName(), Created}
-		if c, ok := n.controllers[keyOf(obj)]; ok {
+		r := Result{obj.Key(), Created}
+		if c, ok := n.controllers[obj.Key()]; ok {
 			r.Action = Updated
 			if sameObject(c.current(), obj) {
 				r.Action = Unchanged
@@ -78,12 +76,12 @@ func (n *Node) Apply(_ context.Context, objects []object.Object, dryRun bool) ([
 
 // meant hands a stored object to its controller. The caller holds n.mu.
 func (n *Node) meant(obj object.Object) {
-	if c, ok := n.controllers[keyOf(obj)]; ok {
+	if c, ok := n.controllers[obj.Key()]; ok {
 		c.update(obj)
 	} else {
 		n.startController(obj)
 	}
-	n.changes.publish(keyOf(obj))
+	n.changes.publish(obj.Key())
 }
 
 // checkApply finds what only the node can know: host ports that another
@@ -92,22 +90,24 @@ func (n *Node) checkApply(objects []object.Object) error {
 	var problems []string
 	held := n.heldPorts(objects)
 	for _, obj := range objects {
-		if c, ok := n.controllers[keyOf(obj)]; ok && c.deleting {
-			problems = append(problems, keyOf(obj).String()+": is being deleted: apply it again in a moment")
+		if c, ok := n.controllers[obj.Key()]; ok && c.deleting {
+			problems = append(problems, obj.Key().String()+": is being deleted: apply it again in a moment")
 		}
-		switch obj := obj.(type) {
-		case *object.Machine:
-			problems = append(problems, "Machine/"+obj.ObjectName()+": a configured node's Machine is not changed by apply in this release: write it anew with oscine config generate and boot the node with it")
-		case *object.Workload:
-			for i, p := range obj.Spec.Ports {
+		if row, ok := n.config.Kinds.Find(obj.Key().Kind); ok && !row.Stored() {
+			problems = append(problems, fmt.Sprintf("%s: %s", obj.Key(), row.NotApplied))
+			continue
+		}
+		if publisher, ok := obj.(object.Publisher); ok {
+			for i, p := range publisher.Ports() {
 				port := fmt.Sprintf("%s/%d", p.Protocol, p.HostPort)
-				if holder, taken := held[port]; taken && holder != keyOf(obj).String() {
-					problems = append(problems, fmt.Sprintf("%s: spec.ports[%d].hostPort: %s is taken by %s", keyOf(obj), i, port, holder))
+				if holder, taken := held[port]; taken && holder != obj.Key().String() {
+					problems = append(problems, fmt.Sprintf("%s: spec.ports[%d].hostPort: %s is taken by %s", obj.Key(), i, port, holder))
 				}
-				held[port] = keyOf(obj).String()
+				held[port] = obj.Key().String()
 			}
-		case *object.Model:
-			if err := n.checkModelSource(obj); err != nil {
+		}
+		if m, ok := obj.(*object.Model); ok {
+			if err := n.checkModelSource(m); err != nil {
 				problems = append(problems, err.Error())
 			}
 		}
@@ -125,16 +125,16 @@ func (n *Node) heldPorts(except []object.Object) map[string]string {
 	if open := n.machine.Spec.Inference; open != nil {
 		held[fmt.Sprintf("tcp/%d", open.Port)] = "the node's inference endpoint"
 	}
-	changing := map[objectKey]bool{}
+	changing := map[object.Key]bool{}
 	for _, obj := range except {
-		changing[keyOf(obj)] = true
+		changing[obj.Key()] = true
 	}
 	for key, c := range n.controllers {
-		w, ok := c.current().(*object.Workload)
+		publisher, ok := c.current().(object.Publisher)
 		if !ok || changing[key] {
 			continue
 		}
-		for _, p := range w.Spec.Ports {
+		for _, p := range publisher.Ports() {
 			held[fmt.Sprintf("%s/%d", p.Protocol, p.HostPort)] = key.String()
 		}
 	}
@@ -151,34 +151,47 @@ func sameObject(a, b object.Object) bool {
 // kind and name. It returns ErrNotFound where a name was given and is not
 // there.
 func (n *Node) Get(kind object.Kind, name string) ([]ObjectState, error) {
-	if kind != "" && !slices.Contains(storedKinds, kind) {
-		return nil, fmt.Errorf("%w: no kind is called %q: use Workload or Model", ErrInvalid, kind)
+	if err := n.checkKind(kind); err != nil {
+		return nil, err
 	}
 	n.mu.Lock()
 	var states []ObjectState
 	for key, c := range n.controllers {
-		if (kind == "" || key.kind == kind) && (name == "" || key.name == name) {
+		if (kind == "" || key.Kind == kind) && (name == "" || key.Name == name) {
 			states = append(states, stateOf(key, c))
 		}
 	}
 	n.mu.Unlock()
 	if name != "" && len(states) == 0 {
-		return nil, fmt.Errorf("%s %q: %w", cmp.Or(string(kind), "workload or model"), name, ErrNotFound)
+		return nil, fmt.Errorf("%s %q: %w", cmp.Or(string(kind), n.config.Kinds.Stored().Words()), name, ErrNotFound)
 	}
 	slices.SortFunc(states, func(a, b ObjectState) int {
-		return strings.Compare(string(a.Kind)+"/"+a.Name, string(b.Kind)+"/"+b.Name)
+		return strings.Compare(a.String(), b.String())
 	})
 	return states, nil
 }
 
-func stateOf(key objectKey, c controller) ObjectState {
-	return ObjectState{Kind: key.kind, Name: key.name, Manifest: c.current(), Status: c.status()}
+// checkKind refuses a kind of which the node has no objects; "" stands for all.
+func (n *Node) checkKind(kind object.Kind) error {
+	if kind == "" {
+		return nil
+	}
+	if err := n.config.Kinds.CheckKind(kind); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+func stateOf(key object.Key, c controller) ObjectState {
+	return ObjectState{Key: key, Manifest: c.current(), Status: c.status()}
 }
 
 // Delete stops an object, waits until everything it held is free, and forgets
 // it. Volumes stay.
-func (n *Node) Delete(ctx context.Context, kind object.Kind, name string) error {
-	key := objectKey{kind, name}
+func (n *Node) Delete(ctx context.Context, key object.Key) error {
+	if err := n.checkKind(key.Kind); err != nil {
+		return err
+	}
 	n.mu.Lock()
 	c, ok := n.controllers[key]
 	again := ok && c.deleting
@@ -187,12 +200,12 @@ func (n *Node) Delete(ctx context.Context, kind object.Kind, name string) error 
 	}
 	n.mu.Unlock()
 	if !ok {
-		return fmt.Errorf("%s %q: %w", kind, name, ErrNotFound)
+		return fmt.Errorf("%s %q: %w", key.Kind, key.Name, ErrNotFound)
 	}
 	if again {
 		return fmt.Errorf("%w: %s is being deleted already", ErrConflict, key)
 	}
-	if err := n.store.delete(kind, name); err != nil {
+	if err := n.store.delete(key); err != nil {
 		return err
 	}
 	// The client may leave; what was begun is finished all the same.
@@ -232,13 +245,13 @@ func (n *Node) Watch(ctx context.Context, kind object.Kind, name string, f func(
 			return err
 		}
 		for _, key := range keys {
-			if (kind != "" && key.kind != kind) || (name != "" && key.name != name) {
+			if (kind != "" && key.Kind != kind) || (name != "" && key.Name != name) {
 				continue
 			}
 			n.mu.Lock()
 			c, ok := n.controllers[key]
 			n.mu.Unlock()
-			event, state := "deleted", ObjectState{Kind: key.kind, Name: key.name}
+			event, state := "deleted", ObjectState{Key: key}
 			if ok {
 				event, state = "set", stateOf(key, c)
 			}

@@ -34,14 +34,15 @@ type storedRecord struct {
 
 // store keeps the records in one bbolt file, a bucket a kind. A transaction is
 // on disk before its method returns.
-type store struct{ db *bbolt.DB }
+type store struct {
+	db    *bbolt.DB
+	kinds object.Table
+}
 
 // lockTimeout bounds the wait for another daemon that holds the file.
 const lockTimeout = 2 * time.Second
 
-var storedKinds = []object.Kind{object.KindWorkload, object.KindModel}
-
-func openStore(path string) (*store, error) {
+func openStore(path string, kinds object.Table) (*store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
@@ -53,8 +54,8 @@ func openStore(path string) (*store, error) {
 		return nil, fmt.Errorf("open the store %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, kind := range storedKinds {
-			if _, err := tx.CreateBucketIfNotExists([]byte(kind)); err != nil {
+		for _, row := range kinds.Stored() {
+			if _, err := tx.CreateBucketIfNotExists([]byte(row.Kind)); err != nil {
 				return err
 			}
 		}
@@ -63,7 +64,7 @@ func openStore(path string) (*store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the store %s: %w", path, err), db.Close())
 	}
-	return &store{db}, nil
+	return &store{db, kinds}, nil
 }
 
 func (s *store) close() error { return s.db.Close() }
@@ -77,7 +78,7 @@ func (s *store) put(objects []object.Object) error {
 			if err != nil {
 				return err
 			}
-			b, key := tx.Bucket([]byte(obj.ObjectKind())), []byte(obj.ObjectName())
+			b, key := tx.Bucket([]byte(obj.Key().Kind)), []byte(obj.Key().Name)
 			var rec storedRecord
 			if old := b.Get(key); old != nil {
 				if err := json.Unmarshal(old, &rec); err != nil {
@@ -103,9 +104,9 @@ func (s *store) SetPlacements(placed []allocate.Placed) error {
 		for _, p := range placed {
 			raw, err := json.Marshal(p.Placement)
 			if err != nil {
-				return fmt.Errorf("encode the placement of %s: %w", keyOf(p.Object), err)
+				return fmt.Errorf("encode the placement of %s: %w", p.Object.Key(), err)
 			}
-			if err := setPlacement(tx, keyOf(p.Object), raw); err != nil {
+			if err := setPlacement(tx, p.Object.Key(), raw); err != nil {
 				return err
 			}
 		}
@@ -115,17 +116,17 @@ func (s *store) SetPlacements(placed []allocate.Placed) error {
 
 // ForgetPlacement implements allocate.Store.
 func (s *store) ForgetPlacement(obj object.Object) error {
-	return s.db.Update(func(tx *bbolt.Tx) error { return setPlacement(tx, keyOf(obj), nil) })
+	return s.db.Update(func(tx *bbolt.Tx) error { return setPlacement(tx, obj.Key(), nil) })
 }
 
-func setPlacement(tx *bbolt.Tx, key objectKey, placement json.RawMessage) error {
-	b := tx.Bucket([]byte(key.kind))
+func setPlacement(tx *bbolt.Tx, key object.Key, placement json.RawMessage) error {
+	b := tx.Bucket([]byte(key.Kind))
 	var rec storedRecord
-	if err := getJSON(b, []byte(key.name), &rec); err != nil {
+	if err := getJSON(b, []byte(key.Name), &rec); err != nil {
 		return fmt.Errorf("%s: %w", key, err)
 	}
 	rec.Placement = placement
-	return putJSON(b, []byte(key.name), rec)
+	return putJSON(b, []byte(key.Name), rec)
 }
 
 // Objects implements allocate.Store.
@@ -138,13 +139,13 @@ func (s *store) Objects() ([]object.Object, error) {
 	return objects, nil
 }
 
-func (s *store) delete(kind object.Kind, name string) error {
+func (s *store) delete(key object.Key) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(kind))
-		if b == nil || b.Get([]byte(name)) == nil {
-			return fmt.Errorf("%s/%s: %w", kind, name, ErrNotFound)
+		b := tx.Bucket([]byte(key.Kind))
+		if b == nil || b.Get([]byte(key.Name)) == nil {
+			return fmt.Errorf("%s: %w", key, ErrNotFound)
 		}
-		return b.Delete([]byte(name))
+		return b.Delete([]byte(key.Name))
 	})
 }
 
@@ -153,11 +154,11 @@ func (s *store) delete(kind object.Kind, name string) error {
 func (s *store) all() (records []record, err error) {
 	var unreadable []error
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		for _, kind := range storedKinds {
-			err := tx.Bucket([]byte(kind)).ForEach(func(key, value []byte) error {
-				rec, err := decodeRecord(value)
+		for _, row := range s.kinds.Stored() {
+			err := tx.Bucket([]byte(row.Kind)).ForEach(func(key, value []byte) error {
+				rec, err := s.decodeRecord(value)
 				if err != nil {
-					unreadable = append(unreadable, fmt.Errorf("stored %s/%s: %w", kind, key, err))
+					unreadable = append(unreadable, fmt.Errorf("stored %s/%s: %w", row.Kind, key, err))
 					return nil
 				}
 				records = append(records, rec)
@@ -172,12 +173,12 @@ func (s *store) all() (records []record, err error) {
 	return records, errors.Join(append(unreadable, err)...)
 }
 
-func decodeRecord(raw []byte) (record, error) {
+func (s *store) decodeRecord(raw []byte) (record, error) {
 	var stored storedRecord
 	if err := json.Unmarshal(raw, &stored); err != nil {
 		return record{}, err
 	}
-	objects, err := object.Parse(bytes.NewReader(stored.Manifest))
+	objects, err := s.kinds.Parse(bytes.NewReader(stored.Manifest))
 	if err != nil {
 		return record{}, err
 	}

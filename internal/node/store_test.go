@@ -15,7 +15,7 @@ import (
 
 func parse(t *testing.T, text string) object.Object {
 	t.Helper()
-	objects, err := object.Parse(strings.NewReader(text))
+	objects, err := object.Kinds().Parse(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func workloadNamed(t *testing.T, name, image string) object.Object {
 
 func TestStoreKeepsObjectsAndPlacements(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	s, err := openStore(path)
+	s, err := openStore(path, object.Kinds())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestStoreKeepsObjectsAndPlacements(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if s, err = openStore(path); err != nil {
+	if s, err = openStore(path, object.Kinds()); err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()
@@ -62,16 +62,16 @@ func TestStoreKeepsObjectsAndPlacements(t *testing.T) {
 	if got := string(records[0].Placement); !strings.Contains(got, `"cpus":[3]`) {
 		t.Errorf("placement: got %s", got)
 	}
-	if err := s.delete(object.KindWorkload, "a"); err != nil {
+	if err := s.delete(object.Key{Kind: object.KindWorkload, Name: "a"}); err != nil {
 		t.Error(err)
 	}
-	if err := s.delete(object.KindWorkload, "a"); !errors.Is(err, ErrNotFound) {
+	if err := s.delete(object.Key{Kind: object.KindWorkload, Name: "a"}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("delete again: got %v, want ErrNotFound", err)
 	}
 }
 
 func TestStoreReportsWhatItCannotRead(t *testing.T) {
-	s, err := openStore(filepath.Join(t.TempDir(), "state.db"))
+	s, err := openStore(filepath.Join(t.TempDir(), "state.db"), object.Kinds())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,12 +93,12 @@ func TestStoreReportsWhatItCannotRead(t *testing.T) {
 
 func TestStoreIsHeldByOneDaemon(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	s, err := openStore(path)
+	s, err := openStore(path, object.Kinds())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()
-	if _, err := openStore(path); err == nil || !strings.Contains(err.Error(), "another oscined uses it") {
+	if _, err := openStore(path, object.Kinds()); err == nil || !strings.Contains(err.Error(), "another oscined uses it") {
 		t.Errorf("got %v, want an error that names the other daemon", err)
 	}
 }

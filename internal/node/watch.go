@@ -49,8 +49,8 @@ func (n *Node) repairNetwork(ctx context.Context) {
 	defer n.mu.Unlock()
 	ports := map[string][]object.Port{}
 	for key, c := range n.controllers {
-		if w, ok := c.current().(*object.Workload); ok && !c.deleting {
-			ports[key.id()] = w.Spec.Ports
+		if p, ok := c.current().(object.Publisher); ok && !c.deleting {
+			ports[key.ID()] = p.Ports()
 		}
 	}
 	if err := n.bridge.Reconcile(ctx, ports); err != nil {
@@ -82,7 +82,7 @@ func (n *Node) displace(names map[string]error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for key, c := range n.controllers {
-		if reason, ok := names[key.id()]; ok {
+		if reason, ok := names[key.ID()]; ok {
 			n.log.Warn("a placement was lost; placing anew", "object", key.String(), "reason", reason)
 			c.displace(reason)
 		}

@@ -51,7 +51,7 @@ type WorkloadStatus struct {
 type workload struct {
 	*wish
 	n   *Node
-	key objectKey
+	key object.Key
 
 	stMu sync.Mutex
 	st   WorkloadStatus
@@ -60,7 +60,7 @@ type workload struct {
 }
 
 func newWorkload(n *Node, obj *object.Workload) *workload {
-	return &workload{wish: newWish(obj), n: n, key: keyOf(obj), st: WorkloadStatus{Phase: Pending}}
+	return &workload{wish: newWish(obj), n: n, key: obj.Key(), st: WorkloadStatus{Phase: Pending}}
 }
 
 func (w *workload) update(obj object.Object) {
@@ -91,7 +91,7 @@ func (w *workload) status() any {
 	w.stMu.Lock()
 	st := w.st
 	w.stMu.Unlock()
-	st.Isolation, st.Placement = w.n.isolation(w.key), w.n.placer.Now(w.key.id(), st.Placement)
+	st.Isolation, st.Placement = w.n.isolation(w.key), w.n.placer.Now(w.key.ID(), st.Placement)
 	st.Storage = w.n.disk.Held(w.key)
 	return st
 }
@@ -175,7 +175,7 @@ func (w *workload) fail(err error, pause time.Duration) {
 		phase = Unplaced
 	}
 	w.n.noteFailure(w.key, phase, err)
-	w.n.log.Warn("workload", "name", w.key.name, "phase", phase, "error", err, "again", pause)
+	w.n.log.Warn("workload", "name", w.key.Name, "phase", phase, "error", err, "again", pause)
 	w.set(func(st *WorkloadStatus) {
 		st.Phase, st.Message, st.PID = phase, err.Error(), 0
 	})
@@ -194,7 +194,7 @@ func (w *workload) bringUp(ctx context.Context, obj *object.Workload) error {
 	placement, displaced, err := w.n.placer.Place(ctx, w.n.store, obj)
 	w.n.displace(displaced)
 	if err != nil {
-		w.n.shares.Release(ctx, w.key.id())
+		w.n.shares.Release(ctx, w.key.ID())
 		return err
 	}
 	w.n.shareCPUs()
@@ -206,7 +206,7 @@ func (w *workload) bringUp(ctx context.Context, obj *object.Workload) error {
 	if err := w.claimVolumes(obj); err != nil {
 		return err
 	}
-	netns, addr, err := w.n.bridge.Attach(ctx, w.key.id(), obj.Spec.Ports)
+	netns, addr, err := w.n.bridge.Attach(ctx, w.key.ID(), obj.Spec.Ports)
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func (w *workload) bringUp(ctx context.Context, obj *object.Workload) error {
 	promise := promise(placement, w.key, obj.Spec.Class, &obj.Spec.Resources)
 	err = w.n.startIsolated(ctx, promise, spec)
 	if errors.Is(err, container.ErrRunning) { // from a manifest or placement of before
-		if err = w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()); err == nil {
+		if err = w.n.runtime.Stop(ctx, w.key.ID(), obj.Spec.StopGrace.Std()); err == nil {
 			err = w.n.startIsolated(ctx, promise, spec)
 		}
 	}
@@ -230,7 +230,7 @@ func (w *workload) bringUp(ctx context.Context, obj *object.Workload) error {
 	if obj.Spec.Security.WritableRoot { // it may run since before this daemon
 		err = w.claimLayer(ctx, obj)
 	}
-	now, e := w.n.runtime.Status(ctx, w.key.id())
+	now, e := w.n.runtime.Status(ctx, w.key.ID())
 	if err = errors.Join(err, e); err != nil {
 		return err
 	}
@@ -243,14 +243,14 @@ func (w *workload) bringUp(ctx context.Context, obj *object.Workload) error {
 	})
 	w.lostTo = nil
 	w.n.noteStart(w.key, began, now.StartedAt, placement)
-	w.n.log.Info("workload runs", "name", w.key.name, "pid", now.PID, "placement", placement.Reason)
+	w.n.log.Info("workload runs", "name", w.key.Name, "pid", now.PID, "placement", placement.Reason)
 	return nil
 }
 
 // finishedBefore tells whether the workload ended under an earlier daemon in
 // a way that its restart policy leaves alone.
 func (w *workload) finishedBefore(ctx context.Context, obj *object.Workload) (bool, error) {
-	now, err := w.n.runtime.Status(ctx, w.key.id())
+	now, err := w.n.runtime.Status(ctx, w.key.ID())
 	if err != nil || now.State != container.Exited || now.ExitCode < 0 || now.Labels[labelManifest] != manifestHash(obj) {
 		return false, nil // not there, still running, lost to a reboot, or of an older manifest
 	}
@@ -266,7 +266,7 @@ func (w *workload) restarts(policy object.RestartPolicy, exitCode int) bool {
 }
 
 func (w *workload) finished(now container.Status) {
-	w.n.shares.Release(w.n.life, w.key.id()) // made anew where it starts again
+	w.n.shares.Release(w.n.life, w.key.ID()) // made anew where it starts again
 	w.set(func(st *WorkloadStatus) {
 		st.Phase, st.Message, st.PID, st.ExitCode, st.OOMKilled = Exited, "", 0, &now.ExitCode, now.OOMKilled
 	})
@@ -298,13 +298,13 @@ const labelManifest = "oscine.dev/manifest"
 func (w *workload) spec(obj *object.Workload, image string, placement *allocate.Placement, netns string) container.Spec {
 	s := obj.Spec
 	spec := container.Spec{
-		ID: w.key.id(), Image: image,
+		ID: w.key.ID(), Image: image,
 		Labels:     map[string]string{labelManifest: manifestHash(obj)},
 		Entrypoint: s.Command, Args: s.Args, Cwd: s.WorkingDir, User: s.User,
 		Limits:     limits(placement, &s.Resources),
-		CgroupPath: cgroupPath(s.Class, w.key.id()),
+		CgroupPath: cgroupPath(s.Class, w.key.ID()),
 		OOMScore:   oomScore(s.Class),
-		NetNS:      netns, Hostname: w.key.name,
+		NetNS:      netns, Hostname: w.key.Name,
 		Security: container.Security{AllowRoot: s.Security.AllowRoot, WritableRoot: s.Security.WritableRoot, AddCapabilities: s.Security.AddCapabilities},
 		Devices:  placement.Devices,
 		LogBytes: w.n.logBytes(),
@@ -338,7 +338,7 @@ func (w *workload) attend(ctx context.Context, obj *object.Workload) error {
 			return ctx.Err()
 		}
 		return errors.Join(fmt.Errorf("stopped because its health check failed: %w", err),
-			w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()))
+			w.n.runtime.Stop(ctx, w.key.ID(), obj.Spec.StopGrace.Std()))
 	case <-w.wake:
 		why := "to start with its new manifest"
 		if lost := w.takeLost(); lost != nil {
@@ -347,7 +347,7 @@ func (w *workload) attend(ctx context.Context, obj *object.Workload) error {
 			return errChanged
 		}
 		w.set(func(st *WorkloadStatus) { st.Phase, st.Message = Pending, "stopping: "+why })
-		if err := w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std()); err != nil {
+		if err := w.n.runtime.Stop(ctx, w.key.ID(), obj.Spec.StopGrace.Std()); err != nil {
 			return fmt.Errorf("stop %s: %w", why, err)
 		}
 		return errChanged
@@ -357,7 +357,7 @@ func (w *workload) attend(ctx context.Context, obj *object.Workload) error {
 }
 
 func (w *workload) awaitEnd(ctx context.Context, obj *object.Workload) error {
-	now, err := w.n.runtime.Wait(ctx, w.key.id())
+	now, err := w.n.runtime.Wait(ctx, w.key.ID())
 	if err != nil {
 		return err
 	}
@@ -379,7 +379,7 @@ func (w *workload) watchHealth(ctx context.Context, obj *object.Workload) error 
 		return fmt.Errorf("the workload has no address: %w", err)
 	}
 	check := &healthCheck{Health: *obj.Spec.Health, addr: addr, exec: func(ctx context.Context, command []string) (int, error) {
-		return w.n.runtime.Exec(ctx, w.key.id(), container.Exec{Args: command})
+		return w.n.runtime.Exec(ctx, w.key.ID(), container.Exec{Args: command})
 	}}
 	sick := false
 	return check.watch(ctx, func(healthy bool, problem error) {
@@ -400,17 +400,17 @@ func (w *workload) watchHealth(ctx context.Context, obj *object.Workload) error 
 
 func (w *workload) remove(ctx context.Context) error {
 	obj := w.current().(*object.Workload)
-	err := w.n.runtime.Stop(ctx, w.key.id(), obj.Spec.StopGrace.Std())
+	err := w.n.runtime.Stop(ctx, w.key.ID(), obj.Spec.StopGrace.Std())
 	if errors.Is(err, container.ErrNotFound) {
 		err = nil
 	}
-	if e := w.n.runtime.Delete(ctx, w.key.id()); !errors.Is(e, container.ErrNotFound) {
+	if e := w.n.runtime.Delete(ctx, w.key.ID()); !errors.Is(e, container.ErrNotFound) {
 		err = errors.Join(err, e)
 	}
-	err = errors.Join(err, w.n.bridge.Detach(w.key.id()), w.n.isolator.Release(w.key.id()))
+	err = errors.Join(err, w.n.bridge.Detach(w.key.ID()), w.n.isolator.Release(w.key.ID()))
 	w.n.disk.Forget(w.key)
-	w.n.shares.Release(ctx, w.key.id())
-	w.n.placer.Release(w.key.id())
+	w.n.shares.Release(ctx, w.key.ID())
+	w.n.placer.Release(w.key.ID())
 	w.n.shareCPUs()
 	return err
 }

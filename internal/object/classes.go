@@ -22,31 +22,31 @@ type ClassLimits struct {
 	PIDs       int64    `json:"pids,omitempty"`      // processes and threads
 }
 
-func (m *MachineClasses) check(c *checker, at string) {
-	c.oneOf(at+".scheduler", m.Scheduler, "stock", "sched_ext")
+func (m *MachineClasses) check(c *Checker, at string) {
+	c.OneOf(at+".scheduler", m.Scheduler, "stock", "sched_ext")
 	m.System.check(c, at+".system")
 	m.Realtime.check(c, at+".realtime")
 	m.Interactive.check(c, at+".interactive")
 	m.Batch.check(c, at+".batch")
 	if m.Batch.CPUWeight != 0 {
-		c.bad(at+".batch.cpuWeight", "batch runs when no other class wants to; it has no weight")
+		c.Bad(at+".batch.cpuWeight", "batch runs when no other class wants to; it has no weight")
 	}
 }
 
-func (l *ClassLimits) check(c *checker, at string) {
+func (l *ClassLimits) check(c *Checker, at string) {
 	weight := func(name string, value int64) {
 		if value < 0 || value > 10000 {
-			c.bad(at+"."+name, "must be from 1 to 10000, got %d", value)
+			c.Bad(at+"."+name, "must be from 1 to 10000, got %d", value)
 		}
 	}
 	weight("cpuWeight", l.CPUWeight)
 	weight("ioWeight", l.IOWeight)
 	for name, q := range map[string]Quantity{"memoryMin": l.MemoryMin, "memoryLow": l.MemoryLow, "memoryHigh": l.MemoryHigh} {
 		if bytes, ok := q.Value(); !ok || bytes < 0 || (!q.IsZero() && bytes < 1<<20) {
-			c.bad(at+"."+name, "must be at least 1Mi, got %s", q)
+			c.Bad(at+"."+name, "must be at least 1Mi, got %s", q)
 		}
 	}
 	if l.PIDs < 0 {
-		c.bad(at+".pids", "must not be negative, got %d", l.PIDs)
+		c.Bad(at+".pids", "must not be negative, got %d", l.PIDs)
 	}
 }

@@ -7,14 +7,14 @@ import (
 	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 )
 
 var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 
 // decode stores a YAML node in a Go value, field names by their json tags,
 // and reports every unknown field, duplicate key and wrong type on the way.
-func (c *checker) decode(n *yaml.Node, v reflect.Value, path string) {
+func (c *Checker) decode(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
@@ -42,7 +42,7 @@ func (c *checker) decode(n *yaml.Node, v reflect.Value, path string) {
 		c.decodeMap(n, v, path)
 	case reflect.Slice:
 		if n.Kind != yaml.SequenceNode {
-			c.bad(path, "must be a list, got %s", describe(n))
+			c.Bad(path, "must be a list, got %s", describe(n))
 			return
 		}
 		list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
@@ -55,19 +55,19 @@ func (c *checker) decode(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-func (c *checker) decodeText(n *yaml.Node, v reflect.Value, path string) {
+func (c *Checker) decodeText(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.ScalarNode {
-		c.bad(path, "must be a single value, got %s", describe(n))
+		c.Bad(path, "must be a single value, got %s", describe(n))
 		return
 	}
 	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil {
-		c.bad(path, "%v", err)
+		c.Bad(path, "%v", err)
 	}
 }
 
-func (c *checker) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
+func (c *Checker) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		c.bad(path, "must be a mapping, got %s", describe(n))
+		c.Bad(path, "must be a mapping, got %s", describe(n))
 		return
 	}
 	fields := fieldsByName(v)
@@ -78,9 +78,9 @@ func (c *checker) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 		c.lines[at] = key.Line
 		switch field, ok := fields[key.Value]; {
 		case seen[key.Value]:
-			c.bad(at, "is given twice")
+			c.Bad(at, "is given twice")
 		case !ok:
-			c.bad(at, "unknown field%s", suggest(key.Value, fields))
+			c.Bad(at, "unknown field%s", suggest(key.Value, fields))
 		default:
 			c.decode(value, field, at)
 		}
@@ -88,9 +88,9 @@ func (c *checker) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-func (c *checker) decodeMap(n *yaml.Node, v reflect.Value, path string) {
+func (c *Checker) decodeMap(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		c.bad(path, "must be a mapping, got %s", describe(n))
+		c.Bad(path, "must be a mapping, got %s", describe(n))
 		return
 	}
 	v.Set(reflect.MakeMap(v.Type()))
@@ -100,7 +100,7 @@ func (c *checker) decodeMap(n *yaml.Node, v reflect.Value, path string) {
 		k := reflect.New(v.Type().Key()).Elem()
 		c.decode(key, k, at)
 		if v.MapIndex(k).IsValid() {
-			c.bad(at, "is given twice")
+			c.Bad(at, "is given twice")
 			continue
 		}
 		e := reflect.New(v.Type().Elem()).Elem()
@@ -109,40 +109,40 @@ func (c *checker) decodeMap(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-func (c *checker) decodeScalar(n *yaml.Node, v reflect.Value, path string) {
+func (c *Checker) decodeScalar(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.ScalarNode {
-		c.bad(path, "must be %s, got %s", scalarName(v.Kind()), describe(n))
+		c.Bad(path, "must be %s, got %s", scalarName(v.Kind()), describe(n))
 		return
 	}
 	switch v.Kind() {
 	case reflect.String:
 		if n.Tag != "!!str" && n.Tag != "!!int" && n.Tag != "!!float" {
-			c.bad(path, "must be text, got %s; put it in quotes", describe(n))
+			c.Bad(path, "must be text, got %s; put it in quotes", describe(n))
 			return
 		}
 		v.SetString(n.Value)
 	case reflect.Bool:
 		if n.Tag != "!!bool" {
-			c.bad(path, "must be true or false, got %s", describe(n))
+			c.Bad(path, "must be true or false, got %s", describe(n))
 			return
 		}
 		v.SetBool(strings.EqualFold(n.Value, "true"))
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		i, err := strconv.ParseInt(n.Value, 0, v.Type().Bits())
 		if n.Tag != "!!int" || err != nil {
-			c.bad(path, "must be a whole number of at most %d bits, got %s", v.Type().Bits(), describe(n))
+			c.Bad(path, "must be a whole number of at most %d bits, got %s", v.Type().Bits(), describe(n))
 			return
 		}
 		v.SetInt(i)
 	case reflect.Float64:
 		f, err := strconv.ParseFloat(n.Value, 64)
 		if err != nil || (n.Tag != "!!float" && n.Tag != "!!int") {
-			c.bad(path, "must be a number, got %s", describe(n))
+			c.Bad(path, "must be a number, got %s", describe(n))
 			return
 		}
 		v.SetFloat(f)
 	default:
-		c.bad(path, "cannot hold %s", describe(n))
+		c.Bad(path, "cannot hold %s", describe(n))
 	}
 }
 

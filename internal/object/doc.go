@@ -1,5 +1,6 @@
 // Package object owns the oscine.dev/v1 objects as a person writes them in
-// YAML or JSON: Machine, Workload and Model. It decodes, defaults and
-// validates them and reports every mistake of a file at once, each with its
-// line and path. It reads no files, talks to no node and decides nothing.
+// YAML or JSON: the table of kinds with a row for each, the keys and
+// identifiers of objects, and their decoding, defaults and checks, which
+// report every mistake of a file at once, each with its line and path. It
+// reads no files, talks to no node and decides nothing.
 package object

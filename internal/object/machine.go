@@ -8,10 +8,20 @@ import (
 	"regexp"
 )
 
+// KindMachine is the kind of Machine.
+const KindMachine Kind = "Machine"
+
+func machineKind() Definition {
+	return Definition{
+		Kind: KindMachine, New: func() Object { return &Machine{} },
+		NotApplied: "the Machine of a configured node cannot be changed by apply in this release: generate a new one with oscine config generate and boot the node with it",
+	}
+}
+
 // Machine is the configuration of one node; with the signed release it is all
 // that a node is.
 type Machine struct {
-	header
+	Header
 	Spec MachineSpec `json:"spec"`
 }
 
@@ -80,7 +90,7 @@ type MachineImages struct {
 
 // ParseMachine reads a stream that must hold one Machine and nothing else.
 func ParseMachine(r io.Reader) (*Machine, error) {
-	objects, err := Parse(r)
+	objects, err := Kinds().Parse(r)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +101,8 @@ func ParseMachine(r io.Reader) (*Machine, error) {
 	return machine, nil
 }
 
-func (m *Machine) fill() {
+// SetDefaults implements Object.
+func (m *Machine) SetDefaults() {
 	setDefault(&m.Spec.Hostname, m.Metadata.Name)
 	setDefault(&m.Spec.API.Port, 7443)
 	if m.Spec.Logs.MaxSize.IsZero() {
@@ -101,18 +112,19 @@ func (m *Machine) fill() {
 
 var hostnameRE = regexp.MustCompile(`^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,61}[a-zA-Z0-9])?$`)
 
-func (m *Machine) check(c *checker) {
+// Check implements Object.
+func (m *Machine) Check(c *Checker) {
 	s := &m.Spec
 	if s.Hostname != "" && !hostnameRE.MatchString(s.Hostname) {
-		c.bad("spec.hostname", "%q is not a host name", s.Hostname)
+		c.Bad("spec.hostname", "%q is not a host name", s.Hostname)
 	}
 	if s.API.Port != 0 {
-		c.port("spec.api.port", s.API.Port)
+		c.Port("spec.api.port", s.API.Port)
 	}
 	if s.Inference != nil {
-		c.port("spec.inference.port", s.Inference.Port)
+		c.Port("spec.inference.port", s.Inference.Port)
 		if s.Inference.Port == s.API.Port {
-			c.bad("spec.inference.port", "is the API's port already")
+			c.Bad("spec.inference.port", "is the API's port already")
 		}
 	}
 	checkIdentity(c, "spec.api", s.API)
@@ -121,34 +133,34 @@ func (m *Machine) check(c *checker) {
 	}
 	for i, ns := range s.Network.Nameservers {
 		if _, err := netip.ParseAddr(ns); err != nil {
-			c.bad(fmt.Sprintf("spec.network.nameservers[%d]", i), "must be an IP address, got %q", ns)
+			c.Bad(fmt.Sprintf("spec.network.nameservers[%d]", i), "must be an IP address, got %q", ns)
 		}
 	}
 	if size, ok := s.Logs.MaxSize.Value(); !ok || (!s.Logs.MaxSize.IsZero() && size < 64<<10) {
-		c.bad("spec.logs.maxSize", "must be at least 64Ki, got %s", s.Logs.MaxSize)
+		c.Bad("spec.logs.maxSize", "must be at least 64Ki, got %s", s.Logs.MaxSize)
 	}
 	s.Classes.check(c, "spec.classes")
 	checkHugePages(c, "spec.hugePages", s.HugePages)
 }
 
-func (in *Interface) check(c *checker, at string) {
+func (in *Interface) check(c *Checker, at string) {
 	if (in.Name == "") == (in.MAC == "") {
-		c.bad(at, "needs either name or mac")
+		c.Bad(at, "needs either name or mac")
 	}
 	if in.DHCP == (len(in.Addresses) > 0) {
-		c.bad(at, "needs either dhcp: true or addresses")
+		c.Bad(at, "needs either dhcp: true or addresses")
 	}
 	for i, a := range in.Addresses {
 		if _, err := netip.ParsePrefix(a); err != nil {
-			c.bad(fmt.Sprintf("%s.addresses[%d]", at, i), "must be an address with its prefix length, such as 192.0.2.7/24, got %q", a)
+			c.Bad(fmt.Sprintf("%s.addresses[%d]", at, i), "must be an address with its prefix length, such as 192.0.2.7/24, got %q", a)
 		}
 	}
 	if in.Gateway != "" {
 		if _, err := netip.ParseAddr(in.Gateway); err != nil {
-			c.bad(at+".gateway", "must be an IP address, got %q", in.Gateway)
+			c.Bad(at+".gateway", "must be an IP address, got %q", in.Gateway)
 		}
 	}
 	if in.MTU != 0 && (in.MTU < 576 || in.MTU > 65536) {
-		c.bad(at+".mtu", "must be from 576 to 65536, got %d", in.MTU)
+		c.Bad(at+".mtu", "must be from 576 to 65536, got %d", in.MTU)
 	}
 }

@@ -2,9 +2,16 @@ package object
 
 import "regexp"
 
+// KindModel is the kind of Model.
+const KindModel Kind = "Model"
+
+func modelKind() Definition {
+	return Definition{Kind: KindModel, New: func() Object { return &Model{} }}
+}
+
 // Model is a file of weights served over the Open Inference Protocol.
 type Model struct {
-	header
+	Header
 	Spec ModelSpec `json:"spec"`
 }
 
@@ -19,7 +26,14 @@ type ModelSpec struct {
 
 var digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
-func (m *Model) fill() {
+// Resources implements Placeable.
+func (m *Model) Resources() *Resources { return &m.Spec.Resources }
+
+// Class implements Placeable.
+func (m *Model) Class() Class { return m.Spec.Class }
+
+// SetDefaults implements Object.
+func (m *Model) SetDefaults() {
 	setDefault(&m.Spec.Class, Interactive)
 	setDefault(&m.Spec.Version, "1")
 	if m.Spec.Resources.CPU.IsZero() {
@@ -27,14 +41,15 @@ func (m *Model) fill() {
 	}
 }
 
-func (m *Model) check(c *checker) {
-	c.class(m.Spec.Class)
-	c.oneOf("spec.engine", m.Spec.Engine, "onnxruntime")
+// Check implements Object.
+func (m *Model) Check(c *Checker) {
+	c.Class(m.Spec.Class)
+	c.OneOf("spec.engine", m.Spec.Engine, "onnxruntime")
 	if !digestRE.MatchString(m.Spec.Source) {
-		c.bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), got %q", m.Spec.Source)
+		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), got %q", m.Spec.Source)
 	}
-	m.Spec.Resources.check(c, "spec.resources", m.Spec.Class)
+	m.Spec.Resources.Check(c, "spec.resources", m.Spec.Class)
 	if m.Spec.Resources.Deadline != nil {
-		c.bad("spec.resources.deadline", "a model's engine works in many threads, a reservation is one thread's; leave it out")
+		c.Bad("spec.resources.deadline", "a model's engine works in many threads, a reservation is one thread's; leave it out")
 	}
 }

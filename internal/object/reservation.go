@@ -27,27 +27,27 @@ func (r *Reservation) Utilisation() float64 {
 	return float64(r.Runtime) / float64(r.Period)
 }
 
-func (r *Reservation) check(c *checker, at string, class Class) {
+func (r *Reservation) check(c *Checker, at string, class Class) {
 	if r == nil {
 		return
 	}
 	if class != Realtime {
-		c.bad(at, "only realtime work reserves processor time; leave it out or change the class")
+		c.Bad(at, "only realtime work reserves processor time; leave it out or change the class")
 	}
 	runtime, period, deadline := r.Runtime.Std(), r.Period.Std(), r.Deadline.Std()
 	if deadline == 0 {
 		deadline = period
 	}
 	if period < minPeriod || period > maxPeriod {
-		c.bad(at+".period", "must be from %v to %v, got %v", minPeriod, maxPeriod, period)
+		c.Bad(at+".period", "must be from %v to %v, got %v", minPeriod, maxPeriod, period)
 	}
 	if runtime < minRuntime {
-		c.bad(at+".runtime", "must be at least %v, got %v", minRuntime, runtime)
+		c.Bad(at+".runtime", "must be at least %v, got %v", minRuntime, runtime)
 	}
 	if deadline > period {
-		c.bad(at+".deadline", "must be at most the period of %v, got %v", period, deadline)
+		c.Bad(at+".deadline", "must be at most the period of %v, got %v", period, deadline)
 	}
 	if runtime > deadline && period > 0 {
-		c.bad(at+".runtime", "must be at most the deadline of %v, got %v: %.0f %% of a CPU until then", deadline, runtime, 100*float64(runtime)/float64(deadline))
+		c.Bad(at+".runtime", "must be at most the deadline of %v, got %v: %.0f %% of a CPU until then", deadline, runtime, 100*float64(runtime)/float64(deadline))
 	}
 }

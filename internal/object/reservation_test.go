@@ -30,7 +30,7 @@ func TestReservations(t *testing.T) {
 		{"a quota", classWith("batch", `    {cpu: 500m, cpuLimit: 2}`), nil},
 		{"a quota alone", classWith("batch", `    {cpuLimit: 100m}`), nil},
 	} {
-		_, err := Parse(strings.NewReader(c.manifest))
+		_, err := Kinds().Parse(strings.NewReader(c.manifest))
 		var errs Errors
 		if err != nil && !errors.As(err, &errs) {
 			t.Fatalf("%s: got %v, want Errors", c.name, err)
@@ -46,7 +46,7 @@ func TestReservations(t *testing.T) {
 }
 
 func TestDiskLimits(t *testing.T) {
-	_, err := Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: w}\nspec:\n  image: x\n  resources: {ephemeralStorage: 100}\n" +
+	_, err := Kinds().Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: w}\nspec:\n  image: x\n  resources: {ephemeralStorage: 100}\n" +
 		"  volumes: [{name: a, path: /a, size: 1Gi}, {name: b, path: /b, size: -1Gi}]\n"))
 	var errs Errors
 	if !errors.As(err, &errs) {
@@ -62,7 +62,7 @@ func TestDiskLimits(t *testing.T) {
 }
 
 func TestModelsReserveNothing(t *testing.T) {
-	_, err := Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: m}\nspec:\n  class: realtime\n  source: sha256:" +
+	_, err := Kinds().Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: m}\nspec:\n  class: realtime\n  source: sha256:" +
 		strings.Repeat("0", 64) + "\n  resources: {cpu: 1, deadline: {runtime: 1ms, period: 10ms}}\n"))
 	if err == nil || !strings.Contains(err.Error(), "many threads") {
 		t.Errorf("got %v, want the reservation refused", err)

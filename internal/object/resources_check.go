@@ -25,11 +25,12 @@ var (
 	profileRE     = regexp.MustCompile(`^[a-zA-Z0-9.+_-]{1,32}$`)
 )
 
-func (r *Resources) check(c *checker, at string, class Class) {
+// Check reports the mistakes of resources at a path, such as spec.resources.
+func (r *Resources) Check(c *Checker, at string, class Class) {
 	r.checkCPU(c, at, class)
 	r.checkMemory(c, at)
 	if r.PIDs < 0 {
-		c.bad(at+".pids", "must not be negative, got %d", r.PIDs)
+		c.Bad(at+".pids", "must not be negative, got %d", r.PIDs)
 	}
 	claims := r.checkDevices(c, at)
 	for i, l := range r.Links {
@@ -38,107 +39,107 @@ func (r *Resources) check(c *checker, at string, class Class) {
 	r.checkNeighbours(c, at)
 	r.Deadline.check(c, at+".deadline", class)
 	if r.Priority < -maxPriority || r.Priority > maxPriority {
-		c.bad(at+".priority", "must be from -%d to %d, got %d", maxPriority, maxPriority, r.Priority)
+		c.Bad(at+".priority", "must be from -%d to %d, got %d", maxPriority, maxPriority, r.Priority)
 	}
 }
 
-func (r *Resources) checkCPU(c *checker, at string, class Class) {
-	c.oneOf(at+".cpuPolicy", string(r.CPUPolicy), string(CPUShared), string(CPUExclusive))
+func (r *Resources) checkCPU(c *Checker, at string, class Class) {
+	c.OneOf(at+".cpuPolicy", string(r.CPUPolicy), string(CPUShared), string(CPUExclusive))
 	milli, ok := r.CPU.MilliValue()
 	switch {
 	case !ok:
-		c.bad(at+".cpu", "%s is out of range", r.CPU)
+		c.Bad(at+".cpu", "%s is out of range", r.CPU)
 	case !r.CPU.IsZero() && milli <= 0:
-		c.bad(at+".cpu", "must be more than 0, got %s", r.CPU)
+		c.Bad(at+".cpu", "must be more than 0, got %s", r.CPU)
 	case milli > 1_000_000_000:
-		c.bad(at+".cpu", "%s is more cores than any machine has", r.CPU)
+		c.Bad(at+".cpu", "%s is more cores than any machine has", r.CPU)
 	case (r.CPUPolicy == CPUExclusive || class == Realtime) && (milli == 0 || milli%1000 != 0):
-		c.bad(at+".cpu", "exclusive cores are whole: write 1, 2, …, got %q", r.CPU)
+		c.Bad(at+".cpu", "exclusive cores are whole: write 1, 2, …, got %q", r.CPU)
 	}
 	limit, ok := r.CPULimit.MilliValue()
 	switch exclusive := r.CPUPolicy == CPUExclusive || class == Realtime; {
 	case !ok || limit > 1_000_000_000:
-		c.bad(at+".cpuLimit", "%s is out of range", r.CPULimit)
+		c.Bad(at+".cpuLimit", "%s is out of range", r.CPULimit)
 	case r.CPULimit.IsZero():
 	case exclusive:
-		c.bad(at+".cpuLimit", "exclusive cores are a limit already; leave it out")
+		c.Bad(at+".cpuLimit", "exclusive cores are a limit already; leave it out")
 	case limit < max(milli, 1):
-		c.bad(at+".cpuLimit", "must be at least cpu, %s, got %s", cmp.Or(r.CPU.String(), "1m"), r.CPULimit)
+		c.Bad(at+".cpuLimit", "must be at least cpu, %s, got %s", cmp.Or(r.CPU.String(), "1m"), r.CPULimit)
 	}
 	if r.CPUPolicy == CPUShared && class == Realtime {
-		c.bad(at+".cpuPolicy", "realtime work runs on exclusive cores; leave cpuPolicy out or change the class")
+		c.Bad(at+".cpuPolicy", "realtime work runs on exclusive cores; leave cpuPolicy out or change the class")
 	}
-	c.oneOf(at+".coreKind", r.CoreKind, "performance", "efficiency", "low-power")
+	c.OneOf(at+".coreKind", r.CoreKind, "performance", "efficiency", "low-power")
 	if r.CPUSelector != "" {
 		if _, err := place.CompileSelector(r.CPUSelector); err != nil {
-			c.bad(at+".cpuSelector", "%v", err)
+			c.Bad(at+".cpuSelector", "%v", err)
 		}
 	}
 	if len(r.InstructionSets) > 64 {
-		c.bad(at+".instructionSets", "must be at most 64, got %d", len(r.InstructionSets))
+		c.Bad(at+".instructionSets", "must be at most 64, got %d", len(r.InstructionSets))
 	}
 	for i, f := range r.InstructionSets {
 		if !instructionRE.MatchString(f) {
-			c.bad(fmt.Sprintf("%s.instructionSets[%d]", at, i), "must be a name as in /proc/cpuinfo, such as avx512f, got %q", f)
+			c.Bad(fmt.Sprintf("%s.instructionSets[%d]", at, i), "must be a name as in /proc/cpuinfo, such as avx512f, got %q", f)
 		}
 	}
 }
 
-func (r *Resources) checkMemory(c *checker, at string) {
+func (r *Resources) checkMemory(c *Checker, at string) {
 	if bytes, ok := r.Memory.Value(); !ok {
-		c.bad(at+".memory", "%s is out of range", r.Memory)
+		c.Bad(at+".memory", "%s is out of range", r.Memory)
 	} else if !r.Memory.IsZero() && bytes < 1<<20 {
-		c.bad(at+".memory", "must be at least 1Mi, got %s", r.Memory)
+		c.Bad(at+".memory", "must be at least 1Mi, got %s", r.Memory)
 	}
 	checkBytes(c, at+".ephemeralStorage", r.EphemeralStorage)
-	c.oneOf(at+".memoryKind", r.MemoryKind, string(place.DRAM), string(place.HBM), string(place.CXL), string(place.PMEM))
+	c.OneOf(at+".memoryKind", r.MemoryKind, string(place.DRAM), string(place.HBM), string(place.CXL), string(place.PMEM))
 	checkHugePages(c, at+".hugePages", r.HugePages)
 }
 
-func checkHugePages(c *checker, at string, pages map[Quantity]Quantity) {
+func checkHugePages(c *Checker, at string, pages map[Quantity]Quantity) {
 	for _, size := range slices.SortedFunc(maps.Keys(pages), func(a, b Quantity) int { return strings.Compare(a.text, b.text) }) {
 		path := at + "." + size.String()
 		page, ok := size.Value()
 		if !ok || page < 4096 || page&(page-1) != 0 {
-			c.bad(path, "the page size must be a power of two of at least 4Ki, such as 2Mi or 1Gi")
+			c.Bad(path, "the page size must be a power of two of at least 4Ki, such as 2Mi or 1Gi")
 			continue
 		}
 		if bytes, ok := pages[size].Value(); !ok || bytes <= 0 || bytes%page != 0 {
-			c.bad(path, "must be a positive multiple of the page size, got %s", pages[size])
+			c.Bad(path, "must be a positive multiple of the page size, got %s", pages[size])
 		}
 	}
 }
 
 // checkBytes checks a limit on disk, at least what a file system needs.
-func checkBytes(c *checker, at string, q Quantity) {
+func checkBytes(c *Checker, at string, q Quantity) {
 	if bytes, ok := q.Value(); !ok {
-		c.bad(at, "%s is out of range", q)
+		c.Bad(at, "%s is out of range", q)
 	} else if !q.IsZero() && bytes < 1<<20 {
-		c.bad(at, "must be at least 1Mi, got %s", q)
+		c.Bad(at, "must be at least 1Mi, got %s", q)
 	}
 }
 
 // checkDevices returns the names of the claims.
-func (r *Resources) checkDevices(c *checker, at string) map[string]bool {
+func (r *Resources) checkDevices(c *Checker, at string) map[string]bool {
 	if len(r.Devices) > maxClaims {
-		c.bad(at+".devices", "must be at most %d, got %d", maxClaims, len(r.Devices))
+		c.Bad(at+".devices", "must be at most %d, got %d", maxClaims, len(r.Devices))
 	}
 	names := map[string]bool{}
 	for i := range r.Devices {
 		d := &r.Devices[i]
 		path := fmt.Sprintf("%s.devices[%d]", at, i)
-		if !validName(d.Name) {
-			c.bad(path+".name", "must be 1 to 63 lower-case letters, digits and inner hyphens, got %q", d.Name)
+		if err := CheckName(d.Name); err != nil {
+			c.Bad(path+".name", "%v", err)
 		} else if names[d.Name] {
-			c.bad(path+".name", "%q is used twice", d.Name)
+			c.Bad(path+".name", "%q is used twice", d.Name)
 		}
 		names[d.Name] = true
 		if d.Count < 0 || d.Count > maxDevices {
-			c.bad(path+".count", "must be from 1 to %d, got %d", maxDevices, d.Count)
+			c.Bad(path+".count", "must be from 1 to %d, got %d", maxDevices, d.Count)
 		}
 		if d.Selector != "" {
 			if _, err := place.CompileSelector(d.Selector); err != nil {
-				c.bad(path+".selector", "%v", err)
+				c.Bad(path+".selector", "%v", err)
 			}
 		}
 		d.Fraction.check(c, path+".fraction")
@@ -146,7 +147,7 @@ func (r *Resources) checkDevices(c *checker, at string) map[string]bool {
 	return names
 }
 
-func (f *DeviceFraction) check(c *checker, at string) {
+func (f *DeviceFraction) check(c *Checker, at string) {
 	if f == nil {
 		return
 	}
@@ -154,68 +155,68 @@ func (f *DeviceFraction) check(c *checker, at string) {
 	memory, okMemory := f.Memory.Value()
 	switch {
 	case !okShare || share < 0 || share > 1000 || (!f.Share.IsZero() && share == 0):
-		c.bad(at+".share", "must be more than 0 and at most 1, got %s", f.Share)
+		c.Bad(at+".share", "must be more than 0 and at most 1, got %s", f.Share)
 	case !okMemory || memory < 0 || (!f.Memory.IsZero() && memory < 1<<20):
-		c.bad(at+".memory", "must be at least 1Mi, got %s", f.Memory)
+		c.Bad(at+".memory", "must be at least 1Mi, got %s", f.Memory)
 	case f.Profile != "" && (share > 0 || memory > 0):
-		c.bad(at, "needs either a profile or a share and memory, not both")
+		c.Bad(at, "needs either a profile or a share and memory, not both")
 	case f.Profile == "" && share == 0 && memory == 0:
-		c.bad(at, "needs profile, share or memory; leave fraction out for whole devices")
+		c.Bad(at, "needs profile, share or memory; leave fraction out for whole devices")
 	case f.Profile != "" && !profileRE.MatchString(f.Profile):
-		c.bad(at+".profile", "%q is not a partition profile, such as 1g.10gb", f.Profile)
+		c.Bad(at+".profile", "%q is not a partition profile, such as 1g.10gb", f.Profile)
 	}
 }
 
-func (l *DeviceLink) check(c *checker, at string, claims map[string]bool) {
+func (l *DeviceLink) check(c *Checker, at string, claims map[string]bool) {
 	if l.By == "" {
-		c.bad(at+".by", "is required: direct, nvlink, xgmi, pcieSwitch, pcieRoot or numaNode")
+		c.Bad(at+".by", "is required: direct, nvlink, xgmi, pcieSwitch, pcieRoot or numaNode")
 	}
-	c.oneOf(at+".by", l.By, string(place.LinkDirect), string(place.LinkNVLink), string(place.LinkXGMI),
+	c.OneOf(at+".by", l.By, string(place.LinkDirect), string(place.LinkNVLink), string(place.LinkXGMI),
 		string(place.LinkSwitch), string(place.LinkRoot), string(place.LinkNUMA))
 	for i, name := range l.Between {
 		if !claims[name] {
-			c.bad(fmt.Sprintf("%s.between[%d]", at, i), "%q is not the name of a device asked for", name)
+			c.Bad(fmt.Sprintf("%s.between[%d]", at, i), "%q is not the name of a device asked for", name)
 		}
 	}
 	if len(claims) == 0 {
-		c.bad(at, "joins devices, but none are asked for")
+		c.Bad(at, "joins devices, but none are asked for")
 	}
 }
 
-func (r *Resources) checkNeighbours(c *checker, at string) {
+func (r *Resources) checkNeighbours(c *Checker, at string) {
 	near := map[string]bool{}
 	for i, name := range r.Near {
 		near[name] = true
-		if !validReference(name) {
-			c.bad(fmt.Sprintf("%s.near[%d]", at, i), "must be the name of a workload or model, got %q", name)
-		}
+		c.reference(fmt.Sprintf("%s.near[%d]", at, i), name)
 	}
 	for i, name := range r.Apart {
 		path := fmt.Sprintf("%s.apart[%d]", at, i)
-		if !validReference(name) {
-			c.bad(path, "must be the name of a workload or model, got %q", name)
-		}
+		c.reference(path, name)
 		if near[name] {
-			c.bad(path, "%q cannot be both near and apart", name)
+			c.Bad(path, "%q cannot be both near and apart", name)
 		}
 	}
 	if len(r.Near)+len(r.Apart) > maxNeighbours {
-		c.bad(at+".near", "near and apart together name more than %d", maxNeighbours)
+		c.Bad(at+".near", "near and apart together name more than %d", maxNeighbours)
 	}
 	if g := r.Gang; g != nil {
-		if !validName(g.Name) {
-			c.bad(at+".gang.name", "must be 1 to 63 lower-case letters, digits and inner hyphens, got %q", g.Name)
+		if err := CheckName(g.Name); err != nil {
+			c.Bad(at+".gang.name", "%v", err)
 		}
 		if g.Size < 1 || g.Size > maxGang {
-			c.bad(at+".gang.size", "must be from 1 to %d, got %d", maxGang, g.Size)
+			c.Bad(at+".gang.size", "must be from 1 to %d, got %d", maxGang, g.Size)
 		}
 	}
 }
 
-// validReference accepts "name", a workload, or "Kind/name".
-func validReference(s string) bool {
-	if kind, name, ok := strings.Cut(s, "/"); ok {
-		return (kind == string(KindWorkload) || kind == string(KindModel)) && validName(name)
+// reference checks a name in near or apart: "name", of a workload, or
+// "Kind/name", of a kind that is placed.
+func (c *Checker) reference(at, text string) {
+	key := reference(text)
+	if row, ok := c.kinds.Find(key.Kind); ok && validName(key.Name) {
+		if _, placed := row.New().(Placeable); placed {
+			return
+		}
 	}
-	return validName(s)
+	c.Bad(at, "must be NAME of a workload or KIND/NAME, such as Model/digits, got %s", quote(text))
 }

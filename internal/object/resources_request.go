@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"oscine.dev/oscine/internal/place"
 )
@@ -84,16 +83,11 @@ func placeClass(c Class) place.Class {
 	return place.Interactive
 }
 
-// references turns "name", "Workload/name" and "Model/name" into
-// "workload-name" and "model-name".
+// references turns "name" and "Kind/name" into the IDs of those objects.
 func references(names []string) []string {
-	var full []string
+	var ids []string
 	for _, n := range names {
-		kind, name, ok := strings.Cut(n, "/")
-		if !ok {
-			kind, name = string(KindWorkload), n
-		}
-		full = append(full, strings.ToLower(kind)+"-"+name)
+		ids = append(ids, reference(n).ID())
 	}
-	return full
+	return ids
 }

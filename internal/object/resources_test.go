@@ -17,7 +17,7 @@ func workloadWith(resources string) string {
 }
 
 func TestResourcesBecomeARequest(t *testing.T) {
-	objects, err := Parse(strings.NewReader(workloadWith(`
+	objects, err := Kinds().Parse(strings.NewReader(workloadWith(`
     cpu: "4"
     cpuPolicy: exclusive
     coreKind: performance
@@ -65,7 +65,7 @@ func TestResourcesBecomeARequest(t *testing.T) {
 }
 
 func TestResourcesReportEveryMistake(t *testing.T) {
-	_, err := Parse(strings.NewReader(workloadWith(`
+	_, err := Kinds().Parse(strings.NewReader(workloadWith(`
     cpu: -1
     coreKind: turbo
     instructionSets: ["AVX 512"]

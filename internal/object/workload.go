@@ -8,6 +8,13 @@ import (
 	"time"
 )
 
+// KindWorkload is the kind of Workload.
+const KindWorkload Kind = "Workload"
+
+func workloadKind() Definition {
+	return Definition{Kind: KindWorkload, New: func() Object { return &Workload{} }, Aliases: []string{"wl"}}
+}
+
 // Class is a latency class.
 type Class string
 
@@ -30,7 +37,7 @@ const (
 
 // Workload is a container with a class and resources.
 type Workload struct {
-	header
+	Header
 	Spec WorkloadSpec `json:"spec"`
 }
 
@@ -100,7 +107,17 @@ type Security struct {
 	AddCapabilities []string `json:"addCapabilities,omitempty"` // such as NET_BIND_SERVICE
 }
 
-func (w *Workload) fill() {
+// Resources implements Placeable.
+func (w *Workload) Resources() *Resources { return &w.Spec.Resources }
+
+// Class implements Placeable.
+func (w *Workload) Class() Class { return w.Spec.Class }
+
+// Ports implements Publisher.
+func (w *Workload) Ports() []Port { return w.Spec.Ports }
+
+// SetDefaults implements Object.
+func (w *Workload) SetDefaults() {
 	s := &w.Spec
 	setDefault(&s.Class, Interactive)
 	setDefault(&s.Restart, RestartAlways)
@@ -134,124 +151,103 @@ var (
 	capabilityRE = regexp.MustCompile(`^[A-Z][A-Z_]{2,30}$`)
 )
 
-func (w *Workload) check(c *checker) {
+// Check implements Object.
+func (w *Workload) Check(c *Checker) {
 	s := &w.Spec
-	c.class(s.Class)
+	c.Class(s.Class)
 	switch {
 	case s.Image == "":
-		c.bad("spec.image", "is required, such as docker.io/library/nginx:1.27")
+		c.Bad("spec.image", "is required, such as docker.io/library/nginx:1.27")
 	case !imageRE.MatchString(s.Image):
-		c.bad("spec.image", "%q is not an image reference", s.Image)
+		c.Bad("spec.image", "%q is not an image reference", s.Image)
 	}
-	c.oneOf("spec.restart", string(s.Restart), "always", "on-failure", "never")
+	c.OneOf("spec.restart", string(s.Restart), "always", "on-failure", "never")
 	if s.User != "" && !userRE.MatchString(s.User) {
-		c.bad("spec.user", "must be uid or uid:gid in digits, got %q", s.User)
+		c.Bad("spec.user", "must be uid or uid:gid in digits, got %q", s.User)
 	}
 	if (s.User == "0" || strings.HasPrefix(s.User, "0:")) && !s.Security.AllowRoot {
-		c.bad("spec.user", "0 is root; set spec.security.allowRoot: true to allow it")
+		c.Bad("spec.user", "0 is root; set spec.security.allowRoot: true to allow it")
 	}
 	if s.WorkingDir != "" && !path.IsAbs(s.WorkingDir) {
-		c.bad("spec.workingDir", "must be an absolute path, got %q", s.WorkingDir)
+		c.Bad("spec.workingDir", "must be an absolute path, got %q", s.WorkingDir)
 	}
 	for name := range s.Env {
 		if !envRE.MatchString(name) {
-			c.bad("spec.env."+name, "is not a name for an environment variable")
+			c.Bad("spec.env."+name, "is not a name for an environment variable")
 		}
 	}
 	for i, name := range s.Security.AddCapabilities {
 		if !capabilityRE.MatchString(name) || strings.HasPrefix(name, "CAP_") {
-			c.bad(fmt.Sprintf("spec.security.addCapabilities[%d]", i), "must be a capability without CAP_, such as NET_BIND_SERVICE, got %q", name)
+			c.Bad(fmt.Sprintf("spec.security.addCapabilities[%d]", i), "must be a capability without CAP_, such as NET_BIND_SERVICE, got %q", name)
 		}
 	}
-	s.Resources.check(c, "spec.resources", s.Class)
+	s.Resources.Check(c, "spec.resources", s.Class)
 	checkPorts(c, s.Ports)
 	checkVolumes(c, s.Volumes)
 	s.Health.check(c, "spec.health")
 }
 
-func checkPorts(c *checker, ports []Port) {
+func checkPorts(c *Checker, ports []Port) {
 	taken := map[string]string{}
 	for i, p := range ports {
 		at := fmt.Sprintf("spec.ports[%d]", i)
-		c.port(at+".port", p.Port)
+		c.Port(at+".port", p.Port)
 		if p.HostPort != 0 {
-			c.port(at+".hostPort", p.HostPort)
+			c.Port(at+".hostPort", p.HostPort)
 		}
-		c.oneOf(at+".protocol", p.Protocol, "tcp", "udp")
+		c.OneOf(at+".protocol", p.Protocol, "tcp", "udp")
 		host, protocol := p.HostPort, p.Protocol
 		setDefault(&host, p.Port)
 		setDefault(&protocol, "tcp")
 		key := fmt.Sprintf("%s/%d", protocol, host)
 		if first, ok := taken[key]; ok {
-			c.bad(at, "publishes %s, which %s publishes already", key, first)
+			c.Bad(at, "publishes %s, which %s publishes already", key, first)
 		}
 		taken[key] = at
 	}
 }
 
-func checkVolumes(c *checker, volumes []Volume) {
+func checkVolumes(c *Checker, volumes []Volume) {
 	paths := map[string]bool{}
 	for i, v := range volumes {
 		at := fmt.Sprintf("spec.volumes[%d]", i)
 		if err := CheckName(v.Name); err != nil {
-			c.bad(at+".name", "%v", err)
+			c.Bad(at+".name", "%v", err)
 		}
 		if !path.IsAbs(v.Path) || path.Clean(v.Path) == "/" {
-			c.bad(at+".path", "must be an absolute path other than /, got %q", v.Path)
+			c.Bad(at+".path", "must be an absolute path other than /, got %q", v.Path)
 		}
 		checkBytes(c, at+".size", v.Size)
 		if paths[path.Clean(v.Path)] {
-			c.bad(at+".path", "%q is mounted twice", v.Path)
+			c.Bad(at+".path", "%q is mounted twice", v.Path)
 		}
 		paths[path.Clean(v.Path)] = true
 	}
 }
 
-func (h *Health) check(c *checker, at string) {
+func (h *Health) check(c *Checker, at string) {
 	if h == nil {
 		return
 	}
 	given := 0
 	if h.HTTP != nil {
 		given++
-		c.port(at+".http.port", h.HTTP.Port)
+		c.Port(at+".http.port", h.HTTP.Port)
 		if h.HTTP.Path != "" && !strings.HasPrefix(h.HTTP.Path, "/") {
-			c.bad(at+".http.path", "must begin with /, got %q", h.HTTP.Path)
+			c.Bad(at+".http.path", "must begin with /, got %q", h.HTTP.Path)
 		}
 	}
 	if h.TCP != nil {
 		given++
-		c.port(at+".tcp.port", h.TCP.Port)
+		c.Port(at+".tcp.port", h.TCP.Port)
 	}
 	if len(h.Exec) > 0 {
 		given++
 	}
 	if given != 1 {
-		c.bad(at, "needs exactly one of http, tcp and exec, got %d", given)
+		c.Bad(at, "needs exactly one of http, tcp and exec, got %d", given)
 	}
 	if h.Retries < 0 {
-		c.bad(at+".retries", "must not be negative")
-	}
-}
-
-func (c *checker) class(class Class) {
-	c.oneOf("spec.class", string(class), string(Realtime), string(Interactive), string(Batch))
-}
-
-func (c *checker) oneOf(at, got string, allowed ...string) {
-	if got == "" {
-		return // absent: the default stands
-	}
-	for _, a := range allowed {
-		if got == a {
-			return
-		}
-	}
-	c.bad(at, "must be one of %s, got %q", strings.Join(allowed, ", "), got)
-}
-
-func (c *checker) port(at string, port int) {
-	if port < 1 || port > 65535 {
-		c.bad(at, "must be from 1 to 65535, got %d", port)
+		c.Bad(at+".retries", "must not be negative")
 	}
 }

@@ -17,11 +17,13 @@ const module = "oscine.dev/oscine/"
 // layers below its own.
 func layers() [][]string {
 	return [][]string{
-		{"internal/linux", "internal/version", "internal/bpf"},
-		{"internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/api/oscinepb", "internal/rules", "internal/isolate/urgency", "internal/isolate/schedext", "internal/isolate/runqueue"},
-		{"internal/object", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/oip", "internal/serve/picture", "internal/hardware/render", "internal/hardware/hardwaretest", "internal/nvml/nvmltest"},
-		{"internal/boot", "internal/network", "internal/disk", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/serve", "internal/serve/onnx", "internal/image", "internal/sim", "internal/client", "internal/bench/latency"},
-		{"internal/bench/classes"},
+		{"internal/linux", "internal/version", "internal/bpf", "internal/release"},
+		{"internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/image/cpio", "internal/api/oscinepb", "internal/rules", "internal/isolate/urgency", "internal/isolate/schedext", "internal/isolate/runqueue"},
+		{"internal/object", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/channel/next", "internal/serve/oip", "internal/serve/picture", "internal/hardware/render", "internal/hardware/hardwaretest", "internal/nvml/nvmltest"},
+		{"internal/boot", "internal/network", "internal/disk", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/serve/core", "internal/serve/onnx", "internal/serve/worker", "internal/image", "internal/sim", "internal/client", "internal/bench/latency"},
+		{"internal/serve/engine/onnx", "internal/serve/engine/enginetest", "internal/bench/classes", "internal/serve/front", "internal/serve/servetest"},
+		{"internal/serve/front/oip"},
+		{"internal/serve"},
 		{"internal/node/allocate"},
 		{"internal/machine", "internal/node"},
 		{"internal/machine/machinetest", "internal/api"},
@@ -38,7 +40,7 @@ var forbidden = []struct {
 	never  []string
 	reason string
 }{
-	{"cmd/init", []string{"net/http", "github.com/containerd/", "google.golang.org/", "connectrpc.com/", "k8s.io/", "gopkg.in/yaml.v3", module + "internal/object", module + "internal/node", module + "internal/network"},
+	{"cmd/init", []string{"net/http", "github.com/containerd/", "google.golang.org/", "connectrpc.com/", "k8s.io/", "go.yaml.in/yaml/v3", module + "internal/object", module + "internal/node", module + "internal/network"},
 		"PID 1 must be readable in one sitting and cannot panic: less code, fewer ways"},
 	{"internal/linux", []string{module + "internal/", "net/http", "github.com/"},
 		"it is the ground that PID 1 stands on"},
@@ -48,6 +50,8 @@ var forbidden = []struct {
 		"reading a machine needs nothing of Oscine, and other programs may do it"},
 	{"internal/object", []string{"net/http", "github.com/containerd/"},
 		"manifests are checked on a laptop and in an editor, without a node"},
+	{"internal/serve/core", []string{"net/http", "google.golang.org/grpc", "connectrpc.com/"},
+		"serving knows no protocol, so that each is a front of its own"},
 	{"internal/cli", []string{"github.com/containerd/containerd/v2/client", module + "internal/node", module + "internal/container"},
 		"the person's tool talks to a node and does not contain one"},
 	{"cmd/oscine-log", []string{"net/http", "github.com/containerd/", "google.golang.org/", module + "internal/node"},

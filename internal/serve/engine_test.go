@@ -1,4 +1,4 @@
-package serve
+package serve_test
 
 import (
 	"bytes"
@@ -20,8 +20,11 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/onnx"
+	"oscine.dev/oscine/internal/serve/servetest"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -30,7 +33,7 @@ const digits = "../../models/digits/digits.onnx"
 
 // engine returns a Starter of the real worker with the real ONNX Runtime, or
 // skips the test.
-func engine(t testing.TB, model string) *Exec {
+func engine(t testing.TB, model string) *servetest.Exec {
 	t.Helper()
 	library, err := pack.Runtime(t.Context(), runtime.GOARCH, false, os.Stderr)
 	if err != nil {
@@ -47,15 +50,15 @@ func engine(t testing.TB, model string) *Exec {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the worker: %v\n%s", err, out)
 	}
-	return &Exec{Command: []string{worker, "--library", library}, Model: model, Threads: 1, Dir: filepath.Join(dir, "s"), Log: os.Stderr}
+	return &servetest.Exec{Command: []string{worker, "--library", library}, Model: model, Threads: 1, Dir: filepath.Join(dir, "s"), Log: os.Stderr}
 }
 
 // serveEngine serves a model file by the real worker and waits for it.
-func serveEngine(t testing.TB, model string) (*Registry, *httptest.Server, *Exec) {
+func serveEngine(t testing.TB, model string) (*core.Registry, *httptest.Server, *servetest.Exec) {
 	t.Helper()
-	starter, registry := engine(t, model), NewRegistry()
-	server := httptest.NewServer(NewHandler(registry, Options{}))
-	if err := registry.Add(Model{Name: "m", Starter: starter}); err != nil {
+	starter, registry := engine(t, model), core.NewRegistry()
+	server := httptest.NewServer(serve.NewHandler(registry, serve.Options{}))
+	if err := registry.Add(core.Model{Name: "m", Starter: starter}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -103,7 +106,7 @@ func TestEngineRefusesModel(t *testing.T) {
 	}
 	registry, _, _ := serveEngine(t, file)
 	err := registry.WaitReady(t.Context(), "m")
-	if !errors.Is(err, ErrNotReady) || !strings.Contains(err.Error(), "not a model that ONNX Runtime") {
+	if !errors.Is(err, core.ErrNotReady) || !strings.Contains(err.Error(), "not a model that ONNX Runtime") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -130,7 +133,7 @@ func TestTritonClient(t *testing.T) {
 }
 
 // workerPID finds the process of the one worker that runs.
-func workerPID(t testing.TB, starter *Exec) int {
+func workerPID(t testing.TB, starter *servetest.Exec) int {
 	t.Helper()
 	tasks, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -179,7 +182,7 @@ func digitsBody(binaryTensors bool) (http.Header, []byte) {
 	}
 	if binaryTensors {
 		head := `{"inputs":[{"name":"image","shape":[1,1,28,28],"datatype":"FP32","parameters":{"binary_data_size":3136}}],"parameters":{"binary_data_output":true}}`
-		return http.Header{headerLength: {strconv.Itoa(len(head))}}, append([]byte(head), raw...)
+		return http.Header{"Inference-Header-Content-Length": {strconv.Itoa(len(head))}}, append([]byte(head), raw...)
 	}
 	return nil, []byte(`{"inputs":[{"name":"image","shape":[1,1,28,28],"datatype":"FP32","data":[` + strings.Join(numbers, ",") + `]}]}`)
 }
@@ -297,4 +300,25 @@ func benchmarkBare(b *testing.B, library string) {
 		}
 	}
 	b.ReportMetric(float64((cpuTime(b, os.Getpid())-before).Nanoseconds())/1000/float64(b.N), "cpu-µs/op")
+}
+
+func doRequest(t *testing.T, url, method, path string, header http.Header, body string) (int, http.Header, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, string(got)
 }

@@ -21,6 +21,7 @@ const (
 	FP32
 	FP64
 	BF16
+	Bytes // byte strings, each behind its length in four bytes
 	numDataTypes
 )
 
@@ -33,6 +34,7 @@ var dataTypes = [numDataTypes]struct {
 	Uint8:   {"UINT8", 1}, Uint16: {"UINT16", 2}, Uint32: {"UINT32", 4}, Uint64: {"UINT64", 8},
 	Int8: {"INT8", 1}, Int16: {"INT16", 2}, Int32: {"INT32", 4}, Int64: {"INT64", 8},
 	FP16: {"FP16", 2}, FP32: {"FP32", 4}, FP64: {"FP64", 8}, BF16: {"BF16", 2},
+	Bytes: {"BYTES", 0},
 }
 
 // String returns the protocol's name, for example FP32.
@@ -43,7 +45,8 @@ func (d DataType) String() string {
 	return dataTypes[d].name
 }
 
-// Size returns the bytes of one element, 0 for an invalid type.
+// Size returns the bytes of one element, 0 for an invalid type and for BYTES,
+// whose elements have sizes of their own.
 func (d DataType) Size() int {
 	if d >= numDataTypes {
 		return 0
@@ -55,11 +58,14 @@ func (d DataType) Size() int {
 // FP16 and BF16 travel only as binary.
 func (d DataType) HasJSON() bool { return d != FP16 && d != BF16 && d.Size() > 0 }
 
-// ParseDataType reads a protocol name. BYTES, which has no fixed element
-// size, is refused with everything unknown.
+// Valid reports whether d is a data type.
+func (d DataType) Valid() bool { return d > Invalid && d < numDataTypes }
+
+// ParseDataType reads a protocol name. BYTES, which requests cannot carry yet,
+// is refused with everything unknown.
 func ParseDataType(s string) (DataType, error) {
 	for d := Bool; d < numDataTypes; d++ {
-		if dataTypes[d].name == s {
+		if dataTypes[d].name == s && d != Bytes {
 			return d, nil
 		}
 	}

@@ -35,11 +35,14 @@ func (s Shape) String() string {
 var ErrShape = errors.New("wrong shape")
 
 // Bytes returns the size of a tensor of this concrete shape. It fails with
-// ErrShape for a negative dimension, more than MaxRank dimensions or more than
-// MaxBytes bytes.
+// ErrShape for a negative dimension, more than MaxRank dimensions, more than
+// MaxBytes bytes, and a type whose elements have no fixed size.
 func (s Shape) Bytes(d DataType) (int, error) {
 	if len(s) > MaxRank {
 		return 0, fmt.Errorf("%w: %d dimensions, at most %d are accepted", ErrShape, len(s), MaxRank)
+	}
+	if d.Size() == 0 {
+		return 0, fmt.Errorf("%w: the size of %s does not follow from the shape", ErrShape, d)
 	}
 	n, empty := int64(d.Size()), false
 	for _, dim := range s {

@@ -77,41 +77,13 @@ func Unsatisfied(err error) bool {
 // machine.
 var ErrNotPlaced = errors.New("objects of this kind are not placed")
 
-// resourcesOf returns what an object asks for and under which class.
-func resourcesOf(obj object.Object) (*object.Resources, object.Class, error) {
-	switch obj := obj.(type) {
-	case *object.Workload:
-		return &obj.Spec.Resources, obj.Spec.Class, nil
-	case *object.Model:
-		return &obj.Spec.Resources, obj.Spec.Class, nil
-	}
-	return nil, "", fmt.Errorf("%s/%s: %w", obj.ObjectKind(), obj.ObjectName(), ErrNotPlaced)
-}
-
-// requestOf turns a manifest's resources into a request of the engine.
+// requestOf turns an object's resources into a request of the engine.
 func requestOf(obj object.Object) (place.Request, error) {
-	r, class, err := resourcesOf(obj)
-	if err != nil {
-		return place.Request{}, err
+	p, ok := obj.(object.Placeable)
+	if !ok {
+		return place.Request{}, fmt.Errorf("%s: %w", obj.Key(), ErrNotPlaced)
 	}
-	return r.Request(idOf(obj), class)
-}
-
-// gangOf returns the gang that an object belongs to, nil for none.
-func gangOf(obj object.Object) *object.Gang {
-	r, _, err := resourcesOf(obj)
-	if err != nil {
-		return nil
-	}
-	return r.Gang
-}
-
-// idOf is the name under which an object is placed.
-func idOf(obj object.Object) string {
-	if obj.ObjectKind() == object.KindModel {
-		return "model-" + obj.ObjectName()
-	}
-	return "workload-" + obj.ObjectName()
+	return object.PlaceRequest(p)
 }
 
 func sameRequest(a, b *place.Request) bool {

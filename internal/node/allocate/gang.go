@@ -73,7 +73,7 @@ func gangMembers(s Store, gang *object.Gang) ([]object.Object, []place.Request, 
 	var members []object.Object
 	var requests []place.Request
 	for _, obj := range objects {
-		if g := gangOf(obj); g == nil || g.Name != gang.Name {
+		if g := object.GangOf(obj); g == nil || g.Name != gang.Name {
 			continue
 		}
 		req, err := requestOf(obj)

@@ -48,7 +48,7 @@ func (p *Placer) Adopt(obj object.Object, stored json.RawMessage) {
 	}
 	var held place.Placement
 	err := json.Unmarshal(stored, &held)
-	if err == nil && held.Request.Name != idOf(obj) {
+	if err == nil && held.Request.Name != obj.Key().ID() {
 		err = fmt.Errorf("it is the placement of %q", held.Request.Name)
 	}
 	if err == nil {
@@ -57,7 +57,7 @@ func (p *Placer) Adopt(obj object.Object, stored json.RawMessage) {
 		p.mu.Unlock()
 	}
 	if err != nil {
-		p.log.Warn("a stored placement does not fit this machine any more; placing again", "object", idOf(obj), "error", err)
+		p.log.Warn("a stored placement does not fit this machine any more; placing again", "object", obj.Key().ID(), "error", err)
 	}
 }
 
@@ -79,7 +79,7 @@ func (p *Placer) Place(ctx context.Context, s Store, obj object.Object) (placed 
 		return p.placement(&old), nil, nil
 	}
 	c := &change{ctx: ctx, state: p.state, moved: map[string]error{}}
-	if gang := gangOf(obj); gang != nil {
+	if gang := object.GangOf(obj); gang != nil {
 		err = p.placeGang(c, s, gang, req.Name)
 	} else if err = p.makeRoom(c, req); err == nil {
 		err = c.store(s, []object.Object{obj})
@@ -147,7 +147,7 @@ func (c *change) store(s Store, objects []object.Object) error {
 	var placed []Placed
 	for _, given := range c.given {
 		for _, obj := range objects {
-			if idOf(obj) == given.Request.Name {
+			if obj.Key().ID() == given.Request.Name {
 				placed = append(placed, Placed{obj, given})
 			}
 		}

@@ -34,24 +34,24 @@ func (m *memory) SetPlacements(placed []Placed) error {
 		if err != nil {
 			return err
 		}
-		m.placed[idOf(p.Object)] = raw
+		m.placed[p.Object.Key().ID()] = raw
 	}
 	return nil
 }
 
 func (m *memory) ForgetPlacement(obj object.Object) error {
-	delete(m.placed, idOf(obj))
+	delete(m.placed, obj.Key().ID())
 	return m.failing
 }
 
 // put stores an object in place of an earlier one of its name.
 func (m *memory) put(t *testing.T, text string) object.Object {
 	t.Helper()
-	objects, err := object.Parse(strings.NewReader(text))
+	objects, err := object.Kinds().Parse(strings.NewReader(text))
 	if err != nil || len(objects) != 1 {
 		t.Fatalf("%d objects, %v, in %s", len(objects), err, text)
 	}
-	m.objects = slices.DeleteFunc(m.objects, func(o object.Object) bool { return idOf(o) == idOf(objects[0]) })
+	m.objects = slices.DeleteFunc(m.objects, func(o object.Object) bool { return o.Key().ID() == objects[0].Key().ID() })
 	m.objects = append(m.objects, objects[0])
 	return objects[0]
 }

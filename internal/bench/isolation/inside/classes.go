@@ -135,7 +135,7 @@ func (b *bench) schedExt() (err error) {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	if err := b.served(figure.ServedExt, b.iso); err != nil {
+	if err := b.served(figure.ServedExt, true); err != nil {
 		return fmt.Errorf("%s: %w", figure.ServedExt, err)
 	}
 	if state, err := schedext.State(); err != nil || state != "enabled" {

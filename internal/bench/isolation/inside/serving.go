@@ -21,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -31,10 +32,10 @@ func (b *bench) servedBoth() (err error) {
 			return err
 		}
 	}
-	if err := b.served(figure.Unurged, nil); err != nil {
+	if err := b.served(figure.Unurged, false); err != nil {
 		return fmt.Errorf("%s: %w", figure.Unurged, err)
 	}
-	if err := b.served(figure.Served, b.iso); err != nil {
+	if err := b.served(figure.Served, true); err != nil {
 		return fmt.Errorf("%s: %w", figure.Served, err)
 	}
 	return nil
@@ -43,7 +44,7 @@ func (b *bench) servedBoth() (err error) {
 // served measures the product's own serving path, all of it but the network:
 // protocol, queue, shared memory, worker process. For each CPU one model answers
 // tight requests and one loose ones, beside full batch load.
-func (b *bench) served(name string, urgency serve.Urgency) (err error) {
+func (b *bench) served(name string, urgent bool) (err error) {
 	load, err := b.batch(nil)
 	if err != nil {
 		return err
@@ -53,12 +54,16 @@ func (b *bench) served(name string, urgency serve.Urgency) (err error) {
 		err = errors.Join(err, b.iso.Release("load"))
 	}()
 	r := b.traffic()
-	registry := serve.NewRegistry()
+	registry := core.NewRegistry()
 	for i := range len(r.Kinds) * b.cpus {
 		k := &r.Kinds[i/b.cpus]
 		name := modelName(k, i%b.cpus)
 		starter := &modelStarter{b: b, id: "model-" + name}
-		if err := registry.Add(serve.Model{Name: name, Starter: starter, Objective: k.Deadline, Urgency: urgency}); err != nil {
+		model := core.Model{Name: name, Starter: starter, Objective: k.Deadline}
+		if urgent {
+			model.Urgency = b.iso.Priority(starter.id)
+		}
+		if err := registry.Add(model); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, registry.Remove(name), b.iso.Release(starter.id)) }()
@@ -136,7 +141,7 @@ func (p *modelProcess) Socket() string { return p.socket }
 func (p *modelProcess) Wait() error    { return p.cmd.Wait() }
 func (p *modelProcess) Kill() error    { return p.cmd.Process.Kill() }
 
-func (s *modelStarter) Start(context.Context) (serve.Worker, error) {
+func (s *modelStarter) Start(context.Context) (core.Worker, error) {
 	if err := s.b.iso.Prepare(isolate.Spec{ID: s.id, Class: isolate.Interactive}); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,161 @@
+package object
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Bounds on what is read, so that a hostile file costs little.
+const (
+	MaxBytes   = 1 << 20 // of one manifest stream
+	MaxObjects = 256     // documents in one stream
+	maxDepth   = 32      // nesting of one document
+	maxNodes   = 50_000  // YAML nodes of one document
+	maxErrors  = 50      // mistakes reported of one stream
+	maxQuoted  = 128     // bytes of a value that an error repeats
+)
+
+// Parse reads a stream of YAML or JSON documents of at most MaxBytes.
+// Where anything is wrong the error is an Errors with every mistake of every
+// document, and no object is returned.
+func (t Table) Parse(r io.Reader) ([]Object, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, MaxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	if len(raw) > MaxBytes {
+		return nil, Errors{{Reason: fmt.Sprintf("the manifest is larger than %d bytes; split it", MaxBytes)}}
+	}
+	c := &Checker{kinds: t}
+	var objects []Object
+	dec := yaml.NewDecoder(bytes.NewReader(raw))
+	seen := map[Key]bool{}
+	for n := 0; ; n++ {
+		var doc yaml.Node
+		err := decodeDocument(dec, &doc)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			c.add(0, "", "not YAML: %v", err)
+			break
+		}
+		if n >= MaxObjects {
+			c.add(doc.Line, "", "more than %d documents in one stream; split it", MaxObjects)
+			break
+		}
+		if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
+			continue // an empty document, as after a trailing "---"
+		}
+		obj := c.object(doc.Content[0])
+		if obj == nil {
+			continue
+		}
+		key := obj.Key()
+		if key.Name != "" && seen[key] {
+			c.add(doc.Content[0].Line, "metadata.name", "%s appears twice in this stream", key)
+		}
+		seen[key] = true
+		objects = append(objects, obj)
+	}
+	if len(c.errs) > 0 {
+		return nil, c.errs
+	}
+	if len(objects) == 0 {
+		return nil, Errors{{Reason: "the manifest holds no object; it needs apiVersion, kind, metadata and spec"}}
+	}
+	return objects, nil
+}
+
+// decodeDocument turns a panic of the YAML library, which some malformed
+// inputs provoke, into an error.
+func decodeDocument(dec *yaml.Decoder, doc *yaml.Node) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("malformed document: %v", r)
+		}
+	}()
+	return dec.Decode(doc)
+}
+
+func (c *Checker) object(root *yaml.Node) Object {
+	c.lines = map[string]int{}
+	if root.Kind != yaml.MappingNode {
+		c.add(root.Line, "", "a manifest is a mapping with apiVersion, kind, metadata and spec, not %s", describe(root))
+		return nil
+	}
+	if n := countNodes(root, 0); n > maxNodes {
+		c.add(root.Line, "", "the document is too large or nested too deeply")
+		return nil
+	}
+	version, kind := scalarField(root, "apiVersion"), scalarField(root, "kind")
+	if version != APIVersion {
+		c.add(root.Line, "apiVersion", "must be %q, got %s", APIVersion, quote(version))
+	}
+	row, ok := c.kinds.Find(Kind(kind))
+	if !ok {
+		c.add(root.Line, "kind", "must be %s, got %s", c.kinds.Names(), quote(kind))
+		return nil
+	}
+	obj := row.New()
+	before := len(c.errs)
+	c.decode(root, reflect.ValueOf(obj).Elem(), "")
+	if err := CheckName(obj.Key().Name); err != nil {
+		c.Bad("metadata.name", "%v", err)
+	}
+	if len(c.errs) == before {
+		obj.SetDefaults()
+	}
+	obj.Check(c)
+	return obj
+}
+
+func scalarField(m *yaml.Node, key string) string {
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		if m.Content[i].Value == key && m.Content[i+1].Kind == yaml.ScalarNode {
+			return m.Content[i+1].Value
+		}
+	}
+	return ""
+}
+
+// countNodes bounds a document; aliases count as what they repeat, so that
+// nested aliases cannot blow up.
+func countNodes(n *yaml.Node, depth int) int {
+	if depth > maxDepth {
+		return maxNodes + 1
+	}
+	total := 1
+	if n.Kind == yaml.AliasNode {
+		return total + countNodes(n.Alias, depth+1)
+	}
+	for _, child := range n.Content {
+		if total += countNodes(child, depth+1); total > maxNodes {
+			break
+		}
+	}
+	return total
+}
+
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	case yaml.ScalarNode:
+		switch n.Tag {
+		case "!!null":
+			return "nothing"
+		case "!!str":
+			return fmt.Sprintf("the text %q", n.Value)
+		}
+		return n.Value
+	}
+	return "an alias"
+}

@@ -1,0 +1,74 @@
+package release
+
+import "strings"
+
+// Request is what the daemon may ask PID 1 to do with the machine.
+type Request string
+
+// The requests; PID 1 takes any other for none.
+const (
+	RequestNone     Request = ""
+	RequestReboot   Request = "reboot"
+	RequestPowerOff Request = "poweroff"
+)
+
+// MaxStatus is the most bytes of Notification.Status.
+const MaxStatus = 200
+
+// Notification is one datagram from the daemon to PID 1: sd_notify(3), as far as
+// PID 1 acts on it, and one word of our own, X_OSCINE.
+type Notification struct {
+	Ready    bool    // READY=1: the daemon is up
+	Watchdog bool    // WATCHDOG=1: the daemon answers
+	Stopping bool    // STOPPING=1
+	Status   string  // STATUS=…: for people, one line of at most MaxStatus bytes
+	Request  Request // X_OSCINE=…
+}
+
+// String is the datagram.
+func (n Notification) String() string {
+	var lines []string
+	for _, flag := range []struct {
+		set  bool
+		line string
+	}{{n.Ready, "READY=1"}, {n.Watchdog, "WATCHDOG=1"}, {n.Stopping, "STOPPING=1"}} {
+		if flag.set {
+			lines = append(lines, flag.line)
+		}
+	}
+	if n.Status != "" {
+		lines = append(lines, "STATUS="+oneLine(n.Status))
+	}
+	if n.Request != RequestNone {
+		lines = append(lines, "X_OSCINE="+string(n.Request))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// ParseNotification reads a datagram; lines it does not know are skipped.
+func ParseNotification(datagram string) Notification {
+	var n Notification
+	for line := range strings.SplitSeq(datagram, "\n") {
+		key, value, _ := strings.Cut(line, "=")
+		switch key {
+		case "READY":
+			n.Ready = n.Ready || value == "1"
+		case "WATCHDOG":
+			n.Watchdog = n.Watchdog || value == "1"
+		case "STOPPING":
+			n.Stopping = n.Stopping || value == "1"
+		case "STATUS":
+			n.Status = oneLine(value)
+		case "X_OSCINE":
+			if r := Request(value); r == RequestReboot || r == RequestPowerOff {
+				n.Request = r
+			}
+		}
+	}
+	return n
+}
+
+func oneLine(text string) string {
+	text = strings.ReplaceAll(text, "\n", " ")
+	return text[:min(len(text), MaxStatus)]
+}

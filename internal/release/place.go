@@ -1,0 +1,24 @@
+package release
+
+// ModulesFile lists the kernel modules to load whatever the machine is made of,
+// one a line in loading order, each relative to /usr/lib/modules/RELEASE or
+// absolute; text after the path is the module's parameters. The image builder
+// writes one into the initramfs for stage 1 and one into the root for PID 1.
+// Drivers are not listed: they are found by modules.dep and modules.alias in
+// /usr/lib/modules/RELEASE, as is all that the kernel itself asks for.
+const ModulesFile = "/etc/oscine/modules"
+
+// Where the Machine file, a node's configuration, lies. The daemon takes the
+// first of FirmwareMachine and MachineFile that is there; PID 1 moves the one on
+// the ESP to MachineFile.
+const (
+	// MachineFile is its name in the daemon's state folder.
+	MachineFile = "machine.yaml"
+	// ESPMachine is its path on the ESP.
+	ESPMachine = "oscine/machine.yaml"
+	// FirmwareMachineName is its name in QEMU's fw_cfg.
+	FirmwareMachineName = "opt/oscine/machine"
+	// FirmwareMachine is where Linux shows the one in fw_cfg
+	// (Documentation/ABI/testing/sysfs-firmware-qemu_fw_cfg).
+	FirmwareMachine = "/sys/firmware/qemu_fw_cfg/by_name/" + FirmwareMachineName + "/raw"
+)

@@ -1,0 +1,93 @@
+package release
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// BlockSize is the size in bytes of dm-verity's data and hash blocks.
+const BlockSize = 4096
+
+// VerityArgument is the kernel argument that names the root of a version:
+// oscine.verity=ROOTHASH,SALT,BLOCKS with hash and salt in hex.
+const VerityArgument = "oscine.verity"
+
+// ErrNoVerity is returned for a kernel command line without VerityArgument.
+var ErrNoVerity = errors.New("the kernel command line names no root: " + VerityArgument + " is missing")
+
+const (
+	hashSize = 32  // bytes of SHA-256
+	maxSalt  = 256 // bytes, the longest that dm-verity takes
+	noSalt   = "-" // the kernel's word for it
+)
+
+// Verity identifies one root by the top of its hash tree and tells how to open
+// it with dm-verity: hash type 1, SHA-256, blocks of BlockSize, no superblock,
+// the tree right behind the data
+// (Documentation/admin-guide/device-mapper/verity.rst).
+type Verity struct {
+	RootHash [hashSize]byte
+	Salt     []byte // at most 256 bytes; may be empty
+	Blocks   uint64 // of data; the tree begins at this block
+}
+
+// Argument is the word of the kernel command line that names v.
+func (v Verity) Argument() string {
+	return VerityArgument + "=" + hex.EncodeToString(v.RootHash[:]) + "," + v.SaltText() + "," + strconv.FormatUint(v.Blocks, 10)
+}
+
+// SaltText is the salt in hex, as dm-verity's table takes it as well: - stands
+// for none.
+func (v Verity) SaltText() string {
+	if len(v.Salt) == 0 {
+		return noSalt
+	}
+	return hex.EncodeToString(v.Salt)
+}
+
+// FindVerity reads the verity argument of a kernel command line; of several the
+// last counts, as for every argument of the kernel. It returns ErrNoVerity
+// where there is none, and says what is wrong with a bad one.
+func FindVerity(commandLine string) (Verity, error) {
+	value, found := "", false
+	for word := range strings.FieldsSeq(commandLine) {
+		if v, ok := strings.CutPrefix(word, VerityArgument+"="); ok {
+			value, found = v, true
+		}
+	}
+	if !found {
+		return Verity{}, ErrNoVerity
+	}
+	v, err := parseVerity(value)
+	if err != nil {
+		return Verity{}, fmt.Errorf("%s=%s: %w", VerityArgument, value, err)
+	}
+	return v, nil
+}
+
+func parseVerity(value string) (v Verity, err error) {
+	fields := strings.Split(value, ",")
+	if len(fields) != 3 {
+		return v, errors.New("must be ROOTHASH,SALT,BLOCKS")
+	}
+	hash, err := hex.DecodeString(fields[0])
+	if err != nil || len(hash) != hashSize {
+		return v, fmt.Errorf("the root hash is not %d bytes in hex", hashSize)
+	}
+	copy(v.RootHash[:], hash)
+	if fields[1] != noSalt {
+		v.Salt, err = hex.DecodeString(fields[1])
+		if err != nil || len(v.Salt) == 0 || len(v.Salt) > maxSalt {
+			return v, fmt.Errorf("the salt is not 1 to %d bytes in hex, nor - for none", maxSalt)
+		}
+	}
+	v.Blocks, err = strconv.ParseUint(fields[2], 10, 64)
+	if err != nil || v.Blocks == 0 || v.Blocks > math.MaxInt64/BlockSize {
+		return v, fmt.Errorf("%q is not a number of blocks", fields[2])
+	}
+	return v, nil
+}

@@ -1,0 +1,176 @@
+package core
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Urgency tells the kernel how soon the threads of a worker have to be done,
+// for models that have an objective. Both are called with one worker's threads
+// at a time, often, and must be quick. An error ends their use for that worker.
+type Urgency interface {
+	// Raise says that the threads have to be done within a time, which is
+	// negative for what is late already.
+	Raise(threads []int, within time.Duration) error
+	// Lower gives the threads back what they have without a request.
+	Lower(threads []int) error
+}
+
+// rank is what a request waits by: the priority it names, then its deadline.
+type rank struct {
+	priority int
+	due      time.Time // by which it should be answered; it decides the order
+	promised time.Time // by when the operator promised an answer; zero: no promise
+	expires  time.Time // after which nobody wants it; zero: never
+}
+
+// rank gives a request its place. The objective moves it forward; only the
+// timeout that the client names makes it expire. A timeout orders the requests
+// of one model and no more: were it a promise, any client could take the
+// processor from other workloads.
+func (m *model) rank(q *Request) rank {
+	out := rank{priority: q.Priority, due: q.Arrived.Add(m.Timeout)}
+	if out.priority == 0 {
+		out.priority = UsualPriority
+	}
+	if m.Objective > 0 {
+		out.promised = q.Arrived.Add(m.Objective)
+		out.due = out.promised
+	}
+	if q.Timeout > 0 {
+		out.expires = q.Arrived.Add(q.Timeout)
+		if out.expires.Before(out.due) {
+			out.due = out.expires
+		}
+	}
+	return out
+}
+
+// compare is negative where a is served before b.
+func (a *rank) compare(b *rank) int {
+	return cmp.Or(cmp.Compare(a.priority, b.priority), a.due.Compare(b.due))
+}
+
+// unwanted refuses a request that nobody waits for any more.
+func (m *model) unwanted(j *job) error {
+	switch {
+	case !j.rank.expires.IsZero() && !time.Now().Before(j.rank.expires):
+		return m.late()
+	case j.ctx.Err() != nil:
+		return m.left(j.ctx)
+	}
+	return nil
+}
+
+func (m *model) late() error {
+	return fmt.Errorf("%w: the request's timeout passed before %s could take it; it was not computed", ErrExpired, m.Name)
+}
+
+// left says why the client whose context ended waits no more.
+func (m *model) left(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return m.late()
+	}
+	return fmt.Errorf("%w: the client went away before %s could take its request; it was not computed", ErrCanceled, m.Name)
+}
+
+// byRank orders jobs by who is served first.
+func byRank(a, b *job) int { return a.rank.compare(&b.rank) }
+
+// await waits until the job is told to lead or that it is done. A job that
+// expires first, or whose client goes away, leaves the queue, unless the lead
+// has been handed to it or a worker has it.
+func (m *model) await(j *job) (lead bool) {
+	var (
+		expires <-chan time.Time
+		refused error
+	)
+	if !j.rank.expires.IsZero() {
+		timer := time.NewTimer(time.Until(j.rank.expires))
+		defer timer.Stop()
+		expires = timer.C
+	}
+	select {
+	case lead = <-j.wake:
+		return lead
+	case <-expires:
+		refused = m.late()
+	case <-j.ctx.Done():
+		refused = m.left(j.ctx)
+	}
+	q := &m.queue
+	q.mu.Lock()
+	i := slices.Index(q.waiting, j)
+	if i < 0 || j.leads {
+		q.mu.Unlock()
+		return <-j.wake
+	}
+	q.waiting = slices.Delete(q.waiting, i, i+1)
+	q.mu.Unlock()
+	j.err = refused
+	return false
+}
+
+// raise makes the worker's threads as urgent as what was promised for the batch
+// that they are about to compute. A kernel that refuses is not asked again until the next worker.
+func (m *model) raise(batch []*job) {
+	w := m.urgent.Load()
+	if w == nil {
+		return
+	}
+	var due time.Time
+	for _, j := range batch {
+		if by := j.rank.promised; !by.IsZero() && (due.IsZero() || by.Before(due)) {
+			due = by
+		}
+	}
+	if due.IsZero() {
+		m.lower()
+		return
+	}
+	w.raised = true
+	m.settle(w, m.Urgency.Raise(w.threads, time.Until(due)))
+}
+
+// lower takes back what raise gave. Only the queue's leader calls it.
+func (m *model) lower() {
+	if w := m.urgent.Load(); w != nil && w.raised {
+		w.raised = false
+		m.settle(w, m.Urgency.Lower(w.threads))
+	}
+}
+
+func (m *model) settle(w *urgentThreads, err error) {
+	if err != nil && m.urgent.CompareAndSwap(w, nil) {
+		m.urgencyProblem.Store(new(err.Error()))
+	}
+}
+
+// urgentThreads are those of the living worker.
+type urgentThreads struct {
+	threads []int
+	raised  bool // by the leader of the queue only
+}
+
+// makeUrgent finds the threads of a worker that has just connected, where the
+// model has an objective.
+func (m *model) makeUrgent(find func() ([]int, error)) {
+	m.urgent.Store(nil)
+	m.urgencyProblem.Store(nil)
+	if m.Urgency == nil {
+		return
+	}
+	threads, err := find()
+	if err == nil && len(threads) == 0 {
+		err = errors.New("the worker names no thread that computes")
+	}
+	if err != nil {
+		m.urgencyProblem.Store(new(err.Error()))
+		return
+	}
+	m.urgent.Store(&urgentThreads{threads: threads})
+}

@@ -1,0 +1,30 @@
+package core
+
+import "context"
+
+// SlotCount is how many slots a model has.
+const SlotCount = slotCount
+
+// Waiting says whether a model computes, and how many requests wait for it.
+func (r *Registry) Waiting(name string) (busy bool, n int) {
+	m, err := r.model(name, "")
+	if err != nil {
+		return false, 0
+	}
+	m.queue.mu.Lock()
+	defer m.queue.mu.Unlock()
+	return m.queue.busy, len(m.queue.waiting)
+}
+
+// Break gives up the connection to a model's worker, as after a failed run.
+func (r *Registry) Break(ctx context.Context, name string) error {
+	m, err := r.model(name, "")
+	if err != nil {
+		return err
+	}
+	conn, err := m.waitConn(ctx)
+	if err == nil {
+		m.broken(conn)
+	}
+	return err
+}

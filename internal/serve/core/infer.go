@@ -1,0 +1,114 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// Infer runs one inference and returns its answer. A request whose ctx ends
+// before a worker has taken it is not computed. Its errors are of the classes
+// that this package's errors tell; what is of none is the node's own fault.
+func (r *Registry) Infer(ctx context.Context, q Request) (Response, error) {
+	m, err := r.model(q.Model, q.Version)
+	if err != nil {
+		return Response{}, err
+	}
+	if q.Arrived.IsZero() {
+		q.Arrived = time.Now()
+	}
+	c, a := r.calls.get(), r.answers.get()
+	err = m.infer(ctx, c, a, &q)
+	r.calls.put(c)
+	m.metrics.observe(time.Since(q.Arrived), m.Objective, err)
+	if err != nil {
+		r.answers.put(a)
+		return Response{}, err
+	}
+	return Response{Model: m.Name, Version: m.Version, Outputs: a.outputs, memory: a}, nil
+}
+
+// Accepts returns nil where Infer would take the request into its queue. It
+// looks at everything but the data: a front asks before it reads many of them,
+// and before it reads any with a request that has no inputs yet.
+func (r *Registry) Accepts(q *Request) error {
+	m, err := r.model(q.Model, q.Version)
+	if err != nil {
+		return err
+	}
+	mem, meta, err := m.open()
+	if err != nil || len(q.Inputs) == 0 {
+		return err
+	}
+	var run channel.Request
+	if _, err := q.bind(meta, &run, nil); err != nil {
+		return err
+	}
+	_, _, err = mem.layout(meta, run.Shapes, nil)
+	return err
+}
+
+// Refused counts a request to a model that its front could not read.
+func (r *Registry) Refused(model, version string) {
+	if m, err := r.model(model, version); err == nil {
+		m.metrics.observe(0, 0, ErrInvalid)
+	}
+}
+
+// open returns what requests need, once the worker has answered for the first
+// time.
+func (m *model) open() (*memory, *channel.Metadata, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.memory == nil {
+		s := Status{Name: m.Name, State: m.state, Message: m.message}
+		return nil, nil, fmt.Errorf("%w: %s", ErrNotReady, s.Reason())
+	}
+	return m.memory, m.metadata, nil
+}
+
+// layout returns where the inputs lie in a slot, and where they end.
+func (m *memory) layout(meta *channel.Metadata, shapes []tensor.Shape, offsets []int) ([]int, int, error) {
+	offsets, end, err := channel.Layout(meta.Inputs, shapes, offsets)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if end > m.region.SlotBytes() {
+		return nil, 0, fmt.Errorf("%w: inputs of %d bytes, at most %d are accepted: send a smaller batch", ErrInvalid, end, m.region.SlotBytes())
+	}
+	return offsets, end, nil
+}
+
+func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error {
+	mem, meta, err := m.open()
+	if err != nil {
+		return err
+	}
+	run := &c.job.request
+	if c.order, err = q.bind(meta, run, c.order); err != nil {
+		return err
+	}
+	var end int
+	if c.offsets, end, err = mem.layout(meta, run.Shapes, c.offsets); err != nil {
+		return err
+	}
+	c.job.ctx, c.job.rank = ctx, m.rank(q)
+	if run.Slot, err = m.takeSlot(mem, &c.job); err != nil {
+		return err
+	}
+	used := end
+	defer func() { mem.release(run.Slot, used) }()
+	slot := mem.region.Slot(run.Slot)
+	if err := c.fill(q, meta, slot); err != nil {
+		return err
+	}
+	if m.run(&c.job); c.job.err != nil {
+		return c.job.err
+	}
+	out, err := c.collect(a, meta, slot)
+	used = max(used, out)
+	return err
+}

@@ -1,0 +1,83 @@
+package core
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// Model is a model to serve.
+type Model struct {
+	Name    string
+	Version string // "" means "1"
+	Starter Starter
+	Timeout time.Duration // of one inference; 0 means 60 s. A worker that takes longer is killed.
+	// Objective is by when a request should be answered after its arrival; 0:
+	// none. Requests are served in the order of their deadlines, and those
+	// answered later are counted.
+	Objective time.Duration
+	// Urgency is told of the deadline of what the worker computes; nil: nobody.
+	Urgency Urgency
+	// OnChange is called after each change of State, without locks held, and must
+	// return at once; nil: nobody is told.
+	OnChange func()
+}
+
+var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+func (m *Model) check() error {
+	if !nameRE.MatchString(m.Name) {
+		return fmt.Errorf("model name %q: must be letters, digits, '.', '_' or '-', at most 63", m.Name)
+	}
+	if !nameRE.MatchString(m.Version) {
+		return fmt.Errorf("model %s: version %q: must be letters, digits, '.', '_' or '-', at most 63", m.Name, m.Version)
+	}
+	if m.Objective < 0 {
+		return fmt.Errorf("model %s: objective %v is negative", m.Name, m.Objective)
+	}
+	if m.Starter == nil {
+		return fmt.Errorf("model %s: has no Starter", m.Name)
+	}
+	return nil
+}
+
+// State is where a model is in its life.
+type State string
+
+// The states of a model.
+const (
+	Starting State = "starting" // the worker starts or loads the model
+	Ready    State = "ready"
+	Failed   State = "failed"  // the worker refused the model; only a new Add helps
+	Waiting  State = "waiting" // the worker ended; it is started again after a pause
+)
+
+// Reason says in a sentence why a model cannot answer.
+func (s *Status) Reason() string {
+	if s.Message == "" {
+		return fmt.Sprintf("model %s is %s", s.Name, s.State)
+	}
+	return fmt.Sprintf("model %s is %s: %s", s.Name, s.State, s.Message)
+}
+
+// Status is what is known of a model.
+type Status struct {
+	Name     string
+	Version  string
+	State    State
+	Message  string // why, when the state is Failed or Waiting
+	Engine   string // name and version, once the worker has answered
+	Inputs   []tensor.Spec
+	Outputs  []tensor.Spec
+	Restarts int           // workers started after the first
+	Requests int64         // inferences answered, with errors
+	Errors   int64         // inferences answered with an error
+	P50, P99 time.Duration // of the time inside the daemon and worker, since Add
+	Missed   int64         // inferences answered after the objective
+	Expired  int64         // requests refused because their own timeout had passed
+	// PriorityUnavailable says why the kernel is not told of deadlines, where it
+	// should be.
+	PriorityUnavailable string
+}

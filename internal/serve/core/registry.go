@@ -1,0 +1,124 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Registry holds the models that a node serves. Each has its own worker, its
+// own shared memory and its own queue. It is safe for concurrent use.
+type Registry struct {
+	mu     sync.RWMutex
+	models map[string]*model
+	closed bool
+
+	calls   calls
+	answers answers
+}
+
+// NewRegistry returns an empty registry.
+func NewRegistry() *Registry {
+	return &Registry{models: map[string]*model{}}
+}
+
+// Add begins to serve a model and returns at once; Status tells when it is
+// ready. It fails when the name is taken: Remove the old one first.
+func (r *Registry) Add(m Model) error {
+	if m.Version == "" {
+		m.Version = "1"
+	}
+	if err := m.check(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.closed:
+		return errors.New("the registry is closed")
+	case r.models[m.Name] != nil:
+		return fmt.Errorf("model %s is already served", m.Name)
+	}
+	r.models[m.Name] = startModel(m)
+	return nil
+}
+
+// Remove stops serving a model: its requests fail, its worker is killed. It
+// returns once the worker has ended, or ErrNotFound.
+func (r *Registry) Remove(name string) error {
+	r.mu.Lock()
+	m := r.models[name]
+	delete(r.models, name)
+	r.mu.Unlock()
+	if m == nil {
+		return fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	m.stop(true)
+	return nil
+}
+
+// Close stops serving all models and leaves their workers running, for the
+// next daemon to adopt.
+func (r *Registry) Close() {
+	r.mu.Lock()
+	models := r.models
+	r.models, r.closed = map[string]*model{}, true
+	r.mu.Unlock()
+	for _, m := range models {
+		m.stop(false)
+	}
+}
+
+// Status describes one model, or returns ErrNotFound.
+func (r *Registry) Status(name string) (Status, error) {
+	return r.StatusOf(name, "")
+}
+
+// StatusOf describes a version of a model, or returns ErrNotFound; version ""
+// means whichever is served.
+func (r *Registry) StatusOf(name, version string) (Status, error) {
+	m, err := r.model(name, version)
+	if err != nil {
+		return Status{}, err
+	}
+	return m.status(), nil
+}
+
+// List describes all models, sorted by name.
+func (r *Registry) List() []Status {
+	r.mu.RLock()
+	list := make([]Status, 0, len(r.models))
+	for _, m := range r.models {
+		list = append(list, m.status())
+	}
+	r.mu.RUnlock()
+	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// WaitReady blocks until the model answers, has failed, or ctx ends.
+func (r *Registry) WaitReady(ctx context.Context, name string) error {
+	m, err := r.model(name, "")
+	if err != nil {
+		return err
+	}
+	_, err = m.waitConn(ctx)
+	return err
+}
+
+// model finds a model; version "" means whichever is served.
+func (r *Registry) model(name, version string) (*model, error) {
+	r.mu.RLock()
+	m := r.models[name]
+	r.mu.RUnlock()
+	switch {
+	case m == nil:
+		return nil, fmt.Errorf("%w: no model %q is served here", ErrNotFound, name)
+	case version != "" && version != m.Version:
+		return nil, fmt.Errorf("%w: model %q is served in version %q, not %q", ErrNotFound, name, m.Version, version)
+	}
+	return m, nil
+}

@@ -1,0 +1,267 @@
+package core
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// Bounds of a request.
+const (
+	// MaxPriority is the priority that is served last.
+	MaxPriority = 1000
+	// UsualPriority is that of requests that name none. Triton's clients count
+	// from 1, the first to be served.
+	UsualPriority = 100
+	// MaxTensors is how many inputs, or outputs, a model may have.
+	MaxTensors = channel.MaxTensors
+	// MaxTimeout is the longest Timeout of a request.
+	MaxTimeout = time.Hour
+)
+
+// Request asks a model for one inference. It is only read, and not after Infer
+// has returned.
+type Request struct {
+	Model    string
+	Version  string        // "" means whichever is served
+	Arrived  time.Time     // when the front received it; zero means now
+	Priority int           // from 1, served first, to MaxPriority; 0 means UsualPriority
+	Timeout  time.Duration // after which nobody wants the answer; 0 means never
+	Inputs   []Input       // in any order
+	Outputs  []string      // which are wanted, in this order; none means all
+}
+
+// Input is one input tensor of a request. Its elements are little-endian, in
+// row-major order.
+type Input struct {
+	Name  string
+	Type  tensor.DataType
+	Shape tensor.Shape
+	Data  Source
+}
+
+// Source writes the elements of an input to where the engine reads them. It
+// must not wait for a client: a slot is taken meanwhile.
+type Source interface {
+	// Put fills dst, which has as many bytes as the input's shape needs. Its
+	// error refuses the request.
+	Put(dst []byte) error
+}
+
+// Bytes is a Source of elements that lie in memory already.
+type Bytes []byte
+
+// Put implements Source.
+func (b Bytes) Put(dst []byte) error {
+	if len(b) != len(dst) {
+		return fmt.Errorf("%w: got %d bytes, the shape needs %d", tensor.ErrData, len(b), len(dst))
+	}
+	copy(dst, b)
+	return nil
+}
+
+// Response is the answer to a Request. Its memory is its own.
+type Response struct {
+	Model   string
+	Version string
+	Outputs []Output
+	memory  *answer
+}
+
+// Output is one output tensor. Data holds little-endian elements.
+type Output struct {
+	Name  string
+	Type  tensor.DataType
+	Shape tensor.Shape
+	Data  []byte
+}
+
+// Free lets later responses use the memory of this one. It may be called once,
+// or never.
+func (r *Response) Free() {
+	if r.memory != nil {
+		r.memory.pool.put(r.memory)
+	}
+	*r = Response{}
+}
+
+// answer is the memory of a Response.
+type answer struct {
+	pool    *answers
+	outputs []Output
+	data    []byte
+}
+
+// keepBuffer bounds the data that a pooled answer keeps.
+const keepBuffer = 1 << 20
+
+// answers are those that are in nobody's use.
+type answers struct{ sync.Pool }
+
+func (p *answers) get() *answer {
+	if a, ok := p.Get().(*answer); ok {
+		return a
+	}
+	return &answer{pool: p}
+}
+
+func (p *answers) put(a *answer) {
+	if cap(a.data) > keepBuffer {
+		a.data = nil
+	}
+	p.Put(a)
+}
+
+// check refuses what no model can serve.
+func (q *Request) check() error {
+	if q.Priority < 0 || q.Priority > MaxPriority {
+		return fmt.Errorf("%w: priority %d: choose 1, served first, to %d, or 0 for the usual, which is %d", ErrInvalid, q.Priority, MaxPriority, UsualPriority)
+	}
+	if q.Timeout < 0 || q.Timeout > MaxTimeout {
+		return fmt.Errorf("%w: timeout %v: choose at most %v, or 0 for none", ErrInvalid, q.Timeout, MaxTimeout)
+	}
+	return nil
+}
+
+// bind checks the request against the model. It fills the request of the
+// channel and returns, for each input of the model, its place in q.Inputs.
+func (q *Request) bind(meta *channel.Metadata, run *channel.Request, order []int) ([]int, error) {
+	if err := q.check(); err != nil {
+		return nil, err
+	}
+	order = order[:0]
+	run.Shapes, run.Wanted = run.Shapes[:0], run.Wanted[:0]
+	for _, want := range meta.Inputs {
+		i := slices.IndexFunc(q.Inputs, func(in Input) bool { return in.Name == want.Name })
+		if i < 0 {
+			return nil, fmt.Errorf("%w: input %q is missing (%s)", ErrInvalid, want.Name, names("the model's inputs are", meta.Inputs))
+		}
+		in := &q.Inputs[i]
+		if in.Type != want.Type {
+			return nil, fmt.Errorf("%w: input %q: datatype is %s, the model wants %s", ErrInvalid, in.Name, in.Type, want.Type)
+		}
+		if err := want.Shape.Accepts(in.Shape); err != nil {
+			return nil, fmt.Errorf("%w: input %q: %w", ErrInvalid, in.Name, err)
+		}
+		order = append(order, i)
+		run.Shapes = append(run.Shapes, in.Shape)
+	}
+	if len(q.Inputs) != len(meta.Inputs) {
+		for i, in := range q.Inputs {
+			if !slices.Contains(order, i) {
+				return nil, fmt.Errorf("%w: input %q is not known, or given twice (%s)", ErrInvalid, in.Name, names("the model's inputs are", meta.Inputs))
+			}
+		}
+	}
+	for _, name := range q.Outputs {
+		i := slices.IndexFunc(meta.Outputs, func(s tensor.Spec) bool { return s.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("%w: output %q is not known (%s)", ErrInvalid, name, names("the model's outputs are", meta.Outputs))
+		}
+		if slices.Contains(run.Wanted, i) {
+			return nil, fmt.Errorf("%w: output %q is asked for twice", ErrInvalid, name)
+		}
+		run.Wanted = append(run.Wanted, i)
+	}
+	return order, nil
+}
+
+func names(intro string, specs []tensor.Spec) string {
+	for i, s := range specs {
+		if i > 0 {
+			intro += ","
+		}
+		intro += " " + s.Name
+	}
+	return intro
+}
+
+// call is the memory of one request, reused by later ones.
+type call struct {
+	job     job
+	order   []int
+	offsets []int
+}
+
+// calls are those that are in nobody's use.
+type calls struct{ sync.Pool }
+
+func (p *calls) get() *call {
+	if c, ok := p.Get().(*call); ok {
+		return c
+	}
+	c := new(call)
+	c.job.wake = make(chan bool, 1)
+	return c
+}
+
+func (p *calls) put(c *call) {
+	clear(c.job.request.Shapes) // they are the request's
+	c.job.ctx = nil
+	p.Put(c)
+}
+
+// fill puts all inputs into the slot.
+func (c *call) fill(q *Request, meta *channel.Metadata, slot []byte) error {
+	for i, spec := range meta.Inputs {
+		in := &q.Inputs[c.order[i]]
+		n, err := in.Shape.Bytes(spec.Type)
+		if err != nil {
+			return fmt.Errorf("%w: input %q: %w", ErrInvalid, in.Name, err)
+		}
+		if err := in.Data.Put(slot[c.offsets[i] : c.offsets[i]+n]); err != nil {
+			return fmt.Errorf("%w: input %q: %w", ErrInvalid, in.Name, err)
+		}
+	}
+	return nil
+}
+
+// collect copies the outputs out of the slot. It also says how many bytes of
+// the slot they reach up to.
+func (c *call) collect(a *answer, meta *channel.Metadata, slot []byte) (used int, err error) {
+	result := &c.job.result
+	total := 0
+	a.outputs = a.outputs[:0]
+	for i, shape := range result.Shapes {
+		spec := &meta.Outputs[c.outputIndex(i)]
+		n, err := shape.Bytes(spec.Type)
+		if err != nil {
+			return 0, fmt.Errorf("output %q: %w", spec.Name, err)
+		}
+		a.outputs = grow(a.outputs)
+		out := &a.outputs[i]
+		out.Name, out.Type, out.Shape = spec.Name, spec.Type, append(out.Shape[:0], shape...)
+		total += n
+		used = max(used, result.Offsets[i]+n)
+	}
+	a.data = slices.Grow(a.data[:0], total)
+	for i := range a.outputs {
+		out, from := &a.outputs[i], len(a.data)
+		n, _ := out.Shape.Bytes(out.Type) // checked above
+		at := result.Offsets[i]
+		a.data = append(a.data, slot[at:at+n]...)
+		out.Data = a.data[from : from+n : from+n]
+	}
+	return used, nil
+}
+
+// outputIndex is the model's index of the i-th output of the answer.
+func (c *call) outputIndex(i int) int {
+	if wanted := c.job.request.Wanted; len(wanted) > 0 {
+		return wanted[i]
+	}
+	return i
+}
+
+// grow appends one element, keeping what its memory held.
+func grow[T any](s []T) []T {
+	if len(s) < cap(s) {
+		return s[:len(s)+1]
+	}
+	var zero T
+	return append(s, zero)
+}

@@ -1,0 +1,275 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"oscine.dev/oscine/internal/serve/channel"
+)
+
+// Pauses before a worker is started again, and how long one must live to be
+// counted as sound.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 10 * time.Second
+	soundAfter = 10 * time.Second
+)
+
+// model is a served model: its supervisor, its memory and its queue.
+type model struct {
+	Model
+	metrics metrics
+	queue   queue
+
+	urgent         atomic.Pointer[urgentThreads] // nil: nobody is told of deadlines
+	urgencyProblem atomic.Pointer[string]        // why not, where somebody should be
+
+	ctx    context.Context // ends when the model is served no more
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the supervisor has ended
+
+	mu       sync.Mutex
+	state    State
+	message  string
+	starts   int
+	conn     *channel.Conn // nil unless Ready
+	changed  chan struct{} // closed and replaced at each change of state
+	memory   *memory       // from the first Ready on
+	kill     bool          // on stop, kill the worker
+	worker   Worker
+	metadata *channel.Metadata
+}
+
+func startModel(m Model) *model {
+	if m.Timeout == 0 {
+		m.Timeout = time.Minute
+	}
+	s := &model{Model: m, state: Starting, changed: make(chan struct{}), done: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	go s.supervise()
+	return s
+}
+
+func (m *model) stop(kill bool) {
+	m.mu.Lock()
+	m.kill = kill
+	m.mu.Unlock()
+	m.cancel()
+	<-m.done
+}
+
+func (m *model) set(state State, message string, conn *channel.Conn) {
+	m.mu.Lock()
+	m.state, m.message, m.conn = state, message, conn
+	close(m.changed)
+	m.changed = make(chan struct{})
+	m.mu.Unlock()
+	m.notify()
+}
+
+func (m *model) notify() {
+	if m.OnChange != nil {
+		m.OnChange()
+	}
+}
+
+// supervise keeps a worker alive until the model is stopped or the worker
+// refuses it.
+func (m *model) supervise() {
+	defer close(m.done)
+	pause := firstPause
+	for m.ctx.Err() == nil {
+		begin := time.Now()
+		err := m.life()
+		var refused *channel.ModelError
+		if errors.As(err, &refused) {
+			m.set(Failed, refused.Text, nil)
+			<-m.ctx.Done()
+			break
+		}
+		if time.Since(begin) > soundAfter {
+			pause = firstPause
+		}
+		m.set(Waiting, err.Error(), nil)
+		select {
+		case <-m.ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastPause)
+	}
+	m.set(Failed, "the model is served no more", nil)
+}
+
+// life is one worker's life, from its start to its end. The error says why it
+// ended.
+func (m *model) life() error {
+	m.set(Starting, "", nil)
+	worker, err := m.Starter.Start(m.ctx)
+	if err != nil {
+		return fmt.Errorf("start the worker: %w", err)
+	}
+	m.mu.Lock()
+	m.starts++
+	m.worker = worker
+	m.mu.Unlock()
+	ended := make(chan error, 1)
+	go func() { ended <- worker.Wait() }()
+
+	ctx, cancel := context.WithCancel(m.ctx)
+	defer cancel()
+	type dialled struct {
+		conn *channel.Conn
+		err  error
+	}
+	ready := make(chan dialled, 1)
+	go func() {
+		conn, err := dial(ctx, worker.Socket())
+		if err == nil {
+			err = m.adopt(conn)
+		}
+		ready <- dialled{conn, err}
+	}()
+	select {
+	case err := <-ended:
+		cancel()
+		if d := <-ready; d.err == nil {
+			_ = d.conn.Close() // it ended just as it had become ready
+		}
+		return endedError(err)
+	case d := <-ready:
+		if d.err != nil {
+			if m.ctx.Err() == nil || m.killOnStop() {
+				_ = worker.Kill()
+				<-ended
+			}
+			return d.err
+		}
+		defer d.conn.Close()
+		m.set(Ready, "", d.conn)
+	}
+	select {
+	case err := <-ended:
+		return endedError(err)
+	case <-m.ctx.Done():
+		if m.killOnStop() {
+			_ = worker.Kill()
+			<-ended
+		}
+		return m.ctx.Err()
+	}
+}
+
+func endedError(err error) error {
+	if err == nil {
+		return errors.New("the worker ended")
+	}
+	return fmt.Errorf("the worker ended: %w", err)
+}
+
+func (m *model) killOnStop() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.kill
+}
+
+// dial connects as soon as the worker listens. Loading the model may take as
+// long as it takes: the worker's end cuts it short.
+func dial(ctx context.Context, socket string) (*channel.Conn, error) {
+	pause := time.Millisecond
+	for {
+		conn, err := channel.Dial(ctx, socket)
+		var refused *channel.ModelError
+		if err == nil || errors.As(err, &refused) || errors.Is(err, channel.ErrProtocol) || ctx.Err() != nil {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 50*time.Millisecond)
+	}
+}
+
+// adopt gives the connection the model's shared memory, making it at the first
+// time.
+func (m *model) adopt(conn *channel.Conn) error {
+	meta := conn.Metadata()
+	m.mu.Lock()
+	mem := m.memory
+	m.mu.Unlock()
+	if mem == nil {
+		var err error
+		if mem, err = newMemory(meta); err != nil {
+			return errors.Join(err, conn.Close())
+		}
+	}
+	if err := conn.Share(mem.region); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	m.mu.Lock()
+	m.memory, m.metadata = mem, meta
+	m.mu.Unlock()
+	m.makeUrgent(conn.Threads)
+	return nil
+}
+
+// waitConn returns the connection of the living worker, waiting for it as long
+// as ctx allows.
+func (m *model) waitConn(ctx context.Context) (*channel.Conn, error) {
+	for {
+		m.mu.Lock()
+		state, message, conn, changed := m.state, m.message, m.conn, m.changed
+		m.mu.Unlock()
+		switch state {
+		case Ready:
+			return conn, nil
+		case Failed:
+			return nil, fmt.Errorf("%w: %s: %s", ErrNotReady, m.Name, message)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if message != "" {
+				message = ": " + message
+			}
+			return nil, fmt.Errorf("%w: %s is %s%s", ErrNotReady, m.Name, state, message)
+		}
+	}
+}
+
+// broken gives up a connection on which a run failed: the worker is killed,
+// in case it still lives, and the supervisor brings the next one.
+func (m *model) broken(conn *channel.Conn) {
+	m.mu.Lock()
+	current, worker := m.conn == conn, m.worker
+	if current {
+		m.conn, m.state, m.message = nil, Waiting, "the worker failed"
+		close(m.changed)
+		m.changed = make(chan struct{})
+	}
+	m.mu.Unlock()
+	if current {
+		m.notify()
+		_ = conn.Close()
+		_ = worker.Kill()
+	}
+}
+
+func (m *model) status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := Status{Name: m.Name, Version: m.Version, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
+	if m.metadata != nil {
+		s.Engine, s.Inputs, s.Outputs = m.metadata.Engine, m.metadata.Inputs, m.metadata.Outputs
+	}
+	if problem := m.urgencyProblem.Load(); problem != nil {
+		s.PriorityUnavailable = *problem
+	}
+	m.metrics.fill(&s)
+	return s
+}

@@ -1,0 +1,3 @@
+// Command oscine-engine-test is the program of the engine for tests, as a pack
+// would carry it.
+package main

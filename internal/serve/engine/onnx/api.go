@@ -1,0 +1,190 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+
+	"oscine.dev/oscine/internal/serve/worker"
+)
+
+// apiVersion is the version of the C API that this package speaks; the table
+// only ever grows, so every later library has it.
+const apiVersion = 18
+
+// Positions of functions in struct OrtApi of onnxruntime_c_api.h, which are
+// fixed for all versions.
+const (
+	fnGetErrorCode                   = 1
+	fnGetErrorMessage                = 2
+	fnCreateEnv                      = 3
+	fnDisableTelemetryEvents         = 6
+	fnCreateSession                  = 7
+	fnRun                            = 9
+	fnCreateSessionOptions           = 10
+	fnSetIntraOpNumThreads           = 24
+	fnSetInterOpNumThreads           = 25
+	fnSessionGetInputCount           = 30
+	fnSessionGetOutputCount          = 31
+	fnSessionGetInputTypeInfo        = 33
+	fnSessionGetOutputTypeInfo       = 34
+	fnSessionGetInputName            = 36
+	fnSessionGetOutputName           = 37
+	fnCreateRunOptions               = 39
+	fnRunOptionsSetTerminate         = 46
+	fnCreateTensorWithDataAsOrtValue = 49
+	fnGetTensorMutableData           = 51
+	fnCastTypeInfoToTensorInfo       = 55
+	fnGetOnnxTypeFromTypeInfo        = 56
+	fnGetTensorElementType           = 60
+	fnGetDimensionsCount             = 61
+	fnGetDimensions                  = 62
+	fnGetSymbolicDimensions          = 63
+	fnGetTensorTypeAndShape          = 65
+	fnCreateCpuMemoryInfo            = 69
+	fnGetAllocatorWithDefaultOptions = 78
+	fnReleaseStatus                  = 93
+	fnReleaseSession                 = 95
+	fnReleaseValue                   = 96
+	fnReleaseRunOptions              = 97
+	fnReleaseTypeInfo                = 98
+	fnReleaseTensorTypeAndShapeInfo  = 99
+	fnReleaseSessionOptions          = 100
+	fnAddSessionConfigEntry          = 130
+	tableSize                        = 150
+)
+
+// Library is a loaded ONNX Runtime. It stays loaded for the life of the
+// process.
+type Library struct {
+	table   *[tableSize]uintptr
+	version string
+	env     uintptr
+	memory  uintptr // OrtMemoryInfo of ordinary memory
+	alloc   uintptr // default OrtAllocator
+}
+
+// pointer turns an address outside the Go heap into a pointer.
+func pointer(address uintptr) unsafe.Pointer {
+	return *(*unsafe.Pointer)(unsafe.Pointer(&address))
+}
+
+// text copies a C string, up to 64 KiB.
+func text(address uintptr) string {
+	if address == 0 {
+		return ""
+	}
+	b := unsafe.Slice((*byte)(pointer(address)), 64<<10)
+	n := 0
+	for n < len(b) && b[n] != 0 {
+		n++
+	}
+	return string(b[:n])
+}
+
+// noTelemetry is the one switch that the library obeys before it starts its
+// telemetry: from version 1.29 on, its official Linux builds report models and
+// machine to their maker unless it is set. DisableTelemetryEvents comes too
+// late, when the environment has been made.
+const noTelemetry = "ORT_DISABLE_TELEMETRY"
+
+// Load loads the library from a path, or by name from the system's paths, with
+// its telemetry switched off.
+func Load(path string) (*Library, error) {
+	// purego hands this on to the C library's environment as well.
+	if err := os.Setenv(noTelemetry, "1"); err != nil {
+		return nil, fmt.Errorf("switch telemetry off: %w", err)
+	}
+	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	if err != nil {
+		return nil, fmt.Errorf("load ONNX Runtime: %w", err)
+	}
+	getBase, err := purego.Dlsym(handle, "OrtGetApiBase")
+	if err != nil {
+		return nil, fmt.Errorf("%s is not ONNX Runtime: %w", path, err)
+	}
+	address, _, _ := purego.SyscallN(getBase)
+	base := (*[2]uintptr)(pointer(address))
+	version, _, _ := purego.SyscallN(base[1])
+	table, _, _ := purego.SyscallN(base[0], apiVersion)
+	if table == 0 {
+		return nil, fmt.Errorf("ONNX Runtime %s is too old: its C API has no version %d", text(version), apiVersion)
+	}
+	l := &Library{table: (*[tableSize]uintptr)(pointer(table)), version: text(version)}
+	return l, l.initialise()
+}
+
+func (l *Library) initialise() error {
+	name := cstring("oscine")
+	const warning = 2
+	if err := l.call(fnCreateEnv, warning, name, l.out(&l.env)); err != nil {
+		return err
+	}
+	if err := l.call(fnDisableTelemetryEvents, l.env); err != nil {
+		return err
+	}
+	const arena, ordinary = 1, 0
+	if err := l.call(fnCreateCpuMemoryInfo, arena, ordinary, l.out(&l.memory)); err != nil {
+		return err
+	}
+	return l.call(fnGetAllocatorWithDefaultOptions, l.out(&l.alloc))
+}
+
+// Version returns the library's version, for example 1.30.0.
+func (l *Library) Version() string { return l.version }
+
+// out passes the address of a variable of a heap object to the library, which
+// writes it during the call only. The Go heap does not move its objects.
+func (l *Library) out(v *uintptr) uintptr { return uintptr(unsafe.Pointer(v)) }
+
+// call calls a function that returns an OrtStatus.
+func (l *Library) call(fn int, args ...uintptr) error {
+	status, _, _ := purego.SyscallN(l.table[fn], args...)
+	if status == 0 {
+		return nil
+	}
+	code, _, _ := purego.SyscallN(l.table[fnGetErrorCode], status)
+	message, _, _ := purego.SyscallN(l.table[fnGetErrorMessage], status)
+	err := errors.New(plain(text(message)))
+	purego.SyscallN(l.table[fnReleaseStatus], status)
+	if uint32(code) == runtimeException && strings.Contains(err.Error(), "alloc") {
+		return fmt.Errorf("%w: %w", worker.ErrEngine, err) // no memory is no fault of the request
+	}
+	return err
+}
+
+// runtimeException is ORT_RUNTIME_EXCEPTION of OrtErrorCode.
+const runtimeException = 6
+
+// plain leaves out of ONNX Runtime's message the place in its own source,
+// which names a file, a line and the signature of a function.
+func plain(message string) string {
+	at := strings.Index(message, "/onnxruntime_src/")
+	if at < 0 {
+		return strings.TrimSpace(message)
+	}
+	depth := 0
+	for i := at; i < len(message); i++ {
+		switch message[i] {
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				rest := strings.TrimPrefix(strings.TrimSpace(message[i+1:]), "const ")
+				return strings.TrimSpace(strings.TrimSpace(message[:at]) + " " + rest)
+			}
+		}
+	}
+	return strings.TrimSpace(message)
+}
+
+// release calls a function that returns nothing.
+func (l *Library) release(fn int, object uintptr) {
+	if object != 0 {
+		purego.SyscallN(l.table[fn], object)
+	}
+}

@@ -1,0 +1,173 @@
+package onnx
+
+import (
+	"context"
+	"encoding/binary"
+	"math"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ebitengine/purego"
+	"github.com/google/go-cmp/cmp"
+
+	"oscine.dev/oscine/internal/pack"
+	channel "oscine.dev/oscine/internal/serve/channel/next"
+	"oscine.dev/oscine/internal/serve/worker"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// library loads the pinned ONNX Runtime, or skips the test.
+func library(t testing.TB) *Library {
+	t.Helper()
+	path, err := pack.Runtime(t.Context(), runtime.GOARCH, false, os.Stderr)
+	if err != nil {
+		t.Skip(err)
+	}
+	l, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func open(t testing.TB, raw []byte) *Session {
+	t.Helper()
+	s, err := library(t).Open(writeModel(t, raw), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func TestMetadata(t *testing.T) {
+	got := open(t, doubler("batch", 2, "n")).Metadata()
+	want := channel.Metadata{
+		Engine: got.Engine, Batch: true,
+		Inputs:  []tensor.Spec{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{-1, 2, -1}}},
+		Outputs: []tensor.Spec{{Name: "y", Type: tensor.FP32, Shape: tensor.Shape{-1, 2, -1}}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || !strings.HasPrefix(got.Engine, "onnxruntime 1.") {
+		t.Errorf("engine %q %s", got.Engine, diff)
+	}
+	for name, dims := range map[string][]any{"fixed": {1, 4}, "scalar": {}, "time axis": {"sequence", 4}} {
+		if open(t, doubler(dims...)).Metadata().Batch {
+			t.Errorf("%s: %v must not be joined into batches", name, dims)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	l := library(t)
+	for name, test := range map[string]struct {
+		raw  []byte
+		want string
+	}{
+		"text":             {[]byte("this is no model"), "not a model that ONNX Runtime"},
+		"empty":            {nil, "not a model that ONNX Runtime"},
+		"cut off":          {doubler("batch", 4)[:30], "not a model that ONNX Runtime"},
+		"unknown operator": {model(13, node("Quack", "y", "x"), value(11, "x", 1, 4), value(12, "y", 1, 4)), "Quack"},
+		"future opset":     {model(9999, node("Add", "y", "x", "x"), value(11, "x", 1, 4), value(12, "y", 1, 4)), "can load: Load model from the file failed: ONNX Runtime only *guarantees*"},
+		"strings":          {model(13, node("Identity", "y", "x"), value(11, "x", 8, 4), value(12, "y", 8, 4)), `input "x": holds strings`},
+		"directory":        {nil, ""},
+	} {
+		path := writeModel(t, test.raw)
+		if name == "directory" {
+			path = t.TempDir()
+		}
+		s, err := l.Open(path, 1)
+		if err == nil {
+			_ = s.Close()
+			t.Errorf("%s was accepted", name)
+			continue
+		}
+		if !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want %s", name, err, test.want)
+		}
+	}
+	if _, err := Load("/dev/null"); err == nil {
+		t.Error("/dev/null was loaded as a library")
+	}
+}
+
+// The library reads the C library's environment, not Go's.
+func TestNoTelemetry(t *testing.T) {
+	library(t)
+	self, err := purego.Dlopen("libc.so.6", purego.RTLD_NOW)
+	if err != nil {
+		t.Skip(err)
+	}
+	getenv, err := purego.Dlsym(self, "getenv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, _, _ := purego.SyscallN(getenv, cstring(noTelemetry))
+	if got := text(value); got != "1" {
+		t.Errorf("the library sees %s=%q, want 1", noTelemetry, got)
+	}
+}
+
+// run runs a session on rows of four numbers, and doubles them.
+func run(t testing.TB, s *Session, ctx context.Context, rows int, room int) ([]worker.Tensor, error) {
+	t.Helper()
+	data := make([]byte, 16*rows)
+	for i := range 4 * rows {
+		binary.LittleEndian.PutUint32(data[4*i:], math.Float32bits(float32(i)))
+	}
+	meta := s.Metadata()
+	out := worker.NewOutput(&meta, make([]byte, room))
+	err := s.Run(ctx, []worker.Tensor{{Shape: tensor.Shape{int64(rows), 4}, Data: data}}, out)
+	return out.Tensors(), err
+}
+
+func TestRun(t *testing.T) {
+	s := open(t, doubler("batch", 4))
+	for _, rows := range []int{1, 5, 0, 1000} {
+		got, err := run(t, s, t.Context(), rows, 16000)
+		if err != nil || len(got) != 1 || got[0].Shape.String() != (tensor.Shape{int64(rows), 4}).String() {
+			t.Errorf("%d rows: got %v, %v", rows, got, err)
+			continue
+		}
+		for i := range 4 * rows {
+			if got := math.Float32frombits(binary.LittleEndian.Uint32(got[0].Data[4*i:])); got != 2*float32(i) {
+				t.Fatalf("element %d is %g, want %d", i, got, 2*i)
+			}
+		}
+	}
+	if _, err := run(t, s, t.Context(), 1001, 16000); err == nil || !strings.Contains(err.Error(), "send a smaller batch") {
+		t.Errorf("outputs beyond the slot: got %v", err)
+	}
+}
+
+// A run that is stopped ends early, and the next one runs.
+func TestStop(t *testing.T) {
+	const float = 1
+	var chain [][]byte
+	last := "x"
+	for i := range 4000 {
+		next := "v" + strconv.Itoa(i)
+		chain = append(chain, node("MatMul", next, last, "x"))
+		last = next
+	}
+	s := open(t, model(13, append(chain, node("Identity", "y", last), value(11, "x", float, 64, 64), value(12, "y", float, 64, 64))...))
+	meta := s.Metadata()
+	in := []worker.Tensor{{Shape: tensor.Shape{64, 64}, Data: make([]byte, 4*64*64)}}
+	begin := time.Now()
+	if err := s.Run(t.Context(), in, worker.NewOutput(&meta, make([]byte, 1<<20))); err != nil {
+		t.Fatal(err)
+	}
+	whole := time.Since(begin)
+	s.usual = time.Second // long enough to be worth it
+	ctx, cancel := context.WithTimeout(t.Context(), whole/20)
+	defer cancel()
+	if err := s.Run(ctx, in, worker.NewOutput(&meta, make([]byte, 1<<20))); err == nil || !strings.Contains(err.Error(), "terminate") {
+		t.Errorf("a run that was stopped: got %v", err)
+	}
+	if err := s.Run(t.Context(), in, worker.NewOutput(&meta, make([]byte, 1<<20))); err != nil {
+		t.Errorf("the run after: got %v", err)
+	}
+}

@@ -1,0 +1,128 @@
+package onnx
+
+import (
+	"context"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"oscine.dev/oscine/internal/serve/worker"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// stoppable is how long the runs of a model take for it to be worth arranging
+// that each can be stopped.
+const stoppable = 5 * time.Millisecond
+
+// Run implements worker.Session, on the memory of the inputs itself.
+func (s *Session) Run(ctx context.Context, inputs []worker.Tensor, out *worker.Output) error {
+	defer s.releaseInputs()
+	for i := range inputs {
+		if err := s.input(i, &inputs[i]); err != nil {
+			return err
+		}
+	}
+	stop := func() bool { return true }
+	if s.usual > stoppable {
+		options := s.options
+		stop = context.AfterFunc(ctx, func() { _ = s.lib.call(fnRunOptionsSetTerminate, options) })
+	}
+	begin := time.Now()
+	outputs, err := s.compute(out.Wanted())
+	if !stop() {
+		// The one that stops may be about to; it must not hit the next run.
+		if e := s.renewOptions(); err == nil {
+			err = e
+		}
+	} else if err == nil {
+		s.usual += (time.Since(begin) - s.usual) / 8
+	}
+	if err != nil {
+		return err
+	}
+	defer s.releaseOutputs(outputs)
+	for i := range outputs {
+		data, shape, err := s.output(i)
+		if err == nil {
+			err = out.Put(shape, data)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// renewOptions makes run options that nobody else knows. The old ones, which a
+// late call may still set, are not freed: a run is stopped seldom.
+func (s *Session) renewOptions() error {
+	return s.lib.call(fnCreateRunOptions, s.lib.out(&s.options))
+}
+
+// input makes the OrtValue of input i over memory that outlives the run.
+func (s *Session) input(i int, t *worker.Tensor) error {
+	spec := &s.meta.Inputs[i]
+	for j, d := range t.Shape {
+		s.dims[j] = uintptr(d)
+	}
+	l, v := s.lib, &s.scratch
+	address := uintptr(unsafe.Pointer(unsafe.SliceData(t.Data)))
+	if err := l.call(fnCreateTensorWithDataAsOrtValue, l.memory, address, uintptr(len(t.Data)),
+		s.dims.address(), uintptr(len(t.Shape)), elementType(spec.Type), l.out(&v.a)); err != nil {
+		return fmt.Errorf("input %q: %w", spec.Name, err)
+	}
+	s.inValues[i] = v.a
+	return nil
+}
+
+func (s *Session) releaseInputs() {
+	for i := range s.meta.Inputs {
+		s.lib.release(fnReleaseValue, s.inValues[i])
+		s.inValues[i] = 0
+	}
+}
+
+// compute runs the model on the inputs made and returns the values of the
+// wanted outputs.
+func (s *Session) compute(wanted []int) (words, error) {
+	n := len(wanted)
+	if n > len(s.wantNames) {
+		return nil, fmt.Errorf("%d outputs are asked for, the model has %d", n, len(s.meta.Outputs))
+	}
+	for i, w := range wanted {
+		s.wantNames[i] = s.outNames[w]
+	}
+	clear(s.outValues[:n])
+	err := s.lib.call(fnRun, s.ptr, s.options, s.inNames.address(), s.inValues.address(), uintptr(len(s.meta.Inputs)),
+		s.wantNames.address(), uintptr(n), s.outValues.address())
+	return s.outValues[:n], err
+}
+
+func (s *Session) releaseOutputs(values words) {
+	for _, v := range values {
+		s.lib.release(fnReleaseValue, v)
+	}
+}
+
+// output returns the memory and shape of an output of the last run; the memory
+// is the library's and goes with releaseOutputs.
+func (s *Session) output(i int) ([]byte, tensor.Shape, error) {
+	l, v := s.lib, &s.scratch
+	if err := l.call(fnGetTensorTypeAndShape, s.outValues[i], l.out(&v.b)); err != nil {
+		return nil, nil, err
+	}
+	spec := &s.last
+	err := s.typeAndShape(v.b, spec)
+	l.release(fnReleaseTensorTypeAndShapeInfo, v.b)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := spec.Shape.Bytes(spec.Type)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := l.call(fnGetTensorMutableData, s.outValues[i], l.out(&v.a)); err != nil {
+		return nil, nil, err
+	}
+	return unsafe.Slice((*byte)(pointer(v.a)), n), spec.Shape, nil
+}

@@ -1,0 +1,259 @@
+package onnx
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	channel "oscine.dev/oscine/internal/serve/channel/next"
+	"oscine.dev/oscine/internal/serve/worker"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// Engine implements worker.Engine.
+type Engine struct {
+	library string
+	loaded  *Library
+}
+
+// Flags implements worker.Engine.
+func (e *Engine) Flags(f *flag.FlagSet) {
+	f.StringVar(&e.library, "library", "libonnxruntime.so.1", "ONNX Runtime `library`")
+}
+
+// Open implements worker.Engine.
+func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("the model is not a regular file")
+	}
+	if err == nil && e.loaded == nil {
+		e.loaded, err = Load(e.library)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := e.loaded.Open(path, o.Threads)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Session is a loaded model. It implements worker.Session. It is not safe for
+// concurrent use.
+type Session struct {
+	lib  *Library
+	ptr  uintptr
+	meta channel.Metadata
+
+	// Memory that the library reads and writes, reused by every run.
+	inNames, outNames   words
+	inValues, outValues words
+	wantNames           words
+	dims                words
+	scratch             scratch
+	last                tensor.Spec   // of the output looked at last
+	options             uintptr       // OrtRunOptions, by which a run is stopped
+	usual               time.Duration // of the runs so far
+}
+
+// scratch holds the variables that the library writes through a pointer.
+type scratch struct{ a, b uintptr }
+
+// Open loads a model file with the given number of threads, which do not spin
+// while they wait: they share their cores with others.
+func (l *Library) Open(path string, threads int) (*Session, error) {
+	s := &Session{lib: l, dims: newWords(tensor.MaxRank)}
+	v := &s.scratch
+	if err := l.call(fnCreateSessionOptions, l.out(&v.a)); err != nil {
+		return nil, err
+	}
+	options := v.a
+	defer l.release(fnReleaseSessionOptions, options)
+	if err := l.call(fnSetIntraOpNumThreads, options, uintptr(threads)); err != nil {
+		return nil, err
+	}
+	if err := l.call(fnSetInterOpNumThreads, options, 1); err != nil {
+		return nil, err
+	}
+	for _, entry := range [][2]string{
+		{"session.intra_op.allow_spinning", "0"},
+		{"session.inter_op.allow_spinning", "0"},
+	} {
+		if err := l.call(fnAddSessionConfigEntry, options, cstring(entry[0]), cstring(entry[1])); err != nil {
+			return nil, fmt.Errorf("set %s: %w", entry[0], err)
+		}
+	}
+	if err := l.call(fnCreateSession, l.env, cstring(path), options, l.out(&v.b)); err != nil {
+		return nil, fmt.Errorf("not a model that ONNX Runtime %s can load: %s", l.version, strings.ReplaceAll(err.Error(), path, "the file"))
+	}
+	s.ptr = v.b
+	s.meta.Engine = "onnxruntime " + l.version
+	err := s.describe()
+	if err == nil {
+		err = l.call(fnCreateRunOptions, l.out(&s.options))
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close implements worker.Session.
+func (s *Session) Close() error {
+	s.lib.release(fnReleaseRunOptions, s.options)
+	s.lib.release(fnReleaseSession, s.ptr)
+	return nil
+}
+
+// Metadata implements worker.Session.
+func (s *Session) Metadata() channel.Metadata { return s.meta }
+
+func (s *Session) describe() error {
+	var err error
+	var inBatch, outBatch []string
+	s.meta.Inputs, s.inNames, inBatch, err = s.list(fnSessionGetInputCount, fnSessionGetInputName, fnSessionGetInputTypeInfo)
+	if err != nil {
+		return fmt.Errorf("input %w", err)
+	}
+	s.meta.Outputs, s.outNames, outBatch, err = s.list(fnSessionGetOutputCount, fnSessionGetOutputName, fnSessionGetOutputTypeInfo)
+	if err != nil {
+		return fmt.Errorf("output %w", err)
+	}
+	s.meta.Batch = len(inBatch) > 0 && sameBatch(append(inBatch, outBatch...))
+	s.inValues, s.outValues = newWords(len(s.meta.Inputs)), newWords(len(s.meta.Outputs))
+	s.wantNames = newWords(len(s.meta.Outputs))
+	return nil
+}
+
+// sameBatch reports whether all first dimensions are the same open dimension,
+// named as one over which requests may be joined. An open dimension of another
+// name may as well be a time axis.
+func sameBatch(first []string) bool {
+	for _, name := range first {
+		if name != first[0] {
+			return false
+		}
+	}
+	name := strings.ToLower(first[0])
+	return name == "n" || strings.Contains(name, "batch")
+}
+
+// list describes all inputs or all outputs, and returns their names for the
+// library and the symbolic names of their first dimensions.
+func (s *Session) list(count, name, info int) ([]tensor.Spec, words, []string, error) {
+	l, v := s.lib, &s.scratch
+	if err := l.call(count, s.ptr, l.out(&v.a)); err != nil {
+		return nil, nil, nil, err
+	}
+	n := int(v.a)
+	if n > channel.MaxTensors {
+		return nil, nil, nil, fmt.Errorf("count of %d is more than %d", n, channel.MaxTensors)
+	}
+	specs, names, first := make([]tensor.Spec, n), newWords(n), make([]string, n)
+	for i := range n {
+		if err := l.call(name, s.ptr, uintptr(i), l.alloc, l.out(&v.a)); err != nil {
+			return nil, nil, nil, err
+		}
+		names[i] = v.a // lives as long as the process
+		specs[i].Name = text(names[i])
+		if err := l.call(info, s.ptr, uintptr(i), l.out(&v.a)); err != nil {
+			return nil, nil, nil, err
+		}
+		typeInfo := v.a
+		var err error
+		first[i], err = s.tensorInfo(typeInfo, &specs[i])
+		l.release(fnReleaseTypeInfo, typeInfo)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("%q: %w", specs[i].Name, err)
+		}
+	}
+	return specs, names, first, nil
+}
+
+// tensorInfo reads type and shape, and returns the symbolic name of the first
+// dimension where it is open.
+func (s *Session) tensorInfo(typeInfo uintptr, spec *tensor.Spec) (string, error) {
+	l, v := s.lib, &s.scratch
+	v.a = 0
+	if err := l.call(fnGetOnnxTypeFromTypeInfo, typeInfo, l.out(&v.a)); err != nil {
+		return "", err
+	}
+	if kind := uint32(v.a); kind != 1 {
+		kinds := []string{"unknown kind", "tensor", "sequence", "map", "opaque kind", "sparse tensor", "optional"}
+		return "", fmt.Errorf("is a %s; only tensors can be served", kinds[min(int(kind), len(kinds)-1)])
+	}
+	if err := l.call(fnCastTypeInfoToTensorInfo, typeInfo, l.out(&v.a)); err != nil {
+		return "", err
+	}
+	info := v.a
+	if err := s.typeAndShape(info, spec); err != nil {
+		return "", err
+	}
+	if len(spec.Shape) == 0 || spec.Shape[0] >= 0 {
+		return "", nil
+	}
+	if err := l.call(fnGetSymbolicDimensions, info, s.dims.address(), uintptr(len(spec.Shape))); err != nil {
+		return "", err
+	}
+	return text(s.dims[0]), nil
+}
+
+// typeAndShape reads an OrtTensorTypeAndShapeInfo into spec, reusing its
+// shape's memory.
+func (s *Session) typeAndShape(info uintptr, spec *tensor.Spec) error {
+	l, v := s.lib, &s.scratch
+	v.a = 0
+	if err := l.call(fnGetTensorElementType, info, l.out(&v.a)); err != nil {
+		return err
+	}
+	element := uint32(v.a)
+	if spec.Type = dataType(element); spec.Type == tensor.Invalid {
+		name := "ONNX element type " + strconv.Itoa(int(element))
+		if element == 8 {
+			name = "strings"
+		}
+		return fmt.Errorf("holds %s, which cannot be served", name)
+	}
+	if err := l.call(fnGetDimensionsCount, info, l.out(&v.a)); err != nil {
+		return err
+	}
+	rank := int(v.a)
+	if rank > tensor.MaxRank {
+		return fmt.Errorf("has %d dimensions, at most %d can be served", rank, tensor.MaxRank)
+	}
+	if err := l.call(fnGetDimensions, info, s.dims.address(), uintptr(rank)); err != nil {
+		return err
+	}
+	spec.Shape = spec.Shape[:0]
+	for _, d := range s.dims[:rank] {
+		spec.Shape = append(spec.Shape, max(int64(d), -1))
+	}
+	return nil
+}
+
+// elements maps ONNXTensorElementDataType to the protocol's types.
+func dataType(element uint32) tensor.DataType {
+	types := [...]tensor.DataType{
+		1: tensor.FP32, 2: tensor.Uint8, 3: tensor.Int8, 4: tensor.Uint16, 5: tensor.Int16, 6: tensor.Int32,
+		7: tensor.Int64, 9: tensor.Bool, 10: tensor.FP16, 11: tensor.FP64, 12: tensor.Uint32, 13: tensor.Uint64, 16: tensor.BF16,
+	}
+	if element < uint32(len(types)) {
+		return types[element]
+	}
+	return tensor.Invalid
+}
+
+func elementType(d tensor.DataType) uintptr {
+	for element := range uint32(17) {
+		if dataType(element) == d {
+			return uintptr(element)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,39 @@
+package front
+
+import (
+	"net/http"
+
+	"oscine.dev/oscine/internal/serve/core"
+)
+
+// Front is one protocol by which clients reach the models.
+type Front struct {
+	Name string // as people call the protocol
+	// Routes are the patterns of http.ServeMux that the protocol answers. No
+	// other front may claim them.
+	Routes []string
+	// New returns the handler of the routes.
+	New func(*core.Registry, Options) http.Handler
+}
+
+// Options are the settings of all fronts.
+type Options struct {
+	MaxBodyBytes int64 // of one request; 0 means 64 MiB
+}
+
+const defaultMaxBody = 64 << 20
+
+// Handler serves the models by all the fronts.
+func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
+	if o.MaxBodyBytes == 0 {
+		o.MaxBodyBytes = defaultMaxBody
+	}
+	mux := http.NewServeMux()
+	for _, f := range fronts {
+		h := f.New(r, o)
+		for _, route := range f.Routes {
+			mux.Handle(route, h)
+		}
+	}
+	return mux
+}

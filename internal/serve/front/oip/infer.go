@@ -1,0 +1,112 @@
+package oip
+
+import (
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"oscine.dev/oscine/internal/serve/core"
+)
+
+const (
+	headerLength = "Inference-Header-Content-Length"
+	// checkBytes is how many binary data are read before core has seen the
+	// request; more are only read when it accepts all the rest.
+	checkBytes = 256 << 10
+	// joinBytes is up to where binary outputs are copied behind the JSON, so that
+	// the answer is one write.
+	joinBytes = 64 << 10
+	// slowClient is how long a client may take to send many binary data.
+	slowClient = 30 * time.Second
+	// keepBuffer bounds the buffers that a pooled call keeps.
+	keepBuffer = 1 << 20
+)
+
+var (
+	errTooLarge = errors.New("request too large")
+	errEncoding = errors.New("unsupported content encoding")
+)
+
+// call is the memory of one request, reused by later ones.
+type call struct {
+	request inferRequest
+	inputs  []core.Input
+	outputs []string
+	body    []byte
+	reply   []byte
+}
+
+type pool struct{ sync.Pool }
+
+func (p *pool) get() *call {
+	if c, ok := p.Get().(*call); ok {
+		return c
+	}
+	return new(call)
+}
+
+func (p *pool) put(c *call) {
+	if cap(c.body) > keepBuffer {
+		c.body = nil
+	}
+	if cap(c.reply) > keepBuffer {
+		c.reply = nil
+	}
+	p.Put(c)
+}
+
+func (h *handler) infer(w http.ResponseWriter, r *http.Request) {
+	q := core.Request{Model: r.PathValue("model"), Version: r.PathValue("version"), Arrived: time.Now()}
+	if err := h.registry.Accepts(&q); err != nil {
+		writeError(w, err)
+		return
+	}
+	c := h.calls.get()
+	defer h.calls.put(c)
+	if err := h.read(c, &q, w, r); err != nil {
+		h.registry.Refused(q.Model, q.Version)
+		writeError(w, err)
+		return
+	}
+	response, err := h.registry.Infer(r.Context(), q)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	defer response.Free()
+	if err := c.write(&response, w); err != nil {
+		writeError(w, err)
+	}
+}
+
+// read makes the HTTP request one to core.
+func (h *handler) read(c *call, q *core.Request, w http.ResponseWriter, r *http.Request) error {
+	if err := h.readHeader(c, r); err != nil {
+		return err
+	}
+	if err := c.request.checkBinary(); err != nil {
+		return err
+	}
+	c.fill(q)
+	if c.request.binary > checkBytes {
+		if err := h.registry.Accepts(q); err != nil {
+			return err
+		}
+	}
+	return c.readBinary(w, r)
+}
+
+// fill gives q what the JSON says.
+func (c *call) fill(q *core.Request) {
+	c.inputs, c.outputs = c.inputs[:0], c.outputs[:0]
+	for i := range c.request.inputs {
+		in := &c.request.inputs[i]
+		c.inputs = append(c.inputs, core.Input{Name: in.name, Type: in.kind, Shape: in.shape, Data: in})
+	}
+	for i := range c.request.outputs {
+		c.outputs = append(c.outputs, c.request.outputs[i].name)
+	}
+	q.Priority, q.Timeout = c.request.priority, c.request.timeout
+	q.Inputs, q.Outputs = c.inputs, c.outputs
+}

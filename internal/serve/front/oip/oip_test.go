@@ -1,0 +1,177 @@
+package oip
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/front"
+	"oscine.dev/oscine/internal/serve/servetest"
+)
+
+func TestMain(m *testing.M) { servetest.Main(m) }
+
+// rig is a registry behind an HTTP server.
+type rig struct {
+	*servetest.Rig
+	server *httptest.Server
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{Rig: servetest.New(t)}
+	r.server = httptest.NewServer(front.Handler(r.Registry, front.Options{MaxBodyBytes: 1 << 20}, []front.Front{Front()}))
+	t.Cleanup(r.server.Close)
+	return r
+}
+
+func (r *rig) do(method, path string, header http.Header, body string) (int, http.Header, string) {
+	r.Helper()
+	return doRequest(r.TB, r.server.URL, method, path, header, body)
+}
+
+func doRequest(t testing.TB, url, method, path string, header http.Header, body string) (int, http.Header, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, string(got)
+}
+
+func TestProtocol(t *testing.T) {
+	r := newRig(t)
+	r.Ready("m")
+	r.Serve(core.Model{Name: "bad", Starter: servetest.Worker(t.TempDir(), "refuse")})
+	if err := r.Registry.WaitReady(t.Context(), "bad"); !errors.Is(err, core.ErrNotReady) || !strings.Contains(err.Error(), "not a model: it is a test") {
+		t.Errorf("a refused model: got %v", err)
+	}
+	infer := "/v2/models/m/infer"
+	for _, test := range []struct {
+		method, path, body string
+		status             int
+		want               string // the whole body, or with … in front a part of it
+	}{
+		{"GET", "/v2", "", 200, `{"extensions":["binary_tensor_data","model_repository","schedule_policy"],"name":"oscine","version":"devel"}`},
+		{"GET", "/v2/health/live", "", 200, `{"live":true}`},
+		{"GET", "/v2/health/ready", "", 503, `…model bad is failed: not a model: it is a test`},
+		{"GET", "/v2/models/m/ready", "", 200, `{"name":"m","ready":true}`},
+		{"GET", "/v2/models/m/versions/1/ready", "", 200, `{"name":"m","ready":true}`},
+		{"GET", "/v2/models/m/versions/2", "", 404, `…model \"m\" is served in version \"1\", not \"2\"`},
+		{"GET", "/v2/models/bad/ready", "", 503, `…not a model`},
+		{"GET", "/v2/models/none", "", 404, `…no model \"none\" is served here`},
+		{"GET", "/v2/models/m", "", 200, `{"inputs":[{"name":"x","datatype":"FP32","shape":[-1,4]}],"name":"m","outputs":[{"name":"y","datatype":"FP32","shape":[-1,4]},{"name":"batch","datatype":"INT32","shape":[]}],"platform":"onnxruntime_onnx","versions":["1"]}`},
+		{"POST", "/v2/repository/index", "", 200, `[{"name":"bad","version":"1","state":"UNAVAILABLE","reason":"model bad is failed: not a model: it is a test"},{"name":"m","version":"1","state":"READY","reason":""}]`},
+		{"POST", infer, `{"id":"a\"b","inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4.5]}]}`, 200,
+			`{"model_name":"m","model_version":"1","id":"a\"b","outputs":[{"name":"y","datatype":"FP32","shape":[1,4],"data":[2,4,6,9]},{"name":"batch","datatype":"INT32","shape":[],"data":[1]}]}`},
+		{"POST", infer, `{"inputs":[{"data":[[1,2,3,4],[5,6,7,8]],"name":"x","datatype":"FP32","shape":[2,4]}],"outputs":[{"name":"y"}]}`, 200,
+			`{"model_name":"m","model_version":"1","outputs":[{"name":"y","datatype":"FP32","shape":[2,4],"data":[2,4,6,8,10,12,14,16]}]}`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[0,4],"datatype":"FP32","data":[]}],"outputs":[{"name":"y"}]}`, 200,
+			`{"model_name":"m","model_version":"1","outputs":[{"name":"y","datatype":"FP32","shape":[0,4],"data":[]}]}`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]}`, 400, `…input \"x\": wrong shape: got [1,3], want [-1,4]`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP64","data":[1,2,3,4]}]}`, 400, `…datatype is FP64, the model wants FP32`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"BYTES","data":["a"]}]}`, 400, `…datatype \"BYTES\" is not supported`},
+		{"POST", infer, `{"inputs":[{"name":"z","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}`, 400, `…input \"x\" is missing (the model's inputs are x)`},
+		{"POST", infer, `{"inputs":[]}`, 400, `…input \"x\" is missing`},
+		{"POST", infer, `{}`, 400, `…inputs are missing`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3]}]}`, 400, `…got 3 elements, the shape needs 4`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,"a"]}]}`, 400, `…where a number should be`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"q"}]}`, 400, `…output \"q\" is not known (the model's outputs are y, batch)`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[9999,4],"datatype":"FP32","data":[1]}]}`, 400, `…send a smaller batch`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[-1,4],"datatype":"FP32","data":[1]}]}`, 400, `…shape needs`},
+		{"POST", infer, `{"inputs":`, 400, `…the JSON ends where '[' should be`},
+		{"POST", infer, ``, 400, `…the JSON ends`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16}}]}`, 400, `…needs the header Inference-Header-Content-Length`},
+		{"POST", infer, strings.Repeat(" ", 2<<20), 413, `…at most 1048576 bytes`},
+		{"POST", "/v2/models/bad/infer", `{}`, 503, `…not a model`},
+	} {
+		status, _, got := r.do(test.method, test.path, nil, test.body)
+		part, partial := strings.CutPrefix(test.want, "…")
+		if status != test.status || (got != test.want && !(partial && strings.Contains(got, part))) {
+			t.Errorf("%s %s %.100s\n got %d %s\nwant %d %s", test.method, test.path, test.body, status, got, test.status, test.want)
+		}
+		if !json.Valid([]byte(got)) {
+			t.Errorf("%s %s: %q is not JSON", test.method, test.path, got)
+		}
+	}
+	if status, _, got := r.do("POST", infer, http.Header{"Content-Encoding": {"gzip"}}, "x"); status != 415 {
+		t.Errorf("compressed request: got %d %s", status, got)
+	}
+}
+
+func TestBinaryTensors(t *testing.T) {
+	r := newRig(t)
+	r.Ready("m")
+	for _, rows := range []int{1, 3, 200, 2000} { // the last is beyond a slot's first rows
+		raw := make([]byte, 16*rows)
+		for i := range 4 * rows {
+			binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(float32(i)))
+		}
+		head := fmt.Sprintf(`{"inputs":[{"name":"x","shape":[%d,4],"datatype":"FP32","parameters":{"binary_data_size":%d}}],"outputs":[{"name":"y","parameters":{"binary_data":true}}]}`, rows, len(raw))
+		status, header, got := r.do("POST", "/v2/models/m/infer", http.Header{headerLength: {fmt.Sprint(len(head))}}, head+string(raw))
+		if status != 200 {
+			t.Fatalf("%d rows: %d %s", rows, status, got)
+		}
+		var n int
+		if _, err := fmt.Sscan(header.Get(headerLength), &n); err != nil || n > len(got) {
+			t.Fatalf("%d rows: header %s is %q", rows, headerLength, header.Get(headerLength))
+		}
+		var answer struct {
+			Outputs []struct{ Parameters map[string]int }
+		}
+		if err := json.Unmarshal([]byte(got[:n]), &answer); err != nil || len(answer.Outputs) != 1 || answer.Outputs[0].Parameters["binary_data_size"] != len(raw) {
+			t.Fatalf("%d rows: %s (%v)", rows, got[:n], err)
+		}
+		for i := range 4 * rows {
+			if f := math.Float32frombits(binary.LittleEndian.Uint32([]byte(got[n+4*i:]))); f != 2*float32(i) {
+				t.Fatalf("%d rows: element %d is %g, want %g", rows, i, f, 2*float32(i))
+			}
+		}
+	}
+	head := `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":15}}]}`
+	status, _, got := r.do("POST", "/v2/models/m/infer", http.Header{headerLength: {fmt.Sprint(len(head))}}, head+strings.Repeat("x", 15))
+	if status != 400 || !strings.Contains(got, "binary_data_size is 15, shape [1,4] of FP32 needs 16") {
+		t.Errorf("wrong size: got %d %s", status, got)
+	}
+	status, _, got = r.do("POST", "/v2/models/m/infer", http.Header{headerLength: {fmt.Sprint(len(head))}}, head)
+	if status != 400 || !strings.Contains(got, "15 of binary data are announced") {
+		t.Errorf("missing data: got %d %s", status, got)
+	}
+}
+
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte(`{"id":"1","parameters":{"binary_data_output":true},"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"y","parameters":{"binary_data":false}}]}`))
+	f.Add([]byte(`{"inputs":[{"name":"\u0041","shape":[],"datatype":"BOOL","parameters":{"binary_data_size":1}}]}`))
+	var r inferRequest
+	f.Fuzz(func(t *testing.T, body []byte) {
+		err := r.parse(body)
+		if err != nil && !errors.Is(err, core.ErrInvalid) {
+			t.Errorf("%v does not wrap core.ErrInvalid", err)
+		}
+		for _, in := range r.inputs {
+			if err == nil && (in.binary < 0) == (in.data == nil) {
+				t.Errorf("input %q: %d binary bytes and data %q", in.name, in.binary, in.data)
+			}
+		}
+	})
+}

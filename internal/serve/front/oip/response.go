@@ -1,0 +1,106 @@
+package oip
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// write sends the answer. After its first byte it returns nil.
+func (c *call) write(response *core.Response, w http.ResponseWriter) error {
+	b, tail, err := c.encode(response)
+	if c.reply = b; err != nil {
+		return err
+	}
+	header := w.Header()
+	header.Set("Content-Length", strconv.Itoa(len(b)+tail))
+	if tail == 0 {
+		header.Set("Content-Type", "application/json")
+	} else {
+		header.Set("Content-Type", "application/octet-stream")
+		header.Set(headerLength, strconv.Itoa(len(b)))
+	}
+	joined := tail <= joinBytes
+	for i := range response.Outputs {
+		if joined && c.binary(i) {
+			b = append(b, response.Outputs[i].Data...)
+		}
+	}
+	c.reply = b
+	_, err = w.Write(b)
+	if joined {
+		return nil // a client that is gone is nobody to tell of an error
+	}
+	deadline := http.NewResponseController(w)
+	_ = deadline.SetWriteDeadline(time.Now().Add(slowClient))
+	defer func() { _ = deadline.SetWriteDeadline(time.Time{}) }()
+	for i := range response.Outputs {
+		if err == nil && c.binary(i) {
+			_, err = w.Write(response.Outputs[i].Data)
+		}
+	}
+	return nil
+}
+
+// encode writes the JSON of the answer, and counts the bytes of binary tensors
+// that follow it.
+func (c *call) encode(response *core.Response) (b []byte, tail int, err error) {
+	b = appendText(append(c.reply[:0], `{"model_name":`...), response.Model)
+	b = appendText(append(b, `,"model_version":`...), response.Version)
+	if c.request.id != "" {
+		b = appendText(append(b, `,"id":`...), c.request.id)
+	}
+	b = append(b, `,"outputs":[`...)
+	for i := range response.Outputs {
+		out := &response.Outputs[i]
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendText(append(b, `{"name":`...), out.Name)
+		b = append(append(append(b, `,"datatype":"`...), out.Type.String()...), `","shape":[`...)
+		for j, d := range out.Shape {
+			if j > 0 {
+				b = append(b, ',')
+			}
+			b = strconv.AppendInt(b, d, 10)
+		}
+		if c.binary(i) {
+			b = append(strconv.AppendInt(append(b, `],"parameters":{"binary_data_size":`...), int64(len(out.Data)), 10), "}}"...)
+			tail += len(out.Data)
+			continue
+		}
+		if b, err = tensor.AppendJSON(append(b, `],"data":`...), out.Type, out.Data); err != nil {
+			return b, 0, fmt.Errorf("%w: output %q: %w", core.ErrInvalid, out.Name, err)
+		}
+		b = append(b, '}')
+	}
+	return append(b, "]}"...), tail, nil
+}
+
+// binary says whether the i-th output of the answer goes as binary.
+func (c *call) binary(i int) bool {
+	if len(c.request.outputs) == 0 {
+		return c.request.allBinary
+	}
+	out := &c.request.outputs[i]
+	return out.binary || (!out.chosen && c.request.allBinary)
+}
+
+// appendText appends a JSON string.
+func appendText(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			quoted, err := json.Marshal(s)
+			if err != nil {
+				quoted = []byte(`""`)
+			}
+			return append(b, quoted...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}

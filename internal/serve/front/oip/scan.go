@@ -1,0 +1,215 @@
+package oip
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"unicode/utf8"
+
+	"oscine.dev/oscine/internal/serve/core"
+)
+
+// scanner walks JSON without building it: the numbers of a tensor are looked
+// at once, when they go into their slot.
+type scanner struct {
+	b  []byte
+	at int
+}
+
+// maxNesting bounds nested arrays and objects in a request.
+const maxNesting = 64
+
+func (s *scanner) fail(want string) error {
+	if s.at >= len(s.b) {
+		return fmt.Errorf("%w: the JSON ends where %s should be", core.ErrInvalid, want)
+	}
+	return fmt.Errorf("%w: byte %d of the JSON is %q where %s should be", core.ErrInvalid, s.at, s.b[s.at], want)
+}
+
+// peek skips white space and returns the next byte, 0 at the end.
+func (s *scanner) peek() byte {
+	for s.at < len(s.b) {
+		switch c := s.b[s.at]; c {
+		case ' ', '\n', '\t', '\r':
+			s.at++
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+func (s *scanner) expect(c byte) error {
+	if s.peek() != c {
+		return s.fail(strconv.QuoteRune(rune(c)))
+	}
+	s.at++
+	return nil
+}
+
+// raw takes a string token with its quotes.
+func (s *scanner) raw() ([]byte, error) {
+	if s.peek() != '"' {
+		return nil, s.fail("a string")
+	}
+	for i := s.at + 1; i < len(s.b); i++ {
+		switch c := s.b[i]; {
+		case c == '\\':
+			i++
+		case c == '"':
+			token := s.b[s.at : i+1]
+			s.at = i + 1
+			return token, nil
+		case c < ' ':
+			s.at = i
+			return nil, s.fail("no control character")
+		}
+	}
+	s.at = len(s.b)
+	return nil, s.fail("the end of a string")
+}
+
+// text takes a string.
+func (s *scanner) text() (string, error) {
+	start := s.at
+	token, err := s.raw()
+	if err != nil {
+		return "", err
+	}
+	for _, c := range token {
+		if c == '\\' || c >= utf8.RuneSelf {
+			var text string
+			if json.Unmarshal(token, &text) != nil {
+				s.at = start
+				return "", s.fail("a valid string")
+			}
+			return text, nil
+		}
+	}
+	return string(token[1 : len(token)-1]), nil
+}
+
+// integer takes a whole number.
+func (s *scanner) integer() (int64, error) {
+	s.peek()
+	end := s.at
+	for end < len(s.b) && (s.b[end] == '-' || s.b[end]-'0' <= 9) {
+		end++
+	}
+	n, err := strconv.ParseInt(string(s.b[s.at:end]), 10, 64)
+	if err != nil {
+		return 0, s.fail("a whole number")
+	}
+	s.at = end
+	return n, nil
+}
+
+func (s *scanner) boolean() (bool, error) {
+	switch rest := s.b[min(s.at, len(s.b)):]; {
+	case s.peek() == 't' && len(s.b)-s.at >= 4 && string(s.b[s.at:s.at+4]) == "true":
+		s.at += 4
+		return true, nil
+	case len(rest) > 0 && len(s.b)-s.at >= 5 && string(s.b[s.at:s.at+5]) == "false":
+		s.at += 5
+		return false, nil
+	}
+	return false, s.fail("true or false")
+}
+
+// object walks an object; member is called with each key and takes its value.
+func (s *scanner) object(member func(key string) error) error {
+	if err := s.expect('{'); err != nil {
+		return err
+	}
+	if s.peek() == '}' {
+		s.at++
+		return nil
+	}
+	for {
+		key, err := s.text()
+		if err != nil {
+			return err
+		}
+		if err := s.expect(':'); err != nil {
+			return err
+		}
+		if err := member(key); err != nil {
+			return err
+		}
+		if s.peek() != ',' {
+			return s.expect('}')
+		}
+		s.at++
+	}
+}
+
+// array walks an array; element takes each value.
+func (s *scanner) array(element func() error) error {
+	if err := s.expect('['); err != nil {
+		return err
+	}
+	if s.peek() == ']' {
+		s.at++
+		return nil
+	}
+	for {
+		if err := element(); err != nil {
+			return err
+		}
+		if s.peek() != ',' {
+			return s.expect(']')
+		}
+		s.at++
+	}
+}
+
+// skip takes any value. Of numbers it checks only where they end.
+func (s *scanner) skip(depth int) error {
+	if depth > maxNesting {
+		return s.fail("less nesting")
+	}
+	switch c := s.peek(); c {
+	case '{':
+		return s.object(func(string) error { return s.skip(depth + 1) })
+	case '[':
+		return s.array(func() error { return s.skip(depth + 1) })
+	case '"':
+		_, err := s.raw()
+		return err
+	default:
+		start := s.at
+		for s.at < len(s.b) && (s.b[s.at]|0x20 >= 'a' && s.b[s.at]|0x20 <= 'z' || s.b[s.at]-'0' <= 9 || s.b[s.at] == '-' || s.b[s.at] == '+' || s.b[s.at] == '.') {
+			s.at++
+		}
+		if s.at == start {
+			return s.fail("a value")
+		}
+		return nil
+	}
+}
+
+// numbers takes an array of plain values, however nested, and returns its
+// text; what is between the brackets is checked when it is parsed.
+func (s *scanner) numbers() ([]byte, error) {
+	if s.peek() != '[' {
+		return nil, s.fail("an array")
+	}
+	depth := 0
+	for i := s.at; i < len(s.b); i++ {
+		switch s.b[i] {
+		case '[':
+			depth++
+		case ']':
+			if depth--; depth == 0 {
+				text := s.b[s.at : i+1]
+				s.at = i + 1
+				return text, nil
+			}
+		case '"', '{':
+			s.at = i
+			return nil, s.fail("a number")
+		}
+	}
+	s.at = len(s.b)
+	return nil, s.fail("the end of an array")
+}

@@ -1,0 +1,24 @@
+package serve
+
+import (
+	"net/http"
+
+	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/front"
+	"oscine.dev/oscine/internal/serve/front/oip"
+)
+
+// fronts are the protocols, one a line.
+func fronts() []front.Front {
+	return []front.Front{
+		oip.Front(),
+	}
+}
+
+// Options are the settings of the inference endpoint.
+type Options = front.Options
+
+// NewHandler serves the registry's models over all protocols.
+func NewHandler(r *core.Registry, o Options) http.Handler {
+	return front.Handler(r, o, fronts())
+}

@@ -1,0 +1,197 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	channel "oscine.dev/oscine/internal/serve/channel/next"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// server is the worker, over all its connections.
+type server struct {
+	engine  Engine
+	say     func(format string, a ...any)
+	session Session // nil: none is loaded
+	loaded  channel.Load
+	meta    channel.Metadata
+	figures figures
+}
+
+// figures are the counters behind channel.Statistics.
+type figures struct {
+	runs, requests, failed, cancelled, partial, compute, load atomic.Int64
+}
+
+func (f *figures) read() channel.Statistics {
+	return channel.Statistics{
+		Runs: f.runs.Load(), Requests: f.requests.Load(), Failed: f.failed.Load(), Cancelled: f.cancelled.Load(),
+		Partial: f.partial.Load(), ComputeNS: f.compute.Load(), LoadNS: f.load.Load(), MemoryBytes: residentBytes(),
+	}
+}
+
+// residentBytes is the memory of this process, 0 where it is not known.
+func residentBytes() int64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+func (s *server) unload() error {
+	if s.session == nil {
+		return nil
+	}
+	err := s.session.Close()
+	s.session, s.loaded = nil, channel.Load{}
+	return err
+}
+
+func (s *server) open(load channel.Load) error {
+	begin := time.Now()
+	threads, err := threads(load.Threads)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(load.Path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the model file cannot be read: %w", err)
+	case info.Mode().Type()&^fs.ModeDir != 0:
+		return errors.New("the model is neither a file nor a folder")
+	}
+	session, err := s.engine.Open(load.Path, Options{Threads: threads, Values: load.Options})
+	if err != nil {
+		return err
+	}
+	meta := session.Metadata()
+	meta.Threads = threads
+	if err := s.selfTest(session, &meta); err != nil {
+		return errors.Join(err, session.Close())
+	}
+	s.session, s.loaded, s.meta = session, load, meta
+	s.figures.load.Store(int64(time.Since(begin)))
+	return nil
+}
+
+// threads counts the processors of this process's cpuset, at most limit unless
+// that is 0.
+func threads(limit int) (int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return 0, fmt.Errorf("read the cpuset: %w", err)
+	}
+	n := max(1, set.Count())
+	if limit > 0 {
+		n = min(n, limit)
+	}
+	return n, nil
+}
+
+// selfTestBytes bounds the inputs and the outputs of a self-test.
+const selfTestBytes = 64 << 20
+
+// selfTest runs the model twice on inputs of ones, where open dimensions are
+// one. There are engines that answer zeros to the first run of some models and
+// fail at the second: what works once has to work twice. A model that works
+// neither time may want other inputs; the first request will tell.
+func (s *server) selfTest(session Session, meta *channel.Metadata) error {
+	shapes, sizes := make([]tensor.Shape, len(meta.Inputs)), make([]int, len(meta.Inputs))
+	total := 0
+	for i, spec := range meta.Inputs {
+		shapes[i] = slices.Clone(spec.Shape)
+		for j, d := range shapes[i] {
+			shapes[i][j] = max(d, 1)
+			if d == 0 {
+				shapes[i][j] = 0
+			}
+		}
+		kind := spec.Type
+		if kind == tensor.Bytes {
+			kind = tensor.Uint32 // strings without a byte
+		}
+		n, err := shapes[i].Bytes(kind)
+		if err != nil || n > selfTestBytes-total {
+			s.say("no self-test: the inputs are too large")
+			return nil
+		}
+		sizes[i] = n
+		total += (n + channel.Align - 1) &^ (channel.Align - 1)
+	}
+	var memory Block
+	memory = memory.AtLeast(total + selfTestBytes)
+	defer memory.Free()
+	offsets, end, err := channel.Layout(meta.Inputs, shapes, sizes, nil)
+	if err != nil {
+		return err
+	}
+	inputs := make([]Tensor, len(shapes))
+	for i := range inputs {
+		inputs[i] = Tensor{shapes[i], memory[offsets[i]:][:sizes[i]]}
+		fillOnes(inputs[i].Data, meta.Inputs[i].Type)
+	}
+	results := [2]channel.Result{}
+	var errs [2]error
+	var outputs [2][]byte
+	for i := range 2 {
+		out := Output{meta: meta, memory: memory, at: end, result: &results[i], wanted: all(meta)}
+		errs[i] = session.Run(context.Background(), inputs, &out)
+		if errs[i] == nil {
+			errs[i] = out.complete()
+		}
+		outputs[i] = bytes.Clone(memory[end:out.at])
+	}
+	switch {
+	case errs[0] != nil && errs[1] != nil:
+		s.say("self-test: %v", errs[0])
+	case errs[1] != nil:
+		return fmt.Errorf("the engine ran the model once and not a second time: %w", errs[1])
+	case errs[0] != nil:
+		return fmt.Errorf("the engine ran the model only the second time: %w", errs[0])
+	case !bytes.Equal(outputs[0], outputs[1]):
+		s.say("self-test: two runs on the same inputs differ")
+	}
+	return nil
+}
+
+// fillOnes writes ones, which divide and index as zeros may not.
+func fillOnes(data []byte, kind tensor.DataType) {
+	var one []byte
+	switch kind {
+	case tensor.FP16:
+		one = []byte{0, 0x3c}
+	case tensor.BF16:
+		one = []byte{0x80, 0x3f}
+	case tensor.FP32:
+		one = []byte{0, 0, 0x80, 0x3f}
+	case tensor.FP64:
+		one = []byte{0, 0, 0, 0, 0, 0, 0xf0, 0x3f}
+	case tensor.Bytes:
+		return
+	default:
+		one = append([]byte{1}, make([]byte, kind.Size()-1)...)
+	}
+	for at := 0; at+len(one) <= len(data); at += len(one) {
+		copy(data[at:], one)
+	}
+}

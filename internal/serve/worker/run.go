@@ -1,0 +1,291 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	channel "oscine.dev/oscine/internal/serve/channel/next"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// conn is one connection to a daemon, with the memory that its runs reuse.
+type conn struct {
+	server *server
+	peer   *channel.Peer
+	own    *executor // where the engine computes one run at a time
+
+	idle    chan *executor // where it computes several
+	running sync.WaitGroup
+
+	watching bool
+
+	mu      sync.Mutex
+	watched []*runContext // those whose Done somebody awaits
+	failed  error         // an answer could not be sent
+}
+
+// call is one request of a run.
+type call struct {
+	request  *channel.Request
+	result   *channel.Result
+	deadline time.Time
+	memory   []byte // the slot
+	offsets  []int  // of the inputs in memory
+	end      int    // first byte behind the inputs; outputs go there
+	at       int    // first byte behind the outputs, of a joined run
+}
+
+// run computes a run: at once where the engine computes one at a time, which
+// needs no second thread; else on a thread of its own.
+func (c *conn) run(requests []channel.Request) error {
+	if c.server.session == nil || c.peer.Region() == nil {
+		return errors.Join(channel.ErrProtocol, errors.New("a run before a model and its memory"))
+	}
+	if c.own == nil && c.idle == nil {
+		c.start()
+	}
+	if c.own != nil {
+		return c.own.run(requests)
+	}
+	e := <-c.idle
+	e.copyRequests(requests)
+	c.running.Add(1)
+	go func() {
+		defer c.running.Done()
+		channel.NameThread()
+		if err := e.run(e.requests); err != nil {
+			c.mu.Lock()
+			c.failed = err
+			c.mu.Unlock()
+		}
+		c.idle <- e
+	}()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
+}
+
+// start makes the executors and listens for cancellations.
+func (c *conn) start() {
+	if n := c.server.meta.Runs(); n > 1 {
+		c.idle = make(chan *executor, n)
+		for range n {
+			c.idle <- &executor{conn: c}
+		}
+	} else {
+		c.own = &executor{conn: c}
+	}
+	if c.watching {
+		return
+	}
+	c.watching = true
+	c.peer.Watch(func() {
+		c.mu.Lock()
+		watched := slices.Clone(c.watched)
+		c.mu.Unlock()
+		for _, r := range watched {
+			r.look()
+		}
+	})
+}
+
+// finish waits for the runs under way. What comes next may be for another
+// model.
+func (c *conn) finish() {
+	c.running.Wait()
+	c.own, c.idle = nil, nil
+}
+
+func (c *conn) watch(r *runContext) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watched = append(c.watched, r)
+}
+
+func (c *conn) unwatch(r *runContext) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watched = slices.DeleteFunc(c.watched, func(other *runContext) bool { return other == r })
+}
+
+// executor computes one run after the other.
+type executor struct {
+	conn     *conn
+	requests []channel.Request // its own copy, where several runs are under way
+	results  []channel.Result
+	calls    []call
+	valid    []call
+	inputs   []Tensor
+	answers  []channel.Result
+	gathered []Block
+	single   [1]call
+	out      Output
+	ctx      runContext
+}
+
+func (e *executor) copyRequests(requests []channel.Request) {
+	e.requests = e.requests[:0]
+	for _, q := range requests {
+		q.Sizes, q.Wanted = slices.Clone(q.Sizes), slices.Clone(q.Wanted)
+		shapes := make([]tensor.Shape, len(q.Shapes))
+		for i, s := range q.Shapes {
+			shapes[i] = slices.Clone(s)
+		}
+		q.Shapes = shapes
+		e.requests = append(e.requests, q)
+	}
+}
+
+// resize returns s with length n, keeping the elements' own memory for reuse.
+func resize[T any](s []T, n int) []T {
+	if n <= cap(s) {
+		return s[:n]
+	}
+	return slices.Grow(s[:cap(s)], n-cap(s))[:n]
+}
+
+// run answers each request of a run. Its error is that of the connection.
+func (e *executor) run(requests []channel.Request) error {
+	s, p := e.conn.server, e.conn.peer
+	s.figures.requests.Add(int64(len(requests)))
+	e.results, e.calls, e.valid = resize(e.results, len(requests)), resize(e.calls, len(requests)), e.valid[:0]
+	bad := e.results[:0:0]
+	for i := range requests {
+		c := &e.calls[i]
+		c.request, c.result, c.deadline = &requests[i], &e.results[i], time.Time{}
+		r := c.result
+		r.ID, r.Slot, r.Code, r.Err = requests[i].ID, requests[i].Slot, channel.OK, ""
+		r.Shapes, r.Offsets, r.Sizes = r.Shapes[:0], r.Offsets[:0], r.Sizes[:0]
+		var err error
+		if c.offsets, c.end, err = p.Check(&s.meta, c.request, c.offsets); err != nil {
+			if errors.Is(err, channel.ErrProtocol) {
+				return err
+			}
+			s.answer(r, err)
+			bad = append(bad, *r)
+			continue
+		}
+		c.memory = p.Region().Slot(c.request.Slot)
+		if c.request.Within != 0 {
+			c.deadline = time.Now().Add(c.request.Within)
+		}
+		e.valid = append(e.valid, *c)
+	}
+	if len(bad) > 0 {
+		if err := p.Answer(bad); err != nil {
+			return err
+		}
+	}
+	for calls := e.valid; len(calls) > 0; {
+		n := e.next(calls)
+		if err := e.runGroup(calls[:n]); err != nil {
+			return err
+		}
+		calls = calls[n:]
+	}
+	return nil
+}
+
+// next is how many of the first calls make one batch.
+func (e *executor) next(calls []call) int {
+	n := 1
+	for e.conn.server.meta.Batch && n < len(calls) && joinable(&calls[0], &calls[n]) {
+		n++
+	}
+	return n
+}
+
+// runGroup computes calls as one batch, or each by itself, and answers them.
+func (e *executor) runGroup(calls []call) error {
+	if len(calls) == 1 || !e.runJoined(calls) {
+		for i := range calls {
+			e.runOne(&calls[i])
+			if err := e.conn.peer.Answer([]channel.Result{*calls[i].result}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	results := e.answers[:0]
+	for i := range calls {
+		results = append(results, *calls[i].result)
+	}
+	e.answers = results
+	err := e.conn.peer.Answer(results)
+	if errors.Is(err, channel.ErrProtocol) { // too long for one message
+		for i := range results {
+			if err = e.conn.peer.Answer(results[i : i+1]); err != nil {
+				return err
+			}
+		}
+	}
+	return err
+}
+
+// compute calls the engine on the inputs gathered in e.inputs.
+func (e *executor) compute(calls []call) error {
+	s := e.conn.server
+	e.ctx.conn, e.ctx.calls = e.conn, calls
+	defer e.ctx.end()
+	if err := e.ctx.Err(); err != nil {
+		return err
+	}
+	s.figures.runs.Add(1)
+	begin := time.Now()
+	err := s.session.Run(&e.ctx, e.inputs, &e.out)
+	s.figures.compute.Add(int64(time.Since(begin)))
+	if over := e.ctx.Err(); over != nil && err != nil {
+		return over
+	}
+	return err
+}
+
+// runOne computes one call on the slot's memory itself.
+func (e *executor) runOne(c *call) {
+	e.inputs = e.inputs[:0]
+	for i, shape := range c.request.Shapes {
+		e.inputs = append(e.inputs, Tensor{shape, c.memory[c.offsets[i]:][:c.request.Sizes[i]]})
+	}
+	s := e.conn.server
+	c.result.Shapes, c.result.Offsets, c.result.Sizes = c.result.Shapes[:0], c.result.Offsets[:0], c.result.Sizes[:0]
+	e.out = Output{meta: &s.meta, memory: c.memory, at: c.end, result: c.result, wanted: c.request.Wanted, all: e.out.all}
+	if len(e.out.wanted) == 0 {
+		e.out.wanted = e.out.every()
+	}
+	if c.request.Stream && s.meta.Streams {
+		e.out.send = e.conn.peer
+	}
+	e.single[0] = *c
+	err := e.compute(e.single[:])
+	if err == nil {
+		err = e.out.complete()
+	}
+	s.figures.partial.Add(int64(e.out.parts))
+	s.answer(c.result, err)
+}
+
+// answer says how a request ended.
+func (s *server) answer(r *channel.Result, err error) {
+	switch {
+	case err == nil:
+		r.Code, r.Err = channel.OK, ""
+		return
+	case errors.Is(err, context.Canceled):
+		r.Code = channel.Cancelled
+		s.figures.cancelled.Add(1)
+	case errors.Is(err, context.DeadlineExceeded):
+		r.Code = channel.Expired
+		s.figures.cancelled.Add(1)
+	case errors.Is(err, ErrEngine):
+		r.Code = channel.Failed
+		s.figures.failed.Add(1)
+	default:
+		r.Code = channel.Invalid
+		s.figures.failed.Add(1)
+	}
+	r.Err = err.Error()
+	r.Shapes, r.Offsets, r.Sizes = r.Shapes[:0], r.Offsets[:0], r.Sizes[:0]
+}
