@@ -6,19 +6,75 @@ import (
 	"strings"
 )
 
-// allowed finds the CPUs and nodes that work may use: the cpuset of the
-// reading process's cgroup (version 2 or 1) or of a bare cpuset mount.
+// permitted is what the kernel lets the reading process use, or the process
+// that recorded the tree. An empty set restricts nothing.
+type permitted struct {
+	cpus, nodes Set
+	// effective: cpus comes from a cpuset in effect, which holds only CPUs that
+	// run. The affinity of a process may name others.
+	effective bool
+}
+
+// contradicts reports whether the CPUs cannot be all that run.
+func (p permitted) contradicts(online Set) bool {
+	if p.cpus.Empty() {
+		return false
+	}
+	if p.effective {
+		return !p.cpus.In(online)
+	}
+	return !p.cpus.Meets(online)
+}
+
+// readPermitted reads the cpuset of the process's cgroup (version 2 or 1) or
+// of a bare cpuset mount, and the process's own affinity.
+func (s *scan) readPermitted() {
+	p := &s.permitted
+	p.cpus, p.effective = s.cpusetList("cpus")
+	p.nodes, _ = s.cpusetList("mems")
+	status, err := s.read("/proc/self/status", maxTable)
+	if err != nil {
+		return
+	}
+	p.cpus = narrowed(p.cpus, statusList(string(status), "Cpus_allowed_list:"))
+	p.nodes = narrowed(p.nodes, statusList(string(status), "Mems_allowed_list:"))
+}
+
+// narrowed is what both sets allow; where one is unknown, or they exclude each
+// other, the first that is known.
+func narrowed(a, b Set) Set {
+	both := a.And(b)
+	switch {
+	case !both.Empty():
+		return both
+	case !a.Empty():
+		return a
+	}
+	return b
+}
+
+func statusList(status, key string) Set {
+	_, rest, _ := strings.Cut(status, key)
+	line, _, _ := strings.Cut(rest, "\n")
+	set, _ := ParseList(strings.TrimSpace(line)) // a damaged line restricts nothing
+	return set
+}
+
+// allowed finds the CPUs and nodes that work may use.
 func (s *scan) allowed() {
 	cpus, nodes := s.m.Online, s.nodeSet()
-	if file := s.cpusetFiles(); file != nil {
-		// An empty or unreadable file restricts nothing.
-		if set, ok := s.list(file("cpus")); ok && !set.Empty() {
-			cpus = cpus.And(set)
+	restrict := func(known *Set, to Set, what string) {
+		if to.Empty() {
+			return
 		}
-		if set, ok := s.list(file("mems")); ok && !set.Empty() {
-			nodes = nodes.And(set)
+		if both := known.And(to); !both.Empty() {
+			*known = both
+			return
 		}
+		s.gap("/proc/self/status", "%s %s may be used, and none of them is on this map: nothing is left out", what, to)
 	}
+	restrict(&cpus, s.permitted.cpus, "CPUs")
+	restrict(&nodes, s.permitted.nodes, "nodes")
 	s.m.Allowed, s.m.AllowedNodes = cpus, nodes
 	for i := range s.m.CPUs {
 		s.m.CPUs[i].Allowed = cpus.Has(s.m.CPUs[i].ID)
@@ -36,22 +92,27 @@ func (s *scan) nodeSet() Set {
 	return set
 }
 
-// cpusetFiles returns the path of the file that restricts "cpus" or "mems",
-// or nil where nothing does.
-func (s *scan) cpusetFiles() func(what string) string {
+// cpusetList reads what restricts "cpus" or "mems", and whether that is in
+// effect, as against asked for. It looks at the process's cgroup, and up from
+// there: a cgroup without the controller is bound by the one above. A process
+// in a namespace may see its cgroup's name from outside, where the mount shows
+// only what lies below; then the mount itself is its cgroup.
+func (s *scan) cpusetList(what string) (set Set, effective bool) {
 	mount, style := s.cpusetMount()
-	name := s.cgroupName()
-	if mount == "" || name == "" {
-		return nil
+	if mount == "" {
+		return Set{}, false
 	}
-	return func(what string) string {
-		switch style {
-		case "cgroup2":
-			return path.Join(mount, name, "cpuset."+what+".effective")
-		case "cgroup":
-			return path.Join(mount, name, "cpuset."+what)
+	// Of version 1 the CPUs asked for count: those it calls effective are wrong
+	// after CPUs came and went, and the kernel goes by the others.
+	file := map[string]string{"cgroup2": "cpuset." + what + ".effective", "cgroup": "cpuset." + what, "cpuset": what}[style]
+	for name := path.Clean("/" + s.cgroupName()); ; name = path.Dir(name) {
+		// An empty or unreadable file restricts nothing.
+		if set, ok := s.list(path.Join(mount, name, file)); ok && !set.Empty() {
+			return set, style == "cgroup2"
 		}
-		return path.Join(mount, name, what)
+		if name == "/" {
+			return Set{}, false
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ func cpuPath(id int, attribute string) string {
 // topology. See Documentation/admin-guide/cputopology.rst.
 func (s *scan) cpus() {
 	s.m.Present = s.numbered(cpuDir, "cpu")
-	online, listed := s.list(cpuDir + "/online")
+	online, listed := s.onlineList()
 	for _, id := range s.m.Present.IDs() {
 		if listed && !online.Has(id) {
 			continue
@@ -57,6 +57,22 @@ func (s *scan) cpus() {
 		set, _ := s.list(cpuDir + "/nohz_full")
 		s.m.Tickless = set.And(s.m.Online)
 	}
+}
+
+// onlineList reads the kernel's list of the CPUs that run. Where it is missing,
+// empty or made up each CPU tells for itself. LXCFS makes it up: in a container
+// it counts the CPUs from 0, and leaves their folders and the cpuset as they
+// are, so that CPUs which work may use are not on the list.
+func (s *scan) onlineList() (online Set, listed bool) {
+	online, listed = s.list(cpuDir + "/online")
+	if !listed || online.Empty() {
+		return Set{}, false
+	}
+	if s.permitted.contradicts(online) {
+		s.gap(cpuDir+"/online", "%s is not true: CPUs %s may be used, and the kernel lets only CPUs that run be used; the CPUs' own files are believed", online, s.permitted.cpus)
+		return Set{}, false
+	}
+	return online, true
 }
 
 // withoutTopology is the map where the kernel shows CPUs but not how they

@@ -37,6 +37,7 @@ func Discover(root string) (*Machine, error) {
 func discover(t tree, gaps []Gap) *Machine {
 	s := newScan(t, gaps)
 	s.system()
+	s.readPermitted()
 	s.cpus()
 	s.nodes()
 	s.allowed()

@@ -3,32 +3,35 @@ package hardware
 import (
 	"cmp"
 	"slices"
-	"strings"
 )
 
 // perCPU is what the kernel tells of one CPU's strength. Frequencies in kHz.
 type perCPU struct {
 	id, maxFreq, baseFreq, capacity int
+	coreType                        string
 }
 
-// maxTurboSpread is how much the best cores of one kind may pass the others
-// (Intel Turbo Boost Max 3.0 and its like) before they count as another kind.
-const maxTurboSpread = 0.10
+// maxTurboStep is how much faster a core may boost than the next slower one of
+// its kind. Firmware ranks the cores of one kind by how far each may go (Intel
+// Turbo Boost Max 3.0, AMD's preferred cores), in small steps that add up to a
+// quarter and more; between two kinds there is a gap.
+const maxTurboStep = 1.10
 
 // kinds groups the CPUs into kinds of cores and orders them from the least to
-// the most powerful. On Arm the cores' own identification decides; elsewhere
-// frequencies, the kernel's capacities and Intel's core types.
+// the most powerful. On Arm the cores' own identification decides, elsewhere
+// Intel's core types, the kernel's capacities and frequencies.
 func (s *scan) kinds() {
 	if len(s.m.CPUs) == 0 {
 		return
 	}
 	var kinds []Kind
-	if s.arm() && s.exists(cpuPath(s.m.Present.First(), "regs/identification/midr_el1")) {
+	if s.exists(cpuPath(s.m.Online.First(), "regs/identification/midr_el1")) { // arm64 alone has it
 		kinds = s.kindsByMIDR()
 	} else {
-		kinds = s.kindsByFrequency()
-		if s.x86() {
-			kinds = s.addCoreTypes(kinds)
+		types := s.coreTypes()
+		kinds = s.kindsByFrequency(types)
+		for _, t := range types {
+			kinds = split(kinds, t.cpus, func(k *Kind) { k.CoreType = t.name })
 		}
 	}
 	rank(kinds)
@@ -42,10 +45,6 @@ func (s *scan) kinds() {
 			}
 		}
 	}
-}
-
-func (s *scan) arm() bool {
-	return strings.HasPrefix(s.m.System.Architecture, "aarch64") || strings.HasPrefix(s.m.System.Architecture, "arm")
 }
 
 func (s *scan) x86() bool {
@@ -82,12 +81,17 @@ func (s *scan) kindsByMIDR() []Kind {
 	return kinds
 }
 
-func (s *scan) kindsByFrequency() []Kind {
+func (s *scan) kindsByFrequency(types []coreType) []Kind {
 	cpus := make([]perCPU, len(s.m.CPUs))
 	nominal := -1 // whether base frequencies come from CPPC; -1 undecided
 	unbased := false
 	for i, c := range s.m.CPUs {
 		p := perCPU{id: c.ID}
+		for _, t := range types {
+			if t.cpus.Has(c.ID) {
+				p.coreType = t.name
+			}
+		}
 		p.maxFreq, _ = s.positive(cpuPath(c.ID, "cpufreq/cpuinfo_max_freq"))
 		if nominal != 1 {
 			if n, ok := s.integer(cpuPath(c.ID, "cpufreq/base_frequency")); ok {
@@ -104,7 +108,7 @@ func (s *scan) kindsByFrequency() []Kind {
 		unbased = unbased || p.maxFreq > 0 && p.baseFreq == 0
 		cpus[i] = p
 	}
-	if !unbased {
+	if !unbased || s.x86() {
 		evenTurbo(cpus)
 	}
 	var kinds []Kind
@@ -121,23 +125,34 @@ func (s *scan) kindsByFrequency() []Kind {
 	return kinds
 }
 
-// evenTurbo gives CPUs of one base frequency the lowest of their maximum
-// frequencies and capacities, where those differ by less than the spread.
+// evenTurbo gives CPUs of one core type and base frequency the lowest of their
+// maximum frequencies and capacities, as far as those follow each other in
+// small steps.
 func evenTurbo(cpus []perCPU) {
-	groups := map[int][]*perCPU{}
+	type group struct {
+		coreType string
+		base     int
+	}
+	groups := map[group][]*perCPU{}
 	for i := range cpus {
-		groups[cpus[i].baseFreq] = append(groups[cpus[i].baseFreq], &cpus[i])
+		key := group{cpus[i].coreType, cpus[i].baseFreq}
+		groups[key] = append(groups[key], &cpus[i])
 	}
 	for _, group := range groups {
-		low, high, capacity := group[0].maxFreq, group[0].maxFreq, group[0].capacity
-		for _, p := range group {
-			low, high, capacity = min(low, p.maxFreq), max(high, p.maxFreq), min(capacity, p.capacity)
-		}
-		if low == high || low == 0 || float64(high-low)/float64(low) >= maxTurboSpread {
-			continue
-		}
-		for _, p := range group {
-			p.maxFreq, p.capacity = low, capacity
+		slices.SortFunc(group, func(a, b *perCPU) int { return cmp.Compare(a.maxFreq, b.maxFreq) })
+		for start := 0; start < len(group); {
+			end, capacity := start+1, group[start].capacity
+			for end < len(group) && float64(group[end].maxFreq) < maxTurboStep*float64(group[end-1].maxFreq) {
+				capacity = min(capacity, group[end].capacity)
+				end++
+			}
+			low := group[start].maxFreq
+			if low > 0 && low < group[end-1].maxFreq {
+				for _, p := range group[start:end] {
+					p.maxFreq, p.capacity = low, capacity
+				}
+			}
+			start = end
 		}
 	}
 }
@@ -191,8 +206,18 @@ func split(kinds []Kind, cpus Set, mark func(*Kind)) []Kind {
 	return kinds
 }
 
-// addCoreTypes reads the CPUs of Intel's per-type performance monitors.
-func (s *scan) addCoreTypes(kinds []Kind) []Kind {
+// coreType is a type of cores that the processor itself tells.
+type coreType struct {
+	name string
+	cpus Set
+}
+
+// coreTypes reads the CPUs of Intel's per-type performance monitors.
+func (s *scan) coreTypes() []coreType {
+	var types []coreType
+	if !s.x86() {
+		return nil
+	}
 	for _, t := range []struct{ file, name string }{
 		{"/sys/devices/cpu_atom/cpus", "IntelAtom"},
 		{"/sys/devices/cpu_core/cpus", "IntelCore"},
@@ -200,11 +225,11 @@ func (s *scan) addCoreTypes(kinds []Kind) []Kind {
 	} {
 		if cpus, ok := s.list(t.file); ok {
 			if cpus = cpus.And(s.m.Online); !cpus.Empty() {
-				kinds = split(kinds, cpus, func(k *Kind) { k.CoreType = t.name })
+				types = append(types, coreType{t.name, cpus})
 			}
 		}
 	}
-	return kinds
+	return types
 }
 
 // rank sorts the kinds by the first measure that tells all of them apart; it

@@ -15,6 +15,8 @@ type scan struct {
 	node map[int]int // node number -> index in m.Nodes
 	cpu  map[int]int // CPU number -> index in m.CPUs
 
+	permitted permitted
+
 	lists     bool // siblings are told as lists, not as masks
 	lastCache int  // highest number of a cache of the CPUs read so far
 	// computeUnits: an AMD processor of family 15h or 16h, whose "threads"
