@@ -18,7 +18,10 @@ type Accelerator struct {
 	Vendor string `json:"vendor,omitempty"`
 	Model  string `json:"model,omitempty"`
 	// Bus is pci, usb, platform or virtual, Address the place on it: a PCI
-	// address, a USB path (1-2.3), a device-tree or sysfs name.
+	// address, a USB path (1-2.3), a device-tree or sysfs name. A PCI function
+	// that its driver splits into several logical devices stands in the map as
+	// these: the first has the function's address, the others that with a
+	// number, 0000:0a:00.0#1.
 	Bus     string `json:"bus"`
 	Address string `json:"address"`
 	Memory  Bytes  `json:"memory,omitempty"` // 0 where unknown
@@ -85,6 +88,13 @@ type Health struct {
 	Reasons []string `json:"reasons,omitempty"`
 }
 
+// Function is the address of the PCI function behind the device, or the
+// address of a device on another bus.
+func (a *Accelerator) Function() string {
+	address, _, _ := strings.Cut(a.Address, "#")
+	return address
+}
+
 // Usable reports whether work can be given to the device.
 func (a *Accelerator) Usable() bool {
 	return len(a.Missing) == 0 && (a.Health.State == "ok" || a.Health.State == "degraded")
@@ -111,8 +121,10 @@ func (s *scan) accelerators() {
 	s.usbAccelerators(table)
 	s.treeAccelerators(table)
 	s.fpgaRegions()
+	amd := s.kfdNodes()
+	s.splitByKFD(amd)
 	s.numberAccelerators()
-	s.kfd()
+	s.kfdLinks(amd)
 }
 
 func (s *scan) pciAccelerator(table *identities, d *PCIDevice) {
@@ -152,24 +164,36 @@ func (s *scan) pciAccelerator(table *identities, d *PCIDevice) {
 		a.Health = Health{State: "degraded", Reasons: []string{fmt.Sprintf("PCI link runs at x%d of x%d", d.Link.Width, d.Best.Width)}}
 	}
 	s.errorCounters(&a, dir)
+	if status, _ := s.text(dir + "/power/runtime_status"); status != "suspended" && s.silent(dir) {
+		a.Health = silenced()
+	}
 	s.m.Accelerators = append(s.m.Accelerators, a)
 }
 
-// classDirs are the directories below a device that hold its character
-// devices, by kernel class.
-var classDirs = [...]string{"drm", "accel", "apex", "hailo_chardev", "neuron_device", "habanalabs", "misc", "akida", "ve", "vfio-dev", "tenstorrent", "xdma", "usbmisc"}
+// notClasses are directories below a device that hold no devices of its driver.
+var notClasses = [...]string{"power", "driver", "subsystem", "of_node", "firmware_node", "iommu", "iommu_group", "msi_irqs", "hwmon", "link", "physfn", "net", "infiniband"}
+
+// maxClassDirs bounds the directories below one device.
+const maxClassDirs = 64
 
 // deviceNodes lists the character devices that a driver made for a device:
-// every DIR/CLASS/NAME with a DEVNAME in its uevent file.
+// every DIR/CLASS/NAME with a DEVNAME in its uevent file, whatever the class is
+// called. Drivers name their classes as they like.
 func (s *scan) deviceNodes(dir string) []string {
 	var nodes []string
 	entries := s.dir(dir)
-	for _, class := range classDirs {
-		if _, ok := slices.BinarySearch(entries, class); !ok {
+	for _, class := range entries[:min(len(entries), maxClassDirs)] {
+		// Attributes are lower-case words too; what has a colon is another device.
+		if slices.Contains(notClasses[:], class) || strings.Contains(class, ":") {
 			continue
 		}
-		for _, name := range s.dir(path.Join(dir, class)) {
-			if node := s.devName(path.Join(dir, class, name)); node != "" {
+		at := path.Join(dir, class)
+		names, err := s.names(at)
+		if err != nil {
+			continue // an attribute
+		}
+		for _, name := range names[:min(len(names), maxClassDirs)] {
+			if node := s.devName(path.Join(at, name)); node != "" {
 				nodes = append(nodes, node)
 			}
 		}
@@ -207,6 +231,8 @@ func (s *scan) usability(a *Accelerator, row *identity) {
 	}
 	wanted := strings.Join(row.drivers, " or ")
 	switch {
+	case a.Driver == "" && s.loaded(row.drivers) != "":
+		a.Missing = append(a.Missing, fmt.Sprintf("%s is loaded and has not taken the device: see its messages in the kernel log", s.loaded(row.drivers)))
 	case a.Driver == "":
 		a.Missing = append(a.Missing, fmt.Sprintf("no driver is bound: load %s, from the kernel or the vendor's driver pack", wanted))
 	case strings.HasPrefix(a.Driver, "vfio") && !slices.Contains(row.drivers, "vfio-pci") || a.Driver == "pci-stub":
@@ -225,6 +251,16 @@ func (s *scan) usability(a *Accelerator, row *identity) {
 			}
 		}
 	}
+}
+
+// loaded returns the first of the drivers whose module is loaded or built in.
+func (s *scan) loaded(drivers []string) string {
+	for _, driver := range drivers {
+		if s.exists("/sys/module/" + strings.ReplaceAll(driver, "-", "_")) {
+			return driver
+		}
+	}
+	return ""
 }
 
 // numberAccelerators sorts by kind and address and gives the names.
@@ -269,8 +305,8 @@ func (s *scan) finish(a *Accelerator) {
 		a.Attributes[AttributeNUMANode] = a.Node
 	}
 	if a.Bus == "pci" {
-		a.Attributes[AttributePCIBusID] = a.Address
-		if d := s.m.Device(a.Address); d != nil {
+		a.Attributes[AttributePCIBusID] = a.Function()
+		if d := s.m.Device(a.Function()); d != nil {
 			set(AttributePCIeRoot, d.Root)
 		}
 	}

@@ -17,7 +17,7 @@ func (m *Machine) Explain(name string) ([]Fact, error) {
 		for _, why := range a.Missing {
 			facts = append(facts, Fact{Name: "missing", Value: why})
 		}
-		if d := m.Device(a.Address); d != nil {
+		if d := m.Device(a.Function()); d != nil {
 			for _, f := range d.facts() {
 				if !slices.Contains(facts, f) { // what the accelerator's own reader took from there
 					facts = append(facts, f)

@@ -134,13 +134,18 @@ func (w *watcher) kernelRecord(line string) []Change {
 	}
 	before := w.m
 	s := w.edit()
-	a := s.m.Accelerator(f.Address)
 	reason := "driver: " + f.Reason
-	if a.Health.State != "lost" {
-		a.Health.State = f.State
-	}
-	if !slices.Contains(a.Health.Reasons, reason) && len(a.Health.Reasons) < 16 {
-		a.Health.Reasons = append(a.Health.Reasons, reason)
+	for i := range s.m.Accelerators {
+		a := &s.m.Accelerators[i]
+		if a.Function() != f.Address {
+			continue
+		}
+		if a.Health.State != "lost" {
+			a.Health.State = f.State
+		}
+		if !slices.Contains(a.Health.Reasons, reason) && len(a.Health.Reasons) < 16 {
+			a.Health.Reasons = append(a.Health.Reasons, reason)
+		}
 	}
 	return Differences(before, w.m)
 }

@@ -131,7 +131,7 @@ func (m *Machine) told(p *Path) {
 
 func (m *Machine) endpoint(name string) (endpoint, error) {
 	if a := m.Accelerator(name); a != nil {
-		return endpoint{a.ID, m.Device(a.Address), a.Node, a.ID}, nil
+		return endpoint{a.ID, m.Device(a.Function()), a.Node, a.ID}, nil
 	}
 	for _, i := range m.Interfaces {
 		if i.Name == name || i.RDMA == name && name != "" {

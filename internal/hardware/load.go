@@ -165,7 +165,7 @@ func (s *scan) usedMemory(id int, total Bytes, only bool) (Bytes, bool) {
 
 // deviceLoad reads what a driver shows of a device's load in sysfs.
 func (s *scan) deviceLoad(a *Accelerator) DeviceLoad {
-	dir := pciDir + "/" + a.Address
+	dir := pciDir + "/" + a.Function()
 	l := DeviceLoad{Busy: -1}
 	if status, _ := s.text(dir + "/power/runtime_status"); status == "suspended" {
 		l.Busy = 0

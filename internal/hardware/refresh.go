@@ -85,6 +85,11 @@ func lost(a Accelerator) Accelerator {
 	return a
 }
 
+// silenced is the health of a device that is there by name only.
+func silenced() Health {
+	return Health{State: "lost", Reasons: []string{"its configuration space reads all ones: it fell off the bus; a cold restart of the machine may bring it back"}}
+}
+
 // freeID is the first name of a kind that no device has or had.
 func freeID(m *Machine, kind string) string {
 	for n := 0; ; n++ {

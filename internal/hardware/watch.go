@@ -170,6 +170,9 @@ func (w *watcher) apply(events []Event) []Change {
 		case "pci", "drm", "accel", "apex", "hailo_chardev", "neuron_device", "habanalabs", "misc", "platform":
 			if address := lastPCI(e.Path); address != "" {
 				addresses[address] = true
+				// What its driver splits is told elsewhere, and changes together.
+				a := w.m.Accelerator(address)
+				whole = whole || a != nil && a.Driver == "amdgpu"
 			}
 		}
 		whole = whole || e.Action == eventLost
@@ -221,11 +224,11 @@ func (w *watcher) poll() []Change {
 	s := w.edit()
 	for i := range s.m.Accelerators {
 		a := &s.m.Accelerators[i]
-		d := s.m.Device(a.Address)
+		d := s.m.Device(a.Function())
 		if a.Bus != "pci" || d == nil || a.Health.State == "lost" {
 			continue
 		}
-		dir := pciDir + "/" + a.Address
+		dir := pciDir + "/" + a.Function()
 		if status, _ := s.text(dir + "/power/runtime_status"); status == "suspended" {
 			continue // asleep to save power: reading would wake it
 		}
@@ -238,7 +241,7 @@ func (w *watcher) poll() []Change {
 			a.Health.State = "degraded"
 		}
 		if s.silent(dir) {
-			*a = lost(*a)
+			a.Health = silenced()
 			continue
 		}
 		if link := s.pciLink(dir + "/current_link_"); link != nil && d.Best != nil {

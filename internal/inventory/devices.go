@@ -58,7 +58,7 @@ const networkClass = "02"
 
 func accelerator(m *hardware.Machine, a *hardware.Accelerator) place.Device {
 	d := place.Device{
-		ID: a.ID, Driver: driverName(a), NUMA: a.Node, Path: pciPath(m, a.Address),
+		ID: a.ID, Driver: driverName(a), NUMA: a.Node, Path: pciPath(m, a.Function()),
 		Attributes: map[string]any{}, Capacity: map[string]int64{}, Memory: int64(a.Memory),
 	}
 	for name, v := range a.Attributes {
@@ -81,7 +81,7 @@ func accelerator(m *hardware.Machine, a *hardware.Accelerator) place.Device {
 	}
 	standard(&d, "")
 	if a.Bus == "pci" {
-		standard(&d, a.Address)
+		standard(&d, a.Function())
 	}
 	if a.Kind == "gpu" {
 		d.Shares = timeSlices
