@@ -308,7 +308,8 @@ func newHardwareCDICommand(env *Env, f *hardwareFlags) *cobra.Command {
 		Use:   "cdi",
 		Short: "Write CDI specifications of this machine's usable accelerators, for any container runtime",
 		Long: `Write CDI specifications of the usable accelerators of this machine, or of the one
-under --root, for any container runtime here. A node of Oscine keeps its own.`,
+under --root, for any container runtime here. Those of another machine are printed,
+unless --dir says where to write them. A node of Oscine keeps its own.`,
 		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if f.topology != "" {
@@ -317,6 +318,11 @@ under --root, for any container runtime here. A node of Oscine keeps its own.`,
 			m, err := localMachine(c.Context(), cmp.Or(f.root, "/"))
 			if err != nil {
 				return err
+			}
+			if f.root != "" && f.root != "/" && !c.Flags().Changed("dir") {
+				enc := json.NewEncoder(env.Out)
+				enc.SetIndent("", "  ")
+				return enc.Encode(hardware.CDI(m))
 			}
 			changed, err := hardware.WriteCDI(dir, m)
 			for _, name := range changed {

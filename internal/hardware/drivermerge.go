@@ -3,6 +3,7 @@ package hardware
 import (
 	"cmp"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ const maxSlices = 64
 
 // merge takes a report into the map.
 func merge(m *Machine, report *DriverReport, program string) {
+	clean(reflect.ValueOf(report))
 	s := &scan{m: m}
 	if m.Facts == nil {
 		m.Facts = map[string][]Fact{}

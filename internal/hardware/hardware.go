@@ -67,7 +67,7 @@ func Decode(data []byte) (*Machine, error) {
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("decode hardware map: %w", err)
 	}
-	return &m, nil
+	return m.tidy(), nil
 }
 
 // check refuses a map whose parts do not fit together, for the printers rely

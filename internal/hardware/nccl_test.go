@@ -87,8 +87,17 @@ func checkTopologyMachine(t *testing.T, topology *Topology, want []string) {
 	if got := len(m.PCI); got != count("<pci[") {
 		t.Errorf("map has %d PCI devices, the file %d", got, count("<pci["))
 	}
-	if got := len(m.Interfaces); got != count("<net[") {
+	named := map[string]bool{}
+	for _, i := range m.Interfaces {
+		named[i.Address] = true
+	}
+	if got := len(m.Interfaces); got < count("<net[") {
 		t.Errorf("map has %d interfaces, the file %d", got, count("<net["))
+	}
+	for _, d := range m.PCI {
+		if strings.HasPrefix(d.Class, "02") && !named[d.Address] {
+			t.Errorf("adapter %s is no interface of the map", d.Address)
+		}
 	}
 	gpus, links := topologyEnds(topology.Root, "", map[string]bool{}, map[string]bool{})
 	if got := len(m.Accelerators); got < len(gpus) || got == 0 {

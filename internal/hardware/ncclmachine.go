@@ -28,7 +28,7 @@ func (t *Topology) Machine() (*Machine, error) {
 		}
 	}
 	b.finish()
-	return b.m, nil
+	return b.m.tidy(), nil
 }
 
 type topologyBuilder struct {
@@ -38,6 +38,8 @@ type topologyBuilder struct {
 	links []pendingLink
 	node  int
 	cpus  Set
+	// unknown are the addresses of functions that nothing tells the class of.
+	unknown []string
 }
 
 // pendingLink is a link whose ends are named by address.
@@ -112,6 +114,7 @@ func (b *topologyBuilder) pci(e *Element, parent, root string) {
 		Parent: parent, Root: root, Node: b.node, LocalCPUs: b.cpus, LocalNodes: NewSet(b.node), Bridge: strings.HasPrefix(class, "0604")}
 	d.Link = topologyLink(e)
 	b.m.PCI = append(b.m.PCI, d)
+	b.classless(&d, e)
 	index := b.accelerator(&b.m.PCI[len(b.m.PCI)-1], slices.ContainsFunc(e.Children, func(c *Element) bool { return c.Name == "gpu" }))
 	gpus := 0
 	for _, child := range e.Children {
@@ -135,6 +138,19 @@ func (b *topologyBuilder) pci(e *Element, parent, root string) {
 		default:
 			b.gap(child.Name, "element below pci is not known")
 		}
+	}
+}
+
+// classless notes functions of which the file gives the address alone, and
+// adapters without an element that names them.
+func (b *topologyBuilder) classless(d *PCIDevice, e *Element) {
+	named := slices.ContainsFunc(e.Children, func(c *Element) bool { return c.Name == "gpu" || c.Name == "nic" })
+	switch {
+	case named:
+	case d.Class == "" && len(e.Children) == 0:
+		b.unknown = append(b.unknown, d.Address)
+	case strings.HasPrefix(d.Class, "02"):
+		b.m.Interfaces = append(b.m.Interfaces, Interface{Name: d.Address, Address: d.Address, State: "unknown", Node: b.node})
 	}
 }
 
@@ -248,6 +264,12 @@ func (b *topologyBuilder) finish() {
 		m.AllowedNodes.Add(n.ID)
 	}
 	m.Online, m.Allowed = m.Present, m.Present
+	if m.Online.Empty() && len(m.Nodes) > 0 {
+		b.gap("cpu", "no affinity: which CPUs the nodes have is unknown")
+	}
+	if n := len(b.unknown); n > 0 {
+		b.gap("pci", fmt.Sprintf("%d functions have an address and no class: GPUs cannot be told from adapters: %s", n, strings.Join(b.unknown[:min(n, 16)], " ")))
+	}
 	for _, id := range m.Online.IDs() {
 		c := CPU{ID: id, Package: -1, Die: -1, Cluster: -1, Core: len(m.Cores), Node: -1, Kind: -1, Allowed: true}
 		for _, n := range m.Nodes {

@@ -81,6 +81,12 @@ func (s *scan) wholeMachineNode() {
 
 func (s *scan) assignNodes() {
 	for _, n := range s.m.Nodes {
+		for _, p := range s.m.Packages {
+			if n.Own.Meets(p.CPUs) && !n.Own.In(p.CPUs) && !p.CPUs.In(n.Own) {
+				s.gap(nodePath(n.ID, "cpumap"), "node %d has a part of package %d and CPUs of others: nodes and packages cut across each other", n.ID, p.ID)
+				break
+			}
+		}
 		for _, id := range n.Own.IDs() {
 			if i, ok := s.cpu[id]; ok {
 				s.m.CPUs[i].Node = n.ID

@@ -3,6 +3,7 @@ package hardware
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -45,6 +46,7 @@ func (w *watcher) refresh(s *scan, address string) {
 		s.m.Facts[a.ID] = s.m.Facts[address]
 		delete(s.m.Facts, address)
 		s.finish(a)
+		clean(reflect.ValueOf(a))
 		sortAccelerators(s.m)
 	}
 }
@@ -71,6 +73,7 @@ func (w *watcher) refreshUSB(s *scan) {
 		s.m.Facts[a.ID] = s.m.Facts[a.Address]
 		delete(s.m.Facts, a.Address)
 		s.finish(a)
+		clean(reflect.ValueOf(a))
 	}
 	for _, o := range old {
 		s.m.Accelerators = append(s.m.Accelerators, lost(o))

@@ -46,7 +46,7 @@ func (s *scan) done() *Machine {
 	if len(s.m.Gaps) >= maxGaps {
 		s.m.Gaps = append(s.m.Gaps[:maxGaps], Gap{Path: "/", Reason: "more gaps follow that are not listed"})
 	}
-	return s.m
+	return s.m.tidy()
 }
 
 // gap notes that something at a path could not be read or believed.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -191,10 +192,12 @@ func (w *watcher) apply(events []Event) []Change {
 	if network {
 		s.m.Interfaces = nil
 		s.interfaces()
+		clean(reflect.ValueOf(&s.m.Interfaces))
 	}
 	if disks {
 		s.m.Disks = nil
 		s.disks()
+		clean(reflect.ValueOf(&s.m.Disks))
 	}
 	if usb {
 		w.refreshUSB(s)

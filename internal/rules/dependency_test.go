@@ -17,7 +17,7 @@ const module = "oscine.dev/oscine/"
 // layers below its own.
 func layers() [][]string {
 	return [][]string{
-		{"internal/linux", "internal/version", "internal/bpf", "internal/release"},
+		{"internal/linux", "internal/version", "internal/printable", "internal/bpf", "internal/release"},
 		{"internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/image/cpio", "internal/api/oscinepb", "internal/rules", "internal/isolate/urgency", "internal/isolate/schedext", "internal/isolate/runqueue"},
 		{"internal/object", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/channel/next", "internal/serve/oip", "internal/serve/picture", "internal/hardware/render", "internal/hardware/hardwaretest", "internal/nvml/nvmltest"},
 		{"internal/boot", "internal/network", "internal/disk", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/serve/core", "internal/serve/onnx", "internal/serve/worker", "internal/image", "internal/sim", "internal/client", "internal/bench/latency"},
@@ -46,8 +46,8 @@ var forbidden = []struct {
 		"it is the ground that PID 1 stands on"},
 	{"internal/place", []string{"net/http", module + "internal/"},
 		"placement is pure, so that the simulator and a cluster decide as a node does"},
-	{"internal/hardware", []string{"net/http", "github.com/containerd/", module + "internal/"},
-		"reading a machine needs nothing of Oscine, and other programs may do it"},
+	{"internal/hardware", []string{"net/http", "github.com/containerd/", module + "internal/linux", module + "internal/object", module + "internal/place", module + "internal/node/", module + "internal/serve/"},
+		"reading a machine needs nothing of Oscine but how text is shown, and other programs may do it"},
 	{"internal/object", []string{"net/http", "github.com/containerd/"},
 		"manifests are checked on a laptop and in an editor, without a node"},
 	{"internal/serve/core", []string{"net/http", "google.golang.org/grpc", "connectrpc.com/"},

@@ -265,7 +265,7 @@ func (d *drawing) processors(cpus hardware.Set, width float64) *box {
 			continue
 		}
 		covered = covered.Or(c.CPUs)
-		all.kids = append(all.kids, &box{class: "cache", title: fmt.Sprintf("L%d · %s", c.Level, c.Size), tag: d.eachCore(c.CPUs), gap: 5, pad: 8, across: 1, kids: d.clusters(c.CPUs)})
+		all.kids = append(all.kids, &box{class: "cache", title: fmt.Sprintf("L%d · %s", c.Level, cacheSize(c)), tag: d.eachCore(c.CPUs), gap: 5, pad: 8, across: 1, kids: d.clusters(c.CPUs)})
 	}
 	if rest := cpus.Minus(covered); !rest.Empty() {
 		b := &box{class: "cache", tag: d.eachCore(rest), gap: 5, pad: 8, across: 1, kids: d.clusters(rest)}
@@ -346,7 +346,7 @@ func (d *drawing) clusters(cpus hardware.Set) []*box {
 			continue
 		}
 		covered = covered.Or(c.CPUs)
-		b := &box{class: "cluster", title: "L2 · " + c.Size.String(), titleSize: 10.5, gap: 4, pad: 5, kids: d.cores(c.CPUs)}
+		b := &box{class: "cluster", title: "L2 · " + cacheSize(c), titleSize: 10.5, gap: 4, pad: 5, kids: d.cores(c.CPUs)}
 		b.across = max(1, (len(b.kids)+1)/2)
 		row.kids = append(row.kids, b)
 	}
@@ -403,9 +403,9 @@ func (d *drawing) coreCaches(core int) []string {
 		}
 		switch {
 		case c.Level == 1 && c.Kind != hardware.Instruction:
-			l1 = c.Size.String()
+			l1 = cacheSize(c)
 		case c.Level == 2:
-			notes = append(notes, "L2 "+c.Size.String())
+			notes = append(notes, "L2 "+cacheSize(c))
 		}
 	}
 	if l1 != "" {

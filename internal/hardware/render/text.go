@@ -39,7 +39,11 @@ func (p *treePrinter) machine() {
 	if y := m.System; y.CPUModel != "" || y.CPUVendor != "" {
 		p.line(1, "processor: %s", strings.TrimSpace(processorName(y)))
 	}
-	p.line(1, "cpus: %d online%s%s", m.Online.Len(), p.unlessSame(" of %s present", m.Present), p.unlessSame(", %s allowed", m.Allowed))
+	if m.Online.Empty() {
+		p.line(1, "cpus: unknown")
+	} else {
+		p.line(1, "cpus: %d online%s%s", m.Online.Len(), p.unlessSame(" of %s present", m.Present), p.unlessSame(", %s allowed", m.Allowed))
+	}
 	if !m.Isolated.Empty() {
 		p.line(1, "isolated: %s%s", m.Isolated, when(!m.Tickless.Empty(), "  tickless: "+m.Tickless.String()))
 	}
@@ -194,35 +198,40 @@ func pages(n *hardware.Node) string {
 	return b.String()
 }
 
-// cachesAndCores lists the caches of a package that several cores share, and
-// the cores below them.
+// cachesAndCores lists the largest caches that several cores of a package
+// share, and the cores below them. What else there is of caches stands beside
+// the cores.
 func (p *treePrinter) cachesAndCores(depth int, cpus hardware.Set) {
 	var shared []hardware.Cache
-	for _, c := range p.m.Caches {
-		if c.Kind != hardware.MemorySide && c.CPUs.In(cpus) && p.coresOf(c.CPUs) > 1 {
-			shared = append(shared, c)
-		}
-	}
-	for _, c := range p.m.Caches {
-		if c.Kind == hardware.MemorySide && !c.CPUs.Empty() && c.CPUs.In(cpus) {
-			p.line(depth, "memory cache of node %d  %s", *c.Node, c.Size)
-		}
-	}
 	top := 0
-	for _, c := range shared {
-		top = max(top, c.Level)
+	for _, c := range p.m.Caches {
+		switch {
+		case c.Kind == hardware.MemorySide && !c.CPUs.Empty() && c.CPUs.In(cpus):
+			p.line(depth, "memory cache of node %d  %s", *c.Node, c.Size)
+		case c.Kind != hardware.MemorySide && c.CPUs.In(cpus) && p.coresOf(c.CPUs) > 1:
+			shared = append(shared, c)
+			top = max(top, c.Level)
+		}
 	}
 	var covered hardware.Set
 	for _, c := range shared {
 		if c.Level == top && !covered.Meets(c.CPUs) {
 			covered = covered.Or(c.CPUs)
-			p.line(depth, "L%d %s  cpus %s", c.Level, c.Size, p.span(c.CPUs))
-			p.cores(depth+1, c.CPUs)
+			p.line(depth, "%s %s  cpus %s", c.Name(), cacheSize(c), p.span(c.CPUs))
+			p.cores(depth+1, c.CPUs, &c)
 		}
 	}
 	if rest := cpus.Minus(covered); !rest.Empty() {
-		p.cores(depth, rest)
+		p.cores(depth, rest, nil)
 	}
+}
+
+// cacheSize is a cache's size for reading.
+func cacheSize(c hardware.Cache) string {
+	if c.Size == 0 {
+		return "of unknown size"
+	}
+	return c.Size.String()
 }
 
 func (p *treePrinter) coresOf(cpus hardware.Set) int {
@@ -235,8 +244,9 @@ func (p *treePrinter) coresOf(cpus hardware.Set) int {
 	return n
 }
 
-// cores lists cores one by one, or runs of like ones as a count.
-func (p *treePrinter) cores(depth int, cpus hardware.Set) {
+// cores lists cores one by one, or runs of like ones as a count; under is the
+// cache that they stand below, nil for none.
+func (p *treePrinter) cores(depth int, cpus hardware.Set, under *hardware.Cache) {
 	var order []string
 	count, sets := map[string]int{}, map[string]hardware.Set{}
 	for _, c := range p.m.Cores {
@@ -244,10 +254,10 @@ func (p *treePrinter) cores(depth int, cpus hardware.Set) {
 			continue
 		}
 		if p.wide {
-			p.line(depth, "core %d  cpus %s  %s%s", c.ID, c.CPUs, p.cachesOf(c, cpus), p.kindOf(c))
+			p.line(depth, "core %d  cpus %s%s%s", c.ID, c.CPUs, p.cachesOf(c, under), p.kindOf(c))
 			continue
 		}
-		key := fmt.Sprintf("%d thread%s  %s%s", c.CPUs.Len(), plural(c.CPUs.Len()), p.cachesOf(c, cpus), p.kindOf(c))
+		key := fmt.Sprintf("%d thread%s%s%s", c.CPUs.Len(), plural(c.CPUs.Len()), p.cachesOf(c, under), p.kindOf(c))
 		if count[key]++; count[key] == 1 {
 			order = append(order, key)
 		}
@@ -272,18 +282,21 @@ func (p *treePrinter) kindOf(c hardware.Core) string {
 	return "  " + p.m.Kinds[c.Kind].Name
 }
 
-// cachesOf names the caches around a core within a group of CPUs, but not the
-// one that the group stands under already.
-func (p *treePrinter) cachesOf(core hardware.Core, group hardware.Set) string {
+// cachesOf names the caches around a core, each with two blanks before it, but
+// not the one that the core stands below already.
+func (p *treePrinter) cachesOf(core hardware.Core, under *hardware.Cache) string {
 	var parts []string
 	for _, c := range p.m.Caches {
-		if c.Kind == hardware.MemorySide || c.Level > 2 || !core.CPUs.In(c.CPUs) && !c.CPUs.In(core.CPUs) || !c.CPUs.Meets(core.CPUs) {
+		if c.Kind == hardware.MemorySide || !core.CPUs.In(c.CPUs) && !c.CPUs.In(core.CPUs) || !c.CPUs.Meets(core.CPUs) {
 			continue
 		}
-		if c.CPUs.Equal(group) && p.coresOf(group) > 1 {
+		if under != nil && c.Level == under.Level && c.Kind == under.Kind && c.CPUs.Equal(under.CPUs) {
 			continue
 		}
-		part := c.Name() + " " + c.Size.String()
+		if c.Size == 0 && p.coresOf(c.CPUs) == 1 {
+			continue // every core has one: it tells nothing
+		}
+		part := "  " + c.Name() + " " + cacheSize(c)
 		if cores := p.coresOf(c.CPUs); cores > 1 {
 			part += fmt.Sprintf(" of %d cores", cores)
 		}
@@ -291,7 +304,7 @@ func (p *treePrinter) cachesOf(core hardware.Core, group hardware.Set) string {
 			parts = append(parts, part)
 		}
 	}
-	return strings.Join(parts, "  ")
+	return strings.Join(parts, "")
 }
 
 // clip keeps a text short enough for its place.
