@@ -102,7 +102,7 @@ func explainInfer(err error, model, address string) error {
 	var unreachable *url.Error
 	switch {
 	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
-		return fmt.Errorf("%w: see oscine get models, and oscine serve FILE.onnx to serve one", err)
+		return fmt.Errorf("%w: see oscine get models, and oscine serve FILE to serve one", err)
 	case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
 		return fmt.Errorf("%w: see oscine describe model %s", err, model)
 	case errors.As(err, &unreachable):

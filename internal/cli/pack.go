@@ -31,7 +31,7 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 	o := pack.BuildOptions{Log: env.Err}
 	var quiet bool
 	c := &cobra.Command{
-		Use: "build [onnxruntime|nvidia]", Short: "Build a pack from its pinned packages and Oscine's source", Args: rangeArgs(0, 1, "a pack's name at most"),
+		Use: "build [" + strings.Join(pack.Builds(), "|") + "]", Short: "Build a pack from its pinned packages and Oscine's source", Args: rangeArgs(0, 1, "a pack's name at most"),
 		Example: "  oscine pack build\n  oscine pack build nvidia\n  oscine pack build --arch arm64 -o out/packs",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {

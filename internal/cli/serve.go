@@ -27,7 +27,7 @@ type serveOptions struct {
 func newServeCommand(env *Env) *cobra.Command {
 	var o serveOptions
 	c := &cobra.Command{
-		Use:   "serve FILE.onnx",
+		Use:   "serve FILE",
 		Short: "Send a model to the node and serve it over the Open Inference Protocol",
 		Long: `Send a model file to the node, have it served by an engine worker in a container of its own,
 and wait until it answers. Doing it again with another file replaces the model.`,
@@ -37,14 +37,14 @@ and wait until it answers. Doing it again with another file replaces the model.`
 			if o.name == "" {
 				o.name = modelName(args[0])
 			}
-			if _, err := o.manifest("sha256:" + strings.Repeat("0", 64)); err != nil {
+			if _, err := o.manifest(args[0], "sha256:"+strings.Repeat("0", 64)); err != nil {
 				return err
 			}
 			if err := checkModelFile(args[0]); err != nil {
 				return err
 			}
 			if o.dryRun {
-				text, err := o.manifest("sha256:" + strings.Repeat("0", 64))
+				text, err := o.manifest(args[0], "sha256:"+strings.Repeat("0", 64))
 				fmt.Fprint(env.Out, text)
 				return err
 			}
@@ -79,35 +79,36 @@ func modelName(file string) string {
 	return strings.Trim(notInName.ReplaceAllString(strings.ToLower(base), "-"), "-")
 }
 
-// checkModelFile finds on this side what is surely no ONNX model: the format
-// is a protocol buffer whose first field, ir_version, is a small number.
+// checkModelFile finds on this side what is surely no model. Which formats are
+// read, the node's packs say.
 func checkModelFile(file string) error {
-	f, err := os.Open(file)
-	if errors.Is(err, os.ErrNotExist) {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%s: there is no such file", file)
-	}
-	if err != nil {
+	case err != nil:
 		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
+	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a file", file)
-	}
-	head := make([]byte, 2)
-	if _, err := f.Read(head); err != nil || head[0] != 0x08 || head[1] == 0 || head[1] > 0x7f {
-		return fmt.Errorf("%s is not an ONNX model: export the model to ONNX and serve that file", file)
+	case info.Size() == 0:
+		return fmt.Errorf("%s is empty", file)
 	}
 	return nil
 }
 
+// formatOf is the ending of a file's name, where it can be one of a format.
+func formatOf(file string) string {
+	ending := strings.ToLower(filepath.Ext(file))
+	if len(ending) < 2 || len(ending) > 20 || strings.Trim(ending[1:], "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+		return ""
+	}
+	return ending
+}
+
 // manifest writes the Model that the flags describe, checked like any other.
-func (o *serveOptions) manifest(digest string) (string, error) {
+func (o *serveOptions) manifest(file, digest string) (string, error) {
 	spec, resources := map[string]any{"source": digest}, map[string]any{}
-	for field, value := range map[string]string{"class": o.class, "version": o.version, "engine": o.engine} {
+	for field, value := range map[string]string{"class": o.class, "version": o.version, "engine": o.engine, "format": formatOf(file)} {
 		if value != "" {
 			spec[field] = value
 		}
@@ -129,7 +130,7 @@ func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client,
 	if err != nil {
 		return nil, err
 	}
-	text, err := o.manifest(uploaded.Digest)
+	text, err := o.manifest(file, uploaded.Digest)
 	if err != nil {
 		return nil, err
 	}

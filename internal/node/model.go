@@ -169,7 +169,7 @@ func (m *model) serve(obj *object.Model) error {
 		return err
 	}
 	m.n.shareCPUs()
-	engine, root, err := m.n.packs.Mount(engineOf(obj))
+	engine, root, err := m.n.mountPack(obj, placement.Devices)
 	if err != nil {
 		return err
 	}

@@ -5,21 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"os"
 
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve/channel"
 )
 
-// defaultEngine runs models that name none. A second engine will choose by the
-// file's format.
-const defaultEngine = "onnxruntime"
-
-func engineOf(obj *object.Model) string {
-	if obj.Spec.Engine != "" {
-		return obj.Spec.Engine
+// mountPack finds the pack for a model, by what it asks for and by its file,
+// and mounts it.
+func (n *Node) mountPack(obj *object.Model, devices []string) (*pack.Info, string, error) {
+	q := pack.Question{Engine: obj.Spec.Engine, Suffix: obj.Spec.Format, Protocols: channel.Versions(), Head: make([]byte, pack.HeadBytes)}
+	f, err := os.Open(n.modelFile(obj.Spec.Source))
+	if err != nil {
+		return nil, "", fmt.Errorf("open the model's file: %w", err)
 	}
-	return defaultEngine
+	defer f.Close()
+	size, err := io.ReadFull(f, q.Head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, "", fmt.Errorf("read the model's file: %w", err)
+	}
+	q.Head = q.Head[:size]
+	p, err := n.packs.Choose(q)
+	if err != nil {
+		return nil, "", err
+	}
+	memory, _ := obj.Spec.Resources.Memory.Value() // checked with the manifest
+	if err := p.CheckUse(devices, memory); err != nil {
+		return nil, "", err
+	}
+	return n.packs.Mount(p.Name)
 }
 
 // InstallPack stores a pack, after checking that it is one and for this
@@ -31,7 +46,9 @@ func (n *Node) InstallPack(ctx context.Context, r io.Reader) (*pack.Info, error)
 		return nil, packError(err)
 	}
 	n.log.Info("pack installed", "name", info.Name, "version", info.Version, "digest", info.Digest)
-	n.retryModels(info.Engines)
+	if len(info.Engines) > 0 {
+		n.retryModels()
+	}
 	if len(info.Drivers) > 0 {
 		n.drivers.Wake()
 	}
@@ -70,13 +87,12 @@ func packError(err error) error {
 	return err
 }
 
-// retryModels wakes the models that wait for an engine.
-func (n *Node) retryModels(engines []string) {
+// retryModels wakes the models: some may wait for an engine.
+func (n *Node) retryModels() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, c := range n.controllers {
-		m, ok := c.controller.(*model)
-		if ok && slices.Contains(engines, engineOf(m.current().(*object.Model))) {
+		if m, ok := c.controller.(*model); ok {
 			m.ring()
 		}
 	}

@@ -18,13 +18,18 @@ type Model struct {
 // ModelSpec says what to serve and with which part of the machine.
 type ModelSpec struct {
 	Class     Class     `json:"class,omitempty"`  // default interactive
-	Engine    string    `json:"engine,omitempty"` // the pack that runs it; default: by the file's format
+	Engine    string    `json:"engine,omitempty"` // that runs it; default: by the file's format
+	Format    string    `json:"format,omitempty"` // ending of the file's name, such as .onnx; default: by its content
 	Source    string    `json:"source"`           // digest of an uploaded file, sha256:…
 	Version   string    `json:"version,omitempty"`
 	Resources Resources `json:"resources,omitzero"` // cpu defaults to 1
 }
 
-var digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+var (
+	digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	engineRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
+	formatRE = regexp.MustCompile(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
+)
 
 // Resources implements Placeable.
 func (m *Model) Resources() *Resources { return &m.Spec.Resources }
@@ -44,7 +49,12 @@ func (m *Model) SetDefaults() {
 // Check implements Object.
 func (m *Model) Check(c *Checker) {
 	c.Class(m.Spec.Class)
-	c.OneOf("spec.engine", m.Spec.Engine, "onnxruntime")
+	if m.Spec.Engine != "" && !engineRE.MatchString(m.Spec.Engine) {
+		c.Bad("spec.engine", "must name an engine of a pack (oscine pack list): lower-case letters, digits, '.' or '-', got %q", m.Spec.Engine)
+	}
+	if m.Spec.Format != "" && !formatRE.MatchString(m.Spec.Format) {
+		c.Bad("spec.format", "must be the ending of a file's name, such as .onnx: a dot and lower-case letters or digits, got %q", m.Spec.Format)
+	}
 	if !digestRE.MatchString(m.Spec.Source) {
 		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), got %q", m.Spec.Source)
 	}

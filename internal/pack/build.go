@@ -3,8 +3,6 @@ package pack
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,10 +32,25 @@ const revision = "1"
 // packUUID is the file system's fixed identity, so that two builds are alike.
 const packUUID = "05c13e00-7061-636b-8000-000000000001"
 
-// Builds are the packs that Build makes: the engine ONNX Runtime, from its
-// pinned npm package and the pinned Debian libraries that it needs, and the
-// helper of NVIDIA's drivers, from Oscine's own source.
-func Builds() []string { return []string{"onnxruntime", "nvidia"} }
+// Builds are the names of the packs that Build makes.
+func Builds() []string {
+	var names []string
+	for _, r := range recipes() {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+// recipe is how a pack is made. Manifests and the steps that fill them lie in
+// a file for each pack.
+type recipe struct {
+	name     string
+	manifest Manifest // without architecture, licences and inputs
+	steps    []func(*builder, context.Context, *lock) error
+}
+
+// recipes are the packs that Oscine's source makes, the usual one first.
+func recipes() []recipe { return []recipe{onnxruntimeRecipe(), nvidiaRecipe()} }
 
 // Build makes a pack. Two builds of one source give the same file. It needs the
 // commands go and, while the cache lacks ONNX Runtime, npm.
@@ -98,27 +111,16 @@ func platformOf(arch string) platform {
 	return platform{"usr/lib/x86_64-linux-gnu", "ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2"}
 }
 
-// libraries of Debian that the worker and ONNX Runtime need.
-var libraries = []string{
-	"libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libstdc++.so.6", "libgcc_s.so.1",
-}
-
 func (b *builder) fill(ctx context.Context) error {
 	l, err := readLock()
 	if err != nil {
 		return err
 	}
-	steps := []func(context.Context, *lock) error{b.skeleton, b.worker, b.engine, b.debian, b.describe}
-	b.manifest = Manifest{
-		Name: "onnxruntime", Version: l.NPM.Version + "-" + revision, Arch: b.Arch,
-		Engines: []string{"onnxruntime"}, Entrypoint: []string{"/usr/bin/oscine-onnx"},
-	}
-	if b.Name == "nvidia" {
-		steps = []func(context.Context, *lock) error{b.helper, b.describe}
-		b.manifest = Manifest{Name: "nvidia", Version: "1-" + revision, Arch: b.Arch, Drivers: []string{"oscine-nvml"}}
-	}
-	for _, step := range steps {
-		if err := step(ctx, l); err != nil {
+	r := recipes()[slices.Index(Builds(), b.Name)]
+	b.manifest = r.manifest
+	b.manifest.Arch = b.Arch
+	for _, step := range append(r.steps, (*builder).describe) {
+		if err := step(b, ctx, l); err != nil {
 			return err
 		}
 	}
@@ -144,27 +146,6 @@ func (b *builder) skeleton(context.Context, *lock) error {
 		}
 	}
 	return os.WriteFile(filepath.Join(b.root, "model"), nil, 0o444)
-}
-
-func (b *builder) worker(ctx context.Context, _ *lock) error {
-	return b.compile(ctx, "oscine-onnx", "usr/bin")
-}
-
-// helper is the driver program of the NVIDIA pack. NVIDIA's own libraries are
-// not in it: they must be those of the node's kernel driver.
-func (b *builder) helper(ctx context.Context, _ *lock) error {
-	if err := b.compile(ctx, "oscine-nvml", DriversPath); err != nil {
-		return err
-	}
-	for component, spdx := range map[string]string{
-		"github.com/klauspost/compress": "BSD-3-Clause AND Apache-2.0 AND MIT", "github.com/ulikunitz/xz": "BSD-3-Clause",
-		"github.com/fsnotify/fsnotify": "BSD-3-Clause", "github.com/opencontainers/runtime-spec": "Apache-2.0",
-		"go.yaml.in/yaml/v3": "MIT AND Apache-2.0", "tags.cncf.io/container-device-interface": "Apache-2.0",
-	} {
-		b.manifest.Licences = append(b.manifest.Licences, Licence{Component: component, SPDX: spdx})
-	}
-	slices.SortFunc(b.manifest.Licences, func(x, y Licence) int { return strings.Compare(x.Component, y.Component) })
-	return nil
 }
 
 // compile builds a program of Oscine's source into a folder of the pack.
@@ -216,74 +197,6 @@ func sourceRoot(dir string) (string, error) {
 	}
 }
 
-func (b *builder) engine(ctx context.Context, l *lock) error {
-	file, err := Runtime(ctx, b.Arch, true, b.Log)
-	if err != nil {
-		return err
-	}
-	to := filepath.Join(platformOf(b.Arch).libs, filepath.Base(file))
-	if err := b.copy(file, to); err != nil {
-		return err
-	}
-	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(l.NPM.Integrity, "sha512-"))
-	if err != nil {
-		return fmt.Errorf("the lock's integrity of %s: %w", l.NPM.Name, err)
-	}
-	b.input("npm:"+l.NPM.Name, l.NPM.Version, "sha512:"+hex.EncodeToString(raw))
-	const licence = "usr/share/licences/onnxruntime"
-	b.manifest.Licences = append(b.manifest.Licences, Licence{Component: "onnxruntime", SPDX: "MIT", File: "/" + licence})
-	return os.WriteFile(filepath.Join(b.root, licence), []byte(onnxruntimeLicence), 0o644)
-}
-
-// debian adds the libraries, whose licences lie beside them.
-func (b *builder) debian(ctx context.Context, _ *lock) error {
-	source, err := debian.Open(b.Log)
-	if err != nil {
-		return err
-	}
-	tree, err := source.Tree(ctx, "engine", b.Arch)
-	if err != nil {
-		return err
-	}
-	p := platformOf(b.Arch)
-	for _, name := range append([]string{p.loader}, libraries...) {
-		from, err := filepath.EvalSymlinks(filepath.Join(tree.Dir, p.libs, name))
-		if err != nil {
-			return fmt.Errorf("libraries of Debian: %w", err)
-		}
-		if err := b.copy(from, filepath.Join(p.libs, name)); err != nil {
-			return err
-		}
-	}
-	loader, err := filepath.Rel(filepath.Dir(p.loaderLink), filepath.Join(p.libs, p.loader))
-	if err != nil {
-		return err
-	}
-	if err := os.Symlink(loader, filepath.Join(b.root, p.loaderLink)); err != nil {
-		return err
-	}
-	for _, pkg := range tree.Packages {
-		b.input("debian:"+pkg.Name, pkg.Version, "sha256:"+pkg.SHA256)
-		doc := filepath.Join(tree.Dir, "usr/share/doc", pkg.Name, "copyright")
-		if _, err := os.Stat(doc); err != nil {
-			continue // a package that shares the folder of another
-		}
-		licence := "usr/share/licences/" + pkg.Name
-		if err := b.copy(doc, licence); err != nil {
-			return err
-		}
-		b.manifest.Licences = append(b.manifest.Licences, Licence{Component: pkg.Name, SPDX: spdx(pkg.Name), File: "/" + licence})
-	}
-	return nil
-}
-
-func spdx(debianPackage string) string {
-	if debianPackage == "libc6" {
-		return "LGPL-2.1-or-later"
-	}
-	return "GPL-3.0-or-later WITH GCC-exception-3.1"
-}
-
 func (b *builder) describe(context.Context, *lock) error {
 	if err := b.manifest.check(); err != nil {
 		return err
@@ -322,9 +235,18 @@ func (b *builder) copy(from, to string) error {
 	return errors.Join(err, out.Chmod(mode), out.Close())
 }
 
-// write makes the erofs file; a failed or interrupted run leaves none.
+// write makes the erofs file.
 func (b *builder) write(ctx context.Context, file string) error {
 	if err := os.Chmod(b.root, 0o755); err != nil {
+		return err
+	}
+	return Write(ctx, b.root, file)
+}
+
+// Write makes a pack of a folder that holds one, with its manifest; a failed or
+// interrupted run leaves none. Two runs on one folder give the same file.
+func Write(ctx context.Context, dir, file string) error {
+	if _, err := Read(dir); err != nil {
 		return err
 	}
 	tool, err := debian.FindTool(ctx, "mkfs.erofs")
@@ -333,7 +255,7 @@ func (b *builder) write(ctx context.Context, file string) error {
 	}
 	tmp := file + ".new"
 	defer os.Remove(tmp)
-	cmd := tool.Command(ctx, "--quiet", "-zlz4hc", "-T0", "-U", packUUID, "--all-root", tmp, b.root)
+	cmd := tool.Command(ctx, "--quiet", "-zlz4hc", "-T0", "-U", packUUID, "--all-root", tmp, dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mkfs.erofs: %w: %s", err, bytes.TrimSpace(out))
 	}

@@ -24,14 +24,28 @@ const maxManifest = 256 << 10
 
 // Manifest describes a pack. It lies in the pack as /pack.json.
 type Manifest struct {
-	Name       string    `json:"name"`
-	Version    string    `json:"version"`
-	Arch       string    `json:"arch"`                 // amd64 or arm64
-	Engines    []string  `json:"engines,omitempty"`    // engines that a Model may name, for example onnxruntime
-	Entrypoint []string  `json:"entrypoint,omitempty"` // of the engines: absolute path inside the pack, then fixed arguments
-	Drivers    []string  `json:"drivers,omitempty"`    // driver programs in DriversPath, for example oscine-nvml
-	Licences   []Licence `json:"licences"`
-	Inputs     []Input   `json:"inputs"` // what the pack was built from
+	Name       string   `json:"name"`
+	Version    string   `json:"version"`
+	Arch       string   `json:"arch"`                 // amd64 or arm64
+	Engines    []string `json:"engines,omitempty"`    // engines that a Model may name, for example onnxruntime
+	Entrypoint []string `json:"entrypoint,omitempty"` // of the engines: absolute path inside the pack, then fixed arguments
+	Drivers    []string `json:"drivers,omitempty"`    // driver programs in DriversPath, for example oscine-nvml
+	// Of a pack with engines: the files that they read, the platform that
+	// clients of a model see, the versions of the protocol between daemon and
+	// worker, and the memory of a worker without a model.
+	Formats     []Format  `json:"formats,omitempty"`
+	Platform    string    `json:"platform,omitempty"` // for example onnxruntime_onnx
+	Protocols   []int     `json:"protocols,omitempty"`
+	MemoryBytes int64     `json:"memoryBytes,omitempty"`
+	Requires    Requires  `json:"requires,omitzero"`
+	Licences    []Licence `json:"licences"`
+	Inputs      []Input   `json:"inputs"` // what the pack was built from
+}
+
+// Requires says what a pack cannot do without.
+type Requires struct {
+	CPU     []string `json:"cpu,omitempty"`     // features as /proc/cpuinfo names them, for example avx2
+	Devices []string `json:"devices,omitempty"` // kinds of CDI devices, of which a model must ask for one, for example nvidia.com/gpu
 }
 
 // Licence says under which terms a component of the pack is given on.
@@ -49,9 +63,12 @@ type Input struct {
 }
 
 var (
-	nameRE    = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
-	versionRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,62}$`)
-	digestRE  = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
+	nameRE     = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
+	featureRE  = regexp.MustCompile(`^[a-z0-9_.]{1,40}$`)
+	deviceRE   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}/[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+	versionRE  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,62}$`)
+	platformRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+	digestRE   = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
 )
 
 // ParseManifest reads and checks a pack's manifest. Foreign bytes are bounded
@@ -95,6 +112,9 @@ func (m *Manifest) check() error {
 	case slices.ContainsFunc(m.Entrypoint, func(s string) bool { return strings.ContainsRune(s, 0) }):
 		return fmt.Errorf("entrypoint: holds a NUL byte")
 	}
+	if err := m.checkEngine(); err != nil {
+		return err
+	}
 	for _, e := range m.Engines {
 		if !nameRE.MatchString(e) {
 			return fmt.Errorf("engine %q: must be lower-case letters, digits, '.' or '-'", e)
@@ -108,6 +128,46 @@ func (m *Manifest) check() error {
 	for _, in := range m.Inputs {
 		if !digestRE.MatchString(in.Digest) {
 			return fmt.Errorf("input %q: digest %q is neither sha256:… nor sha512:…", in.Name, in.Digest)
+		}
+	}
+	return nil
+}
+
+// maxList bounds the lists of a manifest, maxProtocol the versions.
+const (
+	maxList     = 32
+	maxProtocol = 1000
+)
+
+func (m *Manifest) checkEngine() error {
+	switch {
+	case len(m.Engines) == 0 && (len(m.Formats) > 0 || len(m.Protocols) > 0 || m.Platform != "" || m.MemoryBytes != 0):
+		return fmt.Errorf("formats, platform, protocols, memoryBytes: there is no engine that they are for")
+	case len(m.Formats) > maxList || len(m.Protocols) > maxList || len(m.Requires.CPU) > maxList || len(m.Requires.Devices) > maxList:
+		return fmt.Errorf("formats, protocols, requires: at most %d of each are accepted", maxList)
+	case m.Platform != "" && !platformRE.MatchString(m.Platform):
+		return fmt.Errorf("platform %q: must be letters, digits, '_', '.' or '-', at most 63", m.Platform)
+	case m.MemoryBytes < 0:
+		return fmt.Errorf("memoryBytes: %d is negative", m.MemoryBytes)
+	}
+	for i := range m.Formats {
+		if err := m.Formats[i].check(); err != nil {
+			return fmt.Errorf("format %q: %w", m.Formats[i].Name, err)
+		}
+	}
+	for _, v := range m.Protocols {
+		if v < 1 || v > maxProtocol {
+			return fmt.Errorf("protocols: %d is no version", v)
+		}
+	}
+	for _, f := range m.Requires.CPU {
+		if !featureRE.MatchString(f) {
+			return fmt.Errorf("requires.cpu: %q is no feature of /proc/cpuinfo", f)
+		}
+	}
+	for _, d := range m.Requires.Devices {
+		if !deviceRE.MatchString(d) {
+			return fmt.Errorf("requires.devices: %q must be a kind of CDI devices, such as vendor.com/gpu", d)
 		}
 	}
 	return nil

@@ -68,14 +68,24 @@ func FuzzParseManifest(f *testing.F) {
 	})
 }
 
-// makePack builds a tiny pack with a manifest, or skips the test.
+// makePack builds a tiny pack with a program, or skips the test.
 func makePack(t *testing.T, arch, content string) []byte {
+	t.Helper()
+	return makePackWith(t, manifestText(arch), content)
+}
+
+// makePackOf builds a tiny pack for this architecture.
+func makePackOf(t *testing.T, manifest string) []byte {
+	t.Helper()
+	return makePackWith(t, strings.ReplaceAll(manifest, "ARCH", runtime.GOARCH), "program")
+}
+
+func makePackWith(t *testing.T, manifest, content string) []byte {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting packs needs root")
 	}
-	tool, err := debian.FindTool(t.Context(), "mkfs.erofs")
-	if err != nil {
+	if _, err := debian.FindTool(t.Context(), "mkfs.erofs"); err != nil {
 		t.Skipf("needs mkfs.erofs: %v", err)
 	}
 	root := t.TempDir()
@@ -85,12 +95,12 @@ func makePack(t *testing.T, arch, content string) []byte {
 	if err := os.WriteFile(filepath.Join(root, "usr/bin/w"), []byte(content), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(root, "pack.json"), []byte(manifestText(arch)), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(root, "pack.json"), []byte(manifest), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "p.erofs")
-	if out, err := tool.Command(t.Context(), "--quiet", "-zlz4hc", "-T0", "-U", packUUID, file, root).CombinedOutput(); err != nil {
-		t.Fatalf("mkfs.erofs: %v: %s", err, out)
+	if err := Write(t.Context(), root, file); err != nil {
+		t.Fatal(err)
 	}
 	raw, err := os.ReadFile(file)
 	if err != nil {

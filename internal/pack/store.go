@@ -40,6 +40,7 @@ const MaxBytes = 8 << 30
 type Store struct {
 	dir    string // HEX.erofs and HEX.json
 	mounts string // HEX/, mount points
+	cpu    string // of procfs, cpuinfo
 	mu     sync.Mutex
 }
 
@@ -64,7 +65,7 @@ func OpenStore(dir, mounts string) (*Store, error) {
 			}
 		}
 	}
-	return &Store{dir: dir, mounts: mounts}, nil
+	return &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo"}, nil
 }
 
 // record is the JSON file beside a pack.
@@ -154,6 +155,9 @@ func (s *Store) inspect(f *os.File) (*Manifest, error) {
 	m, err := Read(dir)
 	if err == nil && m.Arch != runtime.GOARCH {
 		err = fmt.Errorf("%w: pack %s is for %s, this node is %s", ErrNotPack, m.Name, m.Arch, runtime.GOARCH)
+	}
+	if err == nil {
+		err = m.checkCPU(s.cpu)
 	}
 	return m, errors.Join(err, unmount(dir))
 }
@@ -288,7 +292,7 @@ func (s *Store) Find(name string) (*Info, error) {
 			}
 		}
 	}
-	return nil, fmt.Errorf("%w: %s: build one with make packs and install it with oscine pack install FILE", ErrNotInstalled, name)
+	return nil, fmt.Errorf("%w: %s: %s", ErrNotInstalled, name, howToGet(name))
 }
 
 // Mount mounts the pack of that name (or engine) read-only, unless it is

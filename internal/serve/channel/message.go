@@ -12,6 +12,9 @@ import (
 // Version is the protocol's version. Both sides must speak the same one.
 const Version = 1
 
+// Versions returns the versions that this code speaks.
+func Versions() []int { return []int{Version} }
+
 // Bounds of the protocol.
 const (
 	MaxMessage  = 128 << 10 // bytes of a control message

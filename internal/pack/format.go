@@ -1,0 +1,213 @@
+package pack
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// HeadBytes is how much of a model file Choose looks at.
+const HeadBytes = 8 << 10
+
+// Format is a kind of model file that a pack's engines read.
+type Format struct {
+	Name     string   `json:"name"`     // for people, for example onnx
+	Suffixes []string `json:"suffixes"` // of the files' names, for example .onnx
+	// Magic are bytes of which a file of the format has some: any one of them.
+	// Without magic the name alone tells.
+	Magic []Magic `json:"magic,omitempty"`
+}
+
+// Magic are bytes at a place of a file.
+type Magic struct {
+	Offset int    `json:"offset,omitempty"`
+	Hex    string `json:"hex"`
+}
+
+// strongMagic is how many bytes of magic are enough to know a file by them,
+// whatever its name says.
+const strongMagic = 4
+
+var suffixRE = regexp.MustCompile(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
+
+func (f *Format) check() error {
+	if !nameRE.MatchString(f.Name) {
+		return errors.New("name: must be lower-case letters, digits, '.' or '-'")
+	}
+	if len(f.Suffixes) == 0 || len(f.Suffixes) > maxList || len(f.Magic) > maxList {
+		return fmt.Errorf("suffixes, magic: at least one suffix, at most %d of each", maxList)
+	}
+	for _, s := range f.Suffixes {
+		if !suffixRE.MatchString(s) {
+			return fmt.Errorf("suffix %q: must be a dot and lower-case letters or digits", s)
+		}
+	}
+	for _, m := range f.Magic {
+		raw, err := hex.DecodeString(m.Hex)
+		if err != nil || len(raw) == 0 || m.Offset < 0 || m.Offset > HeadBytes-len(raw) {
+			return fmt.Errorf("magic %q at %d: must be bytes in hex within the first %d of a file", m.Hex, m.Offset, HeadBytes)
+		}
+	}
+	return nil
+}
+
+// match returns how many bytes of magic a file's head has, 0 for a format
+// without magic; ok is false where it has magic and the file has not.
+func (f *Format) match(head []byte) (n int, ok bool) {
+	if len(f.Magic) == 0 {
+		return 0, true
+	}
+	for _, m := range f.Magic {
+		raw, err := hex.DecodeString(m.Hex) // checked with the manifest
+		if err == nil && m.Offset >= 0 && m.Offset <= len(head) && bytes.HasPrefix(head[m.Offset:], raw) {
+			n = max(n, len(raw))
+		}
+	}
+	return n, n > 0
+}
+
+// Question is what Choose wants to know of a model.
+type Question struct {
+	Engine    string // that runs it; "" for any
+	Suffix    string // of the file's name, for example .onnx; "" if unknown
+	Head      []byte // the first HeadBytes of the file
+	Protocols []int  // between daemon and worker, that the daemon speaks
+}
+
+// ErrNoEngine means that no installed pack can run a model.
+var ErrNoEngine = errors.New("no installed pack can run the model")
+
+// Choose returns the installed pack for a model: the one that holds the engine
+// named, or that reads the file by its name and content. Where several do, the
+// one wins that knows it by most bytes, then the first by name. It returns an
+// error wrapping ErrNotInstalled or ErrNoEngine that says what can be done.
+func (s *Store) Choose(q Question) (*Info, error) {
+	packs, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	return choose(packs, q)
+}
+
+// candidate is a pack that may run a model.
+type candidate struct {
+	pack  *Info
+	magic int
+}
+
+func choose(packs []Info, q Question) (*Info, error) {
+	if q.Engine != "" {
+		packs = slices.DeleteFunc(slices.Clone(packs), func(p Info) bool { return !slices.Contains(p.Engines, q.Engine) && p.Name != q.Engine })
+		if len(packs) == 0 {
+			return nil, fmt.Errorf("%w: the engine %s: %s", ErrNotInstalled, q.Engine, howToGet(q.Engine))
+		}
+	}
+	var fits []candidate
+	named := slices.ContainsFunc(packs, func(p Info) bool { return p.named(q.Suffix) })
+	for i := range packs {
+		p := &packs[i]
+		if len(p.Engines) == 0 {
+			continue
+		}
+		if magic, ok := p.reads(q, named); ok {
+			fits = append(fits, candidate{p, magic})
+		}
+	}
+	if len(fits) == 0 {
+		return nil, unread(packs, q, named)
+	}
+	best := slices.MinFunc(fits, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(b.magic, a.magic), strings.Compare(a.pack.Name, b.pack.Name))
+	})
+	if p := best.pack; !slices.ContainsFunc(p.Protocols, func(v int) bool { return slices.Contains(q.Protocols, v) }) {
+		return nil, fmt.Errorf("%w: the workers of the pack %s %s speak version %s of the protocol, this node %s: install the pack of this release",
+			ErrNoEngine, p.Name, p.Version, list(p.Protocols), list(q.Protocols))
+	}
+	return best.pack, nil
+}
+
+func list(versions []int) string {
+	if len(versions) == 0 {
+		return "1"
+	}
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(versions), "[]"), " ", ", ")
+}
+
+// named reports whether a format of the pack has files of that name.
+func (m *Manifest) named(suffix string) bool {
+	return slices.ContainsFunc(m.Formats, func(f Format) bool { return slices.Contains(f.Suffixes, suffix) })
+}
+
+// reads reports whether a pack reads the file, and by how many bytes it knows.
+// A name that no pack knows says nothing: then content must tell plainly.
+func (m *Manifest) reads(q Question, named bool) (magic int, ok bool) {
+	for _, f := range m.Formats {
+		n, matches := f.match(q.Head)
+		switch {
+		case !matches:
+			continue
+		case q.Engine != "":
+		case q.Suffix == "":
+			matches = n > 0
+		case named:
+			matches = slices.Contains(f.Suffixes, q.Suffix)
+		default:
+			matches = n >= strongMagic
+		}
+		if matches {
+			magic, ok = max(magic, n), true
+		}
+	}
+	return magic, ok
+}
+
+// unread says why no pack runs a model, and what helps.
+func unread(packs []Info, q Question, named bool) error {
+	var read []string
+	for _, p := range packs {
+		for _, f := range p.Formats {
+			read = append(read, fmt.Sprintf("%s (%s)", strings.Join(f.Suffixes, ", "), p.Name))
+		}
+	}
+	what := "the format of the file"
+	if q.Suffix != "" {
+		what = q.Suffix + " files"
+	}
+	switch {
+	case q.Engine != "" || named:
+		return fmt.Errorf("%w: the file does not begin as those that installed packs read: %s: is it whole, and of that format?", ErrNoEngine, strings.Join(read, "; "))
+	case len(read) == 0:
+		return fmt.Errorf("%w: there is none for %s: %s", ErrNoEngine, what, howToRead(q))
+	}
+	return fmt.Errorf("%w: none reads %s, those installed read %s: %s", ErrNoEngine, what, strings.Join(read, "; "), howToRead(q))
+}
+
+// howToGet tells how to come by the pack with an engine.
+func howToGet(engine string) string {
+	for _, r := range recipes() {
+		if r.name == engine || slices.Contains(r.manifest.Engines, engine) {
+			return fmt.Sprintf("make it with oscine pack build %s and install it with oscine pack install FILE", r.name)
+		}
+	}
+	return "install its pack with oscine pack install FILE"
+}
+
+// howToRead tells how to come by a pack that reads a file.
+func howToRead(q Question) string {
+	var known []Info
+	for _, r := range recipes() {
+		known = append(known, Info{Manifest: r.manifest})
+	}
+	named := slices.ContainsFunc(known, func(p Info) bool { return p.named(q.Suffix) })
+	for i := range known {
+		if _, ok := known[i].reads(q, named); ok {
+			return "the pack " + known[i].Name + " does: " + howToGet(known[i].Name)
+		}
+	}
+	return "install a pack that does with oscine pack install FILE, or export the model to a format that is read"
+}
