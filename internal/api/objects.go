@@ -16,8 +16,8 @@ import (
 
 // objectStore holds what the node is meant to run.
 type objectStore interface {
-	Get(kind object.Kind, name string) ([]node.ObjectState, error)
-	Watch(ctx context.Context, kind object.Kind, name string, each func(event string, state node.ObjectState) error) error
+	Get(kind object.Kind, name string) ([]object.State, error)
+	Watch(ctx context.Context, kind object.Kind, name string, each func(event string, state object.State) error) error
 	Apply(ctx context.Context, objects []object.Object, dryRun bool) ([]node.Result, error)
 	Delete(ctx context.Context, key object.Key) error
 	// Kinds returns the kinds that the node knows.
@@ -44,7 +44,7 @@ func (s *objectService) Get(_ context.Context, req *connect.Request[pb.GetReques
 }
 
 func (s *objectService) Watch(ctx context.Context, req *connect.Request[pb.GetRequest], stream *connect.ServerStream[pb.WatchResponse]) error {
-	return s.node.Watch(ctx, object.Kind(req.Msg.Kind), req.Msg.Name, func(event string, state node.ObjectState) error {
+	return s.node.Watch(ctx, object.Kind(req.Msg.Kind), req.Msg.Name, func(event string, state object.State) error {
 		message, err := objectMessage(state)
 		if err != nil {
 			return err
@@ -76,22 +76,25 @@ func (s *objectService) Delete(ctx context.Context, req *connect.Request[pb.Dele
 	return connect.NewResponse(&pb.DeleteResponse{}), nil
 }
 
-func objectMessage(state node.ObjectState) (*pb.Object, error) {
-	m, err := toStruct(state.Manifest)
-	if err != nil {
-		return nil, err
+func objectMessage(state object.State) (*pb.Object, error) {
+	m := &pb.Object{Kind: string(state.Kind), Name: state.Name}
+	if state.Object == nil { // deleted
+		return m, nil
 	}
-	status, err := toStruct(state.Status)
-	if err != nil {
-		return nil, err
+	var err error
+	if m.Manifest, err = toStruct(state.Object); err != nil {
+		return nil, fmt.Errorf("encode %s: %w", state.Key, err)
 	}
-	return &pb.Object{Kind: string(state.Kind), Name: state.Name, Manifest: m, Status: status}, nil
+	if m.Status, err = toStruct(state.Status); err != nil {
+		return nil, fmt.Errorf("encode the status of %s: %w", state.Key, err)
+	}
+	return m, nil
 }
 
 func toStruct(value any) (*structpb.Struct, error) {
 	raw, err := json.Marshal(value)
 	if err != nil {
-		return nil, fmt.Errorf("encode an object: %w", err)
+		return nil, err
 	}
 	out := &structpb.Struct{}
 	return out, out.UnmarshalJSON(raw)

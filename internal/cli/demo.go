@@ -9,6 +9,7 @@ import (
 
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/demo"
+	"oscine.dev/oscine/internal/object"
 )
 
 func newDemoCommand(env *Env) *cobra.Command {
@@ -39,7 +40,7 @@ It needs the source of Oscine, and neither root nor KVM.`,
 // quietly is an environment for commands that the demo uses: its own client
 // configuration, and no output but errors.
 func quietly(config string) *Env {
-	return &Env{Out: io.Discard, Err: io.Discard, ConfigPath: config}
+	return &Env{Out: io.Discard, Err: io.Discard, ConfigPath: config, Kinds: object.Kinds()}
 }
 
 func generateQuietly(config, dir, name, address string) error {
@@ -57,7 +58,7 @@ func installQuietly(ctx context.Context, node *client.Client, file string) error
 	return err
 }
 
-func serveQuietly(ctx context.Context, node *client.Client, file, name string) (map[string]any, error) {
+func serveQuietly(ctx context.Context, node *client.Client, file, name string) (*object.ModelStatus, error) {
 	o := serveOptions{name: name, wait: 5 * time.Minute}
 	return o.serve(ctx, quietly(""), node, file)
 }

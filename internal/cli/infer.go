@@ -121,9 +121,12 @@ func (o *inferOptions) notServed(ctx context.Context, env *Env, model string, re
 	if err != nil || len(resp.Msg.Objects) != 1 {
 		return refusal
 	}
-	status := resp.Msg.Objects[0].Status.AsMap()
-	if phase := text(status["phase"]); phase != "Running" {
-		return fmt.Errorf("model %s is %s and answers nothing: %s (see oscine describe model %s)", model, phase, cmp.Or(firstLine(text(status["message"])), "no reason is known yet"), model)
+	state, err := client.State(env.Kinds, resp.Msg.Objects[0])
+	if err != nil || state.Status == nil {
+		return refusal
+	}
+	if st := state.Status.Common(); st.Phase != object.Running {
+		return fmt.Errorf("model %s is %s and answers nothing: %s (see oscine describe model %s)", model, st.Phase, cmp.Or(firstLine(st.Message), "no reason is known yet"), model)
 	}
 	return refusal
 }

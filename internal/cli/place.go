@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/inventory"
 	"oscine.dev/oscine/internal/object"
@@ -275,15 +276,11 @@ func nodeState(ctx context.Context, env *Env, name string, objects []object.Obje
 		replaced[obj.Key()] = true
 	}
 	for _, o := range running.Msg.GetObjects() {
-		data, err := o.GetManifest().MarshalJSON()
+		running, err := client.State(env.Kinds, o)
 		if err != nil {
-			return nil, fmt.Errorf("object %s/%s of %s: %w", o.GetKind(), o.GetName(), name, err)
+			return nil, fmt.Errorf("what runs on %s: %w", name, err)
 		}
-		parsed, err := env.Kinds.Parse(strings.NewReader(string(data)))
-		if err != nil || len(parsed) != 1 {
-			return nil, fmt.Errorf("object %s/%s of %s is not understood: %w", o.GetKind(), o.GetName(), name, err)
-		}
-		p, ok := parsed[0].(object.Placeable)
+		p, ok := running.Object.(object.Placeable)
 		if !ok || replaced[p.Key()] {
 			continue
 		}

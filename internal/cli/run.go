@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -137,7 +138,8 @@ func publishedPorts(publish []string) ([]map[string]any, error) {
 }
 
 func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, text string) error {
-	kind := string(object.KindWorkload)
+	key := object.Key{Kind: object.KindWorkload, Name: o.name}
+	kind := string(key.Kind)
 	_, err := node.Objects.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: kind, Name: o.name}))
 	if err == nil {
 		return fmt.Errorf("a workload is named %s already: choose another --name, or oscine delete workload %s", o.name, o.name)
@@ -161,7 +163,7 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 			}
 		}()
 	}
-	if _, err := awaitRun(ctx, node, o.name); err != nil {
+	if _, err := awaitWorkload(ctx, env, node, key, object.Running, object.Unhealthy, object.Exited); err != nil {
 		return err
 	}
 	logs, err := node.Logs.Read(ctx, connect.NewRequest(&pb.LogsRequest{Kind: kind, Name: o.name, Follow: true}))
@@ -171,51 +173,31 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 	if err := (&logOptions{}).print(ctx, env, logs); err != nil {
 		return err
 	}
-	final, err := awaitPhase(ctx, node, o.name, "Exited")
+	final, err := awaitWorkload(ctx, env, node, key, object.Exited)
 	if err != nil {
 		return err
 	}
-	if code := number(final["exitCode"]); code != 0 {
-		if final["oomKilled"] == true {
+	if code := final.ExitCode; code != nil && *code != 0 {
+		if final.OOMKilled {
 			fmt.Fprintln(env.Err, "oscine: the workload was killed: it needed more than its memory limit")
 		}
-		return exitError(code)
+		return exitError(*code)
 	}
 	return nil
 }
 
-// awaitRun returns once the workload runs or has ended; what keeps it from
-// running is an error.
-func awaitRun(ctx context.Context, node *client.Client, name string) (map[string]any, error) {
-	return awaitPhase(ctx, node, name, "Running", "Unhealthy", "Exited")
-}
-
-// awaitPhase watches a workload until it is in one of the phases.
-func awaitPhase(ctx context.Context, node *client.Client, name string, phases ...string) (map[string]any, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := node.Objects.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindWorkload), Name: name}))
-	if err != nil {
-		return nil, err
-	}
-	defer stream.Close()
-	for stream.Receive() {
-		m := stream.Msg()
-		if m.Event == "deleted" {
-			return nil, fmt.Errorf("workload %s was deleted meanwhile", name)
+// awaitWorkload watches a workload until it is in one of the phases; what keeps
+// it from running is an error.
+func awaitWorkload(ctx context.Context, env *Env, node *client.Client, key object.Key, phases ...object.Phase) (st *object.WorkloadStatus, err error) {
+	err = node.Watch(ctx, env.Kinds, key, func(state object.State) (bool, error) {
+		var ok bool
+		if st, ok = state.Status.(*object.WorkloadStatus); !ok {
+			return false, fmt.Errorf("the node told of %s without its status", key)
 		}
-		st := m.Object.Status.AsMap()
-		for _, p := range phases {
-			if st["phase"] == p {
-				return st, nil
-			}
+		if st.Phase == object.Waiting || st.Phase == object.Unplaced {
+			return false, fmt.Errorf("workload %s: %s", key.Name, st.Message)
 		}
-		if st["phase"] == "Waiting" || st["phase"] == "Unplaced" {
-			return nil, fmt.Errorf("workload %s: %s", name, text(st["message"]))
-		}
-	}
-	if err := stream.Err(); err != nil {
-		return nil, err
-	}
-	return nil, fmt.Errorf("the node stopped telling of workload %s", name)
+		return !slices.Contains(phases, st.Phase), nil
+	})
+	return st, err
 }

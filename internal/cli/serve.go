@@ -125,7 +125,7 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 }
 
 // serve uploads and applies the model and waits for it.
-func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client, file string) (map[string]any, error) {
+func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client, file string) (*object.ModelStatus, error) {
 	uploaded, err := upload(ctx, env, file, o.name, node.Models.Upload(ctx))
 	if err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client,
 	}
 	waiting, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
-	status, err := awaitModel(waiting, node, o.name)
+	status, err := awaitModel(waiting, env, node, object.Key{Kind: object.KindModel, Name: o.name})
 	if ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded) {
 		return nil, fmt.Errorf("model %s does not answer after %v; it goes on trying: oscine describe model %s", o.name, o.wait, o.name)
 	}
@@ -151,41 +151,30 @@ func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client,
 
 // awaitModel watches a model until it answers; what keeps it from that for
 // good is an error.
-func awaitModel(ctx context.Context, node *client.Client, name string) (map[string]any, error) {
-	stream, err := node.Objects.Watch(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindModel), Name: name}))
-	if err != nil {
-		return nil, err
-	}
-	defer stream.Close()
-	for stream.Receive() {
-		m := stream.Msg()
-		if m.Event == "deleted" {
-			return nil, fmt.Errorf("model %s was deleted meanwhile", name)
+func awaitModel(ctx context.Context, env *Env, node *client.Client, key object.Key) (st *object.ModelStatus, err error) {
+	err = node.Watch(ctx, env.Kinds, key, func(state object.State) (bool, error) {
+		var ok bool
+		if st, ok = state.Status.(*object.ModelStatus); !ok {
+			return false, fmt.Errorf("the node told of %s without its status", key)
 		}
-		st := m.Object.Status.AsMap()
-		switch st["phase"] {
-		case "Running":
-			return st, nil
-		case "Waiting", "Unplaced", "Failed":
-			return nil, fmt.Errorf("model %s: %s\n(it stays applied, and is tried again; oscine delete model %s forgets it)", name, text(st["message"]), name)
+		switch st.Phase {
+		case object.Waiting, object.Unplaced, object.Failed:
+			return false, fmt.Errorf("model %s: %s\n(it stays applied, and is tried again; oscine delete model %s forgets it)", key.Name, st.Message, key.Name)
 		}
-	}
-	if err := stream.Err(); err != nil {
-		return nil, err
-	}
-	return nil, fmt.Errorf("the node stopped telling of model %s", name)
+		return st.Phase != object.Running, nil
+	})
+	return st, err
 }
 
 // report tells where the model runs and how to use it.
-func (o *serveOptions) report(env *Env, node *client.Client, status map[string]any) {
+func (o *serveOptions) report(env *Env, node *client.Client, status *object.ModelStatus) {
 	if status == nil {
 		fmt.Fprintf(env.Out, "model/%s applied\n", o.name)
 		return
 	}
-	placement, _ := status["placement"].(map[string]any)
-	fmt.Fprintf(env.Out, "model/%s is served by %s on CPUs %s\n", o.name, text(status["engine"]), text(placement["cpus"]))
-	if reason := text(placement["reason"]); reason != "-" {
-		fmt.Fprintf(env.Out, "  placed there: %s\n", reason)
+	fmt.Fprintf(env.Out, "model/%s is served by %s on CPUs %s\n", o.name, status.Engine, status.CPUs())
+	if p := status.Placement; p != nil && p.Reason != "" {
+		fmt.Fprintf(env.Out, "  placed there: %s\n", p.Reason)
 	}
 	_, url := node.HTTP()
 	fmt.Fprintf(env.Out, "  endpoint: %s/v2/models/%s/infer\n  try: oscine infer %s PICTURE.png\n", url, o.name, o.name)

@@ -15,6 +15,7 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/machine"
+	"oscine.dev/oscine/internal/object"
 )
 
 // bootTimeout bounds the wait for the API, which under emulation on a busy
@@ -133,7 +134,7 @@ func (r *run) nodeLogs() string {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	var b strings.Builder
-	for _, source := range []*pb.LogsRequest{{Name: "oscined", Tail: 15}, {Kind: "Model", Name: Model, Tail: 12}} {
+	for _, source := range []*pb.LogsRequest{{Name: "oscined", Tail: 15}, {Kind: string(object.KindModel), Name: Model, Tail: 12}} {
 		stream, err := r.node.Logs.Read(ctx, connect.NewRequest(source))
 		if err != nil {
 			continue

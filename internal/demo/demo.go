@@ -14,6 +14,7 @@ import (
 
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/machine"
+	"oscine.dev/oscine/internal/object"
 )
 
 // What the demo does by default.
@@ -51,7 +52,7 @@ type Tools struct {
 	Install func(ctx context.Context, node *client.Client, file string) error
 	// Serve serves a model file under a name and returns the model's status
 	// once it answers.
-	Serve func(ctx context.Context, node *client.Client, file, name string) (map[string]any, error)
+	Serve func(ctx context.Context, node *client.Client, file, name string) (*object.ModelStatus, error)
 }
 
 func (o *Options) fill() {

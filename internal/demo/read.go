@@ -17,6 +17,8 @@ import (
 	"github.com/dustin/go-humanize"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/oip"
 	"oscine.dev/oscine/internal/serve/picture"
 	"oscine.dev/oscine/internal/tensor"
@@ -83,13 +85,11 @@ func (r *run) serveModel(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	placement, _ := status["placement"].(map[string]any)
-	cpus, _ := placement["cpus"].(string)
-	reason, _ := placement["reason"].(string)
-	engine, _ := status["engine"].(string)
-	r.report.Placement = PlacementReport{CPUs: cpus, Reason: reason}
-	r.report.Engine = engine
-	return fmt.Sprintf("%s by %s on CPUs %s", Model, engine, cpus), nil
+	if p := status.Placement; p != nil {
+		r.report.Placement = PlacementReport{CPUs: p.CPUs, Reason: p.Reason}
+	}
+	r.report.Engine = status.Engine
+	return fmt.Sprintf("%s by %s on CPUs %s", Model, status.Engine, status.CPUs()), nil
 }
 
 // readDigits sends all pictures, one after the other, and counts.
@@ -150,24 +150,18 @@ func (r *run) askNode(ctx context.Context) (string, error) {
 	for _, p := range info.Processes {
 		r.report.Processes = append(r.report.Processes, ProcessReport{Name: p.Name, Bytes: p.Bytes})
 	}
-	resp, err := r.node.Objects.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: "Model", Name: Model}))
+	resp, err := r.node.Objects.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindModel), Name: Model}))
 	if err != nil {
 		return "", err
 	}
 	if len(resp.Msg.Objects) == 1 {
-		st := resp.Msg.Objects[0].Status.AsMap()
-		p50, _ := st["p50"].(string)
-		p99, _ := st["p99"].(string)
-		r.report.Node = Latency{P50: parseMillis(p50), P99: parseMillis(p99)}
+		state, err := client.State(object.Kinds(), resp.Msg.Objects[0])
+		if err != nil {
+			return "", err
+		}
+		if st, ok := state.Status.(*object.ModelStatus); ok {
+			r.report.Node = Latency{P50: millis(st.P50.Std()), P99: millis(st.P99.Std())}
+		}
 	}
 	return fmt.Sprintf("the system's own processes use %s", humanize.IBytes(uint64(info.SystemMemoryBytes))), nil
-}
-
-// parseMillis reads a duration; 0 where there is none.
-func parseMillis(text string) float64 {
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		return 0
-	}
-	return millis(d)
 }

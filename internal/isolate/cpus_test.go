@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/object"
 )
 
 // Work that shares its CPUs leaves those that another was given, and comes
@@ -149,7 +150,7 @@ func TestKernelSiblingsStayIdle(t *testing.T) {
 	}
 }
 
-func hasPromise(st Status, what string) bool {
+func hasPromise(st object.IsolationStatus, what string) bool {
 	for _, p := range st.Promises {
 		if p.What == what {
 			return p.Held

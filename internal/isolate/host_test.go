@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/object"
 )
 
 // tree makes a root with the given files.
@@ -115,7 +116,7 @@ func TestMaskText(t *testing.T) {
 
 func TestPressureIsRead(t *testing.T) {
 	got := parsePressure("some avg10=1.50 avg60=0.10 avg300=0.00 total=2500\nfull avg10=0.25 avg60=0 avg300=0 total=1000\n")
-	want := Stalled{Some10: 1.5, Full10: .25, Some: Duration(2500 * time.Microsecond), Full: Duration(time.Millisecond)}
+	want := object.Pressure{Some10: 1.5, Full10: .25, Some: object.Duration(2500 * time.Microsecond), Full: object.Duration(time.Millisecond)}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -5,40 +5,29 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"time"
+
+	"oscine.dev/oscine/internal/object"
 )
 
 // observeEvery is how often limits and objectives are looked at.
 const observeEvery = time.Second
 
-// Incidents counts what a workload ran into since its cgroup was made.
-type Incidents struct {
-	ForksRefused uint64 `json:"forksRefused,omitempty"` // at its bound on processes and threads
-	Killed       uint64 `json:"killed,omitempty"`       // processes, at its memory limit
-	Reclaimed    uint64 `json:"reclaimed,omitempty"`    // times that its memory limit made it give memory back
-	// Missed counts the seconds in which its threads waited longer for a
-	// processor than its objective allows, in the slowest hundredth of wake-ups
-	// where these are measured, else on average; Observed all seconds in which
-	// they ran.
-	Missed   uint64 `json:"missed,omitempty"`
-	Observed uint64 `json:"observed,omitempty"`
-}
-
 // observation is what was seen of a workload the last time: observe's alone
 // but for what is atomic, which Status reads.
 type observation struct {
-	limits   Incidents // as the kernel counts them
-	waited   Duration
+	limits   object.Incidents // as the kernel counts them
+	waited   object.Duration
 	given    uint64
-	pressure map[string]Stalled
-	throttle Duration
+	pressure map[string]object.Pressure
+	throttle object.Duration
 	missing  atomic.Bool // its objective, in the last second
 	missed   atomic.Uint64
 	observed atomic.Uint64
 }
 
 // incidents reads what the kernel counts.
-func (i *Isolator) incidents(group string) Incidents {
-	var n Incidents
+func (i *Isolator) incidents(group string) object.Incidents {
+	var n object.Incidents
 	if text, err := i.cg.get(group, "pids.events"); err == nil {
 		n.ForksRefused = numbers(text)["max"]
 	}
@@ -112,7 +101,7 @@ func (i *Isolator) observeClass(c Class) (Event, bool) {
 
 // observeObjective compares the waiting of the last second with the objective.
 func (i *Isolator) observeObjective(id string, h *holding) []Event {
-	st := Status{Pressure: map[string]Stalled{}}
+	st := object.IsolationStatus{Pressure: map[string]object.Pressure{}}
 	i.readGroup(h, &st)
 	given := i.readDelay(h, &st)
 	seen := h.seen
@@ -146,13 +135,13 @@ func (i *Isolator) observeObjective(id string, h *holding) []Event {
 }
 
 // cause names what most likely made a workload wait in the last second.
-func (i *Isolator) cause(h *holding, st *Status) string {
+func (i *Isolator) cause(h *holding, st *object.IsolationStatus) string {
 	grew := func(what string) time.Duration {
 		return time.Duration(st.Pressure[what].Some - h.seen.pressure[what].Some)
 	}
 	const much = observeEvery / 20
 	switch {
-	case st.Throttled-h.seen.throttle > Duration(much):
+	case st.Throttled-h.seen.throttle > object.Duration(much):
 		return fmt.Sprintf("its own quota held it back for %v", time.Duration(st.Throttled-h.seen.throttle).Round(time.Millisecond))
 	case len(h.unheld) > 0:
 		return h.unheld[0].String()

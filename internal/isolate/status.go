@@ -8,63 +8,17 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/object"
 )
-
-// Status is what a workload was promised and what it gets.
-type Status struct {
-	ID        string             `json:"id"`
-	Class     Class              `json:"class"`
-	Promises  []Promise          `json:"promises"`
-	Pressure  map[string]Stalled `json:"pressure,omitempty"` // by cpu, memory, io
-	Throttled Duration           `json:"throttled"`          // by its own quota, since its cgroup exists
-	CPUTime   Duration           `json:"cpuTime"`
-	// RunDelay is how long its threads have waited for a processor when they
-	// could have run, in all and for each time they were given one.
-	RunDelay   Duration `json:"runDelay"`
-	MeanDelay  Duration `json:"meanDelay"`
-	Wakeups    *Wakeups `json:"wakeups,omitempty"`    // nil where this host cannot measure them
-	Interrupts []string `json:"interrupts,omitempty"` // that still come on its own CPUs
-	Incidents
-	// Reserved is the utilisation by DEADLINE reservations, Reservable their
-	// bound, in CPUs.
-	Reserved   float64 `json:"reserved,omitempty"`
-	Reservable float64 `json:"reservable,omitempty"`
-	FrozenFor  string  `json:"frozenFor,omitempty"` // why it is held back now
-}
-
-// Promise is one thing promised and whether it holds.
-type Promise struct {
-	What   string `json:"what"`
-	Held   bool   `json:"held"`
-	Detail string `json:"detail,omitempty"` // measured, or the reason why it does not hold
-}
-
-// Stalled is pressure stall information: the share of time in which some or
-// all threads waited for a resource. See Documentation/accounting/psi.rst.
-type Stalled struct {
-	Some10 float64  `json:"some10"` // percent of the last ten seconds
-	Full10 float64  `json:"full10"`
-	Some   Duration `json:"some"` // in all
-	Full   Duration `json:"full"`
-}
-
-// Duration is a time.Duration that reads as such in JSON, as in "1.5ms".
-type Duration time.Duration
-
-// String is that of time.Duration.
-func (d Duration) String() string { return time.Duration(d).String() }
-
-// MarshalText writes String.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // Status measures a workload now, and waits for no change under way. It returns
 // ErrUnknown for one that was not prepared.
-func (i *Isolator) Status(id string) (Status, error) {
+func (i *Isolator) Status(id string) (object.IsolationStatus, error) {
 	h, ok := i.view().held[id]
 	if !ok {
-		return Status{}, fmt.Errorf("workload %s %w", id, ErrUnknown)
+		return object.IsolationStatus{}, fmt.Errorf("workload %s %w", id, ErrUnknown)
 	}
-	st := Status{ID: id, Class: h.spec.Class, Pressure: map[string]Stalled{}}
+	st := object.IsolationStatus{ID: id, Class: object.Class(h.spec.Class), Pressure: map[string]object.Pressure{}}
 	if i.host.cgroups != "" {
 		i.readGroup(h, &st)
 		st.Incidents = i.incidents(h.group())
@@ -86,7 +40,7 @@ func (i *Isolator) Status(id string) (Status, error) {
 	return st, nil
 }
 
-func (i *Isolator) readGroup(h *holding, st *Status) {
+func (i *Isolator) readGroup(h *holding, st *object.IsolationStatus) {
 	for _, what := range []string{"cpu", "memory", "io"} {
 		if text, err := i.cg.get(h.group(), what+".pressure"); err == nil {
 			st.Pressure[what] = parsePressure(text)
@@ -94,14 +48,14 @@ func (i *Isolator) readGroup(h *holding, st *Status) {
 	}
 	if text, err := i.cg.get(h.group(), "cpu.stat"); err == nil {
 		n := numbers(text)
-		st.CPUTime = Duration(time.Duration(n["usage_usec"]) * time.Microsecond)
-		st.Throttled = Duration(time.Duration(n["throttled_usec"]) * time.Microsecond)
+		st.CPUTime = object.Duration(time.Duration(n["usage_usec"]) * time.Microsecond)
+		st.Throttled = object.Duration(time.Duration(n["throttled_usec"]) * time.Microsecond)
 	}
 }
 
 // parsePressure reads a PSI file; what it does not know it leaves out.
-func parsePressure(text string) Stalled {
-	var s Stalled
+func parsePressure(text string) object.Pressure {
+	var s object.Pressure
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		if len(fields) == 0 {
@@ -113,7 +67,7 @@ func parsePressure(text string) Stalled {
 			if err != nil || n < 0 {
 				continue
 			}
-			total := Duration(min(n, 1e12) * 1000)
+			total := object.Duration(min(n, 1e12) * 1000)
 			switch fields[0] + key {
 			case "someavg10":
 				s.Some10 = n
@@ -134,7 +88,7 @@ const maxThreads = 4096
 
 // readDelay adds up /proc/PID/task/TID/schedstat: time on a processor, time
 // waiting for one, and how often it was given one, which it returns.
-func (i *Isolator) readDelay(h *holding, st *Status) (given uint64) {
+func (i *Isolator) readDelay(h *holding, st *object.IsolationStatus) (given uint64) {
 	seen := 0
 	for _, pid := range i.processes(h) {
 		_ = i.forThreads(pid, func(tid int) error { // a process that ended counts no more
@@ -147,14 +101,14 @@ func (i *Isolator) readDelay(h *holding, st *Status) (given uint64) {
 			}
 			var ran, waited, times uint64
 			if _, err := fmt.Sscan(text, &ran, &waited, &times); err == nil {
-				st.RunDelay += Duration(waited)
+				st.RunDelay += object.Duration(waited)
 				given += times
 			}
 			return nil
 		})
 	}
 	if given > 0 {
-		st.MeanDelay = st.RunDelay / Duration(given)
+		st.MeanDelay = st.RunDelay / object.Duration(given)
 	}
 	return given
 }
@@ -179,8 +133,8 @@ func (i *Isolator) processes(h *holding) []int {
 }
 
 // promises lists what the class and Spec promise, each with what is measured.
-func (i *Isolator) promises(h *holding, st *Status) []Promise {
-	out := []Promise{} // none is a list too
+func (i *Isolator) promises(h *holding, st *object.IsolationStatus) []object.Promise {
+	out := []object.Promise{} // none is a list too
 	add := func(what string, held bool, detail string) {
 		if !held && i.host.cgroups == "" {
 			detail = "this host has no cgroup version 2 to hold it with"
@@ -190,7 +144,7 @@ func (i *Isolator) promises(h *holding, st *Status) []Promise {
 				held, detail = false, g.Reason
 			}
 		}
-		out = append(out, Promise{what, held, detail})
+		out = append(out, object.Promise{What: what, Held: held, Detail: detail})
 	}
 	s := &h.spec
 	switch s.Class {
@@ -230,7 +184,7 @@ func (i *Isolator) promises(h *holding, st *Status) []Promise {
 	}
 	for _, g := range h.unheld {
 		if !known[g.Guarantee] {
-			out = append(out, Promise{g.Guarantee, false, g.Reason})
+			out = append(out, object.Promise{What: g.Guarantee, Detail: g.Reason})
 		}
 	}
 	return out
@@ -260,11 +214,11 @@ func (i *Isolator) policy(h *holding) (text string, held bool) {
 }
 
 // Pressure reads the whole class's pressure, for a node's metrics.
-func (i *Isolator) Pressure(c Class) (map[string]Stalled, error) {
+func (i *Isolator) Pressure(c Class) (map[string]object.Pressure, error) {
 	if i.host.cgroups == "" {
 		return nil, os.ErrNotExist
 	}
-	out := map[string]Stalled{}
+	out := map[string]object.Pressure{}
 	for _, what := range []string{"cpu", "memory", "io"} {
 		text, err := i.cg.get(i.o.Slice+"/"+string(c), what+".pressure")
 		if err != nil {

@@ -1,22 +1,12 @@
 package isolate
 
 import (
-	"fmt"
 	"sync"
 	"time"
 
 	"oscine.dev/oscine/internal/isolate/runqueue"
+	"oscine.dev/oscine/internal/object"
 )
-
-// Wakeups is how long a workload's threads waited for a processor after they
-// were woken, since its cgroup was made.
-type Wakeups struct {
-	Count  uint64   `json:"count"`
-	P50    Duration `json:"p50"`
-	P99    Duration `json:"p99"`
-	Max    Duration `json:"max"`
-	Missed uint64   `json:"missed,omitempty"` // longer than the objective
-}
 
 // enoughWakeups is how many it takes to speak of the slowest hundredth.
 const enoughWakeups = 100
@@ -154,7 +144,7 @@ func (i *Isolator) stopMeter() error {
 }
 
 // wakeups reads what was measured of a workload, nil for nothing.
-func (i *Isolator) wakeups(id string) *Wakeups {
+func (i *Isolator) wakeups(id string) *object.Wakeups {
 	l, one, err := i.meter.Load().read(id)
 	if err != nil {
 		i.log.Debug("isolation", "id", id, "error", err)
@@ -162,7 +152,7 @@ func (i *Isolator) wakeups(id string) *Wakeups {
 	if one == nil || err != nil {
 		return nil
 	}
-	return &Wakeups{Count: l.Count(), P50: Duration(l.Quantile(.5)), P99: Duration(l.Quantile(.99)), Max: Duration(l.Max()), Missed: l.Missed()}
+	return &object.Wakeups{Count: l.Count(), P50: object.Duration(l.Quantile(.5)), P99: object.Duration(l.Quantile(.99)), Max: object.Duration(l.Max()), Missed: l.Missed()}
 }
 
 // recentWakeups returns the slowest hundredth of the wake-ups since it last
@@ -181,10 +171,4 @@ func (i *Isolator) recentWakeups(id string) (p99 time.Duration, count uint64, en
 	}
 	one.judged = now
 	return recent.Quantile(.99), recent.Count(), true
-}
-
-// String tells the distribution in one line.
-func (w *Wakeups) String() string {
-	round := func(d Duration) time.Duration { return time.Duration(d).Round(100 * time.Nanosecond) }
-	return fmt.Sprintf("half of %d within %v, 99 %% within %v, all within %v", w.Count, round(w.P50), round(w.P99), round(w.Max))
 }

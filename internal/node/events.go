@@ -218,20 +218,20 @@ func (n *Node) noteStart(key object.Key, began, started time.Time, placed *alloc
 }
 
 // noteFailure records why an object does not run.
-func (n *Node) noteFailure(key object.Key, phase Phase, err error) {
+func (n *Node) noteFailure(key object.Key, phase object.Phase, err error) {
 	reason := reasonFailed
-	if phase == Unplaced {
+	if phase == object.Unplaced {
 		reason = reasonUnplaced
 	}
 	n.note(key, reason, err.Error())
 }
 
 // notePhase records what became of a served model's worker.
-func (m *model) notePhase(st *ModelStatus) {
+func (m *model) notePhase(st *object.ModelStatus) {
 	switch st.Phase {
-	case Running:
+	case object.Running:
 		m.n.note(m.key, reasonStarted, "serves with "+st.Engine)
-	case Failed, Waiting, Unplaced:
+	case object.Failed, object.Waiting, object.Unplaced:
 		m.n.noteFailure(m.key, st.Phase, errors.New(st.Message))
 	}
 }

@@ -145,7 +145,7 @@ func (n *Node) startIsolated(ctx context.Context, promise isolate.Spec, spec con
 
 // isolation is what an object was promised and what it gets, nil before it
 // starts.
-func (n *Node) isolation(key object.Key) *isolate.Status {
+func (n *Node) isolation(key object.Key) *object.IsolationStatus {
 	st, err := n.isolator.Status(key.ID())
 	if errors.Is(err, isolate.ErrUnknown) {
 		return nil

@@ -57,8 +57,8 @@ const logDrain = 300 * time.Millisecond
 // awaitExited returns when a workload is in phase Exited, or with ctx.
 func (n *Node) awaitExited(ctx context.Context, kind object.Kind, name string) {
 	exited := errors.New("exited")
-	err := n.Watch(ctx, kind, name, func(event string, state ObjectState) error {
-		if st, ok := state.Status.(WorkloadStatus); event == "deleted" || (ok && st.Phase == Exited) {
+	err := n.Watch(ctx, kind, name, func(event string, state object.State) error {
+		if event == "deleted" || state.Status.Common().Phase == object.Exited {
 			return exited
 		}
 		return nil

@@ -18,27 +18,6 @@ import (
 	"oscine.dev/oscine/internal/serve/core"
 )
 
-// ModelStatus is a model's present state.
-type ModelStatus struct {
-	Phase     Phase      `json:"phase"`
-	Message   string     `json:"message,omitempty"`
-	Restarts  int        `json:"restarts"` // of its worker, since the daemon started
-	PID       int        `json:"pid,omitempty"`
-	StartedAt *time.Time `json:"startedAt,omitempty"` // the worker
-	Engine    string     `json:"engine,omitempty"`
-	Pack      string     `json:"pack,omitempty"` // digest
-	Requests  int64      `json:"requests"`
-	Errors    int64      `json:"errors"`
-	P50       string     `json:"p50,omitempty"` // of a request inside the node
-	P99       string     `json:"p99,omitempty"`
-	Missed    int64      `json:"missed"`  // answered after the latency objective
-	Expired   int64      `json:"expired"` // refused because their own timeout had passed
-	// PriorityUnavailable says why requests get no priority by their deadlines.
-	PriorityUnavailable string                    `json:"priorityUnavailable,omitempty"`
-	Placement           *allocate.PlacementStatus `json:"placement,omitempty"`
-	Isolation           *isolate.Status           `json:"isolation,omitempty"` // promised and measured
-}
-
 // model is the controller of one Model: it places it and hands it to the
 // registry, which keeps its worker alive.
 type model struct {
@@ -47,8 +26,8 @@ type model struct {
 	key object.Key
 
 	stMu   sync.Mutex
-	served object.Object // what the registry was given; nil for nothing
-	st     ModelStatus   // what the registry does not know
+	served object.Object      // what the registry was given; nil for nothing
+	st     object.ModelStatus // what the registry does not know
 
 	changed chan struct{} // a signal that the registry knows more
 
@@ -56,7 +35,7 @@ type model struct {
 }
 
 func newModel(n *Node, obj *object.Model) *model {
-	return &model{wish: newWish(obj), n: n, key: obj.Key(), st: ModelStatus{Phase: Pending}, changed: make(chan struct{}, 1)}
+	return &model{wish: newWish(obj), n: n, key: obj.Key(), st: object.ModelStatus{Observed: object.Observed{Phase: object.Pending}}, changed: make(chan struct{}, 1)}
 }
 
 func (m *model) update(obj object.Object) {
@@ -72,9 +51,9 @@ func (m *model) displace(reason error) {
 
 func (m *model) retry() {
 	m.stMu.Lock()
-	waits := m.served == nil && (m.st.Phase == Waiting || m.st.Phase == Unplaced)
+	waits := m.served == nil && (m.st.Phase == object.Waiting || m.st.Phase == object.Unplaced)
 	if waits {
-		m.st.Phase = Pending
+		m.st.Phase = object.Pending
 	}
 	m.stMu.Unlock()
 	if waits {
@@ -94,32 +73,34 @@ func (m *model) noteChange() {
 func (m *model) await(message string) {
 	m.stMu.Lock()
 	defer m.stMu.Unlock()
-	m.st.Phase, m.st.Message, m.served = Pending, message, nil
+	m.st.Phase, m.st.Message, m.served = object.Pending, message, nil
 }
 
-var modelPhases = map[core.State]Phase{
-	core.Starting: Starting, core.Ready: Running, core.Failed: Failed, core.Waiting: Waiting,
+var modelPhases = map[core.State]object.Phase{
+	core.Starting: object.Starting, core.Ready: object.Running, core.Failed: object.Failed, core.Waiting: object.Waiting,
 }
 
-func (m *model) status() any {
+func (m *model) status() object.Status { return m.now() }
+
+func (m *model) now() *object.ModelStatus {
 	m.stMu.Lock()
 	st, current := m.st, m.served != nil
 	m.stMu.Unlock()
 	st.Isolation, st.Placement = m.n.isolation(m.key), m.n.placer.Now(m.key.ID(), st.Placement)
 	served, err := m.n.registry.Status(m.key.Name)
 	if err != nil || !current {
-		return st
+		return &st
 	}
 	st.Phase, st.Message, st.Restarts = modelPhases[served.State], served.Message, served.Restarts
 	st.Engine, st.Requests, st.Errors = served.Engine, served.Requests, served.Errors
 	st.Missed, st.Expired, st.PriorityUnavailable = served.Missed, served.Expired, served.PriorityUnavailable
 	if served.Requests > 0 {
-		st.P50, st.P99 = served.P50.String(), served.P99.String()
+		st.P50, st.P99 = object.Duration(served.P50), object.Duration(served.P99)
 	}
-	return st
+	return &st
 }
 
-func (m *model) set(change func(*ModelStatus)) {
+func (m *model) set(change func(*object.ModelStatus)) {
 	m.stMu.Lock()
 	change(&m.st)
 	m.stMu.Unlock()
@@ -142,14 +123,14 @@ func (m *model) run(ctx context.Context) {
 		if err == nil {
 			continue // the manifest changed
 		}
-		phase := Waiting
+		phase := object.Waiting
 		if refused(err) {
-			phase = Unplaced
+			phase = object.Unplaced
 		}
 		err = since(m.lostTo, err)
 		m.n.noteFailure(m.key, phase, err)
 		m.n.log.Warn("model", "name", m.key.Name, "phase", phase, "error", err, "again", pause)
-		m.set(func(st *ModelStatus) { st.Phase, st.Message = phase, err.Error() })
+		m.set(func(st *object.ModelStatus) { st.Phase, st.Message = phase, err.Error() })
 		select {
 		case <-ctx.Done():
 			return
@@ -176,8 +157,8 @@ func (m *model) serve(obj *object.Model) error {
 	if err := m.n.prepareShares(m.n.life, m.key, placement, 0); err != nil {
 		return err
 	}
-	m.set(func(st *ModelStatus) {
-		st.Phase, st.Message, st.Pack, st.Placement = Starting, "", engine.Digest, placement.Status()
+	m.set(func(st *object.ModelStatus) {
+		st.Phase, st.Message, st.Pack, st.Placement = object.Starting, "", engine.Digest, placement.Status()
 	})
 	m.n.log.Info("model placed", "name", m.key.Name, "placement", placement.Reason)
 	served := core.Model{
@@ -202,11 +183,11 @@ func (m *model) serve(obj *object.Model) error {
 
 // attend publishes changes of the served model until its manifest changes.
 func (m *model) attend(ctx context.Context, obj *object.Model) error {
-	var last Phase
+	var last object.Phase
 	for {
-		if st := m.status().(ModelStatus); st.Phase != last {
+		if st := m.now(); st.Phase != last {
 			last = st.Phase
-			m.notePhase(&st)
+			m.notePhase(st)
 			m.n.changes.publish(m.key)
 		}
 		select {
@@ -292,7 +273,7 @@ func (w *workerContainer) Start(ctx context.Context) (core.Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.set(func(st *ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
+	m.set(func(st *object.ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
 	return &workerProcess{m: m, socket: filepath.Join(dir, core.SocketName)}, nil
 }
 

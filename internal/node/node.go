@@ -113,7 +113,7 @@ type controller interface {
 	// retry has an object that waits for its next try, or for room, tried now.
 	retry()
 	// status returns the present state, as it is shown to people.
-	status() any
+	status() object.Status
 	// remove stops the object and frees everything it holds. The controller's
 	// life has ended before.
 	remove(ctx context.Context) error

@@ -28,13 +28,6 @@ type Result struct {
 	Action Action
 }
 
-// ObjectState is an object as it is meant and as it is.
-type ObjectState struct {
-	object.Key
-	Manifest object.Object // nil in the event of a deletion
-	Status   any           // JSON-encodable, by kind
-}
-
 // Apply stores objects, all or none, and starts to make them so. It returns
 // before they are; Get and Watch tell. With dryRun nothing is changed.
 // Objects that contradict the node's state are refused with ErrInvalid.
@@ -150,12 +143,12 @@ func sameObject(a, b object.Object) bool {
 // Get returns the objects of a kind and name, all for empty ones, in order of
 // kind and name. It returns ErrNotFound where a name was given and is not
 // there.
-func (n *Node) Get(kind object.Kind, name string) ([]ObjectState, error) {
+func (n *Node) Get(kind object.Kind, name string) ([]object.State, error) {
 	if err := n.checkKind(kind); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
-	var states []ObjectState
+	var states []object.State
 	for key, c := range n.controllers {
 		if (kind == "" || key.Kind == kind) && (name == "" || key.Name == name) {
 			states = append(states, stateOf(key, c))
@@ -165,7 +158,7 @@ func (n *Node) Get(kind object.Kind, name string) ([]ObjectState, error) {
 	if name != "" && len(states) == 0 {
 		return nil, fmt.Errorf("%s %q: %w", cmp.Or(string(kind), n.config.Kinds.Stored().Words()), name, ErrNotFound)
 	}
-	slices.SortFunc(states, func(a, b ObjectState) int {
+	slices.SortFunc(states, func(a, b object.State) int {
 		return strings.Compare(a.String(), b.String())
 	})
 	return states, nil
@@ -182,8 +175,8 @@ func (n *Node) checkKind(kind object.Kind) error {
 	return nil
 }
 
-func stateOf(key object.Key, c controller) ObjectState {
-	return ObjectState{Key: key, Manifest: c.current(), Status: c.status()}
+func stateOf(key object.Key, c controller) object.State {
+	return object.State{Key: key, Object: c.current(), Status: c.status()}
 }
 
 // Delete stops an object, waits until everything it held is free, and forgets
@@ -225,7 +218,7 @@ func (n *Node) Delete(ctx context.Context, key object.Key) error {
 // Watch calls f with every matching object now and after each change, until
 // ctx ends or f fails. Events are "set" and "deleted"; quick changes of one
 // object may come as one.
-func (n *Node) Watch(ctx context.Context, kind object.Kind, name string, f func(event string, state ObjectState) error) error {
+func (n *Node) Watch(ctx context.Context, kind object.Kind, name string, f func(event string, state object.State) error) error {
 	changed := n.changes.subscribe()
 	defer n.changes.unsubscribe(changed)
 	states, err := n.Get(kind, "")
@@ -251,7 +244,7 @@ func (n *Node) Watch(ctx context.Context, kind object.Kind, name string, f func(
 			n.mu.Lock()
 			c, ok := n.controllers[key]
 			n.mu.Unlock()
-			event, state := "deleted", ObjectState{Key: key}
+			event, state := "deleted", object.State{Key: key}
 			if ok {
 				event, state = "set", stateOf(key, c)
 			}

@@ -67,7 +67,7 @@ func (n *Node) RemovePack(_ context.Context, name string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for key, c := range n.controllers {
-		if st, ok := c.status().(ModelStatus); ok && st.Pack == info.Digest {
+		if st, ok := c.status().(*object.ModelStatus); ok && st.Pack == info.Digest {
 			return fmt.Errorf("%w: %s runs on the pack %s: delete that first", ErrConflict, key, info.Name)
 		}
 	}

@@ -9,43 +9,9 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/container"
-	"oscine.dev/oscine/internal/disk"
-	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
 )
-
-// Phase is where an object is in its life.
-type Phase string
-
-// The phases.
-const (
-	Pending   Phase = "Pending"   // not begun yet
-	Pulling   Phase = "Pulling"   // the image is on its way
-	Starting  Phase = "Starting"  // the process exists, its health is not known yet
-	Running   Phase = "Running"   // and healthy, where a check is given
-	Unhealthy Phase = "Unhealthy" // running, but its check fails
-	Waiting   Phase = "Waiting"   // something failed; tried again after a pause
-	Unplaced  Phase = "Unplaced"  // no part of this machine fits
-	Exited    Phase = "Exited"    // ended, and its restart policy leaves it so
-	Failed    Phase = "Failed"    // cannot work as it is; waits for another manifest
-)
-
-// WorkloadStatus is a workload's present state.
-type WorkloadStatus struct {
-	Phase     Phase                     `json:"phase"`
-	Message   string                    `json:"message,omitempty"`
-	Restarts  int                       `json:"restarts"` // since the daemon started
-	PID       int                       `json:"pid,omitempty"`
-	ExitCode  *int                      `json:"exitCode,omitempty"` // of the last run that ended
-	OOMKilled bool                      `json:"oomKilled,omitempty"`
-	StartedAt *time.Time                `json:"startedAt,omitempty"`
-	Address   string                    `json:"address,omitempty"` // on the workload network
-	Digest    string                    `json:"digest,omitempty"`  // of the image
-	Storage   []disk.Holding            `json:"storage,omitempty"` // on the data partition
-	Placement *allocate.PlacementStatus `json:"placement,omitempty"`
-	Isolation *isolate.Status           `json:"isolation,omitempty"` // promised and measured
-}
 
 // workload is the controller of one Workload.
 type workload struct {
@@ -54,18 +20,18 @@ type workload struct {
 	key object.Key
 
 	stMu sync.Mutex
-	st   WorkloadStatus
+	st   object.WorkloadStatus
 
 	lostTo error // why its last placement is gone, until it has another; of run
 }
 
 func newWorkload(n *Node, obj *object.Workload) *workload {
-	return &workload{wish: newWish(obj), n: n, key: obj.Key(), st: WorkloadStatus{Phase: Pending}}
+	return &workload{wish: newWish(obj), n: n, key: obj.Key(), st: object.WorkloadStatus{Observed: object.Observed{Phase: object.Pending}}}
 }
 
 func (w *workload) update(obj object.Object) {
 	w.stMu.Lock()
-	w.st.Phase, w.st.Message = Pending, ""
+	w.st.Phase, w.st.Message = object.Pending, ""
 	w.stMu.Unlock()
 	w.become(obj)
 }
@@ -77,9 +43,9 @@ func (w *workload) displace(reason error) {
 
 func (w *workload) retry() {
 	w.stMu.Lock()
-	waits := w.st.Phase == Waiting || w.st.Phase == Unplaced
+	waits := w.st.Phase == object.Waiting || w.st.Phase == object.Unplaced
 	if waits {
-		w.st.Phase = Pending
+		w.st.Phase = object.Pending
 	}
 	w.stMu.Unlock()
 	if waits {
@@ -87,16 +53,20 @@ func (w *workload) retry() {
 	}
 }
 
-func (w *workload) status() any {
+func (w *workload) status() object.Status { return w.now() }
+
+func (w *workload) now() *object.WorkloadStatus {
 	w.stMu.Lock()
 	st := w.st
 	w.stMu.Unlock()
 	st.Isolation, st.Placement = w.n.isolation(w.key), w.n.placer.Now(w.key.ID(), st.Placement)
-	st.Storage = w.n.disk.Held(w.key)
-	return st
+	for _, held := range w.n.disk.Held(w.key) {
+		st.Storage = append(st.Storage, object.StorageStatus(held))
+	}
+	return &st
 }
 
-func (w *workload) set(change func(*WorkloadStatus)) {
+func (w *workload) set(change func(*object.WorkloadStatus)) {
 	w.stMu.Lock()
 	change(&w.st)
 	w.stMu.Unlock()
@@ -141,7 +111,7 @@ func (w *workload) run(ctx context.Context) {
 			return
 		}
 		pause = min(2*pause, lastPause)
-		w.set(func(st *WorkloadStatus) { st.Restarts++ })
+		w.set(func(st *object.WorkloadStatus) { st.Restarts++ })
 	}
 }
 
@@ -170,13 +140,13 @@ func (w *workload) sleep(ctx context.Context, d time.Duration) bool {
 
 func (w *workload) fail(err error, pause time.Duration) {
 	err = since(w.lostTo, err)
-	phase := Waiting
+	phase := object.Waiting
 	if refused(err) {
-		phase = Unplaced
+		phase = object.Unplaced
 	}
 	w.n.noteFailure(w.key, phase, err)
 	w.n.log.Warn("workload", "name", w.key.Name, "phase", phase, "error", err, "again", pause)
-	w.set(func(st *WorkloadStatus) {
+	w.set(func(st *object.WorkloadStatus) {
 		st.Phase, st.Message, st.PID = phase, err.Error(), 0
 	})
 }
@@ -198,7 +168,9 @@ func (w *workload) bringUp(ctx context.Context, obj *object.Workload) error {
 		return err
 	}
 	w.n.shareCPUs()
-	w.set(func(st *WorkloadStatus) { st.Phase, st.Message, st.Placement = Pending, "", placement.Status() })
+	w.set(func(st *object.WorkloadStatus) {
+		st.Phase, st.Message, st.Placement = object.Pending, "", placement.Status()
+	})
 	image, err := w.image(ctx, obj.Spec.Image)
 	if err != nil {
 		return err
@@ -234,11 +206,11 @@ func (w *workload) bringUp(ctx context.Context, obj *object.Workload) error {
 	if err = errors.Join(err, e); err != nil {
 		return err
 	}
-	w.set(func(st *WorkloadStatus) {
-		st.Phase, st.Message, st.PID, st.Digest = Starting, "", now.PID, now.Digest
+	w.set(func(st *object.WorkloadStatus) {
+		st.Phase, st.Message, st.PID, st.Digest = object.Starting, "", now.PID, now.Digest
 		st.StartedAt, st.Address = &now.StartedAt, addr.String()
 		if obj.Spec.Health == nil {
-			st.Phase = Running
+			st.Phase = object.Running
 		}
 	})
 	w.lostTo = nil
@@ -267,8 +239,8 @@ func (w *workload) restarts(policy object.RestartPolicy, exitCode int) bool {
 
 func (w *workload) finished(now container.Status) {
 	w.n.shares.Release(w.n.life, w.key.ID()) // made anew where it starts again
-	w.set(func(st *WorkloadStatus) {
-		st.Phase, st.Message, st.PID, st.ExitCode, st.OOMKilled = Exited, "", 0, &now.ExitCode, now.OOMKilled
+	w.set(func(st *object.WorkloadStatus) {
+		st.Phase, st.Message, st.PID, st.ExitCode, st.OOMKilled = object.Exited, "", 0, &now.ExitCode, now.OOMKilled
 	})
 }
 
@@ -281,9 +253,9 @@ func (w *workload) image(ctx context.Context, ref string) (string, error) {
 	if err := w.n.disk.Room(); err != nil {
 		return "", fmt.Errorf("pull %s: %w", ref, err)
 	}
-	w.set(func(st *WorkloadStatus) { st.Phase, st.Message = Pulling, ref })
+	w.set(func(st *object.WorkloadStatus) { st.Phase, st.Message = object.Pulling, ref })
 	pulled, err := w.n.runtime.Pull(ctx, ref, func(line string) {
-		w.set(func(st *WorkloadStatus) { st.Message = line })
+		w.set(func(st *object.WorkloadStatus) { st.Message = line })
 	})
 	if err != nil {
 		return "", fmt.Errorf("pull %s: %w", ref, err)
@@ -346,7 +318,7 @@ func (w *workload) attend(ctx context.Context, obj *object.Workload) error {
 		} else if sameObject(w.current(), obj) {
 			return errChanged
 		}
-		w.set(func(st *WorkloadStatus) { st.Phase, st.Message = Pending, "stopping: "+why })
+		w.set(func(st *object.WorkloadStatus) { st.Phase, st.Message = object.Pending, "stopping: "+why })
 		if err := w.n.runtime.Stop(ctx, w.key.ID(), obj.Spec.StopGrace.Std()); err != nil {
 			return fmt.Errorf("stop %s: %w", why, err)
 		}
@@ -366,7 +338,7 @@ func (w *workload) awaitEnd(ctx context.Context, obj *object.Workload) error {
 		w.finished(now)
 		return errFinished
 	}
-	w.set(func(st *WorkloadStatus) { st.ExitCode, st.OOMKilled = &now.ExitCode, now.OOMKilled })
+	w.set(func(st *object.WorkloadStatus) { st.ExitCode, st.OOMKilled = &now.ExitCode, now.OOMKilled })
 	if now.OOMKilled {
 		return fmt.Errorf("killed: it needed more than its memory limit of %s", obj.Spec.Resources.Memory)
 	}
@@ -374,7 +346,7 @@ func (w *workload) awaitEnd(ctx context.Context, obj *object.Workload) error {
 }
 
 func (w *workload) watchHealth(ctx context.Context, obj *object.Workload) error {
-	addr, err := netip.ParseAddr(w.status().(WorkloadStatus).Address)
+	addr, err := netip.ParseAddr(w.now().Address)
 	if err != nil {
 		return fmt.Errorf("the workload has no address: %w", err)
 	}
@@ -389,10 +361,10 @@ func (w *workload) watchHealth(ctx context.Context, obj *object.Workload) error 
 			w.n.note(w.key, reasonHealthy, "its check succeeds again")
 		}
 		sick = !healthy
-		w.set(func(st *WorkloadStatus) {
-			st.Phase, st.Message = Running, ""
+		w.set(func(st *object.WorkloadStatus) {
+			st.Phase, st.Message = object.Running, ""
 			if !healthy {
-				st.Phase, st.Message = Unhealthy, problem.Error()
+				st.Phase, st.Message = object.Unhealthy, problem.Error()
 			}
 		})
 	})

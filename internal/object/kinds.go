@@ -11,6 +11,12 @@ type Definition struct {
 	Kind Kind
 	// New returns an empty object for decoding.
 	New func() Object
+	// NewStatus returns an empty status for decoding; nil for a kind that no
+	// node tells of.
+	NewStatus func() Status
+	// Columns are what oscine get shows of the kind alone, beside what it shows
+	// of all kinds.
+	Columns []Column
 	// Plural and Aliases are further words for the kind on the command line,
 	// in lower case. "" stands for the kind's name with an s.
 	Plural  string

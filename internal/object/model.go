@@ -1,12 +1,29 @@
 package object
 
-import "regexp"
+import (
+	"regexp"
+	"strconv"
+)
 
 // KindModel is the kind of Model.
 const KindModel Kind = "Model"
 
 func modelKind() Definition {
-	return Definition{Kind: KindModel, New: func() Object { return &Model{} }}
+	return Definition{
+		Kind:      KindModel,
+		New:       func() Object { return &Model{} },
+		NewStatus: func() Status { return &ModelStatus{} },
+		Columns: []Column{
+			column("ENGINE", func(st *ModelStatus) string { return st.Engine }),
+			column("REQUESTS", func(st *ModelStatus) string { return strconv.FormatInt(st.Requests, 10) }),
+			column("P99", func(st *ModelStatus) string {
+				if st.P99 == 0 {
+					return ""
+				}
+				return st.P99.String()
+			}),
+		},
+	}
 }
 
 // Model is a file of weights served over the Open Inference Protocol.
@@ -23,6 +40,21 @@ type ModelSpec struct {
 	Source    string    `json:"source"`           // digest of an uploaded file, sha256:…
 	Version   string    `json:"version,omitempty"`
 	Resources Resources `json:"resources,omitzero"` // cpu defaults to 1
+}
+
+// ModelStatus is a model's present state.
+type ModelStatus struct {
+	Observed
+	PID                 int      `json:"pid,omitempty"` // of its worker
+	Engine              string   `json:"engine,omitempty"`
+	Pack                string   `json:"pack,omitempty"` // digest
+	Requests            int64    `json:"requests"`
+	Errors              int64    `json:"errors"`
+	P50                 Duration `json:"p50,omitzero"` // of a request inside the node
+	P99                 Duration `json:"p99,omitzero"`
+	Missed              int64    `json:"missed"`                        // answered after the latency objective
+	Expired             int64    `json:"expired"`                       // refused because their own timeout had passed
+	PriorityUnavailable string   `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
 }
 
 var (

@@ -103,6 +103,7 @@ func (c *Checker) object(root *yaml.Node) Object {
 		return nil
 	}
 	obj := row.New()
+	root = withoutStatus(root)
 	before := len(c.errs)
 	c.decode(root, reflect.ValueOf(obj).Elem(), "")
 	if err := CheckName(obj.Key().Name); err != nil {
@@ -113,6 +114,19 @@ func (c *Checker) object(root *yaml.Node) Object {
 	}
 	obj.Check(c)
 	return obj
+}
+
+// withoutStatus leaves out what a node adds to an object when it shows it, so
+// that what was got can be applied.
+func withoutStatus(root *yaml.Node) *yaml.Node {
+	spec := *root
+	spec.Content = nil
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if root.Content[i].Value != "status" {
+			spec.Content = append(spec.Content, root.Content[i], root.Content[i+1])
+		}
+	}
+	return &spec
 }
 
 func scalarField(m *yaml.Node, key string) string {

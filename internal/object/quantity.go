@@ -84,7 +84,10 @@ func (d *Duration) UnmarshalText(text []byte) error {
 }
 
 // MarshalText writes Go's duration notation.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// String is that of time.Duration.
+func (d Duration) String() string { return time.Duration(d).String() }
 
 // Std returns the duration as a time.Duration.
 func (d Duration) Std() time.Duration { return time.Duration(d) }

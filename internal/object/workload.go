@@ -12,7 +12,14 @@ import (
 const KindWorkload Kind = "Workload"
 
 func workloadKind() Definition {
-	return Definition{Kind: KindWorkload, New: func() Object { return &Workload{} }, Aliases: []string{"wl"}}
+	return Definition{
+		Kind: KindWorkload, Aliases: []string{"wl"},
+		New:       func() Object { return &Workload{} },
+		NewStatus: func() Status { return &WorkloadStatus{} },
+		Columns: []Column{
+			column("ADDRESS", func(st *WorkloadStatus) string { return st.Address }),
+		},
+	}
 }
 
 // Class is a latency class.
@@ -39,6 +46,17 @@ const (
 type Workload struct {
 	Header
 	Spec WorkloadSpec `json:"spec"`
+}
+
+// WorkloadStatus is a workload's present state.
+type WorkloadStatus struct {
+	Observed
+	PID       int             `json:"pid,omitempty"`
+	ExitCode  *int            `json:"exitCode,omitempty"` // of the last run that ended
+	OOMKilled bool            `json:"oomKilled,omitempty"`
+	Address   string          `json:"address,omitempty"` // on the workload network
+	Digest    string          `json:"digest,omitempty"`  // of the image
+	Storage   []StorageStatus `json:"storage,omitempty"` // on the data partition
 }
 
 // WorkloadSpec is what a workload asks for.

@@ -20,20 +20,9 @@ type Placement struct {
 	Mounts []hardware.ShareMount
 }
 
-// PlacementStatus is a placement as it is shown to people.
-type PlacementStatus struct {
-	CPUs      string   `json:"cpus"`
-	NUMANodes string   `json:"numaNodes,omitempty"`
-	Exclusive bool     `json:"exclusive,omitempty"`
-	Devices   []string `json:"devices,omitempty"`
-	Sharing   []string `json:"sharing,omitempty"` // of devices that are not whole: how, and why so
-	Reason    string   `json:"reason"`
-	RunnerUp  string   `json:"runnerUp,omitempty"`
-}
-
 // Status is the placement as it is shown to people.
-func (p *Placement) Status() *PlacementStatus {
-	st := &PlacementStatus{
+func (p *Placement) Status() *object.PlacementStatus {
+	st := &object.PlacementStatus{
 		CPUs: place.FormatCPUs(p.CPUs), NUMANodes: place.FormatCPUs(p.NUMANodes),
 		Exclusive: p.Request.Exclusive, Reason: p.Reason,
 	}

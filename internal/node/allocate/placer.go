@@ -198,7 +198,7 @@ func (p *Placer) EachShared(f func(name string, cpus []int)) {
 
 // Now brings a placement that is shown up to date: the CPUs of a shared one
 // change as others come and go.
-func (p *Placer) Now(id string, shown *PlacementStatus) *PlacementStatus {
+func (p *Placer) Now(id string, shown *object.PlacementStatus) *object.PlacementStatus {
 	if shown == nil || shown.Exclusive {
 		return shown
 	}

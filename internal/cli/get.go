@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/object"
+)
+
+func newGetCommand(env *Env) *cobra.Command {
+	var output string
+	var watch bool
+	c := &cobra.Command{
+		Use: "get [KIND [NAME]]", Short: "List workloads and models", Args: rangeArgs(0, 2, "KIND and NAME at most"),
+		Example: "  oscine get\n  oscine get workloads\n  oscine get model digits -o yaml\n  oscine get workloads --watch",
+		RunE: func(c *cobra.Command, args []string) error {
+			kind, name, err := env.parseTarget(args)
+			if err != nil {
+				return err
+			}
+			if err := checkOutput(output, "table", "json", "yaml"); err != nil {
+				return err
+			}
+			if watch && output == "yaml" {
+				return usageError{errors.New("--watch prints lines: use -o table or json")}
+			}
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			if watch {
+				return watchObjects(c, env, node.Objects.Watch, kind, name, output)
+			}
+			resp, err := node.Objects.Get(c.Context(), connect.NewRequest(&oscinepb.GetRequest{Kind: kind, Name: name}))
+			if err != nil {
+				return err
+			}
+			return printObjects(env, resp.Msg.Objects, output)
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print every change")
+	return c
+}
+
+func checkOutput(got string, allowed ...string) error {
+	for _, a := range allowed {
+		if got == a {
+			return nil
+		}
+	}
+	return usageError{fmt.Errorf("unknown output %q: use %s", got, strings.Join(allowed, ", "))}
+}
+
+// printObjects prints the state of objects as a table, or their manifests with
+// the status, as the node sent them.
+func printObjects(env *Env, objects []*oscinepb.Object, output string) error {
+	switch output {
+	case "json":
+		list := make([]json.RawMessage, len(objects))
+		for i, obj := range objects {
+			var err error
+			if list[i], err = manifestJSON(obj); err != nil {
+				return err
+			}
+		}
+		enc := json.NewEncoder(env.Out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(list)
+	case "yaml":
+		for _, obj := range objects {
+			raw, err := manifestJSON(obj)
+			if err != nil {
+				return err
+			}
+			text, err := blockYAML(raw)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Out, "---\n%s", text)
+		}
+		return nil
+	}
+	return printTable(env, objects)
+}
+
+// manifestJSON is the object as apply takes it, with its status beside, which
+// apply passes over.
+func manifestJSON(obj *oscinepb.Object) (json.RawMessage, error) {
+	fields := map[string]*structpb.Value{}
+	maps.Copy(fields, obj.GetManifest().GetFields())
+	if obj.Status != nil {
+		fields["status"] = structpb.NewStructValue(obj.Status)
+	}
+	raw, err := (&structpb.Struct{Fields: fields}).MarshalJSON()
+	if err != nil {
+		return nil, fmt.Errorf("%s/%s: %w", obj.GetKind(), obj.GetName(), err)
+	}
+	return raw, nil
+}
+
+// blockYAML writes JSON as YAML in block style, each number as it is spelt.
+func blockYAML(raw []byte) ([]byte, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(raw, &doc); err != nil {
+		return nil, err
+	}
+	plain(&doc)
+	return yaml.Marshal(&doc)
+}
+
+func plain(n *yaml.Node) {
+	n.Style = 0
+	for _, child := range n.Content {
+		plain(child)
+	}
+}
+
+// printTable prints a line for each object: what all kinds have and, where all
+// are of one kind, its own columns.
+func printTable(env *Env, objects []*oscinepb.Object) error {
+	states := make([]object.State, len(objects))
+	var own []object.Column
+	for i, obj := range objects {
+		var err error
+		if states[i], err = client.State(env.Kinds, obj); err != nil {
+			return err
+		}
+		if row, ok := env.Kinds.Find(states[i].Kind); ok {
+			own = row.Columns
+		}
+	}
+	if slices.ContainsFunc(states, func(s object.State) bool { return s.Kind != states[0].Kind }) {
+		own = nil
+	}
+	tw := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
+	titles := []string{"KIND", "NAME", "PHASE", "CPUS", "RESTARTS", "AGE"}
+	for _, column := range own {
+		titles = append(titles, column.Title)
+	}
+	fmt.Fprintln(tw, strings.Join(append(titles, "MESSAGE"), "\t"))
+	for _, state := range states {
+		if state.Status == nil {
+			state.Status = &object.Observed{}
+		}
+		st := state.Status.Common()
+		cells := []string{string(state.Kind), state.Name, orDash(string(st.Phase)), orDash(st.CPUs()), strconv.Itoa(st.Restarts), age(st.StartedAt)}
+		for _, column := range own {
+			cells = append(cells, orDash(column.Value(state.Status)))
+		}
+		fmt.Fprintln(tw, strings.Join(append(cells, firstLine(st.Message)), "\t"))
+	}
+	return tw.Flush()
+}
+
+func orDash(s string) string { return cmp.Or(s, "-") }
+
+func age(started *time.Time) string {
+	if started == nil {
+		return "-"
+	}
+	return time.Since(*started).Round(time.Second).String()
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+type watchCall func(ctx context.Context, req *connect.Request[oscinepb.GetRequest]) (*connect.ServerStreamForClient[oscinepb.WatchResponse], error)
+
+// watchObjects prints every change as a line, or as the object with its event.
+func watchObjects(c *cobra.Command, env *Env, call watchCall, kind, name, output string) error {
+	stream, err := call(c.Context(), connect.NewRequest(&oscinepb.GetRequest{Kind: kind, Name: name}))
+	if err != nil {
+		return unlessLeft(c.Context(), err)
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		if err := printChange(env, stream.Msg(), output); err != nil {
+			return err
+		}
+	}
+	return unlessLeft(c.Context(), stream.Err())
+}
+
+func printChange(env *Env, m *oscinepb.WatchResponse, output string) error {
+	if output == "json" {
+		var raw json.RawMessage
+		if m.Object.Manifest != nil {
+			var err error
+			if raw, err = manifestJSON(m.Object); err != nil {
+				return err
+			}
+		}
+		return json.NewEncoder(env.Out).Encode(struct {
+			Event  string          `json:"event"`
+			Kind   string          `json:"kind"`
+			Name   string          `json:"name"`
+			Object json.RawMessage `json:"object,omitempty"`
+		}{m.Event, m.Object.Kind, m.Object.Name, raw})
+	}
+	name := strings.ToLower(m.Object.Kind) + "/" + m.Object.Name
+	if m.Event == "deleted" {
+		fmt.Fprintf(env.Out, "%s deleted\n", name)
+		return nil
+	}
+	state, err := client.State(env.Kinds, m.Object)
+	if err != nil {
+		return err
+	}
+	st := state.Status.Common()
+	fmt.Fprintln(env.Out, strings.TrimSpace(fmt.Sprintf("%s %s %s", name, st.Phase, firstLine(st.Message))))
+	return nil
+}
