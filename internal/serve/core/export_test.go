@@ -1,6 +1,9 @@
 package core
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // SlotCount is how many slots a model has.
 const SlotCount = slotCount
@@ -28,3 +31,6 @@ func (r *Registry) Break(ctx context.Context, name string) error {
 	}
 	return err
 }
+
+// SetPatience bounds how long Remove and Close wait for a worker's end.
+func (r *Registry) SetPatience(d time.Duration) { r.patience = d }

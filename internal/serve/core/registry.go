@@ -7,14 +7,18 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Registry holds the models that a node serves. Each has its own worker, its
 // own shared memory and its own queue. It is safe for concurrent use.
 type Registry struct {
-	mu     sync.RWMutex
-	models map[string]*model
-	closed bool
+	mu      sync.RWMutex
+	models  map[string]*model
+	leaving map[string]*model // removed, and their workers have not ended
+	closed  bool
+
+	patience time.Duration // stopPatience, but for tests
 
 	calls   calls
 	answers answers
@@ -22,7 +26,7 @@ type Registry struct {
 
 // NewRegistry returns an empty registry.
 func NewRegistry() *Registry {
-	return &Registry{models: map[string]*model{}}
+	return &Registry{models: map[string]*model{}, leaving: map[string]*model{}, patience: stopPatience}
 }
 
 // Add begins to serve a model and returns at once; Status tells when it is
@@ -42,21 +46,44 @@ func (r *Registry) Add(m Model) error {
 	case r.models[m.Name] != nil:
 		return fmt.Errorf("model %s is already served", m.Name)
 	}
-	r.models[m.Name] = startModel(m)
+	var before <-chan struct{}
+	if old := r.leaving[m.Name]; old != nil {
+		before = old.done
+	}
+	r.models[m.Name] = startModel(m, before)
 	return nil
 }
 
 // Remove stops serving a model: its requests fail, its worker is killed. It
-// returns once the worker has ended, or ErrNotFound.
+// returns once the worker has ended, or ErrNotFound. A worker that cannot be
+// killed is an error after some seconds; killing it goes on, Remove may be called
+// again to wait for its end, and a model of the same name is added but starts no
+// worker before that.
 func (r *Registry) Remove(name string) error {
 	r.mu.Lock()
-	m := r.models[name]
-	delete(r.models, name)
+	m, left := r.models[name], r.leaving[name]
+	if m != nil {
+		delete(r.models, name)
+		r.leaving[name] = m
+	}
 	r.mu.Unlock()
-	if m == nil {
+	var err error
+	switch {
+	case m != nil:
+		err = m.stop(true, r.patience)
+	case left != nil:
+		m, err = left, left.ended(r.patience)
+	default:
 		return fmt.Errorf("%w: %s", ErrNotFound, name)
 	}
-	m.stop(true)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	if r.leaving[name] == m {
+		delete(r.leaving, name)
+	}
+	r.mu.Unlock()
 	return nil
 }
 
@@ -68,7 +95,7 @@ func (r *Registry) Close() {
 	r.models, r.closed = map[string]*model{}, true
 	r.mu.Unlock()
 	for _, m := range models {
-		m.stop(false)
+		_ = m.stop(false, r.patience) // what has not ended by then ends with the daemon
 	}
 }
 

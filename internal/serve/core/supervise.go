@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/tensor"
 )
 
 // Pauses before a worker is started again, and how long one must live to be
@@ -30,7 +32,8 @@ type model struct {
 
 	ctx    context.Context // ends when the model is served no more
 	cancel context.CancelFunc
-	done   chan struct{} // closed when the supervisor has ended
+	done   chan struct{}   // closed when the supervisor has ended
+	before <-chan struct{} // closed when the supervisor of an earlier model of this name has; nil: none
 
 	mu       sync.Mutex
 	state    State
@@ -40,26 +43,49 @@ type model struct {
 	changed  chan struct{} // closed and replaced at each change of state
 	memory   *memory       // from the first Ready on
 	kill     bool          // on stop, kill the worker
-	worker   Worker
+	kills    chan struct{} // holds one token when the living worker is to be killed
+	unkilled error         // why the worker to be killed could not be
 	metadata *channel.Metadata
 }
 
-func startModel(m Model) *model {
+func startModel(m Model, before <-chan struct{}) *model {
 	if m.Timeout == 0 {
 		m.Timeout = time.Minute
 	}
-	s := &model{Model: m, state: Starting, changed: make(chan struct{}), done: make(chan struct{})}
+	s := &model{Model: m, state: Starting, changed: make(chan struct{}), done: make(chan struct{}), kills: make(chan struct{}, 1), before: before}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	go s.supervise()
 	return s
 }
 
-func (m *model) stop(kill bool) {
+// stopPatience bounds how long a caller waits for a worker's end.
+const stopPatience = 10 * time.Second
+
+// stop ends the supervisor, and with kill the worker. Where that takes longer
+// than patience, it goes on behind the caller's back and stop returns why.
+func (m *model) stop(kill bool, patience time.Duration) error {
 	m.mu.Lock()
 	m.kill = kill
 	m.mu.Unlock()
 	m.cancel()
-	<-m.done
+	return m.ended(patience)
+}
+
+// ended waits for the end of a supervisor that was told to stop.
+func (m *model) ended(patience time.Duration) error {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-m.done:
+		return nil
+	case <-timer.C:
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.unkilled != nil {
+		return fmt.Errorf("the worker of model %s still runs: %w; killing it is tried again", m.Name, m.unkilled)
+	}
+	return fmt.Errorf("the worker of model %s has not ended within %v; it is still waited for", m.Name, patience)
 }
 
 func (m *model) set(state State, message string, conn *channel.Conn) {
@@ -81,6 +107,9 @@ func (m *model) notify() {
 // refuses it.
 func (m *model) supervise() {
 	defer close(m.done)
+	if m.before != nil {
+		<-m.before // its worker ends, or is being killed
+	}
 	pause := firstPause
 	for m.ctx.Err() == nil {
 		begin := time.Now()
@@ -114,8 +143,11 @@ func (m *model) life() error {
 	}
 	m.mu.Lock()
 	m.starts++
-	m.worker = worker
 	m.mu.Unlock()
+	select {
+	case <-m.kills: // was meant for an earlier worker
+	default:
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- worker.Wait() }()
 
@@ -142,10 +174,7 @@ func (m *model) life() error {
 		return endedError(err)
 	case d := <-ready:
 		if d.err != nil {
-			if m.ctx.Err() == nil || m.killOnStop() {
-				_ = worker.Kill()
-				<-ended
-			}
+			m.killUntilEnd(worker, ended)
 			return d.err
 		}
 		defer d.conn.Close()
@@ -154,13 +183,37 @@ func (m *model) life() error {
 	select {
 	case err := <-ended:
 		return endedError(err)
+	case <-m.kills:
+		return endedError(m.killUntilEnd(worker, ended))
 	case <-m.ctx.Done():
-		if m.killOnStop() {
-			_ = worker.Kill()
-			<-ended
-		}
+		m.killUntilEnd(worker, ended)
 		return m.ctx.Err()
 	}
+}
+
+// killUntilEnd kills the worker, again and again should that fail, until it has
+// ended, and returns how. A worker that is to outlive this daemon is left alone.
+func (m *model) killUntilEnd(worker Worker, ended <-chan error) error {
+	for pause := firstPause; m.ctx.Err() == nil || m.killOnStop(); pause = min(2*pause, lastPause) {
+		err := worker.Kill()
+		if err != nil {
+			m.set(Waiting, fmt.Sprintf("the worker cannot be killed: %v", err), nil)
+		}
+		m.mu.Lock()
+		m.unkilled = err
+		m.mu.Unlock()
+		var leave <-chan struct{}
+		if m.ctx.Err() == nil {
+			leave = m.ctx.Done()
+		}
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(pause):
+		case <-leave:
+		}
+	}
+	return m.ctx.Err()
 }
 
 func endedError(err error) error {
@@ -200,8 +253,11 @@ func dial(ctx context.Context, socket string) (*channel.Conn, error) {
 func (m *model) adopt(conn *channel.Conn) error {
 	meta := conn.Metadata()
 	m.mu.Lock()
-	mem := m.memory
+	mem, first := m.memory, m.metadata
 	m.mu.Unlock()
+	if first != nil && !sameModel(first, meta) {
+		return errors.Join(&channel.ModelError{Text: "the worker, started again, says other things of the same model"}, conn.Close())
+	}
 	if mem == nil {
 		var err error
 		if mem, err = newMemory(meta); err != nil {
@@ -216,6 +272,15 @@ func (m *model) adopt(conn *channel.Conn) error {
 	m.mu.Unlock()
 	m.makeUrgent(conn.Threads)
 	return nil
+}
+
+// sameModel says whether requests that were checked against a fit b too: they
+// may wait for a worker that is started in place of another.
+func sameModel(a, b *channel.Metadata) bool {
+	same := func(a, b tensor.Spec) bool {
+		return a.Name == b.Name && a.Type == b.Type && slices.Equal(a.Shape, b.Shape)
+	}
+	return slices.EqualFunc(a.Inputs, b.Inputs, same) && slices.EqualFunc(a.Outputs, b.Outputs, same)
 }
 
 // waitConn returns the connection of the living worker, waiting for it as long
@@ -246,7 +311,7 @@ func (m *model) waitConn(ctx context.Context) (*channel.Conn, error) {
 // in case it still lives, and the supervisor brings the next one.
 func (m *model) broken(conn *channel.Conn) {
 	m.mu.Lock()
-	current, worker := m.conn == conn, m.worker
+	current := m.conn == conn
 	if current {
 		m.conn, m.state, m.message = nil, Waiting, "the worker failed"
 		close(m.changed)
@@ -256,7 +321,10 @@ func (m *model) broken(conn *channel.Conn) {
 	if current {
 		m.notify()
 		_ = conn.Close()
-		_ = worker.Kill()
+		select {
+		case m.kills <- struct{}{}:
+		default:
+		}
 	}
 }
 
