@@ -29,6 +29,11 @@ func (p *elements) float32() (float32, error) {
 		at++
 	}
 	digits := at - first
+	if digits == 0 {
+		if f, ok := p.notFinite(); ok {
+			return float32(f), nil
+		}
+	}
 	if digits == 0 || (data[first] == '0' && digits > 1) {
 		return 0, p.fail("not a number")
 	}

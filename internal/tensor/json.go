@@ -18,7 +18,7 @@ const maxDepth = MaxRank + 1
 // nested, in row-major order, into dst as little-endian elements of type d.
 // The array must hold exactly len(dst)/d.Size() elements. Numbers are rounded
 // to the nearest value of the type (as strconv.ParseFloat does with 32 and 64
-// bits); integers must be whole and in range. Errors wrap ErrData.
+// bits), and may be NaN, Infinity or Inf as Triton reads them; integers must be whole and in range. Errors wrap ErrData.
 func ParseJSON(dst []byte, d DataType, data []byte) error {
 	if !d.HasJSON() {
 		return fmt.Errorf("%w: %s elements cannot be written as JSON: send them as binary", ErrData, d)
@@ -106,7 +106,11 @@ func (p *elements) element() error {
 		binary.LittleEndian.PutUint32(out, math.Float32bits(f))
 		return err
 	case FP64:
-		f, err := strconv.ParseFloat(view(p.token()), 64)
+		f, ok := p.notFinite()
+		var err error
+		if !ok {
+			f, err = strconv.ParseFloat(view(p.token()), 64)
+		}
 		if err != nil {
 			return p.fail("not an FP64 number")
 		}
@@ -196,8 +200,30 @@ func (p *elements) integer(out []byte) error {
 	return nil
 }
 
-// AppendJSON appends the elements as a flat JSON array. JSON has no NaN and no
-// infinity: they are an error that wraps ErrData.
+// notFinite takes what RapidJSON reads besides numbers, and with it Triton:
+// NaN, Inf and Infinity, with a sign or without.
+func (p *elements) notFinite() (float64, bool) {
+	at, sign := p.at, 1
+	if at < len(p.data) && p.data[at] == '-' {
+		at, sign = at+1, -1
+	}
+	if at == len(p.data) || p.data[at] != 'N' && p.data[at] != 'I' {
+		return 0, false
+	}
+	for _, word := range [...]string{"NaN", "Infinity", "Inf"} {
+		if end := at + len(word); end <= len(p.data) && string(p.data[at:end]) == word {
+			p.at = end
+			if word == "NaN" {
+				return math.NaN(), true
+			}
+			return math.Inf(sign), true
+		}
+	}
+	return 0, false
+}
+
+// AppendJSON appends the elements as a flat JSON array. What JSON has no number
+// for is written as Triton does: NaN, Infinity and -Infinity.
 func AppendJSON(dst []byte, d DataType, raw []byte) ([]byte, error) {
 	if !d.HasJSON() {
 		return nil, fmt.Errorf("%w: %s elements cannot be written as JSON: ask for binary output", ErrData, d)
@@ -208,15 +234,12 @@ func AppendJSON(dst []byte, d DataType, raw []byte) ([]byte, error) {
 		if at > 0 {
 			dst = append(dst, ',')
 		}
-		var err error
-		if dst, err = appendElement(dst, d, raw[at:at+size]); err != nil {
-			return nil, err
-		}
+		dst = appendElement(dst, d, raw[at:at+size])
 	}
 	return append(dst, ']'), nil
 }
 
-func appendElement(dst []byte, d DataType, e []byte) ([]byte, error) {
+func appendElement(dst []byte, d DataType, e []byte) []byte {
 	le := binary.LittleEndian
 	switch d {
 	case FP32:
@@ -224,29 +247,34 @@ func appendElement(dst []byte, d DataType, e []byte) ([]byte, error) {
 	case FP64:
 		return appendFloat(dst, math.Float64frombits(le.Uint64(e)), 64)
 	case Bool:
-		return strconv.AppendBool(dst, e[0] != 0), nil
+		return strconv.AppendBool(dst, e[0] != 0)
 	case Uint8:
-		return strconv.AppendUint(dst, uint64(e[0]), 10), nil
+		return strconv.AppendUint(dst, uint64(e[0]), 10)
 	case Uint16:
-		return strconv.AppendUint(dst, uint64(le.Uint16(e)), 10), nil
+		return strconv.AppendUint(dst, uint64(le.Uint16(e)), 10)
 	case Uint32:
-		return strconv.AppendUint(dst, uint64(le.Uint32(e)), 10), nil
+		return strconv.AppendUint(dst, uint64(le.Uint32(e)), 10)
 	case Uint64:
-		return strconv.AppendUint(dst, le.Uint64(e), 10), nil
+		return strconv.AppendUint(dst, le.Uint64(e), 10)
 	case Int8:
-		return strconv.AppendInt(dst, int64(int8(e[0])), 10), nil
+		return strconv.AppendInt(dst, int64(int8(e[0])), 10)
 	case Int16:
-		return strconv.AppendInt(dst, int64(int16(le.Uint16(e))), 10), nil
+		return strconv.AppendInt(dst, int64(int16(le.Uint16(e))), 10)
 	case Int32:
-		return strconv.AppendInt(dst, int64(int32(le.Uint32(e))), 10), nil
+		return strconv.AppendInt(dst, int64(int32(le.Uint32(e))), 10)
 	default:
-		return strconv.AppendInt(dst, int64(le.Uint64(e)), 10), nil
+		return strconv.AppendInt(dst, int64(le.Uint64(e)), 10)
 	}
 }
 
-func appendFloat(dst []byte, f float64, bits int) ([]byte, error) {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return nil, fmt.Errorf("%w: the tensor holds %v, which JSON cannot express: ask for binary output", ErrData, f)
+func appendFloat(dst []byte, f float64, bits int) []byte {
+	switch {
+	case math.IsNaN(f):
+		return append(dst, "NaN"...)
+	case math.IsInf(f, 1):
+		return append(dst, "Infinity"...)
+	case math.IsInf(f, -1):
+		return append(dst, "-Infinity"...)
 	}
-	return strconv.AppendFloat(dst, f, 'g', -1, bits), nil
+	return strconv.AppendFloat(dst, f, 'g', -1, bits)
 }

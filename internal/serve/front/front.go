@@ -3,6 +3,8 @@ package front
 import (
 	"net/http"
 
+	"golang.org/x/sync/semaphore"
+
 	"oscine.dev/oscine/internal/serve/core"
 )
 
@@ -19,6 +21,8 @@ type Front struct {
 // Options are the settings of all fronts.
 type Options struct {
 	MaxBodyBytes int64 // of one request; 0 means 64 MiB
+
+	budget *semaphore.Weighted // of the bytes of all requests' bodies; Handler makes it
 }
 
 const defaultMaxBody = 64 << 20
@@ -28,6 +32,7 @@ func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
 	if o.MaxBodyBytes == 0 {
 		o.MaxBodyBytes = defaultMaxBody
 	}
+	o.budget = newBudget(o.MaxBodyBytes)
 	mux := http.NewServeMux()
 	for _, f := range fronts {
 		h := f.New(r, o)

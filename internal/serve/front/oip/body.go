@@ -1,87 +1,57 @@
 package oip
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
-	"time"
 
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/front"
 	"oscine.dev/oscine/internal/tensor"
 )
 
 // readHeader reads the request's JSON, and with it everything when no binary
 // tensors follow.
-func (h *handler) readHeader(c *call, r *http.Request) error {
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return fmt.Errorf("%w %q: send the request uncompressed", errEncoding, encoding)
-	}
-	if r.ContentLength > h.options.MaxBodyBytes {
-		return h.tooLarge()
-	}
-	limit, exact := h.options.MaxBodyBytes, false
-	if length := r.Header.Get(headerLength); length != "" {
-		n, err := strconv.ParseInt(length, 10, 64)
-		if err != nil || n < 0 || n > limit {
+func (c *call) readHeader(body *front.Body, r *http.Request) (err error) {
+	length := r.Header.Get(headerLength)
+	n := body.Length()
+	if length != "" {
+		if n, err = strconv.ParseInt(length, 10, 64); err != nil || n < 0 {
 			return fmt.Errorf("%w: header %s is %q", core.ErrInvalid, headerLength, length)
 		}
-		limit, exact = n, true
-	} else if r.ContentLength >= 0 {
-		limit, exact = r.ContentLength, true
 	}
-	var err error
-	if exact {
-		c.body, err = readExactly(r.Body, c.body[:0], int(limit))
-	} else if c.body, err = readUpTo(r.Body, c.body[:0], limit); int64(len(c.body)) > limit {
-		return h.tooLarge()
+	if n >= 0 {
+		c.body, err = body.ReadExactly(c.body[:0], int(n))
+	} else {
+		c.body, err = body.ReadAll(c.body[:0])
 	}
 	if err != nil {
-		return fmt.Errorf("%w: the request's body cannot be read: %w", core.ErrInvalid, err)
+		return unread("the request's body", err)
 	}
 	if err := c.request.parse(c.body); err != nil {
 		return err
 	}
-	if c.request.binary > 0 && r.Header.Get(headerLength) == "" {
+	if c.request.binary > 0 && length == "" {
 		return fmt.Errorf("%w: binary_data_size needs the header %s", core.ErrInvalid, headerLength)
 	}
-	if int64(len(c.body)+c.request.binary) > h.options.MaxBodyBytes {
-		return h.tooLarge()
-	}
-	if r.ContentLength >= 0 && r.ContentLength != int64(len(c.body)+c.request.binary) {
-		return fmt.Errorf("%w: the body has %d bytes; %d of JSON and %d of binary data are announced", core.ErrInvalid, r.ContentLength, len(c.body), c.request.binary)
+	if all := body.Length(); all >= 0 && all != int64(len(c.body)+c.request.binary) {
+		return fmt.Errorf("%w: the body has %d bytes; %d of JSON and %d of binary data are announced", core.ErrInvalid, all, len(c.body), c.request.binary)
 	}
 	return nil
 }
 
-func (h *handler) tooLarge() error {
-	return fmt.Errorf("%w: at most %d bytes are accepted", errTooLarge, h.options.MaxBodyBytes)
-}
-
-// readExactly appends n bytes to b. Memory grows with what arrives, not with
-// what is announced.
-func readExactly(r io.Reader, b []byte, n int) ([]byte, error) {
-	for n > 0 {
-		step := min(n, max(64<<10, len(b)))
-		from := len(b)
-		if cap(b)-from < step {
-			b = append(b, make([]byte, step)...)[:from]
-		}
-		got, err := io.ReadFull(r, b[from:from+step])
-		if b = b[:from+got]; err != nil {
-			return b, err
-		}
-		n -= step
+// unread says why a part of the body was not read. What the client sent wrongly
+// is its fault; the rest says itself whose.
+func unread(what string, err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: %s ends too early", core.ErrInvalid, what)
+	case errors.Is(err, front.ErrTooLarge), errors.Is(err, front.ErrSlow), errors.Is(err, front.ErrBusy):
+		return err
 	}
-	return b, nil
-}
-
-// readUpTo appends all that r has, but stops behind limit.
-func readUpTo(r io.Reader, b []byte, limit int64) ([]byte, error) {
-	buf := bytes.NewBuffer(b)
-	_, err := buf.ReadFrom(io.LimitReader(r, limit+1))
-	return buf.Bytes(), err
+	return fmt.Errorf("%w: %s cannot be read: %w", core.ErrInvalid, what, err)
 }
 
 // checkBinary compares the announced binary sizes with the shapes.
@@ -103,23 +73,17 @@ func (r *inferRequest) checkBinary() error {
 }
 
 // readBinary reads the binary tensors behind the JSON.
-func (c *call) readBinary(w http.ResponseWriter, r *http.Request) error {
+func (c *call) readBinary(body *front.Body) (err error) {
 	if c.request.binary == 0 {
 		return nil
-	}
-	if c.request.binary > checkBytes {
-		deadline := http.NewResponseController(w)
-		_ = deadline.SetReadDeadline(time.Now().Add(slowClient))
-		defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
 	}
 	start := len(c.body)
 	// The JSON may move with the buffer; its data are slices of the old memory,
 	// which stays as it is.
-	body, err := readExactly(r.Body, c.body, c.request.binary)
-	if c.body = body; err != nil {
-		return fmt.Errorf("%w: the binary data end too early: %w", core.ErrInvalid, err)
+	if c.body, err = body.ReadExactly(c.body, c.request.binary); err != nil {
+		return unread("the binary data", err)
 	}
-	rest := body[start:]
+	rest := c.body[start:]
 	for i := range c.request.inputs {
 		if in := &c.request.inputs[i]; in.binary >= 0 {
 			in.data, rest = rest[:in.binary], rest[in.binary:]

@@ -29,16 +29,26 @@ type handler struct {
 func newHandler(r *core.Registry, o front.Options) http.Handler {
 	h := &handler{registry: r, options: o}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v2", h.server)
-	mux.HandleFunc("GET /v2/{$}", h.server)
-	mux.HandleFunc("GET /v2/health/live", h.live)
-	mux.HandleFunc("GET /v2/health/ready", h.ready)
-	mux.HandleFunc("POST /v2/repository/index", h.index)
-	for _, path := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
-		mux.HandleFunc("GET "+path, h.metadata)
-		mux.HandleFunc("GET "+path+"/ready", h.modelReady)
-		mux.HandleFunc("POST "+path+"/infer", h.infer)
+	route := func(method, path string, f http.HandlerFunc) {
+		mux.HandleFunc(method+" "+path, f)
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", method)
+			writeJSON(w, http.StatusMethodNotAllowed, map[string]string{"error": fmt.Sprintf("%s is asked with %s, not with %s", r.URL.Path, method, r.Method)})
+		})
 	}
+	route(http.MethodGet, "/v2", h.server)
+	route(http.MethodGet, "/v2/{$}", h.server)
+	route(http.MethodGet, "/v2/health/live", h.live)
+	route(http.MethodGet, "/v2/health/ready", h.ready)
+	route(http.MethodPost, "/v2/repository/index", h.index)
+	for _, path := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
+		route(http.MethodGet, path, h.metadata)
+		route(http.MethodGet, path+"/ready", h.modelReady)
+		route(http.MethodPost, path+"/infer", h.infer)
+	}
+	mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("nothing is served at %s; GET /v2 names the extensions that are", r.URL.Path)})
+	})
 	return mux
 }
 
@@ -48,17 +58,18 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 		status, body = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written"}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(body)
+	front.Send(w, status, body)
 }
 
 // status maps the class of an error to HTTP.
 func status(err error) int {
 	switch {
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, front.ErrTooLarge):
 		return http.StatusRequestEntityTooLarge
-	case errors.Is(err, errEncoding):
+	case errors.Is(err, front.ErrEncoding):
 		return http.StatusUnsupportedMediaType
+	case errors.Is(err, front.ErrSlow):
+		return http.StatusRequestTimeout
 	case errdefs.IsInvalidArgument(err):
 		return http.StatusBadRequest
 	case errdefs.IsNotFound(err):
@@ -89,7 +100,7 @@ func writeError(w http.ResponseWriter, err error) {
 
 func (h *handler) server(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{
-		"name": "oscine", "version": version.Version, "extensions": []string{"binary_tensor_data", "model_repository", "schedule_policy"},
+		"name": "oscine", "version": version.Version, "extensions": []string{"binary_tensor_data", "schedule_policy"},
 	})
 }
 

@@ -1,12 +1,12 @@
 package oip
 
 import (
-	"errors"
 	"net/http"
 	"sync"
 	"time"
 
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/front"
 )
 
 const (
@@ -17,15 +17,8 @@ const (
 	// joinBytes is up to where binary outputs are copied behind the JSON, so that
 	// the answer is one write.
 	joinBytes = 64 << 10
-	// slowClient is how long a client may take to send many binary data.
-	slowClient = 30 * time.Second
 	// keepBuffer bounds the buffers that a pooled call keeps.
 	keepBuffer = 1 << 20
-)
-
-var (
-	errTooLarge = errors.New("request too large")
-	errEncoding = errors.New("unsupported content encoding")
 )
 
 // call is the memory of one request, reused by later ones.
@@ -35,6 +28,7 @@ type call struct {
 	outputs []string
 	body    []byte
 	reply   []byte
+	parts   [][]byte
 }
 
 type pool struct{ sync.Pool }
@@ -64,7 +58,12 @@ func (h *handler) infer(w http.ResponseWriter, r *http.Request) {
 	}
 	c := h.calls.get()
 	defer h.calls.put(c)
-	if err := h.read(c, &q, w, r); err != nil {
+	body, err := h.options.Body(w, r)
+	defer body.Close()
+	if err == nil {
+		err = h.read(c, &q, &body, r)
+	}
+	if err != nil {
 		h.registry.Refused(q.Model, q.Version)
 		writeError(w, err)
 		return
@@ -81,8 +80,9 @@ func (h *handler) infer(w http.ResponseWriter, r *http.Request) {
 }
 
 // read makes the HTTP request one to core.
-func (h *handler) read(c *call, q *core.Request, w http.ResponseWriter, r *http.Request) error {
-	if err := h.readHeader(c, r); err != nil {
+func (h *handler) read(c *call, q *core.Request, body *front.Body, r *http.Request) error {
+	defer body.Done()
+	if err := c.readHeader(body, r); err != nil {
 		return err
 	}
 	if err := c.request.checkBinary(); err != nil {
@@ -94,7 +94,7 @@ func (h *handler) read(c *call, q *core.Request, w http.ResponseWriter, r *http.
 			return err
 		}
 	}
-	return c.readBinary(w, r)
+	return c.readBinary(body)
 }
 
 // fill gives q what the JSON says.

@@ -1,6 +1,7 @@
 package oip
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -72,7 +73,7 @@ func TestProtocol(t *testing.T) {
 		status             int
 		want               string // the whole body, or with … in front a part of it
 	}{
-		{"GET", "/v2", "", 200, `{"extensions":["binary_tensor_data","model_repository","schedule_policy"],"name":"oscine","version":"devel"}`},
+		{"GET", "/v2", "", 200, `{"extensions":["binary_tensor_data","schedule_policy"],"name":"oscine","version":"devel"}`},
 		{"GET", "/v2/health/live", "", 200, `{"live":true}`},
 		{"GET", "/v2/health/ready", "", 503, `…model bad is failed: not a model: it is a test`},
 		{"GET", "/v2/models/m/ready", "", 200, `{"name":"m","ready":true}`},
@@ -104,18 +105,26 @@ func TestProtocol(t *testing.T) {
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16}}]}`, 400, `…needs the header Inference-Header-Content-Length`},
 		{"POST", infer, strings.Repeat(" ", 2<<20), 413, `…at most 1048576 bytes`},
 		{"POST", "/v2/models/bad/infer", `{}`, 503, `…not a model`},
+		{"POST", infer, `{"id":null,"parameters":null,"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","parameters":null,"data":[1,2,3,4]}],"outputs":null}`, 200, `…"data":[2,4,6,8]`},
+		{"POST", infer, `{"parameters":{"binary_data_output":null,"timeout":null,"priority":null},"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"y","parameters":{"binary_data":null}}]}`, 200, `…"data":[2,4,6,8]`},
+		{"POST", infer, `{"inputs":null}`, 400, `…inputs are missing`},
+		{"POST", infer, `{"inputs":[{"name":null,"shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}`, 400, `…has no name`},
+		{"GET", "/v2/nothing/here", "", 404, `…nothing is served at /v2/nothing/here`},
+		{"POST", "/v2/health/live", "", 405, `…is asked with GET, not with POST`},
+		{"GET", infer, "", 405, `…is asked with POST, not with GET`},
 	} {
 		status, _, got := r.do(test.method, test.path, nil, test.body)
 		part, partial := strings.CutPrefix(test.want, "…")
 		if status != test.status || (got != test.want && !(partial && strings.Contains(got, part))) {
 			t.Errorf("%s %s %.100s\n got %d %s\nwant %d %s", test.method, test.path, test.body, status, got, test.status, test.want)
 		}
-		if !json.Valid([]byte(got)) {
-			t.Errorf("%s %s: %q is not JSON", test.method, test.path, got)
+		var failed struct{ Error string }
+		if !json.Valid([]byte(got)) || status >= 400 && (json.Unmarshal([]byte(got), &failed) != nil || failed.Error == "") {
+			t.Errorf("%s %s: %q is not the protocol's JSON", test.method, test.path, got)
 		}
 	}
-	if status, _, got := r.do("POST", infer, http.Header{"Content-Encoding": {"gzip"}}, "x"); status != 415 {
-		t.Errorf("compressed request: got %d %s", status, got)
+	if status, _, got := r.do("POST", infer, http.Header{"Content-Encoding": {"br"}}, "x"); status != 415 {
+		t.Errorf("a compression that is not known: got %d %s", status, got)
 	}
 }
 
@@ -171,6 +180,55 @@ func FuzzRequest(f *testing.F) {
 		for _, in := range r.inputs {
 			if err == nil && (in.binary < 0) == (in.data == nil) {
 				t.Errorf("input %q: %d binary bytes and data %q", in.name, in.binary, in.data)
+			}
+		}
+	})
+}
+
+// FuzzBody reads whole requests, JSON and binary tensors, as they come.
+func FuzzBody(f *testing.F) {
+	head := `{"inputs":[{"name":"x","shape":[1,2],"datatype":"INT8","parameters":{"binary_data_size":2}},{"name":"z","shape":[],"datatype":"BOOL","data":[true]}]}`
+	f.Add([]byte(head+"ab"), len(head), "")
+	f.Add([]byte(plain), -1, "")
+	f.Add([]byte(plain), -1, "gzip")
+	options := make(chan front.Options, 1)
+	front.Handler(core.NewRegistry(), front.Options{MaxBodyBytes: 1 << 16}, []front.Front{{Name: "options", Routes: []string{"/"}, New: func(_ *core.Registry, o front.Options) http.Handler {
+		options <- o
+		return http.NotFoundHandler()
+	}}})
+	o := <-options
+	f.Fuzz(func(t *testing.T, text []byte, length int, encoding string) {
+		r := httptest.NewRequest("POST", "/", bytes.NewReader(text))
+		if length >= 0 {
+			r.Header.Set(headerLength, fmt.Sprint(length))
+		}
+		r.Header.Set("Content-Encoding", encoding)
+		body, err := o.Body(httptest.NewRecorder(), r)
+		defer body.Close()
+		var c call
+		if err == nil {
+			err = c.readHeader(&body, r)
+		}
+		if err == nil {
+			err = c.request.checkBinary()
+		}
+		if err == nil {
+			err = c.readBinary(&body)
+		}
+		if err != nil {
+			if code := status(err); code < 400 || code >= 500 {
+				t.Errorf("%v is the node's fault", err)
+			}
+			return
+		}
+		for i := range c.request.inputs {
+			in := &c.request.inputs[i]
+			n, err := in.shape.Bytes(in.kind)
+			if err != nil || n > 1<<20 {
+				continue
+			}
+			if err := in.Put(make([]byte, n)); in.binary >= 0 && err != nil {
+				t.Errorf("binary input %q: %v", in.name, err)
 			}
 		}
 	})

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"time"
 
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/front"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -18,7 +18,6 @@ func (c *call) write(response *core.Response, w http.ResponseWriter) error {
 		return err
 	}
 	header := w.Header()
-	header.Set("Content-Length", strconv.Itoa(len(b)+tail))
 	if tail == 0 {
 		header.Set("Content-Type", "application/json")
 	} else {
@@ -26,24 +25,20 @@ func (c *call) write(response *core.Response, w http.ResponseWriter) error {
 		header.Set(headerLength, strconv.Itoa(len(b)))
 	}
 	joined := tail <= joinBytes
+	parts := append(c.parts[:0], nil)
 	for i := range response.Outputs {
-		if joined && c.binary(i) {
-			b = append(b, response.Outputs[i].Data...)
+		switch data := response.Outputs[i].Data; {
+		case !c.binary(i):
+		case joined:
+			b = append(b, data...)
+		default:
+			parts = append(parts, data)
 		}
 	}
-	c.reply = b
-	_, err = w.Write(b)
-	if joined {
-		return nil // a client that is gone is nobody to tell of an error
-	}
-	deadline := http.NewResponseController(w)
-	_ = deadline.SetWriteDeadline(time.Now().Add(slowClient))
-	defer func() { _ = deadline.SetWriteDeadline(time.Time{}) }()
-	for i := range response.Outputs {
-		if err == nil && c.binary(i) {
-			_, err = w.Write(response.Outputs[i].Data)
-		}
-	}
+	c.reply, parts[0] = b, b
+	front.Send(w, http.StatusOK, parts...)
+	clear(parts)
+	c.parts = parts
 	return nil
 }
 

@@ -116,7 +116,18 @@ func (s *scanner) boolean() (bool, error) {
 	return false, s.fail("true or false")
 }
 
-// object walks an object; member is called with each key and takes its value.
+// null takes a null if there is one.
+func (s *scanner) null() bool {
+	if s.peek() != 'n' || len(s.b)-s.at < 4 || string(s.b[s.at:s.at+4]) != "null" {
+		return false
+	}
+	s.at += 4
+	return true
+}
+
+// object walks an object; member is called with each key and takes its value. A
+// member that is null is as one that is not there, as KServe's client and others
+// write those that they leave out.
 func (s *scanner) object(member func(key string) error) error {
 	if err := s.expect('{'); err != nil {
 		return err
@@ -133,8 +144,10 @@ func (s *scanner) object(member func(key string) error) error {
 		if err := s.expect(':'); err != nil {
 			return err
 		}
-		if err := member(key); err != nil {
-			return err
+		if !s.null() {
+			if err := member(key); err != nil {
+				return err
+			}
 		}
 		if s.peek() != ',' {
 			return s.expect('}')

@@ -1,0 +1,252 @@
+package front
+
+import (
+	"compress/gzip"
+	"compress/zlib"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// slowClient is how long a client may take for the next step of a body or an
+	// answer.
+	slowClient = 30 * time.Second
+	// readStep and writeStep are how much must pass for the client to have made
+	// progress.
+	readStep  = 64 << 10
+	writeStep = 256 << 10
+	// memoryWait is how long a request waits for other requests' memory.
+	memoryWait = 5 * time.Second
+	// usualBudget bounds the bytes of bodies in memory where nothing else does.
+	usualBudget = 256 << 20
+)
+
+// Errors of reading a body.
+var (
+	// ErrTooLarge means that a body has more bytes than one request may have.
+	ErrTooLarge = errors.New("request too large")
+	// ErrEncoding means that a body is compressed in a way that is not read here.
+	ErrEncoding = errors.New("unsupported content encoding")
+	// ErrSlow means that the client did not send its body in time.
+	ErrSlow = errors.New("the client sends too slowly")
+	// ErrBusy means that other requests have all the memory for bodies.
+	ErrBusy = errdefs.ErrResourceExhausted.WithMessage("too many bytes of requests at work")
+)
+
+// newBudget bounds the bytes of all requests' bodies in memory: at most a
+// quarter of what the daemon may have, but enough for two of the largest.
+func newBudget(maxBody int64) *semaphore.Weighted {
+	return semaphore.NewWeighted(max(min(usualBudget, debug.SetMemoryLimit(-1)/4), 2*maxBody))
+}
+
+// Body reads the body of one request: not more than one may have, not more than
+// all together may have in memory, and from a client that keeps sending.
+type Body struct {
+	options  *Options
+	ctx      context.Context
+	reader   io.Reader
+	deadline *http.ResponseController
+	length   int64 // -1: not known
+	held     int64 // of the budget
+	taken    int64 // bytes read
+	begun    bool  // a deadline is set
+}
+
+// Body begins to read the body of r. Close must be called when what was read is
+// of no more use. Its errors are those of this package.
+func (o *Options) Body(w http.ResponseWriter, r *http.Request) (Body, error) {
+	b := Body{options: o, ctx: r.Context(), reader: r.Body, deadline: http.NewResponseController(w), length: r.ContentLength}
+	if b.length > o.MaxBodyBytes {
+		return b, b.tooLarge()
+	}
+	switch encoding := r.Header.Get("Content-Encoding"); strings.ToLower(encoding) {
+	case "", "identity":
+	case "gzip", "deflate":
+		// Their readers look ahead for the header, so they begin with the first read.
+		b.reader, b.length = &inflater{from: &stepped{b.deadline, r.Body}, gzip: strings.EqualFold(encoding, "gzip")}, -1
+	default:
+		return b, fmt.Errorf("%w %q: send the request uncompressed, or as gzip or deflate", ErrEncoding, encoding)
+	}
+	return b, nil
+}
+
+// Length is how many bytes the body has, or -1 where that is not known.
+func (b *Body) Length() int64 { return b.length }
+
+func (b *Body) tooLarge() error {
+	return fmt.Errorf("%w: at most %d bytes are accepted", ErrTooLarge, b.options.MaxBodyBytes)
+}
+
+// ReadExactly appends the next n bytes to dst. Memory grows with what arrives,
+// not with what is announced. A body that ends before is an io.ErrUnexpectedEOF.
+func (b *Body) ReadExactly(dst []byte, n int) ([]byte, error) {
+	if int64(n) > b.options.MaxBodyBytes-b.taken {
+		return dst, b.tooLarge()
+	}
+	for n > 0 {
+		step := min(n, readStep)
+		var err error
+		if dst, err = b.step(dst, step); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return dst, err
+		}
+		n -= step
+	}
+	return dst, nil
+}
+
+// ReadAll appends all that is left.
+func (b *Body) ReadAll(dst []byte) ([]byte, error) {
+	for {
+		step := int(min(readStep, b.options.MaxBodyBytes-b.taken+1))
+		var err error
+		dst, err = b.step(dst, step)
+		switch {
+		case b.taken > b.options.MaxBodyBytes:
+			return dst, b.tooLarge()
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && b.length < 0:
+			return dst, nil
+		case err != nil:
+			return dst, err
+		}
+	}
+}
+
+// step appends up to n bytes, of which a client must send some in time.
+func (b *Body) step(dst []byte, n int) ([]byte, error) {
+	if err := b.hold(int64(n)); err != nil {
+		return dst, err
+	}
+	b.begun = true
+	_ = b.deadline.SetReadDeadline(time.Now().Add(slowClient))
+	from := len(dst)
+	if cap(dst)-from < n {
+		dst = append(dst, make([]byte, max(n, from))...)[:from]
+	}
+	got, err := io.ReadFull(b.reader, dst[from:from+n])
+	b.taken += int64(got)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%w: %d bytes came within %v", ErrSlow, got, slowClient)
+	}
+	return dst[:from+got], err
+}
+
+// hold takes what n more bytes need out of the budget of all requests.
+func (b *Body) hold(n int64) error {
+	if b.taken+n <= b.held {
+		return nil
+	}
+	if !b.options.budget.TryAcquire(n) {
+		ctx, cancel := context.WithTimeout(b.ctx, memoryWait)
+		defer cancel()
+		if err := b.options.budget.Acquire(ctx, n); err != nil {
+			return fmt.Errorf("%w: send it again later", ErrBusy)
+		}
+	}
+	b.held += n
+	return nil
+}
+
+// Done ends the reading, so that no deadline of it ends what follows.
+func (b *Body) Done() {
+	if b.begun {
+		b.begun = false
+		_ = b.deadline.SetReadDeadline(time.Time{})
+	}
+}
+
+// Close gives the memory back to the budget.
+func (b *Body) Close() {
+	b.Done()
+	if b.held > 0 {
+		b.options.budget.Release(b.held)
+		b.held = 0
+	}
+}
+
+// stepped renews the client's deadline for each bit of a compressed body, of
+// which one step may need many.
+type stepped struct {
+	deadline *http.ResponseController
+	r        io.Reader
+}
+
+func (s *stepped) Read(p []byte) (int, error) {
+	_ = s.deadline.SetReadDeadline(time.Now().Add(slowClient))
+	return s.r.Read(p[:min(len(p), readStep)])
+}
+
+// inflater decompresses, from the first read on.
+type inflater struct {
+	from io.Reader
+	gzip bool
+	r    io.Reader
+}
+
+func (f *inflater) Read(p []byte) (int, error) {
+	if f.r == nil {
+		var err error
+		if f.gzip {
+			f.r, err = gzip.NewReader(f.from)
+		} else {
+			f.r, err = zlib.NewReader(f.from) // what HTTP calls deflate: RFC 9110, section 8.4.1.2
+		}
+		if err != nil {
+			return 0, broken(err)
+		}
+	}
+	n, err := f.r.Read(p)
+	return n, broken(err)
+}
+
+// broken keeps the end of cut compressed data from being taken for the end of
+// the body.
+func broken(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the compressed body is cut short")
+	}
+	return err
+}
+
+// Send writes an answer whose headers are set. Each bit of progress renews the
+// client's deadline; a client that makes none loses its connection.
+func Send(w http.ResponseWriter, status int, parts ...[]byte) {
+	size := 0
+	for _, part := range parts {
+		size += len(part)
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(size))
+	deadline := http.NewResponseController(w)
+	_ = deadline.SetWriteDeadline(time.Now().Add(slowClient))
+	if status != http.StatusOK {
+		w.WriteHeader(status)
+	}
+	for _, part := range parts {
+		for len(part) > writeStep {
+			if _, err := w.Write(part[:writeStep]); err != nil {
+				return // a client that is gone is nobody to tell of an error
+			}
+			part = part[writeStep:]
+			_ = deadline.SetWriteDeadline(time.Now().Add(slowClient))
+		}
+		if _, err := w.Write(part); err != nil {
+			return
+		}
+	}
+	if deadline.Flush() == nil {
+		_ = deadline.SetWriteDeadline(time.Time{})
+	}
+}
