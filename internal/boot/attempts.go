@@ -1,13 +1,13 @@
 package boot
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"oscine.dev/oscine/internal/durable"
 )
 
 // attemptsFile, on the data partition, counts the boots of an image that was
@@ -34,14 +34,14 @@ func attempts(data, image string) int {
 
 // recordAttempts stores that image was started n times.
 func recordAttempts(data, image string, n int) error {
-	return writeFileSynced(filepath.Join(data, attemptsFile), fmt.Appendf(nil, "%d %s\n", n, image), 0o644)
+	file := filepath.Join(data, attemptsFile)
+	if err := durable.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return durable.WriteFile(file, fmt.Appendf(nil, "%d %s\n", n, image), 0o644)
 }
 
 // forgetAttempts is called when the system is READY.
 func forgetAttempts(data string) error {
-	err := os.Remove(filepath.Join(data, attemptsFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return durable.Remove(filepath.Join(data, attemptsFile))
 }

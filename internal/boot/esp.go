@@ -3,8 +3,6 @@ package boot
 import (
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -80,56 +78,4 @@ func renameImage(esp, image, name string) error {
 		return fmt.Errorf("flush %s: %w", dir, err)
 	}
 	return unix.Syncfs(int(d.Fd()))
-}
-
-const (
-	machineFile    = "/var/lib/oscine/" + release.MachineFile
-	maxMachineFile = 1 << 20
-)
-
-// adoptMachineFile copies the Machine file of the mounted ESP to target, all
-// of it or nothing. No such file is no error; too large a one is.
-func adoptMachineFile(esp, target string) (adopted bool, err error) {
-	f, err := os.Open(filepath.Join(esp, release.ESPMachine))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxMachineFile+1))
-	if err != nil {
-		return false, err
-	}
-	if len(content) > maxMachineFile {
-		return false, fmt.Errorf("%s on the ESP is larger than %d bytes", release.ESPMachine, maxMachineFile)
-	}
-	return true, writeFileSynced(target, content, 0o600)
-}
-
-// writeFileSynced replaces name so that after a power failure it is the old
-// file or the new one.
-func writeFileSynced(name string, content []byte, perm os.FileMode) error {
-	dir := filepath.Dir(name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return errors.Join(err, os.Remove(name+".new"))
-	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

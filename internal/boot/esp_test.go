@@ -65,32 +65,6 @@ func TestRenameImage(t *testing.T) {
 	}
 }
 
-func TestAdoptMachineFile(t *testing.T) {
-	esp, target := t.TempDir(), filepath.Join(t.TempDir(), "lib/oscine/machine.yaml")
-	if adopted, err := adoptMachineFile(esp, target); adopted || err != nil {
-		t.Errorf("no file: got %t, %v", adopted, err)
-	}
-	source := filepath.Join(esp, release.ESPMachine)
-	if err := os.MkdirAll(filepath.Dir(source), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(source, make([]byte, maxMachineFile+1), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := adoptMachineFile(esp, target); err == nil || exists(target) {
-		t.Errorf("too large: got %v", err)
-	}
-	if err := os.WriteFile(source, []byte("kind: Machine\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if adopted, err := adoptMachineFile(esp, target); !adopted || err != nil {
-		t.Errorf("got %t, %v", adopted, err)
-	}
-	if raw, err := os.ReadFile(target); string(raw) != "kind: Machine\n" || err != nil {
-		t.Errorf("got %q, %v", raw, err)
-	}
-}
-
 func TestAttempts(t *testing.T) {
 	data := t.TempDir()
 	if n := attempts(data, "a.efi"); n != 0 {

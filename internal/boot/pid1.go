@@ -127,13 +127,14 @@ func (s *system) adoptMachineFile() {
 	if !ok {
 		return
 	}
-	err := withESP(esp, "/boot", unix.MS_RDONLY, func(dir string) error {
-		adopted, err := adoptMachineFile(dir, machineFile)
-		if adopted && err == nil {
-			s.log.Notice("configuration taken from /%s of the ESP", release.ESPMachine)
-		}
+	var adopted bool
+	err := withESP(esp, "/boot", 0, func(dir string) (err error) {
+		adopted, err = adoptMachineFile(dir, machineFile)
 		return err
 	})
+	if adopted {
+		s.log.Notice("configuration taken from /%s of the ESP, and removed there", release.ESPMachine)
+	}
 	if err != nil {
 		s.log.Error("configuration on the ESP: %v", err)
 	}

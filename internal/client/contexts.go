@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"go.yaml.in/yaml/v3"
+	"oscine.dev/oscine/internal/durable"
 )
 
 // maxBytes bounds the file: about a thousand contexts.
@@ -92,16 +93,7 @@ func (c *Config) Save(path string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder of the client configuration: %w", err)
 	}
-	tmp, err := os.CreateTemp(dir, ".config-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(raw)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return os.Rename(tmp.Name(), path)
+	return durable.WriteFile(path, raw, 0o600)
 }
 
 // Context returns the named context, or the current one for "".

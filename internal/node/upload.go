@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"oscine.dev/oscine/internal/durable"
 	"path/filepath"
 )
 
@@ -42,7 +43,7 @@ func (n *Node) UploadModel(ctx context.Context, r io.Reader) (digest string, siz
 		return "", 0, fmt.Errorf("store the model: %w", err)
 	}
 	digest = "sha256:" + hex.EncodeToString(hash.Sum(nil))
-	if err := os.Rename(tmp.Name(), n.modelFile(digest)); err != nil {
+	if err := durable.Rename(tmp.Name(), n.modelFile(digest)); err != nil {
 		return "", 0, fmt.Errorf("store the model: %w", err)
 	}
 	return digest, size, ctx.Err()

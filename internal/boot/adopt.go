@@ -1,0 +1,98 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/release"
+)
+
+const (
+	machineFile    = "/var/lib/oscine/" + release.MachineFile
+	maxMachineFile = 1 << 20
+)
+
+// adopting is the suffix of a Machine file that was copied from the ESP and may
+// still lie there.
+const adopting = ".adopting"
+
+// adoptMachineFile moves the Machine file of the mounted ESP to target, all of
+// it or nothing: it holds the node's key, and whoever holds the disk or a copy
+// of the ESP can read FAT. No such file is no error; too large a one is.
+//
+// Power may fail at any point. The copy is whole under another name before the
+// ESP is touched, and gets its own name when the ESP holds nothing any more.
+func adoptMachineFile(esp, target string) (adopted bool, err error) {
+	source, copied := filepath.Join(esp, release.ESPMachine), target+adopting
+	if !exists(copied) {
+		content, err := readMachineFile(source)
+		if content == nil || err != nil {
+			return false, err
+		}
+		if err := durable.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return false, err
+		}
+		if err := durable.WriteFile(copied, content, 0o600); err != nil {
+			return false, err
+		}
+	}
+	wiped := wipe(source)
+	if err := durable.Rename(copied, target); err != nil {
+		return false, errors.Join(err, wiped)
+	}
+	if wiped != nil {
+		return true, fmt.Errorf("remove the secrets in /%s by hand: %w", release.ESPMachine, wiped)
+	}
+	return true, nil
+}
+
+// readMachineFile returns nil where there is no file.
+func readMachineFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxMachineFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(content) > maxMachineFile {
+		return nil, fmt.Errorf("/%s is larger than %d bytes", release.ESPMachine, maxMachineFile)
+	}
+	return append([]byte{}, content...), nil
+}
+
+// wipe overwrites a file with zeros and removes it: FAT leaves the blocks of a
+// removed file as they are.
+func wipe(name string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, min(size, maxMachineFile)), 0)
+	}
+	err = errors.Join(err, f.Sync(), f.Close(), durable.Remove(name))
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
+}

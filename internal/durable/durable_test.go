@@ -1,0 +1,68 @@
+package durable
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestWriteFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	if err := MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := MkdirAll(dir, 0o700); err != nil {
+		t.Fatalf("a folder that is there: %v", err)
+	}
+	name := filepath.Join(dir, "key")
+	for _, content := range []string{"one", "another"} {
+		if err := WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(name)
+		if string(got) != content || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	if info, err := os.Stat(name); err != nil || info.Mode() != 0o600 {
+		t.Errorf("got %v, %v", info, err)
+	}
+	if err := Rename(name, name+"2"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := Remove(name + "2"); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(dir); len(left) != 0 || err != nil {
+		t.Errorf("left in the folder: %v, %v", left, err)
+	}
+}
+
+// TestWriteFileFails leaves the old file and nothing beside it.
+func TestWriteFileFails(t *testing.T) {
+	dir := t.TempDir()
+	taken := filepath.Join(dir, "taken") // a folder cannot be replaced by a file
+	if err := os.MkdirAll(filepath.Join(taken, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFile(taken, []byte("x"), 0o600); err == nil {
+		t.Error("a folder was replaced")
+	}
+	if err := WriteFile(filepath.Join(dir, "none", "x"), nil, 0o600); err == nil {
+		t.Error("a file in no folder was written")
+	}
+	var names []string
+	err := fs.WalkDir(os.DirFS(dir), ".", func(path string, _ fs.DirEntry, err error) error {
+		names = append(names, path)
+		return err
+	})
+	if len(names) != 3 || err != nil {
+		t.Errorf("got %v, %v", names, err)
+	}
+	if err := MkdirAll(filepath.Join(dir, "taken", "full", "x", "y"), 0o700); err != nil {
+		t.Error(err)
+	}
+}
