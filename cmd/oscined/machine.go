@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"oscine.dev/oscine/internal/api"
+	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/object"
@@ -22,42 +23,72 @@ import (
 // maintenancePort is where a node without configuration waits for it.
 const maintenancePort = "7443"
 
+// errNeverConfigured is returned by findMachine for a node that has no
+// configuration and never had one. Every other error means that it has an
+// owner.
+var errNeverConfigured = errors.New("no configuration")
+
 // findMachine returns the node's configuration: the given file, or on the
-// image what the hypervisor hands over, or what was stored; nil where there is
-// none.
+// image what the hypervisor hands over, or what was stored.
 func findMachine(o *options, log *slog.Logger) (*object.Machine, error) {
 	if o.config != "" {
-		return readMachine(o.config)
+		return o.readMachine(o.config)
 	}
+	var unreadable []error
 	for _, path := range []string{release.FirmwareMachine, o.storedMachine()} {
-		machine, err := readMachine(path)
+		machine, err := o.readMachine(path)
 		if err == nil {
 			log.Info("configuration read", "from", path)
+			o.rememberAuthority(machine, log)
 			return machine, nil
 		}
 		if !errors.Is(err, os.ErrNotExist) {
-			// Asking for a new configuration beats a node that cannot be reached.
-			log.Error("the configuration is refused", "error", err)
+			unreadable = append(unreadable, err)
 		}
 	}
-	return nil, nil
+	switch {
+	case len(unreadable) > 0:
+		return nil, errors.Join(unreadable...)
+	case o.authority() != "":
+		return nil, fmt.Errorf("%s is gone, although this node was configured", o.storedMachine())
+	case o.facts().Data == "":
+		return nil, errors.New("the data partition is not mounted, so nobody can tell whether this node was configured")
+	}
+	return nil, errNeverConfigured
 }
 
 func (o *options) storedMachine() string { return filepath.Join(o.state, release.MachineFile) }
 
-// configured reports whether there is a configuration, good or bad.
-func (o *options) configured() bool {
-	for _, path := range []string{release.FirmwareMachine, o.storedMachine()} {
-		if _, err := os.Stat(path); err == nil {
-			return true
-		}
+// maintenance is how the node waits for a configuration. why is findMachine's
+// error: only a node that was never configured takes it from anyone.
+func (o *options) maintenance(why error, log *slog.Logger) (*api.Maintenance, error) {
+	key, err := o.ownKey()
+	if err != nil {
+		return nil, err
 	}
-	return false
+	m := &api.Maintenance{
+		Key:    key,
+		Store:  func(manifest string) error { return durable.WriteFile(o.storedMachine(), []byte(manifest), 0o600) },
+		Logger: log,
+	}
+	if !errors.Is(why, errNeverConfigured) {
+		log.Error("the configuration is refused", "error", why)
+		m.Closed, m.Authority, m.Code = "this node has an owner, but cannot read its configuration", o.authority(), consoleCode()
+	}
+	return m, nil
 }
 
 // awaitMachine waits in maintenance mode, on every address that DHCP gives,
 // for someone to send the configuration, and stores it.
-func awaitMachine(ctx context.Context, o *options, log *slog.Logger) (*object.Machine, error) {
+func awaitMachine(ctx context.Context, o *options, why error, console io.Writer, alive *pulse, log *slog.Logger) (*object.Machine, error) {
+	m, err := o.maintenance(why, log)
+	if err != nil {
+		return nil, err
+	}
+	fingerprint, err := m.Fingerprint()
+	if err != nil {
+		return nil, err
+	}
 	address := o.listen
 	if address == "" {
 		address = ":" + maintenancePort
@@ -66,7 +97,9 @@ func awaitMachine(ctx context.Context, o *options, log *slog.Logger) (*object.Ma
 	if err != nil {
 		return nil, fmt.Errorf("listen for a configuration: %w", err)
 	}
-	if !o.configured() {
+	log.Warn("waiting for a configuration in maintenance mode", "address", l.Addr().String(), "fingerprint", fingerprint, "closed", m.Closed)
+	showOnConsole(console, m, fingerprint)
+	if m.Closed == "" {
 		// A machine without any configuration works as well as it can. One that
 		// cannot read its own must fall back to the version that could.
 		if err := notify(release.Notification{Ready: true}); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
@@ -82,10 +115,28 @@ func awaitMachine(ctx context.Context, o *options, log *slog.Logger) (*object.Ma
 			log.Error("network", "error", err)
 		}
 	})
-	return api.Maintain(ctx, l, func(text string) error { return writeMachine(o.storedMachine(), text) }, log)
+	alive.provenBy(m.Answers)
+	machine, err := m.Serve(ctx, l)
+	alive.starting()
+	if err != nil {
+		return nil, err
+	}
+	o.rememberAuthority(machine, log)
+	return machine, o.identify(machine)
 }
 
-func readMachine(path string) (*object.Machine, error) {
+// showOnConsole prints what proves to a person that they talk to this node, and
+// to the node that the person stands before it. The code is in no log that the
+// API shows.
+func showOnConsole(console io.Writer, m *api.Maintenance, fingerprint string) {
+	fmt.Fprintf(console, "This node waits for its configuration: oscine config apply -f MACHINE.yaml --address HOST\nIts fingerprint is %s\n", fingerprint)
+	if m.Closed != "" {
+		fmt.Fprintf(console, "%s.\nIts owner configures it again with an admin's context, or with --console-code %s\n", m.Closed, m.Code)
+	}
+}
+
+// readMachine reads a Machine file and completes the node's identity.
+func (o *options) readMachine(path string) (*object.Machine, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the Machine file: %w", err)
@@ -96,22 +147,11 @@ func readMachine(path string) (*object.Machine, error) {
 		return nil, fmt.Errorf("read the Machine file %s: %w", path, err)
 	}
 	machine, err := object.ParseMachine(bytes.NewReader(raw))
+	if err == nil {
+		err = o.identify(machine)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the Machine file %s:\n%w", path, err)
 	}
 	return machine, nil
-}
-
-// writeMachine replaces the stored configuration, whole or not at all.
-func writeMachine(path, text string) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".machine-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.WriteString(text)
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
 }

@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, errOut io.Writer) error {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(errOut, &journalWriter{own}), &slog.HandlerOptions{Level: level}))
-	return runNode(ctx, o, log)
+	return runNode(ctx, o, errOut, log)
 }
 
 // ownLogBytes bounds the daemon's own log on disk.
@@ -68,16 +68,18 @@ func (w *journalWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func runNode(ctx context.Context, o *options, log *slog.Logger) error {
+func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if files, err := raiseFiles(); err != nil {
 		log.Warn("open files are few", "limit", files, "error", err)
 	}
 	limitMemory(log)
-	keepAlive(ctx, g, log)
+	alive := &pulse{log: log}
+	alive.starting()
+	g.Go(func() error { return alive.run(ctx) })
 	machine, err := findMachine(o, log)
-	if err == nil && machine == nil {
-		machine, err = awaitMachine(ctx, o, log)
+	if err != nil && o.config == "" {
+		machine, err = awaitMachine(ctx, o, err, console, alive, log)
 	}
 	if err != nil {
 		return err
@@ -100,7 +102,7 @@ func runNode(ctx context.Context, o *options, log *slog.Logger) error {
 		return err
 	}
 	limitMemory(log) // the node has put this process into its class
-	g.Go(func() error { return serveAPI(ctx, o, n, machine, log) })
+	g.Go(func() error { return serveAPI(ctx, o, n, machine, alive, log) })
 	if open := machine.Spec.Inference; open != nil {
 		g.Go(func() error { return serveInference(ctx, o, n, open, log) })
 	}
@@ -109,7 +111,7 @@ func runNode(ctx context.Context, o *options, log *slog.Logger) error {
 	return errors.Join(err, n.Close())
 }
 
-func serveAPI(ctx context.Context, o *options, n *node.Node, machine *object.Machine, log *slog.Logger) error {
+func serveAPI(ctx context.Context, o *options, n *node.Node, machine *object.Machine, alive *pulse, log *slog.Logger) error {
 	server, err := api.NewServer(n, machine.Spec.API, log)
 	if err != nil {
 		return err
@@ -123,6 +125,7 @@ func serveAPI(ctx context.Context, o *options, n *node.Node, machine *object.Mac
 		return fmt.Errorf("listen for the API: %w: choose another with spec.api.port or --listen", err)
 	}
 	n.MarkReady()
+	alive.provenBy(server.Answers)
 	log.Info("oscined: API on " + l.Addr().String())
 	if err := notify(release.Notification{Ready: true}); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
 		log.Warn("cannot tell init that the node is ready", "error", err)
@@ -153,28 +156,6 @@ func serveInference(ctx context.Context, o *options, n *node.Node, open *object.
 		return fmt.Errorf("serve inference: %w", err)
 	}
 	return nil
-}
-
-// watchdogPause is how often init hears that the daemon lives.
-const watchdogPause = 5 * time.Second
-
-func keepAlive(ctx context.Context, g *errgroup.Group, log *slog.Logger) {
-	g.Go(func() error {
-		tick := time.NewTicker(watchdogPause)
-		defer tick.Stop()
-		for {
-			if err := notify(release.Notification{Watchdog: true}); errors.Is(err, linux.ErrNoSupervisor) {
-				return nil
-			} else if err != nil {
-				log.Warn("cannot tell init that the daemon lives", "error", err)
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-tick.C:
-			}
-		}
-	})
 }
 
 // notify tells init.

@@ -2,12 +2,17 @@ package api
 
 import (
 	"context"
+	"crypto/subtle"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -17,29 +22,40 @@ import (
 	"oscine.dev/oscine/internal/pki"
 )
 
-// Maintain answers the Maintenance service on l, and nothing else, until a
-// client has delivered a valid Machine manifest, which store has accepted. It
-// returns the parsed Machine.
-func Maintain(ctx context.Context, l net.Listener, store func(text string) error, logger *slog.Logger) (*object.Machine, error) {
-	pair, err := pki.NewSelfSigned("oscine-maintenance")
+// Maintenance answers for a node without a configuration that it can read: the
+// Maintenance service and nothing else.
+type Maintenance struct {
+	// Key is the node's own, as PEM. It never leaves the node: a client brings
+	// the certificate for it.
+	Key []byte
+	// Closed says why only the node's owner may configure it: an admin of
+	// Authority, or a person who reads Code on the node's console. It is empty
+	// for a node that was never configured, which takes the first configuration
+	// that comes.
+	Closed    string
+	Authority string // PEM; empty where it is not known
+	Code      string
+	// Store keeps a manifest that was accepted.
+	Store  func(manifest string) error
+	Logger *slog.Logger
+
+	certificate tls.Certificate
+	request     []byte
+	done        func()
+	once        mutexOnce
+	guess       sync.Mutex // held for each wrong code
+	machine     *object.Machine
+}
+
+// Serve answers on l until a client has delivered a valid Machine manifest,
+// which Store has accepted. It returns the parsed Machine.
+func (m *Maintenance) Serve(ctx context.Context, l net.Listener) (*object.Machine, error) {
+	server, err := m.server()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.Close())
 	}
-	certificate, err := pair.TLS()
-	if err != nil {
-		return nil, err
-	}
-	logger.Warn("no configuration: waiting in maintenance mode",
-		"address", l.Addr().String(), "fingerprint", pki.Fingerprint(certificate.Certificate[0]))
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	m := &maintenance{store: store, done: cancel}
-	mux := http.NewServeMux()
-	mux.Handle(oscinepbconnect.NewMaintenanceHandler(m, connect.WithReadMaxBytes(object.MaxBytes+1024)))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, "this node has no configuration yet: send it one with oscine config apply", http.StatusPreconditionFailed)
-	})
-	server := newHTTPServer(mux, &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2", "http/1.1"}}, logger)
+	ctx, m.done = context.WithCancel(ctx)
+	defer m.done()
 	if err := serve(ctx, server, l); err != nil {
 		return nil, err
 	}
@@ -49,21 +65,87 @@ func Maintain(ctx context.Context, l net.Listener, store func(text string) error
 	return m.machine, nil
 }
 
-// maintenance takes the first valid configuration.
-type maintenance struct {
-	store   func(string) error
-	done    func()
-	once    mutexOnce
-	machine *object.Machine
+// Fingerprint is that of the certificate that Serve shows.
+func (m *Maintenance) Fingerprint() (string, error) {
+	if err := m.identify(); err != nil {
+		return "", err
+	}
+	return pki.Fingerprint(m.certificate.Certificate[0]), nil
 }
 
-func (m *maintenance) Configure(_ context.Context, req *connect.Request[pb.ConfigureRequest]) (*connect.Response[pb.ConfigureResponse], error) {
+// identify makes the certificate once: its fingerprint is shown before.
+func (m *Maintenance) identify() (err error) {
+	if m.request != nil {
+		return nil
+	}
+	pair, err := pki.NewMaintenance(m.Key)
+	if err != nil {
+		return err
+	}
+	if m.certificate, err = pair.TLS(); err != nil {
+		return err
+	}
+	m.request, err = pki.NewRequest(m.Key)
+	return err
+}
+
+func (m *Maintenance) server() (*http.Server, error) {
+	if err := m.identify(); err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle(oscinepbconnect.NewMaintenanceHandler(m, connect.WithReadMaxBytes(object.MaxBytes+1024)))
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "this node has no configuration yet: send it one with oscine config apply", http.StatusPreconditionFailed)
+	})
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{m.certificate}, NextProtos: []string{"h2", "http/1.1"},
+		// Whoever has none may still read the console; see owner.
+		ClientAuth: tls.RequestClientCert,
+	}
+	return newHTTPServer(withPeer(mux), config, m.Logger), nil
+}
+
+type peerKey struct{}
+
+// withPeer puts the certificates that the client showed, which nobody has
+// verified, into the context of each request.
+func withPeer(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			r = r.WithContext(context.WithValue(r.Context(), peerKey{}, r.TLS.PeerCertificates[0]))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Describe implements the Maintenance service.
+func (m *Maintenance) Describe(context.Context, *connect.Request[pb.DescribeRequest]) (*connect.Response[pb.DescribeResponse], error) {
+	return connect.NewResponse(&pb.DescribeResponse{CertificateRequest: string(m.request), Closed: m.Closed}), nil
+}
+
+// Answers reports, as Server.Answers, that the service answers.
+func (m *Maintenance) Answers(ctx context.Context) error {
+	_, handler := oscinepbconnect.NewMaintenanceHandler(m)
+	node := oscinepbconnect.NewMaintenanceClient(inProcess(handler, caller{}), "http://self")
+	_, err := node.Describe(ctx, connect.NewRequest(&pb.DescribeRequest{}))
+	return err
+}
+
+// Configure implements the Maintenance service.
+func (m *Maintenance) Configure(ctx context.Context, req *connect.Request[pb.ConfigureRequest]) (*connect.Response[pb.ConfigureResponse], error) {
+	if err := m.authorize(ctx, req.Msg.ConsoleCode); err != nil {
+		return nil, connect.NewError(connect.CodePermissionDenied, err)
+	}
 	machine, err := object.ParseMachine(strings.NewReader(req.Msg.Manifest))
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
+	if err := m.checkIdentity(machine.Spec.API); err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
 	err = m.once.do(func() error {
-		if err := m.store(req.Msg.Manifest); err != nil {
+		if err := m.Store(req.Msg.Manifest); err != nil {
 			return fmt.Errorf("store the configuration: %w", err)
 		}
 		m.machine = machine
@@ -74,4 +156,55 @@ func (m *maintenance) Configure(_ context.Context, req *connect.Request[pb.Confi
 		return nil, coded(err)
 	}
 	return connect.NewResponse(&pb.ConfigureResponse{}), nil
+}
+
+// checkIdentity refuses a certificate for another key than the node's, and any
+// key that was sent: whoever listened has it too.
+func (m *Maintenance) checkIdentity(api object.MachineAPI) error {
+	if api.Key != "" {
+		return errors.New("spec.api.key: the node makes its key itself: send the manifest with oscine config apply, which leaves the key out and has the node's certificate signed")
+	}
+	if _, err := tls.X509KeyPair([]byte(api.Certificate), m.Key); err != nil {
+		return fmt.Errorf("spec.api.certificate: is not for this node's key: %w", err)
+	}
+	return nil
+}
+
+// wrongCodePause makes guessing the code hopeless.
+const wrongCodePause = time.Second
+
+// authorize lets anyone configure a node that never was, and the owner any.
+func (m *Maintenance) authorize(ctx context.Context, code string) error {
+	if m.Closed == "" || m.owner(ctx) {
+		return nil
+	}
+	if code == "" {
+		return fmt.Errorf("%s: it takes a configuration only from an admin of its authority (oscine --context), or with the code on its console (--console-code)", m.Closed)
+	}
+	m.guess.Lock()
+	defer m.guess.Unlock()
+	if m.Code != "" && subtle.ConstantTimeCompare([]byte(strings.ToUpper(code)), []byte(m.Code)) == 1 {
+		return nil
+	}
+	m.Logger.Warn("wrong console code")
+	select {
+	case <-ctx.Done():
+	case <-time.After(wrongCodePause):
+	}
+	return errors.New("that is not the code on the node's console")
+}
+
+// owner reports whether the client has shown an admin's certificate of the
+// authority that the node had.
+func (m *Maintenance) owner(ctx context.Context) bool {
+	peer, ok := ctx.Value(peerKey{}).(*x509.Certificate)
+	if !ok || m.Authority == "" {
+		return false
+	}
+	pool, err := pki.Pool([]byte(m.Authority))
+	if err != nil {
+		return false
+	}
+	_, err = peer.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return err == nil && pki.RoleOf(peer) >= pki.Admin
 }

@@ -23,7 +23,8 @@ const maxMessage = 4 << 20
 
 // Server answers a configured node's API.
 type Server struct {
-	http *http.Server
+	http    *http.Server
+	handler http.Handler // without the identity of the caller
 }
 
 // Node is what the API needs of a node, by domain.
@@ -88,7 +89,7 @@ func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, 
 	mux.Handle("/v2/", requireRole(pki.Reader, n.Inference()))
 	server := newHTTPServer(identify(mux), tlsConfig, logger)
 	server.RegisterOnShutdown(stop)
-	return &Server{server}, nil
+	return &Server{server, mux}, nil
 }
 
 func newHTTPServer(handler http.Handler, config *tls.Config, logger *slog.Logger) *http.Server {

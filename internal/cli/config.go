@@ -13,11 +13,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
-	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
@@ -251,43 +249,6 @@ changes workloads, models and images, admin also changes the machine.`,
 	c.Flags().IntVar(&days, "days", days, "how long the certificate is valid")
 	c.Flags().BoolVar(&force, "force", false, "replace a file that is there")
 	_ = c.MarkFlagRequired("output") // fails only for a flag that does not exist
-	return c
-}
-
-func newConfigApplyCommand(env *Env) *cobra.Command {
-	var file, address, fingerprint string
-	c := &cobra.Command{
-		Use:   "apply -f MACHINE.yaml --address HOST[:PORT]",
-		Short: "Give a node in maintenance mode its configuration",
-		Long: `Send a Machine manifest to a node that has none. Such a node cannot prove who
-it is; compare the fingerprint that it prints on its console by --fingerprint.`,
-		Args: exactArgs(0, ""),
-		RunE: func(c *cobra.Command, _ []string) error {
-			text, err := readFileOrStdin(env, file)
-			if err != nil {
-				return err
-			}
-			if _, err := object.ParseMachine(bytes.NewReader(text)); err != nil {
-				return fmt.Errorf("%s:\n%w", file, err)
-			}
-			host, port, err := splitAddress(address)
-			if err != nil {
-				return err
-			}
-			node := client.NewMaintenance(net.JoinHostPort(host, port), fingerprint)
-			_, err = node.Configure(c.Context(), connect.NewRequest(&oscinepb.ConfigureRequest{Manifest: string(text)}))
-			if err != nil {
-				return err
-			}
-			fmt.Fprintln(env.Out, "configured; the node comes up with it now")
-			return nil
-		},
-	}
-	c.Flags().StringVarP(&file, "file", "f", "", "Machine manifest, - for standard input")
-	c.Flags().StringVar(&address, "address", "", "the node's address")
-	c.Flags().StringVar(&fingerprint, "fingerprint", "", "SHA-256 of the node's certificate, from its console")
-	_ = c.MarkFlagRequired("file")
-	_ = c.MarkFlagRequired("address")
 	return c
 }
 

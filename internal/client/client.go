@@ -78,25 +78,6 @@ func New(ctx *Context) (*Client, error) {
 // Open Inference Protocol over the same port and certificates.
 func (c *Client) HTTP() (*http.Client, string) { return c.http, "https://" + c.address }
 
-// NewMaintenance returns a client for a node without configuration.
-// Its certificate cannot be verified; fingerprint, unless empty, must be the
-// one that the node printed on its console.
-func NewMaintenance(address, fingerprint string) pbconnect.MaintenanceClient {
-	fingerprint = strings.ToLower(strings.ReplaceAll(fingerprint, ":", ""))
-	client := newHTTPClient(&tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		InsecureSkipVerify: true, // there is nothing yet to verify against; see VerifyConnection
-		VerifyConnection: func(state tls.ConnectionState) error {
-			got := pki.Fingerprint(state.PeerCertificates[0].Raw)
-			if fingerprint != "" && got != fingerprint {
-				return fmt.Errorf("the node's fingerprint is %s, not %s: this is another machine, or someone is in between", got, fingerprint)
-			}
-			return nil
-		},
-	})
-	return pbconnect.NewMaintenanceClient(client, "https://"+address, connect.WithInterceptors(explainErrors(address)))
-}
-
 func newHTTPClient(config *tls.Config) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		Proxy:                 nil, // a node is reached directly; its certificate names no proxy
@@ -162,7 +143,7 @@ func explain(err error, address string) error {
 		return unreachable("%s: the connection was cut before an answer: the node is starting, restarting or stopping: try again, or watch it with oscine machine console (%w)", address, err)
 	case strings.Contains(text, "client connection lost"), strings.Contains(text, "unexpected EOF"), strings.Contains(text, "GOAWAY"):
 		return unreachable("%s: the connection was lost: the node stopped, restarted or is out of reach: try again, or watch it with oscine machine console (%w)", address, err)
-	case strings.Contains(text, "certificate is valid for oscine-maintenance"):
+	case strings.Contains(text, "certificate is valid for "+pki.MaintenanceName):
 		return unreachable("%s: the node waits for its configuration: oscine config apply -f MACHINE.yaml --address %s", address, address)
 	case strings.Contains(text, "certificate signed by unknown authority"), strings.Contains(text, "certificate is valid for"):
 		return fmt.Errorf("%s: the node's certificate is not from this context's authority: another machine answers there, or it was configured anew (%w)", address, err)

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"fmt"
 )
 
 // checkIdentity reports a key that does not belong to its certificate and a
@@ -20,12 +22,28 @@ func checkIdentity(c *Checker, at string, api MachineAPI) {
 		c.Bad(at+".ca", "is not a certificate: %v", err)
 		return
 	}
-	pair, err := tls.X509KeyPair([]byte(api.Certificate), []byte(api.Key))
+	leaf, err := parseLeaf(api)
 	if err != nil {
-		c.Bad(at+".certificate", "certificate and key do not form a pair: %v", err)
+		c.Bad(at+".certificate", "%v", err)
 		return
 	}
-	if err := pair.Leaf.CheckSignatureFrom(root); err != nil {
+	if err := leaf.CheckSignatureFrom(root); err != nil {
 		c.Bad(at+".certificate", "was not signed by spec.api.ca: %v", err)
 	}
+}
+
+// parseLeaf reads the node's certificate, and with a key checks that it is its.
+func parseLeaf(api MachineAPI) (*x509.Certificate, error) {
+	if api.Key != "" {
+		pair, err := tls.X509KeyPair([]byte(api.Certificate), []byte(api.Key))
+		if err != nil {
+			return nil, fmt.Errorf("certificate and key do not form a pair: %w", err)
+		}
+		return pair.Leaf, nil
+	}
+	block, _ := pem.Decode([]byte(api.Certificate))
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("must be a PEM certificate; oscine config apply gets one from the node's authority")
+	}
+	return x509.ParseCertificate(block.Bytes)
 }

@@ -64,12 +64,14 @@ type MachineTime struct {
 }
 
 // MachineAPI holds the node's identity and the authority of its clients, all
-// PEM. They are secrets: the file is 0600.
+// PEM. With a key the file is a secret: it is 0600, and reaches a node on a disk
+// or from the hypervisor only. Without one the certificate is for the key that
+// the node made itself, which never leaves it.
 type MachineAPI struct {
 	Port        int    `json:"port,omitempty"` // default 7443
 	CA          string `json:"ca"`             // signs clients and nodes
 	Certificate string `json:"certificate"`
-	Key         string `json:"key"`
+	Key         string `json:"key,omitempty"`
 }
 
 // Inference opens an endpoint for the Open Inference Protocol without client

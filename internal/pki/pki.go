@@ -1,8 +1,7 @@
 package pki
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -14,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -51,9 +51,14 @@ func NewAuthority(cluster string) (Pair, error) {
 	}, AuthorityLifetime)
 }
 
-// NewNode signs a server certificate for a node; hosts are further DNS names
-// and IP addresses under which clients reach it.
+// NewNode makes a key and signs its server certificate for a node; hosts are
+// further DNS names and IP addresses under which clients reach it. For a node
+// that makes its own key see SignNode.
 func NewNode(authority Pair, name string, hosts []string) (Pair, error) {
+	return issue(&authority, nodeTemplate(name, hosts), NodeLifetime)
+}
+
+func nodeTemplate(name string, hosts []string) *x509.Certificate {
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name, Organization: []string{"oscine:node"}},
 		DNSNames:    []string{name},
@@ -63,11 +68,11 @@ func NewNode(authority Pair, name string, hosts []string) (Pair, error) {
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
-		} else if h != name {
+		} else if !slices.Contains(template.DNSNames, h) {
 			template.DNSNames = append(template.DNSNames, h)
 		}
 	}
-	return issue(&authority, template, NodeLifetime)
+	return template
 }
 
 // NewClient signs a client certificate for a person or program.
@@ -79,52 +84,65 @@ func NewClient(authority Pair, name string, role Role, lifetime time.Duration) (
 	}, lifetime)
 }
 
-// NewSelfSigned makes the throw-away certificate of a node in maintenance
-// mode, which a person can only check by its Fingerprint.
-func NewSelfSigned(name string) (Pair, error) {
-	return issue(nil, &x509.Certificate{
-		Subject:     pkix.Name{CommonName: name},
-		DNSNames:    []string{name},
+// MaintenanceName is the name in the certificate of a node in maintenance mode.
+const MaintenanceName = "oscine-maintenance"
+
+// NewMaintenance makes the self-signed certificate of a node in maintenance mode
+// for the node's own key. A person can check it only by its Fingerprint.
+func NewMaintenance(key []byte) (Pair, error) {
+	signer, err := parseKey(key)
+	if err != nil {
+		return Pair{}, err
+	}
+	certificate, err := sign(nil, signer, &x509.Certificate{
+		Subject:     pkix.Name{CommonName: MaintenanceName},
+		DNSNames:    []string{MaintenanceName},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, NodeLifetime)
+	}, signer.Public(), NodeLifetime)
+	return Pair{certificate, key}, err
 }
 
+// issue makes a key and its certificate, signed by parent or, for nil, by itself.
 func issue(parent *Pair, template *x509.Certificate, lifetime time.Duration) (Pair, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	keyPEM, err := NewKey()
 	if err != nil {
-		return Pair{}, fmt.Errorf("make a key: %w", err)
+		return Pair{}, err
 	}
+	key, err := parseKey(keyPEM)
+	if err != nil {
+		return Pair{}, err
+	}
+	certificate, err := sign(parent, key, template, key.Public(), lifetime)
+	return Pair{certificate, keyPEM}, err
+}
+
+// sign completes template for a public key and signs it by parent, or by own
+// for a nil parent. It returns the certificate as PEM.
+func sign(parent *Pair, own crypto.Signer, template *x509.Certificate, public crypto.PublicKey, lifetime time.Duration) ([]byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return Pair{}, fmt.Errorf("make a serial number: %w", err)
+		return nil, fmt.Errorf("make a serial number: %w", err)
 	}
 	template.SerialNumber = serial
 	template.NotBefore = time.Now().Add(-backdate)
 	template.NotAfter = time.Now().Add(lifetime)
-	signer, signerKey := template, any(key)
+	signer, signerKey := template, any(own)
 	if parent != nil {
 		pair, err := parent.TLS()
 		if err != nil {
-			return Pair{}, fmt.Errorf("read the authority: %w", err)
+			return nil, fmt.Errorf("read the authority: %w", err)
 		}
 		if !pair.Leaf.IsCA {
-			return Pair{}, errors.New("the signing certificate is no authority")
+			return nil, errors.New("the signing certificate is no authority")
 		}
 		signer, signerKey = pair.Leaf, pair.PrivateKey
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, signer, key.Public(), signerKey)
+	der, err := x509.CreateCertificate(rand.Reader, template, signer, public, signerKey)
 	if err != nil {
-		return Pair{}, fmt.Errorf("sign the certificate of %s: %w", template.Subject.CommonName, err)
+		return nil, fmt.Errorf("sign the certificate of %s: %w", template.Subject.CommonName, err)
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return Pair{}, fmt.Errorf("encode a key: %w", err)
-	}
-	return Pair{
-		Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		Key:         pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
-	}, nil
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
 // Fingerprint returns the SHA-256 of a DER certificate in lower-case hex.

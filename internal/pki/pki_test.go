@@ -86,3 +86,58 @@ func TestParseRole(t *testing.T) {
 		t.Error("root is no role, but was accepted")
 	}
 }
+
+func TestSignNode(t *testing.T) {
+	authority, err := NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, request, maintenance := newRequest(t)
+	certificate, err := SignNode(authority, request, leaf(t, maintenance), "edge1", []string{"192.0.2.7", "edge1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := leaf(t, Pair{certificate, key})
+	pool, err := Pool(authority.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"edge1", "192.0.2.7"} {
+		if _, err := node.Verify(x509.VerifyOptions{Roots: pool, DNSName: host}); err != nil {
+			t.Error(err)
+		}
+	}
+	_, other, _ := newRequest(t)
+	for name, request := range map[string][]byte{
+		"a key that the node did not prove": other, "none": nil, "a certificate": maintenance.Certificate, "cut off": request[:len(request)/2],
+	} {
+		if _, err := SignNode(authority, request, leaf(t, maintenance), "edge1", nil); err == nil {
+			t.Errorf("%s was signed", name)
+		}
+	}
+}
+
+func newRequest(t testing.TB) (key, request []byte, maintenance Pair) {
+	t.Helper()
+	key, err := NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if request, err = NewRequest(key); err != nil {
+		t.Fatal(err)
+	}
+	if maintenance, err = NewMaintenance(key); err != nil {
+		t.Fatal(err)
+	}
+	return key, request, maintenance
+}
+
+func FuzzParseRequest(f *testing.F) {
+	_, request, _ := newRequest(f)
+	f.Add(request)
+	f.Fuzz(func(t *testing.T, request []byte) {
+		if key, err := parseRequest(request); (key == nil) == (err == nil) {
+			t.Errorf("got %v, %v", key, err)
+		}
+	})
+}

@@ -21,16 +21,109 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type DescribeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeRequest) Reset() {
+	*x = DescribeRequest{}
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeRequest) ProtoMessage() {}
+
+func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
+func (*DescribeRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_maintenance_proto_rawDescGZIP(), []int{0}
+}
+
+type DescribeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM, PKCS #10, for the key that the node made and that is also its key in
+	// this connection.
+	CertificateRequest string `protobuf:"bytes,1,opt,name=certificate_request,json=certificateRequest,proto3" json:"certificate_request,omitempty"`
+	// Why only the node's owner may configure it; empty for a node that was never
+	// configured.
+	Closed        string `protobuf:"bytes,2,opt,name=closed,proto3" json:"closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeResponse) Reset() {
+	*x = DescribeResponse{}
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeResponse) ProtoMessage() {}
+
+func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
+func (*DescribeResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_maintenance_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DescribeResponse) GetCertificateRequest() string {
+	if x != nil {
+		return x.CertificateRequest
+	}
+	return ""
+}
+
+func (x *DescribeResponse) GetClosed() string {
+	if x != nil {
+		return x.Closed
+	}
+	return ""
+}
+
 type ConfigureRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Manifest      string                 `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	Manifest      string                 `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`                          // YAML, one Machine, with the certificate asked for and no key
+	ConsoleCode   string                 `protobuf:"bytes,2,opt,name=console_code,json=consoleCode,proto3" json:"console_code,omitempty"` // shown on the console of a closed node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfigureRequest) Reset() {
 	*x = ConfigureRequest{}
-	mi := &file_oscine_v1_maintenance_proto_msgTypes[0]
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -42,7 +135,7 @@ func (x *ConfigureRequest) String() string {
 func (*ConfigureRequest) ProtoMessage() {}
 
 func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_maintenance_proto_msgTypes[0]
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -55,12 +148,19 @@ func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureRequest.ProtoReflect.Descriptor instead.
 func (*ConfigureRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_maintenance_proto_rawDescGZIP(), []int{0}
+	return file_oscine_v1_maintenance_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ConfigureRequest) GetManifest() string {
 	if x != nil {
 		return x.Manifest
+	}
+	return ""
+}
+
+func (x *ConfigureRequest) GetConsoleCode() string {
+	if x != nil {
+		return x.ConsoleCode
 	}
 	return ""
 }
@@ -73,7 +173,7 @@ type ConfigureResponse struct {
 
 func (x *ConfigureResponse) Reset() {
 	*x = ConfigureResponse{}
-	mi := &file_oscine_v1_maintenance_proto_msgTypes[1]
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -85,7 +185,7 @@ func (x *ConfigureResponse) String() string {
 func (*ConfigureResponse) ProtoMessage() {}
 
 func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_maintenance_proto_msgTypes[1]
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -98,18 +198,24 @@ func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_maintenance_proto_rawDescGZIP(), []int{1}
+	return file_oscine_v1_maintenance_proto_rawDescGZIP(), []int{3}
 }
 
 var File_oscine_v1_maintenance_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_maintenance_proto_rawDesc = "" +
 	"\n" +
-	"\x1boscine/v1/maintenance.proto\x12\toscine.v1\x1a\x17oscine/v1/options.proto\".\n" +
+	"\x1boscine/v1/maintenance.proto\x12\toscine.v1\x1a\x17oscine/v1/options.proto\"\x11\n" +
+	"\x0fDescribeRequest\"[\n" +
+	"\x10DescribeResponse\x12/\n" +
+	"\x13certificate_request\x18\x01 \x01(\tR\x12certificateRequest\x12\x16\n" +
+	"\x06closed\x18\x02 \x01(\tR\x06closed\"Q\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
-	"\bmanifest\x18\x01 \x01(\tR\bmanifest\"\x13\n" +
-	"\x11ConfigureResponse2[\n" +
-	"\vMaintenance\x12L\n" +
+	"\bmanifest\x18\x01 \x01(\tR\bmanifest\x12!\n" +
+	"\fconsole_code\x18\x02 \x01(\tR\vconsoleCode\"\x13\n" +
+	"\x11ConfigureResponse2\xa6\x01\n" +
+	"\vMaintenance\x12I\n" +
+	"\bDescribe\x12\x1a.oscine.v1.DescribeRequest\x1a\x1b.oscine.v1.DescribeResponse\"\x04\x88\xb5\x18\x01\x12L\n" +
 	"\tConfigure\x12\x1b.oscine.v1.ConfigureRequest\x1a\x1c.oscine.v1.ConfigureResponse\"\x04\x88\xb5\x18\x01B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
@@ -124,16 +230,20 @@ func file_oscine_v1_maintenance_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_maintenance_proto_rawDescData
 }
 
-var file_oscine_v1_maintenance_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_oscine_v1_maintenance_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_oscine_v1_maintenance_proto_goTypes = []any{
-	(*ConfigureRequest)(nil),  // 0: oscine.v1.ConfigureRequest
-	(*ConfigureResponse)(nil), // 1: oscine.v1.ConfigureResponse
+	(*DescribeRequest)(nil),   // 0: oscine.v1.DescribeRequest
+	(*DescribeResponse)(nil),  // 1: oscine.v1.DescribeResponse
+	(*ConfigureRequest)(nil),  // 2: oscine.v1.ConfigureRequest
+	(*ConfigureResponse)(nil), // 3: oscine.v1.ConfigureResponse
 }
 var file_oscine_v1_maintenance_proto_depIdxs = []int32{
-	0, // 0: oscine.v1.Maintenance.Configure:input_type -> oscine.v1.ConfigureRequest
-	1, // 1: oscine.v1.Maintenance.Configure:output_type -> oscine.v1.ConfigureResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
+	0, // 0: oscine.v1.Maintenance.Describe:input_type -> oscine.v1.DescribeRequest
+	2, // 1: oscine.v1.Maintenance.Configure:input_type -> oscine.v1.ConfigureRequest
+	1, // 2: oscine.v1.Maintenance.Describe:output_type -> oscine.v1.DescribeResponse
+	3, // 3: oscine.v1.Maintenance.Configure:output_type -> oscine.v1.ConfigureResponse
+	2, // [2:4] is the sub-list for method output_type
+	0, // [0:2] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -151,7 +261,7 @@ func file_oscine_v1_maintenance_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_maintenance_proto_rawDesc), len(file_oscine_v1_maintenance_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

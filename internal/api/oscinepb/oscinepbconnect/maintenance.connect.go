@@ -33,14 +33,20 @@ const (
 // reflection-formatted method names, remove the leading slash and convert the remaining slash to a
 // period.
 const (
+	// MaintenanceDescribeProcedure is the fully-qualified name of the Maintenance's Describe RPC.
+	MaintenanceDescribeProcedure = "/oscine.v1.Maintenance/Describe"
 	// MaintenanceConfigureProcedure is the fully-qualified name of the Maintenance's Configure RPC.
 	MaintenanceConfigureProcedure = "/oscine.v1.Maintenance/Configure"
 )
 
 // MaintenanceClient is a client for the oscine.v1.Maintenance service.
 type MaintenanceClient interface {
-	// Configure takes the node's first Machine manifest. The node answers,
-	// stores it and comes up again with it. FAILED_PRECONDITION once configured.
+	// Describe tells what the node waits for and asks for its certificate.
+	Describe(context.Context, *connect.Request[oscinepb.DescribeRequest]) (*connect.Response[oscinepb.DescribeResponse], error)
+	// Configure takes the node's Machine manifest. The node answers, stores it and
+	// comes up again with it. FAILED_PRECONDITION once configured;
+	// PERMISSION_DENIED on a closed node for a caller that neither has an admin's
+	// certificate of the node's authority nor read the code on its console.
 	Configure(context.Context, *connect.Request[oscinepb.ConfigureRequest]) (*connect.Response[oscinepb.ConfigureResponse], error)
 }
 
@@ -55,6 +61,12 @@ func NewMaintenanceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 	baseURL = strings.TrimRight(baseURL, "/")
 	maintenanceMethods := oscinepb.File_oscine_v1_maintenance_proto.Services().ByName("Maintenance").Methods()
 	return &maintenanceClient{
+		describe: connect.NewClient[oscinepb.DescribeRequest, oscinepb.DescribeResponse](
+			httpClient,
+			baseURL+MaintenanceDescribeProcedure,
+			connect.WithSchema(maintenanceMethods.ByName("Describe")),
+			connect.WithClientOptions(opts...),
+		),
 		configure: connect.NewClient[oscinepb.ConfigureRequest, oscinepb.ConfigureResponse](
 			httpClient,
 			baseURL+MaintenanceConfigureProcedure,
@@ -66,7 +78,13 @@ func NewMaintenanceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 
 // maintenanceClient implements MaintenanceClient.
 type maintenanceClient struct {
+	describe  *connect.Client[oscinepb.DescribeRequest, oscinepb.DescribeResponse]
 	configure *connect.Client[oscinepb.ConfigureRequest, oscinepb.ConfigureResponse]
+}
+
+// Describe calls oscine.v1.Maintenance.Describe.
+func (c *maintenanceClient) Describe(ctx context.Context, req *connect.Request[oscinepb.DescribeRequest]) (*connect.Response[oscinepb.DescribeResponse], error) {
+	return c.describe.CallUnary(ctx, req)
 }
 
 // Configure calls oscine.v1.Maintenance.Configure.
@@ -76,8 +94,12 @@ func (c *maintenanceClient) Configure(ctx context.Context, req *connect.Request[
 
 // MaintenanceHandler is an implementation of the oscine.v1.Maintenance service.
 type MaintenanceHandler interface {
-	// Configure takes the node's first Machine manifest. The node answers,
-	// stores it and comes up again with it. FAILED_PRECONDITION once configured.
+	// Describe tells what the node waits for and asks for its certificate.
+	Describe(context.Context, *connect.Request[oscinepb.DescribeRequest]) (*connect.Response[oscinepb.DescribeResponse], error)
+	// Configure takes the node's Machine manifest. The node answers, stores it and
+	// comes up again with it. FAILED_PRECONDITION once configured;
+	// PERMISSION_DENIED on a closed node for a caller that neither has an admin's
+	// certificate of the node's authority nor read the code on its console.
 	Configure(context.Context, *connect.Request[oscinepb.ConfigureRequest]) (*connect.Response[oscinepb.ConfigureResponse], error)
 }
 
@@ -88,6 +110,12 @@ type MaintenanceHandler interface {
 // and JSON codecs. They also support gzip compression.
 func NewMaintenanceHandler(svc MaintenanceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
 	maintenanceMethods := oscinepb.File_oscine_v1_maintenance_proto.Services().ByName("Maintenance").Methods()
+	maintenanceDescribeHandler := connect.NewUnaryHandler(
+		MaintenanceDescribeProcedure,
+		svc.Describe,
+		connect.WithSchema(maintenanceMethods.ByName("Describe")),
+		connect.WithHandlerOptions(opts...),
+	)
 	maintenanceConfigureHandler := connect.NewUnaryHandler(
 		MaintenanceConfigureProcedure,
 		svc.Configure,
@@ -96,6 +124,8 @@ func NewMaintenanceHandler(svc MaintenanceHandler, opts ...connect.HandlerOption
 	)
 	return "/oscine.v1.Maintenance/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
+		case MaintenanceDescribeProcedure:
+			maintenanceDescribeHandler.ServeHTTP(w, r)
 		case MaintenanceConfigureProcedure:
 			maintenanceConfigureHandler.ServeHTTP(w, r)
 		default:
@@ -106,6 +136,10 @@ func NewMaintenanceHandler(svc MaintenanceHandler, opts ...connect.HandlerOption
 
 // UnimplementedMaintenanceHandler returns CodeUnimplemented from all methods.
 type UnimplementedMaintenanceHandler struct{}
+
+func (UnimplementedMaintenanceHandler) Describe(context.Context, *connect.Request[oscinepb.DescribeRequest]) (*connect.Response[oscinepb.DescribeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Maintenance.Describe is not implemented"))
+}
 
 func (UnimplementedMaintenanceHandler) Configure(context.Context, *connect.Request[oscinepb.ConfigureRequest]) (*connect.Response[oscinepb.ConfigureResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Maintenance.Configure is not implemented"))

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"oscine.dev/oscine/internal/api"
+	"oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/pki"
+	"oscine.dev/oscine/internal/release"
+)
+
+// testNode are the options of a node whose data partition is mounted.
+func testNode(t *testing.T) *options {
+	t.Helper()
+	o := &options{state: t.TempDir(), run: t.TempDir(), logs: t.TempDir()}
+	facts := release.Facts{Slot: release.PartitionRootA, Data: "vda4"}
+	write(t, filepath.Join(o.run, release.FactsFile), facts.String())
+	return o
+}
+
+func write(t *testing.T, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func authority(t *testing.T) pki.Pair {
+	t.Helper()
+	pair, err := pki.NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
+// manifest is a Machine; an empty key is left out.
+func manifest(ca pki.Pair, certificate, key []byte) string {
+	text := fmt.Sprintf("apiVersion: oscine.dev/v1\nkind: Machine\nmetadata: {name: edge1}\nspec:\n  api:\n    ca: %q\n    certificate: %q\n", ca.Certificate, certificate)
+	if len(key) > 0 {
+		text += fmt.Sprintf("    key: %q\n", key)
+	}
+	return text
+}
+
+// configure sends the node a configuration of ca, as whoever has own and code.
+func configure(t *testing.T, address string, ca pki.Pair, own *client.Context, code string) error {
+	t.Helper()
+	node, err := client.DialMaintenance(t.Context(), address, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asks, err := node.Describe(t.Context(), connect.NewRequest(&oscinepb.DescribeRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := pki.SignNode(ca, []byte(asks.Msg.CertificateRequest), node.Certificate, "edge1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = node.Configure(t.Context(), connect.NewRequest(&oscinepb.ConfigureRequest{Manifest: manifest(ca, certificate, nil), ConsoleCode: code}))
+	return err
+}
+
+// waiting serves maintenance mode as the daemon does after findMachine failed.
+func waiting(t *testing.T, o *options) (m *api.Maintenance, address string, ended chan error) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	machine, why := findMachine(o, log)
+	if machine != nil || why == nil {
+		t.Fatalf("the node has a configuration: %v", machine)
+	}
+	m, err := o.maintenance(why, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	ended = make(chan error, 1)
+	go func() {
+		_, err := m.Serve(ctx, l)
+		ended <- err
+	}()
+	return m, l.Addr().String(), ended
+}
+
+// TestFirstConfiguration: a node that never was configured takes the first one
+// that comes; its key never travels; and when it cannot read the configuration
+// later, it knows its owner.
+func TestFirstConfiguration(t *testing.T) {
+	o, mine := testNode(t), authority(t)
+	m, address, ended := waiting(t, o)
+	if m.Closed != "" {
+		t.Fatalf("a new node is closed: %s", m.Closed)
+	}
+	if err := configure(t, address, mine, nil, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	machine, err := findMachine(o, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tls.X509KeyPair([]byte(machine.Spec.API.Certificate), []byte(machine.Spec.API.Key)); err != nil {
+		t.Errorf("the node's identity: %v", err)
+	}
+	stored, err := os.ReadFile(o.storedMachine())
+	if err != nil || bytes.Contains(stored, []byte("PRIVATE KEY")) {
+		t.Errorf("the configuration that travelled holds a key: %s, %v", stored, err)
+	}
+}
+
+// TestOwnedNodeRefusesStrangers: whatever keeps a node that has an owner from
+// reading its configuration, only the owner gives it another.
+func TestOwnedNodeRefusesStrangers(t *testing.T) {
+	mine, theirs := authority(t), authority(t)
+	node, err := pki.NewNode(mine, "edge1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := manifest(mine, node.Certificate, node.Key)
+	for name, spoil := range map[string]func(o *options){
+		"a field of a later release": func(o *options) {
+			write(t, o.storedMachine(), strings.Replace(good, "spec:\n", "spec:\n  newField: 1\n", 1))
+		},
+		"cut short": func(o *options) { write(t, o.storedMachine(), good[:len(good)/2]) },
+		"empty":     func(o *options) { write(t, o.storedMachine(), "") },
+		"gone":      func(o *options) { os.Remove(o.storedMachine()) },
+		"its key gone": func(o *options) {
+			write(t, o.storedMachine(), manifest(mine, node.Certificate, nil))
+		},
+		"data not mounted": func(o *options) {
+			os.Remove(o.storedMachine())
+			os.Remove(filepath.Join(o.state, authorityFile))
+			write(t, filepath.Join(o.run, release.FactsFile), release.Facts{Slot: "root-a"}.String())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := testNode(t)
+			write(t, o.storedMachine(), good)
+			if _, err := findMachine(o, slog.New(slog.DiscardHandler)); err != nil {
+				t.Fatal(err)
+			}
+			spoil(o)
+			m, address, ended := waiting(t, o)
+			for who, err := range map[string]error{
+				"a stranger":                configure(t, address, theirs, nil, ""),
+				"an admin of another":       configure(t, address, theirs, contextOf(t, theirs, pki.Admin), ""),
+				"an operator of its own":    configure(t, address, mine, contextOf(t, mine, pki.Operator), ""),
+				"whoever guesses the code":  configure(t, address, theirs, nil, "AAAA-AAAA"),
+				"whoever sends an odd code": configure(t, address, theirs, nil, strings.Repeat("x", 1000)),
+			} {
+				if connect.CodeOf(err) != connect.CodePermissionDenied {
+					t.Errorf("%s: got %v, want a refusal", who, err)
+				}
+			}
+			own, code := contextOf(t, mine, pki.Admin), ""
+			if m.Authority == "" { // nobody knows the owner: whoever stands before it
+				own, code = nil, strings.ToLower(m.Code)
+			}
+			if err := configure(t, address, mine, own, code); err != nil {
+				t.Errorf("the owner: %v", err)
+			}
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func contextOf(t *testing.T, ca pki.Pair, role pki.Role) *client.Context {
+	t.Helper()
+	pair, err := pki.NewClient(ca, "rita", role, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &client.Context{CA: string(ca.Certificate), Certificate: string(pair.Certificate), Key: string(pair.Key)}
+}
+
+// TestCodeIsShown also to a person who has no other way in.
+func TestCodeIsShown(t *testing.T) {
+	o := testNode(t)
+	write(t, o.storedMachine(), "")
+	m, err := o.maintenance(errors.New("unreadable"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var console bytes.Buffer
+	showOnConsole(&console, m, "ab12")
+	if !strings.Contains(console.String(), "--console-code "+m.Code) || !strings.Contains(console.String(), "fingerprint is ab12") || len(m.Code) != 9 {
+		t.Errorf("the console shows\n%s", console.String())
+	}
+}

@@ -1,0 +1,284 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/term"
+
+	"oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pki"
+)
+
+// applyOptions are the flags of config apply.
+type applyOptions struct {
+	file            string
+	address         string
+	authority       string
+	fingerprint     string
+	skipFingerprint bool
+	code            string
+}
+
+func newConfigApplyCommand(env *Env) *cobra.Command {
+	var o applyOptions
+	c := &cobra.Command{
+		Use:   "apply -f MACHINE.yaml --address HOST[:PORT]",
+		Short: "Give a node in maintenance mode its configuration",
+		Long: `Send a Machine manifest to a node that has none. The node makes its key itself
+and asks for a certificate, which the authority in the manifest's folder signs:
+no key travels, and one in the manifest is left out.
+
+Such a node cannot prove who it is. Compare its fingerprint with the one on its
+console: this command asks, or takes it by --fingerprint.
+
+A node that was configured before, and cannot read its configuration, takes a
+new one only from its owner: with an admin's context of its authority, or with
+the code on its console (--console-code).`,
+		Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error { return applyConfig(c.Context(), env, o) },
+	}
+	c.Flags().StringVarP(&o.file, "file", "f", "", "Machine manifest, - for standard input")
+	c.Flags().StringVar(&o.address, "address", "", "the node's address")
+	c.Flags().StringVar(&o.authority, "authority", "", "folder with ca.crt and ca.key (default the manifest's)")
+	c.Flags().StringVar(&o.fingerprint, "fingerprint", "", "SHA-256 of the node's certificate, from its console")
+	c.Flags().BoolVar(&o.skipFingerprint, "insecure-skip-fingerprint", false, "take whichever machine answers for the node")
+	c.Flags().StringVar(&o.code, "console-code", "", "code on the console of a node that was configured before")
+	c.MarkFlagsMutuallyExclusive("fingerprint", "insecure-skip-fingerprint")
+	_ = c.MarkFlagRequired("file")
+	_ = c.MarkFlagRequired("address")
+	return c
+}
+
+func applyConfig(ctx context.Context, env *Env, o applyOptions) error {
+	text, err := readFileOrStdin(env, o.file)
+	if err != nil {
+		return err
+	}
+	if o.authority == "" {
+		o.authority = filepath.Dir(o.file)
+	}
+	authority, err := loadAuthority(o.authority)
+	if err != nil {
+		return fmt.Errorf("%w: say where oscine config generate put ca.crt and ca.key with --authority DIR", err)
+	}
+	host, port, err := splitAddress(o.address)
+	if err != nil {
+		return err
+	}
+	draft, err := draftMachine(text, authority, host)
+	if err != nil {
+		return fmt.Errorf("%s:\n%w", o.file, err)
+	}
+	node, err := client.DialMaintenance(ctx, net.JoinHostPort(host, port), env.owner(draft.name))
+	if err != nil {
+		return err
+	}
+	if err := checkFingerprint(env, o, node); err != nil {
+		return err
+	}
+	asks, err := node.Describe(ctx, connect.NewRequest(&oscinepb.DescribeRequest{}))
+	if err != nil {
+		return err
+	}
+	certificate, err := pki.SignNode(authority, []byte(asks.Msg.CertificateRequest), node.Certificate, draft.name, draft.hosts)
+	if err != nil {
+		return err
+	}
+	manifest, err := withIdentity(text, authority, certificate)
+	if err != nil {
+		return err
+	}
+	if _, err := node.Configure(ctx, connect.NewRequest(&oscinepb.ConfigureRequest{Manifest: string(manifest), ConsoleCode: o.code})); err != nil {
+		return err
+	}
+	fmt.Fprintln(env.Out, "configured; the node comes up with it now")
+	return nil
+}
+
+// owner is the context of a node's owner, if this person is: the one of the
+// node's name, else the chosen one, else nil.
+func (e *Env) owner(name string) *client.Context {
+	path, err := e.configPath()
+	if err != nil {
+		return nil
+	}
+	config, err := client.Load(path)
+	if err != nil {
+		return nil
+	}
+	if ctx, ok := config.Contexts[name]; ok && e.Context == "" {
+		return ctx
+	}
+	_, ctx, err := config.Context(e.Context)
+	if err != nil {
+		return nil
+	}
+	return ctx
+}
+
+// checkFingerprint makes sure that the machine that answers is the one meant.
+func checkFingerprint(env *Env, o applyOptions, node *client.Maintenance) error {
+	switch {
+	case o.skipFingerprint:
+		fmt.Fprintf(env.Err, "the node's fingerprint %s was not compared\n", node.Fingerprint())
+		return nil
+	case o.fingerprint != "":
+		if !node.IsFingerprint(o.fingerprint) {
+			return fmt.Errorf("the node's fingerprint is %s, not %s: this is another machine, or someone is in between", node.Fingerprint(), o.fingerprint)
+		}
+		return nil
+	case o.file == "-" || !isTerminal(env.In):
+		return usageError{fmt.Errorf("the machine at %s shows the fingerprint %s: compare it with the node's console and give it by --fingerprint, or trust the network with --insecure-skip-fingerprint",
+			o.address, node.Fingerprint())}
+	}
+	return confirmFingerprint(env, o.address, node.Fingerprint())
+}
+
+// confirmFingerprint asks the person.
+func confirmFingerprint(env *Env, address, fingerprint string) error {
+	fmt.Fprintf(env.Err, "The machine at %s shows the fingerprint\n  %s\nDoes the node's console show the same? [y/N] ", address, fingerprint)
+	answer, err := bufio.NewReader(env.In).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+		return errors.New("nothing was sent: the fingerprint was not confirmed")
+	}
+	return nil
+}
+
+func isTerminal(in any) bool {
+	f, ok := in.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// machineDraft is what a manifest says about the node's certificate.
+type machineDraft struct {
+	name  string
+	hosts []string // names and addresses under which clients reach the node
+}
+
+// draftMachine checks a manifest before anybody is asked for anything.
+func draftMachine(text []byte, authority pki.Pair, host string) (machineDraft, error) {
+	d := machineDraft{hosts: []string{host, "127.0.0.1", "localhost"}}
+	throwaway, err := pki.NewNode(authority, "draft", nil)
+	if err != nil {
+		return d, err
+	}
+	complete, err := withIdentity(text, authority, throwaway.Certificate)
+	if err != nil {
+		return d, err
+	}
+	machine, err := object.ParseMachine(bytes.NewReader(complete))
+	if err != nil {
+		return d, err
+	}
+	d.name = machine.Metadata.Name
+	// What config generate --host asked for stands in the certificate it made.
+	before := machineAPI(text)
+	if block, _ := pem.Decode([]byte(before.Certificate)); block != nil {
+		if leaf, err := x509.ParseCertificate(block.Bytes); err == nil {
+			d.hosts = append(d.hosts, leaf.DNSNames...)
+			for _, ip := range leaf.IPAddresses {
+				d.hosts = append(d.hosts, ip.String())
+			}
+		}
+	}
+	return d, nil
+}
+
+// machineAPI is spec.api as it stands in a manifest; empty where it cannot be
+// read.
+func machineAPI(text []byte) object.MachineAPI {
+	var m struct {
+		Spec struct{ API object.MachineAPI }
+	}
+	if yaml.Unmarshal(text, &m) != nil {
+		return object.MachineAPI{}
+	}
+	return m.Spec.API
+}
+
+// withIdentity returns a Machine manifest with the node's certificate and
+// without a key. An authority that it names must be the one that signs.
+func withIdentity(text []byte, authority pki.Pair, certificate []byte) ([]byte, error) {
+	var document yaml.Node
+	documents := yaml.NewDecoder(bytes.NewReader(text))
+	if err := documents.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if err := documents.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		return nil, errors.Join(errors.New("must hold one Machine and nothing else"), err)
+	}
+	if document.Kind != yaml.DocumentNode || len(document.Content) != 1 || document.Content[0].Kind != yaml.MappingNode {
+		return nil, errors.New("must hold one Machine and nothing else")
+	}
+	api, err := child(document.Content[0], "spec", "api")
+	if err != nil {
+		return nil, err
+	}
+	if ca := value(api, "ca"); ca != nil && strings.TrimSpace(ca.Value) != strings.TrimSpace(string(authority.Certificate)) {
+		return nil, errors.New("spec.api.ca: is not the authority that is to sign the node's certificate: give the folder of that one with --authority DIR")
+	}
+	set(api, "ca", string(authority.Certificate))
+	set(api, "certificate", string(certificate))
+	set(api, "key", "")
+	return yaml.Marshal(&document)
+}
+
+// child returns the mapping at the end of the names, and makes what is absent.
+func child(m *yaml.Node, names ...string) (*yaml.Node, error) {
+	for _, name := range names {
+		next := value(m, name)
+		if next == nil {
+			next = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+			m.Content = append(m.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}, next)
+		}
+		if next.Kind != yaml.MappingNode {
+			return nil, fmt.Errorf("%s: must be a mapping", name)
+		}
+		m = next
+	}
+	return m, nil
+}
+
+// value returns the value of a key in a mapping, nil where it is absent.
+func value(m *yaml.Node, key string) *yaml.Node {
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		if m.Content[i].Value == key {
+			return m.Content[i+1]
+		}
+	}
+	return nil
+}
+
+// set gives a key of a mapping a value; an empty one removes it.
+func set(m *yaml.Node, key, text string) {
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		if m.Content[i].Value != key {
+			continue
+		}
+		m.Content = append(m.Content[:i:i], m.Content[i+2:]...)
+		break
+	}
+	if text != "" {
+		m.Content = append(m.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key},
+			&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.LiteralStyle, Value: text})
+	}
+}

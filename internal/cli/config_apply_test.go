@@ -1,0 +1,185 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/api"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pki"
+)
+
+// person runs commands with a client configuration of their own.
+func person(t *testing.T) (run func(in string, args ...string) (code int, out, errOut string)) {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "config")
+	return func(in string, args ...string) (int, string, string) {
+		var out, errOut bytes.Buffer
+		code := Run(append([]string{"--config", config}, args...), strings.NewReader(in), &out, &errOut)
+		return code, out.String(), errOut.String()
+	}
+}
+
+// waitingNode is a node in maintenance mode; stored is what it was given.
+func waitingNode(t *testing.T) (m *api.Maintenance, address string, stored chan string) {
+	t.Helper()
+	key, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored = make(chan string, 1)
+	m = &api.Maintenance{Key: key, Logger: slog.New(slog.DiscardHandler), Store: func(text string) error { stored <- text; return nil }}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Fingerprint(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	go func() { _, _ = m.Serve(ctx, l) }()
+	return m, l.Addr().String(), stored
+}
+
+func TestConfigApply(t *testing.T) {
+	run := person(t)
+	dir := t.TempDir()
+	if code, _, said := run("", "config", "generate", "edge1", "-o", dir, "--host", "192.0.2.9", "--host", "edge1.example"); code != 0 {
+		t.Fatal(said)
+	}
+	file := filepath.Join(dir, "edge1.yaml")
+	m, address, stored := waitingNode(t)
+	fingerprint, err := m.Fingerprint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"nobody to ask":         {nil, "shows the fingerprint " + fingerprint + ": compare it with the node's console"},
+		"another machine":       {[]string{"--fingerprint", strings.Repeat("ab", 32)}, "this is another machine, or someone is in between"},
+		"another authority":     {[]string{"--insecure-skip-fingerprint", "--authority", t.TempDir()}, "say where oscine config generate put ca.crt"},
+		"two answers":           {[]string{"--insecure-skip-fingerprint", "--fingerprint", "ab"}, "were all set"},
+		"a manifest that lacks": {[]string{"-f", writeTemp(t, "kind: Machine\n"), "--authority", dir, "--fingerprint", fingerprint}, "apiVersion"},
+	} {
+		code, _, said := run("", append([]string{"config", "apply", "-f", file, "--address", address}, c.args...)...)
+		if code == 0 || !strings.Contains(said, c.want) {
+			t.Errorf("%s: exit status %d, %q, want one with %q", name, code, said, c.want)
+		}
+	}
+	if len(stored) > 0 {
+		t.Fatal("the node was configured on the way")
+	}
+	upper := strings.ToUpper(fingerprint[:2]) + ":" + fingerprint[2:]
+	if code, out, said := run("", "config", "apply", "-f", file, "--address", address, "--fingerprint", upper); code != 0 || !strings.Contains(out, "configured") {
+		t.Fatalf("exit status %d, %s%s", code, out, said)
+	}
+	checkStored(t, <-stored, m.Key)
+}
+
+// checkStored: the node has a certificate for its own key and for the names
+// that were asked for, and was sent no key.
+func checkStored(t *testing.T, text string, key []byte) {
+	t.Helper()
+	machine, err := object.ParseMachine(strings.NewReader(text))
+	if err != nil || strings.Contains(text, "PRIVATE KEY") {
+		t.Fatalf("%v:\n%s", err, text)
+	}
+	pair, err := tls.X509KeyPair([]byte(machine.Spec.API.Certificate), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"edge1", "edge1.example", "192.0.2.9", "127.0.0.1"} {
+		if err := pair.Leaf.VerifyHostname(host); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func writeTemp(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "machine.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// TestConfigApplyByHand takes a manifest without any certificate.
+func TestConfigApplyByHand(t *testing.T) {
+	run := person(t)
+	dir := t.TempDir()
+	if code, _, said := run("", "config", "generate", "other", "-o", dir); code != 0 {
+		t.Fatal(said)
+	}
+	m, address, stored := waitingNode(t)
+	text := "apiVersion: oscine.dev/v1\nkind: Machine\nmetadata:\n  name: edge1 # by the door\n"
+	code, _, said := run(text, "config", "apply", "-f", "-", "--authority", dir, "--address", address, "--insecure-skip-fingerprint")
+	if code != 0 || !strings.Contains(said, "was not compared") {
+		t.Fatalf("exit status %d: %s", code, said)
+	}
+	got := <-stored
+	machine, err := object.ParseMachine(strings.NewReader(got))
+	if err != nil || !strings.Contains(got, "# by the door") {
+		t.Fatalf("%v:\n%s", err, got)
+	}
+	if _, err := tls.X509KeyPair([]byte(machine.Spec.API.Certificate), m.Key); err != nil {
+		t.Error(err)
+	}
+	if code, _, said := run(text+"---\nkind: Model\n", "config", "apply", "-f", "-", "--authority", dir, "--address", address, "--insecure-skip-fingerprint"); code == 0 || !strings.Contains(said, "one Machine and nothing else") {
+		t.Errorf("two objects: exit status %d, %s", code, said)
+	}
+}
+
+// TestConfigApplyToConfiguredNode says so.
+func TestConfigApplyToConfiguredNode(t *testing.T) {
+	run := person(t)
+	dir := t.TempDir()
+	if code, _, said := run("", "config", "generate", "edge1", "-o", dir); code != 0 {
+		t.Fatal(said)
+	}
+	file := filepath.Join(dir, "edge1.yaml")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine, err := object.ParseMachine(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair([]byte(machine.Spec.API.Certificate), []byte(machine.Spec.API.Key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(nil)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	code, _, said := run("", "config", "apply", "-f", file, "--address", server.Listener.Addr().String())
+	if want := `the node is configured already: it is "edge1" of "edge1 authority"`; code == 0 || !strings.Contains(said, want) {
+		t.Errorf("exit status %d, %q, want one with %q", code, said, want)
+	}
+}
+
+func TestConfirmFingerprint(t *testing.T) {
+	for answer, want := range map[string]bool{"y\n": true, "Yes": true, "\n": false, "": false, "no\n": false, "yess\n": false} {
+		var said bytes.Buffer
+		env := &Env{In: strings.NewReader(answer), Err: &said}
+		if err := confirmFingerprint(env, "192.0.2.7:7443", "ab12"); (err == nil) != want || !strings.Contains(said.String(), "ab12") {
+			t.Errorf("%q: got %v, asked %q", answer, err, said.String())
+		}
+	}
+}
