@@ -28,6 +28,9 @@ func (m *Machine) arguments(ctx context.Context) ([]string, error) {
 	args = append(args, platform(o.Arch, m.record.Accel, o.ICount)...)
 	args = append(args, disk(o)...)
 	args = append(args, network(o)...)
+	if m.resumes {
+		args = append(args, "-incoming", "defer")
+	}
 	if o.NoReboot {
 		args = append(args, "-no-reboot")
 	}
@@ -47,7 +50,8 @@ func platform(arch, accel, icount string) []string {
 	switch arch {
 	case "amd64":
 		// The i6300esb is the one watchdog that Debian's cloud kernel can drive.
-		args = append(args, "-M", "q35", "-device", "i6300esb")
+		// By vmgenid a guest knows that it was resumed and seeds its random numbers.
+		args = append(args, "-M", "q35", "-device", "i6300esb", "-device", "vmgenid,guid=auto")
 	case "arm64":
 		args = append(args, "-M", "virt,gic-version=3")
 		cpu = "max,pauth-impdef=on" // the architected algorithm costs half the speed under emulation

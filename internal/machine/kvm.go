@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"oscine.dev/oscine/internal/debian"
@@ -99,6 +100,9 @@ func (m *Machine) probeKVM(ctx context.Context, kernel []byte) (bool, error) {
 	defer cancel()
 	cmd := tool.Command(ctx, "-M", platform, "-accel", "kvm", "-cpu", "host", "-m", "512M", "-nodefaults", "-no-user-config",
 		"-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", file, "-append", "panic=-1 console="+console)
+	runtime.LockOSThread() // see start
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return false, err

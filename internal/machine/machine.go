@@ -67,6 +67,9 @@ type Options struct {
 	// Volatile lets the host lose the disk's last writes when the host itself
 	// crashes; tests need no more.
 	Volatile bool `json:"volatile,omitempty"`
+	// Tied ends the machine with the process that started it, however that ends;
+	// without it the machine outlives it.
+	Tied bool `json:"tied,omitempty"`
 	// ExtraArgs go to QEMU as they are.
 	ExtraArgs []string `json:"extraArgs,omitempty"`
 }
@@ -82,9 +85,10 @@ type Port struct {
 // Machine is one machine's folder. It stays valid while the folder is there,
 // whether the machine runs or not.
 type Machine struct {
-	dir    string
-	record record
-	exited chan struct{} // closed when the QEMU this process started has ended; nil otherwise
+	dir     string
+	record  record
+	resumes bool          // its next start goes on from a saved state
+	exited  chan struct{} // closed when the QEMU this process started has ended; nil otherwise
 }
 
 // DefaultStateDir is $XDG_STATE_HOME/oscine/machines, or ~/.local/state/….

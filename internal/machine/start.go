@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -95,6 +96,9 @@ func restart(ctx context.Context, o Options) (*Machine, error) {
 			return nil, err
 		}
 	}
+	if m.record.Accel, err = m.chooseAccel(ctx); err != nil {
+		return nil, err
+	}
 	if err := m.launch(ctx); err != nil {
 		return nil, fmt.Errorf("start machine %s: %w", o.Name, err)
 	}
@@ -120,7 +124,11 @@ func (m *Machine) claim() error {
 // prepare fills the folder of a new machine.
 func (m *Machine) prepare(ctx context.Context) error {
 	o := m.record.Options
-	if err := m.makeDisk(ctx); err != nil {
+	var err error
+	if m.record.Accel, err = m.chooseAccel(ctx); err != nil {
+		return err
+	}
+	if err := m.makeOverlay(ctx, "raw", o.Image); err != nil {
 		return err
 	}
 	if o.Config != nil {
@@ -142,14 +150,15 @@ func (m *Machine) prepare(ctx context.Context) error {
 	return copyFile(filepath.Join(m.dir, varsFile), firmware.Vars)
 }
 
-// makeDisk makes the overlay that takes the machine's writes.
-func (m *Machine) makeDisk(ctx context.Context) error {
+// makeOverlay makes the disk that takes the machine's writes, over a file of the
+// given format; a relative name is one in the machine's folder.
+func (m *Machine) makeOverlay(ctx context.Context, format, base string) error {
 	tool, err := debian.FindTool(ctx, "qemu-img")
 	if err != nil {
 		return fmt.Errorf("no QEMU: %w", err)
 	}
 	size := max(m.record.Options.DiskSize, m.record.ImageSize)
-	cmd := tool.Command(ctx, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", m.record.Options.Image,
+	cmd := tool.Command(ctx, "create", "-q", "-f", "qcow2", "-F", format, "-b", base,
 		filepath.Join(m.dir, diskFile), fmt.Sprint(size))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make its disk: %w: %s", err, strings.TrimSpace(string(out)))
@@ -157,14 +166,9 @@ func (m *Machine) makeDisk(ctx context.Context) error {
 	return nil
 }
 
-// launch chooses ports and the accelerator and starts QEMU.
+// launch chooses ports and starts QEMU.
 func (m *Machine) launch(ctx context.Context) error {
 	asked := m.record.Options.Ports
-	accel, err := m.chooseAccel(ctx)
-	if err != nil {
-		return err
-	}
-	m.record.Accel = accel
 	for attempt := 1; ; attempt++ {
 		ports, chosen, err := choosePorts(asked)
 		if err != nil {
@@ -225,25 +229,46 @@ func (m *Machine) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := cmd.Start(); err != nil {
+	if m.record.Options.Tied {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
+	exited, err := start(cmd)
+	if err != nil {
 		return fmt.Errorf("start QEMU: %w", err)
 	}
-	state, err := readProcess(cmd.Process.Pid)
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // only to collect it: how QEMU ended is in its log
-		close(exited)
-	}()
 	m.exited = exited
+	state, err := readProcess(cmd.Process.Pid)
 	m.record.PID, m.record.PIDStarted, m.record.BootID, m.record.Started = cmd.Process.Pid, state.started, bootID(), time.Now()
 	err = errors.Join(err, m.record.write(m.dir))
 	if err == nil {
 		err = m.waitControl(ctx)
 	}
+	if err == nil && m.resumes {
+		err = m.load(ctx)
+	}
 	if err != nil {
 		return errors.Join(err, m.Kill())
 	}
 	return nil
+}
+
+// start starts a process and returns a channel that is closed at its end. The
+// kernel sends the parent's death signal when the thread that started the
+// process ends (prctl(2), PR_SET_PDEATHSIG), so that one stays until then.
+func start(cmd *exec.Cmd) (exited chan struct{}, err error) {
+	exited = make(chan struct{})
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // only to collect it: how QEMU ended is in its log
+			close(exited)
+		}
+	}()
+	return exited, <-started
 }
 
 // waitControl waits until QEMU answers on its control socket.
@@ -282,11 +307,7 @@ func (m *Machine) qemuLog() string {
 
 // command is the complete QEMU command.
 func (m *Machine) command(ctx context.Context) (*exec.Cmd, error) {
-	name := "qemu-system-x86_64"
-	if m.record.Options.Arch == "arm64" {
-		name = "qemu-system-aarch64"
-	}
-	tool, err := debian.FindTool(ctx, name)
+	tool, err := debian.FindTool(ctx, qemuName(m.record.Options.Arch))
 	if err != nil {
 		return nil, fmt.Errorf("no QEMU: %w", err)
 	}
@@ -297,6 +318,13 @@ func (m *Machine) command(ctx context.Context) (*exec.Cmd, error) {
 	// Not bound to ctx, which would kill the machine when the start is over.
 	cmd := tool.Command(context.WithoutCancel(ctx), args...)
 	return cmd, nil
+}
+
+func qemuName(arch string) string {
+	if arch == "arm64" {
+		return "qemu-system-aarch64"
+	}
+	return "qemu-system-x86_64"
 }
 
 func copyFile(to, from string) error {

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"oscine.dev/oscine/internal/machine"
 )
 
 // abuser is a workload that does nothing but harm.
@@ -26,8 +24,7 @@ spec:
 // TestAbuse is a machine on which everybody misbehaves at once: it stays
 // reachable, says who did what, and those that behave go on.
 func TestAbuse(t *testing.T) {
-	n, _ := bootNode(t, machine.Options{Direct: true, CPUs: "4"})
-	n.run("image", "import", webArchive(t, n.arch))
+	n, _ := resumeNode(t, standard())
 	// Without its check: what it does under abuse is asked here.
 	web, _, _ := strings.Cut(webManifest(guestWebPort), "  health:")
 	n.apply(web)
@@ -67,8 +64,7 @@ func TestAbuse(t *testing.T) {
 // TestFullDisk is a machine whose disk somebody fills: it is bounded and named,
 // and all others write on.
 func TestFullDisk(t *testing.T) {
-	n, _ := bootNode(t, machine.Options{Direct: true, CPUs: "2"})
-	n.run("image", "import", webArchive(t, n.arch))
+	n, _ := resumeNode(t, standard())
 	web, _, _ := strings.Cut(webManifest(guestWebPort), "  health:")
 	n.apply(web)
 	n.awaitPhase("workload", "web", "Running", later)

@@ -56,7 +56,7 @@ func newDaemon(t *testing.T) *daemon {
 		t.Skip("starts a daemon with containers: no runc: make build makes it")
 	}
 	d := &daemon{port: freePort(t), bin: t.TempDir(), state: t.TempDir(), output: &lockedBuffer{}}
-	d.testNode = newTestNode(t, loopback(d.port))
+	d.testNode = newTestNode(t, t.TempDir(), loopback(d.port))
 	d.arch, d.reach = runtime.GOARCH, loopback
 	var err error
 	if d.runDir, err = os.MkdirTemp("/run", "oscine-"); err != nil { // short: sockets lie below

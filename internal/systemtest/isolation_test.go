@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"oscine.dev/oscine/internal/hardware"
-	"oscine.dev/oscine/internal/machine"
 )
 
 // classManifest is a workload of a class that only sleeps and answers.
@@ -26,8 +25,7 @@ spec:
 // are held, refusals of what would break one, and nothing left over after many
 // workloads have come and gone.
 func TestIsolation(t *testing.T) {
-	n, _ := bootNode(t, machine.Options{Direct: true, CPUs: "4", Config: []byte("    hugePages: {2Mi: 32Mi}\n")})
-	n.run("image", "import", webArchive(t, n.arch))
+	n, _ := resumeNode(t, standard())
 	n.apply(classManifest("rt", "realtime", `{cpu: "1", memory: 64Mi}`))
 	n.apply(classManifest("answers", "interactive", `{cpu: 500m, memory: 64Mi}`))
 	n.apply(classManifest("fills", "batch", `{memory: 64Mi}`))

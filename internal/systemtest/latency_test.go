@@ -13,14 +13,14 @@ import (
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/bench/classes"
 	"oscine.dev/oscine/internal/cli"
-	"oscine.dev/oscine/internal/machine"
 )
 
 // TestBenchLatency measures a machine under the second scheduler, kills the
 // daemon meanwhile, and measures again with the CPU that it had lent.
 func TestBenchLatency(t *testing.T) {
-	n, m := bootNode(t, machine.Options{Direct: true, CPUs: "4", KernelArgs: "sysrq_always_enabled",
-		Config: []byte("    classes: {scheduler: sched_ext}\n")})
+	kind := standard()
+	kind.spec += "    classes: {scheduler: sched_ext}\n"
+	n, m := resumeNode(t, kind)
 	n.refuse([]string{"bench", "latency", "--scheduler", "stock"}, "this node's scheduler is sched_ext")
 	leave := n.beginBench(t.Context())
 	defer leave()

@@ -1,11 +1,9 @@
 package systemtest
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,8 +12,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"oscine.dev/oscine/internal/machine"
 )
 
 // testLive looks at a node that runs the workload web, as a reader would.
@@ -75,12 +71,7 @@ func TestNodeStopsWhileWatched(t *testing.T) {
 // TestDeviceIsPulled gives a workload a network card and pulls it out of the
 // running machine: people are told, and the workload waits for another.
 func TestDeviceIsPulled(t *testing.T) {
-	control := filepath.Join(t.TempDir(), "qmp")
-	n, _ := bootNode(t, machine.Options{Direct: true, ExtraArgs: []string{
-		"-qmp", "unix:" + control + ",server=on,wait=off",
-		"-device", "pcie-root-port,id=port9,chassis=9", "-netdev", "user,id=second,restrict=on",
-	}})
-	n.run("image", "import", webArchive(t, n.arch))
+	n, m := resumeNode(t, standard())
 	bin := t.TempDir()
 	goBuild(t, runtime.GOARCH, bin, "oscine.dev/oscine/cmd/oscine")
 	watch := exec.Command(filepath.Join(bin, "oscine"), "--config", n.config, "hardware", "--watch")
@@ -89,24 +80,24 @@ func TestDeviceIsPulled(t *testing.T) {
 	if err := watch.Start(); err != nil {
 		t.Fatal(err)
 	}
-	command(t, control, `{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"card","bus":"port9","netdev":"second","romfile":""}}`)
+	m.Plug("virtio-net-pci,id=card,bus=port9,netdev=second,romfile=")
 	var card string
 	n.eventually("the card on the map", later, func() string {
 		card = ""
-		var m struct {
+		var shown struct {
 			Interfaces []struct{ Name, Address string }
 		}
 		text := n.run("hardware", "-o", "json")
-		if err := json.Unmarshal([]byte(text), &m); err != nil {
+		if err := json.Unmarshal([]byte(text), &shown); err != nil {
 			t.Fatal(err)
 		}
-		for _, i := range m.Interfaces {
+		for _, i := range shown.Interfaces {
 			if !strings.HasPrefix(i.Address, "0000:00:") {
 				card = i.Name
 			}
 		}
 		if card == "" {
-			return fmt.Sprint(m.Interfaces)
+			return fmt.Sprint(shown.Interfaces)
 		}
 		return ""
 	})
@@ -121,7 +112,7 @@ spec:
     devices: [{name: card, selector: 'device.attributes["oscine.dev"].kind == "nic" && device.attributes["oscine.dev"].name == "%s"'}]
 `, webImage, card))
 	n.awaitPhase("workload", "web", "Running", later)
-	command(t, control, `{"execute":"device_del","arguments":{"id":"card"}}`)
+	m.Unplug("card")
 	n.awaitPhase("workload", "web", "Unplaced", later)
 
 	description := n.run("describe", "web")
@@ -150,36 +141,6 @@ spec:
 	}
 
 	// With the card back the workload runs again by itself.
-	command(t, control, `{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"card2","bus":"port9","netdev":"second","romfile":""}}`)
+	m.Plug("virtio-net-pci,id=card2,bus=port9,netdev=second,romfile=")
 	n.awaitPhase("workload", "web", "Running", later)
-}
-
-// command sends one command to QEMU's monitor.
-func command(t *testing.T, socket, text string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	d := json.NewDecoder(conn)
-	for _, say := range []string{"", `{"execute":"qmp_capabilities"}`, text} {
-		if _, err := conn.Write([]byte(say)); err != nil {
-			t.Fatal(err)
-		}
-		for {
-			var answer map[string]any
-			if err := d.Decode(&answer); err != nil {
-				t.Fatal(err)
-			}
-			if answer["error"] != nil {
-				t.Fatalf("%s: %v", say, answer["error"])
-			}
-			if answer["event"] == nil {
-				break
-			}
-		}
-	}
 }

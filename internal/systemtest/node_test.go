@@ -24,13 +24,12 @@ type testNode struct {
 	reach func(hostPort int) string
 }
 
-// newTestNode makes keys and a Machine file for a node whose API will be at
-// address.
-func newTestNode(t testing.TB, address string, flags ...string) *testNode {
+// newTestNode makes keys and a Machine file in dir for a node whose API will be
+// at address.
+func newTestNode(t testing.TB, dir, address string) *testNode {
 	t.Helper()
-	dir := t.TempDir()
 	n := &testNode{t: t, dir: dir, config: filepath.Join(dir, "config"), api: address}
-	n.run(append([]string{"config", "generate", "node1", "-o", dir, "--address", address}, flags...)...)
+	n.run("config", "generate", "node1", "-o", dir, "--address", address)
 	return n
 }
 

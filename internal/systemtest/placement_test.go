@@ -11,15 +11,14 @@ import (
 // TestPlacement boots a machine of two sockets and NUMA nodes and checks that
 // what was placed runs where it was placed.
 func TestPlacement(t *testing.T) {
-	n, _ := bootNode(t, machine.Options{
+	n, _ := resumeNode(t, nodeKind{Options: machine.Options{
 		Direct: true, CPUs: "4,sockets=2,cores=2,threads=1",
 		ExtraArgs: []string{
 			"-object", "memory-backend-ram,id=m0,size=512M", "-object", "memory-backend-ram,id=m1,size=512M",
 			"-numa", "node,nodeid=0,memdev=m0,cpus=0-1", "-numa", "node,nodeid=1,memdev=m1,cpus=2-3",
 			"-numa", "dist,src=0,dst=1,val=21",
 		},
-	})
-	n.run("image", "import", webArchive(t, n.arch))
+	}})
 	if got := n.run("hardware"); strings.Count(got, "package ") != 2 {
 		t.Errorf("the map lacks two packages:\n%s", got)
 	}

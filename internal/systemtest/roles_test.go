@@ -47,7 +47,7 @@ func testRoles(n *testNode) {
 func testStranger(t testing.TB, n *testNode) {
 	t.Helper()
 	// Another cluster's admin.
-	foreign := newTestNode(t, n.address())
+	foreign := newTestNode(t, t.TempDir(), n.address())
 	_, errOut, code := foreign.try("info")
 	if code == 0 || !strings.Contains(errOut, "not from this context's authority") {
 		t.Errorf("a foreign context: exit status %d, %s", code, errOut)

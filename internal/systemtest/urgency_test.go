@@ -4,14 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"oscine.dev/oscine/internal/machine"
 )
 
 // TestUrgency serves a model with a latency objective on a booted machine: the
 // kernel takes the priority of its threads, and its wake-ups are measured.
 func TestUrgency(t *testing.T) {
-	n, _ := bootNode(t, machine.Options{Direct: true, CPUs: "2"})
+	n, _ := resumeNode(t, standard())
 	n.run("pack", "install", onnxruntimePack(n))
 	n.run("serve", digits, "--class", "interactive")
 	spec, _ := n.object("model", "digits")["spec"].(map[string]any)

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"oscine.dev/oscine/internal/debian"
 )
@@ -68,6 +69,11 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 		return err
 	}
 	cmd := tool.Command(ctx, args...)
+	// The guest ends with this process, however that ends. The signal comes when
+	// the thread that started the guest ends, so this one waits for it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	console, err := cmd.StdoutPipe()
 	if err != nil {
 		return err

@@ -43,13 +43,23 @@ type Machine struct {
 func Start(t testing.TB, o machine.Options) *Machine {
 	t.Helper()
 	Need(t)
-	if o.Image == "" {
-		o.Image = Image(t, o.Arch)
-	}
-	release := takePlace(t)
-	t.Cleanup(release)
+	o = filled(t, o)
+	t.Cleanup(takePlace(t))
 	if o.StateDir == "" {
 		o.StateDir = t.TempDir()
+	}
+	m, err := machine.Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return own(t, m)
+}
+
+// filled fills the empty fields of o for a machine of a test.
+func filled(t testing.TB, o machine.Options) machine.Options {
+	t.Helper()
+	if o.Image == "" {
+		o.Image = Image(t, o.Arch)
 	}
 	if o.Name == "" {
 		o.Name = "test"
@@ -60,12 +70,8 @@ func Start(t testing.TB, o machine.Options) *Machine {
 	if o.Ports == nil {
 		o.Ports = []machine.Port{{Guest: APIPort}}
 	}
-	o.Volatile = true
-	m, err := machine.Start(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return own(t, m)
+	o.Volatile, o.Tied = true, true
+	return o
 }
 
 // own ends the machine with the test.
@@ -233,13 +239,25 @@ func availableMemory() int64 {
 // Source: Linux, Documentation/admin-guide/sysrq.rst.
 func (m *Machine) SysRq(key byte) {
 	m.t.Helper()
-	if answer, err := m.Monitor(m.t.Context(), "chardev-send-break console"); err != nil || answer != "" {
-		m.t.Fatalf("send a break: %q, %v", answer, err)
-	}
+	m.monitor("chardev-send-break console")
 	ctx, cancel := context.WithTimeout(m.t.Context(), 2*time.Second)
 	defer cancel()
 	if err := m.Machine.Console(ctx, &once{[]byte{key}, ctx}, io.Discard); err != nil {
 		m.t.Fatalf("type a SysRq key: %v", err)
+	}
+}
+
+// Plug adds a device to the running machine, in the words of QEMU's -device.
+func (m *Machine) Plug(device string) { m.t.Helper(); m.monitor("device_add " + device) }
+
+// Unplug asks the guest to let go of a device, and takes it out when it did.
+func (m *Machine) Unplug(id string) { m.t.Helper(); m.monitor("device_del " + id) }
+
+// monitor runs a command of QEMU's monitor that answers nothing.
+func (m *Machine) monitor(command string) {
+	m.t.Helper()
+	if answer, err := m.Monitor(m.t.Context(), command); err != nil || answer != "" {
+		m.t.Fatalf("%s: %q, %v", command, answer, err)
 	}
 }
 
