@@ -33,7 +33,7 @@ func BenchmarkDiscover(b *testing.B) {
 		archive := filepath.Join(sharedData, "topology-public", name+".tar.bz2")
 		b.Run(name, func(b *testing.B) {
 			if _, err := os.Stat(archive); err != nil {
-				b.Skip("no recorded machine beside the checkout: " + archive)
+				b.Skip("the oracle data topology-public is not beside the checkout")
 			}
 			benchmarkDiscover(b, unpackMachine(b, archive))
 		})

@@ -44,7 +44,7 @@ func TestTopologyFiles(t *testing.T) {
 	dir := filepath.Join(sharedData, "gpu-topology-public")
 	files, _ := filepath.Glob(filepath.Join(dir, "*.xml"))
 	if len(files) == 0 {
-		t.Skip("no topology files beside the checkout: " + dir)
+		t.Skip("the oracle data gpu-topology-public is not beside the checkout")
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {

@@ -45,7 +45,7 @@ func TestTruth(t *testing.T) {
 	dir := filepath.Join(sharedData, "topology-public")
 	files, _ := filepath.Glob(filepath.Join(dir, "*.truth.json"))
 	if len(files) == 0 {
-		t.Skip("no recorded machines beside the checkout: " + dir)
+		t.Skip("the oracle data topology-public is not beside the checkout")
 	}
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".truth.json")

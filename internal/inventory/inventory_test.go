@@ -14,7 +14,7 @@ import (
 func TestTopologyFile(t *testing.T) {
 	r, err := os.Open(filepath.Join("..", "..", "..", "shared", "data", "gpu-topology-public", "aws-p4d-24xl-topo.xml"))
 	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("the topology files are not beside the checkout")
+		t.Skip("the oracle data gpu-topology-public is not beside the checkout")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func TestTopologyFile(t *testing.T) {
 func TestRecordedMachines(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("..", "..", "..", "shared", "data", "topology-public", "*.tar.bz2"))
 	if err != nil || len(files) == 0 {
-		t.Skip("the recorded machines are not beside the checkout")
+		t.Skip("the oracle data topology-public is not beside the checkout")
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {

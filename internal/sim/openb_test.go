@@ -15,7 +15,7 @@ func openbFile(t testing.TB, name string) *os.File {
 	t.Helper()
 	f, err := os.Open(filepath.Join("..", "..", "..", "shared", "data", "openb", name))
 	if errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("the openb trace (%s) is not beside the checkout", name)
+		t.Skipf("the oracle data openb/%s is not beside the checkout", name)
 	}
 	if err != nil {
 		t.Fatal(err)
