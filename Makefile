@@ -43,15 +43,25 @@ packs: build ## build the packs of engines and drivers from their pinned package
 demo: setup build ## boot an image, serve a model, read 500 digits: make demo [KEEP=1]
 	@$(OSCINE) demo $(if $(KEEP),--keep)
 
-test: setup build lint ## check style, run all tests, those in booted machines too
-	@$(MAKE) test-fast
-	@$(MAKE) test-vm
+# Prints the outcome of go test -json; see its doc.go.
+REPORT   := go run ./internal/rules/testreport
+ONLY_LISTED := -skips internal/rules/testreport/skips.txt
+
+test: setup build lint test-inputs ## check style, run all tests, those in booted machines too; fails on skips that are not listed
+	@go test -json ./... | $(REPORT) $(ONLY_LISTED) -also '.*: boots a machine: set OSCINE_VM_TESTS=1.*'
+	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m ./... | $(REPORT) $(ONLY_LISTED)
+
+# What tests read from the cache, and would skip without.
+.PHONY: test-inputs
+test-inputs: build
+	@for arch in amd64 arm64; do $(OSCINE) image build --arch $$arch -o $(OUT)/oscine-$$arch.img || exit 1; done
+	@$(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs onnxruntime
 
 test-fast: bpf ## run the tests that boot no machine
-	@go test ./...
+	@go test -json ./... | $(REPORT)
 
 test-vm: build ## run the tests that boot machines; the others come from the cache
-	@OSCINE_VM_TESTS=1 go test -p 1 -timeout 25m ./...
+	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m ./... | $(REPORT)
 
 lint: ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
