@@ -5,6 +5,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"oscine.dev/oscine/internal/release"
 )
 
 // Kernel log levels (include/linux/kern_levels.h) that init uses.
@@ -59,7 +61,7 @@ func (l *Log) Notice(format string, args ...any) { l.write(levelNotice, format, 
 func (l *Log) Error(format string, args ...any) { l.write(levelError, format, args...) }
 
 func (l *Log) write(level int, format string, args ...any) {
-	line := "oscine-init: " + fmt.Sprintf(format, args...)
+	line := release.InitLogPrefix + fmt.Sprintf(format, args...)
 	line = strings.ReplaceAll(line, "\n", " ")
 	if len(line) > maxLogLine {
 		line = line[:maxLogLine]

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -84,7 +85,6 @@ command is over.`,
 func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 	o := f.Options
 	var err error
-	var node string // that the configuration names
 	if o.Memory, err = parseSize(f.memory); err != nil {
 		return usageError{fmt.Errorf("--memory %q: %w", f.memory, err)}
 	}
@@ -100,17 +100,21 @@ func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 		if o.Config, err = readFileOrStdin(env, f.config); err != nil {
 			return err
 		}
-		configured, err := object.ParseMachine(bytes.NewReader(o.Config))
-		if err != nil {
+		if _, err := object.ParseMachine(bytes.NewReader(o.Config)); err != nil {
 			return fmt.Errorf("%s:\n%w", f.config, err)
 		}
-		node = configured.Key().Name
 	}
-	m, err := machine.Start(ctx, withAPIPort(o))
+	var before []machine.Port // of a machine that starts again
+	if o.Image == "" {
+		if m, err := machine.Open("", o.Name); err == nil { // else Start says what is wrong
+			before = m.Options().Ports
+		}
+	}
+	m, err := machine.Start(ctx, withAPIPort(o, before))
 	if err != nil {
 		return err
 	}
-	if err := followAddress(env, node, m.Addr(apiPort)); err != nil {
+	if err := followAddress(env, nodeOf(m), m.Addr(apiPort)); err != nil {
 		return err
 	}
 	if f.json {
@@ -119,6 +123,20 @@ func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 	fmt.Fprintf(env.Out, "machine %s is starting (%s, %s, %s boot)\n", m.Name(), m.Options().Arch, m.Accel(), bootWay(m.Options()))
 	fmt.Fprintf(env.Out, "API will be at %s; watch it boot with: oscine machine console %s\n", m.Addr(apiPort), m.Name())
 	return nil
+}
+
+// nodeOf is the name of the node that a machine was configured as when it was
+// started; empty where nobody knows.
+func nodeOf(m *machine.Machine) string {
+	text, err := m.Config()
+	if err != nil {
+		return ""
+	}
+	configured, err := object.ParseMachine(bytes.NewReader(text))
+	if err != nil {
+		return ""
+	}
+	return configured.Metadata.Name
 }
 
 // followAddress points the context of a node at the port that was chosen for
@@ -146,16 +164,19 @@ func followAddress(env *Env, node, address string) error {
 	return nil
 }
 
-// withAPIPort adds the API's port, on the same number of this computer where
-// that is free.
-func withAPIPort(o machine.Options) machine.Options {
+// withAPIPort adds the API's port: where it was before, for a machine that
+// starts again, else on the same number of this computer where that is free.
+func withAPIPort(o machine.Options, before []machine.Port) machine.Options {
 	if o.Image == "" && len(o.Ports) == 0 {
 		return o // a machine that starts again keeps its ports
 	}
-	for _, p := range o.Ports {
-		if p.Guest == apiPort {
-			return o
-		}
+	toAPI := func(p machine.Port) bool { return p.Guest == apiPort }
+	if slices.ContainsFunc(o.Ports, toAPI) {
+		return o
+	}
+	if i := slices.IndexFunc(before, toAPI); i >= 0 {
+		o.Ports = append([]machine.Port{before[i]}, o.Ports...)
+		return o
 	}
 	host := apiPort
 	if !machine.PortFree(host) {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/diskfs/go-diskfs/partition/gpt"
@@ -46,7 +47,7 @@ func checkGPTBounds(disk *os.File, size int64) error {
 		if at < sectorSize {
 			return errors.New("it has no partition table")
 		}
-		if _, err := disk.ReadAt(header, at); err != nil {
+		if _, err := disk.ReadAt(header, at); err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read its partition table: %w", err)
 		}
 		if string(header[:8]) != "EFI PART" {

@@ -201,6 +201,16 @@ func (m *Machine) Name() string { return m.record.Options.Name }
 // Options are what the machine was started with, defaults filled in.
 func (m *Machine) Options() Options { return m.record.Options }
 
+// Config is the Machine manifest that the machine was given at its start by
+// fw_cfg; nil where it was given none.
+func (m *Machine) Config() ([]byte, error) {
+	raw, err := os.ReadFile(filepath.Join(m.dir, configFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return raw, err
+}
+
 // Started is when the machine was last started.
 func (m *Machine) Started() time.Time { return m.record.Started }
 

@@ -13,26 +13,42 @@ const (
 	// PowerOffTimeout is how long a machine gets to power itself off.
 	PowerOffTimeout = 90 * time.Second
 	quitTimeout     = 5 * time.Second
+	pressPause      = 2 * time.Second
 )
 
-// Stop presses the power button and waits until the machine is off, at most
-// PowerOffTimeout or until ctx ends; then it pulls the plug. clean tells
-// whether the machine went off by itself. ErrNotRunning is returned for one
-// that is off.
+// Stop presses the power button, again and again since a machine that is still
+// booting does not notice, and waits until the machine is off, at most
+// PowerOffTimeout or until ctx ends; then it pulls the plug. clean tells whether
+// the machine went off by itself. ErrNotRunning is returned for one that is off.
 func (m *Machine) Stop(ctx context.Context) (clean bool, err error) {
 	m.reload()
 	if !m.Running() {
 		return false, fmt.Errorf("machine %s: %w", m.Name(), ErrNotRunning)
 	}
-	err = m.execute(ctx, "system_powerdown", nil, nil)
-	if err == nil {
-		waiting, cancel := context.WithTimeout(ctx, PowerOffTimeout)
-		defer cancel()
-		if m.Wait(waiting) == nil {
-			return true, nil
-		}
+	waiting, cancel := context.WithTimeout(ctx, PowerOffTimeout)
+	defer cancel()
+	press := func() error { return m.execute(waiting, "system_powerdown", nil, nil) }
+	if pressUntilOff(waiting, press, m.Wait) {
+		return true, nil
 	}
 	return false, m.Kill()
+}
+
+// pressUntilOff presses the power button every pressPause until wait returns
+// nil, or ctx ends, or it cannot be pressed on a machine that runs.
+func pressUntilOff(ctx context.Context, press func() error, wait func(context.Context) error) (off bool) {
+	for {
+		pressed := press()
+		pause, cancel := context.WithTimeout(ctx, pressPause)
+		err := wait(pause)
+		cancel()
+		if err == nil {
+			return true
+		}
+		if pressed != nil || ctx.Err() != nil {
+			return false
+		}
+	}
 }
 
 // Kill pulls the plug: what the guest had not flushed is lost. A machine that

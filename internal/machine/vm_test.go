@@ -63,6 +63,17 @@ func TestUEFIBoot(t *testing.T) {
 	}
 }
 
+// TestStopDuringBoot presses the power button before PID 1 can notice.
+func TestStopDuringBoot(t *testing.T) {
+	t.Parallel()
+	machinetest.Need(t)
+	m := machinetest.Start(t, machine.Options{Direct: true, Config: machineFile(t)})
+	m.WaitConsole(`oscine-init: slot root-a on vda2`, bootTimeout)
+	if clean, err := m.Stop(t.Context()); err != nil || !clean {
+		t.Errorf("clean %t, error %v; the console:\n%s", clean, err, m.Console())
+	}
+}
+
 func report(t *testing.T, m *machinetest.Machine, what string) {
 	t.Helper()
 	cpu, err := m.CPUTime()

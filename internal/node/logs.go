@@ -10,6 +10,7 @@ import (
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/journal"
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -26,6 +27,9 @@ var sourceRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 // system program, oldest first: the last tail ones, all for 0. With follow it
 // goes on until ctx ends or, for a workload, until it has ended for good.
 func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, follow bool, tail int, each func(LogLine) error) error {
+	if kind == "" && name == initProgram && n.config.Mode == OnImage {
+		return initLog(ctx, linux.KernelLogFile, follow, tail, each)
+	}
 	path, err := n.logPath(ctx, kind, name)
 	if err != nil {
 		return err
@@ -38,11 +42,13 @@ func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, follow b
 	}
 	following, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() {
-		n.awaitExited(following, kind, name)
-		time.Sleep(logDrain)
-		stop()
-	}()
+	if kind != "" { // the system's own programs do not end
+		go func() {
+			n.awaitExited(following, kind, name)
+			time.Sleep(logDrain)
+			stop()
+		}()
+	}
 	err = journal.Read(following, path, journal.Query{Tail: tail, Follow: true}, send)
 	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
 		return nil

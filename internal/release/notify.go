@@ -12,6 +12,9 @@ const (
 	RequestPowerOff Request = "poweroff"
 )
 
+// InitLogPrefix begins each line that stage 1 and PID 1 write to the kernel's log.
+const InitLogPrefix = "oscine-init: "
+
 // MaxStatus is the most bytes of Notification.Status.
 const MaxStatus = 200
 
