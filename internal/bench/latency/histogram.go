@@ -3,13 +3,13 @@ package latency
 import (
 	"encoding/json"
 	"fmt"
-	"math/bits"
 	"time"
+
+	"oscine.dev/oscine/internal/histogram"
 )
 
-// subBits gives each power of two 2^subBits buckets, so a recorded value is
-// exact to 1/64 of itself.
-const subBits = 6
+// layout keeps a recorded value exact to 1/64 of itself.
+const layout = histogram.Layout(6)
 
 // Histogram counts durations in buckets whose width grows with the value. The
 // zero value is empty. It is not safe for concurrent use.
@@ -24,7 +24,7 @@ type Histogram struct {
 // Record counts d; a negative d counts as 0.
 func (h *Histogram) Record(d time.Duration) {
 	d = max(d, 0)
-	i := bucketOf(uint64(d))
+	i := layout.Bucket(uint64(d))
 	if i >= len(h.counts) {
 		h.counts = append(h.counts, make([]uint64, i+1-len(h.counts))...)
 	}
@@ -35,23 +35,6 @@ func (h *Histogram) Record(d time.Duration) {
 	h.n++
 	h.sum += d
 	h.max = max(h.max, d)
-}
-
-func bucketOf(v uint64) int {
-	if v < 1<<subBits {
-		return int(v)
-	}
-	shift := bits.Len64(v) - subBits - 1
-	return shift<<subBits + int(v>>shift)
-}
-
-// lowest is the smallest value of bucket i, in nanoseconds.
-func lowest(i int) uint64 {
-	if i < 2<<subBits {
-		return uint64(i)
-	}
-	shift := i>>subBits - 1
-	return uint64(i&(1<<subBits-1)|1<<subBits) << shift
 }
 
 // Count is the number of recorded durations.
@@ -74,25 +57,14 @@ func (h *Histogram) Mean() time.Duration {
 // Quantile returns the value that the fraction q of all durations does not
 // exceed, to the width of a bucket; 0 of an empty histogram.
 func (h *Histogram) Quantile(q float64) time.Duration {
-	rank := uint64(q * float64(h.n))
-	if float64(rank) < q*float64(h.n) {
-		rank++
-	}
-	rank = max(rank, 1)
-	var seen uint64
-	for i, c := range h.counts {
-		if seen += c; seen >= rank {
-			return min(time.Duration(lowest(i+1)-1), h.max)
-		}
-	}
-	return h.max
+	return min(time.Duration(layout.Quantile(h.counts, q)), h.max)
 }
 
 // Above is how many durations fell into buckets that begin above d.
 func (h *Histogram) Above(d time.Duration) uint64 {
 	var n uint64
 	for i, c := range h.counts {
-		if c > 0 && lowest(i) > uint64(max(d, 0)) {
+		if c > 0 && layout.Lowest(i) > uint64(max(d, 0)) {
 			n += c
 		}
 	}
@@ -129,7 +101,7 @@ func (h *Histogram) Buckets() []Bucket {
 	var out []Bucket
 	for i, c := range h.counts {
 		if c > 0 {
-			out = append(out, Bucket{time.Duration(lowest(i)), c})
+			out = append(out, Bucket{time.Duration(layout.Lowest(i)), c})
 		}
 	}
 	return out
@@ -154,9 +126,6 @@ func (h *Histogram) MarshalJSON() ([]byte, error) {
 	})
 }
 
-// maxBuckets bounds what UnmarshalJSON allocates.
-const maxBuckets = (65 - subBits) << subBits
-
 // UnmarshalJSON reads what MarshalJSON wrote.
 func (h *Histogram) UnmarshalJSON(data []byte) error {
 	var in histogramJSON
@@ -166,10 +135,7 @@ func (h *Histogram) UnmarshalJSON(data []byte) error {
 	*h = Histogram{n: in.Count, sum: in.Mean * time.Duration(in.Count), min: in.Min, max: in.Max}
 	var total uint64
 	for _, b := range in.Buckets {
-		i := bucketOf(uint64(max(b.From, 0)))
-		if i >= maxBuckets {
-			return fmt.Errorf("histogram: bucket %d is out of range", b.From)
-		}
+		i := layout.Bucket(uint64(max(b.From, 0)))
 		if i >= len(h.counts) {
 			h.counts = append(h.counts, make([]uint64, i+1-len(h.counts))...)
 		}

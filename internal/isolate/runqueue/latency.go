@@ -1,16 +1,19 @@
 package runqueue
 
-import "time"
+import (
+	"time"
 
-// subBits gives each power of two 2^subBits buckets, so that a quantile is off
-// by at most an eighth. The buckets are those of bpf/runqueue.bpf.c.
-const (
-	subBits = 3
-	buckets = 35 << subBits
+	"oscine.dev/oscine/internal/histogram"
 )
 
-// histogram is struct histogram of bpf/runqueue.bpf.c.
-type histogram struct {
+// The buckets of bpf/runqueue.bpf.c: a quantile is off by at most an eighth.
+const (
+	layout  = histogram.Layout(3)
+	buckets = 35 << layout
+)
+
+// counters are struct histogram of bpf/runqueue.bpf.c.
+type counters struct {
 	Objective uint64 // ns
 	Missed    uint64
 	Count     uint64
@@ -20,7 +23,7 @@ type histogram struct {
 }
 
 // Latency is how long threads waited for a processor after they were woken.
-type Latency struct{ h histogram }
+type Latency struct{ h counters }
 
 // Count is the number of wake-ups.
 func (l *Latency) Count() uint64 { return l.h.Count }
@@ -34,24 +37,27 @@ func (l *Latency) Max() time.Duration { return time.Duration(l.h.Max) }
 // Quantile returns the time that the fraction q of all wake-ups did not
 // exceed, to the width of a bucket; 0 of none.
 func (l *Latency) Quantile(q float64) time.Duration {
-	var total, seen uint64
-	for _, n := range l.h.Buckets {
-		total += n
+	return min(time.Duration(layout.Quantile(l.h.Buckets[:], q)), l.Max())
+}
+
+// Sum is how long all wake-ups took together.
+func (l *Latency) Sum() time.Duration { return time.Duration(l.h.Sum) }
+
+// Within returns how many wake-ups took at most each of the given times, which
+// ascend. One counts as the longest of its bucket.
+func (l *Latency) Within(bounds []time.Duration) []uint64 {
+	nanoseconds := make([]uint64, len(bounds))
+	for i, b := range bounds {
+		nanoseconds[i] = uint64(b)
 	}
-	rank := max(1, uint64(q*float64(total)+0.9999))
-	for i, n := range l.h.Buckets {
-		if seen += n; seen >= rank && n > 0 {
-			return min(longest(i), l.Max())
-		}
-	}
-	return 0
+	return layout.Cumulative(l.h.Buckets[:], nanoseconds)
 }
 
 // Since returns what was measured after an earlier reading of the same cgroup.
 func (l *Latency) Since(earlier *Latency) Latency {
 	d := l.h
 	if earlier.h.Count > d.Count {
-		return Latency{d} // it was measured anew
+		return Latency{d} // its cgroup was made again
 	}
 	d.Count -= earlier.h.Count
 	d.Missed -= min(d.Missed, earlier.h.Missed)
@@ -60,14 +66,4 @@ func (l *Latency) Since(earlier *Latency) Latency {
 		d.Buckets[i] -= min(d.Buckets[i], earlier.h.Buckets[i])
 	}
 	return Latency{d}
-}
-
-// longest is the largest duration of a bucket.
-func longest(bucket int) time.Duration {
-	if bucket < 2<<subBits {
-		return time.Duration(bucket)
-	}
-	shift := bucket>>subBits - 1
-	low := uint64(bucket&(1<<subBits-1)|1<<subBits) << shift
-	return time.Duration(low + 1<<shift - 1)
 }

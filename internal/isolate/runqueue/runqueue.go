@@ -27,8 +27,8 @@ var ErrUnsupported = errors.New("this kernel does not describe its types (CONFIG
 
 const kernelTypes = "/sys/kernel/btf/vmlinux"
 
-// Meter measures until it is closed. Its methods may be called at the same
-// time.
+// Meter measures until it is closed. It is safe for concurrent
+// use.
 type Meter struct {
 	collection *ebpf.Collection
 	links      []link.Link
@@ -93,7 +93,7 @@ func (m *Meter) Add(dir string, objective time.Duration) (Group, error) {
 	if err := syscall.Stat(dir, &st); err != nil {
 		return 0, fmt.Errorf("cgroup %s: %w", dir, err)
 	}
-	var h histogram
+	var h counters
 	workloads := m.collection.Maps["workloads"]
 	if err := workloads.Lookup(st.Ino, &h); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return 0, fmt.Errorf("measure %s: %w", dir, err)
@@ -119,7 +119,7 @@ func (m *Meter) Remove(g Group) error {
 
 // Read returns what was measured of a cgroup since Add.
 func (m *Meter) Read(g Group) (Latency, error) {
-	var h histogram
+	var h counters
 	if err := m.collection.Maps["workloads"].Lookup(uint64(g), &h); err != nil {
 		return Latency{}, fmt.Errorf("read the wake-ups of cgroup %d: %w", g, err)
 	}

@@ -2,16 +2,17 @@ package core
 
 import (
 	"errors"
-	"math/bits"
 	"sync/atomic"
 	"time"
+
+	"oscine.dev/oscine/internal/histogram"
 )
 
 // metrics counts a model's inferences without locks.
 type metrics struct {
 	requests, errors, missed, expired atomic.Int64
 
-	latency histogram
+	latency durations
 }
 
 // observe counts an answer that took d, which should have been at most the
@@ -33,49 +34,66 @@ func (m *metrics) observe(d, objective time.Duration, err error) {
 func (m *metrics) fill(s *Status) {
 	s.Requests, s.Errors = m.requests.Load(), m.errors.Load()
 	s.Missed, s.Expired = m.missed.Load(), m.expired.Load()
-	s.P50, s.P99 = m.latency.quantile(0.50), m.latency.quantile(0.99)
+	counts := m.latency.counts()
+	s.P50, s.P99 = m.latency.quantile(counts, 0.50), m.latency.quantile(counts, 0.99)
 }
 
-// histogram counts durations in buckets that grow by an eighth of a power of
-// two, so that a quantile is off by at most 12.5 %.
-type histogram struct {
-	buckets [64 * 8]atomic.Int64
+// layout lets a quantile be off by at most an eighth.
+const layout = histogram.Layout(3)
+
+// durations counts durations without a lock; the last bucket holds all from an
+// hour on.
+type durations struct {
+	buckets [320]atomic.Uint64
+	sum     atomic.Int64 // ns
 	longest atomic.Int64 // ns
 }
 
-func bucket(d time.Duration) int {
-	n := uint64(max(d, 8))
-	exp := bits.Len64(n) - 1
-	return exp*8 + int(n>>(exp-3)&7)
-}
-
-// upper is the largest duration of a bucket.
-func upper(b int) time.Duration {
-	exp, sub := b/8, b%8
-	return time.Duration((uint64(sub)+9)<<(exp-3) - 1)
-}
-
-func (h *histogram) observe(d time.Duration) {
-	h.buckets[bucket(d)].Add(1)
+func (h *durations) observe(d time.Duration) {
+	d = max(d, 0)
+	h.buckets[min(layout.Bucket(uint64(d)), len(h.buckets)-1)].Add(1)
+	h.sum.Add(int64(d))
 	for old := h.longest.Load(); int64(d) > old && !h.longest.CompareAndSwap(old, int64(d)); old = h.longest.Load() {
 	}
 }
 
-func (h *histogram) quantile(q float64) time.Duration {
-	var counts [len(h.buckets)]int64
-	var total int64
+// counts reads the buckets while others go on counting.
+func (h *durations) counts() []uint64 {
+	counts := make([]uint64, len(h.buckets))
 	for i := range h.buckets {
 		counts[i] = h.buckets[i].Load()
-		total += counts[i]
 	}
-	if total == 0 {
-		return 0
+	return counts
+}
+
+func (h *durations) quantile(counts []uint64, q float64) time.Duration {
+	return min(time.Duration(layout.Quantile(counts, q)), time.Duration(h.longest.Load()))
+}
+
+// Durations is how long a model's answers took, inside the daemon and worker.
+type Durations struct {
+	Count  uint64
+	Sum    time.Duration
+	Within []uint64 // how many took at most each bound that was asked for
+}
+
+// Durations tells how long the answers of a model took since Add, and how many
+// of them at most each of the bounds, which ascend; or ErrNotFound.
+func (r *Registry) Durations(name string, bounds []time.Duration) (Durations, error) {
+	m, err := r.model(name, "")
+	if err != nil {
+		return Durations{}, err
 	}
-	rank := int64(q*float64(total-1)) + 1
-	for i, n := range counts {
-		if rank -= n; rank <= 0 {
-			return min(upper(i), time.Duration(h.longest.Load()))
-		}
+	h := &m.metrics.latency
+	out := Durations{Sum: time.Duration(h.sum.Load())}
+	counts := h.counts()
+	for _, n := range counts {
+		out.Count += n
 	}
-	return time.Duration(h.longest.Load())
+	nanoseconds := make([]uint64, len(bounds))
+	for i, b := range bounds {
+		nanoseconds[i] = uint64(b)
+	}
+	out.Within = layout.Cumulative(counts, nanoseconds)
+	return out, nil
 }
