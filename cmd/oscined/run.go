@@ -104,7 +104,12 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 	limitMemory(log) // the node has put this process into its class
 	g.Go(func() error { return serveAPI(ctx, o, n, machine, alive, log) })
 	if open := machine.Spec.Inference; open != nil {
-		g.Go(func() error { return serveInference(ctx, o, n, open, log) })
+		g.Go(func() error { return serveOpen(ctx, o, "inference", open.Port, n.Inference(), log) })
+	}
+	if open := machine.Spec.Metrics; open != nil {
+		pages := http.NewServeMux()
+		pages.Handle("/metrics", n.Metrics())
+		g.Go(func() error { return serveOpen(ctx, o, "metrics", open.Port, pages, log) })
 	}
 	err = g.Wait()
 	_ = notify(release.Notification{Stopping: true}) // only a courtesy
@@ -143,17 +148,19 @@ func listenAddress(o *options, port int) string {
 	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-func serveInference(ctx context.Context, o *options, n *node.Node, open *object.Inference, log *slog.Logger) error {
-	l, err := net.Listen("tcp", listenAddress(o, open.Port))
+// serveOpen answers without client certificates on a port that the Machine file
+// opens on purpose.
+func serveOpen(ctx context.Context, o *options, what string, port int, handler http.Handler, log *slog.Logger) error {
+	l, err := net.Listen("tcp", listenAddress(o, port))
 	if err != nil {
-		return fmt.Errorf("listen for inference: %w: choose another spec.inference.port", err)
+		return fmt.Errorf("listen for %s: %w: choose another spec.%s.port", what, err, what)
 	}
-	log.Info("inference without client certificates", "address", l.Addr().String())
-	server := &http.Server{Handler: n.Inference(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	log.Info(what+" without client certificates", "address", l.Addr().String())
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve inference: %w", err)
+		return fmt.Errorf("serve %s: %w", what, err)
 	}
 	return nil
 }

@@ -41,6 +41,8 @@ type Node interface {
 
 	// Inference answers the Open Inference Protocol.
 	Inference() http.Handler
+	// Metrics answers Prometheus.
+	Metrics() http.Handler
 }
 
 // service mounts one domain of the API.
@@ -66,7 +68,8 @@ func services(n Node) []service {
 }
 
 // NewServer returns a server of n with the identity in config. Inference
-// requests on /v2 go to n's models, for readers and above.
+// requests on /v2 go to n's models, and /metrics to n's metrics, for readers
+// and above.
 func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, error) {
 	tlsConfig, err := serverTLS(config.CA, config.Certificate, config.Key)
 	if err != nil {
@@ -85,6 +88,7 @@ func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, 
 	for _, s := range services(n) {
 		mux.Handle(s(options...))
 	}
+	mux.Handle("/metrics", requireRole(pki.Reader, n.Metrics()))
 	mux.Handle("/v2", requireRole(pki.Reader, n.Inference()))
 	mux.Handle("/v2/", requireRole(pki.Reader, n.Inference()))
 	server := newHTTPServer(identify(mux), tlsConfig, logger)

@@ -82,7 +82,7 @@ func benchBoot(ctx context.Context, env *Env, file string, runs int) (bench.Boot
 	if err != nil {
 		return bench.BootReport{}, err
 	}
-	config, err := machineManifest(authority, name, []string{"127.0.0.1"}, 0)
+	config, err := machineManifest(authority, name, []string{"127.0.0.1"}, nil)
 	if err != nil {
 		return bench.BootReport{}, err
 	}

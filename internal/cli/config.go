@@ -34,6 +34,7 @@ type generateOptions struct {
 	address       string
 	hosts         []string
 	inferencePort int
+	metricsPort   int
 	force         bool
 }
 
@@ -58,6 +59,7 @@ ca.key signs everything: keep it off the node and off-line where you can.`,
 	c.Flags().StringVar(&o.address, "address", "127.0.0.1", "host or host:port under which clients reach the node's API")
 	c.Flags().StringSliceVar(&o.hosts, "host", nil, "further names and addresses for the node's certificate")
 	c.Flags().IntVar(&o.inferencePort, "open-inference-port", 0, "also serve inference without client certificates on this port")
+	c.Flags().IntVar(&o.metricsPort, "open-metrics-port", 0, "also show metrics without client certificates on this port")
 	c.Flags().BoolVar(&o.force, "force", false, "replace an existing Machine file and context")
 	return c
 }
@@ -94,7 +96,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	if err != nil {
 		return err
 	}
-	text, err := machineManifest(authority, name, append([]string{host, "127.0.0.1", "localhost"}, o.hosts...), o.inferencePort)
+	text, err := machineManifest(authority, name, append([]string{host, "127.0.0.1", "localhost"}, o.hosts...), map[string]int{"inference": o.inferencePort, "metrics": o.metricsPort})
 	if err != nil {
 		return err
 	}
@@ -178,7 +180,7 @@ func loadAuthority(dir string) (pki.Pair, error) {
 
 // machineManifest writes the Machine object of a node with DHCP and the
 // defaults.
-func machineManifest(authority pki.Pair, name string, hosts []string, inferencePort int) ([]byte, error) {
+func machineManifest(authority pki.Pair, name string, hosts []string, open map[string]int) ([]byte, error) {
 	node, err := pki.NewNode(authority, name, hosts)
 	if err != nil {
 		return nil, err
@@ -186,8 +188,10 @@ func machineManifest(authority pki.Pair, name string, hosts []string, inferenceP
 	spec := map[string]any{"api": map[string]any{
 		"ca": string(authority.Certificate), "certificate": string(node.Certificate), "key": string(node.Key),
 	}}
-	if inferencePort != 0 {
-		spec["inference"] = map[string]any{"port": inferencePort}
+	for endpoint, port := range open {
+		if port != 0 {
+			spec[endpoint] = map[string]any{"port": port}
+		}
 	}
 	return yaml.Marshal(map[string]any{
 		"apiVersion": object.APIVersion, "kind": object.KindMachine,

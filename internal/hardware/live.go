@@ -50,7 +50,7 @@ type Live struct {
 	told      map[string]DeviceLoad // by drivers' programs
 	answered  time.Time             // when that was told
 	asked     time.Time             // when it was asked for
-	asking    bool
+	asking    chan struct{}         // closed when that is answered; nil while nothing is asked
 	asks      sync.WaitGroup
 
 	sampling sync.Mutex
@@ -193,20 +193,38 @@ func (l *Live) news(f *follower) News {
 
 // askDrivers has drivers asked anew, which nobody waits for: a program that
 // hangs must not hold up what the kernel knows.
-func (l *Live) askDrivers() {
+//
+// It returns what is closed when they have answered, nil where nothing is asked.
+func (l *Live) askDrivers() (answered <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m := l.m
-	if l.ask == nil || l.asking || m == nil || time.Since(l.asked) < askInterval/10*9 {
-		return
+	if l.ask == nil || l.asking != nil || m == nil || time.Since(l.asked) < askInterval/10*9 {
+		return l.asking
 	}
-	l.asking, l.asked = true, time.Now()
+	done := make(chan struct{})
+	l.asking, l.asked = done, time.Now()
 	l.asks.Go(func() {
 		told := l.ask(m)
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.told, l.answered, l.asking = told, time.Now(), false
+		l.told, l.answered, l.asking = told, time.Now(), nil
+		close(done)
 	})
+	return done
+}
+
+// Load returns the load now, that of CPUs since the machine started. Drivers
+// that have not answered when ctx ends are left out.
+func (l *Live) Load(ctx context.Context) (Load, error) {
+	if answered := l.askDrivers(); answered != nil {
+		select {
+		case <-answered:
+		case <-ctx.Done():
+		}
+	}
+	r, err := l.reading()
+	return r.Since(Reading{}), err
 }
 
 // drivers is the newest map and what drivers told last, unless that is long

@@ -102,7 +102,7 @@ func (i *Isolator) observeClass(c Class) (Event, bool) {
 // observeObjective compares the waiting of the last second with the objective.
 func (i *Isolator) observeObjective(id string, h *holding) []Event {
 	st := object.IsolationStatus{Pressure: map[string]object.Pressure{}}
-	i.readGroup(h, &st)
+	i.readGroup(h.group(), &st)
 	given := i.readDelay(h, &st)
 	seen := h.seen
 	waited, times := st.RunDelay-seen.waited, given-seen.given

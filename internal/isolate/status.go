@@ -2,7 +2,6 @@ package isolate
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +19,7 @@ func (i *Isolator) Status(id string) (object.IsolationStatus, error) {
 	}
 	st := object.IsolationStatus{ID: id, Class: object.Class(h.spec.Class), Pressure: map[string]object.Pressure{}}
 	if i.host.cgroups != "" {
-		i.readGroup(h, &st)
+		i.readGroup(h.group(), &st)
 		st.Incidents = i.incidents(h.group())
 		st.Missed, st.Observed = h.seen.missed.Load(), h.seen.observed.Load()
 	}
@@ -40,13 +39,13 @@ func (i *Isolator) Status(id string) (object.IsolationStatus, error) {
 	return st, nil
 }
 
-func (i *Isolator) readGroup(h *holding, st *object.IsolationStatus) {
+func (i *Isolator) readGroup(group string, st *object.IsolationStatus) {
 	for _, what := range []string{"cpu", "memory", "io"} {
-		if text, err := i.cg.get(h.group(), what+".pressure"); err == nil {
+		if text, err := i.cg.get(group, what+".pressure"); err == nil {
 			st.Pressure[what] = parsePressure(text)
 		}
 	}
-	if text, err := i.cg.get(h.group(), "cpu.stat"); err == nil {
+	if text, err := i.cg.get(group, "cpu.stat"); err == nil {
 		n := numbers(text)
 		st.CPUTime = object.Duration(time.Duration(n["usage_usec"]) * time.Microsecond)
 		st.Throttled = object.Duration(time.Duration(n["throttled_usec"]) * time.Microsecond)
@@ -211,20 +210,4 @@ func (i *Isolator) policy(h *holding) (text string, held bool) {
 		return fmt.Sprintf("process %d has ended", h.pids[0]), false
 	}
 	return fmt.Sprintf("process %d: SCHED_%s", h.pids[0], got.Policy), got.Policy == want
-}
-
-// Pressure reads the whole class's pressure, for a node's metrics.
-func (i *Isolator) Pressure(c Class) (map[string]object.Pressure, error) {
-	if i.host.cgroups == "" {
-		return nil, os.ErrNotExist
-	}
-	out := map[string]object.Pressure{}
-	for _, what := range []string{"cpu", "memory", "io"} {
-		text, err := i.cg.get(i.o.Slice+"/"+string(c), what+".pressure")
-		if err != nil {
-			return nil, err
-		}
-		out[what] = parsePressure(text)
-	}
-	return out, nil
 }

@@ -54,11 +54,17 @@ func (n *Node) Info() Info {
 		Mode: n.config.Mode, Slot: n.config.Slot, Booted: time.Now().Add(-up), Uptime: up,
 		Ready: time.Duration(n.ready.Load()), Missing: append(n.runtime.Missing(), n.isolationGaps()...), Processes: systemProcesses(),
 	}
-	var uts unix.Utsname
-	if unix.Uname(&uts) == nil {
-		info.Kernel = unix.ByteSliceToString(uts.Release[:])
-	}
+	info.Kernel = kernelRelease()
 	return info
+}
+
+// kernelRelease is the kernel's version, "" where even that is not told.
+func kernelRelease() string {
+	var uts unix.Utsname
+	if unix.Uname(&uts) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(uts.Release[:])
 }
 
 // Doctor probes what this host can do.

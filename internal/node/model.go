@@ -83,13 +83,20 @@ var modelPhases = map[core.State]object.Phase{
 func (m *model) status() object.Status { return m.now() }
 
 func (m *model) now() *object.ModelStatus {
+	st, _ := m.brief()
+	st.Isolation, st.Placement = m.n.isolation(m.key), m.n.placer.Now(m.key.ID(), st.Placement)
+	return &st
+}
+
+// brief is the status without what has to be asked of isolation and placement,
+// and what the registry says, nil where the model is not served as it is meant.
+func (m *model) brief() (object.ModelStatus, *core.Status) {
 	m.stMu.Lock()
 	st, current := m.st, m.served != nil
 	m.stMu.Unlock()
-	st.Isolation, st.Placement = m.n.isolation(m.key), m.n.placer.Now(m.key.ID(), st.Placement)
 	served, err := m.n.registry.Status(m.key.Name)
 	if err != nil || !current {
-		return &st
+		return st, nil
 	}
 	st.Phase, st.Message, st.Restarts = modelPhases[served.State], served.Message, served.Restarts
 	st.Engine, st.Requests, st.Errors = served.Engine, served.Requests, served.Errors
@@ -97,7 +104,7 @@ func (m *model) now() *object.ModelStatus {
 	if served.Requests > 0 {
 		st.P50, st.P99 = object.Duration(served.P50), object.Duration(served.P99)
 	}
-	return &st
+	return st, &served
 }
 
 func (m *model) set(change func(*object.ModelStatus)) {

@@ -118,6 +118,9 @@ func (n *Node) heldPorts(except []object.Object) map[string]string {
 	if open := n.machine.Spec.Inference; open != nil {
 		held[fmt.Sprintf("tcp/%d", open.Port)] = "the node's inference endpoint"
 	}
+	if open := n.machine.Spec.Metrics; open != nil {
+		held[fmt.Sprintf("tcp/%d", open.Port)] = "the node's metrics endpoint"
+	}
 	changing := map[object.Key]bool{}
 	for _, obj := range except {
 		changing[obj.Key()] = true

@@ -32,6 +32,7 @@ type MachineSpec struct {
 	Time      MachineTime    `json:"time,omitzero"`
 	API       MachineAPI     `json:"api"`
 	Inference *Inference     `json:"inference,omitempty"`
+	Metrics   *Metrics       `json:"metrics,omitempty"`
 	Logs      MachineLogs    `json:"logs,omitzero"`
 	Images    MachineImages  `json:"images,omitzero"`
 	Classes   MachineClasses `json:"classes,omitzero"`
@@ -77,6 +78,12 @@ type MachineAPI struct {
 // Inference opens an endpoint for the Open Inference Protocol without client
 // certificates, on purpose.
 type Inference struct {
+	Port int `json:"port"`
+}
+
+// Metrics opens an endpoint for Prometheus without client certificates, on
+// purpose.
+type Metrics struct {
 	Port int `json:"port"`
 }
 
@@ -127,6 +134,15 @@ func (m *Machine) Check(c *Checker) {
 		c.Port("spec.inference.port", s.Inference.Port)
 		if s.Inference.Port == s.API.Port {
 			c.Bad("spec.inference.port", "is the API's port already")
+		}
+	}
+	if s.Metrics != nil {
+		c.Port("spec.metrics.port", s.Metrics.Port)
+		if s.Metrics.Port == s.API.Port {
+			c.Bad("spec.metrics.port", "is the API's port already, where readers find /metrics too")
+		}
+		if s.Inference != nil && s.Metrics.Port == s.Inference.Port {
+			c.Bad("spec.metrics.port", "is the port of spec.inference already")
 		}
 	}
 	checkIdentity(c, "spec.api", s.API)

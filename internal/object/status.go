@@ -22,6 +22,11 @@ const (
 	Failed    Phase = "Failed"    // cannot work as it is; waits for another manifest
 )
 
+// Phases are all that an object may be in.
+func Phases() []Phase {
+	return []Phase{Pending, Pulling, Starting, Running, Unhealthy, Waiting, Unplaced, Exited, Failed}
+}
+
 // Status is what a node tells of an object: a pointer to the status type of
 // its kind, which embeds Observed.
 type Status interface {

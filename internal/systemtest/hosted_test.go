@@ -161,6 +161,7 @@ func TestHosted(t *testing.T) {
 	testWorkload(d.testNode, port)
 	testHealth(d.testNode, port)
 	testRoles(d.testNode)
+	testMetrics(d.testNode)
 	testShared(d.testNode)
 	testLive(d.testNode)
 	if out := d.run("bench", "latency", "--class", "default,batch", "--load-threads", "1", "--duration", "200ms"); !strings.Contains(out, "batch, loaded") {

@@ -1,0 +1,105 @@
+package metrics
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"oscine.dev/oscine/internal/printable"
+)
+
+// family is one metric: its name without oscine_, its labels and what it means.
+type family struct {
+	name   string
+	kind   prometheus.ValueType // 0: a histogram
+	labels []string
+	help   string
+}
+
+const histogramKind prometheus.ValueType = 0
+
+func (f *family) fullName() string { return "oscine_" + f.name }
+
+func (f *family) desc() *prometheus.Desc {
+	return prometheus.NewDesc(f.fullName(), f.help, f.labels, nil)
+}
+
+// The labels of more than one metric.
+func objectLabels(more ...string) []string { return append([]string{"kind", "name"}, more...) }
+func containerLabels(more ...string) []string {
+	return objectLabels(append([]string{"class"}, more...)...)
+}
+
+// families lists every metric. docs/metrics.md shows the same.
+func families() []family {
+	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
+	device, class, model := []string{"device"}, []string{"class"}, []string{"model"}
+	return []family{
+		{"build_info", gauge, []string{"version", "kernel", "mode"}, "Always 1; the release, the kernel and how the node runs (image or hosted)."},
+		{"boot_time_seconds", gauge, nil, "When the kernel started, in seconds since 1970."},
+		{"missing_guarantees", gauge, nil, "Guarantees that this host cannot give; oscine info lists them."},
+		{"cpus", gauge, nil, "CPUs that are online."},
+		{"reserved_cpus", gauge, nil, "CPUs that real-time workloads have for themselves."},
+		{"memory_bytes", gauge, []string{"numa_node"}, "Memory of a NUMA node."},
+		{"memory_used_bytes", gauge, []string{"numa_node"}, "Memory of a NUMA node in use."},
+		{"data_size_bytes", gauge, nil, "Size of the data partition."},
+		{"data_free_bytes", gauge, nil, "Free room on the data partition, for the system too."},
+		{"data_inodes", gauge, nil, "Files and folders that the data partition has room for."},
+		{"data_free_inodes", gauge, nil, "Files and folders that the data partition has room for still."},
+		{"objects_left_out", gauge, nil, "Objects that are in no metric, because there are more than a scrape shows."},
+
+		{"object_phase", gauge, objectLabels("phase"), "1 for the phase that a workload or model is in, 0 for the others."},
+		{"object_restarts_total", counter, objectLabels(), "Starts after the first, since the daemon started."},
+		{"object_start_time_seconds", gauge, objectLabels(), "When the running process started, in seconds since 1970."},
+
+		{"container_cpu_usage_seconds_total", counter, containerLabels(), "CPU time used since the cgroup was made."},
+		{"container_cpu_throttled_seconds_total", counter, containerLabels(), "Time held back by its own CPU limit."},
+		{"container_memory_usage_bytes", gauge, containerLabels(), "Memory charged to it, pages of files too."},
+		{"container_memory_limit_bytes", gauge, containerLabels(), "Its memory limit, if it has one."},
+		{"container_memory_limit_hits_total", counter, containerLabels(), "Times that its memory limit made it give memory back."},
+		{"container_oom_kills_total", counter, containerLabels(), "Processes killed at its memory limit."},
+		{"container_processes", gauge, containerLabels(), "Processes and threads."},
+		{"container_forks_refused_total", counter, containerLabels(), "Processes and threads refused at its bound."},
+		{"container_pressure_waiting_seconds_total", counter, containerLabels("resource"), "Time in which some of its threads waited for cpu, memory or io."},
+		{"container_pressure_stalled_seconds_total", counter, containerLabels("resource"), "Time in which all of its threads waited for cpu, memory or io."},
+		{"container_promises", gauge, containerLabels(), "Promises made to it; oscine describe lists them."},
+		{"container_promises_broken", gauge, containerLabels(), "Promises that do not hold now."},
+		{"container_wakeup_latency_seconds", histogramKind, containerLabels(), "How long its threads waited for a processor after they were woken."},
+		{"container_wakeups_missed_total", counter, containerLabels(), "Wake-ups that took longer than its latency."},
+
+		{"model_ready", gauge, model, "1 while a worker answers for the model."},
+		{"model_requests_total", counter, append(model, "result"), "Inferences answered, by result: success, error, or expired (its timeout passed before it was computed)."},
+		{"model_deadline_misses_total", counter, model, "Inferences answered after the model's latency."},
+		{"model_request_duration_seconds", histogramKind, model, "Time of successful inferences inside the node."},
+
+		{"class_cpu_usage_seconds_total", counter, class, "CPU time used by a class."},
+		{"class_memory_usage_bytes", gauge, class, "Memory charged to a class."},
+		{"class_processes", gauge, class, "Processes and threads of a class."},
+		{"class_pressure_waiting_seconds_total", counter, append(class, "resource"), "Time in which some threads of a class waited for cpu, memory or io."},
+		{"class_pressure_stalled_seconds_total", counter, append(class, "resource"), "Time in which all threads of a class waited for cpu, memory or io."},
+		{"batch_held_back", gauge, nil, "1 while batch work is throttled or frozen for interactive work."},
+
+		{"device_info", gauge, []string{"device", "kind", "vendor", "model", "driver"}, "Always 1; what an accelerator is."},
+		{"device_healthy", gauge, device, "1 while work can be given to the device."},
+		{"device_holders", gauge, device, "Workloads and models that have the device or a part of it."},
+		{"device_memory_bytes", gauge, device, "Memory of the device."},
+		{"device_memory_used_bytes", gauge, device, "Memory of the device in use."},
+		{"device_busy_ratio", gauge, device, "Fraction of time in which the device was busy, from 0 to 1."},
+		{"device_temperature_celsius", gauge, device, "Temperature of the device."},
+		{"device_power_watts", gauge, device, "Power that the device takes."},
+	}
+}
+
+// maxLabel bounds the value of a label, in bytes.
+const maxLabel = 128
+
+// label makes a text from outside, such as a device's own name, the value of a
+// label: printable and of bounded length. Quotes and backslashes are escaped by
+// the formats themselves.
+func label(text string) string {
+	text = printable.Text(text)
+	if len(text) <= maxLabel {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxLabel], "")
+}

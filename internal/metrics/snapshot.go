@@ -1,0 +1,111 @@
+package metrics
+
+import "time"
+
+// Snapshot is what is true of a node at the moment of a scrape.
+type Snapshot struct {
+	Version, Kernel, Mode string
+	Booted                time.Time
+	Missing               int // guarantees that the host cannot give
+	CPUs, ReservedCPUs    int
+	Memory                []NodeMemory
+	Data                  FileSystem
+	Phases                []string // all that an object may be in
+	Objects               []Object
+	Models                []Model
+	Classes               []Class
+	BatchHeldBack         bool
+	Devices               []Device
+}
+
+// NodeMemory is the memory of one NUMA node in bytes.
+type NodeMemory struct {
+	Node        int
+	Bytes, Used int64
+}
+
+// FileSystem is the data partition. The zero value is unknown.
+type FileSystem struct{ Bytes, FreeBytes, Inodes, FreeInodes uint64 }
+
+// Object is a workload or model.
+type Object struct {
+	Kind, Name string
+	Phase      string
+	Restarts   int       // since the daemon started
+	Started    time.Time // zero: it does not run
+	Container  *Container
+}
+
+// Container is what an object's processes use and were promised.
+type Container struct {
+	Usage
+	Class            string
+	MemoryLimit      int64 // bytes; 0: none
+	LimitHits        uint64
+	Killed           uint64
+	ForksRefused     uint64
+	Promises, Broken int
+	Wakeups          *Distribution // nil: not measured
+	WakeupsMissed    uint64
+}
+
+// Usage is what a container or a class of them uses.
+type Usage struct {
+	CPU, Throttled time.Duration
+	Memory         int64 // bytes
+	Processes      int64
+	Pressure       []Pressure
+}
+
+// Pressure is how long some or all threads have waited for a resource: cpu,
+// memory or io.
+type Pressure struct {
+	Resource  string
+	Some, All time.Duration
+}
+
+// Distribution counts durations by the bounds that a source was asked for.
+type Distribution struct {
+	Count  uint64
+	Sum    time.Duration
+	Within []uint64 // how many were at most each bound
+}
+
+// Model is what a served model has answered since it was served.
+type Model struct {
+	Name                      string
+	Ready                     bool
+	Requests, Errors, Expired int64 // Expired are among Errors, Errors among Requests
+	Missed                    int64 // answered after the objective
+	Durations                 Distribution
+}
+
+// Class is one latency class as a whole.
+type Class struct {
+	Name string
+	Usage
+}
+
+// Device is an accelerator. What is unknown is negative.
+type Device struct {
+	ID, Kind, Vendor, Model, Driver string
+	Healthy                         bool
+	Held                            int // objects that have it or a part of it
+	Memory, MemoryUsed              float64
+	Busy                            float64 // fraction of time
+	Celsius, Watts                  float64
+}
+
+// WakeupBounds are those of the histogram of wake-ups.
+func WakeupBounds() []time.Duration {
+	const us = time.Microsecond
+	return []time.Duration{5 * us, 10 * us, 20 * us, 50 * us, 100 * us, 200 * us, 500 * us,
+		1000 * us, 2000 * us, 5000 * us, 10_000 * us, 50_000 * us, 200_000 * us, time.Second}
+}
+
+// RequestBounds are those of the histogram of inferences.
+func RequestBounds() []time.Duration {
+	const ms = time.Millisecond
+	return []time.Duration{ms / 10, ms / 4, ms / 2, ms, 2500 * time.Microsecond, 5 * ms, 10 * ms, 25 * ms, 50 * ms, 100 * ms,
+		250 * ms, 500 * ms, time.Second, 2500 * ms, 5 * time.Second, 10 * time.Second, 60 * time.Second}
+}

@@ -1,0 +1,171 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/metrics"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/core"
+)
+
+// loadTimeout is how long a scrape waits for what drivers tell of devices.
+const loadTimeout = 2 * time.Second
+
+// phases are all that an object may be in.
+func phases() []string {
+	var all []string
+	for _, p := range object.Phases() {
+		all = append(all, string(p))
+	}
+	return all
+}
+
+// Metrics answers Prometheus.
+func (n *Node) Metrics() http.Handler { return metrics.Handler(n.snapshot) }
+
+// snapshot reads what a scrape shows. It holds a lock of the node's only while
+// it lists the controllers.
+func (n *Node) snapshot() metrics.Snapshot {
+	up, err := kernelUptime()
+	s := metrics.Snapshot{
+		Version: n.config.Version, Kernel: kernelRelease(), Mode: string(n.config.Mode), Phases: phases(),
+		Missing: len(n.runtime.Missing()) + len(n.isolator.Gaps()), ReservedCPUs: n.isolator.Reserved().Len(),
+		BatchHeldBack: n.isolator.HeldBack() != "", Data: dataMetrics(n.config.StateDir),
+	}
+	if err == nil {
+		s.Booted = time.Now().Add(-up)
+	}
+	held := map[string]int{} // objects, by device
+	s.Objects, s.Models = n.objectMetrics(held)
+	for _, c := range []isolate.Class{isolate.System, isolate.Realtime, isolate.Interactive, isolate.Batch} {
+		s.Classes = append(s.Classes, metrics.Class{Name: string(c), Usage: usageMetrics(n.isolator.ClassUsage(c))})
+	}
+	n.machineMetrics(&s, held)
+	return s
+}
+
+func (n *Node) objectMetrics(held map[string]int) (objects []metrics.Object, models []metrics.Model) {
+	n.mu.Lock()
+	controllers := maps.Clone(n.controllers)
+	n.mu.Unlock()
+	for key, c := range controllers {
+		var st object.Observed
+		switch c := c.controller.(type) {
+		case *workload:
+			c.stMu.Lock()
+			st = c.st.Observed
+			c.stMu.Unlock()
+		case *model:
+			now, served := c.brief()
+			if st = now.Observed; served != nil {
+				models = append(models, n.modelMetrics(served))
+			}
+		}
+		o := metrics.Object{Kind: string(key.Kind), Name: key.Name, Phase: string(st.Phase), Restarts: st.Restarts, Container: n.containerMetrics(key)}
+		if st.StartedAt != nil {
+			o.Started = *st.StartedAt
+		}
+		if st.Placement != nil {
+			for _, d := range st.Placement.Devices {
+				held[d]++
+			}
+		}
+		objects = append(objects, o)
+	}
+	slices.SortFunc(objects, func(a, b metrics.Object) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name))
+	})
+	slices.SortFunc(models, func(a, b metrics.Model) int { return strings.Compare(a.Name, b.Name) })
+	return objects, models
+}
+
+// containerMetrics is what an object's processes use, nil before they start.
+func (n *Node) containerMetrics(key object.Key) *metrics.Container {
+	u, err := n.isolator.Usage(key.ID(), metrics.WakeupBounds())
+	if err != nil {
+		return nil
+	}
+	c := &metrics.Container{
+		Usage: usageMetrics(u.Usage), Class: string(u.Class), MemoryLimit: u.MemoryLimit,
+		LimitHits: u.Reclaimed, Killed: u.Killed, ForksRefused: u.ForksRefused, Promises: u.Promises, Broken: u.Broken,
+	}
+	if w := u.Wakeups; w != nil {
+		c.Wakeups, c.WakeupsMissed = &metrics.Distribution{Count: w.Count, Sum: w.Sum, Within: w.Within}, w.Missed
+	}
+	return c
+}
+
+func usageMetrics(u isolate.Usage) metrics.Usage {
+	m := metrics.Usage{CPU: u.CPUTime, Throttled: u.Throttled, Memory: u.Memory, Processes: u.Processes}
+	for _, resource := range slices.Sorted(maps.Keys(u.Pressure)) {
+		p := u.Pressure[resource]
+		m.Pressure = append(m.Pressure, metrics.Pressure{Resource: resource, Some: time.Duration(p.Some), All: time.Duration(p.Full)})
+	}
+	return m
+}
+
+func (n *Node) modelMetrics(st *core.Status) metrics.Model {
+	m := metrics.Model{Name: st.Name, Ready: st.State == core.Ready, Requests: st.Requests, Errors: st.Errors, Expired: st.Expired, Missed: st.Missed}
+	if d, err := n.registry.Durations(st.Name, metrics.RequestBounds()); err == nil { // or it has just gone
+		m.Durations = metrics.Distribution{Count: d.Count, Sum: d.Sum, Within: d.Within}
+	}
+	return m
+}
+
+// machineMetrics is what the map of the machine and its load say.
+func (n *Node) machineMetrics(s *metrics.Snapshot, held map[string]int) {
+	m := n.live.Machine()
+	if m == nil { // in the first moment
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.life, loadTimeout)
+	defer cancel()
+	load, err := n.live.Load(ctx)
+	if err != nil {
+		n.log.Warn("metrics", "error", err)
+	}
+	s.CPUs = m.Online.Len()
+	for _, node := range m.Nodes {
+		s.Memory = append(s.Memory, metrics.NodeMemory{Node: node.ID, Bytes: int64(node.Bytes), Used: int64(load.Used[node.ID])})
+	}
+	for i := range m.Accelerators {
+		s.Devices = append(s.Devices, deviceMetrics(&m.Accelerators[i], load, held))
+	}
+}
+
+func deviceMetrics(a *hardware.Accelerator, load hardware.Load, held map[string]int) metrics.Device {
+	known := func(v float64) float64 {
+		if v == 0 {
+			return -1
+		}
+		return v
+	}
+	d := metrics.Device{ID: a.ID, Kind: a.Kind, Vendor: a.Vendor, Model: a.Model, Driver: a.Driver, Healthy: a.Usable(),
+		Held: held[a.ID], Memory: known(float64(a.Memory)), MemoryUsed: -1, Busy: -1, Celsius: -1, Watts: -1}
+	for _, p := range a.Partitions {
+		d.Held += held[p.ID]
+	}
+	if l, ok := load.Devices[a.ID]; ok {
+		d.MemoryUsed, d.Busy, d.Celsius, d.Watts = known(float64(l.Used)), l.Busy, known(l.Celsius), known(l.Watts)
+	}
+	return d
+}
+
+func dataMetrics(dir string) metrics.FileSystem {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return metrics.FileSystem{}
+	}
+	block := uint64(st.Frsize)
+	return metrics.FileSystem{Bytes: st.Blocks * block, FreeBytes: st.Bfree * block, Inodes: st.Files, FreeInodes: st.Ffree}
+}
