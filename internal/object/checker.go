@@ -2,7 +2,10 @@ package object
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
+	"unicode"
 )
 
 // FieldError is one mistake in a manifest.
@@ -50,7 +53,7 @@ type Checker struct {
 
 func (c *Checker) add(line int, path, format string, args ...any) {
 	if len(c.errs) < maxErrors {
-		c.errs = append(c.errs, &FieldError{Line: line, Path: path, Reason: fmt.Sprintf(format, args...)})
+		c.errs = append(c.errs, &FieldError{Line: line, Path: printable(path), Reason: printable(fmt.Sprintf(format, args...))})
 	}
 }
 
@@ -83,11 +86,35 @@ func (c *Checker) OneOf(at, got string, allowed ...string) {
 	c.Bad(at, "must be one of %s, got %q", strings.Join(allowed, ", "), got)
 }
 
+// Duration checks that a duration is within bounds, or absent.
+func (c *Checker) Duration(at string, d Duration, least, most time.Duration) {
+	if d != 0 && (d.Std() < least || d.Std() > most) {
+		c.Bad(at, "must be from %v to %v, got %v", least, most, d)
+	}
+}
+
 // Port checks a port number.
 func (c *Checker) Port(at string, port int) {
 	if port < 1 || port > 65535 {
 		c.Bad(at, "must be from 1 to 65535, got %d", port)
 	}
+}
+
+// printable bounds what an error repeats of a stranger's text, and escapes what
+// a terminal would obey.
+func printable(s string) string {
+	if len(s) > maxReason {
+		s = strings.ToValidUTF8(s[:maxReason], "") + "…"
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if r == '\n' || unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // quote repeats what a person wrote, as far as it helps to find it.

@@ -46,7 +46,7 @@ func (l *ClassLimits) check(c *Checker, at string) {
 			c.Bad(at+"."+name, "must be at least 1Mi, got %s", q)
 		}
 	}
-	if l.PIDs < 0 {
-		c.Bad(at+".pids", "must not be negative, got %d", l.PIDs)
+	if l.PIDs < 0 || l.PIDs > maxPIDs {
+		c.Bad(at+".pids", "must be from 1 to %d, got %d", maxPIDs, l.PIDs)
 	}
 }

@@ -26,7 +26,7 @@ spec:
 		"spec.classes.batch.memoryHigh: must be at least 1Mi, got 12",
 		"spec.hugePages.3Mi: the page size must be a power of two",
 		"spec.hugePages.1Gi: must be a positive multiple of the page size, got 1Mi",
-		"spec.classes.batch.pids: must not be negative, got -1",
+		"spec.classes.batch.pids: must be from 1 to 4194304, got -1",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error lacks %q:\n%v", want, err)

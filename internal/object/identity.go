@@ -8,10 +8,20 @@ import (
 	"fmt"
 )
 
+// maxPEM bounds a certificate or key: checking one takes time with the cube of
+// its length.
+const maxPEM = 16 << 10
+
 // checkIdentity reports a key that does not belong to its certificate and a
 // certificate that the CA did not sign. Expiry is the node's business: a
 // machine without a clock must still read its configuration.
 func checkIdentity(c *Checker, at string, api MachineAPI) {
+	for name, text := range map[string]string{"ca": api.CA, "certificate": api.Certificate, "key": api.Key} {
+		if len(text) > maxPEM {
+			c.Bad(at+"."+name, "is longer than %d bytes", maxPEM)
+			return
+		}
+	}
 	ca, _ := pem.Decode([]byte(api.CA))
 	if ca == nil || ca.Type != "CERTIFICATE" {
 		c.Bad(at+".ca", "must be a PEM certificate; oscine config generate makes it")

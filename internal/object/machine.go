@@ -115,7 +115,7 @@ func (m *Machine) SetDefaults() {
 	setDefault(&m.Spec.Hostname, m.Metadata.Name)
 	setDefault(&m.Spec.API.Port, 7443)
 	if m.Spec.Logs.MaxSize.IsZero() {
-		m.Spec.Logs.MaxSize = Quantity{"8Mi"}
+		m.Spec.Logs.MaxSize = literal("8Mi")
 	}
 }
 

@@ -74,7 +74,7 @@ func (m *Model) SetDefaults() {
 	setDefault(&m.Spec.Class, Interactive)
 	setDefault(&m.Spec.Version, "1")
 	if m.Spec.Resources.CPU.IsZero() {
-		m.Spec.Resources.CPU = Quantity{"1"}
+		m.Spec.Resources.CPU = literal("1")
 	}
 }
 

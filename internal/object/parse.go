@@ -18,6 +18,7 @@ const (
 	maxNodes   = 50_000  // YAML nodes of one document
 	maxErrors  = 50      // mistakes reported of one stream
 	maxQuoted  = 128     // bytes of a value that an error repeats
+	maxReason  = 2048    // bytes of one mistake
 )
 
 // Parse reads a stream of YAML or JSON documents of at most MaxBytes.
@@ -167,9 +168,9 @@ func describe(n *yaml.Node) string {
 		case "!!null":
 			return "nothing"
 		case "!!str":
-			return fmt.Sprintf("the text %q", n.Value)
+			return "the text " + quote(n.Value)
 		}
-		return n.Value
+		return printable(n.Value)
 	}
 	return "an alias"
 }

@@ -6,11 +6,23 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"oscine.dev/oscine/internal/place"
 )
 
 // Quantity is a Kubernetes resource quantity, such as "1500m", "2" or
-// "256Mi"; the zero Quantity means "not given".
-type Quantity struct{ text string }
+// "256Mi"; the zero Quantity means "not given". Quantities are equal where
+// they are written the same.
+type Quantity struct {
+	text         string
+	units, milli amount // as parsed from text
+}
+
+// amount is a whole number, where it fits 63 bits.
+type amount struct {
+	n        int64
+	overflow bool
+}
 
 // MakeQuantity returns the Quantity that s writes.
 func MakeQuantity(s string) (Quantity, error) {
@@ -18,15 +30,23 @@ func MakeQuantity(s string) (Quantity, error) {
 	return q, q.UnmarshalText([]byte(s))
 }
 
-// UnmarshalText accepts the notation of k8s.io/apimachinery.
+// literal is a Quantity of this package's own.
+func literal(s string) Quantity {
+	q, err := MakeQuantity(s)
+	if err != nil {
+		panic(err)
+	}
+	return q
+}
+
+// UnmarshalText accepts the notation of k8s.io/apimachinery within the bounds
+// of place.ParseQuantity.
 func (q *Quantity) UnmarshalText(text []byte) error {
-	if len(text) > 64 {
-		return fmt.Errorf("quantity of %d characters is too long", len(text))
+	parsed, err := place.ParseQuantity(string(text))
+	if err != nil {
+		return fmt.Errorf("%s is not a quantity: write 500m, 2, 256Mi or 4Gi", quote(string(text)))
 	}
-	if _, err := resource.ParseQuantity(string(text)); err != nil {
-		return fmt.Errorf("%q is not a quantity; write 500m, 2, 256Mi or 4Gi", text)
-	}
-	q.text = string(text)
+	*q = Quantity{string(text), scaled(parsed, 0), scaled(parsed, resource.Milli)}
 	return nil
 }
 
@@ -41,40 +61,40 @@ func (q Quantity) IsZero() bool { return q.text == "" }
 
 // Value returns the amount rounded up to a whole unit (bytes, devices), and
 // false where it does not fit 63 bits.
-func (q Quantity) Value() (int64, bool) { return q.scaled(0) }
+func (q Quantity) Value() (int64, bool) { return q.units.n, !q.units.overflow }
 
 // MilliValue returns the amount in thousandths (milli-CPU), rounded up, and
 // false where it does not fit 63 bits.
-func (q Quantity) MilliValue() (int64, bool) { return q.scaled(resource.Milli) }
+func (q Quantity) MilliValue() (int64, bool) { return q.milli.n, !q.milli.overflow }
 
-func (q Quantity) scaled(scale resource.Scale) (int64, bool) {
-	if q.IsZero() {
-		return 0, true
-	}
-	parsed, err := resource.ParseQuantity(q.text)
-	if err != nil {
-		return 0, false
-	}
+func scaled(parsed resource.Quantity, scale resource.Scale) amount {
 	// The parser caps what is too large, without a word, at ±(2⁶³-1).
 	if whole := parsed.Value(); whole == math.MaxInt64 || whole <= -math.MaxInt64 {
-		return 0, false
+		return amount{overflow: true}
 	}
 	v := parsed.ScaledValue(scale)
 	// ScaledValue saturates or wraps silently; compare with what it came from.
 	if back := resource.NewScaledQuantity(v, scale); parsed.Cmp(*back) > 0 || (v < 0) != (parsed.Sign() < 0) {
-		return 0, false
+		return amount{overflow: true}
 	}
-	return v, true
+	return amount{n: v}
 }
 
 // Duration is a time.Duration written as "500ms", "10s" or "5m".
 type Duration time.Duration
 
+// maxDuration bounds the text of a duration: 2562047h47m16.854775807s is the
+// longest that Go writes.
+const maxDuration = 32
+
 // UnmarshalText accepts Go's duration notation; negative values are refused.
 func (d *Duration) UnmarshalText(text []byte) error {
+	if len(text) > maxDuration {
+		return fmt.Errorf("%s is not a duration: write 500ms, 10s or 5m", quote(string(text)))
+	}
 	v, err := time.ParseDuration(string(text))
 	if err != nil {
-		return fmt.Errorf("%q is not a duration; write 500ms, 10s or 5m", text)
+		return fmt.Errorf("%q is not a duration: write 500ms, 10s or 5m", text)
 	}
 	if v < 0 {
 		return fmt.Errorf("%q is negative", text)

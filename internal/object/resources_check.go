@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"oscine.dev/oscine/internal/place"
 )
@@ -18,6 +19,7 @@ const (
 	maxNeighbours = 256
 	maxGang       = 4096
 	maxPriority   = 1_000_000
+	maxPIDs       = 1 << 22 // PID_MAX_LIMIT of the kernel
 )
 
 var (
@@ -29,9 +31,10 @@ var (
 func (r *Resources) Check(c *Checker, at string, class Class) {
 	r.checkCPU(c, at, class)
 	r.checkMemory(c, at)
-	if r.PIDs < 0 {
-		c.Bad(at+".pids", "must not be negative, got %d", r.PIDs)
+	if r.PIDs < 0 || r.PIDs > maxPIDs {
+		c.Bad(at+".pids", "must be from 1 to %d, got %d", maxPIDs, r.PIDs)
 	}
+	c.Duration(at+".latency", r.Latency, time.Microsecond, time.Hour)
 	claims := r.checkDevices(c, at)
 	for i, l := range r.Links {
 		l.check(c, fmt.Sprintf("%s.links[%d]", at, i), claims)

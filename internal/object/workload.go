@@ -203,6 +203,7 @@ func (w *Workload) Check(c *Checker) {
 	checkPorts(c, s.Ports)
 	checkVolumes(c, s.Volumes)
 	s.Health.check(c, "spec.health")
+	c.Duration("spec.stopGrace", s.StopGrace, 0, time.Hour)
 }
 
 func checkPorts(c *Checker, ports []Port) {
@@ -243,6 +244,9 @@ func checkVolumes(c *Checker, volumes []Volume) {
 	}
 }
 
+// maxRetries bounds the failures in a row before a restart.
+const maxRetries = 1000
+
 func (h *Health) check(c *Checker, at string) {
 	if h == nil {
 		return
@@ -265,7 +269,10 @@ func (h *Health) check(c *Checker, at string) {
 	if given != 1 {
 		c.Bad(at, "needs exactly one of http, tcp and exec, got %d", given)
 	}
-	if h.Retries < 0 {
-		c.Bad(at+".retries", "must not be negative")
+	if h.Retries < 0 || h.Retries > maxRetries {
+		c.Bad(at+".retries", "must be from 1 to %d, got %d", maxRetries, h.Retries)
 	}
+	c.Duration(at+".interval", h.Interval, 100*time.Millisecond, 24*time.Hour)
+	c.Duration(at+".timeout", h.Timeout, time.Millisecond, time.Hour)
+	c.Duration(at+".startPeriod", h.StartPeriod, 0, 24*time.Hour)
 }

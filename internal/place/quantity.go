@@ -2,6 +2,7 @@ package place
 
 import (
 	"cmp"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -43,31 +44,36 @@ func (f celFunctions) CompileOptions() []cel.EnvOption { return f }
 // ProgramOptions implements cel.Library.
 func (f celFunctions) ProgramOptions() []cel.ProgramOption { return nil }
 
-// maxExponent bounds the exponent of a quantity: ParseQuantity writes out all
-// the digits of 1e-60000000, which takes minutes.
-const maxExponent = 18
+// Bounds on a quantity's text: resource.ParseQuantity writes out all the digits
+// of 1e-60000000, which takes minutes.
+const (
+	maxQuantity = 64 // characters
+	maxExponent = 18
+)
 
-// writable reports whether a text may be a quantity of few digits.
-func writable(s string) bool {
-	if len(s) > 64 {
-		return false
+// ParseQuantity reads a Kubernetes resource quantity of at most 64 characters
+// and with an exponent of -18 to 18, in microseconds whatever the text is.
+func ParseQuantity(text string) (resource.Quantity, error) {
+	if len(text) > maxQuantity {
+		return resource.Quantity{}, fmt.Errorf("a quantity has at most %d characters, got %d", maxQuantity, len(text))
 	}
-	_, exponent, ok := strings.Cut(strings.ToLower(s), "e")
-	if !ok || exponent == "" || exponent == "i" { // 1E and 1Ei are suffixes
-		return true
+	// 1E and 1Ei are suffixes.
+	if _, exponent, ok := strings.Cut(strings.ToLower(text), "e"); ok && exponent != "" && exponent != "i" {
+		if n, err := strconv.Atoi(exponent); err != nil || n < -maxExponent || n > maxExponent {
+			return resource.Quantity{}, fmt.Errorf("%q: an exponent is a whole number from -%d to %d", text, maxExponent, maxExponent)
+		}
 	}
-	n, err := strconv.Atoi(exponent)
-	return err == nil && -maxExponent <= n && n <= maxExponent
+	return resource.ParseQuantity(text)
 }
 
 func parseQuantity(v ref.Val) ref.Val {
 	s, ok := v.Value().(string)
-	if !ok || !writable(s) {
+	if !ok {
 		return types.NewErr("quantity() takes text such as \"24Gi\"")
 	}
-	q, err := resource.ParseQuantity(s)
+	q, err := ParseQuantity(s)
 	if err != nil {
-		return types.NewErr("%q is not a quantity", s)
+		return types.NewErr("quantity() takes text such as \"24Gi\": %v", err)
 	}
 	return quantity{q.Value()}
 }
