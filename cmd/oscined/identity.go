@@ -80,11 +80,11 @@ func (o *options) authority() string {
 	return string(text)
 }
 
-// consoleCode is what only a person who reads the node's console knows: 40 bits,
+// consoleCode is what only a person who reads the node's console knows: 80 bits,
 // for one start of the daemon.
 func consoleCode() string {
-	var raw [5]byte
+	var raw [10]byte
 	_, _ = rand.Read(raw[:]) // never fails, see crypto/rand
 	text := base32.NewEncoding("ABCDEFGHJKMNPQRSTVWXYZ0123456789").EncodeToString(raw[:])
-	return text[:4] + "-" + text[4:]
+	return text[:4] + "-" + text[4:8] + "-" + text[8:12] + "-" + text[12:]
 }

@@ -168,7 +168,7 @@ func TestOwnedNodeRefusesStrangers(t *testing.T) {
 				"a stranger":                configure(t, address, theirs, nil, ""),
 				"an admin of another":       configure(t, address, theirs, contextOf(t, theirs, pki.Admin), ""),
 				"an operator of its own":    configure(t, address, mine, contextOf(t, mine, pki.Operator), ""),
-				"whoever guesses the code":  configure(t, address, theirs, nil, "AAAA-AAAA"),
+				"whoever guesses the code":  configure(t, address, theirs, nil, "AAAA-AAAA-AAAA-AAAA"),
 				"whoever sends an odd code": configure(t, address, theirs, nil, strings.Repeat("x", 1000)),
 			} {
 				if connect.CodeOf(err) != connect.CodePermissionDenied {
@@ -208,7 +208,7 @@ func TestCodeIsShown(t *testing.T) {
 	}
 	var console bytes.Buffer
 	showOnConsole(&console, m, "ab12")
-	if !strings.Contains(console.String(), "--console-code "+m.Code) || !strings.Contains(console.String(), "fingerprint is ab12") || len(m.Code) != 9 {
+	if !strings.Contains(console.String(), "--console-code "+m.Code) || !strings.Contains(console.String(), "fingerprint is ab12") || len(m.Code) != 19 {
 		t.Errorf("the console shows\n%s", console.String())
 	}
 }

@@ -11,8 +11,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -34,7 +32,7 @@ type Maintenance struct {
 	// that comes.
 	Closed    string
 	Authority string // PEM; empty where it is not known
-	Code      string
+	Code      string // at least 80 bits, in capitals
 	// Store keeps a manifest that was accepted.
 	Store  func(manifest string) error
 	Logger *slog.Logger
@@ -43,7 +41,6 @@ type Maintenance struct {
 	request     []byte
 	done        func()
 	once        mutexOnce
-	guess       sync.Mutex // held for each wrong code
 	machine     *object.Machine
 }
 
@@ -170,27 +167,19 @@ func (m *Maintenance) checkIdentity(api object.MachineAPI) error {
 	return nil
 }
 
-// wrongCodePause makes guessing the code hopeless.
-const wrongCodePause = time.Second
-
 // authorize lets anyone configure a node that never was, and the owner any.
+// The code is too long to be guessed, so that nobody has to wait behind those
+// who try.
 func (m *Maintenance) authorize(ctx context.Context, code string) error {
-	if m.Closed == "" || m.owner(ctx) {
+	switch {
+	case m.Closed == "" || m.owner(ctx):
 		return nil
-	}
-	if code == "" {
+	case code == "":
 		return fmt.Errorf("%s: it takes a configuration only from an admin of its authority (oscine --context), or with the code on its console (--console-code)", m.Closed)
-	}
-	m.guess.Lock()
-	defer m.guess.Unlock()
-	if m.Code != "" && subtle.ConstantTimeCompare([]byte(strings.ToUpper(code)), []byte(m.Code)) == 1 {
+	case m.Code != "" && subtle.ConstantTimeCompare([]byte(strings.ToUpper(code)), []byte(m.Code)) == 1:
 		return nil
 	}
 	m.Logger.Warn("wrong console code")
-	select {
-	case <-ctx.Done():
-	case <-time.After(wrongCodePause):
-	}
 	return errors.New("that is not the code on the node's console")
 }
 

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
@@ -113,7 +114,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 			return err
 		}
 	}
-	if err := os.WriteFile(machineFile, text, 0o600); err != nil {
+	if err := durable.WriteFile(machineFile, text, 0o600); err != nil {
 		return fmt.Errorf("write the Machine file: %w", err)
 	}
 	config.Set(name, &client.Context{
@@ -156,10 +157,10 @@ func writeAuthority(dir string, authority pki.Pair) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the output folder: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "ca.key"), authority.Key, 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, "ca.key"), authority.Key, 0o600); err != nil {
 		return fmt.Errorf("write the authority: %w", err)
 	}
-	return os.WriteFile(filepath.Join(dir, "ca.crt"), authority.Certificate, 0o644)
+	return durable.WriteFile(filepath.Join(dir, "ca.crt"), authority.Certificate, 0o644)
 }
 
 func loadAuthority(dir string) (pki.Pair, error) {
