@@ -19,6 +19,7 @@ import (
 	"oscine.dev/oscine/internal/api"
 	"oscine.dev/oscine/internal/journal"
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/listen"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/object"
@@ -159,7 +160,9 @@ func serveOpen(ctx context.Context, o *options, what string, port int, handler h
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	bounded := listen.New(l, listen.Limits{Strangers: 512, StrangersPerAddress: 128, Clients: 8192, ClientsPerAddress: 2048})
+	bounded.Watch(server)
+	if err := server.Serve(bounded); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", what, err)
 	}
 	return nil

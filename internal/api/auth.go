@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -49,8 +50,9 @@ func (r rule) needs() (pki.Role, bool) {
 
 // caller is who calls, by the verified client certificate.
 type caller struct {
-	name string
-	role pki.Role
+	name  string
+	role  pki.Role
+	until time.Time // when the certificate expires; zero for none
 }
 
 type callerKey struct{}
@@ -60,16 +62,28 @@ type callerKey struct{}
 func identify(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who := callerOf(r.TLS)
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
+		ctx := context.WithValue(r.Context(), callerKey{}, who)
+		if !who.until.IsZero() { // an open connection does not outlive its certificate
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadlineCause(ctx, who.until, errExpired)
+			defer cancel()
+			if ctx.Err() != nil {
+				http.Error(w, errExpired.Error(), http.StatusUnauthorized)
+				return
+			}
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
+
+var errExpired = errors.New("your certificate has expired: make a new one with oscine config credentials")
 
 func callerOf(state *tls.ConnectionState) caller {
 	if state == nil || len(state.VerifiedChains) == 0 {
 		return caller{}
 	}
 	leaf := state.VerifiedChains[0][0]
-	return caller{leaf.Subject.CommonName, pki.RoleOf(leaf)}
+	return caller{leaf.Subject.CommonName, pki.RoleOf(leaf), leaf.NotAfter}
 }
 
 // authorizer refuses calls beyond the caller's role and logs the ones that

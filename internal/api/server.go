@@ -14,17 +14,19 @@ import (
 	"connectrpc.com/connect"
 
 	pbconnect "oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
+	"oscine.dev/oscine/internal/listen"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
 
-// maxMessage bounds one message of any call; uploads come in many.
-const maxMessage = 4 << 20
+// maxMessage bounds one message of any call: a manifest with some room for its
+// envelope. Uploads come in many messages.
+const maxMessage = object.MaxBytes + 64<<10
 
 // Server answers a configured node's API.
 type Server struct {
 	http    *http.Server
-	handler http.Handler // without the identity of the caller
+	handler http.Handler // of the calls, without identity and bounds of a caller
 }
 
 // Node is what the API needs of a node, by domain.
@@ -84,16 +86,18 @@ func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, 
 			return connect.NewError(connect.CodeInternal, fmt.Errorf("%s failed inside the node; see oscine logs oscined", spec.Procedure))
 		}),
 	}
-	mux := http.NewServeMux()
+	calls := http.NewServeMux()
 	for _, s := range services(n) {
-		mux.Handle(s(options...))
+		calls.Handle(s(options...))
 	}
+	mux := http.NewServeMux()
+	mux.Handle("/", bounded(calls))
 	mux.Handle("/metrics", requireRole(pki.Reader, n.Metrics()))
 	mux.Handle("/v2", requireRole(pki.Reader, n.Inference()))
 	mux.Handle("/v2/", requireRole(pki.Reader, n.Inference()))
 	server := newHTTPServer(identify(mux), tlsConfig, logger)
 	server.RegisterOnShutdown(stop)
-	return &Server{server, mux}, nil
+	return &Server{server, calls}, nil
 }
 
 func newHTTPServer(handler http.Handler, config *tls.Config, logger *slog.Logger) *http.Server {
@@ -132,7 +136,9 @@ func serve(ctx context.Context, server *http.Server, l net.Listener) error {
 		}
 	})
 	defer stop()
-	err := server.ServeTLS(l, "", "")
+	bounded := listen.New(l, connections())
+	bounded.Watch(server)
+	err := server.ServeTLS(bounded, "", "")
 	if errors.Is(err, http.ErrServerClosed) {
 		<-answered
 		return nil

@@ -1,0 +1,108 @@
+package api
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"oscine.dev/oscine/internal/listen"
+)
+
+// Bounds on what callers may have under way, so that none takes the daemon's
+// memory: a call holds one message at the most.
+const (
+	maxCalls       = 512              // in all
+	maxCallsCaller = 128              // of one name
+	bodyPatience   = 30 * time.Second // for the next part of a request
+)
+
+// connections bounds the connections of the API.
+func connections() listen.Limits {
+	return listen.Limits{Strangers: 256, StrangersPerAddress: 64, Clients: 1024, ClientsPerAddress: 256}
+}
+
+// callers counts the calls under way by the caller's name.
+type callers struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int
+}
+
+func (c *callers) enter(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all >= maxCalls || c.of[name] >= maxCallsCaller {
+		return false
+	}
+	c.all++
+	c.of[name]++
+	return true
+}
+
+func (c *callers) leave(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all--
+	if c.of[name]--; c.of[name] == 0 {
+		delete(c.of, name)
+	}
+}
+
+// bounded refuses calls beyond the bounds, and ends those whose request does
+// not come. Both ends of a bidirectional call may be silent for long.
+func bounded(next http.Handler) http.Handler {
+	under := &callers{of: map[string]int{}}
+	patient := bidirectional()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, _ := r.Context().Value(callerKey{}).(caller)
+		if !under.enter(who.name) {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, fmt.Sprintf("too many calls are under way: at most %d of %q and %d in all: end some, such as oscine get --watch, or try again", maxCallsCaller, who.name, maxCalls), http.StatusTooManyRequests)
+			return
+		}
+		defer under.leave(who.name)
+		if !patient[r.URL.Path] {
+			r.Body = &hurried{ReadCloser: r.Body, control: http.NewResponseController(w)}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// bidirectional are the paths of the calls in which the client speaks when it
+// likes.
+func bidirectional() map[string]bool {
+	paths := map[string]bool{}
+	protoregistry.GlobalFiles.RangeFilesByPackage("oscine.v1", func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			s := file.Services().Get(i)
+			for j := range s.Methods().Len() {
+				if m := s.Methods().Get(j); m.IsStreamingClient() && m.IsStreamingServer() {
+					paths[fmt.Sprintf("/%s/%s", s.FullName(), m.Name())] = true
+				}
+			}
+		}
+		return true
+	})
+	return paths
+}
+
+// hurried is a request's body whose next part must come in time. What has come
+// renews the time.
+type hurried struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (h *hurried) Read(p []byte) (int, error) {
+	_ = h.control.SetReadDeadline(time.Now().Add(bodyPatience)) // every connection of net/http has deadlines
+	n, err := h.ReadCloser.Read(p)
+	if err != nil { // the end: the call itself may take its time
+		_ = h.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
