@@ -288,7 +288,7 @@ func nodeState(ctx context.Context, env *Env, name string, objects []object.Obje
 		if err != nil {
 			return nil, err
 		}
-		if _, err := state.Place(ctx, req); err != nil {
+		if _, err := state.PlaceRunning(ctx, req); err != nil {
 			fmt.Fprintf(env.Err, "oscine: %s runs on %s but is left out here: %v\n", req.Name, name, err)
 		}
 	}

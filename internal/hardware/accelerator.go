@@ -80,6 +80,9 @@ type PartitionProfile struct {
 	Starts  []int  `json:"starts"` // where it may begin
 	Memory  Bytes  `json:"memory,omitempty"`
 	Compute int    `json:"compute,omitempty"` // share of the processors, in slices of them
+	// Instances is how many of these there may be at once, 0 where only their
+	// places bound it.
+	Instances int `json:"instances,omitempty"`
 }
 
 // Health is how a device fares.
@@ -132,8 +135,11 @@ func (s *scan) pciAccelerator(table *identities, d *PCIDevice) {
 	if row == nil {
 		return
 	}
-	a := Accelerator{Kind: row.kind, Vendor: row.vendor, Model: row.model, Bus: "pci", Address: d.Address, Memory: row.memory,
+	a := Accelerator{Kind: row.kind, Vendor: row.vendor, Model: row.model, Bus: "pci", Address: d.Address,
 		Driver: d.Driver, Node: d.Node, LocalCPUs: d.LocalCPUs, LocalNodes: d.LocalNodes, Health: Health{State: "ok"}}
+	if d.PhysicalFunction == "" { // a virtual one has a part of it, which only its driver knows
+		a.Memory = row.memory
+	}
 	d.Name = strings.TrimSpace(row.vendor + " " + row.model)
 	if a.Node < 0 && d.LocalNodes.Len() == 1 {
 		a.Node = d.LocalNodes.First()
@@ -143,7 +149,7 @@ func (s *scan) pciAccelerator(table *identities, d *PCIDevice) {
 	s.fact(&a, "model", a.Model, "table of identities: "+row.source)
 	s.fact(&a, "driver", d.Driver, dir+"/driver")
 	s.fact(&a, "local cpus", d.LocalCPUs.String(), dir+"/local_cpus")
-	if row.memory > 0 {
+	if a.Memory > 0 {
 		s.fact(&a, "memory", row.memory.String(), "table of identities: "+row.source)
 	}
 	a.DeviceNodes = s.deviceNodes(dir)

@@ -24,12 +24,15 @@ const (
 func devices(m *hardware.Machine) []place.Device {
 	var all []place.Device
 	for i := range m.Accelerators {
-		if a := &m.Accelerators[i]; a.Usable() {
+		if a := &m.Accelerators[i]; a.Usable() && !cut(m, a.Function()) {
 			all = append(all, accelerator(m, a))
 		}
 	}
 	for _, n := range m.Interfaces {
-		d := place.Device{ID: n.Name, Driver: "nic." + Domain, NUMA: n.Node, Path: pciPath(m, n.Address)}
+		if cut(m, n.Address) {
+			continue
+		}
+		d := place.Device{ID: n.Name, Driver: "nic." + Domain, NUMA: nodeOf(m, n.Node), Path: pciPath(m, n.Address)}
 		d.Attributes = map[string]any{
 			Domain + "/kind": "nic", Domain + "/name": n.Name, Domain + "/driver": n.Driver,
 			Domain + "/mbps": int64(n.Mbps), Domain + "/rdma": n.RDMA != "",
@@ -40,15 +43,41 @@ func devices(m *hardware.Machine) []place.Device {
 	for i := range m.PCI {
 		p := &m.PCI[i]
 		taken := slices.ContainsFunc(m.Interfaces, func(n hardware.Interface) bool { return n.Address == p.Address })
-		if !strings.HasPrefix(p.Class, networkClass) || taken {
+		if !strings.HasPrefix(p.Class, networkClass) || taken || cut(m, p.Address) {
 			continue
 		}
-		d := place.Device{ID: p.Address, Driver: "nic." + Domain, NUMA: p.Node, Path: pciPath(m, p.Address)}
+		d := place.Device{ID: p.Address, Driver: "nic." + Domain, NUMA: nodeOf(m, p.Node), Path: pciPath(m, p.Address)}
 		d.Attributes = map[string]any{Domain + "/kind": "nic", Domain + "/driver": p.Driver}
 		standard(&d, p.Address)
 		all = append(all, d)
 	}
 	return all
+}
+
+// cut reports whether a PCI function is given out as its SR-IOV virtual
+// functions, so that nobody can have the whole of it beside them.
+func cut(m *hardware.Machine, address string) bool {
+	d := m.Device(address)
+	return d != nil && d.VFs > 0
+}
+
+// nodeOf is the NUMA node of a device: the machine's, where there is only one
+// and the firmware had nothing to tell; -1 where nobody knows.
+func nodeOf(m *hardware.Machine, node int) int {
+	if node >= 0 {
+		return node
+	}
+	only := -1
+	for _, n := range m.Nodes {
+		switch {
+		case n.Memory == gpuMemory:
+		case only >= 0:
+			return -1
+		default:
+			only = n.ID
+		}
+	}
+	return only
 }
 
 // networkClass begins the PCI class of network controllers: Ethernet (0200),
@@ -58,7 +87,7 @@ const networkClass = "02"
 
 func accelerator(m *hardware.Machine, a *hardware.Accelerator) place.Device {
 	d := place.Device{
-		ID: a.ID, Driver: driverName(a), NUMA: a.Node, Path: pciPath(m, a.Function()),
+		ID: a.ID, Driver: driverName(a), NUMA: nodeOf(m, a.Node), Path: pciPath(m, a.Function()),
 		Attributes: map[string]any{}, Capacity: map[string]int64{}, Memory: int64(a.Memory),
 	}
 	for name, v := range a.Attributes {
@@ -180,10 +209,21 @@ func links(m *hardware.Machine) []place.Link {
 // What the kernel alone tells of, such as a mode for the whole device, is none.
 func profiles(a *hardware.Accelerator) []place.Profile {
 	var all []place.Profile
-	for _, p := range a.Profiles {
-		all = append(all, place.Profile{Name: p.Name, Slices: p.Slices, Starts: p.Starts, Memory: int64(p.Memory), Compute: p.Compute})
+	for _, p := range a.Profiles[:min(len(a.Profiles), place.MaxProfiles)] {
+		all = append(all, place.Profile{Name: p.Name, Slices: p.Slices, Starts: p.Starts, Memory: int64(p.Memory), Compute: p.Compute, Instances: instances(&p)})
 	}
 	return all
+}
+
+// instances is how many partitions of a profile there may be at once. Maps of
+// earlier releases don't tell; of those with a GPU's media engines, which it has
+// but once, there is one all the same (NVIDIA, Multi-Instance GPU user guide,
+// "MIG device profiles").
+func instances(p *hardware.PartitionProfile) int {
+	if p.Instances == 0 && (strings.HasSuffix(p.Name, "+me") || strings.HasSuffix(p.Name, "+me.all")) {
+		return 1
+	}
+	return p.Instances
 }
 
 // Partitions are those that a device is cut into now.

@@ -7,30 +7,40 @@ import (
 	"oscine.dev/oscine/internal/place"
 )
 
-// Machine describes a hardware map to the placement engine. The lowest CPU is
-// kept for the system, so that a node stays reachable whatever is asked of the
-// others. Offline CPUs, unusable devices and what the process may not use are
-// left out.
+// Machine describes a hardware map to the placement engine. The lowest CPU that
+// shared work may use is kept for the system, so that a node stays reachable
+// whatever is asked of the others. Offline CPUs, unusable devices, the memory of
+// GPUs and what the process may not use are left out.
 func Machine(m *hardware.Machine, name string) *place.Machine {
 	out := &place.Machine{Name: name}
 	caches := lastLevelCaches(m)
+	ours := m.Allowed.And(m.Online)
+	apart := m.Isolated.Or(m.Tickless).And(ours)
+	if apart.Equal(ours) { // a cpuset of such CPUs only: they are all there is
+		apart = hardware.Set{}
+	}
 	first := true
 	for _, c := range m.CPUs {
 		if !c.Allowed || !m.Online.Has(c.ID) {
 			continue
 		}
 		cpu := place.CPU{
-			ID: c.ID, Core: c.Core, Cache: caches[c.ID], NUMA: max(c.Node, 0), Package: c.Package,
-			Features: m.System.Instructions, Reserved: first,
+			ID: c.ID, Core: c.Core, Cache: -1, NUMA: max(c.Node, 0), Package: c.Package,
+			Features: m.System.Instructions, Isolated: apart.Has(c.ID), Split: split(m, c, ours),
+		}
+		if cache, known := caches[c.ID]; known {
+			cpu.Cache = cache
 		}
 		if c.Kind >= 0 && c.Kind < len(m.Kinds) {
 			cpu.Kind = m.Kinds[c.Kind].Name
 		}
-		first = false
+		if first && !cpu.Isolated {
+			cpu.Reserved, first = true, false
+		}
 		out.CPUs = append(out.CPUs, cpu)
 	}
 	for _, n := range m.Nodes {
-		if n.Allowed {
+		if n.Allowed && n.Memory != gpuMemory {
 			out.NUMA = append(out.NUMA, placeNode(m, n))
 		}
 	}
@@ -42,13 +52,28 @@ func Machine(m *hardware.Machine, name string) *place.Machine {
 	return out
 }
 
+// gpuMemory is the map's word for a node that is the memory of a GPU. The GPU's
+// driver gives it out with the GPU.
+const gpuMemory = "GPUMemory"
+
+// split reports whether a thread of the CPU's core runs work of others, beyond
+// the CPUs that are ours.
+func split(m *hardware.Machine, c hardware.CPU, ours hardware.Set) bool {
+	if c.Core < 0 || c.Core >= len(m.Cores) {
+		return false
+	}
+	return !m.Cores[c.Core].CPUs.And(m.Online).Minus(ours).Empty()
+}
+
 func placeNode(m *hardware.Machine, n hardware.Node) place.NUMANode {
-	node := place.NUMANode{ID: n.ID, Kind: memoryKind(n.Memory), Memory: int64(n.Bytes), HugePages: map[int64]int64{}, Distance: map[int]int{}}
+	node := place.NUMANode{ID: n.ID, Kind: memoryKind(m, &n), Memory: int64(n.Bytes), HugePages: map[int64]int64{}, PagesInUse: map[int64]int64{}, Distance: map[int]int{}}
 	for _, h := range n.HugePages {
 		bytes := int64(h.Size) * int64(h.Total)
 		node.HugePages[int64(h.Size)] = bytes
+		node.PagesInUse[int64(h.Size)] = int64(h.Size) * int64(max(h.Total-h.Free, 0))
 		node.Memory -= bytes // reserved pages are not ordinary memory any more
 	}
+	node.Memory = max(node.Memory, 0)
 	for i, d := range n.Distance {
 		if i < len(m.Nodes) {
 			node.Distance[m.Nodes[i].ID] = d
@@ -57,16 +82,23 @@ func placeNode(m *hardware.Machine, n hardware.Node) place.NUMANode {
 	return node
 }
 
-func memoryKind(word string) place.MemoryKind {
-	switch {
-	case word == "HBM":
+// memoryKind is what a node is made of. Memory that nobody named is DRAM beside
+// CPUs; on a node without any it may be anything, such as a CXL tier that the
+// firmware passes off as plain memory, unless CPUs are offline and may be its.
+func memoryKind(m *hardware.Machine, n *hardware.Node) place.MemoryKind {
+	switch word := n.Memory; {
+	case word == "DRAM":
+		return place.DRAM
+	case word == "HBM", word == "MCDRAM":
 		return place.HBM
+	case strings.HasSuffix(word, "NVM"):
+		return place.PMEM
 	case strings.HasPrefix(word, "CXL"):
 		return place.CXL
-	case word == "NVM":
-		return place.PMEM
+	case word == "" && (!n.Own.Empty() || m.Online.Empty() || !m.Present.Minus(m.Online).Empty()):
+		return place.DRAM
 	}
-	return place.DRAM
+	return place.OtherMemory
 }
 
 // lastLevelCaches numbers the largest cache of each CPU; caches are listed

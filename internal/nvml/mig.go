@@ -88,7 +88,7 @@ func (d *Device) profiles() []profile {
 		}
 		p := profile{id: info.id, compute: info.slices}
 		p.Memory = hardware.Bytes(info.memoryMB) << 20
-		p.Compute = int(info.slices)
+		p.Compute, p.Instances = int(info.slices), int(min(info.instances, maxInstances))
 		p.Name = profileName(n, info, total)
 		p.Starts, p.Slices = d.places(info.id)
 		if p.Slices > 0 {

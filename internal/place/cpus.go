@@ -42,6 +42,9 @@ func (l cpuLevel) of(c *CPU) coreKey {
 	case levelNUMA:
 		return coreKey{core: c.NUMA}
 	case levelCache:
+		if c.Cache < 0 { // unknown is no cache in common
+			return coreKey{c.Package + 1, -1 - c.Core}
+		}
 		return coreKey{core: c.Cache}
 	}
 	return coreKey{c.Package, c.Core}

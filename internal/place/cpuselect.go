@@ -16,11 +16,15 @@ func (c *CPU) device() *Device {
 	case "efficiency", "low-power":
 		kind = "e-core"
 	}
-	return &Device{Driver: "dra.cpu", Attributes: map[string]any{
-		"cpuID": int64(c.ID), "coreID": int64(c.Core), "cacheL3ID": int64(c.Cache),
+	d := &Device{Driver: "dra.cpu", Attributes: map[string]any{
+		"cpuID": int64(c.ID), "coreID": int64(c.Core),
 		"numaNodeID": int64(c.NUMA), "socketID": int64(c.Package), "coreType": kind,
 		"resource.kubernetes.io/numaNode": int64(c.NUMA),
 	}}
+	if c.Cache >= 0 {
+		d.Attributes["cacheL3ID"] = int64(c.Cache)
+	}
+	return d
 }
 
 // cpuMatch is the outcome of a selector over all CPUs.

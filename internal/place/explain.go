@@ -72,10 +72,10 @@ func plural(word string, n int) string {
 // locality says which NUMA nodes a candidate touches.
 func (s *State) locality(c *candidate) string {
 	nodes := slices.Clone(c.nodes.nodes)
-	unknown := 0
+	var unknown []string
 	for _, d := range c.devices.all() {
 		if n, ok := s.nodeAt[s.machine.Devices[d].NUMA]; !ok {
-			unknown++
+			unknown = append(unknown, s.machine.Devices[d].ID)
 		} else if !slices.Contains(nodes, n) {
 			nodes = append(nodes, n)
 		}
@@ -87,6 +87,8 @@ func (s *State) locality(c *candidate) string {
 	switch {
 	case len(s.nodes) <= 1:
 		return "the machine has one NUMA node"
+	case len(unknown) > 0:
+		return fmt.Sprintf("on NUMA %s %s, but nobody knows the node of %s", plural("node", len(ids)), FormatCPUs(ids), strings.Join(unknown, ", "))
 	case len(ids) == 1:
 		return fmt.Sprintf("all on NUMA node %d", ids[0])
 	case len(ids) == len(s.nodes):
@@ -104,13 +106,19 @@ func (s *State) cpuLocality(cpus []*CPU) string {
 	if kind := cpus[0].Kind; kind != "" && !slices.ContainsFunc(cpus, func(c *CPU) bool { return c.Kind != kind }) {
 		cores = kind + " cores"
 	}
+	words := fmt.Sprintf("%d %s under %d last-level caches", counts[levelCore], cores, counts[levelCache])
 	switch {
 	case counts[levelCore] == 1:
-		return "one " + strings.TrimSuffix(cores, "s")
+		words = "one " + strings.TrimSuffix(cores, "s")
+	case slices.ContainsFunc(cpus, func(c *CPU) bool { return c.Cache < 0 }):
+		words = fmt.Sprintf("%d %s, and nobody knows which share a cache", counts[levelCore], cores)
 	case counts[levelCache] == 1:
-		return fmt.Sprintf("%d %s under one last-level cache", counts[levelCore], cores)
+		words = fmt.Sprintf("%d %s under one last-level cache", counts[levelCore], cores)
 	}
-	return fmt.Sprintf("%d %s under %d last-level caches", counts[levelCore], cores, counts[levelCache])
+	if n := countFunc(cpus, func(c *CPU) bool { return c.Split }); n > 0 {
+		words += fmt.Sprintf("; work of others runs on the sibling threads of %d", n)
+	}
+	return words
 }
 
 // deviceLocality says how the devices are joined, by their weakest pair.
@@ -137,6 +145,8 @@ func (s *State) deviceLocality(devices []int) string {
 		return "devices share PCIe switch " + da.Path[n-1]
 	case n == 1:
 		return "devices share PCIe root " + da.Path[0]
+	case da.NUMA < 0 || db.NUMA < 0:
+		return fmt.Sprintf("nobody knows how near %s and %s are", da.ID, db.ID)
 	case da.NUMA == db.NUMA:
 		return "devices share their NUMA node"
 	}
@@ -162,6 +172,9 @@ func (s *State) whySecond(best, second *candidate) string {
 	}
 	x, y := countGroups(best.cpus), countGroups(second.cpus)
 	for l, name := range []string{"packages", "NUMA nodes", "last-level caches", "cores"} {
+		if cpuLevel(l) == levelCache && slices.ContainsFunc(best.cpus, func(c *CPU) bool { return c.Cache < 0 }) {
+			continue
+		}
 		if y[l] > x[l] {
 			return fmt.Sprintf("it touches %d %s instead of %d", y[l], name, x[l])
 		}

@@ -142,20 +142,18 @@ type way struct {
 // bound. The request is in order and its selectors are evaluated.
 func (s *State) ways(e *effort, req *Request) []way {
 	var ways []way
-	if kind := s.preferredKind(req); kind != "" {
-		kindly := *req
-		kindly.CoreKind = kind
-		ways = s.waysOf(e, &kindly)
+	for _, narrow := range s.preferences(req) {
+		ways = append(ways, s.waysOf(e, &narrow.req, narrow.only)...)
 		for _, w := range ways {
 			w.placement.Request = *req
 		}
 	}
-	ways = append(ways, s.waysOf(e, req)...)
+	ways = append(ways, s.waysOf(e, req, anyCPUs)...)
 	return ways[:min(len(ways), maxGangWays)]
 }
 
-func (s *State) waysOf(e *effort, req *Request) []way {
-	o := s.offerFor(req)
+func (s *State) waysOf(e *effort, req *Request, only cpuSort) []way {
+	o := s.offerOf(req, only)
 	if o.short() || (!req.Exclusive && len(s.pool(req, nil)) == 0) || !e.spend(8*(len(s.machine.CPUs)+len(s.use))) {
 		return nil
 	}

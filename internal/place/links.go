@@ -71,7 +71,7 @@ func pcieScore(a, b *Device) int32 {
 		return scoreManySwitches
 	case shared == 1:
 		return scoreSameRoot
-	case a.NUMA == b.NUMA:
+	case a.NUMA >= 0 && a.NUMA == b.NUMA:
 		return scoreSameNUMA
 	}
 	return scoreCrossNUMA

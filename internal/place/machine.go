@@ -13,6 +13,9 @@ const (
 	maxLinks   = 1 << 16
 )
 
+// MaxProfiles bounds the profiles of a device.
+const MaxProfiles = 32
+
 // Machine is what one node has to give out. Offline CPUs and lost devices are
 // simply not listed.
 type Machine struct {
@@ -27,12 +30,14 @@ type Machine struct {
 type CPU struct {
 	ID       int    // the kernel's number
 	Core     int    // SMT siblings share it; unique within a package
-	Cache    int    // last-level cache; unique in the machine
+	Cache    int    // last-level cache; unique in the machine; negative: nobody knows
 	NUMA     int    // ID of its NUMANode
 	Package  int    // socket
 	Kind     string // "performance", "efficiency" or "" where all are alike
 	Features []string
 	Reserved bool // never given exclusively: the system runs here
+	Isolated bool // the kernel moves no work here (isolcpus=, nohz_full=): only given exclusively
+	Split    bool // work of others runs on its core, which nobody can have whole
 }
 
 // MemoryKind says what a NUMA node's memory is made of.
@@ -44,6 +49,9 @@ const (
 	HBM  MemoryKind = "hbm"
 	CXL  MemoryKind = "cxl"
 	PMEM MemoryKind = "pmem"
+	// OtherMemory is of a make that nobody knows, or set aside for a special
+	// purpose. It is given to nobody.
+	OtherMemory MemoryKind = "other"
 )
 
 // NUMANode is one memory domain.
@@ -52,7 +60,10 @@ type NUMANode struct {
 	Kind      MemoryKind      // empty: DRAM
 	Memory    int64           // bytes that may be given out
 	HugePages map[int64]int64 // page size in bytes → bytes of such pages
-	Distance  map[int]int     // ACPI SLIT value to other nodes by ID; absent: 20, itself: 10
+	// PagesInUse are the bytes of them that somebody uses already: others, or
+	// placements that are adopted.
+	PagesInUse map[int64]int64
+	Distance   map[int]int // ACPI SLIT value to other nodes by ID; absent: 20, itself: 10
 }
 
 // Device is an accelerator, network card, disk or anything else that is given
@@ -60,7 +71,7 @@ type NUMANode struct {
 type Device struct {
 	ID         string           // unique on the machine, such as a PCI address
 	Driver     string           // DRA driver name, such as gpu.nvidia.com
-	NUMA       int              // ID of the NUMA node it hangs on; -1: none
+	NUMA       int              // ID of the NUMA node it hangs on; -1: nobody knows
 	Path       []string         // PCIe root and bridges above it, root first
 	Attributes map[string]any   // "domain/name" → bool, int64 or string
 	Capacity   map[string]int64 // "domain/name" → amount, memory in bytes
@@ -79,7 +90,8 @@ type Profile struct {
 	Memory int64  // bytes
 	// Compute is its share of the processors, in slices of them, of which the
 	// largest profile has all; 0: as many as Slices.
-	Compute int
+	Compute   int
+	Instances int // most at once; 0: as many as have a place
 }
 
 // Link joins two devices directly, such as NVLink or xGMI.
@@ -129,6 +141,9 @@ func (m *Machine) check() error {
 			return fmt.Errorf("machine %q: device %q is unnamed or listed twice", m.Name, d.ID)
 		}
 		devices[d.ID] = true
+		if len(d.Profiles) > MaxProfiles {
+			return fmt.Errorf("machine %q: device %q has %d profiles, at most %d are understood", m.Name, d.ID, len(d.Profiles), MaxProfiles)
+		}
 		for _, p := range d.Profiles {
 			if err := p.check(); err != nil {
 				return fmt.Errorf("machine %q: device %q: %w", m.Name, d.ID, err)
@@ -139,7 +154,7 @@ func (m *Machine) check() error {
 }
 
 func (p Profile) check() error {
-	bad := p.Compute < 0 || p.Slices < 1 || p.Slices > 64 || len(p.Starts) == 0 || p.Memory < 0
+	bad := p.Compute < 0 || p.Instances < 0 || p.Slices < 1 || p.Slices > 64 || len(p.Starts) == 0 || p.Memory < 0
 	for _, s := range p.Starts {
 		bad = bad || s < 0 || s+p.Slices > 64
 	}

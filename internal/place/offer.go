@@ -14,10 +14,13 @@ type offer struct {
 	need0 nodeNeed
 }
 
-func (s *State) offerFor(req *Request) *offer {
+func (s *State) offerFor(req *Request) *offer { return s.offerOf(req, anyCPUs) }
+
+// offerOf is an offer of some sort of CPUs only.
+func (s *State) offerOf(req *Request, only cpuSort) *offer {
 	o := &offer{s: s, req: req}
 	if req.Exclusive {
-		o.free = s.exclusiveCPUs(req)
+		o.free = slices.DeleteFunc(s.exclusiveCPUs(req), func(c *CPU) bool { return !only.has(c) })
 	}
 	need := &o.need0
 	need.amounts = []int64{req.MilliCPU, req.Memory}
@@ -98,15 +101,18 @@ func (s *State) exclusiveCPUs(req *Request) []*CPU {
 	var free []*CPU
 	pool := 0
 	for i := range s.cells {
-		pool += len(s.cells[i].cpus) - s.cells[i].taken
+		if !s.cells[i].isolated {
+			pool += len(s.cells[i].cpus) - s.cells[i].taken
+		}
 		if s.suits(&s.cells[i], req) {
 			free = append(free, s.selected(req, s.spareCPUs(&s.cells[i]))...)
 		}
 	}
-	if len(free) > 0 && len(free) == pool {
-		first := 0
+	common := func(c *CPU) bool { return !c.Isolated }
+	if n := countFunc(free, common); n > 0 && n == pool {
+		first := -1
 		for i, c := range free {
-			if c.ID < free[first].ID {
+			if common(c) && (first < 0 || c.ID < free[first].ID) {
 				first = i
 			}
 		}
@@ -159,7 +165,11 @@ func (s *State) spareCPUs(c *cell) []*CPU {
 func (s *State) wholeCores(free []*CPU) []*CPU {
 	siblings, have := map[coreKey]int{}, map[coreKey]int{}
 	for i := range s.machine.CPUs {
-		siblings[levelCore.of(&s.machine.CPUs[i])]++
+		c := &s.machine.CPUs[i]
+		siblings[levelCore.of(c)]++
+		if c.Split {
+			siblings[levelCore.of(c)]++ // one that is never ours
+		}
 	}
 	for _, c := range free {
 		have[levelCore.of(c)]++
@@ -168,6 +178,15 @@ func (s *State) wholeCores(free []*CPU) []*CPU {
 		k := levelCore.of(c)
 		return have[k] != siblings[k]
 	})
+}
+
+func countFunc[T any](list []T, is func(T) bool) (n int) {
+	for _, v := range list {
+		if is(v) {
+			n++
+		}
+	}
+	return n
 }
 
 func (o *offer) freeOn(nodes []int) []*CPU {
@@ -369,6 +388,9 @@ func (o *offer) shortages() []Failure {
 		default:
 			size := o.req.HugePages[i-2].Size
 			remedy := "set more such pages aside by spec.hugePages of the Machine file"
+			if used := o.s.usedPages(size); used > 0 {
+				remedy = fmt.Sprintf("end what uses %s of them outside of placement, %s", FormatBytes(used), remedy)
+			}
 			if have > 0 {
 				remedy += ", or ask for at most " + FormatBytes(have)
 			}

@@ -53,7 +53,27 @@ func (s *State) choose(ctx context.Context, req *Request) (*Placement, error) {
 	return s.decide(newEffort(ctx, maxEffort), req)
 }
 
+// decide tries the CPUs that suit a request best before all that will do.
 func (s *State) decide(e *effort, req *Request) (*Placement, error) {
+	if len(req.check()) == 0 {
+		for _, narrow := range s.preferences(req) {
+			p, err := s.decideOn(e, &narrow.req, narrow.only)
+			if err != nil {
+				continue
+			}
+			if narrow.only == isolatedCPUs && len(p.NUMANodes) > 1 { // not at the price of nearness
+				if near, err := s.decideOn(e, &narrow.req, anyCPUs); err == nil && len(near.NUMANodes) < len(p.NUMANodes) {
+					p = near
+				}
+			}
+			p.Request = *req
+			return p, nil
+		}
+	}
+	return s.decideOn(e, req, anyCPUs)
+}
+
+func (s *State) decideOn(e *effort, req *Request, only cpuSort) (*Placement, error) {
 	refuse := func(failures []Failure) (*Placement, error) {
 		return nil, &Unsatisfied{Request: req.Name, Machine: s.machine.Name, Failures: failures}
 	}
@@ -63,18 +83,10 @@ func (s *State) decide(e *effort, req *Request) (*Placement, error) {
 	if _, ok := s.placed[req.Name]; ok {
 		return refuse([]Failure{{Constraint: "name", Problem: "the name is in use", Remedy: "release it first or choose another"}})
 	}
-	if kind := s.preferredKind(req); kind != "" {
-		kindly := *req
-		kindly.CoreKind = kind
-		if p, err := s.decide(e, &kindly); err == nil {
-			p.Request = *req
-			return p, nil
-		}
-	}
 	if err := cmp.Or(e.err(req.Name), s.matchSelectors(e.ctx, req)); err != nil {
 		return nil, err
 	}
-	offer := s.offerFor(req)
+	offer := s.offerOf(req, only)
 	match, failures := s.matchDevices(req)
 	failures = append(failures, offer.shortages()...)
 	if len(failures) > 0 {
@@ -96,26 +108,6 @@ func (s *State) decide(e *effort, req *Request) (*Placement, error) {
 	p := offer.placement(best)
 	s.explain(p, best, second)
 	return p, nil
-}
-
-// preferredKind is the kind of cores that suits a request which names none, on
-// a machine with several: the fast ones where answers must be quick, the small
-// ones for batch work. Where they are full, any will do.
-func (s *State) preferredKind(req *Request) string {
-	want := "performance"
-	switch {
-	case req.CoreKind != "" || req.MilliCPU == 0:
-		return ""
-	case req.Class == Batch:
-		want = "efficiency"
-	case req.Class != Realtime && req.Latency == 0:
-		return ""
-	}
-	if slices.ContainsFunc(s.cells, func(c cell) bool { return c.kind == want }) &&
-		slices.ContainsFunc(s.cells, func(c cell) bool { return c.kind != want }) {
-		return want
-	}
-	return ""
 }
 
 // rank returns the best and the second best candidate.

@@ -29,10 +29,11 @@ func (o *offer) cpuShortage(have int64) Failure {
 	if o.req.MilliCPU == 0 {
 		f.Problem = "no CPU is left for " + what
 	}
-	suitable := 0
+	suitable, split := 0, 0
 	for i := range o.s.cells {
 		if o.s.suits(&o.s.cells[i], o.req) {
 			suitable += len(o.s.cells[i].cpus)
+			split += countFunc(o.s.cells[i].cpus, func(c *CPU) bool { return c.Split })
 		}
 	}
 	holders := o.s.cpuHolders()
@@ -41,6 +42,8 @@ func (o *offer) cpuShortage(have int64) Failure {
 		f.Problem, f.Remedy = fmt.Sprintf("the selector %s fails: %v", o.req.CPUs, o.selectorErr()), "correct the expression"
 	case suitable == 0:
 		f.Remedy = o.s.cpuKindsHere()
+	case o.req.WholeCore && int64(suitable-split)*1000 < o.req.MilliCPU && split > 0:
+		f.Remedy = fmt.Sprintf("work of others runs on the sibling threads of %d of the %d CPUs, outside this node's cpuset: give the node whole cores, or ask without a core of one's own", split, suitable)
 	case int64(suitable)*1000 < o.req.MilliCPU:
 		f.Remedy = fmt.Sprintf("the whole machine has %d; ask for less or use a larger machine", suitable)
 	case len(holders) > 0:
@@ -291,6 +294,7 @@ func (s *State) linkFailures(req *Request, match [][]int) []Failure {
 			if l.covers(req, r) {
 				asked += req.Devices[r].count()
 				all = append(all, match[r]...)
+				failures = append(failures, s.unknownPlaces(&req.Devices[r], l.By, match[r])...)
 			}
 		}
 		slices.Sort(all)
@@ -308,4 +312,33 @@ func (s *State) linkFailures(req *Request, match [][]int) []Failure {
 		failures = append(failures, Failure{Constraint: "devices", Problem: "the device requests exclude each other: no set of free devices answers all of them with the links asked for", Remedy: "ask for fewer devices or looser links"})
 	}
 	return failures
+}
+
+// unknownPlaces words that devices for a request cannot be joined because
+// nobody knows where they are: unknown is not the same.
+func (s *State) unknownPlaces(dr *DeviceRequest, by LinkKind, match []int) []Failure {
+	what, unknown := "", func(*Device) bool { return false }
+	switch by {
+	case LinkNUMA:
+		what, unknown = "NUMA node", func(d *Device) bool { return d.NUMA < 0 }
+	case LinkSwitch, LinkRoot:
+		what, unknown = "place on PCIe", func(d *Device) bool { return len(d.Path) == 0 }
+	}
+	var names []string
+	for _, d := range match {
+		if unknown(&s.machine.Devices[d]) {
+			names = append(names, s.machine.Devices[d].ID)
+		}
+	}
+	if len(names) == 0 || len(match)-len(names) >= dr.count() {
+		return nil
+	}
+	if len(names) > 5 {
+		names = append(names[:5], fmt.Sprintf("%d more", len(names)-5))
+	}
+	return []Failure{{
+		Constraint: fmt.Sprintf("link %s", by),
+		Problem:    fmt.Sprintf("nobody knows the %s of %s: the firmware names none", what, strings.Join(names, ", ")),
+		Remedy:     "ask for a link that is known, or for none, or name the devices by a selector",
+	}}
 }

@@ -32,6 +32,9 @@ type deviceUse struct {
 	slices  uint64 // taken by partitions
 	class   Class  // of those who take turns
 	foreign uint64 // slices that partitions of others than our placements take
+
+	// How many partitions of each profile there are, ours and others'.
+	made, foreignMade [MaxProfiles]uint8
 }
 
 func (u *deviceUse) idle() bool { return u.sharers == 0 && u.foreign == 0 }
@@ -117,12 +120,17 @@ func (u *deviceUse) partition(d *Device, ask deviceAsk) (DeviceGrant, int64, str
 	if len(d.Profiles) == 0 {
 		return DeviceGrant{}, 0, "partitions: the device has none"
 	}
-	profiles := slices.Clone(d.Profiles)
-	slices.SortStableFunc(profiles, func(x, y Profile) int {
+	order := make([]int, len(d.Profiles))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		x, y := &d.Profiles[a], &d.Profiles[b]
 		return cmp.Or(cmp.Compare(x.Slices, y.Slices), cmp.Compare(x.compute(), y.compute()))
 	})
-	for i := range profiles {
-		p := &profiles[i]
+	all := 0
+	for _, i := range order {
+		p := &d.Profiles[i]
 		share := int64(p.compute()) * 1000 / int64(d.computeSlices())
 		fits := p.Name == ask.Profile
 		why := "the partition asked for"
@@ -133,11 +141,18 @@ func (u *deviceUse) partition(d *Device, ask deviceAsk) (DeviceGrant, int64, str
 		if !fits || d.Memory > 0 && u.memory+p.Memory > d.Memory {
 			continue // memory is cut into coarser slices than compute
 		}
+		if p.Instances > 0 && int(u.made[i])+int(u.foreignMade[i]) >= p.Instances {
+			all = p.Instances
+			continue
+		}
 		if start := u.bestStart(d, p); start >= 0 {
 			left := int64(64-bits.OnesCount64(u.slices|u.foreign)) * 15
 			return DeviceGrant{Sharing: Partitions, Profile: p.Name, Start: start, Milli: share, Memory: p.Memory,
 				Why: fmt.Sprintf("%s, at slice %d", why, start)}, left, ""
 		}
+	}
+	if all > 0 {
+		return DeviceGrant{}, 0, fmt.Sprintf("partitions: there are %d of them, as many as the device can have", all)
 	}
 	return DeviceGrant{}, 0, "partitions: none that holds it is free"
 }
@@ -270,7 +285,8 @@ func (u *deviceUse) holds(d *Device, g *DeviceGrant, class Class) bool {
 	case Partitions:
 		i := slices.IndexFunc(d.Profiles, func(p Profile) bool { return p.Name == g.Profile })
 		// Its partition may be there already, and count as somebody else's.
-		return i >= 0 && slices.Contains(d.Profiles[i].Starts, g.Start) && u.slices&sliceMask(g.Start, d.Profiles[i].Slices) == 0
+		return i >= 0 && slices.Contains(d.Profiles[i].Starts, g.Start) && u.slices&sliceMask(g.Start, d.Profiles[i].Slices) == 0 &&
+			(d.Profiles[i].Instances == 0 || int(u.made[i]) < d.Profiles[i].Instances)
 	case MPS, TimeSlices:
 		turns := g.Sharing == TimeSlices && u.sharers > 0 && u.class != class
 		return !turns && u.sharers < d.Shares && u.milli+g.Milli <= 1000 && (d.Memory == 0 || u.memory+g.Memory <= d.Memory)
@@ -285,6 +301,7 @@ func (u *deviceUse) give(d *Device, g DeviceGrant, class Class, sign int) {
 	u.memory += int64(sign) * g.Memory
 	if i := slices.IndexFunc(d.Profiles, func(p Profile) bool { return p.Name == g.Profile }); g.Sharing == Partitions && i >= 0 {
 		u.slices ^= sliceMask(g.Start, d.Profiles[i].Slices)
+		u.made[i] += uint8(sign)
 	}
 	u.sharing, u.class = g.Sharing, class
 	if u.sharers == 0 {
@@ -303,11 +320,12 @@ func (s *State) Existing(id string, partitions []DeviceGrant) {
 	if d < 0 {
 		return
 	}
-	s.use[d].foreign = 0
+	s.use[d].foreign, s.use[d].foreignMade = 0, [MaxProfiles]uint8{}
 	for _, there := range partitions {
 		i := slices.IndexFunc(s.machine.Devices[d].Profiles, func(p Profile) bool { return p.Name == there.Profile })
 		if i >= 0 && !s.gave(id, there) {
 			s.use[d].foreign |= sliceMask(there.Start, s.machine.Devices[d].Profiles[i].Slices)
+			s.use[d].foreignMade[i]++
 		}
 	}
 }

@@ -18,10 +18,10 @@ func h100() *Machine {
 	m.Devices = []Device{{
 		ID: "gpu0", Memory: 80 * gib, Shares: 48, MPS: true,
 		Profiles: []Profile{
-			{"1g.10gb", 1, []int{0, 1, 2, 3, 4, 5, 6}, 10 * gib, 1},
-			{"2g.20gb", 2, []int{0, 2, 4}, 20 * gib, 2},
-			{"3g.40gb", 4, []int{0, 4}, 40 * gib, 3},
-			{"7g.80gb", 8, []int{0}, 80 * gib, 7},
+			{Name: "1g.10gb", Slices: 1, Starts: []int{0, 1, 2, 3, 4, 5, 6}, Memory: 10 * gib, Compute: 1},
+			{Name: "2g.20gb", Slices: 2, Starts: []int{0, 2, 4}, Memory: 20 * gib, Compute: 2},
+			{Name: "3g.40gb", Slices: 4, Starts: []int{0, 4}, Memory: 40 * gib, Compute: 3},
+			{Name: "7g.80gb", Slices: 8, Starts: []int{0}, Memory: 80 * gib, Compute: 7},
 		},
 	}}
 	return m

@@ -10,14 +10,22 @@ import (
 // State is a machine and what has been given out of it. It is not safe for
 // use by several goroutines at once.
 type State struct {
-	machine    *Machine
-	nodes      []NUMANode
-	distance   [][]int64
-	fabric     *fabric
-	cells      []cell
-	memory     []int64           // free bytes by node
-	huge       []map[int64]int64 // free bytes by node and page size
-	use        []deviceUse       // by device
+	machine  *Machine
+	nodes    []NUMANode
+	distance [][]int64
+	fabric   *fabric
+	cells    []cell
+	memory   []int64           // free bytes by node
+	huge     []map[int64]int64 // free bytes by node and page size
+	use      []deviceUse       // by device
+
+	// pagesInUse are the bytes of huge pages by node and size that were in use
+	// from the start and that no placement accounts for; known are the
+	// placements that cannot: those of which that has been asked before, or that
+	// were made since.
+	pagesInUse []map[int64]int64
+	known      map[string]bool
+
 	placed     map[string]*Placement
 	taken      map[int]string // CPU → exclusive holder
 	matches    map[string]matched
@@ -31,12 +39,15 @@ type State struct {
 	// linkDemand says that sets of linked devices have been asked for, so that
 	// single devices should leave the best joined ones alone.
 	linkDemand bool
+
+	hasIsolated bool // some CPUs are isolated, and some are not
 }
 
 // cell is the CPUs of one NUMA node that are alike: the unit in which shared
 // CPU time is counted.
 type cell struct {
 	node     int // index
+	isolated bool
 	kind     string
 	features string // joined, for comparison
 	has      map[string]bool
@@ -55,7 +66,7 @@ func NewState(m *Machine) (*State, error) {
 	}
 	s := &State{
 		machine: m, nodes: m.nodes(), fabric: newFabric(m),
-		use: make([]deviceUse, len(m.Devices)), placed: map[string]*Placement{},
+		use: make([]deviceUse, len(m.Devices)), placed: map[string]*Placement{}, known: map[string]bool{},
 		taken: map[int]string{}, matches: map[string]matched{}, cpuMatches: map[string]cpuMatch{},
 		nodeAt: map[int]int{}, cellAt: map[int]int{}, deviceAt: map[string]int{},
 	}
@@ -71,11 +82,12 @@ func NewState(m *Machine) (*State, error) {
 			s.distance[i][j] = int64(distance(&s.nodes[i], &s.nodes[j]))
 		}
 		s.memory = append(s.memory, s.nodes[i].Memory)
-		pages := maps.Clone(s.nodes[i].HugePages)
-		if pages == nil {
-			pages = map[int64]int64{}
+		free, used := map[int64]int64{}, map[int64]int64{}
+		for size, bytes := range s.nodes[i].HugePages {
+			used[size] = min(s.nodes[i].PagesInUse[size], bytes)
+			free[size] = bytes - used[size]
 		}
-		s.huge = append(s.huge, pages)
+		s.huge, s.pagesInUse = append(s.huge, free), append(s.pagesInUse, used)
 	}
 	s.buildCells()
 	return s, nil
@@ -85,11 +97,12 @@ func (s *State) buildCells() {
 	type key struct {
 		node           int
 		kind, features string
+		isolated       bool
 	}
 	at := map[key]int{}
 	for i := range s.machine.CPUs {
 		c := &s.machine.CPUs[i]
-		k := key{s.nodeAt[c.NUMA], c.Kind, strings.Join(c.Features, " ")}
+		k := key{s.nodeAt[c.NUMA], c.Kind, strings.Join(c.Features, " "), c.Isolated}
 		n, ok := at[k]
 		if !ok {
 			n = len(s.cells)
@@ -98,10 +111,11 @@ func (s *State) buildCells() {
 			for _, f := range c.Features {
 				has[f] = true
 			}
-			s.cells = append(s.cells, cell{node: k.node, kind: k.kind, features: k.features, has: has})
+			s.cells = append(s.cells, cell{isolated: k.isolated, node: k.node, kind: k.kind, features: k.features, has: has})
 		}
 		s.cells[n].cpus = append(s.cells[n].cpus, c)
 		s.cellAt[c.ID] = n
+		s.hasIsolated = s.hasIsolated || c.Isolated
 	}
 }
 
@@ -182,6 +196,9 @@ func (s *State) pool(r *Request, nodes []int) []int {
 }
 
 func (c *cell) suits(r *Request) bool {
+	if c.isolated && !r.Exclusive {
+		return false
+	}
 	if r.CoreKind != "" && c.kind != r.CoreKind {
 		return false
 	}
@@ -223,6 +240,7 @@ func (s *State) Adopt(p Placement) error {
 	if err := s.holds(&p); err != nil {
 		return fmt.Errorf("placement of %q no longer fits: %w", p.Request.Name, err)
 	}
+	s.claimPages(&p)
 	s.commit(&p)
 	if err := s.overdrawn(); err != nil {
 		s.Release(p.Request.Name)
@@ -233,6 +251,7 @@ func (s *State) Adopt(p Placement) error {
 
 func (s *State) commit(p *Placement) {
 	s.account(p, 1)
+	s.known[p.Request.Name] = true
 	s.placed[p.Request.Name] = p
 	if countDevices(&p.Request) > 1 {
 		s.linkDemand = true
@@ -288,10 +307,11 @@ func (s *State) clone() *State {
 	c := *s
 	c.cells = slices.Clone(s.cells)
 	c.memory = slices.Clone(s.memory)
-	c.huge = make([]map[int64]int64, len(s.huge))
+	c.huge, c.pagesInUse = make([]map[int64]int64, len(s.huge)), make([]map[int64]int64, len(s.huge))
 	for i := range s.huge {
-		c.huge[i] = maps.Clone(s.huge[i])
+		c.huge[i], c.pagesInUse[i] = maps.Clone(s.huge[i]), maps.Clone(s.pagesInUse[i])
 	}
+	c.known = maps.Clone(s.known)
 	c.use = slices.Clone(s.use)
 	c.placed = maps.Clone(s.placed)
 	c.taken = maps.Clone(s.taken)
