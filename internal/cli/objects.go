@@ -15,7 +15,7 @@ func newApplyCommand(env *Env) *cobra.Command {
 	var file string
 	var dryRun bool
 	c := &cobra.Command{
-		Use: "apply -f FILE", Short: "Create or change workloads and models", Args: exactArgs(0, ""),
+		Use: "apply -f FILE", Short: "Create or change the objects of a manifest", Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			text, err := readFileOrStdin(env, file)
 			if err != nil {
@@ -101,7 +101,7 @@ func rangeArgs(least, most int, names string) cobra.PositionalArgs {
 func newDeleteCommand(env *Env) *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "delete KIND NAME", Short: "Stop and forget workloads and models; volumes stay", Args: rangeArgs(0, 2, "KIND and NAME, or -f FILE"),
+		Use: "delete KIND NAME", Short: "Stop objects and forget them; volumes stay", Args: rangeArgs(0, 2, "KIND and NAME, or -f FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			targets, err := deleteTargets(env, file, args)
 			if err != nil {

@@ -28,8 +28,12 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	env := &Env{In: in, Out: out, Err: errOut, Kinds: object.Kinds()}
-	root := newRootCommand(env)
+	return (&Env{In: in, Out: out, Err: errOut, Kinds: object.Kinds()}).run(ctx, args)
+}
+
+// run executes one command and returns its exit status.
+func (e *Env) run(ctx context.Context, args []string) int {
+	root := newRootCommand(e)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var status exitError
@@ -40,16 +44,16 @@ func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 	case errors.As(err, &status):
 		return int(status)
 	case errors.As(err, &usage):
-		fmt.Fprintf(errOut, "oscine: %v\n", err)
+		fmt.Fprintf(e.Err, "oscine: %v\n", err)
 		return exitUsage
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
-		fmt.Fprintf(errOut, "oscine: %v; see oscine --help\n", err)
+		fmt.Fprintf(e.Err, "oscine: %v; see oscine --help\n", err)
 		return exitUsage
 	case ctx.Err() != nil:
-		fmt.Fprintln(errOut, "oscine: interrupted")
+		fmt.Fprintln(e.Err, "oscine: interrupted")
 		return exitInterrupted
 	}
-	fmt.Fprintf(errOut, "oscine: %s\n", message(err))
+	fmt.Fprintf(e.Err, "oscine: %s\n", message(err))
 	return exitStatus(err)
 }
 

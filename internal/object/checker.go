@@ -2,10 +2,10 @@ package object
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // FieldError is one mistake in a manifest.
@@ -53,7 +53,7 @@ type Checker struct {
 
 func (c *Checker) add(line int, path, format string, args ...any) {
 	if len(c.errs) < maxErrors {
-		c.errs = append(c.errs, &FieldError{Line: line, Path: printable(path), Reason: printable(fmt.Sprintf(format, args...))})
+		c.errs = append(c.errs, &FieldError{Line: line, Path: shown(path), Reason: shown(fmt.Sprintf(format, args...))})
 	}
 }
 
@@ -100,21 +100,13 @@ func (c *Checker) Port(at string, port int) {
 	}
 }
 
-// printable bounds what an error repeats of a stranger's text, and escapes what
-// a terminal would obey.
-func printable(s string) string {
+// shown bounds what an error repeats of a stranger's text, and escapes what a
+// terminal would obey.
+func shown(s string) string {
 	if len(s) > maxReason {
 		s = strings.ToValidUTF8(s[:maxReason], "") + "…"
 	}
-	var b strings.Builder
-	for _, r := range s {
-		if r == '\n' || unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-	}
-	return b.String()
+	return printable.Lines(s)
 }
 
 // quote repeats what a person wrote, as far as it helps to find it.

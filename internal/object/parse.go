@@ -170,7 +170,7 @@ func describe(n *yaml.Node) string {
 		case "!!str":
 			return "the text " + quote(n.Value)
 		}
-		return printable(n.Value)
+		return shown(n.Value)
 	}
 	return "an alias"
 }
