@@ -108,7 +108,7 @@ func matchPartition(p Partition, v release.Verity, open opener) (uint64, error) 
 		return 0, err
 	}
 	defer f.Close()
-	hashStart, ok, err := matchRoot(v, f)
+	hashStart, ok, err := v.Match(f)
 	if err != nil {
 		return 0, fmt.Errorf("cannot read its hash tree: %w", err)
 	}

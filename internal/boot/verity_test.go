@@ -14,9 +14,8 @@ import (
 	"oscine.dev/oscine/internal/release"
 )
 
-// rootOf makes a file of two data blocks with a one-block tree behind, and
-// optionally veritysetup's superblock between.
-func rootOf(t *testing.T, fill byte, superblock bool) (string, release.Verity) {
+// rootOf makes a file of two data blocks with a one-block tree behind.
+func rootOf(t *testing.T, fill byte) (string, release.Verity) {
 	t.Helper()
 	v := release.Verity{Salt: []byte{1, 2}, Blocks: 2}
 	tree := make([]byte, release.BlockSize)
@@ -27,9 +26,6 @@ func rootOf(t *testing.T, fill byte, superblock bool) (string, release.Verity) {
 		copy(tree[i*32:], sum[:])
 		content = append(content, block...)
 	}
-	if superblock {
-		content = append(content, append([]byte("verity\x00\x00"), make([]byte, release.BlockSize-8)...)...)
-	}
 	v.RootHash = sha256.Sum256(append([]byte{1, 2}, tree...))
 	name := filepath.Join(t.TempDir(), fmt.Sprintf("root-%d", fill))
 	if err := os.WriteFile(name, append(content, tree...), 0o600); err != nil {
@@ -38,33 +34,9 @@ func rootOf(t *testing.T, fill byte, superblock bool) (string, release.Verity) {
 	return name, v
 }
 
-func TestMatch(t *testing.T) {
-	for _, superblock := range []bool{false, true} {
-		name, v := rootOf(t, 7, superblock)
-		raw, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := uint64(2)
-		if superblock {
-			want = 3
-		}
-		if start, ok, err := matchRoot(v, bytes.NewReader(raw)); start != want || !ok || err != nil {
-			t.Errorf("superblock %t: got %d, %t, %v, want tree at %d", superblock, start, ok, err, want)
-		}
-		raw[len(raw)-1] ^= 1
-		if _, ok, err := matchRoot(v, bytes.NewReader(raw)); ok || err != nil {
-			t.Errorf("flipped bit: got %t, %v, want a refusal", ok, err)
-		}
-		if _, _, err := matchRoot(v, bytes.NewReader(raw[:release.BlockSize])); err == nil {
-			t.Error("short partition: got no error")
-		}
-	}
-}
-
 func TestChooseSlot(t *testing.T) {
-	mine, v := rootOf(t, 1, false)
-	other, _ := rootOf(t, 2, false)
+	mine, v := rootOf(t, 1)
+	other, _ := rootOf(t, 2)
 	files := map[string]string{"sda2": other, "sda3": mine, "sdb2": mine, "sdb3": "/nonexistent"}
 	open := func(p Partition) (*os.File, error) { return os.Open(files[p.Device]) }
 	parts := []Partition{

@@ -175,11 +175,7 @@ func checkTree(slot *io.SectionReader, v release.Verity) error {
 	if int64(v.Blocks) > slot.Size()/release.BlockSize {
 		return errOtherRoot
 	}
-	top := make([]byte, release.BlockSize)
-	if _, err := slot.ReadAt(top, int64(v.Blocks)*release.BlockSize); err != nil {
-		return errOtherRoot
-	}
-	if [32]byte(saltedHash(v.Salt, top)) != v.RootHash {
+	if _, ok, err := v.Match(slot); err != nil || !ok {
 		return errOtherRoot
 	}
 	_, got, err := hashTree(io.NewSectionReader(slot, 0, int64(v.Blocks)*release.BlockSize), v.Salt)

@@ -1,8 +1,11 @@
 package release
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +66,26 @@ func FuzzFindVerity(f *testing.F) {
 			t.Errorf("%q read again: %v\n%s", line, err, diff)
 		}
 	})
+}
+
+// TestMatch has a root of two blocks with a tree of one block behind, and
+// veritysetup's superblock between or not.
+func TestMatch(t *testing.T) {
+	tree := bytes.Repeat([]byte{7}, BlockSize)
+	v := Verity{Salt: []byte{1, 2}, Blocks: 2, RootHash: sha256.Sum256(append([]byte{1, 2}, tree...))}
+	data, super := make([]byte, 2*BlockSize), append([]byte("verity\x00\x00"), make([]byte, BlockSize-8)...)
+	for want, raw := range map[uint64][]byte{2: slices.Concat(data, tree), 3: slices.Concat(data, super, tree)} {
+		if start, ok, err := v.Match(bytes.NewReader(raw)); start != want || !ok || err != nil {
+			t.Errorf("got %d, %t, %v, want the tree at %d", start, ok, err, want)
+		}
+		raw[len(raw)-1] ^= 1
+		if _, ok, err := v.Match(bytes.NewReader(raw)); ok || err != nil {
+			t.Errorf("flipped bit: got %t, %v, want a refusal", ok, err)
+		}
+		if _, _, err := v.Match(bytes.NewReader(raw[:BlockSize])); err == nil {
+			t.Error("short partition: got no error")
+		}
+	}
 }
 
 func TestParseEntry(t *testing.T) {

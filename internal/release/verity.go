@@ -1,9 +1,12 @@
 package release
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -20,7 +23,7 @@ const VerityArgument = "oscine.verity"
 var ErrNoVerity = errors.New("the kernel command line names no root: " + VerityArgument + " is missing")
 
 const (
-	hashSize = 32  // bytes of SHA-256
+	hashSize = sha256.Size
 	maxSalt  = 256 // bytes, the longest that dm-verity takes
 	noSalt   = "-" // the kernel's word for it
 )
@@ -90,4 +93,32 @@ func parseVerity(value string) (v Verity, err error) {
 		return v, fmt.Errorf("%q is not a number of blocks", fields[2])
 	}
 	return v, nil
+}
+
+// Match hashes the one top block of the tree that follows the data on r and
+// returns the tree's first block when it is this root, and false when r holds
+// another root or none. A superblock as veritysetup writes it is skipped.
+func (v Verity) Match(r io.ReaderAt) (hashStart uint64, ok bool, err error) {
+	block := make([]byte, BlockSize)
+	hashStart = v.Blocks
+	if err := readBlock(r, block, hashStart); err != nil {
+		return 0, false, err
+	}
+	if bytes.HasPrefix(block, []byte("verity\x00\x00")) {
+		hashStart++
+		if err := readBlock(r, block, hashStart); err != nil {
+			return 0, false, err
+		}
+	}
+	h := sha256.New()
+	h.Write(v.Salt)
+	h.Write(block)
+	return hashStart, bytes.Equal(h.Sum(nil), v.RootHash[:]), nil
+}
+
+func readBlock(r io.ReaderAt, block []byte, number uint64) error {
+	if _, err := r.ReadAt(block, int64(number)*BlockSize); err != nil {
+		return fmt.Errorf("block %d: %w", number, err)
+	}
+	return nil
 }
