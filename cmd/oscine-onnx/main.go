@@ -1,5 +1,10 @@
 package main
 
-import "os"
+import (
+	"os"
 
-func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+	"oscine.dev/oscine/internal/serve/engine/onnx"
+	"oscine.dev/oscine/internal/serve/worker"
+)
+
+func main() { os.Exit(worker.Main("oscine-onnx", new(onnx.Engine), os.Args[1:], os.Stderr)) }

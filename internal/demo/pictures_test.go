@@ -9,10 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"oscine.dev/oscine/internal/pack"
-	"oscine.dev/oscine/internal/serve/channel"
-	"oscine.dev/oscine/internal/serve/onnx"
+	"oscine.dev/oscine/internal/serve/engine/onnx"
 	"oscine.dev/oscine/internal/serve/picture"
-	"oscine.dev/oscine/internal/tensor"
+	"oscine.dev/oscine/internal/serve/worker"
 )
 
 func TestDrawIsRepeatable(t *testing.T) {
@@ -67,20 +66,17 @@ func TestReaderReadsUnseenFonts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	right := 0
+	meta, right := session.Metadata(), 0
 	for _, p := range pictures {
-		data, shape, err := picture.Tensor(p.Image, session.Metadata().Inputs[0])
+		data, shape, err := picture.Tensor(p.Image, meta.Inputs[0])
 		if err != nil {
 			t.Fatal(err)
 		}
-		memory := make([]byte, 64<<10)
-		copy(memory, data)
-		call := channel.Call{Request: &channel.Request{Shapes: []tensor.Shape{shape}}, Result: &channel.Result{}, Memory: memory, Offsets: []int{0}, End: 4096}
-		session.Infer([]channel.Call{call})
-		if call.Result.Err != "" {
-			t.Fatal(call.Result.Err)
+		out := worker.NewOutput(&meta, make([]byte, 4096))
+		if err := session.Run(t.Context(), []worker.Tensor{{Shape: shape, Data: data}}, out); err != nil {
+			t.Fatal(err)
 		}
-		if got := likeliest(memory[call.Result.Offsets[0]:][:40]); got == p.Digit {
+		if got := likeliest(out.Tensors()[0].Data); got == p.Digit {
 			right++
 		} else {
 			t.Logf("a %d of %s is read as %d", p.Digit, p.Font, got)

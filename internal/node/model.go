@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
 )
 
@@ -170,6 +172,7 @@ func (m *model) serve(obj *object.Model) error {
 	m.n.log.Info("model placed", "name", m.key.Name, "placement", placement.Reason)
 	served := core.Model{
 		Name: m.key.Name, Version: obj.Spec.Version, Objective: obj.Spec.Resources.Latency.Std(),
+		Platform: engine.Platform,
 		Starter:  &workerContainer{model: m, obj: obj, placement: placement, engine: engine, root: root},
 		OnChange: m.noteChange,
 	}
@@ -248,15 +251,16 @@ type workerContainer struct {
 func (w *workerContainer) Start(ctx context.Context) (core.Worker, error) {
 	m := w.model
 	dir := m.socketDir()
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	// Nobody on the node passes the folder above; the worker sees only its own.
+	if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(filepath.Dir(dir), 0o700)); err != nil {
 		return nil, fmt.Errorf("make the worker's socket folder: %w", err)
 	}
 	spec := container.Spec{
 		ID: m.key.ID(), RootFS: w.root,
 		Labels:     map[string]string{labelManifest: manifestHash(w.obj)},
-		Entrypoint: append(append([]string{}, w.engine.Entrypoint...), core.WorkerArgs(filepath.Join(core.SocketDir, core.SocketName), core.ModelPath, threadsOf(&w.obj.Spec.Resources))...),
+		Entrypoint: append(append([]string{}, w.engine.Entrypoint...), core.WorkerArgs(filepath.Join(core.SocketDir, core.SocketName))...),
 		Mounts: []container.Mount{
-			{Source: dir, Target: core.SocketDir, Volume: true},
+			{Source: dir, Target: core.SocketDir, ReadOnly: true},
 			{Source: m.n.modelFile(w.obj.Spec.Source), Target: core.ModelPath, ReadOnly: true},
 		},
 		Limits:     limits(w.placement, &w.obj.Spec.Resources),
@@ -281,7 +285,10 @@ func (w *workerContainer) Start(ctx context.Context) (core.Worker, error) {
 		return nil, err
 	}
 	m.set(func(st *object.ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
-	return &workerProcess{m: m, socket: filepath.Join(dir, core.SocketName)}, nil
+	return &workerProcess{
+		m: m, socket: filepath.Join(dir, core.SocketName), pid: now.PID,
+		load: channel.Load{Path: core.ModelPath, Threads: threadsOf(&w.obj.Spec.Resources)},
+	}, nil
 }
 
 // threadsOf is how many threads make use of the CPUs that a model asks for.
@@ -293,9 +300,30 @@ func threadsOf(r *object.Resources) int {
 type workerProcess struct {
 	m      *model
 	socket string
+	pid    int // of the container's first process
+	load   channel.Load
 }
 
 func (w *workerProcess) Socket() string { return w.socket }
+
+func (w *workerProcess) Load() channel.Load { return w.load }
+
+// Owns implements core.Worker: the worker's processes are those of its
+// container's PID namespace.
+func (w *workerProcess) Owns(pid int) bool {
+	if pid == w.pid {
+		return true
+	}
+	namespace := func(pid string) string {
+		name, err := os.Readlink(filepath.Join("/proc", pid, "ns/pid"))
+		if err != nil {
+			return ""
+		}
+		return name
+	}
+	its := namespace(strconv.Itoa(w.pid))
+	return its != "" && its == namespace(strconv.Itoa(pid)) && its != namespace("self")
+}
 
 // Wait implements core.Worker. It ends with the node's life too; the worker
 // then goes on for the next daemon.

@@ -21,10 +21,10 @@ import (
 
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve"
-	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
-	"oscine.dev/oscine/internal/serve/onnx"
+	"oscine.dev/oscine/internal/serve/engine/onnx"
 	"oscine.dev/oscine/internal/serve/servetest"
+	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -288,15 +288,12 @@ func benchmarkBare(b *testing.B, library string) {
 	}
 	defer s.Close()
 	_, body := digitsBody(true)
-	memory := make([]byte, 64<<10)
-	copy(memory, body[len(body)-3136:])
-	call := channel.Call{Request: &channel.Request{Shapes: []tensor.Shape{{1, 1, 28, 28}}}, Result: &channel.Result{},
-		Memory: memory, Offsets: []int{0}, End: 3136}
+	meta, memory := s.Metadata(), make([]byte, 64<<10)
+	in := []worker.Tensor{{Shape: tensor.Shape{1, 1, 28, 28}, Data: body[len(body)-3136:]}}
 	before := cpuTime(b, os.Getpid())
 	for b.Loop() {
-		call.Result.Shapes, call.Result.Offsets = call.Result.Shapes[:0], call.Result.Offsets[:0]
-		if s.Infer([]channel.Call{call}); call.Result.Err != "" {
-			b.Fatal(call.Result.Err)
+		if err := s.Run(b.Context(), in, worker.NewOutput(&meta, memory)); err != nil {
+			b.Fatal(err)
 		}
 	}
 	b.ReportMetric(float64((cpuTime(b, os.Getpid())-before).Nanoseconds())/1000/float64(b.N), "cpu-µs/op")

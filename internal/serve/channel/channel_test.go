@@ -1,13 +1,7 @@
 package channel
 
 import (
-	"context"
-	"errors"
-	"net"
-	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -15,212 +9,159 @@ import (
 	"oscine.dev/oscine/internal/tensor"
 )
 
-// echo is an engine whose output is its input.
-type echo struct{ meta Metadata }
-
-func newEcho() *echo {
-	spec := []tensor.Spec{{Name: "x", Type: tensor.Uint8, Shape: tensor.Shape{-1}}}
-	return &echo{Metadata{Engine: "echo 1", Inputs: spec, Outputs: spec}}
-}
-
-func (e *echo) Metadata() *Metadata { return &e.meta }
-
-func (e *echo) Infer(calls []Call) {
-	for _, c := range calls {
-		n := int(c.Request.Shapes[0][0])
-		copy(c.Memory[c.End:], c.Memory[:n])
-		c.Result.Shapes = append(c.Result.Shapes, c.Request.Shapes[0])
-		c.Result.Offsets = append(c.Result.Offsets, c.End)
-	}
-}
-
-func listen(t *testing.T) (*Listener, string) {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s")
-	l, err := Listen(socket)
+// What a worker wrote into slots goes when it goes, but for what requests hold.
+func TestRegionGivesBack(t *testing.T) {
+	r, err := NewRegion(Size{Slots: 8, SlotBytes: 1 << 20, WarmSlots: 2, WarmBytes: 8192})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l, socket
-}
-
-func dialEcho(t *testing.T, socket string) (*Conn, *Region) {
-	t.Helper()
-	c, err := Dial(t.Context(), socket)
-	if err != nil {
-		t.Fatal(err)
+	resident := func(when string, want int64) {
+		t.Helper()
+		if got, err := r.Resident(); err != nil || got != want {
+			t.Errorf("%s: %d bytes exist, %v, want %d", when, got, err, want)
+		}
 	}
-	region, err := NewRegion(4, 8192)
-	if err != nil {
-		t.Fatal(err)
+	r.populate()
+	resident("warm", 2*8192)
+	for i := range r.Slots {
+		clear(r.Slot(i))
 	}
-	if err := c.Share(region); err != nil {
-		t.Fatal(err)
+	resident("written", 8<<20)
+	for i := range r.Slots {
+		r.Trim(i, 1<<20)
 	}
-	return c, region
-}
-
-func runEcho(t *testing.T, c *Conn, region *Region, text string) {
-	t.Helper()
-	copy(region.Slot(2), text)
-	results, err := c.Run([]Request{{Slot: 2, Shapes: []tensor.Shape{{int64(len(text))}}}, {Slot: 9}}, time.Second)
-	if err != nil {
-		t.Fatal(err)
+	resident("trimmed", 2*8192)
+	r.Slot(7)[0] = 1
+	for i := range r.Slots - 1 {
+		r.Punch(i)
 	}
-	if got := string(region.Slot(2)[results[0].Offsets[0]:][:len(text)]); got != text {
-		t.Errorf("got %q, want %q", got, text)
-	}
-	if !strings.Contains(results[1].Err, "slot 9 of 4") {
-		t.Errorf("a slot outside the region: got %q", results[1].Err)
+	resident("punched, but for one", 4096)
+	if r.Slot(7)[0] != 1 {
+		t.Error("the slot that was left lost its content")
 	}
 }
 
-// A daemon that went away without a word and its successor both get answers.
-func TestReconnect(t *testing.T) {
-	l, socket := listen(t)
-	go func() { _ = l.Serve(newEcho()) }() // ends with the process
-	first, firstRegion := dialEcho(t, socket)
-	runEcho(t, first, firstRegion, "hello")
-	second, secondRegion := dialEcho(t, socket)
-	runEcho(t, second, secondRegion, "hello again")
-	if _, err := first.Run([]Request{{Shapes: []tensor.Shape{{1}}}}, time.Second); err == nil {
-		t.Error("the connection that was replaced still answers")
-	}
-	runEcho(t, second, secondRegion, "and again")
-	if err := second.Close(); err != nil {
-		t.Error(err)
-	}
-	third, thirdRegion := dialEcho(t, socket)
-	runEcho(t, third, thirdRegion, "once more")
-}
-
-func TestWorkerChecksRequests(t *testing.T) {
-	l, socket := listen(t)
-	go func() { _ = l.Serve(newEcho()) }()
-	c, _ := dialEcho(t, socket)
-	for name, test := range map[string]struct {
-		request Request
-		want    string
-	}{
-		"no input":         {Request{}, "0 inputs, the model has 1"},
-		"two dimensions":   {Request{Shapes: []tensor.Shape{{1, 1}}}, "want [-1]"},
-		"more than a slot": {Request{Shapes: []tensor.Shape{{8193}}}, "a slot has 8192"},
-		"output 7":         {Request{Shapes: []tensor.Shape{{1}}, Wanted: []int{0}}, ""},
+func TestRegionBounds(t *testing.T) {
+	for _, size := range []Size{
+		{}, {Slots: 1}, {Slots: -1, SlotBytes: 4096}, {Slots: MaxSlots + 1, SlotBytes: 4096}, {Slots: 1, SlotBytes: MaxSlotBytes + 1},
+		{Slots: 1, SlotBytes: 4096, WarmSlots: 2}, {Slots: 1, SlotBytes: 4096, WarmSlots: 1, WarmBytes: 8192}, {Slots: 1, SlotBytes: 4096, WarmBytes: -4096},
 	} {
-		results, err := c.Run([]Request{test.request}, time.Second)
-		if err != nil || !strings.Contains(results[0].Err, test.want) {
-			t.Errorf("%s: got %+v, %v; want %s", name, results, err, test.want)
+		if _, err := NewRegion(size); err == nil {
+			t.Errorf("%+v: no error", size)
 		}
 	}
 }
 
-func TestRefuse(t *testing.T) {
-	l, socket := listen(t)
-	refused := make(chan error, 1)
-	go func() { refused <- l.Refuse("no model") }()
-	_, err := Dial(t.Context(), socket)
-	var model *ModelError
-	if !errors.As(err, &model) || model.Text != "no model" {
-		t.Errorf("got %v", err)
+func TestSameModel(t *testing.T) {
+	first, other := bytesModel(), bytesModel()
+	other.Engine, other.Threads, other.Parallel = "hostile 2", 8, 1
+	if !first.SameModel(&other) {
+		t.Error("another version of the engine is another model")
 	}
-	if err := <-refused; err != nil {
-		t.Error(err)
+	for name, change := range map[string]func(*Metadata){
+		"fewer outputs": func(m *Metadata) { m.Outputs = nil },
+		"another type":  func(m *Metadata) { m.Inputs = []tensor.Spec{{Name: "x", Type: tensor.Int8, Shape: tensor.Shape{-1}}} },
+		"batches":       func(m *Metadata) { m.Batch = true },
+		"no streams":    func(m *Metadata) { m.Streams = false },
+		"more at once":  func(m *Metadata) { m.Parallel = 2 },
+	} {
+		other := bytesModel()
+		change(&other)
+		if first.SameModel(&other) {
+			t.Errorf("%s: the same model", name)
+		}
 	}
 }
 
-// hostile answers the hello with the metadata and each run with an answer of
-// the test's.
-func hostile(t *testing.T, socket string, answer func(sequence uint32) []byte) {
-	t.Helper()
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: socket, Net: "unixpacket"})
+func FuzzRun(f *testing.F) {
+	f.Add(appendRun(nil, []Request{{ID: 7, Slot: 3, Within: 5, Stream: true, Shapes: []tensor.Shape{{1, 28}, {}}, Sizes: []int{28, 1}, Wanted: []int{1}}}))
+	meta := bytesModel()
+	region, err := NewRegion(Size{Slots: 4, SlotBytes: 8192})
 	if err != nil {
-		t.Fatal(err)
+		f.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		conn, err := l.Accept()
+	p := &Peer{region: region}
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		requests, err := decodeRun(msg, nil)
 		if err != nil {
 			return
 		}
-		defer conn.Close()
-		buf := make([]byte, MaxMessage)
-		for i := uint32(0); ; i++ {
-			n, err := conn.Read(buf)
-			if err != nil {
-				return
-			}
-			var msg []byte
-			switch kind(buf[0]) {
-			case helloKind:
-				msg, err = encodeControl(modelKind, modelMessage{Version: Version, Metadata: newEcho().meta})
-			case regionKind:
-				msg, err = encodeControl(mappedKind, mappedMessage{})
-			default:
-				var sequence uint32
-				sequence, _, err = decodeRun(buf[:n], nil)
-				msg = answer(sequence)
-			}
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			if _, err := conn.Write(msg); err != nil {
-				return
+		again, err := decodeRun(appendRun(nil, requests), nil)
+		if diff := cmp.Diff(requests, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+		for i := range requests {
+			if _, end, err := p.Check(&meta, &requests[i], nil); err == nil && end > region.SlotBytes {
+				t.Errorf("inputs end at %d of %d bytes", end, region.SlotBytes)
 			}
 		}
-	}()
+	})
 }
 
-func TestDaemonDistrustsWorker(t *testing.T) {
-	result := func(shape tensor.Shape, offset int) []Result {
-		return []Result{{Shapes: []tensor.Shape{shape}, Offsets: []int{offset}}}
+func FuzzResults(f *testing.F) {
+	f.Add(appendResults(nil, []Result{{ID: 1, Code: Failed, Err: "no"}, {ID: 2, Slot: 1, Shapes: []tensor.Shape{{2}}, Offsets: []int{64}, Sizes: []int{2}}}))
+	f.Add(appendResults(nil, []Result{{ID: 2, Slot: 1, Code: Partial, Shapes: []tensor.Shape{{2}}, Offsets: []int{64}, Sizes: []int{2}}}))
+	region, err := NewRegion(Size{Slots: 4, SlotBytes: 8192})
+	if err != nil {
+		f.Fatal(err)
 	}
-	for name, answer := range map[string]func(uint32) []byte{
-		"outside the slot": func(s uint32) []byte { return appendDone(nil, s, result(tensor.Shape{100}, 8128)) },
-		"far outside":      func(s uint32) []byte { return appendDone(nil, s, result(tensor.Shape{1}, 1<<29)) },
-		"unaligned":        func(s uint32) []byte { return appendDone(nil, s, result(tensor.Shape{1}, 3)) },
-		"huge shape":       func(s uint32) []byte { return appendDone(nil, s, result(tensor.Shape{1 << 20, 1 << 20, 1 << 20}, 0)) },
-		"no outputs":       func(s uint32) []byte { return appendDone(nil, s, []Result{{}}) },
-		"too many results": func(s uint32) []byte {
-			return appendDone(nil, s, append(result(tensor.Shape{1}, 0), result(tensor.Shape{1}, 0)...))
-		},
-		"another's answer": func(s uint32) []byte { return appendDone(nil, s+1, result(tensor.Shape{1}, 0)) },
-		"cut off":          func(s uint32) []byte { return appendDone(nil, s, result(tensor.Shape{1}, 0))[:12] },
-		"another message":  func(uint32) []byte { return []byte("\x01{}") },
-	} {
-		socket := filepath.Join(t.TempDir(), "s")
-		hostile(t, socket, answer)
-		c, _ := dialEcho(t, socket)
-		if _, err := c.Run([]Request{{Shapes: []tensor.Shape{{1}}}}, time.Second); !errors.Is(err, ErrProtocol) {
-			t.Errorf("%s: got %v, want ErrProtocol", name, err)
-		}
-	}
-}
-
-func TestDialGivesUp(t *testing.T) {
-	_, socket := listen(t) // never served: a model that takes forever to load
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := Dial(ctx, socket); err == nil {
-		t.Error("connected to a worker that never answers")
-	}
-}
-
-func FuzzMessages(f *testing.F) {
-	f.Add(appendRun(nil, 7, []Request{{Slot: 3, Shapes: []tensor.Shape{{1, 28}, {}}, Wanted: []int{1}}}))
-	f.Add(appendDone(nil, 7, []Result{{Err: "no"}, {Shapes: []tensor.Shape{{2}}, Offsets: []int{64}}}))
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		if sequence, requests, err := decodeRun(msg, nil); err == nil {
-			_, again, err := decodeRun(appendRun(nil, sequence, requests), nil)
-			if diff := cmp.Diff(requests, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
-				t.Errorf("run: %v %s", err, diff)
+		results, err := decodeResults(msg, nil)
+		if err != nil {
+			return
+		}
+		again, err := decodeResults(appendResults(nil, results), nil)
+		if diff := cmp.Diff(results, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+		// Whatever is delivered lies within its slot.
+		c := &Conn{meta: bytesModel(), region: region, slots: make([]underWay, region.Slots)}
+		inside := func(r *Result) {
+			for i := range r.Offsets {
+				_ = region.Slot(r.Slot)[r.Offsets[i]:][:r.Sizes[i]]
 			}
 		}
-		if sequence, results, err := decodeDone(msg, nil); err == nil {
-			_, again, err := decodeDone(appendDone(nil, sequence, results), nil)
-			if diff := cmp.Diff(results, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
-				t.Errorf("done: %v %s", err, diff)
+		w := &waiter{wake: make(chan struct{}, 1), requests: []Request{{Stream: true}, {}}, results: make([]Result, 2), open: 2,
+			part: func(_ int, r *Result) { inside(r) }}
+		c.slots[1], c.slots[2] = underWay{id: 2, w: w}, underWay{id: 3, w: w, index: 1}
+		for i := range results {
+			if c.deliver(&results[i]) != nil {
+				return
 			}
 		}
+		inside(&w.results[0])
+		inside(&w.results[1])
+	})
+}
+
+// FuzzControl feeds both ends with control messages.
+func FuzzControl(f *testing.F) {
+	for _, k := range []kind{helloKind, welcomeKind, loadKind, loadedKind, regionKind, mappedKind, figuresKind} {
+		msg, err := encode(k, loadedMessage{Metadata: bytesModel()})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(msg)
+	}
+	f.Add([]byte("\x01{\"versions\":[2,1]}"))
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		var hello helloMessage
+		if decode(msg, helloKind, &hello) == nil {
+			if v, err := negotiate(hello.Versions); err == nil && v != Version {
+				t.Errorf("agreed on version %d", v)
+			}
+		}
+		var loaded loadedMessage
+		if decode(msg, loadedKind, &loaded) == nil && loaded.check() == nil {
+			_ = loaded.SameModel(&loaded.Metadata)
+		}
+		p := &Peer{}
+		if p.takeRegion(msg, nil) == nil {
+			t.Error("a region without a descriptor")
+		}
+		_ = decode(msg, loadKind, new(Load))
+		_ = decode(msg, figuresKind, new(Statistics))
+		_ = decode(msg, welcomeKind, new(welcomeMessage))
+		_ = decode(msg, mappedKind, new(errorMessage))
 	})
 }

@@ -1,37 +1,48 @@
 package channel
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"oscine.dev/oscine/internal/tensor"
 )
 
-// Version is the protocol's version. Both sides must speak the same one.
-const Version = 1
+// Version is the newest version of the protocol that this code speaks.
+const Version = 2
 
-// Versions returns the versions that this code speaks.
+// Versions returns the versions that this code speaks, the best first. At
+// hello both sides take the newest that both know.
 func Versions() []int { return []int{Version} }
 
 // Bounds of the protocol.
 const (
-	MaxMessage  = 128 << 10 // bytes of a control message
-	MaxRequests = 64        // requests of one run
+	MaxMessage  = 128 << 10 // bytes of a message
+	MaxRequests = 64        // requests of one run message
 	MaxTensors  = 512       // inputs, or outputs, of a model
-	maxText     = 1000      // bytes of an error text
+	MaxParallel = 64        // runs that an engine computes at once
+	MaxText     = 1000      // bytes of an error, of an engine's name, of a tensor's name
+	maxVersions = 16
 )
 
 type kind byte
 
 const (
 	helloKind kind = iota + 1
-	modelKind
+	welcomeKind
+	loadKind
+	loadedKind
 	regionKind
 	mappedKind
+	statisticsKind
+	figuresKind
+	unloadKind
+	unloadedKind
 	runKind
-	doneKind
+	resultKind
 )
 
 // ErrProtocol is wrapped by every error that means that the other side does
@@ -40,50 +51,114 @@ var ErrProtocol = errors.New("worker protocol broken")
 
 // Metadata is what a worker says of its model after loading it.
 type Metadata struct {
-	Engine  string        `json:"engine"` // name and version, for example "onnxruntime 1.30.0"
-	Inputs  []tensor.Spec `json:"inputs"`
-	Outputs []tensor.Spec `json:"outputs"`
-	Batch   bool          `json:"batch"`   // the first dimension of all inputs and outputs is a batch that requests may share
-	Threads int           `json:"threads"` // of the engine
+	Engine   string        `json:"engine"` // name and version, for example "onnxruntime 1.30.0"
+	Inputs   []tensor.Spec `json:"inputs"`
+	Outputs  []tensor.Spec `json:"outputs"`
+	Batch    bool          `json:"batch"`    // the first dimension of all inputs and outputs is a batch that requests may share
+	Streams  bool          `json:"streams"`  // a request may be answered in parts
+	Parallel int           `json:"parallel"` // runs that are computed at once; 0 means 1
+	Threads  int           `json:"threads"`  // of the engine
 }
+
+// SameModel reports whether a worker describes the model as another did: what
+// clients and slots depend on. The engine's version and threads may differ.
+func (m *Metadata) SameModel(other *Metadata) bool {
+	same := func(a, b tensor.Spec) bool {
+		return a.Name == b.Name && a.Type == b.Type && slices.Equal(a.Shape, b.Shape)
+	}
+	return slices.EqualFunc(m.Inputs, other.Inputs, same) && slices.EqualFunc(m.Outputs, other.Outputs, same) &&
+		m.Batch == other.Batch && m.Streams == other.Streams && m.Runs() == other.Runs()
+}
+
+// Runs is how many runs the engine computes at once, at least 1.
+func (m *Metadata) Runs() int { return max(1, m.Parallel) }
 
 func (m *Metadata) check() error {
 	if len(m.Inputs) > MaxTensors || len(m.Outputs) == 0 || len(m.Outputs) > MaxTensors {
 		return fmt.Errorf("%w: %d inputs and %d outputs", ErrProtocol, len(m.Inputs), len(m.Outputs))
 	}
-	for _, spec := range append(m.Inputs[:len(m.Inputs):len(m.Inputs)], m.Outputs...) {
-		if spec.Type.Size() == 0 || len(spec.Shape) > tensor.MaxRank {
-			return fmt.Errorf("%w: tensor %q has type %s and %d dimensions", ErrProtocol, spec.Name, spec.Type, len(spec.Shape))
+	if m.Parallel < 0 || m.Parallel > MaxParallel || len(m.Engine) > MaxText {
+		return fmt.Errorf("%w: %d runs at once of an engine with a name of %d bytes", ErrProtocol, m.Parallel, len(m.Engine))
+	}
+	for _, spec := range slices.Concat(m.Inputs, m.Outputs) {
+		if !spec.Type.Valid() || len(spec.Shape) > tensor.MaxRank || len(spec.Name) > MaxText {
+			return fmt.Errorf("%w: tensor %.100q has type %s and %d dimensions", ErrProtocol, spec.Name, spec.Type, len(spec.Shape))
 		}
 		for _, d := range spec.Shape {
 			if d < -1 || d > tensor.MaxBytes {
-				return fmt.Errorf("%w: tensor %q has the shape %s", ErrProtocol, spec.Name, spec.Shape)
+				return fmt.Errorf("%w: tensor %.100q has the shape %s", ErrProtocol, spec.Name, spec.Shape)
 			}
 		}
 	}
 	return nil
 }
 
-type helloMessage struct {
-	Version int `json:"version"`
+// Load says what the worker is to serve. A worker that has loaded just that
+// answers at once.
+type Load struct {
+	Path    string            `json:"path"`    // of the model's file or folder, as the worker sees it
+	Threads int               `json:"threads"` // at most; 0 means as many as the cpuset has processors
+	Options map[string]string `json:"options,omitempty"`
 }
 
-type modelMessage struct {
-	Version int    `json:"version"`
+// Equal reports whether two loads ask for the same.
+func (l Load) Equal(other Load) bool {
+	return l.Path == other.Path && l.Threads == other.Threads && maps.Equal(l.Options, other.Options)
+}
+
+// Statistics is what a worker counts of itself, since its start.
+type Statistics struct {
+	Runs        int64 `json:"runs"`        // calls of the engine
+	Requests    int64 `json:"requests"`    // answered, in all
+	Failed      int64 `json:"failed"`      // answered with an error
+	Cancelled   int64 `json:"cancelled"`   // cancelled or too late, computed or not
+	Partial     int64 `json:"partial"`     // partial results
+	ComputeNS   int64 `json:"computeNs"`   // time inside the engine
+	MemoryBytes int64 `json:"memoryBytes"` // resident, of the worker's process
+	LoadNS      int64 `json:"loadNs"`      // time to load the model, with its self-test
+}
+
+type helloMessage struct {
+	Versions []int `json:"versions"`
+}
+
+type welcomeMessage struct {
+	Version int    `json:"version,omitempty"`
 	Error   string `json:"error,omitempty"`
+}
+
+type loadedMessage struct {
+	Error string `json:"error,omitempty"`
 	Metadata
 }
 
+// regionMessage comes with the region's descriptor.
 type regionMessage struct {
 	Slots     int `json:"slots"`
 	SlotBytes int `json:"slotBytes"`
+	WarmSlots int `json:"warmSlots"`
+	WarmBytes int `json:"warmBytes"`
 }
 
-type mappedMessage struct {
+// errorMessage answers region and unload.
+type errorMessage struct {
 	Error string `json:"error,omitempty"`
 }
 
-func encodeControl(k kind, v any) ([]byte, error) {
+// negotiate returns the newest version that both know.
+func negotiate(theirs []int) (int, error) {
+	if len(theirs) <= maxVersions {
+		for _, v := range Versions() {
+			if slices.Contains(theirs, v) {
+				return v, nil
+			}
+		}
+	}
+	list := strings.Trim(fmt.Sprint(theirs[:min(len(theirs), maxVersions)]), "[]")
+	return 0, fmt.Errorf("%w: the worker speaks version %s of the protocol, this daemon %d: install the pack of this release", ErrProtocol, list, Version)
+}
+
+func encode(k kind, v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
@@ -94,92 +169,12 @@ func encodeControl(k kind, v any) ([]byte, error) {
 	return append([]byte{byte(k)}, body...), nil
 }
 
-func decodeControl(msg []byte, k kind, v any) error {
+func decode(msg []byte, k kind, v any) error {
 	if len(msg) == 0 || kind(msg[0]) != k {
 		return fmt.Errorf("%w: unexpected message", ErrProtocol)
 	}
 	if err := json.Unmarshal(msg[1:], v); err != nil {
-		return fmt.Errorf("%w: %v", ErrProtocol, err)
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	return nil
-}
-
-// Request asks for one inference on the tensors in a slot. Inputs lie in the
-// model's order, each at a 64-byte boundary, from the slot's first byte on
-// (see Layout).
-type Request struct {
-	Slot   int
-	Shapes []tensor.Shape // one for each input of the model
-	Wanted []int          // indices of the outputs; none means all
-}
-
-// Result is the answer to a Request.
-type Result struct {
-	Err     string         // the engine's words when the inference failed
-	Shapes  []tensor.Shape // one for each wanted output
-	Offsets []int          // where each output begins in the slot
-}
-
-const align = 64
-
-// Layout returns where each input of the given shapes begins in a slot, and
-// the first free byte behind them, which is aligned as well. It fails with
-// tensor.ErrShape for an impossible shape.
-func Layout(specs []tensor.Spec, shapes []tensor.Shape, offsets []int) ([]int, int, error) {
-	offsets, at := offsets[:0], 0
-	for i, spec := range specs {
-		n, err := shapes[i].Bytes(spec.Type)
-		if err != nil {
-			return nil, 0, fmt.Errorf("input %q: %w", spec.Name, err)
-		}
-		if at > tensor.MaxBytes {
-			return nil, 0, fmt.Errorf("%w: inputs need more than %d bytes", tensor.ErrShape, tensor.MaxBytes)
-		}
-		offsets = append(offsets, at)
-		at += (n + align - 1) &^ (align - 1)
-	}
-	return offsets, at, nil
-}
-
-func appendShape(b []byte, s tensor.Shape) []byte {
-	b = append(b, byte(len(s)))
-	for _, d := range s {
-		b = binary.LittleEndian.AppendUint64(b, uint64(d))
-	}
-	return b
-}
-
-func appendRun(b []byte, sequence uint32, requests []Request) []byte {
-	b = append(b, byte(runKind))
-	b = binary.LittleEndian.AppendUint32(b, sequence)
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(requests)))
-	for _, r := range requests {
-		b = binary.LittleEndian.AppendUint16(b, uint16(r.Slot))
-		b = binary.LittleEndian.AppendUint16(b, uint16(len(r.Shapes)))
-		for _, s := range r.Shapes {
-			b = appendShape(b, s)
-		}
-		b = binary.LittleEndian.AppendUint16(b, uint16(len(r.Wanted)))
-		for _, w := range r.Wanted {
-			b = binary.LittleEndian.AppendUint16(b, uint16(w))
-		}
-	}
-	return b
-}
-
-func appendDone(b []byte, sequence uint32, results []Result) []byte {
-	b = append(b, byte(doneKind))
-	b = binary.LittleEndian.AppendUint32(b, sequence)
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(results)))
-	for _, r := range results {
-		text := r.Err[:min(len(r.Err), maxText)]
-		b = binary.LittleEndian.AppendUint16(b, uint16(len(text)))
-		b = append(b, text...)
-		b = binary.LittleEndian.AppendUint16(b, uint16(len(r.Shapes)))
-		for i, s := range r.Shapes {
-			b = appendShape(b, s)
-			b = binary.LittleEndian.AppendUint64(b, uint64(r.Offsets[i]))
-		}
-	}
-	return b
 }

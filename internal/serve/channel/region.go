@@ -3,8 +3,11 @@ package channel
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
+	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,29 +16,47 @@ import (
 const (
 	MaxSlots     = 256
 	MaxSlotBytes = 1 << 30
+	page         = 4096
+	// cancelWords is where the words of the slots begin in the first page; the
+	// futex that tells of a change of theirs is its first word.
+	cancelWords = 64
 )
 
-// Region is shared memory divided into slots of one size. Pages exist only
-// once they are written.
-type Region struct {
-	slots     int
-	slotBytes int
-	mem       []byte
-	fd        *os.File
+// Size is how a region is divided. Pages exist only once they are written, and
+// count for whoever wrote them first: the worker writes those that stay.
+type Size struct {
+	Slots     int
+	SlotBytes int // whole pages
+	// The first WarmBytes of the first WarmSlots slots are written by the
+	// worker when it maps the region, and never given back while it lives.
+	WarmSlots int
+	WarmBytes int
 }
 
-func checkRegion(slots, slotBytes int) error {
-	if slots < 1 || slots > MaxSlots || slotBytes < 4096 || slotBytes > MaxSlotBytes || slotBytes%4096 != 0 {
-		return fmt.Errorf("%w: region of %d slots of %d bytes", ErrProtocol, slots, slotBytes)
+func (s Size) bytes() int { return page + s.Slots*s.SlotBytes }
+
+func (s Size) check() error {
+	if s.Slots < 1 || s.Slots > MaxSlots || s.SlotBytes < page || s.SlotBytes > MaxSlotBytes || s.SlotBytes%page != 0 ||
+		s.WarmSlots < 0 || s.WarmSlots > s.Slots || s.WarmBytes < 0 || s.WarmBytes > s.SlotBytes || s.WarmBytes%page != 0 {
+		return fmt.Errorf("%w: region of %d slots of %d bytes, %d of them with %d to keep", ErrProtocol, s.Slots, s.SlotBytes, s.WarmSlots, s.WarmBytes)
 	}
 	return nil
 }
 
-// NewRegion creates a region that cannot be resized by anyone. Slot bytes are
+// Region is shared memory: a page of words by which requests are cancelled,
+// and slots of one size.
+type Region struct {
+	Size
+	mem []byte
+	fd  *os.File
+}
+
+// NewRegion creates a region that cannot be resized by anyone. Bytes are
 // rounded up to whole pages of 4096.
-func NewRegion(slots, slotBytes int) (*Region, error) {
-	slotBytes = (slotBytes + 4095) &^ 4095
-	if err := checkRegion(slots, slotBytes); err != nil {
+func NewRegion(size Size) (*Region, error) {
+	size.SlotBytes = (size.SlotBytes + page - 1) &^ (page - 1)
+	size.WarmBytes = (size.WarmBytes + page - 1) &^ (page - 1)
+	if err := size.check(); err != nil {
 		return nil, err
 	}
 	fd, err := unix.MemfdCreate("oscine-tensors", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -43,56 +64,126 @@ func NewRegion(slots, slotBytes int) (*Region, error) {
 		return nil, fmt.Errorf("create shared memory: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "oscine-tensors")
-	if err := unix.Ftruncate(fd, int64(slots)*int64(slotBytes)); err != nil {
+	if err := unix.Ftruncate(fd, int64(size.bytes())); err != nil {
 		return nil, errors.Join(fmt.Errorf("size shared memory: %w", err), f.Close())
 	}
 	const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
 		return nil, errors.Join(fmt.Errorf("seal shared memory: %w", err), f.Close())
 	}
-	return mapRegion(f, slots, slotBytes)
+	return mapRegion(f, size)
 }
 
 // mapRegion maps a region and takes over f.
-func mapRegion(f *os.File, slots, slotBytes int) (*Region, error) {
-	if err := checkRegion(slots, slotBytes); err != nil {
+func mapRegion(f *os.File, size Size) (*Region, error) {
+	if err := size.check(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	info, err := f.Stat()
-	if err == nil && info.Size() != int64(slots)*int64(slotBytes) {
-		err = fmt.Errorf("%w: %d bytes of shared memory for %d slots of %d", ErrProtocol, info.Size(), slots, slotBytes)
+	if err == nil && info.Size() != int64(size.bytes()) {
+		err = fmt.Errorf("%w: %d bytes of shared memory for %d slots of %d", ErrProtocol, info.Size(), size.Slots, size.SlotBytes)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	mem, err := unix.Mmap(int(f.Fd()), 0, slots*slotBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(int(f.Fd()), 0, size.bytes(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("map shared memory: %w", err), f.Close())
 	}
-	r := &Region{slots: slots, slotBytes: slotBytes, mem: mem, fd: f}
+	r := &Region{Size: size, mem: mem, fd: f}
 	runtime.AddCleanup(r, func(mem []byte) { _ = unix.Munmap(mem) }, mem)
 	return r, nil
 }
 
-// Slots returns the number of slots.
-func (r *Region) Slots() int { return r.slots }
-
-// SlotBytes returns the size of a slot.
-func (r *Region) SlotBytes() int { return r.slotBytes }
-
 // Slot returns the memory of slot i. It stays mapped as long as the region is
 // reachable, so callers keep the region, not only the slice.
 func (r *Region) Slot(i int) []byte {
-	return r.mem[i*r.slotBytes : (i+1)*r.slotBytes : (i+1)*r.slotBytes]
+	from := page + i*r.SlotBytes
+	return r.mem[from : from+r.SlotBytes : from+r.SlotBytes]
 }
 
-// Trim gives the memory of a slot behind the first keep bytes back to the
-// system.
-func (r *Region) Trim(i, keep int) {
-	keep = (keep + 4095) &^ 4095
-	if keep < r.slotBytes {
-		_ = unix.Madvise(r.Slot(i)[keep:], unix.MADV_REMOVE)
+// warm is how many bytes of a slot stay.
+func (r *Region) warm(i int) int {
+	if i < r.WarmSlots {
+		return r.WarmBytes
 	}
+	return 0
+}
+
+// Trim gives the memory of a slot, of which used bytes may have been written,
+// back to the system, except what the worker keeps warm.
+func (r *Region) Trim(i, used int) {
+	if warm := r.warm(i); used > warm {
+		r.punch(i, warm)
+	}
+}
+
+// Punch gives all the memory of a slot back to the system.
+func (r *Region) Punch(i int) { r.punch(i, 0) }
+
+func (r *Region) punch(i, from int) {
+	// It cannot fail on a memfd.
+	_ = unix.Fallocate(int(r.fd.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE,
+		int64(page+i*r.SlotBytes+from), int64(r.SlotBytes-from))
+}
+
+// populate writes what stays, so that it counts for this process.
+func (r *Region) populate() {
+	for i := range r.WarmSlots {
+		memory := r.Slot(i)[:r.WarmBytes]
+		if len(memory) > 0 && unix.Madvise(memory, unix.MADV_POPULATE_WRITE) != nil {
+			for at := 0; at < len(memory); at += page { // kernels before 5.14
+				atomic.AddUint32((*uint32)(unsafe.Pointer(&memory[at])), 0)
+			}
+		}
+	}
+}
+
+// word is the cancel word of a slot.
+func (r *Region) word(i int) *uint64 {
+	return (*uint64)(unsafe.Pointer(&r.mem[cancelWords+8*i]))
+}
+
+func (r *Region) futex() *uint32 { return (*uint32)(unsafe.Pointer(&r.mem[0])) }
+
+// Cancel tells the worker that the answer to a request is of no more use. The
+// request is still answered.
+func (r *Region) Cancel(slot int, id uint64) {
+	atomic.StoreUint64(r.word(slot), id)
+	r.wake()
+}
+
+// wake lets awaitCancel return.
+func (r *Region) wake() {
+	atomic.AddUint32(r.futex(), 1)
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(r.futex())), futexWake, math.MaxInt32, 0, 0, 0)
+	runtime.KeepAlive(r)
+}
+
+// cancelled reports whether a request was cancelled.
+func (r *Region) cancelled(slot int, id uint64) bool { return atomic.LoadUint64(r.word(slot)) == id }
+
+// The operations of futex(2) on memory that processes share.
+const (
+	futexWait = 0
+	futexWake = 1
+)
+
+// awaitCancel waits until a request is cancelled after the count was seen, and
+// returns the new count.
+func (r *Region) awaitCancel(seen uint32) uint32 {
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(r.futex())), futexWait, uintptr(seen), 0, 0, 0)
+	defer runtime.KeepAlive(r)
+	return atomic.LoadUint32(r.futex())
+}
+
+// Resident returns the bytes of the region that exist, whoever wrote them.
+func (r *Region) Resident() (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(r.fd.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("measure shared memory: %w", err)
+	}
+	return st.Blocks * 512, nil
 }
 
 // Close gives up the descriptor; the mapping goes with the last reference.

@@ -37,9 +37,9 @@ func Compute(f func() error) error {
 	return <-done
 }
 
-// nameThread locks the calling goroutine to its thread and names it. The
+// NameThread locks the calling goroutine to its thread and names it. The
 // thread ends with the goroutine.
-func nameThread() {
+func NameThread() {
 	runtime.LockOSThread()
 	swapName([16]byte([]byte(threadName + "\x00\x00")))
 }
@@ -57,20 +57,7 @@ func swapName(name [16]byte) (old [16]byte) {
 // Threads returns the threads of the worker that compute, as this process
 // numbers them, whatever the worker's own PID namespace says.
 func (c *Conn) Threads() ([]int, error) {
-	raw, err := c.conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var peer *unix.Ucred
-	if e := raw.Control(func(fd uintptr) {
-		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err == nil {
-		err = e
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ask who the worker is: %w", err)
-	}
-	return computing(filepath.Join("/proc", strconv.Itoa(int(peer.Pid)), "task"))
+	return computing(filepath.Join("/proc", strconv.Itoa(c.pid), "task"))
 }
 
 // computing lists the threads below a task folder of procfs that have the name.

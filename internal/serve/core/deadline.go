@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -107,6 +108,9 @@ func (m *model) await(j *job) (lead bool) {
 	i := slices.Index(q.waiting, j)
 	if i < 0 || j.leads {
 		q.mu.Unlock()
+		if i < 0 { // a worker has it, or had it
+			m.stopComputing(j.request.Slot, j.request.ID)
+		}
 		return <-j.wake
 	}
 	q.waiting = slices.Delete(q.waiting, i, i+1)
@@ -132,13 +136,21 @@ func (m *model) raise(batch []*job) {
 		m.lower()
 		return
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.raised = true
 	m.settle(w, m.Urgency.Raise(w.threads, time.Until(due)))
 }
 
-// lower takes back what raise gave. Only the queue's leader calls it.
+// lower takes back what raise gave.
 func (m *model) lower() {
-	if w := m.urgent.Load(); w != nil && w.raised {
+	w := m.urgent.Load()
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.raised {
 		w.raised = false
 		m.settle(w, m.Urgency.Lower(w.threads))
 	}
@@ -153,7 +165,8 @@ func (m *model) settle(w *urgentThreads, err error) {
 // urgentThreads are those of the living worker.
 type urgentThreads struct {
 	threads []int
-	raised  bool // by the leader of the queue only
+	mu      sync.Mutex
+	raised  bool
 }
 
 // makeUrgent finds the threads of a worker that has just connected, where the

@@ -16,7 +16,7 @@ func (r *Registry) Waiting(name string) (busy bool, n int) {
 	}
 	m.queue.mu.Lock()
 	defer m.queue.mu.Unlock()
-	return m.queue.busy, len(m.queue.waiting)
+	return m.queue.leaders > 0, len(m.queue.waiting)
 }
 
 // Break gives up the connection to a model's worker, as after a failed run.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
-	"oscine.dev/oscine/internal/tensor"
 )
 
 // Infer runs one inference and returns its answer. A request whose ctx ends
@@ -47,7 +46,7 @@ func (r *Registry) Accepts(q *Request) error {
 	if _, err := q.bind(meta, &run, nil); err != nil {
 		return err
 	}
-	_, _, err = mem.layout(meta, run.Shapes, nil)
+	_, _, err = mem.layout(meta, &run, nil)
 	return err
 }
 
@@ -71,13 +70,13 @@ func (m *model) open() (*memory, *channel.Metadata, error) {
 }
 
 // layout returns where the inputs lie in a slot, and where they end.
-func (m *memory) layout(meta *channel.Metadata, shapes []tensor.Shape, offsets []int) ([]int, int, error) {
-	offsets, end, err := channel.Layout(meta.Inputs, shapes, offsets)
+func (m *memory) layout(meta *channel.Metadata, run *channel.Request, offsets []int) ([]int, int, error) {
+	offsets, end, err := channel.Layout(meta.Inputs, run.Shapes, run.Sizes, offsets)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if end > m.region.SlotBytes() {
-		return nil, 0, fmt.Errorf("%w: inputs of %d bytes, at most %d are accepted: send a smaller batch", ErrInvalid, end, m.region.SlotBytes())
+	if end > m.region.SlotBytes {
+		return nil, 0, fmt.Errorf("%w: inputs of %d bytes, at most %d are accepted: send a smaller batch", ErrInvalid, end, m.region.SlotBytes)
 	}
 	return offsets, end, nil
 }
@@ -92,7 +91,7 @@ func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error
 		return err
 	}
 	var end int
-	if c.offsets, end, err = mem.layout(meta, run.Shapes, c.offsets); err != nil {
+	if c.offsets, end, err = mem.layout(meta, run, c.offsets); err != nil {
 		return err
 	}
 	c.job.ctx, c.job.rank = ctx, m.rank(q)
@@ -105,8 +104,17 @@ func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error
 	if err := c.fill(q, meta, slot); err != nil {
 		return err
 	}
-	if m.run(&c.job); c.job.err != nil {
-		return c.job.err
+	run.ID, run.Stream = m.ids.Add(1), q.Part != nil && meta.Streams
+	if run.Stream {
+		used = mem.region.SlotBytes
+		err = m.stream(&c.job, a, meta, slot, q.Part)
+	} else {
+		m.run(&c.job)
+		err = c.job.err
+	}
+	if err != nil {
+		used = mem.region.SlotBytes
+		return err
 	}
 	out, err := c.collect(a, meta, slot)
 	used = max(used, out)

@@ -13,7 +13,10 @@ type Model struct {
 	Name    string
 	Version string // "" means "1"
 	Starter Starter
-	Timeout time.Duration // of one inference; 0 means 60 s. A worker that takes longer is killed.
+	// Platform is what clients see as the kind of engine and format, for example
+	// onnxruntime_onnx; "" means unknown.
+	Platform string
+	Timeout  time.Duration // of one inference; 0 means 60 s. A worker that takes longer is killed.
 	// Objective is by when a request should be answered after its arrival; 0:
 	// none. Requests are served in the order of their deadlines, and those
 	// answered later are counted.
@@ -68,6 +71,7 @@ type Status struct {
 	Version  string
 	State    State
 	Message  string // why, when the state is Failed or Waiting
+	Platform string // of Model
 	Engine   string // name and version, once the worker has answered
 	Inputs   []tensor.Spec
 	Outputs  []tensor.Spec

@@ -13,17 +13,15 @@ import (
 // restartWait bounds how long requests wait for a worker that restarts.
 const restartWait = 10 * time.Second
 
-// queue lets requests of one model run one batch at a time without a
-// goroutine of its own: whoever finds the worker idle runs its request at once
-// and, when done, hands the lead to the most urgent of those that came
-// meanwhile, who runs as many of them as fit as the next batch, by rank. Nothing
-// waits for a batch to fill.
+// queue lets requests of one model run as many batches at a time as its engine
+// computes, most often one, without a goroutine of its own: whoever finds the
+// worker idle runs its request at once and, when done, hands the lead to the most
+// urgent of those that came meanwhile, who runs as many of them as fit as the
+// next batch, by rank. Nothing waits for a batch to fill.
 type queue struct {
 	mu      sync.Mutex
-	busy    bool
+	leaders int // batches that run
 	waiting []*job
-	batch   []*job            // of the leader
-	runs    []channel.Request // of the leader
 }
 
 // job is one request in its slot.
@@ -36,6 +34,12 @@ type job struct {
 	retried bool
 	leads   bool      // it was told to lead, and waits no more
 	wake    chan bool // true: lead; false: done
+	parts   *parts    // of a stream; nil: the answer is wanted as a whole
+
+	// Memory of the batches that it leads.
+	batch   []*job
+	runs    []channel.Request
+	results []channel.Result
 }
 
 // run executes the job and returns when its result or error is set.
@@ -44,55 +48,79 @@ func (m *model) run(j *job) {
 	j.err, j.retried, j.leads = nil, false, false
 	q.mu.Lock()
 	q.waiting = append(q.waiting, j)
-	if q.busy {
+	if q.leaders >= int(m.parallel.Load()) {
 		q.mu.Unlock()
 		if lead := m.await(j); !lead {
 			return
 		}
 		q.mu.Lock()
+	} else {
+		q.leaders++
 	}
-	q.busy, j.leads = true, true
-	for {
+	j.leads = true
+	q.mu.Unlock()
+	defer m.passOn(j)
+	for done := false; !done; {
+		q.mu.Lock()
 		m.takeBatch(j)
 		q.mu.Unlock()
-		mine := m.runBatch(j)
-		q.mu.Lock()
-		if mine {
-			break
+		done = m.runBatch(j)
+	}
+}
+
+// passOn hands the lead to the next, however it ended: whoever was in the batch
+// of a leader that failed half-way is told.
+func (m *model) passOn(leader *job) {
+	for _, j := range leader.batch {
+		if j != leader {
+			j.err = fmt.Errorf("%s: the request was lost with another one; the node's log says why", m.Name)
+			j.wake <- false
 		}
 	}
-	if len(q.waiting) > 0 {
-		next := slices.MinFunc(q.waiting, byRank)
+	clear(leader.batch)
+	leader.batch = leader.batch[:0]
+	q := &m.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var next *job
+	for _, j := range q.waiting {
+		// One that leads already has not taken its batch yet.
+		if !j.leads && (next == nil || byRank(j, next) < 0) {
+			next = j
+		}
+	}
+	if next != nil {
 		next.leads = true
 		next.wake <- true
-	} else {
-		m.lower()
-		q.busy = false
+		return
 	}
-	q.mu.Unlock()
+	if q.leaders--; q.leaders == 0 {
+		m.lower()
+	}
 }
 
 // takeBatch moves what may run together, the leader's own job always among it,
 // from the waiting into the batch. A job that saw a worker die runs alone: it
-// may be the reason.
+// may be the reason. So does a stream.
 func (m *model) takeBatch(leader *job) {
 	q := &m.queue
 	limit := 1
-	if conn := m.current(); conn != nil && conn.Metadata().Batch && !leader.retried {
+	if conn := m.current(); conn != nil && conn.Metadata().Batch && !leader.retried && leader.parts == nil {
 		limit = channel.MaxRequests
 	}
-	q.batch = append(q.batch[:0], leader)
+	batch := append(leader.batch[:0], leader)
 	slices.SortStableFunc(q.waiting, byRank)
 	q.waiting = slices.DeleteFunc(q.waiting, func(j *job) bool {
 		if j == leader {
 			return true
 		}
-		if len(q.batch) >= limit || j.retried {
+		if len(batch) >= limit || j.retried || j.leads || j.parts != nil {
 			return false
 		}
-		q.batch = append(q.batch, j)
+		batch = append(batch, j)
 		return true
 	})
+	leader.batch = batch
 }
 
 func (m *model) current() *channel.Conn {
@@ -101,97 +129,128 @@ func (m *model) current() *channel.Conn {
 	return m.conn
 }
 
+// finish tells a job of the leader's batch that it is done.
+func (leader *job) finish(j *job) {
+	if j != leader {
+		j.wake <- false
+	}
+}
+
 // runBatch runs the batch and wakes all but the leader. When the worker died,
 // jobs that have not been retried go back to the queue; it reports whether the
 // leader's own job is done.
 func (m *model) runBatch(leader *job) bool {
-	q := &m.queue
-	if m.dropUnwanted(leader); len(q.batch) == 0 {
+	if m.dropUnwanted(leader); len(leader.batch) == 0 {
 		return true
 	}
-	results, conn, err := m.exchange()
-	if err == nil {
-		for i, j := range q.batch {
-			j.take(&results[i])
-			if j != leader {
-				j.wake <- false
-			}
-		}
-		return true
-	}
-	if conn != nil {
+	conn, err := m.exchange(leader)
+	if err != nil && conn != nil {
 		m.broken(conn)
 	}
-	var again []*job
-	for _, j := range q.batch {
-		if conn != nil && !j.retried && m.ctx.Err() == nil {
+	batch := leader.batch
+	leader.batch = leader.batch[:0]
+	mine := true
+	for i, j := range batch {
+		switch {
+		case err == nil:
+			m.take(j, &leader.results[i])
+		case conn != nil && !j.retried && m.ctx.Err() == nil && !j.parts.begun():
+			m.queue.mu.Lock()
 			j.retried = true
-			again = append(again, j)
+			m.queue.waiting = append(m.queue.waiting, j)
+			m.queue.mu.Unlock()
+			mine = mine && j != leader
 			continue
+		default:
+			j.err = err
 		}
-		j.err = err
-		if j != leader {
-			j.wake <- false
-		}
+		leader.finish(j)
 	}
-	q.mu.Lock()
-	q.waiting = append(again, q.waiting...)
-	q.mu.Unlock()
-	return !slices.Contains(again, leader)
+	return mine
 }
 
 // dropUnwanted takes out of the batch what nobody waits for any more.
 func (m *model) dropUnwanted(leader *job) {
-	q := &m.queue
-	q.batch = slices.DeleteFunc(q.batch, func(j *job) bool {
+	leader.batch = slices.DeleteFunc(leader.batch, func(j *job) bool {
 		if j.err = m.unwanted(j); j.err == nil {
 			return false
 		}
-		if j != leader {
-			j.wake <- false
-		}
+		leader.finish(j)
 		return true
 	})
 }
 
 // exchange sends the batch to the worker. A nil connection in its answer means
 // that there was none.
-func (m *model) exchange() ([]channel.Result, *channel.Conn, error) {
+func (m *model) exchange(leader *job) (*channel.Conn, error) {
 	conn := m.current()
 	if conn == nil {
 		ctx, cancel := context.WithTimeout(m.ctx, restartWait)
 		defer cancel()
 		var err error
 		if conn, err = m.waitConn(ctx); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	q := &m.queue
-	q.runs = q.runs[:0]
-	for _, j := range q.batch {
-		q.runs = append(q.runs, j.request)
+	leader.runs = leader.runs[:0]
+	for _, j := range leader.batch {
+		q := j.request
+		if q.Within = 0; !j.rank.expires.IsZero() {
+			q.Within = -1
+			if left := time.Until(j.rank.expires); left > 0 {
+				q.Within = left
+			}
+		}
+		leader.runs = append(leader.runs, q)
 	}
-	m.raise(q.batch)
-	results, err := conn.Run(q.runs, m.Timeout)
+	for len(leader.results) < len(leader.runs) {
+		leader.results = append(leader.results, channel.Result{})
+	}
+	m.raise(leader.batch)
+	if m.worthStopping(leader) {
+		id, slot := leader.request.ID, leader.request.Slot
+		stop := context.AfterFunc(leader.ctx, func() { m.stopComputing(slot, id) })
+		defer stop()
+	}
+	begin := time.Now()
+	err := conn.Run(leader.runs, leader.results[:len(leader.runs)], m.Timeout, leader.parts.sink())
 	if err != nil {
-		err = fmt.Errorf("%w: %s: the worker failed during the inference: %w", ErrNotReady, m.Name, err)
+		return conn, fmt.Errorf("%w: %s: the worker failed during the inference: %w", ErrNotReady, m.Name, err)
 	}
-	return results, conn, err
+	m.usual.Store(int64(time.Since(begin))/8 + m.usual.Load()*7/8)
+	return conn, nil
 }
 
-// take copies a result out of the connection's memory.
-func (j *job) take(r *channel.Result) {
-	j.err = nil
-	if r.Err != "" {
-		j.err = fmt.Errorf("%w: %s", ErrInvalid, r.Err)
-		return
-	}
-	j.result.Offsets = append(j.result.Offsets[:0], r.Offsets...)
-	for len(j.result.Shapes) < len(r.Shapes) {
-		j.result.Shapes = append(j.result.Shapes, nil)
-	}
-	j.result.Shapes = j.result.Shapes[:len(r.Shapes)]
-	for i, s := range r.Shapes {
-		j.result.Shapes[i] = append(j.result.Shapes[i][:0], s...)
+// stoppable is how long a model's runs take for it to be worth arranging that
+// the one that leads can be stopped when its client leaves.
+const stoppable = 2 * time.Millisecond
+
+func (m *model) worthStopping(leader *job) bool {
+	return leader.ctx.Done() != nil && (leader.parts != nil || m.usual.Load() > int64(stoppable))
+}
+
+// stopComputing tells the worker that nobody waits for a request any more. It
+// answers all the same, as soon as its engine lets it.
+func (m *model) stopComputing(slot int, id uint64) {
+	m.mu.Lock()
+	mem := m.memory
+	m.mu.Unlock()
+	mem.region.Cancel(slot, id)
+}
+
+// take gives a job its result, in exchange for the memory of its last one.
+func (m *model) take(j *job, r *channel.Result) {
+	j.result, *r = *r, j.result
+	switch j.result.Code {
+	case channel.OK:
+		j.err = nil
+	case channel.Cancelled:
+		j.err = fmt.Errorf("%w: the client went away while %s had its request", ErrCanceled, m.Name)
+	case channel.Expired:
+		j.err = fmt.Errorf("%w: the request's timeout passed before %s had computed it", ErrExpired, m.Name)
+	case channel.Failed:
+		j.err = fmt.Errorf("%s: the engine failed: %s", m.Name, j.result.Err)
+	default:
+		j.err = fmt.Errorf("%w: %s", ErrInvalid, j.result.Err)
 	}
 }

@@ -33,6 +33,10 @@ type Request struct {
 	Timeout  time.Duration // after which nobody wants the answer; 0 means never
 	Inputs   []Input       // in any order
 	Outputs  []string      // which are wanted, in this order; none means all
+	// Part takes the parts of an answer that comes as a stream, where the model
+	// streams; what Infer returns is then the rest, most often nothing. A part's
+	// memory is used again after the call. An error stops the inference.
+	Part func(*Response) error
 }
 
 // Input is one input tensor of a request. Its elements are little-endian, in
@@ -52,8 +56,30 @@ type Source interface {
 	Put(dst []byte) error
 }
 
+// Sized is a Source that knows its size, as those of byte strings must: it
+// does not follow from the shape.
+type Sized interface {
+	Source
+	Size() int
+}
+
+// bytes is the size of the input in a slot.
+func (in *Input) bytes() (int, error) {
+	if in.Type != tensor.Bytes {
+		return in.Shape.Bytes(in.Type)
+	}
+	sized, ok := in.Data.(Sized)
+	if !ok {
+		return 0, fmt.Errorf("%w: byte strings of unknown size", tensor.ErrData)
+	}
+	return sized.Size(), nil
+}
+
 // Bytes is a Source of elements that lie in memory already.
 type Bytes []byte
+
+// Size implements Sized.
+func (b Bytes) Size() int { return len(b) }
 
 // Put implements Source.
 func (b Bytes) Put(dst []byte) error {
@@ -134,7 +160,7 @@ func (q *Request) bind(meta *channel.Metadata, run *channel.Request, order []int
 		return nil, err
 	}
 	order = order[:0]
-	run.Shapes, run.Wanted = run.Shapes[:0], run.Wanted[:0]
+	run.Shapes, run.Sizes, run.Wanted = run.Shapes[:0], run.Sizes[:0], run.Wanted[:0]
 	for _, want := range meta.Inputs {
 		i := slices.IndexFunc(q.Inputs, func(in Input) bool { return in.Name == want.Name })
 		if i < 0 {
@@ -148,7 +174,11 @@ func (q *Request) bind(meta *channel.Metadata, run *channel.Request, order []int
 			return nil, fmt.Errorf("%w: input %q: %w", ErrInvalid, in.Name, err)
 		}
 		order = append(order, i)
-		run.Shapes = append(run.Shapes, in.Shape)
+		n, err := in.bytes()
+		if err != nil {
+			return nil, fmt.Errorf("%w: input %q: %w", ErrInvalid, in.Name, err)
+		}
+		run.Shapes, run.Sizes = append(run.Shapes, in.Shape), append(run.Sizes, n)
 	}
 	if len(q.Inputs) != len(meta.Inputs) {
 		for i, in := range q.Inputs {
@@ -202,17 +232,14 @@ func (p *calls) get() *call {
 func (p *calls) put(c *call) {
 	clear(c.job.request.Shapes) // they are the request's
 	c.job.ctx = nil
+	clear(c.job.runs)
 	p.Put(c)
 }
 
 // fill puts all inputs into the slot.
 func (c *call) fill(q *Request, meta *channel.Metadata, slot []byte) error {
-	for i, spec := range meta.Inputs {
-		in := &q.Inputs[c.order[i]]
-		n, err := in.Shape.Bytes(spec.Type)
-		if err != nil {
-			return fmt.Errorf("%w: input %q: %w", ErrInvalid, in.Name, err)
-		}
+	for i := range meta.Inputs {
+		in, n := &q.Inputs[c.order[i]], c.job.request.Sizes[i]
 		if err := in.Data.Put(slot[c.offsets[i] : c.offsets[i]+n]); err != nil {
 			return fmt.Errorf("%w: input %q: %w", ErrInvalid, in.Name, err)
 		}
@@ -223,15 +250,15 @@ func (c *call) fill(q *Request, meta *channel.Metadata, slot []byte) error {
 // collect copies the outputs out of the slot. It also says how many bytes of
 // the slot they reach up to.
 func (c *call) collect(a *answer, meta *channel.Metadata, slot []byte) (used int, err error) {
-	result := &c.job.result
+	return c.job.collectFrom(&c.job.result, a, meta, slot)
+}
+
+// collectFrom does so for one part of an answer.
+func (j *job) collectFrom(result *channel.Result, a *answer, meta *channel.Metadata, slot []byte) (used int, err error) {
 	total := 0
 	a.outputs = a.outputs[:0]
 	for i, shape := range result.Shapes {
-		spec := &meta.Outputs[c.outputIndex(i)]
-		n, err := shape.Bytes(spec.Type)
-		if err != nil {
-			return 0, fmt.Errorf("output %q: %w", spec.Name, err)
-		}
+		spec, n := &meta.Outputs[j.outputIndex(i)], result.Sizes[i]
 		a.outputs = grow(a.outputs)
 		out := &a.outputs[i]
 		out.Name, out.Type, out.Shape = spec.Name, spec.Type, append(out.Shape[:0], shape...)
@@ -241,8 +268,7 @@ func (c *call) collect(a *answer, meta *channel.Metadata, slot []byte) (used int
 	a.data = slices.Grow(a.data[:0], total)
 	for i := range a.outputs {
 		out, from := &a.outputs[i], len(a.data)
-		n, _ := out.Shape.Bytes(out.Type) // checked above
-		at := result.Offsets[i]
+		at, n := result.Offsets[i], result.Sizes[i]
 		a.data = append(a.data, slot[at:at+n]...)
 		out.Data = a.data[from : from+n : from+n]
 	}
@@ -250,8 +276,8 @@ func (c *call) collect(a *answer, meta *channel.Metadata, slot []byte) (used int
 }
 
 // outputIndex is the model's index of the i-th output of the answer.
-func (c *call) outputIndex(i int) int {
-	if wanted := c.job.request.Wanted; len(wanted) > 0 {
+func (j *job) outputIndex(i int) int {
+	if wanted := j.request.Wanted; len(wanted) > 0 {
 		return wanted[i]
 	}
 	return i

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +17,8 @@ const (
 	slotCount    = 64
 	minSlotBytes = 64 << 10
 	maxSlotBytes = 64 << 20
-	keepBytes    = 1 << 20         // of a free slot; what is beyond goes back to the system
+	warmBytes    = 1 << 20         // of a free slot that stay, at most; what is beyond goes back to the system
+	warmTotal    = 4 << 20         // of all free slots, which count for the worker
 	slotWait     = 5 * time.Second // bounds how long a request waits for a free slot
 )
 
@@ -27,10 +29,11 @@ type memory struct {
 	tokens chan struct{} // one for each free slot
 	mu     sync.Mutex
 	free   []int
+	stale  [slotCount]bool // slots in use that hold something of a worker that has ended
 }
 
 func newMemory(meta *channel.Metadata) (*memory, error) {
-	region, err := channel.NewRegion(slotCount, slotBytes(meta))
+	region, err := channel.NewRegion(sizes(meta))
 	if err != nil {
 		return nil, err
 	}
@@ -42,13 +45,14 @@ func newMemory(meta *channel.Metadata) (*memory, error) {
 	return m, nil
 }
 
-// slotBytes sizes a slot: for 64 rows where only the first dimension is open,
-// at most 64 MiB; the full 64 MiB where others are open too. A model of fixed
-// shapes that needs more gets what it needs.
-func slotBytes(meta *channel.Metadata) int {
+// sizes sizes the slots: for 64 rows where only the first dimension is open,
+// at most 64 MiB; the full 64 MiB where others are open too, or strings come. A
+// model of fixed shapes that needs more gets what it needs. What a row needs
+// stays warm.
+func sizes(meta *channel.Metadata) channel.Size {
 	rows, fixed, open := 0, 0, false
-	for _, spec := range append(meta.Inputs[:len(meta.Inputs):len(meta.Inputs)], meta.Outputs...) {
-		shape, batched := append(tensor.Shape(nil), spec.Shape...), false
+	for _, spec := range slices.Concat(meta.Inputs, meta.Outputs) {
+		shape, batched := slices.Clone(spec.Shape), false
 		for i, d := range shape {
 			if d < 0 {
 				shape[i] = 1
@@ -56,7 +60,11 @@ func slotBytes(meta *channel.Metadata) int {
 				open = open || i > 0
 			}
 		}
-		n, err := shape.Bytes(spec.Type)
+		kind := spec.Type
+		if kind == tensor.Bytes {
+			kind, open = tensor.Uint32, true
+		}
+		n, err := shape.Bytes(kind)
 		if err != nil {
 			n = tensor.MaxBytes
 		}
@@ -68,10 +76,27 @@ func slotBytes(meta *channel.Metadata) int {
 		}
 	}
 	total := max(fixed+rows, min(fixed+64*rows, maxSlotBytes), minSlotBytes)
-	if open {
+	if open || meta.Streams {
 		total = max(total, maxSlotBytes)
 	}
-	return min(total, channel.MaxSlotBytes)
+	size := channel.Size{Slots: slotCount, SlotBytes: min(total, channel.MaxSlotBytes)}
+	size.WarmBytes = (min(fixed+rows, warmBytes) + 4095) &^ 4095
+	size.WarmSlots = min(slotCount, max(4, warmTotal/max(size.WarmBytes, 1)))
+	return size
+}
+
+// renew gives back what a worker that has ended left in free slots, and marks
+// the others for when they are free.
+func (m *memory) renew() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.stale {
+		m.stale[i] = true
+	}
+	for _, slot := range m.free {
+		m.stale[slot] = false
+		m.region.Punch(slot)
+	}
 }
 
 // tryTake returns a free slot if there is one.
@@ -127,10 +152,13 @@ func (m *memory) pop() int {
 
 // release gives a slot back of which used bytes may have been written.
 func (m *memory) release(slot, used int) {
-	if used > keepBytes {
-		m.region.Trim(slot, keepBytes)
-	}
 	m.mu.Lock()
+	if m.stale[slot] {
+		m.stale[slot] = false
+		m.region.Punch(slot)
+	} else {
+		m.region.Trim(slot, used)
+	}
 	m.free = append(m.free, slot)
 	m.mu.Unlock()
 	m.tokens <- struct{}{}

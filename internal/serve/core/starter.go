@@ -2,7 +2,8 @@ package core
 
 import (
 	"context"
-	"strconv"
+
+	"oscine.dev/oscine/internal/serve/channel"
 )
 
 // Starter brings the worker of one model to life. Each model has its own, so
@@ -19,8 +20,14 @@ type Starter interface {
 // Worker is a living engine worker.
 type Worker interface {
 	// Socket is the path of the Unix socket, on the host's side, on which the
-	// worker listens (or soon will).
+	// daemon is to listen for the worker. Nobody else may reach its folder, and
+	// the worker may not write to it.
 	Socket() string
+	// Owns reports whether a process, as this one numbers it, is the worker's:
+	// no other may connect in its place.
+	Owns(pid int) bool
+	// Load says what the worker is to load.
+	Load() channel.Load
 	// Wait blocks until the process has ended and says how. It may be called
 	// once.
 	Wait() error
@@ -29,19 +36,14 @@ type Worker interface {
 }
 
 // Paths inside a worker's container. The Starter bind-mounts a private
-// directory of the host at SocketDir (writable) and the model file at
-// ModelPath (read-only); the pack is the root file system.
+// directory of the host at SocketDir and the model file at ModelPath, both
+// read-only; the pack is the root file system.
 const (
 	SocketDir  = "/run/oscine"
 	SocketName = "worker.sock"
 	ModelPath  = "/model"
 )
 
-// WorkerArgs returns the arguments that follow the pack's entrypoint: which
-// socket to listen on, which model file to load, and how many threads to
-// compute with. They are never more than the worker's cpuset has processors; 0
-// means that many. Where a share of CPUs is promised, more threads than the
-// share only wait for each other.
-func WorkerArgs(socket, model string, threads int) []string {
-	return []string{"--socket", socket, "--model", model, "--threads", strconv.Itoa(threads)}
-}
+// WorkerArgs returns the arguments that follow the pack's entrypoint: where the
+// daemon listens. All the rest is told over the channel.
+func WorkerArgs(socket string) []string { return []string{"--socket", socket} }

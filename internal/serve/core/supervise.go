@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
-	"oscine.dev/oscine/internal/tensor"
 )
 
 // Pauses before a worker is started again, and how long one must live to be
@@ -26,6 +24,10 @@ type model struct {
 	Model
 	metrics metrics
 	queue   queue
+	ids     atomic.Uint64 // of requests
+	usual   atomic.Int64  // ns that runs take, of late
+
+	parallel atomic.Int32 // runs that the engine computes at once
 
 	urgent         atomic.Pointer[urgentThreads] // nil: nobody is told of deadlines
 	urgencyProblem atomic.Pointer[string]        // why not, where somebody should be
@@ -39,13 +41,14 @@ type model struct {
 	state    State
 	message  string
 	starts   int
-	conn     *channel.Conn // nil unless Ready
-	changed  chan struct{} // closed and replaced at each change of state
-	memory   *memory       // from the first Ready on
-	kill     bool          // on stop, kill the worker
-	kills    chan struct{} // holds one token when the living worker is to be killed
-	unkilled error         // why the worker to be killed could not be
-	metadata *channel.Metadata
+	conn     *channel.Conn     // nil unless Ready
+	changed  chan struct{}     // closed and replaced at each change of state
+	memory   *memory           // from the first Ready on
+	kill     bool              // on stop, kill the worker
+	kills    chan struct{}     // holds one token when the living worker is to be killed
+	unkilled error             // why the worker to be killed could not be
+	metadata *channel.Metadata // of the first worker
+	engine   string            // of the last
 }
 
 func startModel(m Model, before <-chan struct{}) *model {
@@ -149,21 +152,22 @@ func (m *model) life() error {
 	default:
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- worker.Wait() }()
+	go func() {
+		err := worker.Wait()
+		m.forgetMemory()
+		ended <- err
+	}()
 
 	ctx, cancel := context.WithCancel(m.ctx)
 	defer cancel()
-	type dialled struct {
+	type connected struct {
 		conn *channel.Conn
 		err  error
 	}
-	ready := make(chan dialled, 1)
+	ready := make(chan connected, 1)
 	go func() {
-		conn, err := dial(ctx, worker.Socket())
-		if err == nil {
-			err = m.adopt(conn)
-		}
-		ready <- dialled{conn, err}
+		conn, err := m.connect(ctx, worker)
+		ready <- connected{conn, err}
 	}()
 	select {
 	case err := <-ended:
@@ -188,6 +192,16 @@ func (m *model) life() error {
 	case <-m.ctx.Done():
 		m.killUntilEnd(worker, ended)
 		return m.ctx.Err()
+	}
+}
+
+// forgetMemory gives back what a worker that has ended left in shared memory.
+func (m *model) forgetMemory() {
+	m.mu.Lock()
+	mem := m.memory
+	m.mu.Unlock()
+	if mem != nil {
+		mem.renew()
 	}
 }
 
@@ -229,23 +243,26 @@ func (m *model) killOnStop() bool {
 	return m.kill
 }
 
-// dial connects as soon as the worker listens. Loading the model may take as
-// long as it takes: the worker's end cuts it short.
-func dial(ctx context.Context, socket string) (*channel.Conn, error) {
-	pause := time.Millisecond
-	for {
-		conn, err := channel.Dial(ctx, socket)
-		var refused *channel.ModelError
-		if err == nil || errors.As(err, &refused) || errors.Is(err, channel.ErrProtocol) || ctx.Err() != nil {
-			return conn, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, 50*time.Millisecond)
+// connect waits for the worker's connection and has it load the model, which
+// may take as long as it takes: the worker's end cuts it short. While the worker
+// is connected nobody listens.
+func (m *model) connect(ctx context.Context, worker Worker) (*channel.Conn, error) {
+	l, err := channel.Listen(worker.Socket())
+	if err != nil {
+		return nil, fmt.Errorf("listen for the worker: %w", err)
 	}
+	defer l.Close()
+	conn, err := l.Accept(ctx, worker.Owns)
+	if err != nil {
+		return nil, err
+	}
+	if err = conn.Load(ctx, worker.Load()); err == nil {
+		err = m.adopt(conn)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // adopt gives the connection the model's shared memory, making it at the first
@@ -255,32 +272,28 @@ func (m *model) adopt(conn *channel.Conn) error {
 	m.mu.Lock()
 	mem, first := m.memory, m.metadata
 	m.mu.Unlock()
-	if first != nil && !sameModel(first, meta) {
-		return errors.Join(&channel.ModelError{Text: "the worker, started again, says other things of the same model"}, conn.Close())
+	if first != nil && !first.SameModel(meta) {
+		return &channel.ModelError{Text: "the worker, started again, says other things of the same model"}
 	}
 	if mem == nil {
 		var err error
 		if mem, err = newMemory(meta); err != nil {
-			return errors.Join(err, conn.Close())
+			return err
 		}
 	}
+	mem.renew()
 	if err := conn.Share(mem.region); err != nil {
-		return errors.Join(err, conn.Close())
+		return err
 	}
 	m.mu.Lock()
-	m.memory, m.metadata = mem, meta
+	m.memory, m.engine = mem, meta.Engine
+	if m.metadata == nil {
+		m.parallel.Store(int32(meta.Runs()))
+		m.metadata = meta // requests and slots are checked against the first
+	}
 	m.mu.Unlock()
 	m.makeUrgent(conn.Threads)
 	return nil
-}
-
-// sameModel says whether requests that were checked against a fit b too: they
-// may wait for a worker that is started in place of another.
-func sameModel(a, b *channel.Metadata) bool {
-	same := func(a, b tensor.Spec) bool {
-		return a.Name == b.Name && a.Type == b.Type && slices.Equal(a.Shape, b.Shape)
-	}
-	return slices.EqualFunc(a.Inputs, b.Inputs, same) && slices.EqualFunc(a.Outputs, b.Outputs, same)
 }
 
 // waitConn returns the connection of the living worker, waiting for it as long
@@ -331,9 +344,9 @@ func (m *model) broken(conn *channel.Conn) {
 func (m *model) status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Status{Name: m.Name, Version: m.Version, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
+	s := Status{Name: m.Name, Version: m.Version, Platform: m.Platform, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
 	if m.metadata != nil {
-		s.Engine, s.Inputs, s.Outputs = m.metadata.Engine, m.metadata.Inputs, m.metadata.Outputs
+		s.Inputs, s.Outputs = m.metadata.Inputs, m.metadata.Outputs
 	}
 	if problem := m.urgencyProblem.Load(); problem != nil {
 		s.PriorityUnavailable = *problem

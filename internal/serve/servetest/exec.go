@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
 )
 
@@ -29,10 +30,7 @@ func (e *Exec) Start(context.Context) (core.Worker, error) {
 		return nil, err
 	}
 	socket := filepath.Join(e.Dir, core.SocketName)
-	if err := os.RemoveAll(socket); err != nil {
-		return nil, err
-	}
-	args := append(e.Command[1:len(e.Command):len(e.Command)], core.WorkerArgs(socket, e.Model, e.Threads)...)
+	args := append(e.Command[1:len(e.Command):len(e.Command)], core.WorkerArgs(socket)...)
 	cmd := exec.Command(e.Command[0], args...)
 	cmd.Env = append(os.Environ(), e.Env...)
 	cmd.Stdout, cmd.Stderr = e.Log, e.Log
@@ -40,15 +38,18 @@ func (e *Exec) Start(context.Context) (core.Worker, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", e.Command[0], err)
 	}
-	return &process{cmd: cmd, socket: socket}, nil
+	return &process{cmd: cmd, socket: socket, load: channel.Load{Path: e.Model, Threads: e.Threads}}, nil
 }
 
 // process is a worker that Exec started.
 type process struct {
 	cmd    *exec.Cmd
 	socket string
+	load   channel.Load
 }
 
-func (p *process) Socket() string { return p.socket }
-func (p *process) Wait() error    { return p.cmd.Wait() }
-func (p *process) Kill() error    { return p.cmd.Process.Kill() }
+func (p *process) Socket() string     { return p.socket }
+func (p *process) Owns(pid int) bool  { return pid == p.cmd.Process.Pid }
+func (p *process) Load() channel.Load { return p.load }
+func (p *process) Wait() error        { return p.cmd.Wait() }
+func (p *process) Kill() error        { return p.cmd.Process.Kill() }

@@ -37,6 +37,8 @@ func New(t testing.TB) *Rig {
 // Worker returns a Starter of the test's own program. Its kind is "doubler", of
 // which requests may be joined, "single", of which they may not, or "refuse".
 func Worker(dir, kind string) *Exec {
+	// The folder may be gone with its test: then the worker says so.
+	_ = os.WriteFile(filepath.Join(dir, "model"), []byte("a model\n"), 0o600)
 	return &Exec{Command: []string{os.Args[0]}, Model: filepath.Join(dir, "model"), Dir: filepath.Join(dir, "s"), Log: os.Stderr, Env: []string{workerVariable + "=" + kind}}
 }
 
@@ -46,6 +48,7 @@ func (r *Rig) Serve(m core.Model) {
 	if m.Starter == nil {
 		m.Starter = Worker(r.TempDir(), "doubler")
 	}
+	m.Platform = "doubler_test"
 	if err := r.Registry.Add(m); err != nil {
 		r.Fatal(err)
 	}
@@ -109,7 +112,7 @@ func (r *Rig) Gate(kind string) (open func()) {
 		}
 	}()
 	return func() {
-		if err := os.WriteFile(starter.Model, nil, 0o600); err != nil {
+		if err := os.WriteFile(Marker(starter.Model), nil, 0o600); err != nil {
 			r.Error(err)
 		}
 		<-done

@@ -1,14 +1,17 @@
 package servetest
 
 import (
+	"context"
 	"encoding/binary"
-	"fmt"
+	"errors"
+	"flag"
 	"math"
 	"os"
 	"testing"
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -19,87 +22,90 @@ const workerVariable = "OSCINE_TEST_WORKER"
 // real protocol.
 func Main(m *testing.M) {
 	if kind := os.Getenv(workerVariable); kind != "" {
-		fmt.Fprintln(os.Stderr, "worker:", workerMain(kind, os.Args[1:]))
-		os.Exit(1)
+		os.Exit(worker.Main("worker", &doubler{kind: kind}, os.Args[1:], os.Stderr))
 	}
 	os.Exit(m.Run())
-}
-
-func workerMain(kind string, args []string) error {
-	l, err := channel.Listen(args[1]) // --socket SOCKET --model MODEL
-	if err != nil {
-		return err
-	}
-	if kind == "refuse" {
-		return l.Refuse("not a model: it is a test")
-	}
-	e := &doubler{meta: channel.Metadata{Engine: "doubler 1", Batch: kind != "single", Threads: 1,
-		Inputs:  []tensor.Spec{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{-1, 4}}},
-		Outputs: []tensor.Spec{{Name: "y", Type: tensor.FP32, Shape: tensor.Shape{-1, 4}}, {Name: "batch", Type: tensor.Int32, Shape: tensor.Shape{}}}}}
-	return l.Serve(e)
 }
 
 // Inputs that make the doubler misbehave.
 const (
 	Poison = 666 // dies
 	Sloth  = 777 // takes 50 ms
-	Once   = 888 // dies unless the file of the model exists
+	Once   = 888 // dies unless the file that Marker names exists
 	Stuck  = 999 // never answers
-	Gated  = 555 // waits until the file of the model exists
+	Gated  = 555 // waits until the file that Marker names exists
 )
 
-// doubler answers y = 2x, and how many requests shared the run.
-type doubler struct{ meta channel.Metadata }
+// Marker is a file beside a model's, for the inputs that look at one.
+func Marker(model string) string { return model + ".marker" }
 
-func (d *doubler) Metadata() *channel.Metadata { return &d.meta }
+// doubler is an engine that answers y = 2x, and how many rows shared the run.
+type doubler struct{ kind, path string }
 
-func (d *doubler) Infer(calls []channel.Call) {
-	for i := range calls {
-		c := &calls[i]
-		n := int(c.Request.Shapes[0][0]) * 4
-		if n > 0 {
-			misbehave(math.Float32frombits(binary.LittleEndian.Uint32(c.Memory)))
-		}
-		at := c.End
-		for j := range n {
-			f := math.Float32frombits(binary.LittleEndian.Uint32(c.Memory[4*j:]))
-			binary.LittleEndian.PutUint32(c.Memory[at+4*j:], math.Float32bits(2*f))
-		}
-		next := (at + 4*n + 63) &^ 63
-		binary.LittleEndian.PutUint32(c.Memory[next:], uint32(len(calls)))
-		for _, o := range []struct {
-			at    int
-			shape tensor.Shape
-		}{{at, c.Request.Shapes[0]}, {next, tensor.Shape{}}} {
-			c.Result.Shapes = append(c.Result.Shapes, o.shape)
-			c.Result.Offsets = append(c.Result.Offsets, o.at)
-		}
-		if w := c.Request.Wanted; len(w) == 1 {
-			c.Result.Shapes, c.Result.Offsets = c.Result.Shapes[w[0]:w[0]+1], c.Result.Offsets[w[0]:w[0]+1]
-		}
+func (d *doubler) Flags(*flag.FlagSet) {}
+
+func (d *doubler) Open(path string, _ worker.Options) (worker.Session, error) {
+	if d.kind == "refuse" {
+		return nil, errors.New("not a model: it is a test")
 	}
+	d.path = path
+	return d, nil
 }
 
-func misbehave(first float32) {
+func (d *doubler) Close() error { return nil }
+
+func (d *doubler) Metadata() channel.Metadata {
+	return channel.Metadata{Engine: "doubler 1", Batch: d.kind != "single",
+		Inputs:  []tensor.Spec{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{-1, 4}}},
+		Outputs: []tensor.Spec{{Name: "y", Type: tensor.FP32, Shape: tensor.Shape{-1, 4}}, {Name: "batch", Type: tensor.Int32, Shape: tensor.Shape{-1}}}}
+}
+
+func (d *doubler) Run(_ context.Context, in []worker.Tensor, out *worker.Output) error {
+	rows := in[0].Shape[0]
+	doubled := make([]byte, len(in[0].Data))
+	for at := 0; at < len(doubled); at += 4 {
+		f := math.Float32frombits(binary.LittleEndian.Uint32(in[0].Data[at:]))
+		if at%16 == 0 {
+			d.misbehave(f)
+		}
+		binary.LittleEndian.PutUint32(doubled[at:], math.Float32bits(2*f))
+	}
+	shared := make([]byte, 4*rows)
+	for at := 0; at < len(shared); at += 4 {
+		binary.LittleEndian.PutUint32(shared[at:], uint32(rows))
+	}
+	for _, output := range out.Wanted() {
+		shape, data := in[0].Shape, doubled
+		if output == 1 {
+			shape, data = tensor.Shape{rows}, shared
+		}
+		if err := out.Put(shape, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *doubler) misbehave(first float32) {
+	marked := func() bool {
+		_, err := os.Stat(Marker(d.path))
+		return err == nil
+	}
 	switch first {
 	case Poison:
 		os.Exit(9)
 	case Sloth:
 		time.Sleep(50 * time.Millisecond)
 	case Once:
-		marker := os.Args[4]
-		if _, err := os.Stat(marker); err != nil {
-			_ = os.WriteFile(marker, nil, 0o600)
+		if !marked() {
+			_ = os.WriteFile(Marker(d.path), nil, 0o600)
 			os.Exit(9)
 		}
 	case Gated:
-		for {
-			if _, err := os.Stat(os.Args[4]); err == nil {
-				return
-			}
+		for !marked() {
 			time.Sleep(time.Millisecond)
 		}
 	case Stuck:
-		select {}
+		time.Sleep(time.Hour)
 	}
 }

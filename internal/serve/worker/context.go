@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	channel "oscine.dev/oscine/internal/serve/channel/next"
+	"oscine.dev/oscine/internal/serve/channel"
 )
 
 // runContext is the context of one run: done when each request of it has been

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	channel "oscine.dev/oscine/internal/serve/channel/next"
+	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/tensor"
 )
 

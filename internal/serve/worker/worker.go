@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	channel "oscine.dev/oscine/internal/serve/channel/next"
+	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/tensor"
 )
 

@@ -25,8 +25,7 @@ func main() {
 		return
 	}
 	if len(os.Args) == 3 && os.Args[1] == "model" {
-		fmt.Fprintln(os.Stderr, "model:", runModel(os.Args[2]))
-		os.Exit(1)
+		os.Exit(runModel(os.Args[2]))
 	}
 	guest.Main(func() int {
 		if err := measure(context.Background()); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -137,9 +139,13 @@ type modelProcess struct {
 	socket string
 }
 
-func (p *modelProcess) Socket() string { return p.socket }
-func (p *modelProcess) Wait() error    { return p.cmd.Wait() }
-func (p *modelProcess) Kill() error    { return p.cmd.Process.Kill() }
+func (p *modelProcess) Socket() string    { return p.socket }
+func (p *modelProcess) Owns(pid int) bool { return pid == p.cmd.Process.Pid }
+func (p *modelProcess) Wait() error       { return p.cmd.Wait() }
+func (p *modelProcess) Kill() error       { return p.cmd.Process.Kill() }
+
+// Load implements core.Worker: the engine reads no file.
+func (p *modelProcess) Load() channel.Load { return channel.Load{Path: "/", Threads: 1} }
 
 func (s *modelStarter) Start(context.Context) (core.Worker, error) {
 	if err := s.b.iso.Prepare(isolate.Spec{ID: s.id, Class: isolate.Interactive}); err != nil {
@@ -150,7 +156,7 @@ func (s *modelStarter) Start(context.Context) (core.Worker, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	p := &modelProcess{socket: filepath.Join(os.TempDir(), s.id)}
+	p := &modelProcess{socket: filepath.Join(os.TempDir(), s.id, core.SocketName)}
 	p.cmd = exec.Command("/init", "model", p.socket)
 	// Computing is an engine's C code, which the Go runtime does not interrupt.
 	p.cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
@@ -162,28 +168,29 @@ func (s *modelStarter) Start(context.Context) (core.Worker, error) {
 	return p, s.b.iso.Apply(s.id, p.cmd.Process.Pid)
 }
 
-// model is a worker whose inference is to compute for as long as its input
+// model is an engine whose inference is to compute for as long as its input
 // says.
-type model struct{ meta channel.Metadata }
+type model struct{}
 
-func runModel(socket string) error {
-	l, err := channel.Listen(socket)
-	if err != nil {
-		return err
-	}
+// runModel is the worker program.
+func runModel(socket string) int {
+	return worker.Main("model", model{}, core.WorkerArgs(socket), os.Stderr)
+}
+
+func (model) Flags(*flag.FlagSet) {}
+
+func (m model) Open(string, worker.Options) (worker.Session, error) { return m, nil }
+
+func (model) Close() error { return nil }
+
+func (model) Metadata() channel.Metadata {
 	spec := func(name string) []tensor.Spec {
 		return []tensor.Spec{{Name: name, Type: tensor.Int64, Shape: tensor.Shape{1}}}
 	}
-	return l.Serve(&model{channel.Metadata{Engine: "spinner 1", Inputs: spec("us"), Outputs: spec("done"), Threads: 1}})
+	return channel.Metadata{Engine: "spinner 1", Inputs: spec("us"), Outputs: spec("done")}
 }
 
-func (m *model) Metadata() *channel.Metadata { return &m.meta }
-
-func (m *model) Infer(calls []channel.Call) {
-	for _, c := range calls {
-		latency.Spend(time.Duration(binary.LittleEndian.Uint64(c.Memory)) * time.Microsecond)
-		copy(c.Memory[c.End:], c.Memory[:8])
-		c.Result.Shapes = append(c.Result.Shapes, c.Request.Shapes[0])
-		c.Result.Offsets = append(c.Result.Offsets, c.End)
-	}
+func (model) Run(_ context.Context, in []worker.Tensor, out *worker.Output) error {
+	latency.Spend(time.Duration(binary.LittleEndian.Uint64(in[0].Data)) * time.Microsecond)
+	return out.Put(in[0].Shape, in[0].Data)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"oscine.dev/oscine/internal/pack"
-	channel "oscine.dev/oscine/internal/serve/channel/next"
+	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )

@@ -172,7 +172,7 @@ func (h *handler) metadata(w http.ResponseWriter, r *http.Request) {
 		return out
 	}
 	writeJSON(w, http.StatusOK, map[string]any{
-		"name": s.Name, "versions": []string{s.Version}, "platform": "onnxruntime_onnx",
+		"name": s.Name, "versions": []string{s.Version}, "platform": s.Platform,
 		"inputs": list(s.Inputs), "outputs": list(s.Outputs),
 	})
 }

@@ -124,16 +124,17 @@ func (c *Conn) begin(requests []Request, results []Result, timeout time.Duration
 	if len(requests) == 0 || len(requests) > MaxRequests || len(results) != len(requests) {
 		return nil, fmt.Errorf("a run of %d requests with %d results, at most %d are possible", len(requests), len(results), MaxRequests)
 	}
-	for i := range requests {
-		if q := &requests[i]; q.ID == 0 || q.Slot >= len(c.slots) || c.slots[q.Slot].id != 0 ||
-			slices.ContainsFunc(requests[:i], func(other Request) bool { return other.Slot == q.Slot }) {
-			return nil, fmt.Errorf("request %d in slot %d of %d, which must be free", q.ID, q.Slot, len(c.slots))
-		}
-	}
 	w := c.takeWaiter()
 	w.requests, w.results, w.timeout, w.part, w.open = requests, results, timeout, part, len(requests)
 	for i := range requests {
-		c.slots[requests[i].Slot] = underWay{id: requests[i].ID, w: w, index: i}
+		q := &requests[i]
+		if q.ID == 0 || q.Slot >= len(c.slots) || c.slots[q.Slot].id != 0 {
+			for j := range requests[:i] {
+				c.slots[requests[j].Slot] = underWay{}
+			}
+			return nil, fmt.Errorf("request %d in slot %d of %d, which must be free", q.ID, q.Slot, len(c.slots))
+		}
+		c.slots[q.Slot] = underWay{id: q.ID, w: w, index: i}
 	}
 	c.enter(w, time.Now().Add(timeout))
 	return w, nil
@@ -358,7 +359,7 @@ func (c *Conn) check(q *Request, u *underWay, r *Result) error {
 	case len(r.Shapes) != want:
 		return fmt.Errorf("%w: %d outputs, want %d", ErrProtocol, len(r.Shapes), want)
 	}
-	end := u.from
+	end, total := u.from, 0
 	for i, shape := range r.Shapes {
 		output := i
 		if len(q.Wanted) > 0 {
@@ -375,6 +376,9 @@ func (c *Conn) check(q *Request, u *underWay, r *Result) error {
 		}
 		if r.Code == Partial && at < u.from {
 			return fmt.Errorf("%w: output %q of a part lies over the parts before", ErrProtocol, spec.Name)
+		}
+		if total += n; total > c.region.SlotBytes {
+			return fmt.Errorf("%w: outputs of more bytes than a slot has", ErrProtocol)
 		}
 		end = max(end, at+max(n, 1))
 	}

@@ -158,6 +158,9 @@ func TestWorkerLies(t *testing.T) {
 		"too many outputs": {messages: [][]byte{answer(func(r *Result) {
 			r.Shapes, r.Offsets, r.Sizes = append(r.Shapes, r.Shapes[0]), []int{64, 128}, []int{1, 1}
 		})}},
+		"a slot's bytes, twice": {messages: [][]byte{answer(func(r *Result) {
+			r.Shapes, r.Offsets, r.Sizes = append(r.Shapes, r.Shapes[0]), []int{0, 0}, []int{8192, 8192}
+		})}},
 		"another request":     {messages: [][]byte{answer(func(r *Result) { r.ID = 8 })}},
 		"request 0":           {messages: [][]byte{answer(func(r *Result) { r.ID, r.Slot = 0, 1 })}},
 		"another slot":        {messages: [][]byte{answer(func(r *Result) { r.Slot = 1 })}},

@@ -1,0 +1,124 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// maxUnread bounds the parts of a stream that its client has not taken: whoever
+// reads that slowly is given up.
+const maxUnread = 4096
+
+// parts are those of one stream that nobody has taken yet. Their tensors lie in
+// the slot, one behind the other, until the stream ends.
+type parts struct {
+	more chan struct{} // holds a token when there is something to take, or the end
+
+	mu     sync.Mutex
+	unread []channel.Result
+	any    bool // the worker has sent a part
+	over   bool // too many are unread
+	ended  bool
+	stop   func()
+}
+
+// begun reports whether an answer has begun, which is then not to be computed
+// once more.
+func (p *parts) begun() bool {
+	if p == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.any
+}
+
+// sink is where the channel puts parts; nil for an answer as a whole.
+func (p *parts) sink() func(int, *channel.Result) {
+	if p == nil {
+		return nil
+	}
+	return p.put
+}
+
+func (p *parts) put(_ int, r *channel.Result) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.any = true
+	if len(p.unread) >= maxUnread {
+		if !p.over {
+			p.over = true
+			p.stop()
+		}
+		return
+	}
+	part := channel.Result{Offsets: slices.Clone(r.Offsets), Sizes: slices.Clone(r.Sizes)}
+	for _, s := range r.Shapes {
+		part.Shapes = append(part.Shapes, append(tensor.Shape{}, s...))
+	}
+	p.unread = append(p.unread, part)
+	p.signal()
+}
+
+func (p *parts) signal() {
+	select {
+	case p.more <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the parts that have come, and whether they were the last.
+func (p *parts) take() ([]channel.Result, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	unread := p.unread
+	p.unread = nil
+	return unread, p.ended
+}
+
+// stream runs a job whose answer comes in parts, each of which is given to the
+// request's Part. The slot is held until the last.
+func (m *model) stream(j *job, a *answer, meta *channel.Metadata, slot []byte, part func(*Response) error) error {
+	ctx, cancel := context.WithCancel(j.ctx)
+	defer cancel()
+	j.ctx = ctx
+	p := &parts{more: make(chan struct{}, 1), stop: cancel}
+	j.parts = p
+	defer func() { j.parts = nil }()
+	go func() {
+		m.run(j)
+		p.mu.Lock()
+		p.ended = true
+		p.mu.Unlock()
+		p.signal()
+	}()
+	var refused error
+	for ended := false; !ended; {
+		<-p.more
+		var unread []channel.Result
+		unread, ended = p.take()
+		for i := range unread {
+			if refused != nil {
+				break
+			}
+			if _, refused = j.collectFrom(&unread[i], a, meta, slot); refused == nil {
+				refused = part(&Response{Model: m.Name, Version: m.Version, Outputs: a.outputs})
+			}
+			if refused != nil {
+				cancel()
+			}
+		}
+	}
+	switch {
+	case refused != nil:
+		return refused
+	case p.over:
+		return fmt.Errorf("%w: the client reads the answer of %s too slowly", ErrCanceled, m.Name)
+	}
+	return j.err
+}

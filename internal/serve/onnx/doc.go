@@ -1,6 +1,0 @@
-// Package onnx runs ONNX models with ONNX Runtime. It loads the library at run
-// time with dlopen through purego and calls the C API's function table, so that
-// it needs no C compiler on any architecture. All memory that the library sees
-// lies outside the Go heap. It belongs into engine workers, not into the
-// daemon: a model that crashes the library takes its process along.
-package onnx
