@@ -22,7 +22,7 @@ func standard() nodeKind {
 	return nodeKind{
 		Options: machine.Options{
 			Direct: true, CPUs: "4", KernelArgs: "sysrq_always_enabled",
-			ExtraArgs: []string{"-device", "pcie-root-port,id=port9,chassis=9", "-netdev", "user,id=second,restrict=on"},
+			ExtraArgs: []string{"-device", "pcie-root-port,id=port9,chassis=9", "-netdev", "user,id=second,net=10.0.3.0/24,restrict=on"},
 		},
 		spec: "    hugePages: {2Mi: 32Mi}\n",
 	}
