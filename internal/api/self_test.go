@@ -27,6 +27,8 @@ func (n *lockedNode) Get(object.Kind, string) ([]object.State, error) {
 
 func (n *lockedNode) Inference() http.Handler { return http.NotFoundHandler() }
 
+func (n *lockedNode) Metrics() http.Handler { return http.NotFoundHandler() }
+
 // TestAnswers: the API's call to itself needs no connection, and hangs where
 // the node hangs.
 func TestAnswers(t *testing.T) {
