@@ -159,7 +159,11 @@ func copyOut(ctx context.Context, node *client.Client, workload, source, target 
 	if !inside {
 		dir, rename = filepath.Dir(target), filepath.Base(target)
 	}
-	return readTar(&streamReader{stream: stream}, dir, path.Base(path.Clean(source)), rename)
+	base := path.Base(path.Clean(source))
+	if base == "/" {
+		base = "." // as the node names its root
+	}
+	return readTar(&streamReader{stream: stream}, dir, base, rename)
 }
 
 // streamReader reads the data of a node's download stream.
@@ -183,15 +187,39 @@ func (s *streamReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// readTar unpacks below dir, the first path element renamed unless rename is
-// empty. What the stream names cannot leave dir: the workload may be hostile.
+// readTar unpacks what base names below dir, under the name rename unless that
+// is empty. Nothing else is written: the node may be hostile. Only base itself,
+// or what lies in it where it is a folder, is taken from the stream.
 func readTar(r io.Reader, dir, base, rename string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("copy to %s: %w", dir, err)
 	}
 	defer root.Close()
+	target := base
+	if rename != "" {
+		target = rename
+	}
 	tr := tar.NewReader(r)
+	h, err := tr.Next()
+	if err != nil {
+		return err
+	}
+	if path.Clean(h.Name) != base {
+		return fmt.Errorf("the node sent %q where %q was asked for: nothing was written", h.Name, base)
+	}
+	if err := extract(root, tr, h, target); err != nil {
+		return fmt.Errorf("copy %s: %w", h.Name, err)
+	}
+	// What lies in the folder is written through the folder alone, so that a
+	// link in the stream cannot lead beside it.
+	var folder *os.Root
+	if h.Typeflag == tar.TypeDir {
+		if folder, err = root.OpenRoot(target); err != nil {
+			return fmt.Errorf("copy %s: %w", h.Name, err)
+		}
+		defer folder.Close()
+	}
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -200,11 +228,14 @@ func readTar(r io.Reader, dir, base, rename string) error {
 		if err != nil {
 			return err
 		}
-		name := path.Clean(h.Name)
-		if rename != "" && (name == base || strings.HasPrefix(name, base+"/")) {
-			name = rename + name[len(base):]
+		name, within := path.Clean(h.Name), true
+		if base != "." {
+			name, within = strings.CutPrefix(name, base+"/")
 		}
-		if err := extract(root, tr, h, name); err != nil {
+		if folder == nil || !within || !filepath.IsLocal(name) {
+			return fmt.Errorf("the node sent %q where %q was asked for: it was left out, and so is what follows", h.Name, base)
+		}
+		if err := extract(folder, tr, h, name); err != nil {
 			return fmt.Errorf("copy %s: %w", h.Name, err)
 		}
 	}

@@ -46,7 +46,7 @@ type Config struct {
 	LogDir      string // one journal per container, such as /var/log/oscine
 
 	CgroupRoot  string   // parent of the cgroups of containers whose Spec names none; empty means /oscine.slice/batch
-	Allow       []string // prefixes of image references that may be pulled; empty allows none, "*" all
+	Allow       []string // prefixes of image references that may be pulled or imported; empty allows none, "*" all
 	CDIDirs     []string // CDI specifications; empty means /etc/cdi and /var/run/cdi
 	ImageBytes  int64    // bound of one image, packed; 0 means 16 GiB
 	UnpackBytes int64    // bound of one image, unpacked; 0 means 64 GiB

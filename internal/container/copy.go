@@ -215,9 +215,24 @@ func asUser(uid, gid int, f func() error) error {
 			done <- err
 			return
 		}
+		if err := dropCapabilities(); err != nil {
+			done <- err
+			return
+		}
 		done <- f()
 	}()
 	return <-done
+}
+
+// dropCapabilities gives up all capabilities of the calling thread. A change of
+// its user leaves it CAP_SYS_RESOURCE, with which quotas do not hold.
+func dropCapabilities() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("give up capabilities: %w", err)
+	}
+	return nil
 }
 
 // tarIn unpacks a tar stream below root.

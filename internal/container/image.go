@@ -55,7 +55,7 @@ func (r *Runtime) Pull(ctx context.Context, ref string, progress func(string)) (
 		return Image{}, err
 	}
 	// The verifier asks again; asking first spares a denied registry the call.
-	if err := prefixes(r.config.Allow).check(name); err != nil {
+	if err := prefixes(r.config.Allow).check("pull", name); err != nil {
 		return Image{}, err
 	}
 	source, err := registry.NewOCIRegistry(ctx, name)
@@ -95,6 +95,11 @@ func (r *Runtime) transfer(ctx context.Context, source any, dest *destination, p
 		return nil, fmt.Errorf("there is no image in it")
 	}
 	for _, image := range dest.found {
+		if dest.imported {
+			if err := prefixes(r.config.Allow).check("import", image.Name); err != nil {
+				return nil, err
+			}
+		}
 		if err := r.checkPlatform(ctx, image); err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package container
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/contrib/seccomp"
@@ -32,6 +33,9 @@ func (p plan) ociSpec() (*specs.Spec, error) {
 	}
 	mounts, err := p.mounts()
 	if err != nil {
+		return nil, err
+	}
+	if err := p.checkCapabilities(); err != nil {
 		return nil, err
 	}
 	capabilities := p.capabilities()
@@ -118,6 +122,26 @@ func mergeEnv(lists ...[]string) []string {
 		}
 	}
 	return env
+}
+
+// reachesHost are the capabilities that the kernel bounds to a user namespace.
+// In a container that has none they hold for the whole node: one of them opens
+// files of the host by their number.
+var reachesHost = [...]string{"AUDIT_CONTROL", "AUDIT_READ", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "DAC_READ_SEARCH", "LINUX_IMMUTABLE", "MAC_ADMIN",
+	"MAC_OVERRIDE", "MKNOD", "PERFMON", "SYSLOG", "SYS_ADMIN", "SYS_BOOT", "SYS_MODULE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_TIME", "SYS_TTY_CONFIG", "WAKE_ALARM"}
+
+// checkCapabilities returns ErrDenied for a capability that would reach the
+// host.
+func (p plan) checkCapabilities() error {
+	if p.uidBase != 0 {
+		return nil
+	}
+	for _, name := range p.spec.Security.AddCapabilities {
+		if slices.Contains(reachesHost[:], name) {
+			return fmt.Errorf("container %s: capability %s %w: this node has no user namespaces for containers, so it would hold for the whole node (see oscine info, missing guarantees)", p.spec.ID, name, ErrDenied)
+		}
+	}
+	return nil
 }
 
 func (p plan) capabilities() []string {

@@ -10,22 +10,23 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// prefixes are the references that may be pulled. The transfer service asks
-// them before it fetches anything but the manifest's digest.
+// prefixes are the references under which the node takes images, pulled or
+// imported. The transfer service asks them before it fetches anything but the
+// manifest's digest.
 type prefixes []string
 
 // VerifyImage judges a pull by the image's name.
 func (p prefixes) VerifyImage(_ context.Context, name string, _ ocispec.Descriptor) (*imageverifier.Judgement, error) {
-	if err := p.check(name); err != nil {
+	if err := p.check("pull", name); err != nil {
 		return &imageverifier.Judgement{Reason: err.Error()}, nil
 	}
 	return &imageverifier.Judgement{OK: true, Reason: "its prefix is allowed"}, nil
 }
 
-// check returns ErrDenied for a name that no prefix covers. A prefix ends
+// check returns ErrDenied, with what was to be done, for a name that no prefix covers. A prefix ends
 // where a part of the name does: ghcr.io/acme covers ghcr.io/acme/web:1 and
 // not ghcr.io/acme-evil/web:1.
-func (p prefixes) check(name string) error {
+func (p prefixes) check(what, name string) error {
 	for _, prefix := range p {
 		if prefix == "*" {
 			return nil
@@ -36,9 +37,9 @@ func (p prefixes) check(name string) error {
 		}
 	}
 	if len(p) == 0 {
-		return fmt.Errorf("pull %s: %w: this node may pull no image; allow a prefix in its configuration, or import an archive", name, ErrDenied)
+		return fmt.Errorf("%s %s: %w: this node takes no image; allow a prefix in its configuration (spec.images.allow)", what, name, ErrDenied)
 	}
-	return fmt.Errorf("pull %s: %w: allowed are %s", name, ErrDenied, strings.Join(p, ", "))
+	return fmt.Errorf("%s %s: %w: spec.images.allow has %s", what, name, ErrDenied, strings.Join(p, ", "))
 }
 
 // normalize gives a reference its full form: nginx is

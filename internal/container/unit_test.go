@@ -33,12 +33,12 @@ func TestPrefixes(t *testing.T) {
 		{"ghcr.io/acme/web:1", "ghcr.io/acme/web:1", true},
 		{"ghcr.io/acme/web:1", "ghcr.io/acme/web:12", false},
 	} {
-		err := prefixes{test.allow}.check(test.name)
+		err := prefixes{test.allow}.check("pull", test.name)
 		if (err == nil) != test.ok || err != nil && !errors.Is(err, ErrDenied) {
 			t.Errorf("%q allows %s: %v, want %v", test.allow, test.name, err, test.ok)
 		}
 	}
-	if err := prefixes(nil).check("x"); !errors.Is(err, ErrDenied) {
+	if err := prefixes(nil).check("pull", "x"); !errors.Is(err, ErrDenied) {
 		t.Errorf("no prefix at all: %v", err)
 	}
 }
