@@ -52,7 +52,9 @@ func filesBelow(t testing.TB, dir string) []string {
 func TestCopyOutWritesWhatWasAskedFor(t *testing.T) {
 	file := func(name string) tar.Header { return tar.Header{Typeflag: tar.TypeReg, Name: name} }
 	folder := func(name string) tar.Header { return tar.Header{Typeflag: tar.TypeDir, Name: name} }
-	link := func(name, to string) tar.Header { return tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to} }
+	link := func(name, to string) tar.Header {
+		return tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to}
+	}
 	for _, c := range []struct {
 		name, base, rename string
 		stream             []tar.Header
