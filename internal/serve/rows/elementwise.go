@@ -138,6 +138,8 @@ func compute(op string, a, b element) element {
 	unknown := element{varies: a.varies || a.batch || b.varies || b.batch}
 	one := func(e element) bool { return e.known && e.n == 1 }
 	switch {
+	case op == "Equal":
+		return equal(a, b)
 	case op == "Mul" && one(a):
 		return b
 	case (op == "Mul" || op == "Div") && one(b):
@@ -164,6 +166,38 @@ func compute(op string, a, b element) element {
 		}
 	}
 	return unknown
+}
+
+// equal compares elements of shapes; the number of rows is never negative.
+func equal(a, b element) element {
+	if b.batch {
+		a, b = b, a
+	}
+	switch {
+	case a.known && b.known && a.n == b.n:
+		return element{known: true, n: 1}
+	case a.known && b.known, a.batch && b.known && b.n < 0:
+		return element{known: true}
+	}
+	return element{varies: a.varies || a.batch || b.varies || b.batch}
+}
+
+// choose is Where, which also picks among the numbers of shapes.
+func choose(c *call) []value {
+	if len(c.in) != 3 || c.in[0] == nil || c.in[1] == nil || c.in[2] == nil || c.in[1].ints == nil || c.in[2].ints == nil {
+		return broadcast(c)
+	}
+	which, ok := c.in[0].numbers()
+	if !ok || len(c.in[0].dims) != 1 || len(c.in[1].ints) != len(which) || len(c.in[2].ints) != len(which) {
+		return broadcast(c)
+	}
+	list := make([]element, len(which))
+	for i, w := range which {
+		if list[i] = c.in[2].ints[i]; w != 0 {
+			list[i] = c.in[1].ints[i]
+		}
+	}
+	return []value{ofElements(list, 1)}
 }
 
 // quantize is the rule of QuantizeLinear and its reverse: scale and zero point

@@ -31,9 +31,10 @@ var operators = func() map[key]rule {
 	add("", same, "Identity")
 	add("", cast, "Cast")
 	add("", dropout, "Dropout")
-	add("", broadcast, "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
-		"Max", "Mean", "Min", "Mod", "Or", "PRelu", "Pow", "Sum", "Where", "Xor")
-	add("", arithmetic, "Add", "Sub", "Mul", "Div")
+	add("", broadcast, "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+		"Max", "Mean", "Min", "Mod", "Or", "PRelu", "Pow", "Sum", "Xor")
+	add("", choose, "Where")
+	add("", arithmetic, "Add", "Sub", "Mul", "Div", "Equal")
 	add("", quantize, "QuantizeLinear", "DequantizeLinear")
 	add("", softmax, "Softmax", "LogSoftmax", "Hardmax")
 	add("", alongAxis(-1), "LpNormalization")

@@ -13,6 +13,13 @@ func reshape(c *call) []value {
 		}
 		to = &value{form: constant, ints: list}
 	}
+	if x != nil && to != nil && x.ints != nil && len(to.ints) <= 1 && to.dims != nil {
+		if list, ok := to.numbers(); ok && len(list) == 0 && len(x.ints) == 1 {
+			return []value{ofElements(x.ints, 0)}
+		} else if ok && len(list) == 1 && (list[0] == -1 || list[0] == int64(len(x.ints))) {
+			return []value{ofElements(x.ints, 1)}
+		}
+	}
 	if x == nil || to == nil || to.ints == nil || x.form == sizes || len(to.ints) > maxRank {
 		return []value{wrong("")}
 	}
@@ -122,6 +129,12 @@ func fill(c *call) []value {
 	to := c.arg(0)
 	if to == nil || to.ints == nil {
 		return []value{wrong("")}
+	}
+	// A vector that other shapes are computed from.
+	if list, ok := to.numbers(); ok && len(list) == 1 && list[0] >= 0 && list[0] <= maxValues {
+		if a := c.attributes["value"]; a != nil && a.tensor != nil && len(a.tensor.ints) == 1 {
+			return []value{ofElements(slices.Repeat(a.tensor.ints, int(list[0])), 1)}
+		}
 	}
 	v, ok := shaped(to.ints)
 	if !ok {

@@ -164,6 +164,9 @@ func split(c *call) []value {
 	return []value{v}
 }
 
+// manyRows is an end beyond all rows that a batch can have, as exporters write it.
+const manyRows = 1_000_000_000
+
 // slice cuts along axes; of the batch's only what leaves it whole.
 func slice(c *call) []value {
 	x := c.arg(0)
@@ -191,7 +194,7 @@ func slice(c *call) []value {
 	v := value{form: x.form, dims: slices.Clone(x.dims), axis: x.axis}
 	for i, a := range axes {
 		axis, ok := axisOf(a, len(x.dims))
-		whole := from[i].known && from[i].n == 0 && (to[i].batch || to[i].known && to[i].n >= math.MaxInt32) && (!stepped || steps[i] == 1)
+		whole := from[i].known && from[i].n == 0 && (to[i].batch || to[i].known && to[i].n >= manyRows) && (!stepped || steps[i] == 1)
 		switch {
 		case !ok || x.form == sizes:
 			return []value{wrong("")}
