@@ -43,7 +43,6 @@ const (
 	fnGetTensorElementType           = 60
 	fnGetDimensionsCount             = 61
 	fnGetDimensions                  = 62
-	fnGetSymbolicDimensions          = 63
 	fnGetTensorTypeAndShape          = 65
 	fnCreateCpuMemoryInfo            = 69
 	fnGetAllocatorWithDefaultOptions = 78

@@ -54,9 +54,20 @@ func TestMetadata(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || !strings.HasPrefix(got.Engine, "onnxruntime 1.") {
 		t.Errorf("engine %q %s", got.Engine, diff)
 	}
-	for name, dims := range map[string][]any{"fixed": {1, 4}, "scalar": {}, "time axis": {"sequence", 4}} {
-		if open(t, doubler(dims...)).Metadata().Batch {
-			t.Errorf("%s: %v must not be joined into batches", name, dims)
+	if !open(t, doubler("whatever", 4)).Metadata().Batch {
+		t.Error("a first dimension of another name is not joined, though its rows are independent")
+	}
+	const float = 1
+	for name, m := range map[string][]byte{
+		"a fixed batch": doubler(1, 4),
+		"a scalar":      doubler(),
+		"a sum over the rows": model(13, node("ReduceSum", "s", "x"), node("Sub", "y", "x", "s"),
+			value(11, "x", float, "batch", 4), value(12, "y", float, "batch", 4)),
+		"x·xᵀ": model(13, node("Transpose", "t", "x"), node("MatMul", "y", "x", "t"),
+			value(11, "x", float, "batch", 4), value(12, "y", float, "batch", "batch")),
+	} {
+		if open(t, m).Metadata().Batch {
+			t.Errorf("%s must not be joined into batches", name)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/rows"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
@@ -41,6 +42,9 @@ func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.alone != nil {
+		fmt.Fprintln(os.Stderr, "requests are not joined into batches:", s.alone)
+	}
 	return s, nil
 }
 
@@ -50,6 +54,8 @@ type Session struct {
 	lib  *Library
 	ptr  uintptr
 	meta channel.Metadata
+	// alone is why requests are not joined into batches; nil where they are.
+	alone error
 
 	// Memory that the library reads and writes, reused by every run.
 	inNames, outNames   words
@@ -96,6 +102,10 @@ func (l *Library) Open(path string, threads int) (*Session, error) {
 	s.meta.Engine = "onnxruntime " + l.version
 	err := s.describe()
 	if err == nil {
+		s.alone = independent(path)
+		s.meta.Batch = s.alone == nil
+	}
+	if err == nil {
 		err = l.call(fnCreateRunOptions, l.out(&s.options))
 	}
 	if err != nil {
@@ -116,92 +126,81 @@ func (s *Session) Metadata() channel.Metadata { return s.meta }
 
 func (s *Session) describe() error {
 	var err error
-	var inBatch, outBatch []string
-	s.meta.Inputs, s.inNames, inBatch, err = s.list(fnSessionGetInputCount, fnSessionGetInputName, fnSessionGetInputTypeInfo)
+	s.meta.Inputs, s.inNames, err = s.list(fnSessionGetInputCount, fnSessionGetInputName, fnSessionGetInputTypeInfo)
 	if err != nil {
 		return fmt.Errorf("input %w", err)
 	}
-	s.meta.Outputs, s.outNames, outBatch, err = s.list(fnSessionGetOutputCount, fnSessionGetOutputName, fnSessionGetOutputTypeInfo)
+	s.meta.Outputs, s.outNames, err = s.list(fnSessionGetOutputCount, fnSessionGetOutputName, fnSessionGetOutputTypeInfo)
 	if err != nil {
 		return fmt.Errorf("output %w", err)
 	}
-	s.meta.Batch = len(inBatch) > 0 && sameBatch(append(inBatch, outBatch...))
 	s.inValues, s.outValues = newWords(len(s.meta.Inputs)), newWords(len(s.meta.Outputs))
 	s.wantNames = newWords(len(s.meta.Outputs))
 	return nil
 }
 
-// sameBatch reports whether all first dimensions are the same open dimension,
-// named as one over which requests may be joined. An open dimension of another
-// name may as well be a time axis.
-func sameBatch(first []string) bool {
-	for _, name := range first {
-		if name != first[0] {
-			return false
-		}
+// independent says why requests to the model may not be joined into batches, or
+// returns nil.
+func independent(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
 	}
-	name := strings.ToLower(first[0])
-	return name == "n" || strings.Contains(name, "batch")
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return rows.Independent(f, info.Size())
 }
 
 // list describes all inputs or all outputs, and returns their names for the
-// library and the symbolic names of their first dimensions.
-func (s *Session) list(count, name, info int) ([]tensor.Spec, words, []string, error) {
+// library.
+func (s *Session) list(count, name, info int) ([]tensor.Spec, words, error) {
 	l, v := s.lib, &s.scratch
 	if err := l.call(count, s.ptr, l.out(&v.a)); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	n := int(v.a)
 	if n > channel.MaxTensors {
-		return nil, nil, nil, fmt.Errorf("count of %d is more than %d", n, channel.MaxTensors)
+		return nil, nil, fmt.Errorf("count of %d is more than %d", n, channel.MaxTensors)
 	}
-	specs, names, first := make([]tensor.Spec, n), newWords(n), make([]string, n)
+	specs, names := make([]tensor.Spec, n), newWords(n)
 	for i := range n {
 		if err := l.call(name, s.ptr, uintptr(i), l.alloc, l.out(&v.a)); err != nil {
-			return nil, nil, nil, err
+			return nil, nil, err
 		}
 		names[i] = v.a // lives as long as the process
 		specs[i].Name = text(names[i])
 		if err := l.call(info, s.ptr, uintptr(i), l.out(&v.a)); err != nil {
-			return nil, nil, nil, err
+			return nil, nil, err
 		}
 		typeInfo := v.a
-		var err error
-		first[i], err = s.tensorInfo(typeInfo, &specs[i])
+		err := s.tensorInfo(typeInfo, &specs[i])
 		l.release(fnReleaseTypeInfo, typeInfo)
 		if err != nil {
-			return nil, nil, nil, fmt.Errorf("%q: %w", specs[i].Name, err)
+			return nil, nil, fmt.Errorf("%q: %w", specs[i].Name, err)
 		}
 	}
-	return specs, names, first, nil
+	return specs, names, nil
 }
 
-// tensorInfo reads type and shape, and returns the symbolic name of the first
-// dimension where it is open.
-func (s *Session) tensorInfo(typeInfo uintptr, spec *tensor.Spec) (string, error) {
+// tensorInfo reads type and shape.
+func (s *Session) tensorInfo(typeInfo uintptr, spec *tensor.Spec) error {
 	l, v := s.lib, &s.scratch
 	v.a = 0
 	if err := l.call(fnGetOnnxTypeFromTypeInfo, typeInfo, l.out(&v.a)); err != nil {
-		return "", err
+		return err
 	}
 	if kind := uint32(v.a); kind != 1 {
 		kinds := []string{"unknown kind", "tensor", "sequence", "map", "opaque kind", "sparse tensor", "optional"}
-		return "", fmt.Errorf("is a %s; only tensors can be served", kinds[min(int(kind), len(kinds)-1)])
+		return fmt.Errorf("is a %s; only tensors can be served", kinds[min(int(kind), len(kinds)-1)])
 	}
 	if err := l.call(fnCastTypeInfoToTensorInfo, typeInfo, l.out(&v.a)); err != nil {
-		return "", err
+		return err
 	}
 	info := v.a
-	if err := s.typeAndShape(info, spec); err != nil {
-		return "", err
-	}
-	if len(spec.Shape) == 0 || spec.Shape[0] >= 0 {
-		return "", nil
-	}
-	if err := l.call(fnGetSymbolicDimensions, info, s.dims.address(), uintptr(len(spec.Shape))); err != nil {
-		return "", err
-	}
-	return text(s.dims[0]), nil
+	return s.typeAndShape(info, spec)
 }
 
 // typeAndShape reads an OrtTensorTypeAndShapeInfo into spec, reusing its
