@@ -28,11 +28,11 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return (&Env{In: in, Out: out, Err: errOut, Kinds: object.Kinds()}).run(ctx, args)
+	return (&Env{In: in, Out: out, Err: errOut, Kinds: object.Kinds()}).Run(ctx, args)
 }
 
-// run executes one command and returns its exit status.
-func (e *Env) run(ctx context.Context, args []string) int {
+// Run executes one command, until ctx ends, and returns its exit status.
+func (e *Env) Run(ctx context.Context, args []string) int {
 	root := newRootCommand(e)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -75,3 +75,24 @@ func TestStatusIsPassedOver(t *testing.T) {
 		t.Errorf("another field: got %v", err)
 	}
 }
+
+// FuzzDecodeState reads what a node of any release may send.
+func FuzzDecodeState(f *testing.F) {
+	f.Add("Workload", `{"kind":"Workload","metadata":{"name":"web"},"spec":{"resources":{"cpu":"1"}}}`, `{"phase":"Running","startedAt":"2026-11-29T08:00:00Z"}`)
+	f.Add("Model", `null`, `{"p99":"1ms","requests":1e3}`)
+	f.Add("Later", `{}`, `{"phase":7}`)
+	f.Fuzz(func(t *testing.T, kind, object, status string) {
+		state, err := Kinds().DecodeState(Key{Kind(kind), "x"}, []byte(object), []byte(status))
+		if err != nil {
+			return
+		}
+		if (state.Status == nil) != (status == "") {
+			t.Errorf("a status of %q: got %v", status, state.Status)
+		}
+		if row, ok := Kinds().Find(Kind(kind)); ok && state.Status != nil {
+			for _, column := range row.Columns {
+				column.Value(state.Status)
+			}
+		}
+	})
+}
