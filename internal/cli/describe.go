@@ -18,7 +18,7 @@ import (
 
 func newDescribeCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "describe [KIND] NAME", Short: "Show everything about one object: its placement and why, and what happened to it", Args: rangeArgs(1, 2, "NAME or KIND NAME"),
+		Use: "describe [KIND] NAME", Short: "Show everything about one object: its placement and why, and what happened to it", ValidArgsFunction: completeTarget(env), Args: rangeArgs(1, 2, "NAME or KIND NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			kind, name, err := env.parseNamed(args)
 			if err != nil {

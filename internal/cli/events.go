@@ -20,7 +20,7 @@ func newEventsCommand(env *Env) *cobra.Command {
 	var req pb.EventsRequest
 	var output string
 	c := &cobra.Command{
-		Use: "events [KIND [NAME]]", Short: "Show what happened on a node: promises, devices, starts and ends", Args: rangeArgs(0, 2, "KIND and NAME at most"),
+		Use: "events [KIND [NAME]]", Short: "Show what happened on a node: promises, devices, starts and ends", ValidArgsFunction: completeTarget(env), Args: rangeArgs(0, 2, "KIND and NAME at most"),
 		Long: `Show what happened on a node, the oldest first: promises that were broken or
 repaired, devices that were lost or wear out, workloads that started, ended or
 were displaced. What happened several times is shown once, with its count.

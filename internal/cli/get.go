@@ -27,7 +27,7 @@ func newGetCommand(env *Env) *cobra.Command {
 	var output string
 	var watch bool
 	c := &cobra.Command{
-		Use: "get [KIND [NAME]]", Short: "List objects: what is meant to run, and its state", Args: rangeArgs(0, 2, "KIND and NAME at most"),
+		Use: "get [KIND [NAME]]", Short: "List objects: what is meant to run, and its state", ValidArgsFunction: completeTarget(env), Args: rangeArgs(0, 2, "KIND and NAME at most"),
 		Example: "  oscine get\n  oscine get workloads\n  oscine get model digits -o yaml\n  oscine get workloads --watch",
 		RunE: func(c *cobra.Command, args []string) error {
 			kind, name, err := env.parseTarget(args)

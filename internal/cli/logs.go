@@ -17,7 +17,7 @@ import (
 func newLogsCommand(env *Env) *cobra.Command {
 	var o logOptions
 	c := &cobra.Command{
-		Use: "logs [KIND] NAME", Short: "Show what a workload, a model or the system wrote", Args: rangeArgs(1, 2, "NAME or KIND NAME"),
+		Use: "logs [KIND] NAME", Short: "Show what a workload, a model or the system wrote", ValidArgsFunction: completeTarget(env), Args: rangeArgs(1, 2, "NAME or KIND NAME"),
 		Example: "  oscine logs web            (the workload or model web)\n  oscine logs model digits\n  oscine logs system oscined",
 		RunE: func(c *cobra.Command, args []string) error {
 			req := &oscinepb.LogsRequest{Follow: o.follow, Tail: o.tail}

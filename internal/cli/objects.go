@@ -101,7 +101,7 @@ func rangeArgs(least, most int, names string) cobra.PositionalArgs {
 func newDeleteCommand(env *Env) *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "delete KIND NAME", Short: "Stop objects and forget them; volumes stay", Args: rangeArgs(0, 2, "KIND and NAME, or -f FILE"),
+		Use: "delete KIND NAME", Short: "Stop objects and forget them; volumes stay", ValidArgsFunction: completeTarget(env), Args: rangeArgs(0, 2, "KIND and NAME, or -f FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			targets, err := deleteTargets(env, file, args)
 			if err != nil {

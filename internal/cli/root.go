@@ -85,6 +85,7 @@ func newRootCommand(env *Env) *cobra.Command {
 	})
 	root.PersistentFlags().StringVar(&env.ConfigPath, "config", "", "client configuration (default $OSCINE_CONFIG or ~/.config/oscine/config)")
 	root.PersistentFlags().StringVar(&env.Context, "context", "", "context to use (default: the current one)")
+	_ = root.RegisterFlagCompletionFunc("context", completeContext(env)) // fails for an unknown flag only
 	root.AddGroup(
 		&cobra.Group{ID: "node", Title: "A node and what runs on it:"},
 		&cobra.Group{ID: "machine", Title: "Images and local machines:"},
