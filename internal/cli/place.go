@@ -211,13 +211,13 @@ func (f *placeFlags) state(ctx context.Context, env *Env, objects []object.Objec
 		if err != nil {
 			return nil, err
 		}
-		return place.NewState(inventory.Machine(m, m.System.Product))
+		return inventory.State(m, m.System.Product)
 	case err == nil && !env.knows(path): // generate makes a folder of a context's name
 		m, err := readMachine(path)
 		if err != nil {
 			return nil, err
 		}
-		return place.NewState(inventory.Machine(m, filepath.Base(path)))
+		return inventory.State(m, filepath.Base(path))
 	case err != nil && (!errors.Is(err, fs.ErrNotExist) || strings.ContainsAny(path, "/.")):
 		return nil, fmt.Errorf("--machine %w", unreadable(path, err))
 	}
@@ -263,7 +263,7 @@ func nodeState(ctx context.Context, env *Env, name string, objects []object.Obje
 	if err != nil {
 		return nil, err
 	}
-	state, err := place.NewState(inventory.Machine(m, name))
+	state, err := inventory.State(m, name)
 	if err != nil {
 		return nil, err
 	}

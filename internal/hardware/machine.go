@@ -208,6 +208,9 @@ type HugePages struct {
 	Size  Bytes `json:"size"`
 	Total int   `json:"total"`
 	Free  int   `json:"free"`
+	// Reserved are those of the free ones that are promised to a mapping that
+	// has not touched them yet; known of the machine, not of its nodes.
+	Reserved int `json:"reserved,omitempty"`
 }
 
 // Gap is something that could not be read or believed.

@@ -299,6 +299,9 @@ func (s *scan) hugePages(dir string) []HugePages {
 		p := HugePages{Size: Bytes(kib) << 10}
 		p.Total, _ = s.integer(path.Join(dir, name, "nr_hugepages"))
 		p.Free, _ = s.integer(path.Join(dir, name, "free_hugepages"))
+		if file := path.Join(dir, name, "resv_hugepages"); s.exists(file) {
+			p.Reserved, _ = s.positive(file)
+		}
 		pages = append(pages, p)
 	}
 	slices.SortFunc(pages, func(a, b HugePages) int { return int(a.Size>>10) - int(b.Size>>10) })

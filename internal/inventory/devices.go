@@ -24,7 +24,7 @@ const (
 func devices(m *hardware.Machine) []place.Device {
 	var all []place.Device
 	for i := range m.Accelerators {
-		if a := &m.Accelerators[i]; a.Usable() && !cut(m, a.Function()) {
+		if a := &m.Accelerators[i]; a.Usable() && !cut(m, a.Function()) && !divided(a) {
 			all = append(all, accelerator(m, a))
 		}
 	}
@@ -61,6 +61,23 @@ func cut(m *hardware.Machine, address string) bool {
 	return d != nil && d.VFs > 0
 }
 
+// divided reports whether a device is cut into partitions by somebody else, and
+// nobody here can tell which parts are left.
+func divided(a *hardware.Accelerator) bool { return len(a.Partitions) > 0 && len(a.Profiles) == 0 }
+
+// State is what placement can give out of a machine on which nothing of ours
+// runs: partitions that are there already are somebody else's.
+func State(m *hardware.Machine, name string) (*place.State, error) {
+	s, err := place.NewState(Machine(m, name))
+	if err != nil {
+		return nil, err
+	}
+	for i := range m.Accelerators {
+		s.Existing(m.Accelerators[i].ID, Partitions(&m.Accelerators[i]))
+	}
+	return s, nil
+}
+
 // nodeOf is the NUMA node of a device: the machine's, where there is only one
 // and the firmware had nothing to tell; -1 where nobody knows.
 func nodeOf(m *hardware.Machine, node int) int {
@@ -88,7 +105,7 @@ const networkClass = "02"
 func accelerator(m *hardware.Machine, a *hardware.Accelerator) place.Device {
 	d := place.Device{
 		ID: a.ID, Driver: driverName(a), NUMA: nodeOf(m, a.Node), Path: pciPath(m, a.Function()),
-		Attributes: map[string]any{}, Capacity: map[string]int64{}, Memory: int64(a.Memory),
+		Attributes: map[string]any{}, Capacity: map[string]int64{}, Memory: amount(a.Memory),
 	}
 	for name, v := range a.Attributes {
 		value, ok := plain(v)
@@ -106,7 +123,7 @@ func accelerator(m *hardware.Machine, a *hardware.Accelerator) place.Device {
 		}
 	}
 	if a.Memory > 0 {
-		d.Capacity["memory"], d.Capacity[Domain+"/memory"] = int64(a.Memory), int64(a.Memory)
+		d.Capacity["memory"], d.Capacity[Domain+"/memory"] = amount(a.Memory), amount(a.Memory)
 	}
 	standard(&d, "")
 	if a.Bus == "pci" {
@@ -166,6 +183,10 @@ func plain(v any) (any, bool) {
 	return nil, false
 }
 
+// amount is an amount of memory as placement counts it, however large a driver
+// says it is.
+func amount(b hardware.Bytes) int64 { return int64(min(b, 1<<60)) }
+
 // pciPath lists the root and the bridges above a PCI device, root first.
 func pciPath(m *hardware.Machine, address string) []string {
 	var path []string
@@ -210,7 +231,7 @@ func links(m *hardware.Machine) []place.Link {
 func profiles(a *hardware.Accelerator) []place.Profile {
 	var all []place.Profile
 	for _, p := range a.Profiles[:min(len(a.Profiles), place.MaxProfiles)] {
-		all = append(all, place.Profile{Name: p.Name, Slices: p.Slices, Starts: p.Starts, Memory: int64(p.Memory), Compute: p.Compute, Instances: instances(&p)})
+		all = append(all, place.Profile{Name: p.Name, Slices: p.Slices, Starts: p.Starts, Memory: amount(p.Memory), Compute: p.Compute, Instances: instances(&p)})
 	}
 	return all
 }

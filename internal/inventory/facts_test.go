@@ -2,7 +2,6 @@ package inventory
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,20 +18,7 @@ const gib = int64(1) << 30
 // has of it.
 func stateOf(t *testing.T, tree *hardwaretest.Tree) *place.State {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "machine.tar")
-	w, err := os.Create(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	if err := tree.Archive(w); err != nil {
-		t.Fatal(err)
-	}
-	m, err := hardware.Discover(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := place.NewState(Machine(m, "test"))
+	s, err := place.NewState(Machine(discover(t, tree), "test"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,5 +323,61 @@ func TestNumbersOfInstances(t *testing.T) {
 		if got := refused(t, s, part(want)); got != "" {
 			t.Errorf("%s, after one was released: %s", profile, got)
 		}
+	}
+}
+
+// TestSpoiledMachines: whatever sysfs says, placement has a machine to choose
+// from, and gives out no CPU that is not there.
+func TestSpoiledMachines(t *testing.T) {
+	for _, tree := range []*hardwaretest.Tree{hardwaretest.CoralDevBoard(), hardwaretest.Quarrel()} {
+		for how, spoiled := range hardwaretest.Spoiled(tree) {
+			s := stateOf(t, spoiled)
+			for _, req := range []place.Request{
+				{MilliCPU: 1500, Memory: gib}, {MilliCPU: 1000, Exclusive: true, WholeCore: true, Class: place.Realtime},
+				{MilliCPU: 2000, Exclusive: true, OneNode: true, HugePages: []place.HugePages{{Size: 2 << 20, Bytes: 4 << 20}}},
+			} {
+				req.Name = "x"
+				if p, err := s.Try(t.Context(), req); err == nil && len(p.CPUs) == 0 {
+					t.Errorf("%s: got no CPU for %+v", how, req)
+				}
+			}
+		}
+	}
+}
+
+func TestReservedHugePages(t *testing.T) {
+	tree := hardwaretest.Server8GPU() // 64 on each node, 60 of them free
+	for name, n := range map[string]string{"nr_hugepages": "128", "free_hugepages": "120", "resv_hugepages": "30"} {
+		tree.File("/sys/kernel/mm/hugepages/hugepages-1048576kB/"+name, n)
+	}
+	s := stateOf(t, tree)
+	ask := place.Request{Name: "x", HugePages: []place.HugePages{{Size: gib, Bytes: 91 * gib}}}
+	wants(t, refused(t, s, ask), "90Gi are free")
+	ask.HugePages[0].Bytes = 90 * gib
+	if got := refused(t, s, ask); got != "" {
+		t.Error(got)
+	}
+}
+
+// TestForeignPartitions: a GPU that somebody has cut up is not given out whole.
+func TestForeignPartitions(t *testing.T) {
+	gpu := func(id string) hardware.Accelerator {
+		return hardware.Accelerator{ID: id, Kind: "gpu", Vendor: "NVIDIA", Bus: "virtual", Health: hardware.Health{State: "ok"}, Node: -1,
+			Partitions: []hardware.Partition{{ID: id + "-mig1", Profile: "1g.5gb", Start: 2, Slices: 1}}}
+	}
+	told := gpu("gpu1")
+	told.Profiles = []hardware.PartitionProfile{{Name: "1g.5gb", Slices: 1, Starts: []int{1, 2}}}
+	m := &hardware.Machine{Online: hardware.NewSet(0), Allowed: hardware.NewSet(0), CPUs: []hardware.CPU{{Allowed: true}}, Accelerators: []hardware.Accelerator{gpu("gpu0"), told}}
+	s, err := State(m, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := func(f place.Fraction) place.Request {
+		return place.Request{Name: "x", Devices: []place.DeviceRequest{{Name: "g", Fraction: f}}}
+	}
+	wants(t, refused(t, s, one(place.Fraction{})), "0 of 1 matching devices are free")
+	p, err := s.Try(t.Context(), one(place.Fraction{Profile: "1g.5gb"}))
+	if err != nil || p.Devices[0].Start != 1 {
+		t.Errorf("got %+v, %v; want the slice that is left", p.Devices, err)
 	}
 }

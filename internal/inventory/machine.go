@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"math"
 	"strings"
 
 	"oscine.dev/oscine/internal/hardware"
@@ -44,6 +45,7 @@ func Machine(m *hardware.Machine, name string) *place.Machine {
 			out.NUMA = append(out.NUMA, placeNode(m, n))
 		}
 	}
+	reserved(m, out.NUMA)
 	if len(out.NUMA) == 0 {
 		out.NUMA = []place.NUMANode{{ID: 0, Memory: int64(m.System.Memory)}}
 	}
@@ -68,18 +70,41 @@ func split(m *hardware.Machine, c hardware.CPU, ours hardware.Set) bool {
 func placeNode(m *hardware.Machine, n hardware.Node) place.NUMANode {
 	node := place.NUMANode{ID: n.ID, Kind: memoryKind(m, &n), Memory: int64(n.Bytes), HugePages: map[int64]int64{}, PagesInUse: map[int64]int64{}, Distance: map[int]int{}}
 	for _, h := range n.HugePages {
-		bytes := int64(h.Size) * int64(h.Total)
-		node.HugePages[int64(h.Size)] = bytes
-		node.PagesInUse[int64(h.Size)] = int64(h.Size) * int64(max(h.Total-h.Free, 0))
-		node.Memory -= bytes // reserved pages are not ordinary memory any more
+		if h.Size == 0 || h.Total <= 0 || h.Size > math.MaxInt64/hardware.Bytes(h.Total) {
+			continue
+		}
+		size, free := int64(h.Size), min(max(h.Free, 0), h.Total)
+		node.HugePages[size] = size * int64(h.Total)
+		node.PagesInUse[size] = size * int64(h.Total-free)
+		node.Memory = max(node.Memory-node.HugePages[size], 0) // such pages are not ordinary memory any more
 	}
-	node.Memory = max(node.Memory, 0)
 	for i, d := range n.Distance {
 		if i < len(m.Nodes) {
 			node.Distance[m.Nodes[i].ID] = d
 		}
 	}
 	return node
+}
+
+// reserved counts huge pages that are promised to a mapping as in use. The
+// kernel does not tell on which node they will be; here it is that with the most.
+func reserved(m *hardware.Machine, nodes []place.NUMANode) {
+	for _, h := range m.System.HugePages {
+		size := int64(h.Size)
+		free := func(n *place.NUMANode) int64 { return n.HugePages[size] - n.PagesInUse[size] }
+		for range min(max(h.Reserved, 0), 1<<20) {
+			most := -1
+			for i := range nodes {
+				if free(&nodes[i]) >= size && (most < 0 || free(&nodes[i]) > free(&nodes[most])) {
+					most = i
+				}
+			}
+			if most < 0 || size <= 0 {
+				break
+			}
+			nodes[most].PagesInUse[size] += size
+		}
+	}
 }
 
 // memoryKind is what a node is made of. Memory that nobody named is DRAM beside

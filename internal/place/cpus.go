@@ -38,6 +38,9 @@ type coreKey struct{ pkg, core int }
 func (l cpuLevel) of(c *CPU) coreKey {
 	switch l {
 	case levelPackage:
+		if c.Package < 0 { // unknown is no package in common
+			return coreKey{1, -1 - c.Core}
+		}
 		return coreKey{core: c.Package}
 	case levelNUMA:
 		return coreKey{core: c.NUMA}

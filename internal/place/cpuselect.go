@@ -18,9 +18,12 @@ func (c *CPU) device() *Device {
 	}
 	d := &Device{Driver: "dra.cpu", Attributes: map[string]any{
 		"cpuID": int64(c.ID), "coreID": int64(c.Core),
-		"numaNodeID": int64(c.NUMA), "socketID": int64(c.Package), "coreType": kind,
+		"numaNodeID": int64(c.NUMA), "coreType": kind,
 		"resource.kubernetes.io/numaNode": int64(c.NUMA),
 	}}
+	if c.Package >= 0 {
+		d.Attributes["socketID"] = int64(c.Package)
+	}
 	if c.Cache >= 0 {
 		d.Attributes["cacheL3ID"] = int64(c.Cache)
 	}

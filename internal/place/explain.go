@@ -94,7 +94,15 @@ func (s *State) locality(c *candidate) string {
 	case len(ids) == len(s.nodes):
 		return fmt.Sprintf("anywhere on the %d NUMA nodes", len(ids))
 	}
-	return fmt.Sprintf("on NUMA nodes %s, the fewest and nearest that have it all", FormatCPUs(ids))
+	near := "and nearest "
+	for _, a := range nodes {
+		for _, b := range nodes {
+			if a != b && s.nodes[a].Distance[s.nodes[b].ID] <= 0 {
+				near = ""
+			}
+		}
+	}
+	return fmt.Sprintf("on NUMA nodes %s, the fewest %sthat have it all", FormatCPUs(ids), near)
 }
 
 func (s *State) cpuLocality(cpus []*CPU) string {

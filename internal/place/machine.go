@@ -32,7 +32,7 @@ type CPU struct {
 	Core     int    // SMT siblings share it; unique within a package
 	Cache    int    // last-level cache; unique in the machine; negative: nobody knows
 	NUMA     int    // ID of its NUMANode
-	Package  int    // socket
+	Package  int    // socket; negative: nobody knows
 	Kind     string // "performance", "efficiency" or "" where all are alike
 	Features []string
 	Reserved bool // never given exclusively: the system runs here

@@ -226,6 +226,8 @@ func (u *deviceUse) room(d *Device, way Sharing, ask deviceAsk) (milli, memory i
 		why = fmt.Sprintf("%s: %d share it, the most that can", way, u.sharers)
 	case u.milli+milli > 1000:
 		why = fmt.Sprintf("%s: %d thousandths of its processors are promised, %d more are asked for", way, u.milli, milli)
+	case memory > 0 && d.Memory <= 0:
+		why = fmt.Sprintf("%s: nobody knows how much memory it has", way)
 	case memory > 0 && u.memory+memory > d.Memory:
 		why = fmt.Sprintf("%s: %s of its memory are free, %s are needed", way, FormatBytes(max(d.Memory-u.memory, 0)), FormatBytes(memory))
 	}
