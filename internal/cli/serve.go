@@ -20,6 +20,7 @@ import (
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	name, class, cpu, memory, version, engine string
+	options                                   map[string]string
 	wait                                      time.Duration
 	dryRun                                    bool
 }
@@ -67,6 +68,7 @@ and wait until it answers. Doing it again with another file replaces the model.`
 	f.StringVar(&o.memory, "memory", "", "memory limit, such as 256Mi")
 	f.StringVar(&o.version, "version", "", "version that clients see (default 1)")
 	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
+	f.StringToStringVar(&o.options, "option", nil, "what the engine must know beside the file, as NAME=VALUE")
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest, with an empty digest, and do nothing")
 	return c
@@ -117,6 +119,9 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 		if value != "" {
 			resources[field] = value
 		}
+	}
+	if len(o.options) > 0 {
+		spec["options"] = o.options
 	}
 	if len(resources) > 0 {
 		spec["resources"] = resources

@@ -287,7 +287,7 @@ func (w *workerContainer) Start(ctx context.Context) (core.Worker, error) {
 	m.set(func(st *object.ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
 	return &workerProcess{
 		m: m, socket: filepath.Join(dir, core.SocketName), pid: now.PID,
-		load: channel.Load{Path: core.ModelPath, Threads: threadsOf(&w.obj.Spec.Resources)},
+		load: channel.Load{Path: core.ModelPath, Threads: threadsOf(&w.obj.Spec.Resources), Options: w.obj.Spec.Options},
 	}, nil
 }
 

@@ -1,8 +1,17 @@
 package object
 
 import (
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
+)
+
+// Bounds of a model's options.
+const (
+	maxOptions     = 32
+	maxOptionBytes = 1000
 )
 
 // KindModel is the kind of Model.
@@ -34,12 +43,14 @@ type Model struct {
 
 // ModelSpec says what to serve and with which part of the machine.
 type ModelSpec struct {
-	Class     Class     `json:"class,omitempty"`  // default interactive
-	Engine    string    `json:"engine,omitempty"` // that runs it; default: by the file's format
-	Format    string    `json:"format,omitempty"` // ending of the file's name, such as .onnx; default: by its content
-	Source    string    `json:"source"`           // digest of an uploaded file, sha256:…
-	Version   string    `json:"version,omitempty"`
-	Resources Resources `json:"resources,omitzero"` // cpu defaults to 1
+	Class  Class  `json:"class,omitempty"`  // default interactive
+	Engine string `json:"engine,omitempty"` // that runs it; default: by the file's format
+	Format string `json:"format,omitempty"` // ending of the file's name, such as .onnx; default: by its content
+	Source string `json:"source"`           // digest of an uploaded file, sha256:…
+	// Options tell the engine what the file does not, in the engine's own words.
+	Options   map[string]string `json:"options,omitempty"`
+	Version   string            `json:"version,omitempty"`
+	Resources Resources         `json:"resources,omitzero"` // cpu defaults to 1
 }
 
 // ModelStatus is a model's present state.
@@ -60,6 +71,7 @@ type ModelStatus struct {
 var (
 	digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 	engineRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
+	optionRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,62}$`)
 	formatRE = regexp.MustCompile(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
 )
 
@@ -86,6 +98,14 @@ func (m *Model) Check(c *Checker) {
 	}
 	if m.Spec.Format != "" && !formatRE.MatchString(m.Spec.Format) {
 		c.Bad("spec.format", "must be the ending of a file's name, such as .onnx: a dot and lower-case letters or digits, got %q", m.Spec.Format)
+	}
+	if len(m.Spec.Options) > maxOptions {
+		c.Bad("spec.options", "has %d entries, at most %d are accepted", len(m.Spec.Options), maxOptions)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Spec.Options)) {
+		if value := m.Spec.Options[name]; !optionRE.MatchString(name) || len(value) > maxOptionBytes || strings.ContainsRune(value, 0) {
+			c.Bad("spec.options", "%.60q: a name must be letters, digits, '.', '_' or '-', a value at most %d bytes", name, maxOptionBytes)
+		}
 	}
 	if !digestRE.MatchString(m.Spec.Source) {
 		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), got %q", m.Spec.Source)
