@@ -16,7 +16,6 @@ require (
 	github.com/containerd/typeurl/v2 v2.3.0
 	github.com/diskfs/go-diskfs v1.9.4
 	github.com/distribution/reference v0.6.0
-	github.com/dustin/go-humanize v1.1.0
 	github.com/ebitengine/purego v0.11.3
 	github.com/erofs/go-erofs v0.3.1
 	github.com/google/go-cmp v0.7.0

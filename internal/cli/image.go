@@ -10,10 +10,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 func newImageCommand(env *Env) *cobra.Command {
@@ -120,7 +121,7 @@ func newImageListCommand(env *Env) *cobra.Command {
 			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
 			fmt.Fprintln(w, "NAME\tDIGEST\tSIZE\tAGE")
 			for _, im := range resp.Msg.Images {
-				fmt.Fprintf(w, "%s\t%.19s\t%s\t%s\n", im.Name, im.Digest, humanize.IBytes(uint64(im.SizeBytes)), time.Since(im.Created.AsTime()).Round(time.Second))
+				fmt.Fprintf(w, "%s\t%.19s\t%s\t%s\n", im.Name, im.Digest, printable.Bytes(im.SizeBytes), time.Since(im.Created.AsTime()).Round(time.Second))
 			}
 			return w.Flush()
 		},

@@ -7,13 +7,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"oscine.dev/oscine/internal/image"
+	"oscine.dev/oscine/internal/printable"
+	"oscine.dev/oscine/internal/quantity"
 )
 
 // newImageBuildCommand is oscine image build: a disk image of Oscine.
@@ -36,7 +37,7 @@ Two builds of one commit give the same root and the same unified kernel image.`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
-			if o.Size, err = parseSize(size); err != nil {
+			if o.Size, err = quantity.ParseBytes(size); err != nil {
 				return usageError{fmt.Errorf("--size %q: %w", size, err)}
 			}
 			if !quiet {
@@ -72,29 +73,6 @@ Two builds of one commit give the same root and the same unified kernel image.`,
 	return c
 }
 
-// parseSize reads bytes with an optional binary or decimal unit.
-func parseSize(s string) (int64, error) {
-	units := []struct {
-		suffix string
-		bytes  int64
-	}{
-		{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}, {"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"Ti", 1 << 40},
-		{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"K", 1 << 10}, {"M", 1 << 20}, {"G", 1 << 30}, {"T", 1 << 40}, {"", 1},
-	}
-	for _, u := range units {
-		number, ok := strings.CutSuffix(s, u.suffix)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseFloat(number, 64)
-		if err != nil || !(n > 0) || n*float64(u.bytes) >= 1<<50 {
-			break
-		}
-		return int64(n * float64(u.bytes)), nil
-	}
-	return 0, errors.New("not a size: write it as 1GiB or 1500MB")
-}
-
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
@@ -106,17 +84,15 @@ func printBuilt(w io.Writer, r *image.Result) error {
 	fmt.Fprintf(t, "image\t%s\n", r.File)
 	fmt.Fprintf(t, "version\t%s for %s, kernel %s\n", r.Version, r.Arch, r.Kernel)
 	fmt.Fprintf(t, "root hash\t%s\n", r.RootHash)
-	fmt.Fprintf(t, "size\t%s, of which %s are written\n", mib(r.Size), mib(r.Allocated))
+	fmt.Fprintf(t, "size\t%s, of which %s are written\n", printable.Bytes(r.Size), printable.Bytes(r.Allocated))
 	if r.Compressed > 0 {
-		fmt.Fprintf(t, "compressed\t%s.zst, %s\n", r.File, mib(r.Compressed))
+		fmt.Fprintf(t, "compressed\t%s.zst, %s\n", r.File, printable.Bytes(r.Compressed))
 	}
-	fmt.Fprintf(t, "root\t%s\n", mib(r.RootSize))
-	fmt.Fprintf(t, "kernel image\t%s, %s, of which initramfs %s\n", r.UKI, mib(r.UKISize), mib(r.InitramfsSize))
+	fmt.Fprintf(t, "root\t%s\n", printable.Bytes(r.RootSize))
+	fmt.Fprintf(t, "kernel image\t%s, %s, of which initramfs %s\n", r.UKI, printable.Bytes(r.UKISize), printable.Bytes(r.InitramfsSize))
 	fmt.Fprintf(t, "took\t%.1f s\n", r.Took.Seconds())
 	return t.Flush()
 }
-
-func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // newImageInspectCommand is oscine image inspect: what is on an image and why.
 func newImageInspectCommand(env *Env) *cobra.Command {
@@ -191,7 +167,7 @@ func printContents(w io.Writer, r *image.Report) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%d entries, %s\n", len(r.Files), mib(total))
+	fmt.Fprintf(w, "%d entries, %s\n", len(r.Files), printable.Bytes(total))
 	if len(r.Initramfs) > 0 {
 		fmt.Fprintf(w, "\ninitramfs (in the signed unified kernel image)\n")
 		t = tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)

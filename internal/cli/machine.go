@@ -20,6 +20,7 @@ import (
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/quantity"
 )
 
 // apiPort is the guest's port of the API.
@@ -85,11 +86,11 @@ command is over.`,
 func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 	o := f.Options
 	var err error
-	if o.Memory, err = parseSize(f.memory); err != nil {
+	if o.Memory, err = quantity.ParseBytes(f.memory); err != nil {
 		return usageError{fmt.Errorf("--memory %q: %w", f.memory, err)}
 	}
 	if f.disk != "" {
-		if o.DiskSize, err = parseSize(f.disk); err != nil {
+		if o.DiskSize, err = quantity.ParseBytes(f.disk); err != nil {
 			return usageError{fmt.Errorf("--disk %q: %w", f.disk, err)}
 		}
 	}

@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 func newInfoCommand(env *Env) *cobra.Command {
@@ -52,9 +53,9 @@ func printInfo(env *Env, m *pb.InfoResponse) error {
 	}
 	fmt.Fprintf(w, "Node\t%s\nOscine\t%s (%s)\nKernel\t%s %s\n", m.Name, m.Version, mode, m.Kernel, m.Architecture)
 	fmt.Fprintf(w, "Up\t%s\nReady after\t%.2f s\n", time.Duration(m.UptimeSeconds*float64(time.Second)).Round(time.Second), m.ReadySeconds)
-	fmt.Fprintf(w, "System memory\t%s\n", humanize.IBytes(uint64(m.SystemMemoryBytes)))
+	fmt.Fprintf(w, "System memory\t%s\n", printable.Bytes(m.SystemMemoryBytes))
 	for _, p := range m.Processes {
-		fmt.Fprintf(w, "  %s\t%s\n", p.Name, humanize.IBytes(uint64(p.Bytes)))
+		fmt.Fprintf(w, "  %s\t%s\n", p.Name, printable.Bytes(p.Bytes))
 	}
 	for _, g := range m.MissingGuarantees {
 		fmt.Fprintf(w, "Not guaranteed\t%s\n", g)

@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/printable"
 )
 
 func newPackCommand(env *Env) *cobra.Command {
@@ -53,7 +53,7 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 				return nil
 			}
 			fmt.Fprintf(env.Out, "%s\n  %s %s for %s, %s, built in %.1f s\n  %s\n", p.File, p.Name, p.Version, p.Arch,
-				humanize.Bytes(uint64(p.SizeBytes)), time.Since(begin).Seconds(), p.Digest)
+				printable.Bytes(p.SizeBytes), time.Since(begin).Seconds(), p.Digest)
 			for _, in := range p.Inputs {
 				fmt.Fprintf(env.Out, "  from %s %s %.19s…\n", in.Name, in.Version, in.Digest)
 			}
@@ -100,7 +100,7 @@ func newPackListCommand(env *Env) *cobra.Command {
 			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
 			fmt.Fprintln(w, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDRIVERS\tDIGEST")
 			for _, p := range resp.Msg.Packs {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.19s…\n", p.Name, p.Version, p.Architecture, humanize.Bytes(uint64(p.SizeBytes)),
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.19s…\n", p.Name, p.Version, p.Architecture, printable.Bytes(p.SizeBytes),
 					strings.Join(p.Engines, ","), strings.Join(p.Drivers, ","), p.Digest)
 			}
 			return w.Flush()

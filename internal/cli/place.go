@@ -21,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/inventory"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/place"
+	"oscine.dev/oscine/internal/printable"
 )
 
 // placeFlags are the flags of oscine place.
@@ -326,9 +327,9 @@ func (f *placeFlags) write(w io.Writer, r placed) {
 	for _, m := range p.Memory {
 		kind := "memory"
 		if m.PageSize > 0 {
-			kind = place.FormatBytes(m.PageSize) + " pages"
+			kind = printable.Bytes(m.PageSize) + " pages"
 		}
-		line(kind, fmt.Sprintf("%s on node %d", place.FormatBytes(m.Bytes), m.Node))
+		line(kind, fmt.Sprintf("%s on node %d", printable.Bytes(m.Bytes), m.Node))
 	}
 	for _, d := range p.Devices {
 		value := d.ID

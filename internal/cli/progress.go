@@ -5,8 +5,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"golang.org/x/term"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // progress shows how far a transfer is, on one line of a terminal; elsewhere
@@ -32,9 +33,9 @@ func (p *progress) add(n int) {
 	}
 	p.last = time.Now()
 	if p.total > 0 {
-		fmt.Fprintf(p.env.Err, "\r\033[K%s  %3d %% of %s", p.label, 100*p.bytes/p.total, humanize.IBytes(uint64(p.total)))
+		fmt.Fprintf(p.env.Err, "\r\033[K%s  %3d %% of %s", p.label, 100*p.bytes/p.total, printable.Bytes(p.total))
 	} else {
-		fmt.Fprintf(p.env.Err, "\r\033[K%s  %s", p.label, humanize.IBytes(uint64(p.bytes)))
+		fmt.Fprintf(p.env.Err, "\r\033[K%s  %s", p.label, printable.Bytes(p.bytes))
 	}
 }
 

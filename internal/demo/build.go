@@ -11,10 +11,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"oscine.dev/oscine/internal/image"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/printable"
 )
 
 // buildImage builds the image when it is missing or older than the source.
@@ -42,7 +41,7 @@ func (r *run) buildImage(ctx context.Context) (string, error) {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		r.report.Image.WrittenBytes = st.Blocks * 512
 	}
-	return fmt.Sprintf("%s %s, %s compressed", r.image, how, humanize.Bytes(uint64(compressed.Size()))), nil
+	return fmt.Sprintf("%s %s, %s compressed", r.image, how, printable.Bytes(compressed.Size())), nil
 }
 
 // buildPack builds the pack; its cache makes that quick.
@@ -53,7 +52,7 @@ func (r *run) buildPack(ctx context.Context) (string, error) {
 	}
 	r.pack = p.File
 	r.report.Pack = PackReport{Name: p.Name, Version: p.Version, Bytes: p.SizeBytes, Digest: p.Digest}
-	return fmt.Sprintf("%s, %s", p.File, humanize.Bytes(uint64(p.SizeBytes))), nil
+	return fmt.Sprintf("%s, %s", p.File, printable.Bytes(p.SizeBytes)), nil
 }
 
 // newerThanSource reports whether all files are there and newer than

@@ -14,11 +14,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/dustin/go-humanize"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/printable"
 	"oscine.dev/oscine/internal/serve/oip"
 	"oscine.dev/oscine/internal/serve/picture"
 	"oscine.dev/oscine/internal/tensor"
@@ -163,5 +163,5 @@ func (r *run) askNode(ctx context.Context) (string, error) {
 			r.report.Node = Latency{P50: millis(st.P50.Std()), P99: millis(st.P99.Std())}
 		}
 	}
-	return fmt.Sprintf("the system's own processes use %s", humanize.IBytes(uint64(info.SystemMemoryBytes))), nil
+	return fmt.Sprintf("the system's own processes use %s", printable.Bytes(info.SystemMemoryBytes)), nil
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"text/tabwriter"
 
-	"github.com/dustin/go-humanize"
+	"oscine.dev/oscine/internal/printable"
 )
 
 // Report is what the demo measured, as it goes to demo.json.
@@ -94,9 +94,9 @@ func (r *run) summary() {
 	line("placed", "on CPUs %s: %s", p.Placement.CPUs, p.Placement.Reason)
 	line("power-on to API", "%.1f s, %.1f CPU-seconds of QEMU (%s)", p.API.Seconds, p.API.CPUSeconds, p.Machine.Accel)
 	line("power-on to first answer", "%.1f s, %.1f CPU-seconds, with sending the engine and the model", p.FirstAnswer.Seconds, p.FirstAnswer.CPUSeconds)
-	line("image", "%s compressed, %s written", humanize.Bytes(uint64(p.Image.CompressedBytes)), humanize.Bytes(uint64(p.Image.WrittenBytes)))
-	line("engine pack", "%s, %s %s", humanize.Bytes(uint64(p.Pack.Bytes)), p.Pack.Name, p.Pack.Version)
-	line("memory of the system", "%s", humanize.IBytes(uint64(p.SystemMemoryBytes)))
+	line("image", "%s compressed, %s written", printable.Bytes(p.Image.CompressedBytes), printable.Bytes(p.Image.WrittenBytes))
+	line("engine pack", "%s, %s %s", printable.Bytes(p.Pack.Bytes), p.Pack.Name, p.Pack.Version)
+	line("memory of the system", "%s", printable.Bytes(p.SystemMemoryBytes))
 	line("figures", "%s", r.Report)
 	// Nothing can be done about an output that is gone.
 	_ = w.Flush()

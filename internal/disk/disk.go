@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
+	"oscine.dev/oscine/internal/printable"
 )
 
 // Reasons of events.
@@ -158,7 +158,7 @@ func (s *folder[Owner]) problem() string {
 	case s.held != "":
 		return s.held
 	case s.full:
-		return fmt.Sprintf("its %s is full: %s of %s; delete what it does not need, or raise the limit in its manifest", s.name, humanize.IBytes(uint64(s.used)), humanize.IBytes(uint64(s.limit)))
+		return fmt.Sprintf("its %s is full: %s of %s; delete what it does not need, or raise the limit in its manifest", s.name, printable.Bytes(s.used), printable.Bytes(s.limit))
 	}
 	return ""
 }
@@ -280,7 +280,7 @@ func (d *Disk[Owner]) holdOne(free, size int64) []Event[Owner] {
 	if worst == nil {
 		return nil
 	}
-	worst.held = fmt.Sprintf("the data partition is nearly full (%s free), and its %s grew to %s: it may not grow until there is room", humanize.IBytes(uint64(free)), worst.name, humanize.IBytes(uint64(worst.used)))
+	worst.held = fmt.Sprintf("the data partition is nearly full (%s free), and its %s grew to %s: it may not grow until there is room", printable.Bytes(free), worst.name, printable.Bytes(worst.used))
 	if err := d.bound(worst, worst.used); err != nil {
 		worst.held += ": " + err.Error()
 	}

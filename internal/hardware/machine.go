@@ -3,7 +3,8 @@ package hardware
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // Schema names the JSON document of a Machine. Fields are only ever added
@@ -14,18 +15,7 @@ const Schema = "oscine.dev/hardware/v1"
 type Bytes uint64
 
 // String is an amount as people say it: "512 GiB", "1.5 MiB".
-func (b Bytes) String() string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
-	value, unit := float64(b), 0
-	for value >= 1024 && unit < len(units)-1 {
-		value, unit = value/1024, unit+1
-	}
-	text := strconv.FormatFloat(value, 'f', 0, 64)
-	if value < 100 {
-		text = strconv.FormatFloat(value, 'g', 3, 64)
-	}
-	return text + " " + units[unit]
-}
+func (b Bytes) String() string { return printable.Bytes(b) }
 
 // Machine is the map of one machine. Numbers of CPUs, packages, cores and
 // NUMA nodes are the kernel's own. Lists are sorted: CPUs, cores and nodes by

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // hugePools are the machine's huge pages: what workloads were promised of them,
@@ -36,12 +38,12 @@ type hugeGrant struct {
 // there already count. It returns ErrInvalid with what could be had.
 func ReserveHugePages(root string, size, bytes int64) error {
 	if size <= 0 || bytes < 0 {
-		return invalid("%d bytes of huge pages of %d bytes", bytes, size)
+		return invalid("%s of huge pages of %s", printable.Bytes(bytes), printable.Bytes(size))
 	}
 	file := filepath.Join(root, "sys/kernel/mm/hugepages/hugepages-"+strconv.FormatInt(size>>10, 10)+"kB/nr_hugepages")
 	have, err := numberIn(file)
 	if err != nil {
-		return invalid("this machine has no huge pages of %d KiB", size>>10)
+		return invalid("this machine has no huge pages of %s", printable.Bytes(size))
 	}
 	want := bytes / size
 	if have >= want {
@@ -49,7 +51,7 @@ func ReserveHugePages(root string, size, bytes int64) error {
 	}
 	got, err := setPool(file, have, want)
 	if err == nil && got < want {
-		err = invalid("%d of %d huge pages of %d KiB could be set aside: the memory is too full or in pieces; ask for fewer, or restart the machine", got, want, size>>10)
+		err = invalid("%d of %d huge pages of %s could be set aside: the memory is too full or in pieces; ask for fewer, or restart the machine", got, want, printable.Bytes(size))
 	}
 	return err
 }
@@ -147,7 +149,7 @@ func hugePromises(host *host, s *Spec) ([]hugePromise, error) {
 	var out []hugePromise
 	for _, want := range s.HugePages {
 		if want.Size <= 0 || want.Bytes < 0 {
-			return nil, invalid("workload %s: %d bytes of huge pages of %d bytes", s.ID, want.Bytes, want.Size)
+			return nil, invalid("workload %s: %s of huge pages of %s", s.ID, printable.Bytes(want.Bytes), printable.Bytes(want.Size))
 		}
 		all += min(want.Bytes, 1<<60)
 		pages := want.Bytes / want.Size
@@ -167,7 +169,7 @@ func hugePromises(host *host, s *Spec) ([]hugePromise, error) {
 		}
 	}
 	if total := host.memoryTotal(); all > total/8*7 {
-		return nil, invalid("workload %s: %d MiB of huge pages are asked for, this machine has %d MiB of memory", s.ID, all>>20, total>>20)
+		return nil, invalid("workload %s: %s of huge pages are asked for, this machine has %s of memory", s.ID, printable.Bytes(all), printable.Bytes(total))
 	}
 	return out, nil
 }
@@ -179,7 +181,7 @@ func (p *hugePools) grow(host *host, id string, want hugePromise) (hugeGrant, er
 		"hugepages", "hugepages-"+strconv.FormatInt(want.size>>10, 10)+"kB", "nr_hugepages")
 	have, err := numberIn(file)
 	if err != nil {
-		return hugeGrant{}, invalid("workload %s: memory node %d has no huge pages of %d bytes", id, want.node, want.size)
+		return hugeGrant{}, invalid("workload %s: memory node %d has no huge pages of %s", id, want.node, printable.Bytes(want.size))
 	}
 	lacking := p.others(id, want) + want.pages - have
 	if lacking <= 0 {
@@ -188,8 +190,8 @@ func (p *hugePools) grow(host *host, id string, want hugePromise) (hugeGrant, er
 	got, err := setPool(file, have, have+lacking)
 	grant := hugeGrant{file, got - have}
 	if err == nil && grant.pages < lacking {
-		err = invalid("workload %s: memory node %d could give %d of %d huge pages of %d bytes: its memory is too full or in pieces; reserve them at boot",
-			id, want.node, grant.pages, lacking, want.size)
+		err = invalid("workload %s: memory node %d could give %d of %d huge pages of %s: its memory is too full or in pieces; reserve them at boot",
+			id, want.node, grant.pages, lacking, printable.Bytes(want.size))
 	}
 	return grant, err
 }

@@ -8,6 +8,7 @@ import (
 
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/printable"
 )
 
 // Status measures a workload now, and waits for no change under way. It returns
@@ -193,7 +194,7 @@ func memoryDetail(bytes int64) string {
 	if bytes == 0 {
 		return "its manifest gives no memory limit"
 	}
-	return fmt.Sprintf("%d MiB", bytes>>20)
+	return printable.Bytes(bytes)
 }
 
 // policy is the scheduling of the workload's first process.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // Errors a caller can act on.
@@ -127,7 +129,7 @@ func (o *Options) fill() (err error) {
 		o.Memory = defaultMemory
 	}
 	if o.Memory < 128<<20 {
-		return fmt.Errorf("memory of %d MiB: Oscine needs at least 128 MiB", o.Memory>>20)
+		return fmt.Errorf("memory of %s: Oscine needs at least 128 MiB", printable.Bytes(o.Memory))
 	}
 	if o.CPUs == "" {
 		o.CPUs = "2"

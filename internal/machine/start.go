@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/printable"
 )
 
 // startTimeout is how long QEMU gets to open its control socket.
@@ -49,7 +49,7 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 		return nil, err
 	}
 	if o.DiskSize != 0 && o.DiskSize < info.Size() {
-		return nil, fmt.Errorf("a disk of %s: the image alone has %s: ask for at least that", humanize.IBytes(uint64(o.DiskSize)), humanize.IBytes(uint64(info.Size())))
+		return nil, fmt.Errorf("a disk of %s: the image alone has %s: ask for at least that", printable.Bytes(o.DiskSize), printable.Bytes(info.Size()))
 	}
 	m := &Machine{dir: filepath.Join(o.StateDir, o.Name)}
 	m.record = record{Options: o, ImageSize: info.Size(), ImageTime: info.ModTime()}

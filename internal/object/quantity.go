@@ -2,12 +2,11 @@ package object
 
 import (
 	"fmt"
-	"math"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
-	"oscine.dev/oscine/internal/place"
+	"oscine.dev/oscine/internal/quantity"
 )
 
 // Quantity is a Kubernetes resource quantity, such as "1500m", "2" or
@@ -39,10 +38,9 @@ func literal(s string) Quantity {
 	return q
 }
 
-// UnmarshalText accepts the notation of k8s.io/apimachinery within the bounds
-// of place.ParseQuantity.
+// UnmarshalText accepts what internal/quantity reads.
 func (q *Quantity) UnmarshalText(text []byte) error {
-	parsed, err := place.ParseQuantity(string(text))
+	parsed, err := quantity.Parse(string(text))
 	if err != nil {
 		return fmt.Errorf("%s is not a quantity: write 500m, 2, 256Mi or 4Gi", quote(string(text)))
 	}
@@ -68,16 +66,8 @@ func (q Quantity) Value() (int64, bool) { return q.units.n, !q.units.overflow }
 func (q Quantity) MilliValue() (int64, bool) { return q.milli.n, !q.milli.overflow }
 
 func scaled(parsed resource.Quantity, scale resource.Scale) amount {
-	// The parser caps what is too large, without a word, at ±(2⁶³-1).
-	if whole := parsed.Value(); whole == math.MaxInt64 || whole <= -math.MaxInt64 {
-		return amount{overflow: true}
-	}
-	v := parsed.ScaledValue(scale)
-	// ScaledValue saturates or wraps silently; compare with what it came from.
-	if back := resource.NewScaledQuantity(v, scale); parsed.Cmp(*back) > 0 || (v < 0) != (parsed.Sign() < 0) {
-		return amount{overflow: true}
-	}
-	return amount{n: v}
+	n, ok := quantity.Scaled(parsed, scale)
+	return amount{n, !ok}
 }
 
 // Duration is a time.Duration written as "500ms", "10s" or "5m".

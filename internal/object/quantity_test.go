@@ -14,7 +14,7 @@ func TestQuantityRange(t *testing.T) {
 		value int64
 		ok    bool
 	}{
-		"0": {0, true}, "1": {1, true}, "1Ki": {1024, true}, "-3": {-3, true}, "500m": {1, true}, "1e3": {1000, true}, "1E": {1e18, true}, "1Ei": {1 << 60, true}, "1e-18": {1, true},
+		"0": {0, true}, "1": {1, true}, "1Ki": {1024, true}, "64MiB": {64 << 20, true}, "64 MiB": {64 << 20, true}, "1GB": {1e9, true}, "-3": {-3, true}, "500m": {1, true}, "1e3": {1000, true}, "1E": {1e18, true}, "1Ei": {1 << 60, true}, "1e-18": {1, true},
 		"9223372036854775806": {1<<63 - 2, true}, "9223372036854775808": {0, false}, "16Ei": {0, false}, "-16Ei": {0, false}, "9e18": {9e18, true}, "99e18": {0, false},
 	} {
 		q, err := MakeQuantity(text)

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // offer is what the machine could give to one request, before choosing.
@@ -389,14 +391,14 @@ func (o *offer) shortages() []Failure {
 			size := o.req.HugePages[i-2].Size
 			remedy := "set more such pages aside by spec.hugePages of the Machine file"
 			if used := o.s.usedPages(size); used > 0 {
-				remedy = fmt.Sprintf("end what uses %s of them outside of placement, %s", FormatBytes(used), remedy)
+				remedy = fmt.Sprintf("end what uses %s of them outside of placement, %s", printable.Bytes(used), remedy)
 			}
 			if have > 0 {
-				remedy += ", or ask for at most " + FormatBytes(have)
+				remedy += ", or ask for at most " + printable.Bytes(have)
 			}
 			failures = append(failures, Failure{
-				Constraint: "huge pages of " + FormatBytes(size),
-				Problem:    fmt.Sprintf("%s are asked for, %s are free", FormatBytes(amount), FormatBytes(have)),
+				Constraint: "huge pages of " + printable.Bytes(size),
+				Problem:    fmt.Sprintf("%s are asked for, %s are free", printable.Bytes(amount), printable.Bytes(have)),
 				Remedy:     remedy,
 			})
 		}

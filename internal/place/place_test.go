@@ -175,11 +175,11 @@ func TestRefusalsNameTheConstraint(t *testing.T) {
 	}{
 		{"cpu", Request{MilliCPU: 3000, Exclusive: true}, []string{"cpu:", `"holder" (6)`, "at most 1"}},
 		{"too many CPUs", Request{MilliCPU: 99000}, []string{"whole machine has 8"}},
-		{"memory", Request{Memory: 12 << 30}, []string{"memory: 12Gi of dram", "6Gi are free of 16Gi", "release 6Gi"}},
+		{"memory", Request{Memory: 12 << 30}, []string{"memory: 12 GiB of dram", "6 GiB are free of 16 GiB", "release 6 GiB"}},
 		{"memory kind", Request{Memory: 1 << 30, MemKind: HBM}, []string{"this machine has dram only"}},
 		{"both at once", Request{MilliCPU: 99000, Memory: 99 << 30}, []string{"cpu:", "memory:"}},
 		{"kind", Request{MilliCPU: 1000, CoreKind: "efficiency"}, []string{"of kind efficiency", "8 of one kind"}},
-		{"huge pages", Request{HugePages: []HugePages{{Size: 2 << 20, Bytes: 4 << 20}}}, []string{"huge pages of 2Mi: 4Mi are asked for, 0 are free (set more such pages aside by spec.hugePages of the Machine file)"}},
+		{"huge pages", Request{HugePages: []HugePages{{Size: 2 << 20, Bytes: 4 << 20}}}, []string{"huge pages of 2 MiB: 4 MiB are asked for, 0 B are free (set more such pages aside by spec.hugePages of the Machine file)"}},
 		{"device", Request{Devices: []DeviceRequest{{Name: "x", Selector: selector(t, `device.driver == "tpu"`)}}}, []string{`device "x"`, "matches none of 3 devices", "2 of gpu.example.com"}},
 		{"attribute", Request{Devices: []DeviceRequest{{Name: "x", Selector: selector(t, `device.attributes["gpu.example.com"].colour == "red"`)}}}, []string{"no such attribute", "colour"}},
 		{"count", Request{Devices: []DeviceRequest{{Name: "x", Selector: selector(t, `device.driver == "gpu.example.com"`), Count: 3}}}, []string{"3 asked for, 2 of"}},

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // Placement is what a request was given.
@@ -114,7 +116,7 @@ func (s *State) holds(p *Placement) error {
 			return fmt.Errorf("NUMA node %d is gone", m.Node)
 		}
 		if _, ok := s.huge[n][m.PageSize]; !ok && m.PageSize != 0 {
-			return fmt.Errorf("NUMA node %d has no pages of %s", m.Node, FormatBytes(m.PageSize))
+			return fmt.Errorf("NUMA node %d has no pages of %s", m.Node, printable.Bytes(m.PageSize))
 		}
 	}
 	return s.holdsDevices(p)
@@ -153,27 +155,15 @@ func (s *State) overdrawn() error {
 	}
 	for n, free := range s.memory {
 		if free < 0 {
-			return fmt.Errorf("NUMA node %d lacks %s of memory", s.nodes[n].ID, FormatBytes(-free))
+			return fmt.Errorf("NUMA node %d lacks %s of memory", s.nodes[n].ID, printable.Bytes(-free))
 		}
 		for size, free := range s.huge[n] {
 			if free < 0 {
-				return fmt.Errorf("NUMA node %d lacks %s in pages of %s", s.nodes[n].ID, FormatBytes(-free), FormatBytes(size))
+				return fmt.Errorf("NUMA node %d lacks %s in pages of %s", s.nodes[n].ID, printable.Bytes(-free), printable.Bytes(size))
 			}
 		}
 	}
 	return nil
-}
-
-// FormatBytes writes an amount of bytes as a Kubernetes quantity, such as
-// 16Gi.
-func FormatBytes(b int64) string {
-	units := []string{"", "Ki", "Mi", "Gi", "Ti", "Pi"}
-	f, u := float64(b), 0
-	for (f >= 1024 || f <= -1024) && u < len(units)-1 {
-		f, u = f/1024, u+1
-	}
-	text := fmt.Sprintf("%.1f", f)
-	return strings.TrimSuffix(text, ".0") + units[u]
 }
 
 // FormatCPUs writes CPU numbers as the kernel lists them, such as 0-3,8.

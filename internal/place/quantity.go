@@ -2,14 +2,12 @@ package place
 
 import (
 	"cmp"
-	"fmt"
-	"strconv"
-	"strings"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
-	"k8s.io/apimachinery/pkg/api/resource"
+
+	units "oscine.dev/oscine/internal/quantity"
 )
 
 // quantityLibrary gives selectors the functions of Kubernetes' quantity
@@ -44,34 +42,12 @@ func (f celFunctions) CompileOptions() []cel.EnvOption { return f }
 // ProgramOptions implements cel.Library.
 func (f celFunctions) ProgramOptions() []cel.ProgramOption { return nil }
 
-// Bounds on a quantity's text: resource.ParseQuantity writes out all the digits
-// of 1e-60000000, which takes minutes.
-const (
-	maxQuantity = 64 // characters
-	maxExponent = 18
-)
-
-// ParseQuantity reads a Kubernetes resource quantity of at most 64 characters
-// and with an exponent of -18 to 18, in microseconds whatever the text is.
-func ParseQuantity(text string) (resource.Quantity, error) {
-	if len(text) > maxQuantity {
-		return resource.Quantity{}, fmt.Errorf("a quantity has at most %d characters, got %d", maxQuantity, len(text))
-	}
-	// 1E and 1Ei are suffixes.
-	if _, exponent, ok := strings.Cut(strings.ToLower(text), "e"); ok && exponent != "" && exponent != "i" {
-		if n, err := strconv.Atoi(exponent); err != nil || n < -maxExponent || n > maxExponent {
-			return resource.Quantity{}, fmt.Errorf("%q: an exponent is a whole number from -%d to %d", text, maxExponent, maxExponent)
-		}
-	}
-	return resource.ParseQuantity(text)
-}
-
 func parseQuantity(v ref.Val) ref.Val {
 	s, ok := v.Value().(string)
 	if !ok {
 		return types.NewErr("quantity() takes text such as \"24Gi\"")
 	}
-	q, err := ParseQuantity(s)
+	q, err := units.Parse(s)
 	if err != nil {
 		return types.NewErr("quantity() takes text such as \"24Gi\": %v", err)
 	}

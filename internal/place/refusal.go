@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // cpuShortage words the lack of CPUs: none suit, or others hold them.
@@ -109,14 +111,14 @@ func (o *offer) memoryShortage(have int64) Failure {
 			total += n.Memory
 		}
 	}
-	f := Failure{Constraint: "memory", Problem: fmt.Sprintf("%s of %s are asked for, %s are free of %s", FormatBytes(o.req.Memory), kind, FormatBytes(have), FormatBytes(total))}
+	f := Failure{Constraint: "memory", Problem: fmt.Sprintf("%s of %s are asked for, %s are free of %s", printable.Bytes(o.req.Memory), kind, printable.Bytes(have), printable.Bytes(total))}
 	switch {
 	case total == 0:
 		f.Remedy = fmt.Sprintf("this machine has %s only", joinKinds(kinds))
 	case total < o.req.Memory:
-		f.Remedy = fmt.Sprintf("ask for at most %s or use a larger machine", FormatBytes(total))
+		f.Remedy = fmt.Sprintf("ask for at most %s or use a larger machine", printable.Bytes(total))
 	default:
-		f.Remedy = fmt.Sprintf("release %s held by others, or ask for at most %s", FormatBytes(o.req.Memory-have), FormatBytes(have))
+		f.Remedy = fmt.Sprintf("release %s held by others, or ask for at most %s", printable.Bytes(o.req.Memory-have), printable.Bytes(have))
 	}
 	return f
 }
@@ -176,7 +178,7 @@ func (o *offer) largestNode() string {
 		return "the machine has none"
 	}
 	row := o.need0.supply[best]
-	return fmt.Sprintf("the largest, node %d, has %s CPUs and %s", o.s.nodes[best].ID, formatMilli(row[0]), FormatBytes(row[1]))
+	return fmt.Sprintf("the largest, node %d, has %s CPUs and %s", o.s.nodes[best].ID, formatMilli(row[0]), printable.Bytes(row[1]))
 }
 
 func formatMilli(milli int64) string {
@@ -228,7 +230,7 @@ func (f Fraction) String() string {
 		parts = append(parts, fmt.Sprintf("%d thousandths", f.Milli))
 	}
 	if f.Memory > 0 {
-		parts = append(parts, FormatBytes(f.Memory))
+		parts = append(parts, printable.Bytes(f.Memory))
 	}
 	if len(parts) == 0 {
 		return "the whole"

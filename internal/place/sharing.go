@@ -6,6 +6,8 @@ import (
 	"math/bits"
 	"slices"
 	"time"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // Sharing is how one device is divided.
@@ -229,7 +231,7 @@ func (u *deviceUse) room(d *Device, way Sharing, ask deviceAsk) (milli, memory i
 	case memory > 0 && d.Memory <= 0:
 		why = fmt.Sprintf("%s: nobody knows how much memory it has", way)
 	case memory > 0 && u.memory+memory > d.Memory:
-		why = fmt.Sprintf("%s: %s of its memory are free, %s are needed", way, FormatBytes(max(d.Memory-u.memory, 0)), FormatBytes(memory))
+		why = fmt.Sprintf("%s: %s of its memory are free, %s are needed", way, printable.Bytes(max(d.Memory-u.memory, 0)), printable.Bytes(memory))
 	}
 	return milli, memory, why
 }
@@ -248,7 +250,7 @@ func (u *deviceUse) mps(d *Device, ask deviceAsk) (DeviceGrant, int64, string) {
 		return DeviceGrant{}, 0, why
 	}
 	g := DeviceGrant{Sharing: MPS, Milli: milli, Memory: memory, LowPriority: ask.class == Batch}
-	g.Why = fmt.Sprintf("%d %% of the processors and %s by MPS", g.Percent(), FormatBytes(memory))
+	g.Why = fmt.Sprintf("%d %% of the processors and %s by MPS", g.Percent(), printable.Bytes(memory))
 	if g.LowPriority {
 		g.Why += ", behind others' kernels"
 	}

@@ -70,7 +70,7 @@ func TestSharingFollowsTheClass(t *testing.T) {
 			[]Request{part("a", Interactive, Fraction{Milli: 600}), part("b", Batch, Fraction{Milli: 400, Memory: 8 * gib}), part("c", Interactive, Fraction{Milli: 100, Memory: gib})},
 			[]Sharing{MPS, MPS, ""}, "1000 thousandths of its processors are promised, 100 more are asked for"},
 		{"memory is bounded too", h100(), []Request{part("a", Interactive, Fraction{Milli: 100, Memory: 60 * gib}), part("b", Interactive, Fraction{Milli: 500})},
-			[]Sharing{MPS, ""}, "20Gi of its memory are free"},
+			[]Sharing{MPS, ""}, "20 GiB of its memory are free"},
 		{"turns for batch only among itself", without,
 			[]Request{part("a", Batch, Fraction{Milli: 300}), part("b", Batch, Fraction{Milli: 300}), part("c", Interactive, Fraction{Milli: 100})},
 			[]Sharing{TimeSlices, TimeSlices, ""}, "turns know no class"},

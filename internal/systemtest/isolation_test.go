@@ -81,7 +81,7 @@ func testHugePages(n *testNode) {
 	n.awaitPhase("workload", "large", "Running", later)
 	n.apply(classManifest("larger", "interactive", `{memory: 32Mi, hugePages: {2Mi: 16Mi}}`))
 	n.awaitPhase("workload", "larger", "Unplaced", later)
-	if got := n.run("describe", "workload", "larger"); !strings.Contains(got, "huge pages of 2Mi") || !strings.Contains(got, "8Mi are free") {
+	if got := n.run("describe", "workload", "larger"); !strings.Contains(got, "huge pages of 2 MiB") || !strings.Contains(got, "8 MiB are free") {
 		n.t.Errorf("the refusal of huge pages:\n%s", got)
 	}
 	n.run("delete", "workload", "larger")
