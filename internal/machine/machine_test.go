@@ -202,6 +202,13 @@ func TestArguments(t *testing.T) {
 	if args[len(args)-1] != "-S" {
 		t.Errorf("the caller's arguments are not last: %s", line)
 	}
+	if strings.Contains(line, "-incoming") || !strings.Contains(line, "vmgenid,guid=auto") {
+		t.Errorf("a machine that is booted waits for a state, or has no identifier of its generation: %s", line)
+	}
+	m.resumes = true
+	if args, err = m.arguments(t.Context()); err != nil || !strings.Contains(strings.Join(args, " "), "-incoming defer") {
+		t.Errorf("a machine that is resumed does not wait for its state: %q, %v", args, err)
+	}
 	got := platform("arm64", "tcg", "3")
 	want := []string{"-M", "virt,gic-version=3", "-cpu", "max,pauth-impdef=on", "-accel", "tcg,thread=single", "-icount", "shift=3,sleep=off"}
 	if diff := cmp.Diff(want, got); diff != "" {
