@@ -32,14 +32,36 @@ type Bridge struct {
 	mu       sync.Mutex
 	subnet   netip.Prefix // zero until the bridge exists
 	ports    map[string][]object.Port
+	closed   []int           // TCP ports of the node that workloads may not reach
+	admitted map[string]bool // workloads that may
 	reserved reservations
+}
+
+// Close keeps workloads from TCP ports of the node itself, such as its API's,
+// but for those that Admit names. It takes effect with the next change.
+func (b *Bridge) Close(ports ...int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = slices.Clone(ports)
+}
+
+// Admit says whether the workload id may reach the ports that Close names. It
+// is called before Attach; Detach forgets it.
+func (b *Bridge) Admit(id string, admitted bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if admitted {
+		b.admitted[id] = true
+	} else {
+		delete(b.admitted, id)
+	}
 }
 
 // NewBridge prepares the workload network whose namespaces lie under
 // dir/netns; dir is DefaultDir but in tests. Nothing is changed before the
 // first Attach or Reconcile.
 func NewBridge(dir string, log *slog.Logger) *Bridge {
-	return &Bridge{dir: dir, log: log, ports: map[string][]object.Port{}, reserved: reservations{}}
+	return &Bridge{dir: dir, log: log, ports: map[string][]object.Port{}, admitted: map[string]bool{}, reserved: reservations{}}
 }
 
 var idRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,119}$`)
@@ -205,8 +227,11 @@ func (b *Bridge) sync() error {
 	if err != nil {
 		return err
 	}
-	rules := ruleset{subnet: b.subnet, guarded: guarded}
+	rules := ruleset{subnet: b.subnet, guarded: guarded, closed: b.closed}
 	for id, addr := range attached {
+		if b.admitted[id] {
+			rules.admitted = append(rules.admitted, addr)
+		}
 		for _, p := range b.ports[id] {
 			rules.published = append(rules.published, publication{port: p, addr: addr})
 		}

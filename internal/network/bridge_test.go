@@ -252,6 +252,51 @@ func TestWorkloadCannotReachLocalhostOfTheNode(t *testing.T) {
 	}
 }
 
+// TestNodesOwnPortsAreClosed: the API of a node is not for its workloads, but
+// for those that ask.
+func TestNodesOwnPortsAreClosed(t *testing.T) {
+	site := newSite(t)
+	b := newTestBridge(t)
+	b.Close(7443)
+	b.Admit("workload-b", true)
+	api, err := net.Listen("tcp4", "0.0.0.0:7443")
+	must(t, err)
+	defer api.Close()
+	other, err := net.Listen("tcp4", "0.0.0.0:7444")
+	must(t, err)
+	defer other.Close()
+	reach := func(path string, address string) error {
+		return inNamespace(path, func() error {
+			c, err := (&net.Dialer{Timeout: time.Second}).Dial("tcp4", address)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+	}
+	a, _, err := b.Attach(t.Context(), "workload-a", nil)
+	must(t, err)
+	asks, _, err := b.Attach(t.Context(), "workload-b", nil)
+	must(t, err)
+	for _, host := range []string{gatewayOf(b.Subnet()).String(), site.node} {
+		if err := reach(a, host+":7443"); err == nil {
+			t.Errorf("a workload reached the API at %s", host)
+		}
+		if err := reach(a, host+":7444"); err != nil {
+			t.Errorf("another port of the node at %s: %v", host, err)
+		}
+		if err := reach(asks, host+":7443"); err != nil {
+			t.Errorf("a workload that asked: %v", err)
+		}
+	}
+	b.Admit("workload-b", false)
+	_, _, err = b.Attach(t.Context(), "workload-b", nil)
+	must(t, err)
+	if err := reach(asks, gatewayOf(b.Subnet()).String()+":7443"); err == nil {
+		t.Error("a workload that asks no more reached the API")
+	}
+}
+
 func TestOutsideCannotReachUnpublishedPorts(t *testing.T) {
 	site, b := newSite(t), newTestBridge(t)
 	path, addr, err := b.Attach(t.Context(), "workload-db", nil)

@@ -20,6 +20,8 @@ type ruleset struct {
 	subnet    netip.Prefix
 	guarded   []string // links that forward for workloads only
 	published []publication
+	closed    []int        // TCP ports of the node
+	admitted  []netip.Addr // workloads that may reach them
 }
 
 type publication struct {
@@ -46,6 +48,9 @@ const ctStatusDNAT = 1 << 5
 //	                    oifname oscine0 ct status dnat ip saddr 127.0.0.0/8 masquerade
 //	                    oifname oscine0 ct status dnat ip saddr SUBNET masquerade
 //	                    oifname != oscine0 ip saddr SUBNET masquerade }
+//	chain input       { type filter hook input priority filter;
+//	                    iifname oscine0 ip saddr ADMITTED accept …
+//	                    iifname oscine0 tcp dport 7443 reject with icmp admin-prohibited … }
 //	chain forward     { type filter hook forward priority filter;
 //	                    iifname oscine0 ip saddr != SUBNET drop
 //	                    oifname oscine0 ct state established,related accept
@@ -98,6 +103,14 @@ func (r ruleset) filter(w *writer) {
 	// up the sender's allowance of ICMP errors.
 	apart := w.chain("apart", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityFilter)
 	w.rule(apart, from(bridgeName), destination(r.subnet), destinationIsLocal(expr.CmpOpNeq), wasForwarded(expr.CmpOpEq), reject)
+
+	input := w.chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	for _, addr := range r.admitted {
+		w.rule(input, from(bridgeName), source(netip.PrefixFrom(addr, 32), expr.CmpOpEq), accept)
+	}
+	for _, port := range r.closed {
+		w.rule(input, from(bridgeName), destinationPort(object.Port{Port: port, Protocol: "tcp"}), reject)
+	}
 
 	forward := w.chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	w.rule(forward, from(bridgeName), source(r.subnet, expr.CmpOpNeq), drop)

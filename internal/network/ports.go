@@ -94,6 +94,7 @@ func (b *Bridge) forget(id string) {
 		b.release(portKey(p))
 	}
 	delete(b.ports, id)
+	delete(b.admitted, id)
 }
 
 func (b *Bridge) release(keys ...string) {

@@ -185,6 +185,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return fmt.Errorf("start the container runtime: %w", err)
 	}
 	n.bridge = network.NewBridge(n.config.RunDir, n.log)
+	n.bridge.Close(n.machine.Spec.API.Port)
 	n.wg.Go(func() { n.bridge.Follow(n.life) })
 	n.registry = core.NewRegistry()
 	return n.restore(ctx)
