@@ -74,7 +74,7 @@ type WorkloadSpec struct {
 	Restart    RestartPolicy     `json:"restart,omitempty"` // default always
 	Health     *Health           `json:"health,omitempty"`
 	Security   Security          `json:"security,omitzero"`
-	StopGrace  Duration          `json:"stopGrace,omitzero"` // from SIGTERM to SIGKILL; default 10s
+	StopGrace  Duration          `json:"stopGrace,omitzero"` // from SIGTERM to SIGKILL; default 10s, at most 1h
 }
 
 // Port publishes a container port on the node.
@@ -169,6 +169,9 @@ var (
 	capabilityRE = regexp.MustCompile(`^[A-Z][A-Z_]{2,30}$`)
 )
 
+// maxStopGrace bounds how long a workload may take to end.
+const maxStopGrace = time.Hour
+
 // Check implements Object.
 func (w *Workload) Check(c *Checker) {
 	s := &w.Spec
@@ -198,6 +201,9 @@ func (w *Workload) Check(c *Checker) {
 		if !capabilityRE.MatchString(name) || strings.HasPrefix(name, "CAP_") {
 			c.Bad(fmt.Sprintf("spec.security.addCapabilities[%d]", i), "must be a capability without CAP_, such as NET_BIND_SERVICE, got %q", name)
 		}
+	}
+	if grace := s.StopGrace.Std(); grace < 0 || grace > maxStopGrace {
+		c.Bad("spec.stopGrace", "must be between 0s and %v, for a deletion waits for it, got %v", maxStopGrace, grace)
 	}
 	s.Resources.Check(c, "spec.resources", s.Class)
 	checkPorts(c, s.Ports)
