@@ -78,15 +78,16 @@ func (s *objectService) Delete(ctx context.Context, req *connect.Request[pb.Dele
 
 func objectMessage(state object.State) (*pb.Object, error) {
 	m := &pb.Object{Kind: string(state.Kind), Name: state.Name}
-	if state.Object == nil { // deleted
-		return m, nil
-	}
 	var err error
-	if m.Manifest, err = toStruct(state.Object); err != nil {
-		return nil, fmt.Errorf("encode %s: %w", state.Key, err)
+	if state.Object != nil { // else it was deleted, or cannot be read
+		if m.Manifest, err = toStruct(state.Object); err != nil {
+			return nil, fmt.Errorf("encode %s: %w", state.Key, err)
+		}
 	}
-	if m.Status, err = toStruct(state.Status); err != nil {
-		return nil, fmt.Errorf("encode the status of %s: %w", state.Key, err)
+	if state.Status != nil {
+		if m.Status, err = toStruct(state.Status); err != nil {
+			return nil, fmt.Errorf("encode the status of %s: %w", state.Key, err)
+		}
 	}
 	return m, nil
 }

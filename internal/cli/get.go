@@ -160,7 +160,7 @@ func printTable(env *Env, objects []*oscinepb.Object) error {
 			state.Status = &object.Observed{}
 		}
 		st := state.Status.Common()
-		cells := []string{string(state.Kind), state.Name, orDash(string(st.Phase)), orDash(st.CPUs()), strconv.Itoa(st.Restarts), age(st.StartedAt)}
+		cells := []string{string(state.Kind), state.Name, orDash(string(st.Phase)), orDash(st.CPUs()), strconv.Itoa(st.Restarts), age(cmp.Or(st.CreatedAt, st.StartedAt))}
 		for _, column := range own {
 			cells = append(cells, orDash(column.Value(state.Status)))
 		}

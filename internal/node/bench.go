@@ -64,15 +64,11 @@ func (n *Node) lendCPU(spec *isolate.Spec) (back func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.shareCPUs()
+	n.box.UpdateCPUs()
 	spec.CPUs, spec.Idle = hardware.NewSet(given.CPUs...), hardware.NewSet(given.Held...)
 	return func() {
 		n.placer.Release(spec.ID)
-		n.shareCPUs()
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		for _, c := range n.controllers {
-			c.retry() // there may be room for it now
-		}
+		n.box.UpdateCPUs()
+		n.loop.Wake(nil) // there may be room for others now
 	}, nil
 }

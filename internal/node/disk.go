@@ -3,12 +3,7 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"time"
-
-	"oscine.dev/oscine/internal/object"
 )
 
 // watchDisk looks at the data partition until ctx ends.
@@ -29,41 +24,29 @@ func (n *Node) watchDisk(ctx context.Context) {
 		for _, e := range events {
 			n.log.Warn("disk", "object", e.Owner.String(), "reason", e.Reason, "message", e.Message)
 			n.note(e.Owner, e.Reason, e.Message)
-			n.changes.publish(e.Owner)
+			n.loop.Changed(e.Owner)
 			if e.Stop {
-				n.displace(map[string]error{e.Owner.ID(): errors.New(e.Message)})
+				n.loop.Displace(map[string]error{e.Owner.ID(): errors.New(e.Message)})
 			}
 		}
 	}
 }
 
-// volume is where a volume lies.
-func (n *Node) volume(name string) string { return filepath.Join(n.config.StateDir, "volumes", name) }
+// sweepInterval is how often the folder of model files is swept.
+const sweepInterval = 10 * time.Minute
 
-// claimVolumes makes what volumes are not there yet, and bounds all.
-func (w *workload) claimVolumes(obj *object.Workload) error {
-	for _, v := range obj.Spec.Volumes {
-		if v.ReadOnly {
-			continue
+// watchFiles removes model files that no object refers to, until ctx ends.
+func (n *Node) watchFiles(ctx context.Context) {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		if referred, ok := n.referredFiles(); ok {
+			n.files.Sweep(referred)
 		}
-		dir := w.n.volume(v.Name)
-		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return fmt.Errorf("make volume %s: %w", v.Name, err)
-		}
-		limit, _ := v.Size.Value() // checked with the manifest
-		if err := w.n.disk.Claim(w.key, "volume "+v.Name, dir, limit); err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
 	}
-	return nil
-}
-
-// claimLayer bounds the writable layer over the image.
-func (w *workload) claimLayer(ctx context.Context, obj *object.Workload) error {
-	dir, err := w.n.runtime.Layer(ctx, w.key.ID())
-	if err != nil {
-		return err
-	}
-	limit, _ := obj.Spec.Resources.EphemeralStorage.Value() // checked with the manifest
-	return w.n.disk.Claim(w.key, "writable layer", dir, limit)
 }

@@ -68,19 +68,6 @@ func (n *Node) askDrivers(ctx context.Context) {
 	}
 }
 
-// has reports whether there is an object with that ID, one that is being deleted
-// included.
-func (n *Node) has(id string) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for key := range n.controllers {
-		if key.ID() == id {
-			return true
-		}
-	}
-	return false
-}
-
 // driverEvent notes what a driver tells of one of its devices and has the
 // drivers asked how the device fares now.
 func (n *Node) driverEvent(e hardware.DriverEvent) {

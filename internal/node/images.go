@@ -10,6 +10,7 @@ import (
 	"github.com/distribution/reference"
 
 	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -32,16 +33,19 @@ func (n *Node) Images(ctx context.Context) ([]Image, error) {
 }
 
 func imagesOf(found []container.Image) []Image {
-	images := make([]Image, len(found))
+	list := make([]Image, len(found))
 	for i, im := range found {
-		images[i] = imageOf(im)
+		list[i] = imageOf(im)
 	}
-	return images
+	return list
 }
 
 // ImportImage stores the images of an OCI or Docker archive.
 func (n *Node) ImportImage(ctx context.Context, r io.Reader) ([]Image, error) {
-	found, err := n.runtime.Import(ctx, r)
+	if err := n.disk.Room(); err != nil {
+		return nil, fmt.Errorf("import images: %w", err)
+	}
+	found, err := n.runtime.Import(ctx, model.Asking(r, n.disk.Room))
 	return imagesOf(found), err
 }
 
@@ -53,30 +57,38 @@ func (n *Node) PullImage(ctx context.Context, ref string, progress func(string))
 
 // RemoveImage removes an image that no workload names.
 func (n *Node) RemoveImage(ctx context.Context, name string) error {
-	full, err := n.findImage(ctx, name)
+	full, err := images{n.runtime}.Find(ctx, name)
 	if err != nil {
 		return err
 	}
 	if full == "" {
 		return fmt.Errorf("image %q: %w", name, ErrNotFound)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for key, c := range n.controllers {
-		if w, ok := c.current().(*object.Workload); ok && sameReference(w.Spec.Image, full) {
-			return fmt.Errorf("%w: %s uses the image %s: delete that first", ErrConflict, key, full)
+	// A workload that is applied meanwhile pulls the image again.
+	for _, obj := range n.loop.Objects() {
+		if w, ok := obj.(*object.Workload); ok && sameReference(w.Spec.Image, full) {
+			return fmt.Errorf("%w: %s uses the image %s: delete that first", ErrConflict, w.Key(), full)
 		}
 	}
 	return n.runtime.RemoveImage(ctx, full)
 }
 
-// findImage returns the stored name that a reference means, "" for none.
-func (n *Node) findImage(ctx context.Context, ref string) (string, error) {
-	images, err := n.runtime.Images(ctx)
+// images are the runtime's as the kind Workload sees them.
+type images struct{ runtime *container.Runtime }
+
+// Pull implements workload.Images.
+func (i images) Pull(ctx context.Context, ref string, progress func(string)) (string, error) {
+	im, err := i.runtime.Pull(ctx, ref, progress)
+	return im.Name, err
+}
+
+// Find implements workload.Images.
+func (i images) Find(ctx context.Context, ref string) (string, error) {
+	stored, err := i.runtime.Images(ctx)
 	if err != nil {
 		return "", err
 	}
-	for _, im := range images {
+	for _, im := range stored {
 		if sameReference(im.Name, ref) {
 			return im.Name, nil
 		}
@@ -149,10 +161,7 @@ func (n *Node) CopyOut(ctx context.Context, workload, path string, w io.Writer) 
 
 func (n *Node) runningWorkload(ctx context.Context, name string) (id string, err error) {
 	key := object.Key{Kind: object.KindWorkload, Name: name}
-	n.mu.Lock()
-	_, ok := n.controllers[key]
-	n.mu.Unlock()
-	if !ok {
+	if !n.has(key.ID()) {
 		return "", fmt.Errorf("workload %q: %w", name, ErrNotFound)
 	}
 	now, err := n.runtime.Status(ctx, key.ID())

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"time"
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/journal"
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -42,12 +44,18 @@ func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, follow b
 	}
 	following, stop := context.WithCancel(ctx)
 	defer stop()
-	if kind != "" { // the system's own programs do not end
-		go func() {
+	if kind != "" { // a system program has no end of its own
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer stop()
+		wg.Go(func() {
 			n.awaitExited(following, kind, name)
-			time.Sleep(logDrain)
+			select {
+			case <-time.After(logDrain):
+			case <-following.Done():
+			}
 			stop()
-		}()
+		})
 	}
 	err = journal.Read(following, path, journal.Query{Tail: tail, Follow: true}, send)
 	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
@@ -64,7 +72,7 @@ const logDrain = 300 * time.Millisecond
 func (n *Node) awaitExited(ctx context.Context, kind object.Kind, name string) {
 	exited := errors.New("exited")
 	err := n.Watch(ctx, kind, name, func(event string, state object.State) error {
-		if event == "deleted" || state.Status.Common().Phase == object.Exited {
+		if event == reconcile.EventDeleted || state.Status.Common().Phase == object.Exited {
 			return exited
 		}
 		return nil

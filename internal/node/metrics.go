@@ -1,12 +1,10 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,8 +31,7 @@ func phases() []string {
 // Metrics answers Prometheus.
 func (n *Node) Metrics() http.Handler { return metrics.Handler(n.snapshot) }
 
-// snapshot reads what a scrape shows. It holds a lock of the node's only while
-// it lists the controllers.
+// snapshot reads what a scrape shows.
 func (n *Node) snapshot() metrics.Snapshot {
 	up, err := kernelUptime()
 	s := metrics.Snapshot{
@@ -55,23 +52,9 @@ func (n *Node) snapshot() metrics.Snapshot {
 }
 
 func (n *Node) objectMetrics(held map[string]int) (objects []metrics.Object, models []metrics.Model) {
-	n.mu.Lock()
-	controllers := maps.Clone(n.controllers)
-	n.mu.Unlock()
-	for key, c := range controllers {
-		var st object.Observed
-		switch c := c.controller.(type) {
-		case *workload:
-			c.stMu.Lock()
-			st = c.st.Observed
-			c.stMu.Unlock()
-		case *model:
-			now, served := c.brief()
-			if st = now.Observed; served != nil {
-				models = append(models, n.modelMetrics(served))
-			}
-		}
-		o := metrics.Object{Kind: string(key.Kind), Name: key.Name, Phase: string(st.Phase), Restarts: st.Restarts, Container: n.containerMetrics(key)}
+	for _, state := range n.loop.Get("", "") {
+		st := state.Status.Common()
+		o := metrics.Object{Kind: string(state.Kind), Name: state.Name, Phase: string(st.Phase), Restarts: st.Restarts, Container: n.containerMetrics(state.Key)}
 		if st.StartedAt != nil {
 			o.Started = *st.StartedAt
 		}
@@ -81,11 +64,12 @@ func (n *Node) objectMetrics(held map[string]int) (objects []metrics.Object, mod
 			}
 		}
 		objects = append(objects, o)
+		if state.Kind == object.KindModel {
+			if served, err := n.registry.Status(state.Name); err == nil { // else it is not served now
+				models = append(models, n.modelMetrics(&served))
+			}
+		}
 	}
-	slices.SortFunc(objects, func(a, b metrics.Object) int {
-		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name))
-	})
-	slices.SortFunc(models, func(a, b metrics.Model) int { return strings.Compare(a.Name, b.Name) })
 	return objects, models
 }
 

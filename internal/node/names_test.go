@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/core"
 )
@@ -13,10 +14,10 @@ import (
 // folder.
 func TestSocketPathsFit(t *testing.T) {
 	const sunPath = 108 // bytes, with the 0 at the end
-	run := "/" + strings.Repeat("r", maxRunDir-1)
+	node := &Node{config: Config{RunDir: "/" + strings.Repeat("r", maxRunDir-1)}}
 	seen := map[string]bool{}
 	for n := 1; n <= object.MaxName; n++ {
-		dir := socketDir(run, object.Key{Kind: object.KindModel, Name: strings.Repeat("n", n)})
+		dir := model.SocketDir(node.socketsDir(), object.Key{Kind: object.KindModel, Name: strings.Repeat("n", n)})
 		if seen[dir] {
 			t.Errorf("%s has two owners", dir)
 		}

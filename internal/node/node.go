@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-
-	"github.com/containerd/errdefs"
+	"time"
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/disk"
@@ -18,18 +16,14 @@ import (
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node/allocate"
+	"oscine.dev/oscine/internal/node/kind/model"
+	"oscine.dev/oscine/internal/node/kind/workload"
+	"oscine.dev/oscine/internal/node/reconcile"
+	"oscine.dev/oscine/internal/node/sandbox"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
-	"oscine.dev/oscine/internal/serve"
+	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
-)
-
-// Errors that a caller can act on; ErrNotFound is beside the store.
-var (
-	// ErrInvalid is returned for a request that can never succeed as it is.
-	ErrInvalid = errdefs.ErrInvalidArgument.WithMessage("invalid request")
-	// ErrConflict is returned where the node's present state forbids the call.
-	ErrConflict = errdefs.ErrFailedPrecondition.WithMessage("not possible now")
 )
 
 // Mode is how the daemon runs.
@@ -66,14 +60,16 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Node runs what was applied to it. Its methods may be called at the same
-// time.
+// Node runs what was applied to it. It is safe for concurrent use.
 type Node struct {
 	config  Config
 	machine *object.Machine
 	log     *slog.Logger
 
-	store     *store
+	store     *reconcile.Store
+	loop      *reconcile.Loop
+	box       *sandbox.Sandbox
+	files     *model.Files
 	runtime   *container.Runtime
 	bridge    *network.Bridge
 	packs     *pack.Store
@@ -83,8 +79,7 @@ type Node struct {
 	placer    *allocate.Placer
 	isolator  *isolate.Isolator
 	disk      *disk.Disk[object.Key]
-	changes   *broadcast
-	events    *eventLog
+	events    *reconcile.Events
 	live      *hardware.Live
 	recording sync.Mutex   // held while the machine is recorded
 	finding   sync.Mutex   // held while a new map is made the node's
@@ -92,33 +87,9 @@ type Node struct {
 
 	benching sync.Mutex // held while wake-ups are measured
 
-	life context.Context // of the controllers; ends at Close
+	life context.Context // of what follows the machine; ends at Close
 	end  context.CancelFunc
 	wg   sync.WaitGroup
-
-	mu          sync.Mutex
-	controllers map[object.Key]*running
-}
-
-// controller keeps one object running as it is meant to be. Its methods may be
-// called at the same time.
-type controller interface {
-	// update replaces what is meant; it returns at once.
-	update(object.Object)
-	// current returns what is meant now.
-	current() object.Object
-	// displace has the object stopped and placed anew, because its part of the
-	// machine is gone or given to another; it returns at once.
-	displace(reason error)
-	// retry has an object that waits for its next try, or for room, tried now.
-	retry()
-	// status returns the present state, as it is shown to people.
-	status() object.Status
-	// remove stops the object and frees everything it holds. The controller's
-	// life has ended before.
-	remove(ctx context.Context) error
-	// run reconciles until ctx ends, and then leaves the object running.
-	run(ctx context.Context)
 }
 
 // maxRunDir bounds Config.RunDir, as the sockets below it have short paths.
@@ -133,10 +104,7 @@ func Open(ctx context.Context, config Config, machine *object.Machine) (*Node, e
 	if config.Kinds == nil {
 		config.Kinds = object.Kinds()
 	}
-	n := &Node{
-		config: config, machine: machine, log: config.Logger,
-		changes: newBroadcast(), controllers: map[object.Key]*running{},
-	}
+	n := &Node{config: config, machine: machine, log: config.Logger}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	n.live = hardware.NewLive(sysRoot, func(m *hardware.Machine) map[string]hardware.DeviceLoad {
 		return hardware.AskLoads(n.life, m, n.drivers.List())
@@ -148,10 +116,10 @@ func Open(ctx context.Context, config Config, machine *object.Machine) (*Node, e
 }
 
 func (n *Node) open(ctx context.Context) (err error) {
-	if n.store, err = openStore(filepath.Join(n.config.StateDir, "state.db"), n.config.Kinds); err != nil {
+	if n.store, err = reconcile.OpenStore(filepath.Join(n.config.StateDir, "state.db"), n.config.Kinds); err != nil {
 		return err
 	}
-	if n.events, err = openEvents(ctx, n.systemLog(eventJournal), n.log); err != nil {
+	if n.events, err = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log); err != nil {
 		return err
 	}
 	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs")); err != nil {
@@ -169,6 +137,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	if n.disk, err = disk.Open[object.Key](n.config.StateDir); err != nil {
+		return err
+	}
+	if n.files, err = model.OpenFiles(filepath.Join(n.config.StateDir, "models"), n.disk.Room, n.log); err != nil {
 		return err
 	}
 	allow := n.machine.Spec.Images.Allow
@@ -191,88 +162,89 @@ func (n *Node) open(ctx context.Context) (err error) {
 	return n.restore(ctx)
 }
 
-// restore starts a controller for every stored object and removes containers
-// and networks that belong to none.
+// placements is where placements are kept: in the store, beside the objects of
+// the loop.
+type placements struct{ n *Node }
+
+// Objects implements allocate.Store.
+func (p placements) Objects() ([]object.Object, error) { return p.n.loop.Objects(), nil }
+
+// SetPlacements implements allocate.Store.
+func (p placements) SetPlacements(placed []allocate.Placed) error {
+	return p.n.store.SetPlacements(placed)
+}
+
+// ForgetPlacement implements allocate.Store.
+func (p placements) ForgetPlacement(obj object.Object) error { return p.n.store.ForgetPlacement(obj) }
+
+// openLoop puts the rooms together: the loop has a controller for each object,
+// and controllers have the sandbox.
+func (n *Node) openLoop(ctx context.Context) {
+	n.box = sandbox.New(sandbox.Options{
+		Placer: n.placer, Store: placements{n}, Shares: n.shares, Network: n.bridge, Isolator: n.isolator, Runtime: n.runtime, Log: n.log,
+		Displace: func(names map[string]error) { n.loop.Displace(names) },
+		Freed:    func() { n.loop.Wake(nil) },
+	})
+	logBytes, _ := n.machine.Spec.Logs.MaxSize.Value() // checked when the file was read
+	workloads := &workload.Options{
+		Sandbox: n.box, Images: images{n.runtime}, Disk: n.disk, Volumes: filepath.Join(n.config.StateDir, "volumes"),
+		LogBytes: logBytes, Log: n.log, Now: time.Now,
+	}
+	models := &model.Options{
+		Sandbox: n.box, Server: server{n.registry, n.isolator}, Paths: workerPaths(), Packs: n.packs, Protocols: channel.Versions(), Files: n.files,
+		Sockets: n.socketsDir(), LogBytes: logBytes, Log: n.log, Life: n.life,
+	}
+	n.loop = reconcile.New(ctx, reconcile.Options{
+		Records: n.store, Clock: reconcile.System(), Log: n.log, Note: n.note, Adopt: n.placer.Adopt,
+		New: func(key object.Key, r reconcile.Reporter) reconcile.Controller {
+			if key.Kind == object.KindModel {
+				return model.New(models, key, r)
+			}
+			return workload.New(workloads, key, r)
+		},
+	})
+}
+
+// socketsDir is the folder of the sockets of all models' workers.
+func (n *Node) socketsDir() string { return filepath.Join(n.config.RunDir, "models") }
+
+// restore takes up every stored object and removes containers and networks that
+// belong to none.
 func (n *Node) restore(ctx context.Context) error {
-	records, err := n.store.all()
-	if err != nil {
-		n.log.Error("some stored objects cannot be read by this release and are left alone", "error", err)
+	n.openLoop(ctx)
+	if err := n.loop.Load(); err != nil {
+		return err
 	}
-	wanted := map[string]bool{}
-	ports := map[string][]object.Port{}
-	for _, rec := range records {
-		n.placer.Adopt(rec.Object, rec.Placement)
-		wanted[rec.Object.Key().ID()] = true
-		if p, ok := rec.Object.(object.Publisher); ok {
-			ports[p.Key().ID()] = p.Ports()
-		}
-	}
-	n.shares.Sweep(ctx, func(id string) bool { return wanted[id] })
+	n.shares.Sweep(ctx, n.has)
 	n.placer.Existing(n.drivers.Machine())
-	if err := n.bridge.Reconcile(ctx, ports); err != nil {
-		n.log.Warn("the workload network is not whole", "error", err)
-	}
+	n.repairNetwork(ctx)
 	running, err := n.runtime.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
 	for _, c := range running {
-		if !wanted[c.ID] {
+		if !n.has(c.ID) {
 			n.log.Info("removing a container that nothing asks for", "id", c.ID)
 			if err := n.runtime.Delete(ctx, c.ID); err != nil {
 				n.log.Warn("remove a stray container", "id", c.ID, "error", err)
 			}
 		}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, rec := range records {
-		n.startController(rec.Object)
-	}
+	n.loop.Start()
 	n.wg.Go(func() { n.watchHardware(n.life) })
 	n.wg.Go(func() { n.drivers.Watch(n.life, n.refreshDrivers, n.driverEvent) })
 	n.wg.Go(func() { n.watchNetwork(n.life) })
 	n.wg.Go(func() { n.watchDisk(n.life) })
+	n.wg.Go(func() { n.watchFiles(n.life) })
 	return nil
 }
 
-// startController begins to reconcile an object. The caller holds n.mu.
-func (n *Node) startController(obj object.Object) {
-	var c controller
-	switch obj := obj.(type) {
-	case *object.Workload:
-		c = newWorkload(n, obj)
-	case *object.Model:
-		c = newModel(n, obj)
-	default:
-		return
-	}
-	life, end := context.WithCancel(n.life)
-	held := &running{controller: c, end: end, ended: make(chan struct{})}
-	n.controllers[obj.Key()] = held
-	n.wg.Go(func() {
-		defer close(held.ended)
-		held.run(life)
-	})
-}
-
-// running is a controller with the means to end its life.
-type running struct {
-	controller
-	end      context.CancelFunc
-	ended    chan struct{}
-	deleting bool // guarded by Node.mu
-}
-
-func (r *running) remove(ctx context.Context) error {
-	r.end()
-	<-r.ended
-	return r.controller.remove(ctx)
-}
-
-// Close ends the controllers and closes the runtime; workloads and engine
+// Close ends the loop and closes the runtime; workloads and engine
 // workers go on running for the next daemon to take over.
 func (n *Node) Close() error {
+	if n.loop != nil {
+		n.loop.Close()
+	}
 	n.end()
 	n.wg.Wait()
 	var errs []error
@@ -286,10 +258,10 @@ func (n *Node) Close() error {
 		errs = append(errs, n.isolator.Close())
 	}
 	if n.store != nil {
-		errs = append(errs, n.store.close())
+		errs = append(errs, n.store.Close())
 	}
 	if n.events != nil {
-		errs = append(errs, n.events.close())
+		errs = append(errs, n.events.Close())
 	}
 	errs = append(errs, n.live.Close())
 	return errors.Join(errs...)
@@ -297,6 +269,3 @@ func (n *Node) Close() error {
 
 // Kinds returns the kinds of objects that the node knows.
 func (n *Node) Kinds() object.Table { return n.config.Kinds }
-
-// Inference answers the Open Inference Protocol for the node's models.
-func (n *Node) Inference() http.Handler { return serve.NewHandler(n.registry, serve.Options{}) }

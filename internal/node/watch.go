@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/hardware"
-	"oscine.dev/oscine/internal/object"
 )
 
 // healthInterval is how often devices are looked at that announce nothing,
@@ -42,18 +41,8 @@ func (n *Node) watchNetwork(ctx context.Context) {
 	}
 }
 
-// repairNetwork holds the lock throughout, so that no workload appears between
-// the list of them and the removal of what is not on it.
 func (n *Node) repairNetwork(ctx context.Context) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	ports := map[string][]object.Port{}
-	for key, c := range n.controllers {
-		if p, ok := c.current().(object.Publisher); ok && !c.deleting {
-			ports[key.ID()] = p.Ports()
-		}
-	}
-	if err := n.bridge.Reconcile(ctx, ports); err != nil {
+	if err := n.box.RepairNetwork(ctx, n.wantedPorts); err != nil {
 		n.log.Warn("the workload network is not whole", "error", err)
 	}
 }
@@ -69,22 +58,6 @@ func (n *Node) hardwareChanged(m *hardware.Machine) {
 		n.log.Error("the changed machine is not understood; placements stay", "error", err)
 		return
 	}
-	n.displace(displaced)
-	n.shareCPUs()
-}
-
-// displace has the controllers of the named objects stop what runs and place
-// it anew.
-func (n *Node) displace(names map[string]error) {
-	if len(names) == 0 {
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for key, c := range n.controllers {
-		if reason, ok := names[key.ID()]; ok {
-			n.log.Warn("a placement was lost; placing anew", "object", key.String(), "reason", reason)
-			c.displace(reason)
-		}
-	}
+	n.loop.Displace(displaced)
+	n.box.UpdateCPUs()
 }

@@ -39,6 +39,7 @@ type Observed struct {
 	Phase     Phase      `json:"phase"`
 	Message   string     `json:"message,omitempty"`   // why the phase is not Running
 	Restarts  int        `json:"restarts"`            // since the daemon started
+	CreatedAt *time.Time `json:"createdAt,omitempty"` // when it was applied first
 	StartedAt *time.Time `json:"startedAt,omitempty"` // the process that runs
 
 	Placement *PlacementStatus `json:"placement,omitempty"`

@@ -1,4 +1,4 @@
-package node
+package reconcile
 
 import (
 	"context"
@@ -7,8 +7,8 @@ import (
 	"oscine.dev/oscine/internal/object"
 )
 
-// broadcast tells subscribers which objects changed. A slow subscriber gets
-// each object once, however often it changed meanwhile.
+// broadcast tells subscribers which objects have changed. It never waits for
+// them: a slow one gets each object once, however often it changed meanwhile.
 type broadcast struct {
 	mu   sync.Mutex
 	subs map[*subscription]bool
@@ -58,7 +58,7 @@ func (s *subscription) add(key object.Key) {
 	}
 }
 
-// wait returns the objects that changed since the last call, at least one.
+// wait returns the objects that changed since the last call.
 func (s *subscription) wait(ctx context.Context) ([]object.Key, error) {
 	select {
 	case <-ctx.Done():

@@ -1,15 +1,19 @@
-package node
+package workload
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/object"
 )
@@ -18,6 +22,7 @@ import (
 type healthCheck struct {
 	object.Health
 	addr netip.Addr
+	log  *slog.Logger
 	exec func(ctx context.Context, command []string) (int, error)
 }
 
@@ -32,6 +37,8 @@ func (h *healthCheck) watch(ctx context.Context, told func(healthy bool, problem
 			return ctx.Err()
 		}
 		switch {
+		case local(err):
+			h.log.Warn("a health check could not be made; the workload counts as it did", "address", h.addr, "error", err)
 		case err == nil:
 			if failures > 0 || !known {
 				told(true, nil)
@@ -54,6 +61,14 @@ func (h *healthCheck) watch(ctx context.Context, told func(healthy bool, problem
 		case <-time.After(pause):
 		}
 	}
+}
+
+// local reports whether a check failed for a lack of the node's own and so says
+// nothing about the workload.
+func local(err error) bool {
+	return slices.ContainsFunc([]error{
+		unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EADDRNOTAVAIL, unix.EAGAIN,
+	}, func(lack error) bool { return errors.Is(err, lack) })
 }
 
 func (h *healthCheck) once(ctx context.Context) error {

@@ -1,0 +1,7 @@
+// Package model is what the kind Model adds to the loop of
+// internal/node/reconcile: its file, its engine's pack and its worker, which a
+// Server keeps alive and sends requests. It owns the folder of uploaded model
+// files. It knows no protocol of inference. It depends on
+// internal/node/sandbox, internal/node/reconcile, internal/container,
+// internal/pack and internal/object.
+package model

@@ -1,0 +1,72 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"oscine.dev/oscine/internal/container"
+)
+
+// Worker is a living engine worker.
+type Worker struct {
+	c       *controller
+	socket  string
+	pid     int // of the container's first process
+	threads int
+	options map[string]string
+}
+
+// Socket is the path of the Unix socket on which the worker listens, or soon
+// will.
+func (w *Worker) Socket() string { return w.socket }
+
+// Threads is how many threads the worker is to compute with.
+func (w *Worker) Threads() int { return w.threads }
+
+// Options are what the engine is told of the model beside.
+func (w *Worker) Options() map[string]string { return w.options }
+
+// Owns reports whether a process is the worker's: its processes are those of its
+// container's PID namespace.
+func (w *Worker) Owns(pid int) bool {
+	if pid == w.pid {
+		return true
+	}
+	namespace := func(pid string) string {
+		name, err := os.Readlink(filepath.Join("/proc", pid, "ns/pid"))
+		if err != nil {
+			return "" // it has ended
+		}
+		return name
+	}
+	own := namespace(strconv.Itoa(w.pid))
+	return own != "" && own == namespace(strconv.Itoa(pid)) && own != namespace("self")
+}
+
+// Wait blocks until the process has ended and says how. It ends with the
+// daemon's life too; the worker then goes on for the next daemon.
+func (w *Worker) Wait() error {
+	now, err := w.c.o.Sandbox.Runtime.Wait(w.c.o.Life, w.c.key.ID())
+	switch {
+	case err != nil:
+		return err
+	case now.OOMKilled:
+		return errors.New("the worker needed more than its memory limit")
+	case now.ExitCode != 0:
+		return fmt.Errorf("the worker ended with exit code %d; see oscine logs model %s", now.ExitCode, w.c.key.Name)
+	}
+	return nil
+}
+
+// Kill ends the process at once and lets Wait return.
+func (w *Worker) Kill() error {
+	err := w.c.o.Sandbox.Runtime.Kill(context.WithoutCancel(w.c.o.Life), w.c.key.ID(), container.Abort)
+	if errors.Is(err, container.ErrNotFound) {
+		return nil
+	}
+	return err
+}

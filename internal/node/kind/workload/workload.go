@@ -1,0 +1,351 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/disk"
+	"oscine.dev/oscine/internal/node/reconcile"
+	"oscine.dev/oscine/internal/node/sandbox"
+	"oscine.dev/oscine/internal/object"
+)
+
+// Images finds and fetches container images.
+type Images interface {
+	// Find returns the stored name that a reference means, "" for none.
+	Find(ctx context.Context, ref string) (string, error)
+	// Pull fetches an image and returns its stored name.
+	Pull(ctx context.Context, ref string, progress func(string)) (string, error)
+}
+
+// Disk bounds what workloads hold on the data partition; see disk.Disk.
+type Disk interface {
+	Admit(object.Key) error
+	Claim(owner object.Key, name, dir string, limit int64) error
+	Forget(object.Key)
+	Held(object.Key) []disk.Holding
+	Room() error
+}
+
+// Options is what the workloads of a node share; all are needed.
+type Options struct {
+	Sandbox  *sandbox.Sandbox
+	Images   Images
+	Disk     Disk
+	Volumes  string // the folder of all volumes
+	LogBytes int64  // bound of one workload's log
+	Log      *slog.Logger
+	Now      func() time.Time
+}
+
+// controller runs one Workload.
+type controller struct {
+	o      *Options
+	key    object.Key
+	report reconcile.Reporter
+
+	mu sync.Mutex
+	st object.WorkloadStatus
+}
+
+// New returns the controller of a Workload.
+func New(o *Options, key object.Key, report reconcile.Reporter) reconcile.Controller {
+	return &controller{o: o, key: key, report: report}
+}
+
+// Status implements reconcile.Controller.
+func (c *controller) Status(seen object.Observed) object.Status {
+	c.mu.Lock()
+	st := c.st
+	c.mu.Unlock()
+	st.Phase, st.Message, st.Restarts = seen.Phase, seen.Message, seen.Restarts
+	st.Isolation, st.Placement = c.o.Sandbox.Isolation(c.key), c.o.Sandbox.Placer.Now(c.key.ID(), st.Placement)
+	for _, held := range c.o.Disk.Held(c.key) {
+		st.Storage = append(st.Storage, object.StorageStatus(held))
+	}
+	return &st
+}
+
+func (c *controller) set(change func(*object.WorkloadStatus)) {
+	c.mu.Lock()
+	change(&c.st)
+	c.mu.Unlock()
+	c.report.Changed()
+}
+
+// Up implements reconcile.Controller.
+func (c *controller) Up(ctx context.Context, obj object.Object) error {
+	w := obj.(*object.Workload)
+	began := c.o.Now()
+	c.set(func(st *object.WorkloadStatus) { st.PID = 0 })
+	if err := c.finishedBefore(ctx, w); err != nil {
+		return err
+	}
+	if err := c.o.Disk.Admit(c.key); err != nil {
+		return err
+	}
+	placement, err := c.o.Sandbox.Place(ctx, w)
+	if err != nil {
+		return err
+	}
+	c.set(func(st *object.WorkloadStatus) { st.Placement = placement.Status() })
+	c.report.Phase(object.Pending, "")
+	image, err := c.image(ctx, w.Spec.Image)
+	if err != nil {
+		return err
+	}
+	if err := c.claimVolumes(w); err != nil {
+		return err
+	}
+	netns, addr, err := c.o.Sandbox.Attach(ctx, c.key, w.Spec.Ports)
+	if err != nil {
+		return err
+	}
+	now, err := c.o.Sandbox.Start(ctx, sandbox.Run{Object: w, Placement: placement, Spec: c.spec(w, image, netns), Grace: w.Spec.StopGrace.Std()})
+	if err == nil && w.Spec.Security.WritableRoot { // it may run since before this daemon
+		err = c.claimLayer(ctx, w)
+	}
+	if err != nil {
+		return err
+	}
+	c.set(func(st *object.WorkloadStatus) {
+		st.PID, st.Digest, st.StartedAt, st.Address = now.PID, now.Digest, &now.StartedAt, addr.String()
+	})
+	if w.Spec.Health == nil {
+		c.report.Phase(object.Running, "")
+	} else {
+		c.report.Phase(object.Starting, "")
+	}
+	if !now.StartedAt.Before(began) { // else an earlier daemon started it
+		c.report.Event(reconcile.ReasonStarted, Where(placement.Status()))
+	}
+	c.o.Log.Info("workload runs", "name", c.key.Name, "pid", now.PID, "placement", placement.Reason)
+	return nil
+}
+
+// Where says in a sentence where something runs.
+func Where(p *object.PlacementStatus) string {
+	message := "on CPUs " + p.CPUs
+	if len(p.Devices) > 0 {
+		message += " with " + strings.Join(p.Devices, ", ")
+	}
+	return message
+}
+
+// finishedBefore returns ErrFinished where the workload ended under an earlier
+// daemon in a way that its restart policy leaves alone.
+func (c *controller) finishedBefore(ctx context.Context, w *object.Workload) error {
+	now, err := c.o.Sandbox.Runtime.Status(ctx, c.key.ID())
+	if err != nil || now.State != container.Exited || now.ExitCode < 0 || now.Labels[sandbox.LabelManifest] != sandbox.Hash(w) {
+		return nil // not there, still running, lost to a reboot, or of an older manifest
+	}
+	if restarts(w.Spec.Restart, now.ExitCode) {
+		return nil
+	}
+	return c.finish(ctx, w, now)
+}
+
+func restarts(policy object.RestartPolicy, exitCode int) bool {
+	return policy == object.RestartAlways || (policy == object.RestartOnFailure && exitCode != 0)
+}
+
+// finish gives back what an ended workload held, and returns ErrFinished.
+func (c *controller) finish(ctx context.Context, w *object.Workload, now container.Status) error {
+	c.ended(now)
+	if err := c.o.Sandbox.Finish(ctx, w); err != nil {
+		c.o.Log.Warn("a workload that has finished keeps a part of the machine", "name", c.key.Name, "error", err)
+	}
+	return reconcile.ErrFinished
+}
+
+func (c *controller) ended(now container.Status) {
+	c.set(func(st *object.WorkloadStatus) { st.PID, st.ExitCode, st.OOMKilled = 0, &now.ExitCode, now.OOMKilled })
+}
+
+// image pulls the reference unless it is here.
+func (c *controller) image(ctx context.Context, ref string) (string, error) {
+	name, err := c.o.Images.Find(ctx, ref)
+	if err != nil || name != "" {
+		return name, err
+	}
+	if err := c.o.Disk.Room(); err != nil {
+		return "", fmt.Errorf("pull %s: %w", ref, err)
+	}
+	c.report.Phase(object.Pulling, ref)
+	name, err = c.o.Images.Pull(ctx, ref, func(line string) { c.report.Phase(object.Pulling, line) })
+	if err != nil {
+		return "", fmt.Errorf("pull %s: %w", ref, err)
+	}
+	return name, nil
+}
+
+// claimVolumes makes what volumes are not there yet, and bounds all.
+func (c *controller) claimVolumes(w *object.Workload) error {
+	for _, v := range w.Spec.Volumes {
+		if v.ReadOnly {
+			continue
+		}
+		dir := filepath.Join(c.o.Volumes, v.Name)
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return fmt.Errorf("make volume %s: %w", v.Name, err)
+		}
+		limit, _ := v.Size.Value() // checked with the manifest
+		if err := c.o.Disk.Claim(c.key, "volume "+v.Name, dir, limit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claimLayer bounds the writable layer over the image.
+func (c *controller) claimLayer(ctx context.Context, w *object.Workload) error {
+	dir, err := c.o.Sandbox.Runtime.Layer(ctx, c.key.ID())
+	if err != nil {
+		return err
+	}
+	limit, _ := w.Spec.Resources.EphemeralStorage.Value() // checked with the manifest
+	return c.o.Disk.Claim(c.key, "writable layer", dir, limit)
+}
+
+func (c *controller) spec(w *object.Workload, image, netns string) container.Spec {
+	s := &w.Spec
+	spec := container.Spec{
+		Image: image, Entrypoint: s.Command, Args: s.Args, Cwd: s.WorkingDir, User: s.User,
+		Env: environment(s.Env), NetNS: netns, LogBytes: c.o.LogBytes,
+		Security: container.Security{AllowRoot: s.Security.AllowRoot, WritableRoot: s.Security.WritableRoot, AddCapabilities: s.Security.AddCapabilities},
+	}
+	for _, v := range s.Volumes {
+		spec.Mounts = append(spec.Mounts, container.Mount{
+			Source: filepath.Join(c.o.Volumes, v.Name), Target: v.Path, ReadOnly: v.ReadOnly, Volume: true,
+		})
+	}
+	if s.Security.WritableRoot {
+		spec.Created = func(ctx context.Context, _ int) error { return c.claimLayer(ctx, w) }
+	}
+	return spec
+}
+
+func environment(env map[string]string) []string {
+	var list []string
+	for name, value := range env {
+		list = append(list, name+"="+value)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Attend implements reconcile.Controller: it watches a running workload until it
+// ends or its check fails for good.
+func (c *controller) Attend(ctx context.Context, obj object.Object) error {
+	w := obj.(*object.Workload)
+	watching, end := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer end()
+	ended, sick := make(chan error, 1), make(chan error, 1)
+	wg.Go(func() { ended <- c.awaitEnd(watching, w) })
+	if w.Spec.Health != nil {
+		wg.Go(func() { sick <- c.watchHealth(watching, w) })
+	}
+	select {
+	case err := <-ended:
+		return err
+	case problem := <-sick:
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return c.stopSick(ctx, w, problem, ended)
+	}
+}
+
+// stopSick stops a workload whose check has failed for good. A check fails also
+// because the workload has just ended: then that is what is told.
+func (c *controller) stopSick(ctx context.Context, w *object.Workload, problem error, ended <-chan error) error {
+	runtime, id := c.o.Sandbox.Runtime, c.key.ID()
+	if err := runtime.Kill(ctx, id, syscall.SIGTERM); errors.Is(err, container.ErrNotRunning) {
+		return <-ended
+	}
+	err := runtime.Stop(ctx, id, w.Spec.StopGrace.Std())
+	if now, e := runtime.Status(ctx, id); e == nil && now.State == container.Exited {
+		c.ended(now)
+	}
+	return errors.Join(fmt.Errorf("stopped because its health check failed: %w", problem), err)
+}
+
+func (c *controller) awaitEnd(ctx context.Context, w *object.Workload) error {
+	now, err := c.o.Sandbox.Runtime.Wait(ctx, c.key.ID())
+	if err != nil {
+		return err
+	}
+	if !restarts(w.Spec.Restart, now.ExitCode) {
+		c.report.Event(reconcile.ReasonExited, fmt.Sprintf("exit code %d", now.ExitCode))
+		return c.finish(ctx, w, now)
+	}
+	c.ended(now)
+	if now.OOMKilled {
+		return fmt.Errorf("killed: it needed more than its memory limit of %s", w.Spec.Resources.Memory)
+	}
+	return fmt.Errorf("ended with exit code %d", now.ExitCode)
+}
+
+func (c *controller) watchHealth(ctx context.Context, w *object.Workload) error {
+	c.mu.Lock()
+	address := c.st.Address
+	c.mu.Unlock()
+	addr, err := netip.ParseAddr(address)
+	if err != nil {
+		return fmt.Errorf("the workload has no address: %w", err)
+	}
+	check := &healthCheck{Health: *w.Spec.Health, addr: addr, log: c.o.Log, exec: func(ctx context.Context, command []string) (int, error) {
+		return c.o.Sandbox.Runtime.Exec(ctx, c.key.ID(), container.Exec{Args: command})
+	}}
+	sick := false
+	return check.watch(ctx, func(healthy bool, problem error) {
+		switch {
+		case !healthy:
+			c.report.Event(reconcile.ReasonUnhealthy, problem.Error())
+			c.report.Phase(object.Unhealthy, problem.Error())
+		case sick:
+			c.report.Event(reconcile.ReasonHealthy, "its check succeeds again")
+			fallthrough
+		default:
+			c.report.Phase(object.Running, "")
+		}
+		sick = !healthy
+	})
+}
+
+// Stop implements reconcile.Controller.
+func (c *controller) Stop(ctx context.Context, obj object.Object) error {
+	return c.o.Sandbox.Stop(ctx, c.key, grace(obj))
+}
+
+// Remove implements reconcile.Controller.
+func (c *controller) Remove(ctx context.Context, obj object.Object) error {
+	if err := c.o.Sandbox.Remove(ctx, c.key, grace(obj)); err != nil {
+		return err
+	}
+	c.o.Disk.Forget(c.key)
+	return nil
+}
+
+// grace is how long a workload gets to end; a default where its manifest cannot
+// be read.
+func grace(obj object.Object) time.Duration {
+	if w, ok := obj.(*object.Workload); ok {
+		return w.Spec.StopGrace.Std()
+	}
+	const unknown = 10 * time.Second
+	return unknown
+}

@@ -1,0 +1,256 @@
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"oscine.dev/oscine/internal/object"
+)
+
+// limits are the pauses between the tries of an object that fails: doubled from
+// the first to the last, and forgotten after a run of steady.
+type limits struct {
+	first, last time.Duration
+	steady      time.Duration
+}
+
+func productLimits() limits {
+	return limits{first: time.Second, last: time.Minute, steady: time.Minute}
+}
+
+// step is one of a controller's calls.
+type step int
+
+const (
+	none step = iota
+	bringUp
+	attend
+	stop
+	remove
+)
+
+// work carries out what a machine decides; the tests replace it.
+type work interface {
+	// start begins a step, which ends in a call of ended. None is under way.
+	start(s step, obj object.Object)
+	// cancel has the step under way end soon.
+	cancel()
+	// observed takes what is to be shown; failed says why, nil where nothing
+	// has.
+	observed(o object.Observed, failed error)
+}
+
+// machine is the state of one object. Its methods are called one at a time and
+// read no clock: each carries the time.
+type machine struct {
+	work   work
+	limits limits
+
+	desired  object.Object // nil where it cannot be read
+	aside    error         // why it is not to be started; nil where it is
+	deleting bool
+	closing  bool
+
+	under     step          // that is under way
+	doing     object.Object // what it was given
+	cancelled bool          // the step under way was told to end
+	runs      object.Object // what Up succeeded with, until that ends; nil
+	finished  bool          // ended by itself, and stays so
+	lost      error         // why the placement is gone, until there is another
+	displaced bool          // what runs has to stop for lost
+	deleted   bool          // Remove has succeeded
+
+	shown   object.Observed
+	owed    bool      // the last run ended badly; the next that succeeds is a restart
+	upSince time.Time // of what runs
+	pause   time.Duration
+	again   time.Time // when to try the next time
+}
+
+func newMachine(w work, l limits, obj object.Object) *machine {
+	return &machine{work: w, limits: l, desired: obj, pause: l.first, shown: object.Observed{Phase: object.Pending}}
+}
+
+// tick begins what is due and returns when to call again at the latest, the
+// zero time for never.
+func (m *machine) tick(now time.Time) time.Time {
+	if m.under != none {
+		if m.disturbed() && !m.cancelled {
+			m.cancelled = true
+			m.work.cancel()
+		}
+		return time.Time{}
+	}
+	switch {
+	case m.closing || m.deleted:
+	case m.deleting && now.Before(m.again):
+		return m.again
+	case m.deleting:
+		m.begin(remove, m.known())
+	case m.aside != nil:
+	case m.runs != nil && (m.runs != m.desired || m.displaced):
+		why := "to start with its new manifest"
+		if m.displaced {
+			why = m.lost.Error()
+		}
+		m.show(object.Pending, "stopping: "+why, nil)
+		m.begin(stop, m.runs)
+	case m.runs != nil:
+		m.begin(attend, m.runs)
+	case m.finished:
+	case now.Before(m.again):
+		return m.again
+	default:
+		m.displaced = false
+		m.begin(bringUp, m.desired)
+	}
+	return time.Time{}
+}
+
+func (m *machine) begin(s step, obj object.Object) {
+	m.under, m.doing, m.cancelled = s, obj, false
+	m.work.start(s, obj)
+}
+
+// known is the manifest by which there may be something to remove.
+func (m *machine) known() object.Object {
+	if m.runs != nil {
+		return m.runs
+	}
+	return m.desired
+}
+
+// disturbed reports whether the step under way has lost its purpose.
+func (m *machine) disturbed() bool {
+	switch m.under {
+	case bringUp, attend:
+		return m.closing || m.deleting || m.displaced || m.doing != m.desired
+	case stop:
+		return m.closing || m.deleting
+	}
+	return m.closing
+}
+
+// set replaces what is desired.
+func (m *machine) set(obj object.Object) {
+	m.desired, m.aside, m.deleting, m.finished = obj, nil, false, false
+	m.soon()
+	m.show(object.Pending, "", nil)
+}
+
+// setAside has the object not started until it is set again.
+func (m *machine) setAside(why error) {
+	m.aside = why
+	m.show(object.Failed, why.Error(), why)
+}
+
+// markLost says that the object's placement is gone or given to another.
+func (m *machine) markLost(reason error) {
+	if m.finished || m.deleting || m.aside != nil {
+		return // it holds no placement, or is about to give it back
+	}
+	m.lost, m.displaced = reason, true
+	m.soon()
+}
+
+// retry has an object that waits for its next try tried now.
+func (m *machine) retry() { m.again = time.Time{} }
+
+// delete has the object removed.
+func (m *machine) delete() {
+	m.deleting = true
+	m.soon()
+	m.show(object.Pending, "stopping: it is deleted", nil)
+}
+
+// close has what is under way end and begins nothing more; what runs goes on.
+func (m *machine) close() { m.closing = true }
+
+func (m *machine) soon() { m.again, m.pause = time.Time{}, m.limits.first }
+
+// ended takes the result of the step under way.
+func (m *machine) ended(err error, now time.Time) {
+	done, cancelled := m.under, m.cancelled
+	m.under = none
+	switch {
+	case done == stop:
+		m.runs = nil
+		if err != nil && !cancelled {
+			m.fail(fmt.Errorf("stop it: %w", err), now)
+		}
+	case done == remove:
+		m.removed(err, cancelled, now)
+	case done == bringUp && err == nil:
+		m.up(now)
+	case errors.Is(err, ErrFinished):
+		m.runs, m.finished, m.owed, m.lost, m.displaced = nil, true, false, nil, false
+		m.show(object.Exited, "", nil)
+	case cancelled: // what there is of it is taken care of by what comes next
+	case done == attend:
+		m.runs, m.owed = nil, true
+		if now.Sub(m.upSince) >= m.limits.steady {
+			m.pause = m.limits.first
+		}
+		m.fail(err, now)
+	default:
+		m.fail(err, now)
+	}
+}
+
+func (m *machine) up(now time.Time) {
+	m.runs, m.upSince = m.doing, now
+	if !m.displaced {
+		m.lost = nil
+	}
+	if !m.owed {
+		m.pause = m.limits.first // what kept it from running says nothing about how it runs
+		return
+	}
+	m.owed = false
+	m.shown.Restarts++
+	m.work.observed(m.shown, nil)
+}
+
+func (m *machine) removed(err error, cancelled bool, now time.Time) {
+	switch {
+	case err == nil:
+		m.deleted, m.runs = true, nil
+	case !cancelled:
+		m.runs = nil
+		m.backOff(now)
+		m.show(object.Failed, "it is not deleted yet: "+err.Error(), err)
+	}
+}
+
+func (m *machine) fail(err error, now time.Time) {
+	if err == nil {
+		err = errors.New("it does not run any more")
+	}
+	if m.lost != nil {
+		err = fmt.Errorf("its place is gone (%w); placed again: %w", m.lost, err)
+	}
+	phase := object.Waiting
+	if IsRefused(err) {
+		phase = object.Unplaced
+	}
+	m.backOff(now)
+	m.show(phase, err.Error(), err)
+}
+
+func (m *machine) backOff(now time.Time) {
+	m.again = now.Add(m.pause)
+	m.pause = min(2*m.pause, m.limits.last)
+}
+
+// report takes what the controller shows of the step under way.
+func (m *machine) report(phase object.Phase, message string) {
+	if m.under == bringUp || m.under == attend {
+		m.show(phase, message, nil)
+	}
+}
+
+func (m *machine) show(phase object.Phase, message string, failed error) {
+	m.shown.Phase, m.shown.Message = phase, message
+	m.work.observed(m.shown, failed)
+}

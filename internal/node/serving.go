@@ -1,0 +1,93 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"path/filepath"
+
+	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/node/kind/model"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve"
+	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/core"
+)
+
+// Inference answers the protocols of inference for the node's models.
+func (n *Node) Inference() http.Handler { return serve.NewHandler(n.registry, serve.Options{}) }
+
+// server is the registry of internal/serve as the kind Model sees it.
+type server struct {
+	registry *core.Registry
+	isolator *isolate.Isolator
+}
+
+var servingPhases = map[core.State]object.Phase{
+	core.Starting: object.Starting, core.Ready: object.Running, core.Failed: object.Failed, core.Waiting: object.Waiting,
+}
+
+// workerPaths are where a worker finds what is its own.
+func workerPaths() model.Paths {
+	return model.Paths{SocketDir: core.SocketDir, SocketName: core.SocketName, Model: core.ModelPath}
+}
+
+// Serve implements model.Server.
+func (s server) Serve(m model.Served) error {
+	served := core.Model{Name: m.Key.Name, Version: m.Version, Objective: m.Objective, Platform: m.Platform, Starter: starter(m.Start), OnChange: m.Changed}
+	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
+		served.Urgency = s.isolator.Priority(m.Key.ID())
+	}
+	return s.registry.Add(served)
+}
+
+// Withdraw implements model.Server.
+func (s server) Withdraw(name string) error {
+	if err := s.registry.Remove(name); !errors.Is(err, core.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// Serving implements model.Server.
+func (s server) Serving(name string) (model.Serving, bool) {
+	now, err := s.registry.Status(name)
+	if err != nil {
+		return model.Serving{}, false
+	}
+	return model.Serving{
+		Phase: servingPhases[now.State], Message: now.Message, Restarts: now.Restarts,
+		Fill: func(st *object.ModelStatus) {
+			st.Engine, st.Requests, st.Errors = now.Engine, now.Requests, now.Errors
+			st.Missed, st.Expired, st.PriorityUnavailable = now.Missed, now.Expired, now.PriorityUnavailable
+			if now.Requests > 0 {
+				st.P50, st.P99 = object.Duration(now.P50), object.Duration(now.P99)
+			}
+		},
+	}, true
+}
+
+// WorkerArgs implements model.Server.
+func (s server) WorkerArgs() []string {
+	return core.WorkerArgs(filepath.Join(core.SocketDir, core.SocketName))
+}
+
+// starter starts a model's worker.
+type starter func(context.Context) (*model.Worker, error)
+
+// Start implements core.Starter.
+func (s starter) Start(ctx context.Context) (core.Worker, error) {
+	w, err := s(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return worker{w}, nil
+}
+
+// worker is a model's worker as the registry sees it.
+type worker struct{ *model.Worker }
+
+// Load implements core.Worker.
+func (w worker) Load() channel.Load {
+	return channel.Load{Path: core.ModelPath, Threads: w.Threads(), Options: w.Options()}
+}
