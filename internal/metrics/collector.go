@@ -160,6 +160,8 @@ func (w *writer) model(m *Model) {
 	w.value("model_requests_total", float64(m.Errors-m.Expired), m.Name, "error")
 	w.value("model_requests_total", float64(m.Expired), m.Name, "expired")
 	w.value("model_deadline_misses_total", float64(m.Missed), m.Name)
+	w.value("model_runs_total", float64(m.Runs), m.Name)
+	w.value("model_compute_seconds_total", m.Compute.Seconds(), m.Name)
 	w.distribution("model_request_duration_seconds", RequestBounds(), &m.Durations, m.Name)
 }
 

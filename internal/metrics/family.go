@@ -70,6 +70,8 @@ func families() []family {
 		{"model_ready", gauge, model, "1 while a worker answers for the model."},
 		{"model_requests_total", counter, append(model, "result"), "Inferences answered, by result: success, error, or expired (its timeout passed before it was computed)."},
 		{"model_deadline_misses_total", counter, model, "Inferences answered after the model's latency."},
+		{"model_runs_total", counter, model, "Runs of the engine, each for one request or several, as its worker last said."},
+		{"model_compute_seconds_total", counter, model, "Time inside the engine, as its worker last said."},
 		{"model_request_duration_seconds", histogramKind, model, "Time of successful inferences inside the node."},
 
 		{"class_cpu_usage_seconds_total", counter, class, "CPU time used by a class."},

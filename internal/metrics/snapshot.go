@@ -77,6 +77,8 @@ type Model struct {
 	Ready                     bool
 	Requests, Errors, Expired int64 // Expired are among Errors, Errors among Requests
 	Missed                    int64 // answered after the objective
+	Runs                      int64 // of the engine, each for one request or several; since its worker's start
+	Compute                   time.Duration
 	Durations                 Distribution
 }
 

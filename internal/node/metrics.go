@@ -103,6 +103,9 @@ func (n *Node) modelMetrics(st *core.Status) metrics.Model {
 	if d, err := n.registry.Durations(st.Name, metrics.RequestBounds()); err == nil { // or it has just gone
 		m.Durations = metrics.Distribution{Count: d.Count, Sum: d.Sum, Within: d.Within}
 	}
+	if w, err := n.registry.Work(st.Name); err == nil {
+		m.Runs, m.Compute = max(0, w.Runs), time.Duration(max(0, w.ComputeNS))
+	}
 	return m
 }
 

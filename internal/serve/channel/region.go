@@ -177,14 +177,5 @@ func (r *Region) awaitCancel(seen uint32) uint32 {
 	return atomic.LoadUint32(r.futex())
 }
 
-// Resident returns the bytes of the region that exist, whoever wrote them.
-func (r *Region) Resident() (int64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(r.fd.Fd()), &st); err != nil {
-		return 0, fmt.Errorf("measure shared memory: %w", err)
-	}
-	return st.Blocks * 512, nil
-}
-
 // Close gives up the descriptor; the mapping goes with the last reference.
 func (r *Region) Close() error { return r.fd.Close() }

@@ -24,6 +24,7 @@ type model struct {
 	Model
 	metrics metrics
 	queue   queue
+	work    work
 	ids     atomic.Uint64 // of requests
 	usual   atomic.Int64  // ns that runs take, of late
 

@@ -1,0 +1,114 @@
+package core_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/servetest"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// sharedBytes is what exists of the shared memory that this process holds.
+func sharedBytes(t *testing.T) (total int64) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		var st syscall.Stat_t
+		if name, err := os.Readlink(file); err == nil && strings.HasPrefix(name, "/memfd:oscine-tensors") && syscall.Stat(file, &st) == nil {
+			total += st.Blocks * 512
+		}
+	}
+	return total
+}
+
+// What requests and a worker wrote into shared memory goes when the worker
+// goes, and what large requests wrote goes with them.
+func TestSharedMemoryIsGivenBack(t *testing.T) {
+	r := servetest.New(t)
+	r.Ready("m")
+	if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, 1); err != nil {
+		t.Fatal(err)
+	}
+	warm := sharedBytes(t)
+	rows := int64(1500)
+	in := []core.Input{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{rows, 4}, Data: make(core.Bytes, 16*rows)}}
+	for range 10 {
+		answer, err := r.Registry.Infer(t.Context(), core.Request{Model: "m", Inputs: in})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Free()
+	}
+	if got := sharedBytes(t); got > warm {
+		t.Errorf("%d bytes are left of large requests, %d were there before", got, warm)
+	}
+	if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, servetest.Poison); err == nil {
+		t.Fatal("the worker was to die")
+	}
+	if err := r.Registry.WaitReady(t.Context(), "m"); err != nil {
+		t.Fatal(err)
+	}
+	if got := sharedBytes(t); got > warm {
+		t.Errorf("%d bytes are left of the worker that ended, %d were there before", got, warm)
+	}
+}
+
+// hasty is an Urgency that fails in the worst way.
+type hasty struct {
+	once sync.Once
+}
+
+func (h *hasty) Raise([]int, time.Duration) error {
+	h.once.Do(func() { panic("no urgency") })
+	return nil
+}
+
+func (h *hasty) Lower([]int) error { return nil }
+
+// A request that panics on its way takes neither the queue nor its slot along.
+func TestPanicFreesTheQueue(t *testing.T) {
+	r := servetest.New(t)
+	r.Serve(core.Model{Name: "m", Objective: time.Second, Urgency: &hasty{}})
+	r.Wait("m")
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the first request was to panic")
+			}
+		}()
+		_, _ = r.Ask(t.Context(), core.Request{Model: "m"}, 1)
+	}()
+	for range core.SlotCount + 1 {
+		if a, err := r.Ask(t.Context(), core.Request{Model: "m"}, 2); err != nil || a.Doubled != 4 {
+			t.Fatalf("after it: got %+v, %v", a, err)
+		}
+	}
+}
+
+func TestWork(t *testing.T) {
+	r := servetest.New(t)
+	r.Ready("m")
+	if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, 2); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if w, err := r.Registry.Work("m"); err != nil {
+			t.Fatal(err)
+		} else if w.Requests > 0 {
+			if w.Requests != 1 || w.Runs != 1 || w.MemoryBytes == 0 {
+				t.Errorf("got %+v, want one run of one request", w)
+			}
+			return
+		}
+	}
+	t.Error("the worker never told what it has done")
+}
