@@ -212,3 +212,17 @@ func TestCodeIsShown(t *testing.T) {
 		t.Errorf("the console shows\n%s", console.String())
 	}
 }
+
+// TestLogWithoutJournal: a disk that takes no file is no reason not to start.
+func TestLogWithoutJournal(t *testing.T) {
+	o := testNode(t)
+	o.logs = filepath.Join(o.logs, "file")
+	write(t, o.logs, "") // no folder, so no journal in it
+	var out bytes.Buffer
+	log, done := openLog(o, &out)
+	defer done()
+	log.Info("still here")
+	if !strings.Contains(out.String(), "not kept on the disk") || !strings.Contains(out.String(), "still here") {
+		t.Errorf("got %q", out.String())
+	}
+}

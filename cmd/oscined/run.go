@@ -44,17 +44,28 @@ func run(ctx context.Context, args []string, errOut io.Writer) error {
 			return fmt.Errorf("make the daemon's folders: %w", err)
 		}
 	}
+	log, done := openLog(o, errOut)
+	defer done()
+	return runNode(ctx, o, errOut, log)
+}
+
+// openLog returns the daemon's log, on errOut and in its journal. A disk that
+// takes no journal does not keep the daemon from starting.
+func openLog(o *options, errOut io.Writer) (log *slog.Logger, done func()) {
+	out, done := errOut, func() {}
 	own, err := journal.Open(filepath.Join(o.logs, "oscined.log"), ownLogBytes)
-	if err != nil {
-		return fmt.Errorf("open the daemon's log: %w", err)
+	if err == nil {
+		out, done = io.MultiWriter(errOut, &journalWriter{own}), func() { own.Close() }
 	}
-	defer own.Close()
 	level := slog.LevelInfo
 	if o.debug {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(io.MultiWriter(errOut, &journalWriter{own}), &slog.HandlerOptions{Level: level}))
-	return runNode(ctx, o, errOut, log)
+	log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
+	if err != nil {
+		log.Error("the log is not kept on the disk", "error", err)
+	}
+	return log, done
 }
 
 // ownLogBytes bounds the daemon's own log on disk.

@@ -18,7 +18,7 @@ func newLogsCommand(env *Env) *cobra.Command {
 	var o logOptions
 	c := &cobra.Command{
 		Use: "logs [KIND] NAME", Short: "Show what a workload, a model or the system wrote", ValidArgsFunction: completeTarget(env), Args: rangeArgs(1, 2, "NAME or KIND NAME"),
-		Example: "  oscine logs web            (the workload or model web)\n  oscine logs model digits\n  oscine logs system oscined",
+		Example: "  oscine logs web            (the workload or model web)\n  oscine logs model digits\n  oscine logs system oscined\n  oscine logs system init    (PID 1, since the machine started)",
 		RunE: func(c *cobra.Command, args []string) error {
 			req := &oscinepb.LogsRequest{Follow: o.follow, Tail: o.tail}
 			system := len(args) == 2 && args[0] == "system"
