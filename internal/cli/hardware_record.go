@@ -14,6 +14,7 @@ import (
 
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/hardware"
 )
 
@@ -96,20 +97,16 @@ func recordNode(ctx context.Context, node *client.Client, w io.Writer) (recorded
 
 // recordHardware writes the archive whole or not at all.
 func recordHardware(env *Env, record func(io.Writer) (hardware.Recorded, error), output string) error {
-	out, err := os.CreateTemp(filepath.Dir(output), ".record-*")
-	if errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Dir(output)); errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s: there is no such folder", filepath.Dir(output))
 	}
-	if err != nil {
-		return fmt.Errorf("record: %w", err)
-	}
-	defer os.Remove(out.Name())
-	recorded, err := record(out)
-	if err = errors.Join(err, out.Chmod(0o644), out.Close()); err != nil {
+	var recorded hardware.Recorded
+	err := durable.Write(output, 0o644, func(f *os.File) (err error) {
+		recorded, err = record(f)
 		return err
-	}
-	if err := os.Rename(out.Name(), output); err != nil {
-		return fmt.Errorf("record: %w", err)
+	})
+	if err != nil {
+		return err
 	}
 	for _, left := range recorded.LeftOut {
 		fmt.Fprintf(env.Err, "left out %s: %s\n", left.Path, left.Reason)

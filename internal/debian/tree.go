@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"oscine.dev/oscine/internal/durable"
 )
 
 // Tree is an unpacked set.
@@ -59,10 +61,7 @@ func (s *Source) remember(set, newer Set) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(file+".new", text, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
+	return durable.WriteFile(file, text, 0o644)
 }
 
 func (s *Source) replaced(set Set) string {

@@ -13,13 +13,20 @@ import (
 // before it got its name, and the folder after it. On an error the old file is
 // as it was. The folder must be there.
 func WriteFile(name string, content []byte, perm fs.FileMode) error {
+	return Write(name, perm, func(f *os.File) error {
+		_, err := f.Write(content)
+		return err
+	})
+}
+
+// Write is WriteFile with what fill writes. Where fill fails, so does it.
+func Write(name string, perm fs.FileMode, fill func(*os.File) error) error {
 	dir := filepath.Dir(name)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(name)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(perm), f.Sync(), f.Close())
+	err = errors.Join(fill(f), f.Chmod(perm), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), name)
 	}

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -64,5 +65,30 @@ func TestWriteFileFails(t *testing.T) {
 	}
 	if err := MkdirAll(filepath.Join(dir, "taken", "full", "x", "y"), 0o700); err != nil {
 		t.Error(err)
+	}
+}
+
+// What cannot be written whole leaves the old file and nothing else.
+func TestFailedWriteLeavesTheOldFile(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "key")
+	if err := WriteFile(name, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("the source ended")
+	err := Write(name, 0o600, func(f *os.File) error {
+		if _, err := f.WriteString("ne"); err != nil {
+			return err
+		}
+		return broken
+	})
+	if !errors.Is(err, broken) {
+		t.Errorf("got %v, want %v", err, broken)
+	}
+	if got, err := os.ReadFile(name); string(got) != "old" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if left, err := os.ReadDir(dir); len(left) != 1 || err != nil {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/durable"
 )
 
 // Files of a machine's folder.
@@ -58,11 +60,7 @@ func (r record) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	next := filepath.Join(dir, recordFile+".new")
-	if err := os.WriteFile(next, append(raw, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(next, filepath.Join(dir, recordFile))
+	return durable.WriteFile(filepath.Join(dir, recordFile), append(raw, '\n'), 0o600)
 }
 
 // alive reports whether the recorded process, and not another that has been

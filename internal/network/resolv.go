@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/durable"
 )
 
 // maxNameservers is what resolvers read of resolv.conf(5).
@@ -72,9 +74,5 @@ func replaceFile(path, text string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	draft := path + ".new"
-	if err := os.WriteFile(draft, []byte(text), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(draft, path)
+	return durable.WriteFile(path, []byte(text), 0o644)
 }

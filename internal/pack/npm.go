@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/durable"
 )
 
 //go:embed lock.json
@@ -164,20 +165,16 @@ func keep(r io.Reader, path, want string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	sum := sha256.New()
-	_, err = io.Copy(io.MultiWriter(f, sum), r)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-		return fmt.Errorf("%s has SHA-256 %s, not the pinned %s", filepath.Base(path), got, want)
-	}
-	return os.Rename(f.Name(), path)
+	return durable.Write(path, 0o644, func(f *os.File) error {
+		sum := sha256.New()
+		if _, err := io.Copy(io.MultiWriter(f, sum), r); err != nil {
+			return err
+		}
+		if got := hex.EncodeToString(sum.Sum(nil)); got != want {
+			return fmt.Errorf("%s has SHA-256 %s, not the pinned %s", filepath.Base(path), got, want)
+		}
+		return nil
+	})
 }
 
 func fileDigest(path string) (string, error) {

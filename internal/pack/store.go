@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"oscine.dev/oscine/internal/durable"
 )
 
 // Errors of a store that a caller can act on.
@@ -59,7 +61,7 @@ func OpenStore(dir, mounts string) (*Store, error) {
 	for _, e := range entries {
 		base, isPack := strings.CutSuffix(e.Name(), ".erofs")
 		_, err := os.Stat(filepath.Join(dir, base+".json"))
-		if strings.HasPrefix(e.Name(), "new-") || isPack && errors.Is(err, os.ErrNotExist) {
+		if strings.HasPrefix(e.Name(), "new-") || strings.HasPrefix(e.Name(), ".") || isPack && errors.Is(err, os.ErrNotExist) {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
 				return nil, fmt.Errorf("clear the store of packs: %w", err)
 			}
@@ -204,7 +206,7 @@ func (s *Store) commit(tmp, hexDigest string, rec *record) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, s.file(hexDigest)); err != nil {
+	if err := durable.Rename(tmp, s.file(hexDigest)); err != nil {
 		return err
 	}
 	if err := s.writeRecord(hexDigest, text); err != nil {
@@ -225,23 +227,7 @@ func (s *Store) commit(tmp, hexDigest string, rec *record) error {
 }
 
 func (s *Store) writeRecord(hexDigest string, text []byte) error {
-	f, err := os.CreateTemp(s.dir, "new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), filepath.Join(s.dir, hexDigest+".json")); err != nil {
-		return err
-	}
-	dir, err := os.Open(s.dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.WriteFile(filepath.Join(s.dir, hexDigest+".json"), text, 0o600)
 }
 
 func (s *Store) file(hexDigest string) string { return filepath.Join(s.dir, hexDigest+".erofs") }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/place"
 )
@@ -93,10 +94,10 @@ func (s *Shares) store() error {
 		return err
 	}
 	file := filepath.Join(s.dir, sharesFile)
-	if err := os.WriteFile(file+".new", raw, 0o600); err != nil {
+	if err := durable.WriteFile(file, raw, 0o600); err != nil {
 		return fmt.Errorf("note which devices are shared: %w", err)
 	}
-	return os.Rename(file+".new", file)
+	return nil
 }
 
 // Prepare has the devices of a placement divided as it says, before its
