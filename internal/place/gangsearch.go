@@ -9,8 +9,8 @@ import (
 
 // Bounds on the search for a gang.
 const (
-	maxGangEffort = 2 * maxEffort
-	maxGangTries  = 20_000 // places of single members that are tried
+	maxGangEffort = maxEffort / 2
+	maxGangTries  = 5_000 // places of single members that are tried
 	maxGangWays   = 64     // places that are tried for one member, the best first
 )
 
