@@ -53,12 +53,12 @@ func TestTreesAnswerLikeScansMadeUp(t *testing.T) {
 	for _, p := range []string{"fgd", "bestfit", "dotprod", "packing", "clustering", "oscine"} {
 		for _, tune := range []float64{0.5, 1.3} { // work is taken out, and added
 			e := Experiment{Nodes: nodes, Pods: pods, Policy: p, Tune: tune}
-			fast, err := e.Run(42, nil)
+			fast, err := e.Run(t.Context(), 42, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			e.ScanAll = true
-			slow, err := e.Run(42, nil)
+			slow, err := e.Run(t.Context(), 42, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

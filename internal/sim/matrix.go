@@ -57,11 +57,8 @@ func (m *Matrix) Run(ctx context.Context, progress func(done float64)) ([]Result
 			for i, seed := range m.Seeds {
 				part := tracker.part()
 				group.Go(func() error {
-					if err := ctx.Err(); err != nil {
-						return err
-					}
 					e := Experiment{Nodes: m.Nodes, Pods: w.Pods, Policy: policy, Tune: m.Tune, ScanAll: m.ScanAll}
-					curve, err := e.Run(seed, part)
+					curve, err := e.Run(ctx, seed, part)
 					if err != nil {
 						return fmt.Errorf("workload %s: %w", w.Name, err)
 					}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -39,9 +40,9 @@ type Curve struct {
 	Dropped    int
 }
 
-// Run replays the workload for one seed. progress, where not nil, is called
-// now and then with the part done.
-func (e *Experiment) Run(seed int64, progress func(done float64)) (*Curve, error) {
+// Run replays the workload for one seed, until ctx ends. progress, where not
+// nil, is called now and then with the part done.
+func (e *Experiment) Run(ctx context.Context, seed int64, progress func(done float64)) (*Curve, error) {
 	if err := CheckPolicy(e.Policy); err != nil {
 		return nil, err
 	}
@@ -51,7 +52,13 @@ func (e *Experiment) Run(seed int64, progress func(done float64)) (*Curve, error
 	}
 	for i := range r.order {
 		r.step(i)
-		if progress != nil && i%512 == 0 {
+		if i%512 != 0 {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if progress != nil {
 			progress(float64(i) / float64(len(r.order)))
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"oscine.dev/oscine/internal/place"
 )
 
 // tolerance is how far from the published mean a policy may be, in points.
@@ -82,12 +84,12 @@ func TestTreesAnswerLikeScans(t *testing.T) {
 		pods := openbPods(t, w)
 		for _, p := range []string{"fgd", "bestfit", "dotprod", "packing", "clustering", "oscine"} {
 			e := Experiment{Nodes: nodes, Pods: pods, Policy: p}
-			fast, err := e.Run(42, nil)
+			fast, err := e.Run(t.Context(), 42, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			e.ScanAll = true
-			slow, err := e.Run(42, nil)
+			slow, err := e.Run(t.Context(), 42, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -233,8 +235,20 @@ func FuzzReadPods(f *testing.F) {
 			return
 		}
 		e := Experiment{Nodes: nodes, Pods: pods, Policy: "oscine"}
-		if _, err := e.Run(1, nil); err != nil {
+		if _, err := e.Run(t.Context(), 1, nil); err != nil {
 			t.Errorf("pods that were read cannot be replayed: %v", err)
 		}
 	})
+}
+
+// TestReplayEndsWithItsContext: a replay of minutes can be interrupted.
+func TestReplayEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	nodes := []place.FleetNode{{Name: "n", MilliCPU: 64_000, Memory: 1 << 40, GPUs: 8}}
+	pods := []Pod{{Name: "p", Shape: place.Shape{GPUs: 1, MilliGPU: 1000}}}
+	m := Matrix{Nodes: nodes, Workloads: []Workload{{Name: "w", Pods: pods}}, Policies: []string{"oscine"}, Seeds: []int64{1}}
+	cancel()
+	if _, err := m.Run(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want a replay that ends with its context", err)
+	}
 }
