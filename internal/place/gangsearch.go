@@ -11,7 +11,7 @@ import (
 const (
 	maxGangEffort = maxEffort / 2
 	maxGangTries  = 5_000 // places of single members that are tried
-	maxGangWays   = 64     // places that are tried for one member, the best first
+	maxGangWays   = 64    // places that are tried for one member, the best first
 )
 
 // gangSearch places the members of a gang by depth-first search: the member
