@@ -197,6 +197,10 @@ func (d *discard) Header() http.Header         { return d.header }
 func (d *discard) WriteHeader(status int)      { d.status = status }
 func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
 
+func (d *discard) SetReadDeadline(time.Time) error  { return nil }
+func (d *discard) SetWriteDeadline(time.Time) error { return nil }
+func (d *discard) Flush()                           {}
+
 // BenchmarkDigits compares one inference of the demo's model by a bare call of
 // ONNX Runtime with the same inference through the handler, shared memory and
 // the worker, and with the whole way over HTTP. cpu-µs/op is the CPU time of

@@ -130,8 +130,7 @@ func (b *Body) step(dst []byte, n int) ([]byte, error) {
 	if err := b.hold(int64(n)); err != nil {
 		return dst, err
 	}
-	b.begun = true
-	_ = b.deadline.SetReadDeadline(time.Now().Add(slowClient))
+	b.begun = b.deadline.SetReadDeadline(time.Now().Add(slowClient)) == nil
 	from := len(dst)
 	if cap(dst)-from < n {
 		dst = append(dst, make([]byte, max(n, from))...)[:from]
@@ -230,7 +229,7 @@ func Send(w http.ResponseWriter, status int, parts ...[]byte) {
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(size))
 	deadline := http.NewResponseController(w)
-	_ = deadline.SetWriteDeadline(time.Now().Add(slowClient))
+	timed := deadline.SetWriteDeadline(time.Now().Add(slowClient)) == nil
 	if status != http.StatusOK {
 		w.WriteHeader(status)
 	}
@@ -246,7 +245,8 @@ func Send(w http.ResponseWriter, status int, parts ...[]byte) {
 			return
 		}
 	}
-	if deadline.Flush() == nil {
+	// What is not flushed here is written after this deadline's end.
+	if timed && deadline.Flush() == nil {
 		_ = deadline.SetWriteDeadline(time.Time{})
 	}
 }
