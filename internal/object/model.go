@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Bounds of a model's options.
@@ -48,9 +49,15 @@ type ModelSpec struct {
 	Format string `json:"format,omitempty"` // ending of the file's name, such as .onnx; default: by its content
 	Source string `json:"source"`           // digest of an uploaded file, sha256:…
 	// Options tell the engine what the file does not, in the engine's own words.
-	Options   map[string]string `json:"options,omitempty"`
-	Version   string            `json:"version,omitempty"`
-	Resources Resources         `json:"resources,omitzero"` // cpu defaults to 1
+	Options map[string]string `json:"options,omitempty"`
+	Version string            `json:"version,omitempty"`
+	// ServedAs is the name by which clients ask for it, where that is no object's
+	// name: with capitals, '_' or '.'; default: the object's name.
+	ServedAs string `json:"servedAs,omitempty"`
+	// Timeout is how long one inference may take before the worker is taken for
+	// stuck and killed; default 60s.
+	Timeout   Duration  `json:"timeout,omitzero"`
+	Resources Resources `json:"resources,omitzero"` // cpu defaults to 1
 }
 
 // ModelStatus is a model's present state.
@@ -72,6 +79,7 @@ var (
 	digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 	engineRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
 	optionRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,62}$`)
+	servedRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
 	formatRE = regexp.MustCompile(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
 )
 
@@ -110,6 +118,10 @@ func (m *Model) Check(c *Checker) {
 	if !digestRE.MatchString(m.Spec.Source) {
 		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), got %q", m.Spec.Source)
 	}
+	if m.Spec.ServedAs != "" && !servedRE.MatchString(m.Spec.ServedAs) {
+		c.Bad("spec.servedAs", "must be letters, digits, '.', '_' or '-', at most 255, got %q", m.Spec.ServedAs)
+	}
+	c.Duration("spec.timeout", m.Spec.Timeout, time.Millisecond, 24*time.Hour)
 	m.Spec.Resources.Check(c, "spec.resources", m.Spec.Class)
 	if m.Spec.Resources.Deadline != nil {
 		c.Bad("spec.resources.deadline", "a model's engine works in many threads, a reservation is one thread's; leave it out")

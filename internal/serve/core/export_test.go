@@ -10,7 +10,7 @@ const SlotCount = slotCount
 
 // Waiting says whether a model computes, and how many requests wait for it.
 func (r *Registry) Waiting(name string) (busy bool, n int) {
-	m, err := r.model(name, "")
+	m, err := r.model(name)
 	if err != nil {
 		return false, 0
 	}
@@ -21,7 +21,7 @@ func (r *Registry) Waiting(name string) (busy bool, n int) {
 
 // Break gives up the connection to a model's worker, as after a failed run.
 func (r *Registry) Break(ctx context.Context, name string) error {
-	m, err := r.model(name, "")
+	m, err := r.model(name)
 	if err != nil {
 		return err
 	}

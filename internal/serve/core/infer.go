@@ -12,7 +12,7 @@ import (
 // before a worker has taken it is not computed. Its errors are of the classes
 // that this package's errors tell; what is of none is the node's own fault.
 func (r *Registry) Infer(ctx context.Context, q Request) (Response, error) {
-	m, err := r.model(q.Model, q.Version)
+	m, err := r.asked(q.Model, q.Version)
 	if err != nil {
 		return Response{}, err
 	}
@@ -27,14 +27,14 @@ func (r *Registry) Infer(ctx context.Context, q Request) (Response, error) {
 		r.answers.put(a)
 		return Response{}, err
 	}
-	return Response{Model: m.Name, Version: m.Version, Outputs: a.outputs, memory: a}, nil
+	return Response{Model: m.ServedAs, Version: m.Version, Outputs: a.outputs, memory: a}, nil
 }
 
 // Accepts returns nil where Infer would take the request into its queue. It
 // looks at everything but the data: a front asks before it reads many of them,
 // and before it reads any with a request that has no inputs yet.
 func (r *Registry) Accepts(q *Request) error {
-	m, err := r.model(q.Model, q.Version)
+	m, err := r.asked(q.Model, q.Version)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (r *Registry) Accepts(q *Request) error {
 
 // Refused counts a request to a model that its front could not read.
 func (r *Registry) Refused(model, version string) {
-	if m, err := r.model(model, version); err == nil {
+	if m, err := r.asked(model, version); err == nil {
 		m.metrics.observe(0, 0, ErrInvalid)
 	}
 }

@@ -80,7 +80,7 @@ type Durations struct {
 // Durations tells how long the answers of a model took since Add, and how many
 // of them at most each of the bounds, which ascend; or ErrNotFound.
 func (r *Registry) Durations(name string, bounds []time.Duration) (Durations, error) {
-	m, err := r.model(name, "")
+	m, err := r.model(name)
 	if err != nil {
 		return Durations{}, err
 	}

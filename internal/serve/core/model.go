@@ -10,9 +10,10 @@ import (
 
 // Model is a model to serve.
 type Model struct {
-	Name    string
-	Version string // "" means "1"
-	Starter Starter
+	Name     string // by which the registry's owner names it
+	ServedAs string // by which clients name it; "" means Name
+	Version  string // "" means "1"
+	Starter  Starter
 	// Platform is what clients see as the kind of engine and format, for example
 	// onnxruntime_onnx; "" means unknown.
 	Platform string
@@ -28,14 +29,24 @@ type Model struct {
 	OnChange func()
 }
 
-var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+var (
+	nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	// servedRE leaves out what a path would need escapes for.
+	servedRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
+)
 
 func (m *Model) check() error {
 	if !nameRE.MatchString(m.Name) {
 		return fmt.Errorf("model name %q: must be letters, digits, '.', '_' or '-', at most 63", m.Name)
 	}
+	if !servedRE.MatchString(m.ServedAs) {
+		return fmt.Errorf("model %s: served as %q: must be letters, digits, '.', '_' or '-', at most 255", m.Name, m.ServedAs)
+	}
 	if !nameRE.MatchString(m.Version) {
 		return fmt.Errorf("model %s: version %q: must be letters, digits, '.', '_' or '-', at most 63", m.Name, m.Version)
+	}
+	if m.Timeout < 0 {
+		return fmt.Errorf("model %s: timeout %v is negative", m.Name, m.Timeout)
 	}
 	if m.Objective < 0 {
 		return fmt.Errorf("model %s: objective %v is negative", m.Name, m.Objective)
@@ -68,6 +79,7 @@ func (s *Status) Reason() string {
 // Status is what is known of a model.
 type Status struct {
 	Name     string
+	ServedAs string // by clients
 	Version  string
 	State    State
 	Message  string // why, when the state is Failed or Waiting

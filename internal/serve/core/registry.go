@@ -15,6 +15,7 @@ import (
 type Registry struct {
 	mu      sync.RWMutex
 	models  map[string]*model
+	served  map[string]*model // by the names that clients use
 	leaving map[string]*model // removed, and their workers have not ended
 	closed  bool
 
@@ -26,7 +27,7 @@ type Registry struct {
 
 // NewRegistry returns an empty registry.
 func NewRegistry() *Registry {
-	return &Registry{models: map[string]*model{}, leaving: map[string]*model{}, patience: stopPatience}
+	return &Registry{models: map[string]*model{}, served: map[string]*model{}, leaving: map[string]*model{}, patience: stopPatience}
 }
 
 // Add begins to serve a model and returns at once; Status tells when it is
@@ -34,6 +35,9 @@ func NewRegistry() *Registry {
 func (r *Registry) Add(m Model) error {
 	if m.Version == "" {
 		m.Version = "1"
+	}
+	if m.ServedAs == "" {
+		m.ServedAs = m.Name
 	}
 	if err := m.check(); err != nil {
 		return err
@@ -45,12 +49,15 @@ func (r *Registry) Add(m Model) error {
 		return errors.New("the registry is closed")
 	case r.models[m.Name] != nil:
 		return fmt.Errorf("model %s is already served", m.Name)
+	case r.served[m.ServedAs] != nil:
+		return fmt.Errorf("model %s: the name %s is model %s's already: choose another to serve it as", m.Name, m.ServedAs, r.served[m.ServedAs].Name)
 	}
 	var before <-chan struct{}
 	if old := r.leaving[m.Name]; old != nil {
 		before = old.done
 	}
-	r.models[m.Name] = startModel(m, before)
+	s := startModel(m, before)
+	r.models[m.Name], r.served[m.ServedAs] = s, s
 	return nil
 }
 
@@ -64,6 +71,7 @@ func (r *Registry) Remove(name string) error {
 	m, left := r.models[name], r.leaving[name]
 	if m != nil {
 		delete(r.models, name)
+		delete(r.served, m.ServedAs)
 		r.leaving[name] = m
 	}
 	r.mu.Unlock()
@@ -93,6 +101,7 @@ func (r *Registry) Close() {
 	r.mu.Lock()
 	models := r.models
 	r.models, r.closed = map[string]*model{}, true
+	clear(r.served)
 	r.mu.Unlock()
 	for _, m := range models {
 		_ = m.stop(false, r.patience) // what has not ended by then ends with the daemon
@@ -101,13 +110,17 @@ func (r *Registry) Close() {
 
 // Status describes one model, or returns ErrNotFound.
 func (r *Registry) Status(name string) (Status, error) {
-	return r.StatusOf(name, "")
+	m, err := r.model(name)
+	if err != nil {
+		return Status{}, err
+	}
+	return m.status(), nil
 }
 
-// StatusOf describes a version of a model, or returns ErrNotFound; version ""
-// means whichever is served.
+// StatusOf describes a version of the model that a client names, or returns
+// ErrNotFound; version "" means whichever is served.
 func (r *Registry) StatusOf(name, version string) (Status, error) {
-	m, err := r.model(name, version)
+	m, err := r.asked(name, version)
 	if err != nil {
 		return Status{}, err
 	}
@@ -128,7 +141,7 @@ func (r *Registry) List() []Status {
 
 // WaitReady blocks until the model answers, has failed, or ctx ends.
 func (r *Registry) WaitReady(ctx context.Context, name string) error {
-	m, err := r.model(name, "")
+	m, err := r.model(name)
 	if err != nil {
 		return err
 	}
@@ -136,10 +149,22 @@ func (r *Registry) WaitReady(ctx context.Context, name string) error {
 	return err
 }
 
-// model finds a model; version "" means whichever is served.
-func (r *Registry) model(name, version string) (*model, error) {
+// model finds a model by its owner's name.
+func (r *Registry) model(name string) (*model, error) {
 	r.mu.RLock()
 	m := r.models[name]
+	r.mu.RUnlock()
+	if m == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	return m, nil
+}
+
+// asked finds a model by the name that a client uses; version "" means whichever
+// is served.
+func (r *Registry) asked(name, version string) (*model, error) {
+	r.mu.RLock()
+	m := r.served[name]
 	r.mu.RUnlock()
 	switch {
 	case m == nil:

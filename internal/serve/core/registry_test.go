@@ -174,3 +174,35 @@ func TestChangesOfStateAreTold(t *testing.T) {
 	await(core.Waiting)
 	await(core.Ready)
 }
+
+// Clients ask for a model by the name it is served as, its owner by its own.
+func TestModelServedUnderAnotherName(t *testing.T) {
+	r := servetest.New(t)
+	r.Serve(core.Model{Name: "m", ServedAs: "Doubler_v1.5"})
+	r.Wait("m")
+	response, err := r.Registry.Infer(t.Context(), core.Request{Model: "Doubler_v1.5", Inputs: servetest.Row(2)})
+	if err != nil || response.Model != "Doubler_v1.5" {
+		t.Errorf("%+v %v", response, err)
+	}
+	if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, 2); !errdefs.IsNotFound(err) {
+		t.Errorf("asked for by its owner's name: %v", err)
+	}
+	s, err := r.Registry.Status("m")
+	if err != nil || s.Name != "m" || s.ServedAs != "Doubler_v1.5" {
+		t.Errorf("%+v %v", s, err)
+	}
+	if err := r.Registry.Add(core.Model{Name: "n", ServedAs: "Doubler_v1.5", Starter: &servetest.Exec{}}); err == nil || !strings.Contains(err.Error(), "is model m's already") {
+		t.Errorf("a name that clients use for another: %v", err)
+	}
+	for _, name := range []string{"../m", "a b", "a/b", ".hidden", strings.Repeat("x", 256)} {
+		if err := r.Registry.Add(core.Model{Name: "n", ServedAs: name, Starter: &servetest.Exec{}}); err == nil {
+			t.Errorf("%q was accepted", name)
+		}
+	}
+	if err := r.Registry.Remove("m"); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Registry.StatusOf("Doubler_v1.5", ""); !errdefs.IsNotFound(err) {
+		t.Errorf("after it was removed: %v", err)
+	}
+}

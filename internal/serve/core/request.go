@@ -26,7 +26,7 @@ const (
 // Request asks a model for one inference. It is only read, and not after Infer
 // has returned.
 type Request struct {
-	Model    string
+	Model    string        // as clients name it
 	Version  string        // "" means whichever is served
 	Arrived  time.Time     // when the front received it; zero means now
 	Priority int           // from 1, served first, to MaxPriority; 0 means UsualPriority

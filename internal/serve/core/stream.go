@@ -107,7 +107,7 @@ func (m *model) stream(j *job, a *answer, meta *channel.Metadata, slot []byte, p
 				break
 			}
 			if _, refused = j.collectFrom(&unread[i], a, meta, slot); refused == nil {
-				refused = part(&Response{Model: m.Name, Version: m.Version, Outputs: a.outputs})
+				refused = part(&Response{Model: m.ServedAs, Version: m.Version, Outputs: a.outputs})
 			}
 			if refused != nil {
 				cancel()

@@ -345,7 +345,7 @@ func (m *model) broken(conn *channel.Conn) {
 func (m *model) status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Status{Name: m.Name, Version: m.Version, Platform: m.Platform, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
+	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
 	if m.metadata != nil {
 		s.Inputs, s.Outputs = m.metadata.Inputs, m.metadata.Outputs
 	}

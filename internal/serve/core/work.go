@@ -17,7 +17,7 @@ type work struct {
 // it again for the next caller: a worker that computes answers late. The numbers
 // are the worker's own word.
 func (r *Registry) Work(name string) (channel.Statistics, error) {
-	m, err := r.model(name, "")
+	m, err := r.model(name)
 	if err != nil {
 		return channel.Statistics{}, err
 	}

@@ -43,6 +43,8 @@ type Served struct {
 	Version   string
 	Platform  string // the name that clients see; "" for the engine's own
 	Class     object.Class
+	ServedAs  string        // by which clients name it; "": by the key's name
+	Timeout   time.Duration // of one inference; 0: the usual
 	Objective time.Duration // of a request; 0: none
 	// Start starts the worker, or adopts the one that runs. It is called again
 	// after the worker has ended.
@@ -141,7 +143,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err = c.o.Server.Serve(Served{
-		Key: c.key, Version: m.Spec.Version, Platform: engine.Platform, Class: m.Spec.Class, Objective: m.Spec.Resources.Latency.Std(), Changed: c.noteChange,
+		Key: c.key, Version: m.Spec.Version, ServedAs: m.Spec.ServedAs, Timeout: m.Spec.Timeout.Std(), Platform: engine.Platform, Class: m.Spec.Class, Objective: m.Spec.Resources.Latency.Std(), Changed: c.noteChange,
 		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, m, placement, engine, root) },
 	})
 	c.served = err == nil

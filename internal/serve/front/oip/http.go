@@ -127,7 +127,7 @@ func (h *handler) index(w http.ResponseWriter, _ *http.Request) {
 	}
 	entries := []entry{}
 	for _, s := range h.registry.List() {
-		e := entry{s.Name, s.Version, "READY", ""}
+		e := entry{s.ServedAs, s.Version, "READY", ""}
 		if s.State != core.Ready {
 			e.State, e.Reason = "UNAVAILABLE", s.Reason()
 		}
@@ -143,10 +143,10 @@ func (h *handler) modelReady(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if s.State != core.Ready {
-		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"name": s.Name, "ready": false, "error": s.Reason()})
+		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"name": s.ServedAs, "ready": false, "error": s.Reason()})
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"name": s.Name, "ready": true})
+	writeJSON(w, http.StatusOK, map[string]any{"name": s.ServedAs, "ready": true})
 }
 
 func (h *handler) metadata(w http.ResponseWriter, r *http.Request) {
@@ -172,7 +172,7 @@ func (h *handler) metadata(w http.ResponseWriter, r *http.Request) {
 		return out
 	}
 	writeJSON(w, http.StatusOK, map[string]any{
-		"name": s.Name, "versions": []string{s.Version}, "platform": s.Platform,
+		"name": s.ServedAs, "versions": []string{s.Version}, "platform": s.Platform,
 		"inputs": list(s.Inputs), "outputs": list(s.Outputs),
 	})
 }

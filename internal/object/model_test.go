@@ -1,0 +1,34 @@
+package object
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestModelsServing(t *testing.T) {
+	head := "apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: m}\nspec:\n  source: sha256:" + strings.Repeat("0", 64) + "\n"
+	for lines, want := range map[string]string{
+		"  servedAs: Digits_v1.5\n  timeout: 10m\n": "",
+		"  servedAs: _private\n":                    "",
+		"  servedAs: a/b\n":                         "spec.servedAs: must be letters",
+		"  servedAs: .x\n":                          "spec.servedAs: must be letters",
+		"  timeout: -1s\n":                          "spec.timeout",
+		"  timeout: 25h\n":                          "spec.timeout: must be from 1ms to 24h",
+	} {
+		objects, err := Kinds().Parse(strings.NewReader(head + lines))
+		if want != "" {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: got %v, want %s", lines, err, want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q: %v", lines, err)
+			continue
+		}
+		if m := objects[0].(*Model); m.Spec.ServedAs == "" || m.Spec.Timeout != 0 && m.Spec.Timeout.Std() != 10*time.Minute {
+			t.Errorf("%q: %+v", lines, m.Spec)
+		}
+	}
+}
