@@ -259,6 +259,7 @@ func (b *topologyBuilder) nic(e *Element, address string) {
 
 func (b *topologyBuilder) finish() {
 	m := b.m
+	slices.SortFunc(m.Nodes, func(x, y Node) int { return cmp.Compare(x.ID, y.ID) })
 	for _, n := range m.Nodes {
 		m.Present = m.Present.Or(n.CPUs)
 		m.AllowedNodes.Add(n.ID)

@@ -14,40 +14,10 @@ import (
 // maxDrawn bounds the drawing: beyond it, cores become one box a cache.
 const maxDrawn = 4096
 
-// style is the look: ink on dark blue, one colour for each kind of thing.
-const style = `
-text{font-family:"Inter","Helvetica Neue","DejaVu Sans",Arial,sans-serif;fill:#dfe8f5}
-.h1{font-weight:700;fill:#fff}.h2{fill:#9db2cf}.n{fill:#9db2cf}.t{font-weight:600}
-.tag{font-size:10.5px;fill:#8fd6ff}.bad{fill:#ff8a7a;font-weight:700}
-rect{stroke-width:1;fill:#1b2a40;stroke:#4a6288}
-.sky{fill:url(#sky);stroke:none}
-.package{fill:#13233a;stroke:#35557f;stroke-width:1.6}
-.die,.cluster{fill:#16294488;stroke:#2f4a70}
-.cache{fill:#1a2f4d;stroke:#3f5f8f}.cache-t{fill:#b9cdf0}
-.core{fill:#2a4a78;stroke:#5f86c4}.core-t{fill:#eaf1fc}
-.performance{fill:#7a4a12;stroke:#f0a94a}.performance-t{fill:#ffdca8}
-.efficiency{fill:#1d5a3c;stroke:#57c78c}.efficiency-t{fill:#c4f3da}
-.low-power{fill:#3c4657;stroke:#8c9ab0}.low-power-t{fill:#d5dce8}
-.off{fill:#1a2230;stroke:#39445a;stroke-dasharray:3 2}.off-t{fill:#66748c}
-.dram{fill:#0f4a4f;stroke:#35b3ae}.dram-t{fill:#b6f2ec}
-.hbm{fill:#5b3413;stroke:#ffab5c}.hbm-t{fill:#ffdcb8}
-.nvm{fill:#3d2b5e;stroke:#a98be6}.nvm-t{fill:#dccdf9}
-.memcache{fill:#123d52;stroke:#3f9bc4}.memcache-t{fill:#bde6f8}
-.root{fill:#0f1c2f;stroke:#2c4263}.root-t{fill:#8ea6c8}
-.switch{fill:#152742;stroke:#3a5885}.switch-t{fill:#a9c0e2}
-.gpu{fill:#1f4d1a;stroke:#7fd45f;stroke-width:1.5}.gpu-t{fill:#d9f8cd}
-.tpu,.npu,.neuromorphic,.quantum{fill:#4d1a46;stroke:#e27fd3;stroke-width:1.5}.tpu-t,.npu-t,.neuromorphic-t,.quantum-t{fill:#fbd7f5}
-.fpga,.vector,.video,.crypto,.accelerator{fill:#4d3a1a;stroke:#e0b45f;stroke-width:1.5}.fpga-t,.vector-t,.video-t,.crypto-t,.accelerator-t{fill:#faebc8}
-.net{fill:#123f57;stroke:#4fb6e6}.net-t{fill:#c9ecfc}
-.disk{fill:#2c3546;stroke:#8593ab}.disk-t{fill:#d8e0ec}
-.lost{fill:#3a1d1d;stroke:#ff8a7a;stroke-dasharray:4 3}
-.fabric{fill:#24401c;stroke:#9be07c}.fabric-t{fill:#e4fbd8}
-.link{fill:none;stroke:#9be07c;stroke-opacity:.75}
-`
-
 // SVG draws the machine: packages side by side with their memory, caches
 // and cores, below them the PCI trees with each device on its side and the
-// bandwidth of its link, at the bottom what joins the accelerators.
+// bandwidth of its link, at the bottom what joins the accelerators. Its colours
+// follow the viewer's, dark or light.
 func SVG(w io.Writer, m *hardware.Machine) error {
 	d := &drawing{m: m, drawn: map[string]bool{}}
 	sheet := d.sheet()
@@ -57,18 +27,19 @@ func SVG(w io.Writer, m *hardware.Machine) error {
 	words := math.Max(textWidth(Title(m), 26)*1.1, math.Max(textWidth(d.subtitle(), 13), textWidth(legend, 11)))
 	sheet.w = math.Max(sheet.w, math.Max(words, row))
 	sheet.place(margin, header)
-	fabric := d.fabric(sheet)
 	width := sheet.w + 2*margin
-	height := header + sheet.h + fabric.height + 76
+	height := header + sheet.h + 76
 	var out strings.Builder
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f">`+"\n", width, height, width, height)
 	fmt.Fprintf(&out, "<title>%s</title>\n<style>%s</style>\n", html.EscapeString(Title(m)), style)
-	out.WriteString(`<defs><linearGradient id="sky" x1="0" y1="0" x2="0" y2="1"><stop offset="0" stop-color="#0e1b30"/><stop offset="1" stop-color="#070d18"/></linearGradient></defs>` + "\n")
+	out.WriteString(`<defs><linearGradient id="sky" x1="0" y1="0" x2="0" y2="1"><stop class="sky0" offset="0"/><stop class="sky1" offset="1"/></linearGradient></defs>` + "\n")
 	fmt.Fprintf(&out, `<rect width="%.0f" height="%.0f" class="sky"/>`+"\n", width, height)
 	drawText(&out, "h1", margin, 44, 26, Title(m))
 	drawText(&out, "h2", margin, 66, 13, d.subtitle())
 	sheet.draw(&out)
-	out.WriteString(fabric.drawn)
+	for _, p := range d.pictures {
+		p.draw(&out, p.place)
+	}
 	drawLegend(&out, items, margin, height-42)
 	drawText(&out, "h2", margin, height-18, 11, legend)
 	out.WriteString("</svg>\n")
@@ -80,6 +51,8 @@ func SVG(w io.Writer, m *hardware.Machine) error {
 type drawing struct {
 	m     *hardware.Machine
 	drawn map[string]bool // accelerators, interfaces and disks on the sheet
+	// pictures are drawn over the boxes that were left for them.
+	pictures []picture
 }
 
 func (d *drawing) subtitle() string {
@@ -107,13 +80,16 @@ func (d *drawing) sheet() *box {
 		switch n := len(row.kids); {
 		case n > 4:
 			row.across = 4
-		case n > 2 && len(d.m.Links) == 0: // nothing leaves a package downwards
+		case n > 2:
 			row.across = 2
 		}
 		sheet.kids = append(sheet.kids, row)
 	}
 	if rest := d.elsewhere(); rest != nil {
 		sheet.kids = append(sheet.kids, rest)
+	}
+	if links := d.links(); links != nil {
+		sheet.kids = append(sheet.kids, links)
 	}
 	return sheet
 }

@@ -39,8 +39,14 @@ func TestSVG(t *testing.T) {
 			for _, d := range m.Disks {
 				once = append(once, d.Name)
 			}
+			named := map[string]int{} // by the panel of links, once for each kind of link
+			for _, s := range strands(m.Links) {
+				for _, end := range (&drawing{m: m}).ends(s.pairs) {
+					named[end]++
+				}
+			}
 			for _, text := range once {
-				if texts[text] != 1 {
+				if texts[text] != 1+named[text] {
 					t.Errorf("%q is drawn %d times", text, texts[text])
 				}
 			}
@@ -56,10 +62,34 @@ func TestSVGTellsLinks(t *testing.T) {
 	m := described(t, hardwaretest.Server8GPU())
 	m.Links = []hardware.Link{{A: "gpu0", B: "gpu1", Kind: "nvlink", Count: 4, BytesPerSecond: 100e9}, {A: "gpu0", B: "gpu2", Kind: "nvlink", Count: 2, BytesPerSecond: 50e9}}
 	texts := drawn(t, m)
-	for _, want := range []string{"4 × nvlink, 100 GB/s", "2 × nvlink, 50 GB/s", "gpu0–gpu1", "gpu0–gpu2"} {
+	for _, want := range []string{"4 × nvlink, 100 GB/s", "2 × nvlink, 50 GB/s", "gpu3"} {
 		if texts[want] != 1 {
 			t.Errorf("%q is drawn %d times", want, texts[want])
 		}
+	}
+	// In its place, and in the panel once for each kind of link.
+	for name, want := range map[string]int{"gpu0": 3, "gpu1": 2, "gpu2": 2} {
+		if texts[name] != want {
+			t.Errorf("%q is drawn %d times, want %d", name, texts[name], want)
+		}
+	}
+}
+
+// TestSVGManyLinks draws a matrix where arcs could not be followed.
+func TestSVGManyLinks(t *testing.T) {
+	m := described(t, hardwaretest.Server8GPU())
+	for i := range 20 {
+		m.Links = append(m.Links, hardware.Link{A: fmt.Sprintf("gpu%d", i), B: fmt.Sprintf("gpu%d", i+1), Kind: "xgmi"})
+	}
+	var out strings.Builder
+	if err := SVG(&out, m); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(out.String(), `class="joined"`); got != 40 {
+		t.Errorf("%d cells are marked, want two for each of 20 pairs", got)
+	}
+	if strings.Contains(out.String(), `class="link"`) {
+		t.Error("arcs are drawn too")
 	}
 }
 

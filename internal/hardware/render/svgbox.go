@@ -17,7 +17,6 @@ type box struct {
 	across int     // kids per row; 0: all in one row, 1: a column
 	gap    float64 // between kids
 	pad    float64 // around kids
-	id     string  // links are drawn to it
 	tag    string  // small label at the upper right, such as a link's speed
 	tagBad bool    // the label warns
 
@@ -172,17 +171,4 @@ func (b *box) radius() float64 { return math.Min(10, math.Max(2, b.h/6)) }
 
 func drawText(out *strings.Builder, class string, x, y, size float64, text string) {
 	fmt.Fprintf(out, `<text class="%s" x="%.1f" y="%.1f" font-size="%.1f">%s</text>`+"\n", class, x, y, size, html.EscapeString(text))
-}
-
-// find returns the box of an id.
-func (b *box) find(id string) *box {
-	if b.id == id {
-		return b
-	}
-	for _, k := range b.kids {
-		if found := k.find(id); found != nil {
-			return found
-		}
-	}
-	return nil
 }

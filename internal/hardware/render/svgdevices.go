@@ -25,6 +25,15 @@ func (d *drawing) roots(mine func(*hardware.PCIDevice) bool) *box {
 		}
 		byRoot[dev.Root] = append(byRoot[dev.Root], dev)
 	}
+	// By the nodes that they belong to, as memory and processors lie.
+	node := func(root string) int {
+		n := byRoot[root][0].Node
+		if n < 0 {
+			return len(d.m.Nodes)
+		}
+		return n
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(node(a), node(b)) })
 	for _, root := range names {
 		b := &box{class: "root", title: cmp.Or(root, "PCI"), titleSize: 10.5, gap: 8, pad: 8}
 		b.kids, b.across = shelves(d.below(byRoot[root], 0)), 1
@@ -66,7 +75,7 @@ func (d *drawing) below(devices []*hardware.PCIDevice, depth int) []*box {
 			if bridge.Link != nil {
 				tag = brief(bridge.Link)
 			}
-			b := &box{class: "switch", id: bridge.Address, title: title, titleSize: 10.5, tag: tag, gap: 8, pad: 8, kids: shelves(group), across: 1}
+			b := &box{class: "switch", title: title, titleSize: 10.5, tag: tag, gap: 8, pad: 8, kids: shelves(group), across: 1}
 			group = []*box{b}
 		}
 		kids = append(kids, group...)
@@ -126,13 +135,16 @@ func (d *drawing) device(dev *hardware.PCIDevice) *box {
 	var b *box
 	if a := d.m.Accelerator(dev.Address); a != nil {
 		b = d.accelerator(a)
+		if parts := d.parts(dev.Address); len(parts) > 1 {
+			b = &box{class: "switch", title: fmt.Sprintf("%s, divided into %d", dev.Address, len(parts)), titleSize: 10.5, gap: 8, pad: 8, kids: parts, across: 2}
+		}
 	}
 	for _, i := range d.m.Interfaces {
 		if i.Address != dev.Address {
 			continue
 		}
 		if b == nil {
-			b = &box{class: "net", title: i.Name, pad: 8, minW: 96, id: i.Name}
+			b = &box{class: "net", title: i.Name, pad: 8, minW: 96}
 		}
 		if i.Mbps > 0 {
 			b.notes = append(b.notes, rate(i.Mbps))
@@ -147,7 +159,7 @@ func (d *drawing) device(dev *hardware.PCIDevice) *box {
 			continue
 		}
 		if b == nil {
-			b = &box{class: "disk", title: k.Name, pad: 8, minW: 96, id: k.Name}
+			b = &box{class: "disk", title: k.Name, pad: 8, minW: 96}
 			b.notes = []string{k.Size.String()}
 		} else {
 			b.notes = append(b.notes, k.Name+" "+k.Size.String())
@@ -166,6 +178,17 @@ func (d *drawing) device(dev *hardware.PCIDevice) *box {
 	return b
 }
 
+// parts are the boxes of the logical devices that a function is divided into.
+func (d *drawing) parts(function string) []*box {
+	var kids []*box
+	for i := range d.m.Accelerators {
+		if a := &d.m.Accelerators[i]; a.Function() == function {
+			kids = append(kids, d.accelerator(a))
+		}
+	}
+	return kids
+}
+
 func rate(mbps int) string {
 	if mbps >= 1000 {
 		return strconv.FormatFloat(float64(mbps)/1000, 'g', 4, 64) + " Gb/s"
@@ -175,7 +198,7 @@ func rate(mbps int) string {
 
 func (d *drawing) accelerator(a *hardware.Accelerator) *box {
 	d.drawn[a.ID] = true
-	b := &box{class: a.Kind, title: a.ID, titleSize: 13, pad: 9, minW: 150, minH: 64, id: a.ID}
+	b := &box{class: a.Kind, title: a.ID, titleSize: 13, pad: 9, minW: 150, minH: 64}
 	if a.Health.State == "lost" || a.Health.State == "failed" {
 		b.class = "lost"
 	}
