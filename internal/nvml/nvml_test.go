@@ -114,6 +114,9 @@ func testProbe(t *testing.T, n *rig) {
 	if p := first.Profiles[4]; p.Slices != 4 || p.Compute != 3 || !cmp.Equal(p.Starts, []int{0, 4}) || p.Memory != 40448<<20 {
 		t.Errorf("profile %+v", p)
 	}
+	if one, seven := first.Profiles[1].Instances, first.Profiles[0].Instances; one != 1 || seven != 7 {
+		t.Errorf("got %d instances of 1g.10gb+me and %d of 1g.10gb, want 1 and 7", one, seven)
+	}
 	path, err := m.Between("gpu0", "gpu1")
 	if err != nil || path.Proximity != hardware.Direct || path.Over[0] != "18 × nvlink by switch" || path.BytesPerSecond != 18*26562e6 {
 		t.Errorf("between the two: %+v, %v", path, err)
