@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/journal"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/node/reconcile"
@@ -32,7 +31,7 @@ func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, follow b
 	if kind == "" && name == initProgram && n.config.Mode == OnImage {
 		return initLog(ctx, linux.KernelLogFile, follow, tail, each)
 	}
-	path, err := n.logPath(ctx, kind, name)
+	path, err := n.logPath(kind, name)
 	if err != nil {
 		return err
 	}
@@ -82,8 +81,11 @@ func (n *Node) awaitExited(ctx context.Context, kind object.Kind, name string) {
 	}
 }
 
-func (n *Node) logPath(ctx context.Context, kind object.Kind, name string) (string, error) {
+func (n *Node) logPath(kind object.Kind, name string) (string, error) {
 	if kind == "" {
+		if key, err := n.config.Kinds.ParseID(name); err == nil {
+			return "", fmt.Errorf("%w: %q is the log of an object: see oscine logs %s", ErrInvalid, name, key)
+		}
 		if !sourceRE.MatchString(name) {
 			return "", fmt.Errorf("%w: %q is not the name of a system program", ErrInvalid, name)
 		}
@@ -96,11 +98,11 @@ func (n *Node) logPath(ctx context.Context, kind object.Kind, name string) (stri
 	if _, err := n.Get(kind, name); err != nil {
 		return "", err
 	}
-	now, err := n.runtime.Status(ctx, object.Key{Kind: kind, Name: name}.ID())
-	if errors.Is(err, container.ErrNotFound) {
+	path := n.systemLog(object.Key{Kind: kind, Name: name}.ID())
+	if !journal.Exists(path) {
 		return "", fmt.Errorf("%w: %s %s has not started yet: see oscine describe", ErrConflict, kind, name)
 	}
-	return now.LogPath, err
+	return path, nil
 }
 
 func (n *Node) systemLog(name string) string {

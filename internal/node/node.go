@@ -17,12 +17,10 @@ import (
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/node/kind/model"
-	"oscine.dev/oscine/internal/node/kind/workload"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
-	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
 )
 
@@ -179,30 +177,28 @@ func (p placements) ForgetPlacement(obj object.Object) error { return p.n.store.
 
 // openLoop puts the rooms together: the loop has a controller for each object,
 // and controllers have the sandbox.
-func (n *Node) openLoop(ctx context.Context) {
+func (n *Node) openLoop(ctx context.Context) error {
 	n.box = sandbox.New(sandbox.Options{
 		Placer: n.placer, Store: placements{n}, Shares: n.shares, Network: n.bridge, Isolator: n.isolator, Runtime: n.runtime, Log: n.log,
 		Displace: func(names map[string]error) { n.loop.Displace(names) },
 		Freed:    func() { n.loop.Wake(nil) },
 	})
-	logBytes, _ := n.machine.Spec.Logs.MaxSize.Value() // checked when the file was read
-	workloads := &workload.Options{
-		Sandbox: n.box, Images: images{n.runtime}, Disk: n.disk, Volumes: filepath.Join(n.config.StateDir, "volumes"),
-		LogBytes: logBytes, Log: n.log, Now: time.Now,
-	}
-	models := &model.Options{
-		Sandbox: n.box, Server: server{n.registry, n.isolator}, Paths: workerPaths(), Packs: n.packs, Protocols: channel.Versions(), Files: n.files,
-		Sockets: n.socketsDir(), LogBytes: logBytes, Log: n.log, Life: n.life,
+	return n.startLoop(ctx, n.controllers())
+}
+
+// startLoop makes the loop with a controller for each stored kind, and reads
+// what is stored. Nothing is started before Loop.Start.
+func (n *Node) startLoop(ctx context.Context, controllers map[object.Kind]reconcile.NewController) error {
+	for _, row := range n.config.Kinds.Stored() {
+		if controllers[row.Kind] == nil {
+			return fmt.Errorf("nothing runs objects of the kind %s in this release", row.Kind)
+		}
 	}
 	n.loop = reconcile.New(ctx, reconcile.Options{
 		Records: n.store, Clock: reconcile.System(), Log: n.log, Note: n.note, Adopt: n.placer.Adopt,
-		New: func(key object.Key, r reconcile.Reporter) reconcile.Controller {
-			if key.Kind == object.KindModel {
-				return model.New(models, key, r)
-			}
-			return workload.New(workloads, key, r)
-		},
+		Controllers: controllers,
 	})
+	return n.loop.Load()
 }
 
 // socketsDir is the folder of the sockets of all models' workers.
@@ -211,8 +207,7 @@ func (n *Node) socketsDir() string { return filepath.Join(n.config.RunDir, "mode
 // restore takes up every stored object and removes containers and networks that
 // belong to none.
 func (n *Node) restore(ctx context.Context) error {
-	n.openLoop(ctx)
-	if err := n.loop.Load(); err != nil {
+	if err := n.openLoop(ctx); err != nil {
 		return err
 	}
 	n.shares.Sweep(ctx, n.has)

@@ -169,7 +169,8 @@ var (
 	capabilityRE = regexp.MustCompile(`^[A-Z][A-Z_]{2,30}$`)
 )
 
-// maxStopGrace bounds how long a workload may take to end.
+// maxStopGrace bounds how long a workload may take to end: a deletion waits for
+// it.
 const maxStopGrace = time.Hour
 
 // Check implements Object.
@@ -202,14 +203,11 @@ func (w *Workload) Check(c *Checker) {
 			c.Bad(fmt.Sprintf("spec.security.addCapabilities[%d]", i), "must be a capability without CAP_, such as NET_BIND_SERVICE, got %q", name)
 		}
 	}
-	if grace := s.StopGrace.Std(); grace < 0 || grace > maxStopGrace {
-		c.Bad("spec.stopGrace", "must be between 0s and %v, for a deletion waits for it, got %v", maxStopGrace, grace)
-	}
 	s.Resources.Check(c, "spec.resources", s.Class)
 	checkPorts(c, s.Ports)
 	checkVolumes(c, s.Volumes)
 	s.Health.check(c, "spec.health")
-	c.Duration("spec.stopGrace", s.StopGrace, 0, time.Hour)
+	c.Duration("spec.stopGrace", s.StopGrace, 0, maxStopGrace)
 }
 
 func checkPorts(c *Checker, ports []Port) {

@@ -44,6 +44,9 @@ type Controller interface {
 	Status(seen object.Observed) object.Status
 }
 
+// NewController makes the controller of an object of one kind.
+type NewController func(object.Key, Reporter) Controller
+
 // Reporter takes what a controller tells of its object. It is safe for
 // concurrent use.
 type Reporter interface {

@@ -37,8 +37,8 @@ type Options struct {
 	Records Records
 	Clock   Clock
 	Log     *slog.Logger
-	// New makes the controller of an object.
-	New func(object.Key, Reporter) Controller
+	// Controllers has a line for each kind that the records may hold.
+	Controllers map[object.Kind]NewController
 	// Adopt is told of the stored placement of an object before its controller
 	// starts; nil for one without.
 	Adopt func(obj object.Object, placement json.RawMessage)
@@ -105,7 +105,7 @@ func (l *Loop) locked(f func()) {
 func (l *Loop) add(key object.Key, obj object.Object, created time.Time) *entry {
 	e := &entry{l: l, key: key, created: created, tried: make(chan struct{})}
 	e.machine = newMachine(e, l.limits, obj)
-	e.controller = l.o.New(key, e)
+	e.controller = l.o.Controllers[key.Kind](key, e)
 	l.entries[key] = e
 	return e
 }

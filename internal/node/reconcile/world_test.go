@@ -145,8 +145,8 @@ func (w *world) boot(t *testing.T) *Loop {
 func (w *world) open(t *testing.T) *Loop {
 	return New(t.Context(), Options{
 		Records: &w.disk, Clock: System(), Log: slog.New(slog.DiscardHandler),
-		New:   func(key object.Key, r Reporter) Controller { return &controller{w, key.Name, r} },
-		Adopt: func(obj object.Object, _ json.RawMessage) { w.placed[obj.Key().Name] = true },
+		Controllers: map[object.Kind]NewController{"Thing": func(key object.Key, r Reporter) Controller { return &controller{w, key.Name, r} }},
+		Adopt:       func(obj object.Object, _ json.RawMessage) { w.placed[obj.Key().Name] = true },
 		Note: func(key object.Key, reason, message string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -1,0 +1,32 @@
+package node
+
+import (
+	"path/filepath"
+	"time"
+
+	"oscine.dev/oscine/internal/node/kind/model"
+	"oscine.dev/oscine/internal/node/kind/workload"
+	"oscine.dev/oscine/internal/node/reconcile"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/channel"
+)
+
+// controllers has a line for each kind: what makes its objects run. It is the
+// node's half of the table in package object.
+func (n *Node) controllers() map[object.Kind]reconcile.NewController {
+	logBytes, _ := n.machine.Spec.Logs.MaxSize.Value() // checked when the file was read
+	workloads := &workload.Options{
+		Sandbox: n.box, Images: images{n.runtime}, Disk: n.disk, Volumes: filepath.Join(n.config.StateDir, "volumes"),
+		LogBytes: logBytes, Log: n.log, Now: time.Now,
+	}
+	models := &model.Options{
+		Sandbox: n.box, Server: server{n.registry, n.isolator}, Paths: workerPaths(), Packs: n.packs, Protocols: channel.Versions(), Files: n.files,
+		Sockets: n.socketsDir(), LogBytes: logBytes, Log: n.log, Life: n.life,
+	}
+	return map[object.Kind]reconcile.NewController{
+		object.KindWorkload: func(key object.Key, r reconcile.Reporter) reconcile.Controller {
+			return workload.New(workloads, key, r)
+		},
+		object.KindModel: func(key object.Key, r reconcile.Reporter) reconcile.Controller { return model.New(models, key, r) },
+	}
+}
