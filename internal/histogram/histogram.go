@@ -28,9 +28,6 @@ func (l Layout) Lowest(bucket int) uint64 {
 // Highest is the largest value of a bucket.
 func (l Layout) Highest(bucket int) uint64 { return l.Lowest(bucket+1) - 1 }
 
-// Buckets is how many buckets count all values of 64 bits.
-func (l Layout) Buckets() int { return (65 - int(l)) << l }
-
 // Quantile returns the largest value of the bucket that holds the fraction q of
 // all that was counted, or 0 where nothing was.
 func (l Layout) Quantile(counts []uint64, q float64) uint64 {

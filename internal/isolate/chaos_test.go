@@ -13,6 +13,7 @@ import (
 
 	"oscine.dev/oscine/internal/bench/latency"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/object"
 )
 
 // account is what a machine has to give, as the kernel shows it.
@@ -103,7 +104,7 @@ func TestKernelChaosLeavesNothing(t *testing.T) {
 }
 
 func randomSpec(random *rand.Rand, n int) Spec {
-	s := Spec{ID: fmt.Sprintf("w%d", n), Class: []Class{Realtime, Interactive, Batch}[random.IntN(3)], Memory: 1 << 20 * int64(1+random.IntN(8))}
+	s := Spec{ID: fmt.Sprintf("w%d", n), Class: []object.Class{Realtime, Interactive, Batch}[random.IntN(3)], Memory: 1 << 20 * int64(1+random.IntN(8))}
 	if s.Class == Realtime || random.IntN(3) == 0 {
 		s.CPUs = hardware.NewSet(random.IntN(4))
 		if random.IntN(3) == 0 {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/place"
 )
 
 const (
@@ -144,7 +145,7 @@ func TestChangesHoldNothingThatReadersNeed(t *testing.T) {
 func TestHugePagesAreSetAsideBesideOtherChanges(t *testing.T) {
 	i, root := openTree(t, map[string]string{nodePool: "0"})
 	free := stuck(t, filepath.Join(root, nodePool))
-	huge := Spec{ID: "huge", Class: Interactive, HugePages: []HugePages{{2 << 20, 4 << 20}}}
+	huge := Spec{ID: "huge", Class: Interactive, HugePages: []place.HugePages{{Size: 2 << 20, Bytes: 4 << 20}}}
 	wait := background(func() { _ = i.Prepare(huge) })
 	within(t, "another start", func() {
 		if err := i.Prepare(Spec{ID: "w", Class: Interactive}); err != nil {
@@ -174,7 +175,7 @@ func TestHugePagesComeAndGoWithTheirWorkload(t *testing.T) {
 	spec := func(id string, mib ...int64) Spec {
 		s := Spec{ID: id, Class: Interactive}
 		for _, n := range mib {
-			s.HugePages = append(s.HugePages, HugePages{2 << 20, n << 20})
+			s.HugePages = append(s.HugePages, place.HugePages{Size: 2 << 20, Bytes: n << 20})
 		}
 		return s
 	}

@@ -6,6 +6,7 @@ import (
 
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate/schedext"
+	"oscine.dev/oscine/internal/object"
 )
 
 // startSchedExt starts the second back end in place of one that an earlier
@@ -22,7 +23,7 @@ func (i *Isolator) startSchedExt() []Gap {
 			return []Gap{{guarantee, err.Error()}}
 		}
 	}
-	class := func(c Class) string { return i.cg.path(i.o.Slice, string(c)) }
+	class := func(c object.Class) string { return i.cg.path(i.o.Slice, string(c)) }
 	machine, err := hardware.Discover(i.o.Root)
 	if err != nil {
 		return []Gap{{guarantee, err.Error()}}

@@ -84,7 +84,7 @@ func memoryLimit(s *Spec) string {
 }
 
 // observeClass tells once that a class as a whole is at its bound.
-func (i *Isolator) observeClass(c Class) (Event, bool) {
+func (i *Isolator) observeClass(c object.Class) (Event, bool) {
 	group := filepath.Join(i.o.Slice, string(c))
 	now, before := i.incidents(group).ForksRefused, i.classRefused[c]
 	i.classRefused[c] = now

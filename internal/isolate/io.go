@@ -9,13 +9,15 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/object"
 )
 
 // latencyTarget is what a class's requests may take, in microseconds, before
 // the kernel holds those of looser classes back: far above what a disk of the
 // kind needs when it is free, far below what a full queue of another class
 // makes of it. 0 is no target.
-func latencyTarget(c Class, turns bool) int {
+func latencyTarget(c object.Class, turns bool) int {
 	solid, turning := 0, 0
 	switch c {
 	case Realtime:
@@ -55,7 +57,7 @@ func (i *Isolator) divide(disk string, turns bool) []Gap {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return []Gap{{guaranteeIO, fmt.Sprintf("io.cost cannot be enabled for disk %s: %v", disk, err)}}
 	}
-	for _, c := range []Class{Realtime, Interactive, System} {
+	for _, c := range []object.Class{Realtime, Interactive, System} {
 		err := i.cg.set(filepath.Join(i.o.Slice, string(c)), "io.latency", fmt.Sprintf("%s target=%d", disk, latencyTarget(c, turns)))
 		if errors.Is(err, fs.ErrNotExist) {
 			return []Gap{{guaranteeIO, "this kernel has neither io.cost nor io.latency: what is read and written waits in one queue"}}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/bench/guest/guesttest"
+	"oscine.dev/oscine/internal/object"
 )
 
 // TestKernelDiskIsDivided reads back that the guest's disk is divided by class.
@@ -39,7 +40,7 @@ func TestKernelDiskIsDivided(t *testing.T) {
 		model, err := readFile("/sys/fs/cgroup/io.cost.model")
 		t.Logf("io.cost.model: %s %v", model, err)
 	} else {
-		for _, c := range []Class{Realtime, Interactive} {
+		for _, c := range []object.Class{Realtime, Interactive} {
 			text, err := i.cg.get("oscine.slice/"+string(c), "io.latency")
 			if err != nil || !strings.Contains(text, number+" target=") {
 				t.Errorf("io.latency of %s: got %q %v", c, text, err)

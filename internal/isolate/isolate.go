@@ -17,17 +17,17 @@ import (
 
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate/schedext"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/place"
 )
 
-// Class is a latency class.
-type Class string
-
-// The classes. System is for the product's own services.
+// The classes of objects, and System for the product's own services.
 const (
-	Realtime    Class = "realtime"
-	Interactive Class = "interactive"
-	Batch       Class = "batch"
-	System      Class = "system"
+	Realtime    = object.Realtime
+	Interactive = object.Interactive
+	Batch       = object.Batch
+
+	System object.Class = "system"
 )
 
 // Errors that a caller can act on.
@@ -86,28 +86,22 @@ const (
 // Spec is what one workload was promised.
 type Spec struct {
 	ID    string // the name of its cgroup
-	Class Class
+	Class object.Class
 
-	CPUs        hardware.Set // where it runs; empty: anywhere
-	Idle        hardware.Set // SMT siblings of its own CPUs, where nothing runs at all
-	Exclusive   bool         // nothing else runs there; always so for real-time work
-	MemoryNodes hardware.Set // empty: anywhere
-	MilliCPU    int64        // thousandths of a CPU: its weight in its class, and the bound of a lent priority; 0: 1000
-	Memory      int64        // bytes it may use; 0: no limit. Real-time memory is never reclaimed
-	MemoryLow   int64        // bytes that reclaim spares while it can, such as a model's
-	HugePages   []HugePages
+	CPUs        hardware.Set      // where it runs; empty: anywhere
+	Idle        hardware.Set      // SMT siblings of its own CPUs, where nothing runs at all
+	Exclusive   bool              // nothing else runs there; always so for real-time work
+	MemoryNodes hardware.Set      // empty: anywhere
+	MilliCPU    int64             // thousandths of a CPU: its weight in its class, and the bound of a lent priority; 0: 1000
+	Memory      int64             // bytes it may use; 0: no limit. Real-time memory is never reclaimed
+	MemoryLow   int64             // bytes that reclaim spares while it can, such as a model's
+	HugePages   []place.HugePages // on its memory nodes
 
 	// Deadline asks for SCHED_DEADLINE for the first process of a real-time
 	// workload; nil gives it SCHED_FIFO.
 	Deadline *Reservation
 	// Objective is the wake-up latency promised, for Status; 0: none.
 	Objective time.Duration
-}
-
-// HugePages asks for pages of one size on the workload's memory nodes.
-type HugePages struct {
-	Size  int64 // bytes of one page
-	Bytes int64
 }
 
 // RealtimePriority is the SCHED_FIFO priority of real-time workloads: above
@@ -159,7 +153,7 @@ type Isolator struct {
 
 	observing sync.Mutex
 	// classRefused counts the forks that were refused within a class.
-	classRefused map[Class]uint64
+	classRefused map[object.Class]uint64
 
 	prioritiesMu sync.Mutex
 	priorities   map[string]*Priority
@@ -187,7 +181,7 @@ func Open(o Options) (*Isolator, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Isolator{o: o, log: o.Logger, host: h, workload: locker.New(), held: map[string]*holding{}, latency: map[int]*latencyHold{}, classRefused: map[Class]uint64{}, priorities: map[string]*Priority{}}
+	i := &Isolator{o: o, log: o.Logger, host: h, workload: locker.New(), held: map[string]*holding{}, latency: map[int]*latencyHold{}, classRefused: map[object.Class]uint64{}, priorities: map[string]*Priority{}}
 	i.cg = &cgroups{dir: h.cgroups, ledger: map[string]*entry{}}
 	i.publish()
 	i.gaps = append(i.gaps, h.gaps...)
@@ -230,7 +224,7 @@ func (i *Isolator) Reserved() hardware.Set {
 
 // CgroupPath returns the path of a workload's cgroup below the root of the
 // hierarchy, as a container runtime takes it.
-func CgroupPath(class Class, id string) string {
+func CgroupPath(class object.Class, id string) string {
 	return "/" + filepath.Join(defaultSlice, string(class), id)
 }
 

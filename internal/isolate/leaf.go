@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/object"
 )
 
 func (h *holding) group() string {
@@ -168,7 +169,7 @@ func errorText(err error) string {
 
 // listExclusive lists the CPUs of all workloads that have their own as
 // exclusive in the cgroups above those of a class.
-func (i *Isolator) listExclusive(c Class) error {
+func (i *Isolator) listExclusive(c object.Class) error {
 	var all, class hardware.Set
 	for _, of := range allClasses() {
 		cpus := i.inheritedCPUs(of)
@@ -215,7 +216,7 @@ func (i *Isolator) sweep() {
 
 // inheritedCPUs are those of workloads of a class that an earlier process
 // prepared, which run on and are not prepared anew yet.
-func (i *Isolator) inheritedCPUs(c Class) hardware.Set {
+func (i *Isolator) inheritedCPUs(c object.Class) hardware.Set {
 	var cpus hardware.Set
 	entries, err := os.ReadDir(i.cg.path(i.o.Slice, string(c)))
 	if err != nil {

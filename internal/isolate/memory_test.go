@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/place"
 )
 
 // Signals come meanwhile, as Go's scheduler sends them to a thread that is long
@@ -32,7 +33,7 @@ func TestKernelHugePages(t *testing.T) {
 			t.Errorf("%s: got %d huge pages, want %d", when, got, want)
 		}
 	}
-	if err := i.Prepare(Spec{ID: "h", Class: Interactive, HugePages: []HugePages{{2 << 20, 16 << 20}}}); err != nil {
+	if err := i.Prepare(Spec{ID: "h", Class: Interactive, HugePages: []place.HugePages{{Size: 2 << 20, Bytes: 16 << 20}}}); err != nil {
 		t.Fatal(err)
 	}
 	pool(before+8, "one asks for 8")
@@ -56,9 +57,9 @@ func TestKernelHugePages(t *testing.T) {
 	}
 	defer func() { _ = writeFile("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0") }()
 	pool(10, "10 are set aside")
-	prepare(t, i, Spec{ID: "a", Class: Interactive, HugePages: []HugePages{{2 << 20, 12 << 20}}})
+	prepare(t, i, Spec{ID: "a", Class: Interactive, HugePages: []place.HugePages{{Size: 2 << 20, Bytes: 12 << 20}}})
 	pool(10, "6 of them are given")
-	if err := i.Prepare(Spec{ID: "b", Class: Interactive, HugePages: []HugePages{{2 << 20, 12 << 20}}}); err != nil {
+	if err := i.Prepare(Spec{ID: "b", Class: Interactive, HugePages: []place.HugePages{{Size: 2 << 20, Bytes: 12 << 20}}}); err != nil {
 		t.Fatal(err)
 	}
 	pool(12, "12 are promised")
@@ -66,7 +67,7 @@ func TestKernelHugePages(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool(10, "the second went")
-	if err := i.Prepare(Spec{ID: "h", Class: Interactive, HugePages: []HugePages{{2 << 20, 1 << 40}}}); !errors.Is(err, ErrInvalid) {
+	if err := i.Prepare(Spec{ID: "h", Class: Interactive, HugePages: []place.HugePages{{Size: 2 << 20, Bytes: 1 << 40}}}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a tebibyte of huge pages: got %v, want %v", err, ErrInvalid)
 	}
 	pool(10, "after a refusal")

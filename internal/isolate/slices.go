@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"oscine.dev/oscine/internal/object"
 )
 
 // defaultSlice is the cgroup that holds all of the product's.
@@ -59,7 +61,7 @@ func (s Slices) withDefaults(memory int64) Slices {
 	return s
 }
 
-func (s *Slices) of(c Class) SliceLimits {
+func (s *Slices) of(c object.Class) SliceLimits {
 	switch c {
 	case System:
 		return s.System
@@ -71,7 +73,7 @@ func (s *Slices) of(c Class) SliceLimits {
 	return s.Batch
 }
 
-func allClasses() []Class { return []Class{System, Realtime, Interactive, Batch} }
+func allClasses() []object.Class { return []object.Class{System, Realtime, Interactive, Batch} }
 
 // makeSlices makes the product's cgroup and one for each class.
 func (i *Isolator) makeSlices() []Gap {
@@ -124,7 +126,7 @@ func (i *Isolator) delegate() []Gap {
 	return gaps
 }
 
-func (i *Isolator) limitSlice(group string, c Class, l SliceLimits) []Gap {
+func (i *Isolator) limitSlice(group string, c object.Class, l SliceLimits) []Gap {
 	var gaps []Gap
 	set := func(guarantee, file, value string) {
 		err := i.cg.set(group, file, value)

@@ -18,7 +18,7 @@ func (i *Isolator) Status(id string) (object.IsolationStatus, error) {
 	if !ok {
 		return object.IsolationStatus{}, fmt.Errorf("workload %s %w", id, ErrUnknown)
 	}
-	st := object.IsolationStatus{ID: id, Class: object.Class(h.spec.Class), Pressure: map[string]object.Pressure{}}
+	st := object.IsolationStatus{ID: id, Class: h.spec.Class, Pressure: map[string]object.Pressure{}}
 	if i.host.cgroups != "" {
 		i.readGroup(h.group(), &st)
 		st.Incidents = i.incidents(h.group())

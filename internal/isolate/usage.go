@@ -21,7 +21,7 @@ type Usage struct {
 // WorkloadUsage is what a workload was promised and uses.
 type WorkloadUsage struct {
 	Usage
-	Class            Class
+	Class            object.Class
 	MemoryLimit      int64 // bytes; 0: none
 	Promises, Broken int
 	Wakeups          *WakeupTimes // nil where this host cannot measure them
@@ -62,7 +62,7 @@ func (i *Isolator) Usage(id string, bounds []time.Duration) (WorkloadUsage, erro
 
 // ClassUsage reads what a class uses as a whole. It is empty on a host without
 // cgroup version 2.
-func (i *Isolator) ClassUsage(c Class) Usage {
+func (i *Isolator) ClassUsage(c object.Class) Usage {
 	if i.host.cgroups == "" {
 		return Usage{}
 	}

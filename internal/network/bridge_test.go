@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/object"
 )
@@ -461,4 +462,19 @@ func TestAttachRefusesForeignIDs(t *testing.T) {
 			t.Errorf("Detach(%q): got no error", id)
 		}
 	}
+}
+
+// inNamespace runs f on a thread inside the namespace at path.
+func inNamespace(path string, f func() error) error {
+	return onOwnThread(func() error {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open network namespace %s: %w", path, err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", path, err)
+		}
+		return f()
+	})
 }

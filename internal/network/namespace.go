@@ -81,21 +81,6 @@ func removeNamespace(path string) error {
 	return nil
 }
 
-// inNamespace runs f on a thread inside the namespace at path.
-func inNamespace(path string, f func() error) error {
-	return onOwnThread(func() error {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open network namespace %s: %w", path, err)
-		}
-		defer unix.Close(fd)
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace %s: %w", path, err)
-		}
-		return f()
-	})
-}
-
 // onOwnThread runs f on an operating system thread that dies afterwards, so
 // that no goroutine ever continues in a namespace that f entered.
 func onOwnThread(f func() error) error {

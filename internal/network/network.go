@@ -104,9 +104,6 @@ func (n *Node) Run(ctx context.Context) error {
 	return nil
 }
 
-// Online is closed when the node has its first address.
-func (n *Node) Online() <-chan struct{} { return n.online }
-
 // State returns the network as it is now.
 func (n *Node) State() State {
 	n.mu.Lock()

@@ -102,7 +102,7 @@ func TestDHCP(t *testing.T) {
 		return net.IPv4(192, 0, 2, 77)
 	}, 12)
 	n := runNode(t, object.Interface{Name: "uplink0", DHCP: true})
-	<-n.Online()
+	<-n.online
 	eventually(t, "first lease", func() bool { return addressOf(n) == "192.0.2.77/24" })
 	s := n.State()
 	if got := s.Links[0].Gateway.String(); got != "192.0.2.2" {
@@ -160,7 +160,7 @@ func TestCarrierComesLater(t *testing.T) {
 func TestStaticAddresses(t *testing.T) {
 	site := newSite(t)
 	n := runNode(t, object.Interface{Name: "uplink0", Addresses: []string{"192.0.2.30/24", "2001:db8::30/64"}, Gateway: "192.0.2.2", MTU: 1400})
-	<-n.Online()
+	<-n.online
 	serveIn(t, site.path, "site", 9000)
 	if answer, err := ask("", "tcp4", site.peer+":9000"); err != nil || !strings.HasPrefix(answer, "site 192.0.2.30:") {
 		t.Errorf("from the static address: got %q, %v", answer, err)

@@ -44,7 +44,7 @@ func (n *Node) snapshot() metrics.Snapshot {
 	}
 	held := map[string]int{} // objects, by device
 	s.Objects, s.Models = n.objectMetrics(held)
-	for _, c := range []isolate.Class{isolate.System, isolate.Realtime, isolate.Interactive, isolate.Batch} {
+	for _, c := range []object.Class{isolate.System, isolate.Realtime, isolate.Interactive, isolate.Batch} {
 		s.Classes = append(s.Classes, metrics.Class{Name: string(c), Usage: usageMetrics(n.isolator.ClassUsage(c))})
 	}
 	n.machineMetrics(&s, held)

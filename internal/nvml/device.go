@@ -2,7 +2,6 @@ package nvml
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"unsafe"
 )
@@ -127,17 +126,6 @@ const (
 	DefaultMode      ComputeMode = 0 // any number of processes
 	ExclusiveProcess ComputeMode = 3 // one process
 )
-
-// String is the mode's name as NVIDIA's tools write it.
-func (m ComputeMode) String() string {
-	switch m {
-	case DefaultMode:
-		return "Default"
-	case ExclusiveProcess:
-		return "Exclusive_Process"
-	}
-	return strconv.Itoa(int(m))
-}
 
 // ComputeMode reads which processes may use the GPU.
 func (d *Device) ComputeMode() (ComputeMode, error) {

@@ -48,7 +48,7 @@ func TestPublished(t *testing.T) {
 	random := &Matrix{Nodes: m.Nodes, Seeds: seeds[:3], Policies: []string{"random"}, Workloads: m.Workloads[:1]}
 	results = append(results, runMatrix(t, random)...)
 	for _, p := range append(m.Policies, "random") {
-		worst, where, err := WorstDifference(results, want, p)
+		worst, where, err := worstDifference(results, want, p)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,6 @@ package sim
 import (
 	"encoding/csv"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -194,28 +193,4 @@ func (r *Result) counts() (placed, dropped int) {
 		dropped += c.Dropped
 	}
 	return placed / len(r.Curves), dropped / len(r.Curves)
-}
-
-// WorstDifference returns the largest distance from the published means at
-// 100 % and 130 % arrived over the results of a policy, and where it is.
-func WorstDifference(results []Result, published Published, policy string) (worst float64, where string, err error) {
-	for i := range results {
-		r := &results[i]
-		if r.Policy != policy {
-			continue
-		}
-		want := published.of(r)
-		if want == nil {
-			return 0, "", errors.New("nothing published for workload " + r.Workload)
-		}
-		for _, f := range r.fields() {
-			if f.name != "alloc_100_mean" && f.name != "alloc_130_mean" {
-				continue
-			}
-			if d := math.Abs(f.value - want[f.name]); d > worst {
-				worst, where = d, r.Workload+" "+f.name
-			}
-		}
-	}
-	return worst, where, nil
 }

@@ -13,6 +13,7 @@ import (
 	"oscine.dev/oscine/internal/bench/latency"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/object"
 )
 
 // Default is the class of a process that nobody has isolated: what stock Linux
@@ -179,7 +180,7 @@ func (r *run) measure(ctx context.Context, s *Series) (err error) {
 			r.release(loadID)
 		}()
 	}
-	spec := isolate.Spec{ID: workerID, Class: isolate.Class(s.Class)}
+	spec := isolate.Spec{ID: workerID, Class: object.Class(s.Class)}
 	if s.Class == string(isolate.Realtime) {
 		back, err := r.ownCPU(&spec)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/object"
 )
 
 // Host is a machine whose classes a daemon keeps. They are measured as they
@@ -34,7 +35,7 @@ const (
 // was killed while it measured.
 func Discard(i *isolate.Isolator) error {
 	var errs []error
-	for _, class := range []isolate.Class{isolate.Realtime, isolate.Interactive, isolate.Batch} {
+	for _, class := range []object.Class{isolate.Realtime, isolate.Interactive, isolate.Batch} {
 		errs = append(errs, i.Discard(class, workerID), i.Discard(class, loadID))
 	}
 	return errors.Join(errs...)

@@ -92,16 +92,13 @@ func limits(p *allocate.Placement, r *object.Resources) container.Limits {
 func (r *Run) promise() isolate.Spec {
 	resources, p := r.Object.Resources(), r.Placement
 	s := isolate.Spec{
-		ID: r.Object.Key().ID(), Class: isolate.Class(r.Object.Class()),
+		ID: r.Object.Key().ID(), Class: r.Object.Class(),
 		CPUs: hardware.NewSet(p.CPUs...), MemoryNodes: hardware.NewSet(p.NUMANodes...), Exclusive: p.Request.Exclusive,
 		MilliCPU: p.Request.MilliCPU, Memory: p.Request.Memory, Objective: resources.Latency.Std(),
-		Idle: hardware.NewSet(p.Held...), Deadline: reservation(resources.Deadline),
+		Idle: hardware.NewSet(p.Held...), HugePages: p.Request.HugePages, Deadline: reservation(resources.Deadline),
 	}
 	if r.KeepMemory {
 		s.MemoryLow = p.Request.Memory
-	}
-	for _, h := range p.Request.HugePages {
-		s.HugePages = append(s.HugePages, isolate.HugePages{Size: h.Size, Bytes: h.Bytes})
 	}
 	return s
 }

@@ -11,12 +11,13 @@ import (
 	"oscine.dev/oscine/internal/isolate/schedext"
 	"oscine.dev/oscine/internal/isolate/urgency"
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/object"
 )
 
 // classCase is one class of the product.
 type classCase struct {
 	name     string
-	class    isolate.Class
+	class    object.Class
 	unloaded bool
 	policy   linux.Scheduling // which the worker gives itself
 	deadline *isolate.Reservation
