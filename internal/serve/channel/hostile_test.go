@@ -295,6 +295,32 @@ func TestHostileMetadata(t *testing.T) {
 	}
 }
 
+// A worker that connects and hangs up without end is given up.
+func TestWorkerFloodsWithConnections(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			if conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: socket, Net: "unixpacket"}); err == nil {
+				_ = conn.Close()
+			}
+		}
+	}()
+	if _, err := l.Accept(t.Context(), func(int) bool { return true }); !errors.Is(err, ErrProtocol) {
+		t.Errorf("got %v, want ErrProtocol", err)
+	}
+	_ = l.Close()
+	cancel()
+	<-ended
+}
+
 // accept runs Accept against a worker that a test plays.
 func accept(t *testing.T, owned func(int) bool, play func(r *rogue)) error {
 	t.Helper()

@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxAttempts bounds the connections that Accept looks at.
+const maxAttempts = 64
+
 // helloWait bounds how long a worker takes from its start to its hello, before
 // it loads anything.
 const helloWait = 2 * time.Minute
@@ -62,7 +65,7 @@ func (l *Listener) Accept(ctx context.Context, owned func(pid int) bool) (*Conn,
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = l.l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	for {
+	for range maxAttempts {
 		nc, err := l.l.AcceptUnix()
 		if ctx.Err() != nil {
 			if err == nil {
@@ -91,6 +94,7 @@ func (l *Listener) Accept(ctx context.Context, owned func(pid int) bool) (*Conn,
 		}
 		// It went away at once; the next one may be better.
 	}
+	return nil, fmt.Errorf("%w: %d connections without a hello", ErrProtocol, maxAttempts)
 }
 
 // peer is the process that connected, as this one numbers it.

@@ -39,6 +39,9 @@ func (r *runContext) Deadline() (deadline time.Time, ok bool) {
 
 // Err implements context.Context.
 func (r *runContext) Err() error {
+	if r.conn.gone.Load() {
+		return context.Canceled
+	}
 	var err error
 	for i := range r.calls {
 		if err = r.calls[i].over(r.conn.peer); err == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
@@ -17,10 +18,9 @@ type conn struct {
 	peer   *channel.Peer
 	own    *executor // where the engine computes one run at a time
 
-	idle    chan *executor // where it computes several
-	running sync.WaitGroup
-
+	idle     chan *executor // where it computes several
 	watching bool
+	gone     atomic.Bool // the daemon: nobody waits for what still runs
 
 	mu      sync.Mutex
 	watched []*runContext // those whose Done somebody awaits
@@ -44,58 +44,81 @@ func (c *conn) run(requests []channel.Request) error {
 	if c.server.session == nil || c.peer.Region() == nil {
 		return errors.Join(channel.ErrProtocol, errors.New("a run before a model and its memory"))
 	}
-	if c.own == nil && c.idle == nil {
-		c.start()
-	}
+	c.watchCancelled()
 	if c.own != nil {
 		return c.own.run(requests)
 	}
 	e := <-c.idle
 	e.copyRequests(requests)
-	c.running.Add(1)
-	go func() {
-		defer c.running.Done()
-		channel.NameThread()
-		if err := e.run(e.requests); err != nil {
-			c.mu.Lock()
-			c.failed = err
-			c.mu.Unlock()
-		}
-		c.idle <- e
-	}()
+	e.begin <- struct{}{}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.failed
 }
 
-// start makes the executors and listens for cancellations.
+// start makes the executors for the model that was loaded. Their threads have
+// their names when it returns: the daemon looks for them once.
 func (c *conn) start() {
-	if n := c.server.meta.Runs(); n > 1 {
-		c.idle = make(chan *executor, n)
-		for range n {
-			c.idle <- &executor{conn: c}
-		}
-	} else {
+	n := c.server.meta.Runs()
+	if n == 1 {
 		c.own = &executor{conn: c}
+		return
 	}
+	c.idle = make(chan *executor, n)
+	for range n {
+		e := &executor{conn: c, begin: make(chan struct{})}
+		named := make(chan struct{})
+		go e.loop(c.idle, named)
+		<-named
+	}
+}
+
+// loop computes what it is given on a thread of its own.
+func (e *executor) loop(idle chan<- *executor, named chan<- struct{}) {
+	channel.NameThread()
+	close(named)
+	idle <- e
+	for range e.begin {
+		if err := e.run(e.requests); err != nil {
+			e.conn.mu.Lock()
+			e.conn.failed = err
+			e.conn.mu.Unlock()
+		}
+		idle <- e
+	}
+}
+
+func (c *conn) watchCancelled() {
 	if c.watching {
 		return
 	}
 	c.watching = true
-	c.peer.Watch(func() {
-		c.mu.Lock()
-		watched := slices.Clone(c.watched)
-		c.mu.Unlock()
-		for _, r := range watched {
-			r.look()
-		}
-	})
+	c.peer.Watch(c.look)
+}
+
+// look ends the contexts of runs that nobody waits for.
+func (c *conn) look() {
+	c.mu.Lock()
+	watched := slices.Clone(c.watched)
+	c.mu.Unlock()
+	for _, r := range watched {
+		r.look()
+	}
+}
+
+// abandon ends the runs under way when the daemon is gone.
+func (c *conn) abandon() {
+	c.gone.Store(true)
+	c.look()
+	c.finish()
 }
 
 // finish waits for the runs under way. What comes next may be for another
 // model.
 func (c *conn) finish() {
-	c.running.Wait()
+	for range cap(c.idle) {
+		close((<-c.idle).begin)
+	}
 	c.own, c.idle = nil, nil
 }
 
@@ -114,6 +137,7 @@ func (c *conn) unwatch(r *runContext) {
 // executor computes one run after the other.
 type executor struct {
 	conn     *conn
+	begin    chan struct{}     // where several runs are under way: the requests are there
 	requests []channel.Request // its own copy, where several runs are under way
 	results  []channel.Result
 	calls    []call

@@ -125,7 +125,7 @@ func (s *server) serve(socket string) error {
 // attend answers one daemon until the connection ends.
 func (s *server) attend(p *channel.Peer) error {
 	c := &conn{server: s, peer: p}
-	defer c.finish()
+	defer c.abandon()
 	for {
 		m, err := p.Receive()
 		if err != nil {
@@ -166,6 +166,9 @@ func (c *conn) load(load channel.Load) error {
 			return errors.Join(&channel.ModelError{Text: err.Error()}, c.peer.Refuse(err.Error()))
 		}
 		s.say("%s serves %s with %d threads", s.meta.Engine, filepath.Base(load.Path), s.meta.Threads)
+	}
+	if c.own == nil && c.idle == nil {
+		c.start()
 	}
 	return c.peer.Loaded(&s.meta)
 }

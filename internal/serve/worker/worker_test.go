@@ -327,6 +327,27 @@ func TestNextDaemon(t *testing.T) {
 	}
 }
 
+// A run that the daemon left behind does not keep the next one waiting.
+func TestDaemonLeavesRunBehind(t *testing.T) {
+	r := serving(t, "sleep")
+	q := r.request(0, tensor.Shape{1}, int32s(60_000))
+	ended := make(chan error)
+	go func() { ended <- r.conn.Run([]channel.Request{q}, make([]channel.Result, 1), time.Minute, nil) }()
+	if result, _ := r.one(r.request(1, tensor.Shape{1}, int32s(10))); result.Code != channel.OK {
+		t.Errorf("beside it: got %+v", result)
+	}
+	if err := r.conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("a run without an answer succeeded")
+	}
+	begin := time.Now()
+	if err := r.connect(); err != nil || time.Since(begin) > 20*time.Second {
+		t.Errorf("the next daemon: %v after %v", err, time.Since(begin))
+	}
+}
+
 func TestRefusal(t *testing.T) {
 	for kind, want := range map[string]string{
 		"unknown": "not a model of the engine for tests",
