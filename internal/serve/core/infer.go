@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/tensor"
 )
 
 // Infer runs one inference and returns its answer. A request whose ctx ends
@@ -48,6 +49,21 @@ func (r *Registry) Accepts(q *Request) error {
 	}
 	_, _, err = mem.layout(meta, &run, nil)
 	return err
+}
+
+// Outputs returns the outputs of a model that a client names, or nil as long as
+// its worker has not told them. The caller must not change them.
+func (r *Registry) Outputs(name, version string) []tensor.Spec {
+	m, err := r.asked(name, version)
+	if err != nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.metadata == nil {
+		return nil
+	}
+	return m.metadata.Outputs
 }
 
 // Refused counts a request to a model that its front could not read.

@@ -17,6 +17,7 @@ import (
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
+	"oscine.dev/oscine/internal/tensor"
 )
 
 const plain = `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4.5]}]}`
@@ -150,6 +151,26 @@ func TestStatusOfErrors(t *testing.T) {
 	} {
 		if got := status(fmt.Errorf("%w: for a test", err)); got != want {
 			t.Errorf("%v: got %d, want %d", err, got, want)
+		}
+	}
+}
+
+func TestOutputsThatJSONCannotHoldAreRefusedBefore(t *testing.T) {
+	specs := []tensor.Spec{{Name: "y", Type: tensor.FP32}, {Name: "h", Type: tensor.FP16}}
+	for text, want := range map[string]string{
+		`{"inputs":[]}`:                                                            "binary_data",
+		`{"inputs":[],"outputs":[{"name":"h"}]}`:                                   "binary_data",
+		`{"inputs":[],"outputs":[{"name":"y"}]}`:                                   "",
+		`{"inputs":[],"parameters":{"binary_data_output":true}}`:                   "",
+		`{"inputs":[],"outputs":[{"name":"h","parameters":{"binary_data":true}}]}`: "",
+	} {
+		var c call
+		if err := c.request.parse([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		err := c.checkOutputs(specs)
+		if want == "" && err != nil || want != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}
 }

@@ -88,6 +88,9 @@ func (h *handler) read(c *call, q *core.Request, body *front.Body, r *http.Reque
 	if err := c.request.checkBinary(); err != nil {
 		return err
 	}
+	if err := c.checkOutputs(h.registry.Outputs(q.Model, q.Version)); err != nil {
+		return err
+	}
 	c.fill(q)
 	if c.request.binary > checkBytes {
 		if err := h.registry.Accepts(q); err != nil {

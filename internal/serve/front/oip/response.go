@@ -77,6 +77,29 @@ func (c *call) encode(response *core.Response) (b []byte, tail int, err error) {
 	return append(b, "]}"...), tail, nil
 }
 
+// checkOutputs refuses, before anything is computed, an answer that cannot be
+// written as it is asked for.
+func (c *call) checkOutputs(specs []tensor.Spec) error {
+	refuse := func(spec *tensor.Spec) error {
+		return fmt.Errorf("%w: output %q: %s elements cannot be written as JSON: ask for it with the parameter binary_data", core.ErrInvalid, spec.Name, spec.Type)
+	}
+	for i := range specs {
+		spec := &specs[i]
+		if spec.Type.HasJSON() {
+			continue
+		}
+		if len(c.request.outputs) == 0 && !c.request.allBinary {
+			return refuse(spec)
+		}
+		for j := range c.request.outputs {
+			if c.request.outputs[j].name == spec.Name && !c.binary(j) {
+				return refuse(spec)
+			}
+		}
+	}
+	return nil
+}
+
 // binary says whether the i-th output of the answer goes as binary.
 func (c *call) binary(i int) bool {
 	if len(c.request.outputs) == 0 {
