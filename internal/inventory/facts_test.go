@@ -352,7 +352,7 @@ func TestReservedHugePages(t *testing.T) {
 	}
 	s := stateOf(t, tree)
 	ask := place.Request{Name: "x", HugePages: []place.HugePages{{Size: gib, Bytes: 91 * gib}}}
-	wants(t, refused(t, s, ask), "90Gi are free")
+	wants(t, refused(t, s, ask), "90 GiB are free")
 	ask.HugePages[0].Bytes = 90 * gib
 	if got := refused(t, s, ask); got != "" {
 		t.Error(got)
