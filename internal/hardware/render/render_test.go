@@ -193,3 +193,16 @@ func TestTopFits(t *testing.T) {
 		}
 	}
 }
+
+// TestTopNarrow keeps the numbers whole where there is little room.
+func TestTopNarrow(t *testing.T) {
+	m := described(t, hardwaretest.Server8GPU())
+	l := hardware.Load{CPUs: map[int]float64{0: 1}, Used: map[int]hardware.Bytes{0: 300 << 30, 1: 1 << 30}}
+	var b bytes.Buffer
+	if err := Top(&b, m, l, TopOptions{Width: 40}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "300 GiB of 1 TiB"; !strings.Contains(b.String(), want) {
+		t.Errorf("no line has %q:\n%s", want, b.String())
+	}
+}

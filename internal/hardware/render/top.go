@@ -132,7 +132,8 @@ func bar(share float64, width int) string {
 	return strings.Repeat("█", full) + strings.Repeat("░", width-full)
 }
 
-const barWidth = 24
+// barWidth leaves the numbers their place: they tell more than the bar.
+func (t *topPrinter) barWidth() int { return min(24, max(4, (t.width-40)/2)) }
 
 func (t *topPrinter) node(n hardware.Node) {
 	used, ok := t.l.Used[n.ID]
@@ -144,7 +145,7 @@ func (t *topPrinter) node(n hardware.Node) {
 
 func (t *topPrinter) usage(name string, used, total hardware.Bytes, kind string) {
 	share := float64(used) / float64(total)
-	t.line(grave(share, 0.9, 0.97), "%-11s %s %9s of %s %s", name, bar(share, barWidth), used, total, kind)
+	t.line(grave(share, 0.9, 0.97), "%-11s %s %9s of %s %s", name, bar(share, t.barWidth()), used, total, kind)
 }
 
 // grave is the colour of a share.
@@ -225,9 +226,9 @@ func (t *topPrinter) accelerators() {
 // it is.
 func (t *topPrinter) accelerator(a *hardware.Accelerator) []string {
 	d, known := t.l.Devices[a.ID]
-	load := strings.Repeat("·", barWidth) + "    –"
+	load := strings.Repeat("·", t.barWidth()) + "    –"
 	if known && d.Busy >= 0 {
-		load = fmt.Sprintf("%s %3.0f%%", bar(d.Busy, barWidth), 100*d.Busy)
+		load = fmt.Sprintf("%s %3.0f%%", bar(d.Busy, t.barWidth()), 100*d.Busy)
 	}
 	memory := ""
 	switch {
