@@ -123,6 +123,7 @@ type Security struct {
 	AllowRoot       bool     `json:"allowRoot,omitempty"`       // run as the image's root, still in a user namespace
 	WritableRoot    bool     `json:"writableRoot,omitempty"`    // a throw-away writable layer over the image
 	AddCapabilities []string `json:"addCapabilities,omitempty"` // such as NET_BIND_SERVICE
+	NodeAPI         bool     `json:"nodeAPI,omitempty"`         // reach the port of the node's API; it needs credentials of its own there
 }
 
 // Resources implements Placeable.

@@ -32,6 +32,7 @@ type Runtime interface {
 
 // Network gives containers their addresses; see network.Bridge.
 type Network interface {
+	Admit(id string, admitted bool)
 	Attach(ctx context.Context, id string, ports []object.Port) (netns string, addr netip.Addr, err error)
 	Detach(id string) error
 	Reconcile(ctx context.Context, active map[string][]object.Port) error
@@ -98,10 +99,11 @@ func (s *Sandbox) Place(ctx context.Context, obj object.Placeable) (*allocate.Pl
 	return placement, nil
 }
 
-// Attach gives an object its network.
-func (s *Sandbox) Attach(ctx context.Context, key object.Key, ports []object.Port) (netns string, addr netip.Addr, err error) {
+// Attach gives an object its network; nodeAPI opens the node's API to it.
+func (s *Sandbox) Attach(ctx context.Context, key object.Key, ports []object.Port, nodeAPI bool) (netns string, addr netip.Addr, err error) {
 	s.attaching.RLock()
 	defer s.attaching.RUnlock()
+	s.Network.Admit(key.ID(), nodeAPI)
 	return s.Network.Attach(ctx, key.ID(), ports)
 }
 

@@ -108,7 +108,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	if err := c.claimVolumes(w); err != nil {
 		return err
 	}
-	netns, addr, err := c.o.Sandbox.Attach(ctx, c.key, w.Spec.Ports)
+	netns, addr, err := c.o.Sandbox.Attach(ctx, c.key, w.Spec.Ports, w.Spec.Security.NodeAPI)
 	if err != nil {
 		return err
 	}

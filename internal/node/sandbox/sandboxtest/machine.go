@@ -31,6 +31,7 @@ type Machine struct {
 	mu         sync.Mutex
 	containers map[string]*running
 	attached   map[string][]object.Port
+	admitted   map[string]bool
 	promised   map[string]isolate.Spec
 	shares     map[string]bool
 	placements map[string]json.RawMessage
@@ -59,7 +60,7 @@ func New(t *testing.T) *Machine {
 		t.Fatal(err)
 	}
 	m := &Machine{
-		Placer: placer, containers: map[string]*running{}, attached: map[string][]object.Port{}, promised: map[string]isolate.Spec{},
+		Placer: placer, containers: map[string]*running{}, attached: map[string][]object.Port{}, admitted: map[string]bool{}, promised: map[string]isolate.Spec{},
 		shares: map[string]bool{}, placements: map[string]json.RawMessage{}, failing: map[string]error{}, displaced: map[string]error{},
 	}
 	m.Sandbox = sandbox.New(sandbox.Options{
@@ -102,6 +103,13 @@ func (c *running) end(code int, oom bool) {
 	}
 	c.status.State, c.status.ExitCode, c.status.OOMKilled, c.status.PID = container.Exited, code, oom, 0
 	close(c.ended)
+}
+
+// Admitted reports whether an object may reach the node's API.
+func (m *Machine) Admitted(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.admitted[id]
 }
 
 // Running returns the specs of what runs, by ID.
@@ -274,6 +282,10 @@ func (r runtime) Exec(_ context.Context, _ string, e container.Exec) (int, error
 func (r runtime) Layer(_ context.Context, id string) (string, error) { return "/layer/" + id, nil }
 
 type network struct{ m *Machine }
+
+func (n network) Admit(id string, admitted bool) {
+	n.m.locked(func() { n.m.admitted[id] = admitted })
+}
 
 func (n network) Attach(_ context.Context, id string, ports []object.Port) (string, netip.Addr, error) {
 	if err := n.m.fails("Attach"); err != nil {
