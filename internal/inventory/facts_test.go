@@ -111,7 +111,7 @@ func TestHugePagesInUse(t *testing.T) {
 	if err := s.Adopt(before); err != nil {
 		t.Fatal(err)
 	}
-	wants(t, refused(t, s, ask(11)), "10Gi are free")
+	wants(t, refused(t, s, ask(11)), "10 GiB are free")
 	for range 2 { // what is put back after an attempt is not counted again
 		s.Release("before")
 		if got := refused(t, s, ask(50)); got != "" {
@@ -121,7 +121,7 @@ func TestHugePagesInUse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wants(t, refused(t, s, ask(11)), "10Gi are free")
+	wants(t, refused(t, s, ask(11)), "10 GiB are free")
 
 	// So does one of which a preview knows only the request.
 	s = stateOf(t, tree)
@@ -130,11 +130,11 @@ func TestHugePagesInUse(t *testing.T) {
 	if _, err := s.PlaceRunning(t.Context(), running); err != nil {
 		t.Error(err)
 	}
-	wants(t, refused(t, s, ask(11)), "10Gi are free")
+	wants(t, refused(t, s, ask(11)), "10 GiB are free")
 	if _, err := s.PlaceRunning(t.Context(), ask(70)); err == nil {
 		t.Error("70 of 128 pages were given beside 60")
 	}
-	wants(t, refused(t, s, ask(11)), "10Gi are free")
+	wants(t, refused(t, s, ask(11)), "10 GiB are free")
 }
 
 func TestIsolatedCPUs(t *testing.T) {
