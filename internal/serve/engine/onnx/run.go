@@ -22,13 +22,13 @@ func (s *Session) Run(ctx context.Context, inputs []worker.Tensor, out *worker.O
 			return err
 		}
 	}
-	stop := func() bool { return true }
+	stop, options := func() bool { return true }, uintptr(0)
 	if s.usual > stoppable {
-		options := s.options
+		options = s.options
 		stop = context.AfterFunc(ctx, func() { _ = s.lib.call(fnRunOptionsSetTerminate, options) })
 	}
 	begin := time.Now()
-	outputs, err := s.compute(out.Wanted())
+	outputs, err := s.compute(out.Wanted(), options)
 	if !stop() {
 		// The one that stops may be about to; it must not hit the next run.
 		if e := s.renewOptions(); err == nil {
@@ -83,8 +83,8 @@ func (s *Session) releaseInputs() {
 }
 
 // compute runs the model on the inputs made and returns the values of the
-// wanted outputs.
-func (s *Session) compute(wanted []int) (words, error) {
+// wanted outputs; options are OrtRunOptions, or 0 for none.
+func (s *Session) compute(wanted []int, options uintptr) (words, error) {
 	n := len(wanted)
 	if n > len(s.wantNames) {
 		return nil, fmt.Errorf("%d outputs are asked for, the model has %d", n, len(s.meta.Outputs))
@@ -93,7 +93,7 @@ func (s *Session) compute(wanted []int) (words, error) {
 		s.wantNames[i] = s.outNames[w]
 	}
 	clear(s.outValues[:n])
-	err := s.lib.call(fnRun, s.ptr, s.options, s.inNames.address(), s.inValues.address(), uintptr(len(s.meta.Inputs)),
+	err := s.lib.call(fnRun, s.ptr, options, s.inNames.address(), s.inValues.address(), uintptr(len(s.meta.Inputs)),
 		s.wantNames.address(), uintptr(n), s.outValues.address())
 	return s.outValues[:n], err
 }
