@@ -45,8 +45,8 @@ type folder[Owner comparable] struct {
 
 // Disk watches what owners hold on one file system, so that one that fills it
 // is named and held back while all others go on. What root writes is safe
-// besides: ext4 keeps a reserve that only root may use. Its methods may be
-// called at once.
+// besides: ext4 keeps a reserve that only root may use. It is safe for
+// concurrent use.
 type Disk[Owner comparable] struct {
 	fs *fileSystem
 

@@ -37,8 +37,8 @@ type News struct {
 }
 
 // Live holds the map of a machine as Watch keeps it up to date, and tells it
-// and the load to any number of followers. Nobody waits for a slow one. Its
-// methods may be called at once, except for Close, which comes last.
+// and the load to any number of followers. Nobody waits for a slow one. It
+// is safe for concurrent use, except for Close, which comes last.
 type Live struct {
 	root string
 	// ask asks the drivers' programs, nil where there are none.

@@ -104,7 +104,7 @@ func (h *host) number(parts ...string) (int64, error) {
 	return numberIn(h.file(parts...))
 }
 
-// bound is what may be reserved of CPUs: the kernel's real-time share less
+// bound is what may be reserved of CPUs: what the kernel lets real-time work have, less
 // what its servers keep for ordinary and sched_ext tasks.
 func (i *Isolator) bound(cpus hardware.Set) Bound {
 	b := Bound{CPUs: cpus.Len(), PerCPU: unit}
@@ -115,19 +115,19 @@ func (i *Isolator) bound(cpus hardware.Set) Bound {
 	}
 	servers := []string{"fair_server"}
 	if state, err := readFile(i.host.file("sys/kernel/sched_ext/state")); err == nil && state != "disabled" {
-		servers = append(servers, "ext_server") // it takes its share only while there is such a scheduler
+		servers = append(servers, "ext_server") // it takes its part only while there is such a scheduler
 	}
 	for _, server := range servers {
 		for _, cpu := range cpus.IDs() {
-			b.Taken += i.serverShare(server, cpu)
+			b.Taken += i.serverTakes(server, cpu)
 		}
 	}
 	return b
 }
 
-// serverShare is what a kernel's server has of a CPU. Where debugfs is not
+// serverTakes is what a kernel's server has of a CPU. Where debugfs is not
 // mounted, the kernel's default of a twentieth is assumed.
-func (i *Isolator) serverShare(server string, cpu int) int64 {
+func (i *Isolator) serverTakes(server string, cpu int) int64 {
 	dir := filepath.Join("sys/kernel/debug/sched", server, "cpu"+strconv.Itoa(cpu))
 	runtime, err1 := i.host.number(dir, "runtime")
 	period, err2 := i.host.number(dir, "period")

@@ -16,7 +16,7 @@ const defaultSlice = "oscine.slice"
 
 // controllers are those that the classes use, with what falls away without.
 var controllers = map[string]string{
-	"cpu":     "classes share processors by importance",
+	"cpu":     "processors by importance of the classes",
 	"cpuset":  "real-time CPUs free of other work",
 	"memory":  "memory limits and protection",
 	"io":      "disk time by class",
@@ -145,7 +145,7 @@ func (i *Isolator) limitSlice(group string, c object.Class, l SliceLimits) []Gap
 	if c == Batch {
 		set("batch yields within milliseconds", "cpu.idle", "1")
 	}
-	number("classes share processors by importance", "cpu.weight", l.CPUWeight)
+	number("processors by importance of the classes", "cpu.weight", l.CPUWeight)
 	number("disk time by class", "io.weight", l.IOWeight)
 	number("memory protection", "memory.min", l.MemoryMin)
 	number("memory protection", "memory.low", l.MemoryLow)

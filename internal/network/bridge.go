@@ -24,7 +24,7 @@ const bridgeName = "oscine0"
 
 // Bridge is the network of the workloads: IPv4, private, behind the node's
 // addresses. Workloads reach the outside and the node, never each other but
-// through a published port. Its methods may be called at the same time.
+// through a published port. It is safe for concurrent use.
 type Bridge struct {
 	dir string // holds netns/ and forwarding
 	log *slog.Logger

@@ -1,11 +1,13 @@
 package sim
 
 import (
-	"encoding/xml"
 	"fmt"
+	"html"
 	"io"
 	"math"
 	"strings"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // Geometry of a plot, in pixels.
@@ -158,10 +160,5 @@ func legend(b *strings.Builder, x, y int, group []Result) {
 	}
 }
 
-func escape(s string) string {
-	var b strings.Builder
-	if err := xml.EscapeText(&b, []byte(s)); err != nil {
-		return ""
-	}
-	return b.String()
-}
+// escape makes a name from a trace text of a drawing.
+func escape(s string) string { return html.EscapeString(printable.Text(s)) }
