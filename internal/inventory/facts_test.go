@@ -65,7 +65,7 @@ func TestGPUMemoryIsNoDRAM(t *testing.T) {
 	tree.Filef("/sys/devices/system/node/node2/meminfo", "Node 2 MemTotal:       %d kB", 96<<20)
 	tree.File("/proc/driver/nvidia/gpus/0000:13:00.0/numa_status", "Node: 2\nStatus: online")
 	s := stateOf(t, tree)
-	wants(t, refused(t, s, place.Request{Name: "x", Memory: (2*1024 - 128 + 50) * gib}), "are free of 1.9Ti")
+	wants(t, refused(t, s, place.Request{Name: "x", Memory: (2*1024 - 128 + 50) * gib}), "are free of 1.88 TiB")
 	if got := refused(t, s, place.Request{Name: "x", Memory: 1900 * gib}); got != "" {
 		t.Error(got)
 	}
@@ -101,7 +101,7 @@ func TestHugePagesInUse(t *testing.T) {
 	ask := func(n int64) place.Request {
 		return place.Request{Name: "x", HugePages: []place.HugePages{{Size: gib, Bytes: n * gib}}}
 	}
-	wants(t, refused(t, s, ask(11)), "11Gi are asked for, 10Gi are free", "118Gi of them outside of placement")
+	wants(t, refused(t, s, ask(11)), "11 GiB are asked for, 10 GiB are free", "118 GiB of them outside of placement")
 	if got := refused(t, s, ask(10)); got != "" {
 		t.Error(got)
 	}
