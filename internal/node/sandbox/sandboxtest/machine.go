@@ -51,7 +51,8 @@ type running struct {
 // New returns an empty machine.
 func New(t *testing.T) *Machine {
 	t.Helper()
-	hw := &hardware.Machine{Online: hardware.NewSet(0, 1, 2, 3)}
+	all := hardware.NewSet(0, 1, 2, 3)
+	hw := &hardware.Machine{Online: all, Allowed: all, Present: all, Nodes: []hardware.Node{{CPUs: all, Own: all, Bytes: 1 << 30, Memory: "DRAM", Allowed: true, Distance: []int{10}}}}
 	for id := range 4 {
 		hw.CPUs = append(hw.CPUs, hardware.CPU{ID: id, Core: id, Kind: -1, Allowed: true})
 	}

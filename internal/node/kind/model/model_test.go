@@ -1,0 +1,242 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/node/reconcile"
+	"oscine.dev/oscine/internal/node/sandbox/sandboxtest"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pack"
+)
+
+// bench is a model on a machine in memory, with a server that starts workers
+// when it is told to.
+type bench struct {
+	*sandboxtest.Machine
+	c     reconcile.Controller
+	files *Files
+
+	mu      sync.Mutex
+	served  *Served
+	serving Serving
+	chosen  pack.Question
+	noPack  error
+	stuck   error // what Withdraw fails of
+	phases  []string
+	events  []string
+}
+
+var digits = object.Key{Kind: object.KindModel, Name: "digits"}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{Machine: sandboxtest.New(t)}
+	var err error
+	if b.files, err = OpenFiles(t.TempDir(), func() error { return nil }, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	b.c = New(&Options{
+		Sandbox: b.Sandbox, Server: b, Paths: Paths{SocketDir: "/run/oscine", SocketName: "worker.sock", Model: "/model"}, Packs: b, Protocols: []int{2},
+		Files: b.files, Sockets: t.TempDir() + "/models", Log: slog.New(slog.DiscardHandler), Life: t.Context(),
+	}, digits, b)
+	return b
+}
+
+// upload stores a file and returns the Model of it.
+func (b *bench) upload(t *testing.T, content string) *object.Model {
+	t.Helper()
+	digest, _, err := b.files.Upload(t.Context(), strings.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := object.Kinds().Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: digits}\nspec: {source: '" + digest + "', resources: {cpu: 1500m}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects[0].(*object.Model)
+}
+
+func (b *bench) locked(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f()
+}
+
+func (b *bench) Serve(s Served) error {
+	b.locked(func() { b.served, b.serving = &s, Serving{Phase: object.Starting, Fill: func(*object.ModelStatus) {}} })
+	return nil
+}
+
+func (b *bench) Withdraw(string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stuck == nil {
+		b.served = nil
+	}
+	return b.stuck
+}
+
+func (b *bench) Serving(string) (Serving, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.serving, b.served != nil
+}
+
+func (b *bench) WorkerArgs() []string { return []string{"--socket", "worker.sock"} }
+
+func (b *bench) Choose(q pack.Question) (*pack.Info, error) {
+	b.locked(func() { b.chosen = q })
+	return &pack.Info{Manifest: pack.Manifest{Name: "engine"}}, b.noPack
+}
+
+func (b *bench) Mount(name string) (*pack.Info, string, error) {
+	return &pack.Info{Manifest: pack.Manifest{Name: name, Entrypoint: []string{"/engine"}}, Digest: "sha256:1"}, "/packs/" + name, nil
+}
+
+func (b *bench) Phase(phase object.Phase, message string) {
+	b.locked(func() { b.phases = append(b.phases, strings.TrimSpace(string(phase)+" "+message)) })
+}
+
+func (b *bench) Changed() {}
+
+func (b *bench) Event(reason, message string) {
+	b.locked(func() { b.events = append(b.events, reason+": "+message) })
+}
+
+// becomes has the server tell of another phase.
+func (b *bench) becomes(phase object.Phase, message string) {
+	var changed func()
+	b.locked(func() {
+		b.serving = Serving{Phase: phase, Message: message, Restarts: 1, Fill: func(st *object.ModelStatus) { st.Engine, st.Requests = "onnxruntime 1.31", 7 }}
+		changed = b.served.Changed
+	})
+	changed()
+}
+
+func (b *bench) status() *object.ModelStatus {
+	return b.c.Status(object.Observed{Phase: object.Waiting}).(*object.ModelStatus)
+}
+
+func TestLifeOfAModel(t *testing.T) {
+	b := newBench(t)
+	m := b.upload(t, "weights")
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if string(b.chosen.Head) != "weights" || !slices.Equal(b.chosen.Protocols, []int{2}) {
+		t.Errorf("a pack was asked for by %+v", b.chosen)
+	}
+	w, err := b.served.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := b.Running()["model-digits"]
+	if !slices.Equal(spec.Entrypoint, []string{"/engine", "--socket", "worker.sock"}) || spec.RootFS != "/packs/engine" || len(spec.Mounts) != 2 {
+		t.Errorf("container %+v", spec)
+	}
+	if w.Threads() != 2 || !strings.HasSuffix(w.Socket(), "/worker.sock") || w.Options() != nil || w.Owns(os.Getpid()) {
+		t.Errorf("worker with %d threads at %s", w.Threads(), w.Socket())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.c.Attend(ctx, m) }()
+	b.becomes(object.Running, "")
+	if st := b.status(); st.Phase != object.Running || st.Requests != 7 || st.Restarts != 1 || st.Pack != "sha256:1" || st.PID == 0 || st.Placement == nil {
+		t.Errorf("status %+v", st)
+	}
+	for _, phase := range []object.Phase{object.Running, object.Failed} {
+		for b.last() != phase {
+			time.Sleep(time.Millisecond)
+		}
+		if phase == object.Running {
+			b.becomes(object.Failed, "no such operator")
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("attended until %v", err)
+	}
+	if got := strings.Join(b.events, "\n"); got != "Started: serves with onnxruntime 1.31\nFailed: no such operator" {
+		t.Errorf("events:\n%s", got)
+	}
+	b.End("model-digits", 9, false)
+	if err := w.Wait(); err == nil || !strings.Contains(err.Error(), "exit code 9") {
+		t.Errorf("the worker ended: %v", err)
+	}
+	if err := w.Kill(); !errors.Is(err, container.ErrNotRunning) {
+		t.Errorf("killed again: %v", err)
+	}
+	if err := errors.Join(b.c.Stop(t.Context(), m), b.c.Remove(t.Context(), nil)); err != nil || len(b.Left()) != 0 {
+		t.Errorf("removed: %v, left %v", err, b.Left())
+	}
+	if err := w.Kill(); err != nil {
+		t.Errorf("killed when it is gone: %v", err)
+	}
+	if err := b.c.Attend(t.Context(), m); err == nil {
+		t.Error("attended what is not served")
+	}
+}
+
+// last is the last phase that was reported.
+func (b *bench) last() object.Phase {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.phases) == 0 {
+		return ""
+	}
+	phase, _, _ := strings.Cut(b.phases[len(b.phases)-1], " ")
+	return object.Phase(phase)
+}
+
+func TestWorkersEnd(t *testing.T) {
+	b := newBench(t)
+	m := b.upload(t, "weights")
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	for code, want := range map[int]string{0: "", 137: "memory limit"} {
+		w, err := b.served.Start(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.End("model-digits", code, code == 137)
+		if err := w.Wait(); (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
+			t.Errorf("exit code %d: %v", code, err)
+		}
+	}
+	b.Fail("Start", errors.New("no space left"))
+	if _, err := b.served.Start(t.Context()); err == nil {
+		t.Error("started what cannot be")
+	}
+}
+
+func TestModelThatCannotRun(t *testing.T) {
+	b := newBench(t)
+	m := b.upload(t, "weights")
+	b.noPack = pack.ErrNotInstalled
+	if err := b.c.Up(t.Context(), m); !errors.Is(err, pack.ErrNotInstalled) {
+		t.Errorf("without a pack: %v", err)
+	}
+	b.stuck = errors.New("its worker cannot be killed")
+	for name, err := range map[string]error{"up": b.c.Up(t.Context(), m), "stop": b.c.Stop(t.Context(), m), "remove": b.c.Remove(t.Context(), m)} {
+		if !errors.Is(err, b.stuck) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	b.stuck, b.noPack = nil, nil
+	if err := os.Remove(b.files.Path(m.Spec.Source)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.c.Up(t.Context(), m); err == nil || !strings.Contains(err.Error(), "open the model's file") {
+		t.Errorf("without its file: %v", err)
+	}
+}
