@@ -74,7 +74,7 @@ func (n *Node) RemoveImage(ctx context.Context, name string) error {
 }
 
 // images are the runtime's as the kind Workload sees them.
-type images struct{ runtime *container.Runtime }
+type images struct{ runtime containers }
 
 // Pull implements workload.Images.
 func (i images) Pull(ctx context.Context, ref string, progress func(string)) (string, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -68,7 +69,7 @@ type Node struct {
 	loop      *reconcile.Loop
 	box       *sandbox.Sandbox
 	files     *model.Files
-	runtime   *container.Runtime
+	runtime   containers
 	bridge    *network.Bridge
 	packs     *pack.Store
 	registry  *core.Registry
@@ -88,6 +89,20 @@ type Node struct {
 	life context.Context // of what follows the machine; ends at Close
 	end  context.CancelFunc
 	wg   sync.WaitGroup
+}
+
+// containers is the part of container.Runtime that a node needs.
+type containers interface {
+	sandbox.Runtime
+	Images(ctx context.Context) ([]container.Image, error)
+	Import(ctx context.Context, tarball io.Reader) ([]container.Image, error)
+	Pull(ctx context.Context, ref string, progress func(string)) (container.Image, error)
+	RemoveImage(ctx context.Context, ref string) error
+	CopyIn(ctx context.Context, id, dir string, stream io.Reader) error
+	CopyOut(ctx context.Context, id, name string, w io.Writer) error
+	List(ctx context.Context) ([]container.Status, error)
+	Missing() []string
+	Close() error
 }
 
 // maxRunDir bounds Config.RunDir, as the sockets below it have short paths.
@@ -144,7 +159,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if len(allow) == 0 {
 		allow = []string{"*"}
 	}
-	n.runtime, err = container.Open(ctx, container.Config{
+	runtime, err := container.Open(ctx, container.Config{
 		Root:        filepath.Join(n.config.StateDir, "containerd"),
 		State:       filepath.Join(n.config.RunDir, "containerd"),
 		RuntimePath: n.config.RuntimePath, ShimPath: n.config.ShimPath, LoggerPath: n.config.LoggerPath,
@@ -153,6 +168,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("start the container runtime: %w", err)
 	}
+	n.runtime = runtime
 	n.bridge = network.NewBridge(n.config.RunDir, n.log)
 	n.bridge.Close(n.machine.Spec.API.Port)
 	n.wg.Go(func() { n.bridge.Follow(n.life) })
@@ -175,15 +191,13 @@ func (p placements) SetPlacements(placed []allocate.Placed) error {
 // ForgetPlacement implements allocate.Store.
 func (p placements) ForgetPlacement(obj object.Object) error { return p.n.store.ForgetPlacement(obj) }
 
-// openLoop puts the rooms together: the loop has a controller for each object,
-// and controllers have the sandbox.
-func (n *Node) openLoop(ctx context.Context) error {
+// openBox makes the sandbox that all kinds share.
+func (n *Node) openBox() {
 	n.box = sandbox.New(sandbox.Options{
 		Placer: n.placer, Store: placements{n}, Shares: n.shares, Network: n.bridge, Isolator: n.isolator, Runtime: n.runtime, Log: n.log,
 		Displace: func(names map[string]error) { n.loop.Displace(names) },
 		Freed:    func() { n.loop.Wake(nil) },
 	})
-	return n.startLoop(ctx, n.controllers())
 }
 
 // startLoop makes the loop with a controller for each stored kind, and reads
@@ -204,10 +218,24 @@ func (n *Node) startLoop(ctx context.Context, controllers map[object.Kind]reconc
 // socketsDir is the folder of the sockets of all models' workers.
 func (n *Node) socketsDir() string { return filepath.Join(n.config.RunDir, "models") }
 
-// restore takes up every stored object and removes containers and networks that
-// belong to none.
+// restore takes up every stored object and follows the machine.
 func (n *Node) restore(ctx context.Context) error {
-	if err := n.openLoop(ctx); err != nil {
+	n.openBox()
+	if err := n.takeUp(ctx); err != nil {
+		return err
+	}
+	n.wg.Go(func() { n.watchHardware(n.life) })
+	n.wg.Go(func() { n.drivers.Watch(n.life, n.refreshDrivers, n.driverEvent) })
+	n.wg.Go(func() { n.watchNetwork(n.life) })
+	n.wg.Go(func() { n.watchDisk(n.life) })
+	n.wg.Go(func() { n.watchFiles(n.life) })
+	return nil
+}
+
+// takeUp starts with every stored object and removes containers and networks
+// that belong to none.
+func (n *Node) takeUp(ctx context.Context) error {
+	if err := n.startLoop(ctx, n.controllers()); err != nil {
 		return err
 	}
 	n.shares.Sweep(ctx, n.has)
@@ -226,11 +254,6 @@ func (n *Node) restore(ctx context.Context) error {
 		}
 	}
 	n.loop.Start()
-	n.wg.Go(func() { n.watchHardware(n.life) })
-	n.wg.Go(func() { n.drivers.Watch(n.life, n.refreshDrivers, n.driverEvent) })
-	n.wg.Go(func() { n.watchNetwork(n.life) })
-	n.wg.Go(func() { n.watchDisk(n.life) })
-	n.wg.Go(func() { n.watchFiles(n.life) })
 	return nil
 }
 
