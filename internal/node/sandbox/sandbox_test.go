@@ -34,7 +34,7 @@ func start(t *testing.T, m *sandboxtest.Machine, w *object.Workload) container.S
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := m.Attach(t.Context(), w.Key(), w.Spec.Ports); err != nil {
+	if _, _, err := m.Attach(t.Context(), w.Key(), w.Spec.Ports, false); err != nil {
 		t.Fatal(err)
 	}
 	now, err := m.Start(t.Context(), sandbox.Run{Object: w, Placement: p, Spec: container.Spec{Image: w.Spec.Image, Env: []string{"A=1"}}, KeepMemory: true})
