@@ -21,7 +21,7 @@ const (
 	Idle        = "plain cpu.idle=1"
 	Interactive = "oscine interactive"
 	Serving     = "oscine serving path"
-	Unurged     = "oscine served, no urgency"
+	NoUrgency   = "oscine served, no urgency"
 	Served      = "oscine served, urgency by deadline"
 	ServedExt   = "oscine served, sched_ext"
 	Realtime    = "oscine realtime"
@@ -131,7 +131,7 @@ func Judge(all []Figure) Ratios {
 		if f != nil && base != nil && base.tightMiss() > 0 {
 			worse(&r.DeadlineMiss, f.tightMiss()/base.tightMiss())
 		}
-		if base := find(all, Unurged, cpus, true); base != nil && base.tightMiss() > 0 {
+		if base := find(all, NoUrgency, cpus, true); base != nil && base.tightMiss() > 0 {
 			best := math.Inf(1)
 			for _, name := range []string{Served, ServedExt} {
 				if f := find(all, name, cpus, true); f != nil {

@@ -34,8 +34,8 @@ func (b *bench) servedBoth() (err error) {
 			return err
 		}
 	}
-	if err := b.served(figure.Unurged, false); err != nil {
-		return fmt.Errorf("%s: %w", figure.Unurged, err)
+	if err := b.served(figure.NoUrgency, false); err != nil {
+		return fmt.Errorf("%s: %w", figure.NoUrgency, err)
 	}
 	if err := b.served(figure.Served, true); err != nil {
 		return fmt.Errorf("%s: %w", figure.Served, err)
