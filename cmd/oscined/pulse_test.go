@@ -43,7 +43,7 @@ func TestPulseNeedsProof(t *testing.T) {
 		p := &pulse{log: slog.New(slog.DiscardHandler)}
 		p.provenBy(func(context.Context) error {
 			mu.Lock()
-			mu.Unlock()
+			defer mu.Unlock()
 			return nil
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -142,9 +143,9 @@ func TestDeadlinesEndWithTheRequest(t *testing.T) {
 	}))
 	defer server.Close()
 	var connections int
-	client := &http.Client{Transport: &http.Transport{Dial: func(network, address string) (net.Conn, error) {
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		connections++
-		return net.Dial(network, address)
+		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}}}
 	for range 3 {
 		resp, err := client.Post(server.URL, "", strings.NewReader("echo"))

@@ -48,14 +48,6 @@ func ofElements(list []element, rank int) value {
 	return v
 }
 
-// rank is -1 where it is not known.
-func (v *value) rank() int {
-	if v.dims == nil {
-		return -1
-	}
-	return len(v.dims)
-}
-
 // fromEnd is how far the batch's axis is from the last, counted from 1.
 func (v *value) fromEnd() int { return len(v.dims) - v.axis }
 

@@ -59,8 +59,8 @@ func (h *handler) infer(w http.ResponseWriter, r *http.Request) {
 	c := h.calls.get()
 	defer h.calls.put(c)
 	body, err := h.options.Body(w, r)
-	defer body.Close()
 	if err == nil {
+		defer body.Close()
 		err = h.read(c, &q, &body, r)
 	}
 	if err != nil {

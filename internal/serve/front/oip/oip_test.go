@@ -204,9 +204,9 @@ func FuzzBody(f *testing.F) {
 		}
 		r.Header.Set("Content-Encoding", encoding)
 		body, err := o.Body(httptest.NewRecorder(), r)
-		defer body.Close()
 		var c call
 		if err == nil {
+			defer body.Close()
 			err = c.readHeader(&body, r)
 		}
 		if err == nil {
