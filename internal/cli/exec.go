@@ -24,7 +24,8 @@ func newExecCommand(env *Env) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Run a program that a workload's image holds, beside it",
 		Long: `Run one of the programs in the image of a running workload, in its namespaces and
-with its rights. The node itself has no shell; what there is to run is the image's.`,
+with its rights. The node itself has no shell; what there is to run is the image's.
+It ends when the program has ended and nothing keeps its output open.`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 2 || len(afterDashes(args[1:])) == 0 {
 				return usageError{fmt.Errorf("needs a workload and a command: %s", c.UseLine())}

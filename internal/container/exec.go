@@ -38,13 +38,11 @@ type Exec struct {
 // Size is a terminal's, in characters.
 type Size struct{ Columns, Rows uint16 }
 
-// drainTime is how long Exec waits for the rest of the output after the end of
-// a process: something that it left behind may keep its output open for ever.
-const drainTime = time.Second
-
-// Exec runs a process in a container until it ends, and returns its exit code,
-// 128+n after signal n. When ctx ends first, the process is killed.
-// Errors: ErrNotFound, ErrNotRunning.
+// Exec runs a process in a container until it has ended and its output too, and
+// returns its exit code, 128+n after signal n. Something that it left behind may
+// keep its output open: Exec goes on with that until ctx ends, unless the output
+// is discarded. When ctx ends first, the process is killed.
+// Errors: ErrNotFound, ErrNotRunning, and those of Stdout and Stderr.
 func (r *Runtime) Exec(ctx context.Context, id string, e Exec) (int, error) {
 	ctx = r.context(ctx)
 	fail := func(err error) (int, error) { return -1, fmt.Errorf("run %q in container %s: %w", e.Args, id, err) }
@@ -64,7 +62,8 @@ func (r *Runtime) Exec(ctx context.Context, id string, e Exec) (int, error) {
 		return fail(err)
 	}
 	execID := "exec-" + rand.Text()
-	streams, stdinDone, err := e.streams(r.config.State, execID)
+	stdout, stderr := &outlet{w: e.Stdout}, &outlet{w: e.Stderr}
+	streams, stdinDone, err := e.streams(stdout, stderr, r.config.State, execID)
 	if err != nil {
 		return fail(err)
 	}
@@ -94,8 +93,39 @@ func (r *Runtime) Exec(ctx context.Context, id string, e Exec) (int, error) {
 	if err != nil {
 		return fail(err)
 	}
-	waitFor(streams.Wait, drainTime)
+	if e.Stdout == nil && e.Stderr == nil {
+		return code, nil
+	}
+	ended := make(chan struct{})
+	go func() { streams.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return fail(fmt.Errorf("it ended with exit code %d, but something that it left behind keeps its output open: %w", code, ctx.Err()))
+	}
+	if err := errors.Join(stdout.failed, stderr.failed); err != nil {
+		return fail(fmt.Errorf("its output is not whole: %w", err))
+	}
 	return code, nil
+}
+
+// outlet keeps the error that ended the copy to a caller's writer, which the
+// copy itself passes over.
+type outlet struct {
+	w      io.Writer // nil discards
+	failed error     // to be read once the copy has ended
+}
+
+// Write writes on.
+func (o *outlet) Write(b []byte) (int, error) {
+	if o.w == nil {
+		return len(b), nil
+	}
+	n, err := o.w.Write(b)
+	if err != nil {
+		o.failed = err
+	}
+	return n, err
 }
 
 // awaitProcess returns the exit code, killing the process when ctx ends.
@@ -191,14 +221,7 @@ func (e Exec) process(c containers.Container, rec record) (*anypb.Any, error) {
 
 // streams makes the pipes between the caller and the shim. stdinDone is closed
 // when the caller's input ends.
-func (e Exec) streams(dir, id string) (_ cio.IO, stdinDone <-chan struct{}, _ error) {
-	out, errOut := e.Stdout, e.Stderr
-	if out == nil {
-		out = io.Discard
-	}
-	if errOut == nil {
-		errOut = io.Discard
-	}
+func (e Exec) streams(out, errOut io.Writer, dir, id string) (_ cio.IO, stdinDone <-chan struct{}, _ error) {
 	options := []cio.Opt{cio.WithFIFODir(filepath.Join(dir, "fifo"))}
 	done := make(chan struct{})
 	if e.Stdin == nil {

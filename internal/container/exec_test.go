@@ -40,6 +40,15 @@ func TestExec(t *testing.T) {
 	if err != nil || code != 0 || out.String() != big {
 		t.Errorf("cat: code %d, %v, %d bytes of %d", code, err, out.Len(), len(big))
 	}
+	slow := &slowWriter{pause: 2 * time.Second}
+	code, err = r.Exec(ctx, "box", Exec{Args: []string{"/probe", "cat"}, Stdin: strings.NewReader(big[:100<<10]), Stdout: slow})
+	if err != nil || code != 0 || slow.Len() != 100<<10 {
+		t.Errorf("cat to a slow reader: code %d, %v, %d bytes of %d", code, err, slow.Len(), 100<<10)
+	}
+	gone := errors.New("the reader is gone")
+	if _, err = r.Exec(ctx, "box", Exec{Args: []string{"/probe", "say", "x"}, Stdout: &slowWriter{failed: gone}}); !errors.Is(err, gone) {
+		t.Errorf("output that nobody took: %v", err)
+	}
 	out.Reset()
 	code, err = r.Exec(ctx, "box", Exec{Args: []string{"/probe", "id", "cwd"}, User: "1000:7", Cwd: "/tmp", Stdout: &out})
 	if err != nil || code != 0 || out.String() != "id 1000 7\n/tmp <nil>\n" {
@@ -72,6 +81,22 @@ func TestExec(t *testing.T) {
 	if entries, err := os.ReadDir(filepath.Join(r.config.State, "fifo")); err != nil || len(entries) > 0 {
 		t.Errorf("pipes are left: %v, %v", entries, err)
 	}
+}
+
+// slowWriter pauses before it takes the first bytes.
+type slowWriter struct {
+	bytes.Buffer
+	pause  time.Duration
+	failed error
+}
+
+func (w *slowWriter) Write(b []byte) (int, error) {
+	time.Sleep(w.pause)
+	w.pause = 0
+	if w.failed != nil {
+		return 0, w.failed
+	}
+	return w.Buffer.Write(b)
 }
 
 func TestExecTerminal(t *testing.T) {

@@ -78,6 +78,7 @@ func testConfig(t testing.TB) Config {
 		Root: filepath.Join(root, "containerd"), State: state, LogDir: filepath.Join(root, "log"),
 		RuntimePath: path, ShimPath: filepath.Join(dir, "containerd-shim-runc-v2"), LoggerPath: filepath.Join(dir, "oscine-log"),
 		CgroupRoot: cgroupOfTests,
+		Allow:      []string{"*"},
 		CDIDirs:    []string{filepath.Join(root, "cdi")},
 		Logger:     slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -209,6 +210,27 @@ func TestFollowMissesNothing(t *testing.T) {
 	})
 	if err != enough {
 		t.Errorf("after %d lines: %v", next, err)
+	}
+}
+
+// A reader that follows ends with the last line that was there when it was told
+// that no more come.
+func TestFollowToTheEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.log")
+	w := open(t, path, 0)
+	add(t, w, "first")
+	complete := make(chan struct{})
+	var got []string
+	err := Read(t.Context(), path, Query{Follow: true, Complete: complete}, func(line Line) error {
+		if len(got) == 0 {
+			add(t, w, "second", "third")
+			close(complete)
+		}
+		got = append(got, line.Text)
+		return nil
+	})
+	if want := []string{"first", "second", "third"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v; want %q", got, err, want)
 	}
 }
 

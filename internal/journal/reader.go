@@ -15,6 +15,9 @@ type Query struct {
 	Tail   int       // at most the last so many lines; 0 means all, -1 none
 	Since  time.Time // only lines from this time on
 	Follow bool      // go on with lines as they come, until the context ends
+	// Complete says, by being closed, that no more lines come: Follow then ends
+	// with the last one that is there. nil never does.
+	Complete <-chan struct{}
 }
 
 // poll is how often a following reader looks for new lines.
@@ -31,16 +34,19 @@ func Read(ctx context.Context, path string, query Query, each func(Line) error) 
 	}
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
-	for {
+	for complete := false; !complete; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-query.Complete:
+			complete = true
 		case <-tick.C:
 		}
 		if err := r.advance(ctx); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // reader reads the older file, then the current one, then whatever takes its

@@ -41,34 +41,26 @@ func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, follow b
 	if !follow {
 		return journal.Read(ctx, path, journal.Query{Tail: tail}, send)
 	}
-	following, stop := context.WithCancel(ctx)
-	defer stop()
+	query := journal.Query{Tail: tail, Follow: true}
 	if kind != "" { // a system program has no end of its own
+		watching, stop := context.WithCancel(ctx)
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		defer stop()
+		complete := make(chan struct{})
+		query.Complete = complete
 		wg.Go(func() {
-			n.awaitExited(following, kind, name)
-			select {
-			case <-time.After(logDrain):
-			case <-following.Done():
+			if n.awaitExited(watching, kind, name) {
+				close(complete)
 			}
-			stop()
 		})
 	}
-	err = journal.Read(following, path, journal.Query{Tail: tail, Follow: true}, send)
-	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
-		return nil
-	}
-	return err
+	return journal.Read(ctx, path, query, send)
 }
 
-// logDrain is how long a log is followed after its workload has ended, for
-// what is still in the pipe.
-const logDrain = 300 * time.Millisecond
-
-// awaitExited returns when a workload is in phase Exited, or with ctx.
-func (n *Node) awaitExited(ctx context.Context, kind object.Kind, name string) {
+// awaitExited waits until an object has ended for good, when all that it said is
+// in its log. It returns false where ctx ends before.
+func (n *Node) awaitExited(ctx context.Context, kind object.Kind, name string) bool {
 	exited := errors.New("exited")
 	err := n.Watch(ctx, kind, name, func(event string, state object.State) error {
 		if event == reconcile.EventDeleted || state.Status.Common().Phase == object.Exited {
@@ -76,9 +68,11 @@ func (n *Node) awaitExited(ctx context.Context, kind object.Kind, name string) {
 		}
 		return nil
 	})
-	if !errors.Is(err, exited) {
-		<-ctx.Done()
+	if errors.Is(err, exited) {
+		return true
 	}
+	<-ctx.Done()
+	return false
 }
 
 func (n *Node) logPath(kind object.Kind, name string) (string, error) {
