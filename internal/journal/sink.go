@@ -13,14 +13,10 @@ import (
 	"time"
 )
 
-// drainTime is how long a sink goes on after SIGTERM, for what is still in its
-// pipes.
-const drainTime = 2 * time.Second
-
 // Sink is the whole of the program that a container's shim starts to keep the
 // container's output: it reads standard output from descriptor 3 and standard
-// error from 4, writes to 5 when it is ready, and ends at SIGTERM, which the shim
-// sends when both have ended (and complains if there is nobody to send it to).
+// error from 4, writes to 5 when it is ready, and ends with both after SIGTERM, which
+// the shim sends when both have ended (and complains if there is nobody to send it to).
 // args are pairs, in any order: path FILE, bytes N, owner UID:GID. The owner is
 // the container's user: the pipes are given to it, since programs that log to
 // /dev/stdout open it anew.
@@ -70,10 +66,9 @@ func Sink(args []string) error {
 	for {
 		select {
 		case <-stop:
-			select {
-			case <-ended:
-			case <-time.After(drainTime):
-			}
+			// The shim has closed its own ends, so what is left in the pipes has
+			// an end; where someone else holds them, it kills us in the end.
+			<-ended
 			return nil
 		case <-alive.C:
 			// Without a shim nobody sends the signal. Output may still come.
