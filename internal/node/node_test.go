@@ -409,7 +409,7 @@ func TestSystemLogGoesOn(t *testing.T) {
 	if err := h.Logs(t.Context(), object.KindWorkload, "oscined", false, 0, count); err != nil {
 		t.Error(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*logDrain)
+	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
 	defer cancel()
 	if err := h.Logs(ctx, "", "oscined", true, 0, count); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("following the daemon's log ended with %v", err)
