@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/inventory"
@@ -19,6 +20,10 @@ import (
 // use.
 type Placer struct {
 	log *slog.Logger
+
+	// shared holds, for readers, the CPUs of placements without any of their own,
+	// by name: nobody who looks waits for a search or for the disk.
+	shared atomic.Pointer[map[string]string]
 
 	mu    sync.Mutex
 	state *place.State
@@ -54,6 +59,7 @@ func (p *Placer) Adopt(obj object.Object, stored json.RawMessage) {
 	if err == nil {
 		p.mu.Lock()
 		err = p.state.Adopt(held)
+		p.changed()
 		p.mu.Unlock()
 	}
 	if err != nil {
@@ -73,6 +79,7 @@ func (p *Placer) Place(ctx context.Context, s Store, obj object.Object) (placed 
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.changed()
 	delete(p.yielded, req.Name)
 	old, had := p.state.Placement(req.Name)
 	if had && sameRequest(&old.Request, &req) {
@@ -197,20 +204,30 @@ func (p *Placer) EachShared(f func(name string, cpus []int)) {
 }
 
 // Now brings a placement that is shown up to date: the CPUs of a shared one
-// change as others come and go.
+// change as others come and go. It does not wait for a placement under way.
 func (p *Placer) Now(id string, shown *object.PlacementStatus) *object.PlacementStatus {
-	if shown == nil || shown.Exclusive {
+	shared := p.shared.Load()
+	if shown == nil || shown.Exclusive || shared == nil {
 		return shown
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	held, ok := p.state.Placement(id)
+	cpus, ok := (*shared)[id]
 	if !ok {
 		return shown
 	}
 	st := *shown
-	st.CPUs = place.FormatCPUs(held.CPUs)
+	st.CPUs = cpus
 	return &st
+}
+
+// changed shows to readers what has changed. The caller holds p.mu.
+func (p *Placer) changed() {
+	shared := map[string]string{}
+	for _, held := range p.state.Placements() {
+		if !held.Request.Exclusive {
+			shared[held.Request.Name] = place.FormatCPUs(held.CPUs)
+		}
+	}
+	p.shared.Store(&shared)
 }
 
 // Existing tells placement which partitions there are on the devices: those
@@ -228,6 +245,7 @@ func (p *Placer) Existing(m *hardware.Machine) {
 func (p *Placer) Release(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.changed()
 	delete(p.yielded, id)
 	return p.state.Release(id)
 }
@@ -238,6 +256,7 @@ func (p *Placer) Release(id string) bool {
 func (p *Placer) Yield(s Store, obj object.Object) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.changed()
 	req, err := requestOf(obj)
 	if err != nil {
 		return false, err
@@ -257,6 +276,7 @@ func (p *Placer) Yield(s Store, obj object.Object) (bool, error) {
 func (p *Placer) Lend(ctx context.Context, req place.Request) (place.Placement, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.changed()
 	return p.state.Place(ctx, req)
 }
 
@@ -281,6 +301,7 @@ func (p *Placer) Holders(device string) []string {
 func (p *Placer) Renew(m *hardware.Machine) (displaced map[string]error, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.changed()
 	state, lost, err := p.state.Rebase(inventory.Machine(m, p.state.Machine().Name))
 	if err != nil {
 		return nil, err

@@ -245,6 +245,17 @@ func TestSharedCPUsAreShownAsTheyAre(t *testing.T) {
 	}
 }
 
+// Who looks at a placement does not wait for one that is under way.
+func TestReadersDoNotWait(t *testing.T) {
+	p, s := fourCPUs(t)
+	shared := p.mustPlace(t, s, s.put(t, "apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: shared}\nspec: {image: x, resources: {cpu: '1'}}\n"))
+	p.mu.Lock() // as a long search does
+	defer p.mu.Unlock()
+	if now := p.Now("workload-shared", shared.Status()); now.CPUs != shared.Status().CPUs {
+		t.Errorf("shown on %s", now.CPUs)
+	}
+}
+
 // A CPU that goes offline displaces who held it alone, and nobody else.
 func TestRenewFollowsTheMachine(t *testing.T) {
 	s := &memory{placed: map[string]json.RawMessage{}}
