@@ -249,14 +249,14 @@ func TestApplyTellsAndStoresAllOrNone(t *testing.T) {
 		}); err == nil || err.Error() != "1 are there" {
 			t.Errorf("refused by the check: %v", err)
 		}
-		w.broken = true
+		w.breaks(true)
 		if _, err := l.Apply(objects, false, anything); !errors.Is(err, errDisk) || len(l.Keys()) != 1 {
 			t.Errorf("a failing disk: %v, and there are %v", err, l.Keys())
 		}
 		if err := l.Delete(t.Context(), keyOf("a")); !errors.Is(err, errDisk) {
 			t.Errorf("deleted on a failing disk: %v", err)
 		}
-		w.broken = false
+		w.breaks(false)
 		synctest.Wait()
 		if o := observed(t, l, "a"); o.Phase != object.Running {
 			t.Errorf("what was not deleted is %+v", o)

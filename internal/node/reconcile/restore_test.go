@@ -102,7 +102,7 @@ func TestSetAsideIsAppliedAgain(t *testing.T) {
 		if got := w.runs(); got["a"] != "2" || got["bb"] != "2" {
 			t.Errorf("applied again: %v run", got)
 		}
-		if w.records[keyOf("a")].Starts != 0 {
+		if w.starts("a") != 0 {
 			t.Error("it runs, and counts as being started")
 		}
 	})
@@ -119,12 +119,12 @@ func TestSuspectIsStartedAlone(t *testing.T) {
 		l := w.boot(t)
 		defer l.Close()
 		time.Sleep(time.Second)
-		if a, b := w.records[keyOf("a")].Starts, w.records[keyOf("bb")].Starts; a+b != 3 {
+		if a, b := w.starts("a"), w.starts("bb"); a+b != 3 {
 			t.Errorf("counts %d and %d, want one of them tried now", a, b)
 		}
 		time.Sleep(time.Minute)
-		if got := w.runs(); len(got) != 2 || w.records[keyOf("a")].Starts != 0 || w.records[keyOf("bb")].Starts != 0 || !w.placed["a"] {
-			t.Errorf("%v run, counts %d and %d", got, w.records[keyOf("a")].Starts, w.records[keyOf("bb")].Starts)
+		if got := w.runs(); len(got) != 2 || w.starts("a") != 0 || w.starts("bb") != 0 || !w.placed["a"] {
+			t.Errorf("%v run, counts %d and %d", got, w.starts("a"), w.starts("bb"))
 		}
 	})
 }

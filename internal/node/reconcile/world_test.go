@@ -55,6 +55,19 @@ func (d *disk) locked(f func()) error {
 	return nil
 }
 
+// starts is how often a stored object is counted as being started.
+func (d *disk) starts(name string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.records[keyOf(name)].Starts
+}
+
+func (d *disk) breaks(broken bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.broken = broken
+}
+
 func (d *disk) Records() ([]Record, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
