@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -44,39 +45,38 @@ func run(ctx context.Context, args []string, errOut io.Writer) error {
 			return fmt.Errorf("make the daemon's folders: %w", err)
 		}
 	}
-	log, done := openLog(o, errOut)
-	defer done()
+	log, own := openLog(o, errOut)
+	defer own.Close()
 	return runNode(ctx, o, errOut, log)
 }
 
-// openLog returns the daemon's log, on errOut and in its journal. A disk that
-// takes no journal does not keep the daemon from starting.
-func openLog(o *options, errOut io.Writer) (log *slog.Logger, done func()) {
-	out, done := errOut, func() {}
-	own, err := journal.Open(filepath.Join(o.logs, "oscined.log"), ownLogBytes)
-	if err == nil {
-		out, done = io.MultiWriter(errOut, &journalWriter{own}), func() { own.Close() }
-	}
+// openLog returns the daemon's log, on errOut and in its journal.
+func openLog(o *options, errOut io.Writer) (*slog.Logger, *journal.Writer) {
+	own := journal.Open(filepath.Join(o.logs, "oscined.log"), ownLogBytes)
 	level := slog.LevelInfo
 	if o.debug {
 		level = slog.LevelDebug
 	}
-	log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
-	if err != nil {
-		log.Error("the log is not kept on the disk", "error", err)
-	}
-	return log, done
+	out := io.MultiWriter(errOut, &journalWriter{journal: own, errOut: errOut})
+	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})), own
 }
 
 // ownLogBytes bounds the daemon's own log on disk.
 const ownLogBytes = 4 << 20
 
-// journalWriter keeps each line of the daemon in its journal; a full disk
-// must not stop the daemon, so failures are dropped.
-type journalWriter struct{ journal *journal.Writer }
+// journalWriter keeps each line of the daemon in its journal. A full disk must
+// not stop the daemon: that lines are lost is said once, where they still appear.
+type journalWriter struct {
+	journal *journal.Writer
+	errOut  io.Writer
+	failing atomic.Bool
+}
 
 func (w *journalWriter) Write(p []byte) (int, error) {
-	_ = w.journal.Append(journal.Line{Time: time.Now(), Stream: journal.Stderr, Text: string(p[:max(len(p)-1, 0)])})
+	err := w.journal.Append(journal.Line{Time: time.Now(), Stream: journal.Stderr, Text: string(p[:max(len(p)-1, 0)])})
+	if !w.failing.Swap(err != nil) && err != nil {
+		fmt.Fprintf(w.errOut, "oscined: the daemon's log is not kept on disk: %v\n", err)
+	}
 	return len(p), nil
 }
 

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,16 +33,30 @@ func attempts(data, image string) int {
 	return n
 }
 
-// recordAttempts stores that image was started n times.
+// recordAttempts stores that image was started n times, 0 when the system is
+// READY. A file of a few bytes that is there can be written on a full disk too:
+// that is why it stays.
 func recordAttempts(data, image string, n int) error {
-	file := filepath.Join(data, attemptsFile)
-	if err := durable.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
+	file, text := filepath.Join(data, attemptsFile), fmt.Appendf(nil, "%d %s\n", n, image)
+	err := durable.MkdirAll(filepath.Dir(file), 0o755)
+	if err == nil {
+		err = durable.WriteFile(file, text, 0o644)
 	}
-	return durable.WriteFile(file, fmt.Appendf(nil, "%d %s\n", n, image), 0o644)
+	if err == nil {
+		return nil
+	}
+	if overwrite(file, text) == nil {
+		return nil
+	}
+	return err
 }
 
-// forgetAttempts is called when the system is READY.
-func forgetAttempts(data string) error {
-	return durable.Remove(filepath.Join(data, attemptsFile))
+// overwrite writes a small file in place, which takes no room.
+func overwrite(name string, text []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(text, 0)
+	return errors.Join(err, f.Truncate(int64(len(text))), f.Sync(), f.Close())
 }

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/release"
 )
@@ -87,9 +89,34 @@ func TestAttempts(t *testing.T) {
 			t.Errorf("%q: got %d", spoilt, n)
 		}
 	}
-	for range 2 {
-		if err := forgetAttempts(data); err != nil {
+}
+
+// The counter can be written on a disk that has not one inode left.
+func TestAttemptsOnAFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a file system needs root")
+	}
+	data := t.TempDir()
+	if err := unix.Mount("tmpfs", data, "tmpfs", 0, "size=64k,nr_inodes=4"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(data, 0); err != nil {
 			t.Error(err)
+		}
+	}()
+	if err := recordAttempts(data, "a-longer-name.efi", 0); err == nil {
+		err = os.WriteFile(filepath.Join(data, "fill"), nil, 0o600)
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("got %v, want a full disk", err)
+		}
+	}
+	for _, n := range []int{1, 2, 0} {
+		if err := recordAttempts(data, "a.efi", n); err != nil {
+			t.Fatal(err)
+		}
+		if got := attempts(data, "a.efi"); got != n {
+			t.Errorf("got %d, want %d", got, n)
 		}
 	}
 }

@@ -285,7 +285,7 @@ func (s *system) markGood() error {
 	if s.marked() {
 		return nil
 	}
-	err := forgetAttempts("/var")
+	err := recordAttempts("/var", s.boot.Image, 0)
 	if s.boot.Counted() {
 		err = errors.Join(err, s.uncount())
 	}

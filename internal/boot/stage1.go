@@ -138,7 +138,7 @@ func countAttempt(log *Log, parts []Partition, s slot, from booted, data Partiti
 		log.Error("%s failed %d times, but it cannot be demoted: %v", from.image, n, err)
 		return nil
 	}
-	if err := forgetAttempts(newData); err != nil {
+	if err := recordAttempts(newData, from.image, 0); err != nil {
 		log.Error("forget the attempts of %s: %v", from.image, err)
 	}
 	return fmt.Errorf("%s (slot %s) was good once and failed %d times since; it is demoted", from.image, s.Name, n)

@@ -21,10 +21,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC)
 
 func open(t *testing.T, path string, bytes int64) *Writer {
 	t.Helper()
-	w, err := Open(path, bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := Open(path, bytes)
 	t.Cleanup(func() { w.Close() })
 	return w
 }
@@ -183,10 +180,7 @@ func TestFollowMissesNothing(t *testing.T) {
 	const lines = 4000
 	go func() {
 		time.Sleep(50 * time.Millisecond) // the reader waits for a journal to appear
-		w, err := Open(path, minBytes)
-		if err != nil {
-			return
-		}
+		w := Open(path, minBytes)
 		defer w.Close()
 		for i := range lines {
 			w.Append(Line{Time: noon, Stream: Stdout, Text: fmt.Sprintf("%d %s", i, strings.Repeat("f", 60))})

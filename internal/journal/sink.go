@@ -31,10 +31,7 @@ func Sink(args []string) error {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(4 << 20)
 
-	w, err := Open(a.path, a.bytes)
-	if err != nil {
-		return err
-	}
+	w := Open(a.path, a.bytes)
 	defer w.Close()
 
 	// The shim's end is not the container's: only the end of the pipes counts.

@@ -28,46 +28,73 @@ type Writer struct {
 	path string
 	half int64 // size at which the current file becomes the older one
 
-	mu   sync.Mutex
-	file *os.File
-	size int64
-	buf  []byte
+	mu     sync.Mutex
+	file   *os.File // nil while it cannot be opened
+	size   int64
+	closed bool
+	failed time.Time // when it could not be opened last
+	buf    []byte
 }
 
 // Open opens the journal at path for writing and creates it, with its folder,
 // if absent. Both files together stay below bytes; 0 means DefaultBytes, and
-// less than 128 KiB is raised to that.
-func Open(path string, bytes int64) (*Writer, error) {
+// less than 128 KiB is raised to that. A journal that cannot be opened, on a disk
+// without room, stops nobody: Append says why and tries again.
+func Open(path string, bytes int64) *Writer {
 	if bytes == 0 {
 		bytes = DefaultBytes
 	}
 	w := &Writer{path: path, half: max(bytes, minBytes) / 2}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
+	_ = w.open() // Append says why
+	return w
+}
+
+// openAgain is how long after a failure the journal is opened again.
+const openAgain = time.Second
+
+// ready opens the journal unless it is open.
+func (w *Writer) ready() error {
+	switch {
+	case w.closed:
+		return os.ErrClosed
+	case w.file != nil:
+		return nil
+	case time.Since(w.failed) < openAgain:
+		return fmt.Errorf("the journal %s could not be opened a moment ago", w.path)
 	}
-	if err := w.open(); err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
-	}
-	return w, nil
+	return w.open()
 }
 
 func (w *Writer) open() error {
-	file, err := os.OpenFile(w.path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	file, size, err := openFile(w.path)
 	if err != nil {
-		return err
+		w.failed = time.Now()
+		return fmt.Errorf("open journal: %w", err)
+	}
+	w.file, w.size = file, size
+	return nil
+}
+
+func openFile(path string) (*os.File, int64, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, 0, err
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, 0, err
 	}
 	info, err := file.Stat()
 	if err != nil {
 		file.Close()
-		return err
+		return nil, 0, err
 	}
-	w.file, w.size = file, info.Size()
-	if !endsLine(file, w.size) {
+	size := info.Size()
+	if !endsLine(file, size) {
 		// The last writer died within a record: end it, so that only that one is lost.
 		n, _ := file.Write([]byte{'\n'})
-		w.size += int64(n)
+		size += int64(n)
 	}
-	return nil
+	return file, size, nil
 }
 
 func endsLine(file *os.File, size int64) bool {
@@ -103,14 +130,14 @@ func (w *Writer) Append(line Line) error {
 }
 
 func (w *Writer) append(line Line) error {
+	if err := w.ready(); err != nil {
+		return err
+	}
 	w.buf = line.appendTo(w.buf[:0])
 	if w.size+int64(len(w.buf)) > w.half {
 		if err := w.rotate(); err != nil {
 			return err
 		}
-	}
-	if w.file == nil {
-		return os.ErrClosed
 	}
 	n, err := w.file.Write(w.buf)
 	w.size += int64(n)
@@ -128,22 +155,30 @@ func (w *Writer) append(line Line) error {
 }
 
 // rotate makes the current file the older one. A rename is atomic: a reader,
-// and a machine that stops here, find either state.
+// and a machine that stops here, find either state. On a disk without an inode
+// for a new file the current one goes on, empty.
 func (w *Writer) rotate() error {
-	if w.file != nil {
-		w.file.Close()
-		w.file = nil
-	}
 	if err := os.Rename(w.path, older(w.path)); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("rotate journal: %w", err)
 	}
-	return w.open()
+	file, size, err := openFile(w.path)
+	if err == nil {
+		w.file.Close()
+		w.file, w.size = file, size
+		return nil
+	}
+	if err := errors.Join(os.Rename(older(w.path), w.path), w.file.Truncate(0)); err != nil {
+		return fmt.Errorf("rotate journal: %w", err)
+	}
+	w.size = 0
+	return nil
 }
 
 // Close closes the journal.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.closed = true
 	if w.file == nil {
 		return nil
 	}

@@ -77,11 +77,9 @@ func newLamp(logs string) reconcile.NewController {
 
 func (l *lamp) path() string { return filepath.Join(l.logs, l.key.ID()+".log") }
 
-func (l *lamp) Up(_ context.Context, obj object.Object) (err error) {
+func (l *lamp) Up(_ context.Context, obj object.Object) error {
 	if l.journal == nil {
-		if l.journal, err = journal.Open(l.path(), 0); err != nil {
-			return err
-		}
+		l.journal = journal.Open(l.path(), 0)
 	}
 	if err := l.blink(obj.(*beacon)); err != nil {
 		return err

@@ -25,9 +25,7 @@ func OpenWithoutKernel(ctx context.Context, dir string, kinds object.Table, mach
 	if n.store, err = reconcile.OpenStore(filepath.Join(dir, "state.db"), kinds); err != nil {
 		return nil, err
 	}
-	if n.events, err = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log); err != nil {
-		return nil, errors.Join(err, n.store.Close())
-	}
+	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)
 	if err := n.startLoop(ctx, controllers); err != nil {
 		return nil, errors.Join(err, n.events.Close(), n.store.Close())
 	}

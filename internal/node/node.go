@@ -132,9 +132,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.store, err = reconcile.OpenStore(filepath.Join(n.config.StateDir, "state.db"), n.config.Kinds); err != nil {
 		return err
 	}
-	if n.events, err = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log); err != nil {
-		return err
-	}
+	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)
 	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs")); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -88,9 +87,9 @@ type Events struct {
 	news   chan struct{}
 }
 
-// OpenEvents reads back what an earlier daemon noted at path. now tells the
-// time of what is added.
-func OpenEvents(ctx context.Context, path string, now func() time.Time, log *slog.Logger) (*Events, error) {
+// OpenEvents reads back what an earlier daemon noted at path, as far as it can be
+// read. now tells the time of what is added.
+func OpenEvents(ctx context.Context, path string, now func() time.Time, log *slog.Logger) *Events {
 	l := &Events{log: log, now: now, news: make(chan struct{})}
 	err := journal.Read(ctx, path, journal.Query{Tail: 4 * maxEvents}, func(line journal.Line) error {
 		if e, ok := parseEvent(line.Text); ok {
@@ -98,11 +97,11 @@ func OpenEvents(ctx context.Context, path string, now func() time.Time, log *slo
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read the events: %w", err)
+	if err != nil { // they are for people; the node goes on without
+		log.Error("earlier events cannot be read", "error", err)
 	}
-	l.journal, err = journal.Open(path, journalSize)
-	return l, err
+	l.journal = journal.Open(path, journalSize)
+	return l
 }
 
 // parseEvent reads a line of the journal; it fails for one that is torn or of

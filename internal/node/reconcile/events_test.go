@@ -17,10 +17,7 @@ import (
 
 func eventsAt(t *testing.T, path string) *Events {
 	t.Helper()
-	l, err := OpenEvents(t.Context(), path, time.Now, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := OpenEvents(t.Context(), path, time.Now, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
