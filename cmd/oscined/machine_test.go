@@ -219,8 +219,8 @@ func TestLogWithoutJournal(t *testing.T) {
 	o.logs = filepath.Join(o.logs, "file")
 	write(t, o.logs, "") // no folder, so no journal in it
 	var out bytes.Buffer
-	log, done := openLog(o, &out)
-	defer done()
+	log, own := openLog(o, &out)
+	defer own.Close()
 	log.Info("still here")
 	if !strings.Contains(out.String(), "not kept on the disk") || !strings.Contains(out.String(), "still here") {
 		t.Errorf("got %q", out.String())

@@ -75,7 +75,7 @@ type journalWriter struct {
 func (w *journalWriter) Write(p []byte) (int, error) {
 	err := w.journal.Append(journal.Line{Time: time.Now(), Stream: journal.Stderr, Text: string(p[:max(len(p)-1, 0)])})
 	if !w.failing.Swap(err != nil) && err != nil {
-		fmt.Fprintf(w.errOut, "oscined: the daemon's log is not kept on disk: %v\n", err)
+		fmt.Fprintf(w.errOut, "oscined: the daemon's log is not kept on the disk: %v\n", err)
 	}
 	return len(p), nil
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -20,10 +19,12 @@ const (
 
 // Holding is what an owner holds in one folder.
 type Holding struct {
-	Name    string `json:"name"` // volume NAME, or writable layer
-	Used    int64  `json:"used"` // bytes
-	Limit   int64  `json:"limit,omitempty"`
-	Problem string `json:"problem,omitempty"`
+	Name      string `json:"name"` // volume NAME, or writable layer
+	Used      int64  `json:"used"` // bytes
+	Limit     int64  `json:"limit,omitempty"`
+	Files     int64  `json:"files,omitempty"` // and folders
+	FileLimit int64  `json:"fileLimit,omitempty"`
+	Problem   string `json:"problem,omitempty"`
 }
 
 // folder is one folder of an owner's.
@@ -31,22 +32,21 @@ type folder[Owner comparable] struct {
 	owner Owner
 	name  string
 	dir   string
-	limit int64 // of the manifest; 0 for none
-	used  int64
-	calm  int64 // used when the disk was last not short
-	full  bool  // its limit is reached
+	limit Amount // of the manifest; 0 for none
+	used  Amount
+	calm  Amount // used when the disk was last not short
+	full  bool   // its limit is reached
 	// bound is the kernel's limit: that of the manifest, or what is left but the
 	// reserve, so that none can take that between two looks.
-	bound int64
+	bound Amount
 	// held says why it may not grow while the disk is short: the kernel refuses
 	// it or, where it cannot, the owner is stopped.
 	held string
 }
 
 // Disk watches what owners hold on one file system, so that one that fills it
-// is named and held back while all others go on. What root writes is safe
-// besides: ext4 keeps a reserve that only root may use. It is safe for
-// concurrent use.
+// is named and held back while all others go on. A reserve of bytes and inodes is
+// left to the system. It is safe for concurrent use.
 type Disk[Owner comparable] struct {
 	fs *fileSystem
 
@@ -73,12 +73,33 @@ func (d *Disk[Owner]) Interval() time.Duration {
 	return 10 * time.Second
 }
 
+// A folder with a limit may hold as many files as it has room for ones of a
+// block, and some more so that a small one can hold empty ones.
+const (
+	bytesPerFile = 4 << 10
+	leastFiles   = 1 << 10
+)
+
+// limitOf is the limit of a folder that may hold so many bytes, 0 for as much as
+// there is.
+func limitOf(bytes int64) Amount {
+	if bytes <= 0 {
+		return Amount{}
+	}
+	return Amount{bytes, max(bytes/bytesPerFile, leastFiles)}
+}
+
 // Claim counts a folder as an owner's and bounds it to so many bytes, 0 for as
-// much as there is. What the owner claimed by that name before counts no more.
-// Nobody may write below dir meanwhile, unless it was claimed before.
+// much as there is, and to as many files as these have room for. What the owner
+// claimed by that name before counts no more. Nobody may write below dir
+// meanwhile, unless it was claimed before.
 func (d *Disk[Owner]) Claim(owner Owner, name, dir string, limit int64) error {
 	if err := d.fs.claim(dir); err != nil {
 		return fmt.Errorf("count what %s holds: %w", name, err)
+	}
+	now, err := d.fs.space()
+	if err != nil {
+		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -94,32 +115,51 @@ func (d *Disk[Owner]) Claim(owner Owner, name, dir string, limit int64) error {
 		s.used, _ = d.fs.used(dir) // looked at again soon
 		s.calm = s.used
 	}
-	s.owner, s.name, s.limit = owner, name, limit
-	if s.held != "" {
-		return nil
+	s.owner, s.name, s.limit = owner, name, limitOf(limit)
+	if s.held == "" {
+		s.bound = Amount{}
 	}
-	free, size, err := d.fs.free()
-	if err != nil {
-		return err
+	for _, other := range d.folders {
+		if err := d.boundByRoom(other, now); err != nil && other == s {
+			return err
+		}
 	}
-	s.bound = 0
-	return d.boundByRoom(s, free, size)
+	return nil
 }
 
 // boundByRoom lets a folder grow up to its limit, and not into the reserve.
-func (d *Disk[Owner]) boundByRoom(s *folder[Owner], free, size int64) error {
-	bound := max(s.used+free-reserve(size), s.used, 1<<20)
-	if s.limit > 0 {
-		bound = min(bound, s.limit)
-	}
-	if change := bound - s.bound; max(change, -change) <= bound/64 {
+// Root may use the last bytes of ext4 in any case; of inodes the kernel keeps
+// none for it, so all folders together may take only what there is but the
+// reserve, even if each grows as fast as it can until the next look.
+func (d *Disk[Owner]) boundByRoom(s *folder[Owner], now Space) error {
+	if s.held != "" {
 		return nil
 	}
-	s.bound = bound
-	return d.bound(s, bound)
+	keep := reserve(now.Size)
+	want := Amount{Bytes: max(s.used.Bytes+now.Free.Bytes-keep.Bytes, s.used.Bytes, 1<<20)}
+	if now.counted() {
+		want.Inodes = s.used.Inodes + max(now.Free.Inodes-keep.Inodes, 0)/int64(len(d.folders))
+		want.Inodes = max(want.Inodes, 1)
+	}
+	if s.limit.Bytes > 0 {
+		want.Bytes = min(want.Bytes, s.limit.Bytes)
+	}
+	if s.limit.Inodes > 0 && (want.Inodes == 0 || s.limit.Inodes < want.Inodes) {
+		want.Inodes = s.limit.Inodes
+	}
+	if want.Inodes >= s.bound.Inodes && near(s.bound.Bytes, want.Bytes, s.used.Bytes) && near(s.bound.Inodes, want.Inodes, s.used.Inodes) {
+		return nil
+	}
+	s.bound = want
+	return d.bound(s, want)
 }
 
-func (d *Disk[Owner]) bound(s *folder[Owner], limit int64) error {
+// near reports whether a bound is about what is wanted, seen from what is used.
+func near(have, want, used int64) bool {
+	return have == want || have > 0 && max(have-want, want-have) <= max(want-used, 0)/8
+}
+
+func (d *Disk[Owner]) bound(s *folder[Owner], limit Amount) error {
 	err := d.fs.bound(s.dir, limit)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil // Look finds what passes its limit
@@ -133,7 +173,7 @@ func (d *Disk[Owner]) Forget(owner Owner) {
 	defer d.mu.Unlock()
 	for dir, s := range d.folders {
 		if s.owner == owner {
-			_ = d.bound(s, 0) // it may be gone with its layer
+			_ = d.bound(s, Amount{}) // it may be gone with its layer
 			delete(d.folders, dir)
 		}
 	}
@@ -146,7 +186,7 @@ func (d *Disk[Owner]) Held(owner Owner) []Holding {
 	var list []Holding
 	for _, s := range d.folders {
 		if s.owner == owner {
-			list = append(list, Holding{s.name, s.used, s.limit, s.problem()})
+			list = append(list, Holding{s.name, s.used.Bytes, s.limit.Bytes, s.used.Inodes, s.limit.Inodes, s.problem()})
 		}
 	}
 	slices.SortFunc(list, func(a, b Holding) int { return cmp.Compare(a.Name, b.Name) })
@@ -157,10 +197,16 @@ func (s *folder[Owner]) problem() string {
 	switch {
 	case s.held != "":
 		return s.held
-	case s.full:
-		return fmt.Sprintf("its %s is full: %s of %s; delete what it does not need, or raise the limit in its manifest", s.name, printable.Bytes(s.used), printable.Bytes(s.limit))
+	case !s.full:
+		return ""
+	case s.fullOfFiles():
+		return fmt.Sprintf("its %s is full: %d of %d files; delete what it does not need, or raise the limit in its manifest", s.name, s.used.Inodes, s.limit.Inodes)
 	}
-	return ""
+	return fmt.Sprintf("its %s is full: %s of %s; delete what it does not need, or raise the limit in its manifest", s.name, printable.Bytes(s.used.Bytes), printable.Bytes(s.limit.Bytes))
+}
+
+func (s *folder[Owner]) fullOfFiles() bool {
+	return s.limit.Inodes > 0 && s.used.Inodes >= s.limit.Inodes
 }
 
 // Admit refuses to start what filled the disk while it is short, and was
@@ -179,127 +225,20 @@ func (d *Disk[Owner]) Admit(owner Owner) error {
 	return nil
 }
 
-// Room refuses what would fill the disk further.
+// Room refuses what would fill the disk further. Whoever stores much asks again
+// and again.
 func (d *Disk[Owner]) Room() error {
+	now, err := d.fs.space()
+	if err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.short {
-		return errors.New("the data partition is nearly full: oscine describe shows what workloads hold, oscine image list what images do")
-	}
-	return nil
-}
-
-// Event is what a look at the disk found out about an owner.
-type Event[Owner comparable] struct {
-	Owner   Owner
-	Reason  string // DiskFull or DiskSpace
-	Message string
-	Stop    bool // the owner must be stopped
-}
-
-// reserve is what must stay free for all.
-func reserve(size int64) int64 { return min(max(size/20, 64<<20), 2<<30) }
-
-// Look measures every folder and returns what has changed.
-func (d *Disk[Owner]) Look() ([]Event[Owner], error) {
-	free, size, err := d.fs.free()
-	if err != nil {
-		return nil, err
-	}
-	return d.judge(free, size), nil
-}
-
-// judge is Look on a disk of so many bytes, so many of them free.
-func (d *Disk[Owner]) judge(free, size int64) []Event[Owner] {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	was := d.short
-	short := free < reserve(size)/4*5 // it is what is left when one may not grow
-	d.short = short || was && free < 2*reserve(size)
-	var events []Event[Owner]
-	for _, dir := range slices.Sorted(maps.Keys(d.folders)) {
-		if e, ok := d.lookAt(d.folders[dir]); ok {
-			events = append(events, e)
-		}
-	}
-	switch {
-	case short:
-		events = append(events, d.holdOne(free, size)...)
-	case was && !d.short:
-		events = append(events, d.letGo()...)
-	}
-	for _, s := range d.folders {
-		if s.held == "" {
-			_ = d.boundByRoom(s, free, size) // it may be gone; the next look tells
-		}
-	}
-	return events
-}
-
-// lookAt compares one folder with its limit.
-func (d *Disk[Owner]) lookAt(s *folder[Owner]) (Event[Owner], bool) {
-	used, err := d.fs.used(s.dir)
-	if err != nil {
-		return Event[Owner]{}, false // gone meanwhile
-	}
-	s.used = used
-	if !d.short {
-		s.calm = used
-	}
-	const nearly = 64 << 10 // no write of a few blocks fits
-	full := s.limit > 0 && used > s.limit-nearly
-	if full == s.full || (s.full && used > s.limit/10*9) { // a little room comes and goes
-		return Event[Owner]{}, false
-	}
-	s.full = full
-	if !full {
-		if !d.short {
-			s.held = ""
-		}
-		return Event[Owner]{s.owner, reasonSpace, "its " + s.name + " has room again", false}, true
-	}
-	e := Event[Owner]{s.owner, reasonFull, s.problem(), false}
-	if !d.fs.limited && used > s.limit {
-		s.held = s.problem()
-		e.Stop = true
-	}
-	return e, true
-}
-
-// holdOne holds back whoever has grown most since the disk began to be short.
-// Where that was not the cause, the next look finds the next. What is left is
-// for those that write little.
-func (d *Disk[Owner]) holdOne(free, size int64) []Event[Owner] {
-	var worst *folder[Owner]
-	least := reserve(size) / 16
-	for _, s := range d.folders {
-		if s.held == "" && s.used-s.calm >= least && (worst == nil || s.used-s.calm > worst.used-worst.calm) {
-			worst = s
-		}
-	}
-	if worst == nil {
+	if !d.short && !shortOf(now, reserve(now.Size)) {
 		return nil
 	}
-	worst.held = fmt.Sprintf("the data partition is nearly full (%s free), and its %s grew to %s: it may not grow until there is room", printable.Bytes(free), worst.name, printable.Bytes(worst.used))
-	if err := d.bound(worst, worst.used); err != nil {
-		worst.held += ": " + err.Error()
-	}
-	return []Event[Owner]{{worst.owner, reasonFull, worst.held, !d.fs.limited}}
+	return fmt.Errorf("the data partition is nearly full (%s): oscine volume list, oscine image list, oscine model list and oscine pack list show what lies there, and their remove commands make room", left(now))
 }
 
-// letGo lets all grow again up to their limits.
-func (d *Disk[Owner]) letGo() []Event[Owner] {
-	var events []Event[Owner]
-	for _, s := range d.folders {
-		if s.held == "" {
-			continue
-		}
-		s.held, s.bound = "", 0
-		e := Event[Owner]{s.owner, reasonSpace, "the data partition has room again: its " + s.name + " may grow", false}
-		if err := d.bound(s, s.limit); err != nil {
-			e.Message += ": " + err.Error()
-		}
-		events = append(events, e)
-	}
-	return events
-}
+// Space tells how large the disk is and what is left of it.
+func (d *Disk[Owner]) Space() (Space, error) { return d.fs.space() }

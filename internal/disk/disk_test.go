@@ -42,15 +42,15 @@ func TestOffenderIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const size = 10 << 30
-	const enough, short = reserveOfTest * 3, reserveOfTest / 2
-	if events := d.judge(enough, size); len(events) > 0 {
+	size := Amount{Bytes: 10 << 30}
+	enough, short := Space{size, Amount{Bytes: reserveOfTest * 3}}, Space{size, Amount{Bytes: reserveOfTest / 2}}
+	if events := d.judge(enough); len(events) > 0 {
 		t.Errorf("nothing happened, got %+v", events)
 	}
 	grow(t, filepath.Join(root, "bound"), "data", 2)
 	grow(t, filepath.Join(root, "grows"), "data", 40)
 	grow(t, filepath.Join(root, "old"), "little", 1)
-	events := d.judge(short, size)
+	events := d.judge(short)
 	if len(events) != 2 {
 		t.Fatalf("got %+v, want one past its limit and one that grew", events)
 	}
@@ -71,7 +71,7 @@ func TestOffenderIsNamed(t *testing.T) {
 	if err := d.Room(); err == nil {
 		t.Error("there is room for an image on a full disk")
 	}
-	if events := d.judge(short, size); len(events) != 0 {
+	if events := d.judge(short); len(events) != 0 {
 		t.Errorf("told again: %+v", events)
 	}
 	for _, name := range []string{"bound", "grows"} {
@@ -79,7 +79,7 @@ func TestOffenderIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d.judge(enough, size)
+	d.judge(enough)
 	for _, name := range []string{"old", "grows", "bound"} {
 		if err := d.Admit(name); err != nil {
 			t.Errorf("%s may not start though there is room: %v", name, err)
@@ -94,9 +94,14 @@ func TestOffenderIsNamed(t *testing.T) {
 const reserveOfTest = 512 << 20 // of 10 GiB, a twentieth
 
 func TestReserve(t *testing.T) {
-	for _, c := range []struct{ size, want int64 }{{1 << 30, 64 << 20}, {10 << 30, reserveOfTest}, {1 << 40, 2 << 30}} {
+	for _, c := range []struct{ size, want Amount }{
+		{Amount{1 << 30, 0}, Amount{64 << 20, 0}},
+		{Amount{10 << 30, 655360}, Amount{reserveOfTest, 32768}},
+		{Amount{1 << 40, 1 << 26}, Amount{2 << 30, 64 << 10}},
+		{Amount{64 << 20, 4096}, Amount{64 << 20, 1024}},
+	} {
 		if got := reserve(c.size); got != c.want {
-			t.Errorf("reserve of %d: got %d, want %d", c.size, got, c.want)
+			t.Errorf("reserve of %+v: got %+v, want %+v", c.size, got, c.want)
 		}
 	}
 }

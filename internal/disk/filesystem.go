@@ -31,14 +31,29 @@ func openFileSystem(root string) (*fileSystem, error) {
 	return &fileSystem{root, linux.ProjectsLimited(f)}, nil
 }
 
-// free returns the bytes that are free for others than root, and all there
-// are.
-func (f *fileSystem) free() (free, size int64, err error) {
+// Amount is a part of a file system. Each file and folder takes an inode, of
+// which ext4 has a fixed number.
+type Amount struct{ Bytes, Inodes int64 }
+
+// Space is what a file system has.
+type Space struct {
+	Size Amount // all of it; no inodes where the file system makes them as needed
+	Free Amount // for others than root
+}
+
+// counted reports whether the file system has a fixed number of inodes.
+func (s *Space) counted() bool { return s.Size.Inodes > 0 }
+
+// space looks at what the file system has.
+func (f *fileSystem) space() (Space, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(f.root, &st); err != nil {
-		return 0, 0, fmt.Errorf("free space of %s: %w", f.root, err)
+		return Space{}, fmt.Errorf("free space of %s: %w", f.root, err)
 	}
-	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
+	return Space{
+		Size: Amount{int64(st.Blocks) * st.Bsize, int64(st.Files)},
+		Free: Amount{int64(st.Bavail) * st.Bsize, int64(st.Ffree)},
+	}, nil
 }
 
 // project numbers a folder: by its path, so that nothing need be remembered.
@@ -81,9 +96,9 @@ func (f *fileSystem) claim(dir string) error {
 	return linux.SetProject(top, project(dir))
 }
 
-// bound lets a claimed folder hold so many bytes, 0 for no bound. It returns
+// bound lets a claimed folder hold so much, 0 for no bound. It returns
 // errors.ErrUnsupported where nobody but used can tell.
-func (f *fileSystem) bound(dir string, bytes int64) error {
+func (f *fileSystem) bound(dir string, limit Amount) error {
 	if !f.limited {
 		return errors.ErrUnsupported
 	}
@@ -92,39 +107,44 @@ func (f *fileSystem) bound(dir string, bytes int64) error {
 		return err
 	}
 	defer at.Close()
-	return linux.LimitProject(at, project(dir), bytes)
+	return linux.LimitProject(at, project(dir), limit.Bytes, limit.Inodes)
 }
 
 // maxFiles bounds how many files are counted one by one.
 const maxFiles = 1 << 20
 
-// used returns the bytes that a claimed folder holds, by the kernel's count, or
-// by looking at every file where it keeps none. A folder that is not there
-// holds nothing.
-func (f *fileSystem) used(dir string) (int64, error) {
-	if f.limited {
-		at, err := os.Open(f.root)
-		if err != nil {
-			return 0, err
-		}
-		defer at.Close()
-		return linux.ProjectUsage(at, project(dir))
+// used returns what a claimed folder holds, by the kernel's count, or by looking
+// at every file where it keeps none. A folder that is not there holds nothing.
+func (f *fileSystem) used(dir string) (Amount, error) {
+	if !f.limited {
+		return measure(dir)
 	}
-	var bytes int64
-	seen := 0
+	at, err := os.Open(f.root)
+	if err != nil {
+		return Amount{}, err
+	}
+	defer at.Close()
+	bytes, inodes, err := linux.ProjectUsage(at, project(dir))
+	return Amount{bytes, inodes}, err
+}
+
+// measure adds up all files below a folder, the folder itself included.
+func measure(dir string) (Amount, error) {
+	var sum Amount
 	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if seen++; seen > maxFiles {
+		if sum.Inodes >= maxFiles {
 			return fs.SkipAll
 		}
 		if err != nil {
 			return nil // deleted meanwhile
 		}
+		sum.Inodes++
 		if info, err := e.Info(); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				bytes += st.Blocks * 512
+				sum.Bytes += st.Blocks * 512
 			}
 		}
 		return nil
 	})
-	return bytes, err
+	return sum, err
 }

@@ -23,6 +23,7 @@ const (
 	enforced     = 1 << 5 // FS_QUOTA_PDQ_ENFD
 
 	blockLimits = 1    // QIF_BLIMITS
+	inodeLimits = 4    // QIF_ILIMITS
 	quotaBlock  = 1024 // bytes of a limit's unit
 )
 
@@ -78,12 +79,15 @@ func ProjectsLimited(f *os.File) bool {
 	return err == nil && binary.NativeEndian.Uint16(state[2:])&enforced != 0
 }
 
-// LimitProject bounds the bytes of a project on the file system of an open
-// file; 0 sets no bound.
-func LimitProject(f *os.File, project uint32, bytes int64) error {
-	q := projectQuotaBlock{Valid: blockLimits}
+// LimitProject bounds the bytes and inodes of a project on the file system of an
+// open file; 0 sets no bound.
+func LimitProject(f *os.File, project uint32, bytes, inodes int64) error {
+	q := projectQuotaBlock{Valid: blockLimits | inodeLimits}
 	if bytes > 0 {
 		q.HardLimit = uint64(bytes+quotaBlock-1) / quotaBlock
+	}
+	if inodes > 0 {
+		q.InodeHard = uint64(inodes)
 	}
 	if err := quotactl(f, setQuota, project, unsafe.Pointer(&q)); err != nil {
 		return fmt.Errorf("limit project %d of %s: %w", project, f.Name(), err)
@@ -91,13 +95,13 @@ func LimitProject(f *os.File, project uint32, bytes int64) error {
 	return nil
 }
 
-// ProjectUsage returns the bytes that a project holds.
-func ProjectUsage(f *os.File, project uint32) (int64, error) {
+// ProjectUsage returns the bytes and inodes that a project holds.
+func ProjectUsage(f *os.File, project uint32) (bytes, inodes int64, err error) {
 	var q projectQuotaBlock
 	if err := quotactl(f, getQuota, project, unsafe.Pointer(&q)); err != nil {
-		return 0, fmt.Errorf("usage of project %d of %s: %w", project, f.Name(), err)
+		return 0, 0, fmt.Errorf("usage of project %d of %s: %w", project, f.Name(), err)
 	}
-	return int64(q.Space), nil
+	return int64(q.Space), int64(q.Inodes), nil
 }
 
 func quotactl(f *os.File, command, id uint32, arg unsafe.Pointer) error {

@@ -70,10 +70,12 @@ type PlacementStatus struct {
 
 // StorageStatus is a folder that an object has on the data partition.
 type StorageStatus struct {
-	Name    string `json:"name"` // volume NAME, or writable layer
-	Used    int64  `json:"used"` // bytes
-	Limit   int64  `json:"limit,omitempty"`
-	Problem string `json:"problem,omitempty"`
+	Name      string `json:"name"` // volume NAME, or writable layer
+	Used      int64  `json:"used"` // bytes
+	Limit     int64  `json:"limit,omitempty"`
+	Files     int64  `json:"files,omitempty"` // and folders
+	FileLimit int64  `json:"fileLimit,omitempty"`
+	Problem   string `json:"problem,omitempty"`
 }
 
 // State is an object as it is meant to be and as it is on its node.
