@@ -21,37 +21,17 @@ const threadName = "oscine-compute"
 // maxThreads bounds how many threads of a worker the daemon looks at.
 const maxThreads = 1024
 
-// Compute runs f on a thread of its own name, which the threads that a C
-// library creates within it inherit: the daemon then knows by it which threads
-// compute. The Go runtime's own threads keep theirs.
-func Compute(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		own := swapName([16]byte([]byte(threadName + "\x00\x00")))
-		err := f()
-		swapName(own)
-		done <- err
-	}()
-	return <-done
-}
-
-// NameThread locks the calling goroutine to its thread and names it. The
-// thread ends with the goroutine.
-func NameThread() {
-	runtime.LockOSThread()
-	swapName([16]byte([]byte(threadName + "\x00\x00")))
-}
-
-// swapName gives the calling thread another name and returns the one it had.
+// NameThread locks the calling goroutine to its thread and gives that the name
+// by which the daemon knows the threads that compute. Threads that a C library
+// creates from it inherit the name. The thread ends with the goroutine.
+//
 // While a goroutine is locked to it, Go starts further threads from others, so
 // that none of its own inherits the name.
-func swapName(name [16]byte) (old [16]byte) {
-	// Neither can fail; a worker without names is only served less urgently.
-	_ = unix.Prctl(unix.PR_GET_NAME, uintptr(unsafe.Pointer(&old)), 0, 0, 0)
+func NameThread() {
+	runtime.LockOSThread()
+	name := [16]byte([]byte(threadName + "\x00\x00"))
+	// It cannot fail; a worker without names is only served less urgently.
 	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name)), 0, 0, 0)
-	return old
 }
 
 // Threads returns the threads of the worker that compute, as this process
