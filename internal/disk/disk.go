@@ -101,6 +101,7 @@ func (d *Disk[Owner]) Claim(owner Owner, name, dir string, limit int64) error {
 	if err != nil {
 		return err
 	}
+	used, _ := d.fs.used(dir) // without the lock, for it may have to be read; looked at again soon
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for other, s := range d.folders {
@@ -112,8 +113,7 @@ func (d *Disk[Owner]) Claim(owner Owner, name, dir string, limit int64) error {
 	if s == nil {
 		s = &folder[Owner]{dir: dir}
 		d.folders[dir] = s
-		s.used, _ = d.fs.used(dir) // looked at again soon
-		s.calm = s.used
+		s.used, s.calm = used, used
 	}
 	s.owner, s.name, s.limit = owner, name, limitOf(limit)
 	if s.held == "" {

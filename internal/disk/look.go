@@ -50,6 +50,7 @@ func (d *Disk[Owner]) Look() ([]Event[Owner], error) {
 
 // judge is Look on a disk with so much space.
 func (d *Disk[Owner]) judge(now Space) []Event[Owner] {
+	used := d.measure()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	was, keep := d.short, reserve(now.Size)
@@ -57,7 +58,7 @@ func (d *Disk[Owner]) judge(now Space) []Event[Owner] {
 	d.short = short || was && shortOf(now, Amount{keep.Bytes / 5 * 8, keep.Inodes / 5 * 8})
 	var events []Event[Owner]
 	for _, dir := range slices.Sorted(maps.Keys(d.folders)) {
-		if e, ok := d.lookAt(d.folders[dir]); ok {
+		if e, ok := d.lookAt(d.folders[dir], used); ok {
 			events = append(events, e)
 		}
 	}
@@ -73,11 +74,26 @@ func (d *Disk[Owner]) judge(now Space) []Event[Owner] {
 	return events
 }
 
+// measure is what each folder holds. Where the kernel does not count, that means
+// reading them all, so no lock is held meanwhile: nobody waits for it.
+func (d *Disk[Owner]) measure() map[string]Amount {
+	d.mu.Lock()
+	dirs := slices.Collect(maps.Keys(d.folders))
+	d.mu.Unlock()
+	used := map[string]Amount{}
+	for _, dir := range dirs {
+		if amount, err := d.fs.used(dir); err == nil {
+			used[dir] = amount
+		}
+	}
+	return used
+}
+
 // lookAt compares one folder with its limit.
-func (d *Disk[Owner]) lookAt(s *folder[Owner]) (Event[Owner], bool) {
-	used, err := d.fs.used(s.dir)
-	if err != nil {
-		return Event[Owner]{}, false // gone meanwhile
+func (d *Disk[Owner]) lookAt(s *folder[Owner], measured map[string]Amount) (Event[Owner], bool) {
+	used, known := measured[s.dir]
+	if !known {
+		return Event[Owner]{}, false // gone, or claimed meanwhile
 	}
 	s.used = used
 	if !d.short {
