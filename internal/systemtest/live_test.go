@@ -62,7 +62,7 @@ func TestNodeStopsWhileWatched(t *testing.T) {
 	for command, c := range watchers {
 		err := c.Wait()
 		var ended *exec.ExitError
-		if told := c.Stderr.(*lockedBuffer).String(); !errors.As(err, &ended) || ended.ExitCode() != 1 || !strings.Contains(told, "again") {
+		if told := c.Stderr.(*lockedBuffer).String(); !errors.As(err, &ended) || ended.ExitCode() != 7 || !strings.Contains(told, "again") {
 			t.Errorf("oscine %s: ended with %v and %q, want told to try again", command, err, told)
 		}
 	}
