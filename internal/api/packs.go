@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"io"
 
@@ -8,12 +9,13 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/pki"
 )
 
 // packStore keeps the packs of engines and drivers.
 type packStore interface {
 	Packs() ([]pack.Info, error)
-	InstallPack(context.Context, io.Reader) (*pack.Info, error)
+	InstallPack(context.Context, io.Reader, pki.Signature) (*pack.Info, error)
 	RemovePack(ctx context.Context, name string) error
 }
 
@@ -33,7 +35,12 @@ func (s *packService) List(context.Context, *connect.Request[pb.ListPacksRequest
 }
 
 func (s *packService) Install(ctx context.Context, stream *connect.ClientStream[pb.Chunk]) (*connect.Response[pb.InstallPackResponse], error) {
-	p, err := s.node.InstallPack(ctx, uploadReader(stream))
+	if !stream.Receive() {
+		return nil, stream.Err()
+	}
+	first := stream.Msg()
+	signature := pki.Signature{Certificate: first.GetSignature().GetCertificate(), Value: first.GetSignature().GetValue()}
+	p, err := s.node.InstallPack(ctx, io.MultiReader(bytes.NewReader(first.Data), uploadReader(stream)), signature)
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func connectTo(config, name string) (*client.Client, error) {
 }
 
 func installQuietly(ctx context.Context, node *client.Client, file string) error {
-	_, err := upload(ctx, quietly(""), file, "", node.Packs.Install(ctx))
+	_, err := installPack(ctx, quietly(""), node, file)
 	return err
 }
 

@@ -31,7 +31,7 @@ func newImageImportCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := upload(c.Context(), env, args[0], "", node.Images.Import(c.Context()))
+			resp, err := upload(c.Context(), env, args[0], &pb.Chunk{}, node.Images.Import(c.Context()))
 			if err != nil {
 				return err
 			}
@@ -43,8 +43,9 @@ func newImageImportCommand(env *Env) *cobra.Command {
 	}
 }
 
-// upload streams a file to the node with a line of progress on a terminal.
-func upload[T any](ctx context.Context, env *Env, file, name string, stream *connect.ClientStreamForClient[pb.Chunk, T]) (*T, error) {
+// upload streams a file to the node, after what first tells of it, with a line of
+// progress on a terminal.
+func upload[T any](ctx context.Context, env *Env, file string, first *pb.Chunk, stream *connect.ClientStreamForClient[pb.Chunk, T]) (*T, error) {
 	r, size := env.In, int64(0)
 	if file != "-" {
 		f, err := os.Open(file)
@@ -61,7 +62,7 @@ func upload[T any](ctx context.Context, env *Env, file, name string, stream *con
 		}
 		r, size = f, info.Size()
 	}
-	if err := stream.Send(&pb.Chunk{Name: name}); err != nil && !errors.Is(err, io.EOF) {
+	if err := stream.Send(first); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	bar := newProgress(env, file, size)

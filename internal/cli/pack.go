@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/printable"
 )
@@ -75,7 +77,7 @@ func newPackInstallCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := upload(c.Context(), env, args[0], "", node.Packs.Install(c.Context()))
+			resp, err := installPack(c.Context(), env, node, args[0])
 			if err != nil {
 				return err
 			}
@@ -83,6 +85,17 @@ func newPackInstallCommand(env *Env) *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// installPack sends a pack with the signature of the context's client, which the
+// node checks whenever it mounts it.
+func installPack(ctx context.Context, env *Env, node *client.Client, file string) (*pb.InstallPackResponse, error) {
+	signature, err := pack.Sign(file, node.Sign)
+	if err != nil {
+		return nil, err
+	}
+	first := &pb.Chunk{Signature: &pb.Signature{Certificate: signature.Certificate, Value: signature.Value}}
+	return upload(ctx, env, file, first, node.Packs.Install(ctx))
 }
 
 func newPackListCommand(env *Env) *cobra.Command {

@@ -131,7 +131,7 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 
 // serve uploads and applies the model and waits for it.
 func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client, file string) (*object.ModelStatus, error) {
-	uploaded, err := upload(ctx, env, file, o.name, node.Models.Upload(ctx))
+	uploaded, err := upload(ctx, env, file, &pb.Chunk{Name: o.name}, node.Models.Upload(ctx))
 	if err != nil {
 		return nil, err
 	}

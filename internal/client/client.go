@@ -35,6 +35,7 @@ type Client struct {
 
 	address string
 	http    *http.Client
+	pair    tls.Certificate
 }
 
 // New returns a client for a context; it dials on the first call.
@@ -71,12 +72,16 @@ func New(ctx *Context) (*Client, error) {
 		Bench:     pbconnect.NewBenchClient(client, url, options),
 		address:   ctx.Address,
 		http:      client,
+		pair:      pair,
 	}, nil
 }
 
 // HTTP returns the client's transport and the base URL of the node, for the
 // Open Inference Protocol over the same port and certificates.
 func (c *Client) HTTP() (*http.Client, string) { return c.http, "https://" + c.address }
+
+// Sign signs a statement with the client's key.
+func (c *Client) Sign(statement []byte) (pki.Signature, error) { return pki.Sign(c.pair, statement) }
 
 func newHTTPClient(config *tls.Config) *http.Client {
 	return &http.Client{Transport: &http.Transport{

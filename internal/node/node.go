@@ -22,6 +22,7 @@ import (
 	"oscine.dev/oscine/internal/node/sandbox"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/serve/core"
 )
 
@@ -133,7 +134,11 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)
-	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs")); err != nil {
+	trust, err := pki.Pool([]byte(n.machine.Spec.API.CA))
+	if err != nil {
+		return fmt.Errorf("spec.api.ca: %w", err)
+	}
+	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs"), trust); err != nil {
 		return err
 	}
 	n.drivers = allocate.NewDrivers(n.packs, n.log)

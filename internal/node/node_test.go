@@ -28,6 +28,7 @@ import (
 	"oscine.dev/oscine/internal/node/sandbox/sandboxtest"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/serve/core"
 )
 
@@ -152,7 +153,7 @@ func newHouse(t *testing.T) *house {
 	n.store, err = reconcile.OpenStore(filepath.Join(dir, "state.db"), n.config.Kinds)
 	keep(err)
 	n.events = reconcile.OpenEvents(t.Context(), n.systemLog(eventJournal), time.Now, log)
-	n.packs, err = pack.OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "mounts"))
+	n.packs, err = pack.OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "mounts"), nil)
 	keep(err)
 	n.drivers = allocate.NewDrivers(n.packs, log)
 	m := n.drivers.Complete(t.Context(), found)
@@ -303,7 +304,7 @@ func TestRefusals(t *testing.T) {
 	if err := h.RemovePack(t.Context(), "nobody"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("remove a pack that is not there: %v", err)
 	}
-	if _, err := h.InstallPack(t.Context(), strings.NewReader("no pack")); !errors.Is(err, ErrInvalid) {
+	if _, err := h.InstallPack(t.Context(), strings.NewReader("no pack"), pki.Signature{}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("install what is no pack: %v", err)
 	}
 	if packs, err := h.Packs(); err != nil || len(packs) != 0 {

@@ -9,16 +9,17 @@ import (
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/pki"
 )
 
-// InstallPack stores a pack, after checking that it is one and for this
-// architecture, and replaces the one of the same name. Models that run from
+// InstallPack stores a pack, after checking that it is one for this architecture
+// and signed by an admin, and replaces the one of the same name. Models that run from
 // the old one go on with it until their workers start anew.
-func (n *Node) InstallPack(ctx context.Context, r io.Reader) (*pack.Info, error) {
+func (n *Node) InstallPack(ctx context.Context, r io.Reader, signature pki.Signature) (*pack.Info, error) {
 	if err := n.disk.Room(); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
-	info, err := n.packs.Install(ctx, model.Asking(r, n.disk.Room))
+	info, err := n.packs.Install(ctx, model.Asking(r, n.disk.Room), signature)
 	if err != nil {
 		return nil, packError(err)
 	}

@@ -1,7 +1,6 @@
 package pack
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -146,13 +145,13 @@ func TestRequires(t *testing.T) {
 
 // A pack whose programs the CPUs cannot run is not installed.
 func TestInstallChecksCPU(t *testing.T) {
-	s, dir := openTestStore(t)
+	s, c, dir := openTestStore(t)
 	s.cpu = filepath.Join(dir, "cpuinfo")
 	if err := os.WriteFile(s.cpu, []byte("flags : fpu\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	manifest := strings.Replace(manifestText("ARCH"), `"licences"`, `"requires":{"cpu":["avx512f"]},"licences"`, 1)
-	_, err := s.Install(t.Context(), bytes.NewReader(makePackOf(t, manifest)))
+	_, err := c.install(s, makePackOf(t, manifest))
 	skipUnmountable(t, err)
 	if !errors.Is(err, ErrNotPack) || !strings.Contains(err.Error(), "pack e needs avx512f, which this node's CPUs lack") {
 		t.Errorf("got %v", err)

@@ -1,6 +1,10 @@
 package pack
 
-import "time"
+import (
+	"time"
+
+	"oscine.dev/oscine/internal/pki"
+)
 
 // Info describes a pack in a store, or one that was just built.
 type Info struct {
@@ -9,4 +13,6 @@ type Info struct {
 	SizeBytes int64
 	Installed time.Time
 	File      string // path of the erofs file
+
+	Signature pki.Signature // of an admin, checked at every mount
 }

@@ -109,14 +109,14 @@ func makePackWith(t *testing.T, manifest, content string) []byte {
 	return raw
 }
 
-func openTestStore(t *testing.T) (*Store, string) {
+func openTestStore(t *testing.T) (*Store, *cluster, string) {
 	t.Helper()
-	dir := t.TempDir()
-	s, err := OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "mounts"))
+	dir, c := t.TempDir(), newCluster(t)
+	s, err := OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "mounts"), c.pool)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, dir
+	return s, c, dir
 }
 
 func skipUnmountable(t *testing.T, err error) {
@@ -129,8 +129,8 @@ func skipUnmountable(t *testing.T, err error) {
 func TestStore(t *testing.T) {
 	first := makePack(t, runtime.GOARCH, strings.Repeat("first ", 9000))
 	second := makePack(t, runtime.GOARCH, "second")
-	s, dir := openTestStore(t)
-	p, err := s.Install(t.Context(), bytes.NewReader(first))
+	s, c, dir := openTestStore(t)
+	p, err := c.install(s, first)
 	skipUnmountable(t, err)
 	if err != nil {
 		t.Fatal(err)
@@ -151,10 +151,10 @@ func TestStore(t *testing.T) {
 		}
 	}
 	// The other version takes its place, the mount of the old one goes.
-	if p, err = s.Install(t.Context(), bytes.NewReader(second)); err != nil {
+	if p, err = c.install(s, second); err != nil {
 		t.Fatal(err)
 	}
-	again, err := OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "mounts"))
+	again, err := OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "mounts"), c.pool)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestStore(t *testing.T) {
 }
 
 func TestInstallRefuses(t *testing.T) {
-	s, dir := openTestStore(t)
+	s, c, dir := openTestStore(t)
 	foreign := "arm64"
 	if runtime.GOARCH == "arm64" {
 		foreign = "amd64"
@@ -199,7 +199,7 @@ func TestInstallRefuses(t *testing.T) {
 		"cut off":      {other[:2000], "shorter than any pack"},
 		"broken block": {append(bytes.Clone(other[:1030]), bytes.Repeat([]byte{0xff}, 8000)...), "mount"},
 	} {
-		_, err := s.Install(t.Context(), bytes.NewReader(test.raw))
+		_, err := c.install(s, test.raw)
 		skipUnmountable(t, err)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: got %v, want %s", name, err, test.want)
@@ -266,13 +266,12 @@ func TestDriverPack(t *testing.T) {
 	if os.Geteuid() != 0 || mine == nil {
 		t.Skip("mounting packs needs root")
 	}
-	f, err := os.Open(mine.File)
+	raw, err := os.ReadFile(mine.File)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	s, _ := openTestStore(t)
-	_, err = s.Install(t.Context(), f)
+	s, c, _ := openTestStore(t)
+	_, err = c.install(s, raw)
 	skipUnmountable(t, err)
 	if err != nil {
 		t.Fatal(err)
@@ -282,9 +281,9 @@ func TestDriverPack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Remove("nvidia")
-	c := exec.Command(filepath.Join(root, DriversPath, "oscine-nvml"), "probe")
-	c.Stdin = strings.NewReader(`{"schema":"oscine.dev/hardware/v1"}`)
-	if out, err := c.CombinedOutput(); err != nil || !strings.Contains(string(out), `"schema":"oscine.dev/driver/v1"`) {
+	program := exec.Command(filepath.Join(root, DriversPath, "oscine-nvml"), "probe")
+	program.Stdin = strings.NewReader(`{"schema":"oscine.dev/hardware/v1"}`)
+	if out, err := program.CombinedOutput(); err != nil || !strings.Contains(string(out), `"schema":"oscine.dev/driver/v1"`) {
 		t.Errorf("the pack's program: %s, %v", out, err)
 	}
 }

@@ -3,6 +3,7 @@ package pack
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -10,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/pki"
 )
 
 // Errors of a store that a caller can act on.
@@ -43,12 +44,15 @@ type Store struct {
 	dir    string // HEX.erofs and HEX.json
 	mounts string // HEX/, mount points
 	cpu    string // of procfs, cpuinfo
+	trust  *x509.CertPool
 	mu     sync.Mutex
 }
 
 // OpenStore opens the store in dir, which it makes when absent, and clears
-// away what an interrupted installation left. Packs are mounted below mounts.
-func OpenStore(dir, mounts string) (*Store, error) {
+// away what an interrupted installation left, and what has no record that can be
+// read. Packs are mounted below mounts, if
+// an admin of the authority trust has signed them.
+func OpenStore(dir, mounts string, trust *x509.CertPool) (*Store, error) {
 	for _, d := range []string{dir, mounts} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, fmt.Errorf("open the store of packs: %w", err)
@@ -59,30 +63,22 @@ func OpenStore(dir, mounts string) (*Store, error) {
 		return nil, fmt.Errorf("open the store of packs: %w", err)
 	}
 	for _, e := range entries {
-		base, isPack := strings.CutSuffix(e.Name(), ".erofs")
-		_, err := os.Stat(filepath.Join(dir, base+".json"))
-		if strings.HasPrefix(e.Name(), "new-") || strings.HasPrefix(e.Name(), ".") || isPack && errors.Is(err, os.ErrNotExist) {
+		base := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
+		if _, err := readRecord(dir, base); err != nil {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
 				return nil, fmt.Errorf("clear the store of packs: %w", err)
 			}
 		}
 	}
-	return &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo"}, nil
-}
-
-// record is the JSON file beside a pack.
-type record struct {
-	Digest    string    `json:"digest"`
-	SizeBytes int64     `json:"sizeBytes"`
-	Installed time.Time `json:"installed"`
-	Manifest  Manifest  `json:"manifest"`
+	return &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo", trust: trust}, nil
 }
 
 // Install stores a pack from r and returns what it is. Another version of the
 // same name goes; containers that run from it keep it until they end. It
 // returns ErrNotPack, and changes nothing, when r holds anything else or a
-// pack for another architecture.
-func (s *Store) Install(ctx context.Context, r io.Reader) (*Info, error) {
+// pack for another architecture, and ErrUntrusted unless the signature is an
+// admin's for just this file.
+func (s *Store) Install(ctx context.Context, r io.Reader, signature pki.Signature) (*Info, error) {
 	f, err := os.CreateTemp(s.dir, "new-")
 	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
@@ -98,13 +94,16 @@ func (s *Store) Install(ctx context.Context, r io.Reader) (*Info, error) {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
 	hexDigest := hex.EncodeToString(sum.Sum(nil))
+	if err := s.authentic("sha256:"+hexDigest, signature); err != nil {
+		return nil, fmt.Errorf("install the pack: %w", err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	manifest, err := s.inspect(f)
 	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
-	rec := record{Digest: "sha256:" + hexDigest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest}
+	rec := record{Digest: "sha256:" + hexDigest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Signature: signature}
 	if err := s.commit(f.Name(), hexDigest, &rec); err != nil {
 		return nil, fmt.Errorf("install the pack %s: %w", manifest.Name, err)
 	}
@@ -164,41 +163,6 @@ func (s *Store) inspect(f *os.File) (*Manifest, error) {
 	return m, errors.Join(err, unmount(dir))
 }
 
-// Read reads the manifest of a mounted pack.
-func Read(dir string) (*Manifest, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	f, err := root.Open(ManifestPath)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotPack, err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
-	if err != nil {
-		return nil, err
-	}
-	m, err := ParseManifest(text)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotPack, err)
-	}
-	programs := map[string]string{}
-	if len(m.Entrypoint) > 0 {
-		programs["entrypoint"] = m.Entrypoint[0]
-	}
-	for _, d := range m.Drivers {
-		programs["driver "+d] = "/" + path.Join(DriversPath, d)
-	}
-	for what, file := range programs {
-		if info, err := root.Stat(file[1:]); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-			return nil, fmt.Errorf("%w: its %s %s is no program in it", ErrNotPack, what, file)
-		}
-	}
-	return m, nil
-}
-
 // commit gives the file its name, then its record, which makes it count, and
 // then removes other versions of the same name.
 func (s *Store) commit(tmp, hexDigest string, rec *record) error {
@@ -233,7 +197,7 @@ func (s *Store) writeRecord(hexDigest string, text []byte) error {
 func (s *Store) file(hexDigest string) string { return filepath.Join(s.dir, hexDigest+".erofs") }
 
 func (s *Store) info(hexDigest string, rec *record) *Info {
-	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(hexDigest)}
+	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(hexDigest), Signature: rec.Signature}
 }
 
 // List returns the installed packs, sorted by name.
@@ -250,15 +214,10 @@ func (s *Store) list() ([]Info, error) {
 	}
 	packs := []Info{}
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("list packs: %w", err)
+		base := strings.TrimSuffix(filepath.Base(file), ".json")
+		if rec, err := readRecord(s.dir, base); err == nil {
+			packs = append(packs, *s.info(base, rec))
 		}
-		var rec record
-		if err := json.Unmarshal(text, &rec); err != nil {
-			return nil, fmt.Errorf("list packs: %s: %w", file, err)
-		}
-		packs = append(packs, *s.info(strings.TrimSuffix(filepath.Base(file), ".json"), &rec))
 	}
 	slices.SortFunc(packs, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
 	return packs, nil
@@ -283,8 +242,9 @@ func (s *Store) Find(name string) (*Info, error) {
 
 // Mount mounts the pack of that name (or engine) read-only, unless it is
 // mounted already, and returns it with the mount's folder. Before mounting it
-// reads the whole file and compares its digest; ErrDamaged means that they
-// differ.
+// checks the signature, then reads the whole file and compares its digest;
+// ErrUntrusted and ErrDamaged mean that these don't hold. What is returned of the
+// manifest comes from the file, not from the record beside it.
 func (s *Store) Mount(name string) (*Info, string, error) {
 	p, err := s.Find(name)
 	if err != nil {
@@ -293,28 +253,46 @@ func (s *Store) Mount(name string) (*Info, string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dir := s.mountDir(p)
-	if mounted(dir) {
-		return p, dir, nil
+	if err := s.authentic(p.Digest, p.Signature); err != nil {
+		return nil, "", fmt.Errorf("mount the pack %s: %w", p.Name, err)
 	}
+	if !mounted(dir) {
+		if err := mountChecked(p, dir); err != nil {
+			return nil, "", err
+		}
+	}
+	manifest, err := Read(dir)
+	if err != nil {
+		return nil, "", fmt.Errorf("mount the pack %s: %w", p.Name, err)
+	}
+	if manifest.Name != p.Name {
+		return nil, "", fmt.Errorf("%w: the file of the pack %s holds %s: install it again", ErrDamaged, p.Name, manifest.Name)
+	}
+	p.Manifest = *manifest
+	return p, dir, nil
+}
+
+// mountChecked mounts a pack whose file has its digest.
+func mountChecked(p *Info, dir string) error {
 	f, err := os.Open(p.File)
 	if err != nil {
-		return nil, "", fmt.Errorf("mount the pack %s: %w", name, err)
+		return fmt.Errorf("mount the pack %s: %w", p.Name, err)
 	}
 	defer f.Close()
 	sum := sha256.New()
 	if _, err := io.Copy(sum, f); err != nil {
-		return nil, "", fmt.Errorf("mount the pack %s: %w", name, err)
+		return fmt.Errorf("mount the pack %s: %w", p.Name, err)
 	}
 	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != p.Digest {
-		return nil, "", fmt.Errorf("%w: %s has the digest %s instead of %s: install it again", ErrDamaged, p.Name, got, p.Digest)
+		return fmt.Errorf("%w: %s has the digest %s instead of %s: install it again", ErrDamaged, p.Name, got, p.Digest)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, "", err
+		return err
 	}
 	if err := mountRead(f, dir); err != nil {
-		return nil, "", fmt.Errorf("mount the pack %s: %w", name, err)
+		return fmt.Errorf("mount the pack %s: %w", p.Name, err)
 	}
-	return p, dir, nil
+	return nil
 }
 
 func (s *Store) mountDir(p *Info) string {

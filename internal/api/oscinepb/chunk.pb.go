@@ -25,7 +25,8 @@ const (
 type Chunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // in the first message of an upload, where it needs one
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`           // in the first message of an upload, where it needs one
+	Signature     *Signature             `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"` // of a pack, in the first message
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -74,14 +75,78 @@ func (x *Chunk) GetName() string {
 	return ""
 }
 
+func (x *Chunk) GetSignature() *Signature {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// Signature proves that a client stated something.
+type Signature struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // of the client, DER
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signature) Reset() {
+	*x = Signature{}
+	mi := &file_oscine_v1_chunk_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signature) ProtoMessage() {}
+
+func (x *Signature) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_chunk_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signature.ProtoReflect.Descriptor instead.
+func (*Signature) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_chunk_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Signature) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *Signature) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
 var File_oscine_v1_chunk_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_chunk_proto_rawDesc = "" +
 	"\n" +
-	"\x15oscine/v1/chunk.proto\x12\toscine.v1\"/\n" +
+	"\x15oscine/v1/chunk.proto\x12\toscine.v1\"c\n" +
 	"\x05Chunk\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04nameB2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
+	"\x04name\x18\x02 \x01(\tR\x04name\x122\n" +
+	"\tsignature\x18\x03 \x01(\v2\x14.oscine.v1.SignatureR\tsignature\"C\n" +
+	"\tSignature\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05valueB2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
 	file_oscine_v1_chunk_proto_rawDescOnce sync.Once
@@ -95,16 +160,18 @@ func file_oscine_v1_chunk_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_chunk_proto_rawDescData
 }
 
-var file_oscine_v1_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_oscine_v1_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_oscine_v1_chunk_proto_goTypes = []any{
-	(*Chunk)(nil), // 0: oscine.v1.Chunk
+	(*Chunk)(nil),     // 0: oscine.v1.Chunk
+	(*Signature)(nil), // 1: oscine.v1.Signature
 }
 var file_oscine_v1_chunk_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	1, // 0: oscine.v1.Chunk.signature:type_name -> oscine.v1.Signature
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_chunk_proto_init() }
@@ -118,7 +185,7 @@ func file_oscine_v1_chunk_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_chunk_proto_rawDesc), len(file_oscine_v1_chunk_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,43 @@
+package pack
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path"
+)
+
+// Read reads the manifest of a mounted pack.
+func Read(dir string) (*Manifest, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.Open(ManifestPath)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotPack, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	if err != nil {
+		return nil, err
+	}
+	m, err := ParseManifest(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotPack, err)
+	}
+	programs := map[string]string{}
+	if len(m.Entrypoint) > 0 {
+		programs["entrypoint"] = m.Entrypoint[0]
+	}
+	for _, d := range m.Drivers {
+		programs["driver "+d] = "/" + path.Join(DriversPath, d)
+	}
+	for what, file := range programs {
+		if info, err := root.Stat(file[1:]); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+			return nil, fmt.Errorf("%w: its %s %s is no program in it", ErrNotPack, what, file)
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,74 @@
+package pack
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"oscine.dev/oscine/internal/pki"
+)
+
+// ErrUntrusted means that no admin of the node's cluster has signed a pack.
+var ErrUntrusted = errdefs.ErrPermissionDenied.WithMessage("pack not trusted")
+
+// record is the JSON file beside a pack. Whoever writes the disk can write it:
+// only the signature counts, and what it is for.
+type record struct {
+	Digest    string        `json:"digest"`
+	SizeBytes int64         `json:"sizeBytes"`
+	Installed time.Time     `json:"installed"`
+	Manifest  Manifest      `json:"manifest"`
+	Signature pki.Signature `json:"signature"`
+}
+
+// parseRecord reads the record of the pack with a digest in hex.
+func parseRecord(text []byte, hexDigest string) (*record, error) {
+	var rec record
+	if err := json.Unmarshal(text, &rec); err != nil {
+		return nil, err
+	}
+	if !digestRE.MatchString(rec.Digest) || rec.Digest != "sha256:"+hexDigest {
+		return nil, errors.New("the digest is not that of the file's name")
+	}
+	if err := rec.Manifest.check(); err != nil {
+		return nil, err
+	}
+	return &rec, nil
+}
+
+func readRecord(dir, hexDigest string) (*record, error) {
+	name := filepath.Join(dir, hexDigest+".json")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := parseRecord(text, hexDigest)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return rec, nil
+}
+
+// statement is what an admin signs of a pack.
+func statement(digest string) []byte { return []byte("oscine.dev/pack/v1\n" + digest + "\n") }
+
+// Sign signs a pack's file: sign is the client's, as pki.Sign.
+func Sign(file string, sign func(statement []byte) (pki.Signature, error)) (pki.Signature, error) {
+	digest, err := fileDigest(file)
+	if err != nil {
+		return pki.Signature{}, fmt.Errorf("sign the pack: %w", err)
+	}
+	return sign(statement("sha256:" + digest))
+}
+
+func (s *Store) authentic(digest string, signature pki.Signature) error {
+	if err := signature.Check(s.trust, pki.Admin, statement(digest)); err != nil {
+		return fmt.Errorf("%w: %w: an admin of this node installs it with oscine pack install", ErrUntrusted, err)
+	}
+	return nil
+}
