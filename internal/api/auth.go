@@ -50,40 +50,21 @@ func (r rule) needs() (pki.Role, bool) {
 
 // caller is who calls, by the verified client certificate.
 type caller struct {
-	name  string
-	role  pki.Role
-	until time.Time // when the certificate expires; zero for none
+	name    string
+	role    pki.Role
+	until   time.Time // when the certificate expires; zero for none
+	serial  string    // of the certificate
+	refused error     // why nothing is answered; nil where the role decides
 }
 
 type callerKey struct{}
-
-// identify puts the caller of each request into its context. The TLS layer
-// has verified the certificate already.
-func identify(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who := callerOf(r.TLS)
-		ctx := context.WithValue(r.Context(), callerKey{}, who)
-		if !who.until.IsZero() { // an open connection does not outlive its certificate
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadlineCause(ctx, who.until, errExpired)
-			defer cancel()
-			if ctx.Err() != nil {
-				http.Error(w, errExpired.Error(), http.StatusUnauthorized)
-				return
-			}
-		}
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
-var errExpired = errors.New("your certificate has expired: make a new one with oscine config credentials")
 
 func callerOf(state *tls.ConnectionState) caller {
 	if state == nil || len(state.VerifiedChains) == 0 {
 		return caller{}
 	}
 	leaf := state.VerifiedChains[0][0]
-	return caller{leaf.Subject.CommonName, pki.RoleOf(leaf), leaf.NotAfter}
+	return caller{name: leaf.Subject.CommonName, role: pki.RoleOf(leaf), until: leaf.NotAfter, serial: pki.Serial(leaf)}
 }
 
 // authorizer refuses calls beyond the caller's role and logs the ones that
@@ -96,6 +77,9 @@ type authorizer struct {
 
 func (a *authorizer) check(ctx context.Context, spec connect.Spec) error {
 	who, _ := ctx.Value(callerKey{}).(caller)
+	if who.refused != nil {
+		return connect.NewError(connect.CodeUnauthenticated, who.refused)
+	}
 	procedure := spec.Procedure
 	need, known := ruleOf(spec).needs()
 	if !known {
@@ -123,8 +107,17 @@ func (a *authorizer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if err := a.check(ctx, req.Spec()); err != nil {
 			return nil, err
 		}
-		return next(ctx, req)
+		resp, err := next(ctx, req)
+		return resp, cutOff(ctx, err)
 	}
+}
+
+// cutOff says why a call failed that ended with its caller's certificate.
+func cutOff(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errRevoked) || errors.Is(cause, errExpired)) {
+		return connect.NewError(connect.CodeUnauthenticated, cause)
+	}
+	return err
 }
 
 func (a *authorizer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
@@ -137,7 +130,7 @@ func (a *authorizer) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 			return err
 		}
 		if !ruleOf(conn.Spec()).endless {
-			return next(ctx, conn)
+			return cutOff(ctx, next(ctx, conn))
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -146,14 +139,19 @@ func (a *authorizer) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		if err != nil && a.stopping.Err() != nil {
 			return connect.NewError(connect.CodeUnavailable, errors.New("the node is stopping or starting again: ask again in a moment"))
 		}
-		return err
+		return cutOff(ctx, err)
 	}
 }
 
 // requireRole guards a plain HTTP handler on the API's port.
 func requireRole(role pki.Role, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if who, _ := r.Context().Value(callerKey{}).(caller); who.role < role {
+		who, _ := r.Context().Value(callerKey{}).(caller)
+		if who.refused != nil {
+			http.Error(w, who.refused.Error(), http.StatusUnauthorized)
+			return
+		}
+		if who.role < role {
 			http.Error(w, fmt.Sprintf("%s needs role %s", r.URL.Path, role), http.StatusForbidden)
 			return
 		}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"oscine.dev/oscine/internal/node/access"
 )
 
 func TestCallsOfOneCallerAreBounded(t *testing.T) {
@@ -59,10 +61,10 @@ func TestCallsEndWithTheirCertificate(t *testing.T) {
 		r := httptest.NewRequest("POST", "/oscine.v1.Objects/Watch", nil)
 		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf}}}
 		var cause error
-		h := identify(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		h := newEntrance(&access.List{}).identify(requireRole(0, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
 			cause = context.Cause(r.Context())
-		}))
+		})))
 		h.ServeHTTP(httptest.NewRecorder(), r)
 		if cause != errExpired {
 			t.Errorf("the call ended with %v, want %v", cause, errExpired)

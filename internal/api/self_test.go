@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/node/access"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
@@ -24,6 +25,8 @@ func (n *lockedNode) Get(object.Kind, string) ([]object.State, error) {
 	defer n.mu.Unlock()
 	return nil, node.ErrNotFound
 }
+
+func (n *lockedNode) Access() *access.List { return &access.List{} }
 
 func (n *lockedNode) Inference() http.Handler { return http.NotFoundHandler() }
 

@@ -40,6 +40,7 @@ type Node interface {
 	modelStore
 	packStore
 	latencyBench
+	accessControl
 
 	// Inference answers the Open Inference Protocol.
 	Inference() http.Handler
@@ -55,7 +56,7 @@ func mount[S any](handler func(S, ...connect.HandlerOption) (string, http.Handle
 }
 
 // services has a line for each domain.
-func services(n Node) []service {
+func services(n Node, gate *entrance) []service {
 	return []service{
 		mount[pbconnect.NodeHandler](pbconnect.NewNodeHandler, &nodeService{n}),
 		mount[pbconnect.HardwareHandler](pbconnect.NewHardwareHandler, &hardwareService{n}),
@@ -66,6 +67,7 @@ func services(n Node) []service {
 		mount[pbconnect.ModelsHandler](pbconnect.NewModelsHandler, &modelService{n}),
 		mount[pbconnect.PacksHandler](pbconnect.NewPacksHandler, &packService{n}),
 		mount[pbconnect.BenchHandler](pbconnect.NewBenchHandler, &benchService{n}),
+		mount[pbconnect.AccessHandler](pbconnect.NewAccessHandler, &accessService{n.Access(), gate}),
 	}
 }
 
@@ -86,8 +88,9 @@ func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, 
 			return connect.NewError(connect.CodeInternal, fmt.Errorf("%s failed inside the node; see oscine logs oscined", spec.Procedure))
 		}),
 	}
+	gate := newEntrance(n.Access())
 	calls := http.NewServeMux()
-	for _, s := range services(n) {
+	for _, s := range services(n, gate) {
 		calls.Handle(s(options...))
 	}
 	mux := http.NewServeMux()
@@ -95,7 +98,8 @@ func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, 
 	mux.Handle("/metrics", requireRole(pki.Reader, n.Metrics()))
 	mux.Handle("/v2", requireRole(pki.Reader, n.Inference()))
 	mux.Handle("/v2/", requireRole(pki.Reader, n.Inference()))
-	server := newHTTPServer(identify(mux), tlsConfig, logger)
+	server := newHTTPServer(gate.identify(mux), tlsConfig, logger)
+	server.ConnContext = withConnection
 	server.RegisterOnShutdown(stop)
 	return &Server{server, calls}, nil
 }

@@ -25,7 +25,8 @@ import (
 func newConfigCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Keys, machine files and contexts"}
 	c.AddCommand(newConfigGenerateCommand(env), newConfigCredentialsCommand(env), newConfigApplyCommand(env),
-		newConfigContextsCommand(env), newConfigUseCommand(env), newConfigDeleteCommand(env))
+		newConfigContextsCommand(env), newConfigUseCommand(env), newConfigDeleteCommand(env),
+		newConfigRevokeCommand(env), newConfigRevokedCommand(env), newConfigRestoreCommand(env))
 	return c
 }
 
@@ -114,6 +115,9 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 			return err
 		}
 	}
+	if _, err := noteIssued(o.dir, admin); err != nil {
+		return err
+	}
 	if err := durable.WriteFile(machineFile, text, 0o600); err != nil {
 		return fmt.Errorf("write the Machine file: %w", err)
 	}
@@ -200,63 +204,6 @@ func machineManifest(authority pki.Pair, name string, hosts []string, open map[s
 	})
 }
 
-func newConfigCredentialsCommand(env *Env) *cobra.Command {
-	var dir, role, output string
-	var force bool
-	days := 365
-	c := &cobra.Command{
-		Use:   "credentials USER",
-		Short: "Make a client configuration for another person or a program",
-		Long: `Sign a certificate with a role and write a client configuration with a copy of
-the chosen context and that certificate. Roles: reader sees, operator also
-changes workloads, models and images, admin also changes the machine.`,
-		Args: exactArgs(1, "USER"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			r, err := pki.ParseRole(role)
-			if err != nil {
-				return usageError{err}
-			}
-			if longest := int(pki.AuthorityLifetime.Hours() / 24); days < 1 || days > longest {
-				return usageError{fmt.Errorf("--days must be from 1 to %d, got %d", longest, days)}
-			}
-			if _, err := os.Stat(output); err == nil && !force {
-				return fmt.Errorf("%s is there already: choose another file, or replace it with --force", output)
-			}
-			name, base, err := env.context()
-			if err != nil {
-				return err
-			}
-			if dir == "" {
-				dir = name
-			}
-			authority, err := loadAuthority(dir)
-			if err != nil {
-				return fmt.Errorf("%w: say where oscine config generate put ca.crt and ca.key with --authority DIR", err)
-			}
-			pair, err := pki.NewClient(authority, args[0], r, time.Duration(days)*24*time.Hour)
-			if err != nil {
-				return err
-			}
-			other := *base
-			other.Certificate, other.Key = string(pair.Certificate), string(pair.Key)
-			config := &client.Config{}
-			config.Set(name, &other)
-			if err := config.Save(output); err != nil {
-				return err
-			}
-			fmt.Fprintf(env.Out, "%s\tcontext %q with role %s for %d days (secret)\n", output, name, r, days)
-			return nil
-		},
-	}
-	c.Flags().StringVar(&dir, "authority", "", "folder with ca.crt and ca.key (default ./CONTEXT)")
-	c.Flags().StringVar(&role, "role", "reader", "reader, operator or admin")
-	c.Flags().StringVarP(&output, "output", "o", "", "file to write")
-	c.Flags().IntVar(&days, "days", days, "how long the certificate is valid")
-	c.Flags().BoolVar(&force, "force", false, "replace a file that is there")
-	_ = c.MarkFlagRequired("output") // fails only for a flag that does not exist
-	return c
-}
-
 func newConfigContextsCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "contexts", Aliases: []string{"get-contexts"}, Short: "List the contexts; * marks the current one", Args: exactArgs(0, ""),
@@ -270,31 +217,31 @@ func newConfigContextsCommand(env *Env) *cobra.Command {
 				return err
 			}
 			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "\tNAME\tADDRESS\tUSER\tROLE\tEXPIRES")
+			fmt.Fprintln(w, "\tNAME\tADDRESS\tUSER\tROLE\tEXPIRES\tSERIAL")
 			for _, name := range config.Names() {
 				mark := ""
 				if name == config.Current {
 					mark = "*"
 				}
 				ctx := config.Contexts[name]
-				user, role, expires := describeCertificate(ctx)
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", mark, name, ctx.Address, user, role, expires)
+				user, role, expires, serial := describeCertificate(ctx)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", mark, name, ctx.Address, user, role, expires, serial)
 			}
 			return w.Flush()
 		},
 	}
 }
 
-func describeCertificate(ctx *client.Context) (user, role, expires string) {
+func describeCertificate(ctx *client.Context) (user, role, expires, serial string) {
 	pair, err := pki.Pair{Certificate: []byte(ctx.Certificate), Key: []byte(ctx.Key)}.TLS()
 	if err != nil {
-		return "-", "unreadable", "-"
+		return "-", "unreadable", "-", "-"
 	}
 	expires = pair.Leaf.NotAfter.Format(time.DateOnly)
 	if time.Now().After(pair.Leaf.NotAfter) {
 		expires += " (expired)"
 	}
-	return pair.Leaf.Subject.CommonName, pki.RoleOf(pair.Leaf).String(), expires
+	return pair.Leaf.Subject.CommonName, pki.RoleOf(pair.Leaf).String(), expires, pki.Serial(pair.Leaf)
 }
 
 func newConfigUseCommand(env *Env) *cobra.Command {

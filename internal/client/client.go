@@ -32,6 +32,7 @@ type Client struct {
 	Models    pbconnect.ModelsClient
 	Packs     pbconnect.PacksClient
 	Bench     pbconnect.BenchClient
+	Access    pbconnect.AccessClient
 
 	address string
 	http    *http.Client
@@ -70,6 +71,7 @@ func New(ctx *Context) (*Client, error) {
 		Models:    pbconnect.NewModelsClient(client, url, options),
 		Packs:     pbconnect.NewPacksClient(client, url, options),
 		Bench:     pbconnect.NewBenchClient(client, url, options),
+		Access:    pbconnect.NewAccessClient(client, url, options),
 		address:   ctx.Address,
 		http:      client,
 		pair:      pair,

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"oscine.dev/oscine/internal/node/access"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/core"
@@ -24,6 +25,9 @@ func OpenWithoutKernel(ctx context.Context, dir string, kinds object.Table, mach
 	var err error
 	if n.store, err = reconcile.OpenStore(filepath.Join(dir, "state.db"), kinds); err != nil {
 		return nil, err
+	}
+	if n.access, err = access.Open(filepath.Join(dir, accessFile)); err != nil {
+		return nil, errors.Join(err, n.store.Close())
 	}
 	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)
 	if err := n.startLoop(ctx, controllers); err != nil {

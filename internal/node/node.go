@@ -16,6 +16,7 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/network"
+	"oscine.dev/oscine/internal/node/access"
 	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/node/reconcile"
@@ -67,6 +68,7 @@ type Node struct {
 	log     *slog.Logger
 
 	store     *reconcile.Store
+	access    *access.List
 	loop      *reconcile.Loop
 	box       *sandbox.Sandbox
 	files     *model.Files
@@ -131,6 +133,9 @@ func Open(ctx context.Context, config Config, machine *object.Machine) (*Node, e
 
 func (n *Node) open(ctx context.Context) (err error) {
 	if n.store, err = reconcile.OpenStore(filepath.Join(n.config.StateDir, "state.db"), n.config.Kinds); err != nil {
+		return err
+	}
+	if n.access, err = access.Open(filepath.Join(n.config.StateDir, accessFile)); err != nil {
 		return err
 	}
 	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)

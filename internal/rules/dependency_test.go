@@ -24,7 +24,7 @@ func layers() [][]string {
 		{"internal/serve/engine/onnx", "internal/serve/engine/enginetest", "internal/bench/classes", "internal/serve/front", "internal/serve/servetest"},
 		{"internal/serve/front/oip"},
 		{"internal/serve"},
-		{"internal/node/allocate"},
+		{"internal/node/allocate", "internal/node/access"},
 		{"internal/node/reconcile"},
 		{"internal/node/sandbox"},
 		{"internal/node/sandbox/sandboxtest", "internal/node/kind/workload", "internal/node/kind/model"},
