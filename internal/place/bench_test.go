@@ -86,7 +86,7 @@ func BenchmarkPreempt(b *testing.B) {
 	}
 	req := Request{Name: "web", Class: Interactive, MilliCPU: 70_000, Exclusive: true, Memory: 4 << 30}
 	perCPU(b, func() {
-		p, err := s.Preempt(b.Context(), req)
+		p, err := s.Preempt(b.Context(), req, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

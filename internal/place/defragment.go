@@ -90,7 +90,7 @@ func (s *State) moveSome(e *effort, req *Request, names []string, depth int, tri
 
 // planFor returns the moves of the named placements that make room, or nil.
 func (s *State) planFor(e *effort, req *Request, names []string) []Move {
-	trial := s.clone()
+	trial := s.Clone()
 	for _, n := range names {
 		trial.Release(n)
 	}
@@ -116,7 +116,7 @@ func (s *State) planFor(e *effort, req *Request, names []string) []Move {
 // and after which the request fits, its neighbours being where they are then;
 // or nil.
 func (s *State) orderMoves(e *effort, req *Request, moves []Move) []Move {
-	trial := s.clone()
+	trial := s.Clone()
 	var ordered []Move
 	for len(moves) > 0 {
 		next := slices.IndexFunc(moves, func(m Move) bool { return trial.moves(&m) })

@@ -167,7 +167,7 @@ func TestWorkEndsWithItsContext(t *testing.T) {
 	for name, call := range map[string]func(context.Context) error{
 		"place":      func(ctx context.Context) error { _, err := s.Place(ctx, req); return err },
 		"gang":       func(ctx context.Context) error { _, err := s.PlaceAll(ctx, gang); return err },
-		"preempt":    func(ctx context.Context) error { _, err := s.Preempt(ctx, req); return err },
+		"preempt":    func(ctx context.Context) error { _, err := s.Preempt(ctx, req, nil); return err },
 		"defragment": func(ctx context.Context) error { _, err := s.Defragment(ctx, req); return err },
 	} {
 		if err := call(ended); !errors.Is(err, context.Canceled) || len(s.Placements()) > 0 {

@@ -31,7 +31,7 @@ func (s *State) usedPages(size int64) (bytes int64) {
 // the request is known, as where a person previews a node: huge pages that are
 // in use are taken to be its own.
 func (s *State) PlaceRunning(ctx context.Context, req Request) (Placement, error) {
-	before := s.clone()
+	before := s.Clone()
 	for _, h := range req.HugePages {
 		left := h.Bytes
 		for n := range s.pagesInUse {

@@ -54,7 +54,7 @@ func TestPreemptionStopsTheLeast(t *testing.T) {
 	before := len(s.Placements())
 	for _, c := range cases {
 		c.req.Name = "new"
-		got, err := s.Preempt(t.Context(), c.req)
+		got, err := s.Preempt(t.Context(), c.req, nil)
 		if err != nil {
 			t.Errorf("%v of %d: %v", c.req.Class, c.req.MilliCPU, err)
 			continue
@@ -64,7 +64,7 @@ func TestPreemptionStopsTheLeast(t *testing.T) {
 		}
 	}
 	var refusal *Unsatisfied
-	if _, err := s.Preempt(t.Context(), Request{Name: "new", Class: Batch, MilliCPU: 1000, Exclusive: true}); !errors.As(err, &refusal) {
+	if _, err := s.Preempt(t.Context(), Request{Name: "new", Class: Batch, MilliCPU: 1000, Exclusive: true}, nil); !errors.As(err, &refusal) {
 		t.Errorf("got %v, want a refusal: nothing gives way to plain batch work", err)
 	}
 	if len(s.Placements()) != before {

@@ -17,20 +17,21 @@ type Preemption struct {
 
 // Preempt finds the smallest loss that makes room for a request that does not
 // fit: only placements of a looser class, or of the same class with a lower
-// priority, are stopped, the least valuable first, and as few as will do.
+// priority, are stopped, the least valuable first, and as few as will do; none
+// of which keep is true (nil keeps none).
 // Nothing is changed. Where even stopping all of them does not help, the error
 // is the *Unsatisfied that would remain; where ctx ends, its error.
-func (s *State) Preempt(ctx context.Context, req Request) (*Preemption, error) {
+func (s *State) Preempt(ctx context.Context, req Request, keep func(placed *Request) bool) (*Preemption, error) {
 	if p, err := s.Try(ctx, req); err == nil {
 		return &Preemption{Placement: p}, nil
 	}
 	var lower []*Placement
 	for _, name := range slices.Sorted(maps.Keys(s.placed)) {
-		if p := s.placed[name]; yields(&p.Request, &req) {
+		if p := s.placed[name]; yields(&p.Request, &req) && (keep == nil || !keep(&p.Request)) {
 			lower = append(lower, p)
 		}
 	}
-	trial := s.clone()
+	trial := s.Clone()
 	for _, p := range lower {
 		trial.Release(p.Request.Name)
 	}

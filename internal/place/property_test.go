@@ -268,7 +268,7 @@ func FuzzPlace(f *testing.F) {
 			s.Release(req.Name)
 		} else {
 			// Neither may change the state, which is checked below.
-			if _, err := s.Preempt(t.Context(), req); err == nil && len(s.Placements()) != 2 {
+			if _, err := s.Preempt(t.Context(), req, nil); err == nil && len(s.Placements()) != 2 {
 				t.Error("looking for victims changed the state")
 			}
 			moves, _ := s.Defragment(t.Context(), req)

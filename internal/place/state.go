@@ -302,8 +302,8 @@ func (s *State) deviceIndex(id string) int {
 	return -1
 }
 
-// clone copies what is given out, for trying changes; the machine is shared.
-func (s *State) clone() *State {
+// Clone copies what is given out, for trying changes; the machine is shared.
+func (s *State) Clone() *State {
 	c := *s
 	c.cells = slices.Clone(s.cells)
 	c.memory = slices.Clone(s.memory)
