@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -12,13 +13,14 @@ import (
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/place"
 )
 
 // objectStore holds what the node is meant to run.
 type objectStore interface {
 	Get(kind object.Kind, name string) ([]object.State, error)
 	Watch(ctx context.Context, kind object.Kind, name string, each func(event string, state object.State) error) error
-	Apply(ctx context.Context, objects []object.Object, dryRun bool) ([]node.Result, error)
+	Apply(ctx context.Context, objects []object.Object, o node.ApplyOptions) ([]node.Result, error)
 	Delete(ctx context.Context, key object.Key) error
 	// Kinds returns the kinds that the node knows.
 	Kinds() object.Table
@@ -58,15 +60,43 @@ func (s *objectService) Apply(ctx context.Context, req *connect.Request[pb.Apply
 	if err != nil {
 		return nil, err
 	}
-	results, err := s.node.Apply(ctx, objects, req.Msg.DryRun)
+	results, err := s.node.Apply(ctx, objects, node.ApplyOptions{DryRun: req.Msg.DryRun, Displace: req.Msg.Displace})
 	if err != nil {
 		return nil, err
 	}
 	resp := &pb.ApplyResponse{}
 	for _, r := range results {
-		resp.Results = append(resp.Results, &pb.ApplyResult{Kind: string(r.Kind), Name: r.Name, Action: string(r.Action)})
+		message, err := resultMessage(&r)
+		if err != nil {
+			return nil, err
+		}
+		resp.Results = append(resp.Results, message)
 	}
 	return connect.NewResponse(resp), nil
+}
+
+func resultMessage(r *node.Result) (*pb.ApplyResult, error) {
+	m := &pb.ApplyResult{Kind: string(r.Kind), Name: r.Name, Action: string(r.Action)}
+	for _, d := range r.Displaced {
+		m.Displaces = append(m.Displaces, &pb.Displaced{Kind: string(d.Kind), Name: d.Name, Why: d.Why})
+	}
+	var err error
+	if r.Placement != nil {
+		if m.Placement, err = toStruct(r.Placement); err != nil {
+			return nil, fmt.Errorf("encode the placement of %s: %w", r.Key, err)
+		}
+	}
+	if r.Unplaced == nil {
+		return m, nil
+	}
+	m.Unplaced = r.Unplaced.Error()
+	var refusal *place.Unsatisfied
+	if errors.As(r.Unplaced, &refusal) {
+		if m.Refusal, err = toStruct(refusal); err != nil {
+			return nil, fmt.Errorf("encode the refusal of %s: %w", r.Key, err)
+		}
+	}
+	return m, nil
 }
 
 func (s *objectService) Delete(ctx context.Context, req *connect.Request[pb.DeleteRequest]) (*connect.Response[pb.DeleteResponse], error) {

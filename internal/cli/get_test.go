@@ -114,3 +114,12 @@ func TestDeletionIsPrinted(t *testing.T) {
 		}
 	}
 }
+
+func structOf(t *testing.T, text string) *structpb.Struct {
+	t.Helper()
+	s := &structpb.Struct{}
+	if err := s.UnmarshalJSON([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

@@ -3,19 +3,27 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/printable"
 )
 
 func newApplyCommand(env *Env) *cobra.Command {
 	var file string
-	var dryRun bool
+	var dryRun, displace bool
 	c := &cobra.Command{
 		Use: "apply -f FILE", Short: "Create or change the objects of a manifest", Args: exactArgs(0, ""),
+		Long: `Create or change the objects of a manifest, all of them or none.
+
+Each is told with the part of the machine that it gets, whom it displaces, and
+why it gets none: then it waits for room. Batch work gives way to other classes
+and to a higher priority; work of the classes realtime and interactive only with
+--displace. --dry-run changes nothing and tells the same.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			text, err := readFileOrStdin(env, file)
 			if err != nil {
@@ -29,24 +37,52 @@ func newApplyCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := node.Objects.Apply(c.Context(), connect.NewRequest(&oscinepb.ApplyRequest{Manifest: string(text), DryRun: dryRun}))
+			resp, err := node.Objects.Apply(c.Context(), connect.NewRequest(&oscinepb.ApplyRequest{Manifest: string(text), DryRun: dryRun, Displace: displace}))
 			if err != nil {
 				return err
 			}
-			suffix := ""
-			if dryRun {
-				suffix = " (dry run)"
-			}
-			for _, r := range resp.Msg.Results {
-				fmt.Fprintf(env.Out, "%s/%s %s%s\n", strings.ToLower(r.Kind), r.Name, r.Action, suffix)
-			}
-			return nil
+			return printResults(env.Out, resp.Msg.Results, dryRun)
 		},
 	}
 	c.Flags().StringVarP(&file, "file", "f", "", "manifest, - for standard input")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check and say what would be done")
+	c.Flags().BoolVar(&displace, "displace", false, displaceHelp)
 	_ = c.MarkFlagRequired("file")
 	return c
+}
+
+// printResults tells what became of each object of a manifest, or would.
+func printResults(w io.Writer, results []*oscinepb.ApplyResult, dryRun bool) error {
+	suffix := ""
+	if dryRun {
+		suffix = " (dry run)"
+	}
+	for _, r := range results {
+		became, err := placedOf(r)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%s %s%s\n", objectName(r.Kind, r.Name), r.Action, suffix)
+		if became.Placement != nil {
+			fmt.Fprintf(w, "  on %s\n", describePlacement(became.Placement))
+		}
+		for _, d := range became.Displaces {
+			fmt.Fprintf(w, "  displaces %s: %s\n", d.Object, printable.Text(d.Why))
+		}
+		if r.Unplaced != "" {
+			fmt.Fprintf(w, "  waits: %s\n", printable.Text(r.Unplaced))
+		}
+	}
+	return nil
+}
+
+// tellDisplaced tells who had to make room.
+func tellDisplaced(w io.Writer, results []*oscinepb.ApplyResult) {
+	for _, r := range results {
+		for _, d := range r.Displaces {
+			fmt.Fprintf(w, "oscine: %s displaces %s: %s\n", objectName(r.Kind, r.Name), objectName(d.Kind, d.Name), printable.Text(d.Why))
+		}
+	}
 }
 
 // parseTarget reads KIND [NAME] or KIND/NAME.

@@ -12,10 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
-	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/inventory"
@@ -29,6 +27,7 @@ type placeFlags struct {
 	files           []string
 	machine, output string
 	explain, defrag bool
+	displace        bool
 }
 
 func newPlaceCommand(env *Env) *cobra.Command {
@@ -42,9 +41,10 @@ would get, and why, without giving anything out.
 --machine is a directory or archive as oscine hardware record makes it, a map
 as oscine hardware -o json writes it, a topology file of NCCL or RCCL (.xml), or
 the name of a context: its node with what runs there. Without it, it is the node
-of the current context, else this machine. Objects are placed in their order;
-where one does not fit, every constraint that fails is told with what would
-satisfy it, and the exit status is 1.`,
+of the current context, else this machine. A node decides itself, exactly as
+oscine apply would have it; that takes an operator's certificate. Objects are
+placed in their order; where one does not fit, every constraint that fails is
+told with what would satisfy it, and the exit status is 1.`,
 		Example: `  oscine place -f train.yaml --machine server.tar.zst --explain`,
 		Args:    exactArgs(0, "no argument"),
 		RunE:    func(c *cobra.Command, _ []string) error { return f.run(c.Context(), env) },
@@ -53,6 +53,7 @@ satisfy it, and the exit status is 1.`,
 	c.Flags().StringVar(&f.machine, "machine", "", "the machine to place on")
 	c.Flags().StringVarP(&f.output, "output", "o", "text", "text or json")
 	c.Flags().BoolVar(&f.explain, "explain", false, "tell the runner-up too, and why it was not chosen")
+	c.Flags().BoolVar(&f.displace, "displace", false, displaceHelp)
 	c.Flags().BoolVar(&f.defrag, "defragment", false, "where work does not fit, show which running work to move so that it would")
 	return c
 }
@@ -63,6 +64,14 @@ type placed struct {
 	Placement *place.Placement   `json:"placement,omitempty"`
 	Refusal   *place.Unsatisfied `json:"refusal,omitempty"`
 	Moves     []place.Move       `json:"moves,omitempty"`
+	Displaces []displaced        `json:"displaces,omitempty"` // on a node
+	Waits     string             `json:"waits,omitempty"`     // why a node places it later, where no part of it is lacking
+}
+
+// displaced is an object of a node that loses its part of the machine.
+type displaced struct {
+	Object string `json:"object"`
+	Why    string `json:"why"`
 }
 
 func (f *placeFlags) run(ctx context.Context, env *Env) error {
@@ -72,19 +81,21 @@ func (f *placeFlags) run(ctx context.Context, env *Env) error {
 	if f.output != "text" && f.output != "json" {
 		return usageError{fmt.Errorf("-o must be text or json, got %q", f.output)}
 	}
+	var texts []string
 	var objects []object.Object
 	for _, file := range f.files {
-		read, err := readManifest(env, file)
+		text, read, err := readManifest(env, file)
 		if err != nil {
 			return err
 		}
-		objects = append(objects, read...)
+		texts, objects = append(texts, text), append(objects, read...)
 	}
-	state, err := f.state(ctx, env, objects)
-	if err != nil {
-		return err
+	for _, obj := range objects {
+		if _, ok := obj.(object.Placeable); !ok {
+			return fmt.Errorf("%s: a %s needs no place on a machine", obj.Key(), obj.Key().Kind)
+		}
 	}
-	results, err := f.placeAll(ctx, state, objects)
+	results, err := f.results(ctx, env, strings.Join(texts, "\n---\n"), objects)
 	if err != nil {
 		return err
 	}
@@ -97,7 +108,7 @@ func (f *placeFlags) run(ctx context.Context, env *Env) error {
 	}
 	refused := false
 	for i, r := range results {
-		refused = refused || r.Refusal != nil
+		refused = refused || r.Refusal != nil || r.Waits != ""
 		if f.output == "text" {
 			if i > 0 {
 				fmt.Fprintln(env.Out)
@@ -111,16 +122,16 @@ func (f *placeFlags) run(ctx context.Context, env *Env) error {
 	return nil
 }
 
-func readManifest(env *Env, file string) ([]object.Object, error) {
-	text, err := readFileOrStdin(env, file)
+func readManifest(env *Env, file string) (text string, objects []object.Object, err error) {
+	raw, err := readFileOrStdin(env, file)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	objects, err := env.Kinds.Parse(bytes.NewReader(text))
+	objects, err = env.Kinds.Parse(bytes.NewReader(raw))
 	if err != nil {
-		return nil, fmt.Errorf("%s:\n%w", file, err)
+		return "", nil, fmt.Errorf("%s:\n%w", file, err)
 	}
-	return objects, nil
+	return string(raw), objects, nil
 }
 
 // placeAll places the objects in order, gangs as a whole.
@@ -128,10 +139,7 @@ func (f *placeFlags) placeAll(ctx context.Context, s *place.State, objects []obj
 	var results []placed
 	done := map[string]bool{}
 	for i, obj := range objects {
-		placeable, ok := obj.(object.Placeable)
-		if !ok {
-			return nil, fmt.Errorf("%s: a %s needs no place on a machine", obj.Key(), obj.Key().Kind)
-		}
+		placeable := obj.(object.Placeable) // run has refused others
 		var requests []place.Request
 		if r := placeable.Resources(); r.Gang == nil {
 			req, err := object.PlaceRequest(placeable)
@@ -201,28 +209,59 @@ func (f *placeFlags) placeTogether(ctx context.Context, s *place.State, requests
 	return results, nil
 }
 
-// state is the machine that --machine names, with what runs there.
-func (f *placeFlags) state(ctx context.Context, env *Env, objects []object.Object) (*place.State, error) {
-	path := f.machine
-	_, err := os.Stat(path)
+// results places the objects on the machine that --machine names.
+func (f *placeFlags) results(ctx context.Context, env *Env, manifest string, objects []object.Object) ([]placed, error) {
+	name, onNode, err := f.node(env)
+	if err != nil {
+		return nil, err
+	}
+	if onNode {
+		return f.onNode(ctx, env, name, manifest, objects)
+	}
+	if f.displace {
+		return nil, usageError{errors.New("--displace is for a node: nothing runs on the machine of a file")}
+	}
+	state, err := f.state(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return f.placeAll(ctx, state, objects)
+}
+
+// node is the context whose node decides, "" for the current one. It reports
+// false where the machine is that of a file, or this one.
+func (f *placeFlags) node(env *Env) (name string, onNode bool, err error) {
+	if f.machine == "" {
+		_, err := env.Client()
+		if env.Context == "" && errors.Is(err, client.ErrNoContext) {
+			return "", false, nil
+		}
+		return env.Context, true, err
+	}
+	_, err = os.Stat(f.machine)
 	switch {
-	case path == "":
-		h := hardwareFlags{}
-		m, err := h.machine(ctx, env)
+	case err == nil && !env.knows(f.machine): // generate makes a folder of a context's name
+		return "", false, nil
+	case err != nil && (!errors.Is(err, fs.ErrNotExist) || strings.ContainsAny(f.machine, "/.")):
+		return "", false, fmt.Errorf("--machine %w", unreadable(f.machine, err))
+	}
+	return f.machine, true, nil
+}
+
+// state is the machine of a file, or this one, with nothing on it.
+func (f *placeFlags) state(ctx context.Context) (*place.State, error) {
+	if f.machine == "" {
+		m, err := localMachine(ctx, "/")
 		if err != nil {
 			return nil, err
 		}
 		return inventory.State(m, m.System.Product)
-	case err == nil && !env.knows(path): // generate makes a folder of a context's name
-		m, err := readMachine(path)
-		if err != nil {
-			return nil, err
-		}
-		return inventory.State(m, filepath.Base(path))
-	case err != nil && (!errors.Is(err, fs.ErrNotExist) || strings.ContainsAny(path, "/.")):
-		return nil, fmt.Errorf("--machine %w", unreadable(path, err))
 	}
-	return nodeState(ctx, env, path, objects)
+	m, err := readMachine(f.machine)
+	if err != nil {
+		return nil, err
+	}
+	return inventory.State(m, filepath.Base(f.machine))
 }
 
 // maxMachineFile bounds a hardware map read from a file.
@@ -247,61 +286,20 @@ func readMachine(path string) (*hardware.Machine, error) {
 	return hardware.Discover(path)
 }
 
-// nodeState is a node's machine with all that it runs, but not the objects
-// that are about to be placed.
-func nodeState(ctx context.Context, env *Env, name string, objects []object.Object) (*place.State, error) {
-	named := *env
-	named.Context = name
-	node, err := named.Client()
-	if err != nil {
-		return nil, fmt.Errorf("--machine %s is neither a file here nor a context: %w", name, err)
-	}
-	reply, err := node.Hardware.Describe(ctx, connect.NewRequest(&oscinepb.HardwareRequest{}))
-	if err != nil {
-		return nil, err
-	}
-	m, err := hardware.Decode(reply.Msg.GetJson())
-	if err != nil {
-		return nil, err
-	}
-	state, err := inventory.State(m, name)
-	if err != nil {
-		return nil, err
-	}
-	running, err := node.Objects.Get(ctx, connect.NewRequest(&oscinepb.GetRequest{}))
-	if err != nil {
-		return nil, err
-	}
-	replaced := map[object.Key]bool{}
-	for _, obj := range objects {
-		replaced[obj.Key()] = true
-	}
-	for _, o := range running.Msg.GetObjects() {
-		running, err := client.State(env.Kinds, o)
-		if err != nil {
-			return nil, fmt.Errorf("what runs on %s: %w", name, err)
-		}
-		p, ok := running.Object.(object.Placeable)
-		if !ok || replaced[p.Key()] {
-			continue
-		}
-		req, err := object.PlaceRequest(p)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := state.PlaceRunning(ctx, req); err != nil {
-			fmt.Fprintf(env.Err, "oscine: %s runs on %s but is left out here: %v\n", req.Name, name, err)
-		}
-	}
-	return state, nil
-}
-
 // write shows one result to a person.
 func (f *placeFlags) write(w io.Writer, r placed) {
+	if r.Waits != "" {
+		fmt.Fprintf(w, "%s has no place now: %s\n", r.Object, printable.Text(r.Waits))
+		return
+	}
+	if r.Placement == nil && r.Refusal == nil {
+		fmt.Fprintf(w, "%s has finished: it takes no part of the machine\n", r.Object)
+		return
+	}
 	if r.Refusal != nil {
 		fmt.Fprintf(w, "%s does not fit:\n", r.Object)
 		for _, failure := range r.Refusal.Failures {
-			fmt.Fprintf(w, "  %s: %s\n      → %s\n", failure.Constraint, failure.Problem, failure.Remedy)
+			fmt.Fprintf(w, "  %s: %s\n      → %s\n", printable.Text(failure.Constraint), printable.Text(failure.Problem), printable.Text(failure.Remedy))
 		}
 		for _, m := range r.Moves {
 			fmt.Fprintf(w, "  it would fit after moving %s to %s\n", m.Name, describePlacement(&m.To))
@@ -337,6 +335,9 @@ func (f *placeFlags) write(w io.Writer, r placed) {
 			value += ", " + d.Fraction.String()
 		}
 		line(d.Request, value)
+	}
+	for _, d := range r.Displaces {
+		line("displaces", fmt.Sprintf("%s: %s", d.Object, printable.Text(d.Why)))
 	}
 	line("why", p.Reason)
 	if !f.explain {

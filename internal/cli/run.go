@@ -147,13 +147,14 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 	if connect.CodeOf(err) != connect.CodeNotFound {
 		return err
 	}
-	if _, err := node.Objects.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text})); err != nil {
+	resp, err := node.Objects.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text}))
+	if err != nil {
 		return err
 	}
 	if o.detach {
-		fmt.Fprintf(env.Out, "workload/%s created\n", o.name)
-		return nil
+		return printResults(env.Out, resp.Msg.Results, false)
 	}
+	tellDisplaced(env.Err, resp.Msg.Results)
 	if !o.keep {
 		defer func() {
 			// Also after an interrupt: what was begun here is not left behind.

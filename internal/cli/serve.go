@@ -139,9 +139,11 @@ func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client,
 	if err != nil {
 		return nil, err
 	}
-	if _, err := node.Objects.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text})); err != nil {
+	resp, err := node.Objects.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text}))
+	if err != nil {
 		return nil, err
 	}
+	tellDisplaced(env.Err, resp.Msg.Results)
 	if o.wait == 0 {
 		return nil, nil
 	}

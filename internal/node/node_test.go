@@ -192,7 +192,7 @@ func (h *house) apply(t *testing.T, name, spec string) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = h.Apply(t.Context(), objects, false)
+	_, err = h.Apply(t.Context(), objects, ApplyOptions{})
 	return err
 }
 
@@ -291,11 +291,11 @@ func TestRefusals(t *testing.T) {
 	}
 	m := &object.Model{Header: object.Header{Kind: object.KindModel, Metadata: object.Metadata{Name: "digits"}}}
 	m.Spec.Source = "sha256:" + strings.Repeat("0", 64)
-	if _, err := h.Apply(t.Context(), []object.Object{m}, false); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "upload it with oscine serve FILE") {
+	if _, err := h.Apply(t.Context(), []object.Object{m}, ApplyOptions{}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "upload it with oscine serve FILE") {
 		t.Errorf("a model without its file: %v", err)
 	}
 	machine := &object.Machine{Header: object.Header{Kind: object.KindMachine, Metadata: object.Metadata{Name: "n"}}}
-	if _, err := h.Apply(t.Context(), []object.Object{machine}, false); !errors.Is(err, ErrInvalid) {
+	if _, err := h.Apply(t.Context(), []object.Object{machine}, ApplyOptions{}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a Machine: %v", err)
 	}
 	if err := h.Reboot(false); !errors.Is(err, ErrConflict) {
@@ -321,7 +321,7 @@ func TestModelFilesAreReferredTo(t *testing.T) {
 	m := &object.Model{Header: object.Header{Kind: object.KindModel, Metadata: object.Metadata{Name: "digits"}}}
 	m.Spec.Source = digest
 	m.SetDefaults()
-	if _, err := h.Apply(t.Context(), []object.Object{m}, false); err != nil {
+	if _, err := h.Apply(t.Context(), []object.Object{m}, ApplyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	h.await(t, m.Key(), object.Waiting) // no pack reads it

@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/place"
 )
 
 // Errors that a caller can act on.
@@ -20,14 +23,74 @@ var (
 	ErrNotFound = reconcile.ErrNotFound
 )
 
-// Result is what Apply did with one object.
-type Result = reconcile.Result
+// ApplyOptions are the choices of an Apply.
+type ApplyOptions struct {
+	DryRun   bool // tell, but change nothing
+	Displace bool // work of stricter classes than batch may be stopped to make room
+}
 
-// Apply stores objects, all or none, and starts to make them so. It returns
-// before they are; Get and Watch tell. With dryRun nothing is changed.
+// Result is what Apply did with one object.
+type Result struct {
+	reconcile.Result
+	Placement *place.Placement // nil where it has none
+	Displaced []Displaced      // in order of kind and name
+	Unplaced  error            // why it has no placement; nil where it needs none now
+}
+
+// Displaced is an object that loses its part of the machine to another.
+type Displaced struct {
+	object.Key
+	Why string
+}
+
+// Apply stores objects, all or none, gives them their part of the machine, and
+// starts to make them so. It returns before they run; Get and Watch tell. What
+// fits nowhere is stored and waits for room. With DryRun nothing is changed, and
+// the results are those that the same call would have without it.
 // Objects that contradict the node's state are refused with ErrInvalid.
-func (n *Node) Apply(_ context.Context, objects []object.Object, dryRun bool) ([]Result, error) {
-	return n.loop.Apply(objects, dryRun, func(there []object.Object) error { return n.checkApply(objects, there) })
+func (n *Node) Apply(ctx context.Context, objects []object.Object, o ApplyOptions) ([]Result, error) {
+	results := make([]Result, len(objects))
+	_, err := n.loop.Apply(objects, o.DryRun, func(there []object.Object) error { return n.checkApply(objects, there) }, func(done []reconcile.Result) {
+		for i := range done {
+			results[i].Result = done[i]
+		}
+		if !o.DryRun {
+			ctx = context.WithoutCancel(ctx) // they are stored: what was begun is finished
+		}
+		n.allot(ctx, objects, results, o)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// allot places those of the objects that take a part of the machine, and adds
+// to their results what became of that.
+func (n *Node) allot(ctx context.Context, objects []object.Object, results []Result, o ApplyOptions) {
+	var wishes []allocate.Wish
+	var at []int
+	for i, obj := range objects {
+		if _, ok := obj.(object.Placeable); ok {
+			wishes = append(wishes, allocate.Wish{Object: obj, Changed: results[i].Action != reconcile.Unchanged})
+			at = append(at, i)
+		}
+	}
+	if len(wishes) == 0 {
+		return
+	}
+	for i, outcome := range n.box.Allot(ctx, wishes, o.Displace, o.DryRun) {
+		r := &results[at[i]]
+		r.Placement, r.Unplaced = outcome.Placement, outcome.Err
+		for id, why := range outcome.Displaced {
+			key, err := n.config.Kinds.ParseID(id)
+			if err != nil { // work of the node's own
+				key = object.Key{Name: id}
+			}
+			r.Displaced = append(r.Displaced, Displaced{key, why.Error()})
+		}
+		slices.SortFunc(r.Displaced, func(a, b Displaced) int { return strings.Compare(a.String(), b.String()) })
+	}
 }
 
 // checkApply finds what only the node can know: host ports that another

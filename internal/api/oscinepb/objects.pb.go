@@ -243,6 +243,7 @@ type ApplyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Manifest      string                 `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"` // YAML or JSON stream
 	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Displace      bool                   `protobuf:"varint,3,opt,name=displace,proto3" json:"displace,omitempty"` // work of stricter classes than batch may be stopped to make room
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,6 +288,13 @@ func (x *ApplyRequest) GetManifest() string {
 func (x *ApplyRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *ApplyRequest) GetDisplace() bool {
+	if x != nil {
+		return x.Displace
 	}
 	return false
 }
@@ -339,7 +347,11 @@ type ApplyResult struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Action        string                 `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"` // created, updated or unchanged
+	Action        string                 `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`       // created, updated or unchanged
+	Placement     *structpb.Struct       `protobuf:"bytes,4,opt,name=placement,proto3" json:"placement,omitempty"` // as oscine place -o json prints it
+	Displaces     []*Displaced           `protobuf:"bytes,5,rep,name=displaces,proto3" json:"displaces,omitempty"`
+	Unplaced      string                 `protobuf:"bytes,6,opt,name=unplaced,proto3" json:"unplaced,omitempty"` // why it gets no part of the machine now
+	Refusal       *structpb.Struct       `protobuf:"bytes,7,opt,name=refusal,proto3" json:"refusal,omitempty"`   // the same by its constraints, as oscine place -o json prints it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -395,6 +407,95 @@ func (x *ApplyResult) GetAction() string {
 	return ""
 }
 
+func (x *ApplyResult) GetPlacement() *structpb.Struct {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *ApplyResult) GetDisplaces() []*Displaced {
+	if x != nil {
+		return x.Displaces
+	}
+	return nil
+}
+
+func (x *ApplyResult) GetUnplaced() string {
+	if x != nil {
+		return x.Unplaced
+	}
+	return ""
+}
+
+func (x *ApplyResult) GetRefusal() *structpb.Struct {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+// Displaced is an object that loses its part of the machine to another.
+type Displaced struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Displaced) Reset() {
+	*x = Displaced{}
+	mi := &file_oscine_v1_objects_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Displaced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Displaced) ProtoMessage() {}
+
+func (x *Displaced) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_objects_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Displaced.ProtoReflect.Descriptor instead.
+func (*Displaced) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Displaced) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Displaced) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Displaced) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type DeleteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -405,7 +506,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_oscine_v1_objects_proto_msgTypes[7]
+	mi := &file_oscine_v1_objects_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +518,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_objects_proto_msgTypes[7]
+	mi := &file_oscine_v1_objects_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +531,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{7}
+	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeleteRequest) GetKind() string {
@@ -455,7 +556,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_oscine_v1_objects_proto_msgTypes[8]
+	mi := &file_oscine_v1_objects_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +568,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_objects_proto_msgTypes[8]
+	mi := &file_oscine_v1_objects_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +581,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{8}
+	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{9}
 }
 
 var File_oscine_v1_objects_proto protoreflect.FileDescriptor
@@ -501,16 +602,25 @@ const file_oscine_v1_objects_proto_rawDesc = "" +
 	"\aobjects\x18\x01 \x03(\v2\x11.oscine.v1.ObjectR\aobjects\"P\n" +
 	"\rWatchResponse\x12\x14\n" +
 	"\x05event\x18\x01 \x01(\tR\x05event\x12)\n" +
-	"\x06object\x18\x02 \x01(\v2\x11.oscine.v1.ObjectR\x06object\"C\n" +
+	"\x06object\x18\x02 \x01(\v2\x11.oscine.v1.ObjectR\x06object\"_\n" +
 	"\fApplyRequest\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\tR\bmanifest\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"A\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x1a\n" +
+	"\bdisplace\x18\x03 \x01(\bR\bdisplace\"A\n" +
 	"\rApplyResponse\x120\n" +
-	"\aresults\x18\x01 \x03(\v2\x16.oscine.v1.ApplyResultR\aresults\"M\n" +
+	"\aresults\x18\x01 \x03(\v2\x16.oscine.v1.ApplyResultR\aresults\"\x87\x02\n" +
 	"\vApplyResult\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
-	"\x06action\x18\x03 \x01(\tR\x06action\"7\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\x125\n" +
+	"\tplacement\x18\x04 \x01(\v2\x17.google.protobuf.StructR\tplacement\x122\n" +
+	"\tdisplaces\x18\x05 \x03(\v2\x14.oscine.v1.DisplacedR\tdisplaces\x12\x1a\n" +
+	"\bunplaced\x18\x06 \x01(\tR\bunplaced\x121\n" +
+	"\arefusal\x18\a \x01(\v2\x17.google.protobuf.StructR\arefusal\"E\n" +
+	"\tDisplaced\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"7\n" +
 	"\rDeleteRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"\x10\n" +
@@ -533,7 +643,7 @@ func file_oscine_v1_objects_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_objects_proto_rawDescData
 }
 
-var file_oscine_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_oscine_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_oscine_v1_objects_proto_goTypes = []any{
 	(*Object)(nil),          // 0: oscine.v1.Object
 	(*GetRequest)(nil),      // 1: oscine.v1.GetRequest
@@ -542,29 +652,33 @@ var file_oscine_v1_objects_proto_goTypes = []any{
 	(*ApplyRequest)(nil),    // 4: oscine.v1.ApplyRequest
 	(*ApplyResponse)(nil),   // 5: oscine.v1.ApplyResponse
 	(*ApplyResult)(nil),     // 6: oscine.v1.ApplyResult
-	(*DeleteRequest)(nil),   // 7: oscine.v1.DeleteRequest
-	(*DeleteResponse)(nil),  // 8: oscine.v1.DeleteResponse
-	(*structpb.Struct)(nil), // 9: google.protobuf.Struct
+	(*Displaced)(nil),       // 7: oscine.v1.Displaced
+	(*DeleteRequest)(nil),   // 8: oscine.v1.DeleteRequest
+	(*DeleteResponse)(nil),  // 9: oscine.v1.DeleteResponse
+	(*structpb.Struct)(nil), // 10: google.protobuf.Struct
 }
 var file_oscine_v1_objects_proto_depIdxs = []int32{
-	9, // 0: oscine.v1.Object.manifest:type_name -> google.protobuf.Struct
-	9, // 1: oscine.v1.Object.status:type_name -> google.protobuf.Struct
-	0, // 2: oscine.v1.GetResponse.objects:type_name -> oscine.v1.Object
-	0, // 3: oscine.v1.WatchResponse.object:type_name -> oscine.v1.Object
-	6, // 4: oscine.v1.ApplyResponse.results:type_name -> oscine.v1.ApplyResult
-	1, // 5: oscine.v1.Objects.Get:input_type -> oscine.v1.GetRequest
-	1, // 6: oscine.v1.Objects.Watch:input_type -> oscine.v1.GetRequest
-	4, // 7: oscine.v1.Objects.Apply:input_type -> oscine.v1.ApplyRequest
-	7, // 8: oscine.v1.Objects.Delete:input_type -> oscine.v1.DeleteRequest
-	2, // 9: oscine.v1.Objects.Get:output_type -> oscine.v1.GetResponse
-	3, // 10: oscine.v1.Objects.Watch:output_type -> oscine.v1.WatchResponse
-	5, // 11: oscine.v1.Objects.Apply:output_type -> oscine.v1.ApplyResponse
-	8, // 12: oscine.v1.Objects.Delete:output_type -> oscine.v1.DeleteResponse
-	9, // [9:13] is the sub-list for method output_type
-	5, // [5:9] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	10, // 0: oscine.v1.Object.manifest:type_name -> google.protobuf.Struct
+	10, // 1: oscine.v1.Object.status:type_name -> google.protobuf.Struct
+	0,  // 2: oscine.v1.GetResponse.objects:type_name -> oscine.v1.Object
+	0,  // 3: oscine.v1.WatchResponse.object:type_name -> oscine.v1.Object
+	6,  // 4: oscine.v1.ApplyResponse.results:type_name -> oscine.v1.ApplyResult
+	10, // 5: oscine.v1.ApplyResult.placement:type_name -> google.protobuf.Struct
+	7,  // 6: oscine.v1.ApplyResult.displaces:type_name -> oscine.v1.Displaced
+	10, // 7: oscine.v1.ApplyResult.refusal:type_name -> google.protobuf.Struct
+	1,  // 8: oscine.v1.Objects.Get:input_type -> oscine.v1.GetRequest
+	1,  // 9: oscine.v1.Objects.Watch:input_type -> oscine.v1.GetRequest
+	4,  // 10: oscine.v1.Objects.Apply:input_type -> oscine.v1.ApplyRequest
+	8,  // 11: oscine.v1.Objects.Delete:input_type -> oscine.v1.DeleteRequest
+	2,  // 12: oscine.v1.Objects.Get:output_type -> oscine.v1.GetResponse
+	3,  // 13: oscine.v1.Objects.Watch:output_type -> oscine.v1.WatchResponse
+	5,  // 14: oscine.v1.Objects.Apply:output_type -> oscine.v1.ApplyResponse
+	9,  // 15: oscine.v1.Objects.Delete:output_type -> oscine.v1.DeleteResponse
+	12, // [12:16] is the sub-list for method output_type
+	8,  // [8:12] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_objects_proto_init() }
@@ -579,7 +693,7 @@ func file_oscine_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_objects_proto_rawDesc), len(file_oscine_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -69,23 +70,29 @@ func (p *Placer) Adopt(obj object.Object, stored json.RawMessage) {
 
 // Place returns the object's placement: the one it has where its request is
 // unchanged, else a new one, stored before it is returned. Where nothing is
-// free the smallest loss among looser classes makes room, and a gang's members
-// may have to move: who lost or changed their placement is returned by name
-// with the reason, on an error too, and has to be told.
+// free the smallest loss among batch work makes room, and a gang's members may
+// have to move: who lost or changed their placement is returned by name with the
+// reason, on an error too, and has to be told.
 func (p *Placer) Place(ctx context.Context, s Store, obj object.Object) (placed *Placement, displaced map[string]error, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.changed()
+	return p.place(ctx, s, obj, false)
+}
+
+// place is Place, which may take from stricter classes than batch where displace
+// says so. The caller holds p.mu.
+func (p *Placer) place(ctx context.Context, s Store, obj object.Object, displace bool) (placed *Placement, displaced map[string]error, err error) {
 	req, err := requestOf(obj)
 	if err != nil {
 		return nil, nil, err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.changed()
 	delete(p.yielded, req.Name)
 	old, had := p.state.Placement(req.Name)
 	if had && sameRequest(&old.Request, &req) {
 		return p.placement(&old), nil, nil
 	}
-	c := &change{ctx: ctx, state: p.state, moved: map[string]error{}}
+	c := &change{ctx: ctx, state: p.state, displace: displace, moved: map[string]error{}}
 	if gang := object.GangOf(obj); gang != nil {
 		err = p.placeGang(c, s, gang, req.Name)
 	} else if err = p.makeRoom(c, req); err == nil {
@@ -103,21 +110,38 @@ func (p *Placer) placement(held *place.Placement) *Placement {
 	return &Placement{Placement: *held, Devices: p.cdiNames(held)}
 }
 
-// makeRoom places a request, taking from looser classes what it must.
+// makeRoom places a request, taking from looser classes what it must. A refusal
+// names whom it might take from if it were told to.
 func (p *Placer) makeRoom(c *change, req place.Request) error {
 	c.take(req.Name, nil)
 	err := c.give(req)
-	if !Unsatisfied(err) {
+	var refusal *place.Unsatisfied
+	if !errors.As(err, &refusal) {
 		return err
 	}
-	plan, planErr := p.state.Preempt(c.ctx, req)
+	plan, planErr := p.state.Preempt(c.ctx, req, func(held *place.Request) bool { return !c.displace && held.Class != place.Batch })
 	if planErr != nil {
+		if wider, planErr := p.state.Preempt(c.ctx, req, nil); planErr == nil {
+			refusal.Failures = append(refusal.Failures, place.Failure{
+				Constraint: "class", Problem: "room can be made only by stopping " + p.withClasses(wider.Victims),
+				Remedy: "apply it again with --displace",
+			})
+		}
 		return err
 	}
 	for _, victim := range plan.Victims {
 		c.take(victim, fmt.Errorf("%s of class %s needs its place", req.Name, req.Class))
 	}
 	return c.give(req)
+}
+
+// withClasses names placements with their classes.
+func (p *Placer) withClasses(names []string) string {
+	for i, name := range names {
+		held, _ := p.state.Placement(name)
+		names[i] = fmt.Sprintf("%s of class %s", name, held.Request.Class)
+	}
+	return strings.Join(names, ", ")
 }
 
 // change is a set of placements that were taken away and given, to be undone
@@ -128,6 +152,8 @@ type change struct {
 	taken []place.Placement
 	given []place.Placement
 	moved map[string]error // whose placement is gone or another, and why
+	// displace says that stricter classes than batch may lose their placement.
+	displace bool
 }
 
 // take releases a placement. A reason says that its owner has to be told.

@@ -220,8 +220,10 @@ type Result struct {
 
 // Apply stores objects, all or none, and starts to make them so. It returns
 // before they are. check is told of the objects that are there, and refuses the
-// call by an error. With dryRun nothing is changed.
-func (l *Loop) Apply(objects []object.Object, dryRun bool, check func(there []object.Object) error) ([]Result, error) {
+// call by an error. allot is told what becomes of each object, once that is
+// stored and before it is made so. With dryRun nothing is changed, and allot is
+// told the same.
+func (l *Loop) Apply(objects []object.Object, dryRun bool, check func(there []object.Object) error, allot func([]Result)) ([]Result, error) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if err := check(l.Objects()); err != nil {
@@ -254,6 +256,7 @@ func (l *Loop) Apply(objects []object.Object, dryRun bool, check func(there []ob
 		return nil, fmt.Errorf("%w:\n%s", ErrInvalid, strings.Join(busy, "\n"))
 	}
 	if dryRun {
+		allot(results)
 		return results, nil
 	}
 	if len(changed) > 0 {
@@ -261,6 +264,7 @@ func (l *Loop) Apply(objects []object.Object, dryRun bool, check func(there []ob
 			return nil, err
 		}
 	}
+	allot(results)
 	l.locked(func() {
 		for _, obj := range changed {
 			l.set(obj)

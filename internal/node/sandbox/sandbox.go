@@ -84,10 +84,8 @@ func New(o Options) *Sandbox { return &Sandbox{Options: o} }
 // Place gives an object its part of the machine. A refusal that stands until
 // the manifest or the machine changes is marked by reconcile.Refused.
 func (s *Sandbox) Place(ctx context.Context, obj object.Placeable) (*allocate.Placement, error) {
-	if r := obj.Resources().Deadline; r != nil {
-		if err := s.Isolator.Admit(*reservation(r)); err != nil {
-			return nil, refused(fmt.Errorf("%w: shorten spec.resources.deadline.runtime or lengthen its period and deadline", err))
-		}
+	if err := s.admit(obj); err != nil {
+		return nil, err
 	}
 	placement, displaced, err := s.Placer.Place(ctx, s.Store, obj)
 	s.Displace(displaced)
@@ -97,6 +95,46 @@ func (s *Sandbox) Place(ctx context.Context, obj object.Placeable) (*allocate.Pl
 	}
 	s.UpdateCPUs()
 	return placement, nil
+}
+
+// Allot places objects before they are started, so that a caller learns what
+// becomes of them; see allocate.Placer.Allot. With dryRun it only tells. What is
+// not placed by it is placed, or refused, by Place.
+func (s *Sandbox) Allot(ctx context.Context, wishes []allocate.Wish, displace, dryRun bool) []allocate.Outcome {
+	outcomes := make([]allocate.Outcome, len(wishes))
+	var admitted []allocate.Wish
+	var at []int
+	for i, w := range wishes {
+		if outcomes[i].Err = s.admit(w.Object); outcomes[i].Err == nil {
+			admitted, at = append(admitted, w), append(at, i)
+		}
+	}
+	allot := s.Placer.Allot
+	if dryRun {
+		allot = s.Placer.Preview
+	}
+	for i, outcome := range allot(ctx, s.Store, admitted, displace) {
+		outcomes[at[i]] = outcome
+		if !dryRun {
+			s.Displace(outcome.Displaced)
+		}
+	}
+	if !dryRun {
+		s.UpdateCPUs()
+	}
+	return outcomes
+}
+
+// admit refuses an object whose deadline the node cannot keep.
+func (s *Sandbox) admit(obj object.Object) error {
+	p, ok := obj.(object.Placeable)
+	if !ok || p.Resources().Deadline == nil {
+		return nil
+	}
+	if err := s.Isolator.Admit(*reservation(p.Resources().Deadline)); err != nil {
+		return refused(fmt.Errorf("%w: shorten spec.resources.deadline.runtime or lengthen its period and deadline", err))
+	}
+	return nil
 }
 
 // Attach gives an object its network; nodeAPI opens the node's API to it.
