@@ -48,7 +48,7 @@ type folder[Owner comparable] struct {
 // is named and held back while all others go on. A reserve of bytes and inodes is
 // left to the system. It is safe for concurrent use.
 type Disk[Owner comparable] struct {
-	fs *fileSystem
+	fs system
 
 	mu      sync.Mutex
 	folders map[string]*folder[Owner] // by path
@@ -67,7 +67,7 @@ func Open[Owner comparable](root string) (*Disk[Owner], error) {
 // Interval is how often to Look. Where the kernel does not count, looking means
 // reading every folder, and is done less often.
 func (d *Disk[Owner]) Interval() time.Duration {
-	if d.fs.limited {
+	if d.fs.enforces() {
 		return 2 * time.Second
 	}
 	return 10 * time.Second
@@ -212,7 +212,7 @@ func (s *folder[Owner]) fullOfFiles() bool {
 // Admit refuses to start what filled the disk while it is short, and was
 // stopped because the kernel cannot hold it.
 func (d *Disk[Owner]) Admit(owner Owner) error {
-	if d.fs.limited {
+	if d.fs.enforces() {
 		return nil
 	}
 	d.mu.Lock()

@@ -23,7 +23,7 @@ func TestOffenderIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.fs.limited {
+	if d.fs.enforces() {
 		t.Skip("the temporary folder's file system enforces limits; the rest is for those that don't")
 	}
 	for _, name := range []string{"old", "grows", "bound"} {

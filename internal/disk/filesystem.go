@@ -21,6 +21,18 @@ type fileSystem struct {
 	limited bool
 }
 
+// system is the part of a file system that Disk needs; see fileSystem.
+type system interface {
+	enforces() bool
+	space() (Space, error)
+	claim(dir string) error
+	bound(dir string, limit Amount) error
+	used(dir string) (Amount, error)
+}
+
+// enforces reports whether the kernel refuses what passes a bound.
+func (f *fileSystem) enforces() bool { return f.limited }
+
 // openFileSystem looks at the file system that holds root.
 func openFileSystem(root string) (*fileSystem, error) {
 	f, err := os.Open(root)

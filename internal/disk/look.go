@@ -113,7 +113,7 @@ func (d *Disk[Owner]) lookAt(s *folder[Owner], measured map[string]Amount) (Even
 		return Event[Owner]{s.owner, reasonSpace, "its " + s.name + " has room again", false}, true
 	}
 	e := Event[Owner]{s.owner, reasonFull, s.problem(), false}
-	if !d.fs.limited && (used.Bytes > s.limit.Bytes || used.Inodes > s.limit.Inodes) {
+	if !d.fs.enforces() && (used.Bytes > s.limit.Bytes || used.Inodes > s.limit.Inodes) {
 		s.held = s.problem()
 		e.Stop = true
 	}
@@ -145,7 +145,7 @@ func (d *Disk[Owner]) holdOne(now Space) []Event[Owner] {
 	if err := d.bound(worst, worst.bound); err != nil {
 		worst.held += ": " + err.Error()
 	}
-	return []Event[Owner]{{worst.owner, reasonFull, worst.held, !d.fs.limited}}
+	return []Event[Owner]{{worst.owner, reasonFull, worst.held, !d.fs.enforces()}}
 }
 
 // letGo lets all grow again up to their limits.

@@ -77,6 +77,10 @@ func TestFullDisk(t *testing.T) {
 	n.awaitText("the full layer", []string{"describe", "workload", "fills-layer"}, "its writable layer is full")
 	n.awaitText("what the kernel said", []string{"logs", "fills-volume"}, "disk quota exceeded")
 	n.run("delete", "workload", "fills-layer")
+	// Empty files take no bytes, but inodes.
+	n.apply(abuser("litters", "batch", "litter, /data", `{memory: 64Mi}`, "  volumes: [{name: litter, path: /data, size: 4Mi}]\n"))
+	n.awaitText("the volume full of files", []string{"describe", "workload", "litters"}, "its volume litter is full: 1024 of 1024 files")
+	n.awaitText("what the kernel said of files", []string{"logs", "litters"}, "disk quota exceeded")
 	n.apply(abuser("fills-disk", "batch", "fill, /data", `{memory: 64Mi}`, "  volumes: [{name: endless, path: /data}]\n"))
 	n.awaitText("the full disk", []string{"describe", "workload", "fills-disk"}, "the data partition is nearly full")
 	n.awaitText("the event of the full disk", []string{"events", "workload", "fills-disk"}, "DiskFull")

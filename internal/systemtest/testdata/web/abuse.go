@@ -46,6 +46,19 @@ func fill(dir string) {
 	}
 }
 
+// litter makes empty files without end in a folder.
+func litter(dir string) {
+	for n := 0; ; n++ {
+		f, err := os.Create(fmt.Sprintf("%s/%d", dir, n))
+		if err != nil {
+			fmt.Println("litter", n, err)
+			time.Sleep(time.Second)
+			continue
+		}
+		f.Close()
+	}
+}
+
 func take(name string, bytes int64) error {
 	f, err := os.Create(name)
 	if err != nil {

@@ -47,6 +47,8 @@ func main() {
 		fork()
 	case "fill":
 		fill(os.Args[2])
+	case "litter":
+		litter(os.Args[2])
 	case "policy":
 		policy()
 	case "eat": // memory without end
