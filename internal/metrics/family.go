@@ -43,9 +43,9 @@ func families() []family {
 		{"memory_bytes", gauge, []string{"numa_node"}, "Memory of a NUMA node."},
 		{"memory_used_bytes", gauge, []string{"numa_node"}, "Memory of a NUMA node in use."},
 		{"data_size_bytes", gauge, nil, "Size of the data partition."},
-		{"data_free_bytes", gauge, nil, "Free room on the data partition, for the system too."},
+		{"data_free_bytes", gauge, nil, "Free space on the data partition, including what is reserved for the system."},
 		{"data_inodes", gauge, nil, "Files and folders that the data partition has room for."},
-		{"data_free_inodes", gauge, nil, "Files and folders that the data partition has room for still."},
+		{"data_free_inodes", gauge, nil, "Files and folders that can still be created on the data partition."},
 		{"objects_left_out", gauge, nil, "Objects that are in no metric, because there are more than a scrape shows."},
 
 		{"object_phase", gauge, objectLabels("phase"), "1 for the phase that a workload or model is in, 0 for the others."},
