@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/doctor"
@@ -67,8 +68,25 @@ func kernelRelease() string {
 	return unix.ByteSliceToString(uts.Release[:])
 }
 
-// Doctor probes what this host can do.
-func (n *Node) Doctor(ctx context.Context) []doctor.Capability { return doctor.Run(ctx, sysRoot) }
+// Doctor probes what this host can do. It returns nil when ctx ends first.
+func (n *Node) Doctor(ctx context.Context) []doctor.Capability {
+	return n.probes.run(ctx, func() []doctor.Capability { return doctor.Run(n.life, sysRoot) })
+}
+
+// probes lets callers that ask at the same time share one run of the probes,
+// which start programs and load the machine.
+type probes struct{ group singleflight.Group }
+
+func (p *probes) run(ctx context.Context, probe func() []doctor.Capability) []doctor.Capability {
+	done := p.group.DoChan("", func() (any, error) { return probe(), nil })
+	select {
+	case result := <-done:
+		found, _ := result.Val.([]doctor.Capability)
+		return found
+	case <-ctx.Done():
+		return nil
+	}
+}
 
 // Hardware returns the map of the machine as the JSON document of
 // internal/hardware: the one that is kept up to date, for only that has the

@@ -88,6 +88,7 @@ type Node struct {
 	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 
 	benching sync.Mutex // held while wake-ups are measured
+	probes   probes
 
 	life context.Context // of what follows the machine; ends at Close
 	end  context.CancelFunc
