@@ -208,11 +208,7 @@ func newConfigContextsCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "contexts", Aliases: []string{"get-contexts"}, Short: "List the contexts; * marks the current one", Args: exactArgs(0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			path, err := env.configPath()
-			if err != nil {
-				return err
-			}
-			config, err := client.Load(path)
+			config, err := env.clientConfig()
 			if err != nil {
 				return err
 			}

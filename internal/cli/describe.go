@@ -14,6 +14,7 @@ import (
 
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/printable"
 )
 
 func newDescribeCommand(env *Env) *cobra.Command {
@@ -100,7 +101,7 @@ func printTree(w io.Writer, indent, key string, n *yaml.Node) {
 			return
 		}
 		if key != "" {
-			fmt.Fprintf(w, "%s%s:\n", indent, key)
+			fmt.Fprintf(w, "%s%s:\n", indent, printable.Text(key))
 			indent += "  "
 		}
 		values := map[string]*yaml.Node{}
@@ -120,7 +121,7 @@ func printTree(w io.Writer, indent, key string, n *yaml.Node) {
 			printTree(w, indent+"  ", "-", item)
 		}
 	default:
-		fmt.Fprintf(w, "%s%s: %s\n", indent, key, strings.ReplaceAll(n.Value, "\n", "\n"+indent+"  "))
+		fmt.Fprintf(w, "%s%s: %s\n", indent, key, strings.ReplaceAll(printable.Lines(n.Value), "\n", "\n"+indent+"  "))
 	}
 }
 
@@ -131,7 +132,7 @@ func inline(list []*yaml.Node) (line string, ok bool) {
 		if item.Kind != yaml.ScalarNode {
 			return "", false
 		}
-		parts[i] = item.Value
+		parts[i] = printable.Text(item.Value)
 	}
 	return strings.Join(parts, ", "), true
 }

@@ -31,16 +31,29 @@ func (e *Env) configPath() (string, error) {
 	return client.DefaultPath(os.Getenv)
 }
 
-// context returns the chosen context with its name.
-func (e *Env) context() (string, *client.Context, error) {
+// clientConfig reads the client configuration. One that was named has to be
+// there; of the default one there need be none yet.
+func (e *Env) clientConfig() (*client.Config, error) {
 	path, err := e.configPath()
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	if _, err := os.Stat(path); e.ConfigPath != "" && err != nil {
-		return "", nil, fmt.Errorf("--config: %w", err)
+	named := ""
+	switch {
+	case e.ConfigPath != "":
+		named = "--config"
+	case os.Getenv("OSCINE_CONFIG") != "":
+		named = "OSCINE_CONFIG"
 	}
-	config, err := client.Load(path)
+	if _, err := os.Stat(path); named != "" && err != nil {
+		return nil, fmt.Errorf("%s: %w", named, unreadable(path, err))
+	}
+	return client.Load(path)
+}
+
+// context returns the chosen context with its name.
+func (e *Env) context() (string, *client.Context, error) {
+	config, err := e.clientConfig()
 	if err != nil {
 		return "", nil, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/printable"
 )
 
 func newEventsCommand(env *Env) *cobra.Command {
@@ -76,7 +77,7 @@ func printEvents(c *cobra.Command, env *Env, stream *connect.ServerStreamForClie
 			first = false
 		}
 		e := stream.Msg()
-		fmt.Fprintf(env.Out, eventFormat, e.Last.AsTime().Local().Format("01-02 15:04:05"), eventObject(e), e.Reason, fmt.Sprint(e.Count), oneLine(e.Message))
+		fmt.Fprintf(env.Out, eventFormat, e.Last.AsTime().Local().Format("01-02 15:04:05"), printable.Text(eventObject(e)), printable.Text(e.Reason), fmt.Sprint(e.Count), oneLine(e.Message))
 	}
 	if first && c.Context().Err() == nil && stream.Err() == nil {
 		fmt.Fprintln(env.Err, "no such events are kept")
@@ -95,7 +96,10 @@ func eventObject(e *pb.Event) string {
 	return cmp.Or(e.Device, "machine")
 }
 
-func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }
+// oneLine is text of a node for one line of a terminal.
+func oneLine(s string) string {
+	return printable.Text(strings.ReplaceAll(strings.TrimSpace(s), "\n", "; "))
+}
 
 // describeEvents prints what happened to one object, the oldest first.
 func describeEvents(c *cobra.Command, w io.Writer, node *client.Client, kind, name string) error {
@@ -115,7 +119,7 @@ func describeEvents(c *cobra.Command, w io.Writer, node *client.Client, kind, na
 		if e.Count > 1 {
 			times = fmt.Sprintf(" (%d times since %s)", e.Count, e.First.AsTime().Local().Format("01-02 15:04:05"))
 		}
-		fmt.Fprintf(w, "    %s ago  %s  %s%s\n", time.Since(e.Last.AsTime()).Round(time.Second), e.Reason, oneLine(e.Message), times)
+		fmt.Fprintf(w, "    %s ago  %s  %s%s\n", time.Since(e.Last.AsTime()).Round(time.Second), printable.Text(e.Reason), oneLine(e.Message), times)
 	}
 	return stream.Err()
 }

@@ -83,6 +83,14 @@ func (s *execSession) send(stream *execStream, m *pb.ExecRequest) error {
 }
 
 func (s *execSession) receive(stream *execStream) error {
+	out, errOut := s.env.Out, s.env.Err
+	for _, w := range []*io.Writer{&out, &errOut} {
+		if !s.start.Tty && isTerminal(*w) { // a terminal of the program's own is its to steer
+			plain := &plainWriter{w: *w}
+			defer plain.Close()
+			*w = plain
+		}
+	}
 	for {
 		m, err := stream.Receive()
 		if err != nil {
@@ -91,10 +99,10 @@ func (s *execSession) receive(stream *execStream) error {
 			}
 			return err
 		}
-		if _, err := s.env.Out.Write(m.Stdout); err != nil {
+		if _, err := out.Write(m.Stdout); err != nil {
 			return err
 		}
-		if _, err := s.env.Err.Write(m.Stderr); err != nil {
+		if _, err := errOut.Write(m.Stderr); err != nil {
 			return err
 		}
 		if m.ExitCode != nil {

@@ -21,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/printable"
 )
 
 func newGetCommand(env *Env) *cobra.Command {
@@ -169,7 +170,8 @@ func printTable(env *Env, objects []*oscinepb.Object) error {
 	return tw.Flush()
 }
 
-func orDash(s string) string { return cmp.Or(s, "-") }
+// orDash is text of a node for a cell of a table.
+func orDash(s string) string { return printable.Text(cmp.Or(s, "-")) }
 
 func age(started *time.Time) string {
 	if started == nil {
@@ -178,9 +180,10 @@ func age(started *time.Time) string {
 	return time.Since(*started).Round(time.Second).String()
 }
 
+// firstLine is the first line of a node's text, for a terminal.
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(s, "\n")
-	return line
+	return printable.Text(line)
 }
 
 type watchCall func(ctx context.Context, req *connect.Request[oscinepb.GetRequest]) (*connect.ServerStreamForClient[oscinepb.WatchResponse], error)

@@ -66,7 +66,7 @@ reads the topology file of NCCL or RCCL that a cloud gives for an instance.`,
 	c.Flags().StringVarP(&f.output, "output", "o", "tree", strings.Join(hardwareOutputs(), ", "))
 	c.Flags().StringVar(&f.explain, "explain", "", "tell where each fact of a device was read (gpu0, eth0, node1, cpu3, a PCI address)")
 	c.Flags().BoolVar(&f.watch, "watch", false, "go on and print what changes")
-	c.AddCommand(newHardwarePathCommand(env, &f), newHardwareMatrixCommand(env, &f), newHardwareRecordCommand(env, &f), newHardwareCDICommand(env, &f))
+	c.AddCommand(newHardwarePathCommand(env, &f), newHardwareMatrixCommand(env, &f), newHardwareAttributesCommand(env, &f), newHardwareRecordCommand(env, &f), newHardwareCDICommand(env, &f))
 	return c
 }
 

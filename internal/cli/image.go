@@ -99,7 +99,7 @@ func newImagePullCommand(env *Env) *cobra.Command {
 				if m := stream.Msg(); m.Image != nil {
 					fmt.Fprintf(env.Out, "%s %s\n", m.Image.Name, m.Image.Digest)
 				} else {
-					fmt.Fprintln(env.Err, m.Status)
+					fmt.Fprintln(env.Err, printable.Text(m.Status))
 				}
 			}
 			return stream.Err()
@@ -122,7 +122,7 @@ func newImageListCommand(env *Env) *cobra.Command {
 			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
 			fmt.Fprintln(w, "NAME\tDIGEST\tSIZE\tAGE")
 			for _, im := range resp.Msg.Images {
-				fmt.Fprintf(w, "%s\t%.19s\t%s\t%s\n", im.Name, im.Digest, printable.Bytes(im.SizeBytes), time.Since(im.Created.AsTime()).Round(time.Second))
+				fmt.Fprintf(w, "%s\t%.19s\t%s\t%s\n", printable.Text(im.Name), printable.Text(im.Digest), printable.Bytes(im.SizeBytes), time.Since(im.Created.AsTime()).Round(time.Second))
 			}
 			return w.Flush()
 		},

@@ -110,7 +110,7 @@ func (o *logOptions) print(ctx context.Context, env *Env, stream *connect.Server
 		if o.times {
 			fmt.Fprintf(w, "%s ", m.Time.AsTime().Format(time.RFC3339Nano))
 		}
-		fmt.Fprintln(w, m.Text)
+		fmt.Fprintln(w, forTerminal(w, m.Text))
 	}
 	return unlessLeft(ctx, stream.Err())
 }

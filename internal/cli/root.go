@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/printable"
 	"oscine.dev/oscine/internal/version"
 )
 
@@ -45,7 +46,7 @@ func (e *Env) Run(ctx context.Context, args []string) int {
 	case errors.As(err, &status):
 		return int(status)
 	case errors.As(err, &usage):
-		fmt.Fprintf(e.Err, "oscine: %v\n", err)
+		fmt.Fprintf(e.Err, "oscine: %s\n", printable.Lines(err.Error()))
 		return exitUsage
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
 		fmt.Fprintf(e.Err, "oscine: %v; see oscine --help\n", err)
@@ -54,7 +55,7 @@ func (e *Env) Run(ctx context.Context, args []string) int {
 		fmt.Fprintln(e.Err, "oscine: interrupted")
 		return exitInterrupted
 	}
-	fmt.Fprintf(e.Err, "oscine: %s\n", message(err))
+	fmt.Fprintf(e.Err, "oscine: %s\n", printable.Lines(message(err)))
 	return exitStatus(err)
 }
 
@@ -104,5 +105,9 @@ func newRootCommand(env *Env) *cobra.Command {
 	add("machine", newImageCommand(env), newMachineCommand(env), newDemoCommand(env))
 	add("know", newHardwareCommand(env), newPlaceCommand(env), newSimCommand(env), newTopCommand(env), newDoctorCommand(env), newBenchCommand(env))
 	root.AddCommand(newExitStatusTopic())
+	root.SetHelpCommand(newHelpCommand(root))
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	strict(root)
 	return root
 }

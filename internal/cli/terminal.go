@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"io"
+	"unicode/utf8"
+
+	"oscine.dev/oscine/internal/printable"
+)
+
+// forTerminal is text as it is, for a pipe or a file, and without what would
+// steer a terminal for one.
+func forTerminal(w io.Writer, text string) string {
+	if isTerminal(w) {
+		return printable.Lines(text)
+	}
+	return text
+}
+
+// plainWriter passes a program's output on to a terminal without what would
+// steer it. A character that is cut in two waits for its rest.
+type plainWriter struct {
+	w    io.Writer
+	rest []byte
+}
+
+// Write writes what is printable, and the rest as escapes.
+func (p *plainWriter) Write(b []byte) (int, error) {
+	p.rest = append(p.rest, b...)
+	whole := len(p.rest)
+	for back := 1; back < utf8.UTFMax && back <= len(p.rest); back++ {
+		if at := len(p.rest) - back; utf8.RuneStart(p.rest[at]) {
+			if !utf8.FullRune(p.rest[at:]) {
+				whole = at
+			}
+			break
+		}
+	}
+	_, err := io.WriteString(p.w, printable.Lines(string(p.rest[:whole])))
+	p.rest = append(p.rest[:0], p.rest[whole:]...)
+	return len(b), err
+}
+
+// Close writes what waits.
+func (p *plainWriter) Close() error {
+	_, err := io.WriteString(p.w, printable.Lines(string(p.rest)))
+	p.rest = nil
+	return err
+}
