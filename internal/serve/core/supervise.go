@@ -159,22 +159,28 @@ func (m *model) life() error {
 		ended <- err
 	}()
 
-	ctx, cancel := context.WithCancel(m.ctx)
-	defer cancel()
+	accepting, stopAccepting := context.WithCancel(m.ctx)
+	defer stopAccepting()
+	loading, stopLoading := context.WithCancel(m.ctx)
+	defer stopLoading()
 	type connected struct {
 		conn *channel.Conn
 		err  error
 	}
 	ready := make(chan connected, 1)
 	go func() {
-		conn, err := m.connect(ctx, worker)
+		conn, err := m.connect(accepting, loading, worker)
 		ready <- connected{conn, err}
 	}()
 	select {
 	case err := <-ended:
-		cancel()
-		if d := <-ready; d.err == nil {
+		stopAccepting()
+		defer time.AfterFunc(lastWords, stopLoading).Stop()
+		d := <-ready
+		if d.err == nil {
 			_ = d.conn.Close() // it ended just as it had become ready
+		} else if errors.As(d.err, new(*channel.ModelError)) {
+			return d.err // it ended because it refuses the model
 		}
 		return endedError(err)
 	case d := <-ready:
@@ -244,20 +250,23 @@ func (m *model) killOnStop() bool {
 	return m.kill
 }
 
+// lastWords bounds how long what a worker said before it ended is waited for.
+const lastWords = time.Second
+
 // connect waits for the worker's connection and has it load the model, which
-// may take as long as it takes: the worker's end cuts it short. While the worker
-// is connected nobody listens.
-func (m *model) connect(ctx context.Context, worker Worker) (*channel.Conn, error) {
+// may take as long as it takes: the worker's end cuts it short, once what it
+// said before is read. While the worker is connected nobody listens.
+func (m *model) connect(accepting, loading context.Context, worker Worker) (*channel.Conn, error) {
 	l, err := channel.Listen(worker.Socket())
 	if err != nil {
 		return nil, fmt.Errorf("listen for the worker: %w", err)
 	}
 	defer l.Close()
-	conn, err := l.Accept(ctx, worker.Owns)
+	conn, err := l.Accept(accepting, worker.Owns)
 	if err != nil {
 		return nil, err
 	}
-	if err = conn.Load(ctx, worker.Load()); err == nil {
+	if err = conn.Load(loading, worker.Load()); err == nil {
 		err = m.adopt(conn)
 	}
 	if err != nil {

@@ -83,6 +83,21 @@ func TestRemoveOfWorkerThatCannotBeKilled(t *testing.T) {
 	}
 }
 
+// A worker that refuses the model ends at once: the model has failed for good,
+// with its reason, whichever of the two is noticed first.
+func TestRefusalOutlivesItsWorker(t *testing.T) {
+	for range 8 {
+		r := servetest.New(t)
+		s := &stubborn{Exec: servetest.Worker(t.TempDir(), "refuse")}
+		r.Serve(core.Model{Name: "m", Starter: s})
+		err := r.Registry.WaitReady(t.Context(), "m")
+		st, _ := r.Registry.Status("m")
+		if st.State != core.Failed || !strings.Contains(st.Message, "not a model") || s.started.Load() != 1 {
+			t.Errorf("%v: %s %q after %d starts", err, st.State, st.Message, s.started.Load())
+		}
+	}
+}
+
 // A broken worker that cannot be killed at first is killed in the end.
 func TestBrokenWorkerIsKilledInTheEnd(t *testing.T) {
 	r, s := servetest.New(t), newStubborn(t)
