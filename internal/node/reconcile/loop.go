@@ -232,7 +232,9 @@ func (l *Loop) Apply(objects []object.Object, dryRun bool, check func(there []ob
 	var results []Result
 	var changed, unchanged []object.Object
 	var busy []string
+	closed := false
 	l.locked(func() {
+		closed = l.closed
 		for _, obj := range objects {
 			r := Result{obj.Key(), Created}
 			if e, ok := l.entries[obj.Key()]; ok {
@@ -252,6 +254,9 @@ func (l *Loop) Apply(objects []object.Object, dryRun bool, check func(there []ob
 			results = append(results, r)
 		}
 	})
+	if closed {
+		return nil, fmt.Errorf("apply: %w: the daemon stops: apply it again when the next one runs", ErrConflict)
+	}
 	if len(busy) > 0 {
 		return nil, fmt.Errorf("%w:\n%s", ErrInvalid, strings.Join(busy, "\n"))
 	}
@@ -315,8 +320,11 @@ func (l *Loop) Delete(ctx context.Context, key object.Key) error {
 func (l *Loop) delete(key object.Key, ended chan error) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	there := false
-	l.locked(func() { _, there = l.entries[key] })
+	there, closed := false, false
+	l.locked(func() { _, there = l.entries[key]; closed = l.closed })
+	if closed {
+		return fmt.Errorf("delete %s: %w: the daemon stops: delete it again when the next one runs", key, ErrConflict)
+	}
 	if !there {
 		return fmt.Errorf("%s %q: %w", key.Kind, key.Name, ErrNotFound)
 	}
@@ -408,6 +416,7 @@ func (l *Loop) Keys() []object.Key {
 // the next daemon.
 func (l *Loop) Close() {
 	var starting []object.Key
+	l.writing.Lock() // an Apply under way ends before
 	l.locked(func() {
 		l.closed = true
 		for key, e := range l.entries {
@@ -418,6 +427,7 @@ func (l *Loop) Close() {
 			}
 		}
 	})
+	l.writing.Unlock()
 	l.end()
 	l.wg.Wait()
 	if err := l.o.Records.Began(starting...); err != nil {

@@ -92,6 +92,26 @@ func TestFailedDeleteCanBeRepeated(t *testing.T) {
 	})
 }
 
+// A loop that is closed begins nothing more.
+func TestClosedLoopTakesNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		l := w.boot(t)
+		apply(t, l, newThing("web", "1", ""))
+		synctest.Wait()
+		l.Close()
+		if _, err := l.Apply([]object.Object{newThing("new", "1", "")}, false, anything, nothing); !errors.Is(err, ErrConflict) {
+			t.Errorf("apply: got %v, want ErrConflict", err)
+		}
+		if err := l.Delete(t.Context(), keyOf("web")); !errors.Is(err, ErrConflict) {
+			t.Errorf("delete: got %v, want ErrConflict", err)
+		}
+		synctest.Wait()
+		if got := w.runs(); len(got) != 1 || got["web"] != "1" || len(w.records) != 1 {
+			t.Errorf("runs %v, %d records", got, len(w.records))
+		}
+	})
+}
+
 // A deletion that a daemon began is ended by the next one.
 func TestNextDaemonEndsADeletion(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
