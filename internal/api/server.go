@@ -96,8 +96,9 @@ func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, 
 	mux := http.NewServeMux()
 	mux.Handle("/", bounded(calls))
 	mux.Handle("/metrics", requireRole(pki.Reader, n.Metrics()))
-	mux.Handle("/v2", requireRole(pki.Reader, n.Inference()))
-	mux.Handle("/v2/", requireRole(pki.Reader, n.Inference()))
+	inference := requireRole(pki.Reader, n.Inference())
+	mux.Handle("/v2", inference)
+	mux.Handle("/v2/", inference)
 	server := newHTTPServer(gate.identify(mux), tlsConfig, logger)
 	server.ConnContext = withConnection
 	server.RegisterOnShutdown(stop)

@@ -10,7 +10,6 @@ import (
 	"oscine.dev/oscine/internal/node/access"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
-	"oscine.dev/oscine/internal/serve/core"
 )
 
 // OpenWithoutKernel opens the part of a node that needs no kernel: its store,
@@ -19,8 +18,9 @@ import (
 func OpenWithoutKernel(ctx context.Context, dir string, kinds object.Table, machine *object.Machine, controllers map[object.Kind]reconcile.NewController) (*Node, error) {
 	n := &Node{
 		config:  Config{Mode: Hosted, StateDir: dir, LogDir: filepath.Join(dir, "log"), Kinds: kinds},
-		machine: machine, log: slog.New(slog.DiscardHandler), registry: core.NewRegistry(),
+		machine: machine, log: slog.New(slog.DiscardHandler),
 	}
+	n.openRegistry()
 	n.life, n.end = context.WithCancel(ctx)
 	var err error
 	if n.store, err = reconcile.OpenStore(filepath.Join(dir, "state.db"), kinds); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -76,6 +77,7 @@ type Node struct {
 	bridge    *network.Bridge
 	packs     *pack.Store
 	registry  *core.Registry
+	inference http.Handler // of the registry
 	drivers   *allocate.Drivers
 	shares    *allocate.Shares
 	placer    *allocate.Placer
@@ -181,7 +183,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	n.bridge = network.NewBridge(n.config.RunDir, n.log)
 	n.bridge.Close(n.machine.Spec.API.Port)
 	n.wg.Go(func() { n.bridge.Follow(n.life) })
-	n.registry = core.NewRegistry()
+	n.openRegistry()
 	return n.restore(ctx)
 }
 
@@ -272,12 +274,12 @@ func (n *Node) Close() error {
 	if n.loop != nil {
 		n.loop.Close()
 	}
+	if n.registry != nil {
+		n.registry.Close() // before life ends: to a model that looks as if its worker had
+	}
 	n.end()
 	n.wg.Wait()
 	var errs []error
-	if n.registry != nil {
-		n.registry.Close()
-	}
 	if n.runtime != nil {
 		errs = append(errs, n.runtime.Close())
 	}

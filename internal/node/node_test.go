@@ -29,7 +29,6 @@ import (
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/pki"
-	"oscine.dev/oscine/internal/serve/core"
 )
 
 // house is a node on a machine in memory.
@@ -140,10 +139,11 @@ func newHouse(t *testing.T) *house {
 	log := slog.New(slog.DiscardHandler)
 	n := &Node{
 		config: Config{Mode: Hosted, Version: "test", StateDir: dir, RunDir: dir, LogDir: dir, Kinds: object.Kinds(), Logger: log},
-		log:    log, machine: &object.Machine{}, registry: core.NewRegistry(),
+		log:    log, machine: &object.Machine{},
 		runtime: &fakeRuntime{Runtime: h.box.Runtime, images: []string{"docker.io/library/x:latest"}, stray: []string{"workload-stray"}, logs: dir},
 	}
 	h.Node = n
+	n.openRegistry()
 	n.machine.Spec.API.Port = 7443
 	n.life, n.end = context.WithCancel(t.Context())
 	var errs []error

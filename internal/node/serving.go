@@ -14,8 +14,15 @@ import (
 	"oscine.dev/oscine/internal/serve/core"
 )
 
-// Inference answers the protocols of inference for the node's models.
-func (n *Node) Inference() http.Handler { return serve.NewHandler(n.registry, serve.Options{}) }
+// openRegistry begins to serve, without a model yet.
+func (n *Node) openRegistry() {
+	n.registry = core.NewRegistry()
+	n.inference = serve.NewHandler(n.registry, serve.Options{})
+}
+
+// Inference answers the protocols of inference for the node's models. It is one
+// handler for all listeners, whose requests share one bound on memory.
+func (n *Node) Inference() http.Handler { return n.inference }
 
 // server is the registry of internal/serve as the kind Model sees it.
 type server struct {
