@@ -51,6 +51,9 @@ func (n *Node) ImportImage(ctx context.Context, r io.Reader) ([]Image, error) {
 
 // PullImage fetches an image from its registry, also when it is here already.
 func (n *Node) PullImage(ctx context.Context, ref string, progress func(string)) (Image, error) {
+	if err := n.disk.Room(); err != nil {
+		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
+	}
 	im, err := n.runtime.Pull(ctx, ref, progress)
 	return imageOf(im), err
 }
