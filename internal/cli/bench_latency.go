@@ -42,7 +42,7 @@ thp does so with huge pages, file writes and drops a file.`,
   oscine bench latency -o svg > latency.svg`,
 		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkOutput(output, "text", "json", "svg"); err != nil {
+			if err := checkOutput(output, outputTable, outputJSON, "svg"); err != nil {
 				return err
 			}
 			if root != "" && root != "/" {
@@ -75,7 +75,7 @@ thp does so with huge pages, file writes and drops a file.`,
 	f.DurationVar(&o.Duration, "duration", o.Duration, "of each measurement")
 	f.DurationVar(&o.Period, "period", latency.DefaultPeriod, "between two wake-ups")
 	f.StringVar(&root, "root", "", "the machine's root; / is this machine")
-	f.StringVarP(&output, "output", "o", "text", "text, json or svg")
+	f.StringVarP(&output, "output", "o", outputTable, "table, json or svg")
 	return c
 }
 

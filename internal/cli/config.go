@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
+	"oscine.dev/oscine/internal/printable"
 )
 
 func newConfigCommand(env *Env) *cobra.Command {
@@ -204,28 +206,50 @@ func machineManifest(authority pki.Pair, name string, hosts []string, open map[s
 	})
 }
 
+// contextInfo is a context as config contexts shows it.
+type contextInfo struct {
+	Name    string `json:"name"`
+	Current bool   `json:"current"`
+	Address string `json:"address"`
+	User    string `json:"user"`
+	Role    string `json:"role"`
+	Expires string `json:"expires"`
+	Serial  string `json:"serial"`
+}
+
 func newConfigContextsCommand(env *Env) *cobra.Command {
-	return &cobra.Command{
+	var output *string
+	c := &cobra.Command{
 		Use: "contexts", Aliases: []string{"get-contexts"}, Short: "List the contexts; * marks the current one", Args: exactArgs(0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			config, err := env.clientConfig()
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "\tNAME\tADDRESS\tUSER\tROLE\tEXPIRES\tSERIAL")
+			infos := []contextInfo{}
 			for _, name := range config.Names() {
-				mark := ""
-				if name == config.Current {
-					mark = "*"
-				}
 				ctx := config.Contexts[name]
 				user, role, expires, serial := describeCertificate(ctx)
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", mark, name, ctx.Address, user, role, expires, serial)
+				infos = append(infos, contextInfo{name, name == config.Current, ctx.Address, user, role, expires, serial})
 			}
-			return w.Flush()
+			return listing{infos, config.Names(), func(w io.Writer, _ bool) error { return printContexts(w, infos) }}.print(env.Out, *output)
 		},
 	}
+	output = addOutput(c)
+	return c
+}
+
+func printContexts(out io.Writer, infos []contextInfo) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "\tNAME\tADDRESS\tUSER\tROLE\tEXPIRES\tSERIAL")
+	for _, i := range infos {
+		mark := ""
+		if i.Current {
+			mark = "*"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", mark, i.Name, i.Address, printable.Text(i.User), i.Role, i.Expires, i.Serial)
+	}
+	return w.Flush()
 }
 
 func describeCertificate(ctx *client.Context) (user, role, expires, serial string) {

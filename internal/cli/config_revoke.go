@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -80,7 +82,8 @@ func chosenCertificates(env *Env, dir string, args []string) ([]*pb.Revocation, 
 }
 
 func newConfigRevokedCommand(env *Env) *cobra.Command {
-	return &cobra.Command{
+	var output *string
+	c := &cobra.Command{
 		Use: "revoked", Short: "List the certificates that the node refuses", Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			node, err := env.Client()
@@ -91,14 +94,29 @@ func newConfigRevokedCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "SERIAL\tNAME\tREVOKED\tBY")
-			for _, r := range resp.Msg.Certificates {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Serial, orDash(r.Name), r.Revoked.AsTime().Format(time.RFC3339), orDash(r.By))
-			}
-			return w.Flush()
+			return listRevoked(resp.Msg.Certificates).print(env.Out, *output)
 		},
 	}
+	output = addOutput(c)
+	return c
+}
+
+func listRevoked(certificates []*pb.Revocation) listing {
+	l := listing{}
+	for _, r := range certificates {
+		l.names = append(l.names, r.Serial)
+	}
+	all, err := messages(certificates)
+	l.value = all
+	l.table = func(out io.Writer, _ bool) error {
+		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+		fmt.Fprintln(w, "SERIAL\tNAME\tREVOKED\tBY")
+		for _, r := range certificates {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", orDash(r.Serial), orDash(r.Name), r.Revoked.AsTime().Format(time.RFC3339), orDash(r.By))
+		}
+		return errors.Join(err, w.Flush())
+	}
+	return l
 }
 
 func newConfigRestoreCommand(env *Env) *cobra.Command {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -17,7 +16,7 @@ import (
 
 func newDoctorCommand(env *Env) *cobra.Command {
 	var node bool
-	var output string
+	var output *string
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Report what this computer or a node can do, what depends on it and how to get it",
@@ -29,18 +28,19 @@ the place where images are built and local machines run. Run it as root for
 full answers. With --node it asks the node of the context.`,
 		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkOutput(output, "table", "json"); err != nil {
-				return err
-			}
 			found, err := examine(c.Context(), env, node)
 			if err != nil {
 				return err
 			}
-			return writeDoctor(env.Out, found, output)
+			names := make([]string, len(found))
+			for i, one := range found {
+				names[i] = one.Name
+			}
+			return listing{found, names, func(w io.Writer, _ bool) error { return writeDoctorTable(w, found) }}.print(env.Out, *output)
 		},
 	}
 	c.Flags().BoolVar(&node, "node", false, "ask the node of the context")
-	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	output = addOutput(c)
 	return c
 }
 
@@ -63,16 +63,6 @@ func examine(ctx context.Context, env *Env, node bool) ([]doctor.Capability, err
 		})
 	}
 	return found, nil
-}
-
-func writeDoctor(w io.Writer, found []doctor.Capability, output string) error {
-	if output == "table" {
-		return writeDoctorTable(w, found)
-	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(found)
 }
 
 // writeDoctorTable lists what is there in one line each, then what is missing

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 
 func newEventsCommand(env *Env) *cobra.Command {
 	var req pb.EventsRequest
-	var output string
+	var output *string
 	c := &cobra.Command{
 		Use: "events [KIND [NAME]]", Short: "Show what happened on a node: promises, devices, starts and ends", ValidArgsFunction: completeTarget(env), Args: rangeArgs(0, 2, "KIND and NAME at most"),
 		Long: `Show what happened on a node, the oldest first: promises that were broken or
@@ -30,9 +31,6 @@ The last 512 are kept, also over a restart of the node.`,
 		Example: "  oscine events -f\n  oscine events workload web\n  oscine events --device gpu0\n  oscine events --warnings --tail 20",
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if req.Kind, req.Name, err = env.parseTarget(args); err != nil {
-				return err
-			}
-			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
 			if req.Tail < 0 {
@@ -46,10 +44,10 @@ The last 512 are kept, also over a restart of the node.`,
 			if err != nil {
 				return unlessLeft(c.Context(), err)
 			}
-			return printEvents(c, env, stream, output)
+			return printEvents(c, env, stream, *output)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "table", "table, or json with one event a line")
+	output = addOutput(c) // JSON with one event a line
 	c.Flags().StringVar(&req.Device, "device", "", "only those of this device (gpu0, eth0, a PCI address)")
 	c.Flags().BoolVar(&req.Warnings, "warnings", false, "only what someone should look at")
 	c.Flags().BoolVarP(&req.Follow, "follow", "f", false, "go on with events as they come")
@@ -63,12 +61,10 @@ func printEvents(c *cobra.Command, env *Env, stream *connect.ServerStreamForClie
 	defer stream.Close()
 	first := true
 	for stream.Receive() {
-		if output == "json" {
-			raw, err := protojson.Marshal(stream.Msg())
-			if err != nil {
+		if output != outputTable && output != outputWide {
+			if err := writeEvent(env.Out, stream.Msg(), output); err != nil {
 				return err
 			}
-			fmt.Fprintln(env.Out, string(raw))
 			first = false
 			continue
 		}
@@ -83,6 +79,25 @@ func printEvents(c *cobra.Command, env *Env, stream *connect.ServerStreamForClie
 		fmt.Fprintln(env.Err, "no such events are kept")
 	}
 	return unlessLeft(c.Context(), stream.Err())
+}
+
+// writeEvent writes one event for programs.
+func writeEvent(w io.Writer, e *pb.Event, output string) error {
+	if output == outputName {
+		_, err := fmt.Fprintln(w, printable.Text(eventObject(e)))
+		return err
+	}
+	raw, err := protojson.Marshal(e)
+	if err == nil && output == outputYAML {
+		if raw, err = blockYAML(raw); err == nil {
+			raw = append([]byte("---\n"), bytes.TrimSpace(raw)...)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, string(raw))
+	return err
 }
 
 const eventFormat = "%-14s  %-20s  %-16s  %5s  %s\n"

@@ -25,7 +25,7 @@ import (
 )
 
 func newGetCommand(env *Env) *cobra.Command {
-	var output string
+	var output *string
 	var watch bool
 	c := &cobra.Command{
 		Use: "get [KIND [NAME]]", Short: "List objects: what is meant to run, and its state", ValidArgsFunction: completeTarget(env), Args: rangeArgs(0, 2, "KIND and NAME at most"),
@@ -35,27 +35,24 @@ func newGetCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := checkOutput(output, "table", "json", "yaml"); err != nil {
-				return err
-			}
-			if watch && output == "yaml" {
-				return usageError{errors.New("--watch prints lines: use -o table or json")}
+			if watch && *output == outputYAML {
+				return usageError{errors.New("--watch prints lines: use -o table, json or name")}
 			}
 			node, err := env.Client()
 			if err != nil {
 				return err
 			}
 			if watch {
-				return watchObjects(c, env, node.Objects.Watch, kind, name, output)
+				return watchObjects(c, env, node.Objects.Watch, kind, name, *output)
 			}
 			resp, err := node.Objects.Get(c.Context(), connect.NewRequest(&oscinepb.GetRequest{Kind: kind, Name: name}))
 			if err != nil {
 				return err
 			}
-			return printObjects(env, resp.Msg.Objects, output)
+			return printObjects(env, resp.Msg.Objects, *output)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	output = addOutput(c)
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print every change")
 	return c
 }
@@ -73,7 +70,12 @@ func checkOutput(got string, allowed ...string) error {
 // the status, as the node sent them.
 func printObjects(env *Env, objects []*oscinepb.Object, output string) error {
 	switch output {
-	case "json":
+	case outputName:
+		for _, obj := range objects {
+			fmt.Fprintln(env.Out, printable.Text(objectName(obj.Kind, obj.Name)))
+		}
+		return nil
+	case outputJSON:
 		list := make([]json.RawMessage, len(objects))
 		for i, obj := range objects {
 			var err error
@@ -84,7 +86,7 @@ func printObjects(env *Env, objects []*oscinepb.Object, output string) error {
 		enc := json.NewEncoder(env.Out)
 		enc.SetIndent("", "  ")
 		return enc.Encode(list)
-	case "yaml":
+	case outputYAML:
 		for _, obj := range objects {
 			raw, err := manifestJSON(obj)
 			if err != nil {
@@ -98,7 +100,7 @@ func printObjects(env *Env, objects []*oscinepb.Object, output string) error {
 		}
 		return nil
 	}
-	return printTable(env, objects)
+	return printTable(env, objects, output == outputWide)
 }
 
 // manifestJSON is the object as apply takes it, with its status beside, which
@@ -135,7 +137,7 @@ func plain(n *yaml.Node) {
 
 // printTable prints a line for each object: what all kinds have and, where all
 // are of one kind, its own columns.
-func printTable(env *Env, objects []*oscinepb.Object) error {
+func printTable(env *Env, objects []*oscinepb.Object, wide bool) error {
 	states := make([]object.State, len(objects))
 	var own []object.Column
 	for i, obj := range objects {
@@ -155,6 +157,9 @@ func printTable(env *Env, objects []*oscinepb.Object) error {
 	for _, column := range own {
 		titles = append(titles, column.Title)
 	}
+	if wide {
+		titles = append(titles, "NUMA", "DEVICES", "CLASS")
+	}
 	fmt.Fprintln(tw, strings.Join(append(titles, "MESSAGE"), "\t"))
 	for _, state := range states {
 		if state.Status == nil {
@@ -165,9 +170,24 @@ func printTable(env *Env, objects []*oscinepb.Object) error {
 		for _, column := range own {
 			cells = append(cells, orDash(column.Value(state.Status)))
 		}
+		if wide {
+			cells = append(cells, wideCells(state)...)
+		}
 		fmt.Fprintln(tw, strings.Join(append(cells, firstLine(st.Message)), "\t"))
 	}
 	return tw.Flush()
+}
+
+// wideCells are the cells of the columns that a wide table has beside.
+func wideCells(state object.State) []string {
+	placement, class := &object.PlacementStatus{}, ""
+	if p := state.Status.Common().Placement; p != nil {
+		placement = p
+	}
+	if obj, ok := state.Object.(object.Placeable); ok {
+		class = string(obj.Class())
+	}
+	return []string{orDash(placement.NUMANodes), orDash(strings.Join(placement.Devices, ",")), orDash(class)}
 }
 
 // orDash is text of a node for a cell of a table.
@@ -219,7 +239,11 @@ func printChange(env *Env, m *oscinepb.WatchResponse, output string) error {
 			Object json.RawMessage `json:"object,omitempty"`
 		}{m.Event, m.Object.Kind, m.Object.Name, raw})
 	}
-	name := strings.ToLower(m.Object.Kind) + "/" + m.Object.Name
+	name := printable.Text(objectName(m.Object.Kind, m.Object.Name))
+	if output == outputName {
+		fmt.Fprintln(env.Out, name)
+		return nil
+	}
 	if m.Event == "deleted" {
 		fmt.Fprintf(env.Out, "%s deleted\n", name)
 		return nil

@@ -22,13 +22,15 @@ import (
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/hardware/render"
+	"oscine.dev/oscine/internal/inventory"
 )
 
 // hardwareFlags are the flags of oscine hardware.
 type hardwareFlags struct {
-	root, topology  string
-	output, explain string
-	watch           bool
+	root, topology string
+	output         *string
+	explain        string
+	watch          bool
 }
 
 func newHardwareCommand(env *Env) *cobra.Command {
@@ -57,20 +59,18 @@ reads the topology file of NCCL or RCCL that a cloud gives for an instance.`,
 			if c.Flags().Changed("explain") {
 				return writeFacts(env.Out, m, f.explain)
 			}
-			return writeHardware(env.Out, m, f.output)
+			return writeHardware(env.Out, m, *f.output)
 		},
 	}
 	c.PersistentFlags().StringVar(&f.root, "root", "", "read the machine under this directory or archive; / is this machine")
 	c.PersistentFlags().StringVar(&f.topology, "topology", "", "read a topology file of NCCL or RCCL")
 	c.MarkFlagsMutuallyExclusive("root", "topology")
-	c.Flags().StringVarP(&f.output, "output", "o", "tree", strings.Join(hardwareOutputs(), ", "))
+	f.output = addOutput(c, "dot", "svg")
 	c.Flags().StringVar(&f.explain, "explain", "", "tell where each fact of a device was read (gpu0, eth0, node1, cpu3, a PCI address)")
 	c.Flags().BoolVar(&f.watch, "watch", false, "go on and print what changes")
 	c.AddCommand(newHardwarePathCommand(env, &f), newHardwareMatrixCommand(env, &f), newHardwareAttributesCommand(env, &f), newHardwareRecordCommand(env, &f), newHardwareCDICommand(env, &f))
 	return c
 }
-
-func hardwareOutputs() []string { return []string{"tree", "wide", "json", "yaml", "dot", "svg"} }
 
 // machine reads the map from --root or --topology, from the node of the
 // context, or from this machine where there is no context.
@@ -152,7 +152,7 @@ func (f *hardwareFlags) follow(ctx context.Context, env *Env) error {
 	return watch(ctx, 0, func(news hardware.News) error {
 		if first {
 			first = false
-			return writeHardware(env.Out, news.Machine, f.output)
+			return writeHardware(env.Out, news.Machine, *f.output)
 		}
 		for _, change := range news.Changes {
 			if err := f.printChange(env.Out, change); err != nil {
@@ -165,7 +165,7 @@ func (f *hardwareFlags) follow(ctx context.Context, env *Env) error {
 
 func (f *hardwareFlags) printChange(w io.Writer, c hardware.Change) error {
 	now := time.Now()
-	if f.output == "json" {
+	if *f.output == outputJSON {
 		return json.NewEncoder(w).Encode(struct {
 			Time time.Time `json:"time"`
 			hardware.Change
@@ -178,8 +178,8 @@ func (f *hardwareFlags) printChange(w io.Writer, c hardware.Change) error {
 // writeHardware prints a map in one of the output formats.
 func writeHardware(w io.Writer, m *hardware.Machine, output string) error {
 	switch output {
-	case "tree", "wide":
-		return render.Tree(w, m, output == "wide")
+	case outputName:
+		return listing{names: deviceNames(m)}.print(w, output)
 	case "dot":
 		return render.DOT(w, m)
 	case "svg":
@@ -194,7 +194,16 @@ func writeHardware(w io.Writer, m *hardware.Machine, output string) error {
 	case "yaml":
 		return writeHardwareYAML(w, m)
 	}
-	return usageError{fmt.Errorf("unknown output %q: choose one of %s", output, strings.Join(hardwareOutputs(), ", "))}
+	return render.Tree(w, m, output == outputWide)
+}
+
+// deviceNames are the names by which commands take the devices of a map.
+func deviceNames(m *hardware.Machine) []string {
+	var names []string
+	for _, d := range inventory.Machine(m, "").Devices {
+		names = append(names, d.ID)
+	}
+	return names
 }
 
 // writeHardwareYAML prints the JSON document as YAML: same names, same order.

@@ -17,7 +17,7 @@ import (
 )
 
 func newHardwareAttributesCommand(env *Env, f *hardwareFlags) *cobra.Command {
-	var output string
+	var output *string
 	c := &cobra.Command{
 		Use:   "attributes [DEVICE]",
 		Short: "Show what selectors of manifests can ask of the devices",
@@ -26,9 +26,6 @@ and its attributes and amounts in the way that an expression names them.`,
 		Example: "  oscine hardware attributes gpu0\n  oscine hardware attributes --root server.tar.zst -o json",
 		Args:    rangeArgs(0, 1, "a device at most"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := checkOutput(output, "table", "json", "yaml"); err != nil {
-				return err
-			}
 			m, err := f.machine(c.Context(), env)
 			if err != nil {
 				return err
@@ -41,10 +38,10 @@ and its attributes and amounts in the way that an expression names them.`,
 					return fmt.Errorf("placement knows no device %q here: it has %s", args[0], deviceIDs(all))
 				}
 			}
-			return writeAttributes(env.Out, devices, output)
+			return listAttributes(devices).print(env.Out, *output)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	output = addOutput(c)
 	return c
 }
 
@@ -67,7 +64,7 @@ type selectable struct {
 	Amount map[string]string `json:"capacity,omitempty"`
 }
 
-func writeAttributes(w io.Writer, devices []place.Device, output string) error {
+func listAttributes(devices []place.Device) listing {
 	list := make([]selectable, len(devices))
 	for i, d := range devices {
 		list[i] = selectable{d.ID, d.Driver, d.Attributes, map[string]string{}}
@@ -75,9 +72,14 @@ func writeAttributes(w io.Writer, devices []place.Device, output string) error {
 			list[i].Amount[name] = printable.Bytes(amount)
 		}
 	}
-	if output != "table" {
-		return writeDocument(w, list, output)
+	l := listing{value: list, table: func(w io.Writer, _ bool) error { return writeAttributes(w, list) }}
+	for _, d := range devices {
+		l.names = append(l.names, d.ID)
 	}
+	return l
+}
+
+func writeAttributes(w io.Writer, list []selectable) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, d := range list {
 		fmt.Fprintf(t, "%s\tdevice.driver\t%q\n", printable.Text(d.Device), d.Driver)

@@ -108,7 +108,8 @@ func newImagePullCommand(env *Env) *cobra.Command {
 }
 
 func newImageListCommand(env *Env) *cobra.Command {
-	return &cobra.Command{
+	var output *string
+	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the node's container images", Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			node, err := env.Client()
@@ -119,14 +120,34 @@ func newImageListCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tDIGEST\tSIZE\tAGE")
-			for _, im := range resp.Msg.Images {
-				fmt.Fprintf(w, "%s\t%.19s\t%s\t%s\n", printable.Text(im.Name), printable.Text(im.Digest), printable.Bytes(im.SizeBytes), time.Since(im.Created.AsTime()).Round(time.Second))
-			}
-			return w.Flush()
+			return listImages(resp.Msg.Images).print(env.Out, *output)
 		},
 	}
+	output = addOutput(c)
+	return c
+}
+
+// listImages lists images; a wide table has their whole digests.
+func listImages(images []*pb.Image) listing {
+	l := listing{}
+	for _, im := range images {
+		l.names = append(l.names, im.Name)
+	}
+	all, err := messages(images)
+	l.value = all
+	l.table = func(out io.Writer, wide bool) error {
+		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+		fmt.Fprintln(w, "NAME\tDIGEST\tSIZE\tAGE")
+		for _, im := range images {
+			digest := im.Digest
+			if !wide {
+				digest = fmt.Sprintf("%.19s", digest)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable.Text(im.Name), printable.Text(digest), printable.Bytes(im.SizeBytes), time.Since(im.Created.AsTime()).Round(time.Second))
+		}
+		return errors.Join(err, w.Flush())
+	}
+	return l
 }
 
 func newImageRemoveCommand(env *Env) *cobra.Command {

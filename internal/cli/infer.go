@@ -51,7 +51,7 @@ fitted to the model's input; for a model with one channel, made light on dark an
 			case o.request != "" && len(args) > 1:
 				return usageError{errors.New("give either pictures or -f FILE")}
 			}
-			return checkOutput(o.output, "text", "json")
+			return checkOutput(o.output, outputTable, outputJSON)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			server, err := o.server(env)
@@ -68,7 +68,7 @@ fitted to the model's input; for a model with one channel, made light on dark an
 	}
 	f := c.Flags()
 	f.StringVarP(&o.request, "file", "f", "", "send this JSON request, - for standard input")
-	f.StringVarP(&o.output, "output", "o", "text", "text or json")
+	f.StringVarP(&o.output, "output", "o", outputTable, "table or json")
 	f.IntVar(&o.top, "top", 3, "how many answers to print for each picture")
 	f.StringSliceVar(&o.labels, "labels", nil, "names of the answers, in the model's order")
 	f.StringVar(&o.url, "url", "", "an open inference endpoint, instead of the context's node")

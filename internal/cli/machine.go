@@ -284,7 +284,7 @@ func describeMachine(m *machine.Machine) machineInfo {
 }
 
 func newMachineListCommand(env *Env) *cobra.Command {
-	var asJSON bool
+	var output *string
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the machines of this computer",
@@ -295,16 +295,14 @@ func newMachineListCommand(env *Env) *cobra.Command {
 				return err
 			}
 			infos := []machineInfo{}
+			var names []string
 			for _, m := range machines {
-				infos = append(infos, describeMachine(m))
+				infos, names = append(infos, describeMachine(m)), append(names, m.Name())
 			}
-			if asJSON {
-				return printJSON(env.Out, infos)
-			}
-			return printMachines(env.Out, infos)
+			return listing{infos, names, func(w io.Writer, _ bool) error { return printMachines(w, infos) }}.print(env.Out, *output)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	output = addOutput(c)
 	return c
 }
 

@@ -2,12 +2,12 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 
@@ -15,13 +15,10 @@ import (
 )
 
 func newInfoCommand(env *Env) *cobra.Command {
-	var output string
+	var output *string
 	c := &cobra.Command{
 		Use: "info", Short: "Show what a node is and what it cannot hold", Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkOutput(output, "table", "json"); err != nil {
-				return err
-			}
 			node, err := env.Client()
 			if err != nil {
 				return err
@@ -30,23 +27,15 @@ func newInfoCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				raw, err := protojson.MarshalOptions{Multiline: true, EmitUnpopulated: true}.Marshal(resp.Msg)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintln(env.Out, string(raw))
-				return nil
-			}
-			return printInfo(env, resp.Msg)
+			return listing{resp.Msg, []string{resp.Msg.Name}, func(w io.Writer, _ bool) error { return printInfo(w, resp.Msg) }}.print(env.Out, *output)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	output = addOutput(c)
 	return c
 }
 
-func printInfo(env *Env, m *pb.InfoResponse) error {
-	w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
+func printInfo(out io.Writer, m *pb.InfoResponse) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	mode := m.Mode
 	if m.Slot != "" {
 		mode += ", " + m.Slot

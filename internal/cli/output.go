@@ -5,10 +5,88 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"oscine.dev/oscine/internal/printable"
 )
+
+// The outputs of every command that lists or shows things.
+const (
+	outputTable = "table"
+	outputWide  = "wide" // a table with more columns, where there are more
+	outputJSON  = "json"
+	outputYAML  = "yaml"
+	outputName  = "name" // names alone, one a line
+)
+
+// addOutput gives a command the flag -o with the outputs that all have, and
+// further ones.
+func addOutput(c *cobra.Command, further ...string) *string {
+	o := &outputFlag{chosen: outputTable, allowed: append([]string{outputTable, outputWide, outputJSON, outputYAML, outputName}, further...)}
+	last := len(o.allowed) - 1
+	c.Flags().VarP(o, "output", "o", strings.Join(o.allowed[:last], ", ")+" or "+o.allowed[last])
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(o.allowed, cobra.ShellCompDirectiveNoFileComp)) // fails for an unknown flag only
+	return &o.chosen
+}
+
+// outputFlag implements pflag.Value.
+type outputFlag struct {
+	chosen  string
+	allowed []string
+}
+
+// String returns the chosen output.
+func (o *outputFlag) String() string { return o.chosen }
+
+// Type names the flag's values in the help.
+func (o *outputFlag) Type() string { return "FORMAT" }
+
+// Set chooses an output.
+func (o *outputFlag) Set(s string) error {
+	if !slices.Contains(o.allowed, s) {
+		return fmt.Errorf("unknown output %q: use %s", s, strings.Join(o.allowed, ", "))
+	}
+	o.chosen = s
+	return nil
+}
+
+// listing is what a command lists or shows.
+type listing struct {
+	value any // for JSON and YAML; a proto.Message by its own rules
+	names []string
+	table func(w io.Writer, wide bool) error
+}
+
+// print writes a listing in one of the outputs that all commands have.
+func (l listing) print(w io.Writer, output string) error {
+	switch output {
+	case outputName:
+		for _, name := range l.names {
+			if _, err := fmt.Fprintln(w, printable.Text(name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	case outputJSON, outputYAML:
+		return writeDocument(w, l.value, output)
+	}
+	return l.table(w, output == outputWide)
+}
 
 // writeDocument writes a value as JSON or YAML, both with the same names.
 func writeDocument(w io.Writer, value any, output string) error {
+	if m, ok := value.(proto.Message); ok {
+		raw, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+		if err != nil {
+			return err
+		}
+		value = json.RawMessage(raw)
+	}
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
@@ -16,7 +94,7 @@ func writeDocument(w io.Writer, value any, output string) error {
 	if err := enc.Encode(value); err != nil {
 		return err
 	}
-	if output == "yaml" {
+	if output == outputYAML {
 		raw, err := blockYAML(text.Bytes())
 		if err != nil {
 			return fmt.Errorf("convert to YAML: %w", err)
@@ -26,4 +104,17 @@ func writeDocument(w io.Writer, value any, output string) error {
 	}
 	_, err := w.Write(text.Bytes())
 	return err
+}
+
+// messages are protocol messages for writeDocument.
+func messages[M proto.Message](list []M) ([]json.RawMessage, error) {
+	all := make([]json.RawMessage, len(list))
+	for i, m := range list {
+		raw, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = raw
+	}
+	return all, nil
 }

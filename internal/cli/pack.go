@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"strings"
@@ -99,7 +101,8 @@ func installPack(ctx context.Context, env *Env, node *client.Client, file string
 }
 
 func newPackListCommand(env *Env) *cobra.Command {
-	return &cobra.Command{
+	var output *string
+	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the node's packs", Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			node, err := env.Client()
@@ -110,15 +113,35 @@ func newPackListCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDRIVERS\tDIGEST")
-			for _, p := range resp.Msg.Packs {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.19s…\n", p.Name, p.Version, p.Architecture, printable.Bytes(p.SizeBytes),
-					strings.Join(p.Engines, ","), strings.Join(p.Drivers, ","), p.Digest)
-			}
-			return w.Flush()
+			return listPacks(resp.Msg.Packs).print(env.Out, *output)
 		},
 	}
+	output = addOutput(c)
+	return c
+}
+
+// listPacks lists packs; a wide table has their whole digests.
+func listPacks(packs []*pb.Pack) listing {
+	l := listing{}
+	for _, p := range packs {
+		l.names = append(l.names, p.Name)
+	}
+	all, err := messages(packs)
+	l.value = all
+	l.table = func(out io.Writer, wide bool) error {
+		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+		fmt.Fprintln(w, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDRIVERS\tDIGEST")
+		for _, p := range packs {
+			digest := p.Digest
+			if !wide {
+				digest = fmt.Sprintf("%.19s…", digest)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(p.Name), orDash(p.Version), orDash(p.Architecture), printable.Bytes(p.SizeBytes),
+				printable.Text(strings.Join(p.Engines, ",")), printable.Text(strings.Join(p.Drivers, ",")), printable.Text(digest))
+		}
+		return errors.Join(err, w.Flush())
+	}
+	return l
 }
 
 func newPackRemoveCommand(env *Env) *cobra.Command {

@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +24,8 @@ import (
 // placeFlags are the flags of oscine place.
 type placeFlags struct {
 	files           []string
-	machine, output string
+	machine         string
+	output          *string
 	explain, defrag bool
 	displace        bool
 }
@@ -51,7 +51,7 @@ told with what would satisfy it, and the exit status is 1.`,
 	}
 	c.Flags().StringSliceVarP(&f.files, "filename", "f", nil, "manifest files; - is standard input")
 	c.Flags().StringVar(&f.machine, "machine", "", "the machine to place on")
-	c.Flags().StringVarP(&f.output, "output", "o", "text", "text or json")
+	f.output = addOutput(c)
 	c.Flags().BoolVar(&f.explain, "explain", false, "tell the runner-up too, and why it was not chosen")
 	c.Flags().BoolVar(&f.displace, "displace", false, displaceHelp)
 	c.Flags().BoolVar(&f.defrag, "defragment", false, "where work does not fit, show which running work to move so that it would")
@@ -78,9 +78,6 @@ func (f *placeFlags) run(ctx context.Context, env *Env) error {
 	if len(f.files) == 0 {
 		return usageError{errors.New("-f is required: the manifest of what to place; see oscine place --help")}
 	}
-	if f.output != "text" && f.output != "json" {
-		return usageError{fmt.Errorf("-o must be text or json, got %q", f.output)}
-	}
 	var texts []string
 	var objects []object.Object
 	for _, file := range f.files {
@@ -99,27 +96,30 @@ func (f *placeFlags) run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
-	if f.output == "json" {
-		enc := json.NewEncoder(env.Out)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(results); err != nil {
-			return err
-		}
-	}
 	refused := false
-	for i, r := range results {
-		refused = refused || r.Refusal != nil || r.Waits != ""
-		if f.output == "text" {
-			if i > 0 {
-				fmt.Fprintln(env.Out)
-			}
-			f.write(env.Out, r)
-		}
+	var names []string
+	for _, r := range results {
+		refused, names = refused || r.Refusal != nil || r.Waits != "", append(names, r.Object)
+	}
+	if err := (listing{results, names, func(w io.Writer, _ bool) error { return f.writeAll(w, results) }}).print(env.Out, *f.output); err != nil {
+		return err
 	}
 	if refused {
 		return exitError(1)
 	}
 	return nil
+}
+
+func (f *placeFlags) writeAll(w io.Writer, results []placed) error {
+	var text bytes.Buffer
+	for i, r := range results {
+		if i > 0 {
+			fmt.Fprintln(&text)
+		}
+		f.write(&text, r)
+	}
+	_, err := w.Write(text.Bytes())
+	return err
 }
 
 func readManifest(env *Env, file string) (text string, objects []object.Object, err error) {
