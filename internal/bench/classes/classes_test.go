@@ -54,6 +54,7 @@ func TestReportTellsBackEndsApart(t *testing.T) {
 	}
 	r := &Report{Kernel: "<7.2>", CPUs: 2, Series: []Series{
 		{Class: "interactive", Scheduler: Stock, Histogram: &h}, {Class: "interactive", Scheduler: SchedExt, Loaded: true, Histogram: &h},
+		{Class: "realtime", Scheduler: Stock, Problem: "no CPU <free>"}, {Class: "batch", Scheduler: Stock, Histogram: &latency.Histogram{}},
 	}}
 	var text, svg bytes.Buffer
 	if err := errors.Join(r.WriteText(&text), r.WriteSVG(&svg)); err != nil {
@@ -62,6 +63,11 @@ func TestReportTellsBackEndsApart(t *testing.T) {
 	for _, want := range []string{"interactive, alone", "interactive under sched_ext, loaded"} {
 		if !strings.Contains(text.String(), want) || !strings.Contains(svg.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, text.String())
+		}
+	}
+	for _, want := range []string{"realtime, alone: not measured", "no CPU &lt;free&gt;", "batch, alone: not measured", "wake-up latency", "wake-ups that were later"} {
+		if !strings.Contains(svg.String(), want) {
+			t.Errorf("the drawing lacks %q", want)
 		}
 	}
 	if strings.Count(svg.String(), colour(&r.Series[0])) == 0 || colour(&r.Series[0]) == colour(&r.Series[1]) {
