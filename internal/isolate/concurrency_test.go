@@ -3,6 +3,7 @@ package isolate
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,7 +97,7 @@ func TestStatusHoldsNothingThatTheGuardNeeds(t *testing.T) {
 	}
 	free := stuck(t, filepath.Join(root, "sys/fs/cgroup/oscine.slice/interactive/w/cpu.stat"))
 	wait := background(func() { _, _ = i.Status("w") })
-	within(t, "the guard", func() { i.guardOnce(time.Now()) })
+	within(t, "the guard", func() { i.guardOnce(time.Now(), i.emit) })
 	within(t, "another start", func() {
 		if err := i.Prepare(Spec{ID: "other", Class: Batch}); err != nil {
 			t.Error(err)
@@ -114,7 +115,7 @@ func TestObservingHoldsNothingThatOthersNeed(t *testing.T) {
 	}
 	free := stuck(t, filepath.Join(root, "sys/fs/cgroup/oscine.slice/interactive/w/pids.events"))
 	wait := background(i.observe)
-	within(t, "the guard", func() { i.guardOnce(time.Now()) })
+	within(t, "the guard", func() { i.guardOnce(time.Now(), i.emit) })
 	within(t, "a release", func() { _ = i.Release("w") })
 	free()
 	wait()
@@ -128,7 +129,7 @@ func TestChangesHoldNothingThatReadersNeed(t *testing.T) {
 	}
 	free := stuck(t, filepath.Join(root, "sys/fs/cgroup/oscine.slice/interactive/memory.low"))
 	wait := background(func() { _ = i.Prepare(Spec{ID: "slow", Class: Interactive, MemoryLow: 1 << 20}) })
-	within(t, "the guard", func() { i.guardOnce(time.Now()) })
+	within(t, "the guard", func() { i.guardOnce(time.Now(), i.emit) })
 	within(t, "Status", func() {
 		if _, err := i.Status("rt"); err != nil {
 			t.Error(err)
@@ -157,7 +158,7 @@ func TestHugePagesAreSetAsideBesideOtherChanges(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	within(t, "the guard", func() { i.guardOnce(time.Now()) })
+	within(t, "the guard", func() { i.guardOnce(time.Now(), i.emit) })
 	free()
 	wait()
 }
@@ -207,5 +208,29 @@ func TestHugePagesComeAndGoWithTheirWorkload(t *testing.T) {
 	pool("1", "all went")
 	if p := &i.pages; len(p.promised)+len(p.grants) != 0 {
 		t.Errorf("left: %v %v", p.promised, p.grants)
+	}
+}
+
+// Events go to a journal: the guard does not wait for the disk with them, and
+// none is lost.
+func TestNewsHoldUpNobody(t *testing.T) {
+	i, _ := openTree(t, nil)
+	disk := make(chan struct{})
+	var told []string
+	i.o.OnEvent = func(e Event) {
+		<-disk
+		told = append(told, e.Message)
+	}
+	n := i.newNews()
+	within(t, "the guard", func() {
+		for _, message := range []string{"one", "two"} {
+			n.add([]Event{{Message: message}})
+			n.add(nil)
+		}
+	})
+	close(disk)
+	n.close()
+	if !slices.Equal(told, []string{"one", "two"}) {
+		t.Errorf("told %q", told)
 	}
 }

@@ -92,8 +92,10 @@ func (i *Isolator) Watch(ctx context.Context) {
 	if i.host.cgroups == "" {
 		return
 	}
+	var ends sync.WaitGroup
+	defer ends.Wait()
 	if i.o.Own {
-		go i.rescueReaders(ctx)
+		ends.Go(func() { i.rescueReaders(ctx) })
 	}
 	// The guard itself must come in time.
 	runtime.LockOSThread()
@@ -106,6 +108,8 @@ func (i *Isolator) Watch(ctx context.Context) {
 	verify, observe := beside{do: func() { i.Verify() }}, beside{do: i.observe}
 	defer verify.wait()
 	defer observe.wait()
+	news := i.newNews()
+	defer news.close()
 	timer := time.NewTimer(guardRest)
 	defer timer.Stop()
 	for {
@@ -113,7 +117,7 @@ func (i *Isolator) Watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-timer.C:
-			timer.Reset(i.guardOnce(now))
+			timer.Reset(i.guardOnce(now, news.add))
 			if now.Sub(verified) >= verifyEvery {
 				verified = now
 				verify.start()
@@ -146,9 +150,52 @@ func (b *beside) start() {
 
 func (b *beside) wait() { b.ends.Wait() }
 
-// guardOnce looks once and returns when to look next. It waits for no change
-// under way.
-func (i *Isolator) guardOnce(now time.Time) time.Duration {
+// news are events that the guard has no time to write down: whoever is told of
+// them may have to wait for the disk.
+type news struct {
+	beside
+
+	mu     sync.Mutex
+	events []Event
+}
+
+func (i *Isolator) newNews() *news {
+	n := &news{}
+	n.do = func() { i.emit(n.take()) }
+	return n
+}
+
+func (n *news) take() []Event {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	events := n.events
+	n.events = nil
+	return events
+}
+
+// add takes events, at times none, and has those told that nobody was yet.
+func (n *news) add(events []Event) {
+	n.mu.Lock()
+	for _, e := range events {
+		e.Time = time.Now()
+		n.events = append(n.events, e)
+	}
+	waiting := len(n.events) > 0
+	n.mu.Unlock()
+	if waiting {
+		n.start()
+	}
+}
+
+// close returns when all have been told.
+func (n *news) close() {
+	n.wait()
+	n.do()
+}
+
+// guardOnce looks once, gives tell what changed, and returns when to look next.
+// It waits for no change under way.
+func (i *Isolator) guardOnce(now time.Time, tell func([]Event)) time.Duration {
 	i.boundPriorities(now)
 	i.guardMu.Lock()
 	stalled, why := i.stalls.of(i)
@@ -162,7 +209,7 @@ func (i *Isolator) guardOnce(now time.Time) time.Duration {
 	}
 	busy := i.guard.level != free || i.guard.lastStall > earlier
 	i.guardMu.Unlock()
-	i.emit(events)
+	tell(events)
 	if busy {
 		return guardTick
 	}

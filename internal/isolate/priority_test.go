@@ -104,7 +104,7 @@ func TestPriorityEndsWithTheBudget(t *testing.T) {
 	raises := func(when string, want bool) {
 		t.Helper()
 		now = now.Add(time.Second)
-		i.guardOnce(now)
+		i.guardOnce(now, i.emit)
 		const ended = 1 << 30
 		if err := p.Raise([]int{ended}, ms); err != nil {
 			t.Fatal(err)
