@@ -45,7 +45,9 @@ type Store struct {
 	mounts string // HEX/, mount points
 	cpu    string // of procfs, cpuinfo
 	trust  *x509.CertPool
-	mu     sync.Mutex
+
+	mounting sync.Mutex   // held while files are mounted, which reads them whole; taken before mu
+	mu       sync.RWMutex // held while records change
 }
 
 // OpenStore opens the store in dir, which it makes when absent, and clears
@@ -97,8 +99,8 @@ func (s *Store) Install(ctx context.Context, r io.Reader, signature pki.Signatur
 	if err := s.authentic("sha256:"+hexDigest, signature); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mounting.Lock()
+	defer s.mounting.Unlock()
 	manifest, err := s.inspect(f)
 	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
@@ -166,6 +168,8 @@ func (s *Store) inspect(f *os.File) (*Manifest, error) {
 // commit gives the file its name, then its record, which makes it count, and
 // then removes other versions of the same name.
 func (s *Store) commit(tmp, hexDigest string, rec *record) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	text, err := json.MarshalIndent(rec, "", " ")
 	if err != nil {
 		return err
@@ -200,10 +204,11 @@ func (s *Store) info(hexDigest string, rec *record) *Info {
 	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(hexDigest), Signature: rec.Signature}
 }
 
-// List returns the installed packs, sorted by name.
+// List returns the installed packs, sorted by name. It waits for no pack that is
+// being mounted.
 func (s *Store) List() ([]Info, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	return s.list()
 }
 
@@ -246,12 +251,12 @@ func (s *Store) Find(name string) (*Info, error) {
 // ErrUntrusted and ErrDamaged mean that these don't hold. What is returned of the
 // manifest comes from the file, not from the record beside it.
 func (s *Store) Mount(name string) (*Info, string, error) {
+	s.mounting.Lock()
+	defer s.mounting.Unlock()
 	p, err := s.Find(name)
 	if err != nil {
 		return nil, "", err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	dir := s.mountDir(p)
 	if err := s.authentic(p.Digest, p.Signature); err != nil {
 		return nil, "", fmt.Errorf("mount the pack %s: %w", p.Name, err)
@@ -302,6 +307,8 @@ func (s *Store) mountDir(p *Info) string {
 // Remove removes the pack of that name, or returns ErrNotInstalled.
 // Containers that run from it keep it until they end.
 func (s *Store) Remove(name string) error {
+	s.mounting.Lock()
+	defer s.mounting.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	packs, err := s.list()
