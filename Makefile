@@ -72,7 +72,7 @@ lint: ## gofmt, go vet and staticcheck
 fuzz: ## run every fuzz target: make fuzz [FUZZTIME=30s]
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
-generate: ## write generated code anew
+generate: ## regenerate code
 	@go generate ./...
 
 bench-boot: image ## compare boot time and memory with a minimal Debian in the same QEMU

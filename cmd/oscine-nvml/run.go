@@ -25,7 +25,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	flags.SetOutput(io.Discard)
 	library := flags.String("library", "", "NVML; by default libnvidia-ml.so.1 from where drivers put it")
 	var o nvml.Options
-	flags.StringVar(&o.Capabilities, "capabilities", "", "where the kernel driver tells of MIG's device nodes")
+	flags.StringVar(&o.Capabilities, "capabilities", "", "where the kernel driver lists MIG's device nodes")
 	flags.StringVar(&o.MPSControl, "mps-control", "", "nvidia-cuda-mps-control")
 	if err := flags.Parse(args); err != nil || flags.NArg() != 1 {
 		return errors.Join(err, errors.New("usage: oscine-nvml [--library FILE] [--capabilities DIR] [--mps-control FILE] probe|load|events|share"))

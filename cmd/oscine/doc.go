@@ -1,3 +1,3 @@
-// Command oscine is the person's tool: it talks to nodes, builds images, runs
+// Command oscine is the command-line tool: it talks to nodes, builds images, runs
 // local machines, places and simulates.
 package main

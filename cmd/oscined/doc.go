@@ -1,4 +1,4 @@
 // Command oscined is the node daemon: on the image it runs under init and
-// owns the machine, with --hosted it runs on any other Linux. It may be
-// restarted at any time; what runs on the node goes on.
+// owns the machine, with --hosted it runs on any other Linux. It may be restarted at any time without
+// stopping what runs on the node.
 package main

@@ -52,7 +52,7 @@ func findMachine(o *options, log *slog.Logger) (*object.Machine, error) {
 	case o.authority() != "":
 		return nil, fmt.Errorf("%s is gone, although this node was configured", o.storedMachine())
 	case o.facts().Data == "":
-		return nil, errors.New("the data partition is not mounted, so nobody can tell whether this node was configured")
+		return nil, errors.New("the data partition is not mounted, so it is unknown whether this node was configured")
 	}
 	return nil, errNeverConfigured
 }

@@ -57,7 +57,7 @@ func manifest(ca pki.Pair, certificate, key []byte) string {
 	return text
 }
 
-// configure sends the node a configuration of ca, as whoever has own and code.
+// configure sends the node a configuration of ca, as a client that has own and code.
 func configure(t *testing.T, address string, ca pki.Pair, own *client.Context, code string) error {
 	t.Helper()
 	node, err := client.DialMaintenance(t.Context(), address, own)
@@ -165,18 +165,18 @@ func TestOwnedNodeRefusesStrangers(t *testing.T) {
 			spoil(o)
 			m, address, ended := waiting(t, o)
 			for who, err := range map[string]error{
-				"a stranger":                configure(t, address, theirs, nil, ""),
-				"an admin of another":       configure(t, address, theirs, contextOf(t, theirs, pki.Admin), ""),
-				"an operator of its own":    configure(t, address, mine, contextOf(t, mine, pki.Operator), ""),
-				"whoever guesses the code":  configure(t, address, theirs, nil, "AAAA-AAAA-AAAA-AAAA"),
-				"whoever sends an odd code": configure(t, address, theirs, nil, strings.Repeat("x", 1000)),
+				"a stranger":                      configure(t, address, theirs, nil, ""),
+				"an admin of another":             configure(t, address, theirs, contextOf(t, theirs, pki.Admin), ""),
+				"an operator of its own":          configure(t, address, mine, contextOf(t, mine, pki.Operator), ""),
+				"a client that guesses the code":  configure(t, address, theirs, nil, "AAAA-AAAA-AAAA-AAAA"),
+				"a client that sends an odd code": configure(t, address, theirs, nil, strings.Repeat("x", 1000)),
 			} {
 				if connect.CodeOf(err) != connect.CodePermissionDenied {
 					t.Errorf("%s: got %v, want a refusal", who, err)
 				}
 			}
 			own, code := contextOf(t, mine, pki.Admin), ""
-			if m.Authority == "" { // nobody knows the owner: whoever stands before it
+			if m.Authority == "" { // the owner is unknown: anyone at the console
 				own, code = nil, strings.ToLower(m.Code)
 			}
 			if err := configure(t, address, mine, own, code); err != nil {

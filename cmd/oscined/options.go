@@ -118,7 +118,7 @@ func (o *options) mode() node.Mode {
 	return node.OnImage
 }
 
-// facts are what init tells of this boot; zero where the host is not Oscine's
+// facts are what init reports about this boot; zero where the host is not Oscine's
 // image.
 func (o *options) facts() release.Facts {
 	raw, err := os.ReadFile(filepath.Join(o.run, release.FactsFile))

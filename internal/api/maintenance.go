@@ -97,7 +97,7 @@ func (m *Maintenance) server() (*http.Server, error) {
 	})
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{m.certificate}, NextProtos: []string{"h2", "http/1.1"},
-		// Whoever has none may still read the console; see owner.
+		// A client without one may still have read the console; see owner.
 		ClientAuth: tls.RequestClientCert,
 	}
 	return newHTTPServer(withPeer(mux), config, m.Logger), nil
@@ -156,7 +156,7 @@ func (m *Maintenance) Configure(ctx context.Context, req *connect.Request[pb.Con
 }
 
 // checkIdentity refuses a certificate for another key than the node's, and any
-// key that was sent: whoever listened has it too.
+// key that was sent: an eavesdropper has it too.
 func (m *Maintenance) checkIdentity(api object.MachineAPI) error {
 	if api.Key != "" {
 		return errors.New("spec.api.key: the node makes its key itself: send the manifest with oscine config apply, which leaves the key out and has the node's certificate signed")

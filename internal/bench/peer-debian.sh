@@ -35,7 +35,7 @@ echo "peer-debian: installing a minimal Debian 13 from $mirror (minutes)"
 	trixie "$root" "$mirror" >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; exit 1; }
 
 mount -t proc proc "$root/proc"
-# An initramfs with just what this machine needs: the peer shall look well.
+# An initramfs with just what this machine needs: the peer should look its best.
 mkdir -p "$root/etc/initramfs-tools"
 sed -i 's/^MODULES=.*/MODULES=list/' "$root/etc/initramfs-tools/initramfs.conf"
 printf '%s\n' virtio_pci virtio_blk ext4 >>"$root/etc/initramfs-tools/modules"

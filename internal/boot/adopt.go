@@ -23,7 +23,7 @@ const (
 const adopting = ".adopting"
 
 // adoptMachineFile moves the Machine file of the mounted ESP to target, all of
-// it or nothing: it holds the node's key, and whoever holds the disk or a copy
+// it or nothing: it holds the node's key, and anyone with the disk or a copy
 // of the ESP can read FAT. No such file is no error; too large a one is.
 //
 // Power may fail at any point. The copy is whole under another name before the

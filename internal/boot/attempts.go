@@ -13,7 +13,7 @@ import (
 
 // attemptsFile, on the data partition, counts the boots of an image that was
 // once marked good and since has not got as far as READY. The boot loader's own
-// counter is gone by then, so a slot that rots later would be tried for ever.
+// counter is gone by then, so a slot that rots later would be tried forever.
 const attemptsFile = "lib/oscine/boot-attempts"
 
 // maxAttempts is how many such boots a good image gets before it is demoted.

@@ -115,7 +115,7 @@ func (d *daemon) deadline() (time.Time, string) {
 	case !d.aborted.IsZero():
 		return d.aborted.Add(d.limits.abort), "ignored SIGABRT"
 	case !d.sign.IsZero():
-		// Also before READY: a node without configuration may wait for ever.
+		// Also before READY: a node without configuration may wait forever.
 		return d.sign.Add(d.limits.watchdog), "sent no WATCHDOG=1"
 	case !d.ready:
 		return d.started.Add(d.limits.ready), "did not become ready"

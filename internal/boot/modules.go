@@ -48,7 +48,7 @@ func openModules(log *Log) *modules {
 		}
 		parse(raw)
 	}
-	// Loading one again fails only after its signature was checked anew.
+	// Loading one again fails only after its signature was checked again.
 	if raw, err := readBounded("/proc/modules", maxModuleList); err == nil {
 		m.parseLoaded(raw)
 	}

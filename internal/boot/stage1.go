@@ -219,7 +219,7 @@ func switchRoot(facts release.Facts) error {
 }
 
 // freeInitramfs deletes the files of the initramfs, which otherwise hold their
-// memory for ever; it does not cross into other file systems. A file that stays
+// memory forever; it does not cross into other file systems. A file that stays
 // costs memory and nothing else.
 func freeInitramfs(dir string) {
 	var top unix.Stat_t

@@ -105,7 +105,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 		return err
 	}
 	if _, err := object.ParseMachine(bytes.NewReader(text)); err != nil {
-		return usageError{fmt.Errorf("nothing was written, for the Machine file would not be valid:\n%w", withoutLines(err))}
+		return usageError{fmt.Errorf("nothing was written, because the Machine file would not be valid:\n%w", withoutLines(err))}
 	}
 	admin, err := pki.NewClient(authority, "admin", pki.Admin, pki.ClientLifetime)
 	if err != nil {

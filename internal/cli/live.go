@@ -13,7 +13,7 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 )
 
-// hardwareWatch follows a machine, here or afar, as [hardware.Live.Follow].
+// hardwareWatch follows a machine, local or remote, as [hardware.Live.Follow].
 type hardwareWatch func(ctx context.Context, every time.Duration, f func(hardware.News) error) error
 
 // watching chooses what is watched: the machine under root, the context's
@@ -105,7 +105,7 @@ func watchRoot(root string) hardwareWatch {
 }
 
 // loadAsker asks the helpers that come with Oscine for the load of this
-// machine's devices: such drivers show nothing of it in sysfs.
+// machine's devices: their drivers do not show it in sysfs.
 func loadAsker(ctx context.Context, root string) func(*hardware.Machine) map[string]hardware.DeviceLoad {
 	if root != "/" {
 		return nil

@@ -145,7 +145,7 @@ func nodeOf(m *machine.Machine) string {
 func followAddress(env *Env, node, address string) error {
 	path, err := env.configPath()
 	if err != nil || node == "" {
-		return nil // whoever has no client configuration needs none kept right
+		return nil // without a client configuration there is nothing to update
 	}
 	config, err := client.Load(path)
 	if err != nil {

@@ -29,7 +29,7 @@ and to a higher priority; work of the classes realtime and interactive only with
 			if err != nil {
 				return err
 			}
-			// Checked here too, so that mistakes are told without a node.
+			// Checked here too, so that mistakes are reported without a node.
 			if _, err := env.Kinds.Parse(strings.NewReader(string(text))); err != nil {
 				return fmt.Errorf("%s is not valid, nothing was applied:\n%w", file, err)
 			}
@@ -51,7 +51,7 @@ and to a higher priority; work of the classes realtime and interactive only with
 	return c
 }
 
-// printResults tells what became of each object of a manifest, or would.
+// printResults prints what became of each object of a manifest, or would.
 func printResults(w io.Writer, results []*oscinepb.ApplyResult, dryRun bool) error {
 	suffix := ""
 	if dryRun {

@@ -43,8 +43,8 @@ as oscine hardware -o json writes it, a topology file of NCCL or RCCL (.xml), or
 the name of a context: its node with what runs there. Without it, it is the node
 of the current context, else this machine. A node decides itself, exactly as
 oscine apply would have it; that takes an operator's certificate. Objects are
-placed in their order; where one does not fit, every constraint that fails is
-told with what would satisfy it, and the exit status is 1.`,
+placed in order; if one does not fit, every constraint that fails is named, with
+what would satisfy it, and the exit status is 1.`,
 		Example: `  oscine place -f train.yaml --machine server.tar.zst --explain`,
 		Args:    exactArgs(0, "no argument"),
 		RunE:    func(c *cobra.Command, _ []string) error { return f.run(c.Context(), env) },

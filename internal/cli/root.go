@@ -29,7 +29,7 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // whoever asks twice ends a command that does not listen
+	context.AfterFunc(ctx, stop) // a second interrupt ends a command that does not listen
 	return (&Env{In: in, Out: out, Err: errOut, Kinds: object.Kinds()}).Run(ctx, args)
 }
 

@@ -193,7 +193,7 @@ func awaitWorkload(ctx context.Context, env *Env, node *client.Client, key objec
 	err = node.Watch(ctx, env.Kinds, key, func(state object.State) (bool, error) {
 		var ok bool
 		if st, ok = state.Status.(*object.WorkloadStatus); !ok {
-			return false, fmt.Errorf("the node told of %s without its status", key)
+			return false, fmt.Errorf("the node sent %s without its status", key)
 		}
 		if st.Phase == object.Waiting || st.Phase == object.Unplaced {
 			return false, fmt.Errorf("workload %s: %s", key.Name, st.Message)

@@ -68,7 +68,7 @@ and wait until it answers. Doing it again with another file replaces the model.`
 	f.StringVar(&o.memory, "memory", "", "memory limit, such as 256Mi")
 	f.StringVar(&o.version, "version", "", "version that clients see (default 1)")
 	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
-	f.StringToStringVar(&o.options, "option", nil, "what the engine must know beside the file, as NAME=VALUE")
+	f.StringToStringVar(&o.options, "option", nil, "what the engine must know besides the file, as NAME=VALUE")
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest, with an empty digest, and do nothing")
 	return c
@@ -162,7 +162,7 @@ func awaitModel(ctx context.Context, env *Env, node *client.Client, key object.K
 	err = node.Watch(ctx, env.Kinds, key, func(state object.State) (bool, error) {
 		var ok bool
 		if st, ok = state.Status.(*object.ModelStatus); !ok {
-			return false, fmt.Errorf("the node told of %s without its status", key)
+			return false, fmt.Errorf("the node sent %s without its status", key)
 		}
 		switch st.Phase {
 		case object.Waiting, object.Unplaced, object.Failed:

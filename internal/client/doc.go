@@ -1,4 +1,4 @@
-// Package client owns a person's side of the API: the file with their
+// Package client owns the client's side of the API: the file with their
 // contexts (which nodes, with which certificate) and the connection to the
-// node of a context. It knows nothing of what a node does with a call.
+// node of a context. It does not know what a node does with a call.
 package client

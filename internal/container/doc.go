@@ -7,8 +7,8 @@
 // cgroup and network already chosen. It depends on internal/journal, and on
 // the programs crun or runc, containerd-shim-runc-v2 and oscine-log.
 //
-// Containers belong to their shims, not to this process: they go on when it
-// dies, and Open takes them over again, with the exits that nobody saw.
+// Containers belong to their shims, not to this process: they keep running when it dies, and Open takes them
+// over again, including exits that happened meanwhile.
 //
 // Layers are kept by the overlayfs snapshotter, id-mapped for each container's
 // own range of user ids. The erofs snapshotter pulls faster, but it needs

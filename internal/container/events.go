@@ -9,7 +9,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 )
 
-// hub passes events to whoever listens.
+// hub passes events to subscribers.
 type hub struct {
 	mu        sync.Mutex
 	listeners map[chan Event]bool

@@ -160,7 +160,7 @@ func awaitProcess(ctx context.Context, process runtime.Process) (int, error) {
 func (e Exec) attend(ctx context.Context, process runtime.Process, stdinDone, over <-chan struct{}) {
 	resize := e.Resize
 	fit := func(size Size) {
-		if size == (Size{}) { // whoever is at the other end has no terminal
+		if size == (Size{}) { // the other end has no terminal
 			size = Size{Columns: 80, Rows: 24}
 		}
 		// A process that ended already has no terminal to resize.

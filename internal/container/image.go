@@ -45,9 +45,8 @@ func (r *Runtime) Import(ctx context.Context, tarball io.Reader) ([]Image, error
 	return result, nil
 }
 
-// Pull fetches an image from its registry. It tells progress, when given, in
-// lines for people. Registries on this very host may speak plain HTTP.
-// Errors: ErrDenied, ErrNotFound, ErrTooLarge, ErrPlatform.
+// Pull fetches an image from its registry. If given, progress gets lines for people. Registries on this very
+// host may speak plain HTTP. Errors: ErrDenied, ErrNotFound, ErrTooLarge, ErrPlatform.
 func (r *Runtime) Pull(ctx context.Context, ref string, progress func(string)) (Image, error) {
 	ctx = r.context(ctx)
 	name, err := normalize(ref)

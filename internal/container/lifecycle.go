@@ -326,7 +326,7 @@ func (r *Runtime) Wait(ctx context.Context, id string) (Status, error) {
 			return status, err
 		}
 		if status.State == Exited {
-			// Whoever recorded that still holds the lock until its logger has ended.
+			// The recorder of that holds the lock until its logger has ended.
 			if err := r.locks.Lock(ctx, id); err != nil {
 				return status, err
 			}

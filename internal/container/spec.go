@@ -107,7 +107,7 @@ const (
 	EventOOM     EventType = "oom"
 )
 
-// Event tells of a change. Events may be lost when the receiver is slow or the
+// Event reports a change. Events may be lost when the receiver is slow or the
 // process restarts: Status has the truth.
 type Event struct {
 	Type     EventType

@@ -28,7 +28,7 @@ func (c Config) bundle(id string) string { return filepath.Join(c.State, "tasks"
 // beforeLoading prepares what a killed process left for containerd to load. It
 // takes note of containers that ended meanwhile, since containerd deletes their
 // tasks, exit code and all; and it ends shims that were started but never heard
-// of: these wait for a log reader for ever, and would be taken for live ones.
+// of: these wait for a log reader forever, and would look alive.
 func (e *engine) beforeLoading(ctx context.Context, config Config) error {
 	for killed := true; killed; { // a shim being born may yet fork
 		killed = false
@@ -167,7 +167,7 @@ func killAndWait(pid int) bool {
 	if err != nil || process.Signal(syscall.SIGKILL) != nil {
 		return false
 	}
-	for range 200 { // it is not a child of this process: nobody tells of its end
+	for range 200 { // it is not a child of this process, so its end must be polled
 		if err := process.Signal(syscall.Signal(0)); err != nil {
 			return true
 		}

@@ -16,7 +16,7 @@ func grow(t *testing.T, dir string, name string, mib int) {
 }
 
 // On a file system that counts nothing, what passes its limit is stopped, and
-// a short disk holds back whoever grew.
+// a short disk holds back those that grew.
 func TestOffenderIsNamed(t *testing.T) {
 	root := t.TempDir()
 	d, err := Open[string](root)

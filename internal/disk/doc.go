@@ -1,6 +1,4 @@
-// Package disk keeps the data partition of a node from being filled by one of
-// those who share it: it bounds what each may hold, by project quotas where the
-// kernel has them, and names and holds back whoever grows when little is left,
-// in words for the people of the node. It stops and deletes nothing itself; what
-// must be stopped it tells its caller. It depends on internal/linux.
+// Package disk keeps one workload from filling the data partition: it bounds each one's space, by project
+// quotas where the kernel has them, and when little is left it names and holds back those that grow. It stops
+// and deletes nothing itself; it reports to its caller what must be stopped. It depends on internal/linux.
 package disk

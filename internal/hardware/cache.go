@@ -90,7 +90,7 @@ func (s *scan) sortCaches() {
 	})
 }
 
-// Name is the level and kind as people write it: L1d, L3.
+// Name is the level and kind in the usual notation: L1d, L3.
 func (c Cache) Name() string {
 	return fmt.Sprintf("L%d%s", c.Level, map[CacheKind]string{Data: "d", Instruction: "i"}[c.Kind])
 }

@@ -103,7 +103,7 @@ func (s *scan) cpusetList(what string) (set Set, effective bool) {
 		return Set{}, false
 	}
 	// Of version 1 the CPUs asked for count: those it calls effective are wrong
-	// after CPUs came and went, and the kernel goes by the others.
+	// after CPUs came and went, and the kernel uses the others.
 	file := map[string]string{"cgroup2": "cpuset." + what + ".effective", "cgroup": "cpuset." + what, "cpuset": what}[style]
 	for name := path.Clean("/" + s.cgroupName()); ; name = path.Dir(name) {
 		// An empty or unreadable file restricts nothing.

@@ -56,7 +56,7 @@ func cleanMap(v reflect.Value) {
 	}
 }
 
-// tidy makes a map fit for whoever prints or encodes it.
+// tidy makes a map fit to print or encode.
 func (m *Machine) tidy() *Machine {
 	clean(reflect.ValueOf(m))
 	if m.CPUs == nil {

@@ -36,7 +36,7 @@ func (s *scan) cloudTopology() {
 }
 
 // adoptTopology gives the devices that both maps have the place that the file
-// tells of, with the bridges between them.
+// lists, with the bridges between them.
 func (s *scan) adoptTopology(told *Machine, file string) {
 	m := s.m
 	var bridges []PCIDevice

@@ -210,7 +210,7 @@ func (s *scan) placePackage(c *CPU) {
 }
 
 // placeGroup reads a die or cluster; it lists only those that divide their
-// package, for a kernel names a die of the whole package on every machine.
+// package, because a kernel names a die of the whole package on every machine.
 func (s *scan) placeGroup(c *CPU, id *int, groups *[]Group, mask, number string) {
 	cpus, ok := s.siblings(c.ID, mask)
 	if !ok || !cpus.Has(c.ID) {

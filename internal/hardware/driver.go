@@ -73,7 +73,7 @@ const (
 )
 
 // ShareRequest asks a driver program to divide a device. A program does all of
-// it or nothing, and what is so already is done.
+// it or nothing, and does nothing if it is done already.
 type ShareRequest struct {
 	Schema  string `json:"schema"`
 	Device  string `json:"device"` // its address
@@ -249,7 +249,7 @@ func (d *Driver) Load(ctx context.Context) (map[string]DeviceLoad, error) {
 }
 
 // AskLoads asks all drivers that can tell for the loads of their devices, by
-// the devices' IDs. A driver that fails tells of nothing.
+// the devices' IDs. A driver that fails reports nothing.
 func AskLoads(ctx context.Context, m *Machine, drivers []Driver) map[string]DeviceLoad {
 	all := map[string]DeviceLoad{}
 	for i := range drivers {

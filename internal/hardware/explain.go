@@ -92,7 +92,7 @@ func (d *PCIDevice) facts() []Fact {
 	return l
 }
 
-// String is a link as people say it: "x16 at 32 GT/s, 63.0 GB/s".
+// String is a link in words: "x16 at 32 GT/s, 63.0 GB/s".
 func (l PCILink) String() string {
 	return fmt.Sprintf("x%d at %g GT/s, %.1f GB/s", l.Width, l.GTs, l.BytesPerSecond()/1e9)
 }

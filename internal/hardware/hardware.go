@@ -70,7 +70,7 @@ func Decode(data []byte) (*Machine, error) {
 	return m.tidy(), nil
 }
 
-// check refuses a map whose parts do not fit together, for the printers rely
+// check refuses a map whose parts do not fit together, because the printers rely
 // on it.
 func (m *Machine) check() error {
 	for _, c := range m.CPUs {

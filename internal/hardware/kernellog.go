@@ -61,7 +61,7 @@ type Fault struct {
 	Reason  string
 }
 
-// parseFault understands the messages of drivers that tell of a failing
+// parseFault understands the messages of drivers about a failing
 // device: NVIDIA's Xid and the PCI Express error reports.
 func parseFault(line string) (Fault, bool) {
 	if f, ok := parseXid(line); ok {
@@ -81,7 +81,7 @@ func parseFault(line string) (Fault, bool) {
 	return Fault{address, "degraded", "PCI error, " + clip(severity)}, ok
 }
 
-// xidStates are the Xid errors that tell of the device and not of the program
+// xidStates are the Xid errors that concern the device and not the program
 // that ran on it. NVIDIA, "XID Errors", r555.
 func xidState(xid int) (state, meaning string) {
 	switch xid {
@@ -126,7 +126,7 @@ func parseXid(line string) (Fault, bool) {
 	return Fault{address, state, fmt.Sprintf("Xid %d, %s", xid, meaning)}, true
 }
 
-// kernelRecord marks the device that a message tells of.
+// kernelRecord marks the device that a message is about.
 func (w *watcher) kernelRecord(line string) []Change {
 	f, ok := parseFault(line)
 	if !ok || w.m.Accelerator(f.Address) == nil {

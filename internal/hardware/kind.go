@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// perCPU is what the kernel tells of one CPU's strength. Frequencies in kHz.
+// perCPU is what the kernel reports about one CPU's strength. Frequencies in kHz.
 type perCPU struct {
 	id, maxFreq, baseFreq, capacity int
 	coreType                        string

@@ -19,10 +19,10 @@ type Link struct {
 	// BytesPerSecond is of all of them together in one direction, 0 where
 	// unknown.
 	BytesPerSecond float64 `json:"bytesPerSecond,omitempty"`
-	Source         string  `json:"source,omitempty"` // the file that tells of it
+	Source         string  `json:"source,omitempty"` // the file that describes it
 }
 
-// Pair is what a driver tells of the way between two devices over PCI.
+// Pair is what a driver reports about the path between two devices over PCI.
 type Pair struct {
 	A string `json:"a"` // an accelerator's ID
 	B string `json:"b"`
@@ -122,7 +122,7 @@ func (m *Machine) told(p *Path) {
 		if pair.A == p.A && pair.B == p.B || pair.A == p.B && pair.B == p.A {
 			for near := Switch; near < p.Proximity; near++ {
 				if near.String() == pair.Proximity {
-					p.Proximity, p.Over = near, []string{"hidden by the machine, told by the driver"}
+					p.Proximity, p.Over = near, []string{"hidden by the machine, reported by the driver"}
 				}
 			}
 		}

@@ -28,7 +28,7 @@ var ErrFollowers = fmt.Errorf("%d watch the hardware already: end one of them fi
 // ErrLoadInterval is returned for loads that are wanted too often.
 var ErrLoadInterval = fmt.Errorf("too often: %v at least", MinLoadInterval)
 
-// News is what a follower is told: the map, first and after every change, the
+// News is what a follower gets: the map, first and after every change, the
 // changes that led to it, or the load.
 type News struct {
 	Machine *Machine // nil where it did not change; not to be written to
@@ -62,7 +62,7 @@ type Live struct {
 type follower struct {
 	changes []Change // guarded by Live.mu
 	missed  int
-	ready   chan struct{} // holds one token where the map is newer than what was told
+	ready   chan struct{} // holds one token where the map is newer than what was sent
 }
 
 // NewLive follows the machine under root. What ask returns, by the IDs of
@@ -191,7 +191,7 @@ func (l *Live) news(f *follower) News {
 	return told
 }
 
-// askDrivers has drivers asked anew, which nobody waits for: a program that
+// askDrivers has drivers asked again in the background: a program that
 // hangs must not hold up what the kernel knows.
 //
 // It returns what is closed when they have answered, nil where nothing is asked.

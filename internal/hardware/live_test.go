@@ -90,7 +90,7 @@ func TestFollowerInNoHurry(t *testing.T) {
 	})
 }
 
-// TestSlowFollower: one that does not read loses the oldest changes, and is told.
+// TestSlowFollower: one that does not read loses the oldest changes, and learns it.
 func TestSlowFollower(t *testing.T) {
 	l := NewLive("/", nil)
 	slow, err := l.join()

@@ -50,7 +50,7 @@ func NewSampler(root string) (*Sampler, error) {
 // Close releases what the sampler holds.
 func (s *Sampler) Close() error { return s.tree.Close() }
 
-// Read reads the counters now. told is what drivers' own programs tell of
+// Read reads the counters now. told is what drivers' own programs report about
 // devices, by ID; it stands over what sysfs has.
 func (s *Sampler) Read(m *Machine, told map[string]DeviceLoad) Reading {
 	l := Load{Used: map[int]Bytes{}, Devices: map[string]DeviceLoad{}}
@@ -87,7 +87,7 @@ func (r Reading) Since(before Reading) Load {
 	return l
 }
 
-// temperatures reads the thermal zones anew; most is how many the map has.
+// temperatures rereads the thermal zones; most is how many the map has.
 func (s *scan) temperatures(most int) []Zone {
 	const zones = "/sys/class/thermal"
 	var all []Zone

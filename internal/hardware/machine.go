@@ -14,7 +14,7 @@ const Schema = "oscine.dev/hardware/v1"
 // Bytes is an amount of memory in bytes.
 type Bytes uint64
 
-// String is an amount as people say it: "512 GiB", "1.5 MiB".
+// String is an amount with its unit: "512 GiB", "1.5 MiB".
 func (b Bytes) String() string { return printable.Bytes(b) }
 
 // Machine is the map of one machine. Numbers of CPUs, packages, cores and
@@ -56,7 +56,7 @@ type Machine struct {
 	Interfaces   []Interface   `json:"interfaces,omitempty"`
 	Disks        []Disk        `json:"disks,omitempty"`
 	Links        []Link        `json:"links,omitempty"`
-	// Pairs tells of GPUs what their driver knows of the way between them,
+	// Pairs lists what the driver knows about the path between GPUs,
 	// where a virtual machine hides the real tree.
 	Pairs     []Pair       `json:"pairs,omitempty"`
 	Thermal   []Zone       `json:"thermal,omitempty"`

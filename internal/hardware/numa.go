@@ -186,7 +186,7 @@ func (s *scan) gpuNodes() {
 }
 
 // initiators gives memory-only nodes, and nodes nearer to others' CPUs, the
-// CPUs that the firmware's HMAT names as the best. access1 tells of CPUs
+// CPUs that the firmware's HMAT names as the best. access1 covers CPUs
 // alone; access0, all there was before Linux 5.10, of any initiator.
 func (s *scan) initiators() {
 	own := make([]Set, len(s.m.Nodes))

@@ -91,7 +91,7 @@ func (s *scan) platformDevice(name, at, id string, row *identity) {
 const maxTreeNodes = 1 << 14
 
 // unboundTreeNodes finds accelerators that the device tree describes but the
-// kernel made no device for, so that a missing driver is told.
+// kernel made no device for, so that a missing driver is reported.
 func (s *scan) unboundTreeNodes(table *identities, seen map[string]bool) {
 	const base = "/sys/firmware/devicetree/base"
 	type at struct {

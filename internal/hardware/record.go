@@ -143,7 +143,7 @@ func (r *recorder) names(dir string) ([]string, error) {
 	return names, nil
 }
 
-// private: the names of virtual devices tell of containers and tunnels.
+// private: the names of virtual devices reveal containers and tunnels.
 func private(target string) bool {
 	return strings.Contains(target, "/virtual/") && !strings.Contains(target, "/nvme-subsystem/")
 }
@@ -169,7 +169,7 @@ func (r *recorder) exists(name string) bool {
 	return true
 }
 
-// cpuset replaces the names of cgroups, which tell of users and containers,
+// cpuset replaces the names of cgroups, which reveal users and containers,
 // by one name with the same effect.
 func (r *recorder) cpuset(m *Machine) {
 	for name := range r.out.files {

@@ -17,7 +17,7 @@ type scan struct {
 
 	permitted permitted
 
-	lists     bool // siblings are told as lists, not as masks
+	lists     bool // siblings are given as lists, not as masks
 	lastCache int  // highest number of a cache of the CPUs read so far
 	// computeUnits: an AMD processor of family 15h or 16h, whose "threads"
 	// are cores that share a front end, each with a core_id of its own.
@@ -29,7 +29,7 @@ type scan struct {
 	// links, so a device without them has no link.
 	linkAttributes bool
 	// fakeNodes: numa=fake= on the kernel command line; the firmware's
-	// tables then tell of other nodes than the kernel shows.
+	// tables then list other nodes than the kernel shows.
 	fakeNodes bool
 }
 

@@ -130,7 +130,7 @@ func readTruth(t *testing.T, file string) facets {
 	return h.facets(t)
 }
 
-// facets are the facets that hwloc tells of.
+// facets are the facets that hwloc reports.
 func (h *truth) facets(t *testing.T) facets {
 	t.Helper()
 	f := facets{Present: h.Complete, Allowed: h.Allowed, Counts: map[string]int{}, Caches: map[string][]string{}, Attributes: map[string][]string{}}

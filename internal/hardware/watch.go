@@ -20,7 +20,7 @@ const coalesce = 100 * time.Millisecond
 // Watch maps the machine under root, hands the map to update, and again after
 // every change, until the context ends. On the running machine ("/") changes
 // come from the kernel's device events and its log; every interval the health
-// of the devices is looked at besides, for a worn link announces nothing. An
+// of the devices is polled too, because a worn link sends no event. An
 // update gets a map of its own that nothing writes to any more.
 func Watch(ctx context.Context, root string, interval time.Duration, update func(*Machine, []Change)) error {
 	t, gaps, err := openTree(root)
@@ -171,7 +171,7 @@ func (w *watcher) apply(events []Event) []Change {
 		case "pci", "drm", "accel", "apex", "hailo_chardev", "neuron_device", "habanalabs", "misc", "platform":
 			if address := lastPCI(e.Path); address != "" {
 				addresses[address] = true
-				// What its driver splits is told elsewhere, and changes together.
+				// What its driver splits is reported elsewhere, and changes together.
 				a := w.m.Accelerator(address)
 				whole = whole || a != nil && a.Driver == "amdgpu"
 			}
@@ -205,7 +205,7 @@ func (w *watcher) apply(events []Event) []Change {
 	return Differences(before, w.m)
 }
 
-// again maps the whole machine anew; devices keep their names.
+// again remaps the whole machine; devices keep their names.
 func (w *watcher) again() []Change {
 	before := w.m
 	after := discover(w.tree, nil)
@@ -220,7 +220,7 @@ func (w *watcher) again() []Change {
 	return Differences(before, after)
 }
 
-// poll looks at what no event tells of: width of the links, error counts,
+// poll checks what no event reports: width of the links, error counts,
 // devices that no longer answer.
 func (w *watcher) poll() []Change {
 	before := w.m

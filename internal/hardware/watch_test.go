@@ -91,7 +91,7 @@ func TestHotplug(t *testing.T) {
 	}
 }
 
-// TestAgain maps everything anew, as where events are lost: devices keep their
+// TestAgain maps everything again, as after lost events: devices keep their
 // names, new ones get others.
 func TestAgain(t *testing.T) {
 	from := hardwaretest.Server8GPU()

@@ -54,7 +54,7 @@ func checkGPTBounds(disk *os.File, size int64) error {
 			if i == 0 {
 				return errors.New("it has no partition table")
 			}
-			continue // one whose end was cut off is told so by its partitions
+			continue // the partitions of a disk whose end was cut off report that
 		}
 		start, count := binary.LittleEndian.Uint64(header[72:]), binary.LittleEndian.Uint32(header[80:])
 		if start > uint64(size/sectorSize) || count > maxGPTEntries || binary.LittleEndian.Uint32(header[84:]) != gpt.PartitionEntrySize {

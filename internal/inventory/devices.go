@@ -227,7 +227,7 @@ func links(m *hardware.Machine) []place.Link {
 }
 
 // profiles are the partitions that the driver's program can make and remove.
-// What the kernel alone tells of, such as a mode for the whole device, is none.
+// What only the kernel reports, such as a mode for the whole device, is none.
 func profiles(a *hardware.Accelerator) []place.Profile {
 	var all []place.Profile
 	for _, p := range a.Profiles[:min(len(a.Profiles), place.MaxProfiles)] {

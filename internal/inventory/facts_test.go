@@ -105,7 +105,7 @@ func TestHugePagesInUse(t *testing.T) {
 	if got := refused(t, s, ask(10)); got != "" {
 		t.Error(got)
 	}
-	// A workload of before the restart uses its pages already.
+	// A workload from before the restart uses its pages already.
 	before := place.Placement{Request: ask(40), Memory: []place.MemoryGrant{{Node: 1, PageSize: gib, Bytes: 40 * gib}}}
 	before.Request.Name = "before"
 	if err := s.Adopt(before); err != nil {
@@ -160,7 +160,7 @@ func TestIsolatedCPUs(t *testing.T) {
 	if cpu := place1("web", place.Interactive); isolated.Has(cpu) {
 		t.Errorf("interactive work got the isolated CPU %d beside free ones", cpu)
 	}
-	// All that is left goes to whoever asks for it: of 128, one core and one CPU
+	// All that is left goes to the one that asks for it: of 128, one core and one CPU
 	// are taken, the lowest shared one is the system's.
 	if got := refused(t, s, place.Request{Name: "all", MilliCPU: 124_000, Exclusive: true}); got != "" {
 		t.Error(got)
@@ -266,12 +266,12 @@ func TestUnknownNUMANodes(t *testing.T) {
 			{Name: "n", Selector: selector(t, `device.attributes["oscine.dev"].kind == "nic"`)},
 		}}
 	}
-	wants(t, refused(t, s, ask(place.LinkNUMA)), "nobody knows the NUMA node of ib0, ib1, ib2, ib3", "the firmware names none")
+	wants(t, refused(t, s, ask(place.LinkNUMA)), "the NUMA node of ib0, ib1, ib2, ib3 is unknown", "the firmware names none")
 	p, err := s.Try(t.Context(), ask(place.LinkSwitch))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wants(t, p.Reason, "but nobody knows the node of ib")
+	wants(t, p.Reason, "but the node of ib")
 	if strings.Contains(p.Reason, "all on NUMA node") {
 		t.Errorf("got %q of a device whose node nobody knows", p.Reason)
 	}
@@ -292,7 +292,7 @@ func TestUnknownCaches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wants(t, p.Reason, "4 cores, and nobody knows which share a cache")
+	wants(t, p.Reason, "4 cores; it is unknown which share a cache")
 	wants(t, refused(t, s, place.Request{Name: "x", MilliCPU: 1000, Exclusive: true, CPUs: selector(t, `device.attributes["dra.cpu"].cacheL3ID == 0`)}), "0 free")
 }
 

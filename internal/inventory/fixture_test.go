@@ -57,7 +57,7 @@ func TestDescribedMachines(t *testing.T) {
 	}
 }
 
-// TestDescribedServers looks at what placement is told of two servers.
+// TestDescribedServers checks what placement learns about two servers.
 func TestDescribedServers(t *testing.T) {
 	for _, test := range []struct {
 		name       string

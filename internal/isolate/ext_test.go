@@ -52,7 +52,7 @@ func openExt(t *testing.T) (*Isolator, *events) {
 	return i, seen
 }
 
-// The second back end runs the same classes, and goes when it is told to.
+// The second back end runs the same classes, and stops on request.
 func TestKernelSchedExt(t *testing.T) {
 	i, _ := openExt(t)
 	me := []int{unix.Gettid()}
@@ -106,7 +106,7 @@ func TestKernelSchedExtStarvesNobody(t *testing.T) {
 	}
 }
 
-// Whatever ends the scheduler, all go on under the stock one, and it is told.
+// Whatever ends the scheduler, all continue under the stock one, and an event says so.
 func TestKernelSchedExtTakenOutIsTold(t *testing.T) {
 	i, seen := openExt(t)
 	s := i.ext.Load()
@@ -116,7 +116,7 @@ func TestKernelSchedExtTakenOutIsTold(t *testing.T) {
 	waitTakenOut(t, s)
 	i.Verify()
 	if !seen.has(ReasonBroken, "") {
-		t.Error("no event tells of it")
+		t.Error("no event reports it")
 	}
 	gaps := fmt.Sprint(i.Gaps())
 	t.Log(gaps)
@@ -167,7 +167,7 @@ func TestKernelSchedExtStallIsTold(t *testing.T) {
 	i.Verify()
 	t.Log(i.Gaps())
 	if !seen.has(ReasonBroken, "") || !strings.Contains(fmt.Sprint(i.Gaps()), "stall") {
-		t.Error("no event tells of the stall")
+		t.Error("no event reports the stall")
 	}
 }
 

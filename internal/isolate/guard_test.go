@@ -53,7 +53,7 @@ func TestGuardLetsGoWhenBatchIsNotTheCause(t *testing.T) {
 		t.Errorf("while left alone: got %v", got)
 	}
 	if got, _ = play(&g, at, &total, 0.9, 300); len(got) == 0 {
-		t.Error("batch is left alone for ever")
+		t.Error("batch is left alone forever")
 	}
 }
 

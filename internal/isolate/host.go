@@ -48,7 +48,7 @@ func inspect(root string) (host, error) {
 	for _, m := range []struct{ name, dir string }{{"systemd", "init.scope"}, {"Docker", "docker"}, {"Kubernetes", "kubepods.slice"}, {"Podman", "machine.slice/libpod_parent"}} {
 		if h.cgroups != "" && exists(filepath.Join(base, m.dir)) {
 			h.gaps = append(h.gaps, Gap{"classes against everything on this machine",
-				m.name + " manages cgroups beside ours: what it runs competes with all classes at its own weight"})
+				m.name + " also manages cgroups here: what it runs competes with all classes at its own weight"})
 		}
 	}
 	return h, nil

@@ -38,7 +38,7 @@ func (i *Isolator) incidents(group string) object.Incidents {
 	return n
 }
 
-// observe looks at every workload and tells of limits that were reached since
+// observe checks every workload and reports limits that were reached since
 // the last look, and of objectives that were missed, with the cause. It reads
 // the files of every thread and holds nothing that others need meanwhile.
 func (i *Isolator) observe() {
@@ -152,5 +152,5 @@ func (i *Isolator) cause(h *holding, st *object.IsolationStatus) string {
 	case grew("cpu") > much:
 		return fmt.Sprintf("other work of classes %s and above runs on CPUs %s too: give it CPUs of its own or more CPU", h.spec.Class, h.spec.CPUs)
 	}
-	return "nothing in its cgroup tells why; a hypervisor or firmware may have taken the processor"
+	return "nothing in its cgroup explains it; a hypervisor or firmware may have taken the processor"
 }

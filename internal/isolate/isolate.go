@@ -64,7 +64,7 @@ type Options struct {
 	OnEvent  func(Event) // called without locks held; may be nil
 }
 
-// Event tells of a promise that changed: broken, repaired, or held back for.
+// Event reports a promise that changed: broken, repaired, or held back for.
 type Event struct {
 	Time    time.Time
 	ID      string // workload, "" for the machine

@@ -207,7 +207,7 @@ func (i *Isolator) sweep() {
 	i.leftovers = slices.DeleteFunc(i.leftovers, func(group string) bool {
 		for _, h := range i.held {
 			if h.group() == group {
-				return true // prepared anew
+				return true // prepared again
 			}
 		}
 		return i.cg.remove(group) == nil
@@ -215,7 +215,7 @@ func (i *Isolator) sweep() {
 }
 
 // inheritedCPUs are those of workloads of a class that an earlier process
-// prepared, which run on and are not prepared anew yet.
+// prepared, which run on and are not prepared again yet.
 func (i *Isolator) inheritedCPUs(c object.Class) hardware.Set {
 	var cpus hardware.Set
 	entries, err := os.ReadDir(i.cg.path(i.o.Slice, string(c)))

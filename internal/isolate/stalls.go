@@ -73,7 +73,7 @@ func (s *stalls) grownBy(i *Isolator, what string) time.Duration {
 	return sum
 }
 
-// atLimit tells whether a workload met its own memory limit since the last
+// atLimit reports whether a workload met its own memory limit since the last
 // look.
 func (s *stalls) atLimit(i *Isolator, id string, h *holding) bool {
 	now := i.incidents(h.group()).Reclaimed

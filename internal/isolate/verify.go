@@ -170,7 +170,7 @@ const (
 
 func (i *Isolator) partitionProblem(h *holding, online hardware.Set) string {
 	if off := h.spec.CPUs.Minus(online); !off.Empty() {
-		return fmt.Sprintf("CPU %s of its %s went offline: bring it back, or delete and apply the workload to place it anew", off, h.spec.CPUs)
+		return fmt.Sprintf("CPU %s of its %s went offline: bring it back, or delete and apply the workload to place it again", off, h.spec.CPUs)
 	}
 	text, err := i.cg.get(h.group(), "cpuset.cpus.partition")
 	switch {

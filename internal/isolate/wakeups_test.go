@@ -38,7 +38,7 @@ func TestKernelWakeupsAreMeasured(t *testing.T) {
 		t.Errorf("half within %v, the worker says %v; %d missed", p50, w.Quantile(.5), st.Wakeups.Missed)
 	}
 
-	// What this class cannot keep beside its like is told, with a cause.
+	// What this class cannot keep beside others of its class is reported, with a cause.
 	tight := Spec{ID: "late", Class: Interactive, CPUs: one, Objective: 50 * time.Microsecond}
 	prepare(t, i, tight)
 	rival := Spec{ID: "rival", Class: Interactive, CPUs: one}
@@ -56,7 +56,7 @@ func TestKernelWakeupsAreMeasured(t *testing.T) {
 	}
 	t.Logf("beside four rivals: %v, %d missed", st.Wakeups, st.Wakeups.Missed)
 	if !seen.has(ReasonBroken, "late") {
-		t.Error("no event tells of the broken promise")
+		t.Error("no event reports the broken promise")
 	}
 	for _, p := range st.Promises {
 		if strings.HasPrefix(p.What, "wakes within") {

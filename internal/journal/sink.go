@@ -19,7 +19,7 @@ import (
 // the shim sends when both have ended (and complains if there is nobody to send it to).
 // args are pairs, in any order: path FILE, bytes N, owner UID:GID. The owner is
 // the container's user: the pipes are given to it, since programs that log to
-// /dev/stdout open it anew.
+// /dev/stdout reopen it.
 //
 // Source: containerd, "Runtime v2", section Logging.
 func Sink(args []string) error {

@@ -40,5 +40,5 @@ func (w *Watchdog) Pet() error {
 }
 
 // Leave closes the device without disarming it: the countdown goes on, and
-// whoever opens the device next takes it over.
+// the next process that opens the device takes it over.
 func (w *Watchdog) Leave() error { return w.file.Close() }

@@ -47,7 +47,7 @@ func (g gdb) answer() (string, error) {
 }
 
 // hangKernel replaces the next instructions of an x86-64 kernel by "disable
-// interrupts, then jump here for ever".
+// interrupts, then jump here forever".
 func hangKernel(t *testing.T, socket string) {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)

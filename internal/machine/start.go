@@ -84,7 +84,7 @@ func restart(ctx context.Context, o Options) (*Machine, error) {
 		return nil, fmt.Errorf("machine %s: the image its disk is based on: %w", o.Name, err)
 	}
 	if info.Size() != m.record.ImageSize || !info.ModTime().Equal(m.record.ImageTime) {
-		return nil, fmt.Errorf("machine %s: its image %s was changed since, so its disk no longer fits: oscine machine delete %s and start it anew",
+		return nil, fmt.Errorf("machine %s: its image %s was changed since, so its disk no longer fits: oscine machine delete %s and start it again",
 			o.Name, m.record.Options.Image, o.Name)
 	}
 	if len(o.Ports) > 0 {

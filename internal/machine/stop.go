@@ -82,7 +82,7 @@ func (m *Machine) Delete(force bool) error {
 	return nil
 }
 
-// reload takes notice of another program that started the machine anew: what
+// reload takes notice of another program that restarted the machine: what
 // is ended must be what runs now.
 func (m *Machine) reload() {
 	if r, err := readRecord(m.dir); err == nil && r.PID != m.record.PID {

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Bounds of scraping, whoever does it.
+// Bounds of scraping, for all scrapers together.
 const (
 	maxScrapes = 4 // at the same time; others are answered 503
 	longest    = 10 * time.Second

@@ -119,7 +119,7 @@ func TestScrapeIsReadByPrometheus(t *testing.T) {
 		t.Errorf("got %v", h)
 	}
 	if found["oscine_device_temperature_celsius"] != nil {
-		t.Error("an unknown temperature is told")
+		t.Error("an unknown temperature is reported")
 	}
 	for _, name := range []string{"go_goroutines", "process_resident_memory_bytes"} {
 		if found[name] == nil {

@@ -119,7 +119,7 @@ func (b *Bridge) Detach(id string) error {
 
 // Reconcile makes the network equal to active, which names every workload
 // that should have one with its ports: it removes the others, repairs links
-// of namespaces that exist and writes the firewall anew. It is cheap enough to
+// of namespaces that exist and rewrites the firewall. It is cheap enough to
 // run at every pass of the node, and must run once after a restart of the
 // daemon. It goes on after an error and returns all of them.
 func (b *Bridge) Reconcile(ctx context.Context, active map[string][]object.Port) error {

@@ -65,7 +65,7 @@ func (c *clock) run(ctx context.Context, online <-chan struct{}, servers func() 
 	case <-online:
 	}
 	poll, retry := minPoll, 2*time.Second
-	told, right := false, false // a node may be offline for weeks: each change is told once
+	told, right := false, false // a node may be offline for weeks: each change is logged once
 	for {
 		offset, err := c.check(servers(), poll)
 		if err == nil && !right {

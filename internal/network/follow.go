@@ -61,7 +61,7 @@ func (b *Bridge) refresh() {
 	}
 }
 
-// warnOfCollision tells of a network that came after the subnet was chosen.
+// warnOfCollision warns of a network that came after the subnet was chosen.
 func (b *Bridge) warnOfCollision(u netlink.AddrUpdate) {
 	p, ok := prefixOf(&u.LinkAddress)
 	subnet := b.Subnet()

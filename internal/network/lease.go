@@ -27,7 +27,7 @@ type lease struct {
 	timeServers []netip.Addr
 	search      []string
 	mtu         int           // 0: leave the link's
-	valid       time.Duration // math.MaxInt64 for ever
+	valid       time.Duration // math.MaxInt64 means forever
 	renew       time.Duration // T1 of RFC 2131, after which the server is asked again
 }
 

@@ -41,7 +41,7 @@ func TestReadLease(t *testing.T) {
 		change  func(*lease)
 	}{
 		"usual": {nil, func(*lease) {}},
-		"for ever": {[]dhcpv4.Modifier{dhcpv4.WithLeaseTime(math.MaxUint32)}, func(l *lease) {
+		"forever": {[]dhcpv4.Modifier{dhcpv4.WithLeaseTime(math.MaxUint32)}, func(l *lease) {
 			l.valid, l.renew = math.MaxInt64, 24*time.Hour
 		}},
 		"renewal after the end": {[]dhcpv4.Modifier{dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionRenewTimeValue, []byte{0, 1, 0, 0}))}, func(*lease) {}},

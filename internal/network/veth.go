@@ -179,7 +179,7 @@ func parseAlias(alias string) (string, netip.Addr, bool) {
 
 // ensureVeth connects the namespace of id to the bridge and returns its
 // address. The alias is set last, so a pair without it is one that a crash
-// left unfinished and is made anew.
+// left unfinished and is recreated.
 func (b *Bridge) ensureVeth(id string) (netip.Addr, error) {
 	attached, err := attachedWorkloads()
 	if err != nil {

@@ -68,8 +68,8 @@ func (n *Node) askDrivers(ctx context.Context) {
 	}
 }
 
-// driverEvent notes what a driver tells of one of its devices and has the
-// drivers asked how the device fares now.
+// driverEvent notes what a driver reports about one of its devices and has the drivers asked for the device's
+// present state.
 func (n *Node) driverEvent(e hardware.DriverEvent) {
 	id := e.Device
 	if a := n.drivers.Machine().Accelerator(e.Device); a != nil {
@@ -87,7 +87,7 @@ func (n *Node) driverEvent(e hardware.DriverEvent) {
 	case e.Kind == "ecc":
 		reason = hardware.MemoryError
 	}
-	n.log.Warn("a driver tells of its device", "device", id, "kind", e.Kind, "what", e.Text)
+	n.log.Warn("a driver reported an event of its device", "device", id, "kind", e.Kind, "what", e.Text)
 	n.noteChange(hardware.NewChange(reason, id, e.Text))
 	n.drivers.Wake()
 }

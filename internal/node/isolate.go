@@ -20,8 +20,8 @@ func (n *Node) openIsolation() error {
 	return nil
 }
 
-// reserveHugePages sets aside what the Machine file asks for. What cannot be
-// had is told, and placement gives out what there is.
+// reserveHugePages sets aside what the Machine file asks for. A shortage is reported, and placement gives out
+// what there is.
 func (n *Node) reserveHugePages() {
 	for size, bytes := range n.machine.Spec.HugePages {
 		page, _ := size.Value()

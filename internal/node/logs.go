@@ -26,7 +26,7 @@ var sourceRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // Logs calls each with the lines of an object, or for an empty kind of a
 // system program, oldest first: the last tail ones, all for 0. With follow it
-// goes on until ctx ends or, for a workload, until it has ended for good.
+// goes on until ctx ends or, for a workload, until it has ended and will not restart.
 func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, follow bool, tail int, each func(LogLine) error) error {
 	if kind == "" && name == initProgram && n.config.Mode == OnImage {
 		return initLog(ctx, linux.KernelLogFile, follow, tail, each)

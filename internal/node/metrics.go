@@ -16,7 +16,7 @@ import (
 	"oscine.dev/oscine/internal/serve/core"
 )
 
-// loadTimeout is how long a scrape waits for what drivers tell of devices.
+// loadTimeout is how long a scrape waits for the drivers' report about devices.
 const loadTimeout = 2 * time.Second
 
 // phases are all that an object may be in.

@@ -14,7 +14,7 @@ import (
 
 // InstallPack stores a pack, after checking that it is one for this architecture
 // and signed by an admin, and replaces the one of the same name. Models that run from
-// the old one go on with it until their workers start anew.
+// the old one keep it until their workers restart.
 func (n *Node) InstallPack(ctx context.Context, r io.Reader, signature pki.Signature) (*pack.Info, error) {
 	if err := n.disk.Room(); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)

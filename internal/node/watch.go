@@ -51,7 +51,7 @@ func (n *Node) repairNetwork(ctx context.Context) {
 func (n *Node) cdiDir() string { return filepath.Join(n.config.RunDir, "cdi") }
 
 // hardwareChanged gives what was placed on a part that is gone another part,
-// or reports that none fits: its controller places it anew.
+// or reports that none fits: its controller places it again.
 func (n *Node) hardwareChanged(m *hardware.Machine) {
 	displaced, err := n.placer.Renew(m)
 	if err != nil {

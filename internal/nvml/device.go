@@ -62,7 +62,7 @@ func (d *Device) Minor() (int, error) {
 }
 
 // UUID is the name by which CUDA_VISIBLE_DEVICES chooses the GPU. It
-// identifies the board for ever: it never leaves this machine.
+// identifies the board forever: it never leaves this machine.
 func (d *Device) UUID() (string, error) {
 	text, err := d.l.text("nvmlDeviceGetUUID", d.handle, 96)
 	return text, d.wrap(err)

@@ -9,7 +9,7 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 )
 
-// Kinds of events of nvml.h that tell of a failing or slowed GPU.
+// Kinds of events of nvml.h that report a failing or slowed GPU.
 const (
 	eventDoubleBit         = 0x2
 	eventPState            = 0x4
@@ -81,7 +81,7 @@ func (l *Library) Events(ctx context.Context, devices []*Device, f func(hardware
 }
 
 // event words what the library tells. slow remembers why a device was slowed
-// down, so that each cause is told once.
+// down, so that each cause is reported once.
 func (d *Device) event(data *eventData, slow map[*Device]string) (hardware.DriverEvent, bool) {
 	e := hardware.DriverEvent{Device: d.Address, State: "degraded"}
 	if data.gpuInstance != 1<<32-1 && data.computeInstance != 1<<32-1 {

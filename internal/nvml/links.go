@@ -71,7 +71,7 @@ func generation(v uint32) int {
 // remote is the PCI address of the other end of a link.
 func (d *Device) remote(link uint32, known func(string) bool) string {
 	kind := uint32(remoteGPU)
-	_ = d.l.call("nvmlDeviceGetNvLinkRemoteDeviceType", d.handle, uintptr(link), uintptr(unsafe.Pointer(&kind))) // of old drivers all are GPUs
+	_ = d.l.call("nvmlDeviceGetNvLinkRemoteDeviceType", d.handle, uintptr(link), uintptr(unsafe.Pointer(&kind))) // with old drivers all are GPUs
 	var pci pciInfo
 	err := d.l.call("nvmlDeviceGetNvLinkRemotePciInfo_v2", d.handle, uintptr(link), uintptr(unsafe.Pointer(&pci)))
 	address := pci.address()

@@ -300,7 +300,7 @@ func (d *Device) destroy(i *instance) error {
 }
 
 // partitions are the instances as the map shows them. capabilities is
-// /proc/driver/nvidia/capabilities, where the kernel driver tells of their
+// /proc/driver/nvidia/capabilities, where the kernel driver lists their
 // device nodes.
 func (d *Device) partitions(capabilities string, all []instance) []hardware.Partition {
 	minor, err := d.Minor()

@@ -50,8 +50,8 @@ func server(t *testing.T) *hardware.Machine {
 	return m
 }
 
-// ask has the helper tell of the machine's GPUs. Of those that the stand-in
-// does not have it tells that the driver knows none.
+// ask has the helper report the machine's GPUs. For those that the stand-in lacks it reports that the driver
+// knows none.
 func ask(t *testing.T, n *rig) (*hardware.Machine, *hardware.Driver) {
 	t.Helper()
 	m, err := n.base.Clone()
@@ -98,7 +98,7 @@ func testProbe(t *testing.T, n *rig) {
 	sick := strings.Join(second.Health.Reasons, "; ")
 	for _, reason := range []string{"2 uncorrectable memory errors", "rows wait to be remapped", "slowed down by heat"} {
 		if !strings.Contains(sick, reason) {
-			t.Errorf("health %q does not tell of %s", sick, reason)
+			t.Errorf("health %q does not name %s", sick, reason)
 		}
 	}
 	if diff := cmp.Diff([]hardware.DeviceFile{{Host: cuda, Container: "/usr/local/nvidia/lib64/libcuda.so.1"}}, first.Files); diff != "" {

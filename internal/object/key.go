@@ -23,7 +23,7 @@ type Key struct {
 	Name string
 }
 
-// String returns "Kind/name", as people and messages write a key.
+// String returns "Kind/name", as messages write a key.
 // Table.ParseKey is its inverse.
 func (k Key) String() string { return string(k.Kind) + "/" + k.Name }
 

@@ -12,7 +12,7 @@ type Definition struct {
 	// New returns an empty object for decoding.
 	New func() Object
 	// NewStatus returns an empty status for decoding; nil for a kind that no
-	// node tells of.
+	// node reports.
 	NewStatus func() Status
 	// Columns are what oscine get shows of the kind alone, beside what it shows
 	// of all kinds.

@@ -27,7 +27,7 @@ func Phases() []Phase {
 	return []Phase{Pending, Pulling, Starting, Running, Unhealthy, Waiting, Unplaced, Exited, Failed}
 }
 
-// Status is what a node tells of an object: a pointer to the status type of
+// Status is what a node reports about an object: a pointer to the status type of
 // its kind, which embeds Observed.
 type Status interface {
 	// Common returns the part that every kind has.

@@ -242,7 +242,7 @@ func TestBuildTwice(t *testing.T) {
 }
 
 // TestDriverPack builds the NVIDIA pack for both architectures, installs it and
-// asks its program, which tells of no device on a map without GPUs.
+// asks its program, which reports no device on a map without GPUs.
 func TestDriverPack(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip(err)

@@ -29,8 +29,7 @@ func (c *Cluster) Node(name string) *State {
 }
 
 // Place gives the request a place on the best node that admits it and returns
-// the node's name. The refusal tells for every node the first constraint that
-// fails there.
+// the node's name. The refusal names for every node the first constraint that fails there.
 func (c *Cluster) Place(ctx context.Context, req Request) (node string, p Placement, err error) {
 	best, placement, err := c.find(ctx, &req)
 	if err != nil {

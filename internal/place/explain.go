@@ -88,7 +88,7 @@ func (s *State) locality(c *candidate) string {
 	case len(s.nodes) <= 1:
 		return "the machine has one NUMA node"
 	case len(unknown) > 0:
-		return fmt.Sprintf("on NUMA %s %s, but nobody knows the node of %s", plural("node", len(ids)), FormatCPUs(ids), strings.Join(unknown, ", "))
+		return fmt.Sprintf("on NUMA %s %s, but the node of %s is unknown", plural("node", len(ids)), FormatCPUs(ids), strings.Join(unknown, ", "))
 	case len(ids) == 1:
 		return fmt.Sprintf("all on NUMA node %d", ids[0])
 	case len(ids) == len(s.nodes):
@@ -119,7 +119,7 @@ func (s *State) cpuLocality(cpus []*CPU) string {
 	case counts[levelCore] == 1:
 		words = "one " + strings.TrimSuffix(cores, "s")
 	case slices.ContainsFunc(cpus, func(c *CPU) bool { return c.Cache < 0 }):
-		words = fmt.Sprintf("%d %s, and nobody knows which share a cache", counts[levelCore], cores)
+		words = fmt.Sprintf("%d %s; it is unknown which share a cache", counts[levelCore], cores)
 	case counts[levelCache] == 1:
 		words = fmt.Sprintf("%d %s under one last-level cache", counts[levelCore], cores)
 	}
@@ -154,7 +154,7 @@ func (s *State) deviceLocality(devices []int) string {
 	case n == 1:
 		return "devices share PCIe root " + da.Path[0]
 	case da.NUMA < 0 || db.NUMA < 0:
-		return fmt.Sprintf("nobody knows how near %s and %s are", da.ID, db.ID)
+		return fmt.Sprintf("the distance between %s and %s is unknown", da.ID, db.ID)
 	case da.NUMA == db.NUMA:
 		return "devices share their NUMA node"
 	}

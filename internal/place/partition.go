@@ -15,7 +15,7 @@ const (
 )
 
 // partition divides the devices into sets of k, and one smaller rest, so that
-// the pair scores within the sets sum to the most: whoever comes later finds
+// the pair scores within the sets sum to the most: later requests find
 // sets as well joined as possible, as NVIDIA's go-gpuallocator has it. Of equal
 // partitions it takes the one with the best joined rest, then the first. It
 // returns the full sets.

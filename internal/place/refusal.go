@@ -340,7 +340,7 @@ func (s *State) unknownPlaces(dr *DeviceRequest, by LinkKind, match []int) []Fai
 	}
 	return []Failure{{
 		Constraint: fmt.Sprintf("link %s", by),
-		Problem:    fmt.Sprintf("nobody knows the %s of %s: the firmware names none", what, strings.Join(names, ", ")),
+		Problem:    fmt.Sprintf("the %s of %s is unknown: the firmware names none", what, strings.Join(names, ", ")),
 		Remedy:     "ask for a link that is known, or for none, or name the devices by a selector",
 	}}
 }

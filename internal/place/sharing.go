@@ -229,7 +229,7 @@ func (u *deviceUse) room(d *Device, way Sharing, ask deviceAsk) (milli, memory i
 	case u.milli+milli > 1000:
 		why = fmt.Sprintf("%s: %d thousandths of its processors are promised, %d more are asked for", way, u.milli, milli)
 	case memory > 0 && d.Memory <= 0:
-		why = fmt.Sprintf("%s: nobody knows how much memory it has", way)
+		why = fmt.Sprintf("%s: its memory is unknown", way)
 	case memory > 0 && u.memory+memory > d.Memory:
 		why = fmt.Sprintf("%s: %s of its memory are free, %s are needed", way, printable.Bytes(max(d.Memory-u.memory, 0)), printable.Bytes(memory))
 	}
@@ -275,7 +275,7 @@ func (u *deviceUse) turns(d *Device, ask deviceAsk) (DeviceGrant, int64, string)
 		return DeviceGrant{}, 0, why
 	}
 	return DeviceGrant{Sharing: TimeSlices, Milli: milli, Memory: memory,
-		Why: "turns by time: processors and memory are counted, and nothing but good manners keeps them"}, 1000 - u.milli - milli, ""
+		Why: "time slices: processors and memory are counted, but nothing enforces them"}, 1000 - u.milli - milli, ""
 }
 
 // holds reports whether what was granted before is still free.
@@ -313,7 +313,7 @@ func (u *deviceUse) give(d *Device, g DeviceGrant, class Class, sign int) {
 	}
 }
 
-// Percent is the share of the processors as MPS is told it.
+// Percent is the share of the processors as passed to MPS.
 func (g *DeviceGrant) Percent() int { return int(min(max((g.Milli+9)/10, 1), 100)) }
 
 // Existing says which partitions the device with that ID is cut into now, by

@@ -2,8 +2,8 @@ package printable
 
 import "strconv"
 
-// Bytes writes an amount of bytes as people say it, to three digits: 512 GiB,
-// 1.5 MiB. Whoever types an amount may write it so too (see internal/quantity).
+// Bytes formats a byte count to three digits: 512 GiB, 1.5 MiB. Manifests and flags accept the same notation
+// (see internal/quantity).
 func Bytes[N ~int | ~int64 | ~uint64](n N) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 	value, unit, sign := float64(n), 0, ""

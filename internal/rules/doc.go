@@ -1,5 +1,4 @@
-// Package rules holds no code, only the tests that keep the house in order:
-// which package may import which, what every package and exported name must
-// say of itself, and what may not be committed. They read the source tree and
+// Package rules holds no code, only the tests of the project's rules: which package may import which, how
+// packages and exported names are documented, and what may not be committed. They read the source tree and
 // change nothing.
 package rules

@@ -50,7 +50,7 @@ func makeEnginePack(n *testNode) string {
 }
 
 // TestHostedEnginePack serves a model of a format that nothing in the node knows
-// of, by an engine that only its pack tells of.
+// of, by an engine that only its pack declares.
 func TestHostedEnginePack(t *testing.T) {
 	d := newDaemon(t)
 	n := d.testNode

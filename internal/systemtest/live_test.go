@@ -69,7 +69,7 @@ func TestNodeStopsWhileWatched(t *testing.T) {
 }
 
 // TestDeviceIsPulled gives a workload a network card and pulls it out of the
-// running machine: people are told, and the workload waits for another.
+// running machine: an event says so, and the workload waits for another.
 func TestDeviceIsPulled(t *testing.T) {
 	n, m := resumeNode(t, standard())
 	bin := t.TempDir()

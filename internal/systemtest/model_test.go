@@ -153,7 +153,7 @@ func TestHostedModel(t *testing.T) {
 	d.start()
 	d.awaitPhase("model", "digits", "Running", soon)
 	if again := d.pid("model", "digits"); again != pid {
-		t.Errorf("the next daemon started a worker %s anew, before %s", strconv.Itoa(again), strconv.Itoa(pid))
+		t.Errorf("the next daemon started a new worker %s, before %s", strconv.Itoa(again), strconv.Itoa(pid))
 	}
 	d.run("infer", "digits", picture)
 }

@@ -129,7 +129,7 @@ func TestMachine(t *testing.T) {
 	m.SysRq('i')
 	m.WaitConsoleAfter(offset, `oscined: API on`, later)
 	n.awaitAPI()
-	n.eventually("the workload started anew", later, func() string {
+	n.eventually("the workload restarted", later, func() string {
 		if got, err := n.get(guestWebPort, "/"); err != nil || got == before {
 			return fmt.Sprintf("still %q, %v", got, err)
 		}

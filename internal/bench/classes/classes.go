@@ -103,7 +103,7 @@ func (r *run) under(ctx context.Context, scheduler string) (err error) {
 		}
 	}
 	if scheduler == SchedExt && !r.iso.SchedExt() {
-		return nil // one that could not be started is told by the gaps, and measured by nobody
+		return nil // one that could not be started is listed in the gaps and not measured
 	}
 	return r.all(ctx)
 }

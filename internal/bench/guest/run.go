@@ -98,7 +98,7 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 	return nil
 }
 
-// ExitError tells of a guest's program that failed.
+// ExitError reports a guest's program that failed.
 type ExitError struct{ Status int }
 
 func (e *ExitError) Error() string {

@@ -34,7 +34,7 @@ func RunChild(task string, in io.Reader, out io.Writer) error {
 	debug.SetGCPercent(-1) // nothing here lives long enough to be collected
 	lines := bufio.NewReader(in)
 	if _, err := lines.ReadString('\n'); err != nil {
-		return fmt.Errorf("nobody said begin: %w", err)
+		return fmt.Errorf("read the signal to begin: %w", err)
 	}
 	report, err := c.run(lines)
 	if err != nil {

@@ -1,3 +1,3 @@
-// Command relock writes internal/debian/lock.json anew from what the mirror
-// offers today: go run ./internal/debian/relock [KERNEL-VERSION].
+// Command relock regenerates internal/debian/lock.json from what the mirror offers today: go run
+// ./internal/debian/relock [KERNEL-VERSION].
 package main

@@ -294,7 +294,7 @@ func (p *treePrinter) cachesOf(core hardware.Core, under *hardware.Cache) string
 			continue
 		}
 		if c.Size == 0 && p.coresOf(c.CPUs) == 1 {
-			continue // every core has one: it tells nothing
+			continue // every core has one: it adds nothing
 		}
 		part := "  " + c.Name() + " " + cacheSize(c)
 		if cores := p.coresOf(c.CPUs); cores > 1 {

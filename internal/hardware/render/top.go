@@ -19,7 +19,7 @@ type TopOptions struct {
 
 // Top writes one picture of a machine under load: each CPU as a bar,
 // memory of the nodes, accelerators. Where there are more lines than room,
-// what says least is told in sum.
+// what says least is summed up.
 func Top(w io.Writer, m *hardware.Machine, l hardware.Load, o TopOptions) error {
 	t := &topPrinter{m: m, l: l, o: o, width: max(40, o.Width)}
 	busy := 0.0
@@ -197,7 +197,7 @@ func (t *topPrinter) accelerators() {
 		var b strings.Builder
 		for c, cell := range row {
 			if widths[c] == 0 {
-				continue // nobody tells of it
+				continue // it is unknown
 			}
 			pad := strings.Repeat(" ", widths[c]-utf8.RuneCountInString(cell))
 			if c == 0 || c >= len(row)-2 {

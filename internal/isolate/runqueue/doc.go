@@ -2,6 +2,5 @@
 // long the threads of each workload wait for a processor after they are woken:
 // a histogram for each cgroup, and how many wake-ups took longer than promised.
 // It needs a kernel that describes itself (CONFIG_DEBUG_INFO_BTF) and
-// CAP_BPF with CAP_PERFMON, or root. It knows cgroups by their folders and
-// decides nothing.
+// CAP_BPF with CAP_PERFMON, or root. It identifies cgroups by their folders and decides nothing.
 package runqueue

@@ -53,7 +53,7 @@ func TestQuantilesAndDifferences(t *testing.T) {
 		t.Error("a quantile of nothing")
 	}
 	if again := early.Since(&late); again.Count() != 500 {
-		t.Errorf("measured anew: got %d, want all 500", again.Count())
+		t.Errorf("measured again: got %d, want all 500", again.Count())
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 )
 
-// What only a driver knew is gone when no driver tells of it any more.
+// What only a driver knew is gone when no driver reports it any more.
 func TestDevicesOfDriversComeAndGo(t *testing.T) {
 	device := func(id, address string) hardware.Accelerator {
 		return hardware.Accelerator{ID: id, Kind: "quantum", Address: address, Health: hardware.Health{State: "ok"}}

@@ -42,7 +42,7 @@ func TestGangMembersStay(t *testing.T) {
 	}
 }
 
-// Where a member has to move for another, its controller is told; where it is
+// Where a member has to move for another, its controller is informed; where it is
 // given the same part again, it is not.
 func TestGangMembersThatMoveAreTold(t *testing.T) {
 	c := &change{moved: map[string]error{}}

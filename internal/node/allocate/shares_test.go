@@ -264,7 +264,7 @@ func shareWhole(t *testing.T, g *gpus) {
 	}
 }
 
-// What is refused is told with its reason and leaves nothing behind.
+// A refusal has its reason and leaves nothing behind.
 func shareRefusals(t *testing.T, g *gpus) {
 	p := g.place("a", place.Interactive, place.Fraction{Profile: "1g.10gb"})
 	g.Fail("nvmlGpuInstanceCreateComputeInstance=23")

@@ -19,7 +19,7 @@ var (
 	ErrConflict = errdefs.ErrFailedPrecondition.WithMessage("not possible now")
 )
 
-// Controller is what a kind adds to the loop for one object. The loop calls one
+// Controller is a kind's part in the loop, for one object. The loop calls one
 // of Up, Attend, Stop and Remove at a time; Status may be called meanwhile.
 // Objects are the ones that the loop was given and must not be changed.
 type Controller interface {
@@ -47,12 +47,12 @@ type Controller interface {
 // NewController makes the controller of an object of one kind.
 type NewController func(object.Key, Reporter) Controller
 
-// Reporter takes what a controller tells of its object. It is safe for
+// Reporter takes what a controller reports about its object. It is safe for
 // concurrent use.
 type Reporter interface {
 	// Phase shows where the object is now.
 	Phase(phase object.Phase, message string)
-	// Changed has the status read again by those who watch.
+	// Changed makes watchers read the status again.
 	Changed()
 	// Event notes what happened to the object.
 	Event(reason, message string)

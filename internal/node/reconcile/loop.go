@@ -39,7 +39,7 @@ type Options struct {
 	Log     *slog.Logger
 	// Controllers has a line for each kind that the records may hold.
 	Controllers map[object.Kind]NewController
-	// Adopt is told of the stored placement of an object before its controller
+	// Adopt is called with the stored placement of an object before its controller
 	// starts; nil for one without.
 	Adopt func(obj object.Object, placement json.RawMessage)
 	// Note takes an event of an object. It is called without locks held.
@@ -219,7 +219,7 @@ type Result struct {
 }
 
 // Apply stores objects, all or none, and starts to make them so. It returns
-// before they are. check is told of the objects that are there, and refuses the
+// before they are. check gets the objects that are there, and refuses the
 // call by an error. allot is told what becomes of each object, once that is
 // stored and before it is made so. With dryRun nothing is changed, and allot is
 // told the same.

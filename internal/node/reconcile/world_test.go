@@ -20,7 +20,7 @@ type thing struct {
 	object.Header
 	Spec struct {
 		Text string `json:"text,omitempty"`
-		// Runs says how it runs: "" for ever, "once" until it is done.
+		// Runs says how it runs: "" forever, "once" until it is done.
 		Runs string `json:"runs,omitempty"`
 	} `json:"spec"`
 }

@@ -88,7 +88,7 @@ func limits(p *allocate.Placement, r *object.Resources) container.Limits {
 	return l
 }
 
-// promise is what the kernel is told of a placed object before it starts.
+// promise is what is set up in the kernel for a placed object before it starts.
 func (r *Run) promise() isolate.Spec {
 	resources, p := r.Object.Resources(), r.Placement
 	s := isolate.Spec{

@@ -114,5 +114,5 @@ func (m *Machine) FailMPS(fails bool) {
 // HideSwitches has the NVSwitches without PCI addresses.
 func (m *Machine) HideSwitches() { m.write("hidden", "", 0o644) }
 
-// Events are told by the library: lines of GPU, nvml.h's type in hex, and data.
+// Events are reported by the library: lines of GPU, nvml.h's type in hex, and data.
 func (m *Machine) Events(lines ...string) { m.write("events", strings.Join(lines, "\n")+"\n", 0o644) }

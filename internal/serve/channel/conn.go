@@ -320,7 +320,7 @@ func (c *Conn) deliver(r *Result) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if r.Slot >= len(c.slots) || r.ID == 0 || c.slots[r.Slot].id != r.ID {
-		return fmt.Errorf("%w: result for request %d in slot %d, which nobody asked for", ErrProtocol, r.ID, r.Slot)
+		return fmt.Errorf("%w: result for request %d in slot %d, which was not requested", ErrProtocol, r.ID, r.Slot)
 	}
 	u := &c.slots[r.Slot]
 	q := &u.w.requests[u.index]

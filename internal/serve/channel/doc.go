@@ -1,10 +1,9 @@
 // Package channel owns what passes between the daemon and an engine worker:
 // messages over one Unix SOCK_SEQPACKET connection, and tensors in fixed slots
 // of one shared memory region. The daemon listens in a folder that only the
-// worker sees and that the worker cannot write to; the worker connects, again
-// after each end of the connection, so that a daemon that comes back finds it.
-// Neither side trusts the other's numbers: every length, shape, offset and id
-// is checked before memory is touched. It knows no engine and no HTTP.
+// worker sees and that the worker cannot write to; the worker connects, and reconnects whenever the
+// connection ends, so that a restarted daemon finds it. Neither side trusts the other's numbers: every
+// length, shape, offset and id is checked before memory is touched. It knows no engine and no HTTP.
 //
 //	worker                                  daemon
 //	hello {versions}                    →

@@ -18,12 +18,12 @@ const (
 	MaxSlotBytes = 1 << 30
 	page         = 4096
 	// cancelWords is where the words of the slots begin in the first page; the
-	// futex that tells of a change of theirs is its first word.
+	// futex that signals a change of them is its first word.
 	cancelWords = 64
 )
 
 // Size is how a region is divided. Pages exist only once they are written, and
-// count for whoever wrote them first: the worker writes those that stay.
+// are charged to the first writer: the worker writes those that stay.
 type Size struct {
 	Slots     int
 	SlotBytes int // whole pages

@@ -4,6 +4,5 @@
 // entry for requests is Registry.Infer. It knows neither HTTP nor JSON, neither
 // containers nor placement: a front (internal/serve/front) brings requests, a
 // Starter brings a worker to life, a worker answers over package channel, and
-// killing one touches no other model. A slot is never held while a client is
-// waited for.
+// killing one touches no other model. No slot is held while waiting for a client.
 package core

@@ -22,10 +22,10 @@ type Model struct {
 	// none. Requests are served in the order of their deadlines, and those
 	// answered later are counted.
 	Objective time.Duration
-	// Urgency is told of the deadline of what the worker computes; nil: nobody.
+	// Urgency gets the deadline of what the worker computes; may be nil.
 	Urgency Urgency
 	// OnChange is called after each change of State, without locks held, and must
-	// return at once; nil: nobody is told.
+	// return at once; may be nil.
 	OnChange func()
 }
 

@@ -14,7 +14,7 @@ import (
 const restartWait = 10 * time.Second
 
 // queue lets requests of one model run as many batches at a time as its engine
-// computes, most often one, without a goroutine of its own: whoever finds the
+// computes, most often one, without a goroutine of its own: the one that finds the
 // worker idle runs its request at once and, when done, hands the lead to the most
 // urgent of those that came meanwhile, who runs as many of them as fit as the
 // next batch, by rank. Nothing waits for a batch to fill.
@@ -68,8 +68,8 @@ func (m *model) run(j *job) {
 	}
 }
 
-// passOn hands the lead to the next, however it ended: whoever was in the batch
-// of a leader that failed half-way is told.
+// passOn hands the lead to the next, however it ended: all in the batch of a leader that failed half-way get
+// an answer.
 func (m *model) passOn(leader *job) {
 	for _, j := range leader.batch {
 		if j != leader {

@@ -139,7 +139,7 @@ func TestAnswersAreTheirOwn(t *testing.T) {
 	}
 }
 
-// What follows a model is told of its states and need not ask.
+// A follower of a model gets its states and need not poll.
 func TestChangesOfStateAreTold(t *testing.T) {
 	r := servetest.New(t)
 	told := make(chan struct{}, 1)
@@ -163,7 +163,7 @@ func TestChangesOfStateAreTold(t *testing.T) {
 			select {
 			case <-told:
 			case <-time.After(10 * time.Second):
-				t.Fatalf("nothing is told, and the model is %s, want %s", s.State, want)
+				t.Fatalf("nothing was reported, and the model is %s, want %s", s.State, want)
 			}
 		}
 	}

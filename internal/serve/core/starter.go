@@ -45,5 +45,5 @@ const (
 )
 
 // WorkerArgs returns the arguments that follow the pack's entrypoint: where the
-// daemon listens. All the rest is told over the channel.
+// daemon listens. The channel carries all the rest.
 func WorkerArgs(socket string) []string { return []string{"--socket", socket} }

@@ -10,7 +10,7 @@ import (
 	"oscine.dev/oscine/internal/tensor"
 )
 
-// maxUnread bounds the parts of a stream that its client has not taken: whoever
+// maxUnread bounds the parts of a stream that its client has not taken: one that
 // reads that slowly is given up.
 const maxUnread = 4096
 

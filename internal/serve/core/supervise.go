@@ -30,7 +30,7 @@ type model struct {
 
 	parallel atomic.Int32 // runs that the engine computes at once
 
-	urgent         atomic.Pointer[urgentThreads] // nil: nobody is told of deadlines
+	urgent         atomic.Pointer[urgentThreads] // nil: deadlines are not reported
 	urgencyProblem atomic.Pointer[string]        // why not, where somebody should be
 
 	ctx    context.Context // ends when the model is served no more

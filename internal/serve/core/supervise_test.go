@@ -54,7 +54,7 @@ func newStubborn(t *testing.T) *stubborn {
 	return &stubborn{Exec: servetest.Worker(t.TempDir(), "doubler")}
 }
 
-// A worker that cannot be killed holds up nobody for ever: Remove says so, the
+// A worker that cannot be killed holds up nobody forever: Remove says so, the
 // model is served no more, and its name starts no other worker beside it.
 func TestRemoveOfWorkerThatCannotBeKilled(t *testing.T) {
 	r, s := servetest.New(t), newStubborn(t)

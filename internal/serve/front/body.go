@@ -236,7 +236,7 @@ func Send(w http.ResponseWriter, status int, parts ...[]byte) {
 	for _, part := range parts {
 		for len(part) > writeStep {
 			if _, err := w.Write(part[:writeStep]); err != nil {
-				return // a client that is gone is nobody to tell of an error
+				return // the client is gone: there is nobody to send an error to
 			}
 			part = part[writeStep:]
 			_ = deadline.SetWriteDeadline(time.Now().Add(slowClient))

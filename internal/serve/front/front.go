@@ -10,7 +10,7 @@ import (
 
 // Front is one protocol by which clients reach the models.
 type Front struct {
-	Name string // as people call the protocol
+	Name string // the protocol's usual name
 	// Routes are the patterns of http.ServeMux that the protocol answers. No
 	// other front may claim them.
 	Routes []string

@@ -2,8 +2,8 @@
 // that row i of every output depends on row i of the inputs and on nothing else,
 // so that requests of different clients may be computed as one batch. It reads
 // an ONNX file without loading it and follows the batch dimension from operator
-// to operator. It is sound before it is complete: an operator, an attribute or a
-// shape that it does not know ends the proof. It depends on nothing of Oscine.
+// to operator. It prefers soundness to completeness: an unknown operator, attribute or shape ends the proof.
+// It depends on nothing of Oscine.
 //
 // Source: github.com/onnx/onnx, docs/Operators.md and onnx/onnx.proto.
 package rows

@@ -122,7 +122,7 @@ struct {
 	struct current *value;
 } cpus SEC(".maps");
 
-// A thread that waits. Whoever changes tid by compare-and-exchange has it.
+// A thread that waits. The CPU that changes tid by compare-and-exchange has it.
 struct entry {
 	u64 deadline;
 	u32 tid; // 0: free
@@ -226,7 +226,7 @@ static long put_one(u32 i, struct putting *w)
 	e->deadline = w->deadline;
 	e->batch = w->batch;
 	__sync_fetch_and_add(&w->queue->count, 1);
-	// A full barrier: whoever searches after this finds the entry.
+	// A full barrier: a search after this finds the entry.
 	__sync_val_compare_and_swap(&e->tid, FILLING, w->tid);
 	w->at = i;
 	return 1;

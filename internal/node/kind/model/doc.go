@@ -1,7 +1,5 @@
-// Package model is what the kind Model adds to the loop of
-// internal/node/reconcile: its file, its engine's pack and its worker, which a
-// Server keeps alive and sends requests. It owns the folder of uploaded model
-// files. It knows no protocol of inference. It depends on
-// internal/node/sandbox, internal/node/reconcile, internal/container,
-// internal/pack and internal/object.
+// Package model is the controller of the kind Model for the loop of internal/node/reconcile: its file, its
+// engine's pack and its worker, which a Server keeps alive and sends requests. It owns the folder of uploaded
+// model files. It knows no protocol of inference. It depends on internal/node/sandbox,
+// internal/node/reconcile, internal/container, internal/pack and internal/object.
 package model

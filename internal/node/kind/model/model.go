@@ -49,7 +49,7 @@ type Served struct {
 	// Start starts the worker, or adopts the one that runs. It is called again
 	// after the worker has ended.
 	Start func(context.Context) (*Worker, error)
-	// Changed is told when Serving tells another phase. It returns at once.
+	// Changed is called when the phase in Serving changes. It returns at once.
 	Changed func()
 }
 
@@ -158,7 +158,7 @@ func (c *controller) noteChange() {
 	}
 }
 
-// Attend implements reconcile.Controller: it tells what becomes of the served
+// Attend implements reconcile.Controller: it reports the state of the served
 // model. The server tries again by itself what may pass.
 func (c *controller) Attend(ctx context.Context, _ object.Object) error {
 	var last object.Phase

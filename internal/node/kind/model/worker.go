@@ -27,7 +27,7 @@ func (w *Worker) Socket() string { return w.socket }
 // Threads is how many threads the worker is to compute with.
 func (w *Worker) Threads() int { return w.threads }
 
-// Options are what the engine is told of the model beside.
+// Options are passed to the engine with the model.
 func (w *Worker) Options() map[string]string { return w.options }
 
 // Owns reports whether a process is the worker's: its processes are those of its

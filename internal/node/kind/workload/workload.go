@@ -270,7 +270,7 @@ func (c *controller) Attend(ctx context.Context, obj object.Object) error {
 }
 
 // stopSick stops a workload whose check has failed for good. A check fails also
-// because the workload has just ended: then that is what is told.
+// because the workload has just ended: then that is what is reported.
 func (c *controller) stopSick(ctx context.Context, w *object.Workload, problem error, ended <-chan error) error {
 	runtime, id := c.o.Sandbox.Runtime, c.key.ID()
 	if err := runtime.Kill(ctx, id, syscall.SIGTERM); errors.Is(err, container.ErrNotRunning) {

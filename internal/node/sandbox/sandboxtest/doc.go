@@ -1,5 +1,4 @@
-// Package sandboxtest holds a machine in memory for tests of what starts
-// containers: a runtime, a network, an isolator and devices that remember what
-// they were told and fail when they are asked to. It depends on
-// internal/node/sandbox and on what that is given.
+// Package sandboxtest has in-memory fakes for tests of what starts containers: a runtime, a network, an
+// isolator and devices that record their calls and fail on request. It depends on internal/node/sandbox and
+// its dependencies.
 package sandboxtest

@@ -1,3 +1,3 @@
-// Command qpu is a driver program as a vendor would write one: it tells a node of
-// a quantum processor that neither the kernel nor Oscine knows.
+// Command qpu is a driver program as a vendor would write one: it reports a quantum processor that neither
+// the kernel nor Oscine knows.
 package main

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spin computes for ever, on as many threads as CPUs.
+// spin computes forever, on as many threads as CPUs.
 func spin() {
 	for range runtime.NumCPU() - 1 {
 		go func() {
@@ -22,7 +22,7 @@ func spin() {
 	}
 }
 
-// fork starts children for ever, and keeps them all.
+// fork starts children forever, and keeps them all.
 func fork() {
 	started := 0
 	for {
@@ -36,7 +36,7 @@ func fork() {
 	}
 }
 
-// fill takes space in a folder for ever, and says when it no longer can.
+// fill takes space in a folder forever, and says when it no longer can.
 func fill(dir string) {
 	for n := 0; ; n++ {
 		if err := take(fmt.Sprintf("%s/%d", dir, n), 1<<20); err != nil {

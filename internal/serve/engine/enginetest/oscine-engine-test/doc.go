@@ -1,3 +1,2 @@
-// Command oscine-engine-test is the program of the engine for tests, as a pack
-// would carry it.
+// Command oscine-engine-test is the program of the test engine, as a pack would carry it.
 package main
