@@ -28,6 +28,9 @@ func (s *nodeService) Info(ctx context.Context, _ *connect.Request[pb.InfoReques
 		Mode: string(info.Mode), Slot: info.Slot, Booted: timestamppb.New(info.Booted),
 		UptimeSeconds: info.Uptime.Seconds(), ReadySeconds: info.Ready.Seconds(),
 		MissingGuarantees: info.Missing,
+		Disk: &pb.DiskSpace{
+			SizeBytes: info.Disk.Size.Bytes, FreeBytes: info.Disk.Free.Bytes, SizeFiles: info.Disk.Size.Inodes, FreeFiles: info.Disk.Free.Inodes,
+		},
 	}
 	for _, p := range info.Processes {
 		resp.SystemMemoryBytes += p.Bytes

@@ -38,6 +38,7 @@ type Node interface {
 	workloadAccess
 	imageStore
 	modelStore
+	volumeStore
 	packStore
 	latencyBench
 	accessControl
@@ -65,6 +66,7 @@ func services(n Node, gate *entrance) []service {
 		mount[pbconnect.WorkloadsHandler](pbconnect.NewWorkloadsHandler, &workloadService{n}),
 		mount[pbconnect.ImagesHandler](pbconnect.NewImagesHandler, &imageService{n}),
 		mount[pbconnect.ModelsHandler](pbconnect.NewModelsHandler, &modelService{n}),
+		mount[pbconnect.VolumesHandler](pbconnect.NewVolumesHandler, &volumeService{n}),
 		mount[pbconnect.PacksHandler](pbconnect.NewPacksHandler, &packService{n}),
 		mount[pbconnect.BenchHandler](pbconnect.NewBenchHandler, &benchService{n}),
 		mount[pbconnect.AccessHandler](pbconnect.NewAccessHandler, &accessService{n.Access(), gate}),

@@ -46,6 +46,13 @@ func printInfo(out io.Writer, m *pb.InfoResponse) error {
 	for _, p := range m.Processes {
 		fmt.Fprintf(w, "  %s\t%s\n", p.Name, printable.Bytes(p.Bytes))
 	}
+	if d := m.Disk; d != nil && d.SizeBytes > 0 {
+		fmt.Fprintf(w, "Disk\t%s of %s free", printable.Bytes(d.FreeBytes), printable.Bytes(d.SizeBytes))
+		if d.SizeFiles > 0 {
+			fmt.Fprintf(w, ", %d of %d files", d.FreeFiles, d.SizeFiles)
+		}
+		fmt.Fprintln(w)
+	}
 	for _, g := range m.MissingGuarantees {
 		fmt.Fprintf(w, "Not guaranteed\t%s\n", g)
 	}

@@ -30,6 +30,7 @@ type Client struct {
 	Workloads pbconnect.WorkloadsClient
 	Images    pbconnect.ImagesClient
 	Models    pbconnect.ModelsClient
+	Volumes   pbconnect.VolumesClient
 	Packs     pbconnect.PacksClient
 	Bench     pbconnect.BenchClient
 	Access    pbconnect.AccessClient
@@ -69,6 +70,7 @@ func New(ctx *Context) (*Client, error) {
 		Workloads: pbconnect.NewWorkloadsClient(client, url, options),
 		Images:    pbconnect.NewImagesClient(client, url, options),
 		Models:    pbconnect.NewModelsClient(client, url, options),
+		Volumes:   pbconnect.NewVolumesClient(client, url, options),
 		Packs:     pbconnect.NewPacksClient(client, url, options),
 		Bench:     pbconnect.NewBenchClient(client, url, options),
 		Access:    pbconnect.NewAccessClient(client, url, options),

@@ -242,3 +242,12 @@ func (d *Disk[Owner]) Room() error {
 
 // Space tells how large the disk is and what is left of it.
 func (d *Disk[Owner]) Space() (Space, error) { return d.fs.space() }
+
+// Used measures a folder, claimed or not.
+func (d *Disk[Owner]) Used(dir string) (Amount, error) {
+	used, err := d.fs.used(dir)
+	if err == nil && used == (Amount{}) { // the kernel has not counted it yet
+		return measure(dir)
+	}
+	return used, err
+}

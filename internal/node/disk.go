@@ -35,8 +35,10 @@ func (n *Node) watchDisk(ctx context.Context) {
 // sweepInterval is how often the folder of model files is swept.
 const sweepInterval = 10 * time.Minute
 
-// watchFiles removes model files that no object refers to, until ctx ends.
+// watchFiles removes model files that no object refers to, until ctx ends, and
+// first what is left of removed volumes.
 func (n *Node) watchFiles(ctx context.Context) {
+	n.sweepVolumes()
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {

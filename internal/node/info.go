@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/doctor"
 	"oscine.dev/oscine/internal/hardware"
 )
@@ -31,6 +32,7 @@ type Info struct {
 	Ready                               time.Duration // kernel uptime when the API began to answer
 	Missing                             []string      // what this host cannot guarantee, and why
 	Processes                           []Process
+	Disk                                disk.Space // where the node keeps what it stores
 }
 
 // Process is one of Oscine's own processes.
@@ -56,6 +58,9 @@ func (n *Node) Info() Info {
 		Ready: time.Duration(n.ready.Load()), Missing: append(n.runtime.Missing(), n.isolationGaps()...), Processes: systemProcesses(),
 	}
 	info.Kernel = kernelRelease()
+	if space, err := n.disk.Space(); err == nil {
+		info.Disk = space
+	}
 	return info
 }
 

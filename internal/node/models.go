@@ -2,8 +2,11 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"strings"
 
+	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -26,4 +29,53 @@ func (n *Node) referredFiles() (referred map[string]bool, known bool) {
 		referred[m.Spec.Source] = true
 	}
 	return referred, true
+}
+
+// ModelFile is a stored model file with the objects that refer to it.
+type ModelFile struct {
+	model.File
+	Objects []string // as Kind/name
+}
+
+// ModelFiles lists the stored model files by digest.
+func (n *Node) ModelFiles() ([]ModelFile, error) {
+	files, err := n.files.List()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]ModelFile, len(files))
+	for i, f := range files {
+		list[i].File = f
+		for _, obj := range n.loop.Objects() {
+			if m, ok := obj.(*object.Model); ok && m.Spec.Source == f.Digest {
+				list[i].Objects = append(list[i].Objects, m.Key().String())
+			}
+		}
+	}
+	return list, nil
+}
+
+// RemoveModelFile removes a model file that no object refers to, by its digest or
+// the beginning of that, and returns the whole digest.
+func (n *Node) RemoveModelFile(digest string) (full string, err error) {
+	files, err := n.ModelFiles()
+	if err != nil {
+		return "", err
+	}
+	const shortest = len("sha256:") + 6
+	var found []ModelFile
+	for _, f := range files {
+		if f.Digest == digest || len(digest) >= shortest && strings.HasPrefix(f.Digest, digest) {
+			found = append(found, f)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return "", fmt.Errorf("model file %q: %w (see oscine model list)", digest, ErrNotFound)
+	case len(found) > 1:
+		return "", fmt.Errorf("%w: %d model files begin with %q: give more of the digest", ErrInvalid, len(found), digest)
+	case len(found[0].Objects) > 0:
+		return "", fmt.Errorf("%w: %s is of the file %s: delete that first", ErrConflict, found[0].Objects[0], found[0].Digest)
+	}
+	return found[0].Digest, n.files.Remove(found[0].Digest)
 }

@@ -9,6 +9,7 @@ package oscinepb
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -73,17 +74,268 @@ func (x *UploadModelResponse) GetSizeBytes() int64 {
 	return 0
 }
 
+type ModelFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Used          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=used,proto3" json:"used,omitempty"`       // uploaded or referred to most lately
+	Objects       []string               `protobuf:"bytes,4,rep,name=objects,proto3" json:"objects,omitempty"` // that refer to it, as Kind/name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelFile) Reset() {
+	*x = ModelFile{}
+	mi := &file_oscine_v1_models_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelFile) ProtoMessage() {}
+
+func (x *ModelFile) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelFile.ProtoReflect.Descriptor instead.
+func (*ModelFile) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ModelFile) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ModelFile) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *ModelFile) GetUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *ModelFile) GetObjects() []string {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+type ListModelFilesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModelFilesRequest) Reset() {
+	*x = ListModelFilesRequest{}
+	mi := &file_oscine_v1_models_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModelFilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModelFilesRequest) ProtoMessage() {}
+
+func (x *ListModelFilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModelFilesRequest.ProtoReflect.Descriptor instead.
+func (*ListModelFilesRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{2}
+}
+
+type ListModelFilesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Files         []*ModelFile           `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModelFilesResponse) Reset() {
+	*x = ListModelFilesResponse{}
+	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModelFilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModelFilesResponse) ProtoMessage() {}
+
+func (x *ListModelFilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModelFilesResponse.ProtoReflect.Descriptor instead.
+func (*ListModelFilesResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ListModelFilesResponse) GetFiles() []*ModelFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+type RemoveModelFileRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveModelFileRequest) Reset() {
+	*x = RemoveModelFileRequest{}
+	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveModelFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveModelFileRequest) ProtoMessage() {}
+
+func (x *RemoveModelFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveModelFileRequest.ProtoReflect.Descriptor instead.
+func (*RemoveModelFileRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RemoveModelFileRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+type RemoveModelFileResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveModelFileResponse) Reset() {
+	*x = RemoveModelFileResponse{}
+	mi := &file_oscine_v1_models_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveModelFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveModelFileResponse) ProtoMessage() {}
+
+func (x *RemoveModelFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveModelFileResponse.ProtoReflect.Descriptor instead.
+func (*RemoveModelFileResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RemoveModelFileResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
 var File_oscine_v1_models_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_models_proto_rawDesc = "" +
 	"\n" +
-	"\x16oscine/v1/models.proto\x12\toscine.v1\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"L\n" +
+	"\x16oscine/v1/models.proto\x12\toscine.v1\x1a\x15oscine/v1/chunk.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"L\n" +
 	"\x13UploadModelResponse\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes2L\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\"\x8c\x01\n" +
+	"\tModelFile\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12.\n" +
+	"\x04used\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04used\x12\x18\n" +
+	"\aobjects\x18\x04 \x03(\tR\aobjects\"\x17\n" +
+	"\x15ListModelFilesRequest\"D\n" +
+	"\x16ListModelFilesResponse\x12*\n" +
+	"\x05files\x18\x01 \x03(\v2\x14.oscine.v1.ModelFileR\x05files\"0\n" +
+	"\x16RemoveModelFileRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\"1\n" +
+	"\x17RemoveModelFileResponse\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest2\xf6\x01\n" +
 	"\x06Models\x12B\n" +
-	"\x06Upload\x12\x10.oscine.v1.Chunk\x1a\x1e.oscine.v1.UploadModelResponse\"\x04\x88\xb5\x18\x03(\x01B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
+	"\x06Upload\x12\x10.oscine.v1.Chunk\x1a\x1e.oscine.v1.UploadModelResponse\"\x04\x88\xb5\x18\x03(\x01\x12Q\n" +
+	"\x04List\x12 .oscine.v1.ListModelFilesRequest\x1a!.oscine.v1.ListModelFilesResponse\"\x04\x88\xb5\x18\x02\x12U\n" +
+	"\x06Remove\x12!.oscine.v1.RemoveModelFileRequest\x1a\".oscine.v1.RemoveModelFileResponse\"\x04\x88\xb5\x18\x03B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
 	file_oscine_v1_models_proto_rawDescOnce sync.Once
@@ -97,19 +349,31 @@ func file_oscine_v1_models_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_models_proto_rawDescData
 }
 
-var file_oscine_v1_models_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_oscine_v1_models_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_oscine_v1_models_proto_goTypes = []any{
-	(*UploadModelResponse)(nil), // 0: oscine.v1.UploadModelResponse
-	(*Chunk)(nil),               // 1: oscine.v1.Chunk
+	(*UploadModelResponse)(nil),     // 0: oscine.v1.UploadModelResponse
+	(*ModelFile)(nil),               // 1: oscine.v1.ModelFile
+	(*ListModelFilesRequest)(nil),   // 2: oscine.v1.ListModelFilesRequest
+	(*ListModelFilesResponse)(nil),  // 3: oscine.v1.ListModelFilesResponse
+	(*RemoveModelFileRequest)(nil),  // 4: oscine.v1.RemoveModelFileRequest
+	(*RemoveModelFileResponse)(nil), // 5: oscine.v1.RemoveModelFileResponse
+	(*timestamppb.Timestamp)(nil),   // 6: google.protobuf.Timestamp
+	(*Chunk)(nil),                   // 7: oscine.v1.Chunk
 }
 var file_oscine_v1_models_proto_depIdxs = []int32{
-	1, // 0: oscine.v1.Models.Upload:input_type -> oscine.v1.Chunk
-	0, // 1: oscine.v1.Models.Upload:output_type -> oscine.v1.UploadModelResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	6, // 0: oscine.v1.ModelFile.used:type_name -> google.protobuf.Timestamp
+	1, // 1: oscine.v1.ListModelFilesResponse.files:type_name -> oscine.v1.ModelFile
+	7, // 2: oscine.v1.Models.Upload:input_type -> oscine.v1.Chunk
+	2, // 3: oscine.v1.Models.List:input_type -> oscine.v1.ListModelFilesRequest
+	4, // 4: oscine.v1.Models.Remove:input_type -> oscine.v1.RemoveModelFileRequest
+	0, // 5: oscine.v1.Models.Upload:output_type -> oscine.v1.UploadModelResponse
+	3, // 6: oscine.v1.Models.List:output_type -> oscine.v1.ListModelFilesResponse
+	5, // 7: oscine.v1.Models.Remove:output_type -> oscine.v1.RemoveModelFileResponse
+	5, // [5:8] is the sub-list for method output_type
+	2, // [2:5] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_models_proto_init() }
@@ -125,7 +389,7 @@ func file_oscine_v1_models_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_models_proto_rawDesc), len(file_oscine_v1_models_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

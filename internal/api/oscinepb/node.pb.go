@@ -72,6 +72,7 @@ type InfoResponse struct {
 	SystemMemoryBytes int64                  `protobuf:"varint,10,opt,name=system_memory_bytes,json=systemMemoryBytes,proto3" json:"system_memory_bytes,omitempty"` // resident (PSS) memory of Oscine's own processes
 	MissingGuarantees []string               `protobuf:"bytes,11,rep,name=missing_guarantees,json=missingGuarantees,proto3" json:"missing_guarantees,omitempty"`    // what this host cannot hold, with the reason
 	Processes         []*ProcessMemory       `protobuf:"bytes,12,rep,name=processes,proto3" json:"processes,omitempty"`
+	Disk              *DiskSpace             `protobuf:"bytes,13,opt,name=disk,proto3" json:"disk,omitempty"` // where the node keeps what it stores
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -190,6 +191,83 @@ func (x *InfoResponse) GetProcesses() []*ProcessMemory {
 	return nil
 }
 
+func (x *InfoResponse) GetDisk() *DiskSpace {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+// DiskSpace is what the data partition has. Files are 0 where the file system
+// makes as many as are needed.
+type DiskSpace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SizeBytes     int64                  `protobuf:"varint,1,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	FreeBytes     int64                  `protobuf:"varint,2,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"` // for others than root
+	SizeFiles     int64                  `protobuf:"varint,3,opt,name=size_files,json=sizeFiles,proto3" json:"size_files,omitempty"`
+	FreeFiles     int64                  `protobuf:"varint,4,opt,name=free_files,json=freeFiles,proto3" json:"free_files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskSpace) Reset() {
+	*x = DiskSpace{}
+	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskSpace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskSpace) ProtoMessage() {}
+
+func (x *DiskSpace) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskSpace.ProtoReflect.Descriptor instead.
+func (*DiskSpace) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DiskSpace) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetFreeBytes() int64 {
+	if x != nil {
+		return x.FreeBytes
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetSizeFiles() int64 {
+	if x != nil {
+		return x.SizeFiles
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetFreeFiles() int64 {
+	if x != nil {
+		return x.FreeFiles
+	}
+	return 0
+}
+
 type ProcessMemory struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -200,7 +278,7 @@ type ProcessMemory struct {
 
 func (x *ProcessMemory) Reset() {
 	*x = ProcessMemory{}
-	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	mi := &file_oscine_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -212,7 +290,7 @@ func (x *ProcessMemory) String() string {
 func (*ProcessMemory) ProtoMessage() {}
 
 func (x *ProcessMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	mi := &file_oscine_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -225,7 +303,7 @@ func (x *ProcessMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessMemory.ProtoReflect.Descriptor instead.
 func (*ProcessMemory) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ProcessMemory) GetName() string {
@@ -250,7 +328,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[3]
+	mi := &file_oscine_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -262,7 +340,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[3]
+	mi := &file_oscine_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -275,7 +353,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 type DoctorResponse struct {
@@ -287,7 +365,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[4]
+	mi := &file_oscine_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +377,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[4]
+	mi := &file_oscine_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +390,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DoctorResponse) GetCapabilities() []*Capability {
@@ -335,7 +413,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_oscine_v1_node_proto_msgTypes[5]
+	mi := &file_oscine_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +425,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[5]
+	mi := &file_oscine_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +438,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Capability) GetName() string {
@@ -407,7 +485,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[6]
+	mi := &file_oscine_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +497,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[6]
+	mi := &file_oscine_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +510,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RebootRequest) GetPowerOff() bool {
@@ -450,7 +528,7 @@ type RebootResponse struct {
 
 func (x *RebootResponse) Reset() {
 	*x = RebootResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[7]
+	mi := &file_oscine_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +540,7 @@ func (x *RebootResponse) String() string {
 func (*RebootResponse) ProtoMessage() {}
 
 func (x *RebootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[7]
+	mi := &file_oscine_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +553,7 @@ func (x *RebootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootResponse.ProtoReflect.Descriptor instead.
 func (*RebootResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 var File_oscine_v1_node_proto protoreflect.FileDescriptor
@@ -483,7 +561,7 @@ var File_oscine_v1_node_proto protoreflect.FileDescriptor
 const file_oscine_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x14oscine/v1/node.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"\r\n" +
-	"\vInfoRequest\"\xb7\x03\n" +
+	"\vInfoRequest\"\xe1\x03\n" +
 	"\fInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -497,7 +575,17 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\x13system_memory_bytes\x18\n" +
 	" \x01(\x03R\x11systemMemoryBytes\x12-\n" +
 	"\x12missing_guarantees\x18\v \x03(\tR\x11missingGuarantees\x126\n" +
-	"\tprocesses\x18\f \x03(\v2\x18.oscine.v1.ProcessMemoryR\tprocesses\"9\n" +
+	"\tprocesses\x18\f \x03(\v2\x18.oscine.v1.ProcessMemoryR\tprocesses\x12(\n" +
+	"\x04disk\x18\r \x01(\v2\x14.oscine.v1.DiskSpaceR\x04disk\"\x87\x01\n" +
+	"\tDiskSpace\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x01 \x01(\x03R\tsizeBytes\x12\x1d\n" +
+	"\n" +
+	"free_bytes\x18\x02 \x01(\x03R\tfreeBytes\x12\x1d\n" +
+	"\n" +
+	"size_files\x18\x03 \x01(\x03R\tsizeFiles\x12\x1d\n" +
+	"\n" +
+	"free_files\x18\x04 \x01(\x03R\tfreeFiles\"9\n" +
 	"\rProcessMemory\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"\x0f\n" +
@@ -532,33 +620,35 @@ func file_oscine_v1_node_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_node_proto_rawDescData
 }
 
-var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_oscine_v1_node_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: oscine.v1.InfoRequest
 	(*InfoResponse)(nil),          // 1: oscine.v1.InfoResponse
-	(*ProcessMemory)(nil),         // 2: oscine.v1.ProcessMemory
-	(*DoctorRequest)(nil),         // 3: oscine.v1.DoctorRequest
-	(*DoctorResponse)(nil),        // 4: oscine.v1.DoctorResponse
-	(*Capability)(nil),            // 5: oscine.v1.Capability
-	(*RebootRequest)(nil),         // 6: oscine.v1.RebootRequest
-	(*RebootResponse)(nil),        // 7: oscine.v1.RebootResponse
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*DiskSpace)(nil),             // 2: oscine.v1.DiskSpace
+	(*ProcessMemory)(nil),         // 3: oscine.v1.ProcessMemory
+	(*DoctorRequest)(nil),         // 4: oscine.v1.DoctorRequest
+	(*DoctorResponse)(nil),        // 5: oscine.v1.DoctorResponse
+	(*Capability)(nil),            // 6: oscine.v1.Capability
+	(*RebootRequest)(nil),         // 7: oscine.v1.RebootRequest
+	(*RebootResponse)(nil),        // 8: oscine.v1.RebootResponse
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_oscine_v1_node_proto_depIdxs = []int32{
-	8, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
-	2, // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
-	5, // 2: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
-	0, // 3: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
-	3, // 4: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
-	6, // 5: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	1, // 6: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	4, // 7: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	7, // 8: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	9, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	3, // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
+	2, // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
+	6, // 3: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
+	0, // 4: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
+	4, // 5: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
+	7, // 6: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
+	1, // 7: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	5, // 8: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	8, // 9: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	7, // [7:10] is the sub-list for method output_type
+	4, // [4:7] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_node_proto_init() }
@@ -573,7 +663,7 @@ func file_oscine_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_node_proto_rawDesc), len(file_oscine_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,11 +35,18 @@ const (
 const (
 	// ModelsUploadProcedure is the fully-qualified name of the Models's Upload RPC.
 	ModelsUploadProcedure = "/oscine.v1.Models/Upload"
+	// ModelsListProcedure is the fully-qualified name of the Models's List RPC.
+	ModelsListProcedure = "/oscine.v1.Models/List"
+	// ModelsRemoveProcedure is the fully-qualified name of the Models's Remove RPC.
+	ModelsRemoveProcedure = "/oscine.v1.Models/Remove"
 )
 
 // ModelsClient is a client for the oscine.v1.Models service.
 type ModelsClient interface {
 	Upload(context.Context) *connect.ClientStreamForClient[oscinepb.Chunk, oscinepb.UploadModelResponse]
+	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
+	// Remove removes a file that no object refers to.
+	Remove(context.Context, *connect.Request[oscinepb.RemoveModelFileRequest]) (*connect.Response[oscinepb.RemoveModelFileResponse], error)
 }
 
 // NewModelsClient constructs a client for the oscine.v1.Models service. By default, it uses the
@@ -59,12 +66,26 @@ func NewModelsClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(modelsMethods.ByName("Upload")),
 			connect.WithClientOptions(opts...),
 		),
+		list: connect.NewClient[oscinepb.ListModelFilesRequest, oscinepb.ListModelFilesResponse](
+			httpClient,
+			baseURL+ModelsListProcedure,
+			connect.WithSchema(modelsMethods.ByName("List")),
+			connect.WithClientOptions(opts...),
+		),
+		remove: connect.NewClient[oscinepb.RemoveModelFileRequest, oscinepb.RemoveModelFileResponse](
+			httpClient,
+			baseURL+ModelsRemoveProcedure,
+			connect.WithSchema(modelsMethods.ByName("Remove")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // modelsClient implements ModelsClient.
 type modelsClient struct {
 	upload *connect.Client[oscinepb.Chunk, oscinepb.UploadModelResponse]
+	list   *connect.Client[oscinepb.ListModelFilesRequest, oscinepb.ListModelFilesResponse]
+	remove *connect.Client[oscinepb.RemoveModelFileRequest, oscinepb.RemoveModelFileResponse]
 }
 
 // Upload calls oscine.v1.Models.Upload.
@@ -72,9 +93,22 @@ func (c *modelsClient) Upload(ctx context.Context) *connect.ClientStreamForClien
 	return c.upload.CallClientStream(ctx)
 }
 
+// List calls oscine.v1.Models.List.
+func (c *modelsClient) List(ctx context.Context, req *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error) {
+	return c.list.CallUnary(ctx, req)
+}
+
+// Remove calls oscine.v1.Models.Remove.
+func (c *modelsClient) Remove(ctx context.Context, req *connect.Request[oscinepb.RemoveModelFileRequest]) (*connect.Response[oscinepb.RemoveModelFileResponse], error) {
+	return c.remove.CallUnary(ctx, req)
+}
+
 // ModelsHandler is an implementation of the oscine.v1.Models service.
 type ModelsHandler interface {
 	Upload(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.UploadModelResponse], error)
+	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
+	// Remove removes a file that no object refers to.
+	Remove(context.Context, *connect.Request[oscinepb.RemoveModelFileRequest]) (*connect.Response[oscinepb.RemoveModelFileResponse], error)
 }
 
 // NewModelsHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -90,10 +124,26 @@ func NewModelsHandler(svc ModelsHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(modelsMethods.ByName("Upload")),
 		connect.WithHandlerOptions(opts...),
 	)
+	modelsListHandler := connect.NewUnaryHandler(
+		ModelsListProcedure,
+		svc.List,
+		connect.WithSchema(modelsMethods.ByName("List")),
+		connect.WithHandlerOptions(opts...),
+	)
+	modelsRemoveHandler := connect.NewUnaryHandler(
+		ModelsRemoveProcedure,
+		svc.Remove,
+		connect.WithSchema(modelsMethods.ByName("Remove")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/oscine.v1.Models/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ModelsUploadProcedure:
 			modelsUploadHandler.ServeHTTP(w, r)
+		case ModelsListProcedure:
+			modelsListHandler.ServeHTTP(w, r)
+		case ModelsRemoveProcedure:
+			modelsRemoveHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -105,4 +155,12 @@ type UnimplementedModelsHandler struct{}
 
 func (UnimplementedModelsHandler) Upload(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.UploadModelResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Models.Upload is not implemented"))
+}
+
+func (UnimplementedModelsHandler) List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Models.List is not implemented"))
+}
+
+func (UnimplementedModelsHandler) Remove(context.Context, *connect.Request[oscinepb.RemoveModelFileRequest]) (*connect.Response[oscinepb.RemoveModelFileResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Models.Remove is not implemented"))
 }

@@ -112,6 +112,40 @@ func (f *Files) Has(digest string) bool {
 	return os.Chtimes(f.Path(digest), now, now) == nil
 }
 
+// File is a stored model file.
+type File struct {
+	Digest string
+	Size   int64     // bytes
+	Used   time.Time // uploaded or referred to most lately
+}
+
+// List lists the stored files by digest.
+func (f *Files) List() ([]File, error) {
+	entries, err := os.ReadDir(f.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list the model files: %w", err)
+	}
+	var list []File
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || strings.HasPrefix(e.Name(), uploading) {
+			continue // gone meanwhile, or not there yet
+		}
+		list = append(list, File{"sha256:" + e.Name(), info.Size(), info.ModTime()})
+	}
+	return list, nil
+}
+
+// Remove removes the file of a digest.
+func (f *Files) Remove(digest string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := durable.Remove(f.Path(digest)); err != nil {
+		return fmt.Errorf("remove the model file %s: %w", digest, err)
+	}
+	return nil
+}
+
 // Sweep removes files that no object refers to and that nobody has touched for
 // a while, a shorter one where the disk is nearly full. A file that is referred to
 // counts as touched.
