@@ -232,6 +232,14 @@ func AskDrivers(ctx context.Context, m *Machine, programs ...string) ([]Driver, 
 	return all, ctx.Err()
 }
 
+// spoken refuses answers in another language.
+func spoken(schema string) error {
+	if schema == DriverSchema {
+		return nil
+	}
+	return fmt.Errorf("driver program speaks %q, not %s", clip(schema), DriverSchema)
+}
+
 // Load asks for the loads of the driver's devices now, by their addresses.
 func (d *Driver) Load(ctx context.Context) (map[string]DeviceLoad, error) {
 	var report LoadReport
@@ -242,10 +250,7 @@ func (d *Driver) Load(ctx context.Context) (map[string]DeviceLoad, error) {
 	if err != nil {
 		return nil, err
 	}
-	if report.Schema != DriverSchema {
-		return nil, fmt.Errorf("driver program %s speaks %q, not %s", d.Program, clip(report.Schema), DriverSchema)
-	}
-	return report.Devices, nil
+	return report.Devices, spoken(report.Schema)
 }
 
 // AskLoads asks all drivers that can tell for the loads of their devices, by
@@ -277,8 +282,8 @@ func (d *Driver) Share(ctx context.Context, r ShareRequest) (ShareAnswer, error)
 	if err == nil {
 		err = run(ctx, shareTimeout, d.Program, "share", input, &answer)
 	}
-	if err == nil && answer.Schema != DriverSchema {
-		err = fmt.Errorf("driver program speaks %q, not %s", clip(answer.Schema), DriverSchema)
+	if err == nil {
+		err = spoken(answer.Schema)
 	}
 	if err == nil {
 		err = answer.check(r.Directory)
@@ -313,8 +318,7 @@ func (d *Driver) Events(ctx context.Context, f func(DriverEvent)) error {
 	lines.Buffer(nil, maxEventLine)
 	for err == nil && lines.Scan() {
 		var e DriverEvent
-		if err = json.Unmarshal(lines.Bytes(), &e); err == nil {
-			e.Text, e.Kind = clip(e.Text), clip(e.Kind)
+		if e, err = parseDriverEvent(lines.Bytes()); err == nil {
 			f(e)
 		}
 	}
@@ -324,6 +328,14 @@ func (d *Driver) Events(ctx context.Context, f func(DriverEvent)) error {
 		return complaint.explain(d.Program+" events", errors.Join(err, lines.Err(), ended))
 	}
 	return nil
+}
+
+// parseDriverEvent reads one line of a program's verb events.
+func parseDriverEvent(line []byte) (DriverEvent, error) {
+	var e DriverEvent
+	err := json.Unmarshal(line, &e)
+	e.Text, e.Kind = clip(e.Text), clip(e.Kind)
+	return e, err
 }
 
 // run calls a verb of a program and decodes what it prints.

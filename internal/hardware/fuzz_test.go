@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -137,5 +138,28 @@ func FuzzDriverReport(f *testing.F) {
 		m := described(t, hardwaretest.HybridLaptop())
 		merge(m, &report, "program")
 		useEverything(t, m)
+	})
+}
+
+// FuzzDriverAnswer reads what a driver program might answer to the other verbs.
+func FuzzDriverAnswer(f *testing.F) {
+	f.Add([]byte(`{"device":"0000:01:00.0","kind":"Xid","text":"\u001b[31m","count":-1}`))
+	f.Add([]byte(`{"schema":"oscine.dev/driver/v1","devices":{"npu0":{"busy":1e300,"memoryUsed":-1}}}`))
+	f.Add([]byte(`{"schema":"oscine.dev/driver/v1","mounts":[{"source":"/run/share/a","target":"/a"},{"source":"/run/share/../x","target":"b"}],"env":["A=1","=2"],"partition":{"id":"p"}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if e, err := parseDriverEvent(data); err == nil && max(len(e.Text), len(e.Kind)) > 40+len("…") {
+			t.Errorf("an event is too long: %+v", e)
+		}
+		var loads LoadReport
+		_ = json.Unmarshal(data, &loads) // an error or a map; the placement asks by name
+		var answer ShareAnswer
+		if json.Unmarshal(data, &answer) != nil || answer.check("/run/share") != nil {
+			return
+		}
+		for _, m := range answer.Mounts {
+			if !strings.HasPrefix(m.Source, "/run/share/") || strings.Contains(m.Source+"/", "/../") && !strings.HasPrefix(filepath.Clean(m.Source), "/run/share/") {
+				t.Errorf("%q would open more of the host", m.Source)
+			}
+		}
 	})
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ func parseKernelRecord(record string, booted time.Time) (LogLine, bool) {
 	}
 	priority, err1 := strconv.Atoi(fields[0])
 	micros, err2 := strconv.ParseInt(fields[2], 10, 64)
-	if err1 != nil || err2 != nil || priority < 0 || micros < 0 {
+	if err1 != nil || err2 != nil || priority < 0 || micros < 0 || micros > math.MaxInt64/int64(time.Microsecond) {
 		return LogLine{}, false
 	}
 	text, _, _ = strings.Cut(text, "\n") // continuation lines hold key=value pairs

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -22,4 +23,18 @@ func TestParseKernelRecord(t *testing.T) {
 			t.Errorf("%q: got %+v, want it refused", record, got)
 		}
 	}
+}
+
+func FuzzKernelRecord(f *testing.F) {
+	for _, record := range []string{"6,1,5,-;hello\n", "6,1,9223372036854775807,-;x", "6,339,5140900,-;NET: Registered\n SUBSYSTEM=net\n", "-1,0,0;", ";", "8,2,3,-;oscine-init: started\n"} {
+		f.Add(record)
+	}
+	f.Fuzz(func(t *testing.T, record string) {
+		line, ok := parseKernelRecord(record, time.Unix(0, 0))
+		if ok && (strings.Contains(line.Text, "\n") || line.Time.Before(time.Unix(0, 0))) {
+			t.Errorf("%q was read as %+v", record, line)
+		}
+		parseInitRecord(record, time.Unix(0, 0))
+		sequence(record)
+	})
 }
