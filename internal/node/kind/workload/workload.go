@@ -100,11 +100,12 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 		return err
 	}
 	c.set(func(st *object.WorkloadStatus) { st.Placement = placement.Status() })
-	c.report.Phase(object.Pending, "")
+	c.report.Phase(object.Pending, "looks for the image "+w.Spec.Image)
 	image, err := c.image(ctx, w.Spec.Image)
 	if err != nil {
 		return err
 	}
+	c.report.Phase(object.Pending, "makes its volumes and its network")
 	if err := c.claimVolumes(w); err != nil {
 		return err
 	}
@@ -112,6 +113,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	if err != nil {
 		return err
 	}
+	c.report.Phase(object.Pending, "makes its root file system and starts its program")
 	now, err := c.o.Sandbox.Start(ctx, sandbox.Run{Object: w, Placement: placement, Spec: c.spec(w, image, netns), Grace: w.Spec.StopGrace.Std()})
 	if err == nil && w.Spec.Security.WritableRoot { // it may run since before this daemon
 		err = c.claimLayer(ctx, w)
