@@ -266,7 +266,7 @@ func describeCertificate(ctx *client.Context) (user, role, expires, serial strin
 
 func newConfigUseCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "use NAME", Aliases: []string{"use-context"}, Short: "Make a context the current one", Args: exactArgs(1, "NAME"),
+		Use: "use NAME", Aliases: []string{"use-context"}, Short: "Make a context the current one", ValidArgsFunction: completeContext(env), Args: exactArgs(1, "NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return env.editConfig(func(config *client.Config) error {
 				if _, _, err := config.Context(args[0]); err != nil {
@@ -282,7 +282,7 @@ func newConfigUseCommand(env *Env) *cobra.Command {
 
 func newConfigDeleteCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "delete NAME", Aliases: []string{"delete-context"}, Short: "Forget a context and its certificate", Args: exactArgs(1, "NAME"),
+		Use: "delete NAME", Aliases: []string{"delete-context"}, Short: "Forget a context and its certificate", ValidArgsFunction: completeContext(env), Args: exactArgs(1, "NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return env.editConfig(func(config *client.Config) error {
 				was := config.Current

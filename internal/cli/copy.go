@@ -17,6 +17,7 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/object"
 )
 
 // chunkBytes is how much of a stream one message carries.
@@ -24,7 +25,12 @@ const chunkBytes = 256 << 10
 
 func newCpCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "cp SOURCE TARGET", Short: "Copy files between here and a running workload", Args: exactArgs(2, "SOURCE and TARGET"),
+		Use: "cp SOURCE TARGET", Short: "Copy files between here and a running workload",
+		ValidArgsFunction: func(c *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			names, _ := completeNames(":/", func(ctx context.Context) []string { return objectNames(ctx, env, string(object.KindWorkload)) })(c, nil, begun)
+			return names, cobra.ShellCompDirectiveNoSpace // and files
+		},
+		Args:    exactArgs(2, "SOURCE and TARGET"),
 		Long:    "Copy a file or folder. The side inside a workload is written WORKLOAD:/PATH.",
 		Example: "  oscine cp model.bin web:/data/model.bin\n  oscine cp web:/data/results .",
 		RunE: func(c *cobra.Command, args []string) error {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/object"
 )
 
 func newExecCommand(env *Env) *cobra.Command {
@@ -26,6 +27,7 @@ func newExecCommand(env *Env) *cobra.Command {
 		Long: `Run one of the programs in the image of a running workload, in its namespaces and
 with its rights. The node itself has no shell; what there is to run is the image's.
 It ends when the program has ended and nothing keeps its output open.`,
+		ValidArgsFunction: completeObject(env, object.KindWorkload),
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 2 || len(afterDashes(args[1:])) == 0 {
 				return usageError{fmt.Errorf("needs a workload and a command: %s", c.UseLine())}

@@ -27,11 +27,16 @@ import (
 func newGetCommand(env *Env) *cobra.Command {
 	var output *string
 	var watch bool
+	var labelText string
 	c := &cobra.Command{
 		Use: "get [KIND [NAME]]", Short: "List objects: what is meant to run, and its state", ValidArgsFunction: completeTarget(env), Args: rangeArgs(0, 2, "KIND and NAME at most"),
 		Example: "  oscine get\n  oscine get workloads\n  oscine get model digits -o yaml\n  oscine get workloads --watch",
 		RunE: func(c *cobra.Command, args []string) error {
 			kind, name, err := env.parseTarget(args)
+			if err != nil {
+				return err
+			}
+			labels, err := parseLabels(labelText)
 			if err != nil {
 				return err
 			}
@@ -43,16 +48,17 @@ func newGetCommand(env *Env) *cobra.Command {
 				return err
 			}
 			if watch {
-				return watchObjects(c, env, node.Objects.Watch, kind, name, *output)
+				return watchObjects(c, env, node.Objects.Watch, kind, name, *output, labels)
 			}
 			resp, err := node.Objects.Get(c.Context(), connect.NewRequest(&oscinepb.GetRequest{Kind: kind, Name: name}))
 			if err != nil {
 				return err
 			}
-			return printObjects(env, resp.Msg.Objects, *output)
+			return printObjects(env, labels.choose(resp.Msg.Objects), *output)
 		},
 	}
 	output = addOutput(c)
+	c.Flags().StringVarP(&labelText, "selector", "l", "", labelHelp)
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print every change")
 	return c
 }
@@ -209,14 +215,23 @@ func firstLine(s string) string {
 type watchCall func(ctx context.Context, req *connect.Request[oscinepb.GetRequest]) (*connect.ServerStreamForClient[oscinepb.WatchResponse], error)
 
 // watchObjects prints every change as a line, or as the object with its event.
-func watchObjects(c *cobra.Command, env *Env, call watchCall, kind, name, output string) error {
+func watchObjects(c *cobra.Command, env *Env, call watchCall, kind, name, output string, labels labelSelector) error {
 	stream, err := call(c.Context(), connect.NewRequest(&oscinepb.GetRequest{Kind: kind, Name: name}))
 	if err != nil {
 		return unlessLeft(c.Context(), err)
 	}
 	defer stream.Close()
+	chosen := map[string]bool{}
 	for stream.Receive() {
-		if err := printChange(env, stream.Msg(), output); err != nil {
+		m := stream.Msg()
+		name := objectName(m.Object.Kind, m.Object.Name)
+		if m.Object.Manifest != nil {
+			chosen[name] = labels.chooses(m.Object) // what was deleted has no labels any more
+		}
+		if labels != nil && !chosen[name] {
+			continue
+		}
+		if err := printChange(env, m, output); err != nil {
 			return err
 		}
 	}

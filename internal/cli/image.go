@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
-
+	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/printable"
 )
 
@@ -75,6 +75,9 @@ func upload[T any](ctx context.Context, env *Env, file string, first *pb.Chunk, 
 	if err != nil {
 		return nil, fmt.Errorf("send %s: %w", file, sendError(stream.CloseAndReceive, err))
 	}
+	bar.done()
+	taking := newWaiting(env, file+": the node takes it in")
+	defer taking.done()
 	resp, err := stream.CloseAndReceive()
 	if err != nil {
 		return nil, err
@@ -127,6 +130,14 @@ func newImageListCommand(env *Env) *cobra.Command {
 	return c
 }
 
+func imageNames(ctx context.Context, node *client.Client) ([]string, error) {
+	resp, err := node.Images.List(ctx, connect.NewRequest(&pb.ListImagesRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return listImages(resp.Msg.Images).names, nil
+}
+
 // listImages lists images; a wide table has their whole digests.
 func listImages(images []*pb.Image) listing {
 	l := listing{}
@@ -152,7 +163,7 @@ func listImages(images []*pb.Image) listing {
 
 func newImageRemoveCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "remove NAME", Aliases: []string{"rm"}, Short: "Remove a container image from the node", Args: exactArgs(1, "NAME"),
+		Use: "remove NAME", Aliases: []string{"rm"}, Short: "Remove a container image from the node", ValidArgsFunction: completeListed(env, imageNames), Args: exactArgs(1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
 			if err != nil {

@@ -36,8 +36,9 @@ type inferOptions struct {
 func newInferCommand(env *Env) *cobra.Command {
 	var o inferOptions
 	c := &cobra.Command{
-		Use:   "infer MODEL [PICTURE...]",
-		Short: "Send pictures, or a request, to a served model and print its answers",
+		Use:               "infer MODEL [PICTURE...]",
+		ValidArgsFunction: completeModelThenFiles(env),
+		Short:             "Send pictures, or a request, to a served model and print its answers",
 		Long: `Send pictures to a model that takes pictures and print the likeliest answers, or send a
 request of the Open Inference Protocol as it is. Pictures are PNG, JPEG or GIF; they are
 fitted to the model's input; for a model with one channel, made light on dark and centred.`,

@@ -50,8 +50,9 @@ type machineFlags struct {
 func newMachineStartCommand(env *Env) *cobra.Command {
 	var f machineFlags
 	c := &cobra.Command{
-		Use:   "start NAME",
-		Short: "Make a machine from an image and start it, or start a stopped one again",
+		Use:               "start NAME",
+		ValidArgsFunction: completeMachine(),
+		Short:             "Make a machine from an image and start it, or start a stopped one again",
 		Long: `Make the machine NAME from the image given by --image and start it; without
 --image, start the stopped machine NAME again with its disk.
 
@@ -216,8 +217,9 @@ func parsePorts(texts []string) ([]machine.Port, error) {
 func newMachineStopCommand(env *Env) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
-		Use:   "stop NAME",
-		Short: "Power a machine off",
+		Use:               "stop NAME",
+		ValidArgsFunction: completeMachine(),
+		Short:             "Power a machine off",
 		Long: fmt.Sprintf(`Press the machine's power button and wait until it has shut down. One that is
 not off after %s has its plug pulled, as --force does at once.`, machine.PowerOffTimeout),
 		Args: exactArgs(1, "NAME"),
@@ -323,9 +325,10 @@ func printMachines(w io.Writer, infos []machineInfo) error {
 func newMachineConsoleCommand(env *Env) *cobra.Command {
 	var logOnly bool
 	c := &cobra.Command{
-		Use:   "console NAME",
-		Short: "Connect to a machine's serial console; Ctrl-] leaves",
-		Args:  exactArgs(1, "NAME"),
+		Use:               "console NAME",
+		ValidArgsFunction: completeMachine(),
+		Short:             "Connect to a machine's serial console; Ctrl-] leaves",
+		Args:              exactArgs(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := machine.Open("", args[0])
 			if err != nil {
@@ -368,9 +371,10 @@ func attachConsole(ctx context.Context, env *Env, m *machine.Machine) error {
 func newMachineDeleteCommand(env *Env) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
-		Use:   "delete NAME",
-		Short: "Delete a machine with its disk",
-		Args:  exactArgs(1, "NAME"),
+		Use:               "delete NAME",
+		ValidArgsFunction: completeMachine(),
+		Short:             "Delete a machine with its disk",
+		Args:              exactArgs(1, "NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			m, err := machine.Open("", args[0])
 			if err != nil {

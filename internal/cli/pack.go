@@ -120,6 +120,14 @@ func newPackListCommand(env *Env) *cobra.Command {
 	return c
 }
 
+func packNames(ctx context.Context, node *client.Client) ([]string, error) {
+	resp, err := node.Packs.List(ctx, connect.NewRequest(&pb.ListPacksRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return listPacks(resp.Msg.Packs).names, nil
+}
+
 // listPacks lists packs; a wide table has their whole digests.
 func listPacks(packs []*pb.Pack) listing {
 	l := listing{}
@@ -146,7 +154,7 @@ func listPacks(packs []*pb.Pack) listing {
 
 func newPackRemoveCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "remove NAME", Aliases: []string{"rm"}, Short: "Remove a pack from the node; what runs from it goes on", Args: exactArgs(1, "NAME"),
+		Use: "remove NAME", Aliases: []string{"rm"}, Short: "Remove a pack from the node; what runs from it goes on", ValidArgsFunction: completeListed(env, packNames), Args: exactArgs(1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
 			if err != nil {

@@ -52,6 +52,10 @@ what would satisfy it, and the exit status is 1.`,
 	c.Flags().StringSliceVarP(&f.files, "filename", "f", nil, "manifest files; - is standard input")
 	c.Flags().StringVar(&f.machine, "machine", "", "the machine to place on")
 	f.output = addOutput(c)
+	_ = c.RegisterFlagCompletionFunc("machine", func(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		names, _ := completeContext(env)(c, args, begun)
+		return names, cobra.ShellCompDirectiveDefault // files too
+	})
 	c.Flags().BoolVar(&f.explain, "explain", false, "tell the runner-up too, and why it was not chosen")
 	c.Flags().BoolVar(&f.displace, "displace", false, displaceHelp)
 	c.Flags().BoolVar(&f.defrag, "defragment", false, "where work does not fit, show which running work to move so that it would")

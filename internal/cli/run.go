@@ -66,6 +66,7 @@ when it ends. With --detach it goes on in the background and is restarted.`,
 	f.BoolVar(&o.keep, "keep", false, "keep the workload after it ended")
 	f.BoolVar(&o.root, "allow-root", false, "let it be root inside its user namespace")
 	f.BoolVar(&o.writable, "writable", false, "give it a throw-away writable root")
+	completeValues(c, "class", object.Realtime, object.Interactive, object.Batch)
 	return c
 }
 
@@ -190,6 +191,8 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 // awaitWorkload watches a workload until it is in one of the phases; what keeps
 // it from running is an error.
 func awaitWorkload(ctx context.Context, env *Env, node *client.Client, key object.Key, phases ...object.Phase) (st *object.WorkloadStatus, err error) {
+	wait := newWaiting(env, "workload "+key.Name)
+	defer wait.done()
 	err = node.Watch(ctx, env.Kinds, key, func(state object.State) (bool, error) {
 		var ok bool
 		if st, ok = state.Status.(*object.WorkloadStatus); !ok {
@@ -198,6 +201,7 @@ func awaitWorkload(ctx context.Context, env *Env, node *client.Client, key objec
 		if st.Phase == object.Waiting || st.Phase == object.Unplaced {
 			return false, fmt.Errorf("workload %s: %s", key.Name, st.Message)
 		}
+		wait.tell(waitsFor(key, &st.Observed))
 		return !slices.Contains(phases, st.Phase), nil
 	})
 	return st, err

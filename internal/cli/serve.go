@@ -159,11 +159,14 @@ func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client,
 // awaitModel watches a model until it answers; what keeps it from that for
 // good is an error.
 func awaitModel(ctx context.Context, env *Env, node *client.Client, key object.Key) (st *object.ModelStatus, err error) {
+	wait := newWaiting(env, "model "+key.Name)
+	defer wait.done()
 	err = node.Watch(ctx, env.Kinds, key, func(state object.State) (bool, error) {
 		var ok bool
 		if st, ok = state.Status.(*object.ModelStatus); !ok {
 			return false, fmt.Errorf("the node sent %s without its status", key)
 		}
+		wait.tell(waitsFor(key, &st.Observed))
 		switch st.Phase {
 		case object.Waiting, object.Unplaced, object.Failed:
 			return false, fmt.Errorf("model %s: %s\n(it stays applied, and is tried again; oscine delete model %s forgets it)", key.Name, st.Message, key.Name)

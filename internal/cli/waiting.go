@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/printable"
+)
+
+// patience is how long a command waits before it says for what.
+const patience = 2 * time.Second
+
+// waiting shows on one line of a terminal what a command waits for, and for how
+// long, once that takes longer than patience. Elsewhere it is silent.
+type waiting struct {
+	w    io.Writer
+	live bool
+	end  chan struct{}
+	over sync.WaitGroup
+
+	mu    sync.Mutex
+	text  string
+	began time.Time
+	shown bool
+}
+
+func newWaiting(env *Env, text string) *waiting {
+	return startWaiting(env.Err, isTerminal(env.Err), text)
+}
+
+func startWaiting(out io.Writer, live bool, text string) *waiting {
+	w := &waiting{w: out, live: live, end: make(chan struct{}), text: text, began: time.Now()}
+	if live {
+		w.over.Go(w.follow)
+	}
+	return w
+}
+
+func (w *waiting) follow() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.end:
+			return
+		case <-tick.C:
+		}
+		w.mu.Lock()
+		if took := time.Since(w.began); took >= patience {
+			w.shown = true
+			fmt.Fprintf(w.w, "\r\033[K%s  %s", printable.Text(w.text), took.Round(time.Second))
+		}
+		w.mu.Unlock()
+	}
+}
+
+// waitsFor says where an object is that is waited for.
+func waitsFor(key object.Key, st *object.Observed) string {
+	text := objectName(string(key.Kind), key.Name) + " " + string(st.Phase)
+	if st.Message != "" {
+		text += ": " + st.Message
+	}
+	return text
+}
+
+// tell says what is waited for now.
+func (w *waiting) tell(text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text = text
+}
+
+// done takes the line away.
+func (w *waiting) done() {
+	close(w.end)
+	w.over.Wait()
+	if w.shown {
+		fmt.Fprint(w.w, "\r\033[K")
+	}
+}

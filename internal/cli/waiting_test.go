@@ -1,0 +1,32 @@
+package cli
+
+import (
+	"bytes"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestWaiting(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		live bool
+		took time.Duration
+		want string
+	}{
+		{"what is quick stays silent", true, 1500 * time.Millisecond, ""},
+		{"what is slow is told", true, 3500 * time.Millisecond, "\r\033[Kpull \\x1b[2J  2s\r\033[Kpull \\x1b[2J  3s\r\033[K"},
+		{"without a terminal nothing is", false, time.Minute, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var out bytes.Buffer
+			w := startWaiting(&out, c.live, "web")
+			w.tell("pull \x1b[2J")
+			time.Sleep(c.took)
+			w.done()
+			if out.String() != c.want {
+				t.Errorf("%s: got %q, want %q", c.name, out.String(), c.want)
+			}
+		})
+	}
+}
