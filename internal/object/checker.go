@@ -51,6 +51,17 @@ type Checker struct {
 	kinds Table
 }
 
+// Check returns the mistakes of an object that was not read from text, as an
+// Errors without lines, nil for none.
+func (t Table) Check(obj Object) error {
+	c := &Checker{kinds: t}
+	obj.Check(c)
+	if len(c.errs) == 0 {
+		return nil
+	}
+	return c.errs
+}
+
 func (c *Checker) add(line int, path, format string, args ...any) {
 	if len(c.errs) < maxErrors {
 		c.errs = append(c.errs, &FieldError{Line: line, Path: shown(path), Reason: shown(fmt.Sprintf(format, args...))})

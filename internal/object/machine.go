@@ -50,12 +50,12 @@ type MachineNet struct {
 
 // Interface configures one network interface by name or MAC address.
 type Interface struct {
-	Name      string   `json:"name,omitempty"` // such as eth0
-	MAC       string   `json:"mac,omitempty"`
-	DHCP      bool     `json:"dhcp,omitempty"`
+	Name      string   `json:"name,omitempty"`      // such as eth0
+	MAC       string   `json:"mac,omitempty"`       // instead of the name, such as 52:54:00:12:34:56
+	DHCP      bool     `json:"dhcp,omitempty"`      // get addresses by DHCPv4; else addresses are given
 	Addresses []string `json:"addresses,omitempty"` // CIDR, such as 192.0.2.7/24
-	Gateway   string   `json:"gateway,omitempty"`
-	MTU       int      `json:"mtu,omitempty"`
+	Gateway   string   `json:"gateway,omitempty"`   // of the default route
+	MTU       int      `json:"mtu,omitempty"`       // in bytes; default: the driver's
 }
 
 // MachineTime configures NTP.
@@ -71,20 +71,20 @@ type MachineTime struct {
 type MachineAPI struct {
 	Port        int    `json:"port,omitempty"` // default 7443
 	CA          string `json:"ca"`             // signs clients and nodes
-	Certificate string `json:"certificate"`
-	Key         string `json:"key,omitempty"`
+	Certificate string `json:"certificate"`    // of the node, signed by the CA
+	Key         string `json:"key,omitempty"`  // of the certificate; absent: the node made it
 }
 
 // Inference opens an endpoint for the Open Inference Protocol without client
 // certificates, on purpose.
 type Inference struct {
-	Port int `json:"port"`
+	Port int `json:"port"` // plain HTTP, open to all
 }
 
 // Metrics opens an endpoint for Prometheus without client certificates, on
 // purpose.
 type Metrics struct {
-	Port int `json:"port"`
+	Port int `json:"port"` // plain HTTP, open to all
 }
 
 // MachineLogs bounds the logs on the data partition.

@@ -50,7 +50,7 @@ type ModelSpec struct {
 	Source string `json:"source"`           // digest of an uploaded file, sha256:…
 	// Options tell the engine what the file does not, in the engine's own words.
 	Options map[string]string `json:"options,omitempty"`
-	Version string            `json:"version,omitempty"`
+	Version string            `json:"version,omitempty"` // that clients see; default 1
 	// ServedAs is the name by which clients ask for it, where that is no object's
 	// name: with capitals, '_' or '.'; default: the object's name.
 	ServedAs string `json:"servedAs,omitempty"`

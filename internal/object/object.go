@@ -7,15 +7,15 @@ const APIVersion = "oscine.dev/v1"
 
 // Header begins every object.
 type Header struct {
-	APIVersion string   `json:"apiVersion"`
-	Kind       Kind     `json:"kind"`
+	APIVersion string   `json:"apiVersion"` // oscine.dev/v1
+	Kind       Kind     `json:"kind"`       // what the object is, such as Workload
 	Metadata   Metadata `json:"metadata"`
 }
 
 // Metadata names an object; see CheckName for what a name may be.
 type Metadata struct {
-	Name   string            `json:"name"`
-	Labels map[string]string `json:"labels,omitempty"`
+	Name   string            `json:"name"`             // unique among the objects of the kind
+	Labels map[string]string `json:"labels,omitempty"` // words of a person's own to choose objects by
 }
 
 // Key returns the object's kind and name, which no other object of the node

@@ -6,8 +6,8 @@ import "time"
 // SCHED_DEADLINE: Runtime in every Period, done within Deadline of its start;
 // see Documentation/scheduler/sched-deadline.rst.
 type Reservation struct {
-	Runtime  Duration `json:"runtime"`
-	Period   Duration `json:"period"`
+	Runtime  Duration `json:"runtime"`           // in every period
+	Period   Duration `json:"period"`            // from one start to the next
 	Deadline Duration `json:"deadline,omitzero"` // default: the period
 }
 

@@ -63,6 +63,6 @@ type DeviceLink struct {
 
 // Gang names a group that is placed all together or not at all.
 type Gang struct {
-	Name string `json:"name"`
+	Name string `json:"name"` // the same in each member
 	Size int    `json:"size"` // members that must fit before any starts
 }

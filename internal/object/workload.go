@@ -79,7 +79,7 @@ type WorkloadSpec struct {
 
 // Port publishes a container port on the node.
 type Port struct {
-	Name     string `json:"name,omitempty"`
+	Name     string `json:"name,omitempty"`     // for people
 	Port     int    `json:"port"`               // in the container
 	HostPort int    `json:"hostPort,omitempty"` // on the node; 0 means the same number
 	Protocol string `json:"protocol,omitempty"` // tcp (default) or udp
@@ -87,9 +87,9 @@ type Port struct {
 
 // Volume is a directory on the data partition that outlives the container.
 type Volume struct {
-	Name     string `json:"name"`
-	Path     string `json:"path"` // absolute, in the container
-	ReadOnly bool   `json:"readOnly,omitempty"`
+	Name     string `json:"name"`               // of the volume; workloads that name the same share it
+	Path     string `json:"path"`               // absolute, in the container
+	ReadOnly bool   `json:"readOnly,omitempty"` // for this workload
 
 	Size Quantity `json:"size,omitzero"` // bytes that it may hold; absent: what the disk has
 }
@@ -99,7 +99,7 @@ type Volume struct {
 type Health struct {
 	HTTP        *HTTPCheck `json:"http,omitempty"`
 	TCP         *TCPCheck  `json:"tcp,omitempty"`
-	Exec        []string   `json:"exec,omitempty"`
+	Exec        []string   `json:"exec,omitempty"`       // a command in the container that exits with 0
 	Interval    Duration   `json:"interval,omitzero"`    // default 10s
 	Timeout     Duration   `json:"timeout,omitzero"`     // default 2s
 	Retries     int        `json:"retries,omitempty"`    // failures in a row before a restart; default 3
@@ -109,12 +109,12 @@ type Health struct {
 // HTTPCheck is healthy on a status from 200 to 399.
 type HTTPCheck struct {
 	Path string `json:"path,omitempty"` // default /
-	Port int    `json:"port"`
+	Port int    `json:"port"`           // in the container
 }
 
 // TCPCheck is healthy when the port accepts a connection.
 type TCPCheck struct {
-	Port int `json:"port"`
+	Port int `json:"port"` // in the container
 }
 
 // Security loosens what a workload may do. The zero value is the default: no
