@@ -55,6 +55,8 @@ type controller struct {
 	key    object.Key
 	report reconcile.Reporter
 
+	sick bool // it was stopped because its check failed, and is to start again
+
 	mu sync.Mutex
 	st object.WorkloadStatus
 }
@@ -121,6 +123,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	if err != nil {
 		return err
 	}
+	c.sick = false
 	c.set(func(st *object.WorkloadStatus) {
 		st.PID, st.Digest, st.StartedAt, st.Address = now.PID, now.Digest, &now.StartedAt, addr.String()
 	})
@@ -148,6 +151,9 @@ func Where(p *object.PlacementStatus) string {
 // finishedBefore returns ErrFinished where the workload ended under an earlier
 // daemon in a way that its restart policy leaves alone.
 func (c *controller) finishedBefore(ctx context.Context, w *object.Workload) error {
+	if c.sick {
+		return nil
+	}
 	now, err := c.o.Sandbox.Runtime.Status(ctx, c.key.ID())
 	if err != nil || now.State != container.Exited || now.ExitCode < 0 || now.Labels[sandbox.LabelManifest] != sandbox.Hash(w) {
 		return nil // not there, still running, lost to a reboot, or of an older manifest
@@ -255,14 +261,17 @@ func (c *controller) Attend(ctx context.Context, obj object.Object) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer end()
-	ended, sick := make(chan error, 1), make(chan error, 1)
-	wg.Go(func() { ended <- c.awaitEnd(watching, w) })
+	ended, sick := make(chan ending, 1), make(chan error, 1)
+	wg.Go(func() {
+		now, err := c.o.Sandbox.Runtime.Wait(watching, c.key.ID())
+		ended <- ending{now, err}
+	})
 	if w.Spec.Health != nil {
 		wg.Go(func() { sick <- c.watchHealth(watching, w) })
 	}
 	select {
-	case err := <-ended:
-		return err
+	case e := <-ended:
+		return c.over(ctx, w, e)
 	case problem := <-sick:
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -271,34 +280,42 @@ func (c *controller) Attend(ctx context.Context, obj object.Object) error {
 	}
 }
 
+// ending is how a container ended, or why that is not known.
+type ending struct {
+	now container.Status
+	err error
+}
+
 // stopSick stops a workload whose check has failed for good. A check fails also
-// because the workload has just ended: then that is what is reported.
-func (c *controller) stopSick(ctx context.Context, w *object.Workload, problem error, ended <-chan error) error {
+// because the workload has just ended: then that is what is reported. One that is to
+// restart after a failure does, whatever its exit code when it is stopped.
+func (c *controller) stopSick(ctx context.Context, w *object.Workload, problem error, ended <-chan ending) error {
 	runtime, id := c.o.Sandbox.Runtime, c.key.ID()
 	if err := runtime.Kill(ctx, id, syscall.SIGTERM); errors.Is(err, container.ErrNotRunning) {
-		return <-ended
+		return c.over(ctx, w, <-ended)
 	}
 	err := runtime.Stop(ctx, id, w.Spec.StopGrace.Std())
 	if now, e := runtime.Status(ctx, id); e == nil && now.State == container.Exited {
 		c.ended(now)
 	}
+	c.sick = w.Spec.Restart != object.RestartNever
 	return errors.Join(fmt.Errorf("stopped because its health check failed: %w", problem), err)
 }
 
-func (c *controller) awaitEnd(ctx context.Context, w *object.Workload) error {
-	now, err := c.o.Sandbox.Runtime.Wait(ctx, c.key.ID())
-	if err != nil {
-		return err
+// over says why a workload that ended by itself does not run any more.
+func (c *controller) over(ctx context.Context, w *object.Workload, e ending) error {
+	if e.err != nil {
+		return e.err
 	}
-	if !restarts(w.Spec.Restart, now.ExitCode) {
-		c.report.Event(reconcile.ReasonExited, fmt.Sprintf("exit code %d", now.ExitCode))
-		return c.finish(ctx, w, now)
+	if !restarts(w.Spec.Restart, e.now.ExitCode) {
+		c.report.Event(reconcile.ReasonExited, fmt.Sprintf("exit code %d", e.now.ExitCode))
+		return c.finish(ctx, w, e.now)
 	}
-	c.ended(now)
-	if now.OOMKilled {
+	c.ended(e.now)
+	if e.now.OOMKilled {
 		return fmt.Errorf("killed: it needed more than its memory limit of %s", w.Spec.Resources.Memory)
 	}
-	return fmt.Errorf("ended with exit code %d", now.ExitCode)
+	return fmt.Errorf("ended with exit code %d", e.now.ExitCode)
 }
 
 func (c *controller) watchHealth(ctx context.Context, w *object.Workload) error {

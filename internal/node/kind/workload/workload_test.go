@@ -236,6 +236,27 @@ func TestSickWorkloadIsStopped(t *testing.T) {
 	}
 }
 
+// A sick workload that ends well when it is stopped has not finished its work.
+func TestSickWorkloadStartsAgain(t *testing.T) {
+	for policy, again := range map[string]bool{"always": true, "on-failure": true, "never": false} {
+		b := newBench(t)
+		w := parse(t, ", restart: "+policy+", health: {exec: [check], interval: 100ms, timeout: 1s, retries: 1}")
+		if err := b.c.Up(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+		calls := 0
+		b.Exec(func(container.Exec) (int, error) { calls++; return min(calls-1, 1), nil })
+		b.Graceful()
+		if err := b.c.Attend(t.Context(), w); err == nil || !strings.Contains(err.Error(), "its health check failed") {
+			t.Errorf("%s: got %v", policy, err)
+		}
+		err := b.c.Up(t.Context(), w)
+		if _, runs := b.Running()["workload-web"]; runs != again || errors.Is(err, reconcile.ErrFinished) == again {
+			t.Errorf("%s: started again: %v, %v; want %v", policy, runs, err, again)
+		}
+	}
+}
+
 // What the node lacks says nothing about a workload.
 func TestLocalErrorIsNoSickness(t *testing.T) {
 	calls := 0

@@ -39,6 +39,7 @@ type Machine struct {
 	freed      int
 	displaced  map[string]error
 	execs      func(e container.Exec) (int, error)
+	graceful   bool
 }
 
 // running is a container.
@@ -88,6 +89,9 @@ func (m *Machine) fails(call string) error {
 
 // Exec has f answer what is run beside containers.
 func (m *Machine) Exec(f func(container.Exec) (int, error)) { m.locked(func() { m.execs = f }) }
+
+// Graceful has programs end with exit code 0 when they are asked to.
+func (m *Machine) Graceful() { m.locked(func() { m.graceful = true }) }
 
 // End ends a container as its program does.
 func (m *Machine) End(id string, code int, oom bool) {
@@ -225,7 +229,11 @@ func (r runtime) Kill(_ context.Context, id string, signal syscall.Signal) error
 	case c.status.State != container.Running:
 		return container.ErrNotRunning
 	}
-	c.end(128+int(signal), false)
+	code := 128 + int(signal)
+	if r.m.graceful && signal == syscall.SIGTERM {
+		code = 0
+	}
+	c.end(code, false)
 	return nil
 }
 
