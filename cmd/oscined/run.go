@@ -116,7 +116,8 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 	limitMemory(log) // the node has put this process into its class
 	g.Go(func() error { return serveAPI(ctx, o, n, machine, alive, log) })
 	if open := machine.Spec.Inference; open != nil {
-		g.Go(func() error { return serveOpen(ctx, o, "inference", open.Port, n.Inference(), log) })
+		_, inference := n.Inference()
+		g.Go(func() error { return serveOpen(ctx, o, "inference", open.Port, inference, log) })
 	}
 	if open := machine.Spec.Metrics; open != nil {
 		pages := http.NewServeMux()

@@ -28,9 +28,11 @@ type quietNode struct {
 	list *access.List
 }
 
-func (n *quietNode) Access() *access.List    { return n.list }
-func (n *quietNode) Info() node.Info         { return node.Info{Name: "quiet"} }
-func (n *quietNode) Inference() http.Handler { return http.NotFoundHandler() }
+func (n *quietNode) Access() *access.List { return n.list }
+func (n *quietNode) Info() node.Info      { return node.Info{Name: "quiet"} }
+func (n *quietNode) Inference() ([]string, http.Handler) {
+	return []string{"/v2", "/v2/"}, http.NotFoundHandler()
+}
 func (n *quietNode) Metrics() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)

@@ -28,7 +28,7 @@ func (n *lockedNode) Get(object.Kind, string) ([]object.State, error) {
 
 func (n *lockedNode) Access() *access.List { return &access.List{} }
 
-func (n *lockedNode) Inference() http.Handler { return http.NotFoundHandler() }
+func (n *lockedNode) Inference() ([]string, http.Handler) { return nil, http.NotFoundHandler() }
 
 func (n *lockedNode) Metrics() http.Handler { return http.NotFoundHandler() }
 

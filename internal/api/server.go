@@ -43,8 +43,8 @@ type Node interface {
 	latencyBench
 	accessControl
 
-	// Inference answers the Open Inference Protocol.
-	Inference() http.Handler
+	// Inference answers the protocols of inference, at these routes.
+	Inference() (routes []string, handler http.Handler)
 	// Metrics answers Prometheus.
 	Metrics() http.Handler
 }
@@ -73,9 +73,8 @@ func services(n Node, gate *entrance) []service {
 	}
 }
 
-// NewServer returns a server of n with the identity in config. Inference
-// requests on /v2 go to n's models, and /metrics to n's metrics, for readers
-// and above.
+// NewServer returns a server of n with the identity in config. Inference requests
+// go to n's models, and /metrics to n's metrics, for readers and above.
 func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, error) {
 	tlsConfig, err := serverTLS(config.CA, config.Certificate, config.Key)
 	if err != nil {
@@ -98,9 +97,11 @@ func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, 
 	mux := http.NewServeMux()
 	mux.Handle("/", bounded(calls))
 	mux.Handle("/metrics", requireRole(pki.Reader, n.Metrics()))
-	inference := requireRole(pki.Reader, n.Inference())
-	mux.Handle("/v2", inference)
-	mux.Handle("/v2/", inference)
+	routes, inference := n.Inference()
+	inference = requireRole(pki.Reader, inference)
+	for _, route := range routes {
+		mux.Handle(route, inference)
+	}
 	server := newHTTPServer(gate.identify(mux), tlsConfig, logger)
 	server.ConnContext = withConnection
 	server.RegisterOnShutdown(stop)

@@ -452,7 +452,8 @@ func TestWhatTheNodeTells(t *testing.T) {
 		t.Errorf("hardware: %v", err)
 	}
 	answer = httptest.NewRecorder()
-	h.Inference().ServeHTTP(answer, httptest.NewRequest("GET", "/v2", nil))
+	_, inference := h.Inference()
+	inference.ServeHTTP(answer, httptest.NewRequest("GET", "/v2", nil))
 	if answer.Code != 200 {
 		t.Errorf("inference: %d", answer.Code)
 	}

@@ -20,9 +20,12 @@ func (n *Node) openRegistry() {
 	n.inference = serve.NewHandler(n.registry, serve.Options{})
 }
 
-// Inference answers the protocols of inference for the node's models. It is one
-// handler for all listeners, whose requests share one bound on memory.
-func (n *Node) Inference() http.Handler { return n.inference }
+// Inference answers the protocols of inference for the node's models, at the
+// routes of http.ServeMux that they claim. It is one handler for all listeners,
+// whose requests share one bound on memory.
+func (n *Node) Inference() (routes []string, handler http.Handler) {
+	return serve.Routes(), n.inference
+}
 
 // server is the registry of internal/serve as the kind Model sees it.
 type server struct {

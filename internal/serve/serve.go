@@ -18,6 +18,15 @@ func fronts() []front.Front {
 // Options are the settings of the inference endpoint.
 type Options = front.Options
 
+// Routes are the patterns of http.ServeMux that NewHandler answers.
+func Routes() []string {
+	var routes []string
+	for _, f := range fronts() {
+		routes = append(routes, f.Routes...)
+	}
+	return routes
+}
+
 // NewHandler serves the registry's models over all protocols.
 func NewHandler(r *core.Registry, o Options) http.Handler {
 	return front.Handler(r, o, fronts())
