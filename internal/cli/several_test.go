@@ -2,6 +2,7 @@ package cli
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
@@ -87,6 +88,32 @@ func TestNamesAreCompleted(t *testing.T) {
 	} {
 		if status, out, errOut := n.command(t, append([]string{"__complete"}, args...)...); status != 0 || out != want {
 			t.Errorf("%q: exit status %d, %q, %s; want %q", args, status, out, errOut, want)
+		}
+	}
+}
+
+func TestWait(t *testing.T) {
+	n := labelledNode(t)
+	seen := func(phase string) *pb.WatchResponse {
+		return &pb.WatchResponse{Event: "set", Object: &pb.Object{Kind: "Workload", Name: "web", Manifest: n.objects[2].Manifest, Status: structOf(t, `{"phase":"`+phase+`"}`)}}
+	}
+	n.changes = []*pb.WatchResponse{seen("Pending"), seen("Running")}
+	for _, c := range []struct {
+		args   []string
+		status int
+		out    string
+		errOut string
+	}{
+		{[]string{"workload", "web", "--for", "phase=running"}, 0, "workload/web is Running\n", ""},
+		{[]string{"workload/gone", "--for", "deleted"}, 0, "workload/gone deleted\n", ""},
+		{[]string{"workload/web", "--for", "deleted", "--timeout", "50ms"}, exitUnavailable, "", "oscine: workload/web: "},
+		{[]string{"workload/gone", "--for", "phase=Running"}, exitNotFound, "", "not found"},
+		{[]string{"workload/web", "--for", "phase=Happy"}, exitUsage, "", "with one of Pending,"},
+		{[]string{"workload/web"}, exitUsage, "", "required flag"},
+	} {
+		status, out, errOut := n.command(t, append([]string{"wait"}, c.args...)...)
+		if status != c.status || out != c.out || !strings.Contains(errOut, c.errOut) {
+			t.Errorf("%q: exit status %d, %q, %q; want %d, %q, %q", c.args, status, out, errOut, c.status, c.out, c.errOut)
 		}
 	}
 }
