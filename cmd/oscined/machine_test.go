@@ -128,6 +128,13 @@ func TestFirstConfiguration(t *testing.T) {
 	if err != nil || bytes.Contains(stored, []byte("PRIVATE KEY")) {
 		t.Errorf("the configuration that travelled holds a key: %s, %v", stored, err)
 	}
+	for _, name := range []string{o.storedMachine(), filepath.Join(o.state, keyFile)} { // others may not read it
+		if info, err := os.Stat(name); err != nil {
+			t.Error(err)
+		} else if got := info.Mode().Perm(); got != 0o600 {
+			t.Errorf("%s: got %v, want -rw-------", name, got)
+		}
+	}
 }
 
 // TestOwnedNodeRefusesStrangers: whatever keeps a node that has an owner from

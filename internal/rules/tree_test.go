@@ -178,3 +178,46 @@ func TestLinksOfDocumentsLeadSomewhere(t *testing.T) {
 		}
 	}
 }
+
+// What SECURITY.md promises a test holds: each row of its table names one that
+// there is.
+func TestSecurityNamesItsTests(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "SECURITY.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := map[string]bool{}
+	test := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	for _, name := range files(t) {
+		if !strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range test.FindAllSubmatch(source, -1) {
+			declared[string(m[1])] = true
+		}
+	}
+	named := regexp.MustCompile("`(Test\\w+)`")
+	rows := 0
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| threat ") {
+			continue
+		}
+		rows++
+		tests := named.FindAllStringSubmatch(line, -1)
+		if len(tests) == 0 {
+			t.Errorf("no test holds this promise: %s", line)
+		}
+		for _, m := range tests {
+			if !declared[m[1]] {
+				t.Errorf("there is no test %s: %s", m[1], line)
+			}
+		}
+	}
+	if rows == 0 {
+		t.Error("SECURITY.md has no table of promises")
+	}
+}
