@@ -70,6 +70,7 @@ func (f *deleteFlags) targets(env *Env, args []string) (kind string, targets []o
 		for _, obj := range objects {
 			targets = append(targets, obj.Key())
 		}
+		slices.Reverse(targets) // a Secret goes after the workloads below it that use it
 		return "", targets, nil
 	case f.labels != "":
 		kind, name, err := env.parseTarget(args)

@@ -46,8 +46,8 @@ func (r *Runtime) Import(ctx context.Context, tarball io.Reader) ([]Image, error
 }
 
 // Pull fetches an image from its registry. If given, progress gets lines for people. Registries on this very
-// host may speak plain HTTP. Errors: ErrDenied, ErrNotFound, ErrTooLarge, ErrPlatform.
-func (r *Runtime) Pull(ctx context.Context, ref string, progress func(string)) (Image, error) {
+// host may speak plain HTTP. If given, login has the credentials for registries. Errors: ErrDenied, ErrNotFound, ErrTooLarge, ErrPlatform.
+func (r *Runtime) Pull(ctx context.Context, ref string, login Login, progress func(string)) (Image, error) {
 	ctx = r.context(ctx)
 	name, err := normalize(ref)
 	if err != nil {
@@ -57,7 +57,7 @@ func (r *Runtime) Pull(ctx context.Context, ref string, progress func(string)) (
 	if err := prefixes(r.config.Allow).check("pull", name); err != nil {
 		return Image{}, err
 	}
-	source, err := registry.NewOCIRegistry(ctx, name)
+	source, err := registry.NewOCIRegistry(ctx, name, login.options()...)
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", name, err)
 	}
@@ -66,6 +66,23 @@ func (r *Runtime) Pull(ctx context.Context, ref string, progress func(string)) (
 		return Image{}, named("pull "+name, err)
 	}
 	return result[0], nil
+}
+
+// Login returns the username and password for the host of a registry, "" where
+// there are none.
+type Login func(host string) (username, password string)
+
+func (l Login) options() []registry.Opt {
+	if l == nil {
+		return nil
+	}
+	return []registry.Opt{registry.WithCredentials(l)}
+}
+
+// GetCredentials implements registry.CredentialHelper.
+func (l Login) GetCredentials(_ context.Context, _, host string) (registry.Credentials, error) {
+	username, password := l(host)
+	return registry.Credentials{Host: host, Username: username, Secret: password}, nil
 }
 
 // transfer brings content here, checks it, and only then records its names.

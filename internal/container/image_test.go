@@ -10,6 +10,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -204,7 +206,7 @@ func TestPull(t *testing.T) {
 	config.Allow = []string{host + "/good"}
 	r := openRuntime(t, config)
 	for _, ref := range []string{host + "/evil/probe:1", host + "/good-not/probe:1", "docker.io/library/nginx"} {
-		if _, err := r.Pull(t.Context(), ref, nil); !errors.Is(err, ErrDenied) {
+		if _, err := r.Pull(t.Context(), ref, nil, nil); !errors.Is(err, ErrDenied) {
 			t.Errorf("%s: %v, want %v", ref, err, ErrDenied)
 		}
 	}
@@ -212,7 +214,7 @@ func TestPull(t *testing.T) {
 		t.Errorf("denied pulls asked the registry for %q", *requests)
 	}
 	var lines []string
-	got, err := r.Pull(t.Context(), host+"/good/probe:1", func(line string) { lines = append(lines, line) })
+	got, err := r.Pull(t.Context(), host+"/good/probe:1", nil, func(line string) { lines = append(lines, line) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,6 +223,50 @@ func TestPull(t *testing.T) {
 	}
 	if said, _ := output(t, r, Spec{ID: "pulled", Image: host + "/good/probe:1", Args: []string{"say", "hi"}}); said != "hi\n" {
 		t.Errorf("said %q", said)
+	}
+}
+
+// TestPullLogsIn: a registry that asks for a password gets that of its host,
+// and no message repeats it.
+func TestPullLogsIn(t *testing.T) {
+	image := probeImage(t)
+	open, _ := registryOf(t, image)
+	const password = "hunter2canary"
+	var asked []string
+	target := &url.URL{Scheme: "http", Host: open}
+	locked := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if user, given, ok := q.BasicAuth(); !ok || user != "rita" || given != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		httputil.NewSingleHostReverseProxy(target).ServeHTTP(w, q)
+	}))
+	defer locked.Close()
+	host := strings.TrimPrefix(locked.URL, "http://")
+	config := testConfig(t)
+	config.Allow = []string{"*"}
+	r := openRuntime(t, config)
+	var lines []string
+	tell := func(line string) { lines = append(lines, line) }
+	for name, login := range map[string]Login{
+		"no credentials":        nil,
+		"a wrong password":      func(string) (string, string) { return "rita", password + "x" },
+		"those of another host": func(host string) (string, string) { return "", "" },
+	} {
+		if _, err := r.Pull(t.Context(), host+"/probe:1", login, tell); err == nil || strings.Contains(err.Error(), password) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	login := func(of string) (string, string) {
+		asked = append(asked, of)
+		return "rita", password
+	}
+	if _, err := r.Pull(t.Context(), host+"/probe:1", login, tell); err != nil {
+		t.Fatal(err)
+	}
+	if len(asked) == 0 || asked[0] != host || strings.Contains(strings.Join(lines, ""), password) {
+		t.Errorf("asked for %q, told %q", asked, lines)
 	}
 }
 
@@ -242,13 +288,13 @@ func TestPullIndex(t *testing.T) {
 	config.Allow = []string{"*"}
 	r := openRuntime(t, config)
 	both := serve(foreign, own)
-	if _, err := r.Pull(t.Context(), both, nil); err != nil {
+	if _, err := r.Pull(t.Context(), both, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if said, _ := output(t, r, Spec{ID: "pulled", Image: both, Args: []string{"say", "hi"}}); said != "hi\n" {
 		t.Errorf("said %q", said)
 	}
-	if _, err := r.Pull(t.Context(), serve(foreign), nil); !errors.Is(err, ErrPlatform) || !strings.Contains(err.Error(), "linux/s390x") {
+	if _, err := r.Pull(t.Context(), serve(foreign), nil, nil); !errors.Is(err, ErrPlatform) || !strings.Contains(err.Error(), "linux/s390x") {
 		t.Errorf("an index without this platform: %v", err)
 	}
 }
@@ -268,7 +314,7 @@ func TestPullFails(t *testing.T) {
 		strings.TrimPrefix(nothing.URL, "http://") + "/x:1": nil,
 		"Not A Reference": nil,
 	} {
-		_, err := r.Pull(t.Context(), ref, nil)
+		_, err := r.Pull(t.Context(), ref, nil, nil)
 		if err == nil || is != nil && !errors.Is(err, is) {
 			t.Errorf("%s: %v, want %v", ref, err, is)
 		}
@@ -276,7 +322,7 @@ func TestPullFails(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := r.Pull(ctx, big+"/x:1", nil); !errors.Is(err, context.Canceled) {
+	if _, err := r.Pull(ctx, big+"/x:1", nil, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if left := diskFiles(t, r); len(left) > 0 {

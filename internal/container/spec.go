@@ -20,6 +20,7 @@ type Spec struct {
 	User       string   // uid[:gid] or a name from the image's /etc/passwd; "" means the image's, else 65532
 
 	Mounts  []Mount
+	Files   []Files  `json:",omitempty"` // secrets
 	Devices []string // CDI names, such as nvidia.com/gpu=0
 
 	Limits     Limits

@@ -70,8 +70,8 @@ func (s *Spec) fill(cgroupRoot string) error {
 	return nil
 }
 
-// Start runs a container. It does nothing if the same Spec runs already, and
-// takes the place of one that ended. When it fails, nothing of the container is
+// Start runs a container. If the same Spec runs already, it only rewrites the
+// Files that have changed. It takes the place of one that ended. When it fails, nothing of the container is
 // left but its log. Errors: ErrNotFound for the image, ErrRunning.
 func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 	ctx = r.context(ctx)
@@ -93,7 +93,7 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 		}
 		if state, err := task.State(ctx); err == nil && state.Status == runtime.RunningStatus {
 			if rec.SpecHash == hash {
-				return nil
+				return r.writeFiles(spec)
 			}
 			return fmt.Errorf("container %s %w: stop it first", spec.ID, ErrRunning)
 		}
@@ -137,8 +137,14 @@ func (r *Runtime) start(ctx context.Context, spec Spec, hash string) error {
 	if err := writeEtc(p.etc, spec); err != nil {
 		return err
 	}
+	if err := r.mountFiles(&p); err != nil {
+		return err
+	}
 	s, err := p.ociSpec()
 	if err != nil {
+		return err
+	}
+	if err := r.writeFiles(spec); err != nil { // their folders have their owner now
 		return err
 	}
 	return r.run(ctx, c, rec, p, s, rootfs)
@@ -324,6 +330,7 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	}
 	fail(r.engine.containers.Delete(ctx, id))
 	fail(r.engine.snapshots.Remove(ctx, id))
+	fail(r.unmountFiles(id))
 	fail(os.RemoveAll(r.stateDir(id)))
 	fail(os.RemoveAll(r.layerDir(id)))
 	return errors.Join(errs...)

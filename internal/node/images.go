@@ -54,13 +54,13 @@ func (n *Node) PullImage(ctx context.Context, ref string, progress func(string))
 	if err := n.disk.Room(); err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
-	im, err := n.runtime.Pull(ctx, ref, progress)
+	im, err := n.runtime.Pull(ctx, ref, n.secrets().login, progress)
 	return imageOf(im), err
 }
 
 // RemoveImage removes an image that no workload names.
 func (n *Node) RemoveImage(ctx context.Context, name string) error {
-	full, err := images{n.runtime}.Find(ctx, name)
+	full, err := images{runtime: n.runtime}.Find(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -77,11 +77,14 @@ func (n *Node) RemoveImage(ctx context.Context, name string) error {
 }
 
 // images are the runtime's as the kind Workload sees them.
-type images struct{ runtime containers }
+type images struct {
+	runtime containers
+	login   container.Login
+}
 
 // Pull implements workload.Images.
 func (i images) Pull(ctx context.Context, ref string, progress func(string)) (string, error) {
-	im, err := i.runtime.Pull(ctx, ref, progress)
+	im, err := i.runtime.Pull(ctx, ref, i.login, progress)
 	return im.Name, err
 }
 

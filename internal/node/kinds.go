@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/node/kind/model"
+	"oscine.dev/oscine/internal/node/kind/secret"
 	"oscine.dev/oscine/internal/node/kind/workload"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
@@ -16,7 +17,7 @@ import (
 func (n *Node) controllers() map[object.Kind]reconcile.NewController {
 	logBytes, _ := n.machine.Spec.Logs.MaxSize.Value() // checked when the file was read
 	workloads := &workload.Options{
-		Sandbox: n.box, Images: images{n.runtime}, Disk: n.disk, Volumes: filepath.Join(n.config.StateDir, "volumes"),
+		Sandbox: n.box, Images: images{n.runtime, n.secrets().login}, Secrets: n.secrets(), Disk: n.disk, Volumes: filepath.Join(n.config.StateDir, "volumes"),
 		LogBytes: logBytes, Log: n.log, Now: time.Now,
 	}
 	models := &model.Options{
@@ -27,6 +28,7 @@ func (n *Node) controllers() map[object.Kind]reconcile.NewController {
 		object.KindWorkload: func(key object.Key, r reconcile.Reporter) reconcile.Controller {
 			return workload.New(workloads, key, r)
 		},
-		object.KindModel: func(key object.Key, r reconcile.Reporter) reconcile.Controller { return model.New(models, key, r) },
+		object.KindSecret: secret.New,
+		object.KindModel:  func(key object.Key, r reconcile.Reporter) reconcile.Controller { return model.New(models, key, r) },
 	}
 }

@@ -30,7 +30,7 @@ func TestNewKindNeedsOneFileAndOneRow(t *testing.T) {
 	const name = "a-name-of-as-many-characters-as-a-name-may-have-at-most-63-here"
 	file := h.write("beacon.yaml", "apiVersion: oscine.dev/v1\nkind: Beacon\nmetadata: {name: "+name+"}\nspec: {text: hello}\n")
 	h.fails("text: is required", "apply", "-f", h.write("bad.yaml", "apiVersion: oscine.dev/v1\nkind: Beacon\nmetadata: {name: x}\nspec: {}\n"))
-	h.fails("must be Machine, Workload, Model or Beacon", "apply", "-f", h.write("pod.yaml", "apiVersion: oscine.dev/v1\nkind: Pod\n"))
+	h.fails("must be Machine, Workload, Model, Secret or Beacon", "apply", "-f", h.write("pod.yaml", "apiVersion: oscine.dev/v1\nkind: Pod\n"))
 	h.says("beacon/"+name+" created (dry run)", "apply", "--dry-run", "-f", file)
 	h.says("beacon/"+name+" created", "apply", "-f", file)
 	h.prints(`KIND +NAME +PHASE .*BLINKS +MESSAGE\nBeacon +`+name+` +Running .* [1-9]\d* `, "get", "bcn")
@@ -73,14 +73,24 @@ type harness struct {
 	address string
 	machine *object.Machine
 	stop    func() // the node and its server; nil where none runs
+	log     *slog.Logger
+	// controller makes those of a kind; logs is the folder of the objects' logs.
+	controller func(kind object.Kind, logs string) reconcile.NewController
+
+	in      string       // of the commands
+	printed bytes.Buffer // by all commands
 }
 
 func newHarness(t *testing.T, kinds object.Table) *harness {
+	return newHarnessWith(t, kinds, slog.New(slog.DiscardHandler), func(_ object.Kind, logs string) reconcile.NewController { return newLamp(logs) })
+}
+
+func newHarnessWith(t *testing.T, kinds object.Table, log *slog.Logger, controller func(object.Kind, string) reconcile.NewController) *harness {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &harness{t: t, dir: t.TempDir(), kinds: kinds, address: l.Addr().String()}
+	h := &harness{t: t, dir: t.TempDir(), kinds: kinds, address: l.Addr().String(), log: log, controller: controller}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -102,13 +112,13 @@ func (h *harness) restart() {
 	state := filepath.Join(h.dir, "state")
 	controllers := map[object.Kind]reconcile.NewController{}
 	for _, row := range h.kinds.Stored() {
-		controllers[row.Kind] = newLamp(filepath.Join(state, "log")) // the controller
+		controllers[row.Kind] = h.controller(row.Kind, filepath.Join(state, "log"))
 	}
 	n, err := node.OpenWithoutKernel(h.t.Context(), state, h.kinds, h.machine, controllers)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	server, err := api.NewServer(n, h.machine.Spec.API, slog.New(slog.DiscardHandler))
+	server, err := api.NewServer(n, h.machine.Spec.API, h.log)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -130,10 +140,11 @@ func (h *harness) restart() {
 // command runs a command and returns its exit status and what it printed.
 func (h *harness) command(args ...string) (status int, out, errOut string) {
 	var stdout, stderr bytes.Buffer
-	env := &cli.Env{In: strings.NewReader(""), Out: &stdout, Err: &stderr, Kinds: h.kinds}
+	env := &cli.Env{In: strings.NewReader(h.in), Out: &stdout, Err: &stderr, Kinds: h.kinds}
 	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
 	defer cancel()
 	status = env.Run(ctx, append([]string{"--config", filepath.Join(h.dir, "config")}, args...))
+	h.printed.WriteString(stdout.String() + stderr.String())
 	return status, stdout.String(), stderr.String()
 }
 

@@ -102,7 +102,7 @@ type containers interface {
 	sandbox.Runtime
 	Images(ctx context.Context) ([]container.Image, error)
 	Import(ctx context.Context, tarball io.Reader) ([]container.Image, error)
-	Pull(ctx context.Context, ref string, progress func(string)) (container.Image, error)
+	Pull(ctx context.Context, ref string, login container.Login, progress func(string)) (container.Image, error)
 	RemoveImage(ctx context.Context, ref string) error
 	CopyIn(ctx context.Context, id, dir string, stream io.Reader) error
 	CopyOut(ctx context.Context, id, name string, w io.Writer) error

@@ -64,7 +64,7 @@ func (r *fakeRuntime) Import(_ context.Context, tarball io.Reader) ([]container.
 	return []container.Image{{Name: string(name)}}, err
 }
 
-func (r *fakeRuntime) Pull(_ context.Context, ref string, _ func(string)) (container.Image, error) {
+func (r *fakeRuntime) Pull(_ context.Context, ref string, _ container.Login, _ func(string)) (container.Image, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.images = append(r.images, ref)

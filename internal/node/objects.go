@@ -62,6 +62,9 @@ func (n *Node) Apply(ctx context.Context, objects []object.Object, o ApplyOption
 	if err != nil {
 		return nil, err
 	}
+	if !o.DryRun {
+		n.secretsChanged(objects, results)
+	}
 	return results, nil
 }
 
@@ -94,7 +97,8 @@ func (n *Node) allot(ctx context.Context, objects []object.Object, results []Res
 }
 
 // checkApply finds what only the node can know: host ports that another
-// workload or the node itself holds, and models that were not uploaded.
+// workload or the node itself holds, models that were not uploaded, and values
+// of secrets that are not there to be kept.
 func (n *Node) checkApply(objects, there []object.Object) error {
 	var problems []string
 	held := n.heldPorts(objects, there)
@@ -116,6 +120,9 @@ func (n *Node) checkApply(objects, there []object.Object) error {
 				}
 				held[port] = obj.Key().String()
 			}
+		}
+		if secret, ok := obj.(*object.Secret); ok {
+			problems = append(problems, checkSecret(secret, objects, there)...)
 		}
 		if m, ok := obj.(*object.Model); ok && !n.files.Has(m.Spec.Source) {
 			problems = append(problems, fmt.Sprintf("%s: spec.source: this node has no model file %s: upload it with oscine serve FILE", obj.Key(), m.Spec.Source))
@@ -214,7 +221,7 @@ func (n *Node) Delete(ctx context.Context, key object.Key) error {
 	if err := n.checkKind(key.Kind); err != nil {
 		return err
 	}
-	return n.loop.Delete(ctx, key)
+	return n.loop.Delete(ctx, key, func(there []object.Object) error { return checkDelete(key, there) })
 }
 
 // Watch calls f with every matching object now and after each change, until

@@ -49,6 +49,8 @@ type Checker struct {
 	errs  Errors
 	lines map[string]int // path → line of the document at hand
 	kinds Table
+
+	confidential bool // the document at hand may hold secrets
 }
 
 // Check returns the mistakes of an object that was not read from text, as an

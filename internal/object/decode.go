@@ -42,7 +42,7 @@ func (c *Checker) decode(n *yaml.Node, v reflect.Value, path string) {
 		c.decodeMap(n, v, path)
 	case reflect.Slice:
 		if n.Kind != yaml.SequenceNode {
-			c.Bad(path, "must be a list, got %s", describe(n))
+			c.Bad(path, "must be a list, got %s", c.describe(n))
 			return
 		}
 		list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
@@ -57,7 +57,7 @@ func (c *Checker) decode(n *yaml.Node, v reflect.Value, path string) {
 
 func (c *Checker) decodeText(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.ScalarNode {
-		c.Bad(path, "must be a single value, got %s", describe(n))
+		c.Bad(path, "must be a single value, got %s", c.describe(n))
 		return
 	}
 	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil {
@@ -67,7 +67,7 @@ func (c *Checker) decodeText(n *yaml.Node, v reflect.Value, path string) {
 
 func (c *Checker) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		c.Bad(path, "must be a mapping, got %s", describe(n))
+		c.Bad(path, "must be a mapping, got %s", c.describe(n))
 		return
 	}
 	fields := fieldsByName(v)
@@ -90,7 +90,7 @@ func (c *Checker) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 
 func (c *Checker) decodeMap(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		c.Bad(path, "must be a mapping, got %s", describe(n))
+		c.Bad(path, "must be a mapping, got %s", c.describe(n))
 		return
 	}
 	v.Set(reflect.MakeMap(v.Type()))
@@ -111,38 +111,38 @@ func (c *Checker) decodeMap(n *yaml.Node, v reflect.Value, path string) {
 
 func (c *Checker) decodeScalar(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.ScalarNode {
-		c.Bad(path, "must be %s, got %s", scalarName(v.Kind()), describe(n))
+		c.Bad(path, "must be %s, got %s", scalarName(v.Kind()), c.describe(n))
 		return
 	}
 	switch v.Kind() {
 	case reflect.String:
 		if n.Tag != "!!str" && n.Tag != "!!int" && n.Tag != "!!float" {
-			c.Bad(path, "must be text, got %s; put it in quotes", describe(n))
+			c.Bad(path, "must be text, got %s; put it in quotes", c.describe(n))
 			return
 		}
 		v.SetString(n.Value)
 	case reflect.Bool:
 		if n.Tag != "!!bool" {
-			c.Bad(path, "must be true or false, got %s", describe(n))
+			c.Bad(path, "must be true or false, got %s", c.describe(n))
 			return
 		}
 		v.SetBool(strings.EqualFold(n.Value, "true"))
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		i, err := strconv.ParseInt(n.Value, 0, v.Type().Bits())
 		if n.Tag != "!!int" || err != nil {
-			c.Bad(path, "must be a whole number of at most %d bits, got %s", v.Type().Bits(), describe(n))
+			c.Bad(path, "must be a whole number of at most %d bits, got %s", v.Type().Bits(), c.describe(n))
 			return
 		}
 		v.SetInt(i)
 	case reflect.Float64:
 		f, err := strconv.ParseFloat(n.Value, 64)
 		if err != nil || (n.Tag != "!!float" && n.Tag != "!!int") {
-			c.Bad(path, "must be a number, got %s", describe(n))
+			c.Bad(path, "must be a number, got %s", c.describe(n))
 			return
 		}
 		v.SetFloat(f)
 	default:
-		c.Bad(path, "cannot hold %s", describe(n))
+		c.Bad(path, "cannot hold %s", c.describe(n))
 	}
 }
 

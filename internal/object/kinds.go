@@ -21,6 +21,9 @@ type Definition struct {
 	// in lower case. "" stands for the kind's name with an s.
 	Plural  string
 	Aliases []string
+	// Confidential says that no message repeats what is written in an object
+	// of the kind.
+	Confidential bool
 	// NotApplied says why a node refuses to store objects of the kind, and
 	// what to do instead. "" for the kinds that a node stores and runs.
 	NotApplied string
@@ -48,6 +51,7 @@ func Kinds() Table {
 		machineKind(),
 		workloadKind(),
 		modelKind(),
+		secretKind(),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -43,7 +44,7 @@ func (t Table) Parse(r io.Reader) ([]Object, error) {
 			break
 		}
 		if err != nil {
-			c.add(0, "", "not YAML: %v", err)
+			c.add(0, "", "not YAML: %v", withoutText(err))
 			break
 		}
 		if n >= MaxObjects {
@@ -103,6 +104,7 @@ func (c *Checker) object(root *yaml.Node) Object {
 		c.add(root.Line, "kind", "must be %s, got %s", c.kinds.Names(), quote(kind))
 		return nil
 	}
+	c.confidential = row.Confidential
 	obj := row.New()
 	root = withoutStatus(root)
 	before := len(c.errs)
@@ -155,6 +157,24 @@ func countNodes(n *yaml.Node, depth int) int {
 		}
 	}
 	return total
+}
+
+// describe says what was found in the place of something else, without its
+// value where that may be secret.
+func (c *Checker) describe(n *yaml.Node) string {
+	if c.confidential && n.Kind == yaml.ScalarNode {
+		return "a single value of another kind"
+	}
+	return describe(n)
+}
+
+// withoutText leaves out of a mistake of YAML what was written: it may be a
+// value that begins with an asterisk, in a document of any kind.
+func withoutText(err error) error {
+	if before, _, ok := strings.Cut(err.Error(), "unknown anchor"); ok {
+		return fmt.Errorf("%san alias (*NAME) has no anchor (&NAME): put a value that begins with * in quotes", before)
+	}
+	return err
 }
 
 func describe(n *yaml.Node) string {

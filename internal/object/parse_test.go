@@ -112,7 +112,7 @@ kind: Pod
 		`line 17: spec.health: needs exactly one of http, tcp and exec`,
 		`line 18: spec.restart: must be text, got a list`,
 		`line 20: apiVersion: must be "oscine.dev/v1", got "v1"`,
-		`line 24: kind: must be Machine, Workload or Model, got "Pod"`,
+		`line 24: kind: must be Machine, Workload, Model or Secret, got "Pod"`,
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the error lacks %q", want)

@@ -14,6 +14,7 @@ const (
 	Pending   Phase = "Pending"   // not begun yet
 	Pulling   Phase = "Pulling"   // the image is on its way
 	Starting  Phase = "Starting"  // the process exists, its health is not known yet
+	Ready     Phase = "Ready"     // there, and nothing runs for it
 	Running   Phase = "Running"   // and healthy, where a check is given
 	Unhealthy Phase = "Unhealthy" // running, but its check fails
 	Waiting   Phase = "Waiting"   // something failed; tried again after a pause
@@ -24,7 +25,7 @@ const (
 
 // Phases are all that an object may be in.
 func Phases() []Phase {
-	return []Phase{Pending, Pulling, Starting, Running, Unhealthy, Waiting, Unplaced, Exited, Failed}
+	return []Phase{Pending, Pulling, Starting, Ready, Running, Unhealthy, Waiting, Unplaced, Exited, Failed}
 }
 
 // Status is what a node reports about an object: a pointer to the status type of

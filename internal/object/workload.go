@@ -66,11 +66,13 @@ type WorkloadSpec struct {
 	Command    []string          `json:"command,omitempty"`    // replaces the image's entrypoint
 	Args       []string          `json:"args,omitempty"`       // replaces the image's command
 	Env        map[string]string `json:"env,omitempty"`        // added to the image's environment
+	SecretEnv  map[string]string `json:"secretEnv,omitempty"`  // variable → SECRET/ENTRY; a changed Secret restarts the workload
 	WorkingDir string            `json:"workingDir,omitempty"` // default: the image's
 	User       string            `json:"user,omitempty"`       // uid[:gid]; default: the image's, never 0 unless asked
 	Resources  Resources         `json:"resources,omitzero"`
 	Ports      []Port            `json:"ports,omitempty"`
 	Volumes    []Volume          `json:"volumes,omitempty"`
+	Secrets    []SecretMount     `json:"secrets,omitempty"` // as files; a changed Secret rewrites them
 	Restart    RestartPolicy     `json:"restart,omitempty"` // default always
 	Health     *Health           `json:"health,omitempty"`
 	Security   Security          `json:"security,omitzero"`
@@ -207,6 +209,7 @@ func (w *Workload) Check(c *Checker) {
 	s.Resources.Check(c, "spec.resources", s.Class)
 	checkPorts(c, s.Ports)
 	checkVolumes(c, s.Volumes)
+	checkSecrets(c, s)
 	s.Health.check(c, "spec.health")
 	c.Duration("spec.stopGrace", s.StopGrace, 0, maxStopGrace)
 }

@@ -27,7 +27,7 @@ func layers() [][]string {
 		{"internal/node/allocate", "internal/node/access"},
 		{"internal/node/reconcile"},
 		{"internal/node/sandbox"},
-		{"internal/node/sandbox/sandboxtest", "internal/node/kind/workload", "internal/node/kind/model"},
+		{"internal/node/sandbox/sandboxtest", "internal/node/kind/workload", "internal/node/kind/model", "internal/node/kind/secret"},
 		{"internal/machine", "internal/node"},
 		{"internal/machine/machinetest", "internal/api"},
 		{"internal/demo", "internal/bench", "internal/bench/guest", "internal/bench/isolation/figure", "internal/systemtest"},

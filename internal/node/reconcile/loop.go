@@ -298,10 +298,11 @@ func (l *Loop) set(obj object.Object) {
 
 // Delete has an object removed and waits until everything it held is free and
 // it is forgotten, or until that has failed; then it is tried again later, and
-// by another Delete at once. The removal goes on when ctx ends.
-func (l *Loop) Delete(ctx context.Context, key object.Key) error {
+// by another Delete at once. The removal goes on when ctx ends. Checks are told
+// of the objects that are there, and refuse the call by an error.
+func (l *Loop) Delete(ctx context.Context, key object.Key, checks ...func(there []object.Object) error) error {
 	ended := make(chan error, 1)
-	if err := l.delete(key, ended); err != nil {
+	if err := l.delete(key, ended, checks); err != nil {
 		return err
 	}
 	select {
@@ -317,7 +318,7 @@ func (l *Loop) Delete(ctx context.Context, key object.Key) error {
 	}
 }
 
-func (l *Loop) delete(key object.Key, ended chan error) error {
+func (l *Loop) delete(key object.Key, ended chan error, checks []func([]object.Object) error) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	there, closed := false, false
@@ -327,6 +328,11 @@ func (l *Loop) delete(key object.Key, ended chan error) error {
 	}
 	if !there {
 		return fmt.Errorf("%s %q: %w", key.Kind, key.Name, ErrNotFound)
+	}
+	for _, check := range checks {
+		if err := check(l.Objects()); err != nil {
+			return err
+		}
 	}
 	if err := l.o.Records.MarkDeleting(key); err != nil {
 		return err
@@ -372,6 +378,19 @@ func (l *Loop) Wake(chosen func(object.Object) bool) {
 		for _, e := range l.entries {
 			if chosen == nil || (e.machine.desired != nil && chosen(e.machine.desired)) {
 				e.machine.retry()
+				e.advance()
+			}
+		}
+	})
+}
+
+// Renew has Up called again for the chosen objects, also for those that run:
+// what they were given beside their manifests has changed.
+func (l *Loop) Renew(chosen func(object.Object) bool) {
+	l.locked(func() {
+		for _, e := range l.entries {
+			if e.machine.desired != nil && chosen(e.machine.desired) {
+				e.machine.renew()
 				e.advance()
 			}
 		}

@@ -59,6 +59,7 @@ type machine struct {
 	finished  bool          // ended by itself, and stays so
 	lost      error         // why the placement is gone, until there is another
 	displaced bool          // what runs has to stop for lost
+	renewed   bool          // Up has to be called again for what runs or is brought up
 	deleted   bool          // Remove has succeeded
 
 	shown   object.Observed
@@ -96,6 +97,8 @@ func (m *machine) tick(now time.Time) time.Time {
 		}
 		m.show(object.Pending, "stopping: "+why, nil)
 		m.begin(stop, m.runs)
+	case m.runs != nil && m.renewed:
+		m.begin(bringUp, m.desired)
 	case m.runs != nil:
 		m.begin(attend, m.runs)
 	case m.finished:
@@ -110,6 +113,9 @@ func (m *machine) tick(now time.Time) time.Time {
 
 func (m *machine) begin(s step, obj object.Object) {
 	m.under, m.doing, m.cancelled = s, obj, false
+	if s == bringUp {
+		m.renewed = false
+	}
 	m.work.start(s, obj)
 }
 
@@ -125,7 +131,7 @@ func (m *machine) known() object.Object {
 func (m *machine) disturbed() bool {
 	switch m.under {
 	case bringUp, attend:
-		return m.closing || m.deleting || m.displaced || m.doing != m.desired
+		return m.closing || m.deleting || m.displaced || m.renewed || m.doing != m.desired
 	case stop:
 		return m.closing || m.deleting
 	}
@@ -156,6 +162,12 @@ func (m *machine) markLost(reason error) {
 
 // retry has an object that waits for its next try tried now.
 func (m *machine) retry() { m.again = time.Time{} }
+
+// renew has Up called again, now.
+func (m *machine) renew() {
+	m.renewed = m.runs != nil || m.under == bringUp
+	m.retry()
+}
 
 // delete has the object removed.
 func (m *machine) delete() {
@@ -194,6 +206,7 @@ func (m *machine) ended(err error, now time.Time) {
 		}
 		m.fail(err, now)
 	default:
+		m.runs = nil // where it ran and was renewed
 		m.fail(err, now)
 	}
 }

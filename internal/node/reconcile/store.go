@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -24,9 +25,10 @@ type Record struct {
 	// that failed.
 	Problem   error
 	Manifest  json.RawMessage
-	Placement json.RawMessage // nil before the first placement
-	Created   time.Time       // zero for a record of an earlier release
-	Deleting  bool            // its deletion was asked for and has not ended
+	Values    map[string][]byte // of a Confidential object, beside its manifest
+	Placement json.RawMessage   // nil before the first placement
+	Created   time.Time         // zero for a record of an earlier release
+	Deleting  bool              // its deletion was asked for and has not ended
 	// Starts is how often in succession the object was being started when the
 	// daemon ended without closing the store.
 	Starts int
@@ -34,11 +36,12 @@ type Record struct {
 
 // storedRecord is a record's JSON.
 type storedRecord struct {
-	Manifest  json.RawMessage `json:"manifest"`
-	Placement json.RawMessage `json:"placement,omitempty"`
-	Created   time.Time       `json:"created,omitzero"`
-	Deleting  bool            `json:"deleting,omitempty"`
-	Starts    int             `json:"starts,omitempty"`
+	Manifest  json.RawMessage   `json:"manifest"`
+	Values    map[string][]byte `json:"values,omitempty"`
+	Placement json.RawMessage   `json:"placement,omitempty"`
+	Created   time.Time         `json:"created,omitzero"`
+	Deleting  bool              `json:"deleting,omitempty"`
+	Starts    int               `json:"starts,omitempty"`
 }
 
 // Store keeps records in one bbolt file, a bucket for each kind. A change is on
@@ -90,7 +93,7 @@ func (s *Store) Records() ([]Record, error) {
 				rec := Record{Key: object.Key{Kind: kind.Kind, Name: string(name)}}
 				var stored storedRecord
 				if rec.Problem = json.Unmarshal(value, &stored); rec.Problem == nil {
-					rec.Manifest, rec.Placement, rec.Created = stored.Manifest, stored.Placement, stored.Created
+					rec.Manifest, rec.Values, rec.Placement, rec.Created = stored.Manifest, stored.Values, stored.Placement, stored.Created
 					rec.Deleting, rec.Starts = stored.Deleting, stored.Starts
 				}
 				records = append(records, rec)
@@ -120,6 +123,11 @@ func (s *Store) Parse(rec Record) (object.Object, error) {
 	if len(objects) != 1 || objects[0].Key() != rec.Key {
 		return nil, fmt.Errorf("the record holds another object than %s", rec.Key)
 	}
+	if secret, ok := objects[0].(object.Confidential); ok {
+		if missing := secret.Keep(rec.Values); len(missing) > 0 {
+			return nil, fmt.Errorf("the record has no value for %s", strings.Join(missing, ", "))
+		}
+	}
 	return objects[0], nil
 }
 
@@ -139,7 +147,10 @@ func (s *Store) Put(objects []object.Object, now time.Time) error {
 					rec = storedRecord{Created: now}
 				}
 			}
-			rec.Manifest, rec.Deleting, rec.Starts = raw, false, 1
+			rec.Manifest, rec.Values, rec.Deleting, rec.Starts = raw, nil, false, 1
+			if secret, ok := obj.(object.Confidential); ok {
+				rec.Values = secret.Values()
+			}
 			if err := putRecord(tx, key, rec); err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -80,5 +81,11 @@ func (l *Loop) Watch(ctx context.Context, kind object.Kind, name string, f func(
 func Same(a, b object.Object) bool {
 	x, errA := json.Marshal(a)
 	y, errB := json.Marshal(b)
-	return errA == nil && errB == nil && bytes.Equal(x, y)
+	return errA == nil && errB == nil && bytes.Equal(x, y) && sameValues(a, b)
+}
+
+func sameValues(a, b object.Object) bool {
+	x, isA := a.(object.Confidential)
+	y, isB := b.(object.Confidential)
+	return isA == isB && (!isA || maps.EqualFunc(x.Values(), y.Values(), bytes.Equal))
 }

@@ -38,10 +38,17 @@ type Disk interface {
 	Room() error
 }
 
+// Secrets are the values of the node's Secrets.
+type Secrets interface {
+	// Values returns the entries of a Secret, false where it is not there.
+	Values(name string) (map[string][]byte, bool)
+}
+
 // Options is what the workloads of a node share; all are needed.
 type Options struct {
 	Sandbox  *sandbox.Sandbox
 	Images   Images
+	Secrets  Secrets
 	Disk     Disk
 	Volumes  string // the folder of all volumes
 	LogBytes int64  // bound of one workload's log
@@ -94,6 +101,10 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	if err := c.finishedBefore(ctx, w); err != nil {
 		return err
 	}
+	given, err := c.secrets(w)
+	if err != nil {
+		return err
+	}
 	if err := c.o.Disk.Admit(c.key); err != nil {
 		return err
 	}
@@ -116,7 +127,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 		return err
 	}
 	c.report.Phase(object.Pending, "makes its root file system and starts its program")
-	now, err := c.o.Sandbox.Start(ctx, sandbox.Run{Object: w, Placement: placement, Spec: c.spec(w, image, netns), Grace: w.Spec.StopGrace.Std()})
+	now, err := c.o.Sandbox.Start(ctx, sandbox.Run{Object: w, Placement: placement, Spec: c.spec(w, given, image, netns), Grace: w.Spec.StopGrace.Std()})
 	if err == nil && w.Spec.Security.WritableRoot { // it may run since before this daemon
 		err = c.claimLayer(ctx, w)
 	}
@@ -226,11 +237,11 @@ func (c *controller) claimLayer(ctx context.Context, w *object.Workload) error {
 	return c.o.Disk.Claim(c.key, "writable layer", dir, limit)
 }
 
-func (c *controller) spec(w *object.Workload, image, netns string) container.Spec {
+func (c *controller) spec(w *object.Workload, given secrets, image, netns string) container.Spec {
 	s := &w.Spec
 	spec := container.Spec{
 		Image: image, Entrypoint: s.Command, Args: s.Args, Cwd: s.WorkingDir, User: s.User,
-		Env: environment(s.Env), NetNS: netns, LogBytes: c.o.LogBytes,
+		Env: environment(s.Env, given.env), Files: given.files, NetNS: netns, LogBytes: c.o.LogBytes,
 		Security: container.Security{AllowRoot: s.Security.AllowRoot, WritableRoot: s.Security.WritableRoot, AddCapabilities: s.Security.AddCapabilities},
 	}
 	for _, v := range s.Volumes {
@@ -244,10 +255,12 @@ func (c *controller) spec(w *object.Workload, image, netns string) container.Spe
 	return spec
 }
 
-func environment(env map[string]string) []string {
+func environment(envs ...map[string]string) []string {
 	var list []string
-	for name, value := range env {
-		list = append(list, name+"="+value)
+	for _, env := range envs {
+		for name, value := range env {
+			list = append(list, name+"="+value)
+		}
 	}
 	slices.Sort(list)
 	return list

@@ -26,10 +26,11 @@ import (
 // bench is a workload on a machine in memory.
 type bench struct {
 	*sandboxtest.Machine
-	c    reconcile.Controller
-	have map[string]string // images, by reference
-	pull error
-	full error
+	c       reconcile.Controller
+	have    map[string]string // images, by reference
+	pull    error
+	full    error
+	secrets map[string]map[string][]byte
 
 	mu     sync.Mutex
 	phases []string
@@ -39,7 +40,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	b := &bench{Machine: sandboxtest.New(t), have: map[string]string{"x": "docker.io/library/x:latest"}}
 	b.c = New(&Options{
-		Sandbox: b.Sandbox, Images: b, Disk: fakeDisk{b}, Volumes: t.TempDir(), Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Sandbox: b.Sandbox, Images: b, Secrets: b, Disk: fakeDisk{b}, Volumes: t.TempDir(), Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}, web, b)
 	return b
 }

@@ -186,6 +186,7 @@ func (r runtime) Start(ctx context.Context, spec container.Spec) error {
 	r.m.mu.Unlock()
 	if old != nil && old.status.State == container.Running {
 		if old.status.SpecHash == hash {
+			r.m.locked(func() { old.spec.Files = spec.Files }) // rewritten
 			return nil
 		}
 		return container.ErrRunning

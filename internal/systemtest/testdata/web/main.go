@@ -37,6 +37,14 @@ func main() {
 		for lines.Scan() {
 			fmt.Println(strings.ToUpper(lines.Text()))
 		}
+	case "env": // the value of a variable
+		fmt.Print(os.Getenv(os.Args[2]))
+	case "file": // the content of a file
+		content, err := os.ReadFile(os.Args[2])
+		if err != nil {
+			fmt.Print(err)
+		}
+		os.Stdout.Write(content)
 	case "facts":
 		facts()
 	case "sleep":
