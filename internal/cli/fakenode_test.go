@@ -32,6 +32,8 @@ type fakeNode struct {
 	changes []*pb.WatchResponse // that Watch sends before it ends
 	deleted []string
 
+	metrics http.HandlerFunc // nil for none
+
 	dir string // of the client's configuration
 }
 
@@ -95,6 +97,9 @@ func (n *fakeNode) serve(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle(pbconnect.NewObjectsHandler(n))
 	mux.Handle(pbconnect.NewLogsHandler(n))
+	if n.metrics != nil {
+		mux.HandleFunc("/metrics", n.metrics)
+	}
 	server := &http.Server{Handler: mux, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13}}
 	go server.ServeTLS(l, "", "")
 	t.Cleanup(func() { server.Close() })

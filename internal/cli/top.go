@@ -13,6 +13,7 @@ import (
 
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/hardware/render"
+	"oscine.dev/oscine/internal/object"
 )
 
 func newTopCommand(env *Env) *cobra.Command {
@@ -26,7 +27,7 @@ func newTopCommand(env *Env) *cobra.Command {
 node, load, memory, temperature and health of each accelerator. q ends it.
 
 With a context the machine is the node's. Without one, or with --root /, it is
-this one.`,
+this one. oscine top workloads and oscine top models show what those use.`,
 		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if every < hardware.MinLoadInterval {
@@ -43,6 +44,7 @@ this one.`,
 			return topLive(c.Context(), env, &topScreen{out: out, name: name}, watch, every)
 		},
 	}
+	c.AddCommand(newTopObjectsCommand(env, object.KindWorkload, "workloads"), newTopObjectsCommand(env, object.KindModel, "models"))
 	c.Flags().StringVar(&root, "root", "", "the machine's root; / is this machine")
 	c.Flags().DurationVar(&every, "every", time.Second, "how often to look")
 	c.Flags().BoolVar(&once, "once", false, "print one picture and end")

@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/spf13/cobra"
+
+	"oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/object"
+)
+
+// minTop is the shortest time over which top measures objects.
+const minTop = 100 * time.Millisecond
+
+// newTopObjectsCommand shows what the objects of one kind use.
+func newTopObjectsCommand(env *Env, kind object.Kind, plural string) *cobra.Command {
+	var every time.Duration
+	c := &cobra.Command{
+		Use: plural, Short: "Show what " + plural + " use: CPU, memory, wake-ups, promises", Args: exactArgs(0, "no argument"),
+		Long: fmt.Sprintf(`Show what the %s of a node use, measured over --every from the node's metrics:
+CPUs' worth of time, memory now, wake-ups a second and the latency that 99 %% of
+them kept, and the promises that hold and that are broken now. A value that the
+node does not measure, or of what does not run, is –.`, plural),
+		Example: "  oscine top " + plural + "\n  oscine top " + plural + " --every 10s",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if every < minTop {
+				return usageError{fmt.Errorf("--every %s is too short: %s at least", every, minTop)}
+			}
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			return topObjects(c.Context(), env, node, kind, every)
+		},
+	}
+	c.Flags().DurationVar(&every, "every", time.Second, "how long to measure")
+	return c
+}
+
+func topObjects(ctx context.Context, env *Env, node *client.Client, kind object.Kind, every time.Duration) error {
+	resp, err := node.Objects.Get(ctx, connect.NewRequest(&oscinepb.GetRequest{Kind: string(kind)}))
+	if err != nil {
+		return err
+	}
+	first, err := scrape(ctx, node)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(every):
+	}
+	second, err := scrape(ctx, node)
+	if err != nil {
+		return err
+	}
+	tw := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
+	titles := "NAME\tCLASS\tPHASE\tCPU\tMEMORY\tLIMIT\tWAKE-UPS/S\tWAKE-UP P99\tPROMISES"
+	if kind == object.KindModel {
+		titles += "\tREQUESTS/S"
+	}
+	fmt.Fprintln(tw, titles)
+	for _, obj := range resp.Msg.Objects {
+		state, err := client.State(env.Kinds, obj)
+		if err != nil {
+			return err
+		}
+		u := usage{kind: string(kind), name: obj.Name, before: first, after: second}
+		class, phase := "", ""
+		if p, ok := state.Object.(object.Placeable); ok {
+			class = string(p.Class())
+		}
+		if state.Status != nil {
+			phase = string(state.Status.Common().Phase)
+		}
+		cells := []string{orDash(obj.Name), known(orDash(class)), known(orDash(phase)), u.cpu(), u.bytes("memory_usage_bytes"), u.bytes("memory_limit_bytes")}
+		wakeups, p99 := u.wakeups()
+		cells = append(cells, wakeups, p99, u.promises())
+		if kind == object.KindModel {
+			cells = append(cells, u.requests())
+		}
+		fmt.Fprintln(tw, strings.Join(cells, "\t"))
+	}
+	return tw.Flush()
+}
+
+// unknown stands for a value that is not measured.
+const unknown = "–"
+
+func known(cell string) string {
+	if cell == "-" {
+		return unknown
+	}
+	return cell
+}
+
+// sample is a node's metrics at a time.
+type sample struct {
+	at       time.Time
+	families map[string]*dto.MetricFamily
+}
+
+func scrape(ctx context.Context, node *client.Client) (sample, error) {
+	families, err := node.Metrics(ctx)
+	return sample{time.Now(), families}, err
+}
+
+// find returns the metric whose labels have all the given values, nil for none.
+func (s sample) find(name string, labels map[string]string) *dto.Metric {
+	for _, m := range s.families["oscine_"+name].GetMetric() {
+		matching := 0
+		for _, l := range m.Label {
+			if want, asked := labels[l.GetName()]; asked && want == l.GetValue() {
+				matching++
+			}
+		}
+		if matching == len(labels) {
+			return m
+		}
+	}
+	return nil
+}
+
+// usage is what one object did between two samples.
+type usage struct {
+	kind, name    string
+	before, after sample
+}
+
+func (u *usage) seconds() float64 { return u.after.at.Sub(u.before.at).Seconds() }
+
+func (u *usage) both(name string) (before, after *dto.Metric) {
+	labels := map[string]string{"kind": u.kind, "name": u.name}
+	return u.before.find("container_"+name, labels), u.after.find("container_"+name, labels)
+}
+
+// cpu is the CPUs' worth of time that it used.
+func (u *usage) cpu() string {
+	before, after := u.both("cpu_usage_seconds_total")
+	used := after.GetCounter().GetValue() - before.GetCounter().GetValue()
+	if before == nil || after == nil || used < 0 { // it ended, or began again
+		return unknown
+	}
+	return fmt.Sprintf("%.2f", used/u.seconds())
+}
+
+func (u *usage) bytes(name string) string {
+	_, after := u.both(name)
+	if after == nil {
+		return unknown
+	}
+	return shortBytes(after.GetGauge().GetValue())
+}
+
+func shortBytes(n float64) string {
+	for _, unit := range []string{"", "Ki", "Mi", "Gi"} {
+		if n < 1024 {
+			return fmt.Sprintf("%.4g%s", n, unit)
+		}
+		n /= 1024
+	}
+	return fmt.Sprintf("%.4gTi", n)
+}
+
+// wakeups are those in a second, and the bound that 99 % of them kept.
+func (u *usage) wakeups() (rate, p99 string) {
+	before, after := u.both("wakeup_latency_seconds")
+	if before == nil || after == nil || after.GetHistogram().GetSampleCount() < before.GetHistogram().GetSampleCount() {
+		return unknown, unknown
+	}
+	count := after.GetHistogram().GetSampleCount() - before.GetHistogram().GetSampleCount()
+	rate = fmt.Sprintf("%.0f", float64(count)/u.seconds())
+	earlier := map[float64]uint64{}
+	for _, b := range before.GetHistogram().GetBucket() {
+		earlier[b.GetUpperBound()] = b.GetCumulativeCount()
+	}
+	for _, b := range after.GetHistogram().GetBucket() {
+		within := b.GetCumulativeCount() - earlier[b.GetUpperBound()]
+		if count > 0 && float64(within) >= 0.99*float64(count) {
+			return rate, time.Duration(b.GetUpperBound() * float64(time.Second)).Round(100 * time.Nanosecond).String()
+		}
+	}
+	return rate, unknown
+}
+
+// promises tells how many hold now and how many do not.
+func (u *usage) promises() string {
+	_, made := u.both("promises")
+	_, broken := u.both("promises_broken")
+	if made == nil || broken == nil {
+		return unknown
+	}
+	b := broken.GetGauge().GetValue()
+	kept := fmt.Sprintf("%.0f kept", made.GetGauge().GetValue()-b)
+	if b > 0 {
+		kept += fmt.Sprintf(", %.0f broken", b)
+	}
+	return kept
+}
+
+// requests are those answered in a second, with whatever result.
+func (u *usage) requests() string {
+	total := func(s sample) (sum float64, ok bool) {
+		for _, m := range s.families["oscine_model_requests_total"].GetMetric() {
+			for _, l := range m.Label {
+				if l.GetName() == "model" && l.GetValue() == u.name {
+					sum, ok = sum+m.GetCounter().GetValue(), true
+				}
+			}
+		}
+		return sum, ok
+	}
+	before, was := total(u.before)
+	after, is := total(u.after)
+	if !was || !is || after < before {
+		return unknown
+	}
+	return fmt.Sprintf("%.1f", (after-before)/u.seconds())
+}
