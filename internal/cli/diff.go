@@ -115,5 +115,5 @@ func structYAML(s *structpb.Struct) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return blockYAML(raw)
+	return client.BlockYAML(raw)
 }

@@ -89,7 +89,7 @@ func writeEvent(w io.Writer, e *pb.Event, output string) error {
 	}
 	raw, err := protojson.Marshal(e)
 	if err == nil && output == outputYAML {
-		if raw, err = blockYAML(raw); err == nil {
+		if raw, err = client.BlockYAML(raw); err == nil {
 			raw = append([]byte("---\n"), bytes.TrimSpace(raw)...)
 		}
 	}

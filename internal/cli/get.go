@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,8 +14,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
@@ -85,7 +82,7 @@ func printObjects(env *Env, objects []*oscinepb.Object, output string) error {
 		list := make([]json.RawMessage, len(objects))
 		for i, obj := range objects {
 			var err error
-			if list[i], err = manifestJSON(obj); err != nil {
+			if list[i], err = client.ManifestJSON(obj); err != nil {
 				return err
 			}
 		}
@@ -94,11 +91,11 @@ func printObjects(env *Env, objects []*oscinepb.Object, output string) error {
 		return enc.Encode(list)
 	case outputYAML:
 		for _, obj := range objects {
-			raw, err := manifestJSON(obj)
+			raw, err := client.ManifestJSON(obj)
 			if err != nil {
 				return err
 			}
-			text, err := blockYAML(raw)
+			text, err := client.BlockYAML(raw)
 			if err != nil {
 				return err
 			}
@@ -107,38 +104,6 @@ func printObjects(env *Env, objects []*oscinepb.Object, output string) error {
 		return nil
 	}
 	return printTable(env, objects, output == outputWide)
-}
-
-// manifestJSON is the object as apply takes it, with its status beside, which
-// apply passes over.
-func manifestJSON(obj *oscinepb.Object) (json.RawMessage, error) {
-	fields := map[string]*structpb.Value{}
-	maps.Copy(fields, obj.GetManifest().GetFields())
-	if obj.Status != nil {
-		fields["status"] = structpb.NewStructValue(obj.Status)
-	}
-	raw, err := (&structpb.Struct{Fields: fields}).MarshalJSON()
-	if err != nil {
-		return nil, fmt.Errorf("%s/%s: %w", obj.GetKind(), obj.GetName(), err)
-	}
-	return raw, nil
-}
-
-// blockYAML writes JSON as YAML in block style, each number as it is spelt.
-func blockYAML(raw []byte) ([]byte, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(raw, &doc); err != nil {
-		return nil, err
-	}
-	plain(&doc)
-	return yaml.Marshal(&doc)
-}
-
-func plain(n *yaml.Node) {
-	n.Style = 0
-	for _, child := range n.Content {
-		plain(child)
-	}
 }
 
 // printTable prints a line for each object: what all kinds have and, where all
@@ -243,7 +208,7 @@ func printChange(env *Env, m *oscinepb.WatchResponse, output string) error {
 		var raw json.RawMessage
 		if m.Object.Manifest != nil {
 			var err error
-			if raw, err = manifestJSON(m.Object); err != nil {
+			if raw, err = client.ManifestJSON(m.Object); err != nil {
 				return err
 			}
 		}

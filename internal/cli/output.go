@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/printable"
 )
 
@@ -95,7 +96,7 @@ func writeDocument(w io.Writer, value any, output string) error {
 		return err
 	}
 	if output == outputYAML {
-		raw, err := blockYAML(text.Bytes())
+		raw, err := client.BlockYAML(text.Bytes())
 		if err != nil {
 			return fmt.Errorf("convert to YAML: %w", err)
 		}

@@ -30,7 +30,7 @@ func layers() [][]string {
 		{"internal/node/sandbox/sandboxtest", "internal/node/kind/workload", "internal/node/kind/model", "internal/node/kind/secret"},
 		{"internal/machine", "internal/node"},
 		{"internal/machine/machinetest", "internal/api"},
-		{"internal/demo", "internal/bench", "internal/bench/guest", "internal/bench/isolation/figure", "internal/systemtest"},
+		{"internal/web", "internal/demo", "internal/bench", "internal/bench/guest", "internal/bench/isolation/figure", "internal/systemtest"},
 		{"internal/bench/guest/guesttest"},
 		{"internal/cli"},
 	}

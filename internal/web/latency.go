@@ -1,0 +1,138 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"oscine.dev/oscine/internal/printable"
+)
+
+const (
+	// durations is the metric of docs/metrics.md.
+	durations = "oscine_model_request_duration_seconds"
+	// maxScrape bounds what is read of a node's metrics: 1000 objects.
+	maxScrape = 64 << 20
+	// maxBars is as many as can be told apart.
+	maxBars = 48
+)
+
+// latencies is how long the requests of one model took inside the node.
+type latencies struct {
+	Model string  `json:"model"`
+	Count uint64  `json:"count"`
+	P50   float64 `json:"p50"` // seconds; an upper bound, as a bucket's are
+	P99   float64 `json:"p99"`
+	Bars  []bar   `json:"bars"`
+}
+
+// bar counts the requests that took at most To seconds and more than the bar
+// before it.
+type bar struct {
+	To    float64 `json:"to"` // seconds; -1 for without bound
+	Count uint64  `json:"count"`
+}
+
+// latency tells the models' histograms, which are in the node's metrics.
+func (s *Server) latency(ctx context.Context, f *feed, up func()) error {
+	return every(ctx, latencyInterval, func() error {
+		found, err := s.scrape(ctx)
+		if err != nil {
+			return err
+		}
+		up()
+		return f.send(ctx, "latency", found)
+	})
+}
+
+func (s *Server) scrape(ctx context.Context) ([]latencies, error) {
+	transport, base := s.node.HTTP()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := transport.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the node's metrics: %s", resp.Status)
+	}
+	return readLatencies(io.LimitReader(resp.Body, maxScrape))
+}
+
+// readLatencies reads the histograms of the models out of a scrape, in order
+// of their names.
+func readLatencies(r io.Reader) ([]latencies, error) {
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(r)
+	if err != nil {
+		return nil, fmt.Errorf("the node's metrics are not understood: %w", err)
+	}
+	all := []latencies{}
+	for _, m := range families[durations].GetMetric() {
+		name := ""
+		for _, label := range m.GetLabel() {
+			if label.GetName() == "model" {
+				name = label.GetValue()
+			}
+		}
+		all = append(all, latenciesOf(printable.Text(name), m.GetHistogram()))
+	}
+	slices.SortFunc(all, func(a, b latencies) int { return strings.Compare(a.Model, b.Model) })
+	return all, nil
+}
+
+func latenciesOf(name string, h *dto.Histogram) latencies {
+	l := latencies{Model: name, Count: h.GetSampleCount(), Bars: []bar{}}
+	before := uint64(0)
+	for _, b := range h.GetBucket() {
+		to, within := b.GetUpperBound(), max(before, b.GetCumulativeCount())
+		if math.IsInf(to, 1) || math.IsNaN(to) {
+			to = -1
+		}
+		if l.Count > 0 && to >= 0 {
+			if l.P50 == 0 && 2*float64(within) >= float64(l.Count) {
+				l.P50 = to
+			}
+			if l.P99 == 0 && float64(within) >= 0.99*float64(l.Count) {
+				l.P99 = to
+			}
+		}
+		l.Bars = append(l.Bars, bar{to, within - before})
+		before = within
+	}
+	empty := func(b bar) bool { return b.Count == 0 }
+	if first := slices.IndexFunc(l.Bars, func(b bar) bool { return !empty(b) }); first > 0 {
+		l.Bars = l.Bars[first:]
+	}
+	for len(l.Bars) > 0 && empty(l.Bars[len(l.Bars)-1]) {
+		l.Bars = l.Bars[:len(l.Bars)-1]
+	}
+	for len(l.Bars) > maxBars {
+		l.Bars = halved(l.Bars)
+	}
+	return l
+}
+
+// halved joins each two neighbours.
+func halved(bars []bar) []bar {
+	var out []bar
+	for pair := range slices.Chunk(bars, 2) {
+		last := pair[len(pair)-1]
+		if len(pair) == 2 {
+			last.Count += pair[0].Count
+		}
+		out = append(out, last)
+	}
+	return out
+}
