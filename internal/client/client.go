@@ -84,6 +84,10 @@ func New(ctx *Context) (*Client, error) {
 // Open Inference Protocol over the same port and certificates.
 func (c *Client) HTTP() (*http.Client, string) { return c.http, "https://" + c.address }
 
+// Explain rewrites the error of a request through HTTP as those of the API's
+// calls are: with the reason and the next step.
+func (c *Client) Explain(err error) error { return explain(err, c.address) }
+
 // Sign signs a statement with the client's key.
 func (c *Client) Sign(statement []byte) (pki.Signature, error) { return pki.Sign(c.pair, statement) }
 

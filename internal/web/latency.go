@@ -61,7 +61,7 @@ func (s *Server) scrape(ctx context.Context) ([]latencies, error) {
 	}
 	resp, err := transport.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, s.node.Explain(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

@@ -58,7 +58,7 @@ func (s *Server) info(ctx context.Context, f *feed, up func()) error {
 		}
 		up()
 		m := resp.Msg
-		return f.send(ctx, "node", nodeInfo{m.Name, m.Version, m.Kernel, m.Architecture, m.Mode, m.UptimeSeconds, m.MissingGuarantees})
+		return f.send(ctx, "node", nodeInfo{m.Name, m.Version, m.Kernel, m.Architecture, m.Mode, finite(m.UptimeSeconds), m.MissingGuarantees})
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"math"
 	"net/http"
 	"slices"
 
@@ -91,7 +92,7 @@ func loadOf(m *hardware.Machine, l *hardware.Load) load {
 	out := load{CPUs: []cpuLoad{}, Nodes: []nodeLoad{}, Devices: []deviceLoad{}}
 	for _, id := range m.Online.IDs() {
 		if busy, ok := l.CPUs[id]; ok {
-			out.CPUs = append(out.CPUs, cpuLoad{id, busy})
+			out.CPUs = append(out.CPUs, cpuLoad{id, finite(busy)})
 		}
 	}
 	for _, n := range m.Nodes {
@@ -111,11 +112,19 @@ func loadOf(m *hardware.Machine, l *hardware.Load) load {
 			d.Why = printable.Text(reasons[0])
 		}
 		if now, ok := l.Devices[a.ID]; ok {
-			d.Busy, d.Used, d.Celsius, d.Watts = now.Busy, uint64(now.Used), now.Celsius, now.Watts
+			d.Busy, d.Used, d.Celsius, d.Watts = finite(now.Busy), uint64(now.Used), finite(now.Celsius), finite(now.Watts)
 		}
 		out.Devices = append(out.Devices, d)
 	}
 	return out
+}
+
+// finite is a figure that JSON can hold: of others nothing is known.
+func finite(v float64) float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return -1
+	}
+	return v
 }
 
 // keptMaps bounds the drawings that are kept: a page asks for one at once.
