@@ -24,7 +24,8 @@ func newDiffCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "diff -f FILE", Short: "Show what apply would change in the objects of a manifest", Args: exactArgs(0, ""),
 		Long: `Show what apply would change: each object of the manifest, its defaults filled in,
-beside the one that the node keeps, as a unified diff. Nothing is changed.
+beside the one that the node keeps, as a unified diff. Nothing is changed. Of the
+values in a Secret only names and sizes are known here, and compared.
 
 The exit status is 0 where nothing differs, 1 where something does, and more than
 1 after an error.`,

@@ -64,8 +64,8 @@ type SecretSpec struct {
 
 // RegistryCredentials are used for every image of one registry.
 type RegistryCredentials struct {
-	Server   string `json:"server"` // host[:port] as in image references; docker.io for Docker Hub
-	Username string `json:"username"`
+	Server   string `json:"server"`             // host[:port] as in image references; docker.io for Docker Hub
+	Username string `json:"username"`           // as the registry knows it
 	Password string `json:"password,omitempty"` // never shown; the entry "password"
 }
 

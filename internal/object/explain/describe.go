@@ -57,7 +57,7 @@ func element(v, defaults reflect.Value, path string) (inner, innerDefaults refle
 		switch {
 		case v.Kind() == reflect.Pointer:
 			v, defaults = v.Elem(), defaults.Elem()
-		case v.Kind() == reflect.Slice:
+		case v.Kind() == reflect.Slice && !isText(v):
 			v, defaults, path = v.Index(0), defaults.Index(0), path+"[]"
 		default:
 			return v, defaults, path
@@ -74,6 +74,7 @@ func isStruct(v reflect.Value) bool { return v.Kind() == reflect.Struct && !isTe
 // fill gives every pointer and list in v one zero element.
 func fill(v reflect.Value) {
 	switch {
+	case !v.CanSet() || isText(v): // not exported, or written as one value
 	case v.Kind() == reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		fill(v.Elem())
@@ -88,7 +89,7 @@ func fill(v reflect.Value) {
 }
 
 func defaultOf(v reflect.Value) string {
-	if v.IsZero() {
+	if v.IsZero() || v.Kind() == reflect.Map {
 		return ""
 	}
 	switch x := v.Interface().(type) {
@@ -106,6 +107,8 @@ func typeName(t reflect.Type) string {
 		return "quantity"
 	case reflect.TypeFor[object.Duration]():
 		return "duration"
+	case reflect.TypeFor[object.Base64]():
+		return "base64"
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
