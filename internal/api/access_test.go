@@ -22,7 +22,7 @@ import (
 	"oscine.dev/oscine/internal/pki"
 )
 
-// quietNode answers Info, and a Watch that never tells of anything.
+// quietNode answers Info, and a Watch that never reports anything.
 type quietNode struct {
 	Node
 	list *access.List

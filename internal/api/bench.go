@@ -24,7 +24,7 @@ func (s *benchService) Latency(ctx context.Context, req *connect.Request[pb.Benc
 		Classes: m.Classes, Schedulers: m.Schedulers, Loads: m.Loads, Threads: int(m.LoadThreads),
 		Duration: m.Duration.AsDuration(), Period: m.Period.AsDuration(),
 		Progress: func(line string) {
-			// A client that is gone cancels ctx; its progress is of no more use.
+			// A client that is gone cancels ctx; nobody needs its progress.
 			_ = stream.Send(&pb.BenchLatencyResponse{Progress: line})
 		},
 	})

@@ -48,7 +48,7 @@ func (s *imageService) Import(ctx context.Context, stream *connect.ClientStream[
 
 func (s *imageService) Pull(ctx context.Context, req *connect.Request[pb.PullImageRequest], stream *connect.ServerStream[pb.PullImageResponse]) error {
 	im, err := s.node.PullImage(ctx, req.Msg.Name, func(status string) {
-		// A client that is gone cancels ctx; its progress is of no more use.
+		// A client that is gone cancels ctx; nobody needs its progress.
 		_ = stream.Send(&pb.PullImageResponse{Status: status})
 	})
 	if err != nil {

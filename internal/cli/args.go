@@ -69,7 +69,7 @@ func unreadable(file string, err error) error {
 }
 
 // objectFromFlags writes the object that a command's flags describe. It is
-// parsed like any other, so its mistakes read the same, but for the lines: a
+// parsed like any other, so its mistakes read the same, except for the lines: a
 // person wrote none.
 func objectFromFlags(kind object.Kind, name string, spec map[string]any) (string, error) {
 	raw, err := yaml.Marshal(map[string]any{

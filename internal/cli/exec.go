@@ -124,7 +124,7 @@ func (s *execSession) pumpInput(stream *execStream) {
 			return
 		}
 		if err != nil {
-			_ = s.send(stream, &pb.ExecRequest{StdinClosed: true}) // receive tells of a lost stream
+			_ = s.send(stream, &pb.ExecRequest{StdinClosed: true}) // receive reports a lost stream
 			return
 		}
 	}
@@ -149,7 +149,7 @@ func (s *execSession) rawTerminal(ctx context.Context, stream *execStream) (rest
 		for {
 			select {
 			case <-changed:
-				_ = s.send(stream, &pb.ExecRequest{Resize: windowSize(fd)}) // receive tells of a lost stream
+				_ = s.send(stream, &pb.ExecRequest{Resize: windowSize(fd)}) // receive reports a lost stream
 			case <-ctx.Done():
 				return
 			}

@@ -43,7 +43,7 @@ func newImageImportCommand(env *Env) *cobra.Command {
 	}
 }
 
-// upload streams a file to the node, after what first tells of it, with a line of
+// upload streams a file to the node, after a first message about it, with a line of
 // progress on a terminal.
 func upload[T any](ctx context.Context, env *Env, file string, first *pb.Chunk, stream *connect.ClientStreamForClient[pb.Chunk, T]) (*T, error) {
 	r, size := env.In, int64(0)

@@ -128,7 +128,7 @@ func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 }
 
 // nodeOf is the name of the node that a machine was configured as when it was
-// started; empty where nobody knows.
+// started; empty if unknown.
 func nodeOf(m *machine.Machine) string {
 	text, err := m.Config()
 	if err != nil {

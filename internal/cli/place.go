@@ -290,7 +290,7 @@ func readMachine(path string) (*hardware.Machine, error) {
 	return hardware.Discover(path)
 }
 
-// write shows one result to a person.
+// write prints one result.
 func (f *placeFlags) write(w io.Writer, r placed) {
 	if r.Waits != "" {
 		fmt.Fprintf(w, "%s has no place now: %s\n", r.Object, printable.Text(r.Waits))

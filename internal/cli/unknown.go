@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// strict makes a word that names no command an error, which tells of the nearest
+// strict makes a word that names no command an error, which names the nearest
 // one, for a command and all below it. cobra prints help instead and succeeds.
 func strict(c *cobra.Command) {
 	for _, child := range c.Commands() {
@@ -36,7 +36,7 @@ func unknownCommand(c *cobra.Command, word string) error {
 	return usageError{fmt.Errorf("%s has no command %q%s; see %s --help", c.CommandPath(), word, advice, c.CommandPath())}
 }
 
-// newHelpCommand is cobra's, but for what names no command.
+// newHelpCommand is cobra's, except for what names no command.
 func newHelpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND]", Short: "Help about any command",

@@ -72,7 +72,7 @@ func Load(path string) (*Config, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(raw))
 	dec.KnownFields(true)
 	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read %s: %w; mend it, or make a new one with oscine config generate", path, err)
+		return nil, fmt.Errorf("read %s: %w; repair it, or make a new one with oscine config generate", path, err)
 	}
 	for name, ctx := range c.Contexts {
 		if ctx == nil || ctx.Address == "" {

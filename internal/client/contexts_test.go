@@ -59,7 +59,7 @@ func TestConfigComesBack(t *testing.T) {
 
 func TestLoadRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"contexts: [":                           "mend it, or make a new one",
+		"contexts: [":                           "repair it, or make a new one",
 		"contexts: {a: {adress: x}}":            "adress",
 		"contexts: {a: null}":                   `context "a" has no address`,
 		strings.Repeat("#\n", maxBytes/2) + "#": "larger than",

@@ -59,5 +59,5 @@ func (c *Client) Watch(ctx context.Context, kinds object.Table, key object.Key, 
 	if err := stream.Err(); err != nil {
 		return err
 	}
-	return fmt.Errorf("the node stopped telling of %s", key)
+	return fmt.Errorf("the node stopped reporting %s", key)
 }

@@ -178,7 +178,7 @@ func (r *Runtime) record(ctx context.Context, image images.Image) (images.Image,
 func (r *Runtime) describe(ctx context.Context, image images.Image) Image {
 	matcher := platforms.OnlyStrict(platforms.DefaultSpec())
 	result := Image{Name: image.Name, Digest: image.Target.Digest.String(), Created: image.CreatedAt}
-	// What cannot be told of a damaged image is left out: it must stay removable.
+	// What cannot be read of a damaged image is left out: it must stay removable.
 	result.SizeBytes, _ = image.Size(ctx, r.engine.content, matcher)
 	if manifest, err := images.Manifest(ctx, r.engine.content, image.Target, matcher); err == nil {
 		if p, err := images.ConfigPlatform(ctx, r.engine.content, manifest.Config); err == nil {

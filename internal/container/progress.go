@@ -6,7 +6,7 @@ import (
 	"github.com/containerd/containerd/v2/core/transfer"
 )
 
-// tell turns the transfer service's reports into lines for people: one when a
+// tell turns the transfer service's reports into progress lines: one when a
 // layer starts, one at its end, and one per tenth in between.
 func tell(line func(string)) transfer.ProgressFunc {
 	tenths := map[string]int64{}

@@ -29,7 +29,7 @@ func TestDefaultsAreTight(t *testing.T) {
 	}})
 	want(t, got, "id 65532 65532", "NoNewPrivs: 1", "CapBnd: 0000000000000000", "CapEff: 0000000000000000", "CapAmb: 0000000000000000", "Seccomp: 2",
 		"write open /etc/x: read-only file system", "write <nil>", "keyctl operation not permitted", "unshare operation not permitted",
-		"link lo", "tight <nil>", "env image", "/ <nil>", "listen <nil>", "opened anew", "say-to <nil>", "read tight <nil>")
+		"link lo", "tight <nil>", "env image", "/ <nil>", "listen <nil>", "opened again", "say-to <nil>", "read tight <nil>")
 	if strings.Count(got, "write <nil>") != 3 || strings.Count(got, "link ") != 1 {
 		t.Errorf("got\n%s", got)
 	}

@@ -91,7 +91,7 @@ func limitOf(bytes int64) Amount {
 
 // Claim counts a folder as an owner's and bounds it to so many bytes, 0 for as
 // much as there is, and to as many files as these have room for. What the owner
-// claimed by that name before counts no more. Nobody may write below dir
+// claimed by that name before no longer counts. Nobody may write below dir
 // meanwhile, unless it was claimed before.
 func (d *Disk[Owner]) Claim(owner Owner, name, dir string, limit int64) error {
 	if err := d.fs.claim(dir); err != nil {
@@ -225,7 +225,7 @@ func (d *Disk[Owner]) Admit(owner Owner) error {
 	return nil
 }
 
-// Room refuses what would fill the disk further. Whoever stores much asks again
+// Room refuses what would fill the disk further. A caller that stores much asks again
 // and again.
 func (d *Disk[Owner]) Room() error {
 	now, err := d.fs.space()

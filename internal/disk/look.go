@@ -120,7 +120,7 @@ func (d *Disk[Owner]) lookAt(s *folder[Owner], measured map[string]Amount) (Even
 	return e, true
 }
 
-// holdOne holds back whoever has grown most, in bytes or in inodes, since the
+// holdOne holds back the folder that has grown most, in bytes or in inodes, since the
 // disk began to be short of these. Where that was not the cause, the next look
 // finds the next. What is left is for those that write little.
 func (d *Disk[Owner]) holdOne(now Space) []Event[Owner] {

@@ -118,7 +118,7 @@ func (s *scan) commandLine() {
 }
 
 // shapesMap reports whether a kernel parameter changes what the map shows.
-// The others are nobody's business: some hold secrets.
+// The others are left out: some hold secrets.
 func shapesMap(arg string) bool {
 	name, _, _ := strings.Cut(arg, "=")
 	switch name {

@@ -385,7 +385,7 @@ func TestSampler(t *testing.T) {
 		t.Errorf("CPU shares %v, want 2/3 and 0", l.CPUs)
 	}
 	if d := l.Devices["gpu4"]; d.Busy != 0.7 {
-		t.Errorf("the driver told of gpu4: %+v", d)
+		t.Errorf("the driver reported gpu4: %+v", d)
 	}
 	if d := l.Devices["gpu3"]; d.Busy != 0.3 || d.Used != 11<<30 {
 		t.Errorf("gpu3 load %+v", d)

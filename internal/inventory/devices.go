@@ -79,7 +79,7 @@ func State(m *hardware.Machine, name string) (*place.State, error) {
 }
 
 // nodeOf is the NUMA node of a device: the machine's, where there is only one
-// and the firmware had nothing to tell; -1 where nobody knows.
+// and the firmware says nothing; -1 if unknown.
 func nodeOf(m *hardware.Machine, node int) int {
 	if node >= 0 {
 		return node

@@ -107,7 +107,7 @@ func reserved(m *hardware.Machine, nodes []place.NUMANode) {
 	}
 }
 
-// memoryKind is what a node is made of. Memory that nobody named is DRAM beside
+// memoryKind is the kind of a node's memory. Memory of no stated kind is DRAM beside
 // CPUs; on a node without any it may be anything, such as a CXL tier that the
 // firmware passes off as plain memory, unless CPUs are offline and may be its.
 func memoryKind(m *hardware.Machine, n *hardware.Node) place.MemoryKind {

@@ -150,7 +150,7 @@ func (b *beside) start() {
 
 func (b *beside) wait() { b.ends.Wait() }
 
-// news are events that the guard has no time to write down: whoever is told of
+// news are events that the guard has no time to write down: the receiver of
 // them may have to wait for the disk.
 type news struct {
 	beside

@@ -38,7 +38,7 @@ type Bridge struct {
 }
 
 // Close keeps workloads from TCP ports of the node itself, such as its API's,
-// but for those that Admit names. It takes effect with the next change.
+// except for those that Admit names. It takes effect with the next change.
 func (b *Bridge) Close(ports ...int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

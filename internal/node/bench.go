@@ -16,9 +16,8 @@ import (
 const longestBench = 30 * time.Minute
 
 // BenchLatency measures how late threads of each class wake on this machine,
-// beside what runs on it, until ctx ends. Nothing of what it sets stays. There
-// is one at a time; another is refused with ErrConflict, and what can never be
-// measured with ErrInvalid.
+// beside what runs on it, until ctx ends. It undoes all that it sets. There is one at a time; it returns
+// ErrConflict while another runs, and ErrInvalid for what can never be measured.
 func (n *Node) BenchLatency(ctx context.Context, o classes.Options) (*classes.Report, error) {
 	o.Command = n.config.BenchCommand
 	o.Host = &classes.Host{Isolator: n.isolator, Lend: n.lendCPU}
@@ -57,8 +56,8 @@ func (n *Node) BenchLatency(ctx context.Context, o classes.Options) (*classes.Re
 // cgroupRoot holds work of no class.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// lendCPU places a real-time worker as if it were a workload, so that nobody
-// else is given its CPU meanwhile and those that share it leave.
+// lendCPU places a real-time worker as if it were a workload, so that no other gets its CPU meanwhile and
+// those that share it leave.
 func (n *Node) lendCPU(spec *isolate.Spec) (back func(), err error) {
 	given, err := n.placer.Lend(n.life, place.Request{Name: spec.ID, Class: place.Realtime, MilliCPU: 1000, Exclusive: true, WholeCore: true})
 	if err != nil {

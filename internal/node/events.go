@@ -55,7 +55,7 @@ func (n *Node) noteChange(c hardware.Change) {
 	}
 }
 
-// sawHardware tells people of a new map and of what changed on it.
+// sawHardware publishes a new map and the events of what changed on it.
 func (n *Node) sawHardware(m *hardware.Machine, changes []hardware.Change) {
 	n.live.Set(m, changes)
 	for _, c := range changes {

@@ -54,8 +54,7 @@ func (n *Node) openPlacer(ctx context.Context) error {
 	return err
 }
 
-// refreshDrivers asks the drivers again, and takes back from devices what
-// could not be taken back before.
+// refreshDrivers asks the drivers again, and retries what could not be undone on devices before.
 func (n *Node) refreshDrivers(ctx context.Context) {
 	n.askDrivers(ctx)
 	n.shares.Sweep(ctx, n.has)

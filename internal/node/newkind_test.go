@@ -21,7 +21,7 @@ import (
 )
 
 // A kind of one file, one row and one controller goes the way of every other:
-// applied, shown, described, told of, logged, changed, deleted and kept over a
+// applied, shown, described, reported, logged, changed, deleted and kept over a
 // restart, by the real commands over the real API.
 func TestNewKindNeedsOneFileAndOneRow(t *testing.T) {
 	kinds := append(object.Kinds(), beaconKind()) // the row

@@ -44,10 +44,9 @@ type Displaced struct {
 }
 
 // Apply stores objects, all or none, gives them their part of the machine, and
-// starts to make them so. It returns before they run; Get and Watch tell. What
-// fits nowhere is stored and waits for room. With DryRun nothing is changed, and
-// the results are those that the same call would have without it.
-// Objects that contradict the node's state are refused with ErrInvalid.
+// starts to bring them up. It returns before they run; see Get and Watch. What does not fit is stored and
+// waits for room. With DryRun nothing is changed, and the results are those that the same call would have
+// without it. Objects that contradict the node's state are refused with ErrInvalid.
 func (n *Node) Apply(ctx context.Context, objects []object.Object, o ApplyOptions) ([]Result, error) {
 	results := make([]Result, len(objects))
 	_, err := n.loop.Apply(objects, o.DryRun, func(there []object.Object) error { return n.checkApply(objects, there) }, func(done []reconcile.Result) {
@@ -71,18 +70,18 @@ func (n *Node) Apply(ctx context.Context, objects []object.Object, o ApplyOption
 // allot places those of the objects that take a part of the machine, and adds
 // to their results what became of that.
 func (n *Node) allot(ctx context.Context, objects []object.Object, results []Result, o ApplyOptions) {
-	var wishes []allocate.Wish
+	var desired []allocate.Desired
 	var at []int
 	for i, obj := range objects {
 		if _, ok := obj.(object.Placeable); ok {
-			wishes = append(wishes, allocate.Wish{Object: obj, Changed: results[i].Action != reconcile.Unchanged})
+			desired = append(desired, allocate.Desired{Object: obj, Changed: results[i].Action != reconcile.Unchanged})
 			at = append(at, i)
 		}
 	}
-	if len(wishes) == 0 {
+	if len(desired) == 0 {
 		return
 	}
-	for i, outcome := range n.box.Allot(ctx, wishes, o.Displace, o.DryRun) {
+	for i, outcome := range n.box.Allot(ctx, desired, o.Displace, o.DryRun) {
 		r := &results[at[i]]
 		r.Placement, r.Unplaced = outcome.Placement, outcome.Err
 		for id, why := range outcome.Displaced {

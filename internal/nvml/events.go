@@ -30,7 +30,7 @@ const wanted = eventDoubleBit | eventPState | eventXid | eventClock | eventSingl
 	eventPoison | eventFatalPoison | eventUnavailable | eventRecovery
 
 // eventPause is how long one call waits for an event, in milliseconds; so
-// long may it take to notice that nobody listens any more.
+// long may it take to notice that the listener is gone.
 const eventPause = 500
 
 // Events calls f for each event of the GPUs until ctx ends.

@@ -30,7 +30,7 @@ func (d *Device) ecc() (on bool, uncorrectable uint64) {
 	return true, uncorrectable
 }
 
-// health tells how the GPU fares, in the words of the map.
+// health returns the GPU's state in the map's terms.
 func (d *Device) health() hardware.Health {
 	h := hardware.Health{State: "ok"}
 	sick := func(format string, args ...any) {

@@ -142,7 +142,7 @@ func (l *Library) describe(d *Device, a *hardware.Accelerator, o Options, multiU
 	return r
 }
 
-// merged keeps what the kernel told of a GPU's health beside what NVML tells.
+// merged keeps what the kernel reported of a GPU's health beside NVML's report.
 func merged(kernel, nvml hardware.Health) hardware.Health {
 	if kernel.State != "degraded" {
 		return nvml

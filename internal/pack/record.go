@@ -16,7 +16,7 @@ import (
 // ErrUntrusted means that no admin of the node's cluster has signed a pack.
 var ErrUntrusted = errdefs.ErrPermissionDenied.WithMessage("pack not trusted")
 
-// record is the JSON file beside a pack. Whoever writes the disk can write it:
+// record is the JSON file beside a pack. Anyone who can write to the disk can write it:
 // only the signature counts, and what it is for.
 type record struct {
 	Digest    string        `json:"digest"`

@@ -62,7 +62,7 @@ func (c *cluster) install(s *Store, raw []byte) (*Info, error) {
 	return s.Install(c.t.Context(), bytes.NewReader(raw), c.signed(raw))
 }
 
-// Whoever writes the disk can put any file and any record there, but no
+// Anyone who can write to the disk can put any file and any record there, but no
 // signature: it is not mounted.
 func TestUntrustedPack(t *testing.T) {
 	s, c, dir := openTestStore(t)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Mounting a pack reads all of it: whoever looks at the list does not wait.
+// Mounting a pack reads all of it: listing does not wait for it.
 func TestListWaitsForNoMount(t *testing.T) {
 	dir := t.TempDir()
 	s, err := OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "mounts"), nil)

@@ -117,7 +117,7 @@ func (f *fabric) setScore(set []int) int64 {
 }
 
 // largestJoined returns the size of the largest group found among the devices
-// in which all pairs are joined, for the words of a refusal.
+// in which all pairs are joined, to word a refusal.
 func (f *fabric) largestJoined(m *Machine, kind LinkKind, devices []int) int {
 	best := 0
 	for _, seed := range devices {

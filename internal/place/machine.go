@@ -49,7 +49,7 @@ const (
 	HBM  MemoryKind = "hbm"
 	CXL  MemoryKind = "cxl"
 	PMEM MemoryKind = "pmem"
-	// OtherMemory is of a make that nobody knows, or set aside for a special
+	// OtherMemory is of unknown kind, or set aside for a special
 	// purpose. It is given to nobody.
 	OtherMemory MemoryKind = "other"
 )

@@ -88,7 +88,7 @@ func (p *Placement) exclusive() []int {
 	return nil
 }
 
-// holds reports what of p the machine has no more, or holds for another. Sums
+// holds reports what of p the machine no longer has, or holds for another. Sums
 // are left to overdrawn.
 func (s *State) holds(p *Placement) error {
 	if _, ok := s.placed[p.Request.Name]; ok {

@@ -317,7 +317,7 @@ func (s *State) linkFailures(req *Request, match [][]int) []Failure {
 }
 
 // unknownPlaces words that devices for a request cannot be joined because
-// nobody knows where they are: unknown is not the same.
+// their place is unknown: two unknown places are not the same.
 func (s *State) unknownPlaces(dr *DeviceRequest, by LinkKind, match []int) []Failure {
 	what, unknown := "", func(*Device) bool { return false }
 	switch by {

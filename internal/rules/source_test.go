@@ -199,7 +199,7 @@ func TestNothingHappensBeforeMain(t *testing.T) {
 }
 
 // checkState refuses variables of a package that are there to be changed:
-// those without a value, but for embedded files and interface assertions.
+// those without a value, except for embedded files and interface assertions.
 func checkState(t *testing.T, s source, g *ast.GenDecl) {
 	t.Helper()
 	for _, spec := range g.Specs {

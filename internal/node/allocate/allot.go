@@ -10,8 +10,8 @@ import (
 	"oscine.dev/oscine/internal/place"
 )
 
-// Wish is an object that is to be placed.
-type Wish struct {
+// Desired is an object that is to be placed.
+type Desired struct {
 	Object object.Object
 	// Changed says that it is new or another than before: then it is placed even
 	// if it had finished.
@@ -29,31 +29,31 @@ type Outcome struct {
 
 // Allot places objects in their order, each as Place does. displace says that
 // work of stricter classes than batch may have to make room. The outcomes come
-// in the order of the wishes, and whoever is displaced has to be told.
-func (p *Placer) Allot(ctx context.Context, s Store, wishes []Wish, displace bool) []Outcome {
+// in the order of the objects; the caller must notify the displaced.
+func (p *Placer) Allot(ctx context.Context, s Store, desired []Desired, displace bool) []Outcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.changed()
-	return p.allot(ctx, beside{s, wishes}, wishes, displace)
+	return p.allot(ctx, beside{s, desired}, desired, displace)
 }
 
 // Preview returns what Allot would, and changes nothing.
-func (p *Placer) Preview(ctx context.Context, s Store, wishes []Wish, displace bool) []Outcome {
+func (p *Placer) Preview(ctx context.Context, s Store, desired []Desired, displace bool) []Outcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	trial := &Placer{log: p.log, state: p.state.Clone(), cdi: p.cdi, yielded: maps.Clone(p.yielded)}
-	return trial.allot(ctx, forgetful{beside{s, wishes}}, wishes, displace)
+	return trial.allot(ctx, forgetful{beside{s, desired}}, desired, displace)
 }
 
-// allot places the wishes. The caller holds p.mu.
-func (p *Placer) allot(ctx context.Context, s Store, wishes []Wish, displace bool) []Outcome {
-	outcomes := make([]Outcome, len(wishes))
-	for i, w := range wishes {
+// allot places the desired. The caller holds p.mu.
+func (p *Placer) allot(ctx context.Context, s Store, desired []Desired, displace bool) []Outcome {
+	outcomes := make([]Outcome, len(desired))
+	for i, w := range desired {
 		outcomes[i] = p.outcome(ctx, s, w, displace)
 	}
 	// A gang is placed with the last of its members, and work that has its place
 	// may lose it to what follows: what counts is what each has in the end.
-	for i, w := range wishes {
+	for i, w := range desired {
 		if held, ok := p.state.Placement(w.Object.Key().ID()); ok && p.asked(w, &held) {
 			outcomes[i].Placement, outcomes[i].Err = &held, nil
 		} else if outcomes[i].Placement != nil {
@@ -63,7 +63,7 @@ func (p *Placer) allot(ctx context.Context, s Store, wishes []Wish, displace boo
 	return outcomes
 }
 
-func (p *Placer) outcome(ctx context.Context, s Store, w Wish, displace bool) Outcome {
+func (p *Placer) outcome(ctx context.Context, s Store, w Desired, displace bool) Outcome {
 	req, err := requestOf(w.Object)
 	if err != nil {
 		return Outcome{} // of a kind that is not placed, or refused when it is started
@@ -78,8 +78,8 @@ func (p *Placer) outcome(ctx context.Context, s Store, w Wish, displace bool) Ou
 	return Outcome{Placement: &placed.Placement, Displaced: displaced}
 }
 
-// asked reports whether a placement is the one that a wish asks for.
-func (p *Placer) asked(w Wish, held *place.Placement) bool {
+// asked reports whether a placement is the one that a desired asks for.
+func (p *Placer) asked(w Desired, held *place.Placement) bool {
 	req, err := requestOf(w.Object)
 	return err == nil && sameRequest(&held.Request, &req)
 }
@@ -93,11 +93,11 @@ func displacedBy(later []Outcome, name string) error {
 	return nil
 }
 
-// beside is a Store with wishes that it does not know yet in place of what it
+// beside is a Store with desired that it does not know yet in place of what it
 // has of the same names.
 type beside struct {
 	Store
-	wishes []Wish
+	desired []Desired
 }
 
 // Objects implements Store.
@@ -107,9 +107,9 @@ func (b beside) Objects() ([]object.Object, error) {
 		return nil, err
 	}
 	all := slices.DeleteFunc(slices.Clone(objects), func(there object.Object) bool {
-		return slices.ContainsFunc(b.wishes, func(w Wish) bool { return w.Object.Key() == there.Key() })
+		return slices.ContainsFunc(b.desired, func(w Desired) bool { return w.Object.Key() == there.Key() })
 	})
-	for _, w := range b.wishes {
+	for _, w := range b.desired {
 		all = append(all, w.Object)
 	}
 	slices.SortFunc(all, func(x, y object.Object) int { return strings.Compare(x.Key().String(), y.Key().String()) })

@@ -49,7 +49,7 @@ func TestPreviewTellsTheTruth(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		p, s := fourCPUs(t)
 		for range 6 {
-			var wishes []Wish
+			var desired []Desired
 			for range 1 + random.IntN(3) {
 				name := string(rune('a' + random.IntN(5)))
 				var obj object.Object
@@ -59,21 +59,21 @@ func TestPreviewTellsTheTruth(t *testing.T) {
 				default:
 					obj = s.exclusive(t, name, classes[random.IntN(3)], fmt.Sprint(1+random.IntN(3)))
 				}
-				if !slices.ContainsFunc(wishes, func(w Wish) bool { return w.Object.Key() == obj.Key() }) {
-					wishes = append(wishes, Wish{obj, random.IntN(2) == 0})
+				if !slices.ContainsFunc(desired, func(w Desired) bool { return w.Object.Key() == obj.Key() }) {
+					desired = append(desired, Desired{obj, random.IntN(2) == 0})
 				}
 			}
 			displace := random.IntN(2) == 0
 			before, stored := p.held(), len(s.placed)
-			preview := told(p.Preview(t.Context(), s, wishes, displace))
+			preview := told(p.Preview(t.Context(), s, desired, displace))
 			if diff := cmp.Diff(before, p.held()); diff != "" || len(s.placed) != stored {
 				t.Fatalf("seed %d: a preview changed what is held (-before +after):\n%s", seed, diff)
 			}
-			if diff := cmp.Diff(preview, told(p.Allot(t.Context(), s, wishes, displace))); diff != "" {
+			if diff := cmp.Diff(preview, told(p.Allot(t.Context(), s, desired, displace))); diff != "" {
 				t.Fatalf("seed %d (-preview +done):\n%s", seed, diff)
 			}
 			if random.IntN(3) == 0 {
-				if _, err := p.Yield(s, wishes[0].Object); err != nil {
+				if _, err := p.Yield(s, desired[0].Object); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -92,16 +92,16 @@ func TestDisplacingAsks(t *testing.T) {
 	} {
 		p, s := fourCPUs(t)
 		p.mustPlace(t, s, s.exclusive(t, "slow", c.class, "3"))
-		wish := []Wish{{s.exclusive(t, "quick", c.quick, "2"), true}}
-		first := p.Allot(t.Context(), s, wish, false)[0]
+		desired := []Desired{{s.exclusive(t, "quick", c.quick, "2"), true}}
+		first := p.Allot(t.Context(), s, desired, false)[0]
 		if c.asks {
 			if first.Placement != nil || first.Err == nil || !strings.Contains(first.Err.Error(), "stopping workload-slow of class interactive (apply it again with --displace)") {
 				t.Errorf("%s before %s: %+v", c.quick, c.class, first)
 			}
-			if _, displaced, err := p.Place(t.Context(), s, wish[0].Object); !Unsatisfied(err) || len(displaced) != 0 {
+			if _, displaced, err := p.Place(t.Context(), s, desired[0].Object); !Unsatisfied(err) || len(displaced) != 0 {
 				t.Errorf("placed by its controller: %v, displaced %v", err, displaced)
 			}
-			first = p.Allot(t.Context(), s, wish, true)[0]
+			first = p.Allot(t.Context(), s, desired, true)[0]
 		}
 		if first.Placement == nil || first.Displaced["workload-slow"] == nil {
 			t.Errorf("%s before %s: %+v", c.quick, c.class, first)
@@ -112,7 +112,7 @@ func TestDisplacingAsks(t *testing.T) {
 // Work that a later object of the same call displaces has no place in the end.
 func TestLastOutcomeCounts(t *testing.T) {
 	p, s := fourCPUs(t)
-	got := told(p.Preview(t.Context(), s, []Wish{{s.exclusive(t, "a", "batch", "3"), true}, {s.exclusive(t, "b", "interactive", "3"), true}}, false))
+	got := told(p.Preview(t.Context(), s, []Desired{{s.exclusive(t, "a", "batch", "3"), true}, {s.exclusive(t, "b", "interactive", "3"), true}}, false))
 	want := []string{
 		"no placement, displaces [], workload-b of class interactive needs its place",
 		"workload-b on 1-3, displaces [workload-a], <nil>",

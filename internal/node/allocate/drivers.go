@@ -31,7 +31,7 @@ type Drivers struct {
 	silent map[string]int    // by program, how often it did not answer since it did
 }
 
-// patience is how often a program may fail before what it told counts no more:
+// patience is how often a program may fail before its report no longer counts:
 // a driver that is busy must not cost the workloads that run on its devices.
 const patience = 3
 
@@ -216,7 +216,7 @@ func (d *Drivers) Wake() {
 }
 
 // Found is the last map as the kernel has it, for drivers to be asked about
-// again; nil where there is nobody to ask and nobody was asked before.
+// again; nil if there is no driver now and was none before.
 func (d *Drivers) Found() *hardware.Machine {
 	d.mu.Lock()
 	found := d.found

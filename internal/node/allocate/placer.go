@@ -191,7 +191,7 @@ func (c *change) store(s Store, objects []object.Object) error {
 	return nil
 }
 
-// displaced are those that moved, but for the one who asked.
+// displaced are those that moved, except for the caller's own.
 func (c *change) displaced(asked string) map[string]error {
 	delete(c.moved, asked)
 	if len(c.moved) == 0 {

@@ -256,7 +256,7 @@ func TestReadersDoNotWait(t *testing.T) {
 	}
 }
 
-// A CPU that goes offline displaces who held it alone, and nobody else.
+// A CPU that goes offline displaces its exclusive holder, and nothing else.
 func TestRenewFollowsTheMachine(t *testing.T) {
 	s := &memory{placed: map[string]json.RawMessage{}}
 	p, err := NewPlacer(online(0, 1, 2, 3), "test", slog.New(slog.DiscardHandler))

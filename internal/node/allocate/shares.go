@@ -47,7 +47,7 @@ type share struct {
 	Address string            `json:"address"` // of the device
 	Class   place.Class       `json:"class"`
 	Grant   place.DeviceGrant `json:"grant"`
-	// Gone says that the object has it no more, and that it could not be
+	// Gone says that the object no longer has it, and that it could not be
 	// taken back yet.
 	Gone bool `json:"gone,omitempty"`
 }

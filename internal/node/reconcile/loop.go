@@ -46,7 +46,7 @@ type Options struct {
 	Note func(key object.Key, reason, message string)
 }
 
-// Loop keeps all objects of a node as they were asked for. It is safe for
+// Loop keeps all objects of a node in their desired state. It is safe for
 // concurrent use, and no reader waits for the work of a controller or for the
 // disk.
 type Loop struct {
@@ -218,11 +218,9 @@ type Result struct {
 	Action Action
 }
 
-// Apply stores objects, all or none, and starts to make them so. It returns
-// before they are. check gets the objects that are there, and refuses the
-// call by an error. allot is told what becomes of each object, once that is
-// stored and before it is made so. With dryRun nothing is changed, and allot is
-// told the same.
+// Apply stores objects, all or none, and starts to bring them up. It returns before they run. check gets the
+// objects that are there, and refuses the call by an error. allot is told what becomes of each object, once
+// that is stored and before it is made so. With dryRun nothing is changed, and allot is told the same.
 func (l *Loop) Apply(objects []object.Object, dryRun bool, check func(there []object.Object) error, allot func([]Result)) ([]Result, error) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -296,10 +294,10 @@ func (l *Loop) set(obj object.Object) {
 	e.advance()
 }
 
-// Delete has an object removed and waits until everything it held is free and
-// it is forgotten, or until that has failed; then it is tried again later, and
-// by another Delete at once. The removal goes on when ctx ends. Checks are told
-// of the objects that are there, and refuse the call by an error.
+// Delete removes an object and waits until everything it held is free and it is
+// forgotten. A removal that fails is retried later, and at once by another
+// Delete. The removal continues when ctx ends. Checks see the objects that are
+// there, and refuse the call by an error.
 func (l *Loop) Delete(ctx context.Context, key object.Key, checks ...func(there []object.Object) error) error {
 	ended := make(chan error, 1)
 	if err := l.delete(key, ended, checks); err != nil {
@@ -368,11 +366,10 @@ func (l *Loop) Displace(names map[string]error) {
 	})
 }
 
-// Changed has the status of an object read again by those who watch.
+// Changed makes watchers read an object's status again.
 func (l *Loop) Changed(key object.Key) { l.changes.publish(key) }
 
-// Wake has objects that wait for their next try tried now: those that chosen
-// picks, all for nil.
+// Wake retries objects in backoff now: those that chosen picks, all for nil.
 func (l *Loop) Wake(chosen func(object.Object) bool) {
 	l.locked(func() {
 		for _, e := range l.entries {
@@ -431,8 +428,7 @@ func (l *Loop) Keys() []object.Key {
 	return keys
 }
 
-// Close ends what is under way and waits for it; what runs goes on running for
-// the next daemon.
+// Close ends current steps and waits for them; running objects keep running for the next daemon.
 func (l *Loop) Close() {
 	var starting []object.Key
 	l.writing.Lock() // an Apply under way ends before

@@ -34,7 +34,7 @@ const (
 type work interface {
 	// start begins a step, which ends in a call of ended. None is under way.
 	start(s step, obj object.Object)
-	// cancel has the step under way end soon.
+	// cancel ends the current step soon.
 	cancel()
 	// observed takes what is to be shown; failed says why, nil where nothing
 	// has.
@@ -127,7 +127,7 @@ func (m *machine) known() object.Object {
 	return m.desired
 }
 
-// disturbed reports whether the step under way has lost its purpose.
+// disturbed reports whether the current step is obsolete.
 func (m *machine) disturbed() bool {
 	switch m.under {
 	case bringUp, attend:
@@ -160,7 +160,7 @@ func (m *machine) markLost(reason error) {
 	m.soon()
 }
 
-// retry has an object that waits for its next try tried now.
+// retry ends an object's backoff now.
 func (m *machine) retry() { m.again = time.Time{} }
 
 // renew has Up called again, now.
@@ -176,7 +176,7 @@ func (m *machine) delete() {
 	m.show(object.Pending, "stopping: it is deleted", nil)
 }
 
-// close has what is under way end and begins nothing more; what runs goes on.
+// close ends the current step and begins no other; what runs keeps running.
 func (m *machine) close() { m.closing = true }
 
 func (m *machine) soon() { m.again, m.pause = time.Time{}, m.limits.first }

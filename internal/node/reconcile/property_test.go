@@ -62,7 +62,7 @@ func anyOrder(t *testing.T, r *rand.Rand) {
 			did = "displace " + name
 		case 6:
 			w.fail(name, []error{nil, errors.New("not now"), Refused(errors.New("no room"))}[r.IntN(3)])
-			did = "fail or mend " + name
+			did = "fail or repair " + name
 		case 7:
 			l.Close()
 			l = w.boot(t)

@@ -100,11 +100,11 @@ func (s *Sandbox) Place(ctx context.Context, obj object.Placeable) (*allocate.Pl
 // Allot places objects before they are started, so that a caller learns what
 // becomes of them; see allocate.Placer.Allot. With dryRun it only tells. What is
 // not placed by it is placed, or refused, by Place.
-func (s *Sandbox) Allot(ctx context.Context, wishes []allocate.Wish, displace, dryRun bool) []allocate.Outcome {
-	outcomes := make([]allocate.Outcome, len(wishes))
-	var admitted []allocate.Wish
+func (s *Sandbox) Allot(ctx context.Context, desired []allocate.Desired, displace, dryRun bool) []allocate.Outcome {
+	outcomes := make([]allocate.Outcome, len(desired))
+	var admitted []allocate.Desired
 	var at []int
-	for i, w := range wishes {
+	for i, w := range desired {
 		if outcomes[i].Err = s.admit(w.Object); outcomes[i].Err == nil {
 			admitted, at = append(admitted, w), append(at, i)
 		}
@@ -158,7 +158,7 @@ func (s *Sandbox) RepairNetwork(ctx context.Context, wanted func() map[string][]
 type Run struct {
 	Object    object.Placeable
 	Placement *allocate.Placement
-	// Spec is the container but for what follows from the object and its
+	// Spec is the container except for what follows from the object and its
 	// placement: ID, host name, labels, limits, cgroup, devices.
 	Spec container.Spec
 	// Grace is how long what runs of the object by another Spec gets to end.
@@ -168,7 +168,7 @@ type Run struct {
 }
 
 // Start runs a container on an object's placement: its devices are divided, the
-// kernel is told of its promises before it exists, and what needs its process
+// promises are set up in the kernel before it exists, and what needs its process
 // is set before that runs its program. One that runs already by the same spec
 // goes on; another is stopped before.
 func (s *Sandbox) Start(ctx context.Context, r Run) (container.Status, error) {

@@ -129,7 +129,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// What has finished gives back its part, and whoever waits for it is woken.
+// What has finished gives back its part, and objects that wait for it are woken.
 func TestFinishFrees(t *testing.T) {
 	m := sandboxtest.New(t)
 	job := workload(t, "job", exclusive)

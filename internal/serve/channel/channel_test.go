@@ -10,7 +10,7 @@ import (
 	"oscine.dev/oscine/internal/tensor"
 )
 
-// What a worker wrote into slots goes when it goes, but for what requests hold.
+// What a worker wrote into slots is freed when it ends, except for what requests hold.
 func TestRegionGivesBack(t *testing.T) {
 	r, err := NewRegion(Size{Slots: 8, SlotBytes: 1 << 20, WarmSlots: 2, WarmBytes: 8192})
 	if err != nil {

@@ -199,7 +199,7 @@ func (c *Conn) send(k kind, v any, oob []byte) error {
 	return err
 }
 
-// await returns when w is done, and reads for all while nobody else does.
+// await returns when w is done, and reads for all while no other caller does.
 func (c *Conn) await(w *waiter) error {
 	c.mu.Lock()
 	for !w.done && c.reading {

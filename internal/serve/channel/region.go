@@ -146,7 +146,7 @@ func (r *Region) word(i int) *uint64 {
 
 func (r *Region) futex() *uint32 { return (*uint32)(unsafe.Pointer(&r.mem[0])) }
 
-// Cancel tells the worker that the answer to a request is of no more use. The
+// Cancel tells the worker that the answer to a request is no longer needed. The
 // request is still answered.
 func (r *Region) Cancel(slot int, id uint64) {
 	atomic.StoreUint64(r.word(slot), id)

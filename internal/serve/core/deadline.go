@@ -71,7 +71,7 @@ func (m *model) late() error {
 	return fmt.Errorf("%w: the request's timeout passed before %s could take it; it was not computed", ErrExpired, m.Name)
 }
 
-// left says why the client whose context ended waits no more.
+// left says why the client whose context ended no longer waits.
 func (m *model) left(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return m.late()

@@ -93,7 +93,7 @@ type Status struct {
 	P50, P99 time.Duration // of the time inside the daemon and worker, since Add
 	Missed   int64         // inferences answered after the objective
 	Expired  int64         // requests refused because their own timeout had passed
-	// PriorityUnavailable says why the kernel is not told of deadlines, where it
+	// PriorityUnavailable says why deadlines set no priority in the kernel, where it
 	// should be.
 	PriorityUnavailable string
 }

@@ -55,7 +55,7 @@ func newStubborn(t *testing.T) *stubborn {
 }
 
 // A worker that cannot be killed holds up nobody forever: Remove says so, the
-// model is served no more, and its name starts no other worker beside it.
+// model is no longer served, and its name starts no other worker beside it.
 func TestRemoveOfWorkerThatCannotBeKilled(t *testing.T) {
 	r, s := servetest.New(t), newStubborn(t)
 	r.Registry.SetPatience(50 * time.Millisecond)

@@ -64,7 +64,7 @@ type Body struct {
 }
 
 // Body begins to read the body of r. Close must be called when what was read is
-// of no more use. Its errors are those of this package.
+// no longer needed. Its errors are those of this package.
 func (o *Options) Body(w http.ResponseWriter, r *http.Request) (Body, error) {
 	b := Body{options: o, ctx: r.Context(), reader: r.Body, deadline: http.NewResponseController(w), length: r.ContentLength}
 	if b.length > o.MaxBodyBytes {

@@ -287,7 +287,7 @@ func recur(c *call) []value {
 	return []value{inBatch(open(4), 2), state, state}
 }
 
-// resize scales images but for the stack of them.
+// resize scales images, but not along the batch.
 func resize(c *call) []value {
 	x := c.arg(0)
 	if x == nil || x.form != batched || x.axis != 0 || !c.plainResize() {

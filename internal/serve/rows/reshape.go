@@ -2,7 +2,7 @@ package rows
 
 import "slices"
 
-// reshape keeps the rows where the new first dimension is their number, for then
+// reshape keeps the rows where the new first dimension is their number, because then
 // each row's elements stay together and in their place.
 func reshape(c *call) []value {
 	x, to := c.arg(0), c.arg(1)

@@ -98,7 +98,7 @@ func (r *runContext) end() {
 	}
 }
 
-// over returns why the answer to a call is of no more use, or nil.
+// over returns why the answer to a call is no longer needed, or nil.
 func (c *call) over(p *channel.Peer) error {
 	switch {
 	case p.Cancelled(c.request):

@@ -30,7 +30,7 @@ func main() {
 		case "say-to": // a file such as /dev/stdout
 			f, err := os.OpenFile(next(), os.O_WRONLY, 0)
 			if err == nil {
-				_, err = fmt.Fprintln(f, "opened anew")
+				_, err = fmt.Fprintln(f, "opened again")
 			}
 			fmt.Println("say-to", err)
 		case "id":

@@ -25,7 +25,7 @@ type Server interface {
 	// Withdraw stops serving a model and returns when its worker has ended; one
 	// that is not served is withdrawn.
 	Withdraw(name string) error
-	// Serving tells how a served model fares; ok is false for one that is not.
+	// Serving returns the state of a served model; ok is false for one that is not.
 	Serving(name string) (s Serving, ok bool)
 	// WorkerArgs are the arguments of a worker.
 	WorkerArgs() []string
@@ -53,7 +53,7 @@ type Served struct {
 	Changed func()
 }
 
-// Serving is how a served model fares.
+// Serving is the state of a served model.
 type Serving struct {
 	Phase    object.Phase
 	Message  string

@@ -112,7 +112,7 @@ func (b *bench) Event(reason, message string) {
 	b.locked(func() { b.events = append(b.events, reason+": "+message) })
 }
 
-// becomes has the server tell of another phase.
+// becomes has the server report another phase.
 func (b *bench) becomes(phase object.Phase, message string) {
 	var changed func()
 	b.locked(func() {

@@ -148,7 +148,7 @@ func (m *Machine) Left() []string {
 	return left
 }
 
-// Promise returns what the kernel was told of an object.
+// Promise returns what was set up in the kernel for an object.
 func (m *Machine) Promise(id string) (isolate.Spec, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
