@@ -86,6 +86,6 @@ func TestModelFilesAreListedAndRemoved(t *testing.T) {
 		t.Errorf("got %+v, %v", files, err)
 	}
 	if space := h.Info().Disk; space.Size.Bytes == 0 || space.Free.Bytes == 0 {
-		t.Errorf("the node tells of no disk: %+v", space)
+		t.Errorf("the node reports no disk: %+v", space)
 	}
 }
