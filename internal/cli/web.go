@@ -22,10 +22,10 @@ func newWebCommand(env *Env) *cobra.Command {
 		Long: `Show a node live on a local web page: its map and load, workloads and models,
 latencies, events and logs. Interrupt (Ctrl-C) ends it.
 
-The page is served on 127.0.0.1 only, to whoever has the address that is printed: it holds
+The page is served on 127.0.0.1 only, to anyone who has the printed address, which holds
 a token. The context's certificates stay with this command, and the page changes nothing on
 the node.`,
-		Example: "  oscine web\n  oscine web --no-browser --port 8080    (from afar: ssh -L 8080:127.0.0.1:8080 HOST)",
+		Example: "  oscine web\n  oscine web --no-browser --port 8080    (from another computer: ssh -L 8080:127.0.0.1:8080 HOST)",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if port < 0 || port > 65535 {
 				return usageError{fmt.Errorf("--port %d: give 1 to 65535, or 0 for any free one", port)}

@@ -69,7 +69,7 @@ type RegistryCredentials struct {
 	Password string `json:"password,omitempty"` // never shown; the entry "password"
 }
 
-// SecretStatus is what is told of a Secret.
+// SecretStatus is the observed state of a Secret.
 type SecretStatus struct {
 	Observed
 	Type    string `json:"type"` // opaque or registry

@@ -211,7 +211,7 @@ func (s *Server) events(ctx context.Context, f *feed, up func(), req *pb.EventsR
 	return ended(stream.Err())
 }
 
-// ended is why a stream that goes on for ever came to an end.
+// ended is why an endless stream ended.
 func ended(err error) error {
 	if err == nil {
 		return errEnded

@@ -8,7 +8,7 @@ import (
 	"oscine.dev/oscine/internal/object"
 )
 
-// controller keeps what is told of one Secret.
+// controller keeps the status of one Secret.
 type controller struct {
 	report reconcile.Reporter
 
