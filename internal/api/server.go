@@ -63,7 +63,7 @@ func services(n Node, gate *entrance) []service {
 		mount[pbconnect.HardwareHandler](pbconnect.NewHardwareHandler, &hardwareService{n}),
 		mount[pbconnect.ObjectsHandler](pbconnect.NewObjectsHandler, &objectService{n}),
 		mount[pbconnect.LogsHandler](pbconnect.NewLogsHandler, &logService{n}),
-		mount[pbconnect.WorkloadsHandler](pbconnect.NewWorkloadsHandler, &workloadService{n}),
+		mount[pbconnect.WorkloadsHandler](pbconnect.NewWorkloadsHandler, &workloadService{node: n}),
 		mount[pbconnect.ImagesHandler](pbconnect.NewImagesHandler, &imageService{n}),
 		mount[pbconnect.ModelsHandler](pbconnect.NewModelsHandler, &modelService{n}),
 		mount[pbconnect.VolumesHandler](pbconnect.NewVolumesHandler, &volumeService{n}),

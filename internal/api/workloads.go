@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"sync/atomic"
 
 	"connectrpc.com/connect"
 
@@ -17,10 +19,15 @@ type workloadAccess interface {
 	Exec(ctx context.Context, workload string, options node.ExecOptions) (exitCode int, err error)
 	CopyIn(ctx context.Context, workload, path string, tar io.Reader) error
 	CopyOut(ctx context.Context, workload, path string, tar io.Writer) error
+	// Dial connects to a TCP port of a workload.
+	Dial(ctx context.Context, workload string, port int) (net.Conn, error)
 }
 
 // workloadService implements oscine.v1.Workloads.
-type workloadService struct{ node workloadAccess }
+type workloadService struct {
+	node     workloadAccess
+	forwards atomic.Int64 // connections being forwarded
+}
 
 func (s *workloadService) Exec(ctx context.Context, stream *connect.BidiStream[pb.ExecRequest, pb.ExecResponse]) error {
 	first, err := stream.Receive()

@@ -26,6 +26,7 @@ import (
 type fakeNode struct {
 	pbconnect.UnimplementedObjectsHandler
 	pbconnect.UnimplementedLogsHandler
+	pbconnect.UnimplementedWorkloadsHandler
 
 	apply   func(*pb.ApplyRequest) (*pb.ApplyResponse, error)
 	objects []*pb.Object
@@ -97,6 +98,7 @@ func (n *fakeNode) serve(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle(pbconnect.NewObjectsHandler(n))
 	mux.Handle(pbconnect.NewLogsHandler(n))
+	mux.Handle(pbconnect.NewWorkloadsHandler(n))
 	if n.metrics != nil {
 		mux.HandleFunc("/metrics", n.metrics)
 	}

@@ -367,6 +367,121 @@ func (*CopyInResponse) Descriptor() ([]byte, []int) {
 	return file_oscine_v1_workloads_proto_rawDescGZIP(), []int{5}
 }
 
+// ForwardRequest: the first message holds workload and port, later ones data.
+// The client closes its half of the connection by closing its side of the stream.
+type ForwardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Workload      string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardRequest) Reset() {
+	*x = ForwardRequest{}
+	mi := &file_oscine_v1_workloads_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardRequest) ProtoMessage() {}
+
+func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_workloads_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
+func (*ForwardRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_workloads_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ForwardRequest) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *ForwardRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ForwardRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// ForwardResponse: the first message is empty and says that the connection is made.
+type ForwardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	Closed        bool                   `protobuf:"varint,2,opt,name=closed,proto3" json:"closed,omitempty"` // the workload sends no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardResponse) Reset() {
+	*x = ForwardResponse{}
+	mi := &file_oscine_v1_workloads_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardResponse) ProtoMessage() {}
+
+func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_workloads_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardResponse.ProtoReflect.Descriptor instead.
+func (*ForwardResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_workloads_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ForwardResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ForwardResponse) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
 type CopyOutRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Workload      string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
@@ -377,7 +492,7 @@ type CopyOutRequest struct {
 
 func (x *CopyOutRequest) Reset() {
 	*x = CopyOutRequest{}
-	mi := &file_oscine_v1_workloads_proto_msgTypes[6]
+	mi := &file_oscine_v1_workloads_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +504,7 @@ func (x *CopyOutRequest) String() string {
 func (*CopyOutRequest) ProtoMessage() {}
 
 func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_workloads_proto_msgTypes[6]
+	mi := &file_oscine_v1_workloads_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +517,7 @@ func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOutRequest.ProtoReflect.Descriptor instead.
 func (*CopyOutRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_workloads_proto_rawDescGZIP(), []int{6}
+	return file_oscine_v1_workloads_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CopyOutRequest) GetWorkload() string {
@@ -447,14 +562,22 @@ const file_oscine_v1_workloads_proto_rawDesc = "" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
 	"\x03tar\x18\x03 \x01(\fR\x03tar\"\x10\n" +
-	"\x0eCopyInResponse\"@\n" +
+	"\x0eCopyInResponse\"T\n" +
+	"\x0eForwardRequest\x12\x1a\n" +
+	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"=\n" +
+	"\x0fForwardResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x16\n" +
+	"\x06closed\x18\x02 \x01(\bR\x06closed\"@\n" +
 	"\x0eCopyOutRequest\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path2\xdd\x01\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path2\xad\x02\n" +
 	"\tWorkloads\x12E\n" +
 	"\x04Exec\x12\x16.oscine.v1.ExecRequest\x1a\x17.oscine.v1.ExecResponse\"\b\x88\xb5\x18\x03\x90\xb5\x18\x00(\x010\x01\x12E\n" +
 	"\x06CopyIn\x12\x18.oscine.v1.CopyInRequest\x1a\x19.oscine.v1.CopyInResponse\"\x04\x88\xb5\x18\x03(\x01\x12B\n" +
-	"\aCopyOut\x12\x19.oscine.v1.CopyOutRequest\x1a\x10.oscine.v1.Chunk\"\b\x88\xb5\x18\x03\x90\xb5\x18\x000\x01B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
+	"\aCopyOut\x12\x19.oscine.v1.CopyOutRequest\x1a\x10.oscine.v1.Chunk\"\b\x88\xb5\x18\x03\x90\xb5\x18\x000\x01\x12N\n" +
+	"\aForward\x12\x19.oscine.v1.ForwardRequest\x1a\x1a.oscine.v1.ForwardResponse\"\b\x88\xb5\x18\x03\x90\xb5\x18\x01(\x010\x01B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
 	file_oscine_v1_workloads_proto_rawDescOnce sync.Once
@@ -468,16 +591,18 @@ func file_oscine_v1_workloads_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_workloads_proto_rawDescData
 }
 
-var file_oscine_v1_workloads_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_oscine_v1_workloads_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_oscine_v1_workloads_proto_goTypes = []any{
-	(*ExecRequest)(nil),    // 0: oscine.v1.ExecRequest
-	(*ExecStart)(nil),      // 1: oscine.v1.ExecStart
-	(*TerminalSize)(nil),   // 2: oscine.v1.TerminalSize
-	(*ExecResponse)(nil),   // 3: oscine.v1.ExecResponse
-	(*CopyInRequest)(nil),  // 4: oscine.v1.CopyInRequest
-	(*CopyInResponse)(nil), // 5: oscine.v1.CopyInResponse
-	(*CopyOutRequest)(nil), // 6: oscine.v1.CopyOutRequest
-	(*Chunk)(nil),          // 7: oscine.v1.Chunk
+	(*ExecRequest)(nil),     // 0: oscine.v1.ExecRequest
+	(*ExecStart)(nil),       // 1: oscine.v1.ExecStart
+	(*TerminalSize)(nil),    // 2: oscine.v1.TerminalSize
+	(*ExecResponse)(nil),    // 3: oscine.v1.ExecResponse
+	(*CopyInRequest)(nil),   // 4: oscine.v1.CopyInRequest
+	(*CopyInResponse)(nil),  // 5: oscine.v1.CopyInResponse
+	(*ForwardRequest)(nil),  // 6: oscine.v1.ForwardRequest
+	(*ForwardResponse)(nil), // 7: oscine.v1.ForwardResponse
+	(*CopyOutRequest)(nil),  // 8: oscine.v1.CopyOutRequest
+	(*Chunk)(nil),           // 9: oscine.v1.Chunk
 }
 var file_oscine_v1_workloads_proto_depIdxs = []int32{
 	1, // 0: oscine.v1.ExecRequest.start:type_name -> oscine.v1.ExecStart
@@ -485,12 +610,14 @@ var file_oscine_v1_workloads_proto_depIdxs = []int32{
 	2, // 2: oscine.v1.ExecStart.size:type_name -> oscine.v1.TerminalSize
 	0, // 3: oscine.v1.Workloads.Exec:input_type -> oscine.v1.ExecRequest
 	4, // 4: oscine.v1.Workloads.CopyIn:input_type -> oscine.v1.CopyInRequest
-	6, // 5: oscine.v1.Workloads.CopyOut:input_type -> oscine.v1.CopyOutRequest
-	3, // 6: oscine.v1.Workloads.Exec:output_type -> oscine.v1.ExecResponse
-	5, // 7: oscine.v1.Workloads.CopyIn:output_type -> oscine.v1.CopyInResponse
-	7, // 8: oscine.v1.Workloads.CopyOut:output_type -> oscine.v1.Chunk
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
+	8, // 5: oscine.v1.Workloads.CopyOut:input_type -> oscine.v1.CopyOutRequest
+	6, // 6: oscine.v1.Workloads.Forward:input_type -> oscine.v1.ForwardRequest
+	3, // 7: oscine.v1.Workloads.Exec:output_type -> oscine.v1.ExecResponse
+	5, // 8: oscine.v1.Workloads.CopyIn:output_type -> oscine.v1.CopyInResponse
+	9, // 9: oscine.v1.Workloads.CopyOut:output_type -> oscine.v1.Chunk
+	7, // 10: oscine.v1.Workloads.Forward:output_type -> oscine.v1.ForwardResponse
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
 	3, // [3:3] is the sub-list for extension extendee
 	0, // [0:3] is the sub-list for field type_name
@@ -510,7 +637,7 @@ func file_oscine_v1_workloads_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_workloads_proto_rawDesc), len(file_oscine_v1_workloads_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,8 @@ const (
 	WorkloadsCopyInProcedure = "/oscine.v1.Workloads/CopyIn"
 	// WorkloadsCopyOutProcedure is the fully-qualified name of the Workloads's CopyOut RPC.
 	WorkloadsCopyOutProcedure = "/oscine.v1.Workloads/CopyOut"
+	// WorkloadsForwardProcedure is the fully-qualified name of the Workloads's Forward RPC.
+	WorkloadsForwardProcedure = "/oscine.v1.Workloads/Forward"
 )
 
 // WorkloadsClient is a client for the oscine.v1.Workloads service.
@@ -46,6 +48,8 @@ type WorkloadsClient interface {
 	Exec(context.Context) *connect.BidiStreamForClient[oscinepb.ExecRequest, oscinepb.ExecResponse]
 	CopyIn(context.Context) *connect.ClientStreamForClient[oscinepb.CopyInRequest, oscinepb.CopyInResponse]
 	CopyOut(context.Context, *connect.Request[oscinepb.CopyOutRequest]) (*connect.ServerStreamForClient[oscinepb.Chunk], error)
+	// Forward carries one TCP connection to a workload.
+	Forward(context.Context) *connect.BidiStreamForClient[oscinepb.ForwardRequest, oscinepb.ForwardResponse]
 }
 
 // NewWorkloadsClient constructs a client for the oscine.v1.Workloads service. By default, it uses
@@ -77,6 +81,12 @@ func NewWorkloadsClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(workloadsMethods.ByName("CopyOut")),
 			connect.WithClientOptions(opts...),
 		),
+		forward: connect.NewClient[oscinepb.ForwardRequest, oscinepb.ForwardResponse](
+			httpClient,
+			baseURL+WorkloadsForwardProcedure,
+			connect.WithSchema(workloadsMethods.ByName("Forward")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -85,6 +95,7 @@ type workloadsClient struct {
 	exec    *connect.Client[oscinepb.ExecRequest, oscinepb.ExecResponse]
 	copyIn  *connect.Client[oscinepb.CopyInRequest, oscinepb.CopyInResponse]
 	copyOut *connect.Client[oscinepb.CopyOutRequest, oscinepb.Chunk]
+	forward *connect.Client[oscinepb.ForwardRequest, oscinepb.ForwardResponse]
 }
 
 // Exec calls oscine.v1.Workloads.Exec.
@@ -102,11 +113,18 @@ func (c *workloadsClient) CopyOut(ctx context.Context, req *connect.Request[osci
 	return c.copyOut.CallServerStream(ctx, req)
 }
 
+// Forward calls oscine.v1.Workloads.Forward.
+func (c *workloadsClient) Forward(ctx context.Context) *connect.BidiStreamForClient[oscinepb.ForwardRequest, oscinepb.ForwardResponse] {
+	return c.forward.CallBidiStream(ctx)
+}
+
 // WorkloadsHandler is an implementation of the oscine.v1.Workloads service.
 type WorkloadsHandler interface {
 	Exec(context.Context, *connect.BidiStream[oscinepb.ExecRequest, oscinepb.ExecResponse]) error
 	CopyIn(context.Context, *connect.ClientStream[oscinepb.CopyInRequest]) (*connect.Response[oscinepb.CopyInResponse], error)
 	CopyOut(context.Context, *connect.Request[oscinepb.CopyOutRequest], *connect.ServerStream[oscinepb.Chunk]) error
+	// Forward carries one TCP connection to a workload.
+	Forward(context.Context, *connect.BidiStream[oscinepb.ForwardRequest, oscinepb.ForwardResponse]) error
 }
 
 // NewWorkloadsHandler builds an HTTP handler from the service implementation. It returns the path
@@ -134,6 +152,12 @@ func NewWorkloadsHandler(svc WorkloadsHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(workloadsMethods.ByName("CopyOut")),
 		connect.WithHandlerOptions(opts...),
 	)
+	workloadsForwardHandler := connect.NewBidiStreamHandler(
+		WorkloadsForwardProcedure,
+		svc.Forward,
+		connect.WithSchema(workloadsMethods.ByName("Forward")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/oscine.v1.Workloads/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case WorkloadsExecProcedure:
@@ -142,6 +166,8 @@ func NewWorkloadsHandler(svc WorkloadsHandler, opts ...connect.HandlerOption) (s
 			workloadsCopyInHandler.ServeHTTP(w, r)
 		case WorkloadsCopyOutProcedure:
 			workloadsCopyOutHandler.ServeHTTP(w, r)
+		case WorkloadsForwardProcedure:
+			workloadsForwardHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -161,4 +187,8 @@ func (UnimplementedWorkloadsHandler) CopyIn(context.Context, *connect.ClientStre
 
 func (UnimplementedWorkloadsHandler) CopyOut(context.Context, *connect.Request[oscinepb.CopyOutRequest], *connect.ServerStream[oscinepb.Chunk]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Workloads.CopyOut is not implemented"))
+}
+
+func (UnimplementedWorkloadsHandler) Forward(context.Context, *connect.BidiStream[oscinepb.ForwardRequest, oscinepb.ForwardResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Workloads.Forward is not implemented"))
 }
