@@ -112,6 +112,7 @@ func (f *forwarder) serve(ctx context.Context, l net.Listener) error {
 		}
 		open.Go(func() {
 			defer func() { <-room }()
+			defer conn.Close() // once it is said why
 			if err := f.forward(ctx, conn); err != nil && ctx.Err() == nil {
 				f.mu.Lock()
 				defer f.mu.Unlock()
@@ -121,9 +122,9 @@ func (f *forwarder) serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// forward carries one connection until both halves have ended.
+// forward carries one connection until both halves have ended. The caller
+// closes it.
 func (f *forwarder) forward(ctx context.Context, conn net.Conn) error {
-	defer conn.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
