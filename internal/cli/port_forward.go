@@ -127,8 +127,12 @@ func (f *forwarder) serve(ctx context.Context, l net.Listener) error {
 func (f *forwarder) forward(ctx context.Context, conn net.Conn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	stream := f.node.Workloads.Forward(ctx)
+	defer context.AfterFunc(ctx, func() {
+		conn.Close()
+		// While HTTP/2 waits for more of a request it does not look at its context.
+		_ = stream.CloseRequest() // of a call that has ended already
+	})()
 	defer stream.CloseResponse()
 	if err := stream.Send(&pb.ForwardRequest{Workload: f.workload, Port: uint32(f.port)}); err != nil && !errors.Is(err, io.EOF) {
 		return err
