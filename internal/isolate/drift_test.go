@@ -165,7 +165,9 @@ func TestKernelBatchIsFrozenAndResumed(t *testing.T) {
 	}
 	before := used()
 	time.Sleep(300 * time.Millisecond)
-	if after := used(); after != before {
+	// A thread counts as frozen before it leaves its CPU: the rest of that way
+	// is charged later. Running, the two would have used 600 ms.
+	if after := used(); after > before+10_000 {
 		t.Errorf("frozen batch used %d µs", after-before)
 	}
 	if err := i.holdBatch(free); err != nil {
