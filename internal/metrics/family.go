@@ -48,7 +48,7 @@ func families() []family {
 		{"data_free_inodes", gauge, nil, "Files and folders that can still be created on the data partition."},
 		{"objects_left_out", gauge, nil, "Objects that are in no metric, because there are more than a scrape shows."},
 
-		{"object_phase", gauge, objectLabels("phase"), "1 for the phase that a workload or model is in, 0 for the others."},
+		{"object_phase", gauge, objectLabels("phase"), "1 for the phase that an object is in, 0 for the others."},
 		{"object_restarts_total", counter, objectLabels(), "Starts after the first, since the daemon started."},
 		{"object_start_time_seconds", gauge, objectLabels(), "When the running process started, in seconds since 1970."},
 

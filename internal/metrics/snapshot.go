@@ -27,7 +27,7 @@ type NodeMemory struct {
 // FileSystem is the data partition. The zero value is unknown.
 type FileSystem struct{ Bytes, FreeBytes, Inodes, FreeInodes uint64 }
 
-// Object is a workload or model.
+// Object is a workload, model or Secret.
 type Object struct {
 	Kind, Name string
 	Phase      string
