@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"syscall"
 	"time"
 
@@ -55,10 +54,6 @@ type Result struct {
 	Took time.Duration `json:"took"` // nanoseconds
 }
 
-// versionRule keeps versions usable in the boot loader's file names: no "+",
-// which begins the boot counter, no "_", which begins the version.
-var versionRule = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.~^-]{0,63}$`)
-
 func (o *Options) fill() error {
 	set := func(s *string, value string) {
 		if *s == "" {
@@ -81,7 +76,7 @@ func (o *Options) fill() error {
 		return fmt.Errorf("--arch %q: Oscine runs on amd64 and arm64", o.Arch)
 	case o.Flavour != FlavourCloud && o.Flavour != FlavourMetal && o.Flavour != FlavourRT:
 		return fmt.Errorf("--kernel %q: use cloud, metal or rt", o.Flavour)
-	case !versionRule.MatchString(o.Version):
+	case !release.ValidVersion(o.Version):
 		return fmt.Errorf("--version %q: use letters, digits, points and hyphens", o.Version)
 	case o.Size < 0 || o.Size > 1<<50:
 		return fmt.Errorf("--size %d: out of range", o.Size)

@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	erofs "github.com/erofs/go-erofs"
-	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/release"
 )
 
@@ -122,7 +121,7 @@ func bootOrder(a, b string) int {
 	if entryA.Bad() != entryB.Bad() {
 		return map[bool]int{true: 1, false: -1}[entryA.Bad()]
 	}
-	return cmp.Or(-debian.CompareVersions(entryA.Version(), entryB.Version()), cmp.Compare(a, b))
+	return cmp.Or(-release.CompareVersions(entryA.Version(), entryB.Version()), cmp.Compare(a, b))
 }
 
 // UKI opens the unified kernel image that the boot loader would start.
