@@ -189,3 +189,5 @@ func makeData(ctx context.Context, source *debian.Source, image string, l layout
 	}
 	return nil
 }
+
+func alignUp(n, to int64) int64 { return (n + to - 1) / to * to }

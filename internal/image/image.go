@@ -14,6 +14,7 @@ import (
 
 	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/release"
+	"oscine.dev/oscine/internal/uki"
 )
 
 // Options choose what [Build] builds. The zero value of each field is its
@@ -120,7 +121,7 @@ type builder struct {
 	Options
 	work     string
 	source   *debian.Source
-	key      *Key
+	key      *uki.Key
 	kernel   *kernel
 	bin      string // folder of the built programs
 	programs []program
@@ -161,9 +162,9 @@ func (b *builder) prepare(ctx context.Context) error {
 		return err
 	}
 	if b.Key != "" {
-		b.key, err = LoadKey(b.Key)
+		b.key, err = uki.LoadKey(b.Key)
 	} else {
-		b.key, err = DevelopmentKey(cache)
+		b.key, err = uki.DevelopmentKey(cache)
 	}
 	if err != nil {
 		return err
@@ -228,7 +229,7 @@ func (b *builder) assemble(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	uki, initramfs, err := b.uki(ctx, verity)
+	kernel, initramfs, err := b.uki(ctx, verity)
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +238,7 @@ func (b *builder) assemble(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	name := release.NewEntry("oscine", b.Version).File()
-	boot, err := b.bootFiles(name, uki)
+	boot, err := b.bootFiles(name, kernel)
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +248,7 @@ func (b *builder) assemble(ctx context.Context) (*Result, error) {
 	}
 	return &Result{
 		Version: b.Version, Arch: b.Arch, Kernel: b.kernel.version, RootHash: hex.EncodeToString(verity.RootHash[:]), UKI: name,
-		Size: l.disk, RootSize: rootSize, UKISize: int64(len(uki)), InitramfsSize: int64(initramfs),
+		Size: l.disk, RootSize: rootSize, UKISize: int64(len(kernel)), InitramfsSize: int64(initramfs),
 	}, nil
 }
 
@@ -293,7 +294,7 @@ func (b *builder) rootFiles(ctx context.Context) ([]File, error) {
 }
 
 // bootFiles are the files of the ESP.
-func (b *builder) bootFiles(name string, uki []byte) ([]bootFile, error) {
+func (b *builder) bootFiles(name string, kernel []byte) ([]bootFile, error) {
 	short := map[string][2]string{"amd64": {"systemd-bootx64.efi", "BOOTX64.EFI"}, "arm64": {"systemd-bootaa64.efi", "BOOTAA64.EFI"}}[b.Arch]
 	loader, err := os.ReadFile(filepath.Join(b.boot, short[0]))
 	if err != nil {
@@ -304,7 +305,7 @@ func (b *builder) bootFiles(name string, uki []byte) ([]bootFile, error) {
 	}
 	return []bootFile{
 		{"/EFI/BOOT/" + short[1], loader},
-		{path.Join(ukiFolder, name), uki},
+		{path.Join(ukiFolder, name), kernel},
 		{"/loader/loader.conf", []byte("timeout 0\neditor no\nauto-firmware no\n")},
 		{"/loader/entries.srel", []byte("type1\n")},
 	}, nil
@@ -312,7 +313,7 @@ func (b *builder) bootFiles(name string, uki []byte) ([]bootFile, error) {
 
 // uki assembles and signs the unified kernel image; it also returns the size
 // of the initramfs in it.
-func (b *builder) uki(ctx context.Context, v release.Verity) (uki []byte, initramfs int, err error) {
+func (b *builder) uki(ctx context.Context, v release.Verity) (signed []byte, initramfs int, err error) {
 	b.say("assemble the unified kernel image")
 	stub, err := os.ReadFile(filepath.Join(b.boot, map[string]string{"amd64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}[b.Arch]))
 	if err != nil {
@@ -327,16 +328,16 @@ func (b *builder) uki(ctx context.Context, v release.Verity) (uki []byte, initra
 		return nil, 0, err
 	}
 	// The kernel comes last: it may unpack itself beyond its own end.
-	unsigned, err := assembleUKI(stub, []section{
-		{".osrel", []byte(osRelease(b.Version))},
-		{".cmdline", []byte(commandLine(b.Arch, b.Flavour, v, b.Cmdline))},
-		{".uname", []byte(b.kernel.version)},
-		{".initrd", archive},
-		{".linux", vmlinuz},
+	unsigned, err := uki.Assemble(stub, []uki.Section{
+		{Name: ".osrel", Data: []byte(osRelease(b.Version))},
+		{Name: ".cmdline", Data: []byte(commandLine(b.Arch, b.Flavour, v, b.Cmdline))},
+		{Name: ".uname", Data: []byte(b.kernel.version)},
+		{Name: ".initrd", Data: archive},
+		{Name: ".linux", Data: vmlinuz},
 	})
 	if err != nil {
 		return nil, 0, err
 	}
-	uki, err = b.key.Sign(unsigned)
-	return uki, len(archive), err
+	signed, err = b.key.Sign(unsigned)
+	return signed, len(archive), err
 }

@@ -340,7 +340,7 @@ func TestHashTreeMatchesVeritysetup(t *testing.T) {
 			data[i] = byte(i >> 12 * i)
 		}
 		salt := sha256.Sum256([]byte{byte(blocks)})
-		tree, v, err := hashTree(bytes.NewReader(data), salt[:])
+		tree, v, err := release.HashTree(bytes.NewReader(data), salt[:])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 
 	erofs "github.com/erofs/go-erofs"
 	"oscine.dev/oscine/internal/release"
+	"oscine.dev/oscine/internal/uki"
 )
 
 // ErrNotImage is wrapped by [Open] when a file is no Oscine disk image.
@@ -82,7 +83,7 @@ func (m *Image) Partition(name string) (Partition, bool) {
 }
 
 // maxESPFile bounds one file of the ESP in bytes.
-const maxESPFile = maxUKI
+const maxESPFile = uki.MaxSize
 
 // ReadESP reads a file of the ESP; name has slashes and begins with one.
 func (m *Image) ReadESP(name string) ([]byte, error) {
@@ -125,7 +126,7 @@ func bootOrder(a, b string) int {
 }
 
 // UKI opens the unified kernel image that the boot loader would start.
-func (m *Image) UKI() (*UKI, error) {
+func (m *Image) UKI() (*uki.Image, error) {
 	names, err := m.UKIs()
 	if err != nil {
 		return nil, err
@@ -137,15 +138,12 @@ func (m *Image) UKI() (*UKI, error) {
 	if err != nil {
 		return nil, err
 	}
-	u, err := ReadUKI(data)
+	u, err := uki.Read(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", m.Path, names[0], err)
 	}
 	return u, nil
 }
-
-// Verity returns how the UKI opens its root.
-func (u *UKI) Verity() (release.Verity, error) { return release.FindVerity(u.Cmdline) }
 
 // Root finds the slot that holds the root of v, checks every block of it
 // against the root hash and opens it.
@@ -177,7 +175,7 @@ func checkTree(slot *io.SectionReader, v release.Verity) error {
 	if _, ok, err := v.Match(slot); err != nil || !ok {
 		return errOtherRoot
 	}
-	_, got, err := hashTree(io.NewSectionReader(slot, 0, int64(v.Blocks)*release.BlockSize), v.Salt)
+	_, got, err := release.HashTree(io.NewSectionReader(slot, 0, int64(v.Blocks)*release.BlockSize), v.Salt)
 	if err != nil {
 		return err
 	}

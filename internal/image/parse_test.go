@@ -109,119 +109,6 @@ func FuzzInitramfs(f *testing.F) {
 	})
 }
 
-// makeStub makes the smallest PE32+ image that has room for more sections.
-func makeStub() []byte {
-	stub := make([]byte, 0x400)
-	copy(stub, "MZ")
-	binary.LittleEndian.PutUint32(stub[peOffsetAt:], 0x80)
-	copy(stub[0x80:], "PE\x00\x00")
-	binary.LittleEndian.PutUint16(stub[0x84:], 0x8664)
-	binary.LittleEndian.PutUint16(stub[0x80+peOptionalSize:], 240)
-	optional := 0x80 + peOptional
-	binary.LittleEndian.PutUint16(stub[optional:], 0x20b)
-	for at, v := range map[int]uint32{peSectionAlign: 0x1000, peFileAlign: 0x200, peImageSize: 0x1000, peHeaderSize: 0x400, 108: 16} {
-		binary.LittleEndian.PutUint32(stub[optional+at:], v)
-	}
-	return stub
-}
-
-func makeUKI(t testing.TB) []byte {
-	t.Helper()
-	uki, err := assembleUKI(makeStub(), []section{{".cmdline", []byte("a=b")}, {".initrd", bytes.Repeat([]byte{7}, 600)}, {".linux", []byte("kernel")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uki
-}
-
-func TestUKI(t *testing.T) {
-	got, err := ReadUKI(makeUKI(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := &UKI{Kernel: []byte("kernel"), Initramfs: bytes.Repeat([]byte{7}, 600), Cmdline: "a=b"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	if _, err := assembleUKI([]byte("no"), nil); err == nil {
-		t.Error("a stub that is none was accepted")
-	}
-	if _, err := assembleUKI(makeStub(), make([]section, 40)); err == nil || !strings.Contains(err.Error(), "no room") {
-		t.Errorf("too many sections: got %v", err)
-	}
-}
-
-func FuzzUKI(f *testing.F) {
-	f.Add(makeUKI(f))
-	f.Add(makeStub())
-	key, err := DevelopmentKey(f.TempDir())
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(_ *testing.T, image []byte) {
-		_, _ = ReadUKI(image)
-		_, _ = key.Sign(image)
-	})
-}
-
-func TestSignatureIsVerifiedByOthers(t *testing.T) {
-	verify := tool(t, "sbverify")
-	dir := t.TempDir()
-	key, err := DevelopmentKey(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unsigned := makeUKI(t)
-	signed, err := key.Sign(unsigned)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again, err := key.Sign(unsigned); err != nil || !bytes.Equal(signed, again) {
-		t.Errorf("two signatures of one image differ (%v)", err)
-	}
-	if _, err := key.Sign(signed); err == nil {
-		t.Error("a signed image was signed again")
-	}
-	file, pem := filepath.Join(dir, "x.efi"), filepath.Join(dir, "keys", "image.pem")
-	if err := os.WriteFile(file, signed, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out := run(t, verify, "--cert", pem, file); !strings.Contains(out, "Signature verification OK") {
-		t.Errorf("sbverify says %s", out)
-	}
-	signed[0x420] ^= 1
-	if err := os.WriteFile(file, signed, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := verify.Command(t.Context(), "--cert", pem, file).CombinedOutput(); err == nil {
-		t.Errorf("sbverify accepts an altered image: %s", out)
-	}
-}
-
-func TestLoadKey(t *testing.T) {
-	dir := t.TempDir()
-	one, err := DevelopmentKey(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := DevelopmentKey(dir)
-	if err != nil || !one.key.Equal(two.key) {
-		t.Errorf("the key was not kept (%v)", err)
-	}
-	if info, err := os.Stat(filepath.Join(dir, "keys", "image.pem")); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the key's file: %v (%v), want mode 0600", info.Mode(), err)
-	}
-	for name, text := range map[string]string{"empty": "", "no pem": "hello", "broken": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"} {
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := LoadKey(file); err == nil || !strings.Contains(err.Error(), file) {
-			t.Errorf("%s: got %v, want an error that names the file", name, err)
-		}
-	}
-}
-
 func TestBootOrder(t *testing.T) {
 	want := []string{"EFI/Linux/oscine_0.10.0.efi", "oscine_0.9.0+1-2.efi", "oscine_0.2.0+3.efi", "other.efi", "oscine_1.0.0+0-3.efi"}
 	got := slices.Clone(want)
@@ -250,7 +137,8 @@ func makeESP(t testing.TB) []byte {
 	if err := f.Truncate(mib + espSize); err != nil {
 		t.Fatal(err)
 	}
-	files := []bootFile{{"/EFI/Linux/oscine_1.2.3+3.efi", makeUKI(t)}, {"/loader/loader.conf", []byte("timeout 0\n")}, {"/EFI/BOOT/EMPTY.EFI", nil}}
+	kernel := bytes.Repeat([]byte("kernel"), 300)
+	files := []bootFile{{"/EFI/Linux/oscine_1.2.3+3.efi", kernel}, {"/loader/loader.conf", []byte("timeout 0\n")}, {"/EFI/BOOT/EMPTY.EFI", nil}}
 	if err := writeESP(file.New(f, false), files); err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +155,7 @@ func TestFATReaderReadsWhatTheWriterWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.readFile("/efi/linux/OSCINE_1.2.3+3.EFI", 1<<20); err != nil || !bytes.Equal(got, makeUKI(t)) {
+	if got, err := f.readFile("/efi/linux/OSCINE_1.2.3+3.EFI", 1<<20); err != nil || !bytes.Equal(got, bytes.Repeat([]byte("kernel"), 300)) {
 		t.Errorf("the unified kernel image: got %d bytes (%v)", len(got), err)
 	}
 	if got, err := f.readFile("/EFI/BOOT/EMPTY.EFI", 1<<20); err != nil || len(got) != 0 {
@@ -349,36 +237,4 @@ func FuzzGPT(f *testing.F) {
 		}
 		_, _ = readGPT(disk, int64(len(data)))
 	})
-}
-
-// makeBzImage wraps data as the kernel's build does.
-func makeBzImage(t testing.TB, data []byte) []byte {
-	t.Helper()
-	frame, err := compress(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	frame = binary.LittleEndian.AppendUint32(frame, uint32(len(data)))
-	kernel := make([]byte, 2*sectorSize, 2*sectorSize+len(frame))
-	kernel[0x1f1] = 1
-	copy(kernel[0x202:], "HdrS")
-	binary.LittleEndian.PutUint32(kernel[0x24c:], uint32(len(frame)))
-	return append(kernel, frame...)
-}
-
-func TestDirectKernel(t *testing.T) {
-	elf := append([]byte("\x7fELF"), bytes.Repeat([]byte("kernel"), 100)...)
-	if got := (&UKI{Kernel: makeBzImage(t, elf)}).DirectKernel(); !bytes.Equal(got, elf) {
-		t.Errorf("got %d bytes, want the %d of the ELF file", len(got), len(elf))
-	}
-	for name, kernel := range map[string][]byte{"arm64": []byte("MZ image"), "not ELF": makeBzImage(t, []byte("other")), "cut off": makeBzImage(t, elf)[:1040]} {
-		if got := (&UKI{Kernel: kernel}).DirectKernel(); !bytes.Equal(got, kernel) {
-			t.Errorf("%s: got %d bytes, want the kernel as it stands", name, len(got))
-		}
-	}
-}
-
-func FuzzDirectKernel(f *testing.F) {
-	f.Add(makeBzImage(f, []byte("\x7fELF and more")))
-	f.Fuzz(func(_ *testing.T, kernel []byte) { (&UKI{Kernel: kernel}).DirectKernel() })
 }

@@ -92,7 +92,7 @@ func writeRoot(ctx context.Context, files []File, out *os.File) (release.Verity,
 	}
 	// The salt only has to differ between releases, and two builds must agree.
 	salt := sha256.Sum256([]byte("oscine root salt"))
-	tree, v, err := hashTree(io.NewSectionReader(out, 0, size), salt[:])
+	tree, v, err := release.HashTree(io.NewSectionReader(out, 0, size), salt[:])
 	if err != nil {
 		return v, err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"oscine.dev/oscine/internal/image"
+	"oscine.dev/oscine/internal/uki"
 )
 
 const commandLineFile = "cmdline"
@@ -91,7 +92,7 @@ func (m *Machine) extractKernel() error {
 // pad4 ends an archive where the kernel expects the next one.
 func pad4(b []byte) []byte { return append(slices.Clip(b), make([]byte, -len(b)&3)...) }
 
-func readKernelImage(name string) (*image.UKI, error) {
+func readKernelImage(name string) (*uki.Image, error) {
 	disk, err := image.Open(name)
 	if err != nil {
 		return nil, err

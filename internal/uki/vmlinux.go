@@ -1,4 +1,4 @@
-package image
+package uki
 
 import (
 	"bytes"
@@ -8,6 +8,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
+// sectorSize is the unit of a bzImage's setup code, in bytes.
+const sectorSize = 512
+
 // maxVmlinux bounds an unpacked kernel in bytes.
 const maxVmlinux = 512 << 20
 
@@ -15,7 +18,7 @@ const maxVmlinux = 512 << 20
 // x86-64 the ELF file inside the compressed image, which QEMU enters by the
 // PVH protocol. That spares an emulated machine the unpacking, a fifth of its
 // way to user space. Where there is none it is the kernel as it stands.
-func (u *UKI) DirectKernel() []byte {
+func (u *Image) DirectKernel() []byte {
 	payload := compressedKernel(u.Kernel)
 	if payload == nil {
 		return u.Kernel

@@ -1,4 +1,4 @@
-package image
+package uki
 
 import (
 	"crypto"
@@ -114,6 +114,13 @@ func ignoreExist(err error) error {
 	return err
 }
 
+// Words of an entry of the certificate table (UEFI specification §32.4.1,
+// WIN_CERTIFICATE): WIN_CERT_REVISION_2_0, WIN_CERT_TYPE_PKCS_SIGNED_DATA.
+const (
+	winCertRevision = 0x0200
+	winCertPKCS7    = 0x0002
+)
+
 // Sign appends an Authenticode signature (Microsoft: Windows Authenticode
 // Portable Executable Signature Format; UEFI specification §32.2.4) to a PE
 // image. The same image and key give the same bytes.
@@ -135,8 +142,8 @@ func (k *Key) Sign(image []byte) ([]byte, error) {
 	binary.LittleEndian.PutUint32(out[l.optional+peCertificates:], uint32(len(out)))
 	binary.LittleEndian.PutUint32(out[l.optional+peCertificates+4:], uint32(size))
 	head := binary.LittleEndian.AppendUint32(nil, uint32(size))
-	head = binary.LittleEndian.AppendUint16(head, 0x0200) // WIN_CERT_REVISION_2_0
-	head = binary.LittleEndian.AppendUint16(head, 0x0002) // WIN_CERT_TYPE_PKCS_SIGNED_DATA
+	head = binary.LittleEndian.AppendUint16(head, winCertRevision)
+	head = binary.LittleEndian.AppendUint16(head, winCertPKCS7)
 	out = append(append(out, head...), blob...)
 	return append(out, make([]byte, size-8-len(blob))...), nil
 }
@@ -196,10 +203,12 @@ type signedData struct {
 // in the specifications.
 func oid(n ...int) asn1.ObjectIdentifier { return n }
 
+func oidSHA256() asn1.ObjectIdentifier { return oid(2, 16, 840, 1, 101, 3, 4, 2, 1) }
+
 // signedData makes the PKCS #7 message over the digest of an image.
 func (k *Key) signedData(digest []byte) ([]byte, error) {
 	null := asn1.RawValue{Tag: asn1.TagNull}
-	sha := algorithm{oid(2, 16, 840, 1, 101, 3, 4, 2, 1), null}
+	sha := algorithm{oidSHA256(), null}
 	spc := oid(1, 3, 6, 1, 4, 1, 311, 2, 1, 4)
 	var failed error
 	der := func(v any) []byte {

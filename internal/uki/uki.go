@@ -1,4 +1,4 @@
-package image
+package uki
 
 import (
 	"bytes"
@@ -6,13 +6,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"oscine.dev/oscine/internal/release"
 )
 
-// section is one part of a unified kernel image (UAPI Group Specification
+// Section is one part of a unified kernel image (UAPI Group Specification
 // UKI): a PE section that systemd's stub finds by name.
-type section struct {
-	name string
-	data []byte
+type Section struct {
+	Name string
+	Data []byte
 }
 
 // Offsets in a PE32+ image (Microsoft PE Format).
@@ -55,10 +57,10 @@ func layoutOf(image []byte) (peLayout, error) {
 	return l, nil
 }
 
-func alignUp[T int | uint32 | int64 | uint64](n, to T) T { return (n + to - 1) / to * to }
+func alignUp[T int | uint32](n, to T) T { return (n + to - 1) / to * to }
 
-// assembleUKI appends sections to systemd's stub.
-func assembleUKI(stub []byte, sections []section) ([]byte, error) {
+// Assemble appends sections to systemd's stub.
+func Assemble(stub []byte, sections []Section) ([]byte, error) {
 	l, err := layoutOf(stub)
 	if err != nil {
 		return nil, fmt.Errorf("assemble the unified kernel image: the stub is %w", err)
@@ -73,16 +75,16 @@ func assembleUKI(stub []byte, sections []section) ([]byte, error) {
 	address, initialised := u32(l.optional+peImageSize), u32(l.optional+peInitialised)
 	for i, s := range sections {
 		address = alignUp(address, sectionAlign)
-		raw := alignUp(len(s.data), int(fileAlign))
+		raw := alignUp(len(s.Data), int(fileAlign))
 		head := out[l.table+(l.count+i)*peSectionHeader:][:peSectionHeader]
 		clear(head)
-		copy(head[:8], s.name)
-		for j, v := range []uint32{uint32(len(s.data)), address, uint32(raw), uint32(len(out))} {
+		copy(head[:8], s.Name)
+		for j, v := range []uint32{uint32(len(s.Data)), address, uint32(raw), uint32(len(out))} {
 			binary.LittleEndian.PutUint32(head[8+4*j:], v)
 		}
 		binary.LittleEndian.PutUint32(head[36:], peReadData)
-		out = append(append(out, s.data...), make([]byte, raw-len(s.data))...)
-		address += uint32(len(s.data))
+		out = append(append(out, s.Data...), make([]byte, raw-len(s.Data))...)
+		address += uint32(len(s.Data))
 		initialised += uint32(raw)
 	}
 	binary.LittleEndian.PutUint16(out[l.optional-peOptional+peSections:], uint16(l.count+len(sections)))
@@ -91,8 +93,8 @@ func assembleUKI(stub []byte, sections []section) ([]byte, error) {
 	return out, nil
 }
 
-// UKI is an opened unified kernel image.
-type UKI struct {
+// Image is an opened unified kernel image.
+type Image struct {
 	Kernel    []byte // .linux
 	Initramfs []byte // .initrd
 	Cmdline   string // .cmdline
@@ -100,11 +102,11 @@ type UKI struct {
 	OSRelease string // .osrel
 }
 
-// maxUKI bounds a unified kernel image in bytes.
-const maxUKI = 512 << 20
+// MaxSize bounds a unified kernel image in bytes.
+const MaxSize = 512 << 20
 
-// ReadUKI takes a unified kernel image apart.
-func ReadUKI(image []byte) (*UKI, error) {
+// Read takes a unified kernel image apart.
+func Read(image []byte) (*Image, error) {
 	if _, err := layoutOf(image); err != nil {
 		return nil, fmt.Errorf("read the unified kernel image: %w", err)
 	}
@@ -120,9 +122,12 @@ func ReadUKI(image []byte) (*UKI, error) {
 		return image[s.Offset:][:min(s.VirtualSize, s.Size)]
 	}
 	text := func(name string) string { return string(bytes.TrimRight(part(name), "\x00\n")) }
-	u := &UKI{Kernel: part(".linux"), Initramfs: part(".initrd"), Cmdline: text(".cmdline"), Uname: text(".uname"), OSRelease: text(".osrel")}
+	u := &Image{Kernel: part(".linux"), Initramfs: part(".initrd"), Cmdline: text(".cmdline"), Uname: text(".uname"), OSRelease: text(".osrel")}
 	if u.Kernel == nil || u.Initramfs == nil {
 		return nil, errors.New("read the unified kernel image: it lacks a kernel or an initramfs")
 	}
 	return u, nil
 }
+
+// Verity returns how the image opens its root.
+func (u *Image) Verity() (release.Verity, error) { return release.FindVerity(u.Cmdline) }

@@ -1,19 +1,17 @@
-package image
+package release
 
 import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-
-	"oscine.dev/oscine/internal/release"
 )
 
-// hashTree reads data, whose size must be a multiple of [release.BlockSize], and
+// HashTree reads data, whose size must be a multiple of BlockSize, and
 // returns the hash tree, its root level first as the kernel expects it.
-func hashTree(data io.Reader, salt []byte) (tree []byte, v release.Verity, err error) {
+func HashTree(data io.Reader, salt []byte) (tree []byte, v Verity, err error) {
 	v.Salt = salt
-	level, block := []byte(nil), make([]byte, release.BlockSize)
+	level, block := []byte(nil), make([]byte, BlockSize)
 	for {
 		_, err := io.ReadFull(data, block)
 		if errors.Is(err, io.EOF) {
@@ -32,12 +30,12 @@ func hashTree(data io.Reader, salt []byte) (tree []byte, v release.Verity, err e
 	for {
 		level = pad(level)
 		levels = append(levels, level)
-		if len(level) == release.BlockSize {
+		if len(level) == BlockSize {
 			break
 		}
 		var above []byte
-		for i := 0; i < len(level); i += release.BlockSize {
-			above = append(above, saltedHash(salt, level[i:i+release.BlockSize])...)
+		for i := 0; i < len(level); i += BlockSize {
+			above = append(above, saltedHash(salt, level[i:i+BlockSize])...)
 		}
 		level = above
 	}
@@ -56,5 +54,5 @@ func saltedHash(salt []byte, block []byte) []byte {
 }
 
 func pad(b []byte) []byte {
-	return append(b, make([]byte, -len(b)&(release.BlockSize-1))...)
+	return append(b, make([]byte, -len(b)&(BlockSize-1))...)
 }
