@@ -41,7 +41,7 @@ need libc6-dev 'the same: links runc statically' static_libc
 need libseccomp-dev 'the same: system call filters of containers' static_seccomp
 need pkg-config 'the same: finds libseccomp' has pkg-config
 need hwloc-nox 'lstopo, which tests compare the map of the hardware with' has lstopo-no-graphics
-need npm 'fetches the pinned ONNX Runtime package for make packs' has npm
+need python3-pip 'fetches the pinned wheels of engines for make packs' has pip3
 
 # Go is not installed from a distribution: what these carry is older than what
 # go.mod asks for. From 1.21 on the go command fetches the right one itself.

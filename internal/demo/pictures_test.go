@@ -3,6 +3,7 @@ package demo
 import (
 	"image"
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -42,11 +43,11 @@ func TestDrawIsRepeatable(t *testing.T) {
 // promises, without a machine: at least 97 % of pictures from fonts that
 // training never saw.
 func TestReaderReadsUnseenFonts(t *testing.T) {
-	library, err := pack.Runtime(t.Context(), runtime.GOARCH, false, os.Stderr)
+	library, err := pack.Libraries(t.Context(), "onnxruntime", runtime.GOARCH, false, os.Stderr)
 	if err != nil {
 		t.Skip(err)
 	}
-	l, err := onnx.Load(library)
+	l, err := onnx.Load(filepath.Join(library, onnx.Name))
 	if err != nil {
 		t.Fatal(err)
 	}

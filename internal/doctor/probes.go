@@ -64,7 +64,7 @@ func toolProbes() []probe {
 		{"mke2fs", "the data partition of images", "apt-get install e2fsprogs (make setup does)", program("mke2fs")},
 		{"apt-get", "the pinned Debian packages of the image", "build images on Debian or Ubuntu, or in a container of one", program("apt-get")},
 		{"go", "Oscine's own programs", "install Go from https://go.dev/dl/", program("go")},
-		{"npm", "make packs: the pinned ONNX Runtime package", "apt-get install npm (make setup does)", program("npm")},
+		{"pip3", "make packs: the pinned wheels of engines", "apt-get install python3-pip (make setup does)", program("pip3")},
 		{"C compiler", "runc of hosted nodes, linked statically", "apt-get install gcc libc6-dev libseccomp-dev pkg-config (make setup does)", program("gcc")},
 	}
 }

@@ -27,7 +27,7 @@ type BuildOptions struct {
 
 // Revision of the packs that this source builds; it grows when a pack changes
 // while its engine's version does not.
-const revision = "2"
+const revision = "3"
 
 // packUUID is the file system's fixed identity, so that two builds are alike.
 const packUUID = "05c13e00-7061-636b-8000-000000000001"
@@ -46,6 +46,7 @@ func Builds() []string {
 type recipe struct {
 	name     string
 	manifest Manifest // without architecture, licences and inputs
+	wheel    *wheel   // that holds the engine's libraries; nil: none does
 	steps    []func(*builder, context.Context, *lock) error
 }
 
@@ -53,7 +54,7 @@ type recipe struct {
 func recipes() []recipe { return []recipe{onnxruntimeRecipe(), nvidiaRecipe()} }
 
 // Build makes a pack. Two builds of one source give the same file. It needs the
-// commands go and, while the cache lacks ONNX Runtime, npm.
+// commands go and, while the cache lacks the engine's wheel, pip.
 func Build(ctx context.Context, o BuildOptions) (*Info, error) {
 	if o.Name == "" {
 		o.Name = Builds()[0]
@@ -255,7 +256,7 @@ func Write(ctx context.Context, dir, file string) error {
 	}
 	tmp := file + ".new"
 	defer os.Remove(tmp)
-	cmd := tool.Command(ctx, "--quiet", "-zlz4hc", "-T0", "-U", packUUID, "--all-root", tmp, dir)
+	cmd := tool.Command(ctx, "--quiet", "-zlz4hc", "-C65536", "-T0", "-U", packUUID, "--all-root", tmp, dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mkfs.erofs: %w: %s", err, bytes.TrimSpace(out))
 	}

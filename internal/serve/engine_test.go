@@ -35,7 +35,7 @@ const digits = "../../models/digits/digits.onnx"
 // skips the test.
 func engine(t testing.TB, model string) *servetest.Exec {
 	t.Helper()
-	library, err := pack.Runtime(t.Context(), runtime.GOARCH, false, os.Stderr)
+	library, err := pack.Libraries(t.Context(), "onnxruntime", runtime.GOARCH, false, os.Stderr)
 	if err != nil {
 		t.Skip(err)
 	}
@@ -44,13 +44,13 @@ func engine(t testing.TB, model string) *servetest.Exec {
 		t.Skip(err)
 	}
 	dir := t.TempDir()
-	worker := filepath.Join(dir, "oscine-onnx")
-	cmd := exec.CommandContext(t.Context(), goTool, "build", "-o", worker, "oscine.dev/oscine/cmd/oscine-onnx")
+	worker := filepath.Join(dir, "oscine-engine")
+	cmd := exec.CommandContext(t.Context(), goTool, "build", "-o", worker, "oscine.dev/oscine/cmd/oscine-engine")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the worker: %v\n%s", err, out)
 	}
-	return &servetest.Exec{Command: []string{worker, "--library", library}, Model: model, Threads: 1, Dir: filepath.Join(dir, "s"), Log: os.Stderr}
+	return &servetest.Exec{Command: []string{worker, "onnxruntime", "--library", filepath.Join(library, onnx.Name)}, Model: model, Threads: 1, Dir: filepath.Join(dir, "s"), Log: os.Stderr}
 }
 
 // serveEngine serves a model file by the real worker and waits for it.
@@ -206,11 +206,11 @@ func (d *discard) Flush()                           {}
 // the worker, and with the whole way over HTTP. cpu-µs/op is the CPU time of
 // daemon and worker together; for HTTP that includes the client.
 func BenchmarkDigits(b *testing.B) {
-	library, err := pack.Runtime(b.Context(), runtime.GOARCH, false, os.Stderr)
+	library, err := pack.Libraries(b.Context(), "onnxruntime", runtime.GOARCH, false, os.Stderr)
 	if err != nil {
 		b.Skip(err)
 	}
-	b.Run("bare", func(b *testing.B) { benchmarkBare(b, library) })
+	b.Run("bare", func(b *testing.B) { benchmarkBare(b, filepath.Join(library, onnx.Name)) })
 	registry, server, starter := serveEngine(b, digits)
 	if err := registry.WaitReady(b.Context(), "m"); err != nil {
 		b.Fatal(err)

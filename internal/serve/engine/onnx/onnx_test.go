@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -23,11 +24,11 @@ import (
 // library loads the pinned ONNX Runtime, or skips the test.
 func library(t testing.TB) *Library {
 	t.Helper()
-	path, err := pack.Runtime(t.Context(), runtime.GOARCH, false, os.Stderr)
+	dir, err := pack.Libraries(t.Context(), "onnxruntime", runtime.GOARCH, false, os.Stderr)
 	if err != nil {
 		t.Skip(err)
 	}
-	l, err := Load(path)
+	l, err := Load(filepath.Join(dir, Name))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,9 +21,12 @@ type Engine struct {
 	loaded  *Library
 }
 
+// Name is the library's file name.
+const Name = "libonnxruntime.so.1"
+
 // Flags implements worker.Engine.
 func (e *Engine) Flags(f *flag.FlagSet) {
-	f.StringVar(&e.library, "library", "libonnxruntime.so.1", "ONNX Runtime `library`")
+	f.StringVar(&e.library, "library", Name, "ONNX Runtime `library`")
 }
 
 // Open implements worker.Engine.

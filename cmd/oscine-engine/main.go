@@ -1,0 +1,33 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"oscine.dev/oscine/internal/serve/engine/onnx"
+	"oscine.dev/oscine/internal/serve/worker"
+)
+
+// engines are the engines by the names that packs give them.
+func engines() map[string]worker.Engine {
+	return map[string]worker.Engine{
+		"onnxruntime": new(onnx.Engine),
+	}
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+
+// run runs the engine that the first argument names until the daemon kills it,
+// and returns the exit status.
+func run(args []string, log io.Writer) int {
+	all := engines()
+	if len(args) > 0 && all[args[0]] != nil {
+		return worker.Main("oscine-engine "+args[0], all[args[0]], args[1:], log)
+	}
+	fmt.Fprintf(log, "oscine-engine: the first argument must name an engine: %s\n", strings.Join(slices.Sorted(maps.Keys(all)), ", "))
+	return worker.ExitUsage
+}

@@ -1,0 +1,111 @@
+package pypi
+
+import (
+	"archive/zip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// maxFile bounds one file that is taken out of a wheel.
+const maxFile = 4 << 30
+
+// Tree returns a folder of the cache that holds files of a wheel: want names
+// each by its path in the wheel and says under which path below the folder it
+// lies. Where the cache lacks them and fetch is false, the error wraps
+// os.ErrNotExist.
+func (s *Source) Tree(ctx context.Context, p Package, arch string, want map[string]string, fetch bool) (string, error) {
+	f, err := p.For(arch)
+	if err != nil {
+		return "", err
+	}
+	id := sha256.New()
+	fmt.Fprintln(id, f.SHA256)
+	for _, from := range slices.Sorted(maps.Keys(want)) {
+		fmt.Fprintf(id, "%q %q\n", from, want[from])
+	}
+	dir := filepath.Join(s.cache, "trees", p.Name+"-"+p.Version+"-"+hex.EncodeToString(id.Sum(nil))[:16])
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	wheel, err := s.Wheel(ctx, p, arch, fetch)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), "new-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	if err := Extract(wheel, tmp, want); err != nil {
+		return "", fmt.Errorf("unpack the wheel of %s %s: %w", p.Name, p.Version, err)
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err // another process may have been faster
+	}
+	return dir, nil
+}
+
+// Extract takes files out of a wheel, each by its path in it, to a path below
+// dir. A wheel that lacks one is refused.
+func Extract(wheel, dir string, want map[string]string) error {
+	z, err := zip.OpenReader(wheel)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	missing := maps.Clone(want)
+	for _, f := range z.File {
+		to, wanted := missing[f.Name]
+		if !wanted {
+			continue
+		}
+		if err := extract(root, f, to); err != nil {
+			return fmt.Errorf("%s: %w", f.Name, err)
+		}
+		delete(missing, f.Name)
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("it lacks %s", slices.Sorted(maps.Keys(missing)))
+	}
+	return nil
+}
+
+func extract(root *os.Root, f *zip.File, to string) error {
+	if !f.Mode().IsRegular() || f.UncompressedSize64 > maxFile {
+		return fmt.Errorf("is no file of at most %d bytes", int64(maxFile))
+	}
+	if err := root.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	in, err := f.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := root.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	// The reader checks size and CRC and reads no byte more than it says.
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
