@@ -14,7 +14,7 @@ import (
 
 // history tells what happened on the node.
 type history interface {
-	Logs(ctx context.Context, kind object.Kind, name string, follow bool, tail int, each func(node.LogLine) error) error
+	Logs(ctx context.Context, kind object.Kind, name string, q node.LogQuery, each func(node.LogLine) error) error
 	Dmesg(ctx context.Context, follow bool, each func(node.LogLine) error) error
 	Events(ctx context.Context, query node.EventQuery, each func(node.Event) error) error
 }
@@ -23,7 +23,12 @@ type history interface {
 type logService struct{ node history }
 
 func (s *logService) Read(ctx context.Context, req *connect.Request[pb.LogsRequest], stream *connect.ServerStream[pb.LogLine]) error {
-	return s.node.Logs(ctx, object.Kind(req.Msg.Kind), req.Msg.Name, req.Msg.Follow, int(req.Msg.Tail), sendLines(stream))
+	m := req.Msg
+	query := node.LogQuery{Follow: m.Follow, Tail: int(m.Tail), Previous: m.Previous}
+	if m.Since != nil {
+		query.Since = m.Since.AsTime()
+	}
+	return s.node.Logs(ctx, object.Kind(m.Kind), m.Name, query, sendLines(stream))
 }
 
 func (s *logService) Dmesg(ctx context.Context, req *connect.Request[pb.DmesgRequest], stream *connect.ServerStream[pb.LogLine]) error {

@@ -32,6 +32,7 @@ type fakeNode struct {
 	objects []*pb.Object
 	changes []*pb.WatchResponse // that Watch sends before it ends
 	deleted []string
+	asked   *pb.LogsRequest // of the log
 
 	metrics http.HandlerFunc // nil for none
 

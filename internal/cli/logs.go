@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
@@ -16,13 +17,30 @@ import (
 
 func newLogsCommand(env *Env) *cobra.Command {
 	var o logOptions
+	var since string
 	c := &cobra.Command{
 		Use: "logs [KIND] NAME", Short: "Show what a workload, a model or the system wrote", ValidArgsFunction: completeTarget(env), Args: rangeArgs(1, 2, "NAME or KIND NAME"),
-		Example: "  oscine logs web            (the workload or model web)\n  oscine logs model digits\n  oscine logs system oscined\n  oscine logs system init    (PID 1, since the machine started)",
+		Example: `  oscine logs web            (the workload or model web)
+  oscine logs model digits --since 10m
+  oscine logs web --previous (what it wrote before it was started again)
+  oscine logs system oscined
+  oscine logs system init    (PID 1, since the machine started)`,
 		RunE: func(c *cobra.Command, args []string) error {
-			req := &oscinepb.LogsRequest{Follow: o.follow, Tail: o.tail}
+			req := &oscinepb.LogsRequest{Follow: o.follow, Tail: o.tail, Previous: o.previous}
 			system := len(args) == 2 && args[0] == "system"
-			var err error
+			from, err := sinceTime(since, time.Now())
+			if err != nil {
+				return err
+			}
+			if !from.IsZero() {
+				req.Since = timestamppb.New(from)
+			}
+			switch {
+			case o.previous && o.follow:
+				return usageError{errors.New("--previous shows a run that has ended: leave out --follow")}
+			case o.previous && system:
+				return usageError{errors.New("--previous is for workloads and models; the system's log holds all its runs")}
+			}
 			if system {
 				req.Name, o.merge = args[1], true
 			} else if req.Kind, req.Name, err = env.parseNamed(args); err != nil {
@@ -49,7 +67,26 @@ func newLogsCommand(env *Env) *cobra.Command {
 	}
 	o.register(c)
 	c.Flags().Int64Var(&o.tail, "tail", 0, "only the last lines (0: all that is kept)")
+	c.Flags().StringVar(&since, "since", "", "only lines from then on: a time ago as 10m or 24h, or a time as 2026-01-31T15:04:05Z")
+	c.Flags().BoolVarP(&o.previous, "previous", "p", false, "of the run before the last one")
 	return c
+}
+
+// sinceTime reads how long ago, or when: a date and time without a zone are
+// local. The zero time stands for "".
+func sinceTime(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateTime, time.DateOnly} {
+		if at, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, usageError{fmt.Errorf("--since %q: write a time ago as 90s, 10m or 24h, or a time as 2026-01-31T15:04:05Z or 2026-01-31", text)}
 }
 
 // kindOf is the kind of the object of a name; of a workload and a model that
@@ -87,9 +124,9 @@ func newDmesgCommand(env *Env) *cobra.Command {
 }
 
 type logOptions struct {
-	follow, times bool
-	tail          int64
-	merge         bool // everything to standard output
+	follow, times, previous bool
+	tail                    int64
+	merge                   bool // everything to standard output
 }
 
 func (o *logOptions) register(c *cobra.Command) {

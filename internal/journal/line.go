@@ -28,6 +28,7 @@ type Line struct {
 	Time    time.Time
 	Stream  Stream
 	Partial bool   // the text goes on in the next line of the same stream
+	Begins  bool   // no line: the program starts here; see Writer.Begin
 	Text    string // without its newline; bytes as the program wrote them
 }
 
@@ -37,14 +38,18 @@ var errRecord = errors.New("not a journal record")
 // appendTo adds the line's record, with its newline, to b.
 //
 // Source: Kubernetes, "CRI: Log management for container stdout/stderr
-// streams", time stream P|F text.
+// streams", time stream P|F text. B marks the start of a program; readers of
+// the format pass over tags that they do not know.
 func (l Line) appendTo(b []byte) []byte {
 	b = l.Time.UTC().AppendFormat(b, time.RFC3339Nano)
 	b = append(b, ' ')
 	b = append(b, l.Stream...)
-	if l.Partial {
+	switch {
+	case l.Begins:
+		b = append(b, " B "...)
+	case l.Partial:
 		b = append(b, " P "...)
-	} else {
+	default:
 		b = append(b, " F "...)
 	}
 	b = append(b, l.Text...)
@@ -72,6 +77,8 @@ func parseLine(record []byte) (Line, error) {
 	case "F":
 	case "P":
 		line.Partial = true
+	case "B":
+		line.Begins = true
 	default:
 		return Line{}, errRecord
 	}

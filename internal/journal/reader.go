@@ -12,9 +12,12 @@ import (
 
 // Query chooses lines of a journal. The zero Query is all there are now.
 type Query struct {
-	Tail   int       // at most the last so many lines; 0 means all, -1 none
-	Since  time.Time // only lines from this time on
-	Follow bool      // go on with lines as they come, until the context ends
+	Tail  int       // at most the last so many lines; 0 means all, -1 none
+	Since time.Time // only lines from this time on
+	// Previous chooses the lines of the run before the last one, by the marks of
+	// Writer.Begin; not together with Follow.
+	Previous bool
+	Follow   bool // go on with lines as they come, until the context ends
 	// Complete says, by being closed, that no more lines come: Follow then ends
 	// with the last one that is there. nil never does.
 	Complete <-chan struct{}
@@ -24,11 +27,18 @@ type Query struct {
 const poll = 100 * time.Millisecond
 
 // Read calls each with the lines of the journal at path that query chooses,
-// oldest first. It returns nil at the end, each's error, or the context's. A
-// journal that does not exist is empty, and with Follow awaited.
+// oldest first. It returns nil at the end, each's error, or the context's;
+// ErrNoPrevious where there is none. A journal that does not exist is empty, and
+// with Follow awaited.
 func Read(ctx context.Context, path string, query Query, each func(Line) error) error {
 	r := &reader{path: path, query: query, each: each}
 	defer r.close()
+	if query.Previous {
+		var err error
+		if r.run, err = previous(ctx, path); err != nil {
+			return err
+		}
+	}
 	if err := r.history(ctx); err != nil || !query.Follow {
 		return err
 	}
@@ -60,6 +70,9 @@ type reader struct {
 	lines *bufio.Reader
 	rest  []byte // a record whose end has not been written yet
 	skip  bool   // within a record that is too long
+
+	run   *span // that alone is passed on; nil for all
+	marks bool  // are passed on too
 }
 
 // history passes on what is there now.
@@ -187,8 +200,14 @@ func (r *reader) record(b []byte) error {
 		r.rest = nil
 	}
 	line, err := parseLine(b)
-	if err != nil || line.Time.Before(r.query.Since) {
+	if err != nil {
 		return nil // torn or foreign: the others are still good
+	}
+	if r.run != nil && !r.run.holds(line) {
+		return nil
+	}
+	if (line.Begins && !r.marks) || line.Time.Before(r.query.Since) {
+		return nil
 	}
 	return r.each(line)
 }

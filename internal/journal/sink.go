@@ -33,6 +33,7 @@ func Sink(args []string) error {
 
 	w := Open(a.path, a.bytes)
 	defer w.Close()
+	_ = w.Begin(time.Now()) // on a full disk the next lines are what is missed
 
 	// The shim's end is not the container's: only the end of the pipes counts.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)

@@ -129,6 +129,13 @@ func (w *Writer) Append(line Line) error {
 	}
 }
 
+// Begin marks that a program starts, whose lines follow; see Query.Previous.
+func (w *Writer) Begin(now time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.append(Line{Time: now, Stream: Stdout, Begins: true})
+}
+
 func (w *Writer) append(line Line) error {
 	if err := w.ready(); err != nil {
 		return err

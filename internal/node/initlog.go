@@ -15,7 +15,7 @@ import (
 const initProgram = "init"
 
 // initLog calls each with PID 1's lines in the kernel's log at path, as Logs.
-func initLog(ctx context.Context, path string, follow bool, tail int, each func(LogLine) error) error {
+func initLog(ctx context.Context, path string, q LogQuery, each func(LogLine) error) error {
 	booted, err := bootTime()
 	if err != nil {
 		return err
@@ -24,7 +24,7 @@ func initLog(ctx context.Context, path string, follow bool, tail int, each func(
 	last := int64(-1)
 	err = linux.KernelLog(ctx, path, linux.KernelLogOptions{}, func(record string) error {
 		last = max(last, sequence(record))
-		if line, ok := parseInitRecord(record, booted); ok {
+		if line, ok := parseInitRecord(record, booted); ok && !line.Time.Before(q.Since) {
 			lines = append(lines, line)
 		}
 		return nil
@@ -32,15 +32,15 @@ func initLog(ctx context.Context, path string, follow bool, tail int, each func(
 	if err != nil {
 		return err
 	}
-	if tail > 0 {
-		lines = lines[max(0, len(lines)-tail):]
+	if q.Tail > 0 {
+		lines = lines[max(0, len(lines)-q.Tail):]
 	}
 	for _, line := range lines {
 		if err := each(line); err != nil {
 			return err
 		}
 	}
-	if !follow {
+	if !q.Follow {
 		return nil
 	}
 	return linux.KernelLog(ctx, path, linux.KernelLogOptions{Follow: true}, func(record string) error {

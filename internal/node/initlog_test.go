@@ -32,7 +32,7 @@ func TestInitLogFollows(t *testing.T) {
 	defer cancel()
 	lines, ended := make(chan LogLine, 1), make(chan error, 1)
 	go func() {
-		ended <- initLog(ctx, path, true, 0, func(l LogLine) error { lines <- l; return nil })
+		ended <- initLog(ctx, path, LogQuery{Follow: true}, func(l LogLine) error { lines <- l; return nil })
 	}()
 	var err error
 	for _, record := range []string{"13,7,5000000,-;oscine-init: oscined is ready\n", "6,8,6000000,-;eth0: link\n", "11,9,7000000,-;oscine-init: it ended\n"} {

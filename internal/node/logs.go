@@ -24,12 +24,23 @@ type LogLine struct {
 
 var sourceRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// Logs calls each with the lines of an object, or for an empty kind of a
-// system program, oldest first: the last tail ones, all for 0. With follow it
-// goes on until ctx ends or, for a workload, until it has ended and will not restart.
-func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, follow bool, tail int, each func(LogLine) error) error {
+// LogQuery chooses lines of a log. The zero LogQuery is all there are now.
+type LogQuery struct {
+	Follow   bool      // go on with lines as they come
+	Tail     int       // at most the last so many; 0 means all
+	Since    time.Time // only lines from this time on
+	Previous bool      // those of the run before the last one; not with Follow
+}
+
+// Logs calls each with the chosen lines of an object, or for an empty kind of a
+// system program, oldest first. With Follow it goes on until ctx ends or, for a
+// workload, until it has ended and will not restart.
+func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, q LogQuery, each func(LogLine) error) error {
+	if q.Previous && (q.Follow || kind == "") {
+		return fmt.Errorf("%w: the log of an earlier run is that of a workload or model, and has an end: leave out follow", ErrInvalid)
+	}
 	if kind == "" && name == initProgram && n.config.Mode == OnImage {
-		return initLog(ctx, linux.KernelLogFile, follow, tail, each)
+		return initLog(ctx, linux.KernelLogFile, q, each)
 	}
 	path, err := n.logPath(kind, name)
 	if err != nil {
@@ -38,10 +49,14 @@ func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, follow b
 	send := func(l journal.Line) error {
 		return each(LogLine{l.Time, string(l.Stream), l.Text})
 	}
-	if !follow {
-		return journal.Read(ctx, path, journal.Query{Tail: tail}, send)
+	query := journal.Query{Tail: q.Tail, Since: q.Since, Previous: q.Previous, Follow: q.Follow}
+	if !q.Follow {
+		err := journal.Read(ctx, path, query, send)
+		if errors.Is(err, journal.ErrNoPrevious) {
+			return fmt.Errorf("%s %s: %w: %w", kind, name, ErrNotFound, err)
+		}
+		return err
 	}
-	query := journal.Query{Tail: tail, Follow: true}
 	if kind != "" { // a system program has no end of its own
 		watching, stop := context.WithCancel(ctx)
 		var wg sync.WaitGroup

@@ -400,23 +400,23 @@ func TestSystemLogGoesOn(t *testing.T) {
 	h.await(t, key, object.Exited)
 	lines := 0
 	count := func(LogLine) error { lines++; return nil }
-	if err := h.Logs(t.Context(), object.KindWorkload, "oscined", true, 0, count); err != nil || lines != 1 {
+	if err := h.Logs(t.Context(), object.KindWorkload, "oscined", LogQuery{Follow: true}, count); err != nil || lines != 1 {
 		t.Errorf("the log of a workload that has ended: %d lines, %v; want one and an end", lines, err)
 	}
-	if err := h.Logs(t.Context(), object.KindWorkload, "oscined", false, 0, count); err != nil {
+	if err := h.Logs(t.Context(), object.KindWorkload, "oscined", LogQuery{}, count); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
 	defer cancel()
-	if err := h.Logs(ctx, "", "oscined", true, 0, count); !errors.Is(err, context.DeadlineExceeded) {
+	if err := h.Logs(ctx, "", "oscined", LogQuery{Follow: true}, count); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("following the daemon's log ended with %v", err)
 	}
 	for name, want := range map[string]error{"../../etc": ErrInvalid, "nobody": ErrNotFound} {
-		if err := h.Logs(t.Context(), "", name, false, 0, nil); !errors.Is(err, want) {
+		if err := h.Logs(t.Context(), "", name, LogQuery{}, nil); !errors.Is(err, want) {
 			t.Errorf("log of %s: got %v, want %v", name, err, want)
 		}
 	}
-	if err := h.Logs(t.Context(), object.KindWorkload, "nobody", false, 0, nil); !errors.Is(err, ErrNotFound) {
+	if err := h.Logs(t.Context(), object.KindWorkload, "nobody", LogQuery{}, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("log of nobody: %v", err)
 	}
 }

@@ -134,7 +134,7 @@ func (n *fakeNode) Events(ctx context.Context, q node.EventQuery, each func(node
 	return n.stay(ctx)
 }
 
-func (n *fakeNode) Logs(ctx context.Context, _ object.Kind, _ string, _ bool, _ int, each func(node.LogLine) error) error {
+func (n *fakeNode) Logs(ctx context.Context, _ object.Kind, _ string, _ node.LogQuery, each func(node.LogLine) error) error {
 	for i := range 40 {
 		line := node.LogLine{Time: time.Now().Add(time.Duration(i-40) * time.Second), Stream: "stdout", Text: fmt.Sprintf(`10.0.0.%d "GET / HTTP/1.1" 200`, i)}
 		if i%9 == 5 {

@@ -27,7 +27,9 @@ type LogsRequest struct {
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // Workload, Model or, empty, the system
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // or a system source: oscined, init
 	Follow        bool                   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
-	Tail          int64                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"` // last lines; 0 means all
+	Tail          int64                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`         // last lines; 0 means all
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`        // only lines from this time on; absent: all
+	Previous      bool                   `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"` // the run before the last one of a workload or model; not with follow
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -88,6 +90,20 @@ func (x *LogsRequest) GetTail() int64 {
 		return x.Tail
 	}
 	return 0
+}
+
+func (x *LogsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *LogsRequest) GetPrevious() bool {
+	if x != nil {
+		return x.Previous
+	}
+	return false
 }
 
 type LogLine struct {
@@ -392,12 +408,14 @@ var File_oscine_v1_logs_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_logs_proto_rawDesc = "" +
 	"\n" +
-	"\x14oscine/v1/logs.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"a\n" +
+	"\x14oscine/v1/logs.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"\xaf\x01\n" +
 	"\vLogsRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x12\n" +
-	"\x04tail\x18\x04 \x01(\x03R\x04tail\"e\n" +
+	"\x04tail\x18\x04 \x01(\x03R\x04tail\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bprevious\x18\x06 \x01(\bR\bprevious\"e\n" +
 	"\aLogLine\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
@@ -448,20 +466,21 @@ var file_oscine_v1_logs_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_oscine_v1_logs_proto_depIdxs = []int32{
-	5, // 0: oscine.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	5, // 1: oscine.v1.Event.first:type_name -> google.protobuf.Timestamp
-	5, // 2: oscine.v1.Event.last:type_name -> google.protobuf.Timestamp
-	0, // 3: oscine.v1.Logs.Read:input_type -> oscine.v1.LogsRequest
-	2, // 4: oscine.v1.Logs.Dmesg:input_type -> oscine.v1.DmesgRequest
-	3, // 5: oscine.v1.Logs.Events:input_type -> oscine.v1.EventsRequest
-	1, // 6: oscine.v1.Logs.Read:output_type -> oscine.v1.LogLine
-	1, // 7: oscine.v1.Logs.Dmesg:output_type -> oscine.v1.LogLine
-	4, // 8: oscine.v1.Logs.Events:output_type -> oscine.v1.Event
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	5, // 0: oscine.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	5, // 1: oscine.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	5, // 2: oscine.v1.Event.first:type_name -> google.protobuf.Timestamp
+	5, // 3: oscine.v1.Event.last:type_name -> google.protobuf.Timestamp
+	0, // 4: oscine.v1.Logs.Read:input_type -> oscine.v1.LogsRequest
+	2, // 5: oscine.v1.Logs.Dmesg:input_type -> oscine.v1.DmesgRequest
+	3, // 6: oscine.v1.Logs.Events:input_type -> oscine.v1.EventsRequest
+	1, // 7: oscine.v1.Logs.Read:output_type -> oscine.v1.LogLine
+	1, // 8: oscine.v1.Logs.Dmesg:output_type -> oscine.v1.LogLine
+	4, // 9: oscine.v1.Logs.Events:output_type -> oscine.v1.Event
+	7, // [7:10] is the sub-list for method output_type
+	4, // [4:7] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_logs_proto_init() }
