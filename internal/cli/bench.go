@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -25,7 +24,8 @@ func newBenchCommand(env *Env) *cobra.Command {
 }
 
 func newBenchBootCommand(env *Env) *cobra.Command {
-	var file, output string
+	var file string
+	var output *string
 	runs := 3
 	c := &cobra.Command{
 		Use:   "boot",
@@ -37,24 +37,22 @@ into the cache on first use, which needs root and some minutes.`,
 		Example: "  oscine bench boot --image out/oscine-amd64.img",
 		Args:    exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := errors.Join(checkOutput(output, "table", "json"), checkRuns(runs)); err != nil {
+			if err := checkRuns(runs); err != nil {
 				return err
 			}
 			report, err := benchBoot(c.Context(), env, file, runs)
 			if err != nil {
 				return err
 			}
-			if output == "table" {
+			if *output == outputTable {
 				return report.Write(env.Out)
 			}
-			encoder := json.NewEncoder(env.Out)
-			encoder.SetIndent("", "  ")
-			return encoder.Encode(report)
+			return writeDocument(env.Out, report, *output)
 		},
 	}
 	c.Flags().StringVar(&file, "image", "", "disk image to measure (oscine image build makes one)")
 	c.Flags().IntVar(&runs, "runs", runs, "boots of each system")
-	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	output = addReportOutput(c)
 	return c
 }
 

@@ -20,7 +20,8 @@ import (
 
 func newBenchLatencyCommand(env *Env) *cobra.Command {
 	o := classes.Options{Loads: []string{"cpu"}, Duration: 10 * time.Second}
-	var output, root string
+	var output *string
+	var root string
 	var alone bool
 	c := &cobra.Command{
 		Use:   "latency",
@@ -42,9 +43,6 @@ thp does so with huge pages, file writes and drops a file.`,
   oscine bench latency -o svg > latency.svg`,
 		Args: exactArgs(0, "no argument"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkOutput(output, outputTable, outputJSON, "svg"); err != nil {
-				return err
-			}
 			if root != "" && root != "/" {
 				return usageError{fmt.Errorf("--root %s: only / can be measured, this machine", root)}
 			}
@@ -63,7 +61,7 @@ thp does so with huge pages, file writes and drops a file.`,
 			if report == nil || err != nil && len(report.Series) == 0 {
 				return err
 			}
-			return errors.Join(err, writeLatency(env, report, output))
+			return errors.Join(err, writeLatency(env, report, *output))
 		},
 	}
 	f := c.Flags()
@@ -75,7 +73,7 @@ thp does so with huge pages, file writes and drops a file.`,
 	f.DurationVar(&o.Duration, "duration", o.Duration, "of each measurement")
 	f.DurationVar(&o.Period, "period", latency.DefaultPeriod, "between two wake-ups")
 	f.StringVar(&root, "root", "", "the machine's root; / is this machine")
-	f.StringVarP(&output, "output", "o", outputTable, "table, json or svg")
+	output = addReportOutput(c, "svg")
 	return c
 }
 
@@ -133,10 +131,8 @@ func writeLatency(env *Env, report *classes.Report, output string) error {
 	switch output {
 	case "svg":
 		return report.WriteSVG(env.Out)
-	case "json":
-		encoder := json.NewEncoder(env.Out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(report)
+	case outputJSON, outputYAML:
+		return writeDocument(env.Out, report, output)
 	}
 	return report.WriteText(env.Out)
 }

@@ -1,11 +1,8 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -94,29 +91,13 @@ func newConfigRevokedCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return listRevoked(resp.Msg.Certificates).print(env.Out, *output)
+			return listOf(resp.Msg.Certificates, (*pb.Revocation).GetSerial, "SERIAL\tNAME\tREVOKED\tBY", func(r *pb.Revocation, _ bool) string {
+				return fmt.Sprintf("%s\t%s\t%s\t%s", orDash(r.Serial), orDash(r.Name), r.Revoked.AsTime().Format(time.RFC3339), orDash(r.By))
+			}).print(env.Out, *output)
 		},
 	}
 	output = addOutput(c)
 	return c
-}
-
-func listRevoked(certificates []*pb.Revocation) listing {
-	l := listing{}
-	for _, r := range certificates {
-		l.names = append(l.names, r.Serial)
-	}
-	all, err := messages(certificates)
-	l.value = all
-	l.table = func(out io.Writer, _ bool) error {
-		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-		fmt.Fprintln(w, "SERIAL\tNAME\tREVOKED\tBY")
-		for _, r := range certificates {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", orDash(r.Serial), orDash(r.Name), r.Revoked.AsTime().Format(time.RFC3339), orDash(r.By))
-		}
-		return errors.Join(err, w.Flush())
-	}
-	return l
 }
 
 func newConfigRestoreCommand(env *Env) *cobra.Command {

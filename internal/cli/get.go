@@ -60,15 +60,6 @@ func newGetCommand(env *Env) *cobra.Command {
 	return c
 }
 
-func checkOutput(got string, allowed ...string) error {
-	for _, a := range allowed {
-		if got == a {
-			return nil
-		}
-	}
-	return usageError{fmt.Errorf("unknown output %q: use %s", got, strings.Join(allowed, ", "))}
-}
-
 // printObjects prints the state of objects as a table, or their manifests with
 // the status, as the node sent them.
 func printObjects(env *Env, objects []*oscinepb.Object, output string) error {

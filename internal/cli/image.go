@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -140,25 +139,9 @@ func imageNames(ctx context.Context, node *client.Client) ([]string, error) {
 
 // listImages lists images; a wide table has their whole digests.
 func listImages(images []*pb.Image) listing {
-	l := listing{}
-	for _, im := range images {
-		l.names = append(l.names, im.Name)
-	}
-	all, err := messages(images)
-	l.value = all
-	l.table = func(out io.Writer, wide bool) error {
-		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-		fmt.Fprintln(w, "NAME\tDIGEST\tSIZE\tAGE")
-		for _, im := range images {
-			digest := im.Digest
-			if !wide {
-				digest = fmt.Sprintf("%.19s", digest)
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable.Text(im.Name), printable.Text(digest), printable.Bytes(im.SizeBytes), time.Since(im.Created.AsTime()).Round(time.Second))
-		}
-		return errors.Join(err, w.Flush())
-	}
-	return l
+	return listOf(images, (*pb.Image).GetName, "NAME\tDIGEST\tSIZE\tAGE", func(im *pb.Image, wide bool) string {
+		return fmt.Sprintf("%s\t%s\t%s\t%s", printable.Text(im.Name), shortDigest(im.Digest, wide), printable.Bytes(im.SizeBytes), time.Since(im.Created.AsTime()).Round(time.Second))
+	})
 }
 
 func newImageRemoveCommand(env *Env) *cobra.Command {

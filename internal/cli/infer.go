@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/url"
@@ -28,9 +29,10 @@ import (
 
 // inferOptions are the flags of infer.
 type inferOptions struct {
-	request, output, url string
-	top                  int
-	labels               []string
+	request, url string
+	output       *string
+	top          int
+	labels       []string
 }
 
 func newInferCommand(env *Env) *cobra.Command {
@@ -41,7 +43,10 @@ func newInferCommand(env *Env) *cobra.Command {
 		Short:             "Send pictures, or a request, to a served model and print its answers",
 		Long: `Send pictures to a model that takes pictures and print the likeliest answers, or send a
 request of the Open Inference Protocol as it is. Pictures are PNG, JPEG or GIF; they are
-fitted to the model's input; for a model with one channel, made light on dark and centred.`,
+fitted to the model's input; for a model with one channel, made light on dark and centred.
+
+-o name prints the likeliest answer alone, -o wide every answer, -o json a line for each
+picture. What the model answers to a request of -f FILE is printed as it is.`,
 		Example: "  oscine infer digits photo.png\n  oscine infer digits *.png --output json\n  oscine infer digits -f request.json\n  oscine infer digits one.png --url http://192.0.2.7:8080",
 		Args: func(c *cobra.Command, args []string) error {
 			switch {
@@ -52,7 +57,7 @@ fitted to the model's input; for a model with one channel, made light on dark an
 			case o.request != "" && len(args) > 1:
 				return usageError{errors.New("give either pictures or -f FILE")}
 			}
-			return checkOutput(o.output, outputTable, outputJSON)
+			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			server, err := o.server(env)
@@ -69,7 +74,7 @@ fitted to the model's input; for a model with one channel, made light on dark an
 	}
 	f := c.Flags()
 	f.StringVarP(&o.request, "file", "f", "", "send this JSON request, - for standard input")
-	f.StringVarP(&o.output, "output", "o", outputTable, "table or json")
+	o.output = addOutput(c)
 	f.IntVar(&o.top, "top", 3, "how many answers to print for each picture")
 	f.StringSliceVar(&o.labels, "labels", nil, "names of the answers, in the model's order")
 	f.StringVar(&o.url, "url", "", "an open inference endpoint, instead of the context's node")
@@ -218,11 +223,16 @@ func (o *inferOptions) inferPicture(ctx context.Context, env *Env, server *oip.C
 	if len(o.labels) > 0 && len(o.labels) != len(scores) {
 		return usageError{fmt.Errorf("--labels names %d answers, the model has %d: name each, in its order", len(o.labels), len(scores))}
 	}
-	answer := pictureAnswer{File: file, Answers: o.best(scores), took: took, Millis: float64(took.Microseconds()) / 1000, Shape: outputs[0].Shape}
-	if o.output == "json" {
+	answer := pictureAnswer{File: file, Answers: o.best(scores, o.top), took: took, Millis: float64(took.Microseconds()) / 1000, Shape: outputs[0].Shape}
+	switch *o.output {
+	case outputJSON: // a line each, as they come
 		return json.NewEncoder(env.Out).Encode(answer)
+	case outputYAML:
+		fmt.Fprintln(env.Out, "---")
+	case outputWide:
+		answer.Answers = o.best(scores, len(scores))
 	}
-	return printAnswer(env, &answer)
+	return listing{answer, []string{answer.Answers[0].Label}, func(io.Writer, bool) error { return printAnswer(env, &answer) }}.print(env.Out, *o.output)
 }
 
 func printAnswer(env *Env, a *pictureAnswer) error {
@@ -254,9 +264,9 @@ func floats(t oip.Tensor) ([]float64, error) {
 	return scores, nil
 }
 
-// best returns the likeliest answers. Scores that are no probabilities yet
+// best returns the likeliest answers, most of them and at least one. Scores that are no probabilities yet
 // become such by softmax.
-func (o *inferOptions) best(scores []float64) []scored {
+func (o *inferOptions) best(scores []float64, most int) []scored {
 	probabilities := slices.Clone(scores)
 	sum, least := 0.0, 0.0
 	for _, s := range scores {
@@ -286,7 +296,7 @@ func (o *inferOptions) best(scores []float64) []scored {
 		return 0
 	})
 	var answers []scored
-	for _, i := range order[:min(max(o.top, 1), len(order))] {
+	for _, i := range order[:min(max(most, 1), len(order))] {
 		label := fmt.Sprint(i)
 		if i < len(o.labels) {
 			label = o.labels[i]

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -28,7 +29,17 @@ const (
 // addOutput gives a command the flag -o with the outputs that all have, and
 // further ones.
 func addOutput(c *cobra.Command, further ...string) *string {
-	o := &outputFlag{chosen: outputTable, allowed: append([]string{outputTable, outputWide, outputJSON, outputYAML, outputName}, further...)}
+	return addOutputs(c, append([]string{outputTable, outputWide, outputJSON, outputYAML, outputName}, further...)...)
+}
+
+// addReportOutput gives -o to a command whose answer is a report: it has no
+// names and one width.
+func addReportOutput(c *cobra.Command, further ...string) *string {
+	return addOutputs(c, append([]string{outputTable, outputJSON, outputYAML}, further...)...)
+}
+
+func addOutputs(c *cobra.Command, allowed ...string) *string {
+	o := &outputFlag{chosen: outputTable, allowed: allowed}
 	last := len(o.allowed) - 1
 	c.Flags().VarP(o, "output", "o", strings.Join(o.allowed[:last], ", ")+" or "+o.allowed[last])
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(o.allowed, cobra.ShellCompDirectiveNoFileComp)) // fails for an unknown flag only
@@ -58,7 +69,7 @@ func (o *outputFlag) Set(s string) error {
 
 // listing is what a command lists or shows.
 type listing struct {
-	value any // for JSON and YAML; a proto.Message by its own rules
+	value any // for JSON and YAML; a proto.Message, or a list of them, by its own rules
 	names []string
 	table func(w io.Writer, wide bool) error
 }
@@ -81,12 +92,20 @@ func (l listing) print(w io.Writer, output string) error {
 
 // writeDocument writes a value as JSON or YAML, both with the same names.
 func writeDocument(w io.Writer, value any, output string) error {
-	if m, ok := value.(proto.Message); ok {
-		raw, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
-		if err != nil {
+	var err error
+	switch v := value.(type) {
+	case proto.Message:
+		if value, err = messageJSON(v); err != nil {
 			return err
 		}
-		value = json.RawMessage(raw)
+	case []proto.Message:
+		list := make([]json.RawMessage, len(v))
+		for i, m := range v {
+			if list[i], err = messageJSON(m); err != nil {
+				return err
+			}
+		}
+		value = list
 	}
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
@@ -103,19 +122,39 @@ func writeDocument(w io.Writer, value any, output string) error {
 		text.Reset()
 		text.Write(raw)
 	}
-	_, err := w.Write(text.Bytes())
+	_, err = w.Write(text.Bytes())
 	return err
 }
 
-// messages are protocol messages for writeDocument.
-func messages[M proto.Message](list []M) ([]json.RawMessage, error) {
-	all := make([]json.RawMessage, len(list))
+// listOf lists messages, a line of a table for each; titles and lines have tabs
+// between their cells.
+func listOf[M proto.Message](list []M, name func(M) string, titles string, row func(m M, wide bool) string) listing {
+	all := make([]proto.Message, len(list))
+	names := make([]string, len(list))
 	for i, m := range list {
-		raw, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
-		if err != nil {
-			return nil, err
-		}
-		all[i] = raw
+		all[i], names[i] = m, name(m)
 	}
-	return all, nil
+	return listing{all, names, func(out io.Writer, wide bool) error {
+		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+		fmt.Fprintln(w, titles)
+		for _, m := range list {
+			fmt.Fprintln(w, row(m, wide))
+		}
+		return w.Flush()
+	}}
+}
+
+// shortDigest is the beginning of a digest, by which it can be named, or in a
+// wide table all of it.
+func shortDigest(digest string, wide bool) string {
+	const short = len("sha256:") + 12
+	if !wide && len(digest) > short {
+		digest = digest[:short]
+	}
+	return orDash(digest)
+}
+
+// messageJSON is a protocol message as the node's API writes it.
+func messageJSON(m proto.Message) (json.RawMessage, error) {
+	return protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
 }

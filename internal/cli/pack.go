@@ -2,13 +2,10 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -130,26 +127,10 @@ func packNames(ctx context.Context, node *client.Client) ([]string, error) {
 
 // listPacks lists packs; a wide table has their whole digests.
 func listPacks(packs []*pb.Pack) listing {
-	l := listing{}
-	for _, p := range packs {
-		l.names = append(l.names, p.Name)
-	}
-	all, err := messages(packs)
-	l.value = all
-	l.table = func(out io.Writer, wide bool) error {
-		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-		fmt.Fprintln(w, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDRIVERS\tDIGEST")
-		for _, p := range packs {
-			digest := p.Digest
-			if !wide {
-				digest = fmt.Sprintf("%.19s…", digest)
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(p.Name), orDash(p.Version), orDash(p.Architecture), printable.Bytes(p.SizeBytes),
-				printable.Text(strings.Join(p.Engines, ",")), printable.Text(strings.Join(p.Drivers, ",")), printable.Text(digest))
-		}
-		return errors.Join(err, w.Flush())
-	}
-	return l
+	return listOf(packs, (*pb.Pack).GetName, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDRIVERS\tDIGEST", func(p *pb.Pack, wide bool) string {
+		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", orDash(p.Name), orDash(p.Version), orDash(p.Architecture), printable.Bytes(p.SizeBytes),
+			printable.Text(strings.Join(p.Engines, ",")), printable.Text(strings.Join(p.Drivers, ",")), shortDigest(p.Digest, wide))
+	})
 }
 
 func newPackRemoveCommand(env *Env) *cobra.Command {

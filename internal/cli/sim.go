@@ -18,10 +18,11 @@ import (
 
 // simFlags are the flags of oscine sim.
 type simFlags struct {
-	nodes, published, seeds, output string
-	pods, policies                  []string
-	tune                            float64
-	scan                            bool
+	nodes, published, seeds string
+	output                  *string
+	pods, policies          []string
+	tune                    float64
+	scan                    bool
 }
 
 func newSimCommand(env *Env) *cobra.Command {
@@ -45,14 +46,12 @@ arrive in an order drawn from each seed, drawn again until their GPU demand is
 	c.Flags().StringSliceVar(&f.pods, "pods", nil, "CSV files of pods, each a workload; patterns such as 'pods/*.csv' are understood")
 	c.Flags().StringSliceVar(&f.policies, "policy", []string{"oscine"}, strings.Join(sim.Policies(), ", ")+" or all")
 	c.Flags().StringVar(&f.seeds, "seeds", "42..51", "seeds of the arrival orders, such as 42..51 or 42,43")
-	c.Flags().StringVarP(&f.output, "output", "o", "table", strings.Join(simOutputs(), ", "))
+	f.output = addReportOutput(c, "csv", "svg")
 	c.Flags().Float64Var(&f.tune, "tune", 1.3, "GPU demand to arrive, over the cluster's capacity")
 	c.Flags().StringVar(&f.published, "published", "", "CSV summary of published results to show beside (table only)")
 	c.Flags().BoolVar(&f.scan, "scan", false, "rate every node for every pod, to compare with the faster search")
 	return c
 }
-
-func simOutputs() []string { return []string{"table", "json", "csv", "svg"} }
 
 func (f *simFlags) run(ctx context.Context, env *Env) error {
 	m, err := f.matrix()
@@ -71,9 +70,9 @@ func (f *simFlags) run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
-	switch f.output {
-	case "json":
-		return sim.WriteJSON(env.Out, results)
+	switch *f.output {
+	case outputJSON, outputYAML:
+		return writeDocument(env.Out, sim.Documents(results), *f.output)
 	case "csv":
 		return sim.WriteCSV(env.Out, results)
 	case "svg":
@@ -86,9 +85,6 @@ func (f *simFlags) run(ctx context.Context, env *Env) error {
 func (f *simFlags) matrix() (*sim.Matrix, error) {
 	if f.nodes == "" || len(f.pods) == 0 {
 		return nil, usageError{fmt.Errorf("--nodes and --pods are required; see oscine sim --help")}
-	}
-	if !slices.Contains(simOutputs(), f.output) {
-		return nil, usageError{fmt.Errorf("-o must be one of %s, got %q", strings.Join(simOutputs(), ", "), f.output)}
 	}
 	if !(f.tune > 0 && f.tune <= 2) {
 		return nil, usageError{fmt.Errorf("--tune must be more than 0 and at most 2, got %g", f.tune)}

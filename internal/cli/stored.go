@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -15,25 +14,7 @@ import (
 
 func newVolumeCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{Use: "volume", Short: "List and remove the volumes of workloads"}
-	c.AddCommand(&cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the node's volumes and what they hold", Args: exactArgs(0, ""),
-		RunE: func(c *cobra.Command, _ []string) error {
-			node, err := env.Client()
-			if err != nil {
-				return err
-			}
-			resp, err := node.Volumes.List(c.Context(), connect.NewRequest(&pb.ListVolumesRequest{}))
-			if err != nil {
-				return err
-			}
-			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tUSED\tFILES\tOBJECTS")
-			for _, v := range resp.Msg.Volumes {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", v.Name, printable.Bytes(v.UsedBytes), v.Files, strings.Join(v.Objects, ","))
-			}
-			return w.Flush()
-		},
-	}, &cobra.Command{
+	c.AddCommand(newVolumeListCommand(env), &cobra.Command{
 		Use: "remove NAME", Aliases: []string{"rm"}, Short: "Delete a volume that no workload names, with all that is in it", Args: exactArgs(1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
@@ -50,31 +31,35 @@ func newVolumeCommand(env *Env) *cobra.Command {
 	return c
 }
 
+func newVolumeListCommand(env *Env) *cobra.Command {
+	var output *string
+	c := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the node's volumes and what they hold", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := node.Volumes.List(c.Context(), connect.NewRequest(&pb.ListVolumesRequest{}))
+			if err != nil {
+				return err
+			}
+			return listOf(resp.Msg.Volumes, (*pb.Volume).GetName, "NAME\tUSED\tFILES\tOBJECTS", func(v *pb.Volume, _ bool) string {
+				return fmt.Sprintf("%s\t%s\t%d\t%s", orDash(v.Name), printable.Bytes(v.UsedBytes), v.Files, orDash(strings.Join(v.Objects, ",")))
+			}).print(env.Out, *output)
+		},
+	}
+	output = addOutput(c)
+	return c
+}
+
 func newModelCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "model", Short: "List and remove the files of models",
 		Long: `A model's file lies on the node under its digest. One that no Model refers to is removed
 after an hour, or sooner where the disk is nearly full.`,
 	}
-	c.AddCommand(&cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the model files on the node", Args: exactArgs(0, ""),
-		RunE: func(c *cobra.Command, _ []string) error {
-			node, err := env.Client()
-			if err != nil {
-				return err
-			}
-			resp, err := node.Models.List(c.Context(), connect.NewRequest(&pb.ListModelFilesRequest{}))
-			if err != nil {
-				return err
-			}
-			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "DIGEST\tSIZE\tUSED\tOBJECTS")
-			for _, f := range resp.Msg.Files {
-				fmt.Fprintf(w, "%.19s\t%s\t%s ago\t%s\n", f.Digest, printable.Bytes(f.SizeBytes), time.Since(f.Used.AsTime()).Round(time.Second), strings.Join(f.Objects, ","))
-			}
-			return w.Flush()
-		},
-	}, &cobra.Command{
+	c.AddCommand(newModelListCommand(env), &cobra.Command{
 		Use: "remove DIGEST", Aliases: []string{"rm"}, Short: "Remove a model file that no Model refers to, by its digest or the beginning of that", Args: exactArgs(1, "DIGEST"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
@@ -89,5 +74,27 @@ after an hour, or sooner where the disk is nearly full.`,
 			return nil
 		},
 	})
+	return c
+}
+
+func newModelListCommand(env *Env) *cobra.Command {
+	var output *string
+	c := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the model files on the node", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := node.Models.List(c.Context(), connect.NewRequest(&pb.ListModelFilesRequest{}))
+			if err != nil {
+				return err
+			}
+			return listOf(resp.Msg.Files, (*pb.ModelFile).GetDigest, "DIGEST\tSIZE\tUSED\tOBJECTS", func(f *pb.ModelFile, wide bool) string {
+				return fmt.Sprintf("%s\t%s\t%s ago\t%s", shortDigest(f.Digest, wide), printable.Bytes(f.SizeBytes), time.Since(f.Used.AsTime()).Round(time.Second), orDash(strings.Join(f.Objects, ",")))
+			}).print(env.Out, *output)
+		},
+	}
+	output = addOutput(c)
 	return c
 }

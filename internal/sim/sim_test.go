@@ -135,7 +135,7 @@ func TestOutputs(t *testing.T) {
 		t.Fatalf("got %v with progress %v, want success and 1", err, last)
 	}
 	var table, plain, js, svg bytes.Buffer
-	for _, err := range []error{WriteTable(&table, results, nil), WriteCSV(&plain, results), WriteJSON(&js, results), WriteSVG(&svg, results)} {
+	for _, err := range []error{WriteTable(&table, results, nil), WriteCSV(&plain, results), json.NewEncoder(&js).Encode(Documents(results)), WriteSVG(&svg, results)} {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"encoding/csv"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -77,9 +76,10 @@ func WriteCSV(w io.Writer, results []Result) error {
 	return out.Error()
 }
 
-// WriteJSON writes a list of objects with the columns of the published summary;
-// a value is null where nothing arrived at that percent.
-func WriteJSON(w io.Writer, results []Result) error {
+// Documents are the results for JSON and YAML: a list of objects with the columns
+// of the published summary; a value is null where nothing arrived at that
+// percent.
+func Documents(results []Result) []map[string]any {
 	objects := []map[string]any{}
 	for i := range results {
 		object := map[string]any{"workload": results[i].Workload, "policy": results[i].Policy, "seeds": len(results[i].Curves)}
@@ -91,9 +91,7 @@ func WriteJSON(w io.Writer, results []Result) error {
 		}
 		objects = append(objects, object)
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(objects)
+	return objects
 }
 
 // Published holds published means by workload, policy and column.
