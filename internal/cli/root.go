@@ -99,7 +99,7 @@ func newRootCommand(env *Env) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("node", newApplyCommand(env), newDiffCommand(env), newEditCommand(env), newGetCommand(env), newDescribeCommand(env), newDeleteCommand(env), newWaitCommand(env),
+	add("node", newApplyCommand(env), newDiffCommand(env), newEditCommand(env), newGetCommand(env), newPsCommand(env), newDescribeCommand(env), newDeleteCommand(env), newWaitCommand(env),
 		newRunCommand(env), newServeCommand(env), newInferCommand(env), newLogsCommand(env), newEventsCommand(env), newExecCommand(env), newCpCommand(env), newPortForwardCommand(env),
 		newInfoCommand(env), newDmesgCommand(env), newRebootCommand(env), newShutdownCommand(env), newPackCommand(env), newModelCommand(env), newVolumeCommand(env), newSecretCommand(env), newConfigCommand(env))
 	add("node", newWebCommand(env))

@@ -22,7 +22,7 @@ import (
 // runOptions are the flags of run.
 type runOptions struct {
 	name, class, cpu, memory, user string
-	env, publish                   []string
+	env, publish, volumes          []string
 	detach, keep, root, writable   bool
 }
 
@@ -34,7 +34,7 @@ func newRunCommand(env *Env) *cobra.Command {
 		Short:                 "Run an image once, show what it writes and end with its exit code",
 		Long: `Run an image as a workload that is not restarted, follow its output and remove it
 when it ends. With --detach it goes on in the background and is restarted.`,
-		Example: "  oscine run docker.io/library/alpine:3 -- cat /etc/os-release\n  oscine run -d --name web -p 8080:80 docker.io/library/nginx:1.27",
+		Example: "  oscine run docker.io/library/alpine:3 -- cat /etc/os-release\n  oscine run -d --name web -p 8080:80 docker.io/library/nginx:1.27\n  oscine run -v shop-data:/data docker.io/library/alpine:3 -- ls /data",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{fmt.Errorf("needs an image: %s", c.UseLine())}
@@ -62,6 +62,7 @@ when it ends. With --detach it goes on in the background and is restarted.`,
 	f.StringVar(&o.user, "user", "", "uid[:gid] (default: the image's)")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "NAME=VALUE for the environment")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "HOSTPORT:PORT[/udp] to publish")
+	f.StringArrayVarP(&o.volumes, "volume", "v", nil, "VOLUME:PATH[:ro], a named volume of the node and where to see it; made where there is none")
 	f.BoolVarP(&o.detach, "detach", "d", false, "leave it running")
 	f.BoolVar(&o.keep, "keep", false, "keep the workload after it ended")
 	f.BoolVar(&o.root, "allow-root", false, "let it be root inside its user namespace")
@@ -114,6 +115,9 @@ func (o *runOptions) manifest(image string, args []string) (string, error) {
 		return "", err
 	}
 	spec["ports"] = ports
+	if spec["volumes"], err = namedVolumes(o.volumes); err != nil {
+		return "", err
+	}
 	return objectFromFlags(object.KindWorkload, o.name, spec)
 }
 
@@ -136,6 +140,22 @@ func publishedPorts(publish []string) ([]map[string]any, error) {
 		ports = append(ports, map[string]any{"hostPort": h, "port": i, "protocol": protocol})
 	}
 	return ports, nil
+}
+
+func namedVolumes(texts []string) ([]map[string]any, error) {
+	var volumes []map[string]any
+	for _, text := range texts {
+		name, at, ok := strings.Cut(text, ":")
+		at, mode, given := strings.Cut(at, ":")
+		switch {
+		case !ok || (given && mode != "ro" && mode != "rw"):
+			return nil, usageError{fmt.Errorf("--volume %q: write VOLUME:PATH, with :ro to only read it", text)}
+		case strings.ContainsAny(name, "/.~"):
+			return nil, usageError{fmt.Errorf("--volume %q: a volume has a name on the node, it is no folder of this computer: see oscine volume list, and oscine cp to fill one", text)}
+		}
+		volumes = append(volumes, map[string]any{"name": name, "path": at, "readOnly": mode == "ro"})
+	}
+	return volumes, nil
 }
 
 func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, text string) error {
