@@ -49,7 +49,7 @@ type Displaced struct {
 // without it. Objects that contradict the node's state are refused with ErrInvalid.
 func (n *Node) Apply(ctx context.Context, objects []object.Object, o ApplyOptions) ([]Result, error) {
 	results := make([]Result, len(objects))
-	_, err := n.loop.Apply(objects, o.DryRun, func(there []object.Object) error { return n.checkApply(objects, there) }, func(done []reconcile.Result) {
+	_, err := n.loop.Apply(ctx, objects, o.DryRun, func(there []object.Object) error { return n.checkApply(objects, there) }, func(done []reconcile.Result) {
 		for i := range done {
 			results[i].Result = done[i]
 		}

@@ -39,7 +39,7 @@ type cpuMatch struct {
 // selectedCPUs returns the CPUs that match a selector, evaluated once for each
 // CPU and machine. A CPU on which it fails does not match.
 func (s *State) selectedCPUs(ctx context.Context, sel *Selector) (cpuMatch, error) {
-	if m, ok := s.cpuMatches[sel.String()]; ok {
+	if m, ok := s.cpuMatches.of(sel); ok {
 		return m, nil
 	}
 	m := cpuMatch{cpus: map[int]bool{}}
@@ -61,7 +61,7 @@ func (s *State) selectedCPUs(ctx context.Context, sel *Selector) (cpuMatch, erro
 			break
 		}
 	}
-	keep(s.cpuMatches, sel, m)
+	s.cpuMatches.keep(sel, m)
 	return m, nil
 }
 

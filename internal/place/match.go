@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // matched is the outcome of a selector over all devices.
@@ -57,7 +58,7 @@ func (s *State) matchDevices(req *Request) ([][]int, []Failure) {
 
 // matching evaluates a selector once per machine. It fails only where ctx ends.
 func (s *State) matching(ctx context.Context, sel *Selector) (matched, error) {
-	if m, ok := s.matches[sel.String()]; ok {
+	if m, ok := s.matches.of(sel); ok {
 		return m, nil
 	}
 	var m matched
@@ -71,7 +72,7 @@ func (s *State) matching(ctx context.Context, sel *Selector) (matched, error) {
 			return m, ctx.Err()
 		case tooDear(within, err) != nil:
 			m = matched{err: tooDear(within, err)}
-			keep(s.matches, sel, m)
+			s.matches.keep(sel, m)
 			return m, nil
 		case errors.Is(err, errNoAttribute):
 			m.missing = err.Error()
@@ -81,7 +82,7 @@ func (s *State) matching(ctx context.Context, sel *Selector) (matched, error) {
 			m.devices = append(m.devices, d)
 		}
 	}
-	keep(s.matches, sel, m)
+	s.matches.keep(sel, m)
 	return m, nil
 }
 
@@ -99,12 +100,27 @@ func tooDear(within context.Context, err error) error {
 // maxSelectorsKept bounds the selectors whose matches are remembered.
 const maxSelectorsKept = 4096
 
-// keep remembers what a selector matches on this machine.
-func keep[T any](matches map[string]T, sel *Selector, m T) {
-	if len(matches) >= maxSelectorsKept {
-		clear(matches)
+// memo remembers what selectors match on a machine, for a State and its copies,
+// which several goroutines may search at once.
+type memo[T any] struct {
+	mu         sync.Mutex
+	bySelector map[string]T
+}
+
+func (r *memo[T]) of(sel *Selector) (m T, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, ok = r.bySelector[sel.String()]
+	return m, ok
+}
+
+func (r *memo[T]) keep(sel *Selector, m T) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bySelector == nil || len(r.bySelector) >= maxSelectorsKept {
+		r.bySelector = map[string]T{}
 	}
-	matches[sel.String()] = m
+	r.bySelector[sel.String()] = m
 }
 
 // selectorErr says what is wrong with the request's selector of CPUs.
@@ -112,5 +128,6 @@ func (o *offer) selectorErr() error {
 	if o.req.CPUs.String() == "" {
 		return nil
 	}
-	return o.s.cpuMatches[o.req.CPUs.String()].err
+	m, _ := o.s.cpuMatches.of(o.req.CPUs)
+	return m.err
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // State is a machine and what has been given out of it. It is not safe for
-// use by several goroutines at once.
+// use by several goroutines at once, except that any number may read one that
+// nobody changes, and that each may change a copy of its own.
 type State struct {
 	machine  *Machine
 	nodes    []NUMANode
@@ -28,8 +29,8 @@ type State struct {
 
 	placed     map[string]*Placement
 	taken      map[int]string // CPU → exclusive holder
-	matches    map[string]matched
-	cpuMatches map[string]cpuMatch // by selector
+	matches    *memo[matched]
+	cpuMatches *memo[cpuMatch]
 
 	// Where things are found by their names; fixed with the machine.
 	nodeAt   map[int]int
@@ -67,7 +68,7 @@ func NewState(m *Machine) (*State, error) {
 	s := &State{
 		machine: m, nodes: m.nodes(), fabric: newFabric(m),
 		use: make([]deviceUse, len(m.Devices)), placed: map[string]*Placement{}, known: map[string]bool{},
-		taken: map[int]string{}, matches: map[string]matched{}, cpuMatches: map[string]cpuMatch{},
+		taken: map[int]string{}, matches: &memo[matched]{}, cpuMatches: &memo[cpuMatch]{},
 		nodeAt: map[int]int{}, cellAt: map[int]int{}, deviceAt: map[string]int{},
 	}
 	for i, n := range s.nodes {
@@ -302,7 +303,8 @@ func (s *State) deviceIndex(id string) int {
 	return -1
 }
 
-// Clone copies what is given out, for trying changes; the machine is shared.
+// Clone copies what is given out, for trying changes; the machine is shared. See
+// Merge.
 func (s *State) Clone() *State {
 	c := *s
 	c.cells = slices.Clone(s.cells)

@@ -2,7 +2,6 @@ package allocate
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
 
@@ -31,30 +30,16 @@ type Outcome struct {
 // work of stricter classes than batch may have to make room. The outcomes come
 // in the order of the objects; the caller must notify the displaced.
 func (p *Placer) Allot(ctx context.Context, s Store, desired []Desired, displace bool) []Outcome {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.changed()
-	return p.allot(ctx, beside{s, desired}, desired, displace)
-}
-
-// Preview returns what Allot would, and changes nothing.
-func (p *Placer) Preview(ctx context.Context, s Store, desired []Desired, displace bool) []Outcome {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	trial := &Placer{log: p.log, state: p.state.Clone(), cdi: p.cdi, yielded: maps.Clone(p.yielded)}
-	return trial.allot(ctx, forgetful{beside{s, desired}}, desired, displace)
-}
-
-// allot places the desired. The caller holds p.mu.
-func (p *Placer) allot(ctx context.Context, s Store, desired []Desired, displace bool) []Outcome {
+	s = beside{s, desired}
 	outcomes := make([]Outcome, len(desired))
 	for i, w := range desired {
 		outcomes[i] = p.outcome(ctx, s, w, displace)
 	}
 	// A gang is placed with the last of its members, and work that has its place
 	// may lose it to what follows: what counts is what each has in the end.
+	state := p.state.Load()
 	for i, w := range desired {
-		if held, ok := p.state.Placement(w.Object.Key().ID()); ok && p.asked(w, &held) {
+		if held, ok := state.Placement(w.Object.Key().ID()); ok && p.asked(w, &held) {
 			outcomes[i].Placement, outcomes[i].Err = &held, nil
 		} else if outcomes[i].Placement != nil {
 			outcomes[i].Placement, outcomes[i].Err = nil, displacedBy(outcomes[i+1:], w.Object.Key().ID())
@@ -63,17 +48,29 @@ func (p *Placer) allot(ctx context.Context, s Store, desired []Desired, displace
 	return outcomes
 }
 
+// Preview returns what Allot would, and changes nothing.
+func (p *Placer) Preview(ctx context.Context, s Store, desired []Desired, displace bool) []Outcome {
+	p.mu.Lock()
+	trial := newPlacer(p.log, p.state.Load(), p.cdi)
+	trial.yielded = p.yielded
+	p.mu.Unlock()
+	return trial.Allot(ctx, forgetful{s}, desired, displace)
+}
+
 func (p *Placer) outcome(ctx context.Context, s Store, w Desired, displace bool) Outcome {
 	req, err := requestOf(w.Object)
 	if err != nil {
 		return Outcome{} // of a kind that is not placed, or refused when it is started
 	}
-	if yielded, ok := p.yielded[req.Name]; ok && !w.Changed && sameRequest(&yielded, &req) {
+	p.mu.Lock()
+	yielded, ok := p.yielded[req.Name]
+	p.mu.Unlock()
+	if ok && !w.Changed && sameRequest(&yielded, &req) {
 		return Outcome{}
 	}
 	placed, displaced, err := p.place(ctx, s, w.Object, displace)
 	if err != nil {
-		return Outcome{Displaced: displaced, Err: err}
+		return Outcome{Err: err}
 	}
 	return Outcome{Placement: &placed.Placement, Displaced: displaced}
 }

@@ -34,7 +34,7 @@ func told(outcomes []Outcome) []string {
 // held are the placements of a placer in words.
 func (p *Placer) held() []string {
 	var lines []string
-	for _, held := range p.state.Placements() {
+	for _, held := range p.state.Load().Placements() {
 		lines = append(lines, held.Request.Name+" on "+place.FormatCPUs(held.CPUs))
 	}
 	slices.Sort(lines)

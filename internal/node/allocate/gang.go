@@ -12,9 +12,8 @@ import (
 // holds under the gang's name. Those that have a valid placement keep it as
 // long as the others fit beside them; where they don't, the whole gang is
 // placed again, and who moves is displaced. Members that have finished take no
-// part. The caller holds p.mu and has found name to be without a valid
-// placement.
-func (p *Placer) placeGang(c *change, s Store, gang *object.Gang, name string) error {
+// part. Name was found to be without a valid placement.
+func (c *change) placeGang(s Store, gang *object.Gang, name string) error {
 	members, requests, err := gangMembers(s, gang)
 	if err != nil {
 		return err
@@ -24,11 +23,11 @@ func (p *Placer) placeGang(c *change, s Store, gang *object.Gang, name string) e
 	}
 	var all, missing []place.Request
 	for _, req := range requests {
-		if yielded, ok := p.yielded[req.Name]; ok && sameRequest(&yielded, &req) {
+		if yielded, ok := c.yielded[req.Name]; ok && sameRequest(&yielded, &req) {
 			continue
 		}
 		all = append(all, req)
-		if old, had := p.state.Placement(req.Name); !had || !sameRequest(&old.Request, &req) {
+		if old, had := c.state.Placement(req.Name); !had || !sameRequest(&old.Request, &req) {
 			missing = append(missing, req)
 			c.take(req.Name, nil) // its own change is known to its controller
 		}
@@ -44,7 +43,8 @@ func (p *Placer) placeGang(c *change, s Store, gang *object.Gang, name string) e
 		return fmt.Errorf("gang %s: %w", gang.Name, err)
 	}
 	c.keepUnmoved()
-	return c.store(s, members)
+	c.record(members)
+	return nil
 }
 
 // keepUnmoved strikes from the moved those that were given again what they had.

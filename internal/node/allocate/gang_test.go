@@ -16,7 +16,7 @@ func TestGangIsPlacedTogetherOrNotAtAll(t *testing.T) {
 	if _, _, err := p.Place(t.Context(), s, two); !Unsatisfied(err) {
 		t.Errorf("2 + 2 exclusive CPUs of 3: got %v, want a refusal", err)
 	}
-	if left := p.state.Placements(); len(left) != 0 {
+	if left := p.state.Load().Placements(); len(left) != 0 {
 		t.Errorf("a refused gang left %v", left)
 	}
 	two = s.member(t, "two", "1")
@@ -36,7 +36,7 @@ func TestGangMembersStay(t *testing.T) {
 	if err != nil || displaced != nil {
 		t.Fatalf("displaced %v, %v, want nobody", displaced, err)
 	}
-	now, _ := p.state.Placement("workload-one")
+	now, _ := p.state.Load().Placement("workload-one")
 	if !slices.Equal(now.CPUs, before.CPUs) || len(grown.CPUs) != 2 || slices.Contains(grown.CPUs, now.CPUs[0]) {
 		t.Errorf("one had %v and has %v, two has %v", before.CPUs, now.CPUs, grown.CPUs)
 	}
@@ -45,12 +45,11 @@ func TestGangMembersStay(t *testing.T) {
 // Where a member has to move for another, its controller is informed; where it is
 // given the same part again, it is not.
 func TestGangMembersThatMoveAreTold(t *testing.T) {
-	c := &change{moved: map[string]error{}}
 	p, s := fourCPUs(t)
-	c.state = p.state
 	one := s.member(t, "one", "1")
 	s.member(t, "two", "1")
 	p.mustPlace(t, s, one)
+	c := &change{state: p.state.Load().Clone(), moved: map[string]error{}}
 	c.take("workload-one", errMoved)
 	c.take("workload-two", errMoved)
 	c.given = slices.Clone(c.taken)
@@ -75,7 +74,7 @@ func TestFinishedMemberTakesNoPart(t *testing.T) {
 	if two := p.mustPlace(t, s, s.member(t, "two", "3")); len(two.CPUs) != 3 {
 		t.Errorf("two has %v, want the CPUs of the finished member too", two.CPUs)
 	}
-	if _, ok := p.state.Placement("workload-one"); ok {
+	if _, ok := p.state.Load().Placement("workload-one"); ok {
 		t.Error("a finished member was placed")
 	}
 }

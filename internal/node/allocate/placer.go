@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,20 +19,21 @@ import (
 
 // Placer gives objects their part of the machine and remembers it in a Store,
 // so that a restart arrives at the same placement. It is safe for concurrent
-// use.
+// use: a search runs on a copy of what is given out, so that neither those who
+// look nor other searches wait for it.
 type Placer struct {
 	log *slog.Logger
 
-	// shared holds, for readers, the CPUs of placements without any of their own,
-	// by name: nobody who looks waits for a search or for the disk.
-	shared atomic.Pointer[map[string]string]
+	// state is what is given out. It is read without mu, and never changed in
+	// place: who changes it, with mu held, puts another.
+	state atomic.Pointer[place.State]
 
-	mu    sync.Mutex
-	state *place.State
-	cdi   map[string]string // CDI names by device
+	mu  sync.Mutex
+	cdi map[string]string // CDI names by device
 	// yielded are the requests of objects that have finished and gave back
-	// their part: their gang is not placed with them.
-	yielded map[string]place.Request
+	// their part: their gang is not placed with them. It is put, not changed.
+	yielded  map[string]place.Request
+	searches map[*change]bool // under way
 }
 
 // NewPlacer places on the machine of a map, of which nothing is given out yet.
@@ -43,7 +45,25 @@ func NewPlacer(m *hardware.Machine, name string, log *slog.Logger) (*Placer, err
 	if err != nil {
 		return nil, err
 	}
-	return &Placer{log: log, state: state, cdi: cdiNames(m), yielded: map[string]place.Request{}}, nil
+	return newPlacer(log, state, cdiNames(m)), nil
+}
+
+func newPlacer(log *slog.Logger, state *place.State, cdi map[string]string) *Placer {
+	p := &Placer{log: log, cdi: cdi, yielded: map[string]place.Request{}, searches: map[*change]bool{}}
+	p.state.Store(state)
+	return p
+}
+
+// edit changes what is given out by f, unless that fails.
+func (p *Placer) edit(f func(*place.State) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := p.state.Load().Clone()
+	err := f(next)
+	if err == nil {
+		p.state.Store(next)
+	}
+	return err
 }
 
 // Adopt gives out what is stored of an object's placement. One that no longer
@@ -58,10 +78,7 @@ func (p *Placer) Adopt(obj object.Object, stored json.RawMessage) {
 		err = fmt.Errorf("it is the placement of %q", held.Request.Name)
 	}
 	if err == nil {
-		p.mu.Lock()
-		err = p.state.Adopt(held)
-		p.changed()
-		p.mu.Unlock()
+		err = p.edit(func(state *place.State) error { return state.Adopt(held) })
 	}
 	if err != nil {
 		p.log.Warn("a stored placement does not fit this machine any more; placing again", "object", obj.Key().ID(), "error", err)
@@ -72,37 +89,87 @@ func (p *Placer) Adopt(obj object.Object, stored json.RawMessage) {
 // unchanged, else a new one, stored before it is returned. Where nothing is
 // free the smallest loss among batch work makes room, and a gang's members may
 // have to move: who lost or changed their placement is returned by name with the
-// reason, on an error too, and has to be told.
+// reason, and has to be told.
 func (p *Placer) Place(ctx context.Context, s Store, obj object.Object) (placed *Placement, displaced map[string]error, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.changed()
 	return p.place(ctx, s, obj, false)
 }
 
+// maxTries is how often a search is repeated because others changed what it
+// started from; after that they wait for it once.
+const maxTries = 3
+
 // place is Place, which may take from stricter classes than batch where displace
-// says so. The caller holds p.mu.
+// says so.
 func (p *Placer) place(ctx context.Context, s Store, obj object.Object, displace bool) (placed *Placement, displaced map[string]error, err error) {
 	req, err := requestOf(obj)
 	if err != nil {
 		return nil, nil, err
 	}
-	delete(p.yielded, req.Name)
-	old, had := p.state.Placement(req.Name)
-	if had && sameRequest(&old.Request, &req) {
-		return p.placement(&old), nil, nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.yielded[req.Name]; ok {
+		p.yielded = maps.Clone(p.yielded)
+		delete(p.yielded, req.Name)
 	}
-	c := &change{ctx: ctx, state: p.state, displace: displace, moved: map[string]error{}}
-	if gang := object.GangOf(obj); gang != nil {
-		err = p.placeGang(c, s, gang, req.Name)
-	} else if err = p.makeRoom(c, req); err == nil {
-		err = c.store(s, []object.Object{obj})
+	for try := 1; ; try++ {
+		base := p.state.Load()
+		if held, had := base.Placement(req.Name); had && sameRequest(&held.Request, &req) {
+			return p.placement(&held), nil, nil
+		}
+		c := &change{ctx: ctx, base: base, state: base.Clone(), yielded: p.yielded, displace: displace, moved: map[string]error{}}
+		p.searches[c] = true
+		if try <= maxTries {
+			p.mu.Unlock()
+		}
+		err := c.search(s, obj, req)
+		if try <= maxTries {
+			p.mu.Lock()
+		}
+		delete(p.searches, c)
+		if done, err := p.accept(c, s, err); err != nil {
+			return nil, nil, err
+		} else if done {
+			given, _ := c.state.Placement(req.Name)
+			return p.placement(&given), c.displaced(req.Name), nil
+		}
 	}
+}
+
+// accept makes what a search has found so, or reports that it has to be
+// repeated. A refusal counts as an error where nothing has changed meanwhile.
+// The caller holds p.mu.
+func (p *Placer) accept(c *change, s Store, failed error) (done bool, err error) {
+	same := p.state.Load() == c.base
+	if failed != nil {
+		if same || !Unsatisfied(failed) {
+			return false, failed
+		}
+		return false, nil
+	}
+	if c.outdated {
+		return false, nil
+	}
+	next, err := p.state.Load().Merge(c.base, c.state)
 	if err != nil {
-		return nil, c.undo(), err
+		return false, nil
 	}
-	given, _ := p.state.Placement(req.Name)
-	return p.placement(&given), c.displaced(req.Name), nil
+	if err := s.SetPlacements(c.placed); err != nil {
+		return false, fmt.Errorf("store the placement: %w", err)
+	}
+	p.state.Store(next)
+	return true, nil
+}
+
+// search places an object on the copy of what is given out.
+func (c *change) search(s Store, obj object.Object, req place.Request) error {
+	if gang := object.GangOf(obj); gang != nil {
+		return c.placeGang(s, gang, req.Name)
+	}
+	if err := c.makeRoom(req); err != nil {
+		return err
+	}
+	c.record([]object.Object{obj})
+	return nil
 }
 
 // placement names the devices of what is held. The caller holds p.mu.
@@ -112,18 +179,18 @@ func (p *Placer) placement(held *place.Placement) *Placement {
 
 // makeRoom places a request, taking from looser classes what it must. A refusal
 // names whom it might take from if it were told to.
-func (p *Placer) makeRoom(c *change, req place.Request) error {
+func (c *change) makeRoom(req place.Request) error {
 	c.take(req.Name, nil)
 	err := c.give(req)
 	var refusal *place.Unsatisfied
 	if !errors.As(err, &refusal) {
 		return err
 	}
-	plan, planErr := p.state.Preempt(c.ctx, req, func(held *place.Request) bool { return !c.displace && held.Class != place.Batch })
+	plan, planErr := c.state.Preempt(c.ctx, req, func(held *place.Request) bool { return !c.displace && held.Class != place.Batch })
 	if planErr != nil {
-		if wider, planErr := p.state.Preempt(c.ctx, req, nil); planErr == nil {
+		if wider, planErr := c.state.Preempt(c.ctx, req, nil); planErr == nil {
 			refusal.Failures = append(refusal.Failures, place.Failure{
-				Constraint: "class", Problem: "room can be made only by stopping " + p.withClasses(wider.Victims),
+				Constraint: "class", Problem: "room can be made only by stopping " + c.withClasses(wider.Victims),
 				Remedy: "apply it again with --displace",
 			})
 		}
@@ -136,24 +203,32 @@ func (p *Placer) makeRoom(c *change, req place.Request) error {
 }
 
 // withClasses names placements with their classes.
-func (p *Placer) withClasses(names []string) string {
+func (c *change) withClasses(names []string) string {
 	for i, name := range names {
-		held, _ := p.state.Placement(name)
+		held, _ := c.state.Placement(name)
 		names[i] = fmt.Sprintf("%s of class %s", name, held.Request.Class)
 	}
 	return strings.Join(names, ", ")
 }
 
-// change is a set of placements that were taken away and given, to be undone
-// as a whole where one of its steps fails.
+// change is a search for placements on a copy of what is given out. Where it
+// fails, the copy is thrown away.
 type change struct {
-	ctx   context.Context
-	state *place.State
-	taken []place.Placement
-	given []place.Placement
-	moved map[string]error // whose placement is gone or another, and why
+	ctx     context.Context
+	base    *place.State // of which state is a copy
+	state   *place.State
+	yielded map[string]place.Request
 	// displace says that stricter classes than batch may lose their placement.
 	displace bool
+
+	taken  []place.Placement
+	given  []place.Placement
+	moved  map[string]error // whose placement is gone or another, and why
+	placed []Placed         // to be stored
+
+	// outdated says that an object has given back its part for good, or for now,
+	// since the search began: it may have been given one. Guarded by Placer.mu.
+	outdated bool
 }
 
 // take releases a placement. A reason says that its owner has to be told.
@@ -175,20 +250,15 @@ func (c *change) give(reqs ...place.Request) error {
 	return err
 }
 
-// store records what was given, each under its object.
-func (c *change) store(s Store, objects []object.Object) error {
-	var placed []Placed
+// record notes what was given, each under its object, to be stored.
+func (c *change) record(objects []object.Object) {
 	for _, given := range c.given {
 		for _, obj := range objects {
 			if obj.Key().ID() == given.Request.Name {
-				placed = append(placed, Placed{obj, given})
+				c.placed = append(c.placed, Placed{obj, given})
 			}
 		}
 	}
-	if err := s.SetPlacements(placed); err != nil {
-		return fmt.Errorf("store the placement: %w", err)
-	}
-	return nil
 }
 
 // displaced are those that moved, except for the caller's own.
@@ -200,70 +270,42 @@ func (c *change) displaced(asked string) map[string]error {
 	return c.moved
 }
 
-// undo puts back what was. It returns who could not get their place back.
-func (c *change) undo() map[string]error {
-	for _, g := range c.given {
-		c.state.Release(g.Request.Name)
-	}
-	lost := map[string]error{}
-	for _, old := range c.taken {
-		if err := c.state.Adopt(old); err != nil {
-			lost[old.Request.Name] = err
-		}
-	}
-	if len(lost) == 0 {
-		return nil
-	}
-	return lost
-}
-
-// EachShared calls f with the CPUs that every placement without any of its own
-// has now. None changes meanwhile.
-func (p *Placer) EachShared(f func(name string, cpus []int)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, held := range p.state.Placements() {
+// Shared are the CPUs that every placement without any of its own has now, by
+// name.
+func (p *Placer) Shared() map[string][]int {
+	shared := map[string][]int{}
+	for _, held := range p.state.Load().Placements() {
 		if !held.Request.Exclusive {
-			f(held.Request.Name, held.CPUs)
+			shared[held.Request.Name] = held.CPUs
 		}
 	}
+	return shared
 }
 
 // Now brings a placement that is shown up to date: the CPUs of a shared one
-// change as others come and go. It does not wait for a placement under way.
+// change as others come and go.
 func (p *Placer) Now(id string, shown *object.PlacementStatus) *object.PlacementStatus {
-	shared := p.shared.Load()
-	if shown == nil || shown.Exclusive || shared == nil {
+	if shown == nil || shown.Exclusive {
 		return shown
 	}
-	cpus, ok := (*shared)[id]
-	if !ok {
+	held, ok := p.state.Load().Placement(id)
+	if !ok || held.Request.Exclusive {
 		return shown
 	}
 	st := *shown
-	st.CPUs = cpus
+	st.CPUs = place.FormatCPUs(held.CPUs)
 	return &st
-}
-
-// changed shows to readers what has changed. The caller holds p.mu.
-func (p *Placer) changed() {
-	shared := map[string]string{}
-	for _, held := range p.state.Placements() {
-		if !held.Request.Exclusive {
-			shared[held.Request.Name] = place.FormatCPUs(held.CPUs)
-		}
-	}
-	p.shared.Store(&shared)
 }
 
 // Existing tells placement which partitions there are on the devices: those
 // that no placement has are somebody else's.
 func (p *Placer) Existing(m *hardware.Machine) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i := range m.Accelerators {
-		p.state.Existing(m.Accelerators[i].ID, inventory.Partitions(&m.Accelerators[i]))
-	}
+	_ = p.edit(func(state *place.State) error { // it never fails
+		for i := range m.Accelerators {
+			state.Existing(m.Accelerators[i].ID, inventory.Partitions(&m.Accelerators[i]))
+		}
+		return nil
+	})
 }
 
 // Release gives back an object's part of the machine. It reports whether there
@@ -271,9 +313,24 @@ func (p *Placer) Existing(m *hardware.Machine) {
 func (p *Placer) Release(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	defer p.changed()
-	delete(p.yielded, id)
-	return p.state.Release(id)
+	if _, ok := p.yielded[id]; ok {
+		p.yielded = maps.Clone(p.yielded)
+		delete(p.yielded, id)
+	}
+	return p.release(id)
+}
+
+// release gives back a part. The caller holds p.mu.
+func (p *Placer) release(id string) bool {
+	for c := range p.searches {
+		c.outdated = true
+	}
+	next := p.state.Load().Clone()
+	if !next.Release(id) {
+		return false
+	}
+	p.state.Store(next)
+	return true
 }
 
 // Yield gives back the part of an object that has finished and stays so until
@@ -282,13 +339,13 @@ func (p *Placer) Release(id string) bool {
 func (p *Placer) Yield(s Store, obj object.Object) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	defer p.changed()
 	req, err := requestOf(obj)
 	if err != nil {
 		return false, err
 	}
+	p.yielded = maps.Clone(p.yielded)
 	p.yielded[req.Name] = req
-	if !p.state.Release(req.Name) {
+	if !p.release(req.Name) {
 		return false, nil
 	}
 	if err := s.ForgetPlacement(obj); err != nil {
@@ -299,19 +356,18 @@ func (p *Placer) Yield(s Store, obj object.Object) (bool, error) {
 
 // Lend places a request that is stored nowhere and displaces nobody, until
 // Release.
-func (p *Placer) Lend(ctx context.Context, req place.Request) (place.Placement, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.changed()
-	return p.state.Place(ctx, req)
+func (p *Placer) Lend(ctx context.Context, req place.Request) (lent place.Placement, err error) {
+	err = p.edit(func(state *place.State) error {
+		lent, err = state.Place(ctx, req)
+		return err
+	})
+	return lent, err
 }
 
 // Holders are the names of the placements that have a device.
 func (p *Placer) Holders(device string) []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	var names []string
-	for _, held := range p.state.Placements() {
+	for _, held := range p.state.Load().Placements() {
 		for _, d := range held.Devices {
 			if d.ID == device {
 				names = append(names, held.Request.Name)
@@ -327,8 +383,8 @@ func (p *Placer) Holders(device string) []string {
 func (p *Placer) Renew(m *hardware.Machine) (displaced map[string]error, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	defer p.changed()
-	state, lost, err := p.state.Rebase(inventory.Machine(m, p.state.Machine().Name))
+	old := p.state.Load()
+	state, lost, err := old.Rebase(inventory.Machine(m, old.Machine().Name))
 	if err != nil {
 		return nil, err
 	}
@@ -336,7 +392,8 @@ func (p *Placer) Renew(m *hardware.Machine) (displaced map[string]error, err err
 	for _, l := range lost {
 		displaced[l.Placement.Request.Name] = l.Why
 	}
-	p.state, p.cdi = state, cdiNames(m)
+	p.state.Store(state)
+	p.cdi = cdiNames(m)
 	return displaced, nil
 }
 

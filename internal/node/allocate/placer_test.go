@@ -89,7 +89,7 @@ func fourCPUs(t *testing.T) (*Placer, *memory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Placer{log: slog.New(slog.DiscardHandler), state: state, yielded: map[string]place.Request{}}, &memory{placed: map[string]json.RawMessage{}}
+	return newPlacer(slog.New(slog.DiscardHandler), state, nil), &memory{placed: map[string]json.RawMessage{}}
 }
 
 func (p *Placer) mustPlace(t *testing.T, s Store, obj object.Object) *Placement {
@@ -114,7 +114,7 @@ func TestPlacementIsKept(t *testing.T) {
 	next.Adopt(s.exclusive(t, "b", "interactive", "2"), s.placed["workload-a"])
 	next.Adopt(obj, json.RawMessage(`{"request":`))
 	next.Adopt(obj, nil)
-	if held := next.state.Placements(); len(held) != 0 {
+	if held := next.state.Load().Placements(); len(held) != 0 {
 		t.Errorf("adopted %v from records that say nothing", held)
 	}
 	next.Adopt(obj, s.placed["workload-a"])
@@ -161,22 +161,22 @@ func TestFailedPlacementDisplacesNobody(t *testing.T) {
 	if !errors.Is(err, s.failing) || placed != nil || displaced != nil {
 		t.Errorf("got %v, displaced %v, %v, want the store's error and nobody displaced", placed, displaced, err)
 	}
-	if now, ok := p.state.Placement("workload-slow"); !ok || !slices.Equal(now.CPUs, slow.CPUs) {
+	if now, ok := p.state.Load().Placement("workload-slow"); !ok || !slices.Equal(now.CPUs, slow.CPUs) {
 		t.Errorf("slow had %v and has %v, %v", slow.CPUs, now.CPUs, ok)
 	}
-	if _, ok := p.state.Placement("workload-quick"); ok {
+	if _, ok := p.state.Load().Placement("workload-quick"); ok {
 		t.Error("a placement that was not stored is held")
 	}
 	// The same for one's own change, and for a gang.
 	if _, _, err := p.Place(t.Context(), s, s.exclusive(t, "slow", "batch", "2")); err == nil {
 		t.Error("placed without being stored")
 	}
-	if now, _ := p.state.Placement("workload-slow"); len(now.CPUs) != 1 {
+	if now, _ := p.state.Load().Placement("workload-slow"); len(now.CPUs) != 1 {
 		t.Errorf("after a failed change slow has %v", now.CPUs)
 	}
 	s.member(t, "one", "1")
-	if _, _, err := p.Place(t.Context(), s, s.member(t, "two", "1")); !errors.Is(err, s.failing) || len(p.state.Placements()) != 1 {
-		t.Errorf("a gang that is not stored: %v, held %v", err, p.state.Placements())
+	if _, _, err := p.Place(t.Context(), s, s.member(t, "two", "1")); !errors.Is(err, s.failing) || len(p.state.Load().Placements()) != 1 {
+		t.Errorf("a gang that is not stored: %v, held %v", err, p.state.Load().Placements())
 	}
 	s.failing = nil
 	if _, displaced, err := p.Place(t.Context(), s, quick); err != nil || displaced["workload-slow"] == nil {
@@ -233,7 +233,9 @@ func TestSharedCPUsAreShownAsTheyAre(t *testing.T) {
 	shared := p.mustPlace(t, s, s.put(t, "apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: shared}\nspec: {image: x, resources: {cpu: '1'}}\n"))
 	p.mustPlace(t, s, s.exclusive(t, "own", "interactive", "1"))
 	var got []string
-	p.EachShared(func(name string, cpus []int) { got = append(got, fmt.Sprint(name, len(cpus))) })
+	for name, cpus := range p.Shared() {
+		got = append(got, fmt.Sprint(name, len(cpus)))
+	}
 	if want := []string{fmt.Sprint("workload-shared", len(shared.CPUs)-1)}; !slices.Equal(got, want) {
 		t.Errorf("shared: %v, want %v", got, want)
 	}
@@ -306,9 +308,11 @@ func TestLostDeviceDisplaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, s := fourCPUs(t)
-	if p.state, err = place.NewState(inventory.Machine(before, "test")); err != nil {
+	state, err := place.NewState(inventory.Machine(before, "test"))
+	if err != nil {
 		t.Fatal(err)
 	}
+	p.state.Store(state)
 	first := p.mustPlace(t, s, s.gpuWorkload(t, "a"))
 	other := p.mustPlace(t, s, s.gpuWorkload(t, "b"))
 	held := first.Placement.Devices[0].ID

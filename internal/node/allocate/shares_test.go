@@ -39,7 +39,7 @@ func newGPUs(t *testing.T, helper string, kernel *hardware.Machine) *gpus {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.placer = &Placer{log: slog.New(slog.DiscardHandler), state: state, cdi: cdiNames(g.m)}
+	g.placer = newPlacer(slog.New(slog.DiscardHandler), state, cdiNames(g.m))
 	return g
 }
 
@@ -80,7 +80,7 @@ func (g *gpus) place(name string, class place.Class, f place.Fraction) *Placemen
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	p, err := g.placer.state.Place(g.t.Context(), place.Request{Name: name, Class: class, Devices: []place.DeviceRequest{{Name: "gpu", Selector: selector, Fraction: f}}})
+	p, err := g.placer.state.Load().Place(g.t.Context(), place.Request{Name: name, Class: class, Devices: []place.DeviceRequest{{Name: "gpu", Selector: selector, Fraction: f}}})
 	if err != nil {
 		g.t.Fatalf("%s: %v", name, err)
 	}
@@ -257,7 +257,7 @@ func shareWhole(t *testing.T, g *gpus) {
 			t.Errorf("%s: compute mode %d, devices %v", class, compute, p.Devices)
 		}
 		g.shares.Release(t.Context(), "a")
-		g.placer.state.Release("a")
+		g.placer.state.Load().Release("a")
 	}
 	if _, compute := g.modes(); compute != 0 {
 		t.Errorf("an idle GPU has compute mode %d", compute)
@@ -279,7 +279,7 @@ func shareRefusals(t *testing.T, g *gpus) {
 	if err := g.start(p); err != nil {
 		t.Fatal(err)
 	}
-	g.placer.state.Release("a")
+	g.placer.state.Load().Release("a")
 	whole := g.place("b", place.Interactive, place.Fraction{})
 	if err := g.start(whole); err == nil || !strings.Contains(err.Error(), "still held by a") {
 		t.Errorf("got %v", err)
@@ -344,7 +344,7 @@ func shareChange(t *testing.T, g *gpus) {
 	if err := g.start(p); err != nil {
 		t.Fatal(err)
 	}
-	g.placer.state.Release("a")
+	g.placer.state.Load().Release("a")
 	other := g.place("a", place.Interactive, place.Fraction{Profile: "3g.40gb"})
 	stopped := 0
 	err := g.shares.Prepare(t.Context(), "a", other, func() error { stopped++; return nil })

@@ -54,14 +54,16 @@ type Loop struct {
 	limits  limits
 	changes *broadcast
 
-	life context.Context // of what controllers do; ends at Close
-	end  context.CancelFunc
-	wg   sync.WaitGroup
+	life    context.Context // of what controllers do; ends at Close
+	end     context.CancelFunc
+	wg      sync.WaitGroup
+	landing sync.WaitGroup // flights
 
 	writing sync.Mutex // held by one who changes what is stored; taken before mu
 
 	mu      sync.Mutex
 	entries map[object.Key]*entry
+	flights map[object.Key]*flight
 	notes   []func() // to be called once mu is free
 	closed  bool
 }
@@ -83,7 +85,7 @@ type entry struct {
 
 // New returns a Loop without objects; Load fills it.
 func New(ctx context.Context, o Options) *Loop {
-	l := &Loop{o: o, limits: productLimits(), changes: newBroadcast(), entries: map[object.Key]*entry{}}
+	l := &Loop{o: o, limits: productLimits(), changes: newBroadcast(), entries: map[object.Key]*entry{}, flights: map[object.Key]*flight{}}
 	l.life, l.end = context.WithCancel(context.WithoutCancel(ctx))
 	return l
 }
@@ -202,105 +204,13 @@ func (e *entry) Changed() { e.l.changes.publish(e.key) }
 // Event implements Reporter.
 func (e *entry) Event(reason, message string) { e.l.o.Note(e.key, reason, message) }
 
-// Action is what Apply did with an object.
-type Action string
-
-// The actions.
-const (
-	Created   Action = "created"
-	Updated   Action = "updated"
-	Unchanged Action = "unchanged"
-)
-
-// Result is what Apply did with one object.
-type Result struct {
-	object.Key
-	Action Action
-}
-
-// Apply stores objects, all or none, and starts to bring them up. It returns before they run. check gets the
-// objects that are there, and refuses the call by an error. allot is told what becomes of each object, once
-// that is stored and before it is made so. With dryRun nothing is changed, and allot is told the same.
-func (l *Loop) Apply(objects []object.Object, dryRun bool, check func(there []object.Object) error, allot func([]Result)) ([]Result, error) {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	if err := check(l.Objects()); err != nil {
-		return nil, err
-	}
-	var results []Result
-	var changed, unchanged []object.Object
-	var busy []string
-	closed := false
-	l.locked(func() {
-		closed = l.closed
-		for _, obj := range objects {
-			r := Result{obj.Key(), Created}
-			if e, ok := l.entries[obj.Key()]; ok {
-				r.Action = Updated
-				switch m := e.machine; {
-				case m.deleting && (m.under != none || m.again.IsZero()):
-					busy = append(busy, obj.Key().String()+": is being deleted: apply it again in a moment")
-				case !m.deleting && m.aside == nil && Same(m.desired, obj):
-					r.Action = Unchanged
-				}
-			}
-			if r.Action == Unchanged {
-				unchanged = append(unchanged, obj)
-			} else {
-				changed = append(changed, obj)
-			}
-			results = append(results, r)
-		}
-	})
-	if closed {
-		return nil, fmt.Errorf("apply: %w: the daemon stops: apply it again when the next one runs", ErrConflict)
-	}
-	if len(busy) > 0 {
-		return nil, fmt.Errorf("%w:\n%s", ErrInvalid, strings.Join(busy, "\n"))
-	}
-	if dryRun {
-		allot(results)
-		return results, nil
-	}
-	if len(changed) > 0 {
-		if err := l.o.Records.Put(changed, l.o.Clock.Now()); err != nil {
-			return nil, err
-		}
-	}
-	allot(results)
-	l.locked(func() {
-		for _, obj := range changed {
-			l.set(obj)
-		}
-		for _, obj := range unchanged {
-			if e, ok := l.entries[obj.Key()]; ok {
-				e.machine.retry()
-				e.advance()
-			}
-		}
-	})
-	return results, nil
-}
-
-// set hands a stored object to its machine. The caller holds mu.
-func (l *Loop) set(obj object.Object) {
-	e, ok := l.entries[obj.Key()]
-	if !ok {
-		e = l.add(obj.Key(), obj, l.o.Clock.Now())
-	}
-	e.starting = true
-	l.o.Clock.AfterFunc(settle, func() { l.survived(e) })
-	e.machine.set(obj)
-	e.advance()
-}
-
 // Delete removes an object and waits until everything it held is free and it is
 // forgotten. A removal that fails is retried later, and at once by another
 // Delete. The removal continues when ctx ends. Checks see the objects that are
 // there, and refuse the call by an error.
-func (l *Loop) Delete(ctx context.Context, key object.Key, checks ...func(there []object.Object) error) error {
+func (l *Loop) Delete(ctx context.Context, key object.Key, checks ...Check) error {
 	ended := make(chan error, 1)
-	if err := l.delete(key, ended, checks); err != nil {
+	if err := l.delete(ctx, key, ended, checks); err != nil {
 		return err
 	}
 	select {
@@ -316,8 +226,10 @@ func (l *Loop) Delete(ctx context.Context, key object.Key, checks ...func(there 
 	}
 }
 
-func (l *Loop) delete(key object.Key, ended chan error, checks []func([]object.Object) error) error {
-	l.writing.Lock()
+func (l *Loop) delete(ctx context.Context, key object.Key, ended chan error, checks []Check) error {
+	if err := l.write(ctx, key); err != nil {
+		return err
+	}
 	defer l.writing.Unlock()
 	there, closed := false, false
 	l.locked(func() { _, there = l.entries[key]; closed = l.closed })
@@ -403,15 +315,19 @@ func (l *Loop) retryAll() {
 }
 
 // Objects returns what is desired, in order of kind and name, without objects
-// that cannot be read or are being deleted.
+// that cannot be read or are being deleted; with those that an Apply under way
+// has stored.
 func (l *Loop) Objects() []object.Object {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var all []object.Object
-	for _, e := range l.entries {
-		if e.machine.desired != nil && !e.machine.deleting {
+	for key, e := range l.entries {
+		if e.machine.desired != nil && !e.machine.deleting && l.flights[key] == nil {
 			all = append(all, e.machine.desired)
 		}
+	}
+	for _, f := range l.flights {
+		all = append(all, f.obj)
 	}
 	slices.SortFunc(all, func(a, b object.Object) int { return strings.Compare(a.Key().String(), b.Key().String()) })
 	return all
@@ -431,9 +347,11 @@ func (l *Loop) Keys() []object.Key {
 // Close ends current steps and waits for them; running objects keep running for the next daemon.
 func (l *Loop) Close() {
 	var starting []object.Key
-	l.writing.Lock() // an Apply under way ends before
+	l.writing.Lock() // what is being stored is
+	l.locked(func() { l.closed = true })
+	l.writing.Unlock()
+	l.landing.Wait() // an Apply under way ends before
 	l.locked(func() {
-		l.closed = true
 		for key, e := range l.entries {
 			e.machine.close()
 			e.advance()
@@ -442,7 +360,6 @@ func (l *Loop) Close() {
 			}
 		}
 	})
-	l.writing.Unlock()
 	l.end()
 	l.wg.Wait()
 	if err := l.o.Records.Began(starting...); err != nil {

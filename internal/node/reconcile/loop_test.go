@@ -16,7 +16,7 @@ import (
 // apply applies things to a loop.
 func apply(t *testing.T, l *Loop, objects ...object.Object) []Result {
 	t.Helper()
-	results, err := l.Apply(objects, false, anything, nothing)
+	results, err := l.Apply(t.Context(), objects, false, anything, nothing)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestClosedLoopTakesNothing(t *testing.T) {
 		apply(t, l, newThing("web", "1", ""))
 		synctest.Wait()
 		l.Close()
-		if _, err := l.Apply([]object.Object{newThing("new", "1", "")}, false, anything, nothing); !errors.Is(err, ErrConflict) {
+		if _, err := l.Apply(t.Context(), []object.Object{newThing("new", "1", "")}, false, anything, nothing); !errors.Is(err, ErrConflict) {
 			t.Errorf("apply: got %v, want ErrConflict", err)
 		}
 		if err := l.Delete(t.Context(), keyOf("web")); !errors.Is(err, ErrConflict) {
@@ -123,7 +123,7 @@ func TestNextDaemonEndsADeletion(t *testing.T) {
 		gone := make(chan error, 1)
 		go func() { gone <- l.Delete(ctx, keyOf("web")) }()
 		time.Sleep(time.Second)
-		if _, err := l.Apply([]object.Object{newThing("web", "2", "")}, false, anything, nothing); !errors.Is(err, ErrInvalid) {
+		if _, err := l.Apply(t.Context(), []object.Object{newThing("web", "2", "")}, false, anything, nothing); !errors.Is(err, ErrInvalid) {
 			t.Errorf("applied while it is being deleted: %v, want ErrInvalid", err)
 		}
 		cancel()
@@ -260,17 +260,17 @@ func TestApplyTellsAndStoresAllOrNone(t *testing.T) {
 		defer l.Close()
 		apply(t, l, newThing("a", "1", ""))
 		objects := []object.Object{newThing("a", "1", ""), newThing("b", "1", "")}
-		results, err := l.Apply(objects, true, anything, nothing)
+		results, err := l.Apply(t.Context(), objects, true, anything, nothing)
 		if err != nil || results[0].Action != Unchanged || results[1].Action != Created || len(l.Keys()) != 1 {
 			t.Errorf("a dry run: %+v, %v, and there are %v", results, err, l.Keys())
 		}
-		if _, err := l.Apply(objects, false, func(there []object.Object) error {
+		if _, err := l.Apply(t.Context(), objects, false, func(there []object.Object) error {
 			return fmt.Errorf("%d are there", len(there))
 		}, nothing); err == nil || err.Error() != "1 are there" {
 			t.Errorf("refused by the check: %v", err)
 		}
 		w.breaks(true)
-		if _, err := l.Apply(objects, false, anything, nothing); !errors.Is(err, errDisk) || len(l.Keys()) != 1 {
+		if _, err := l.Apply(t.Context(), objects, false, anything, nothing); !errors.Is(err, errDisk) || len(l.Keys()) != 1 {
 			t.Errorf("a failing disk: %v, and there are %v", err, l.Keys())
 		}
 		if err := l.Delete(t.Context(), keyOf("a")); !errors.Is(err, errDisk) {

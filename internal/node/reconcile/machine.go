@@ -51,6 +51,7 @@ type machine struct {
 	aside    error         // why it is not to be started; nil where it is
 	deleting bool
 	closing  bool
+	held     bool // about to be set: a removal does not begin
 
 	under     step          // that is under way
 	doing     object.Object // what it was given
@@ -85,6 +86,7 @@ func (m *machine) tick(now time.Time) time.Time {
 	}
 	switch {
 	case m.closing || m.deleted:
+	case m.deleting && m.held:
 	case m.deleting && now.Before(m.again):
 		return m.again
 	case m.deleting:

@@ -41,7 +41,7 @@ func anyOrder(t *testing.T, r *rand.Rand) {
 		switch r.IntN(9) {
 		case 0, 1, 2:
 			text := fmt.Sprint("v", r.IntN(3))
-			_, err := l.Apply([]object.Object{newThing(name, text, "")}, false, anything, nothing)
+			_, err := l.Apply(t.Context(), []object.Object{newThing(name, text, "")}, false, anything, nothing)
 			if err == nil {
 				want[name] = text
 			} else if !errors.Is(err, ErrInvalid) { // it is being deleted

@@ -138,7 +138,7 @@ func TestLoadFails(t *testing.T) {
 	if err := l.Load(); !errors.Is(err, errDisk) {
 		t.Errorf("got %v, want the disk's error", err)
 	}
-	if _, err := l.Apply([]object.Object{newThing("a", "", "")}, false, anything, nothing); !errors.Is(err, errDisk) {
+	if _, err := l.Apply(t.Context(), []object.Object{newThing("a", "", "")}, false, anything, nothing); !errors.Is(err, errDisk) {
 		t.Errorf("got %v", err)
 	}
 }

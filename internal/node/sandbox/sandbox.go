@@ -76,6 +76,7 @@ type Options struct {
 type Sandbox struct {
 	Options
 	attaching sync.RWMutex // held for writing while the network is compared with what is wanted
+	telling   sync.Mutex   // held while CPUs are written, so that the newest are written last
 }
 
 // New returns a Sandbox.
@@ -252,12 +253,14 @@ func (s *Sandbox) Remove(ctx context.Context, key object.Key, grace time.Duratio
 // UpdateCPUs tells the kernel where those that share CPUs run now that others
 // have taken or given back theirs.
 func (s *Sandbox) UpdateCPUs() {
-	s.Placer.EachShared(func(id string, cpus []int) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	for id, cpus := range s.Placer.Shared() { // a later change is followed by another call
 		err := s.Isolator.SetCPUs(id, hardware.NewSet(cpus...))
 		if err != nil && !errors.Is(err, isolate.ErrUnknown) { // unknown: it has not started yet
 			s.Log.Warn("isolation", "id", id, "error", err)
 		}
-	})
+	}
 }
 
 // Isolation is what an object was promised and what it gets, nil before it

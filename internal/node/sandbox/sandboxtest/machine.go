@@ -143,7 +143,9 @@ func (m *Machine) Left() []string {
 			left = append(left, what+" "+id)
 		}
 	}
-	m.Placer.EachShared(func(name string, _ []int) { left = append(left, "placement "+name) })
+	for name := range m.Placer.Shared() {
+		left = append(left, "placement "+name)
+	}
 	slices.Sort(left)
 	return left
 }
