@@ -9,11 +9,13 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/node/kind/model"
 )
 
 // modelStore keeps the files of models.
 type modelStore interface {
-	UploadModel(context.Context, io.Reader) (digest string, size int64, err error)
+	UploadModel(context.Context, io.Reader, model.Upload) (digest string, size int64, err error)
+	ReceivedModel(digest string, folder bool) (stored bool, bytes int64)
 	ModelFiles() ([]node.ModelFile, error)
 	RemoveModelFile(digest string) (full string, err error)
 }
@@ -22,11 +24,22 @@ type modelStore interface {
 type modelService struct{ node modelStore }
 
 func (s *modelService) Upload(ctx context.Context, stream *connect.ClientStream[pb.Chunk]) (*connect.Response[pb.UploadModelResponse], error) {
-	digest, size, err := s.node.UploadModel(ctx, uploadReader(stream))
+	var u model.Upload
+	r := uploadReader(stream)
+	if stream.Receive() { // the first message says what comes
+		first := stream.Msg()
+		u, r.rest = model.Upload{Digest: first.Digest, Offset: first.Offset, Folder: first.Folder}, first.Data
+	}
+	digest, size, err := s.node.UploadModel(ctx, r, u)
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&pb.UploadModelResponse{Digest: digest, SizeBytes: size}), nil
+}
+
+func (s *modelService) Received(_ context.Context, req *connect.Request[pb.ReceivedModelRequest]) (*connect.Response[pb.ReceivedModelResponse], error) {
+	stored, bytes := s.node.ReceivedModel(req.Msg.Digest, req.Msg.Folder)
+	return connect.NewResponse(&pb.ReceivedModelResponse{Stored: stored, ReceivedBytes: bytes}), nil
 }
 
 func (s *modelService) List(context.Context, *connect.Request[pb.ListModelFilesRequest]) (*connect.Response[pb.ListModelFilesResponse], error) {

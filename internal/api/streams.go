@@ -52,6 +52,6 @@ func (c *chunks[T]) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func uploadReader(stream *connect.ClientStream[pb.Chunk]) io.Reader {
+func uploadReader(stream *connect.ClientStream[pb.Chunk]) *chunks[pb.Chunk] {
 	return &chunks[pb.Chunk]{stream: stream, data: func(c *pb.Chunk) []byte { return c.Data }}
 }

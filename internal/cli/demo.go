@@ -60,5 +60,9 @@ func installQuietly(ctx context.Context, node *client.Client, file string) error
 
 func serveQuietly(ctx context.Context, node *client.Client, file, name string) (*object.ModelStatus, error) {
 	o := serveOptions{name: name, wait: 5 * time.Minute}
-	return o.serve(ctx, quietly(""), node, file)
+	source, err := findModel(file)
+	if err != nil {
+		return nil, err
+	}
+	return o.serve(ctx, quietly(""), node, source)
 }

@@ -34,7 +34,8 @@ type fakeNode struct {
 	deleted []string
 	asked   *pb.LogsRequest // of the log
 
-	metrics http.HandlerFunc // nil for none
+	metrics http.HandlerFunc        // nil for none
+	models  pbconnect.ModelsHandler // nil for none
 
 	dir string // of the client's configuration
 }
@@ -100,6 +101,9 @@ func (n *fakeNode) serve(t *testing.T) {
 	mux.Handle(pbconnect.NewObjectsHandler(n))
 	mux.Handle(pbconnect.NewLogsHandler(n))
 	mux.Handle(pbconnect.NewWorkloadsHandler(n))
+	if n.models != nil {
+		mux.Handle(pbconnect.NewModelsHandler(n.models))
+	}
 	if n.metrics != nil {
 		mux.HandleFunc("/metrics", n.metrics)
 	}

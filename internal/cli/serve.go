@@ -28,12 +28,14 @@ type serveOptions struct {
 func newServeCommand(env *Env) *cobra.Command {
 	var o serveOptions
 	c := &cobra.Command{
-		Use:   "serve FILE",
+		Use:   "serve FILE|FOLDER",
 		Short: "Send a model to the node and serve it over the Open Inference Protocol",
-		Long: `Send a model file to the node, have it served by an engine worker in a container of its own,
-and wait until it answers. Doing it again with another file replaces the model.`,
-		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2",
-		Args:    exactArgs(1, "a model file"),
+		Long: `Send a model to the node, have it served by an engine worker in a container of its own, and wait
+until it answers. A model is a file, with the data files that it names, or a folder, of which
+hidden files are left out. What the node has already is not sent again, and what was cut goes on.
+Doing it again with another file replaces the model.`,
+		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2\n  oscine serve ./saved_model",
+		Args:    exactArgs(1, "a model file or folder"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if o.name == "" {
 				o.name = modelName(args[0])
@@ -41,7 +43,8 @@ and wait until it answers. Doing it again with another file replaces the model.`
 			if _, err := o.manifest(args[0], "sha256:"+strings.Repeat("0", 64)); err != nil {
 				return err
 			}
-			if err := checkModelFile(args[0]); err != nil {
+			source, err := findModel(args[0])
+			if err != nil {
 				return err
 			}
 			if o.dryRun {
@@ -53,7 +56,8 @@ and wait until it answers. Doing it again with another file replaces the model.`
 			if err != nil {
 				return err
 			}
-			status, err := o.serve(c.Context(), env, node, args[0])
+			source.tell(env.Err)
+			status, err := o.serve(c.Context(), env, node, source)
 			if err != nil {
 				return err
 			}
@@ -74,32 +78,22 @@ and wait until it answers. Doing it again with another file replaces the model.`
 	return c
 }
 
-// modelName makes a name of a file's.
+// modelName makes a name of a file's or folder's.
 func modelName(file string) string {
 	base := filepath.Base(file)
+	if whole, err := filepath.Abs(file); err == nil {
+		base = filepath.Base(whole) // of "." too
+	}
 	base = strings.TrimSuffix(base, filepath.Ext(base))
 	return strings.Trim(notInName.ReplaceAllString(strings.ToLower(base), "-"), "-")
 }
 
-// checkModelFile finds on this side what is surely no model. Which formats are
-// read, the node's packs say.
-func checkModelFile(file string) error {
-	info, err := os.Stat(file)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("%s: there is no such file", file)
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is not a file", file)
-	case info.Size() == 0:
-		return fmt.Errorf("%s is empty", file)
-	}
-	return nil
-}
-
-// formatOf is the ending of a file's name, where it can be one of a format.
+// formatOf is the ending of a file's name, where it can be one of a format. What
+// is in a folder tells more than the folder's name.
 func formatOf(file string) string {
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return ""
+	}
 	ending := strings.ToLower(filepath.Ext(file))
 	if len(ending) < 2 || len(ending) > 20 || strings.Trim(ending[1:], "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
 		return ""
@@ -130,12 +124,12 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 }
 
 // serve uploads and applies the model and waits for it.
-func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client, file string) (*object.ModelStatus, error) {
-	uploaded, err := upload(ctx, env, file, &pb.Chunk{Name: o.name}, node.Models.Upload(ctx))
+func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client, source *modelSource) (*object.ModelStatus, error) {
+	digest, err := source.upload(ctx, env, node)
 	if err != nil {
 		return nil, err
 	}
-	text, err := o.manifest(file, uploaded.Digest)
+	text, err := o.manifest(source.path, digest)
 	if err != nil {
 		return nil, err
 	}

@@ -10,11 +10,17 @@ import (
 	"oscine.dev/oscine/internal/object"
 )
 
-// UploadModel stores a model file under the digest of its content, which it
-// returns with the size in bytes. A file that is there already is kept; one that
-// no object refers to is removed after a while.
-func (n *Node) UploadModel(ctx context.Context, r io.Reader) (digest string, size int64, err error) {
-	return n.files.Upload(ctx, r)
+// UploadModel stores a model under the digest of its content, which it returns with
+// the size in bytes. One that is there already is kept; one that no object refers
+// to is removed after a while.
+func (n *Node) UploadModel(ctx context.Context, r io.Reader, u model.Upload) (digest string, size int64, err error) {
+	return n.files.Upload(ctx, r, u)
+}
+
+// ReceivedModel says whether a model is stored, as a file or folder, and otherwise
+// how many bytes of its upload are here.
+func (n *Node) ReceivedModel(digest string, folder bool) (stored bool, bytes int64) {
+	return n.files.Received(digest, folder)
 }
 
 // referredFiles are the digests of model files that objects refer to. It is not

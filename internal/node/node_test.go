@@ -314,7 +314,7 @@ func TestRefusals(t *testing.T) {
 
 func TestModelFilesAreReferredTo(t *testing.T) {
 	h := newHouse(t)
-	digest, size, err := h.UploadModel(t.Context(), strings.NewReader("weights"))
+	digest, size, err := h.UploadModel(t.Context(), strings.NewReader("weights"), model.Upload{})
 	if err != nil || size != 7 {
 		t.Fatal(digest, size, err)
 	}

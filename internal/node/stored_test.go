@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -51,7 +52,7 @@ func TestModelFilesAreListedAndRemoved(t *testing.T) {
 	h := newHouse(t)
 	digest := func(text string) string {
 		t.Helper()
-		d, _, err := h.UploadModel(t.Context(), strings.NewReader(text))
+		d, _, err := h.UploadModel(t.Context(), strings.NewReader(text), model.Upload{})
 		if err != nil {
 			t.Fatal(err)
 		}

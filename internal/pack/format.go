@@ -6,9 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // HeadBytes is how much of a model file Choose looks at.
@@ -77,6 +80,32 @@ type Question struct {
 	Suffix    string // of the file's name, for example .onnx; "" if unknown
 	Head      []byte // the first HeadBytes of the file
 	Protocols []int  // between daemon and worker, that the daemon speaks
+	// Files are those at the top of the model's folder, where it is no single file:
+	// one of them is to be of a format by its name. Head is then not looked at, and
+	// Suffix may be empty.
+	Files []FolderFile
+}
+
+// FolderFile is a file at the top of a model's folder.
+type FolderFile struct {
+	Name string
+	Head []byte // its first HeadBytes
+}
+
+// each returns a question for each file that a model may be known by.
+func (q *Question) each() []Question {
+	if len(q.Files) == 0 {
+		return []Question{*q}
+	}
+	var all []Question
+	for _, f := range q.Files {
+		one := *q
+		one.Files, one.Suffix, one.Head = nil, strings.ToLower(path.Ext(f.Name)), f.Head
+		if q.Suffix == "" || q.Suffix == one.Suffix {
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 // ErrNoEngine means that no installed pack can run a model.
@@ -107,17 +136,7 @@ func choose(packs []Info, q Question) (*Info, error) {
 			return nil, fmt.Errorf("%w: the engine %s: %s", ErrNotInstalled, q.Engine, howToGet(q.Engine))
 		}
 	}
-	var fits []candidate
-	named := slices.ContainsFunc(packs, func(p Info) bool { return p.named(q.Suffix) })
-	for i := range packs {
-		p := &packs[i]
-		if len(p.Engines) == 0 {
-			continue
-		}
-		if magic, ok := p.reads(q, named); ok {
-			fits = append(fits, candidate{p, magic})
-		}
-	}
+	fits, named := readers(packs, q)
 	if len(fits) == 0 {
 		return nil, unread(packs, q, named)
 	}
@@ -129,6 +148,25 @@ func choose(packs []Info, q Question) (*Info, error) {
 			ErrNoEngine, p.Name, p.Version, list(p.Protocols), list(q.Protocols))
 	}
 	return best.pack, nil
+}
+
+// readers are the packs with engines that read a model. Of a folder only files
+// count whose names are of the pack's formats.
+func readers(packs []Info, q Question) (fits []candidate, named bool) {
+	for _, one := range q.each() {
+		known := slices.ContainsFunc(packs, func(p Info) bool { return p.named(one.Suffix) })
+		named = named || known
+		for i := range packs {
+			p := &packs[i]
+			if len(p.Engines) == 0 || len(q.Files) > 0 && !p.named(one.Suffix) {
+				continue
+			}
+			if magic, ok := p.reads(one, known); ok {
+				fits = append(fits, candidate{p, magic})
+			}
+		}
+	}
+	return fits, named
 }
 
 func list(versions []int) string {
@@ -175,16 +213,37 @@ func unread(packs []Info, q Question, named bool) error {
 		}
 	}
 	what := "the format of the file"
-	if q.Suffix != "" {
+	switch {
+	case len(q.Files) > 0:
+		what = "a file at the top of the model's folder (" + names(q.Files) + ")"
+	case q.Suffix != "":
 		what = q.Suffix + " files"
 	}
 	switch {
+	case bytes.HasPrefix(q.Head, []byte(lfsPointer)):
+		return fmt.Errorf("%w: the file is a Git LFS pointer, not the model: fetch it with git lfs pull", ErrNoEngine)
 	case q.Engine != "" || named:
 		return fmt.Errorf("%w: the file does not begin as those that installed packs read: %s: is it whole, and of that format?", ErrNoEngine, strings.Join(read, "; "))
 	case len(read) == 0:
 		return fmt.Errorf("%w: there is none for %s: %s", ErrNoEngine, what, howToRead(q))
 	}
 	return fmt.Errorf("%w: none reads %s, those installed read %s: %s", ErrNoEngine, what, strings.Join(read, "; "), howToRead(q))
+}
+
+// lfsPointer is how a file begins that stands for one in Git's large file storage
+// (git-lfs/docs/spec.md).
+const lfsPointer = "version https://git-lfs.github.com/spec/"
+
+// names lists the first of a folder's files.
+func names(files []FolderFile) string {
+	var list []string
+	for _, f := range files[:min(len(files), 5)] {
+		list = append(list, printable.Text(f.Name))
+	}
+	if len(files) > 5 {
+		list = append(list, "…")
+	}
+	return strings.Join(list, ", ")
 }
 
 // howToGet tells how to come by the pack with an engine.
@@ -203,11 +262,8 @@ func howToRead(q Question) string {
 	for _, r := range recipes() {
 		known = append(known, Info{Manifest: r.manifest})
 	}
-	named := slices.ContainsFunc(known, func(p Info) bool { return p.named(q.Suffix) })
-	for i := range known {
-		if _, ok := known[i].reads(q, named); ok {
-			return "the pack " + known[i].Name + " does: " + howToGet(known[i].Name)
-		}
+	if fits, _ := readers(known, q); len(fits) > 0 {
+		return "the pack " + fits[0].pack.Name + " does: " + howToGet(fits[0].pack.Name)
 	}
 	return "install a pack that does with oscine pack install FILE, or export the model to a format that is read"
 }

@@ -49,6 +49,11 @@ func TestChoose(t *testing.T) {
 		"an engine that can be built":  {Question{Engine: "onnxruntime", Suffix: ".onnx", Head: onnx}, "make it with oscine pack build onnxruntime", ErrNotInstalled},
 		"a driver pack is no engine":   {Question{Engine: "zz-drivers", Head: onnx}, "does not begin", ErrNoEngine},
 		"another protocol":             {Question{Suffix: ".old"}, "the workers of the pack old 1 speak version 1 of the protocol, this node 2", ErrNoEngine},
+		"a folder by a file in it":     {Question{Files: []FolderFile{{"weights.data", nil}, {"net.ONNX", onnx}}}, "onnx", nil},
+		"a folder of another content":  {Question{Files: []FolderFile{{"net.onnx", []byte("no model")}}}, "is it whole", ErrNoEngine},
+		"a folder of nothing known":    {Question{Files: []FolderFile{{"a.data", onnx}, {"b\n", nil}}}, "none reads a file at the top of the model's folder (a.data, b", ErrNoEngine},
+		"a folder with two formats":    {Question{Suffix: ".onnx", Files: []FolderFile{{"net.onnx", onnx}, {"net.tflite", tflite}}}, "onnx", nil},
+		"a pointer to the file":        {Question{Suffix: ".onnx", Head: []byte("version https://git-lfs.github.com/spec/v1\noid")}, "Git LFS pointer", ErrNoEngine},
 		"nothing is known of the file": {Question{Head: []byte("?")}, "none reads the format of the file", ErrNoEngine},
 	} {
 		test.q.Protocols = []int{2}

@@ -23,10 +23,16 @@ const (
 
 // Chunk is a part of a file that is sent in many messages.
 type Chunk struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`           // in the first message of an upload, where it needs one
-	Signature     *Signature             `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"` // of a pack, in the first message
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Data      []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`           // in the first message of an upload, where it needs one
+	Signature *Signature             `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"` // of a pack, in the first message
+	// Of a model, in the first message: the digest of all data, sha256:…, where the
+	// client knows it; how many bytes of it the node has already, which are left
+	// out; whether the data is the archive of a folder.
+	Digest        string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	Offset        int64  `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
+	Folder        bool   `protobuf:"varint,6,opt,name=folder,proto3" json:"folder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -80,6 +86,27 @@ func (x *Chunk) GetSignature() *Signature {
 		return x.Signature
 	}
 	return nil
+}
+
+func (x *Chunk) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Chunk) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Chunk) GetFolder() bool {
+	if x != nil {
+		return x.Folder
+	}
+	return false
 }
 
 // Signature proves that a client stated something.
@@ -139,11 +166,14 @@ var File_oscine_v1_chunk_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_chunk_proto_rawDesc = "" +
 	"\n" +
-	"\x15oscine/v1/chunk.proto\x12\toscine.v1\"c\n" +
+	"\x15oscine/v1/chunk.proto\x12\toscine.v1\"\xab\x01\n" +
 	"\x05Chunk\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x122\n" +
-	"\tsignature\x18\x03 \x01(\v2\x14.oscine.v1.SignatureR\tsignature\"C\n" +
+	"\tsignature\x18\x03 \x01(\v2\x14.oscine.v1.SignatureR\tsignature\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x03R\x06offset\x12\x16\n" +
+	"\x06folder\x18\x06 \x01(\bR\x06folder\"C\n" +
 	"\tSignature\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05valueB2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"

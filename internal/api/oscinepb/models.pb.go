@@ -74,6 +74,110 @@ func (x *UploadModelResponse) GetSizeBytes() int64 {
 	return 0
 }
 
+type ReceivedModelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`  // sha256:… of all data
+	Folder        bool                   `protobuf:"varint,2,opt,name=folder,proto3" json:"folder,omitempty"` // that is the archive of a folder
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReceivedModelRequest) Reset() {
+	*x = ReceivedModelRequest{}
+	mi := &file_oscine_v1_models_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReceivedModelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReceivedModelRequest) ProtoMessage() {}
+
+func (x *ReceivedModelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReceivedModelRequest.ProtoReflect.Descriptor instead.
+func (*ReceivedModelRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReceivedModelRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ReceivedModelRequest) GetFolder() bool {
+	if x != nil {
+		return x.Folder
+	}
+	return false
+}
+
+type ReceivedModelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stored        bool                   `protobuf:"varint,1,opt,name=stored,proto3" json:"stored,omitempty"`
+	ReceivedBytes int64                  `protobuf:"varint,2,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"` // of one that is not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReceivedModelResponse) Reset() {
+	*x = ReceivedModelResponse{}
+	mi := &file_oscine_v1_models_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReceivedModelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReceivedModelResponse) ProtoMessage() {}
+
+func (x *ReceivedModelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReceivedModelResponse.ProtoReflect.Descriptor instead.
+func (*ReceivedModelResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ReceivedModelResponse) GetStored() bool {
+	if x != nil {
+		return x.Stored
+	}
+	return false
+}
+
+func (x *ReceivedModelResponse) GetReceivedBytes() int64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
 type ModelFile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -86,7 +190,7 @@ type ModelFile struct {
 
 func (x *ModelFile) Reset() {
 	*x = ModelFile{}
-	mi := &file_oscine_v1_models_proto_msgTypes[1]
+	mi := &file_oscine_v1_models_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -98,7 +202,7 @@ func (x *ModelFile) String() string {
 func (*ModelFile) ProtoMessage() {}
 
 func (x *ModelFile) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[1]
+	mi := &file_oscine_v1_models_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -111,7 +215,7 @@ func (x *ModelFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelFile.ProtoReflect.Descriptor instead.
 func (*ModelFile) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{1}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ModelFile) GetDigest() string {
@@ -150,7 +254,7 @@ type ListModelFilesRequest struct {
 
 func (x *ListModelFilesRequest) Reset() {
 	*x = ListModelFilesRequest{}
-	mi := &file_oscine_v1_models_proto_msgTypes[2]
+	mi := &file_oscine_v1_models_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -162,7 +266,7 @@ func (x *ListModelFilesRequest) String() string {
 func (*ListModelFilesRequest) ProtoMessage() {}
 
 func (x *ListModelFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[2]
+	mi := &file_oscine_v1_models_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -175,7 +279,7 @@ func (x *ListModelFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListModelFilesRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{2}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{4}
 }
 
 type ListModelFilesResponse struct {
@@ -187,7 +291,7 @@ type ListModelFilesResponse struct {
 
 func (x *ListModelFilesResponse) Reset() {
 	*x = ListModelFilesResponse{}
-	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	mi := &file_oscine_v1_models_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -199,7 +303,7 @@ func (x *ListModelFilesResponse) String() string {
 func (*ListModelFilesResponse) ProtoMessage() {}
 
 func (x *ListModelFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	mi := &file_oscine_v1_models_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -212,7 +316,7 @@ func (x *ListModelFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListModelFilesResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{3}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListModelFilesResponse) GetFiles() []*ModelFile {
@@ -231,7 +335,7 @@ type RemoveModelFileRequest struct {
 
 func (x *RemoveModelFileRequest) Reset() {
 	*x = RemoveModelFileRequest{}
-	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	mi := &file_oscine_v1_models_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -243,7 +347,7 @@ func (x *RemoveModelFileRequest) String() string {
 func (*RemoveModelFileRequest) ProtoMessage() {}
 
 func (x *RemoveModelFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	mi := &file_oscine_v1_models_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -256,7 +360,7 @@ func (x *RemoveModelFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveModelFileRequest.ProtoReflect.Descriptor instead.
 func (*RemoveModelFileRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{4}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RemoveModelFileRequest) GetDigest() string {
@@ -275,7 +379,7 @@ type RemoveModelFileResponse struct {
 
 func (x *RemoveModelFileResponse) Reset() {
 	*x = RemoveModelFileResponse{}
-	mi := &file_oscine_v1_models_proto_msgTypes[5]
+	mi := &file_oscine_v1_models_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +391,7 @@ func (x *RemoveModelFileResponse) String() string {
 func (*RemoveModelFileResponse) ProtoMessage() {}
 
 func (x *RemoveModelFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[5]
+	mi := &file_oscine_v1_models_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +404,7 @@ func (x *RemoveModelFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveModelFileResponse.ProtoReflect.Descriptor instead.
 func (*RemoveModelFileResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{5}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RemoveModelFileResponse) GetDigest() string {
@@ -318,7 +422,13 @@ const file_oscine_v1_models_proto_rawDesc = "" +
 	"\x13UploadModelResponse\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\"\x8c\x01\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\"F\n" +
+	"\x14ReceivedModelRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06folder\x18\x02 \x01(\bR\x06folder\"V\n" +
+	"\x15ReceivedModelResponse\x12\x16\n" +
+	"\x06stored\x18\x01 \x01(\bR\x06stored\x12%\n" +
+	"\x0ereceived_bytes\x18\x02 \x01(\x03R\rreceivedBytes\"\x8c\x01\n" +
 	"\tModelFile\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
@@ -331,9 +441,10 @@ const file_oscine_v1_models_proto_rawDesc = "" +
 	"\x16RemoveModelFileRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"1\n" +
 	"\x17RemoveModelFileResponse\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\tR\x06digest2\xf6\x01\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest2\xcb\x02\n" +
 	"\x06Models\x12B\n" +
-	"\x06Upload\x12\x10.oscine.v1.Chunk\x1a\x1e.oscine.v1.UploadModelResponse\"\x04\x88\xb5\x18\x03(\x01\x12Q\n" +
+	"\x06Upload\x12\x10.oscine.v1.Chunk\x1a\x1e.oscine.v1.UploadModelResponse\"\x04\x88\xb5\x18\x03(\x01\x12S\n" +
+	"\bReceived\x12\x1f.oscine.v1.ReceivedModelRequest\x1a .oscine.v1.ReceivedModelResponse\"\x04\x88\xb5\x18\x03\x12Q\n" +
 	"\x04List\x12 .oscine.v1.ListModelFilesRequest\x1a!.oscine.v1.ListModelFilesResponse\"\x04\x88\xb5\x18\x02\x12U\n" +
 	"\x06Remove\x12!.oscine.v1.RemoveModelFileRequest\x1a\".oscine.v1.RemoveModelFileResponse\"\x04\x88\xb5\x18\x03B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
@@ -349,28 +460,32 @@ func file_oscine_v1_models_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_models_proto_rawDescData
 }
 
-var file_oscine_v1_models_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_oscine_v1_models_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_oscine_v1_models_proto_goTypes = []any{
 	(*UploadModelResponse)(nil),     // 0: oscine.v1.UploadModelResponse
-	(*ModelFile)(nil),               // 1: oscine.v1.ModelFile
-	(*ListModelFilesRequest)(nil),   // 2: oscine.v1.ListModelFilesRequest
-	(*ListModelFilesResponse)(nil),  // 3: oscine.v1.ListModelFilesResponse
-	(*RemoveModelFileRequest)(nil),  // 4: oscine.v1.RemoveModelFileRequest
-	(*RemoveModelFileResponse)(nil), // 5: oscine.v1.RemoveModelFileResponse
-	(*timestamppb.Timestamp)(nil),   // 6: google.protobuf.Timestamp
-	(*Chunk)(nil),                   // 7: oscine.v1.Chunk
+	(*ReceivedModelRequest)(nil),    // 1: oscine.v1.ReceivedModelRequest
+	(*ReceivedModelResponse)(nil),   // 2: oscine.v1.ReceivedModelResponse
+	(*ModelFile)(nil),               // 3: oscine.v1.ModelFile
+	(*ListModelFilesRequest)(nil),   // 4: oscine.v1.ListModelFilesRequest
+	(*ListModelFilesResponse)(nil),  // 5: oscine.v1.ListModelFilesResponse
+	(*RemoveModelFileRequest)(nil),  // 6: oscine.v1.RemoveModelFileRequest
+	(*RemoveModelFileResponse)(nil), // 7: oscine.v1.RemoveModelFileResponse
+	(*timestamppb.Timestamp)(nil),   // 8: google.protobuf.Timestamp
+	(*Chunk)(nil),                   // 9: oscine.v1.Chunk
 }
 var file_oscine_v1_models_proto_depIdxs = []int32{
-	6, // 0: oscine.v1.ModelFile.used:type_name -> google.protobuf.Timestamp
-	1, // 1: oscine.v1.ListModelFilesResponse.files:type_name -> oscine.v1.ModelFile
-	7, // 2: oscine.v1.Models.Upload:input_type -> oscine.v1.Chunk
-	2, // 3: oscine.v1.Models.List:input_type -> oscine.v1.ListModelFilesRequest
-	4, // 4: oscine.v1.Models.Remove:input_type -> oscine.v1.RemoveModelFileRequest
-	0, // 5: oscine.v1.Models.Upload:output_type -> oscine.v1.UploadModelResponse
-	3, // 6: oscine.v1.Models.List:output_type -> oscine.v1.ListModelFilesResponse
-	5, // 7: oscine.v1.Models.Remove:output_type -> oscine.v1.RemoveModelFileResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
+	8, // 0: oscine.v1.ModelFile.used:type_name -> google.protobuf.Timestamp
+	3, // 1: oscine.v1.ListModelFilesResponse.files:type_name -> oscine.v1.ModelFile
+	9, // 2: oscine.v1.Models.Upload:input_type -> oscine.v1.Chunk
+	1, // 3: oscine.v1.Models.Received:input_type -> oscine.v1.ReceivedModelRequest
+	4, // 4: oscine.v1.Models.List:input_type -> oscine.v1.ListModelFilesRequest
+	6, // 5: oscine.v1.Models.Remove:input_type -> oscine.v1.RemoveModelFileRequest
+	0, // 6: oscine.v1.Models.Upload:output_type -> oscine.v1.UploadModelResponse
+	2, // 7: oscine.v1.Models.Received:output_type -> oscine.v1.ReceivedModelResponse
+	5, // 8: oscine.v1.Models.List:output_type -> oscine.v1.ListModelFilesResponse
+	7, // 9: oscine.v1.Models.Remove:output_type -> oscine.v1.RemoveModelFileResponse
+	6, // [6:10] is the sub-list for method output_type
+	2, // [2:6] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
 	2, // [2:2] is the sub-list for extension extendee
 	0, // [0:2] is the sub-list for field type_name
@@ -389,7 +504,7 @@ func file_oscine_v1_models_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_models_proto_rawDesc), len(file_oscine_v1_models_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

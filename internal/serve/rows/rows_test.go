@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -258,6 +259,43 @@ func TestDigitsAreIndependent(t *testing.T) {
 	if err := Independent(f, info.Size()); err != nil {
 		t.Error(err)
 	}
+}
+
+// outside is a tensor whose data is in a file beside the model.
+func outside(field protowire.Number, file string) []byte {
+	entry := sub(tensorExternal, text(entryKey, "location"), text(entryValue, file))
+	return sub(field, text(tensorName, "w"), entry, varint(tensorLocation, 1))
+}
+
+func TestExternal(t *testing.T) {
+	inside := sub(graphInitializer, text(tensorName, "w"), sub(tensorExternal, text(entryKey, "location"), text(entryValue, "not used")))
+	body := sub(attrGraph, outside(graphInitializer, "loop.data"), outside(graphInitializer, "w.data"))
+	m := model(17, outside(graphInitializer, "w.data"), inside, outside(graphInitializer, "a/b.data"),
+		sub(graphNode, sub(nodeAttribute, outside(attrTensor, "constant.data")), sub(nodeAttribute, body)),
+		sub(graphSparse, outside(sparseValues, "sparse.data")))
+	m = append(m, sub(modelFunctions, sub(functionNode, sub(nodeAttribute, outside(attrTensors, "function.data"))))...)
+	got, err := External(bytes.NewReader(m), int64(len(m)))
+	want := []string{"a/b.data", "constant.data", "function.data", "loop.data", "sparse.data", "w.data"}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	deep := outside(graphInitializer, "w.data")
+	for range maxDepth {
+		deep = sub(graphNode, sub(nodeAttribute, sub(attrGraph, deep)))
+	}
+	m = model(17, deep)
+	if _, err := External(bytes.NewReader(m), int64(len(m))); err == nil {
+		t.Error("graphs within each other have no end")
+	}
+}
+
+func FuzzExternal(f *testing.F) {
+	f.Add(model(17, outside(graphInitializer, "w.data")))
+	f.Fuzz(func(t *testing.T, m []byte) {
+		if found, _ := External(bytes.NewReader(m), int64(len(m))); len(found) > maxOutside {
+			t.Errorf("%d files", len(found))
+		}
+	})
 }
 
 func FuzzIndependent(f *testing.F) {

@@ -35,6 +35,8 @@ const (
 const (
 	// ModelsUploadProcedure is the fully-qualified name of the Models's Upload RPC.
 	ModelsUploadProcedure = "/oscine.v1.Models/Upload"
+	// ModelsReceivedProcedure is the fully-qualified name of the Models's Received RPC.
+	ModelsReceivedProcedure = "/oscine.v1.Models/Received"
 	// ModelsListProcedure is the fully-qualified name of the Models's List RPC.
 	ModelsListProcedure = "/oscine.v1.Models/List"
 	// ModelsRemoveProcedure is the fully-qualified name of the Models's Remove RPC.
@@ -43,7 +45,11 @@ const (
 
 // ModelsClient is a client for the oscine.v1.Models service.
 type ModelsClient interface {
+	// Upload stores a model. One that was cut goes on where the first message tells
+	// the digest of all data, and Received says from where.
 	Upload(context.Context) *connect.ClientStreamForClient[oscinepb.Chunk, oscinepb.UploadModelResponse]
+	// Received says whether a model is stored, or how much of an upload that was cut.
+	Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error)
 	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
 	// Remove removes a file that no object refers to.
 	Remove(context.Context, *connect.Request[oscinepb.RemoveModelFileRequest]) (*connect.Response[oscinepb.RemoveModelFileResponse], error)
@@ -66,6 +72,12 @@ func NewModelsClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(modelsMethods.ByName("Upload")),
 			connect.WithClientOptions(opts...),
 		),
+		received: connect.NewClient[oscinepb.ReceivedModelRequest, oscinepb.ReceivedModelResponse](
+			httpClient,
+			baseURL+ModelsReceivedProcedure,
+			connect.WithSchema(modelsMethods.ByName("Received")),
+			connect.WithClientOptions(opts...),
+		),
 		list: connect.NewClient[oscinepb.ListModelFilesRequest, oscinepb.ListModelFilesResponse](
 			httpClient,
 			baseURL+ModelsListProcedure,
@@ -83,14 +95,20 @@ func NewModelsClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 
 // modelsClient implements ModelsClient.
 type modelsClient struct {
-	upload *connect.Client[oscinepb.Chunk, oscinepb.UploadModelResponse]
-	list   *connect.Client[oscinepb.ListModelFilesRequest, oscinepb.ListModelFilesResponse]
-	remove *connect.Client[oscinepb.RemoveModelFileRequest, oscinepb.RemoveModelFileResponse]
+	upload   *connect.Client[oscinepb.Chunk, oscinepb.UploadModelResponse]
+	received *connect.Client[oscinepb.ReceivedModelRequest, oscinepb.ReceivedModelResponse]
+	list     *connect.Client[oscinepb.ListModelFilesRequest, oscinepb.ListModelFilesResponse]
+	remove   *connect.Client[oscinepb.RemoveModelFileRequest, oscinepb.RemoveModelFileResponse]
 }
 
 // Upload calls oscine.v1.Models.Upload.
 func (c *modelsClient) Upload(ctx context.Context) *connect.ClientStreamForClient[oscinepb.Chunk, oscinepb.UploadModelResponse] {
 	return c.upload.CallClientStream(ctx)
+}
+
+// Received calls oscine.v1.Models.Received.
+func (c *modelsClient) Received(ctx context.Context, req *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error) {
+	return c.received.CallUnary(ctx, req)
 }
 
 // List calls oscine.v1.Models.List.
@@ -105,7 +123,11 @@ func (c *modelsClient) Remove(ctx context.Context, req *connect.Request[oscinepb
 
 // ModelsHandler is an implementation of the oscine.v1.Models service.
 type ModelsHandler interface {
+	// Upload stores a model. One that was cut goes on where the first message tells
+	// the digest of all data, and Received says from where.
 	Upload(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.UploadModelResponse], error)
+	// Received says whether a model is stored, or how much of an upload that was cut.
+	Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error)
 	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
 	// Remove removes a file that no object refers to.
 	Remove(context.Context, *connect.Request[oscinepb.RemoveModelFileRequest]) (*connect.Response[oscinepb.RemoveModelFileResponse], error)
@@ -124,6 +146,12 @@ func NewModelsHandler(svc ModelsHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(modelsMethods.ByName("Upload")),
 		connect.WithHandlerOptions(opts...),
 	)
+	modelsReceivedHandler := connect.NewUnaryHandler(
+		ModelsReceivedProcedure,
+		svc.Received,
+		connect.WithSchema(modelsMethods.ByName("Received")),
+		connect.WithHandlerOptions(opts...),
+	)
 	modelsListHandler := connect.NewUnaryHandler(
 		ModelsListProcedure,
 		svc.List,
@@ -140,6 +168,8 @@ func NewModelsHandler(svc ModelsHandler, opts ...connect.HandlerOption) (string,
 		switch r.URL.Path {
 		case ModelsUploadProcedure:
 			modelsUploadHandler.ServeHTTP(w, r)
+		case ModelsReceivedProcedure:
+			modelsReceivedHandler.ServeHTTP(w, r)
 		case ModelsListProcedure:
 			modelsListHandler.ServeHTTP(w, r)
 		case ModelsRemoveProcedure:
@@ -155,6 +185,10 @@ type UnimplementedModelsHandler struct{}
 
 func (UnimplementedModelsHandler) Upload(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.UploadModelResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Models.Upload is not implemented"))
+}
+
+func (UnimplementedModelsHandler) Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Models.Received is not implemented"))
 }
 
 func (UnimplementedModelsHandler) List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error) {

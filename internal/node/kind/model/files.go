@@ -1,12 +1,10 @@
 package model
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,14 +13,16 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/durable"
-	"oscine.dev/oscine/internal/node/reconcile"
 )
 
-// maxBytes bounds one model file.
+// maxBytes bounds one model.
 const maxBytes = 64 << 30
 
-// uploading begins the names of files whose upload has not ended.
-const uploading = ".upload-"
+// Beginnings of the names of what is no model yet.
+const (
+	uploading = ".upload-"  // of no use after a crash
+	partial   = ".partial-" // an upload that can go on, with the digest that it will have
+)
 
 // unreferenced is how long a file is kept that no object refers to: an upload
 // comes before the object, and a deleted one may be applied again.
@@ -31,14 +31,15 @@ const (
 	unreferencedShort = 5 * time.Minute // where the disk is nearly full
 )
 
-// Files is the folder of model files, each under the digest of its content. It
-// is safe for concurrent use.
+// Files is the folder of models, each under the digest of its content: a file, or
+// the unpacked folder of a model of several files. It is safe for concurrent use.
 type Files struct {
 	dir  string
 	room func() error
 	log  *slog.Logger
 
-	mu sync.Mutex // held while a file appears, is found or is removed
+	mu        sync.Mutex      // held while a model appears, is found or is removed
+	receiving map[string]bool // digests of uploads under way
 }
 
 // OpenFiles opens or makes the folder and sweeps uploads that a crash has cut.
@@ -47,7 +48,7 @@ func OpenFiles(dir string, room func() error, log *slog.Logger) (*Files, error) 
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("make the model folder: %w", err)
 	}
-	f := &Files{dir: dir, room: room, log: log}
+	f := &Files{dir: dir, room: room, log: log, receiving: map[string]bool{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read the model folder: %w", err)
@@ -63,44 +64,6 @@ func OpenFiles(dir string, room func() error, log *slog.Logger) (*Files, error) 
 // Path is where the file of a digest lies.
 func (f *Files) Path(digest string) string {
 	return filepath.Join(f.dir, strings.TrimPrefix(digest, "sha256:"))
-}
-
-// Upload stores a file under the digest of its content, which it returns with
-// the size in bytes. A file that is there already is kept. The name is on disk
-// when it returns.
-func (f *Files) Upload(ctx context.Context, r io.Reader) (digest string, size int64, err error) {
-	if err := f.room(); err != nil {
-		return "", 0, fmt.Errorf("store the model: %w", err)
-	}
-	tmp, err := os.CreateTemp(f.dir, uploading+"*")
-	if err != nil {
-		return "", 0, fmt.Errorf("store the model: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
-	hash := sha256.New()
-	size, err = io.Copy(io.MultiWriter(tmp, hash), io.LimitReader(Asking(r, f.room), maxBytes+1))
-	switch {
-	case err != nil:
-		return "", 0, fmt.Errorf("store the model: %w", err)
-	case size > maxBytes:
-		return "", 0, fmt.Errorf("%w: the model is larger than %d bytes", reconcile.ErrInvalid, int64(maxBytes))
-	case size == 0:
-		return "", 0, fmt.Errorf("%w: the model file is empty", reconcile.ErrInvalid)
-	case ctx.Err() != nil:
-		return "", 0, ctx.Err()
-	}
-	// Workers read it under user ids of their own.
-	if err := errors.Join(tmp.Chmod(0o444), tmp.Sync(), tmp.Close()); err != nil {
-		return "", 0, fmt.Errorf("store the model: %w", err)
-	}
-	digest = "sha256:" + hex.EncodeToString(hash.Sum(nil))
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := durable.Rename(tmp.Name(), f.Path(digest)); err != nil {
-		return "", 0, fmt.Errorf("store the model: %w", err)
-	}
-	return digest, size, nil
 }
 
 // Has reports whether the file of a digest is there. If so, it stays for a while
@@ -119,7 +82,7 @@ type File struct {
 	Used   time.Time // uploaded or referred to most lately
 }
 
-// List lists the stored files by digest.
+// List lists the stored models by digest.
 func (f *Files) List() ([]File, error) {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
@@ -128,19 +91,37 @@ func (f *Files) List() ([]File, error) {
 	var list []File
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || strings.HasPrefix(e.Name(), uploading) {
+		if err != nil || strings.HasPrefix(e.Name(), ".") {
 			continue // gone meanwhile, or not there yet
 		}
-		list = append(list, File{"sha256:" + e.Name(), info.Size(), info.ModTime()})
+		list = append(list, File{"sha256:" + e.Name(), f.size(e.Name(), info), info.ModTime()})
 	}
 	return list, nil
 }
 
-// Remove removes the file of a digest.
+// size is how many bytes the files of a stored model have.
+func (f *Files) size(name string, info fs.FileInfo) int64 {
+	if !info.IsDir() {
+		return info.Size()
+	}
+	total := int64(0)
+	_ = filepath.WalkDir(filepath.Join(f.dir, name), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil // gone meanwhile
+		}
+		if info, err := d.Info(); err == nil {
+			total += info.Size()
+		}
+		return nil
+	})
+	return total
+}
+
+// Remove removes the model of a digest.
 func (f *Files) Remove(digest string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := durable.Remove(f.Path(digest)); err != nil {
+	if err := errors.Join(os.RemoveAll(f.Path(digest)), durable.SyncDir(f.dir)); err != nil {
 		return fmt.Errorf("remove the model file %s: %w", digest, err)
 	}
 	return nil
@@ -160,7 +141,8 @@ func (f *Files) Sweep(referred map[string]bool) {
 		keep = unreferencedShort
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), uploading) {
+		unfinished, cut := strings.CutPrefix(e.Name(), partial)
+		if strings.HasPrefix(e.Name(), uploading) || cut && f.receives("sha256:"+unfinished) {
 			continue
 		}
 		if referred["sha256:"+e.Name()] {
@@ -170,14 +152,14 @@ func (f *Files) Sweep(referred map[string]bool) {
 		f.mu.Lock()
 		info, err := e.Info()
 		if err == nil && time.Since(info.ModTime()) > keep {
-			f.remove(e.Name(), "no object refers to it")
+			f.remove(e.Name(), map[bool]string{true: "nobody went on with its upload", false: "no object refers to it"}[cut])
 		}
 		f.mu.Unlock()
 	}
 }
 
 func (f *Files) remove(name, why string) {
-	if err := os.Remove(filepath.Join(f.dir, name)); err != nil {
+	if err := os.RemoveAll(filepath.Join(f.dir, name)); err != nil {
 		f.log.Warn("a model file cannot be removed", "error", err)
 		return
 	}

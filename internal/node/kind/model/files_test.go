@@ -24,7 +24,7 @@ func TestFilesAreSwept(t *testing.T) {
 	}
 	digest := map[string]string{}
 	for _, name := range []string{"used", "old", "young"} {
-		if digest[name], _, err = f.Upload(t.Context(), strings.NewReader(name)); err != nil {
+		if digest[name], _, err = f.Upload(t.Context(), strings.NewReader(name), Upload{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -89,19 +89,19 @@ func TestUploadsAskForRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := f.Upload(t.Context(), io.LimitReader(zeros{}, 3*askEvery)); !errors.Is(err, full) {
+	if _, _, err := f.Upload(t.Context(), io.LimitReader(zeros{}, 3*askEvery), Upload{}); !errors.Is(err, full) {
 		t.Errorf("an upload that fills the disk: %v", err)
 	}
-	if _, _, err := f.Upload(t.Context(), strings.NewReader("x")); !errors.Is(err, full) {
+	if _, _, err := f.Upload(t.Context(), strings.NewReader("x"), Upload{}); !errors.Is(err, full) {
 		t.Errorf("without room: %v", err)
 	}
 	asked = -100
-	if _, _, err := f.Upload(t.Context(), strings.NewReader("")); !errors.Is(err, reconcile.ErrInvalid) {
+	if _, _, err := f.Upload(t.Context(), strings.NewReader(""), Upload{}); !errors.Is(err, reconcile.ErrInvalid) {
 		t.Errorf("an empty file: %v", err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := f.Upload(gone, strings.NewReader("x")); !errors.Is(err, context.Canceled) {
+	if _, _, err := f.Upload(gone, strings.NewReader("x"), Upload{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("the client left: %v", err)
 	}
 	left, err := os.ReadDir(f.dir)

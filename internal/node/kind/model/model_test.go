@@ -54,7 +54,7 @@ func newBench(t *testing.T) *bench {
 // upload stores a file and returns the Model of it.
 func (b *bench) upload(t *testing.T, content string) *object.Model {
 	t.Helper()
-	digest, _, err := b.files.Upload(t.Context(), strings.NewReader(content))
+	digest, _, err := b.files.Upload(t.Context(), strings.NewReader(content), Upload{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,6 +195,33 @@ func (b *bench) last() object.Phase {
 	}
 	phase, _, _ := strings.Cut(b.phases[len(b.phases)-1], " ")
 	return object.Phase(phase)
+}
+
+func TestModelOfSeveralFiles(t *testing.T) {
+	b := newBench(t)
+	m := b.upload(t, "to be a folder")
+	dir := b.files.Path(m.Spec.Source)
+	if err := errors.Join(os.Remove(dir), os.MkdirAll(dir+"/variables", 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.c.Up(t.Context(), m); err == nil || !strings.Contains(err.Error(), "no file at its top") {
+		t.Errorf("folders alone: %v", err)
+	}
+	if err := os.WriteFile(dir+"/saved_model.pb", []byte("graph"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if files := b.chosen.Files; len(files) != 1 || files[0].Name != "saved_model.pb" || string(files[0].Head) != "graph" {
+		t.Errorf("a pack was asked for by %+v", b.chosen)
+	}
+	if _, err := b.served.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if mount := b.Running()["model-digits"].Mounts[1]; mount.Source != dir || mount.Target != "/model" || !mount.ReadOnly {
+		t.Errorf("mounted %+v", mount)
+	}
 }
 
 func TestWorkersEnd(t *testing.T) {

@@ -5,25 +5,19 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 )
 
-// mountPack finds the pack for a model, by what it asks for and by its file,
+// mountPack finds the pack for a model, by what it asks for and by its files,
 // and mounts it.
 func (c *controller) mountPack(m *object.Model, devices []string) (*pack.Info, string, error) {
-	q := pack.Question{Engine: m.Spec.Engine, Suffix: m.Spec.Format, Protocols: c.o.Protocols, Head: make([]byte, pack.HeadBytes)}
-	f, err := os.Open(c.o.Files.Path(m.Spec.Source))
-	if err != nil {
+	q := pack.Question{Engine: m.Spec.Engine, Suffix: m.Spec.Format, Protocols: c.o.Protocols}
+	if err := look(&q, c.o.Files.Path(m.Spec.Source)); err != nil {
 		return nil, "", fmt.Errorf("open the model's file: %w", err)
 	}
-	defer f.Close()
-	size, err := io.ReadFull(f, q.Head)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, "", fmt.Errorf("read the model's file: %w", err)
-	}
-	q.Head = q.Head[:size]
 	p, err := c.o.Packs.Choose(q)
 	if err != nil {
 		return nil, "", err
@@ -33,4 +27,52 @@ func (c *controller) mountPack(m *object.Model, devices []string) (*pack.Info, s
 		return nil, "", err
 	}
 	return c.o.Packs.Mount(p.Name)
+}
+
+// maxLooked bounds the files of a folder by which a model is known.
+const maxLooked = 256
+
+// look fills in what a model's file, or those at the top of its folder, begin with.
+func look(q *pack.Question, model string) (err error) {
+	info, err := os.Stat(model)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		q.Head, err = head(model)
+		return err
+	}
+	entries, err := os.ReadDir(model)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() || len(q.Files) == maxLooked {
+			continue
+		}
+		first, err := head(filepath.Join(model, e.Name()))
+		if err != nil {
+			return err
+		}
+		q.Files = append(q.Files, pack.FolderFile{Name: e.Name(), Head: first})
+	}
+	if len(q.Files) == 0 {
+		return errors.New("the model's folder has no file at its top, only folders: serve the one that holds the model")
+	}
+	return nil
+}
+
+// head reads what a file begins with.
+func head(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	first := make([]byte, pack.HeadBytes)
+	n, err := io.ReadFull(f, first)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
+	}
+	return first[:n], nil
 }

@@ -73,6 +73,51 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
+// kept is a model of y = x + w, whose w is in a file beside it.
+func kept(file string) []byte {
+	const float = 1
+	entry := nested(13, str(1, "location"), str(2, file))
+	w := nested(5, varint(1, 2), varint(2, float), str(8, "w"), entry, varint(14, 1))
+	return model(13, node("Add", "y", "x", "w"), w, value(11, "x", float, 2), value(12, "y", float, 2))
+}
+
+func TestWeightsInAnotherFile(t *testing.T) {
+	e := &Engine{loaded: library(t)}
+	dir := filepath.Dir(writeModel(t, kept("w.data")))
+	refused := func(path, want string) {
+		t.Helper()
+		if _, err := e.Open(path, worker.Options{Threads: 1}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	refused(dir, `in the file "w.data", which did not come with it`)
+	if err := os.WriteFile(filepath.Join(dir, "w.data"), binary.LittleEndian.AppendUint64(nil, 0x4000_0000_3f80_0000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(filepath.Join(dir, "model.onnx"), "did not come with it") // as a file alone nothing is beside it
+	session, err := e.Open(dir, worker.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := session.(*Session)
+	defer s.Close()
+	x := tensor.Shape{2}
+	if err := s.input(0, &worker.Tensor{Shape: x, Data: make([]byte, 8)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.compute([]int{0}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if y, _, err := s.output(0); err != nil || binary.LittleEndian.Uint64(y) != 0x4000_0000_3f80_0000 {
+		t.Errorf("y is %x, %v", y, err)
+	}
+	refused(filepath.Dir(writeModel(t, kept("../w.data"))), "outside its folder")
+	if err := os.WriteFile(filepath.Join(dir, "other.onnx"), doubler(1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(dir, "has 2 models: model.onnx, other.onnx")
+}
+
 func TestRefusals(t *testing.T) {
 	l := library(t)
 	for name, test := range map[string]struct {

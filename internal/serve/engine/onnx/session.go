@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -31,9 +32,9 @@ func (e *Engine) Flags(f *flag.FlagSet) {
 
 // Open implements worker.Engine.
 func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("the model is not a regular file")
+	file, err := worker.Entry(path, ".onnx", ".ort")
+	if err == nil {
+		err = complete(file, file != path)
 	}
 	if err == nil && e.loaded == nil {
 		e.loaded, err = Load(e.library)
@@ -41,7 +42,7 @@ func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := e.loaded.Open(path, o.Threads)
+	s, err := e.loaded.Open(file, o.Threads)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +140,33 @@ func (s *Session) describe() error {
 	}
 	s.inValues, s.outValues = newWords(len(s.meta.Inputs)), newWords(len(s.meta.Outputs))
 	s.wantNames = newWords(len(s.meta.Outputs))
+	return nil
+}
+
+// complete refuses a model that keeps weights in files which are not beside it;
+// inFolder says whether there can be any.
+func complete(path string, inFolder bool) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	needed, err := rows.External(f, info.Size())
+	if err != nil {
+		return nil // the library says better what is wrong with it
+	}
+	for _, name := range needed {
+		if !filepath.IsLocal(name) {
+			return fmt.Errorf("the model keeps weights in %q, outside its folder", name)
+		}
+		if info, err := os.Stat(filepath.Join(filepath.Dir(path), name)); !inFolder || err != nil || !info.Mode().IsRegular() {
+			return fmt.Errorf("the model keeps weights in the file %q, which did not come with it: oscine serve takes it along where it lies beside the model", name)
+		}
+	}
 	return nil
 }
 
