@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 
 	"oscine.dev/oscine/internal/release"
 )
@@ -131,3 +132,35 @@ func Read(image []byte) (*Image, error) {
 
 // Verity returns how the image opens its root.
 func (u *Image) Verity() (release.Verity, error) { return release.FindVerity(u.Cmdline) }
+
+// maxText bounds what ReadHead reads of one section, in bytes.
+const maxText = 64 << 10
+
+// ReadHead is Read without kernel and initramfs, for a file that stays where it
+// is.
+func ReadHead(r io.ReaderAt) (*Image, error) {
+	file, err := pe.NewFile(r)
+	if err != nil {
+		return nil, fmt.Errorf("read the unified kernel image: %w", err)
+	}
+	var failed error
+	text := func(name string) string {
+		s := file.Section(name)
+		if s == nil {
+			return ""
+		}
+		b := make([]byte, min(s.VirtualSize, s.Size, maxText))
+		if _, err := r.ReadAt(b, int64(s.Offset)); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("read %s: %w", name, err))
+		}
+		return string(bytes.TrimRight(b, "\x00\n"))
+	}
+	u := &Image{Cmdline: text(".cmdline"), Uname: text(".uname"), OSRelease: text(".osrel")}
+	if failed != nil {
+		return nil, fmt.Errorf("read the unified kernel image: %w", failed)
+	}
+	if file.Section(".linux") == nil || file.Section(".initrd") == nil {
+		return nil, errors.New("read the unified kernel image: it lacks a kernel or an initramfs")
+	}
+	return u, nil
+}

@@ -12,27 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/uki/ukitest"
 )
-
-// makeStub makes the smallest PE32+ image that has room for more sections.
-func makeStub() []byte {
-	stub := make([]byte, 0x400)
-	copy(stub, "MZ")
-	binary.LittleEndian.PutUint32(stub[peOffsetAt:], 0x80)
-	copy(stub[0x80:], "PE\x00\x00")
-	binary.LittleEndian.PutUint16(stub[0x84:], 0x8664)
-	binary.LittleEndian.PutUint16(stub[0x80+peOptionalSize:], 240)
-	optional := 0x80 + peOptional
-	binary.LittleEndian.PutUint16(stub[optional:], 0x20b)
-	for at, v := range map[int]uint32{peSectionAlign: 0x1000, peFileAlign: 0x200, peImageSize: 0x1000, peHeaderSize: 0x400, 108: 16} {
-		binary.LittleEndian.PutUint32(stub[optional+at:], v)
-	}
-	return stub
-}
 
 func makeUKI(t testing.TB) []byte {
 	t.Helper()
-	uki, err := Assemble(makeStub(), []Section{{".cmdline", []byte("a=b")}, {".initrd", bytes.Repeat([]byte{7}, 600)}, {".linux", []byte("kernel")}})
+	uki, err := Assemble(ukitest.Stub(), []Section{{".cmdline", []byte("a=b")}, {".initrd", bytes.Repeat([]byte{7}, 600)}, {".linux", []byte("kernel")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,14 +36,14 @@ func TestUKI(t *testing.T) {
 	if _, err := Assemble([]byte("no"), nil); err == nil {
 		t.Error("a stub that is none was accepted")
 	}
-	if _, err := Assemble(makeStub(), make([]Section, 40)); err == nil || !strings.Contains(err.Error(), "no room") {
+	if _, err := Assemble(ukitest.Stub(), make([]Section, 40)); err == nil || !strings.Contains(err.Error(), "no room") {
 		t.Errorf("too many sections: got %v", err)
 	}
 }
 
 func FuzzUKI(f *testing.F) {
 	f.Add(makeUKI(f))
-	f.Add(makeStub())
+	f.Add(ukitest.Stub())
 	key, err := DevelopmentKey(f.TempDir())
 	if err != nil {
 		f.Fatal(err)

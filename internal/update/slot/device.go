@@ -1,0 +1,193 @@
+package slot
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/boot"
+	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/release"
+)
+
+// device is the disk of the running machine.
+type device struct {
+	sys  string // root of sysfs
+	disk string // kernel name, such as vda
+	dir  string // where the ESP is mounted while it is used
+
+	mounted sync.Mutex // held while the ESP is
+}
+
+// OpenDisk returns the disk with that kernel name, such as vda. The ESP is
+// mounted at dir, which is made, while it is used and only then.
+func OpenDisk(disk, dir string) Disk { return &device{sys: "/sys", disk: disk, dir: dir} }
+
+func (d *device) find(name string) (boot.Partition, error) {
+	parts, err := boot.Partitions(d.sys)
+	if err != nil {
+		return boot.Partition{}, err
+	}
+	for _, p := range parts {
+		if p.Disk == d.disk && p.Name == name {
+			return p, nil
+		}
+	}
+	return boot.Partition{}, fmt.Errorf("%w: disk %s has no partition %s", ErrUnusable, d.disk, name)
+}
+
+// ESP implements Disk.
+func (d *device) ESP(f func(ESP) error) (err error) {
+	d.mounted.Lock()
+	defer d.mounted.Unlock()
+	p, err := d.find(release.PartitionESP)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return err
+	}
+	// Not synchronously, which makes one rename take a minute: Flush is certain.
+	const hardened = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount(p.Node(), d.dir, "vfat", hardened, "umask=0077"); err != nil {
+		return fmt.Errorf("mount the ESP %s: %w", p.Node(), err)
+	}
+	defer func() {
+		if unmounted := unix.Unmount(d.dir, 0); unmounted != nil {
+			err = errors.Join(err, fmt.Errorf("unmount the ESP: %w", unmounted))
+		}
+	}()
+	return f(folder(d.dir))
+}
+
+// Open implements Disk.
+func (d *device) Open(slot string) (Partition, error) {
+	p, err := d.find(slot)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(p.Node(), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	size, err := linux.DeviceSize(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &partition{f, size}, nil
+}
+
+// partition is an open block device.
+type partition struct {
+	*os.File
+	size int64
+}
+
+// Size implements Partition.
+func (p *partition) Size() int64 { return p.size }
+
+// Flush implements Partition.
+func (p *partition) Flush() error {
+	if err := p.Sync(); err != nil {
+		return err
+	}
+	return unix.Fadvise(int(p.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+// folder is an ESP that is mounted there.
+type folder string
+
+func (f folder) at(path string) string { return filepath.Join(string(f), filepath.FromSlash(path)) }
+
+// List implements ESP.
+func (f folder) List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(f.at(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Type().IsRegular() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+type espFile struct {
+	*os.File
+	size int64
+}
+
+// Size implements File.
+func (f espFile) Size() int64 { return f.size }
+
+// Open implements ESP.
+func (f folder) Open(path string) (File, error) {
+	file, err := os.Open(f.at(path))
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return espFile{file, info.Size()}, nil
+}
+
+// Create implements ESP.
+func (f folder) Create(path string, content io.Reader, size int64) error {
+	if err := os.MkdirAll(filepath.Dir(f.at(path)), 0o700); err != nil {
+		return err
+	}
+	file, err := os.Create(f.at(path))
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(file, content)
+	if err == nil && n != size {
+		err = fmt.Errorf("%s: %d bytes came, %d were expected", path, n, size)
+	}
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// Rename implements ESP.
+func (f folder) Rename(path, name string) error {
+	from := f.at(path)
+	return os.Rename(from, filepath.Join(filepath.Dir(from), name))
+}
+
+// Remove implements ESP.
+func (f folder) Remove(path string) error {
+	if err := os.Remove(f.at(path)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Flush implements ESP.
+func (f folder) Flush() error {
+	root, err := os.Open(string(f))
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(unix.Syncfs(int(root.Fd())), root.Close()); err != nil {
+		return fmt.Errorf("flush the ESP: %w", err)
+	}
+	return nil
+}
+
+// Free implements ESP.
+func (f folder) Free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(string(f), &st); err != nil {
+		return 0, fmt.Errorf("the ESP's free space: %w", err)
+	}
+	return int64(st.Bavail) * int64(st.Frsize), nil
+}

@@ -1,0 +1,8 @@
+// Package slot puts a release into the slot that does not run: it tells which
+// versions the disk holds and what they are, removes the old kernel image before
+// its root is overwritten, checks what was written by reading it back from the
+// disk, and puts the new kernel image in place as the last step. Whenever power
+// fails, the boot loader finds a version that was whole before. It knows no
+// source of releases and decides nothing about when; it depends on package boot
+// for the partitions as the kernel shows them.
+package slot
