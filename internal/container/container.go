@@ -51,6 +51,12 @@ type Config struct {
 	ImageBytes  int64    // bound of one image, packed; 0 means 16 GiB
 	UnpackBytes int64    // bound of one image, unpacked; 0 means 64 GiB
 
+	// Room refuses, with a reason that names what to remove, where no more should
+	// be stored on Root's disk: neither bytes nor files. It is asked before an image
+	// is pulled or imported, and again and again while it is stored and unpacked.
+	// nil means that there is room.
+	Room func() error
+
 	Logger *slog.Logger // nil discards
 }
 
@@ -118,6 +124,9 @@ func (c *Config) fill() error {
 	}
 	if c.UnpackBytes == 0 {
 		c.UnpackBytes = 64 << 30
+	}
+	if c.Room == nil {
+		c.Room = func() error { return nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

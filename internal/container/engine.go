@@ -79,7 +79,7 @@ func openEngine(ctx context.Context, config Config) (_ *engine, err error) {
 			Platform:       platforms.OnlyStrict(platforms.DefaultSpec()),
 			SnapshotterKey: snapshotterName,
 			Snapshotter:    e.snapshots,
-			Applier:        newApplier(e.content, config.UnpackBytes),
+			Applier:        newApplier(e.content, config.UnpackBytes, &room{ask: config.Room}),
 		}},
 	})
 	return e, e.openTasks(withLog(namespaces.WithNamespace(ctx, namespace), config.Logger), config)
@@ -119,7 +119,7 @@ func (e *engine) openStores(ctx context.Context, config Config) error {
 	if err := e.db.Init(ctx); err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
-	e.content = smallManifests{e.db.ContentStore()}
+	e.content = roomyStore{smallManifests{e.db.ContentStore()}, &room{ask: config.Room}}
 	e.images = metadata.NewImageStore(e.db)
 	e.containers = metadata.NewContainerStore(e.db)
 	e.leases = metadata.NewLeaseManager(e.db)

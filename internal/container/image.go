@@ -33,6 +33,9 @@ type Image struct {
 // them or none. Images without a name get localhost/imported:DIGEST.
 // Errors: ErrTooLarge, ErrPlatform.
 func (r *Runtime) Import(ctx context.Context, tarball io.Reader) ([]Image, error) {
+	if err := r.config.Room(); err != nil {
+		return nil, fmt.Errorf("import image archive: %w", err)
+	}
 	ctx = r.context(ctx)
 	checked, stop := checkArchive(tarball, r.config.ImageBytes)
 	defer stop()
@@ -56,6 +59,9 @@ func (r *Runtime) Pull(ctx context.Context, ref string, login Login, progress fu
 	// The verifier asks again; asking first spares a denied registry the call.
 	if err := prefixes(r.config.Allow).check("pull", name); err != nil {
 		return Image{}, err
+	}
+	if err := r.config.Room(); err != nil {
+		return Image{}, fmt.Errorf("pull %s: %w", name, err)
 	}
 	source, err := registry.NewOCIRegistry(ctx, name, login.options()...)
 	if err != nil {

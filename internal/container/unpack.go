@@ -37,14 +37,17 @@ func (s smallManifests) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (
 	return ra, nil
 }
 
-// applier unpacks layers within a bound. It decompresses on its own and gives
+// applier unpacks layers within a bound, while there is room. It decompresses on its own and gives
 // containerd's applier a plain tar stream, cut where the budget ends.
 type applier struct {
 	store content.Provider
 	bound int64
+	room  *room
 }
 
-func newApplier(store content.Provider, bound int64) diff.Applier { return applier{store, bound} }
+func newApplier(store content.Provider, bound int64, room *room) diff.Applier {
+	return applier{store, bound, room}
+}
 
 // budgetKey is where a transfer's context keeps what its layers may still take
 // together, as *atomic.Int64.
@@ -59,7 +62,7 @@ func (a applier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mo
 	}
 	plain := desc
 	plain.MediaType = ocispec.MediaTypeImageLayer
-	return apply.NewFileSystemApplier(plainLayers{a.store, desc, budget}).Apply(ctx, plain, mounts, opts...)
+	return apply.NewFileSystemApplier(plainLayers{a.store, desc, budget, a.room}).Apply(ctx, plain, mounts, opts...)
 }
 
 // plainLayers provides the layer of desc decompressed.
@@ -67,6 +70,7 @@ type plainLayers struct {
 	store  content.Provider
 	desc   ocispec.Descriptor
 	budget *atomic.Int64
+	room   *room
 }
 
 // ReaderAt opens the layer.
@@ -80,7 +84,7 @@ func (p plainLayers) ReaderAt(ctx context.Context, _ ocispec.Descriptor) (conten
 		packed.Close()
 		return nil, fmt.Errorf("layer %s: %w", p.desc.Digest, err)
 	}
-	return &plainLayer{desc: p.desc, packed: packed, stream: stream, budget: p.budget}, nil
+	return &plainLayer{desc: p.desc, packed: packed, stream: stream, budget: p.budget, room: p.room}, nil
 }
 
 type plainLayer struct {
@@ -88,14 +92,19 @@ type plainLayer struct {
 	packed io.Closer
 	stream io.ReadCloser
 	budget *atomic.Int64
+	room   *room
 }
 
 // Reader is what content.NewReader asks for before it would use ReadAt.
 func (p *plainLayer) Reader() io.Reader { return p }
 
-// Read reads on within the budget.
+// Read reads on within the budget, while there is room.
 func (p *plainLayer) Read(b []byte) (int, error) {
+	b = b[:min(len(b), askEvery)] // bytes that are read may become files at once
 	n, err := p.stream.Read(b)
+	if err := p.room.take(n); err != nil {
+		return 0, fmt.Errorf("unpack layer %s: %w", p.desc.Digest, err)
+	}
 	if p.budget.Add(-int64(n)) < 0 {
 		return 0, fmt.Errorf("layer %s, unpacked: %w for this node's bound of one image", p.desc.Digest, ErrTooLarge)
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"oscine.dev/oscine/internal/printable"
 )
 
@@ -225,7 +227,10 @@ func (d *Disk[Owner]) Admit(owner Owner) error {
 	return nil
 }
 
-// Room refuses what would fill the disk further. A caller that stores much asks again
+// ErrFull is Room's refusal.
+var ErrFull = errdefs.ErrResourceExhausted.WithMessage("the data partition is nearly full")
+
+// Room refuses with ErrFull what would fill the disk further. A caller that stores much asks again
 // and again.
 func (d *Disk[Owner]) Room() error {
 	now, err := d.fs.space()
@@ -237,7 +242,7 @@ func (d *Disk[Owner]) Room() error {
 	if !d.short && !shortOf(now, reserve(now.Size)) {
 		return nil
 	}
-	return fmt.Errorf("the data partition is nearly full (%s): oscine volume list, oscine image list, oscine model list and oscine pack list show what lies there, and their remove commands make room", left(now))
+	return fmt.Errorf("%w (%s): oscine volume list, oscine image list, oscine model list and oscine pack list show what lies there, and their remove commands make room", ErrFull, left(now))
 }
 
 // Space tells how large the disk is and what is left of it.

@@ -10,7 +10,6 @@ import (
 	"github.com/distribution/reference"
 
 	"oscine.dev/oscine/internal/container"
-	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -42,18 +41,12 @@ func imagesOf(found []container.Image) []Image {
 
 // ImportImage stores the images of an OCI or Docker archive.
 func (n *Node) ImportImage(ctx context.Context, r io.Reader) ([]Image, error) {
-	if err := n.disk.Room(); err != nil {
-		return nil, fmt.Errorf("import images: %w", err)
-	}
-	found, err := n.runtime.Import(ctx, model.Asking(r, n.disk.Room))
+	found, err := n.runtime.Import(ctx, r)
 	return imagesOf(found), err
 }
 
 // PullImage fetches an image from its registry, also when it is here already.
 func (n *Node) PullImage(ctx context.Context, ref string, progress func(string)) (Image, error) {
-	if err := n.disk.Room(); err != nil {
-		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
-	}
 	im, err := n.runtime.Pull(ctx, ref, n.secrets().login, progress)
 	return imageOf(im), err
 }

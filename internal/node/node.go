@@ -174,7 +174,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Root:        filepath.Join(n.config.StateDir, "containerd"),
 		State:       filepath.Join(n.config.RunDir, "containerd"),
 		RuntimePath: n.config.RuntimePath, ShimPath: n.config.ShimPath, LoggerPath: n.config.LoggerPath,
-		LogDir: n.config.LogDir, Allow: allow, CDIDirs: []string{"/etc/cdi", n.cdiDir()}, Logger: n.log,
+		LogDir: n.config.LogDir, Allow: allow, CDIDirs: []string{"/etc/cdi", n.cdiDir()}, Room: n.disk.Room, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("start the container runtime: %w", err)
