@@ -170,6 +170,9 @@ func serveOpen(ctx context.Context, o *options, what string, port int, handler h
 	}
 	log.Info(what+" without client certificates", "address", l.Addr().String())
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true) // which gRPC's clients speak
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	bounded := listen.New(l, listen.Limits{Strangers: 512, StrangersPerAddress: 128, Clients: 8192, ClientsPerAddress: 2048})

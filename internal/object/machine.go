@@ -75,10 +75,10 @@ type MachineAPI struct {
 	Key         string `json:"key,omitempty"`  // of the certificate; absent: the node made it
 }
 
-// Inference opens an endpoint for the Open Inference Protocol without client
+// Inference opens an endpoint for the protocols of inference without client
 // certificates, on purpose.
 type Inference struct {
-	Port int `json:"port"` // plain HTTP, open to all
+	Port int `json:"port"` // plain HTTP and gRPC, open to all
 }
 
 // Metrics opens an endpoint for Prometheus without client certificates, on

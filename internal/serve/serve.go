@@ -6,12 +6,15 @@ import (
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
 	"oscine.dev/oscine/internal/serve/front/oip"
+	"oscine.dev/oscine/internal/serve/front/oip/rpc"
 )
 
 // fronts are the protocols, one a line.
 func fronts() []front.Front {
+	inference := oip.NewState()
 	return []front.Front{
-		oip.Front(),
+		oip.Front(inference),
+		rpc.Front(inference),
 	}
 }
 

@@ -54,20 +54,19 @@ func (d DataType) Size() int {
 	return dataTypes[d].size
 }
 
-// HasJSON reports whether the protocol lets elements travel as JSON numbers;
-// FP16 and BF16 travel only as binary.
-func (d DataType) HasJSON() bool { return d != FP16 && d != BF16 && d.Size() > 0 }
+// HasJSON reports whether the protocol lets elements travel as JSON; FP16 and
+// BF16 travel only as binary.
+func (d DataType) HasJSON() bool { return d != FP16 && d != BF16 && d.Valid() }
 
 // Valid reports whether d is a data type.
 func (d DataType) Valid() bool { return d > Invalid && d < numDataTypes }
 
-// ParseDataType reads a protocol name. BYTES, which requests cannot carry yet,
-// is refused with everything unknown.
+// ParseDataType reads a protocol name.
 func ParseDataType(s string) (DataType, error) {
 	for d := Bool; d < numDataTypes; d++ {
-		if dataTypes[d].name == s && d != Bytes {
+		if dataTypes[d].name == s {
 			return d, nil
 		}
 	}
-	return Invalid, fmt.Errorf("datatype %q is not supported (BOOL, UINT8…UINT64, INT8…INT64, FP16, BF16, FP32, FP64 are)", s)
+	return Invalid, fmt.Errorf("datatype %q is not supported (BOOL, UINT8…UINT64, INT8…INT64, FP16, BF16, FP32, FP64, BYTES are)", s)
 }

@@ -18,17 +18,15 @@ const maxDepth = MaxRank + 1
 // nested, in row-major order, into dst as little-endian elements of type d.
 // The array must hold exactly len(dst)/d.Size() elements. Numbers are rounded
 // to the nearest value of the type (as strconv.ParseFloat does with 32 and 64
-// bits), and may be NaN, Infinity or Inf as Triton reads them; integers must be whole and in range. Errors wrap ErrData.
+// bits), and may be NaN, Infinity or Inf as Triton reads them; integers must be
+// whole and in range. Byte strings are ParseStrings' matter. Errors wrap ErrData.
 func ParseJSON(dst []byte, d DataType, data []byte) error {
-	if !d.HasJSON() {
+	if !d.HasJSON() || d == Bytes {
 		return fmt.Errorf("%w: %s elements cannot be written as JSON: send them as binary", ErrData, d)
 	}
 	p := elements{data: data, dst: dst, kind: d, size: d.Size()}
-	if err := p.array(); err != nil {
+	if err := p.walk(p.element); err != nil {
 		return err
-	}
-	if p.skipSpace(); p.at != len(data) {
-		return p.fail("something follows the array")
 	}
 	if p.done != len(dst) {
 		return fmt.Errorf("%w: got %d elements, the shape needs %d", ErrData, p.done/p.size, len(dst)/p.size)
@@ -58,7 +56,18 @@ func (p *elements) skipSpace() {
 
 func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }
 
-func (p *elements) array() error {
+// walk reads the array and nothing behind it; element takes each value.
+func (p *elements) walk(element func() error) error {
+	if err := p.array(element); err != nil {
+		return err
+	}
+	if p.skipSpace(); p.at != len(p.data) {
+		return p.fail("something follows the array")
+	}
+	return nil
+}
+
+func (p *elements) array(element func() error) error {
 	depth := 0
 	for value := true; ; {
 		p.skipSpace()
@@ -84,7 +93,7 @@ func (p *elements) array() error {
 			p.at++
 			value = true
 		case value && depth > 0:
-			if err := p.element(); err != nil {
+			if err := element(); err != nil {
 				return err
 			}
 			value = false
@@ -229,6 +238,9 @@ func AppendJSON(dst []byte, d DataType, raw []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s elements cannot be written as JSON: ask for binary output", ErrData, d)
 	}
 	dst = append(dst, '[')
+	if d == Bytes {
+		return appendStrings(dst, raw)
+	}
 	size := d.Size()
 	for at := 0; at+size <= len(raw); at += size {
 		if at > 0 {

@@ -63,6 +63,10 @@ func (s Shape) Bytes(d DataType) (int, error) {
 	return int(n), nil
 }
 
+// Elements returns how many elements a tensor of this concrete shape has. It
+// fails with ErrShape as Bytes does.
+func (s Shape) Elements() (int, error) { return s.Bytes(Uint8) }
+
 // Accepts checks a concrete shape against the model's shape s. Dimensions of
 // -1 in s accept anything but negative numbers.
 func (s Shape) Accepts(got Shape) error {

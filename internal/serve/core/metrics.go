@@ -12,6 +12,8 @@ import (
 type metrics struct {
 	requests, errors, missed, expired atomic.Int64
 
+	last atomic.Int64 // when the last answer was given, in ns since 1970
+
 	latency durations
 }
 
@@ -28,12 +30,16 @@ func (m *metrics) observe(d, objective time.Duration, err error) {
 		m.errors.Add(1)
 		return
 	}
+	m.last.Store(time.Now().UnixNano())
 	m.latency.observe(d)
 }
 
 func (m *metrics) fill(s *Status) {
 	s.Requests, s.Errors = m.requests.Load(), m.errors.Load()
 	s.Missed, s.Expired = m.missed.Load(), m.expired.Load()
+	if last := m.last.Load(); last > 0 {
+		s.Last = time.Unix(0, last)
+	}
 	counts := m.latency.counts()
 	s.P50, s.P99 = m.latency.quantile(counts, 0.50), m.latency.quantile(counts, 0.99)
 }

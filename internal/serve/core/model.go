@@ -91,6 +91,8 @@ type Status struct {
 	Requests int64         // inferences answered, with errors
 	Errors   int64         // inferences answered with an error
 	P50, P99 time.Duration // of the time inside the daemon and worker, since Add
+	Last     time.Time     // of the last answer without an error; zero: none yet
+	Streams  bool          // an answer may come in parts
 	Missed   int64         // inferences answered after the objective
 	Expired  int64         // requests refused because their own timeout had passed
 	// PriorityUnavailable says why deadlines set no priority in the kernel, where it

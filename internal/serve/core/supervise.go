@@ -356,7 +356,7 @@ func (m *model) status() Status {
 	defer m.mu.Unlock()
 	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
 	if m.metadata != nil {
-		s.Inputs, s.Outputs = m.metadata.Inputs, m.metadata.Outputs
+		s.Inputs, s.Outputs, s.Streams = m.metadata.Inputs, m.metadata.Outputs, m.metadata.Streams
 	}
 	if problem := m.urgencyProblem.Load(); problem != nil {
 		s.PriorityUnavailable = *problem

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"bytes"
 	"compress/gzip"
 	"compress/zlib"
 	"context"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +24,9 @@ const (
 	// slowClient is how long a client may take for the next step of a body or an
 	// answer.
 	slowClient = 30 * time.Second
+	// renewal is how old a deadline of reading becomes before progress renews it:
+	// over HTTP/2 that costs a message to the connection's goroutine.
+	renewal = time.Second
 	// readStep and writeStep are how much must pass for the client to have made
 	// progress.
 	readStep  = 64 << 10
@@ -61,6 +66,7 @@ type Body struct {
 	held     int64 // of the budget
 	taken    int64 // bytes read
 	begun    bool  // a deadline is set
+	renewed  time.Time
 }
 
 // Body begins to read the body of r. Close must be called when what was read is
@@ -130,7 +136,7 @@ func (b *Body) step(dst []byte, n int) ([]byte, error) {
 	if err := b.hold(int64(n)); err != nil {
 		return dst, err
 	}
-	b.begun = b.deadline.SetReadDeadline(time.Now().Add(slowClient)) == nil
+	b.renew()
 	from := len(dst)
 	if cap(dst)-from < n {
 		dst = append(dst, make([]byte, max(n, from))...)[:from]
@@ -141,6 +147,55 @@ func (b *Body) step(dst []byte, n int) ([]byte, error) {
 		err = fmt.Errorf("%w: %d bytes came within %v", ErrSlow, got, slowClient)
 	}
 	return dst[:from+got], err
+}
+
+// renew gives the client time for the next step.
+func (b *Body) renew() {
+	if now := time.Now(); !b.begun || now.Sub(b.renewed) > renewal {
+		b.begun, b.renewed = b.deadline.SetReadDeadline(now.Add(slowClient)) == nil, now
+	}
+}
+
+// Next begins with the next message of a stream of them. It gives back the
+// memory of the last, waits for the next as long as the client stays, and fills
+// head with its first bytes. It returns io.EOF where the client sends no more.
+func (b *Body) Next(head []byte) error {
+	b.Close()
+	b.taken = 0
+	if _, err := io.ReadFull(b.reader, head[:1]); err != nil {
+		return err
+	}
+	b.renew()
+	_, err := io.ReadFull(b.reader, head[1:])
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Inflate appends to dst what data, a message that was read, holds compressed as
+// gzip or deflate. It counts as if it had been read.
+func (b *Body) Inflate(dst, data []byte, encoding string) ([]byte, error) {
+	in := inflater{from: bytes.NewReader(data), gzip: encoding == "gzip"}
+	for {
+		step := int(min(readStep, b.options.MaxBodyBytes-b.taken+1))
+		if err := b.hold(int64(step)); err != nil {
+			return dst, err
+		}
+		from := len(dst)
+		dst = slices.Grow(dst, step)
+		n, err := io.ReadFull(&in, dst[from:from+step])
+		dst = dst[:from+n]
+		b.taken += int64(n)
+		switch {
+		case b.taken > b.options.MaxBodyBytes:
+			return dst, b.tooLarge()
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return dst, nil
+		case err != nil:
+			return dst, err
+		}
+	}
 }
 
 // hold takes what n more bytes need out of the budget of all requests.
@@ -228,25 +283,36 @@ func Send(w http.ResponseWriter, status int, parts ...[]byte) {
 		size += len(part)
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(size))
-	deadline := http.NewResponseController(w)
-	timed := deadline.SetWriteDeadline(time.Now().Add(slowClient)) == nil
 	if status != http.StatusOK {
 		w.WriteHeader(status)
 	}
+	_ = Write(w, parts...) // the client is gone: there is nobody to send an error to
+}
+
+// Write writes a part of an answer and waits until it is on its way. Each bit
+// of progress renews the client's deadline; a client that makes none loses its
+// connection, or over HTTP/2 its stream.
+func Write(w http.ResponseWriter, parts ...[]byte) error {
+	deadline := http.NewResponseController(w)
+	timed := deadline.SetWriteDeadline(time.Now().Add(slowClient)) == nil
 	for _, part := range parts {
 		for len(part) > writeStep {
 			if _, err := w.Write(part[:writeStep]); err != nil {
-				return // the client is gone: there is nobody to send an error to
+				return err
 			}
 			part = part[writeStep:]
 			_ = deadline.SetWriteDeadline(time.Now().Add(slowClient))
 		}
 		if _, err := w.Write(part); err != nil {
-			return
+			return err
 		}
 	}
-	// What is not flushed here is written after this deadline's end.
-	if timed && deadline.Flush() == nil {
-		_ = deadline.SetWriteDeadline(time.Time{})
+	if !timed {
+		return nil
 	}
+	// What is not flushed here is written after this deadline's end.
+	if err := deadline.Flush(); err != nil {
+		return err
+	}
+	return deadline.SetWriteDeadline(time.Time{})
 }

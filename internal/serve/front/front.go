@@ -2,6 +2,7 @@ package front
 
 import (
 	"net/http"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -42,3 +43,6 @@ func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
 	}
 	return mux
 }
+
+// RetryAfter is when a client that was refused with err may try again.
+func RetryAfter(error) time.Duration { return time.Second }

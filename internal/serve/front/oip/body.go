@@ -58,7 +58,7 @@ func unread(what string, err error) error {
 func (r *inferRequest) checkBinary() error {
 	for i := range r.inputs {
 		in := &r.inputs[i]
-		if in.binary < 0 {
+		if in.binary < 0 || in.kind == tensor.Bytes {
 			continue
 		}
 		n, err := in.shape.Bytes(in.kind)
@@ -87,14 +87,23 @@ func (c *call) readBinary(body *front.Body) (err error) {
 	for i := range c.request.inputs {
 		if in := &c.request.inputs[i]; in.binary >= 0 {
 			in.data, rest = rest[:in.binary], rest[in.binary:]
+			if in.kind != tensor.Bytes {
+				continue
+			}
+			if err := CheckStrings(in.data, in.shape); err != nil {
+				return fmt.Errorf("%w: input %q: %w", core.ErrInvalid, in.name, err)
+			}
 		}
 	}
 	return nil
 }
 
+// Size implements core.Sized.
+func (in *inferInput) Size() int { return len(in.data) }
+
 // Put implements core.Source.
 func (in *inferInput) Put(dst []byte) error {
-	if in.binary >= 0 {
+	if in.binary >= 0 || in.kind == tensor.Bytes {
 		return core.Bytes(in.data).Put(dst)
 	}
 	return tensor.ParseJSON(dst, in.kind, in.data)

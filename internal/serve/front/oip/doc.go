@@ -1,6 +1,7 @@
 // Package oip is the front of the Open Inference Protocol v2 over HTTP, with
 // Triton's binary tensors: it reads requests, hands them to core and writes the
-// answers. It depends on core and on what all fronts share.
+// answers. Its Methods do all but inference, for gRPC too (package rpc below).
+// It depends on core and on what all fronts share.
 //
 // Source: github.com/kserve/open-inference-protocol,
 // specification/protocol/inference_rest.md, and Triton's

@@ -4,52 +4,95 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
-	"oscine.dev/oscine/internal/tensor"
-	"oscine.dev/oscine/internal/version"
 )
 
-// Front returns the protocol's front.
-func Front() front.Front {
-	return front.Front{Name: "Open Inference Protocol", Routes: []string{"/v2", "/v2/"}, New: newHandler}
+// Front returns the protocol's front over HTTP.
+func Front(state *State) front.Front {
+	return front.Front{Name: "Open Inference Protocol", Routes: []string{"/v2", "/v2/"}, New: func(r *core.Registry, o front.Options) http.Handler {
+		return newHandler(r, o, NewMethods(r, o, state))
+	}}
 }
 
 // handler serves the Open Inference Protocol.
 type handler struct {
 	registry *core.Registry
 	options  front.Options
+	methods  *Methods
 	calls    pool
 }
 
-func newHandler(r *core.Registry, o front.Options) http.Handler {
-	h := &handler{registry: r, options: o}
+func newHandler(r *core.Registry, o front.Options, m *Methods) http.Handler {
+	h := &handler{registry: r, options: o, methods: m}
 	mux := http.NewServeMux()
-	route := func(method, path string, f http.HandlerFunc) {
-		mux.HandleFunc(method+" "+path, f)
+	for path, methods := range h.routes() {
+		allowed := strings.Join(slices.Sorted(maps.Keys(methods)), " or ")
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Allow", method)
-			writeJSON(w, http.StatusMethodNotAllowed, map[string]string{"error": fmt.Sprintf("%s is asked with %s, not with %s", r.URL.Path, method, r.Method)})
+			method := r.Method
+			if method == http.MethodHead {
+				method = http.MethodGet
+			}
+			if f := methods[method]; f != nil {
+				f(w, r)
+				return
+			}
+			w.Header().Set("Allow", strings.ReplaceAll(allowed, " or ", ", "))
+			writeJSON(w, http.StatusMethodNotAllowed, map[string]string{"error": fmt.Sprintf("%s is asked with %s, not with %s", r.URL.Path, allowed, r.Method)})
 		})
-	}
-	route(http.MethodGet, "/v2", h.server)
-	route(http.MethodGet, "/v2/{$}", h.server)
-	route(http.MethodGet, "/v2/health/live", h.live)
-	route(http.MethodGet, "/v2/health/ready", h.ready)
-	route(http.MethodPost, "/v2/repository/index", h.index)
-	for _, path := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
-		route(http.MethodGet, path, h.metadata)
-		route(http.MethodGet, path+"/ready", h.modelReady)
-		route(http.MethodPost, path+"/infer", h.infer)
 	}
 	mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("nothing is served at %s; GET /v2 names the extensions that are", r.URL.Path)})
 	})
 	return mux
+}
+
+// routes has a line for each path.
+func (h *handler) routes() map[string]map[string]http.HandlerFunc {
+	get := func(f http.HandlerFunc) map[string]http.HandlerFunc {
+		return map[string]http.HandlerFunc{http.MethodGet: f}
+	}
+	post := func(f http.HandlerFunc) map[string]http.HandlerFunc {
+		return map[string]http.HandlerFunc{http.MethodPost: f}
+	}
+	both := func(read, change http.HandlerFunc) map[string]http.HandlerFunc {
+		return map[string]http.HandlerFunc{http.MethodGet: read, http.MethodPost: change}
+	}
+	routes := map[string]map[string]http.HandlerFunc{
+		"/v2":                                               get(h.server),
+		"/v2/{$}":                                           get(h.server),
+		"/v2/health/live":                                   get(h.live),
+		"/v2/health/ready":                                  get(h.ready),
+		"/v2/repository/index":                              post(h.index),
+		"/v2/repository/models/{model}/load":                post(h.load),
+		"/v2/repository/models/{model}/unload":              post(h.unload),
+		"/v2/models/stats":                                  get(h.statistics),
+		"/v2/trace/setting":                                 both(h.trace, h.setTrace),
+		"/v2/models/{model}/trace/setting":                  both(h.trace, h.setTrace),
+		"/v2/logging":                                       both(h.logging, h.setLogging),
+		"/v2/systemsharedmemory/status":                     get(h.regions),
+		"/v2/systemsharedmemory/unregister":                 post(h.unregister),
+		"/v2/systemsharedmemory/region/{region}/status":     get(h.regions),
+		"/v2/systemsharedmemory/region/{region}/register":   post(h.register),
+		"/v2/systemsharedmemory/region/{region}/unregister": post(h.unregister),
+	}
+	for _, path := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
+		routes[path] = get(h.metadata)
+		routes[path+"/config"] = get(h.config)
+		routes[path+"/stats"] = get(h.statistics)
+		routes[path+"/ready"] = get(h.modelReady)
+		routes[path+"/infer"] = post(h.infer)
+	}
+	return routes
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
@@ -74,6 +117,14 @@ func status(err error) int {
 		return http.StatusBadRequest
 	case errdefs.IsNotFound(err):
 		return http.StatusNotFound
+	case errdefs.IsAlreadyExists(err), errdefs.IsConflict(err):
+		return http.StatusConflict
+	case errdefs.IsPermissionDenied(err):
+		return http.StatusForbidden
+	case errdefs.IsUnauthorized(err):
+		return http.StatusUnauthorized
+	case errdefs.IsNotImplemented(err):
+		return http.StatusNotImplemented
 	case errdefs.IsResourceExhausted(err):
 		return http.StatusTooManyRequests
 	case errdefs.IsUnavailable(err):
@@ -93,86 +144,7 @@ const statusClientGone = 499
 func writeError(w http.ResponseWriter, err error) {
 	code := status(err)
 	if code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests {
-		w.Header().Set("Retry-After", "1")
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(front.RetryAfter(err).Seconds()))))
 	}
 	writeJSON(w, code, map[string]string{"error": err.Error()})
-}
-
-func (h *handler) server(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{
-		"name": "oscine", "version": version.Version, "extensions": []string{"binary_tensor_data", "schedule_policy"},
-	})
-}
-
-func (h *handler) live(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]bool{"live": true})
-}
-
-func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
-	for _, s := range h.registry.List() {
-		if s.State != core.Ready {
-			writeJSON(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "error": s.Reason()})
-			return
-		}
-	}
-	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
-}
-
-func (h *handler) index(w http.ResponseWriter, _ *http.Request) {
-	type entry struct {
-		Name    string `json:"name"`
-		Version string `json:"version"`
-		State   string `json:"state"`
-		Reason  string `json:"reason"`
-	}
-	entries := []entry{}
-	for _, s := range h.registry.List() {
-		e := entry{s.ServedAs, s.Version, "READY", ""}
-		if s.State != core.Ready {
-			e.State, e.Reason = "UNAVAILABLE", s.Reason()
-		}
-		entries = append(entries, e)
-	}
-	writeJSON(w, http.StatusOK, entries)
-}
-
-func (h *handler) modelReady(w http.ResponseWriter, r *http.Request) {
-	s, err := h.registry.StatusOf(r.PathValue("model"), r.PathValue("version"))
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	if s.State != core.Ready {
-		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"name": s.ServedAs, "ready": false, "error": s.Reason()})
-		return
-	}
-	writeJSON(w, http.StatusOK, map[string]any{"name": s.ServedAs, "ready": true})
-}
-
-func (h *handler) metadata(w http.ResponseWriter, r *http.Request) {
-	s, err := h.registry.StatusOf(r.PathValue("model"), r.PathValue("version"))
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	if len(s.Outputs) == 0 {
-		writeError(w, fmt.Errorf("%w: %s", core.ErrNotReady, s.Reason()))
-		return
-	}
-	type metadataTensor struct {
-		Name     string  `json:"name"`
-		DataType string  `json:"datatype"`
-		Shape    []int64 `json:"shape"`
-	}
-	list := func(specs []tensor.Spec) []metadataTensor {
-		out := make([]metadataTensor, len(specs))
-		for i, s := range specs {
-			out[i] = metadataTensor{s.Name, s.Type.String(), append([]int64{}, s.Shape...)}
-		}
-		return out
-	}
-	writeJSON(w, http.StatusOK, map[string]any{
-		"name": s.ServedAs, "versions": []string{s.Version}, "platform": s.Platform,
-		"inputs": list(s.Inputs), "outputs": list(s.Outputs),
-	})
 }

@@ -7,6 +7,7 @@ import (
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
+	"oscine.dev/oscine/internal/tensor"
 )
 
 const (
@@ -74,6 +75,10 @@ func (h *handler) infer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer response.Free()
+	if err := c.classify(&response, h.registry.Outputs(q.Model, q.Version)); err != nil {
+		writeError(w, err)
+		return
+	}
 	if err := c.write(&response, w); err != nil {
 		writeError(w, err)
 	}
@@ -110,6 +115,18 @@ func (c *call) fill(q *core.Request) {
 	for i := range c.request.outputs {
 		c.outputs = append(c.outputs, c.request.outputs[i].name)
 	}
-	q.Priority, q.Timeout = c.request.priority, c.request.timeout
+	q.Priority, q.Timeout = c.request.Priority, c.request.Timeout
 	q.Inputs, q.Outputs = c.inputs, c.outputs
+}
+
+// classify replaces the outputs of which classes are asked for.
+func (c *call) classify(r *core.Response, specs []tensor.Spec) error {
+	for i := range c.request.outputs {
+		if n := c.request.outputs[i].Classes; n > 0 && i < len(r.Outputs) {
+			if err := Classify(&r.Outputs[i], n, SpecOf(specs, r.Outputs[i].Name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -29,7 +29,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{Rig: servetest.New(t)}
-	r.server = httptest.NewServer(front.Handler(r.Registry, front.Options{MaxBodyBytes: 1 << 20}, []front.Front{Front()}))
+	r.server = httptest.NewServer(front.Handler(r.Registry, front.Options{MaxBodyBytes: 1 << 20}, []front.Front{Front(NewState())}))
 	t.Cleanup(r.server.Close)
 	return r
 }
@@ -73,7 +73,7 @@ func TestProtocol(t *testing.T) {
 		status             int
 		want               string // the whole body, or with … in front a part of it
 	}{
-		{"GET", "/v2", "", 200, `{"extensions":["binary_tensor_data","schedule_policy"],"name":"oscine","version":"devel"}`},
+		{"GET", "/v2", "", 200, `{"name":"oscine","version":"devel","extensions":["binary_tensor_data","classification","model_configuration","schedule_policy","statistics"]}`},
 		{"GET", "/v2/health/live", "", 200, `{"live":true}`},
 		{"GET", "/v2/health/ready", "", 503, `…model bad is failed: not a model: it is a test`},
 		{"GET", "/v2/models/m/ready", "", 200, `{"name":"m","ready":true}`},
@@ -81,7 +81,7 @@ func TestProtocol(t *testing.T) {
 		{"GET", "/v2/models/m/versions/2", "", 404, `…model \"m\" is served in version \"1\", not \"2\"`},
 		{"GET", "/v2/models/bad/ready", "", 503, `…not a model`},
 		{"GET", "/v2/models/none", "", 404, `…no model \"none\" is served here`},
-		{"GET", "/v2/models/m", "", 200, `{"inputs":[{"name":"x","datatype":"FP32","shape":[-1,4]}],"name":"m","outputs":[{"name":"y","datatype":"FP32","shape":[-1,4]},{"name":"batch","datatype":"INT32","shape":[-1]}],"platform":"doubler_test","versions":["1"]}`},
+		{"GET", "/v2/models/m", "", 200, `{"name":"m","versions":["1"],"platform":"doubler_test","inputs":[{"name":"x","datatype":"FP32","shape":[-1,4]}],"outputs":[{"name":"y","datatype":"FP32","shape":[-1,4]},{"name":"batch","datatype":"INT32","shape":[-1]}]}`},
 		{"POST", "/v2/repository/index", "", 200, `[{"name":"bad","version":"1","state":"UNAVAILABLE","reason":"model bad is failed: not a model: it is a test"},{"name":"m","version":"1","state":"READY","reason":""}]`},
 		{"POST", infer, `{"id":"a\"b","inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4.5]}]}`, 200,
 			`{"model_name":"m","model_version":"1","id":"a\"b","outputs":[{"name":"y","datatype":"FP32","shape":[1,4],"data":[2,4,6,9]},{"name":"batch","datatype":"INT32","shape":[1],"data":[1]}]}`},
@@ -91,12 +91,32 @@ func TestProtocol(t *testing.T) {
 			`{"model_name":"m","model_version":"1","outputs":[{"name":"y","datatype":"FP32","shape":[0,4],"data":[]}]}`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]}`, 400, `…input \"x\": wrong shape: got [1,3], want [-1,4]`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP64","data":[1,2,3,4]}]}`, 400, `…datatype is FP64, the model wants FP32`},
-		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"BYTES","data":["a"]}]}`, 400, `…datatype \"BYTES\" is not supported`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,1],"datatype":"BYTES","data":["a"]}]}`, 400, `…datatype is BYTES, the model wants FP32`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"BYTES","data":["a",["\u0041"]]}]}`, 400, `…got 2 elements, the shape needs 4`},
+		{"GET", "/v2/models/m/config", "", 200, `{"name":"m","platform":"doubler_test","max_batch_size":0,"input":[{"name":"x","data_type":"TYPE_FP32","dims":[-1,4]}],"output":[{"name":"y","data_type":"TYPE_FP32","dims":[-1,4]},{"name":"batch","data_type":"TYPE_INT32","dims":[-1]}],"backend":"doubler","model_transaction_policy":{"decoupled":false}}`},
+		{"GET", "/v2/models/m/versions/1/stats", "", 200, `…"inference_count":3,`},
+		{"GET", "/v2/models/stats", "", 200, `…{"model_stats":[{"name":"bad",`},
+		{"GET", "/v2/models/none/stats", "", 404, `…no model`},
+		{"POST", "/v2/repository/index", `{"ready":true}`, 200, `[{"name":"m","version":"1","state":"READY","reason":""}]`},
+		{"POST", "/v2/repository/models/m/load", `{}`, 503, `…operators decide`},
+		{"POST", "/v2/repository/models/m/unload", `{}`, 503, `…operators decide`},
+		{"GET", "/v2/systemsharedmemory/status", "", 200, `[]`},
+		{"POST", "/v2/systemsharedmemory/region/r/register", `{"key":"/secret","offset":0,"byte_size":8}`, 501, `…not supported`},
+		{"POST", "/v2/systemsharedmemory/unregister", "", 200, `{}`},
+		{"GET", "/v2/trace/setting", "", 200, `{"trace_count":"0","trace_level":["OFF"],"trace_rate":"0"}`},
+		{"POST", "/v2/models/m/trace/setting", `{"trace_level":["TIMESTAMPS"]}`, 501, `…not traced`},
+		{"GET", "/v2/logging", "", 200, `{"log_error":true,"log_info":true,"log_warning":true}`},
+		{"POST", "/v2/logging", `{"log_info":false}`, 501, `…do not change the node's log`},
+		{"PUT", "/v2/logging", `{}`, 405, `…is asked with GET or POST, not with PUT`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[2,4],"datatype":"FP32","data":[1,2,3,4,8,7,7,5]}],"outputs":[{"name":"y","parameters":{"classification":2}}]}`, 200,
+			`{"model_name":"m","model_version":"1","outputs":[{"name":"y","datatype":"BYTES","shape":[2,2],"data":["8.000000:3","6.000000:2","16.000000:0","14.000000:1"]}]}`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"y","parameters":{"classification":-1}}]}`, 400, `…choose how many classes`},
+		{"POST", infer, `{"parameters":{"sequence_id":0,"sequence_start":false},"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}`, 200, `…[2,4,6,8]`},
 		{"POST", infer, `{"inputs":[{"name":"z","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}`, 400, `…input \"x\" is missing (the model's inputs are x)`},
 		{"POST", infer, `{"inputs":[]}`, 400, `…input \"x\" is missing`},
 		{"POST", infer, `{}`, 400, `…inputs are missing`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3]}]}`, 400, `…got 3 elements, the shape needs 4`},
-		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,"a"]}]}`, 400, `…where a number should be`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,"a"]}]}`, 400, `…not a number at byte`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"q"}]}`, 400, `…output \"q\" is not known (the model's outputs are y, batch)`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[9999,4],"datatype":"FP32","data":[1]}]}`, 400, `…send a smaller batch`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[-1,4],"datatype":"FP32","data":[1]}]}`, 400, `…shape needs`},

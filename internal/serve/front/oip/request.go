@@ -1,8 +1,8 @@
 package oip
 
 import (
+	"errors"
 	"fmt"
-	"time"
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/tensor"
@@ -19,9 +19,8 @@ type inferInput struct {
 
 // inferOutput is one requested output.
 type inferOutput struct {
-	name   string
-	binary bool
-	chosen bool // binary was said for this output
+	name string
+	OutputParameters
 }
 
 // inferRequest is the JSON part of an inference request.
@@ -29,28 +28,25 @@ type inferRequest struct {
 	id        string
 	inputs    []inferInput
 	outputs   []inferOutput
-	allBinary bool // outputs are binary unless they say otherwise
-	binary    int  // bytes of all binary inputs
-	priority  int  // 1 is served first; 0: the usual
-	timeout   time.Duration
+	allBinary bool   // outputs are binary unless they say otherwise
+	binary    int    // bytes of all binary inputs
+	strings   []byte // the elements of byte strings that came as JSON
+	Parameters
 }
 
-// Bounds of a request.
-const (
-	maxID  = 1024
-	maxDim = tensor.MaxBytes
-)
+// maxDim bounds a dimension of a request.
+const maxDim = tensor.MaxBytes
 
 // parse reads a request. The data of inputs stay where they are in body.
 func (r *inferRequest) parse(body []byte) error {
-	*r = inferRequest{inputs: r.inputs[:0], outputs: r.outputs[:0]}
+	*r = inferRequest{inputs: r.inputs[:0], outputs: r.outputs[:0], strings: r.strings[:0]}
 	s := scanner{b: body}
 	seen := false
 	err := s.object(func(key string) (err error) {
 		switch key {
 		case "id":
-			if r.id, err = s.text(); err == nil && len(r.id) > maxID {
-				err = fmt.Errorf("%w: id is longer than %d bytes", core.ErrInvalid, maxID)
+			if r.id, err = s.text(); err == nil && len(r.id) > MaxID {
+				err = fmt.Errorf("%w: id is longer than %d bytes", core.ErrInvalid, MaxID)
 			}
 			return err
 		case "parameters":
@@ -76,32 +72,18 @@ func (r *inferRequest) parse(body []byte) error {
 	return nil
 }
 
-// parameters reads those of the whole request. priority and timeout mean what
-// they mean to Triton: docs/protocol/extension_schedule_policy.md.
+// parameters reads those of the whole request.
 func (r *inferRequest) parameters(s *scanner) error {
 	return s.object(func(key string) (err error) {
-		switch key {
-		case "binary_data_output":
-			r.allBinary, err = s.boolean()
+		v, err := s.value()
+		switch {
+		case err != nil:
 			return err
-		case "priority":
-			var n int64
-			if n, err = s.integer(); err == nil && (n < 0 || n > core.MaxPriority) {
-				err = fmt.Errorf("%w: parameter \"priority\" is %d: choose 1, served first, to %d, or 0 for the usual, which is %d", core.ErrInvalid, n, core.MaxPriority, core.UsualPriority)
-			}
-			r.priority = int(n)
+		case key == "binary_data_output":
+			r.allBinary, err = v.boolean(key)
 			return err
-		case "timeout":
-			var n int64
-			if n, err = s.integer(); err == nil && (n < 0 || n > core.MaxTimeout.Microseconds()) {
-				err = fmt.Errorf("%w: parameter \"timeout\" is %d: choose microseconds from 1 to %d, or 0 for none", core.ErrInvalid, n, core.MaxTimeout.Microseconds())
-			}
-			r.timeout = time.Duration(n) * time.Microsecond
-			return err
-		case "sequence_id", "sequence_start", "sequence_end":
-			return fmt.Errorf("%w: parameter %q: stateful sequences are not supported", core.ErrInvalid, key)
 		}
-		return s.skip(0)
+		return r.Set(key, v)
 	})
 }
 
@@ -128,7 +110,7 @@ func (r *inferRequest) input(s *scanner) error {
 			in.shape, shaped = in.shape[:0], true
 			err = s.array(func() error { return in.dimension(s) })
 		case "data":
-			in.data, err = s.numbers()
+			in.data, err = s.elements()
 		case "parameters":
 			err = in.parameters(s)
 		default:
@@ -153,8 +135,30 @@ func (r *inferRequest) input(s *scanner) error {
 	if in.binary > 0 {
 		r.binary += in.binary
 	}
+	if in.kind == tensor.Bytes && in.binary < 0 {
+		return r.texts(in)
+	}
 	if r.binary > tensor.MaxBytes {
 		return fmt.Errorf("%w: binary data of more than %d bytes", core.ErrInvalid, tensor.MaxBytes)
+	}
+	return nil
+}
+
+// texts reads byte strings, whose size core asks for before they go into their slot.
+func (r *inferRequest) texts(in *inferInput) (err error) {
+	from := len(r.strings)
+	n := 0
+	if r.strings, n, err = tensor.ParseStrings(r.strings, in.data); err != nil {
+		return fmt.Errorf("%w: input %q: %w", core.ErrInvalid, in.name, err)
+	}
+	// An earlier input's may lie in memory that this one outgrew, as they were.
+	in.data = r.strings[from:]
+	want, err := in.shape.Elements()
+	if err == nil && n != want {
+		err = fmt.Errorf("%w: got %d elements, the shape needs %d", tensor.ErrData, n, want)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: input %q: %w", core.ErrInvalid, in.name, err)
 	}
 	return nil
 }
@@ -179,18 +183,16 @@ func (in *inferInput) dimension(s *scanner) error {
 
 func (in *inferInput) parameters(s *scanner) error {
 	return s.object(func(key string) error {
-		switch key {
-		case "binary_data_size":
-			n, err := s.integer()
-			if err == nil && (n < 0 || n > tensor.MaxBytes) {
-				err = fmt.Errorf("%w: input %q: binary_data_size %d is out of range", core.ErrInvalid, in.name, n)
-			}
-			in.binary = int(n)
-			return err
-		case "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size":
-			return fmt.Errorf("%w: input %q: clients' shared memory is not supported", core.ErrInvalid, in.name)
+		v, err := s.value()
+		if err != nil || key != "binary_data_size" {
+			return errors.Join(err, InputParameter(key, v))
 		}
-		return s.skip(0)
+		n, err := v.whole(key)
+		if err == nil && (n < 0 || n > tensor.MaxBytes) {
+			err = fmt.Errorf("%w: input %q: binary_data_size %d is out of range", core.ErrInvalid, in.name, n)
+		}
+		in.binary = int(n)
+		return err
 	})
 }
 
@@ -214,17 +216,14 @@ func (r *inferRequest) output(s *scanner) error {
 }
 
 func (out *inferOutput) parameters(s *scanner) error {
-	return s.object(func(key string) (err error) {
-		switch key {
-		case "binary_data":
-			out.chosen = true
-			out.binary, err = s.boolean()
+	return s.object(func(key string) error {
+		v, err := s.value()
+		if err != nil {
 			return err
-		case "classification":
-			return fmt.Errorf("%w: output %q: classification is not supported", core.ErrInvalid, out.name)
-		case "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size":
-			return fmt.Errorf("%w: output %q: clients' shared memory is not supported", core.ErrInvalid, out.name)
 		}
-		return s.skip(0)
+		if err := out.Set(key, v); err != nil {
+			return fmt.Errorf("output %q: %w", out.name, err)
+		}
+		return nil
 	})
 }

@@ -83,6 +83,12 @@ func (c *call) checkOutputs(specs []tensor.Spec) error {
 	refuse := func(spec *tensor.Spec) error {
 		return fmt.Errorf("%w: output %q: %s elements cannot be written as JSON: ask for it with the parameter binary_data", core.ErrInvalid, spec.Name, spec.Type)
 	}
+	for i := range c.request.outputs {
+		out := &c.request.outputs[i]
+		if err := CheckClasses(specs, out.name, out.OutputParameters); err != nil {
+			return err
+		}
+	}
 	for i := range specs {
 		spec := &specs[i]
 		if spec.Type.HasJSON() {
@@ -92,7 +98,7 @@ func (c *call) checkOutputs(specs []tensor.Spec) error {
 			return refuse(spec)
 		}
 		for j := range c.request.outputs {
-			if c.request.outputs[j].name == spec.Name && !c.binary(j) {
+			if out := &c.request.outputs[j]; out.name == spec.Name && out.Classes == 0 && !c.binary(j) {
 				return refuse(spec)
 			}
 		}
@@ -106,7 +112,7 @@ func (c *call) binary(i int) bool {
 		return c.request.allBinary
 	}
 	out := &c.request.outputs[i]
-	return out.binary || (!out.chosen && c.request.allBinary)
+	return out.Binary || (!out.BinarySaid && c.request.allBinary)
 }
 
 // appendText appends a JSON string.

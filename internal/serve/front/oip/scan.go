@@ -116,6 +116,26 @@ func (s *scanner) boolean() (bool, error) {
 	return false, s.fail("true or false")
 }
 
+// value takes the value of a parameter.
+func (s *scanner) value() (v Value, err error) {
+	switch c := s.peek(); {
+	case c == '"':
+		v.kind = textValue
+		v.text, err = s.text()
+		return v, err
+	case c == 't' || c == 'f':
+		b, err := s.boolean()
+		return Bool(b), err
+	case c == '-' || c-'0' <= 9:
+		from := s.at
+		if n, err := s.integer(); err == nil && (s.at == len(s.b) || s.b[s.at] != '.' && s.b[s.at]|0x20 != 'e') {
+			return Int(n), nil
+		}
+		s.at = from
+	}
+	return v, s.skip(0)
+}
+
 // null takes a null if there is one.
 func (s *scanner) null() bool {
 	if s.peek() != 'n' || len(s.b)-s.at < 4 || string(s.b[s.at:s.at+4]) != "null" {
@@ -201,9 +221,9 @@ func (s *scanner) skip(depth int) error {
 	}
 }
 
-// numbers takes an array of plain values, however nested, and returns its
+// elements takes an array of plain values, however nested, and returns its
 // text; what is between the brackets is checked when it is parsed.
-func (s *scanner) numbers() ([]byte, error) {
+func (s *scanner) elements() ([]byte, error) {
 	if s.peek() != '[' {
 		return nil, s.fail("an array")
 	}
@@ -218,9 +238,16 @@ func (s *scanner) numbers() ([]byte, error) {
 				s.at = i + 1
 				return text, nil
 			}
-		case '"', '{':
+		case '"':
+			start := s.at
 			s.at = i
-			return nil, s.fail("a number")
+			if _, err := s.raw(); err != nil {
+				return nil, err
+			}
+			i, s.at = s.at-1, start
+		case '{':
+			s.at = i
+			return nil, s.fail("a number or a text")
 		}
 	}
 	s.at = len(s.b)

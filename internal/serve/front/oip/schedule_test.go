@@ -24,10 +24,10 @@ func TestScheduleParametersAreChecked(t *testing.T) {
 	for parameters, want := range map[string]string{
 		`"timeout":-1`:             "choose microseconds from 1",
 		`"timeout":3600000001`:     "choose microseconds from 1",
-		`"timeout":"soon"`:         "a whole number should be",
+		`"timeout":"soon"`:         "needs a whole number",
 		`"priority":-1`:            "choose 1, served first",
 		`"priority":1001`:          "choose 1, served first",
-		`"priority":1e3`:           "should be",
+		`"priority":1e3`:           "needs a whole number",
 		`"priority":0,"timeout":0`: "",
 		`"priority":7`:             "",
 	} {

@@ -1,0 +1,238 @@
+package oip
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/front"
+	pb "oscine.dev/oscine/internal/serve/front/oip/inferencepb"
+	"oscine.dev/oscine/internal/tensor"
+	"oscine.dev/oscine/internal/version"
+)
+
+// Methods are those of the protocol besides inference, whichever transport
+// brings them. Their errors have the classes of containerd's errdefs.
+type Methods struct {
+	registry *core.Registry
+	options  front.Options
+	state    *State
+}
+
+// State is what clients set by one transport and read by another.
+type State struct{}
+
+// NewState returns the state of a node that has just started.
+func NewState() *State { return &State{} }
+
+// NewMethods returns the methods on the models of r.
+func NewMethods(r *core.Registry, o front.Options, s *State) *Methods {
+	return &Methods{registry: r, options: o, state: s}
+}
+
+// extensions are those that are whole.
+func extensions() []string {
+	return []string{"binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics"}
+}
+
+// ServerMetadata says what answers, and by which extensions.
+func (m *Methods) ServerMetadata(context.Context, *pb.ServerMetadataRequest) (*pb.ServerMetadataResponse, error) {
+	return &pb.ServerMetadataResponse{Name: "oscine", Version: version.Version, Extensions: extensions()}, nil
+}
+
+// ServerLive says that the server answers.
+func (m *Methods) ServerLive(context.Context, *pb.ServerLiveRequest) (*pb.ServerLiveResponse, error) {
+	return &pb.ServerLiveResponse{Live: true}, nil
+}
+
+// ServerReady says whether all models answer.
+func (m *Methods) ServerReady(context.Context, *pb.ServerReadyRequest) (*pb.ServerReadyResponse, error) {
+	return &pb.ServerReadyResponse{Ready: m.notReady() == nil}, nil
+}
+
+// notReady says which model does not answer.
+func (m *Methods) notReady() error {
+	for _, s := range m.registry.List() {
+		if s.State != core.Ready {
+			return fmt.Errorf("%w: %s", errdefs.ErrUnavailable, s.Reason())
+		}
+	}
+	return nil
+}
+
+// ModelReady says whether a model answers; one that is not known is not ready.
+func (m *Methods) ModelReady(_ context.Context, q *pb.ModelReadyRequest) (*pb.ModelReadyResponse, error) {
+	s, err := m.registry.StatusOf(q.Name, q.Version)
+	return &pb.ModelReadyResponse{Ready: err == nil && s.State == core.Ready}, nil
+}
+
+// described returns a model whose worker has said what it takes.
+func (m *Methods) described(name, version string) (core.Status, error) {
+	s, err := m.registry.StatusOf(name, version)
+	if err == nil && len(s.Outputs) == 0 {
+		err = fmt.Errorf("%w: %s", core.ErrNotReady, s.Reason())
+	}
+	return s, err
+}
+
+// ModelMetadata says what a model takes and gives.
+func (m *Methods) ModelMetadata(_ context.Context, q *pb.ModelMetadataRequest) (*pb.ModelMetadataResponse, error) {
+	s, err := m.described(q.Name, q.Version)
+	if err != nil {
+		return nil, err
+	}
+	list := func(specs []tensor.Spec) []*pb.ModelMetadataResponse_TensorMetadata {
+		out := make([]*pb.ModelMetadataResponse_TensorMetadata, len(specs))
+		for i, s := range specs {
+			out[i] = &pb.ModelMetadataResponse_TensorMetadata{Name: s.Name, Datatype: s.Type.String(), Shape: s.Shape}
+		}
+		return out
+	}
+	return &pb.ModelMetadataResponse{Name: s.ServedAs, Versions: []string{s.Version}, Platform: s.Platform, Inputs: list(s.Inputs), Outputs: list(s.Outputs)}, nil
+}
+
+// ModelConfig says of a model what Triton's clients ask for.
+func (m *Methods) ModelConfig(_ context.Context, q *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
+	s, err := m.described(q.Name, q.Version)
+	if err != nil {
+		return nil, err
+	}
+	backend, _, _ := strings.Cut(s.Platform, "_")
+	c := &pb.ModelConfig{Name: s.ServedAs, Platform: s.Platform, Backend: backend, ModelTransactionPolicy: &pb.ModelTransactionPolicy{Decoupled: s.Streams}}
+	for _, in := range s.Inputs {
+		c.Input = append(c.Input, &pb.ModelInput{Name: in.Name, DataType: configType(in.Type), Dims: in.Shape})
+	}
+	for _, out := range s.Outputs {
+		c.Output = append(c.Output, &pb.ModelOutput{Name: out.Name, DataType: configType(out.Type), Dims: out.Shape})
+	}
+	return &pb.ModelConfigResponse{Config: c}, nil
+}
+
+// configType is the name of a type in a model's configuration.
+func configType(d tensor.DataType) pb.DataType {
+	if d == tensor.Bytes {
+		return pb.DataType_TYPE_STRING
+	}
+	return pb.DataType(pb.DataType_value["TYPE_"+d.String()])
+}
+
+// ModelStatistics says what has been counted of a model, or of all of them.
+func (m *Methods) ModelStatistics(_ context.Context, q *pb.ModelStatisticsRequest) (*pb.ModelStatisticsResponse, error) {
+	var list []core.Status
+	if q.Name == "" {
+		list = m.registry.List()
+	} else {
+		s, err := m.registry.StatusOf(q.Name, q.Version)
+		if err != nil {
+			return nil, err
+		}
+		list = []core.Status{s}
+	}
+	out := &pb.ModelStatisticsResponse{}
+	for _, s := range list {
+		durations, err := m.registry.Durations(s.Name, nil)
+		if err != nil {
+			continue // it was removed meanwhile
+		}
+		work, err := m.registry.Work(s.Name)
+		if err != nil {
+			continue
+		}
+		stats := &pb.ModelStatistics{
+			Name: s.ServedAs, Version: s.Version, InferenceCount: durations.Count, ExecutionCount: uint64(max(work.Runs, 0)),
+			InferenceStats: &pb.InferStatistics{
+				Success:      &pb.StatisticDuration{Count: durations.Count, Ns: uint64(durations.Sum)},
+				Fail:         &pb.StatisticDuration{Count: uint64(s.Errors)},
+				ComputeInfer: &pb.StatisticDuration{Count: uint64(max(work.Requests, 0)), Ns: uint64(max(work.ComputeNS, 0))},
+			},
+		}
+		if !s.Last.IsZero() {
+			stats.LastInference = uint64(s.Last.UnixMilli())
+		}
+		out.ModelStats = append(out.ModelStats, stats)
+	}
+	return out, nil
+}
+
+// RepositoryIndex lists the models.
+func (m *Methods) RepositoryIndex(_ context.Context, q *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
+	out := &pb.RepositoryIndexResponse{}
+	for _, s := range m.registry.List() {
+		e := &pb.RepositoryIndexResponse_ModelIndex{Name: s.ServedAs, Version: s.Version, State: "READY"}
+		switch s.State {
+		case core.Ready:
+		case core.Starting:
+			e.State, e.Reason = "LOADING", s.Reason()
+		default:
+			e.State, e.Reason = "UNAVAILABLE", s.Reason()
+		}
+		if s.State == core.Ready || !q.Ready {
+			out.Models = append(out.Models, e)
+		}
+	}
+	return out, nil
+}
+
+// RepositoryModelLoad waits for a model that the node serves.
+func (m *Methods) RepositoryModelLoad(_ context.Context, q *pb.RepositoryModelLoadRequest) (*pb.RepositoryModelLoadResponse, error) {
+	return nil, notByClients("loaded", q.ModelName)
+}
+
+// RepositoryModelUnload refuses: see notByClients.
+func (m *Methods) RepositoryModelUnload(_ context.Context, q *pb.RepositoryModelUnloadRequest) (*pb.RepositoryModelUnloadResponse, error) {
+	return nil, notByClients("unloaded", q.ModelName)
+}
+
+// notByClients says who decides which models are served, as Triton does where
+// its models are not controlled explicitly.
+func notByClients(what, model string) error {
+	return fmt.Errorf("%w: model %.100q is not %s by clients of inference: the node's operators decide which models are served, with oscine serve and oscine delete model", errdefs.ErrUnavailable, model, what)
+}
+
+// SystemSharedMemoryStatus lists no regions: none can be registered.
+func (m *Methods) SystemSharedMemoryStatus(context.Context, *pb.SystemSharedMemoryStatusRequest) (*pb.SystemSharedMemoryStatusResponse, error) {
+	return &pb.SystemSharedMemoryStatusResponse{}, nil
+}
+
+// SystemSharedMemoryRegister refuses: the daemon would read and write, with its
+// own rights, whatever file in /dev/shm a client names.
+func (m *Methods) SystemSharedMemoryRegister(context.Context, *pb.SystemSharedMemoryRegisterRequest) (*pb.SystemSharedMemoryRegisterResponse, error) {
+	return nil, fmt.Errorf("%w: clients' shared memory is not supported: send the tensors with the request", errdefs.ErrNotImplemented)
+}
+
+// SystemSharedMemoryUnregister forgets nothing, as Triton does with a name that
+// it does not know.
+func (m *Methods) SystemSharedMemoryUnregister(context.Context, *pb.SystemSharedMemoryUnregisterRequest) (*pb.SystemSharedMemoryUnregisterResponse, error) {
+	return &pb.SystemSharedMemoryUnregisterResponse{}, nil
+}
+
+// TraceSetting says that nothing is traced.
+func (m *Methods) TraceSetting(_ context.Context, q *pb.TraceSettingRequest) (*pb.TraceSettingResponse, error) {
+	if q.ModelName != "" {
+		if _, err := m.registry.StatusOf(q.ModelName, ""); err != nil {
+			return nil, err
+		}
+	}
+	if len(q.Settings) > 0 {
+		return nil, fmt.Errorf("%w: requests are not traced: the settings cannot be changed", errdefs.ErrNotImplemented)
+	}
+	return &pb.TraceSettingResponse{Settings: map[string]*pb.TraceSettingResponse_SettingValue{
+		"trace_level": {Value: []string{"OFF"}}, "trace_rate": {Value: []string{"0"}}, "trace_count": {Value: []string{"0"}},
+	}}, nil
+}
+
+// LogSettings says what the node logs of inference.
+func (m *Methods) LogSettings(_ context.Context, q *pb.LogSettingsRequest) (*pb.LogSettingsResponse, error) {
+	if len(q.Settings) > 0 {
+		return nil, fmt.Errorf("%w: clients of inference do not change the node's log: see oscined --debug", errdefs.ErrNotImplemented)
+	}
+	flag := func(v bool) *pb.LogSettingsResponse_SettingValue {
+		return &pb.LogSettingsResponse_SettingValue{ParameterChoice: &pb.LogSettingsResponse_SettingValue_BoolParam{BoolParam: v}}
+	}
+	return &pb.LogSettingsResponse{Settings: map[string]*pb.LogSettingsResponse_SettingValue{
+		"log_info": flag(true), "log_warning": flag(true), "log_error": flag(true),
+	}}, nil
+}
