@@ -2,9 +2,11 @@ package boot
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"oscine.dev/oscine/internal/release"
 )
@@ -22,6 +24,48 @@ const maxLogLine = 900 // the kernel cuts /dev/kmsg records near 1000 bytes
 type Log struct {
 	kmsg    *os.File
 	console *os.File
+
+	mu   sync.Mutex
+	kept *os.File // on the data partition, during a boot on trial
+}
+
+// Keep also writes every line from now on to the file of that name, on the disk
+// before the call returns: it tells the version before why this one failed.
+func (l *Log) Keep(name string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	l.Release()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.kept = f
+	return nil
+}
+
+// Release ends Keep.
+func (l *Log) Release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.kept != nil {
+		_ = l.kept.Close() // every line was flushed
+	}
+	l.kept = nil
+}
+
+// keep writes a line to the kept file alone.
+func (l *Log) keep(line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.kept == nil {
+		return
+	}
+	if at, err := l.kept.Seek(0, io.SeekEnd); err != nil || at+int64(len(line)) > release.MaxBootLog {
+		return // the first failure is what matters
+	}
+	if _, err := fmt.Fprintf(l.kept, "[%12.6f] %s\n", uptime().Seconds(), line); err == nil {
+		_ = l.kept.Sync()
+	}
 }
 
 // OpenLog opens the kernel log; it always returns a usable Log, in the worst
@@ -67,6 +111,7 @@ func (l *Log) write(level int, format string, args ...any) {
 		line = line[:maxLogLine]
 	}
 	// A log that cannot be written has nobody left to tell.
+	l.keep(strings.TrimPrefix(line, release.InitLogPrefix))
 	if l.kmsg != nil {
 		_, _ = fmt.Fprintf(l.kmsg, "<%d>%s\n", level, line)
 	}

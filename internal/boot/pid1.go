@@ -20,10 +20,9 @@ const (
 	watchdogDevice  = "/dev/watchdog"
 	watchdogTimeout = time.Minute
 	petInterval     = 10 * time.Second
-	// trialTimeout is how long a system on trial has to become READY before the
-	// machine restarts and the boot counter goes down.
-	trialTimeout = 10 * time.Minute
-	consoleNode  = "/dev/console"
+	consoleNode     = "/dev/console"
+	// daemonOutput is where the daemon's lines go beside the console.
+	daemonOutput = "/run/oscine/oscined.log"
 )
 
 // lasting is what a PID 1 that starts over after a panic takes along: the
@@ -41,6 +40,10 @@ type system struct {
 	log      *Log
 	boot     release.Facts
 	daemon   *daemon
+	program  *program
+	began    time.Time
+	pending  bool // the daemon checks the version before it says that it is good
+	failures int  // ends of the daemon during a trial
 	lastPet  time.Time
 	signals  chan os.Signal
 	messages chan notified
@@ -54,6 +57,7 @@ func pid1(log *Log, kept *lasting) error {
 		lasting:  kept,
 		log:      log,
 		boot:     receive(),
+		began:    time.Now(),
 		signals:  make(chan os.Signal, 64),
 		messages: make(chan notified),
 		button:   make(chan string, 1),
@@ -64,6 +68,11 @@ func pid1(log *Log, kept *lasting) error {
 		log.Error("Ctrl-Alt-Del restarts at once: %v", err)
 	}
 	setup(log)
+	if s.onTrial() && s.boot.Data != "" {
+		if err := log.Keep(filepath.Join("/var", stateDir, release.BootLogFile)); err != nil {
+			log.Error("the log of this boot is not kept: %v", err)
+		}
+	}
 	s.openWatchdog()
 	if err := os.WriteFile(FactsFile, factsNow(s.boot, false), 0o644); err != nil {
 		log.Error("%v", err)
@@ -147,7 +156,7 @@ func exists(file string) bool {
 
 func (s *system) startDaemon() {
 	l := productLimits()
-	p := &program{
+	s.program = &program{
 		log:  s.log,
 		path: Daemon,
 		env: []string{
@@ -157,27 +166,26 @@ func (s *system) startDaemon() {
 		},
 		cgroup:  "/sys/fs/cgroup/oscined",
 		pidFile: "/run/oscine/oscined.pid",
-		output:  newOutput(s.log, consoleNode, "/run/oscine/oscined.log"),
+		output:  newOutput(s.log, consoleNode, daemonOutput),
 	}
-	s.daemon = &daemon{log: s.log, proc: p, limits: l}
-	if pid := p.running(); pid != 0 {
+	s.daemon = &daemon{log: s.log, proc: s.program, limits: l}
+	if pid := s.program.running(); pid != 0 {
 		s.daemon.adopt(pid, time.Now())
 	}
 }
 
 // loop runs until something asks for a shutdown.
 func (s *system) loop() release.Request {
-	began := time.Now()
 	timer := time.NewTimer(0)
 	for {
 		now := time.Now()
 		next := earliest(s.daemon.tick(now), s.pet(now))
-		if s.boot.Counted() && !s.marked() {
-			if now.Sub(began) > trialTimeout {
-				s.log.Error("not READY after %s on trial: restarting", trialTimeout)
+		if s.onTrial() {
+			if now.After(s.trialEnds()) {
+				s.giveUp(fmt.Sprintf("not found good within %s", now.Sub(s.began).Round(time.Second)))
 				return release.RequestReboot
 			}
-			next = earliest(next, began.Add(trialTimeout+time.Second))
+			next = earliest(next, s.trialEnds().Add(time.Second))
 		}
 		timer.Reset(time.Until(next))
 		select {
@@ -207,7 +215,11 @@ func earliest(a, b time.Time) time.Time {
 func (s *system) signalled(sig os.Signal) release.Request {
 	switch sig {
 	case unix.SIGCHLD:
+		before := s.failures
 		s.reap()
+		if s.failures > before && s.failures >= trialFailures && s.giveUp(fmt.Sprintf("oscined ended %d times", s.failures)) {
+			return release.RequestReboot
+		}
 	case unix.SIGINT: // Ctrl-Alt-Del
 		s.log.Notice("restart asked for by SIGINT")
 		return release.RequestReboot
@@ -222,9 +234,12 @@ func (s *system) notified(n notified) release.Request {
 	if n.pid != s.daemon.pid {
 		return release.RequestNone
 	}
-	if s.daemon.notified(n, time.Now()) {
+	ready := s.daemon.notified(n, time.Now())
+	if ready {
 		s.log.Notice("oscined is ready, %.3f s after the kernel started", uptime().Seconds())
-		background(s.log, "mark the slot good", s.markGood)
+	}
+	if request := s.tried(n, ready); request != release.RequestNone {
+		return request
 	}
 	if n.Request != release.RequestNone {
 		s.log.Notice("%s asked for by oscined", n.Request)
@@ -246,7 +261,9 @@ func (s *system) reap() (left bool) {
 		case pid <= 0:
 			return true
 		}
-		s.daemon.exited(pid, status, time.Now())
+		if s.daemon.exited(pid, status, time.Now()) {
+			s.daemonEnded()
+		}
 	}
 }
 
@@ -293,6 +310,7 @@ func (s *system) markGood() error {
 		return err
 	}
 	close(s.good)
+	s.log.Release()
 	return writeFacts(factsNow(s.boot, true))
 }
 

@@ -27,6 +27,7 @@ func (s *system) shutdown(request release.Request) error {
 	s.until(func() bool { return s.daemon.pid == 0 || s.daemon.hopeless(time.Now()) }, time.Hour)
 	s.killAll(unix.SIGTERM, termTimeout)
 	s.killAll(unix.SIGKILL, killTimeout)
+	s.log.Release()
 	unix.Sync()
 	unmountAll(s.log)
 	unix.Sync()

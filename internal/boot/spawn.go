@@ -21,6 +21,7 @@ type program struct {
 	cgroup  string // directory of cgroup v2; "" for the caller's own
 	pidFile string // "" for none
 	output  *output
+	copied  chan struct{} // closed when the output of the last start has been taken
 }
 
 // daemonOOMScore lets the kernel's out-of-memory killer take any workload
@@ -55,11 +56,26 @@ func (p *program) start() (int, error) {
 		p.log.Error("after starting %s: %v", p.path, closed)
 	}
 	p.note(pid)
+	copied := make(chan struct{})
+	p.copied = copied
 	background(p.log, "output of "+p.path, func() error {
+		defer close(copied)
 		defer reader.Close()
 		return p.output.copyLines(reader)
 	})
 	return pid, nil
+}
+
+// waitOutput waits until all that the last start wrote has been taken, or for at
+// most that long: a process of its own may hold its output open.
+func (p *program) waitOutput(most time.Duration) {
+	if p.copied == nil { // it was started by an earlier life of PID 1
+		return
+	}
+	select {
+	case <-p.copied:
+	case <-time.After(most):
+	}
 }
 
 // openCgroup returns the daemon's cgroup, or nil where there is none: running

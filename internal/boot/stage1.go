@@ -44,6 +44,9 @@ func stage1(log *Log) error {
 	}
 	found := time.Now()
 	data := mountStage1Data(log, parts, s.Disk)
+	if from.entry.Counted && data.Device != "" {
+		keepLog(log, filepath.Join(newData, stateDir), from.image)
+	}
 	if err := countAttempt(log, parts, s, from, data); err != nil {
 		return err
 	}

@@ -12,6 +12,21 @@ const (
 	RequestPowerOff Request = "poweroff"
 )
 
+// Trial is what the daemon says of a version on trial.
+type Trial string
+
+// What may be said; PID 1 takes anything else for TrialNone. Without a word READY
+// is enough for PID 1 to find the version good.
+const (
+	TrialNone Trial = ""
+	// TrialPending: READY is not enough, the daemon goes on checking.
+	TrialPending Trial = "pending"
+	// TrialGood: the version works.
+	TrialGood Trial = "good"
+	// TrialFailed: the version must go; Status says why.
+	TrialFailed Trial = "failed"
+)
+
 // InitLogPrefix begins each line that stage 1 and PID 1 write to the kernel's log.
 const InitLogPrefix = "oscine-init: "
 
@@ -19,13 +34,14 @@ const InitLogPrefix = "oscine-init: "
 const MaxStatus = 200
 
 // Notification is one datagram from the daemon to PID 1: sd_notify(3), as far as
-// PID 1 acts on it, and one word of our own, X_OSCINE.
+// PID 1 acts on it, and two words of our own, X_OSCINE and X_OSCINE_TRIAL.
 type Notification struct {
 	Ready    bool    // READY=1: the daemon is up
 	Watchdog bool    // WATCHDOG=1: the daemon answers
 	Stopping bool    // STOPPING=1
 	Status   string  // STATUS=…: for people, one line of at most MaxStatus bytes
 	Request  Request // X_OSCINE=…
+	Trial    Trial   // X_OSCINE_TRIAL=…
 }
 
 // String is the datagram.
@@ -44,6 +60,9 @@ func (n Notification) String() string {
 	}
 	if n.Request != RequestNone {
 		lines = append(lines, "X_OSCINE="+string(n.Request))
+	}
+	if n.Trial != TrialNone {
+		lines = append(lines, "X_OSCINE_TRIAL="+string(n.Trial))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -65,6 +84,10 @@ func ParseNotification(datagram string) Notification {
 		case "X_OSCINE":
 			if r := Request(value); r == RequestReboot || r == RequestPowerOff {
 				n.Request = r
+			}
+		case "X_OSCINE_TRIAL":
+			if t := Trial(value); t == TrialPending || t == TrialGood || t == TrialFailed {
+				n.Trial = t
 			}
 		}
 	}

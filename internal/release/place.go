@@ -8,6 +8,18 @@ package release
 // /usr/lib/modules/RELEASE, as is all that the kernel itself asks for.
 const ModulesFile = "/etc/oscine/modules"
 
+// BootLogFile is the name, in the daemon's state folder, of what stage 1 and PID 1
+// say during boots on trial, one line each. It outlives the way back to the version
+// before, whose daemon reads it and removes it.
+const BootLogFile = "boot.log"
+
+// MaxBootLog is the most bytes of that file.
+const MaxBootLog = 256 << 10
+
+// BootLogAttempt begins the line that begins each boot in that file; the path of
+// the kernel image follows.
+const BootLogAttempt = "boot of "
+
 // Where the Machine file, a node's configuration, lies. The daemon takes the
 // first of FirmwareMachine and MachineFile that is there; PID 1 moves the one on
 // the ESP to MachineFile.

@@ -191,6 +191,10 @@ func TestParseNotification(t *testing.T) {
 		"STOPPING=1\nX_OSCINE=reboot":          {Stopping: true, Request: RequestReboot},
 		"X_OSCINE=poweroff":                    {Request: RequestPowerOff},
 		"X_OSCINE=format":                      {},
+		"READY=1\nX_OSCINE_TRIAL=pending":      {Ready: true, Trial: TrialPending},
+		"X_OSCINE_TRIAL=good":                  {Trial: TrialGood},
+		"STATUS=no\nX_OSCINE_TRIAL=failed":     {Status: "no", Trial: TrialFailed},
+		"X_OSCINE_TRIAL=maybe":                 {},
 		"READY=0\nREADY=\nready=1\n=1\n\n\x00": {},
 		"":                                     {},
 	} {
@@ -204,7 +208,7 @@ func TestParseNotification(t *testing.T) {
 }
 
 func FuzzParseNotification(f *testing.F) {
-	f.Add("READY=1\nSTATUS=x\nX_OSCINE=reboot")
+	f.Add("READY=1\nSTATUS=x\nX_OSCINE=reboot\nX_OSCINE_TRIAL=good")
 	f.Fuzz(func(t *testing.T, text string) {
 		n := ParseNotification(text)
 		if again := ParseNotification(n.String()); again != n || len(n.Status) > MaxStatus {
