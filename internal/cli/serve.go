@@ -19,10 +19,11 @@ import (
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
-	name, class, cpu, memory, version, engine string
-	options                                   map[string]string
-	wait                                      time.Duration
-	dryRun                                    bool
+	name, class, cpu, memory, version, engine, maxRequest string
+
+	options map[string]string
+	wait    time.Duration
+	dryRun  bool
 }
 
 func newServeCommand(env *Env) *cobra.Command {
@@ -70,6 +71,7 @@ Doing it again with another file replaces the model.`,
 	f.StringVar(&o.class, "class", "", "realtime, interactive or batch")
 	f.StringVar(&o.cpu, "cpu", "", "cores, such as 2 or 500m (default 1)")
 	f.StringVar(&o.memory, "memory", "", "memory limit, such as 256Mi")
+	f.StringVar(&o.maxRequest, "max-request", "", "bytes of one request's inputs and outputs, at most 1Gi (default 256Mi)")
 	f.StringVar(&o.version, "version", "", "version that clients see (default 1)")
 	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
 	f.StringToStringVar(&o.options, "option", nil, "what the engine must know besides the file, as NAME=VALUE")
@@ -104,7 +106,7 @@ func formatOf(file string) string {
 // manifest writes the Model that the flags describe, checked like any other.
 func (o *serveOptions) manifest(file, digest string) (string, error) {
 	spec, resources := map[string]any{"source": digest}, map[string]any{}
-	for field, value := range map[string]string{"class": o.class, "version": o.version, "engine": o.engine, "format": formatOf(file)} {
+	for field, value := range map[string]string{"class": o.class, "version": o.version, "engine": o.engine, "format": formatOf(file), "maxRequest": o.maxRequest} {
 		if value != "" {
 			spec[field] = value
 		}

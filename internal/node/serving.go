@@ -44,7 +44,7 @@ func workerPaths() model.Paths {
 
 // Serve implements model.Server.
 func (s server) Serve(m model.Served) error {
-	served := core.Model{Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Timeout: m.Timeout, Objective: m.Objective, Platform: m.Platform, Starter: starter(m.Start), OnChange: m.Changed}
+	served := core.Model{Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, Platform: m.Platform, Starter: starter(m.Start), OnChange: m.Changed}
 	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
 		served.Urgency = s.isolator.Priority(m.Key.ID())
 	}

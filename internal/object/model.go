@@ -56,8 +56,11 @@ type ModelSpec struct {
 	ServedAs string `json:"servedAs,omitempty"`
 	// Timeout is how long one inference may take before the worker is taken for
 	// stuck and killed; default 60s.
-	Timeout   Duration  `json:"timeout,omitzero"`
-	Resources Resources `json:"resources,omitzero"` // cpu defaults to 1
+	Timeout Duration `json:"timeout,omitzero"`
+	// MaxRequest is how many bytes the inputs and outputs of one request may have,
+	// at most 1Gi; default 256Mi, or what fixed shapes need.
+	MaxRequest Quantity  `json:"maxRequest,omitzero"`
+	Resources  Resources `json:"resources,omitzero"` // cpu defaults to 1
 }
 
 // ModelStatus is a model's present state.
@@ -120,6 +123,11 @@ func (m *Model) Check(c *Checker) {
 	}
 	if m.Spec.ServedAs != "" && !servedRE.MatchString(m.Spec.ServedAs) {
 		c.Bad("spec.servedAs", "must be letters, digits, '.', '_' or '-', at most 255, got %q", m.Spec.ServedAs)
+	}
+	if !m.Spec.MaxRequest.IsZero() {
+		if n, whole := m.Spec.MaxRequest.Value(); !whole || n < 4<<10 || n > 1<<30 {
+			c.Bad("spec.maxRequest", "must be bytes from 4Ki to 1Gi, got %s", m.Spec.MaxRequest)
+		}
 	}
 	c.Duration("spec.timeout", m.Spec.Timeout, time.Millisecond, 24*time.Hour)
 	m.Spec.Resources.Check(c, "spec.resources", m.Spec.Class)

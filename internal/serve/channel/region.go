@@ -114,17 +114,17 @@ func (r *Region) warm(i int) int {
 // back to the system, except what the worker keeps warm.
 func (r *Region) Trim(i, used int) {
 	if warm := r.warm(i); used > warm {
-		r.punch(i, warm)
+		r.punch(i, warm, min((used+page-1)&^(page-1), r.SlotBytes))
 	}
 }
 
 // Punch gives all the memory of a slot back to the system.
-func (r *Region) Punch(i int) { r.punch(i, 0) }
+func (r *Region) Punch(i int) { r.punch(i, 0, r.SlotBytes) }
 
-func (r *Region) punch(i, from int) {
+func (r *Region) punch(i, from, to int) {
 	// It cannot fail on a memfd.
 	_ = unix.Fallocate(int(r.fd.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE,
-		int64(page+i*r.SlotBytes+from), int64(r.SlotBytes-from))
+		int64(page+i*r.SlotBytes+from), int64(to-from))
 }
 
 // populate writes what stays, so that it counts for this process.

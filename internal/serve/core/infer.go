@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -51,6 +52,20 @@ func (r *Registry) Accepts(q *Request) error {
 	return err
 }
 
+// MaxRequest is how many bytes the inputs and outputs of one request to a model
+// that a client names may have; DefaultMaxRequest as long as its worker has not
+// told what it needs, and 0 for one that is not served.
+func (r *Registry) MaxRequest(name, version string) int64 {
+	m, err := r.asked(name, version)
+	if err != nil {
+		return 0
+	}
+	if mem, _, err := m.open(); err == nil {
+		return int64(mem.region.SlotBytes)
+	}
+	return cmp.Or(m.MaxRequest, DefaultMaxRequest)
+}
+
 // Outputs returns the outputs of a model that a client names, or nil as long as
 // its worker has not told them. The caller must not change them.
 func (r *Registry) Outputs(name, version string) []tensor.Spec {
@@ -92,7 +107,7 @@ func (m *memory) layout(meta *channel.Metadata, run *channel.Request, offsets []
 		return nil, 0, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if end > m.region.SlotBytes {
-		return nil, 0, fmt.Errorf("%w: inputs of %d bytes, at most %d are accepted: send a smaller batch", ErrInvalid, end, m.region.SlotBytes)
+		return nil, 0, fmt.Errorf("%w: inputs of %d bytes, the model's spec.maxRequest allows %d: send less at once, or raise it (oscine serve --max-request)", ErrInvalid, end, m.region.SlotBytes)
 	}
 	return offsets, end, nil
 }
@@ -111,11 +126,12 @@ func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error
 		return err
 	}
 	c.job.ctx, c.job.rank = ctx, m.rank(q)
-	if run.Slot, err = m.takeSlot(mem, &c.job); err != nil {
+	var counted int64
+	if run.Slot, counted, err = m.takeSlot(mem, &c.job, end); err != nil {
 		return err
 	}
 	used := end
-	defer func() { mem.release(run.Slot, used) }()
+	defer func() { mem.release(run.Slot, used, counted) }()
 	slot := mem.region.Slot(run.Slot)
 	if err := c.fill(q, meta, slot); err != nil {
 		return err
@@ -134,5 +150,6 @@ func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error
 	}
 	out, err := c.collect(a, meta, slot)
 	used = max(used, out)
+	mem.grew(used - end)
 	return err
 }

@@ -112,3 +112,33 @@ func TestWork(t *testing.T) {
 	}
 	t.Error("the worker never told what it has done")
 }
+
+// Requests are as large as they are, up to the model's setting, which the errors
+// name.
+func TestLargeRequests(t *testing.T) {
+	r := servetest.New(t)
+	r.Ready("m")
+	ask := func(model string, rows int64) error {
+		in := []core.Input{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{rows, 4}, Data: make(core.Bytes, 16*rows)}}
+		answer, err := r.Registry.Infer(t.Context(), core.Request{Model: model, Inputs: in})
+		if err == nil && answer.Outputs[0].Shape[0] != rows {
+			t.Errorf("%d rows came back of %d", answer.Outputs[0].Shape[0], rows)
+		}
+		return err
+	}
+	for _, rows := range []int64{65, 1000, 2049, 1 << 20} {
+		if err := ask("m", rows); err != nil {
+			t.Errorf("%d rows: %v", rows, err)
+		}
+	}
+	r.Serve(core.Model{Name: "small", MaxRequest: 64 << 10})
+	r.Wait("small")
+	if max := r.Registry.MaxRequest("small", ""); max != 64<<10 {
+		t.Errorf("it takes %d bytes", max)
+	}
+	for rows, want := range map[int64]string{1500: "", 3000: "spec.maxRequest", 5000: "spec.maxRequest"} { // 3000: only the inputs fit
+		if err := ask("small", rows); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%d rows: %v", rows, err)
+		}
+	}
+}

@@ -18,6 +18,10 @@ type Model struct {
 	// onnxruntime_onnx; "" means unknown.
 	Platform string
 	Timeout  time.Duration // of one inference; 0 means 60 s. A worker that takes longer is killed.
+	// MaxRequest is how many bytes the inputs and outputs of one request may have,
+	// from LeastMaxRequest to MostMaxRequest; 0 means DefaultMaxRequest, or what a
+	// model of larger fixed shapes needs.
+	MaxRequest int64
 	// Objective is by when a request should be answered after its arrival; 0:
 	// none. Requests are served in the order of their deadlines, and those
 	// answered later are counted.
@@ -50,6 +54,9 @@ func (m *Model) check() error {
 	}
 	if m.Objective < 0 {
 		return fmt.Errorf("model %s: objective %v is negative", m.Name, m.Objective)
+	}
+	if m.MaxRequest != 0 && (m.MaxRequest < LeastMaxRequest || m.MaxRequest > MostMaxRequest) {
+		return fmt.Errorf("model %s: requests of %d bytes: choose %d to %d", m.Name, m.MaxRequest, LeastMaxRequest, MostMaxRequest)
 	}
 	if m.Starter == nil {
 		return fmt.Errorf("model %s: has no Starter", m.Name)

@@ -109,18 +109,31 @@ func (m *model) takeBatch(leader *job) {
 		limit = channel.MaxRequests
 	}
 	batch := append(leader.batch[:0], leader)
+	bytes := leader.inputBytes()
 	slices.SortStableFunc(q.waiting, byRank)
 	q.waiting = slices.DeleteFunc(q.waiting, func(j *job) bool {
 		if j == leader {
 			return true
 		}
-		if len(batch) >= limit || j.retried || j.leads || j.parts != nil {
+		if len(batch) >= limit || j.retried || j.leads || j.parts != nil || bytes+j.inputBytes() > joinedBytes {
 			return false
 		}
+		bytes += j.inputBytes()
 		batch = append(batch, j)
 		return true
 	})
 	leader.batch = batch
+}
+
+// joinedBytes bounds the inputs of requests that share a run, which the worker
+// copies: what is larger gains nothing from company.
+const joinedBytes = 16 << 20
+
+func (j *job) inputBytes() (n int) {
+	for _, size := range j.request.Sizes {
+		n += size
+	}
+	return n
 }
 
 func (m *model) current() *channel.Conn {

@@ -5,39 +5,58 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/tensor"
 )
 
 // Sizes of a model's shared memory. Pages come into being when they are
-// written, so slots may be generous.
+// written, so each slot is as large as the largest request.
 const (
-	slotCount    = 64
-	minSlotBytes = 64 << 10
-	maxSlotBytes = 64 << 20
-	warmBytes    = 1 << 20         // of a free slot that stay, at most; what is beyond goes back to the system
-	warmTotal    = 4 << 20         // of all free slots, which count for the worker
-	slotWait     = 5 * time.Second // bounds how long a request waits for a free slot
+	slotCount = 64
+	warmBytes = 1 << 20         // of a free slot that stay, at most; what is beyond goes back to the system
+	warmTotal = 4 << 20         // of all free slots, which count for the worker
+	slotWait  = 5 * time.Second // bounds how long a request waits for a free slot
+	// atWork bounds the bytes of all requests of a model that are at work, where
+	// no single one needs more.
+	atWork = 512 << 20
+)
+
+// Bounds of Model.MaxRequest.
+const (
+	DefaultMaxRequest = 256 << 20
+	LeastMaxRequest   = 4 << 10
+	MostMaxRequest    = channel.MaxSlotBytes
 )
 
 // memory hands out the slots of a region, the last used first, since its pages
 // are warm and exist.
 type memory struct {
 	region *channel.Region
-	tokens chan struct{} // one for each free slot
+	tokens chan struct{}       // one for each free slot
+	room   *semaphore.Weighted // bytes of the requests at work
+	all    int64               // of room
+	grows  atomic.Int64        // bytes of outputs that requests need, of late
 	mu     sync.Mutex
 	free   []int
 	stale  [slotCount]bool // slots in use that hold something of a worker that has ended
 }
 
-func newMemory(meta *channel.Metadata) (*memory, error) {
-	region, err := channel.NewRegion(sizes(meta))
+func newMemory(meta *channel.Metadata, maxRequest int64) (*memory, error) {
+	size, err := sizes(meta, maxRequest)
 	if err != nil {
 		return nil, err
 	}
-	m := &memory{region: region, tokens: make(chan struct{}, slotCount)}
+	region, err := channel.NewRegion(size)
+	if err != nil {
+		return nil, err
+	}
+	m := &memory{region: region, tokens: make(chan struct{}, slotCount), all: max(atWork, int64(region.SlotBytes))}
+	m.room = semaphore.NewWeighted(m.all)
 	for i := range slotCount {
 		m.free = append(m.free, slotCount-1-i)
 		m.tokens <- struct{}{}
@@ -45,44 +64,39 @@ func newMemory(meta *channel.Metadata) (*memory, error) {
 	return m, nil
 }
 
-// sizes sizes the slots: for 64 rows where only the first dimension is open,
-// at most 64 MiB; the full 64 MiB where others are open too, or strings come. A
-// model of fixed shapes that needs more gets what it needs. What a row needs
-// stays warm.
-func sizes(meta *channel.Metadata) channel.Size {
-	rows, fixed, open := 0, 0, false
+// sizes sizes the slots for requests of maxRequest bytes. Where that is 0, a model
+// of large fixed shapes gets what it needs; else it is refused. What the smallest
+// request needs stays warm.
+func sizes(meta *channel.Metadata, maxRequest int64) (channel.Size, error) {
+	least := 0
 	for _, spec := range slices.Concat(meta.Inputs, meta.Outputs) {
-		shape, batched := slices.Clone(spec.Shape), false
+		shape := slices.Clone(spec.Shape)
 		for i, d := range shape {
 			if d < 0 {
 				shape[i] = 1
-				batched = batched || i == 0
-				open = open || i > 0
 			}
 		}
 		kind := spec.Type
 		if kind == tensor.Bytes {
-			kind, open = tensor.Uint32, true
+			kind = tensor.Uint32
 		}
 		n, err := shape.Bytes(kind)
 		if err != nil {
 			n = tensor.MaxBytes
 		}
-		n = (n + 63) &^ 63
-		if batched {
-			rows += n
-		} else {
-			fixed += n
-		}
+		least += (n + channel.Align - 1) &^ (channel.Align - 1)
 	}
-	total := max(fixed+rows, min(fixed+64*rows, maxSlotBytes), minSlotBytes)
-	if open || meta.Streams {
-		total = max(total, maxSlotBytes)
+	total := int(maxRequest)
+	if maxRequest == 0 {
+		total = min(max(least, DefaultMaxRequest), MostMaxRequest)
 	}
-	size := channel.Size{Slots: slotCount, SlotBytes: min(total, channel.MaxSlotBytes)}
-	size.WarmBytes = (min(fixed+rows, warmBytes) + 4095) &^ 4095
+	if least > total {
+		return channel.Size{}, &channel.ModelError{Text: fmt.Sprintf("the smallest request to the model has %d bytes of inputs and outputs, spec.maxRequest allows %d and %d at most", least, total, MostMaxRequest)}
+	}
+	size := channel.Size{Slots: slotCount, SlotBytes: (total + 4095) &^ 4095}
+	size.WarmBytes = (min(least, warmBytes) + 4095) &^ 4095
 	size.WarmSlots = min(slotCount, max(4, warmTotal/max(size.WarmBytes, 1)))
-	return size
+	return size, nil
 }
 
 // renew gives back what a worker that has ended left in free slots, and marks
@@ -125,21 +139,46 @@ func (m *memory) take(ctx context.Context, patience time.Duration) (int, bool) {
 	return 0, false
 }
 
-// takeSlot takes a slot for a job, waiting no longer than slotWait, the client
-// or the job's timeout.
-func (m *model) takeSlot(mem *memory, j *job) (int, error) {
-	patience := slotWait
-	if !j.rank.expires.IsZero() {
-		patience = min(patience, time.Until(j.rank.expires))
+// takeSlot takes a slot for a job with so many bytes of inputs, waiting no longer
+// than slotWait, the client or the job's timeout. The bytes that it has counted
+// are given back with the slot.
+func (m *model) takeSlot(mem *memory, j *job, inputs int) (slot int, bytes int64, err error) {
+	end := time.Now().Add(slotWait)
+	if !j.rank.expires.IsZero() && j.rank.expires.Before(end) {
+		end = j.rank.expires
 	}
-	slot, ok := mem.take(j.ctx, patience)
-	if ok {
-		return slot, nil
+	bytes = min(int64(inputs)+mem.grows.Load(), mem.all)
+	if mem.reserve(j.ctx, bytes, end) {
+		if slot, ok := mem.take(j.ctx, time.Until(end)); ok {
+			return slot, bytes, nil
+		}
+		mem.room.Release(bytes)
 	}
 	if err := m.unwanted(j); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return 0, fmt.Errorf("%w: %s has %d requests at work", ErrOverloaded, m.Name, slotCount)
+	return 0, 0, fmt.Errorf("%w: the requests that %s has at work leave no room", ErrOverloaded, m.Name)
+}
+
+// reserve counts bytes of a request, waiting until the end for those of others.
+func (m *memory) reserve(ctx context.Context, bytes int64, end time.Time) bool {
+	if m.room.TryAcquire(bytes) {
+		return true
+	}
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	return m.room.Acquire(ctx, bytes) == nil
+}
+
+// grew learns how many bytes of outputs requests need: the most of late.
+func (m *memory) grew(bytes int) {
+	last, now := m.grows.Load(), int64(bytes)
+	if now < last {
+		now = last - (last-now)/8
+	}
+	if now != last {
+		m.grows.Store(now)
+	}
 }
 
 func (m *memory) pop() int {
@@ -150,8 +189,9 @@ func (m *memory) pop() int {
 	return slot
 }
 
-// release gives a slot back of which used bytes may have been written.
-func (m *memory) release(slot, used int) {
+// release gives a slot back, of which used bytes may have been written, with the
+// bytes that were counted for it.
+func (m *memory) release(slot, used int, bytes int64) {
 	m.mu.Lock()
 	if m.stale[slot] {
 		m.stale[slot] = false
@@ -161,5 +201,6 @@ func (m *memory) release(slot, used int) {
 	}
 	m.free = append(m.free, slot)
 	m.mu.Unlock()
+	m.room.Release(bytes)
 	m.tokens <- struct{}{}
 }

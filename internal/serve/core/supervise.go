@@ -287,7 +287,7 @@ func (m *model) adopt(conn *channel.Conn) error {
 	}
 	if mem == nil {
 		var err error
-		if mem, err = newMemory(meta); err != nil {
+		if mem, err = newMemory(meta, m.MaxRequest); err != nil {
 			return err
 		}
 	}

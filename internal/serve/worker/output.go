@@ -86,7 +86,8 @@ func (o *Output) Reserve(shape tensor.Shape, n int) ([]byte, error) {
 		return nil, err
 	}
 	if n > len(o.memory)-o.at {
-		return nil, fmt.Errorf("inputs and outputs need more than the %d bytes of a slot: send a smaller batch", len(o.memory))
+		return nil, fmt.Errorf("inputs and outputs have more than the %d bytes that the model's spec.maxRequest allows, output %q alone %d: send less at once, or raise it (oscine serve --max-request)",
+			len(o.memory), o.meta.Outputs[o.wanted[put]].Name, n)
 	}
 	store(o.result, shape, o.at, n)
 	memory := o.memory[o.at : o.at+n : o.at+n]

@@ -201,7 +201,7 @@ func TestUnknownOutputSize(t *testing.T) {
 			t.Errorf("%d bytes: got %d, %+v", n, len(data), result)
 		}
 	}
-	if result, _ := r.one(r.request(1, tensor.Shape{1}, int32s(70_000))); result.Code != channel.Invalid || !strings.Contains(result.Err, "65536 bytes of a slot") {
+	if result, _ := r.one(r.request(1, tensor.Shape{1}, int32s(70_000))); result.Code != channel.Invalid || !strings.Contains(result.Err, "65536 bytes that the model's spec.maxRequest allows, output \"bytes\" alone 70000") {
 		t.Errorf("more than a slot: got %+v", result)
 	}
 }

@@ -39,13 +39,15 @@ type Paths struct {
 
 // Served is a model that a Server is to serve.
 type Served struct {
-	Key       object.Key
-	Version   string
-	Platform  string // the name that clients see; "" for the engine's own
-	Class     object.Class
-	ServedAs  string        // by which clients name it; "": by the key's name
-	Timeout   time.Duration // of one inference; 0: the usual
-	Objective time.Duration // of a request; 0: none
+	Key      object.Key
+	Version  string
+	Platform string // the name that clients see; "" for the engine's own
+	Class    object.Class
+	ServedAs string        // by which clients name it; "": by the key's name
+	Timeout  time.Duration // of one inference; 0: the usual
+	// MaxRequest bounds the bytes of one request; 0: the usual.
+	MaxRequest int64
+	Objective  time.Duration // of a request; 0: none
 	// Start starts the worker, or adopts the one that runs. It is called again
 	// after the worker has ended.
 	Start func(context.Context) (*Worker, error)
@@ -140,10 +142,11 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	c.set(func(st *object.ModelStatus) { st.Pack, st.Placement = engine.Digest, placement.Status() })
 	c.report.Phase(object.Starting, "")
 	c.o.Log.Info("model placed", "name", c.key.Name, "placement", placement.Reason)
+	maxRequest, _ := m.Spec.MaxRequest.Value() // checked with the manifest
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err = c.o.Server.Serve(Served{
-		Key: c.key, Version: m.Spec.Version, ServedAs: m.Spec.ServedAs, Timeout: m.Spec.Timeout.Std(), Platform: engine.Platform, Class: m.Spec.Class, Objective: m.Spec.Resources.Latency.Std(), Changed: c.noteChange,
+		Key: c.key, MaxRequest: maxRequest, Version: m.Spec.Version, ServedAs: m.Spec.ServedAs, Timeout: m.Spec.Timeout.Std(), Platform: engine.Platform, Class: m.Spec.Class, Objective: m.Spec.Resources.Latency.Std(), Changed: c.noteChange,
 		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, m, placement, engine, root) },
 	})
 	c.served = err == nil

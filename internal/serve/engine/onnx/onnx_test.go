@@ -195,7 +195,7 @@ func TestRun(t *testing.T) {
 			}
 		}
 	}
-	if _, err := run(t, s, t.Context(), 1001, 16000); err == nil || !strings.Contains(err.Error(), "send a smaller batch") {
+	if _, err := run(t, s, t.Context(), 1001, 16000); err == nil || !strings.Contains(err.Error(), "spec.maxRequest") {
 		t.Errorf("outputs beyond the slot: got %v", err)
 	}
 }

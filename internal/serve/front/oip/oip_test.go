@@ -118,7 +118,7 @@ func TestProtocol(t *testing.T) {
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3]}]}`, 400, `…got 3 elements, the shape needs 4`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,"a"]}]}`, 400, `…not a number at byte`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"q"}]}`, 400, `…output \"q\" is not known (the model's outputs are y, batch)`},
-		{"POST", infer, `{"inputs":[{"name":"x","shape":[9999,4],"datatype":"FP32","data":[1]}]}`, 400, `…send a smaller batch`},
+		{"POST", infer, `{"inputs":[{"name":"x","shape":[20000000,4],"datatype":"FP32","data":[1]}]}`, 400, `…spec.maxRequest`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[-1,4],"datatype":"FP32","data":[1]}]}`, 400, `…shape needs`},
 		{"POST", infer, `{"inputs":`, 400, `…the JSON ends where '[' should be`},
 		{"POST", infer, ``, 400, `…the JSON ends`},
