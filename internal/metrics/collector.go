@@ -162,6 +162,10 @@ func (w *writer) model(m *Model) {
 	w.value("model_deadline_misses_total", float64(m.Missed), m.Name)
 	w.value("model_runs_total", float64(m.Runs), m.Name)
 	w.value("model_compute_seconds_total", m.Compute.Seconds(), m.Name)
+	if m.PromptTokens > 0 || m.Generated > 0 {
+		w.value("model_prompt_tokens_total", float64(m.PromptTokens), m.Name)
+		w.value("model_generated_tokens_total", float64(m.Generated), m.Name)
+	}
 	w.distribution("model_request_duration_seconds", RequestBounds(), &m.Durations, m.Name)
 }
 

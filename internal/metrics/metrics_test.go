@@ -33,7 +33,7 @@ func busy() Snapshot {
 			}},
 			{Kind: "Model", Name: "digits", Phase: "Failed"},
 		},
-		Models:        []Model{{Name: "digits", Ready: true, Requests: 10, Errors: 3, Expired: 1, Missed: 2, Runs: 4, Compute: 3 * time.Second, Durations: Distribution{Count: 7, Sum: time.Second, Within: within(RequestBounds())}}},
+		Models:        []Model{{Name: "digits", Ready: true, Requests: 10, Errors: 3, Expired: 1, Missed: 2, Runs: 4, Compute: 3 * time.Second, PromptTokens: 7, Generated: 9, Durations: Distribution{Count: 7, Sum: time.Second, Within: within(RequestBounds())}}},
 		Classes:       []Class{{"interactive", usage}},
 		BatchHeldBack: true,
 		Devices:       []Device{{ID: "gpu0", Kind: "gpu", Vendor: "a \"vendor\"\n", Model: "b\\ad\xff\x1b[31m", Driver: "x", Healthy: true, Held: 1, Memory: 1 << 34, MemoryUsed: 0, Busy: .5, Celsius: -1, Watts: 100}},

@@ -79,6 +79,7 @@ type Model struct {
 	Missed                    int64 // answered after the objective
 	Runs                      int64 // of the engine, each for one request or several; since its worker's start
 	Compute                   time.Duration
+	PromptTokens, Generated   int64 // tokens of a language model, read and written; since its worker's start
 	Durations                 Distribution
 }
 

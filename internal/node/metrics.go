@@ -105,6 +105,7 @@ func (n *Node) modelMetrics(st *core.Status) metrics.Model {
 	}
 	if w, err := n.registry.Work(st.Name); err == nil {
 		m.Runs, m.Compute = max(0, w.Runs), time.Duration(max(0, w.ComputeNS))
+		m.PromptTokens, m.Generated = max(0, w.PromptTokens), max(0, w.GeneratedTokens)
 	}
 	return m
 }

@@ -99,5 +99,5 @@ type worker struct{ *model.Worker }
 
 // Load implements core.Worker.
 func (w worker) Load() channel.Load {
-	return channel.Load{Path: core.ModelPath, Threads: w.Threads(), Options: w.Options()}
+	return channel.Load{Path: core.ModelPath, Threads: w.Threads(), Options: w.Options(), Name: w.ServedAs(), Memory: w.Memory()}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -27,6 +28,7 @@ const (
 	lockFile  = "internal/debian/lock.json"
 	stable    = "trixie"
 	backports = "trixie-backports"
+	rolling   = "sid"
 )
 
 // tools are what hosts may lack: machines, image and pack building, and the
@@ -49,10 +51,18 @@ var fonts = []string{"fonts-courier-prime", "fonts-hack", "fonts-comfortaa", "fo
 var unneeded = []string{"debconf", "dpkg", "tar", "perl-base", "adduser", "passwd", "logsave", "ucf", "openssl", "libsasl2-modules-db", "sensible-utils",
 	"libc6-dev", "libstdc++-14-dev", "libgcc-14-dev", "libobjc-14-dev", "libclang-rt-19-dev", "libclang1-19", "binutils", "llvm-19-linker-tools"}
 
+// llama is the server of language models. Debian's stable release has none.
+var llama = []string{"llama.cpp-tools"}
+
+// unneededByLlama are what the server neither loads nor starts.
+var unneededByLlama = []string{"debconf", "wget", "libc-gconv-modules-extra", "openssl-provider-legacy"}
+
 func run(ctx context.Context, args []string, log io.Writer) error {
-	kernel := "7.2.12+deb13"
-	if len(args) == 1 {
-		kernel = args[0]
+	flags := flag.NewFlagSet("relock", flag.ContinueOnError)
+	kernel := flags.String("kernel", "7.2.12+deb13", "`version` of the kernels")
+	only := flags.String("only", "", "renew only these `sets`, separated by commas, and keep the others")
+	if err := flags.Parse(args); err != nil {
+		return err
 	}
 	mirror, err := debian.Mirror(ctx)
 	if err != nil {
@@ -60,17 +70,26 @@ func run(ctx context.Context, args []string, log io.Writer) error {
 	}
 	arches := []string{"amd64", "arm64"}
 	fmt.Fprintln(log, "read the indexes of", mirror)
-	index, err := debian.ReadIndex(ctx, mirror, []string{stable, backports}, arches)
+	index, err := debian.ReadIndex(ctx, mirror, []string{stable, backports, rolling}, arches)
+	if err != nil {
+		return err
+	}
+	old, err := debian.Embedded()
 	if err != nil {
 		return err
 	}
 	var lock debian.Lock
 	for _, arch := range arches {
-		sets, err := setsOf(index, arch, kernel)
+		sets, err := setsOf(index, arch, *kernel)
 		if err != nil {
 			return err
 		}
-		lock.Sets = append(lock.Sets, sets...)
+		for _, set := range sets {
+			if kept, err := old.Set(set.Name, arch); err == nil && *only != "" && !slices.Contains(strings.Split(*only, ","), set.Name) {
+				set = kept
+			}
+			lock.Sets = append(lock.Sets, set)
+		}
 	}
 	text, err := json.MarshalIndent(lock, "", " ")
 	if err != nil {
@@ -102,6 +121,11 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 		}
 		sets = append(sets, debian.Set{Name: name, Arch: arch, Packages: packages})
 	}
+	packages, err := index.Closure(arch, rolling, llama, func(name string) bool { return slices.Contains(unneededByLlama, name) })
+	if err != nil {
+		return nil, err
+	}
+	sets = append(sets, debian.Set{Name: "llama.cpp", Arch: arch, Packages: packages})
 	slices.SortFunc(sets, func(a, b debian.Set) int { return strings.Compare(a.Name, b.Name) })
 	return sets, nil
 }

@@ -99,11 +99,13 @@ type Load struct {
 	Path    string            `json:"path"`    // of the model's file or folder, as the worker sees it
 	Threads int               `json:"threads"` // at most; 0 means as many as the cpuset has processors
 	Options map[string]string `json:"options,omitempty"`
+	Name    string            `json:"name,omitempty"`   // by which clients ask for the model, for answers that repeat it
+	Memory  int64             `json:"memory,omitempty"` // bytes that the worker may use; 0 means no limit
 }
 
 // Equal reports whether two loads ask for the same.
 func (l Load) Equal(other Load) bool {
-	return l.Path == other.Path && l.Threads == other.Threads && maps.Equal(l.Options, other.Options)
+	return l.Path == other.Path && l.Threads == other.Threads && l.Name == other.Name && l.Memory == other.Memory && maps.Equal(l.Options, other.Options)
 }
 
 // Statistics is what a worker counts of itself, since its start.
@@ -116,6 +118,10 @@ type Statistics struct {
 	ComputeNS   int64 `json:"computeNs"`   // time inside the engine
 	MemoryBytes int64 `json:"memoryBytes"` // resident, of the worker's process
 	LoadNS      int64 `json:"loadNs"`      // time to load the model, with its self-test
+	// Of a language model: tokens that it read, without those that it had in its
+	// cache, and tokens that it generated.
+	PromptTokens    int64 `json:"promptTokens,omitempty"`
+	GeneratedTokens int64 `json:"generatedTokens,omitempty"`
 }
 
 type helloMessage struct {

@@ -23,7 +23,8 @@ import (
 type server struct {
 	engine  Engine
 	say     func(format string, a ...any)
-	session Session // nil: none is loaded
+	lost    func(error) // ends the program
+	session Session     // nil: none is loaded
 	loaded  channel.Load
 	meta    channel.Metadata
 	figures figures
@@ -39,6 +40,15 @@ func (f *figures) read() channel.Statistics {
 		Runs: f.runs.Load(), Requests: f.requests.Load(), Failed: f.failed.Load(), Cancelled: f.cancelled.Load(),
 		Partial: f.partial.Load(), ComputeNS: f.compute.Load(), LoadNS: f.load.Load(), MemoryBytes: residentBytes(),
 	}
+}
+
+// statistics are the worker's figures, with what the session counts.
+func (s *server) statistics() channel.Statistics {
+	all := s.figures.read()
+	if c, ok := s.session.(Counter); ok {
+		c.Count(&all)
+	}
+	return all
 }
 
 // residentBytes is the memory of this process, 0 where it is not known.
@@ -80,7 +90,7 @@ func (s *server) open(load channel.Load) error {
 	case info.Mode().Type()&^fs.ModeDir != 0:
 		return errors.New("the model is neither a file nor a folder")
 	}
-	session, err := s.engine.Open(load.Path, Options{Threads: threads, Values: load.Options})
+	session, err := s.engine.Open(load.Path, Options{Threads: threads, Values: load.Options, Name: load.Name, Memory: load.Memory, Lost: s.lost})
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,11 @@ type Engine interface {
 type Options struct {
 	Threads int               // to compute with, at least 1
 	Values  map[string]string // what the format does not tell, as the engine names it
+	Name    string            // by which clients ask for the model; "": not known
+	Memory  int64             // bytes that this program and its children may use; 0: no limit
+	// Lost ends the program, for an engine that finds itself unable to go on, such
+	// as by the end of a process of its own. The daemon starts another.
+	Lost func(error)
 }
 
 // Session is a loaded model. Run is called by as many goroutines at once as
@@ -54,6 +59,13 @@ type Session interface {
 	Run(ctx context.Context, inputs []Tensor, out *Output) error
 	// Close frees the model.
 	Close() error
+}
+
+// Counter is implemented by sessions that know more of their work than the
+// worker counts.
+type Counter interface {
+	// Count fills in what the session knows. It must not wait for the engine.
+	Count(*channel.Statistics)
 }
 
 // Tensor is an input: its elements are little-endian; those of BYTES lie one
@@ -89,8 +101,8 @@ func Main(name string, engine Engine, args []string, log io.Writer) int {
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(log, name+": set timer slack:", err)
 	}
-	s := &server{engine: engine, say: func(format string, a ...any) { fmt.Fprintf(log, name+": "+format+"\n", a...) }}
 	end := make(chan error)
+	s := &server{engine: engine, say: func(format string, a ...any) { fmt.Fprintf(log, name+": "+format+"\n", a...) }, lost: func(err error) { end <- err }}
 	go func() {
 		// A thread of its own wakes straight from the socket.
 		channel.NameThread()
@@ -137,7 +149,7 @@ func (s *server) attend(p *channel.Peer) error {
 		case m.Load != nil:
 			err = c.load(*m.Load)
 		case m.Statistics:
-			err = p.Figures(s.figures.read())
+			err = p.Figures(s.statistics())
 		case m.Unload:
 			c.finish()
 			err = p.Unloaded(reason(s.unload()))

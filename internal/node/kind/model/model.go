@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -245,7 +246,11 @@ func (c *controller) start(ctx context.Context, m *object.Model, p *allocate.Pla
 		return nil, err
 	}
 	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
-	return &Worker{c: c, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m), options: m.Spec.Options}, nil
+	memory, _ := m.Spec.Resources.Memory.Value() // checked with the manifest
+	return &Worker{
+		c: c, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m),
+		options: m.Spec.Options, served: cmp.Or(m.Spec.ServedAs, c.key.Name), memory: memory,
+	}, nil
 }
 
 // threads is how many threads make use of the CPUs that a model asks for.

@@ -18,6 +18,8 @@ type Worker struct {
 	pid     int // of the container's first process
 	threads int
 	options map[string]string
+	served  string
+	memory  int64
 }
 
 // Socket is the path of the Unix socket on which the worker listens, or soon
@@ -29,6 +31,12 @@ func (w *Worker) Threads() int { return w.threads }
 
 // Options are passed to the engine with the model.
 func (w *Worker) Options() map[string]string { return w.options }
+
+// ServedAs is the name by which clients ask for the model.
+func (w *Worker) ServedAs() string { return w.served }
+
+// Memory is the worker's limit in bytes, 0 for none.
+func (w *Worker) Memory() int64 { return w.memory }
 
 // Owns reports whether a process is the worker's: its processes are those of its
 // container's PID namespace.
