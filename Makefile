@@ -37,8 +37,7 @@ image: build ## build the disk image: make image [ARCH=arm64] [KERNEL=cloud|meta
 	@$(OSCINE) image build --arch $(ARCH) --kernel $(KERNEL) -o $(OUT)/oscine-$(ARCH).img
 
 packs: build ## build the packs of engines and drivers from their pinned packages
-	@$(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs onnxruntime
-	@$(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs nvidia
+	@for name in onnxruntime llama.cpp nvidia; do $(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs $$name || exit 1; done
 
 demo: setup build ## boot an image, serve a model, read 500 digits: make demo [KEEP=1]
 	@$(OSCINE) demo $(if $(KEEP),--keep)
@@ -55,7 +54,7 @@ test: setup build lint test-inputs ## check style, run all tests, those in boote
 .PHONY: test-inputs
 test-inputs: build
 	@for arch in amd64 arm64; do $(OSCINE) image build --arch $$arch -o $(OUT)/oscine-$$arch.img || exit 1; done
-	@$(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs onnxruntime
+	@for name in onnxruntime llama.cpp; do $(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs $$name || exit 1; done
 
 test-fast: bpf ## run the tests that boot no machine
 	@go test -json ./... | $(REPORT)

@@ -39,7 +39,7 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 				o.Name = args[0]
 			}
 			if o.Name != "" && !slices.Contains(pack.Builds(), o.Name) {
-				return usageError{fmt.Errorf("there is no pack %q: %s can be built", o.Name, strings.Join(pack.Builds(), " and "))}
+				return usageError{fmt.Errorf("there is no pack %q: %s can be built", o.Name, strings.Join(pack.Builds(), ", "))}
 			}
 			if quiet {
 				o.Log = nil

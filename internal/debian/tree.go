@@ -50,6 +50,27 @@ func (s *Source) Tree(ctx context.Context, name, arch string) (*Tree, error) {
 	return tree, nil
 }
 
+// Cached returns a set that an earlier run has unpacked; it fetches nothing.
+func (s *Source) Cached(name, arch string) (*Tree, error) {
+	set, err := s.lock.Set(name, arch)
+	if err != nil {
+		return nil, err
+	}
+	if newer, ok := s.replacement(set); ok {
+		set = newer
+	}
+	dir := s.dir(set)
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("packages %s of %s are not in the cache: %w", name, arch, err)
+	}
+	return &Tree{Dir: dir, Packages: set.Packages}, nil
+}
+
+// dir is where a set is unpacked.
+func (s *Source) dir(set Set) string {
+	return filepath.Join(s.cache, "trees", set.Name+"-"+set.Arch+"-"+set.digest())
+}
+
 // remember keeps which set took the place of one that the mirror has dropped,
 // so that the mirror's index is read once.
 func (s *Source) remember(set, newer Set) error {
@@ -83,7 +104,7 @@ func (s *Source) replacement(set Set) (Set, bool) {
 }
 
 func (s *Source) unpacked(ctx context.Context, set Set) (*Tree, error) {
-	tree := &Tree{Dir: filepath.Join(s.cache, "trees", set.Name+"-"+set.Arch+"-"+set.digest()), Packages: set.Packages}
+	tree := &Tree{Dir: s.dir(set), Packages: set.Packages}
 	if _, err := os.Stat(tree.Dir); err == nil {
 		return tree, nil
 	}

@@ -51,7 +51,9 @@ type recipe struct {
 }
 
 // recipes are the packs that Oscine's source makes, the usual one first.
-func recipes() []recipe { return []recipe{onnxruntimeRecipe(), nvidiaRecipe()} }
+func recipes() []recipe {
+	return []recipe{onnxruntimeRecipe(), llamaRecipe(), nvidiaRecipe()}
+}
 
 // Build makes a pack. Two builds of one source give the same file. It needs the
 // commands go and, while the cache lacks the engine's wheel, pip.
@@ -60,7 +62,7 @@ func Build(ctx context.Context, o BuildOptions) (*Info, error) {
 		o.Name = Builds()[0]
 	}
 	if !slices.Contains(Builds(), o.Name) {
-		return nil, fmt.Errorf("there is no pack %q to build: there are %s", o.Name, strings.Join(Builds(), " and "))
+		return nil, fmt.Errorf("there is no pack %q to build: there are %s", o.Name, strings.Join(Builds(), ", "))
 	}
 	if o.Log == nil {
 		o.Log = io.Discard
@@ -176,9 +178,13 @@ func (b *builder) compile(ctx context.Context, name, dir string) error {
 	b.input(name, b.manifest.Version, "sha256:"+digest)
 	b.manifest.Licences = append(b.manifest.Licences,
 		Licence{Component: name, SPDX: "Apache-2.0"},
-		Licence{Component: "github.com/ebitengine/purego", SPDX: "Apache-2.0"},
 		Licence{Component: "golang.org/x/sys and the Go library", SPDX: "BSD-3-Clause"})
 	return os.Chmod(file, 0o755)
+}
+
+// usesPurego says that a program calls C libraries by purego.
+func (b *builder) usesPurego() {
+	b.manifest.Licences = append(b.manifest.Licences, Licence{Component: "github.com/ebitengine/purego", SPDX: "Apache-2.0"})
 }
 
 // sourceRoot finds Oscine's source from dir upwards.

@@ -2,6 +2,7 @@ package pack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ var libraries = []string{
 }
 
 func (b *builder) worker(ctx context.Context, _ *lock) error {
+	b.usesPurego()
 	return b.compile(ctx, "oscine-engine", "usr/bin")
 }
 
@@ -45,13 +47,21 @@ func (b *builder) debian(ctx context.Context, _ *lock) error {
 			return err
 		}
 	}
+	return errors.Join(b.linkLoader(), b.debianLicences(tree))
+}
+
+// linkLoader puts the dynamic loader where programs name it.
+func (b *builder) linkLoader() error {
+	p := platformOf(b.Arch)
 	loader, err := filepath.Rel(filepath.Dir(p.loaderLink), filepath.Join(p.libs, p.loader))
 	if err != nil {
 		return err
 	}
-	if err := os.Symlink(loader, filepath.Join(b.root, p.loaderLink)); err != nil {
-		return err
-	}
+	return os.Symlink(loader, filepath.Join(b.root, p.loaderLink))
+}
+
+// debianLicences records the packages of a tree and adds their licences.
+func (b *builder) debianLicences(tree *debian.Tree) error {
 	for _, pkg := range tree.Packages {
 		b.input("debian:"+pkg.Name, pkg.Version, "sha256:"+pkg.SHA256)
 		doc := filepath.Join(tree.Dir, "usr/share/doc", pkg.Name, "copyright")
@@ -68,8 +78,17 @@ func (b *builder) debian(ctx context.Context, _ *lock) error {
 }
 
 func spdx(debianPackage string) string {
-	if debianPackage == "libc6" {
+	switch debianPackage {
+	case "libc6":
 		return "LGPL-2.1-or-later"
+	case "llama.cpp-tools", "libllama0", "libggml0":
+		return "MIT"
+	case "libssl3t64":
+		return "Apache-2.0"
+	case "zlib1g":
+		return "Zlib"
+	case "libzstd1":
+		return "BSD-3-Clause"
 	}
 	return "GPL-3.0-or-later WITH GCC-exception-3.1"
 }

@@ -17,6 +17,7 @@ func nvidiaRecipe() recipe {
 // helper is the driver program of the NVIDIA pack. NVIDIA's own libraries are
 // not in it: they must be those of the node's kernel driver.
 func (b *builder) helper(ctx context.Context, _ *lock) error {
+	b.usesPurego()
 	if err := b.compile(ctx, "oscine-nvml", DriversPath); err != nil {
 		return err
 	}

@@ -1,0 +1,131 @@
+package pack
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/gguf"
+	"oscine.dev/oscine/internal/serve/channel"
+)
+
+// llamaRecipe is the engine llama.cpp with its server, from Debian's packages.
+// Debian's stable release has none, so they come from its rolling one, with the
+// C library that they were built for.
+func llamaRecipe() recipe {
+	return recipe{
+		name: "llama.cpp",
+		manifest: Manifest{
+			Name: "llama.cpp", Version: "0-" + revision, Engines: []string{"llama.cpp"}, Entrypoint: []string{"/usr/bin/oscine-llama"},
+			Formats:  []Format{{Name: "gguf", Suffixes: []string{".gguf"}, Magic: []Magic{{Hex: fmt.Sprintf("%x", gguf.Magic)}}}},
+			Platform: "llamacpp_gguf", Protocols: channel.Versions(), MemoryBytes: 48 << 20,
+		},
+		steps: []func(*builder, context.Context, *lock) error{(*builder).skeleton, (*builder).llamaWorker, (*builder).llamaServer},
+	}
+}
+
+const llamaSet = "llama.cpp" // of packages in Debian's lock
+
+func (b *builder) llamaWorker(ctx context.Context, _ *lock) error {
+	return b.compile(ctx, "oscine-llama", "usr/bin")
+}
+
+// llamaServer adds the server, one computing library for each kind of CPU, and
+// all libraries that these need.
+func (b *builder) llamaServer(ctx context.Context, _ *lock) error {
+	source, err := debian.Open(b.Log)
+	if err != nil {
+		return err
+	}
+	tree, err := source.Tree(ctx, llamaSet, b.Arch)
+	if err != nil {
+		return err
+	}
+	for _, pkg := range tree.Packages {
+		if pkg.Name == "llama.cpp-tools" {
+			b.manifest.Version = upstream(pkg.Version) + "-" + revision
+		}
+	}
+	p := platformOf(b.Arch)
+	backends, err := filepath.Glob(filepath.Join(tree.Dir, p.libs, "ggml/backends*/libggml-cpu*.so"))
+	if err != nil || len(backends) == 0 {
+		return fmt.Errorf("the packages of llama.cpp have no library that computes on a CPU: %w", errors.Join(err, fs.ErrNotExist))
+	}
+	roots := []string{"usr/bin/llama-server"}
+	for _, file := range backends {
+		roots = append(roots, strings.TrimPrefix(file, tree.Dir+"/"))
+	}
+	files, err := closure(tree.Dir, roots, []string{p.libs, filepath.Join(p.libs, "llama")})
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if err := os.MkdirAll(filepath.Join(b.root, filepath.Dir(file)), 0o755); err != nil {
+			return err
+		}
+		from, err := filepath.EvalSymlinks(filepath.Join(tree.Dir, file))
+		if err != nil {
+			return fmt.Errorf("libraries of llama.cpp: %w", err)
+		}
+		if err := b.copy(from, file); err != nil {
+			return err
+		}
+	}
+	return errors.Join(b.linkLoader(), b.debianLicences(tree))
+}
+
+// upstream is Debian's version without its epoch and revision.
+func upstream(version string) string {
+	if _, after, ok := strings.Cut(version, ":"); ok {
+		version = after
+	}
+	if i := strings.LastIndexByte(version, '-'); i > 0 {
+		version = version[:i]
+	}
+	return version
+}
+
+// closure returns the files and the shared libraries that they need, found in
+// dirs, all relative to root. One that is not there is an error: Debian may have
+// replaced some of the packages and not others.
+func closure(root string, files, dirs []string) ([]string, error) {
+	var all []string
+	for queue := files; len(queue) > 0; queue = queue[1:] {
+		if slices.Contains(all, queue[0]) {
+			continue
+		}
+		all = append(all, queue[0])
+		needed, err := neededBy(filepath.Join(root, queue[0]))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range needed {
+			i := slices.IndexFunc(dirs, func(dir string) bool {
+				_, err := os.Stat(filepath.Join(root, dir, name))
+				return err == nil
+			})
+			if i < 0 {
+				return nil, fmt.Errorf("%s needs %s, which is in none of its packages: pin them again with go run ./internal/debian/relock", queue[0], name)
+			}
+			queue = append(slices.Clip(queue), filepath.Join(dirs[i], name))
+		}
+	}
+	return all, nil
+}
+
+// neededBy lists the shared libraries that a program or library names.
+func neededBy(file string) ([]string, error) {
+	f, err := elf.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the libraries that %s needs: %w", filepath.Base(file), err)
+	}
+	defer f.Close()
+	return f.ImportedLibraries()
+}
