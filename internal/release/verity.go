@@ -52,6 +52,18 @@ func (v Verity) SaltText() string {
 	return hex.EncodeToString(v.Salt)
 }
 
+// ParseSalt reads what [Verity.SaltText] writes.
+func ParseSalt(text string) ([]byte, error) {
+	if text == noSalt {
+		return nil, nil
+	}
+	salt, err := hex.DecodeString(text)
+	if err != nil || len(salt) == 0 || len(salt) > maxSalt {
+		return nil, fmt.Errorf("the salt is not 1 to %d bytes in hex, nor - for none", maxSalt)
+	}
+	return salt, nil
+}
+
 // FindVerity reads the verity argument of a kernel command line; of several the
 // last counts, as for every argument of the kernel. It returns ErrNoVerity
 // where there is none, and says what is wrong with a bad one.
@@ -82,11 +94,8 @@ func parseVerity(value string) (v Verity, err error) {
 		return v, fmt.Errorf("the root hash is not %d bytes in hex", hashSize)
 	}
 	copy(v.RootHash[:], hash)
-	if fields[1] != noSalt {
-		v.Salt, err = hex.DecodeString(fields[1])
-		if err != nil || len(v.Salt) == 0 || len(v.Salt) > maxSalt {
-			return v, fmt.Errorf("the salt is not 1 to %d bytes in hex, nor - for none", maxSalt)
-		}
+	if v.Salt, err = ParseSalt(fields[1]); err != nil {
+		return v, err
 	}
 	v.Blocks, err = strconv.ParseUint(fields[2], 10, 64)
 	if err != nil || v.Blocks == 0 || v.Blocks > math.MaxInt64/BlockSize {
