@@ -3,12 +3,14 @@ package main
 import (
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base32"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/object"
@@ -22,13 +24,25 @@ const (
 	// authorityFile is the authority of the last configuration that was good, as
 	// PEM: whose admins the node obeys when it cannot read its configuration.
 	authorityFile = "authority.crt"
+	// certificateFile is the certificate for that key, as PEM, of a node whose
+	// Machine file has none.
+	certificateFile = "node.crt"
 )
 
-// identify adds the node's own key to a Machine that has none.
+// errNoCertificate says that the node has its manifest, and its owner has yet to
+// sign a certificate for its key.
+var errNoCertificate = errors.New("this node waits for its certificate")
+
+// identify adds the node's own key to a Machine that has none, and its certificate.
+// It returns errNoCertificate where there is none for that key by the Machine's
+// authority.
 func (o *options) identify(machine *object.Machine) error {
 	api := &machine.Spec.API
 	if api.Key != "" {
 		return nil
+	}
+	if api.Certificate == "" {
+		return o.signed(api)
 	}
 	key, err := os.ReadFile(filepath.Join(o.state, keyFile))
 	if err != nil {
@@ -39,6 +53,48 @@ func (o *options) identify(machine *object.Machine) error {
 	}
 	api.Key = string(key)
 	return nil
+}
+
+// signed adds key and certificate from the state folder.
+func (o *options) signed(api *object.MachineAPI) error {
+	certificate, err := os.ReadFile(filepath.Join(o.state, certificateFile))
+	if err != nil {
+		return fmt.Errorf("%w (%v)", errNoCertificate, err)
+	}
+	key, err := os.ReadFile(filepath.Join(o.state, keyFile))
+	if err != nil {
+		return fmt.Errorf("%w (%v)", errNoCertificate, err)
+	}
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return fmt.Errorf("%w (%v)", errNoCertificate, err)
+	}
+	authority, err := pki.Pool([]byte(api.CA))
+	if err != nil {
+		return fmt.Errorf("spec.api.ca: %w", err)
+	}
+	// Expiry is a matter of the API: the clock may be wrong here.
+	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: authority, CurrentTime: pair.Leaf.NotBefore}); err != nil {
+		return fmt.Errorf("%w (%v)", errNoCertificate, err)
+	}
+	api.Certificate, api.Key = string(certificate), string(key)
+	return nil
+}
+
+// keep stores a configuration that the owner has sent: the Machine file, unless
+// one was named on the command line, and the certificate for the node's key.
+func (o *options) keep(manifest string) error {
+	machine, err := object.ParseMachine(strings.NewReader(manifest))
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(o.state, certificateFile), []byte(machine.Spec.API.Certificate), 0o644); err != nil {
+		return err
+	}
+	if o.config != "" {
+		return nil
+	}
+	return durable.WriteFile(o.storedMachine(), []byte(manifest), 0o600)
 }
 
 // ownKey returns the key that the node made for itself; it makes one where there

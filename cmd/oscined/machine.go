@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"oscine.dev/oscine/internal/api"
-	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/object"
@@ -21,7 +20,7 @@ import (
 )
 
 // maintenancePort is where a node without configuration waits for it.
-const maintenancePort = "7443"
+const maintenancePort = 7443
 
 // errNeverConfigured is returned by findMachine for a node that has no
 // configuration and never had one. Every other error means that it has an
@@ -29,7 +28,8 @@ const maintenancePort = "7443"
 var errNeverConfigured = errors.New("no configuration")
 
 // findMachine returns the node's configuration: the given file, or on the
-// image what the hypervisor hands over, or what was stored.
+// image what the hypervisor hands over, or what was stored. With errNoCertificate
+// there is one.
 func findMachine(o *options, log *slog.Logger) (*object.Machine, error) {
 	if o.config != "" {
 		return o.readMachine(o.config)
@@ -37,10 +37,10 @@ func findMachine(o *options, log *slog.Logger) (*object.Machine, error) {
 	var unreadable []error
 	for _, path := range []string{release.FirmwareMachine, o.storedMachine()} {
 		machine, err := o.readMachine(path)
-		if err == nil {
+		if err == nil || errors.Is(err, errNoCertificate) {
 			log.Info("configuration read", "from", path)
 			o.rememberAuthority(machine, log)
-			return machine, nil
+			return machine, err
 		}
 		if !errors.Is(err, os.ErrNotExist) {
 			unreadable = append(unreadable, err)
@@ -59,29 +59,31 @@ func findMachine(o *options, log *slog.Logger) (*object.Machine, error) {
 
 func (o *options) storedMachine() string { return filepath.Join(o.state, release.MachineFile) }
 
-// maintenance is how the node waits for a configuration. why is findMachine's
-// error: only a node that was never configured takes it from anyone.
-func (o *options) maintenance(why error, log *slog.Logger) (*api.Maintenance, error) {
+// maintenance is how the node waits for a configuration, or for the certificate
+// that the one it has lacks. why is findMachine's error: only a node that was
+// never configured takes a configuration from anyone.
+func (o *options) maintenance(found *object.Machine, why error, log *slog.Logger) (*api.Maintenance, error) {
 	key, err := o.ownKey()
 	if err != nil {
 		return nil, err
 	}
-	m := &api.Maintenance{
-		Key:    key,
-		Store:  func(manifest string) error { return durable.WriteFile(o.storedMachine(), []byte(manifest), 0o600) },
-		Logger: log,
-	}
-	if !errors.Is(why, errNeverConfigured) {
+	m := &api.Maintenance{Key: key, Store: o.keep, Logger: log}
+	switch {
+	case errors.Is(why, errNoCertificate):
+		m.Closed, m.Authority, m.Code = errNoCertificate.Error(), found.Spec.API.CA, consoleCode()
+		m.Token = found.Spec.API.JoinToken
+	case !errors.Is(why, errNeverConfigured):
 		log.Error("the configuration is refused", "error", why)
 		m.Closed, m.Authority, m.Code = "this node has an owner, but cannot read its configuration", o.authority(), consoleCode()
 	}
 	return m, nil
 }
 
-// awaitMachine waits in maintenance mode, on every address that DHCP gives,
-// for someone to send the configuration, and stores it.
-func awaitMachine(ctx context.Context, o *options, why error, console io.Writer, alive *pulse, log *slog.Logger) (*object.Machine, error) {
-	m, err := o.maintenance(why, log)
+// awaitMachine waits in maintenance mode for someone to send the configuration,
+// and stores it. On the image it does so on every address that DHCP gives, or as
+// the configuration says that lacks nothing but a certificate.
+func awaitMachine(ctx context.Context, o *options, found *object.Machine, why error, console io.Writer, alive *pulse, log *slog.Logger) (*object.Machine, error) {
+	m, err := o.maintenance(found, why, log)
 	if err != nil {
 		return nil, err
 	}
@@ -89,9 +91,14 @@ func awaitMachine(ctx context.Context, o *options, why error, console io.Writer,
 	if err != nil {
 		return nil, err
 	}
-	address := o.listen
+	address, link := o.listen, network.Config{Hostname: "oscine"}
+	port := maintenancePort
+	if found != nil {
+		link = network.Config{Hostname: found.Spec.Hostname, Net: found.Spec.Network, Time: found.Spec.Time}
+		port = found.Spec.API.Port
+	}
 	if address == "" {
-		address = ":" + maintenancePort
+		address = listenAddress(o, port)
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -99,9 +106,9 @@ func awaitMachine(ctx context.Context, o *options, why error, console io.Writer,
 	}
 	log.Warn("waiting for a configuration in maintenance mode", "address", l.Addr().String(), "fingerprint", fingerprint, "closed", m.Closed)
 	showOnConsole(console, m, fingerprint)
-	if m.Closed == "" {
-		// A machine without any configuration works as well as it can. One that
-		// cannot read its own must fall back to the version that could.
+	if m.Closed == "" || found != nil {
+		// A machine without any configuration, or a certificate, works as well as it
+		// can. One that cannot read its own must fall back to the version that could.
 		if err := notify(release.Notification{Ready: true}); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
 			log.Warn("cannot tell init that the node is ready", "error", err)
 		}
@@ -110,16 +117,21 @@ func awaitMachine(ctx context.Context, o *options, why error, console io.Writer,
 	var up sync.WaitGroup
 	defer up.Wait()
 	defer cancel()
-	up.Go(func() {
-		if err := network.New(network.Config{Hostname: "oscine"}, log).Run(ctx); err != nil && ctx.Err() == nil {
-			log.Error("network", "error", err)
-		}
-	})
+	if !o.hosted {
+		up.Go(func() {
+			if err := network.New(link, log).Run(ctx); err != nil && ctx.Err() == nil {
+				log.Error("network", "error", err)
+			}
+		})
+	}
 	alive.provenBy(m.Answers)
 	machine, err := m.Serve(ctx, l)
 	alive.starting()
 	if err != nil {
 		return nil, err
+	}
+	if o.config != "" {
+		return o.readMachine(o.config)
 	}
 	o.rememberAuthority(machine, log)
 	return machine, o.identify(machine)
@@ -131,7 +143,7 @@ func awaitMachine(ctx context.Context, o *options, why error, console io.Writer,
 func showOnConsole(console io.Writer, m *api.Maintenance, fingerprint string) {
 	fmt.Fprintf(console, "This node waits for its configuration: oscine config apply -f MACHINE.yaml --address HOST\nIts fingerprint is %s\n", fingerprint)
 	if m.Closed != "" {
-		fmt.Fprintf(console, "%s.\nIts owner configures it again with an admin's context, or with --console-code %s\n", m.Closed, m.Code)
+		fmt.Fprintf(console, "%s.\nIts owner configures it with an admin's context, or with --console-code %s\n", m.Closed, m.Code)
 	}
 }
 
@@ -151,7 +163,7 @@ func (o *options) readMachine(path string) (*object.Machine, error) {
 		err = o.identify(machine)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the Machine file %s:\n%w", path, err)
+		return machine, fmt.Errorf("read the Machine file %s:\n%w", path, err)
 	}
 	return machine, nil
 }

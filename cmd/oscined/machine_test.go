@@ -81,10 +81,10 @@ func waiting(t *testing.T, o *options) (m *api.Maintenance, address string, ende
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	machine, why := findMachine(o, log)
-	if machine != nil || why == nil {
+	if why == nil {
 		t.Fatalf("the node has a configuration: %v", machine)
 	}
-	m, err := o.maintenance(why, log)
+	m, err := o.maintenance(machine, why, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,6 +133,79 @@ func TestFirstConfiguration(t *testing.T) {
 			t.Error(err)
 		} else if got := info.Mode().Perm(); got != 0o600 {
 			t.Errorf("%s: got %v, want -rw-------", name, got)
+		}
+	}
+}
+
+// A node that boots with a manifest without certificate makes its own key, is
+// recognised by the join token, and takes its certificate from its owner alone;
+// no key has been anywhere but on the node.
+func TestJoin(t *testing.T) {
+	for _, hosted := range []bool{false, true} {
+		o, mine, theirs := testNode(t), authority(t), authority(t)
+		file := o.storedMachine()
+		if hosted {
+			file = filepath.Join(t.TempDir(), "machine.yaml")
+			o.config = file
+		}
+		token := pki.NewJoinToken()
+		booted := strings.Replace(manifest(mine, nil, nil), "    certificate: \"\"\n", "    joinToken: "+token+"\n", 1)
+		write(t, file, booted)
+		m, address, ended := waiting(t, o)
+		node, err := client.DialMaintenance(t.Context(), address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asks, err := node.Describe(t.Context(), connect.NewRequest(&oscinepb.DescribeRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := node.Certificate.Raw
+		if !pki.ProvesJoin(token, shown, asks.Msg.JoinProof) || pki.ProvesJoin(pki.NewJoinToken(), shown, asks.Msg.JoinProof) || pki.ProvesJoin(token, []byte("another"), asks.Msg.JoinProof) {
+			t.Error("the node is not recognised, or another is too")
+		}
+		if strings.Contains(m.Closed, "cannot read") {
+			t.Errorf("it waits because %s", m.Closed)
+		}
+		for who, err := range map[string]error{
+			"a stranger":             configure(t, address, theirs, nil, ""),
+			"an admin of another":    configure(t, address, theirs, contextOf(t, theirs, pki.Admin), ""),
+			"an operator of its own": configure(t, address, mine, contextOf(t, mine, pki.Operator), ""),
+		} {
+			if connect.CodeOf(err) != connect.CodePermissionDenied {
+				t.Errorf("%s: got %v, want a refusal", who, err)
+			}
+		}
+		if err := configure(t, address, mine, contextOf(t, mine, pki.Admin), ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		log := slog.New(slog.DiscardHandler)
+		machine, err := findMachine(o, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tls.X509KeyPair([]byte(machine.Spec.API.Certificate), []byte(machine.Spec.API.Key)); err != nil {
+			t.Errorf("the node's identity: %v", err)
+		}
+		// What the hypervisor hands over at each boot stays without a certificate.
+		write(t, file, booted)
+		if _, err := findMachine(o, log); err != nil {
+			t.Errorf("started again: %v", err)
+		}
+		// Another authority, or a key that is gone, and it asks again.
+		write(t, file, strings.Replace(manifest(theirs, nil, nil), "    certificate: \"\"\n", "", 1))
+		if _, err := findMachine(o, log); !errors.Is(err, errNoCertificate) {
+			t.Errorf("signed by another authority: %v", err)
+		}
+		write(t, file, booted)
+		if err := os.Remove(filepath.Join(o.state, keyFile)); err != nil {
+			t.Fatal(err)
+		}
+		if found, err := findMachine(o, log); !errors.Is(err, errNoCertificate) || found == nil {
+			t.Errorf("without its key: %v", err)
 		}
 	}
 }
@@ -209,7 +282,7 @@ func contextOf(t *testing.T, ca pki.Pair, role pki.Role) *client.Context {
 func TestCodeIsShown(t *testing.T) {
 	o := testNode(t)
 	write(t, o.storedMachine(), "")
-	m, err := o.maintenance(errors.New("unreadable"), slog.New(slog.DiscardHandler))
+	m, err := o.maintenance(nil, errors.New("unreadable"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 
 func (o *options) check() error {
 	if o.hosted && o.config == "" {
-		return errors.New("--hosted needs --config FILE: make one with oscine config generate NAME")
+		return errors.New("--hosted needs --config FILE: make one with oscine config generate NAME --with-key")
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("must run as root: it makes cgroups, namespaces and mounts; use sudo")

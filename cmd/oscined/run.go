@@ -90,8 +90,8 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 	alive.starting()
 	g.Go(func() error { return alive.run(ctx) })
 	machine, err := findMachine(o, log)
-	if err != nil && o.config == "" {
-		machine, err = awaitMachine(ctx, o, err, console, alive, log)
+	if errors.Is(err, errNoCertificate) || err != nil && o.config == "" {
+		machine, err = awaitMachine(ctx, o, machine, err, console, alive, log)
 	}
 	if err != nil {
 		return err

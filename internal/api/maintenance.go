@@ -33,6 +33,7 @@ type Maintenance struct {
 	Closed    string
 	Authority string // PEM; empty where it is not known
 	Code      string // at least 80 bits, in capitals
+	Token     string // by which the owner recognises the node; empty for none
 	// Store keeps a manifest that was accepted.
 	Store  func(manifest string) error
 	Logger *slog.Logger
@@ -118,7 +119,11 @@ func withPeer(next http.Handler) http.Handler {
 
 // Describe implements the Maintenance service.
 func (m *Maintenance) Describe(context.Context, *connect.Request[pb.DescribeRequest]) (*connect.Response[pb.DescribeResponse], error) {
-	return connect.NewResponse(&pb.DescribeResponse{CertificateRequest: string(m.request), Closed: m.Closed}), nil
+	described := &pb.DescribeResponse{CertificateRequest: string(m.request), Closed: m.Closed}
+	if m.Token != "" {
+		described.JoinProof = pki.JoinProof(m.Token, m.certificate.Certificate[0])
+	}
+	return connect.NewResponse(described), nil
 }
 
 // Answers reports, as Server.Answers, that the service answers.

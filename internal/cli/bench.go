@@ -80,7 +80,7 @@ func benchBoot(ctx context.Context, env *Env, file string, runs int) (bench.Boot
 	if err != nil {
 		return bench.BootReport{}, err
 	}
-	config, err := machineManifest(authority, name, []string{"127.0.0.1"}, nil)
+	config, err := machineManifest(authority, name, []string{"127.0.0.1"}, nil, true)
 	if err != nil {
 		return bench.BootReport{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -39,6 +40,7 @@ type generateOptions struct {
 	hosts         []string
 	inferencePort int
 	metricsPort   int
+	withKey       bool
 	force         bool
 }
 
@@ -52,6 +54,12 @@ authority (ca.crt, ca.key; kept when there already) and NAME.yaml, the Machine
 manifest to boot the node with; and in the client configuration a context NAME
 with an admin certificate, which becomes the current one.
 
+The manifest holds no key: the node makes its own, and waits until oscine config
+apply has its certificate signed. It recognises nobody but admins of this
+authority, who recognise it by the manifest's join token. With --with-key the
+node need not wait: the manifest then holds its key, which has to be made where
+the node runs.
+
 ca.key signs everything: keep it off the node and off-line where you can.`,
 		Example: "  oscine config generate edge1 --address 192.0.2.7\n  oscine machine start edge1 --image out/oscine-amd64.img --config-file edge1/edge1.yaml",
 		Args:    exactArgs(1, "NAME"),
@@ -64,6 +72,7 @@ ca.key signs everything: keep it off the node and off-line where you can.`,
 	c.Flags().StringSliceVar(&o.hosts, "host", nil, "further names and addresses for the node's certificate")
 	c.Flags().IntVar(&o.inferencePort, "open-inference-port", 0, "also serve inference without client certificates on this port")
 	c.Flags().IntVar(&o.metricsPort, "open-metrics-port", 0, "also show metrics without client certificates on this port")
+	c.Flags().BoolVar(&o.withKey, "with-key", false, "make the node's key too, in the Machine file: for oscined --hosted on this computer")
 	c.Flags().BoolVar(&o.force, "force", false, "replace an existing Machine file and context")
 	return c
 }
@@ -100,7 +109,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	if err != nil {
 		return err
 	}
-	text, err := machineManifest(authority, name, append([]string{host, "127.0.0.1", "localhost"}, o.hosts...), map[string]int{"inference": o.inferencePort, "metrics": o.metricsPort})
+	text, err := machineManifest(authority, name, append([]string{host, "127.0.0.1", "localhost"}, o.hosts...), map[string]int{"inference": o.inferencePort, "metrics": o.metricsPort}, o.withKey)
 	if err != nil {
 		return err
 	}
@@ -187,14 +196,18 @@ func loadAuthority(dir string) (pki.Pair, error) {
 
 // machineManifest writes the Machine object of a node with DHCP and the
 // defaults.
-func machineManifest(authority pki.Pair, name string, hosts []string, open map[string]int) ([]byte, error) {
-	node, err := pki.NewNode(authority, name, hosts)
-	if err != nil {
-		return nil, err
+func machineManifest(authority pki.Pair, name string, hosts []string, open map[string]int, withKey bool) ([]byte, error) {
+	api := map[string]any{"ca": string(authority.Certificate)}
+	if withKey {
+		node, err := pki.NewNode(authority, name, hosts)
+		if err != nil {
+			return nil, err
+		}
+		api["certificate"], api["key"] = string(node.Certificate), string(node.Key)
+	} else {
+		api["hosts"], api["joinToken"] = distinct(hosts), pki.NewJoinToken()
 	}
-	spec := map[string]any{"api": map[string]any{
-		"ca": string(authority.Certificate), "certificate": string(node.Certificate), "key": string(node.Key),
-	}}
+	spec := map[string]any{"api": api}
 	for endpoint, port := range open {
 		if port != 0 {
 			spec[endpoint] = map[string]any{"port": port}
@@ -204,6 +217,17 @@ func machineManifest(authority pki.Pair, name string, hosts []string, open map[s
 		"apiVersion": object.APIVersion, "kind": object.KindMachine,
 		"metadata": map[string]any{"name": name}, "spec": spec,
 	})
+}
+
+// distinct leaves out what came before.
+func distinct(hosts []string) []string {
+	var kept []string
+	for _, host := range hosts {
+		if !slices.Contains(kept, host) {
+			kept = append(kept, host)
+		}
+	}
+	return kept
 }
 
 // contextInfo is a context as config contexts shows it.

@@ -39,13 +39,15 @@ func newConfigApplyCommand(env *Env) *cobra.Command {
 	var o applyOptions
 	c := &cobra.Command{
 		Use:   "apply -f MACHINE.yaml --address HOST[:PORT]",
-		Short: "Give a node in maintenance mode its configuration",
-		Long: `Send a Machine manifest to a node that has none. The node makes its key itself
-and asks for a certificate, which the authority in the manifest's folder signs:
-no key travels, and one in the manifest is left out.
+		Short: "Give a node in maintenance mode its configuration or its certificate",
+		Long: `Send a Machine manifest to a node that has none, or that waits for its
+certificate. The node makes its key itself and asks for a certificate, which the
+authority in the manifest's folder signs: no key travels, and one in the manifest
+is left out.
 
-Such a node cannot prove who it is. Compare its fingerprint with the one on its
-console: this command asks, or takes it by --fingerprint.
+A node that booted with this manifest shows that it knows the manifest's join
+token. Any other cannot prove who it is. Compare its fingerprint with the one on
+its console: this command asks, or takes it by --fingerprint.
 
 A node that was configured before, and cannot read its configuration, takes a
 new one only from its owner: with an admin's context of its authority, or with
@@ -89,11 +91,13 @@ func applyConfig(ctx context.Context, env *Env, o applyOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := checkFingerprint(env, o, node); err != nil {
-		return err
-	}
 	asks, err := node.Describe(ctx, connect.NewRequest(&oscinepb.DescribeRequest{}))
 	if err != nil {
+		return err
+	}
+	if pki.ProvesJoin(draft.token, node.Certificate.Raw, asks.Msg.JoinProof) && o.fingerprint == "" {
+		fmt.Fprintf(env.Err, "the node knows the join token of %s\n", o.file)
+	} else if err := checkFingerprint(env, o, node); err != nil {
 		return err
 	}
 	certificate, err := pki.SignNode(authority, []byte(asks.Msg.CertificateRequest), node.Certificate, draft.name, draft.hosts)
@@ -172,6 +176,7 @@ func isTerminal(in any) bool {
 type machineDraft struct {
 	name  string
 	hosts []string // names and addresses under which clients reach the node
+	token string   // by which it is recognised; empty for none
 }
 
 // draftMachine checks a manifest before anybody is asked for anything.
@@ -189,9 +194,10 @@ func draftMachine(text []byte, authority pki.Pair, host string) (machineDraft, e
 	if err != nil {
 		return d, err
 	}
-	d.name = machine.Metadata.Name
+	before := identityIn(text)
+	d.name, d.token = machine.Metadata.Name, before.JoinToken
+	d.hosts = append(d.hosts, machine.Spec.API.Hosts...)
 	// What config generate --host asked for stands in the certificate it made.
-	before := machineAPI(text)
 	if block, _ := pem.Decode([]byte(before.Certificate)); block != nil {
 		if leaf, err := x509.ParseCertificate(block.Bytes); err == nil {
 			d.hosts = append(d.hosts, leaf.DNSNames...)
@@ -203,14 +209,20 @@ func draftMachine(text []byte, authority pki.Pair, host string) (machineDraft, e
 	return d, nil
 }
 
-// machineAPI is spec.api as it stands in a manifest; empty where it cannot be
+// identity is the part of spec.api that withIdentity replaces.
+type identity struct {
+	Certificate string `yaml:"certificate"`
+	JoinToken   string `yaml:"joinToken"`
+}
+
+// identityIn is the identity as it stands in a manifest; empty where it cannot be
 // read.
-func machineAPI(text []byte) object.MachineAPI {
+func identityIn(text []byte) identity {
 	var m struct {
-		Spec struct{ API object.MachineAPI }
+		Spec struct{ API identity }
 	}
 	if yaml.Unmarshal(text, &m) != nil {
-		return object.MachineAPI{}
+		return identity{}
 	}
 	return m.Spec.API
 }
@@ -239,6 +251,38 @@ func withIdentity(text []byte, authority pki.Pair, certificate []byte) ([]byte, 
 	set(api, "ca", string(authority.Certificate))
 	set(api, "certificate", string(certificate))
 	set(api, "key", "")
+	set(api, "joinToken", "") // it has served
+	return yaml.Marshal(&document)
+}
+
+// withLocalIdentity gives a manifest without a certificate a key and one, from
+// the authority in dir, for a machine of this computer.
+func withLocalIdentity(text []byte, dir string) ([]byte, error) {
+	machine, err := object.ParseMachine(bytes.NewReader(text))
+	if err != nil || machine.Spec.API.Certificate != "" {
+		return text, err
+	}
+	authority, err := loadAuthority(dir)
+	if err != nil {
+		return nil, fmt.Errorf("spec.api.certificate: the manifest has none, and nobody can sign one: %w", err)
+	}
+	node, err := pki.NewNode(authority, machine.Metadata.Name, machine.Spec.API.Hosts)
+	if err != nil {
+		return nil, err
+	}
+	complete, err := withIdentity(text, authority, node.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(complete, &document); err != nil {
+		return nil, err
+	}
+	api, err := child(document.Content[0], "spec", "api")
+	if err != nil {
+		return nil, err
+	}
+	set(api, "key", string(node.Key))
 	return yaml.Marshal(&document)
 }
 

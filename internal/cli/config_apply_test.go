@@ -143,11 +143,79 @@ func TestConfigApplyByHand(t *testing.T) {
 	}
 }
 
+// A node that shows that it has the manifest is recognised without its console;
+// one that does not is not. Neither the manifest nor what is sent holds a key or,
+// once it has served, the token.
+func TestConfigApplyToJoiningNode(t *testing.T) {
+	run := person(t)
+	dir := t.TempDir()
+	if code, _, said := run("", "config", "generate", "edge1", "-o", dir, "--host", "edge1.example"); code != 0 {
+		t.Fatal(said)
+	}
+	file := filepath.Join(dir, "edge1.yaml")
+	raw, err := os.ReadFile(file)
+	if err != nil || bytes.Contains(raw, []byte("PRIVATE KEY")) {
+		t.Fatalf("%v, a key lies in\n%s", err, raw)
+	}
+	machine, err := object.ParseMachine(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, address, stored := waitingNode(t)
+	m.Token = "the token of another manifest"
+	if code, _, said := run("", "config", "apply", "-f", file, "--address", address); code == 0 || !strings.Contains(said, "compare it with the node's console") {
+		t.Errorf("a machine with another token: exit status %d, %s", code, said)
+	}
+	m.Token = machine.Spec.API.JoinToken
+	if code, _, said := run("", "config", "apply", "-f", file, "--address", address, "--fingerprint", strings.Repeat("ab", 32)); code == 0 {
+		t.Errorf("another fingerprint than the one given: %s", said)
+	}
+	if code, _, said := run("", "config", "apply", "-f", file, "--address", address); code != 0 || !strings.Contains(said, "the node knows the join token") {
+		t.Fatalf("exit status %d, %s", code, said)
+	}
+	sent := <-stored
+	configured, err := object.ParseMachine(strings.NewReader(sent))
+	if err != nil || strings.Contains(sent, "PRIVATE KEY") || configured.Spec.API.JoinToken != "" {
+		t.Errorf("%v, sent\n%s", err, sent)
+	}
+	if pair, err := tls.X509KeyPair([]byte(configured.Spec.API.Certificate), m.Key); err != nil || pair.Leaf.VerifyHostname("edge1.example") != nil {
+		t.Errorf("the certificate is not for the node: %v", err)
+	}
+}
+
+// A machine of this computer gets a key from it; one that nobody can sign for is
+// refused.
+func TestLocalMachineGetsAnIdentity(t *testing.T) {
+	run := person(t)
+	dir := t.TempDir()
+	if code, _, said := run("", "config", "generate", "edge1", "-o", dir); code != 0 {
+		t.Fatal(said)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "edge1.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	complete, err := withLocalIdentity(raw, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine, err := object.ParseMachine(bytes.NewReader(complete))
+	if err != nil || machine.Spec.API.Key == "" || machine.Spec.API.JoinToken != "" {
+		t.Errorf("%v\n%s", err, complete)
+	}
+	if same, err := withLocalIdentity(complete, t.TempDir()); err != nil || !bytes.Equal(same, complete) {
+		t.Errorf("one with an identity: %v", err)
+	}
+	if _, err := withLocalIdentity(raw, t.TempDir()); err == nil || !strings.Contains(err.Error(), "nobody can sign one") {
+		t.Errorf("without the authority: %v", err)
+	}
+}
+
 // TestConfigApplyToConfiguredNode says so.
 func TestConfigApplyToConfiguredNode(t *testing.T) {
 	run := person(t)
 	dir := t.TempDir()
-	if code, _, said := run("", "config", "generate", "edge1", "-o", dir); code != 0 {
+	if code, _, said := run("", "config", "generate", "edge1", "-o", dir, "--with-key"); code != 0 {
 		t.Fatal(said)
 	}
 	file := filepath.Join(dir, "edge1.yaml")

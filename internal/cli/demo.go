@@ -44,7 +44,7 @@ func quietly(config string) *Env {
 }
 
 func generateQuietly(config, dir, name, address string) error {
-	return generateConfig(quietly(config), name, generateOptions{dir: dir, address: address})
+	return generateConfig(quietly(config), name, generateOptions{dir: dir, address: address, withKey: true})
 }
 
 func connectTo(config, name string) (*client.Client, error) {

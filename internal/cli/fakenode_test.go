@@ -81,7 +81,7 @@ func (n *fakeNode) serve(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.dir = t.TempDir()
-	if status, _, errOut := n.command(t, "config", "generate", "test", "--output", n.dir, "--address", l.Addr().String()); status != 0 {
+	if status, _, errOut := n.command(t, "config", "generate", "test", "--with-key", "--output", n.dir, "--address", l.Addr().String()); status != 0 {
 		t.Fatal(errOut)
 	}
 	file, err := os.Open(filepath.Join(n.dir, "test.yaml"))

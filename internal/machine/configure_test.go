@@ -2,6 +2,7 @@ package machine_test
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +12,40 @@ import (
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/machine/machinetest"
 )
+
+// TestJoin boots a machine with a manifest without a key, as an unattended one
+// does, and has its certificate signed by the token alone.
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	machinetest.Need(t)
+	dir := t.TempDir()
+	run := func(args ...string) (string, int) {
+		var out bytes.Buffer
+		code := cli.Run(append([]string{"--config", filepath.Join(dir, "config")}, args...), strings.NewReader(""), &out, &out)
+		return out.String(), code
+	}
+	file := filepath.Join(dir, "node1.yaml")
+	if out, code := run("config", "generate", "node1", "-o", dir); code != 0 {
+		t.Fatal(out)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := machinetest.Start(t, machine.Options{Direct: true, Config: text})
+	m.WaitConsole(`this node waits for its certificate`, bootTimeout)
+	m.WaitConsole(readyLine, bootTimeout)
+	if out, code := run("config", "apply", "-f", file, "--address", m.Addr(machinetest.APIPort)); code != 0 || !strings.Contains(out, "knows the join token") {
+		t.Fatalf("exit status %d, %s", code, out)
+	}
+	m.WaitConsole(apiLine, bootTimeout)
+	off := len(m.Console())
+	if clean, err := m.Stop(t.Context()); err != nil || !clean {
+		t.Fatalf("stop: clean %t, %v", clean, err)
+	}
+	m.Restart() // with the same manifest, which has no certificate still
+	m.WaitConsoleAfter(off, apiLine, bootTimeout)
+}
 
 // TestFirstConfiguration configures a machine that was started without a
 // configuration, as a person does who reads its console, and starts it again.

@@ -28,7 +28,7 @@ func machineFile(t *testing.T) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	var out, errOut bytes.Buffer
-	args := []string{"--config", filepath.Join(dir, "config"), "config", "generate", "node1", "-o", dir}
+	args := []string{"--config", filepath.Join(dir, "config"), "config", "generate", "node1", "--with-key", "-o", dir}
 	if code := cli.Run(args, strings.NewReader(""), &out, &errOut); code != 0 {
 		t.Fatalf("oscine config generate: exit status %d: %s", code, errOut.String())
 	}

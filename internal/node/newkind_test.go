@@ -94,7 +94,7 @@ func newHarnessWith(t *testing.T, kinds object.Table, log *slog.Logger, controll
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	h.run("config", "generate", "test", "--output", h.dir, "--address", h.address)
+	h.run("config", "generate", "test", "--with-key", "--output", h.dir, "--address", h.address)
 	if h.machine, err = object.ParseMachine(strings.NewReader(h.read(filepath.Join(h.dir, "test.yaml")))); err != nil {
 		t.Fatal(err)
 	}

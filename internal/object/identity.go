@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // maxPEM bounds a certificate or key: checking one takes time with the cube of
@@ -32,6 +33,10 @@ func checkIdentity(c *Checker, at string, api MachineAPI) {
 		c.Bad(at+".ca", "is not a certificate: %v", err)
 		return
 	}
+	checkJoin(c, at, api)
+	if api.Certificate == "" && api.Key == "" {
+		return // the node asks for a certificate
+	}
 	leaf, err := parseLeaf(api)
 	if err != nil {
 		c.Bad(at+".certificate", "%v", err)
@@ -39,6 +44,28 @@ func checkIdentity(c *Checker, at string, api MachineAPI) {
 	}
 	if err := leaf.CheckSignatureFrom(root); err != nil {
 		c.Bad(at+".certificate", "was not signed by spec.api.ca: %v", err)
+	}
+}
+
+// Bounds on what a node says when it asks for a certificate.
+const (
+	maxHosts      = 32
+	maxHostLength = 253
+	minJoinToken  = 16
+	maxJoinToken  = 128
+)
+
+func checkJoin(c *Checker, at string, api MachineAPI) {
+	if len(api.Hosts) > maxHosts {
+		c.Bad(at+".hosts", "has %d entries, at most %d go into a certificate", len(api.Hosts), maxHosts)
+	}
+	for i, host := range api.Hosts {
+		if host == "" || len(host) > maxHostLength || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			c.Bad(fmt.Sprintf("%s.hosts[%d]", at, i), "%q is neither a name nor an address", host)
+		}
+	}
+	if n := len(api.JoinToken); n > 0 && (n < minJoinToken || n > maxJoinToken) {
+		c.Bad(at+".joinToken", "must have %d to %d characters; oscine config generate makes one", minJoinToken, maxJoinToken)
 	}
 }
 

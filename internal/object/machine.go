@@ -64,15 +64,18 @@ type MachineTime struct {
 	Disabled bool     `json:"disabled,omitempty"` // leave the clock alone
 }
 
-// MachineAPI holds the node's identity and the authority of its clients, all
-// PEM. With a key the file is a secret: it is 0600, and reaches a node on a disk
-// or from the hypervisor only. Without one the certificate is for the key that
-// the node made itself, which never leaves it.
+// MachineAPI holds the node's identity and the authority of its clients, in PEM.
+// Without a key the certificate is for the key that the node made itself, which
+// never leaves it; without a certificate either, the node asks for one, and an
+// admin of the CA has it signed. With a key the file is a secret, made where the
+// node runs.
 type MachineAPI struct {
-	Port        int    `json:"port,omitempty"` // default 7443
-	CA          string `json:"ca"`             // signs clients and nodes
-	Certificate string `json:"certificate"`    // of the node, signed by the CA
-	Key         string `json:"key,omitempty"`  // of the certificate; absent: the node made it
+	Port        int      `json:"port,omitempty"`        // default 7443
+	CA          string   `json:"ca"`                    // signs clients and nodes
+	Hosts       []string `json:"hosts,omitempty"`       // names and addresses for the certificate that the node asks for
+	JoinToken   string   `json:"joinToken,omitempty"`   // by which a node that asks shows that it has this manifest; no use once it has a certificate
+	Certificate string   `json:"certificate,omitempty"` // of the node, signed by the CA; absent: the node asks for one
+	Key         string   `json:"key,omitempty"`         // of the certificate; absent: the node made it
 }
 
 // Inference opens an endpoint for the protocols of inference without client

@@ -64,7 +64,10 @@ type DescribeResponse struct {
 	CertificateRequest string `protobuf:"bytes,1,opt,name=certificate_request,json=certificateRequest,proto3" json:"certificate_request,omitempty"`
 	// Why only the node's owner may configure it; empty for a node that was never
 	// configured.
-	Closed        string `protobuf:"bytes,2,opt,name=closed,proto3" json:"closed,omitempty"`
+	Closed string `protobuf:"bytes,2,opt,name=closed,proto3" json:"closed,omitempty"`
+	// HMAC-SHA256 of the certificate of this connection by the join token of the
+	// node's manifest; empty for a node without one.
+	JoinProof     []byte `protobuf:"bytes,3,opt,name=join_proof,json=joinProof,proto3" json:"join_proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -111,6 +114,13 @@ func (x *DescribeResponse) GetClosed() string {
 		return x.Closed
 	}
 	return ""
+}
+
+func (x *DescribeResponse) GetJoinProof() []byte {
+	if x != nil {
+		return x.JoinProof
+	}
+	return nil
 }
 
 type ConfigureRequest struct {
@@ -206,10 +216,12 @@ var File_oscine_v1_maintenance_proto protoreflect.FileDescriptor
 const file_oscine_v1_maintenance_proto_rawDesc = "" +
 	"\n" +
 	"\x1boscine/v1/maintenance.proto\x12\toscine.v1\x1a\x17oscine/v1/options.proto\"\x11\n" +
-	"\x0fDescribeRequest\"[\n" +
+	"\x0fDescribeRequest\"z\n" +
 	"\x10DescribeResponse\x12/\n" +
 	"\x13certificate_request\x18\x01 \x01(\tR\x12certificateRequest\x12\x16\n" +
-	"\x06closed\x18\x02 \x01(\tR\x06closed\"Q\n" +
+	"\x06closed\x18\x02 \x01(\tR\x06closed\x12\x1d\n" +
+	"\n" +
+	"join_proof\x18\x03 \x01(\fR\tjoinProof\"Q\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\tR\bmanifest\x12!\n" +
 	"\fconsole_code\x18\x02 \x01(\tR\vconsoleCode\"\x13\n" +
