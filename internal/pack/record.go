@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -16,7 +17,8 @@ import (
 // ErrUntrusted means that no admin of the node's cluster has signed a pack.
 var ErrUntrusted = errdefs.ErrPermissionDenied.WithMessage("pack not trusted")
 
-// record is the JSON file beside a pack. Anyone who can write to the disk can write it:
+// record is the JSON file that says which file is the pack of a name: one name, one
+// record, so that none is ever installed twice. Anyone who can write to the disk can write it:
 // only the signature counts, and what it is for.
 type record struct {
 	Digest    string        `json:"digest"`
@@ -26,30 +28,36 @@ type record struct {
 	Signature pki.Signature `json:"signature"`
 }
 
-// parseRecord reads the record of the pack with a digest in hex.
-func parseRecord(text []byte, hexDigest string) (*record, error) {
+// hex is the digest as part of a file's name.
+func (r *record) hex() string { return strings.TrimPrefix(r.Digest, "sha256:") }
+
+// parseRecord reads the record of the pack with a name.
+func parseRecord(text []byte, name string) (*record, error) {
 	var rec record
 	if err := json.Unmarshal(text, &rec); err != nil {
 		return nil, err
 	}
-	if !digestRE.MatchString(rec.Digest) || rec.Digest != "sha256:"+hexDigest {
-		return nil, errors.New("the digest is not that of the file's name")
+	if !digestRE.MatchString(rec.Digest) || len(rec.hex()) != 64 {
+		return nil, errors.New("it has no digest")
 	}
 	if err := rec.Manifest.check(); err != nil {
 		return nil, err
 	}
+	if rec.Manifest.Name != name {
+		return nil, errors.New("it is for a pack of another name")
+	}
 	return &rec, nil
 }
 
-func readRecord(dir, hexDigest string) (*record, error) {
-	name := filepath.Join(dir, hexDigest+".json")
-	text, err := os.ReadFile(name)
+func readRecord(dir, name string) (*record, error) {
+	file := filepath.Join(dir, name+".json")
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	rec, err := parseRecord(text, hexDigest)
+	rec, err := parseRecord(text, name)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
 	return rec, nil
 }

@@ -85,7 +85,7 @@ func TestUntrustedPack(t *testing.T) {
 		t.Helper()
 		text, err := json.Marshal(r)
 		if err == nil {
-			err = errors.Join(os.WriteFile(s.file(digest), evil, 0o644), s.writeRecord(digest, text))
+			err = errors.Join(os.WriteFile(s.file(digest), evil, 0o644), os.WriteFile(s.recordFile(p.Name), text, 0o600))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -114,7 +114,7 @@ func TestUntrustedPack(t *testing.T) {
 	if err := s.Remove("e"); err != nil {
 		t.Error(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.dir, digest+".json"), []byte(`{"digest":"sha256:0"}`), 0o600); err != nil {
+	if err := os.WriteFile(s.recordFile("e"), []byte(`{"digest":"sha256:0"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if list, err := s.List(); err != nil || len(list) != 0 {
@@ -135,10 +135,10 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{}`))
 	s := Store{mounts: f.TempDir()}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		rec, err := parseRecord(text, digest)
+		rec, err := parseRecord(text, "e")
 		if err != nil {
 			return
 		}
-		_ = s.mountDir(s.info(digest, rec)) // must not panic
+		_ = s.mountDir(s.info(rec)) // must not panic
 	})
 }

@@ -41,7 +41,7 @@ const MaxBytes = 8 << 30
 // each name, and mounts them. It is safe for concurrent use within one
 // process.
 type Store struct {
-	dir    string // HEX.erofs and HEX.json
+	dir    string // HEX.erofs, and NAME.json that says which of them is the pack of a name
 	mounts string // HEX/, mount points
 	cpu    string // of procfs, cpuinfo
 	trust  *x509.CertPool
@@ -60,19 +60,34 @@ func OpenStore(dir, mounts string, trust *x509.CertPool) (*Store, error) {
 			return nil, fmt.Errorf("open the store of packs: %w", err)
 		}
 	}
+	if err := clear(dir); err != nil {
+		return nil, fmt.Errorf("clear the store of packs: %w", err)
+	}
+	return &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo", trust: trust}, nil
+}
+
+// clear removes what is neither a record nor the file of one.
+func clear(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open the store of packs: %w", err)
+		return err
 	}
+	counts := map[string]bool{}
 	for _, e := range entries {
-		base := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
-		if _, err := readRecord(dir, base); err != nil {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return nil, fmt.Errorf("clear the store of packs: %w", err)
+		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok {
+			if rec, err := readRecord(dir, name); err == nil {
+				counts[e.Name()], counts[rec.hex()+".erofs"] = true, true
 			}
 		}
 	}
-	return &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo", trust: trust}, nil
+	for _, e := range entries {
+		if !counts[e.Name()] {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Install stores a pack from r and returns what it is. Another version of the
@@ -106,10 +121,10 @@ func (s *Store) Install(ctx context.Context, r io.Reader, signature pki.Signatur
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
 	rec := record{Digest: "sha256:" + hexDigest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Signature: signature}
-	if err := s.commit(f.Name(), hexDigest, &rec); err != nil {
+	if err := s.commit(f.Name(), &rec); err != nil {
 		return nil, fmt.Errorf("install the pack %s: %w", manifest.Name, err)
 	}
-	return s.info(hexDigest, &rec), nil
+	return s.info(&rec), nil
 }
 
 // copyPack copies at most MaxBytes and checks the first block on the way, so
@@ -165,43 +180,37 @@ func (s *Store) inspect(f *os.File) (*Manifest, error) {
 	return m, errors.Join(err, unmount(dir))
 }
 
-// commit gives the file its name, then its record, which makes it count, and
-// then removes other versions of the same name.
-func (s *Store) commit(tmp, hexDigest string, rec *record) error {
+// commit gives the file its name, then writes the record, which makes it count in
+// place of the version before, and then removes that.
+func (s *Store) commit(tmp string, rec *record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	text, err := json.MarshalIndent(rec, "", " ")
 	if err != nil {
 		return err
 	}
-	if err := durable.Rename(tmp, s.file(hexDigest)); err != nil {
-		return err
-	}
-	if err := s.writeRecord(hexDigest, text); err != nil {
-		return err
-	}
-	packs, err := s.list()
+	before, err := readRecord(s.dir, rec.Manifest.Name)
 	if err != nil {
+		before = nil // there is none that counts
+	}
+	if err := durable.Rename(tmp, s.file(rec.hex())); err != nil {
 		return err
 	}
-	for _, p := range packs {
-		if p.Name == rec.Manifest.Name && p.Digest != rec.Digest {
-			if err := s.drop(&p); err != nil {
-				return err
-			}
-		}
+	if err := durable.WriteFile(s.recordFile(rec.Manifest.Name), text, 0o600); err != nil {
+		return err
 	}
-	return nil
+	if before == nil || before.Digest == rec.Digest {
+		return nil
+	}
+	return s.dropFile(s.info(before))
 }
 
-func (s *Store) writeRecord(hexDigest string, text []byte) error {
-	return durable.WriteFile(filepath.Join(s.dir, hexDigest+".json"), text, 0o600)
-}
+func (s *Store) recordFile(name string) string { return filepath.Join(s.dir, name+".json") }
 
 func (s *Store) file(hexDigest string) string { return filepath.Join(s.dir, hexDigest+".erofs") }
 
-func (s *Store) info(hexDigest string, rec *record) *Info {
-	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(hexDigest), Signature: rec.Signature}
+func (s *Store) info(rec *record) *Info {
+	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(rec.hex()), Signature: rec.Signature}
 }
 
 // List returns the installed packs, sorted by name. It waits for no pack that is
@@ -221,7 +230,7 @@ func (s *Store) list() ([]Info, error) {
 	for _, file := range files {
 		base := strings.TrimSuffix(filepath.Base(file), ".json")
 		if rec, err := readRecord(s.dir, base); err == nil {
-			packs = append(packs, *s.info(base, rec))
+			packs = append(packs, *s.info(rec))
 		}
 	}
 	slices.SortFunc(packs, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
@@ -325,10 +334,15 @@ func (s *Store) Remove(name string) error {
 
 // drop takes the record first: without it the file does not count.
 func (s *Store) drop(p *Info) error {
-	if err := os.Remove(strings.TrimSuffix(p.File, ".erofs") + ".json"); err != nil {
+	if err := durable.Remove(s.recordFile(p.Name)); err != nil {
 		return fmt.Errorf("remove the pack %s: %w", p.Name, err)
 	}
-	err := os.Remove(p.File)
+	return s.dropFile(p)
+}
+
+// dropFile removes the file of a pack that no longer counts, and its mount.
+func (s *Store) dropFile(p *Info) error {
+	err := durable.Remove(p.File)
 	if dir := s.mountDir(p); mounted(dir) {
 		err = errors.Join(err, unmount(dir), os.Remove(dir))
 	}
