@@ -55,6 +55,12 @@ test: setup build lint test-inputs ## check style, run all tests, those in boote
 test-inputs: build
 	@for arch in amd64 arm64; do $(OSCINE) image build --arch $$arch -o $(OUT)/oscine-$$arch.img || exit 1; done
 	@for name in onnxruntime llama.cpp; do $(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs $$name || exit 1; done
+	@go run ./internal/serve/engine/modeltest/fetch
+
+.PHONY: test-engines
+test-engines: build ## compare every engine with its own Python API, bit for bit, on real models
+	@go run ./internal/serve/engine/modeltest/fetch
+	@python=$$(scripts/engines-python.sh) && OSCINE_ENGINES_PYTHON=$$python go test -count=1 -timeout 25m -v ./cmd/oscine-engine ./internal/serve/engine/...
 
 test-fast: bpf ## run the tests that boot no machine
 	@go test -json ./... | $(REPORT)

@@ -8,22 +8,26 @@ import (
 	"slices"
 	"strings"
 
+	"oscine.dev/oscine/internal/serve/engine/litert"
 	"oscine.dev/oscine/internal/serve/engine/onnx"
+	"oscine.dev/oscine/internal/serve/engine/openvino"
 	"oscine.dev/oscine/internal/serve/worker"
 )
 
 // engines are the engines by the names that packs give them.
 func engines() map[string]worker.Engine {
 	return map[string]worker.Engine{
+		"litert":      new(litert.Engine),
 		"onnxruntime": new(onnx.Engine),
+		"openvino":    new(openvino.Engine),
 	}
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+func main() { os.Exit(runProgram(os.Args[1:], os.Stderr)) }
 
-// run runs the engine that the first argument names until the daemon kills it,
+// runProgram runs the engine that the first argument names until the daemon kills it,
 // and returns the exit status.
-func run(args []string, log io.Writer) int {
+func runProgram(args []string, log io.Writer) int {
 	all := engines()
 	if len(args) > 0 && all[args[0]] != nil {
 		return worker.Main("oscine-engine "+args[0], all[args[0]], args[1:], log)

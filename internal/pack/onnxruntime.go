@@ -11,8 +11,7 @@ func onnxruntimeRecipe() recipe {
 		name: "onnxruntime",
 		manifest: Manifest{
 			Name: "onnxruntime", Version: "0-" + revision, Engines: []string{"onnxruntime"}, Entrypoint: []string{"/usr/bin/oscine-engine", "onnxruntime"},
-			// The format is a protocol buffer whose first field is its version.
-			Formats:  []Format{{Name: "onnx", Suffixes: []string{".onnx"}, Magic: []Magic{{Hex: "08"}}}},
+			Formats:  []Format{onnxFormat()},
 			Platform: "onnxruntime_onnx", Protocols: channel.Versions(), MemoryBytes: 48 << 20,
 		},
 		wheel: &wheel{

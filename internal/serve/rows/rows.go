@@ -3,6 +3,7 @@ package rows
 import (
 	"fmt"
 	"io"
+	"os"
 )
 
 // maxOpset is the last version of the standard operators whose definitions this
@@ -17,6 +18,21 @@ func (e *Error) Error() string { return "rows are not proven independent: " + e.
 
 func unproven(format string, args ...any) error {
 	return &Error{Reason: fmt.Sprintf(format, args...)}
+}
+
+// IndependentFile says why requests to the model may not be joined into batches, or
+// returns nil: see Independent.
+func IndependentFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return Independent(f, info.Size())
 }
 
 // Independent returns nil where it has proven that row i of each output of the

@@ -96,7 +96,10 @@ func (s *server) open(load channel.Load) error {
 	}
 	meta := session.Metadata()
 	meta.Threads = threads
-	if err := s.selfTest(session, &meta); err != nil {
+	if err := stateBatch(&meta, load.Options["batch"]); err != nil {
+		return errors.Join(err, session.Close())
+	}
+	if err := SelfTest(session, &meta, s.say); err != nil {
 		return errors.Join(err, session.Close())
 	}
 	s.session, s.loaded, s.meta = session, load, meta
@@ -121,11 +124,12 @@ func threads(limit int) (int, error) {
 // selfTestBytes bounds the inputs and the outputs of a self-test.
 const selfTestBytes = 64 << 20
 
-// selfTest runs the model twice on inputs of ones, where open dimensions are
+// SelfTest runs the model twice on inputs of ones, where open dimensions are
 // one. There are engines that answer zeros to the first run of some models and
 // fail at the second: what works once has to work twice. A model that works
-// neither time may want other inputs; the first request will tell.
-func (s *server) selfTest(session Session, meta *channel.Metadata) error {
+// neither time may want other inputs, unless that is the engine's own failure; the
+// first request will tell. What it has to say and is no reason to refuse goes to say.
+func SelfTest(session Session, meta *channel.Metadata, say func(format string, a ...any)) error {
 	shapes, sizes := make([]tensor.Shape, len(meta.Inputs)), make([]int, len(meta.Inputs))
 	total := 0
 	for i, spec := range meta.Inputs {
@@ -142,7 +146,7 @@ func (s *server) selfTest(session Session, meta *channel.Metadata) error {
 		}
 		n, err := shapes[i].Bytes(kind)
 		if err != nil || n > selfTestBytes-total {
-			s.say("no self-test: the inputs are too large")
+			say("no self-test: the inputs are too large")
 			return nil
 		}
 		sizes[i] = n
@@ -162,24 +166,28 @@ func (s *server) selfTest(session Session, meta *channel.Metadata) error {
 	}
 	results := [2]channel.Result{}
 	var errs [2]error
+	var failed [2]bool
 	var outputs [2][]byte
 	for i := range 2 {
 		out := Output{meta: meta, memory: memory, at: end, result: &results[i], wanted: all(meta)}
 		errs[i] = session.Run(context.Background(), inputs, &out)
+		failed[i] = errors.Is(errs[i], ErrEngine)
 		if errs[i] == nil {
 			errs[i] = out.complete()
 		}
 		outputs[i] = bytes.Clone(memory[end:out.at])
 	}
 	switch {
+	case failed[0] && failed[1]:
+		return fmt.Errorf("the engine cannot run the model: %w", errs[0])
 	case errs[0] != nil && errs[1] != nil:
-		s.say("self-test: %v", errs[0])
+		say("self-test: %v", errs[0])
 	case errs[1] != nil:
 		return fmt.Errorf("the engine ran the model once and not a second time: %w", errs[1])
 	case errs[0] != nil:
 		return fmt.Errorf("the engine ran the model only the second time: %w", errs[0])
 	case !bytes.Equal(outputs[0], outputs[1]):
-		s.say("self-test: two runs on the same inputs differ")
+		say("self-test: two runs on the same inputs differ")
 	}
 	return nil
 }

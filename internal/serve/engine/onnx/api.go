@@ -3,12 +3,12 @@ package onnx
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
 
+	"oscine.dev/oscine/internal/serve/engine/clib"
 	"oscine.dev/oscine/internal/serve/worker"
 )
 
@@ -67,24 +67,6 @@ type Library struct {
 	alloc   uintptr // default OrtAllocator
 }
 
-// pointer turns an address outside the Go heap into a pointer.
-func pointer(address uintptr) unsafe.Pointer {
-	return *(*unsafe.Pointer)(unsafe.Pointer(&address))
-}
-
-// text copies a C string, up to 64 KiB.
-func text(address uintptr) string {
-	if address == 0 {
-		return ""
-	}
-	b := unsafe.Slice((*byte)(pointer(address)), 64<<10)
-	n := 0
-	for n < len(b) && b[n] != 0 {
-		n++
-	}
-	return string(b[:n])
-}
-
 // noTelemetry is the one switch that the library obeys before it starts its
 // telemetry: from version 1.29 on, its official Linux builds report models and
 // machine to their maker unless it is set. DisableTelemetryEvents comes too
@@ -94,31 +76,29 @@ const noTelemetry = "ORT_DISABLE_TELEMETRY"
 // Load loads the library from a path, or by name from the system's paths, with
 // its telemetry switched off.
 func Load(path string) (*Library, error) {
-	// purego hands this on to the C library's environment as well.
-	if err := os.Setenv(noTelemetry, "1"); err != nil {
-		return nil, fmt.Errorf("switch telemetry off: %w", err)
+	if err := clib.Setenv(map[string]string{noTelemetry: "1"}); err != nil {
+		return nil, err
 	}
-	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	library, err := clib.Load(path)
 	if err != nil {
-		return nil, fmt.Errorf("load ONNX Runtime: %w", err)
+		return nil, err
 	}
-	getBase, err := purego.Dlsym(handle, "OrtGetApiBase")
+	getBase, err := library.Func("OrtGetApiBase")
 	if err != nil {
-		return nil, fmt.Errorf("%s is not ONNX Runtime: %w", path, err)
+		return nil, err
 	}
-	address, _, _ := purego.SyscallN(getBase)
-	base := (*[2]uintptr)(pointer(address))
+	base := (*[2]uintptr)(clib.Pointer(getBase.Call()))
 	version, _, _ := purego.SyscallN(base[1])
 	table, _, _ := purego.SyscallN(base[0], apiVersion)
 	if table == 0 {
-		return nil, fmt.Errorf("ONNX Runtime %s is too old: its C API has no version %d", text(version), apiVersion)
+		return nil, fmt.Errorf("ONNX Runtime %s is too old: its C API has no version %d", clib.Text(version), apiVersion)
 	}
-	l := &Library{table: (*[tableSize]uintptr)(pointer(table)), version: text(version)}
+	l := &Library{table: (*[tableSize]uintptr)(clib.Pointer(table)), version: clib.Text(version)}
 	return l, l.initialise()
 }
 
 func (l *Library) initialise() error {
-	name := cstring("oscine")
+	name := clib.String("oscine")
 	const warning = 2
 	if err := l.call(fnCreateEnv, warning, name, l.out(&l.env)); err != nil {
 		return err
@@ -148,7 +128,7 @@ func (l *Library) call(fn int, args ...uintptr) error {
 	}
 	code, _, _ := purego.SyscallN(l.table[fnGetErrorCode], status)
 	message, _, _ := purego.SyscallN(l.table[fnGetErrorMessage], status)
-	err := errors.New(plain(text(message)))
+	err := errors.New(plain(clib.Text(message)))
 	purego.SyscallN(l.table[fnReleaseStatus], status)
 	if uint32(code) == runtimeException && strings.Contains(err.Error(), "alloc") {
 		return fmt.Errorf("%w: %w", worker.ErrEngine, err) // no memory is no fault of the request

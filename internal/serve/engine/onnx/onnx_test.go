@@ -17,6 +17,7 @@ import (
 
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/engine/clib"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
@@ -162,8 +163,8 @@ func TestNoTelemetry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	value, _, _ := purego.SyscallN(getenv, cstring(noTelemetry))
-	if got := text(value); got != "1" {
+	value, _, _ := purego.SyscallN(getenv, clib.String(noTelemetry))
+	if got := clib.Text(value); got != "1" {
 		t.Errorf("the library sees %s=%q, want 1", noTelemetry, got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unsafe"
 
+	"oscine.dev/oscine/internal/serve/engine/clib"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
@@ -68,7 +69,7 @@ func (s *Session) input(i int, t *worker.Tensor) error {
 	l, v := s.lib, &s.scratch
 	address := uintptr(unsafe.Pointer(unsafe.SliceData(t.Data)))
 	if err := l.call(fnCreateTensorWithDataAsOrtValue, l.memory, address, uintptr(len(t.Data)),
-		s.dims.address(), uintptr(len(t.Shape)), elementType(spec.Type), l.out(&v.a)); err != nil {
+		s.dims.Address(), uintptr(len(t.Shape)), elementType(spec.Type), l.out(&v.a)); err != nil {
 		return fmt.Errorf("input %q: %w", spec.Name, err)
 	}
 	s.inValues[i] = v.a
@@ -84,7 +85,7 @@ func (s *Session) releaseInputs() {
 
 // compute runs the model on the inputs made and returns the values of the
 // wanted outputs; options are OrtRunOptions, or 0 for none.
-func (s *Session) compute(wanted []int, options uintptr) (words, error) {
+func (s *Session) compute(wanted []int, options uintptr) (clib.Words, error) {
 	n := len(wanted)
 	if n > len(s.wantNames) {
 		return nil, fmt.Errorf("%d outputs are asked for, the model has %d", n, len(s.meta.Outputs))
@@ -93,12 +94,12 @@ func (s *Session) compute(wanted []int, options uintptr) (words, error) {
 		s.wantNames[i] = s.outNames[w]
 	}
 	clear(s.outValues[:n])
-	err := s.lib.call(fnRun, s.ptr, options, s.inNames.address(), s.inValues.address(), uintptr(len(s.meta.Inputs)),
-		s.wantNames.address(), uintptr(n), s.outValues.address())
+	err := s.lib.call(fnRun, s.ptr, options, s.inNames.Address(), s.inValues.Address(), uintptr(len(s.meta.Inputs)),
+		s.wantNames.Address(), uintptr(n), s.outValues.Address())
 	return s.outValues[:n], err
 }
 
-func (s *Session) releaseOutputs(values words) {
+func (s *Session) releaseOutputs(values clib.Words) {
 	for _, v := range values {
 		s.lib.release(fnReleaseValue, v)
 	}
@@ -124,5 +125,5 @@ func (s *Session) output(i int) ([]byte, tensor.Shape, error) {
 	if err := l.call(fnGetTensorMutableData, s.outValues[i], l.out(&v.a)); err != nil {
 		return nil, nil, err
 	}
-	return unsafe.Slice((*byte)(pointer(v.a)), n), spec.Shape, nil
+	return unsafe.Slice((*byte)(clib.Pointer(v.a)), n), spec.Shape, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/engine/clib"
 	"oscine.dev/oscine/internal/serve/rows"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
@@ -62,10 +63,10 @@ type Session struct {
 	alone error
 
 	// Memory that the library reads and writes, reused by every run.
-	inNames, outNames   words
-	inValues, outValues words
-	wantNames           words
-	dims                words
+	inNames, outNames   clib.Words
+	inValues, outValues clib.Words
+	wantNames           clib.Words
+	dims                clib.Words
 	scratch             scratch
 	last                tensor.Spec   // of the output looked at last
 	options             uintptr       // OrtRunOptions, by which a run is stopped
@@ -78,7 +79,7 @@ type scratch struct{ a, b uintptr }
 // Open loads a model file with the given number of threads, which do not spin
 // while they wait: they share their cores with others.
 func (l *Library) Open(path string, threads int) (*Session, error) {
-	s := &Session{lib: l, dims: newWords(tensor.MaxRank)}
+	s := &Session{lib: l, dims: clib.NewWords(tensor.MaxRank)}
 	v := &s.scratch
 	if err := l.call(fnCreateSessionOptions, l.out(&v.a)); err != nil {
 		return nil, err
@@ -95,18 +96,18 @@ func (l *Library) Open(path string, threads int) (*Session, error) {
 		{"session.intra_op.allow_spinning", "0"},
 		{"session.inter_op.allow_spinning", "0"},
 	} {
-		if err := l.call(fnAddSessionConfigEntry, options, cstring(entry[0]), cstring(entry[1])); err != nil {
+		if err := l.call(fnAddSessionConfigEntry, options, clib.String(entry[0]), clib.String(entry[1])); err != nil {
 			return nil, fmt.Errorf("set %s: %w", entry[0], err)
 		}
 	}
-	if err := l.call(fnCreateSession, l.env, cstring(path), options, l.out(&v.b)); err != nil {
+	if err := l.call(fnCreateSession, l.env, clib.String(path), options, l.out(&v.b)); err != nil {
 		return nil, fmt.Errorf("not a model that ONNX Runtime %s can load: %s", l.version, strings.ReplaceAll(err.Error(), path, "the file"))
 	}
 	s.ptr = v.b
 	s.meta.Engine = "onnxruntime " + l.version
 	err := s.describe()
 	if err == nil {
-		s.alone = independent(path)
+		s.alone = rows.IndependentFile(path)
 		s.meta.Batch = s.alone == nil
 	}
 	if err == nil {
@@ -138,8 +139,8 @@ func (s *Session) describe() error {
 	if err != nil {
 		return fmt.Errorf("output %w", err)
 	}
-	s.inValues, s.outValues = newWords(len(s.meta.Inputs)), newWords(len(s.meta.Outputs))
-	s.wantNames = newWords(len(s.meta.Outputs))
+	s.inValues, s.outValues = clib.NewWords(len(s.meta.Inputs)), clib.NewWords(len(s.meta.Outputs))
+	s.wantNames = clib.NewWords(len(s.meta.Outputs))
 	return nil
 }
 
@@ -170,24 +171,9 @@ func complete(path string, inFolder bool) error {
 	return nil
 }
 
-// independent says why requests to the model may not be joined into batches, or
-// returns nil.
-func independent(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	return rows.Independent(f, info.Size())
-}
-
 // list describes all inputs or all outputs, and returns their names for the
 // library.
-func (s *Session) list(count, name, info int) ([]tensor.Spec, words, error) {
+func (s *Session) list(count, name, info int) ([]tensor.Spec, clib.Words, error) {
 	l, v := s.lib, &s.scratch
 	if err := l.call(count, s.ptr, l.out(&v.a)); err != nil {
 		return nil, nil, err
@@ -196,13 +182,13 @@ func (s *Session) list(count, name, info int) ([]tensor.Spec, words, error) {
 	if n > channel.MaxTensors {
 		return nil, nil, fmt.Errorf("count of %d is more than %d", n, channel.MaxTensors)
 	}
-	specs, names := make([]tensor.Spec, n), newWords(n)
+	specs, names := make([]tensor.Spec, n), clib.NewWords(n)
 	for i := range n {
 		if err := l.call(name, s.ptr, uintptr(i), l.alloc, l.out(&v.a)); err != nil {
 			return nil, nil, err
 		}
 		names[i] = v.a // lives as long as the process
-		specs[i].Name = text(names[i])
+		specs[i].Name = clib.Text(names[i])
 		if err := l.call(info, s.ptr, uintptr(i), l.out(&v.a)); err != nil {
 			return nil, nil, err
 		}
@@ -257,7 +243,7 @@ func (s *Session) typeAndShape(info uintptr, spec *tensor.Spec) error {
 	if rank > tensor.MaxRank {
 		return fmt.Errorf("has %d dimensions, at most %d can be served", rank, tensor.MaxRank)
 	}
-	if err := l.call(fnGetDimensions, info, s.dims.address(), uintptr(rank)); err != nil {
+	if err := l.call(fnGetDimensions, info, s.dims.Address(), uintptr(rank)); err != nil {
 		return err
 	}
 	spec.Shape = spec.Shape[:0]
