@@ -56,6 +56,7 @@ test-inputs: build
 	@for arch in amd64 arm64; do $(OSCINE) image build --arch $$arch -o $(OUT)/oscine-$$arch.img || exit 1; done
 	@for name in onnxruntime llama.cpp; do $(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs $$name || exit 1; done
 	@go run ./internal/serve/engine/modeltest/fetch
+	@go run ./internal/samples/fetch
 
 .PHONY: test-engines
 test-engines: build ## compare every engine with its own Python API, bit for bit, on real models

@@ -7,6 +7,7 @@ import (
 	"oscine.dev/oscine/internal/serve/front"
 	"oscine.dev/oscine/internal/serve/front/oip"
 	"oscine.dev/oscine/internal/serve/front/oip/rpc"
+	"oscine.dev/oscine/internal/serve/front/openai"
 )
 
 // fronts are the protocols, one a line.
@@ -15,6 +16,7 @@ func fronts() []front.Front {
 	return []front.Front{
 		oip.Front(inference),
 		rpc.Front(inference),
+		openai.Front(),
 	}
 }
 

@@ -61,6 +61,10 @@ func TestStream(t *testing.T) {
 	if err != nil || len(rest.Outputs) != 0 || strings.Join(got, " ") != "0 1 2 3" {
 		t.Errorf("got %q, then %+v, %v", got, rest, err)
 	}
+	// What it counts for later ones is what its parts took, not its whole slot.
+	if grows := r.Registry.Grows("m"); grows <= 0 || grows > 1<<20 {
+		t.Errorf("the next request is expected to need %d bytes", grows)
+	}
 	// As a whole, where nobody takes parts.
 	q.Part = nil
 	if whole, err := r.Registry.Infer(t.Context(), q); err != nil || tokens(&whole) != "0123" {

@@ -34,3 +34,14 @@ func (r *Registry) Break(ctx context.Context, name string) error {
 
 // SetPatience bounds how long Remove and Close wait for a worker's end.
 func (r *Registry) SetPatience(d time.Duration) { r.patience = d }
+
+// Grows is how many bytes of outputs a model's next request is expected to need.
+func (r *Registry) Grows(name string) int64 {
+	m, err := r.model(name)
+	if err != nil {
+		return -1
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.memory.grows.Load()
+}

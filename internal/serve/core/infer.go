@@ -138,8 +138,9 @@ func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error
 	}
 	run.ID, run.Stream = m.ids.Add(1), q.Part != nil && meta.Streams
 	if run.Stream {
-		used = mem.region.SlotBytes
-		err = m.stream(&c.job, a, meta, slot, q.Part)
+		var reached int
+		reached, err = m.stream(&c.job, a, meta, slot, q.Part)
+		used = max(used, reached)
 	} else {
 		m.run(&c.job)
 		err = c.job.err

@@ -82,8 +82,9 @@ func (p *parts) take() ([]channel.Result, bool) {
 }
 
 // stream runs a job whose answer comes in parts, each of which is given to the
-// request's Part. The slot is held until the last.
-func (m *model) stream(j *job, a *answer, meta *channel.Metadata, slot []byte, part func(*Response) error) error {
+// request's Part. The slot is held until the last. It returns up to where parts
+// reach in the slot.
+func (m *model) stream(j *job, a *answer, meta *channel.Metadata, slot []byte, part func(*Response) error) (reached int, err error) {
 	ctx, cancel := context.WithCancel(j.ctx)
 	defer cancel()
 	j.ctx = ctx
@@ -106,7 +107,9 @@ func (m *model) stream(j *job, a *answer, meta *channel.Metadata, slot []byte, p
 			if refused != nil {
 				break
 			}
-			if _, refused = j.collectFrom(&unread[i], a, meta, slot); refused == nil {
+			var end int
+			if end, refused = j.collectFrom(&unread[i], a, meta, slot); refused == nil {
+				reached = max(reached, end)
 				refused = part(&Response{Model: m.ServedAs, Version: m.Version, Outputs: a.outputs})
 			}
 			if refused != nil {
@@ -116,9 +119,9 @@ func (m *model) stream(j *job, a *answer, meta *channel.Metadata, slot []byte, p
 	}
 	switch {
 	case refused != nil:
-		return refused
+		return reached, refused
 	case p.over:
-		return fmt.Errorf("%w: the client reads the answer of %s too slowly", ErrCanceled, m.Name)
+		return reached, fmt.Errorf("%w: the client reads the answer of %s too slowly", ErrCanceled, m.Name)
 	}
-	return j.err
+	return reached, j.err
 }

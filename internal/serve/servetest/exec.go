@@ -22,6 +22,8 @@ type Exec struct {
 	Dir     string   // private directory for the socket; made if absent
 	Log     io.Writer
 	Env     []string // added to the environment, KEY=value
+	Name    string   // by which clients ask for the model
+	Options map[string]string
 }
 
 // Start implements core.Starter.
@@ -38,7 +40,7 @@ func (e *Exec) Start(context.Context) (core.Worker, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", e.Command[0], err)
 	}
-	return &process{cmd: cmd, socket: socket, load: channel.Load{Path: e.Model, Threads: e.Threads}}, nil
+	return &process{cmd: cmd, socket: socket, load: channel.Load{Path: e.Model, Threads: e.Threads, Name: e.Name, Options: e.Options}}, nil
 }
 
 // process is a worker that Exec started.

@@ -3,6 +3,7 @@ package servetest
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -38,4 +39,31 @@ func LlamaServer(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// Llama returns a Starter of the real worker of language models with the real
+// server, or skips the test.
+func Llama(t testing.TB, model, name string, options map[string]string) *Exec {
+	t.Helper()
+	server := LlamaServer(t)
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	worker := filepath.Join(dir, "oscine-llama")
+	cmd := exec.CommandContext(t.Context(), goTool, "build", "-o", worker, "oscine.dev/oscine/cmd/oscine-llama")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the worker: %v\n%s", err, out)
+	}
+	sockets, err := os.MkdirTemp("", "o") // short, and it goes when the test has ended
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
+	return &Exec{
+		Command: []string{worker, "--server", server, "--dir", sockets}, Model: model, Threads: 1,
+		Dir: filepath.Join(dir, "s"), Log: os.Stderr, Name: name, Options: options,
+	}
 }

@@ -1,0 +1,164 @@
+package openai
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/front"
+	"oscine.dev/oscine/internal/serve/language"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// timeoutHeader says in seconds after how long nobody wants the answer. OpenAI's
+// API has no such thing; its clients send any header.
+const timeoutHeader = "X-Request-Timeout"
+
+// answer answers every request for which a model is asked.
+func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
+	q := core.Request{Arrived: time.Now()}
+	body, err := h.options.Body(w, r)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	defer body.Close()
+	text, err := readAll(&body)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	var stream bool
+	if q.Model, stream, err = read(text); err == nil {
+		if q.Timeout, err = timeout(r.Header); err == nil {
+			err = h.isLanguage(q.Model)
+		}
+	}
+	if err != nil {
+		h.registry.Refused(q.Model, "")
+		writeError(w, err)
+		return
+	}
+	q.Inputs = []core.Input{
+		{Name: language.Path, Type: tensor.Bytes, Shape: tensor.Shape{1}, Data: core.Bytes(language.AppendText(nil, []byte(r.URL.Path)))},
+		{Name: language.Body, Type: tensor.Bytes, Shape: tensor.Shape{1}, Data: core.Bytes(language.AppendText(nil, text))},
+	}
+	out := &answer{w: w, stream: stream}
+	q.Part = out.part
+	rest, err := h.registry.Infer(r.Context(), q)
+	if err == nil && len(rest.Outputs) > 0 {
+		err = out.part(&rest)
+	}
+	rest.Free()
+	out.end(err)
+}
+
+func readAll(body *front.Body) (text []byte, err error) {
+	defer body.Done()
+	if n := body.Length(); n >= 0 {
+		text, err = body.ReadExactly(nil, int(n))
+	} else {
+		text, err = body.ReadAll(nil)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: the body is cut short", core.ErrInvalid)
+	}
+	return text, err
+}
+
+// read reads what this front needs of a request: of members with the same name
+// the last, as the engine does.
+func read(text []byte) (model string, stream bool, err error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return "", false, fmt.Errorf("%w: the body is not a JSON object: %w", core.ErrInvalid, err)
+	}
+	if raw, ok := members["model"]; !ok || json.Unmarshal(raw, &model) != nil || model == "" {
+		return "", false, errModel
+	}
+	if raw, ok := members["stream"]; ok {
+		if err := json.Unmarshal(raw, &stream); err != nil {
+			return model, false, fmt.Errorf(`%w: "stream" must be true or false`, core.ErrInvalid)
+		}
+	}
+	return model, stream, nil
+}
+
+func timeout(h http.Header) (time.Duration, error) {
+	text := h.Get(timeoutHeader)
+	if text == "" {
+		return 0, nil
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(seconds > 0 && seconds <= core.MaxTimeout.Seconds()) {
+		return 0, fmt.Errorf("%w: %s %.100q must be a number of seconds, more than 0 and at most %.0f", core.ErrInvalid, timeoutHeader, text, core.MaxTimeout.Seconds())
+	}
+	return time.Duration(seconds * float64(time.Second)), nil
+}
+
+// answer writes an answer that comes in parts: a stream as it comes, the rest at
+// its end.
+type answer struct {
+	w      http.ResponseWriter
+	stream bool
+	begun  bool // some of a stream is written
+	status int
+	text   []byte // what is written at the end
+}
+
+// part takes a part. Its error stops the inference.
+func (a *answer) part(p *core.Response) error {
+	if len(p.Outputs) != len(language.Outputs()) {
+		return fmt.Errorf("%w: %d outputs", language.ErrTensor, len(p.Outputs))
+	}
+	status, err := language.Code(p.Outputs[0].Data)
+	if err != nil {
+		return err
+	}
+	text, err := language.Text(p.Outputs[1].Data)
+	if err != nil || len(text) == 0 {
+		return err // without text: the model is still at work
+	}
+	a.status = status
+	if !a.stream || status != http.StatusOK {
+		a.text = append(a.text, text...)
+		return nil
+	}
+	if !a.begun {
+		a.begun = true
+		header := a.w.Header()
+		header.Set("Content-Type", "text/event-stream")
+		header.Set("Cache-Control", "no-cache")
+		header.Set("X-Accel-Buffering", "no") // proxies pass each part on at once
+	}
+	if err := front.Write(a.w, text); err != nil {
+		return errors.Join(core.ErrCanceled, err)
+	}
+	return nil
+}
+
+// end writes what is left.
+func (a *answer) end(err error) {
+	switch {
+	case err != nil && a.begun:
+		// The status is out: clients find an error in the stream, and no end.
+		text, _ := json.Marshal(map[string]*apiError{"error": errorOf(err)})
+		_ = front.Write(a.w, []byte("data: "), text, []byte("\n\n"))
+	case err != nil:
+		writeError(a.w, err)
+	case a.begun:
+	case a.status == http.StatusOK:
+		a.w.Header().Set("Content-Type", "application/json")
+		front.Send(a.w, a.status, a.text)
+	case a.status == 0:
+		writeError(a.w, errors.New("the engine's answer is empty"))
+	default:
+		e := engineError(a.status, a.text)
+		writeJSON(a.w, e.status, map[string]*apiError{"error": e})
+	}
+}

@@ -1,0 +1,85 @@
+package openai
+
+import (
+	"fmt"
+	"net/http"
+
+	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/front"
+	"oscine.dev/oscine/internal/serve/language"
+)
+
+const modelsPath = "/v1/models"
+
+// Front returns the protocol's front.
+func Front() front.Front {
+	routes := []string{"GET " + modelsPath, "GET " + modelsPath + "/{model}"}
+	for _, path := range language.Paths() {
+		routes = append(routes, "POST "+path)
+	}
+	return front.Front{Name: "OpenAI", Routes: routes, New: newHandler}
+}
+
+// handler serves OpenAI's API.
+type handler struct {
+	registry *core.Registry
+	options  front.Options
+}
+
+func newHandler(r *core.Registry, o front.Options) http.Handler {
+	h := &handler{registry: r, options: o}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+modelsPath, h.list)
+	mux.HandleFunc("GET "+modelsPath+"/{model}", h.describe)
+	for _, path := range language.Paths() {
+		mux.HandleFunc("POST "+path, h.answer)
+	}
+	return mux
+}
+
+// entry is one model in the forms of two protocols that share the path: OpenAI's,
+// and KServe's version 1, which has the members name and ready.
+type entry struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	OwnedBy string `json:"owned_by"`
+	Name    string `json:"name"`
+	Ready   bool   `json:"ready"`
+}
+
+func entryOf(s *core.Status) entry {
+	return entry{ID: s.ServedAs, Object: "model", OwnedBy: "oscine", Name: s.ServedAs, Ready: s.State == core.Ready}
+}
+
+// list lists all models; models has their names as KServe's version 1 does.
+func (h *handler) list(w http.ResponseWriter, _ *http.Request) {
+	all, names := []entry{}, []string{}
+	for _, s := range h.registry.List() {
+		all, names = append(all, entryOf(&s)), append(names, s.ServedAs)
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": all, "models": names})
+}
+
+func (h *handler) describe(w http.ResponseWriter, r *http.Request) {
+	s, err := h.registry.StatusOf(r.PathValue("model"), "")
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, entryOf(&s))
+}
+
+// isLanguage returns nil where the model is one that this front can ask.
+func (h *handler) isLanguage(name string) error {
+	s, err := h.registry.StatusOf(name, "")
+	switch {
+	case err != nil:
+		return err
+	case len(s.Outputs) == 0:
+		return fmt.Errorf("%w: %s", core.ErrNotReady, s.Reason())
+	case !language.Is(s.Inputs, s.Outputs):
+		return fmt.Errorf("%w: %s is not a language model: ask it by the Open Inference Protocol (/v2/models/%s)", core.ErrInvalid, s.ServedAs, s.ServedAs)
+	}
+	return nil
+}
