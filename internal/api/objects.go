@@ -22,6 +22,9 @@ type objectStore interface {
 	Watch(ctx context.Context, kind object.Kind, name string, each func(event string, state object.State) error) error
 	Apply(ctx context.Context, objects []object.Object, o node.ApplyOptions) ([]node.Result, error)
 	Delete(ctx context.Context, key object.Key) error
+	Stop(ctx context.Context, key object.Key) error
+	Start(ctx context.Context, key object.Key) error
+	Restart(ctx context.Context, key object.Key) error
 	// Kinds returns the kinds that the node knows.
 	Kinds() object.Table
 }
@@ -104,6 +107,27 @@ func (s *objectService) Delete(ctx context.Context, req *connect.Request[pb.Dele
 		return nil, err
 	}
 	return connect.NewResponse(&pb.DeleteResponse{}), nil
+}
+
+func (s *objectService) Stop(ctx context.Context, req *connect.Request[pb.StopRequest]) (*connect.Response[pb.StopResponse], error) {
+	if err := s.node.Stop(ctx, object.Key{Kind: object.Kind(req.Msg.Kind), Name: req.Msg.Name}); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.StopResponse{}), nil
+}
+
+func (s *objectService) Start(ctx context.Context, req *connect.Request[pb.StartRequest]) (*connect.Response[pb.StartResponse], error) {
+	if err := s.node.Start(ctx, object.Key{Kind: object.Kind(req.Msg.Kind), Name: req.Msg.Name}); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.StartResponse{}), nil
+}
+
+func (s *objectService) Restart(ctx context.Context, req *connect.Request[pb.RestartRequest]) (*connect.Response[pb.RestartResponse], error) {
+	if err := s.node.Restart(ctx, object.Key{Kind: object.Kind(req.Msg.Kind), Name: req.Msg.Name}); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.RestartResponse{}), nil
 }
 
 func objectMessage(state object.State) (*pb.Object, error) {

@@ -79,13 +79,16 @@ func (f *deleteFlags) targets(env *Env, args []string) (kind string, targets []o
 		}
 		return kind, nil, err
 	}
+	if len(args) == 0 {
+		return "", nil, usageError{errors.New("needs KIND and NAME, -f FILE or -l LABELS")}
+	}
 	targets, err = env.parseSeveral(args)
 	return "", targets, err
 }
 
 // parseSeveral reads KIND NAME..., or KIND/NAME several times.
 func (e *Env) parseSeveral(args []string) ([]object.Key, error) {
-	needs := usageError{errors.New("needs KIND and NAME, or -f FILE")}
+	needs := usageError{errors.New("needs KIND and NAME")}
 	if len(args) == 0 {
 		return nil, needs
 	}
@@ -141,10 +144,10 @@ func deleteAll(ctx context.Context, env *Env, node *client.Client, targets []obj
 		_, err := node.Objects.Delete(ctx, connect.NewRequest(&oscinepb.DeleteRequest{Kind: string(t.Kind), Name: t.Name}))
 		wait.done()
 		if err != nil {
-			errs = append(errs, errors.New(message(err)))
+			errs = append(errs, err)
 			continue
 		}
 		fmt.Fprintf(env.Out, "%s deleted\n", name)
 	}
-	return errors.Join(errs...)
+	return joined(errs)
 }

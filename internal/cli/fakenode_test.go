@@ -32,6 +32,7 @@ type fakeNode struct {
 	objects []*pb.Object
 	changes []*pb.WatchResponse // that Watch sends before it ends
 	deleted []string
+	told    []string        // to stop, start or restart
 	asked   *pb.LogsRequest // of the log
 
 	metrics http.HandlerFunc        // nil for none
@@ -70,6 +71,29 @@ func (n *fakeNode) Watch(_ context.Context, _ *connect.Request[pb.GetRequest], s
 func (n *fakeNode) Delete(_ context.Context, req *connect.Request[pb.DeleteRequest]) (*connect.Response[pb.DeleteResponse], error) {
 	n.deleted = append(n.deleted, req.Msg.Kind+"/"+req.Msg.Name)
 	return connect.NewResponse(&pb.DeleteResponse{}), nil
+}
+
+func (n *fakeNode) Stop(_ context.Context, req *connect.Request[pb.StopRequest]) (*connect.Response[pb.StopResponse], error) {
+	return connect.NewResponse(&pb.StopResponse{}), n.tell("stop", req.Msg.Kind, req.Msg.Name)
+}
+
+func (n *fakeNode) Start(_ context.Context, req *connect.Request[pb.StartRequest]) (*connect.Response[pb.StartResponse], error) {
+	return connect.NewResponse(&pb.StartResponse{}), n.tell("start", req.Msg.Kind, req.Msg.Name)
+}
+
+func (n *fakeNode) Restart(_ context.Context, req *connect.Request[pb.RestartRequest]) (*connect.Response[pb.RestartResponse], error) {
+	return connect.NewResponse(&pb.RestartResponse{}), n.tell("restart", req.Msg.Kind, req.Msg.Name)
+}
+
+// tell notes what was asked for an object, which has to be there.
+func (n *fakeNode) tell(verb, kind, name string) error {
+	for _, obj := range n.objects {
+		if obj.Kind == kind && obj.Name == name {
+			n.told = append(n.told, verb+" "+kind+"/"+name)
+			return nil
+		}
+	}
+	return connect.NewError(connect.CodeNotFound, errors.New(kind+" "+name+": not found"))
 }
 
 // serve starts the node on loopback, as the current context of its own

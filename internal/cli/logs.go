@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
-	"oscine.dev/oscine/internal/client"
 )
 
 func newLogsCommand(env *Env) *cobra.Command {
@@ -54,9 +53,11 @@ func newLogsCommand(env *Env) *cobra.Command {
 				return err
 			}
 			if req.Kind == "" && !system {
-				if req.Kind, err = kindOf(c.Context(), node, req.Name); err != nil {
+				kinds, err := kindsOf(c.Context(), env, node, req.Name)
+				if err != nil {
 					return err
 				}
+				req.Kind = string(kinds[len(kinds)-1]) // the workload, where a model shares its name
 			}
 			stream, err := node.Logs.Read(c.Context(), connect.NewRequest(req))
 			if err != nil {
@@ -87,20 +88,6 @@ func sinceTime(text string, now time.Time) (time.Time, error) {
 		}
 	}
 	return time.Time{}, usageError{fmt.Errorf("--since %q: write a time ago as 90s, 10m or 24h, or a time as 2026-01-31T15:04:05Z or 2026-01-31", text)}
-}
-
-// kindOf is the kind of the object of a name; of a workload and a model that
-// share it, the workload.
-func kindOf(ctx context.Context, node *client.Client, name string) (string, error) {
-	resp, err := node.Objects.Get(ctx, connect.NewRequest(&oscinepb.GetRequest{Name: name}))
-	if err != nil {
-		return "", err
-	}
-	kind := ""
-	for _, obj := range resp.Msg.Objects { // in order of their kinds, so the workload last
-		kind = obj.Kind
-	}
-	return kind, nil
 }
 
 func newDmesgCommand(env *Env) *cobra.Command {

@@ -69,6 +69,30 @@ func message(err error) string {
 	return err.Error()
 }
 
+// several are the errors of a command that did something to each of many; its
+// exit status is that of the first class of any.
+type several []error
+
+// Error returns the messages, one a line.
+func (s several) Error() string {
+	lines := make([]string, len(s))
+	for i, err := range s {
+		lines[i] = message(err)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the errors.
+func (s several) Unwrap() []error { return s }
+
+// joined is what went wrong, nil where nothing did.
+func joined(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return several(errs)
+}
+
 type usageError struct{ error }
 
 func newRootCommand(env *Env) *cobra.Command {
@@ -99,7 +123,7 @@ func newRootCommand(env *Env) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("node", newApplyCommand(env), newDiffCommand(env), newEditCommand(env), newGetCommand(env), newPsCommand(env), newDescribeCommand(env), newDeleteCommand(env), newWaitCommand(env),
+	add("node", newApplyCommand(env), newDiffCommand(env), newEditCommand(env), newGetCommand(env), newPsCommand(env), newDescribeCommand(env), newStopCommand(env), newStartCommand(env), newRestartCommand(env), newDeleteCommand(env), newWaitCommand(env),
 		newRunCommand(env), newServeCommand(env), newInferCommand(env), newLogsCommand(env), newEventsCommand(env), newExecCommand(env), newCpCommand(env), newPortForwardCommand(env),
 		newInfoCommand(env), newDmesgCommand(env), newRebootCommand(env), newShutdownCommand(env), newPackCommand(env), newModelCommand(env), newVolumeCommand(env), newSecretCommand(env), newConfigCommand(env))
 	add("node", newWebCommand(env))

@@ -185,7 +185,7 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 			}
 		}()
 	}
-	if _, err := awaitWorkload(ctx, env, node, key, object.Running, object.Unhealthy, object.Exited); err != nil {
+	if _, err := awaitWorkload(ctx, env, node, key, object.Running, object.Unhealthy, object.Exited, object.Stopped); err != nil {
 		return err
 	}
 	logs, err := node.Logs.Read(ctx, connect.NewRequest(&pb.LogsRequest{Kind: kind, Name: o.name, Follow: true}))
@@ -195,9 +195,12 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 	if err := (&logOptions{}).print(ctx, env, logs); err != nil {
 		return err
 	}
-	final, err := awaitWorkload(ctx, env, node, key, object.Exited)
+	final, err := awaitWorkload(ctx, env, node, key, object.Exited, object.Stopped)
 	if err != nil {
 		return err
+	}
+	if final.Phase == object.Stopped {
+		return fmt.Errorf("workload %s was stopped by somebody before it ended", o.name)
 	}
 	if code := final.ExitCode; code != nil && *code != 0 {
 		if final.OOMKilled {

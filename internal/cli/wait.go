@@ -60,7 +60,7 @@ func newWaitCommand(env *Env) *cobra.Command {
 }
 
 func phases() []object.Phase {
-	return []object.Phase{object.Pending, object.Pulling, object.Starting, object.Running, object.Unhealthy, object.Waiting, object.Unplaced, object.Failed, object.Exited}
+	return []object.Phase{object.Pending, object.Pulling, object.Starting, object.Running, object.Unhealthy, object.Waiting, object.Unplaced, object.Failed, object.Exited, object.Stopped}
 }
 
 // parseFor reads the condition of wait: a phase, "" for deleted.

@@ -232,22 +232,42 @@ func (r *Runtime) task(ctx context.Context, id string) (runtime.Task, error) {
 	return task, nil
 }
 
-// Delete removes a container, killing it if it runs, and its log.
-// Errors: ErrNotFound.
+// Delete removes a container, killing it if it runs, and its log, also where
+// only that is left of it. Errors: ErrNotFound.
 func (r *Runtime) Delete(ctx context.Context, id string) error {
 	ctx = r.context(ctx)
 	if err := r.locks.Lock(ctx, id); err != nil {
 		return err
 	}
 	defer r.locks.Unlock(id)
+	cleared := r.clear(ctx, id)
+	if cleared != nil && !errors.Is(cleared, ErrNotFound) {
+		return cleared
+	}
+	if err := journal.Remove(r.LogPath(id)); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
+	return cleared
+}
+
+// Clear removes a container, killing it if it runs; its log stays.
+// Errors: ErrNotFound.
+func (r *Runtime) Clear(ctx context.Context, id string) error {
+	ctx = r.context(ctx)
+	if err := r.locks.Lock(ctx, id); err != nil {
+		return err
+	}
+	defer r.locks.Unlock(id)
+	return r.clear(ctx, id)
+}
+
+// clear does the work of Clear. The caller holds the container's lock.
+func (r *Runtime) clear(ctx context.Context, id string) error {
 	if _, err := r.engine.containers.Get(ctx, id); err != nil {
 		return named("container "+id, err)
 	}
 	// Not stopped half-way: the record goes last, so that this can be repeated.
 	if err := r.remove(context.WithoutCancel(ctx), id); err != nil {
-		return fmt.Errorf("delete container %s: %w", id, err)
-	}
-	if err := journal.Remove(r.LogPath(id)); err != nil {
 		return fmt.Errorf("delete container %s: %w", id, err)
 	}
 	r.hub.send(Event{Type: EventDeleted, ID: id, Time: time.Now()})

@@ -92,6 +92,26 @@ func TestStartIsIdempotent(t *testing.T) {
 	}
 }
 
+func TestClearKeepsTheLog(t *testing.T) {
+	r := withProbe(t)
+	output(t, r, Spec{ID: "kept", Args: []string{"say", "hello"}})
+	if err := r.Clear(t.Context(), "kept"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Status(t.Context(), "kept"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("cleared: %v", err)
+	}
+	if got := logOf(t, r, "kept"); got != "hello\n" {
+		t.Errorf("its log holds %q", got)
+	}
+	if err := r.Delete(t.Context(), "kept"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("delete what is cleared: %v", err)
+	}
+	if _, err := os.Stat(r.LogPath("kept")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its log stays: %v", err)
+	}
+}
+
 func TestStopKills(t *testing.T) {
 	r := withProbe(t)
 	if err := r.Start(t.Context(), Spec{ID: "rude", Image: probeName, Args: []string{"ignore"}}); err != nil {

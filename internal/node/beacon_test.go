@@ -111,6 +111,8 @@ func (l *lamp) Attend(ctx context.Context, obj object.Object) error {
 
 func (l *lamp) Stop(context.Context, object.Object) error { return nil }
 
+func (l *lamp) Halt(context.Context, object.Object) error { return nil }
+
 func (l *lamp) Remove(context.Context, object.Object) error {
 	if l.journal == nil {
 		return nil

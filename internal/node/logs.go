@@ -78,7 +78,7 @@ func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, q LogQue
 func (n *Node) awaitExited(ctx context.Context, kind object.Kind, name string) bool {
 	exited := errors.New("exited")
 	err := n.Watch(ctx, kind, name, func(event string, state object.State) error {
-		if event == reconcile.EventDeleted || state.Status.Common().Phase == object.Exited {
+		if event == reconcile.EventDeleted || ended(state.Status.Common().Phase) {
 			return exited
 		}
 		return nil
@@ -89,6 +89,9 @@ func (n *Node) awaitExited(ctx context.Context, kind object.Kind, name string) b
 	<-ctx.Done()
 	return false
 }
+
+// ended reports whether an object in that phase writes no more by itself.
+func ended(phase object.Phase) bool { return phase == object.Exited || phase == object.Stopped }
 
 func (n *Node) logPath(kind object.Kind, name string) (string, error) {
 	if kind == "" {

@@ -221,6 +221,7 @@ func (n *Node) startLoop(ctx context.Context, controllers map[object.Kind]reconc
 	}
 	n.loop = reconcile.New(ctx, reconcile.Options{
 		Records: n.store, Clock: reconcile.System(), Log: n.log, Note: n.note, Adopt: n.placer.Adopt,
+		Vacated:     func(obj object.Object) error { _, err := n.placer.Yield(n.box.Store, obj); return err },
 		Controllers: controllers,
 	})
 	return n.loop.Load()

@@ -223,6 +223,33 @@ func (n *Node) Delete(ctx context.Context, key object.Key) error {
 	return n.loop.Delete(ctx, key, func(there []object.Object) error { return checkDelete(key, there) })
 }
 
+// Stop has what runs of an object stopped and its part of the machine given
+// back. It stays so until Start, Restart or Apply, also across restarts of the
+// node. It returns before that is done; see Watch. Volumes and the log stay.
+func (n *Node) Stop(ctx context.Context, key object.Key) error {
+	return n.command(ctx, key, n.loop.StopObject)
+}
+
+// Start has an object run that was stopped or has ended.
+func (n *Node) Start(ctx context.Context, key object.Key) error {
+	return n.command(ctx, key, n.loop.StartObject)
+}
+
+// Restart has what runs of an object stopped and started again now.
+func (n *Node) Restart(ctx context.Context, key object.Key) error {
+	return n.command(ctx, key, n.loop.RestartObject)
+}
+
+func (n *Node) command(ctx context.Context, key object.Key, do func(context.Context, object.Key) error) error {
+	if err := n.checkKind(key.Kind); err != nil {
+		return err
+	}
+	if row, ok := n.config.Kinds.Find(key.Kind); ok && row.Passive {
+		return fmt.Errorf("%w: nothing runs for a %s", ErrInvalid, key.Kind)
+	}
+	return do(ctx, key)
+}
+
 // Watch calls f with every matching object now and after each change, until
 // ctx ends or f fails. Events are "set" and "deleted"; quick changes of one
 // object may come as one.

@@ -25,7 +25,9 @@ func (s *still) Attend(ctx context.Context, _ object.Object) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
-func (s *still) Stop(context.Context, object.Object) error   { return nil }
+func (s *still) Stop(context.Context, object.Object) error { return nil }
+func (s *still) Halt(context.Context, object.Object) error { return nil }
+
 func (s *still) Remove(context.Context, object.Object) error { return nil }
 func (s *still) Status(seen object.Observed) object.Status {
 	return &object.WorkloadStatus{Observed: seen}

@@ -24,6 +24,8 @@ type Definition struct {
 	// Confidential says that no message repeats what is written in an object
 	// of the kind.
 	Confidential bool
+	// Passive says that nothing runs for an object of the kind.
+	Passive bool
 	// NotApplied says why a node refuses to store objects of the kind, and
 	// what to do instead. "" for the kinds that a node stores and runs.
 	NotApplied string

@@ -26,7 +26,7 @@ const PasswordEntry = "password"
 
 func secretKind() Definition {
 	return Definition{
-		Kind: KindSecret, Confidential: true,
+		Kind: KindSecret, Passive: true, Confidential: true,
 		New:       func() Object { return &Secret{} },
 		NewStatus: func() Status { return &SecretStatus{} },
 		Columns: []Column{

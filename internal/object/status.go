@@ -20,12 +20,13 @@ const (
 	Waiting   Phase = "Waiting"   // something failed; tried again after a pause
 	Unplaced  Phase = "Unplaced"  // no part of this machine fits
 	Exited    Phase = "Exited"    // ended, and its restart policy leaves it so
+	Stopped   Phase = "Stopped"   // somebody stopped it; stays so until it is started or applied again
 	Failed    Phase = "Failed"    // cannot work as it is; waits for another manifest
 )
 
 // Phases are all that an object may be in.
 func Phases() []Phase {
-	return []Phase{Pending, Pulling, Starting, Ready, Running, Unhealthy, Waiting, Unplaced, Exited, Failed}
+	return []Phase{Pending, Pulling, Starting, Ready, Running, Unhealthy, Waiting, Unplaced, Exited, Stopped, Failed}
 }
 
 // Status is what a node reports about an object: a pointer to the status type of

@@ -181,6 +181,7 @@ func TestHosted(t *testing.T) {
 			t.Errorf("the daemon started after %v restarted the workload: %q, before %q", signal, got, before)
 		}
 	}
+	testStopped(d, port)
 	d.refuse([]string{"reboot"}, "hosted on another Linux")
 	testConflicts(d.testNode, port)
 	d.run("delete", "workload", "web")
@@ -188,6 +189,37 @@ func TestHosted(t *testing.T) {
 		t.Error("the deleted workload answers")
 	}
 	d.refuse([]string{"logs", "web"}, "not found")
+}
+
+// testStopped stops the workload, which stays so when the daemon starts again,
+// and starts and restarts it.
+func testStopped(d *daemon, port int) {
+	d.t.Helper()
+	if out := d.run("stop", "web"); out != "workload/web stopped\n" {
+		d.t.Errorf("stop said %q", out)
+	}
+	d.stop(syscall.SIGKILL)
+	d.start()
+	d.awaitPhase("workload", "web", "Stopped", soon)
+	if _, err := d.get(port, "/"); err == nil {
+		d.t.Error("the stopped workload answers")
+	}
+	if out := d.run("ps"); strings.Contains(out, "web") {
+		d.t.Errorf("the stopped workload runs:\n%s", out)
+	}
+	d.run("start", "web")
+	d.awaitPhase("workload", "web", "Running", soon)
+	before := d.mustGet(port, "/")
+	d.run("restart", "web")
+	d.eventually("another process answers", soon, func() string {
+		if got, err := d.get(port, "/"); err != nil || got == before {
+			return fmt.Sprint(got, err)
+		}
+		return ""
+	})
+	if out := d.run("logs", "web", "--previous"); out == "" {
+		d.t.Error("nothing is known of the run before")
+	}
 }
 
 // testConflicts applies what contradicts what runs.

@@ -584,6 +584,270 @@ func (*DeleteResponse) Descriptor() ([]byte, []int) {
 	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{9}
 }
 
+type StopRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopRequest) Reset() {
+	*x = StopRequest{}
+	mi := &file_oscine_v1_objects_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopRequest) ProtoMessage() {}
+
+func (x *StopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_objects_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
+func (*StopRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *StopRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *StopRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type StopResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopResponse) Reset() {
+	*x = StopResponse{}
+	mi := &file_oscine_v1_objects_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopResponse) ProtoMessage() {}
+
+func (x *StopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_objects_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
+func (*StopResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{11}
+}
+
+type StartRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartRequest) Reset() {
+	*x = StartRequest{}
+	mi := &file_oscine_v1_objects_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRequest) ProtoMessage() {}
+
+func (x *StartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_objects_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
+func (*StartRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *StartRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *StartRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type StartResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartResponse) Reset() {
+	*x = StartResponse{}
+	mi := &file_oscine_v1_objects_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartResponse) ProtoMessage() {}
+
+func (x *StartResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_objects_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
+func (*StartResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{13}
+}
+
+type RestartRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartRequest) Reset() {
+	*x = RestartRequest{}
+	mi := &file_oscine_v1_objects_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartRequest) ProtoMessage() {}
+
+func (x *RestartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_objects_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartRequest.ProtoReflect.Descriptor instead.
+func (*RestartRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RestartRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RestartRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RestartResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartResponse) Reset() {
+	*x = RestartResponse{}
+	mi := &file_oscine_v1_objects_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartResponse) ProtoMessage() {}
+
+func (x *RestartResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_objects_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartResponse.ProtoReflect.Descriptor instead.
+func (*RestartResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_objects_proto_rawDescGZIP(), []int{15}
+}
+
 var File_oscine_v1_objects_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_objects_proto_rawDesc = "" +
@@ -624,12 +888,27 @@ const file_oscine_v1_objects_proto_rawDesc = "" +
 	"\rDeleteRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"\x10\n" +
-	"\x0eDeleteResponse2\x92\x02\n" +
+	"\x0eDeleteResponse\"5\n" +
+	"\vStopRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x0e\n" +
+	"\fStopResponse\"6\n" +
+	"\fStartRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x0f\n" +
+	"\rStartResponse\"8\n" +
+	"\x0eRestartRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x11\n" +
+	"\x0fRestartResponse2\xdb\x03\n" +
 	"\aObjects\x12:\n" +
 	"\x03Get\x12\x15.oscine.v1.GetRequest\x1a\x16.oscine.v1.GetResponse\"\x04\x88\xb5\x18\x02\x12D\n" +
 	"\x05Watch\x12\x15.oscine.v1.GetRequest\x1a\x18.oscine.v1.WatchResponse\"\b\x88\xb5\x18\x02\x90\xb5\x18\x010\x01\x12@\n" +
 	"\x05Apply\x12\x17.oscine.v1.ApplyRequest\x1a\x18.oscine.v1.ApplyResponse\"\x04\x88\xb5\x18\x03\x12C\n" +
-	"\x06Delete\x12\x18.oscine.v1.DeleteRequest\x1a\x19.oscine.v1.DeleteResponse\"\x04\x88\xb5\x18\x03B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
+	"\x06Delete\x12\x18.oscine.v1.DeleteRequest\x1a\x19.oscine.v1.DeleteResponse\"\x04\x88\xb5\x18\x03\x12=\n" +
+	"\x04Stop\x12\x16.oscine.v1.StopRequest\x1a\x17.oscine.v1.StopResponse\"\x04\x88\xb5\x18\x03\x12@\n" +
+	"\x05Start\x12\x17.oscine.v1.StartRequest\x1a\x18.oscine.v1.StartResponse\"\x04\x88\xb5\x18\x03\x12F\n" +
+	"\aRestart\x12\x19.oscine.v1.RestartRequest\x1a\x1a.oscine.v1.RestartResponse\"\x04\x88\xb5\x18\x03B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
 	file_oscine_v1_objects_proto_rawDescOnce sync.Once
@@ -643,7 +922,7 @@ func file_oscine_v1_objects_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_objects_proto_rawDescData
 }
 
-var file_oscine_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_oscine_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_oscine_v1_objects_proto_goTypes = []any{
 	(*Object)(nil),          // 0: oscine.v1.Object
 	(*GetRequest)(nil),      // 1: oscine.v1.GetRequest
@@ -655,27 +934,39 @@ var file_oscine_v1_objects_proto_goTypes = []any{
 	(*Displaced)(nil),       // 7: oscine.v1.Displaced
 	(*DeleteRequest)(nil),   // 8: oscine.v1.DeleteRequest
 	(*DeleteResponse)(nil),  // 9: oscine.v1.DeleteResponse
-	(*structpb.Struct)(nil), // 10: google.protobuf.Struct
+	(*StopRequest)(nil),     // 10: oscine.v1.StopRequest
+	(*StopResponse)(nil),    // 11: oscine.v1.StopResponse
+	(*StartRequest)(nil),    // 12: oscine.v1.StartRequest
+	(*StartResponse)(nil),   // 13: oscine.v1.StartResponse
+	(*RestartRequest)(nil),  // 14: oscine.v1.RestartRequest
+	(*RestartResponse)(nil), // 15: oscine.v1.RestartResponse
+	(*structpb.Struct)(nil), // 16: google.protobuf.Struct
 }
 var file_oscine_v1_objects_proto_depIdxs = []int32{
-	10, // 0: oscine.v1.Object.manifest:type_name -> google.protobuf.Struct
-	10, // 1: oscine.v1.Object.status:type_name -> google.protobuf.Struct
+	16, // 0: oscine.v1.Object.manifest:type_name -> google.protobuf.Struct
+	16, // 1: oscine.v1.Object.status:type_name -> google.protobuf.Struct
 	0,  // 2: oscine.v1.GetResponse.objects:type_name -> oscine.v1.Object
 	0,  // 3: oscine.v1.WatchResponse.object:type_name -> oscine.v1.Object
 	6,  // 4: oscine.v1.ApplyResponse.results:type_name -> oscine.v1.ApplyResult
-	10, // 5: oscine.v1.ApplyResult.placement:type_name -> google.protobuf.Struct
+	16, // 5: oscine.v1.ApplyResult.placement:type_name -> google.protobuf.Struct
 	7,  // 6: oscine.v1.ApplyResult.displaces:type_name -> oscine.v1.Displaced
-	10, // 7: oscine.v1.ApplyResult.refusal:type_name -> google.protobuf.Struct
+	16, // 7: oscine.v1.ApplyResult.refusal:type_name -> google.protobuf.Struct
 	1,  // 8: oscine.v1.Objects.Get:input_type -> oscine.v1.GetRequest
 	1,  // 9: oscine.v1.Objects.Watch:input_type -> oscine.v1.GetRequest
 	4,  // 10: oscine.v1.Objects.Apply:input_type -> oscine.v1.ApplyRequest
 	8,  // 11: oscine.v1.Objects.Delete:input_type -> oscine.v1.DeleteRequest
-	2,  // 12: oscine.v1.Objects.Get:output_type -> oscine.v1.GetResponse
-	3,  // 13: oscine.v1.Objects.Watch:output_type -> oscine.v1.WatchResponse
-	5,  // 14: oscine.v1.Objects.Apply:output_type -> oscine.v1.ApplyResponse
-	9,  // 15: oscine.v1.Objects.Delete:output_type -> oscine.v1.DeleteResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
+	10, // 12: oscine.v1.Objects.Stop:input_type -> oscine.v1.StopRequest
+	12, // 13: oscine.v1.Objects.Start:input_type -> oscine.v1.StartRequest
+	14, // 14: oscine.v1.Objects.Restart:input_type -> oscine.v1.RestartRequest
+	2,  // 15: oscine.v1.Objects.Get:output_type -> oscine.v1.GetResponse
+	3,  // 16: oscine.v1.Objects.Watch:output_type -> oscine.v1.WatchResponse
+	5,  // 17: oscine.v1.Objects.Apply:output_type -> oscine.v1.ApplyResponse
+	9,  // 18: oscine.v1.Objects.Delete:output_type -> oscine.v1.DeleteResponse
+	11, // 19: oscine.v1.Objects.Stop:output_type -> oscine.v1.StopResponse
+	13, // 20: oscine.v1.Objects.Start:output_type -> oscine.v1.StartResponse
+	15, // 21: oscine.v1.Objects.Restart:output_type -> oscine.v1.RestartResponse
+	15, // [15:22] is the sub-list for method output_type
+	8,  // [8:15] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -693,7 +984,7 @@ func file_oscine_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_objects_proto_rawDesc), len(file_oscine_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,8 +30,8 @@ type Placer struct {
 
 	mu  sync.Mutex
 	cdi map[string]string // CDI names by device
-	// yielded are the requests of objects that have finished and gave back
-	// their part: their gang is not placed with them. It is put, not changed.
+	// yielded are the requests of objects that finished or were stopped and gave
+	// back their part: their gang is not placed with them. It is put, not changed.
 	yielded  map[string]place.Request
 	searches map[*change]bool // under way
 }
@@ -333,9 +333,9 @@ func (p *Placer) release(id string) bool {
 	return true
 }
 
-// Yield gives back the part of an object that has finished and stays so until
-// it is placed again, and forgets it in the store. It reports whether there was
-// any.
+// Yield gives back the part of an object that has finished or was stopped, and
+// stays so until it is placed again, and forgets it in the store. It reports
+// whether it still had any.
 func (p *Placer) Yield(s Store, obj object.Object) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -345,13 +345,11 @@ func (p *Placer) Yield(s Store, obj object.Object) (bool, error) {
 	}
 	p.yielded = maps.Clone(p.yielded)
 	p.yielded[req.Name] = req
-	if !p.release(req.Name) {
-		return false, nil
-	}
+	had := p.release(req.Name)
 	if err := s.ForgetPlacement(obj); err != nil {
-		return true, fmt.Errorf("store that %s has no placement: %w", req.Name, err)
+		return had, fmt.Errorf("store that %s has no placement: %w", req.Name, err)
 	}
-	return true, nil
+	return had, nil
 }
 
 // Lend places a request that is stored nowhere and displaces nobody, until

@@ -124,7 +124,7 @@ func (l *Loop) compare(objects []object.Object) (results []Result, changed []obj
 			switch m := e.machine; {
 			case m.deleting && (m.under != none || m.again.IsZero()):
 				busy = append(busy, obj.Key().String()+": is being deleted: apply it again in a moment")
-			case !m.deleting && m.aside == nil && Same(m.desired, obj):
+			case !m.deleting && !m.stopped && m.aside == nil && Same(m.desired, obj):
 				r.Action = Unchanged
 			}
 		}
@@ -172,8 +172,14 @@ func (l *Loop) set(obj object.Object) {
 	if !ok {
 		e = l.add(obj.Key(), obj, l.o.Clock.Now())
 	}
-	e.starting = true
-	l.o.Clock.AfterFunc(settle, func() { l.survived(e) })
+	l.watchStart(e)
 	e.machine.set(obj)
 	e.advance()
+}
+
+// watchStart counts an object as being started until the daemon has lived with
+// it for a while. The caller holds mu.
+func (l *Loop) watchStart(e *entry) {
+	e.starting = true
+	l.o.Clock.AfterFunc(settle, func() { l.survived(e) })
 }

@@ -20,7 +20,7 @@ var (
 )
 
 // Controller is a kind's part in the loop, for one object. The loop calls one
-// of Up, Attend, Stop and Remove at a time; Status may be called meanwhile.
+// of Up, Attend, Stop, Halt and Remove at a time; Status may be called meanwhile.
 // Objects are the ones that the loop was given and must not be changed.
 type Controller interface {
 	// Up takes the object from wherever it is to running as obj says; for one
@@ -36,9 +36,12 @@ type Controller interface {
 	// Stop stops what runs by obj, so that Up can start it another way.
 	Stop(ctx context.Context, obj object.Object) error
 	// Remove stops the object and frees everything it holds. It is called again
-	// after it has failed, and also where Up was never called. obj is nil where
-	// the stored object cannot be read.
+	// after it has failed, and also where Up was never called. obj is nil where the
+	// stored object cannot be read.
 	Remove(ctx context.Context, obj object.Object) error
+	// Halt is Remove for an object that is stopped and stays: what it wrote stays
+	// too. Up may be called after it.
+	Halt(ctx context.Context, obj object.Object) error
 	// Status returns the present state as it is shown to people, with the phase,
 	// message and restarts that the loop has seen.
 	Status(seen object.Observed) object.Status

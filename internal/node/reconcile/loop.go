@@ -29,6 +29,8 @@ type Records interface {
 	Begin(keys ...object.Key) error
 	Began(keys ...object.Key) error
 	MarkDeleting(object.Key) error
+	// MarkStopped notes that an object is stopped, or that it is started again.
+	MarkStopped(key object.Key, stopped bool) error
 	Delete(object.Key) error
 }
 
@@ -42,6 +44,9 @@ type Options struct {
 	// Adopt is called with the stored placement of an object before its controller
 	// starts; nil for one without.
 	Adopt func(obj object.Object, placement json.RawMessage)
+	// Vacated is called when a stopped object has given back all it held, also
+	// after a restart of the daemon: its stored placement is void.
+	Vacated func(obj object.Object) error
 	// Note takes an event of an object. It is called without locks held.
 	Note func(key object.Key, reason, message string)
 }
@@ -144,6 +149,12 @@ func (e *entry) carryOut(ctx context.Context, s step, obj object.Object) {
 		err = e.controller.Attend(ctx, obj)
 	case stop:
 		err = e.controller.Stop(ctx, obj)
+	case recycle:
+		err = e.controller.Halt(ctx, obj)
+	case halt:
+		if err = e.controller.Halt(ctx, obj); err == nil {
+			err = e.l.o.Vacated(obj)
+		}
 	case remove:
 		if err = e.controller.Remove(ctx, obj); err == nil {
 			e.l.writing.Lock()
@@ -153,8 +164,12 @@ func (e *entry) carryOut(ctx context.Context, s step, obj object.Object) {
 	}
 	e.l.locked(func() {
 		e.machine.ended(err, e.l.o.Clock.Now())
-		if s == remove && !e.l.closed {
+		switch {
+		case e.l.closed:
+		case s == remove:
 			e.removed(err)
+		case s == halt && err == nil:
+			e.l.retryAll() // there may be room for them now
 		}
 		e.advance()
 	})

@@ -28,6 +28,8 @@ const (
 	attend
 	stop
 	remove
+	halt    // the object stays, stopped
+	recycle // as halt; the object is brought up after it
 )
 
 // work carries out what a machine decides; the tests replace it.
@@ -51,13 +53,16 @@ type machine struct {
 	aside    error         // why it is not to be started; nil where it is
 	deleting bool
 	closing  bool
-	held     bool // about to be set: a removal does not begin
+	held     bool // about to be set: nothing is taken away from it meanwhile
+	stopped  bool // somebody stopped it, and it stays so
+	restart  bool // what there is of it has to go before it is brought up
 
 	under     step          // that is under way
 	doing     object.Object // what it was given
 	cancelled bool          // the step under way was told to end
 	runs      object.Object // what Up succeeded with, until that ends; nil
 	finished  bool          // ended by itself, and stays so
+	halted    bool          // nothing is left of it, as stopped asks for
 	lost      error         // why the placement is gone, until there is another
 	displaced bool          // what runs has to stop for lost
 	renewed   bool          // Up has to be called again for what runs or is brought up
@@ -92,6 +97,14 @@ func (m *machine) tick(now time.Time) time.Time {
 	case m.deleting:
 		m.begin(remove, m.known())
 	case m.aside != nil:
+	case m.stopped && (m.halted || m.held):
+	case (m.stopped || m.restart) && now.Before(m.again):
+		return m.again
+	case m.stopped:
+		m.begin(halt, m.known())
+	case m.restart && m.held:
+	case m.restart:
+		m.begin(recycle, m.known())
 	case m.runs != nil && (m.runs != m.desired || m.displaced):
 		why := "to start with its new manifest"
 		if m.displaced {
@@ -133,18 +146,48 @@ func (m *machine) known() object.Object {
 func (m *machine) disturbed() bool {
 	switch m.under {
 	case bringUp, attend:
-		return m.closing || m.deleting || m.displaced || m.renewed || m.doing != m.desired
+		return m.closing || m.deleting || m.stopped || m.restart || m.displaced || m.renewed || m.doing != m.desired
 	case stop:
-		return m.closing || m.deleting
+		return m.closing || m.deleting || m.stopped || m.restart
+	case halt:
+		return m.closing || m.deleting || !m.stopped
+	case recycle:
+		return m.closing || m.deleting || !m.restart
 	}
 	return m.closing
 }
 
 // set replaces what is desired.
 func (m *machine) set(obj object.Object) {
-	m.desired, m.aside, m.deleting, m.finished = obj, nil, false, false
+	m.desired, m.aside, m.deleting = obj, nil, false
+	m.run()
+}
+
+// run has the object run, whatever kept it from that before.
+func (m *machine) run() {
+	m.stopped, m.halted, m.restart, m.finished = false, false, false, false
+	m.renewed = m.runs != nil || m.under == bringUp // it shows again how it runs
 	m.soon()
 	m.show(object.Pending, "", nil)
+}
+
+// halt has the object stopped until it is set or run again.
+func (m *machine) halt() {
+	if m.stopped {
+		m.retry()
+		return
+	}
+	m.stopped, m.halted, m.restart = true, false, false
+	m.lost, m.displaced = nil, false // it gives back its placement
+	m.soon()
+	m.show(object.Pending, "stopping: somebody stopped it", nil)
+}
+
+// recycle has the object brought up from nothing.
+func (m *machine) recycle() {
+	m.run()
+	m.restart = true
+	m.show(object.Pending, "stopping: somebody restarts it", nil)
 }
 
 // setAside has the object not started until it is set again.
@@ -155,7 +198,7 @@ func (m *machine) setAside(why error) {
 
 // markLost says that the object's placement is gone or given to another.
 func (m *machine) markLost(reason error) {
-	if m.finished || m.deleting || m.aside != nil {
+	if m.finished || m.deleting || m.stopped || m.aside != nil {
 		return // it holds no placement, or is about to give it back
 	}
 	m.lost, m.displaced = reason, true
@@ -195,6 +238,8 @@ func (m *machine) ended(err error, now time.Time) {
 		}
 	case done == remove:
 		m.removed(err, cancelled, now)
+	case done == halt, done == recycle:
+		m.gone(err, cancelled, now)
 	case done == bringUp && err == nil:
 		m.up(now)
 	case errors.Is(err, ErrFinished):
@@ -235,6 +280,23 @@ func (m *machine) removed(err error, cancelled bool, now time.Time) {
 		m.runs = nil
 		m.backOff(now)
 		m.show(object.Failed, "it is not deleted yet: "+err.Error(), err)
+	}
+}
+
+// gone takes the result of a halt or recycle.
+func (m *machine) gone(err error, cancelled bool, now time.Time) {
+	m.runs = nil
+	switch {
+	case err == nil:
+		m.owed, m.lost, m.displaced, m.renewed = false, nil, false, false
+		m.halted = m.stopped
+		m.restart = false
+		if m.stopped {
+			m.show(object.Stopped, "oscine start starts it again", nil)
+		}
+	case !cancelled:
+		m.backOff(now)
+		m.show(object.Waiting, "it is not stopped yet: "+err.Error(), err)
 	}
 }
 

@@ -34,15 +34,17 @@ func anyOrder(t *testing.T, r *rand.Rand) {
 	l := w.boot(t)
 	names := []string{"a", "bb", "ccc"}
 	want := map[string]string{}
+	stopped := map[string]bool{}
 	var history []string
 	for range 5 + r.IntN(40) {
 		name := names[r.IntN(len(names))]
 		did := ""
-		switch r.IntN(9) {
+		switch r.IntN(12) {
 		case 0, 1, 2:
 			text := fmt.Sprint("v", r.IntN(3))
 			_, err := l.Apply(t.Context(), []object.Object{newThing(name, text, "")}, false, anything, nothing)
 			if err == nil {
+				delete(stopped, name)
 				want[name] = text
 			} else if !errors.Is(err, ErrInvalid) { // it is being deleted
 				t.Fatal(err)
@@ -52,6 +54,7 @@ func anyOrder(t *testing.T, r *rand.Rand) {
 			err := l.Delete(t.Context(), keyOf(name))
 			if err == nil || !errors.Is(err, ErrNotFound) {
 				delete(want, name)
+				delete(stopped, name)
 			}
 			did = fmt.Sprintf("delete %s: %v", name, err)
 		case 4:
@@ -70,6 +73,22 @@ func anyOrder(t *testing.T, r *rand.Rand) {
 		case 8:
 			l.Wake(nil)
 			did = "wake"
+		case 9:
+			err := l.StopObject(t.Context(), keyOf(name))
+			if err == nil {
+				stopped[name] = true
+			}
+			did = fmt.Sprintf("stop %s: %v", name, err)
+		case 10, 11:
+			do, verb := l.StartObject, "start"
+			if r.IntN(2) == 0 {
+				do, verb = l.RestartObject, "restart"
+			}
+			err := do(t.Context(), keyOf(name))
+			if err == nil {
+				delete(stopped, name)
+			}
+			did = fmt.Sprintf("%s %s: %v", verb, name, err)
 		}
 		history = append(history, did)
 		time.Sleep(time.Duration(r.IntN(4)) * 900 * time.Millisecond)
@@ -79,7 +98,9 @@ func anyOrder(t *testing.T, r *rand.Rand) {
 	}
 	time.Sleep(10 * time.Minute) // every pause is over
 	synctest.Wait()
-	if diff := cmp.Diff(want, w.runs()); diff != "" {
+	running := maps.Clone(want)
+	maps.DeleteFunc(running, func(name, _ string) bool { return stopped[name] })
+	if diff := cmp.Diff(running, w.runs()); diff != "" {
 		t.Errorf("what runs (-want +got):\n%s\nafter %q", diff, history)
 	}
 	if len(w.lost) > 0 {
@@ -88,7 +109,11 @@ func anyOrder(t *testing.T, r *rand.Rand) {
 	shown := map[string]string{}
 	for _, s := range l.Get("", "") {
 		shown[s.Key.Name] = s.Object.(*thing).Spec.Text
-		if o := s.Status.Common(); o.Phase != object.Running {
+		phase := object.Running
+		if stopped[s.Key.Name] {
+			phase = object.Stopped
+		}
+		if o := s.Status.Common(); o.Phase != phase {
 			t.Errorf("%s is %s: %s", s.Key, o.Phase, o.Message)
 		}
 	}
@@ -96,8 +121,8 @@ func anyOrder(t *testing.T, r *rand.Rand) {
 		t.Errorf("shown %v, stored %d, want %v, after %q", shown, len(w.records), want, history)
 	}
 	for _, rec := range w.records {
-		if rec.Starts != 0 || rec.Deleting {
-			t.Errorf("%s is stored as starting %d, deleting %v", rec.Key, rec.Starts, rec.Deleting)
+		if rec.Starts != 0 || rec.Deleting || rec.Stopped != stopped[rec.Key.Name] {
+			t.Errorf("%s is stored as starting %d, deleting %v, stopped %v", rec.Key, rec.Starts, rec.Deleting, rec.Stopped)
 		}
 	}
 	// A daemon that starts again changes nothing.
@@ -107,6 +132,9 @@ func anyOrder(t *testing.T, r *rand.Rand) {
 	time.Sleep(time.Minute)
 	if diff := cmp.Diff(ups, w.ups); diff != "" {
 		t.Errorf("starts before and after a restart (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(running, w.runs()); diff != "" {
+		t.Errorf("what runs after a restart (-want +got):\n%s", diff)
 	}
 	l.Close()
 }

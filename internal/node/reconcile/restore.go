@@ -70,7 +70,7 @@ func (l *Loop) load(rec Record) {
 	obj, err := l.parse(rec)
 	l.locked(func() {
 		e := l.add(rec.Key, nil, rec.Created)
-		e.begin(obj, err)
+		e.begin(rec, obj, err)
 		if rec.Deleting {
 			e.machine.delete()
 		}
@@ -87,13 +87,16 @@ func (l *Loop) parse(rec Record) (object.Object, error) {
 }
 
 // begin takes what was stored, or why that cannot be read. The caller holds mu.
-func (e *entry) begin(obj object.Object, unreadable error) {
+func (e *entry) begin(rec Record, obj object.Object, unreadable error) {
 	if unreadable != nil {
 		e.machine.setAside(unreadable)
 		return
 	}
 	e.starting = true
 	e.machine.set(obj)
+	if rec.Stopped {
+		e.machine.halt()
+	}
 }
 
 // Start begins with what Load has read.
@@ -141,7 +144,7 @@ func (l *Loop) startAlone(e *entry) {
 			if l.entries[e.key] != e || e.machine.aside != errSuspect || e.machine.deleting {
 				return // it was applied or deleted meanwhile
 			}
-			e.begin(obj, err)
+			e.begin(rec, obj, err)
 			e.advance()
 		})
 	}

@@ -29,6 +29,7 @@ type Record struct {
 	Placement json.RawMessage   // nil before the first placement
 	Created   time.Time         // zero for a record of an earlier release
 	Deleting  bool              // its deletion was asked for and has not ended
+	Stopped   bool              // somebody stopped it
 	// Starts is how often in succession the object was being started when the
 	// daemon ended without closing the store.
 	Starts int
@@ -41,6 +42,7 @@ type storedRecord struct {
 	Placement json.RawMessage   `json:"placement,omitempty"`
 	Created   time.Time         `json:"created,omitzero"`
 	Deleting  bool              `json:"deleting,omitempty"`
+	Stopped   bool              `json:"stopped,omitempty"`
 	Starts    int               `json:"starts,omitempty"`
 }
 
@@ -94,7 +96,7 @@ func (s *Store) Records() ([]Record, error) {
 				var stored storedRecord
 				if rec.Problem = json.Unmarshal(value, &stored); rec.Problem == nil {
 					rec.Manifest, rec.Values, rec.Placement, rec.Created = stored.Manifest, stored.Values, stored.Placement, stored.Created
-					rec.Deleting, rec.Starts = stored.Deleting, stored.Starts
+					rec.Deleting, rec.Stopped, rec.Starts = stored.Deleting, stored.Stopped, stored.Starts
 				}
 				records = append(records, rec)
 				return nil
@@ -147,7 +149,7 @@ func (s *Store) Put(objects []object.Object, now time.Time) error {
 					rec = storedRecord{Created: now}
 				}
 			}
-			rec.Manifest, rec.Values, rec.Deleting, rec.Starts = raw, nil, false, 1
+			rec.Manifest, rec.Values, rec.Deleting, rec.Stopped, rec.Starts = raw, nil, false, false, 1
 			if secret, ok := obj.(object.Confidential); ok {
 				rec.Values = secret.Values()
 			}
@@ -176,6 +178,16 @@ func (s *Store) Began(keys ...object.Key) error {
 // MarkDeleting notes that an object is to be removed.
 func (s *Store) MarkDeleting(key object.Key) error {
 	return s.change([]object.Key{key}, func(rec *storedRecord) { rec.Deleting = true })
+}
+
+// MarkStopped notes that an object is stopped, or as being started again.
+func (s *Store) MarkStopped(key object.Key, stopped bool) error {
+	return s.change([]object.Key{key}, func(rec *storedRecord) {
+		rec.Stopped = stopped
+		if !stopped {
+			rec.Starts = 1
+		}
+	})
 }
 
 // Delete forgets an object; one that is not there is forgotten already.

@@ -60,7 +60,7 @@ func TestStoreKeepsObjects(t *testing.T) {
 	if err := s.Put([]object.Object{newThing("a", "three", "")}, born.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.Begin(a.Key(), keyOf("nobody")), s.MarkDeleting(b.Key()), s.Close()); err != nil {
+	if err := errors.Join(s.MarkStopped(b.Key(), true), s.Begin(a.Key(), keyOf("nobody")), s.MarkDeleting(b.Key()), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -72,8 +72,14 @@ func TestStoreKeepsObjects(t *testing.T) {
 	if got := string(rec.Placement); !strings.Contains(got, `"cpus":[3]`) {
 		t.Errorf("placement: got %s", got)
 	}
-	if rec, _, err := s.record(t, "b"); err != nil || !rec.Deleting {
-		t.Errorf("got %+v, %v, want one to be deleted", rec, err)
+	if rec, _, err := s.record(t, "b"); err != nil || !rec.Deleting || !rec.Stopped {
+		t.Errorf("got %+v, %v, want one that is stopped and to be deleted", rec, err)
+	}
+	if err := s.MarkStopped(b.Key(), false); err != nil {
+		t.Error(err)
+	}
+	if rec, _, _ := s.record(t, "b"); rec.Stopped || rec.Starts != 1 {
+		t.Errorf("started again: got %+v", rec)
 	}
 	if err := errors.Join(s.Began(a.Key()), s.ForgetPlacement(a), s.Delete(b.Key()), s.Delete(b.Key())); err != nil {
 		t.Fatal(err)

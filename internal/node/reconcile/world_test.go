@@ -120,6 +120,13 @@ func (d *disk) Began(keys ...object.Key) error {
 func (d *disk) MarkDeleting(key object.Key) error {
 	return d.each([]object.Key{key}, func(r *Record) { r.Deleting = true })
 }
+func (d *disk) MarkStopped(key object.Key, stopped bool) error {
+	return d.each([]object.Key{key}, func(r *Record) {
+		if r.Stopped = stopped; !stopped {
+			r.Starts = 1
+		}
+	})
+}
 func (d *disk) Delete(key object.Key) error {
 	return d.locked(func() { delete(d.records, key) })
 }
@@ -160,6 +167,9 @@ func (w *world) open(t *testing.T) *Loop {
 		Records: &w.disk, Clock: System(), Log: slog.New(slog.DiscardHandler),
 		Controllers: map[object.Kind]NewController{"Thing": func(key object.Key, r Reporter) Controller { return &controller{w, key.Name, r} }},
 		Adopt:       func(obj object.Object, _ json.RawMessage) { w.placed[obj.Key().Name] = true },
+		Vacated: func(obj object.Object) error {
+			return w.disk.each([]object.Key{obj.Key()}, func(r *Record) { r.Placement = nil })
+		},
 		Note: func(key object.Key, reason, message string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -273,6 +283,8 @@ func (c *controller) Stop(ctx context.Context, _ object.Object) error {
 	}
 	return err
 }
+
+func (c *controller) Halt(ctx context.Context, obj object.Object) error { return c.Stop(ctx, obj) }
 
 func (c *controller) Remove(ctx context.Context, obj object.Object) error { return c.Stop(ctx, obj) }
 

@@ -24,6 +24,7 @@ type Runtime interface {
 	Stop(ctx context.Context, id string, grace time.Duration) error
 	Kill(ctx context.Context, id string, signal syscall.Signal) error
 	Delete(ctx context.Context, id string) error
+	Clear(ctx context.Context, id string) error
 	Status(ctx context.Context, id string) (container.Status, error)
 	Wait(ctx context.Context, id string) (container.Status, error)
 	Exec(ctx context.Context, id string, e container.Exec) (int, error)
@@ -237,9 +238,18 @@ func (s *Sandbox) Finish(ctx context.Context, obj object.Placeable) error {
 
 // Remove stops an object and frees all that it holds. It may be repeated.
 func (s *Sandbox) Remove(ctx context.Context, key object.Key, grace time.Duration) error {
+	return s.free(ctx, key, grace, s.Runtime.Delete)
+}
+
+// Halt is Remove for an object that is to be started again: its log stays.
+func (s *Sandbox) Halt(ctx context.Context, key object.Key, grace time.Duration) error {
+	return s.free(ctx, key, grace, s.Runtime.Clear)
+}
+
+func (s *Sandbox) free(ctx context.Context, key object.Key, grace time.Duration, remove func(context.Context, string) error) error {
 	id := key.ID()
 	err := s.Stop(ctx, key, grace)
-	err = errors.Join(err, ignoring(s.Runtime.Delete(ctx, id), container.ErrNotFound))
+	err = errors.Join(err, ignoring(remove(ctx, id), container.ErrNotFound))
 	if err != nil {
 		return err // what runs keeps its network, devices and part of the machine
 	}

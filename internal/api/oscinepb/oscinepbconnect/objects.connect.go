@@ -41,6 +41,12 @@ const (
 	ObjectsApplyProcedure = "/oscine.v1.Objects/Apply"
 	// ObjectsDeleteProcedure is the fully-qualified name of the Objects's Delete RPC.
 	ObjectsDeleteProcedure = "/oscine.v1.Objects/Delete"
+	// ObjectsStopProcedure is the fully-qualified name of the Objects's Stop RPC.
+	ObjectsStopProcedure = "/oscine.v1.Objects/Stop"
+	// ObjectsStartProcedure is the fully-qualified name of the Objects's Start RPC.
+	ObjectsStartProcedure = "/oscine.v1.Objects/Start"
+	// ObjectsRestartProcedure is the fully-qualified name of the Objects's Restart RPC.
+	ObjectsRestartProcedure = "/oscine.v1.Objects/Restart"
 )
 
 // ObjectsClient is a client for the oscine.v1.Objects service.
@@ -49,6 +55,14 @@ type ObjectsClient interface {
 	Watch(context.Context, *connect.Request[oscinepb.GetRequest]) (*connect.ServerStreamForClient[oscinepb.WatchResponse], error)
 	Apply(context.Context, *connect.Request[oscinepb.ApplyRequest]) (*connect.Response[oscinepb.ApplyResponse], error)
 	Delete(context.Context, *connect.Request[oscinepb.DeleteRequest]) (*connect.Response[oscinepb.DeleteResponse], error)
+	// Stop has what runs of an object stopped and its part of the machine given
+	// back, until Start, Restart or Apply. It answers before that is done: the
+	// phase is Stopped then.
+	Stop(context.Context, *connect.Request[oscinepb.StopRequest]) (*connect.Response[oscinepb.StopResponse], error)
+	// Start has an object run that was stopped or has ended.
+	Start(context.Context, *connect.Request[oscinepb.StartRequest]) (*connect.Response[oscinepb.StartResponse], error)
+	// Restart has what runs of an object stopped and started again now.
+	Restart(context.Context, *connect.Request[oscinepb.RestartRequest]) (*connect.Response[oscinepb.RestartResponse], error)
 }
 
 // NewObjectsClient constructs a client for the oscine.v1.Objects service. By default, it uses the
@@ -86,15 +100,36 @@ func NewObjectsClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(objectsMethods.ByName("Delete")),
 			connect.WithClientOptions(opts...),
 		),
+		stop: connect.NewClient[oscinepb.StopRequest, oscinepb.StopResponse](
+			httpClient,
+			baseURL+ObjectsStopProcedure,
+			connect.WithSchema(objectsMethods.ByName("Stop")),
+			connect.WithClientOptions(opts...),
+		),
+		start: connect.NewClient[oscinepb.StartRequest, oscinepb.StartResponse](
+			httpClient,
+			baseURL+ObjectsStartProcedure,
+			connect.WithSchema(objectsMethods.ByName("Start")),
+			connect.WithClientOptions(opts...),
+		),
+		restart: connect.NewClient[oscinepb.RestartRequest, oscinepb.RestartResponse](
+			httpClient,
+			baseURL+ObjectsRestartProcedure,
+			connect.WithSchema(objectsMethods.ByName("Restart")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // objectsClient implements ObjectsClient.
 type objectsClient struct {
-	get    *connect.Client[oscinepb.GetRequest, oscinepb.GetResponse]
-	watch  *connect.Client[oscinepb.GetRequest, oscinepb.WatchResponse]
-	apply  *connect.Client[oscinepb.ApplyRequest, oscinepb.ApplyResponse]
-	delete *connect.Client[oscinepb.DeleteRequest, oscinepb.DeleteResponse]
+	get     *connect.Client[oscinepb.GetRequest, oscinepb.GetResponse]
+	watch   *connect.Client[oscinepb.GetRequest, oscinepb.WatchResponse]
+	apply   *connect.Client[oscinepb.ApplyRequest, oscinepb.ApplyResponse]
+	delete  *connect.Client[oscinepb.DeleteRequest, oscinepb.DeleteResponse]
+	stop    *connect.Client[oscinepb.StopRequest, oscinepb.StopResponse]
+	start   *connect.Client[oscinepb.StartRequest, oscinepb.StartResponse]
+	restart *connect.Client[oscinepb.RestartRequest, oscinepb.RestartResponse]
 }
 
 // Get calls oscine.v1.Objects.Get.
@@ -117,12 +152,35 @@ func (c *objectsClient) Delete(ctx context.Context, req *connect.Request[oscinep
 	return c.delete.CallUnary(ctx, req)
 }
 
+// Stop calls oscine.v1.Objects.Stop.
+func (c *objectsClient) Stop(ctx context.Context, req *connect.Request[oscinepb.StopRequest]) (*connect.Response[oscinepb.StopResponse], error) {
+	return c.stop.CallUnary(ctx, req)
+}
+
+// Start calls oscine.v1.Objects.Start.
+func (c *objectsClient) Start(ctx context.Context, req *connect.Request[oscinepb.StartRequest]) (*connect.Response[oscinepb.StartResponse], error) {
+	return c.start.CallUnary(ctx, req)
+}
+
+// Restart calls oscine.v1.Objects.Restart.
+func (c *objectsClient) Restart(ctx context.Context, req *connect.Request[oscinepb.RestartRequest]) (*connect.Response[oscinepb.RestartResponse], error) {
+	return c.restart.CallUnary(ctx, req)
+}
+
 // ObjectsHandler is an implementation of the oscine.v1.Objects service.
 type ObjectsHandler interface {
 	Get(context.Context, *connect.Request[oscinepb.GetRequest]) (*connect.Response[oscinepb.GetResponse], error)
 	Watch(context.Context, *connect.Request[oscinepb.GetRequest], *connect.ServerStream[oscinepb.WatchResponse]) error
 	Apply(context.Context, *connect.Request[oscinepb.ApplyRequest]) (*connect.Response[oscinepb.ApplyResponse], error)
 	Delete(context.Context, *connect.Request[oscinepb.DeleteRequest]) (*connect.Response[oscinepb.DeleteResponse], error)
+	// Stop has what runs of an object stopped and its part of the machine given
+	// back, until Start, Restart or Apply. It answers before that is done: the
+	// phase is Stopped then.
+	Stop(context.Context, *connect.Request[oscinepb.StopRequest]) (*connect.Response[oscinepb.StopResponse], error)
+	// Start has an object run that was stopped or has ended.
+	Start(context.Context, *connect.Request[oscinepb.StartRequest]) (*connect.Response[oscinepb.StartResponse], error)
+	// Restart has what runs of an object stopped and started again now.
+	Restart(context.Context, *connect.Request[oscinepb.RestartRequest]) (*connect.Response[oscinepb.RestartResponse], error)
 }
 
 // NewObjectsHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -156,6 +214,24 @@ func NewObjectsHandler(svc ObjectsHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(objectsMethods.ByName("Delete")),
 		connect.WithHandlerOptions(opts...),
 	)
+	objectsStopHandler := connect.NewUnaryHandler(
+		ObjectsStopProcedure,
+		svc.Stop,
+		connect.WithSchema(objectsMethods.ByName("Stop")),
+		connect.WithHandlerOptions(opts...),
+	)
+	objectsStartHandler := connect.NewUnaryHandler(
+		ObjectsStartProcedure,
+		svc.Start,
+		connect.WithSchema(objectsMethods.ByName("Start")),
+		connect.WithHandlerOptions(opts...),
+	)
+	objectsRestartHandler := connect.NewUnaryHandler(
+		ObjectsRestartProcedure,
+		svc.Restart,
+		connect.WithSchema(objectsMethods.ByName("Restart")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/oscine.v1.Objects/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ObjectsGetProcedure:
@@ -166,6 +242,12 @@ func NewObjectsHandler(svc ObjectsHandler, opts ...connect.HandlerOption) (strin
 			objectsApplyHandler.ServeHTTP(w, r)
 		case ObjectsDeleteProcedure:
 			objectsDeleteHandler.ServeHTTP(w, r)
+		case ObjectsStopProcedure:
+			objectsStopHandler.ServeHTTP(w, r)
+		case ObjectsStartProcedure:
+			objectsStartHandler.ServeHTTP(w, r)
+		case ObjectsRestartProcedure:
+			objectsRestartHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -189,4 +271,16 @@ func (UnimplementedObjectsHandler) Apply(context.Context, *connect.Request[oscin
 
 func (UnimplementedObjectsHandler) Delete(context.Context, *connect.Request[oscinepb.DeleteRequest]) (*connect.Response[oscinepb.DeleteResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Objects.Delete is not implemented"))
+}
+
+func (UnimplementedObjectsHandler) Stop(context.Context, *connect.Request[oscinepb.StopRequest]) (*connect.Response[oscinepb.StopResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Objects.Stop is not implemented"))
+}
+
+func (UnimplementedObjectsHandler) Start(context.Context, *connect.Request[oscinepb.StartRequest]) (*connect.Response[oscinepb.StartResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Objects.Start is not implemented"))
+}
+
+func (UnimplementedObjectsHandler) Restart(context.Context, *connect.Request[oscinepb.RestartRequest]) (*connect.Response[oscinepb.RestartResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Objects.Restart is not implemented"))
 }

@@ -207,12 +207,22 @@ func (c *controller) withdraw() error {
 
 // Remove implements reconcile.Controller.
 func (c *controller) Remove(ctx context.Context, _ object.Object) error {
+	return c.free(ctx, c.o.Sandbox.Remove)
+}
+
+// Halt implements reconcile.Controller.
+func (c *controller) Halt(ctx context.Context, _ object.Object) error {
+	return c.free(ctx, c.o.Sandbox.Halt)
+}
+
+func (c *controller) free(ctx context.Context, sandbox func(context.Context, object.Key, time.Duration) error) error {
 	if err := c.withdraw(); err != nil {
 		return err
 	}
-	if err := c.o.Sandbox.Remove(ctx, c.key, 0); err != nil {
+	if err := sandbox(ctx, c.key, 0); err != nil {
 		return err
 	}
+	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt, st.Placement = 0, nil, nil })
 	return os.RemoveAll(c.socketDir())
 }
 

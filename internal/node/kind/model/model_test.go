@@ -175,7 +175,7 @@ func TestLifeOfAModel(t *testing.T) {
 	if err := w.Kill(); !errors.Is(err, container.ErrNotRunning) {
 		t.Errorf("killed again: %v", err)
 	}
-	if err := errors.Join(b.c.Stop(t.Context(), m), b.c.Remove(t.Context(), nil)); err != nil || len(b.Left()) != 0 {
+	if err := errors.Join(b.c.Stop(t.Context(), m), b.c.Halt(t.Context(), m), b.c.Remove(t.Context(), nil)); err != nil || len(b.Left()) != 0 {
 		t.Errorf("removed: %v, left %v", err, b.Left())
 	}
 	if err := w.Kill(); err != nil {

@@ -44,6 +44,9 @@ func (c *controller) Attend(ctx context.Context, _ object.Object) error {
 // Stop implements reconcile.Controller.
 func (c *controller) Stop(context.Context, object.Object) error { return nil }
 
+// Halt implements reconcile.Controller.
+func (c *controller) Halt(context.Context, object.Object) error { return nil }
+
 // Remove implements reconcile.Controller.
 func (c *controller) Remove(context.Context, object.Object) error { return nil }
 

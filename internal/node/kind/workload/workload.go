@@ -365,10 +365,22 @@ func (c *controller) Stop(ctx context.Context, obj object.Object) error {
 
 // Remove implements reconcile.Controller.
 func (c *controller) Remove(ctx context.Context, obj object.Object) error {
-	if err := c.o.Sandbox.Remove(ctx, c.key, grace(obj)); err != nil {
+	return c.free(c.o.Sandbox.Remove(ctx, c.key, grace(obj)))
+}
+
+// Halt implements reconcile.Controller.
+func (c *controller) Halt(ctx context.Context, obj object.Object) error {
+	return c.free(c.o.Sandbox.Halt(ctx, c.key, grace(obj)))
+}
+
+// free forgets what a workload held whose sandbox is gone, unless that failed.
+func (c *controller) free(err error) error {
+	if err != nil {
 		return err
 	}
 	c.o.Disk.Forget(c.key)
+	c.sick = false
+	c.set(func(st *object.WorkloadStatus) { st.PID, st.StartedAt, st.Address, st.Placement = 0, nil, "", nil })
 	return nil
 }
 

@@ -134,6 +134,15 @@ func TestLifeOfAWorkload(t *testing.T) {
 	if err := b.c.Attend(t.Context(), w); err == nil || !strings.Contains(err.Error(), "memory limit") {
 		t.Errorf("out of memory: %v", err)
 	}
+	if err := errors.Join(b.c.Stop(t.Context(), w), b.c.Halt(t.Context(), w)); err != nil || len(b.Left()) != 0 {
+		t.Errorf("stopped: %v, left %v", err, b.Left())
+	}
+	if st := b.status(); st.PID != 0 || st.Address != "" || st.Placement != nil || st.StartedAt != nil {
+		t.Errorf("status when stopped %+v", st)
+	}
+	if err := b.c.Up(t.Context(), w); err != nil {
+		t.Fatal(err)
+	}
 	if err := errors.Join(b.c.Stop(t.Context(), w), b.c.Remove(t.Context(), w)); err != nil || len(b.Left()) != 0 {
 		t.Errorf("removed: %v, left %v", err, b.Left())
 	}

@@ -240,6 +240,8 @@ func (r runtime) Kill(_ context.Context, id string, signal syscall.Signal) error
 	return nil
 }
 
+func (r runtime) Clear(ctx context.Context, id string) error { return r.Delete(ctx, id) }
+
 func (r runtime) Delete(_ context.Context, id string) error {
 	if err := r.m.fails("Delete"); err != nil {
 		return err
