@@ -5,6 +5,7 @@ import (
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
+	"oscine.dev/oscine/internal/serve/front/kserve"
 	"oscine.dev/oscine/internal/serve/front/oip"
 	"oscine.dev/oscine/internal/serve/front/oip/rpc"
 	"oscine.dev/oscine/internal/serve/front/openai"
@@ -16,6 +17,7 @@ func fronts() []front.Front {
 	return []front.Front{
 		oip.Front(inference),
 		rpc.Front(inference),
+		kserve.Front(),
 		openai.Front(),
 	}
 }

@@ -2,7 +2,6 @@ package front
 
 import (
 	"net/http"
-	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -43,6 +42,3 @@ func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
 	}
 	return mux
 }
-
-// RetryAfter is when a client that was refused with err may try again.
-func RetryAfter(error) time.Duration { return time.Second }

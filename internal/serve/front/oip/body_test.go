@@ -149,7 +149,7 @@ func TestStatusOfErrors(t *testing.T) {
 		core.ErrInvalid: 400, core.ErrNotFound: 404, front.ErrSlow: 408, front.ErrTooLarge: 413, front.ErrEncoding: 415,
 		core.ErrOverloaded: 429, front.ErrBusy: 429, core.ErrCanceled: 499, errdefs.ErrInternal: 500, core.ErrNotReady: 503, core.ErrExpired: 504,
 	} {
-		if got := status(fmt.Errorf("%w: for a test", err)); got != want {
+		if got := front.Status(fmt.Errorf("%w: for a test", err)); got != want {
 			t.Errorf("%v: got %d, want %d", err, got, want)
 		}
 	}

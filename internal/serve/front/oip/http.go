@@ -2,16 +2,11 @@ package oip
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
-
-	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
@@ -104,47 +99,6 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	front.Send(w, status, body)
 }
 
-// status maps the class of an error to HTTP.
-func status(err error) int {
-	switch {
-	case errors.Is(err, front.ErrTooLarge):
-		return http.StatusRequestEntityTooLarge
-	case errors.Is(err, front.ErrEncoding):
-		return http.StatusUnsupportedMediaType
-	case errors.Is(err, front.ErrSlow):
-		return http.StatusRequestTimeout
-	case errdefs.IsInvalidArgument(err):
-		return http.StatusBadRequest
-	case errdefs.IsNotFound(err):
-		return http.StatusNotFound
-	case errdefs.IsAlreadyExists(err), errdefs.IsConflict(err):
-		return http.StatusConflict
-	case errdefs.IsPermissionDenied(err):
-		return http.StatusForbidden
-	case errdefs.IsUnauthorized(err):
-		return http.StatusUnauthorized
-	case errdefs.IsNotImplemented(err):
-		return http.StatusNotImplemented
-	case errdefs.IsResourceExhausted(err):
-		return http.StatusTooManyRequests
-	case errdefs.IsUnavailable(err):
-		return http.StatusServiceUnavailable
-	case errdefs.IsDeadlineExceeded(err):
-		return http.StatusGatewayTimeout
-	case errdefs.IsCanceled(err):
-		return statusClientGone
-	}
-	return http.StatusInternalServerError
-}
-
-// statusClientGone is what nginx writes down for a client that closed its
-// connection; nobody receives it.
-const statusClientGone = 499
-
 func writeError(w http.ResponseWriter, err error) {
-	code := status(err)
-	if code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests {
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(front.RetryAfter(err).Seconds()))))
-	}
-	writeJSON(w, code, map[string]string{"error": err.Error()})
+	writeJSON(w, front.Refuse(w.Header(), err), map[string]string{"error": err.Error()})
 }

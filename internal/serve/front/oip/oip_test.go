@@ -236,7 +236,7 @@ func FuzzBody(f *testing.F) {
 			err = c.readBinary(&body)
 		}
 		if err != nil {
-			if code := status(err); code < 400 || code >= 500 {
+			if code := front.Status(err); code < 400 || code >= 500 {
 				t.Errorf("%v is the node's fault", err)
 			}
 			return
