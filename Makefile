@@ -57,6 +57,7 @@ test-inputs: build
 	@for name in onnxruntime llama.cpp; do $(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs $$name || exit 1; done
 	@go run ./internal/serve/engine/modeltest/fetch
 	@go run ./internal/samples/fetch
+	@scripts/python-clients.sh >/dev/null
 
 .PHONY: test-engines
 test-engines: build ## compare every engine with its own Python API, bit for bit, on real models

@@ -40,6 +40,7 @@ need gcc 'builds the container runtime of hosted nodes (runc, with cgo)' has gcc
 need libc6-dev 'the same: links runc statically' static_libc
 need libseccomp-dev 'the same: system call filters of containers' static_seccomp
 need pkg-config 'the same: finds libseccomp' has pkg-config
+need python3-venv "others' clients of inference, which tests run unchanged" python3 -c 'import ensurepip'
 need hwloc-nox 'lstopo, which tests compare the map of the hardware with' has lstopo-no-graphics
 need python3-pip 'fetches the pinned wheels of engines for make packs' has pip3
 

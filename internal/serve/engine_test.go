@@ -57,7 +57,7 @@ func engine(t testing.TB, model string) *servetest.Exec {
 func serveEngine(t testing.TB, model string) (*core.Registry, *httptest.Server, *servetest.Exec) {
 	t.Helper()
 	starter, registry := engine(t, model), core.NewRegistry()
-	server := httptest.NewServer(serve.NewHandler(registry, serve.Options{}))
+	server := newServer(serve.NewHandler(registry, serve.Options{}))
 	if err := registry.Add(core.Model{Name: "m", Starter: starter}); err != nil {
 		t.Fatal(err)
 	}
@@ -108,27 +108,6 @@ func TestEngineRefusesModel(t *testing.T) {
 	err := registry.WaitReady(t.Context(), "m")
 	if !errors.Is(err, core.ErrNotReady) || !strings.Contains(err.Error(), "not a model that ONNX Runtime") {
 		t.Errorf("got %v", err)
-	}
-}
-
-// TestTritonClient lets others' client, unchanged, speak to the server. It
-// runs where python3, or the program that OSCINE_TEST_PYTHON names, has
-// tritonclient.
-func TestTritonClient(t *testing.T) {
-	python := os.Getenv("OSCINE_TEST_PYTHON")
-	if python == "" {
-		python = "python3"
-	}
-	if out, err := exec.CommandContext(t.Context(), python, "-c", "import tritonclient.http").CombinedOutput(); err != nil {
-		t.Skipf("%s has no tritonclient (pip install 'tritonclient[http]'): %v %.100s", python, err, out)
-	}
-	registry, server, _ := serveEngine(t, digits)
-	if err := registry.WaitReady(t.Context(), "m"); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), python, "testdata/triton_client.py", server.Listener.Addr().String(), "m").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "answers agree") {
-		t.Errorf("%v\n%s", err, out)
 	}
 }
 

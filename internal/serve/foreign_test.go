@@ -1,0 +1,79 @@
+package serve_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/serve"
+	"oscine.dev/oscine/internal/serve/core"
+)
+
+// pythonClients returns a Python that has others' clients of inference, or skips
+// the test. scripts/python-clients.sh installs them.
+func pythonClients(t *testing.T) string {
+	t.Helper()
+	pins, err := os.ReadFile("testdata/python-clients.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Skip(err)
+	}
+	digest := sha256.Sum256(pins)
+	folder := filepath.Join(cache, "oscine", "python-clients-"+hex.EncodeToString(digest[:])[:16])
+	if _, err := os.Stat(filepath.Join(folder, "complete")); err != nil {
+		t.Skipf("needs others' clients of inference: run scripts/python-clients.sh: %v", err)
+	}
+	return filepath.Join(folder, "bin", "python")
+}
+
+// newServer serves the handler as an open endpoint of a node does: HTTP/1.1 and
+// HTTP/2 without TLS.
+func newServer(handler http.Handler) *httptest.Server {
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	return server
+}
+
+// TestForeignClients lets others' clients, unchanged, speak to the server, with
+// a real model behind it.
+func TestForeignClients(t *testing.T) {
+	python := pythonClients(t)
+	registry := core.NewRegistry()
+	server := newServer(serve.NewHandler(registry, serve.Options{}))
+	t.Cleanup(server.Close)
+	if err := registry.Add(core.Model{Name: "digits", Platform: "onnxruntime_onnx", Starter: engine(t, digits)}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := registry.Remove("digits"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := registry.WaitReady(t.Context(), "digits"); err != nil {
+		t.Fatal(err)
+	}
+	scripts, err := filepath.Glob("testdata/*.py")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts of clients: %v", err)
+	}
+	for _, script := range scripts {
+		t.Run(strings.TrimSuffix(filepath.Base(script), ".py"), func(t *testing.T) {
+			out, err := exec.CommandContext(t.Context(), python, script, server.Listener.Addr().String(), "digits").CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "answers agree") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs others' clients of inference, pinned by their hashes, for the tests
+# that run them unchanged, and prints the Python that has them. It does nothing
+# where they are there already.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+pins=internal/serve/testdata/python-clients.txt
+digest=$(sha256sum "$pins" | cut -c 1-16)
+folder=${OSCINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/oscine}/python-clients-$digest
+if [[ ! -e $folder/complete ]]; then
+	echo "python-clients: installing into $folder" >&2
+	rm -rf "$folder"
+	python3 -m venv "$folder" >&2
+	"$folder/bin/python" -m pip install -q --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r "$pins" >&2
+	touch "$folder/complete"
+fi
+echo "$folder/bin/python"
