@@ -113,6 +113,12 @@ func awaitMachine(ctx context.Context, o *options, found *object.Machine, why er
 			log.Warn("cannot tell init that the node is ready", "error", err)
 		}
 	}
+	if m.Closed != "" && o.facts().Trial {
+		// Where there is a version before, it could read it.
+		if err := notify(release.Notification{Trial: release.TrialFailed, Status: "it cannot read the node's configuration: " + why.Error()}); err != nil {
+			log.Warn("cannot tell init that this version fails", "error", err)
+		}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	var up sync.WaitGroup
 	defer up.Wait()

@@ -108,7 +108,7 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 		Mode: o.mode(), Version: version.Version, Slot: o.facts().Slot,
 		StateDir: o.state, RunDir: o.run, LogDir: o.logs,
 		RuntimePath: o.runtime, ShimPath: o.shim, LoggerPath: o.logger,
-		BenchCommand: []string{self, benchChild}, Reboot: rebooter(o), Logger: log,
+		BenchCommand: []string{self, benchChild}, Reboot: rebooter(o), Upgrading: o.upgrading(), Logger: log,
 	}, machine)
 	if err != nil {
 		return err
@@ -145,7 +145,11 @@ func serveAPI(ctx context.Context, o *options, n *node.Node, machine *object.Mac
 	n.MarkReady()
 	alive.provenBy(server.Answers)
 	log.Info("oscined: API on " + l.Addr().String())
-	if err := notify(release.Notification{Ready: true}); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
+	up := release.Notification{Ready: true}
+	if n.Upgrades().Pending() {
+		up.Trial = release.TrialPending
+	}
+	if err := notify(up); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
 		log.Warn("cannot tell init that the node is ready", "error", err)
 	}
 	return server.Serve(ctx, l)

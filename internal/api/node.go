@@ -32,6 +32,9 @@ func (s *nodeService) Info(ctx context.Context, _ *connect.Request[pb.InfoReques
 			SizeBytes: info.Disk.Size.Bytes, FreeBytes: info.Disk.Free.Bytes, SizeFiles: info.Disk.Size.Inodes, FreeFiles: info.Disk.Free.Inodes,
 		},
 	}
+	for _, v := range info.Slots {
+		resp.Slots = append(resp.Slots, slotMessage(v))
+	}
 	for _, p := range info.Processes {
 		resp.SystemMemoryBytes += p.Bytes
 		resp.Processes = append(resp.Processes, &pb.ProcessMemory{Name: p.Name, Bytes: p.Bytes})

@@ -42,6 +42,7 @@ type Node interface {
 	packStore
 	latencyBench
 	accessControl
+	upgrader
 
 	// Inference answers the protocols of inference, at these routes.
 	Inference() (routes []string, handler http.Handler)
@@ -70,6 +71,7 @@ func services(n Node, gate *entrance) []service {
 		mount[pbconnect.PacksHandler](pbconnect.NewPacksHandler, &packService{n}),
 		mount[pbconnect.BenchHandler](pbconnect.NewBenchHandler, &benchService{n}),
 		mount[pbconnect.AccessHandler](pbconnect.NewAccessHandler, &accessService{n.Access(), gate}),
+		mount[pbconnect.UpgradesHandler](pbconnect.NewUpgradesHandler, &upgradeService{n}),
 	}
 }
 

@@ -41,6 +41,9 @@ func printInfo(out io.Writer, m *pb.InfoResponse) error {
 		mode += ", " + m.Slot
 	}
 	fmt.Fprintf(w, "Node\t%s\nOscine\t%s (%s)\nKernel\t%s %s\n", m.Name, m.Version, mode, m.Kernel, m.Architecture)
+	for _, s := range m.Slots {
+		fmt.Fprintf(w, "Slot %s\t%s\n", printable.Text(s.Slot), slotText(s))
+	}
 	fmt.Fprintf(w, "Up\t%s\nReady after\t%.2f s\n", time.Duration(m.UptimeSeconds*float64(time.Second)).Round(time.Second), m.ReadySeconds)
 	fmt.Fprintf(w, "System memory\t%s\n", printable.Bytes(m.SystemMemoryBytes))
 	for _, p := range m.Processes {

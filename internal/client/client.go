@@ -34,6 +34,7 @@ type Client struct {
 	Packs     pbconnect.PacksClient
 	Bench     pbconnect.BenchClient
 	Access    pbconnect.AccessClient
+	Upgrades  pbconnect.UpgradesClient
 
 	address string
 	http    *http.Client
@@ -74,6 +75,7 @@ func New(ctx *Context) (*Client, error) {
 		Packs:     pbconnect.NewPacksClient(client, url, options),
 		Bench:     pbconnect.NewBenchClient(client, url, options),
 		Access:    pbconnect.NewAccessClient(client, url, options),
+		Upgrades:  pbconnect.NewUpgradesClient(client, url, options),
 		address:   ctx.Address,
 		http:      client,
 		pair:      pair,

@@ -20,6 +20,7 @@ import (
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/doctor"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/update/slot"
 )
 
 // Info is what a node is.
@@ -32,7 +33,8 @@ type Info struct {
 	Ready                               time.Duration // kernel uptime when the API began to answer
 	Missing                             []string      // what this host cannot guarantee, and why
 	Processes                           []Process
-	Disk                                disk.Space // where the node keeps what it stores
+	Disk                                disk.Space     // where the node keeps what it stores
+	Slots                               []slot.Version // the running one first; nil where the machine is not ours
 }
 
 // Process is one of Oscine's own processes.
@@ -41,12 +43,14 @@ type Process struct {
 	Bytes int64 // proportional set size
 }
 
-// MarkReady notes that the API answers now.
+// MarkReady notes that the API answers now. With it the checks of a version on
+// trial begin.
 func (n *Node) MarkReady() {
 	up, err := kernelUptime()
 	if err == nil {
 		n.ready.CompareAndSwap(0, int64(up))
 	}
+	n.upgrading.Do(func() { n.wg.Go(func() { n.upgrades.Run(n.life) }) })
 }
 
 // Info describes the node.
@@ -60,6 +64,9 @@ func (n *Node) Info() Info {
 	info.Kernel = kernelRelease()
 	if space, err := n.disk.Space(); err == nil {
 		info.Disk = space
+	}
+	if slots, ok := n.upgrades.Known(); ok {
+		info.Slots = []slot.Version{slots.Active, slots.Idle}
 	}
 	return info
 }

@@ -22,6 +22,7 @@ import (
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox"
+	"oscine.dev/oscine/internal/node/upgrade"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/pki"
@@ -57,6 +58,8 @@ type Config struct {
 	// ours to restart.
 	Reboot func(powerOff bool) error
 
+	Upgrading Upgrading
+
 	Kinds object.Table // that the node stores and runs; nil means object.Kinds()
 
 	Logger *slog.Logger
@@ -85,8 +88,10 @@ type Node struct {
 	disk      *disk.Disk[object.Key]
 	events    *reconcile.Events
 	live      *hardware.Live
-	recording sync.Mutex   // held while the machine is recorded
-	finding   sync.Mutex   // held while a new map is made the node's
+	recording sync.Mutex // held while the machine is recorded
+	finding   sync.Mutex // held while a new map is made the node's
+	upgrades  *upgrade.Manager
+	upgrading sync.Once    // upgrades have begun
 	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 
 	benching sync.Mutex // held while wake-ups are measured
@@ -141,6 +146,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.access, err = access.Open(filepath.Join(n.config.StateDir, accessFile)); err != nil {
 		return err
 	}
+	n.openUpgrades()
 	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)
 	trust, err := pki.Pool([]byte(n.machine.Spec.API.CA))
 	if err != nil {

@@ -39,6 +39,7 @@ type MachineSpec struct {
 	// HugePages are set aside when the daemon starts, while memory is in one
 	// piece: page size → bytes, such as 2Mi: 1Gi. Workloads are given of them.
 	HugePages map[Quantity]Quantity `json:"hugePages,omitempty"`
+	Update    MachineUpdate         `json:"update,omitzero"`
 }
 
 // MachineNet lists the interfaces; with none listed, every Ethernet interface
@@ -120,6 +121,7 @@ func (m *Machine) SetDefaults() {
 	if m.Spec.Logs.MaxSize.IsZero() {
 		m.Spec.Logs.MaxSize = literal("8Mi")
 	}
+	m.Spec.Update.SetDefaults()
 }
 
 var hostnameRE = regexp.MustCompile(`^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,61}[a-zA-Z0-9])?$`)
@@ -161,6 +163,7 @@ func (m *Machine) Check(c *Checker) {
 		c.Bad("spec.logs.maxSize", "must be at least 64Ki, got %s", s.Logs.MaxSize)
 	}
 	s.Classes.check(c, "spec.classes")
+	s.Update.check(c, "spec.update")
 	checkHugePages(c, "spec.hugePages", s.HugePages)
 }
 

@@ -74,3 +74,14 @@ func takeRun(s *string, in func(rune) bool) string {
 func isDigit(c rune) bool  { return c >= '0' && c <= '9' }
 func isLetter(c rune) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }
 func ignored(c rune) bool  { return !isDigit(c) && !isLetter(c) && !strings.ContainsRune("-.~^", c) }
+
+// Flavour is the kernel flavour of a kernel's version, as uname -r prints it:
+// cloud, rt or metal.
+func Flavour(kernel string) string {
+	for _, flavour := range []string{"cloud", "rt"} {
+		if strings.Contains(kernel, "-"+flavour+"-") {
+			return flavour
+		}
+	}
+	return "metal"
+}

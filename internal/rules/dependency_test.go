@@ -32,6 +32,7 @@ func layers() [][]string {
 		{"internal/node/allocate", "internal/node/access"},
 		{"internal/node/reconcile"},
 		{"internal/node/sandbox"},
+		{"internal/node/upgrade"},
 		{"internal/node/sandbox/sandboxtest", "internal/node/kind/workload", "internal/node/kind/model", "internal/node/kind/secret"},
 		{"internal/machine", "internal/node"},
 		{"internal/machine/machinetest", "internal/api"},

@@ -72,7 +72,8 @@ type InfoResponse struct {
 	SystemMemoryBytes int64                  `protobuf:"varint,10,opt,name=system_memory_bytes,json=systemMemoryBytes,proto3" json:"system_memory_bytes,omitempty"` // resident (PSS) memory of Oscine's own processes
 	MissingGuarantees []string               `protobuf:"bytes,11,rep,name=missing_guarantees,json=missingGuarantees,proto3" json:"missing_guarantees,omitempty"`    // what this host cannot hold, with the reason
 	Processes         []*ProcessMemory       `protobuf:"bytes,12,rep,name=processes,proto3" json:"processes,omitempty"`
-	Disk              *DiskSpace             `protobuf:"bytes,13,opt,name=disk,proto3" json:"disk,omitempty"` // where the node keeps what it stores
+	Disk              *DiskSpace             `protobuf:"bytes,13,opt,name=disk,proto3" json:"disk,omitempty"`   // where the node keeps what it stores
+	Slots             []*SlotVersion         `protobuf:"bytes,14,rep,name=slots,proto3" json:"slots,omitempty"` // the running one first; none where the machine is not ours
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -194,6 +195,13 @@ func (x *InfoResponse) GetProcesses() []*ProcessMemory {
 func (x *InfoResponse) GetDisk() *DiskSpace {
 	if x != nil {
 		return x.Disk
+	}
+	return nil
+}
+
+func (x *InfoResponse) GetSlots() []*SlotVersion {
+	if x != nil {
+		return x.Slots
 	}
 	return nil
 }
@@ -560,8 +568,8 @@ var File_oscine_v1_node_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x14oscine/v1/node.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"\r\n" +
-	"\vInfoRequest\"\xe1\x03\n" +
+	"\x14oscine/v1/node.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\x1a\x18oscine/v1/upgrades.proto\"\r\n" +
+	"\vInfoRequest\"\x8f\x04\n" +
 	"\fInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -576,7 +584,8 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	" \x01(\x03R\x11systemMemoryBytes\x12-\n" +
 	"\x12missing_guarantees\x18\v \x03(\tR\x11missingGuarantees\x126\n" +
 	"\tprocesses\x18\f \x03(\v2\x18.oscine.v1.ProcessMemoryR\tprocesses\x12(\n" +
-	"\x04disk\x18\r \x01(\v2\x14.oscine.v1.DiskSpaceR\x04disk\"\x87\x01\n" +
+	"\x04disk\x18\r \x01(\v2\x14.oscine.v1.DiskSpaceR\x04disk\x12,\n" +
+	"\x05slots\x18\x0e \x03(\v2\x16.oscine.v1.SlotVersionR\x05slots\"\x87\x01\n" +
 	"\tDiskSpace\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x01 \x01(\x03R\tsizeBytes\x12\x1d\n" +
@@ -632,23 +641,25 @@ var file_oscine_v1_node_proto_goTypes = []any{
 	(*RebootRequest)(nil),         // 7: oscine.v1.RebootRequest
 	(*RebootResponse)(nil),        // 8: oscine.v1.RebootResponse
 	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*SlotVersion)(nil),           // 10: oscine.v1.SlotVersion
 }
 var file_oscine_v1_node_proto_depIdxs = []int32{
-	9, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
-	3, // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
-	2, // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
-	6, // 3: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
-	0, // 4: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
-	4, // 5: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
-	7, // 6: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	1, // 7: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	5, // 8: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	8, // 9: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	9,  // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	3,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
+	2,  // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
+	10, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
+	6,  // 4: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
+	0,  // 5: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
+	4,  // 6: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
+	7,  // 7: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
+	1,  // 8: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	5,  // 9: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	8,  // 10: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	8,  // [8:11] is the sub-list for method output_type
+	5,  // [5:8] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_node_proto_init() }
@@ -657,6 +668,7 @@ func file_oscine_v1_node_proto_init() {
 		return
 	}
 	file_oscine_v1_options_proto_init()
+	file_oscine_v1_upgrades_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

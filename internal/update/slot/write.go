@@ -108,29 +108,33 @@ func (s *Slots) CheckImage(m *update.Manifest, image []byte) (release.Verity, er
 	return v, nil
 }
 
+// RunningImage is the kernel image of the running version.
+func (s *Slots) RunningImage() (image []byte, err error) {
+	err = s.disk.ESP(func(esp ESP) error {
+		_, running, err := s.read(esp)
+		if err == nil {
+			image, err = readAll(esp, running.path)
+		}
+		return err
+	})
+	return image, err
+}
+
 // signer is the certificate of the running kernel image; nil where that has no
 // signature.
 func (s *Slots) signer() (der []byte, err error) {
-	err = s.disk.ESP(func(esp ESP) error {
-		_, running, err := s.read(esp)
-		if err != nil {
-			return err
-		}
-		image, err := readAll(esp, running.path)
-		if err != nil {
-			return err
-		}
-		cert, err := uki.Signer(image)
-		if errors.Is(err, uki.ErrUnsigned) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("the running version's kernel image: %w", err)
-		}
-		der = cert.Raw
-		return nil
-	})
-	return der, err
+	image, err := s.RunningImage()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := uki.Signer(image)
+	if errors.Is(err, uki.ErrUnsigned) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the running version's kernel image: %w", err)
+	}
+	return cert.Raw, nil
 }
 
 // archOf is the architecture that a PE image is for, empty for another.

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/release"
+	"oscine.dev/oscine/internal/update"
+)
+
+// trustedRoot is where the image keeps the TUF root metadata of its publisher.
+const trustedRoot = "/usr/share/oscine/update/root.json"
+
+// upgrading is how the node goes to other releases: only on the image.
+func (o *options) upgrading() node.Upgrading {
+	if o.hosted {
+		return node.Upgrading{}
+	}
+	root, err := os.ReadFile(trustedRoot)
+	if err != nil {
+		root = nil // the Machine may name one
+	}
+	return node.Upgrading{
+		Facts: o.facts, Open: openSource, Root: root,
+		Tell: func(n release.Notification) error {
+			if err := notify(n); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
+				return err
+			}
+			return nil
+		},
+	}
+}
+
+// openSource opens a source of releases.
+func openSource(source string, o update.Options) (update.Source, error) {
+	return nil, fmt.Errorf("%w: %s: this version reads no releases yet", update.ErrUnreachable, source)
+}

@@ -1,0 +1,428 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/printable"
+)
+
+func newUpgradeCommand(env *Env) *cobra.Command {
+	var req pb.StartUpgradeRequest
+	var at, wait string
+	var dryRun bool
+	c := &cobra.Command{
+		Use: "upgrade [SOURCE]", Short: "Take a node to another release of Oscine, or back", Args: rangeArgs(0, 1, "SOURCE at most"),
+		Long: `Take a node to another release of Oscine. The release is fetched into the slot
+that does not run, checked, and started at the time that you allow. Then the node
+checks itself: its API, network, clock and storage, that everything runs that ran
+before, one inference of each model, and what the Machine asks for. When a check
+fails, or the release does not start at all, the node goes back to the version
+before by itself, and remembers why.
+
+SOURCE is where the releases are: a URL, or a folder on the node. By default it is
+spec.update.source of the Machine.
+
+With --wait the command ends when the new version was found good, and fails when
+the node went back.`,
+		Example: "  oscine upgrade --wait\n  oscine upgrade https://releases.example.com --to 1.4.2 --reboot-window 'Sat,Sun 02:00 4h'\n  oscine upgrade --dry-run\n  oscine upgrade status",
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				req.Source = args[0]
+			}
+			if at != "" {
+				when, err := parseWhen(at, time.Now())
+				if err != nil {
+					return usageError{err}
+				}
+				req.NotBefore = timestamppb.New(when)
+			}
+			patience, err := parsePatience(wait)
+			if err != nil {
+				return usageError{err}
+			}
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return planUpgrade(c.Context(), env, node, &req)
+			}
+			resp, err := node.Upgrades.Start(c.Context(), connect.NewRequest(&req))
+			if err != nil {
+				return err
+			}
+			if patience == 0 {
+				fmt.Fprintf(env.Out, "upgrade %d has begun; see oscine upgrade status\n", resp.Msg.Upgrade.Number)
+				return nil
+			}
+			return awaitUpgrade(c.Context(), env, node, resp.Msg.Upgrade.Number, patience)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&req.To, "to", "", "version to go to, an older one too (default: the newest that is offered)")
+	f.StringVar(&at, "at", "", "do not restart before: a time such as 2026-12-24T02:00:00Z, or a duration from now such as 8h")
+	f.StringArrayVar(&req.Windows, "reboot-window", nil, "restart only within, in UTC: such as 'Sat,Sun 02:00 4h' (default: the windows of the Machine); may be repeated")
+	f.BoolVar(&req.Anytime, "now", false, "restart as soon as it is written, whatever the windows of the Machine")
+	f.BoolVar(&req.OverrideLocks, "override-locks", false, "restart although applications hold locks")
+	f.BoolVar(&req.Force, "force", false, "also a version that failed on this node before")
+	f.BoolVar(&req.DownloadOnly, "download-only", false, "fetch and check it, but do not restart before oscine upgrade is given again")
+	f.BoolVar(&dryRun, "dry-run", false, "show what would be done, and do nothing")
+	f.StringVar(&wait, "wait", "", "wait for the outcome, for at most that long; fails when the node went back")
+	f.Lookup("wait").NoOptDefVal = "2h"
+	c.MarkFlagsMutuallyExclusive("now", "reboot-window")
+	c.AddCommand(newUpgradeStatusCommand(env), newUpgradeHistoryCommand(env), newUpgradeCancelCommand(env), newUpgradeLockCommand(env), newUpgradeUnlockCommand(env))
+	c.AddCommand(newUpgradeHoldCommands(env)...)
+	return c
+}
+
+func parsePatience(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("--wait %q is not a duration such as 30m", text)
+	}
+	return d, nil
+}
+
+// parseWhen reads a time, or a duration from now.
+func parseWhen(text string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(d), nil
+	}
+	when, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("--at %q is neither a time such as 2026-12-24T02:00:00Z nor a duration such as 8h", text)
+	}
+	return when, nil
+}
+
+func planUpgrade(ctx context.Context, env *Env, node *client.Client, req *pb.StartUpgradeRequest) error {
+	resp, err := node.Upgrades.Plan(ctx, connect.NewRequest(req))
+	if err != nil {
+		return err
+	}
+	m := resp.Msg
+	how := "the whole root"
+	if m.Delta {
+		how = "a delta of the root"
+	}
+	fmt.Fprintf(env.Out, "%s would be replaced by %s (kernel %s)\nfetch %s: %s for a root of %s\nwrite it to %s, restart, check, and keep it or go back\n",
+		printable.Text(m.Running), printable.Text(m.Version), printable.Text(m.Kernel), how, printable.Bytes(m.FetchBytes), printable.Bytes(m.RootBytes), printable.Text(m.Slot))
+	return nil
+}
+
+// upgradePoll is how often a waiting command asks.
+const upgradePoll = time.Second
+
+// awaitUpgrade waits for the end of an upgrade. The node is away meanwhile: that
+// it does not answer is no failure before the patience ends.
+func awaitUpgrade(ctx context.Context, env *Env, node *client.Client, number int64, patience time.Duration) error {
+	w := newWaiting(env, "upgrade")
+	defer w.done()
+	deadline := time.Now().Add(patience)
+	stage := ""
+	for {
+		resp, err := askUpgrade(ctx, node, number)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil && resp.Upgrade != nil:
+			u := resp.Upgrade
+			if u.Stage != stage {
+				stage = u.Stage
+				fmt.Fprintf(env.Err, "%s %s\n", time.Now().Format(time.TimeOnly), upgradeStage(u))
+			}
+			w.tell(upgradeStage(u))
+			if u.Ended != nil {
+				return upgradeOutcome(env, u)
+			}
+		case err != nil && connect.CodeOf(err) == connect.CodeNotFound:
+			return err
+		default:
+			w.tell("the node restarts")
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("upgrade %d has not ended within %s: see oscine upgrade status", number, patience)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(upgradePoll):
+		}
+	}
+}
+
+// askUpgrade asks once, not for longer than a node needs that is there.
+func askUpgrade(ctx context.Context, node *client.Client, number int64) (*pb.UpgradeStatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	resp, err := node.Upgrades.Status(ctx, connect.NewRequest(&pb.UpgradeStatusRequest{Number: number}))
+	if err != nil {
+		return nil, err
+	}
+	return resp.Msg, nil
+}
+
+// upgradeStage says in one line where an upgrade is.
+func upgradeStage(u *pb.Upgrade) string {
+	text := fmt.Sprintf("%s → %s: %s", u.From, u.To, u.Stage)
+	if u.To == "" {
+		text = fmt.Sprintf("from %s: %s", u.From, u.Stage)
+	}
+	if u.SizeBytes > 0 {
+		text += fmt.Sprintf(", %d %% of %s", 100*u.DoneBytes/u.SizeBytes, printable.Bytes(u.SizeBytes))
+	}
+	if u.Message != "" && u.Ended == nil {
+		text += ", " + u.Message
+	}
+	return oneLine(text)
+}
+
+// upgradeOutcome is what a command ends with.
+func upgradeOutcome(env *Env, u *pb.Upgrade) error {
+	if u.Stage == "good" {
+		fmt.Fprintf(env.Out, "%s runs since %s, and was found good\n", printable.Text(u.To), u.Ended.AsTime().Local().Format(time.TimeOnly))
+		return nil
+	}
+	printUpgradeLog(env.Err, u)
+	if u.Stage == "cancelled" {
+		return fmt.Errorf("the upgrade to %s was cancelled %s", u.To, u.Message)
+	}
+	return fmt.Errorf("the upgrade to %s failed while %s, and %s runs: %s", u.To, u.FailedAt, u.From, u.Message)
+}
+
+func printUpgradeLog(w io.Writer, u *pb.Upgrade) {
+	if len(u.Log) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "the end of what the failed version said:")
+	for _, line := range u.Log {
+		fmt.Fprintln(w, "  "+printable.Text(line))
+	}
+}
+
+func newUpgradeStatusCommand(env *Env) *cobra.Command {
+	var output *string
+	c := &cobra.Command{
+		Use: "status", Short: "Show both slots, and the upgrade that is under way or was the last", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := node.Upgrades.Status(c.Context(), connect.NewRequest(&pb.UpgradeStatusRequest{}))
+			if err != nil {
+				return err
+			}
+			return listing{resp.Msg, nil, func(w io.Writer, _ bool) error { return printUpgradeStatus(w, resp.Msg) }}.print(env.Out, *output)
+		},
+	}
+	output = addReportOutput(c)
+	return c
+}
+
+func printUpgradeStatus(out io.Writer, m *pb.UpgradeStatusResponse) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	for _, s := range m.Slots {
+		fmt.Fprintf(w, "Slot %s\t%s\n", printable.Text(s.Slot), slotText(s))
+	}
+	if m.Problem != "" {
+		fmt.Fprintf(w, "Slots\t%s\n", printable.Text(m.Problem))
+	}
+	if u := m.Upgrade; u != nil {
+		fmt.Fprintf(w, "Upgrade %d\t%s\n", u.Number, upgradeStage(u))
+		if u.Stage == "failed" {
+			fmt.Fprintf(w, "Failed while\t%s\nBecause\t%s\n", printable.Text(u.FailedAt), oneLine(u.Message))
+		}
+	}
+	if h := m.Hold; h != nil {
+		fmt.Fprintf(w, "Held\tby %s: %s\n", printable.Text(h.By), printable.Text(h.Reason))
+	}
+	if m.Pin != "" {
+		fmt.Fprintf(w, "Pinned to\t%s\n", printable.Text(m.Pin))
+	}
+	if m.Floor != "" {
+		fmt.Fprintf(w, "Not before\t%s\n", printable.Text(m.Floor))
+	}
+	for _, l := range m.Locks {
+		until := ""
+		if l.Until != nil {
+			until = ", until " + l.Until.AsTime().Local().Format(time.DateTime)
+		}
+		fmt.Fprintf(w, "Lock %s\tby %s: %s%s\n", printable.Text(l.Name), printable.Text(l.By), printable.Text(l.Reason), until)
+	}
+	for _, r := range m.Refused {
+		fmt.Fprintf(w, "Refused %s\t%s\n", printable.Text(r.Version), oneLine(r.Reason))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if m.Upgrade != nil && m.Upgrade.Stage == "failed" {
+		printUpgradeLog(out, m.Upgrade)
+	}
+	return nil
+}
+
+// slotText says what a slot holds.
+func slotText(s *pb.SlotVersion) string {
+	if s.Version == "" {
+		return "nothing that can be started"
+	}
+	text := fmt.Sprintf("%s, %s", s.Version, s.Health)
+	if s.Health == "trial" {
+		text += fmt.Sprintf(" with %d tries left", s.TriesLeft)
+	}
+	if s.Running {
+		text += ", runs"
+	}
+	return printable.Text(text + ", kernel " + s.Kernel)
+}
+
+func newUpgradeHistoryCommand(env *Env) *cobra.Command {
+	var output *string
+	c := &cobra.Command{
+		Use: "history", Short: "List the upgrades that ended, the newest first", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := node.Upgrades.History(c.Context(), connect.NewRequest(&pb.UpgradeHistoryRequest{}))
+			if err != nil {
+				return err
+			}
+			name := func(u *pb.Upgrade) string { return fmt.Sprint(u.Number) }
+			return listOf(resp.Msg.Upgrades, name, "NUMBER\tENDED\tFROM\tTO\tOUTCOME\tBY\tWHY", func(u *pb.Upgrade, _ bool) string {
+				outcome := u.Stage
+				if u.FailedAt != "" {
+					outcome += " while " + u.FailedAt
+				}
+				return fmt.Sprintf("%d\t%s\t%s\t%s\t%s\t%s\t%s", u.Number, u.Ended.AsTime().Local().Format(time.DateTime), orDash(u.From), orDash(u.To), outcome, orDash(u.By), orDash(oneLine(u.Message)))
+			}).print(env.Out, *output)
+		},
+	}
+	output = addOutput(c)
+	return c
+}
+
+func newUpgradeCancelCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "cancel", Short: "End an upgrade before the machine restarts", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := node.Upgrades.Cancel(c.Context(), connect.NewRequest(&pb.CancelUpgradeRequest{}))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Out, "upgrade %d to %s cancelled\n", resp.Msg.Upgrade.Number, printable.Text(resp.Msg.Upgrade.To))
+			return nil
+		},
+	}
+}
+
+func newUpgradeLockCommand(env *Env) *cobra.Command {
+	var req pb.LockUpgradeRequest
+	var hold time.Duration
+	c := &cobra.Command{
+		Use: "lock NAME", Short: "Keep the machine from restarting for an upgrade", Args: exactArgs(1, "NAME"),
+		Long: `Keep the machine from restarting for an upgrade, while something must not be
+interrupted. The upgrade waits until all locks are given back; somebody who may
+can override them.`,
+		Example: "  oscine upgrade lock training --reason 'epoch 7 of 9' --for 6h\n  oscine upgrade unlock training",
+		RunE: func(c *cobra.Command, args []string) error {
+			if hold < 0 {
+				return usageError{errors.New("--for must not be negative")}
+			}
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			req.Name, req.Seconds = args[0], int64(hold.Seconds())
+			if _, err := node.Upgrades.Lock(c.Context(), connect.NewRequest(&req)); err != nil {
+				return err
+			}
+			fmt.Fprintln(env.Out, "locked:", printable.Text(req.Name))
+			return nil
+		},
+	}
+	c.Flags().StringVar(&req.Reason, "reason", "", "shown to those who wait")
+	c.Flags().DurationVar(&hold, "for", 0, "give it back by itself after that long (default: never)")
+	return c
+}
+
+func newUpgradeUnlockCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "unlock NAME", Short: "Give a lock back", Args: exactArgs(1, "NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			if _, err := node.Upgrades.Unlock(c.Context(), connect.NewRequest(&pb.UnlockUpgradeRequest{Name: args[0]})); err != nil {
+				return err
+			}
+			fmt.Fprintln(env.Out, "unlocked:", printable.Text(args[0]))
+			return nil
+		},
+	}
+}
+
+// newUpgradeHoldCommands are hold and unhold, pin and unpin.
+func newUpgradeHoldCommands(env *Env) []*cobra.Command {
+	do := func(c *cobra.Command, req *pb.HoldUpgradeRequest, done string) error {
+		node, err := env.Client()
+		if err != nil {
+			return err
+		}
+		if _, err := node.Upgrades.Hold(c.Context(), connect.NewRequest(req)); err != nil {
+			return err
+		}
+		fmt.Fprintln(env.Out, strings.TrimSpace(done))
+		return nil
+	}
+	var reason string
+	hold := &cobra.Command{
+		Use: "hold", Short: "Refuse every upgrade until unhold", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Hold{Hold: reason}}, "upgrades are held")
+		},
+	}
+	hold.Flags().StringVar(&reason, "reason", "", "shown to those who are refused")
+	return []*cobra.Command{
+		hold,
+		{
+			Use: "unhold", Short: "End hold", Args: exactArgs(0, ""),
+			RunE: func(c *cobra.Command, _ []string) error {
+				return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Unhold{Unhold: true}}, "upgrades are held no more")
+			},
+		},
+		{
+			Use: "pin VERSION", Short: "Refuse every version but one", Args: exactArgs(1, "VERSION"),
+			RunE: func(c *cobra.Command, args []string) error {
+				return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Pin{Pin: args[0]}}, "pinned to "+printable.Text(args[0]))
+			},
+		},
+		{
+			Use: "unpin", Short: "End pin", Args: exactArgs(0, ""),
+			RunE: func(c *cobra.Command, _ []string) error {
+				return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Unpin{Unpin: true}}, "pinned no more")
+			},
+		},
+	}
+}

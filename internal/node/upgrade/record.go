@@ -1,0 +1,171 @@
+package upgrade
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/update"
+)
+
+// Stage is how far an upgrade is.
+type Stage string
+
+// The stages, in their order.
+const (
+	Downloading Stage = "downloading" // into the idle slot
+	Verified    Stage = "verified"    // read back from there
+	Written     Stage = "written"     // its kernel image is on the ESP, hidden from the boot loader
+	Armed       Stage = "armed"       // waits for its time
+	Rebooting   Stage = "rebooting"   // the boot loader starts it next
+	Trial       Stage = "trial"       // it runs, and is being checked
+	Good        Stage = "good"        // it is kept
+	Failed      Stage = "failed"      // the version before runs, or still runs
+	Cancelled   Stage = "cancelled"   // by a person
+)
+
+// Ended reports whether nothing more will happen.
+func (s Stage) Ended() bool { return s == Good || s == Failed || s == Cancelled }
+
+// Upgrade is one try to go to a release.
+type Upgrade struct {
+	Number  int    `json:"number"` // counts up
+	From    string `json:"from"`   // version
+	To      string `json:"to"`     // version; as it was asked for, until it is found
+	Source  string `json:"source"`
+	Slot    string `json:"slot,omitempty"` // that it is written to
+	By      string `json:"by"`             // who asked; "policy" for the node itself
+	Stage   Stage  `json:"stage"`
+	Message string `json:"message,omitempty"` // what it waits for, or why it failed
+
+	Began   time.Time  `json:"began"`
+	Changed time.Time  `json:"changed"` // when it came to this stage
+	Ended   *time.Time `json:"ended,omitempty"`
+
+	FailedAt Stage    `json:"failedAt,omitempty"` // the stage that failed
+	Log      []string `json:"log,omitempty"`      // the end of what the failed boot said
+	Boots    int      `json:"boots,omitempty"`    // how often it was started, where it failed
+
+	Options  Options          `json:"options"`
+	Before   *Before          `json:"before,omitempty"` // how the node was
+	BootID   string           `json:"bootID,omitempty"` // of the boot that armed it
+	Manifest *update.Manifest `json:"manifest,omitempty"`
+}
+
+// Options are the choices of one who asks for an upgrade.
+type Options struct {
+	NotBefore     time.Time             `json:"notBefore,omitzero"` // of the restart
+	Windows       []object.UpdateWindow `json:"windows,omitempty"`  // for the restart; nil: those of the Machine
+	Anytime       bool                  `json:"anytime,omitempty"`  // whatever the windows of the Machine
+	OverrideLocks bool                  `json:"overrideLocks,omitempty"`
+	Force         bool                  `json:"force,omitempty"`        // also a version that failed before
+	DownloadOnly  bool                  `json:"downloadOnly,omitempty"` // stop before the restart, until asked again
+}
+
+// Before is how the node was before the restart: what the new version must bring
+// back.
+type Before struct {
+	Objects []string `json:"objects,omitempty"` // that ran, as Kind/name
+	Network bool     `json:"network,omitempty"` // it had an address
+}
+
+// Lock keeps the node from restarting for an upgrade.
+type Lock struct {
+	Name   string    `json:"name"`
+	Reason string    `json:"reason,omitempty"`
+	By     string    `json:"by"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero: until it is given back
+}
+
+// Refusal is a version that failed here.
+type Refusal struct {
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+}
+
+// state is what is kept on the disk.
+type state struct {
+	Number  int                `json:"number"`
+	Current *Upgrade           `json:"current,omitempty"`
+	History []*Upgrade         `json:"history,omitempty"` // the oldest first
+	Refused map[string]Refusal `json:"refused,omitempty"` // by version
+	Floor   string             `json:"floor,omitempty"`   // no version before it is taken
+	Hold    *Lock              `json:"hold,omitempty"`    // no upgrade begins
+	Pin     string             `json:"pin,omitempty"`     // the only version that is taken
+	Locks   []Lock             `json:"locks,omitempty"`
+}
+
+// Bounds of what is kept.
+const (
+	maxHistory = 50
+	maxRefused = 100
+	maxLocks   = 64
+	maxState   = 8 << 20 // bytes
+)
+
+func readState(file string) (*state, error) {
+	s := &state{}
+	info, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err == nil && info.Size() > maxState {
+		err = fmt.Errorf("it has %d bytes", info.Size())
+	}
+	if err != nil {
+		return s, fmt.Errorf("read the state of upgrades: %w", err)
+	}
+	raw, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(raw, s)
+	}
+	if err != nil {
+		return &state{}, fmt.Errorf("read the state of upgrades: %s: %w", file, err)
+	}
+	return s, nil
+}
+
+func (s *state) write(file string) error {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(file, raw, 0o600); err != nil {
+		return fmt.Errorf("write the state of upgrades: %w", err)
+	}
+	return nil
+}
+
+// end moves the current upgrade into the history.
+func (s *state) end(stage Stage, message string, now time.Time) {
+	u := s.Current
+	u.Stage, u.Message, u.Changed, u.Ended = stage, message, now, &now
+	s.History = append(s.History, u)
+	if len(s.History) > maxHistory {
+		s.History = s.History[len(s.History)-maxHistory:]
+	}
+	s.Current = nil
+}
+
+// refuse remembers that a version failed.
+func (s *state) refuse(version, reason string, now time.Time) {
+	if s.Refused == nil {
+		s.Refused = map[string]Refusal{}
+	}
+	s.Refused[version] = Refusal{reason, now}
+	for len(s.Refused) > maxRefused {
+		oldest := ""
+		for v, r := range s.Refused {
+			if oldest == "" || r.At.Before(s.Refused[oldest].At) {
+				oldest = v
+			}
+		}
+		delete(s.Refused, oldest)
+	}
+}

@@ -1,0 +1,419 @@
+package upgrade
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/release"
+	"oscine.dev/oscine/internal/update"
+	"oscine.dev/oscine/internal/update/slot"
+)
+
+// Reasons to refuse a call.
+var (
+	// ErrBusy: another upgrade is under way.
+	ErrBusy = errdefs.ErrFailedPrecondition.WithMessage("another upgrade is under way")
+	// ErrHeld: a person holds or pins the node's version.
+	ErrHeld = errdefs.ErrFailedPrecondition.WithMessage("upgrades of this node are held")
+	// ErrFailedBefore: the version failed on this node.
+	ErrFailedBefore = errdefs.ErrFailedPrecondition.WithMessage("this version failed here before")
+	// ErrNothing: there is no upgrade that could be cancelled.
+	ErrNothing = errdefs.ErrNotFound.WithMessage("no upgrade is under way")
+	// ErrTooLate: the machine restarts into the new version already.
+	ErrTooLate = errdefs.ErrFailedPrecondition.WithMessage("it is too late: the machine restarts, or is on trial")
+	// ErrNoSource: nobody said where releases come from.
+	ErrNoSource = errdefs.ErrInvalidArgument.WithMessage("no source of releases is given")
+	// ErrNotHere: the node runs on another Linux.
+	ErrNotHere = errdefs.ErrNotImplemented.WithMessage("this node runs on another Linux, which is not ours to upgrade")
+	// ErrNoLock: no such lock is held.
+	ErrNoLock = errdefs.ErrNotFound.WithMessage("no such lock")
+)
+
+// Slots is the machine's disk; see slot.Slots.
+type Slots interface {
+	State() (slot.State, error)
+	Check(*update.Manifest) error
+	CheckImage(*update.Manifest, []byte) (release.Verity, error)
+	Clear() error
+	Idle() (slot.Partition, error)
+	Running() (*update.Base, io.Closer, error)
+	RunningImage() ([]byte, error)
+	CheckRoot(context.Context, release.Verity) error
+	Stage(version string, image []byte) error
+	Arm(version string) error
+	Disarm() error
+}
+
+// Host is what the node does for an upgrade.
+type Host interface {
+	// Before is how the node is now.
+	Before() Before
+	// Checks are what the node must pass to be as it was before.
+	Checks(before *Before) []Check
+	// Drain stops what runs, each within its grace, for a restart of the machine.
+	Drain(ctx context.Context)
+	// Note records an event.
+	Note(reason, message string, warning bool)
+}
+
+// Config says what a Manager works with.
+type Config struct {
+	File    string // where the state is kept
+	Dir     string // for what is fetched
+	BootLog string // release.BootLogFile
+	BootID  string // of this boot of the kernel
+	Arch    string
+	Kernel  string // as uname -r prints it
+	Machine object.MachineUpdate
+	Root    []byte // the trusted TUF root of the image; nil where it has none
+	Slots   Slots  // nil where the machine is not ours
+	Facts   func() release.Facts
+	Open    func(source string, o update.Options) (update.Source, error)
+	Tell    func(release.Notification) error // PID 1
+	Host    Host
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// Manager takes the node from release to release. It is safe for concurrent use.
+type Manager struct {
+	Config
+
+	wake chan struct{}
+
+	reading sync.Mutex // guards known and read
+	known   *slot.State
+	read    time.Time
+
+	mu       sync.Mutex
+	state    *state
+	progress *update.Progress
+	cancel   context.CancelFunc // of the step under way
+	checked  time.Time          // when the policy looked for a release
+	tries    int                // to reach the source
+	asked    time.Time          // when PID 1 was asked to restart
+	failing  error              // the last error of writing the state
+}
+
+// Open reads the state. Where it cannot be read, that is logged and the node goes
+// on without: it is no reason not to run.
+func Open(c Config) *Manager {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s, err := readState(c.File)
+	if err != nil {
+		c.Log.Error("upgrades: what was known is lost", "error", err)
+	}
+	return &Manager{Config: c, state: s, wake: make(chan struct{}, 1)}
+}
+
+// Pending reports whether the version that runs is on trial and has to pass the
+// checks: READY must not mark it good then.
+func (m *Manager) Pending() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u := m.state.Current
+	if m.Slots == nil || u == nil || u.Stage != Rebooting && u.Stage != Trial || !m.Facts().Trial {
+		return false
+	}
+	entry, ok := release.ParseEntry(lastName(m.Facts().Image))
+	return ok && entry.Version() == u.To
+}
+
+// change edits the state and writes it. The edit stands even where it cannot be
+// written: what the disk holds decides after a restart.
+func (m *Manager) change(edit func(*state)) {
+	m.mu.Lock()
+	edit(m.state)
+	err := m.state.write(m.File)
+	same := m.failing != nil && err != nil && m.failing.Error() == err.Error()
+	m.failing = err
+	m.mu.Unlock()
+	if err != nil && !same {
+		m.Log.Error("upgrades", "error", err)
+	}
+}
+
+// certainly is change where the next step must not begin before it is on the disk.
+func (m *Manager) certainly(edit func(*state)) error {
+	m.change(edit)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failing
+}
+
+func (m *Manager) current() *Upgrade {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state.Current == nil {
+		return nil
+	}
+	u := *m.state.Current
+	return &u
+}
+
+func (m *Manager) poke() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Request asks for an upgrade.
+type Request struct {
+	Source string // empty: the Machine's
+	To     string // version; empty: the newest
+	By     string
+	Options
+}
+
+// Start begins an upgrade, or has one that was only downloaded go on. What can be
+// refused before anything is fetched is refused here.
+func (m *Manager) Start(r Request) (*Upgrade, error) {
+	if m.Slots == nil {
+		return nil, ErrNotHere
+	}
+	state, err := m.Slots.State()
+	if err != nil {
+		return nil, err
+	}
+	if state.Active.Health != slot.Good {
+		return nil, fmt.Errorf("%w: %s", slot.ErrOnTrial, state.Active.Version)
+	}
+	m.mu.Lock()
+	u := m.state.Current
+	if u != nil && u.Options.DownloadOnly && !r.DownloadOnly && (r.To == "" || r.To == u.To) {
+		u.Options, u.By = r.Options, r.By
+		err := m.state.write(m.File)
+		m.mu.Unlock()
+		m.poke()
+		return m.current(), err
+	}
+	defer m.mu.Unlock()
+	if u != nil {
+		return nil, fmt.Errorf("%w: to %s, %s: see oscine upgrade status, or oscine upgrade cancel", ErrBusy, u.To, u.Stage)
+	}
+	if err := m.state.allowed(r.To, r.Force); err != nil {
+		return nil, err
+	}
+	if r.Source == "" {
+		r.Source = m.Machine.Source
+	}
+	if r.Source == "" {
+		return nil, fmt.Errorf("%w: name one, or set spec.update.source of the Machine", ErrNoSource)
+	}
+	now := m.Now()
+	m.state.Number++
+	m.state.Current = &Upgrade{
+		Number: m.state.Number, From: state.Active.Version, To: r.To, Source: r.Source, Slot: state.Idle.Slot, By: r.By,
+		Stage: Downloading, Began: now, Changed: now, Options: r.Options,
+	}
+	if err := m.state.write(m.File); err != nil {
+		m.state.Current = nil
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrResourceExhausted, err)
+	}
+	m.tries = 0
+	m.poke()
+	begun := *m.state.Current
+	return &begun, nil
+}
+
+// allowed refuses a version that a person or a failure excludes.
+func (s *state) allowed(version string, force bool) error {
+	if s.Hold != nil {
+		return fmt.Errorf("%w by %s: %s: end that with oscine upgrade unhold", ErrHeld, s.Hold.By, s.Hold.Reason)
+	}
+	if s.Pin != "" && version != "" && version != s.Pin {
+		return fmt.Errorf("%w: its version is pinned to %s: end that with oscine upgrade unpin", ErrHeld, s.Pin)
+	}
+	if failed, ok := s.Refused[version]; ok && !force {
+		return fmt.Errorf("%w, on %s: %s: try it again with --force", ErrFailedBefore, failed.At.UTC().Format("2006-01-02 15:04 MST"), failed.Reason)
+	}
+	return nil
+}
+
+// Cancel ends an upgrade that has not come to the restart.
+func (m *Manager) Cancel(by string) (*Upgrade, error) {
+	if m.Slots == nil {
+		return nil, ErrNotHere
+	}
+	m.mu.Lock()
+	u := m.state.Current
+	if u == nil {
+		m.mu.Unlock()
+		return nil, ErrNothing
+	}
+	if u.Stage == Rebooting || u.Stage == Trial {
+		m.mu.Unlock()
+		return nil, ErrTooLate
+	}
+	if m.cancel != nil {
+		m.cancel()
+	}
+	m.state.end(Cancelled, "by "+by, m.Now())
+	err := m.state.write(m.File)
+	m.mu.Unlock()
+	m.poke() // which takes the kernel image away
+	return u, err
+}
+
+// AddLock keeps the machine from restarting for upgrades. A lock of the same name
+// is replaced.
+func (m *Manager) AddLock(l Lock) error {
+	if l.Name == "" || len(l.Name) > 63 || len(l.Reason) > 512 {
+		return fmt.Errorf("%w: a lock has a name of 1 to 63 and a reason of at most 512 bytes", errdefs.ErrInvalidArgument)
+	}
+	m.mu.Lock()
+	if u := m.state.Current; u != nil && u.Stage == Rebooting {
+		m.mu.Unlock()
+		return ErrTooLate
+	}
+	if len(m.state.Locks) >= maxLocks {
+		m.mu.Unlock()
+		return fmt.Errorf("%w: at most %d locks can be held", errdefs.ErrResourceExhausted, maxLocks)
+	}
+	m.mu.Unlock()
+	l.Since = m.Now()
+	return m.certainly(func(s *state) {
+		s.Locks = append(slices.DeleteFunc(s.Locks, func(have Lock) bool { return have.Name == l.Name }), l)
+	})
+}
+
+// RemoveLock gives a lock back. Errors: ErrNoLock.
+func (m *Manager) RemoveLock(name string) error {
+	found := false
+	err := m.certainly(func(s *state) {
+		s.Locks = slices.DeleteFunc(s.Locks, func(l Lock) bool { found = found || l.Name == name; return l.Name == name })
+	})
+	m.poke()
+	if !found {
+		return fmt.Errorf("%q: %w", name, ErrNoLock)
+	}
+	return err
+}
+
+// Hold refuses upgrades until Unhold.
+func (m *Manager) Hold(reason, by string) error {
+	return m.certainly(func(s *state) { s.Hold = &Lock{Name: "hold", Reason: reason, By: by, Since: m.Now()} })
+}
+
+// Unhold ends Hold.
+func (m *Manager) Unhold() error { return m.certainly(func(s *state) { s.Hold = nil }) }
+
+// Pin makes a version the only one that is taken; empty ends that.
+func (m *Manager) Pin(version string) error {
+	if version != "" && !release.ValidVersion(version) {
+		return fmt.Errorf("%w: %.80q is no version", errdefs.ErrInvalidArgument, version)
+	}
+	return m.certainly(func(s *state) { s.Pin = version })
+}
+
+// Status is what a node tells about its upgrades.
+type Status struct {
+	Slots    slot.State
+	Problem  string   // why the slots are not known; empty where they are
+	Current  *Upgrade // nil where none is under way
+	Progress *update.Progress
+	Last     *Upgrade // that ended; nil before the first
+	Locks    []Lock
+	Hold     *Lock
+	Pin      string
+	Floor    string
+	Refused  map[string]Refusal
+}
+
+// Status returns the state of upgrades.
+func (m *Manager) Status() Status {
+	var st Status
+	if m.Slots == nil {
+		st.Problem = ErrNotHere.Error()
+	} else if slots, err := m.Slots.State(); err != nil {
+		st.Problem = err.Error()
+	} else {
+		st.Slots = slots
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state.Current != nil {
+		u := *m.state.Current
+		st.Current = &u
+	}
+	if m.progress != nil {
+		p := *m.progress
+		st.Progress = &p
+	}
+	if n := len(m.state.History); n > 0 {
+		st.Last = m.state.History[n-1]
+	}
+	st.Locks, st.Hold, st.Pin, st.Floor = m.state.locks(m.Now()), m.state.Hold, m.state.Pin, m.state.Floor
+	st.Refused = map[string]Refusal{}
+	for v, r := range m.state.Refused {
+		st.Refused[v] = r
+	}
+	return st
+}
+
+// knownFor is how long Known returns what was read.
+const knownFor = 30 * time.Second
+
+// Known is Status.Slots without reading the disk each time; ok is false where it is
+// not known.
+func (m *Manager) Known() (known slot.State, ok bool) {
+	if m.Slots == nil {
+		return slot.State{}, false
+	}
+	m.reading.Lock()
+	defer m.reading.Unlock()
+	if m.known == nil || time.Since(m.read) > knownFor {
+		m.known, m.read = nil, time.Now()
+		if state, err := m.Slots.State(); err == nil {
+			m.known = &state
+		}
+	}
+	if m.known == nil {
+		return slot.State{}, false
+	}
+	return *m.known, true
+}
+
+// locks are those that have not expired.
+func (s *state) locks(now time.Time) []Lock {
+	var held []Lock
+	for _, l := range s.Locks {
+		if l.Until.IsZero() || now.Before(l.Until) {
+			held = append(held, l)
+		}
+	}
+	return held
+}
+
+// History returns the upgrades that ended, the newest first.
+func (m *Manager) History() []*Upgrade {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := slices.Clone(m.state.History)
+	slices.Reverse(all)
+	return all
+}
+
+// Find returns an upgrade by its number, nil where it is not known.
+func (m *Manager) Find(number int) *Upgrade {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, u := range append(slices.Clone(m.state.History), m.state.Current) {
+		if u != nil && u.Number == number {
+			found := *u
+			return &found
+		}
+	}
+	return nil
+}

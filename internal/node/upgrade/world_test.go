@@ -1,0 +1,287 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/release"
+	"oscine.dev/oscine/internal/update"
+	"oscine.dev/oscine/internal/update/slot"
+)
+
+// world is a machine with two slots, a source of releases and a clock: what lasts
+// while daemons and boots come and go.
+type world struct {
+	t    *testing.T
+	dir  string
+	stop func() // ends the daemon
+
+	foreign bool // the machine is not ours
+
+	mu      sync.Mutex
+	now     time.Time
+	boot    int
+	active  slot.Version
+	idle    slot.Version
+	good    bool // PID 1 marked the running version
+	offered []*update.Manifest
+	source  error // of the source
+	running []string
+	failing map[string]error // checks, by name
+	drained int
+	notes   []string
+	told    []release.Notification
+	reboots chan struct{}
+	backs   chan string
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{
+		t: t, dir: t.TempDir(), now: time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC), good: true,
+		active: slot.Version{Slot: "root-a", Version: "1.0", Health: slot.Good, Running: true}, idle: slot.Version{Slot: "root-b", Health: slot.Empty},
+		failing: map[string]error{}, reboots: make(chan struct{}, 8), backs: make(chan string, 8),
+		offered: []*update.Manifest{manifest("1.1"), manifest("0.9")}, running: []string{"Workload/web"},
+	}
+}
+
+func manifest(version string) *update.Manifest {
+	return &update.Manifest{
+		Format: 1, Version: version, Arch: "amd64", Flavour: "cloud", Kernel: "7-cloud-amd64", Built: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC),
+		Image: update.Content{Size: 10}, Root: update.Content{Size: 8192},
+	}
+}
+
+// daemon starts the daemon of this boot.
+func (w *world) daemon(machine object.MachineUpdate) *Manager {
+	if w.stop != nil {
+		w.stop()
+	}
+	machine.SetDefaults()
+	c := Config{
+		File: filepath.Join(w.dir, "upgrade.json"), Dir: filepath.Join(w.dir, "upgrade"), BootLog: filepath.Join(w.dir, release.BootLogFile),
+		BootID: fmt.Sprint(w.boot), Arch: "amd64", Kernel: "7-cloud-amd64", Machine: machine, Slots: (*fakeSlots)(w), Facts: w.facts,
+		Open: func(string, update.Options) (update.Source, error) { return (*fakeSource)(w), nil },
+		Tell: w.tell, Host: (*fakeHost)(w), Now: w.clock, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+	if w.foreign {
+		c.Slots = nil
+	}
+	m := Open(c)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); m.Run(ctx) }()
+	w.stop = func() { cancel(); <-ended }
+	w.t.Cleanup(w.stop)
+	return m
+}
+
+func (w *world) clock() time.Time { w.mu.Lock(); defer w.mu.Unlock(); return w.now }
+
+func (w *world) facts() release.Facts {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	name := "EFI/Linux/oscine_" + w.active.Version + ".efi"
+	if w.active.Health == slot.Trial {
+		name = "EFI/Linux/oscine_" + w.active.Version + "+2-1.efi"
+	}
+	return release.Facts{Slot: w.active.Slot, Disk: "vda", Data: "vda4", Image: name, Trial: w.active.Health == slot.Trial && !w.good, Good: w.good}
+}
+
+// tell is PID 1.
+func (w *world) tell(n release.Notification) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told = append(w.told, n)
+	switch {
+	case n.Request == release.RequestReboot:
+		w.reboots <- struct{}{}
+	case n.Trial == release.TrialGood:
+		w.good, w.active.Health = true, slot.Good
+	case n.Trial == release.TrialFailed:
+		w.backs <- n.Status
+	}
+	return nil
+}
+
+// restart is a boot: of the armed version, unless it does not work.
+func (w *world) restart(works bool) {
+	w.stop()
+	w.stop = nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.boot++
+	if w.idle.Health != slot.Trial {
+		return
+	}
+	if !works {
+		w.idle.Health = slot.Bad
+		return
+	}
+	w.active, w.idle = w.idle, w.active
+	w.active.Running, w.idle.Running, w.good = true, false, false
+}
+
+// back is a boot of the version before, after PID 1 gave the running one up.
+func (w *world) back() {
+	w.stop()
+	w.stop = nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.boot++
+	w.active.Health, w.active.Running = slot.Bad, false
+	w.active, w.idle = w.idle, w.active
+	w.active.Running, w.good = true, true
+}
+
+func (w *world) await(what string, done func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("waiting for %s", what)
+		}
+	}
+}
+
+func (w *world) awaitStage(m *Manager, stage Stage) *Upgrade {
+	w.t.Helper()
+	var got *Upgrade
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		st := m.Status()
+		if got = st.Current; got == nil {
+			got = st.Last
+		}
+		if got != nil && got.Stage == stage {
+			return got
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("waiting for %s: it is %+v, slots %+v", stage, got, st.Slots)
+		}
+	}
+}
+
+// slots are what the disk holds.
+func (w *world) slots() (active, idle slot.Version) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.active, w.idle
+}
+
+func (w *world) awaitReboot() {
+	w.t.Helper()
+	select {
+	case <-w.reboots:
+	case <-time.After(10 * time.Second):
+		w.t.Fatal("no restart was asked for")
+	}
+}
+
+func (w *world) awaitBack() string {
+	w.t.Helper()
+	select {
+	case why := <-w.backs:
+		return why
+	case <-time.After(10 * time.Second):
+		w.t.Fatal("PID 1 was not told to go back")
+		return ""
+	}
+}
+
+type fakeSlots world
+
+func (s *fakeSlots) State() (slot.State, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slot.State{Active: s.active, Idle: s.idle}, nil
+}
+func (s *fakeSlots) Check(m *update.Manifest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.active.Version == m.Version {
+		return slot.ErrRunning
+	}
+	return nil
+}
+func (s *fakeSlots) CheckImage(*update.Manifest, []byte) (release.Verity, error) {
+	return release.Verity{}, nil
+}
+func (s *fakeSlots) Clear() error { return s.Disarm() }
+func (s *fakeSlots) Idle() (slot.Partition, error) {
+	return nothing{}, nil
+}
+func (s *fakeSlots) Running() (*update.Base, io.Closer, error)       { return nil, nothing{}, nil }
+func (s *fakeSlots) RunningImage() ([]byte, error)                   { return []byte("kernel"), nil }
+func (s *fakeSlots) CheckRoot(context.Context, release.Verity) error { return nil }
+func (s *fakeSlots) Stage(version string, _ []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle.Version, s.idle.Health = version, slot.Staged
+	return nil
+}
+func (s *fakeSlots) Arm(version string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.idle.Version != version || s.idle.Health != slot.Staged && s.idle.Health != slot.Trial {
+		return errors.New("not staged")
+	}
+	s.idle.Health = slot.Trial
+	return nil
+}
+func (s *fakeSlots) Disarm() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle.Version, s.idle.Health = "", slot.Empty
+	return nil
+}
+
+// nothing is a partition that takes everything.
+type nothing struct{}
+
+func (nothing) ReadAt(p []byte, _ int64) (int, error)  { return len(p), nil }
+func (nothing) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+func (nothing) Close() error                           { return nil }
+func (nothing) Size() int64                            { return 1 << 20 }
+func (nothing) Flush() error                           { return nil }
+
+type fakeSource world
+
+func (s *fakeSource) Releases(context.Context, string, string) ([]*update.Manifest, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.offered, s.source
+}
+func (s *fakeSource) Fetch(ctx context.Context, c *update.Content, _ *update.Base, _ update.Slot, report func(update.Progress)) error {
+	report(update.Progress{Done: c.Size, Size: c.Size})
+	return ctx.Err()
+}
+func (s *fakeSource) FetchPin(context.Context, update.Pin, io.Reader, io.Writer, func(update.Progress)) error {
+	return nil
+}
+func (s *fakeSource) Close() error { return nil }
+
+type fakeHost world
+
+func (h *fakeHost) Before() Before { return Before{Objects: h.running, Network: true} }
+func (h *fakeHost) Checks(b *Before) (checks []Check) {
+	for _, name := range append([]string{"network"}, b.Objects...) {
+		checks = append(checks, Check{name, func(context.Context) error {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.failing[name]
+		}})
+	}
+	return checks
+}
+func (h *fakeHost) Drain(context.Context) { h.mu.Lock(); defer h.mu.Unlock(); h.drained++ }
+func (h *fakeHost) Note(reason, _ string, _ bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.notes = append(h.notes, reason)
+}

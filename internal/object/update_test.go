@@ -1,0 +1,63 @@
+package object
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestUpdateWindow(t *testing.T) {
+	for _, test := range []struct {
+		window, at string
+		want       bool
+	}{
+		{"02:30 4h", "2026-11-28T02:29:59Z", false},
+		{"02:30 4h", "2026-11-28T02:30:00Z", true},
+		{"02:30 4h", "2026-11-28T06:30:00Z", false},
+		{"23:00 2h", "2026-11-28T00:59:00Z", true},             // opened the day before
+		{"Fri 23:00 2h", "2026-11-28T00:59:00Z", true},         // a Saturday
+		{"Sat,Sun 23:00 2h", "2026-11-28T00:59:00Z", false},    // opened on Friday
+		{"Sat,Sun 00:00 24h", "2026-11-29T23:59:00Z", true},    // all of Sunday
+		{"02:30 4h", "2026-11-28T04:00:00+02:00", false},       // 02:00 in UTC
+		{"02:30 4h", "1970-01-01T03:00:00Z", true},             // a clock that was never set
+		{"Mon,Tue,Wed 12:00 5m", "2026-11-30T12:04:59Z", true}, // a Monday
+	} {
+		w, err := ParseUpdateWindow(test.window)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, err := time.Parse(time.RFC3339, test.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Contains(at); got != test.want {
+			t.Errorf("%s at %s: got %t", test.window, test.at, got)
+		}
+		if again, err := ParseUpdateWindow(w.String()); err != nil || again.String() != w.String() {
+			t.Errorf("%s read again: %v, %v", w, again, err)
+		}
+	}
+	for _, text := range []string{"", "4h", "25:00 4h", "02:30 25h", "02:30 1m", "Sonntag 02:30 4h", "Sat 02:30 x", "a b c d"} {
+		if _, err := ParseUpdateWindow(text); err == nil {
+			t.Errorf("%q: accepted", text)
+		}
+	}
+}
+
+func TestMachineUpdateIsChecked(t *testing.T) {
+	const machine = "apiVersion: oscine.dev/v1\nkind: Machine\nmetadata: {name: a}\nspec:\n  update: "
+	for text, want := range map[string]string{
+		"{policy: auto}":                                "spec.update.source",
+		"{policy: always}":                              "spec.update.policy",
+		"{checkEvery: 1s}":                              "spec.update.checkEvery",
+		"{gate: {deadline: 5h}}":                        "spec.update.gate.deadline",
+		"{gate: {http: ['ftp://x']}}":                   "spec.update.gate.http[0]",
+		"{windows: [{start: '2', duration: 1h}]}":       "spec.update.windows[0]",
+		"{windows: [{start: '02:00', days: [Funday]}]}": "spec.update.windows[0]",
+	} {
+		_, err := Kinds().Parse(strings.NewReader(machine + text + "\n"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+	}
+}
