@@ -111,7 +111,11 @@ type topScreen struct {
 	m    *hardware.Machine
 	last hardware.Change // the newest change that someone should look at
 	when time.Time
+	busy []float64 // of the pictures so far, the last maxBusy
 }
+
+// maxBusy bounds what top remembers: no terminal is wider.
+const maxBusy = 1000
 
 func (s *topScreen) take(news hardware.News) error {
 	if news.Machine != nil {
@@ -132,13 +136,14 @@ func (s *topScreen) draw(l hardware.Load) error {
 	if err != nil || width <= 0 || height <= 0 { // a terminal that does not tell
 		width, height = 100, 40
 	}
+	s.busy = append(s.busy[max(0, len(s.busy)-maxBusy+1):], render.Busy(l))
 	frame := &screen{height: height - 1}
 	fmt.Fprintf(frame, "%.*s\n", width, fmt.Sprintf("%s  %s  q ends", s.name, time.Now().Format(time.TimeOnly)))
 	room := height - 2
 	if !s.when.IsZero() {
 		room--
 	}
-	if err := render.Top(frame, s.m, l, render.TopOptions{Width: width, Height: room, Color: os.Getenv("NO_COLOR") == ""}); err != nil {
+	if err := render.Top(frame, s.m, l, render.TopOptions{Width: width, Height: room, Color: os.Getenv("NO_COLOR") == "", Busy: s.busy}); err != nil {
 		return err
 	}
 	if !s.when.IsZero() {

@@ -205,4 +205,37 @@ func TestTopNarrow(t *testing.T) {
 	if want := "300 GiB of 1 TiB"; !strings.Contains(b.String(), want) {
 		t.Errorf("no line has %q:\n%s", want, b.String())
 	}
+
+	m = described(t, hardwaretest.Server8MI300X())
+	l.Devices = map[string]hardware.DeviceLoad{"gpu0": {Busy: 0.95, Used: 180 << 30, Celsius: 71, Watts: 690}}
+	b.Reset()
+	if err := Top(&b, m, l, TopOptions{Width: 40}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"95%", "180 GiB of 192 GiB", "71 °C", "690 W"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is cut:\n%s", want, b.String())
+		}
+	}
+}
+
+// TestTopUsesItsRoom draws CPUs one by one and what was busy over time where
+// lines are left.
+func TestTopUsesItsRoom(t *testing.T) {
+	m := described(t, hardwaretest.CoralDevBoard())
+	l := hardware.Load{CPUs: map[int]float64{0: 1, 1: 0.5, 2: 0.25, 3: 0}}
+	o := TopOptions{Width: 80, Height: 22, Busy: []float64{0, 0.5, 1}}
+	var b bytes.Buffer
+	if err := Top(&b, m, l, o); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "top-room", b.Bytes())
+	o.Height = 4
+	b.Reset()
+	if err := Top(&b, m, l, o); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), "over time") {
+		t.Errorf("history in four lines:\n%s", b.String())
+	}
 }

@@ -15,20 +15,29 @@ type TopOptions struct {
 	Width  int  // characters a line; less than 40 is taken for 40
 	Height int  // lines; 0: as many as it takes
 	Color  bool // with the colours of a terminal (ECMA-48)
+	// Busy is what share of all CPUs was busy, oldest first, one value for each
+	// picture so far: drawn below the rest where there is room.
+	Busy []float64
 }
 
-// Top writes one picture of a machine under load: each CPU as a bar,
-// memory of the nodes, accelerators. Where there are more lines than room,
-// what says least is summed up.
-func Top(w io.Writer, m *hardware.Machine, l hardware.Load, o TopOptions) error {
-	t := &topPrinter{m: m, l: l, o: o, width: max(40, o.Width)}
+// Busy is what share of all CPUs a load keeps busy.
+func Busy(l hardware.Load) float64 {
 	busy := 0.0
 	for _, share := range l.CPUs {
 		busy += share
 	}
+	return busy / float64(max(1, len(l.CPUs)))
+}
+
+// Top writes one picture of a machine under load: each CPU as a bar,
+// memory of the nodes, accelerators. Where there are more lines than room,
+// what says least is summed up; where there are fewer, CPUs get lines of their
+// own and what was busy is drawn over time.
+func Top(w io.Writer, m *hardware.Machine, l hardware.Load, o TopOptions) error {
+	t := &topPrinter{m: m, l: l, o: o, width: max(40, o.Width)}
 	head := t.part(func() {
 		t.line(strong, "%s", Title(m))
-		t.line("", "%d CPUs  %.0f%% busy", m.Online.Len(), 100*busy/float64(max(1, len(l.CPUs))))
+		t.line("", "%d CPUs  %.0f%% busy", m.Online.Len(), 100*Busy(l))
 	})
 	packages := t.part(func() {
 		for _, p := range everyPackage(m) {
@@ -49,7 +58,15 @@ func Top(w io.Writer, m *hardware.Machine, l hardware.Load, o TopOptions) error 
 	if o.Height > 0 && over() > 0 {
 		nodes = t.part(t.memory)
 	}
+	if o.Height > 0 {
+		if grid := t.part(t.cpus); over()+len(grid)-len(packages) <= 0 {
+			packages = grid
+		}
+	}
 	lines := slices.Concat(head, packages, nodes, devices, heat)
+	if spare := -over(); o.Height > 0 && spare >= minHistory && len(o.Busy) > 0 {
+		lines = append(lines, t.part(func() { t.history(min(spare, maxHistory)) })...)
+	}
 	if most := max(1, o.Height); o.Height > 0 && len(lines) > most {
 		hidden := len(lines) - most + 1
 		more := t.part(func() { t.line(warn, "… and %d more lines: see them with oscine top --once", hidden) })
@@ -194,18 +211,6 @@ func (t *topPrinter) accelerators() {
 		}
 	}
 	for i, row := range rows {
-		var b strings.Builder
-		for c, cell := range row {
-			if widths[c] == 0 {
-				continue // it is unknown
-			}
-			pad := strings.Repeat(" ", widths[c]-utf8.RuneCountInString(cell))
-			if c == 0 || c >= len(row)-2 {
-				b.WriteString(cell + pad + "  ")
-			} else {
-				b.WriteString(pad + cell + "  ")
-			}
-		}
 		a := devices[i]
 		color := ""
 		switch a.Health.State {
@@ -215,11 +220,38 @@ func (t *topPrinter) accelerators() {
 		default:
 			color = warn
 		}
-		t.line(color, "%s", b.String())
+		for _, line := range t.rows(row, widths) {
+			t.line(color, "%s", line)
+		}
 		for _, why := range slices.Concat(a.Health.Reasons, a.Missing) {
 			t.line(color, "%12s! %s", "", why)
 		}
 	}
+}
+
+// rows joins the cells of a device, in as many lines as hold them whole; the
+// last one, what it is, may be cut instead.
+func (t *topPrinter) rows(cells []string, widths []int) []string {
+	const indent = 12 // of the lines after the first
+	var lines []string
+	line := ""
+	for c, cell := range cells {
+		if widths[c] == 0 {
+			continue // it is unknown
+		}
+		pad := strings.Repeat(" ", widths[c]-utf8.RuneCountInString(cell))
+		text := pad + cell
+		if c == 0 || c >= len(cells)-2 {
+			text = cell + pad
+		}
+		if needs := utf8.RuneCountInString(line + strings.TrimRight(text, " ")); needs > t.width && c < len(cells)-1 && line != "" {
+			lines = append(lines, line)
+			line = strings.Repeat(" ", indent)
+			text = cell
+		}
+		line += text + "  "
+	}
+	return append(lines, line)
 }
 
 // accelerator is one row: name, load, memory in use, heat, power, health, what
