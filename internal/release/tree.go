@@ -56,3 +56,26 @@ func saltedHash(salt []byte, block []byte) []byte {
 func pad(b []byte) []byte {
 	return append(b, make([]byte, -len(b)&(BlockSize-1))...)
 }
+
+// DataBlocks is how many blocks of data come before a hash tree, given the bytes
+// of both together. It returns an error when no number of blocks makes that
+// size.
+func DataBlocks(size int64) (uint64, error) {
+	const perBlock = BlockSize / hashSize
+	total := size / BlockSize
+	// The tree of n blocks has n/128 blocks and a little more.
+	for n := total * (perBlock - 1) / perBlock; n > 0 && n > total*(perBlock-1)/perBlock-8; n-- {
+		tree := int64(0)
+		for level := n; ; {
+			level = (level + perBlock - 1) / perBlock
+			tree += level
+			if level == 1 {
+				break
+			}
+		}
+		if n+tree == total && size%BlockSize == 0 {
+			return uint64(n), nil
+		}
+	}
+	return 0, fmt.Errorf("%d bytes are no data with its hash tree", size)
+}

@@ -37,6 +37,10 @@ type Manifest struct {
 // writes. Fields may be added within a format.
 const ManifestFormat = 1
 
+// ManifestName is the last part of the TUF target that holds a manifest; before
+// it come the version, and architecture and flavour with a hyphen between them.
+const ManifestName = "manifest.json"
+
 // Content is what one file of a release is in the end, and the ways to get it.
 type Content struct {
 	Size   int64      `json:"size"`   // bytes

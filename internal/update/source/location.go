@@ -1,0 +1,181 @@
+package source
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"oscine.dev/oscine/internal/update"
+)
+
+// location is where files are read from.
+type location interface {
+	// open reads a file from an offset. Errors: fs.ErrNotExist for a file that is
+	// not there, update.ErrUnreachable for what may work later.
+	open(ctx context.Context, path string, offset int64) (io.ReadCloser, error)
+	close()
+}
+
+func locate(where string, o update.Options) (location, error) {
+	u, err := url.Parse(where)
+	if err == nil && (u.Scheme == "http" || u.Scheme == "https") {
+		return newWeb(u, o)
+	}
+	if err == nil && u.Scheme == "file" {
+		where = u.Path
+	}
+	root, err := os.OpenRoot(where)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w: give a folder or the address of a web server", update.ErrUnreachable, err)
+	}
+	return folder{root}, nil
+}
+
+// folder is a release folder on a disk of this machine. Links do not lead out
+// of it.
+type folder struct{ root *os.Root }
+
+func (f folder) close() { f.root.Close() }
+
+func (f folder) open(_ context.Context, path string, offset int64) (io.ReadCloser, error) {
+	file, err := f.root.Open(filepath.FromSlash(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err == nil {
+		var info fs.FileInfo
+		if info, err = file.Stat(); err == nil && !info.Mode().IsRegular() {
+			err = errors.New("it is not a file")
+		}
+		if err == nil {
+			_, err = file.Seek(offset, io.SeekStart)
+		}
+		if err != nil {
+			file.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", update.ErrUnreachable, path, err)
+	}
+	return file, nil
+}
+
+// Times after which a web server counts as unreachable.
+const (
+	dialTime   = 15 * time.Second
+	headerTime = 30 * time.Second
+	stallTime  = 60 * time.Second // without a byte
+)
+
+// web is a web server that holds a release folder.
+type web struct {
+	base   *url.URL
+	client *http.Client
+}
+
+func newWeb(base *url.URL, o update.Options) (*web, error) {
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dialTime}).DialContext,
+		TLSHandshakeTimeout: dialTime, ResponseHeaderTimeout: headerTime, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
+		DisableCompression: true, // digests are of the files as they are
+	}
+	if len(o.CA) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(o.CA) {
+			return nil, errors.New("the certificate authorities of the source are no PEM certificates")
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return &web{base: base, client: &http.Client{Transport: transport}}, nil
+}
+
+func (w *web) close() { w.client.CloseIdleConnections() }
+
+func (w *web) open(ctx context.Context, path string, offset int64) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, w.base.JoinPath(path).String(), nil)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	if offset > 0 {
+		request.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	response, err := w.client.Do(request)
+	if err != nil {
+		err = unreachable(ctx, path, err)
+		cancel(nil)
+		return nil, err
+	}
+	body := &body{ReadCloser: response.Body, ctx: ctx, cancel: cancel, path: path}
+	body.timer = time.AfterFunc(stallTime, func() { cancel(errStalled) })
+	switch {
+	case response.StatusCode == http.StatusPartialContent && offset > 0:
+		return body, nil
+	case response.StatusCode == http.StatusOK: // the server may not know ranges
+		_, err = io.CopyN(io.Discard, body, offset)
+	case response.StatusCode == http.StatusNotFound, response.StatusCode == http.StatusForbidden, response.StatusCode == http.StatusGone:
+		err = fmt.Errorf("%s: the server says %s: %w", path, response.Status, fs.ErrNotExist)
+	case response.StatusCode == http.StatusRequestedRangeNotSatisfiable:
+		err = fmt.Errorf("%w: %s ends before byte %d", update.ErrDamaged, path, offset)
+	default:
+		err = fmt.Errorf("%w: %s: the server says %s", update.ErrUnreachable, path, response.Status)
+	}
+	if err != nil {
+		body.Close()
+		return nil, err
+	}
+	return body, nil
+}
+
+var errStalled = fmt.Errorf("no byte came in %v", stallTime)
+
+// unreachable keeps apart whether the caller gave up or the server failed.
+func unreachable(ctx context.Context, path string, err error) error {
+	cause := context.Cause(ctx)
+	if cause != nil && !errors.Is(cause, errStalled) {
+		return cause
+	}
+	if cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("%w: %s: %w", update.ErrUnreachable, path, err)
+}
+
+// body is an answer that must not stall.
+type body struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	path   string
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Reset(stallTime)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = unreachable(b.ctx, b.path, err)
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	b.timer.Stop()
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}
