@@ -21,49 +21,30 @@ import (
 type serveOptions struct {
 	name, class, cpu, memory, version, engine, maxRequest string
 
-	options map[string]string
-	wait    time.Duration
-	dryRun  bool
+	options  map[string]string
+	wait     time.Duration
+	dryRun   bool
+	language bool // it is a language model
 }
 
 func newServeCommand(env *Env) *cobra.Command {
 	var o serveOptions
 	c := &cobra.Command{
-		Use:   "serve FILE|FOLDER",
-		Short: "Send a model to the node and serve it over the Open Inference Protocol",
+		Use:   "serve FILE|FOLDER|URL",
+		Short: "Send a model to the node and serve it",
 		Long: `Send a model to the node, have it served by an engine worker in a container of its own, and wait
 until it answers. A model is a file, with the data files that it names, or a folder, of which
 hidden files are left out. What the node has already is not sent again, and what was cut goes on.
-Doing it again with another file replaces the model.`,
-		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2\n  oscine serve ./saved_model",
-		Args:    exactArgs(1, "a model file or folder"),
+Doing it again with another file replaces the model. A file behind a URL is fetched first. A language
+model (GGUF) gets the memory that its context needs, unless --memory says otherwise.`,
+		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2\n  oscine serve ./saved_model\n  oscine serve smollm2.gguf --option slots=2 --option context=8192",
+		Args:    exactArgs(1, "a model's file, folder or URL"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if o.name == "" {
-				o.name = modelName(args[0])
-			}
-			if _, err := o.manifest(args[0], "sha256:"+strings.Repeat("0", 64)); err != nil {
+			status, err := o.run(c.Context(), env, args[0])
+			if err != nil || o.dryRun {
 				return err
 			}
-			source, err := findModel(args[0])
-			if err != nil {
-				return err
-			}
-			if o.dryRun {
-				text, err := o.manifest(args[0], "sha256:"+strings.Repeat("0", 64))
-				fmt.Fprint(env.Out, text)
-				return err
-			}
-			node, err := env.Client()
-			if err != nil {
-				return err
-			}
-			source.tell(env.Err)
-			status, err := o.serve(c.Context(), env, node, source)
-			if err != nil {
-				return err
-			}
-			o.report(env, node, status)
-			return nil
+			return o.report(env, status)
 		},
 	}
 	f := c.Flags()
@@ -78,6 +59,42 @@ Doing it again with another file replaces the model.`,
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest, with an empty digest, and do nothing")
 	return c
+}
+
+// run serves the model at a path or URL, or with dryRun prints its manifest.
+func (o *serveOptions) run(ctx context.Context, env *Env, path string) (*object.ModelStatus, error) {
+	if isURL(path) {
+		file, err := download(ctx, env, path)
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(filepath.Dir(file))
+		path = file
+	}
+	if o.name == "" {
+		o.name = modelName(path)
+	}
+	if err := o.planMemory(path, env.Err); err != nil {
+		return nil, err
+	}
+	text, err := o.manifest(path, "sha256:"+strings.Repeat("0", 64))
+	if err != nil {
+		return nil, err
+	}
+	source, err := findModel(path)
+	if err != nil {
+		return nil, err
+	}
+	if o.dryRun {
+		_, err := fmt.Fprint(env.Out, text)
+		return nil, err
+	}
+	node, err := env.Client()
+	if err != nil {
+		return nil, err
+	}
+	source.tell(env.Err)
+	return o.serve(ctx, env, node, source)
 }
 
 // modelName makes a name of a file's or folder's.
@@ -173,15 +190,24 @@ func awaitModel(ctx context.Context, env *Env, node *client.Client, key object.K
 }
 
 // report tells where the model runs and how to use it.
-func (o *serveOptions) report(env *Env, node *client.Client, status *object.ModelStatus) {
+func (o *serveOptions) report(env *Env, status *object.ModelStatus) error {
 	if status == nil {
 		fmt.Fprintf(env.Out, "model/%s applied\n", o.name)
-		return
+		return nil
 	}
 	fmt.Fprintf(env.Out, "model/%s is served by %s on CPUs %s\n", o.name, status.Engine, status.CPUs())
 	if p := status.Placement; p != nil && p.Reason != "" {
 		fmt.Fprintf(env.Out, "  placed there: %s\n", p.Reason)
 	}
+	node, err := env.Client()
+	if err != nil {
+		return err
+	}
 	_, url := node.HTTP()
+	if o.language {
+		fmt.Fprintf(env.Out, "  endpoint: %s/v1\n  try: oscine chat %s\n", url, o.name)
+		return nil
+	}
 	fmt.Fprintf(env.Out, "  endpoint: %s/v2/models/%s/infer\n  try: oscine infer %s PICTURE.png\n", url, o.name, o.name)
+	return nil
 }

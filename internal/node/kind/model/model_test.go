@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox/sandboxtest"
 	"oscine.dev/oscine/internal/object"
@@ -172,8 +171,8 @@ func TestLifeOfAModel(t *testing.T) {
 	if err := w.Wait(); err == nil || !strings.Contains(err.Error(), "exit code 9") {
 		t.Errorf("the worker ended: %v", err)
 	}
-	if err := w.Kill(); !errors.Is(err, container.ErrNotRunning) {
-		t.Errorf("killed again: %v", err)
+	if err := w.Kill(); err != nil {
+		t.Errorf("killed when it has ended: %v", err)
 	}
 	if err := errors.Join(b.c.Stop(t.Context(), m), b.c.Halt(t.Context(), m), b.c.Remove(t.Context(), nil)); err != nil || len(b.Left()) != 0 {
 		t.Errorf("removed: %v, left %v", err, b.Left())

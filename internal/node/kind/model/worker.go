@@ -73,8 +73,8 @@ func (w *Worker) Wait() error {
 // Kill ends the process at once and lets Wait return.
 func (w *Worker) Kill() error {
 	err := w.c.o.Sandbox.Runtime.Kill(context.WithoutCancel(w.c.o.Life), w.c.key.ID(), container.Abort)
-	if errors.Is(err, container.ErrNotFound) {
-		return nil
+	if errors.Is(err, container.ErrNotFound) || errors.Is(err, container.ErrNotRunning) {
+		return nil // it ended by itself, as a worker does that refuses its model
 	}
 	return err
 }

@@ -26,6 +26,10 @@ func (e *Engine) Flags(f *flag.FlagSet) {
 
 // Open implements worker.Engine.
 func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
+	path, err := worker.Entry(path, ".gguf")
+	if err != nil {
+		return nil, err
+	}
 	header, err := gguf.Open(path)
 	if err != nil {
 		return nil, err

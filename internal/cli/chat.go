@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"oscine.dev/oscine/internal/serve/chat"
+)
+
+// chatOptions are the flags of chat.
+type chatOptions struct {
+	system, url          string
+	maxTokens            int
+	temperature          float64
+	seed                 int64
+	interactive, verbose bool
+	memory, cpu          string
+	options              map[string]string
+}
+
+func newChatCommand(env *Env) *cobra.Command {
+	var o chatOptions
+	c := &cobra.Command{
+		Use:               "chat MODEL|FILE|URL [MESSAGE...]",
+		ValidArgsFunction: completeModelThenFiles(env),
+		Short:             "Chat with a language model",
+		Long: `Chat with a language model that the node serves. A GGUF file, or the URL of one, is served
+first, under the name of the file. On a terminal the conversation goes on until /bye or the end of
+the input; Ctrl-C stops an answer. A message from the command line or from a pipe gets one answer.`,
+		Example: "  oscine chat smollm2\n  oscine chat ./smollm2.gguf\n  oscine chat smollm2 Why is the sky blue?\n  oscine chat smollm2 < question.txt",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{fmt.Errorf("needs a model: %s", c.UseLine())}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			talk := &conversation{env: env, options: &o}
+			o.temperatureGiven(c, &talk.request)
+			if err := talk.reach(c.Context(), args[0]); err != nil {
+				return err
+			}
+			err := talk.run(c.Context(), strings.Join(args[1:], " "))
+			return o.explain(c.Context(), env, talk, err)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.system, "system", "", "instructions that come before the conversation")
+	f.IntVar(&o.maxTokens, "max-tokens", 0, "most tokens of an answer (default: what the context holds)")
+	f.Float64Var(&o.temperature, "temperature", 0, "0 for the likeliest words, more for others (default: the engine's)")
+	f.Int64Var(&o.seed, "seed", 0, "of the choice of words (default: another each time)")
+	f.BoolVarP(&o.interactive, "interactive", "i", false, "take each line of a pipe as a message")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "tell tokens and times after each answer")
+	f.StringVar(&o.url, "url", "", "an open inference endpoint, instead of the context's node")
+	f.StringVar(&o.memory, "memory", "", "of a file that is served: its memory limit (default: what its header says)")
+	f.StringVar(&o.cpu, "cpu", "", "of a file that is served: cores (default 1)")
+	f.StringToStringVar(&o.options, "option", nil, "of a file that is served: slots, context or task, as NAME=VALUE")
+	return c
+}
+
+func (o *chatOptions) temperatureGiven(c *cobra.Command, r *chat.Request) {
+	if c.Flags().Changed("temperature") {
+		r.Temperature = &o.temperature
+	}
+	if c.Flags().Changed("seed") {
+		r.Seed = &o.seed
+	}
+}
+
+// explain adds the next step to what a server or the network said.
+func (o *chatOptions) explain(ctx context.Context, env *Env, talk *conversation, err error) error {
+	var refused *chat.Error
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
+		return err
+	case errors.As(err, &refused) && refused.Status == 404:
+		return fmt.Errorf("%w: see oscine get models, and oscine serve FILE to serve one", err)
+	case errors.As(err, &refused) && refused.Status == 503:
+		return fmt.Errorf("%w: see oscine describe model %s", err, talk.request.Model)
+	}
+	return explainInfer(err, talk.request.Model, talk.client.URL)
+}
+
+// conversation is a chat with one model.
+type conversation struct {
+	env     *Env
+	options *chatOptions
+	client  *chat.Client
+	request chat.Request
+}
+
+// reach finds the model, and serves one that is a file or a URL.
+func (t *conversation) reach(ctx context.Context, model string) error {
+	t.request.Model, t.request.MaxTokens = model, t.options.maxTokens
+	if t.options.system != "" {
+		t.request.Messages = []chat.Message{{Role: "system", Content: t.options.system}}
+	}
+	server, err := (&inferOptions{url: t.options.url}).server(t.env)
+	if err != nil {
+		return err
+	}
+	t.client = &chat.Client{HTTP: server.HTTP, URL: server.URL}
+	if !isURL(model) && !isFile(model) {
+		return nil
+	}
+	if t.options.url != "" {
+		return usageError{errors.New("a file is served by the context's node: leave --url out")}
+	}
+	s := serveOptions{memory: t.options.memory, cpu: t.options.cpu, options: t.options.options, wait: time.Hour}
+	if _, err := s.run(ctx, t.env, model); err != nil {
+		return err
+	}
+	t.request.Model = s.name
+	return nil
+}
+
+// isFile reports whether the argument names a file: a path with a separator or
+// the format's ending.
+func isFile(name string) bool {
+	return strings.ContainsRune(name, os.PathSeparator) || strings.HasSuffix(strings.ToLower(name), ".gguf")
+}
+
+// run answers the one message, the pipe's or those of a person.
+func (t *conversation) run(ctx context.Context, message string) error {
+	if message == "" && (isTerminal(t.env.In) || t.options.interactive) {
+		return t.converse(ctx)
+	}
+	if message == "" {
+		text, err := readBounded(t.env, "-", maxMessage, "the most that is sent as one message")
+		if err != nil {
+			return err
+		}
+		if message = strings.TrimSpace(string(text)); message == "" {
+			return usageError{errors.New("there is no message: write it behind the model, or into the pipe")}
+		}
+	}
+	return t.answer(ctx, message)
+}
+
+// maxMessage bounds one message in bytes.
+const maxMessage = 4 << 20
+
+// answer sends a message and prints the answer as it comes.
+func (t *conversation) answer(ctx context.Context, message string) error {
+	before := len(t.request.Messages)
+	t.request.Messages = append(t.request.Messages, chat.Message{Role: "user", Content: message})
+	out := t.env.Out
+	plain := &plainWriter{w: out}
+	if isTerminal(out) {
+		out = plain
+	}
+	thinks := false
+	a, err := t.client.Ask(ctx, t.request, func(p chat.Piece) error {
+		if p.Thinking {
+			if !thinks && isTerminal(t.env.Err) {
+				fmt.Fprintln(t.env.Err, "(it thinks)")
+			}
+			thinks = true
+			return nil
+		}
+		_, err := io.WriteString(out, p.Text)
+		return err
+	})
+	if a.Text != "" {
+		err = errors.Join(err, plain.Close())
+		fmt.Fprintln(t.env.Out)
+		t.request.Messages = append(t.request.Messages, chat.Message{Role: "assistant", Content: a.Text})
+	} else if err != nil {
+		t.request.Messages = t.request.Messages[:before] // as if it had not been asked
+	}
+	if err != nil {
+		return err
+	}
+	if a.Finish == "length" {
+		fmt.Fprintln(t.env.Err, "(the answer is cut: --max-tokens, or the model's context, allows no more)")
+	}
+	if t.options.verbose {
+		fmt.Fprintf(t.env.Err, "(%d tokens read, %d written, the first after %.2f s, all in %.2f s)\n", a.Prompt, a.Generated, a.First.Seconds(), a.Took.Seconds())
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// isURL reports whether the argument is the URL of a model.
+func isURL(text string) bool {
+	return strings.HasPrefix(text, "https://") || strings.HasPrefix(text, "http://")
+}
+
+// maxDownload bounds a model's file in bytes, as a node does.
+const maxDownload = 64 << 30
+
+// download fetches a model's file into a folder of its own, under the name that
+// the URL ends in. The caller removes the folder.
+func download(ctx context.Context, env *Env, address string) (file string, err error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return "", usageError{fmt.Errorf("%s is no URL of a file", address)}
+	}
+	name := path.Base(u.Path)
+	if name == "." || name == "/" || strings.HasPrefix(name, ".") {
+		return "", usageError{fmt.Errorf("%s does not end in a file's name", address)}
+	}
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(q)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: the server answered %s", address, resp.Status)
+	}
+	dir, err := os.MkdirTemp("", "oscine-model-")
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
+	file = filepath.Join(dir, name)
+	f, err := os.Create(file)
+	if err != nil {
+		return "", err
+	}
+	bar := newProgress(env, "fetch "+name, max(0, resp.ContentLength))
+	n, err := io.Copy(&chunkWriter{send: func(p []byte) error {
+		bar.add(len(p))
+		_, err := f.Write(p)
+		return err
+	}}, io.LimitReader(resp.Body, maxDownload+1))
+	bar.done()
+	switch {
+	case err != nil:
+		err = fmt.Errorf("fetch %s: %w", address, err)
+	case n > maxDownload:
+		err = fmt.Errorf("%s has more than %d bytes", address, int64(maxDownload))
+	case resp.ContentLength >= 0 && n != resp.ContentLength:
+		err = fmt.Errorf("%s: %d of %d bytes came", address, n, resp.ContentLength)
+	}
+	return file, errors.Join(err, f.Close())
+}

@@ -1,0 +1,144 @@
+package chat
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// Client reaches one server.
+type Client struct {
+	HTTP *http.Client
+	URL  string // of the server, without a path
+}
+
+// Message is one turn of a conversation.
+type Message struct {
+	Role    string `json:"role"` // system, user or assistant
+	Content string `json:"content"`
+}
+
+// Request asks for the next turn of a conversation.
+type Request struct {
+	Model       string    `json:"model"`
+	Messages    []Message `json:"messages"`
+	MaxTokens   int       `json:"max_tokens,omitempty"` // 0: as many as the context holds
+	Temperature *float64  `json:"temperature,omitempty"`
+	Seed        *int64    `json:"seed,omitempty"`
+}
+
+// Piece is some of an answer.
+type Piece struct {
+	Text     string
+	Thinking bool // it is not part of the answer but comes before it
+}
+
+// Answer is what came.
+type Answer struct {
+	Text      string
+	Finish    string // why it ended: stop or length
+	Prompt    int    // tokens
+	Generated int    // tokens
+	First     time.Duration
+	Took      time.Duration
+}
+
+// Error is what a server says of a request that it refuses, or breaks off.
+type Error struct {
+	Status  int // of HTTP; 200 for an answer that broke off
+	Message string
+}
+
+// Error returns the server's reason.
+func (e *Error) Error() string { return e.Message }
+
+// Bounds of what is read.
+const (
+	maxError = 64 << 10
+	maxEvent = 1 << 20
+	maxText  = 64 << 20
+)
+
+// Ask sends the conversation and gives each piece of the answer to take as it
+// comes. It returns what came even with an error: of the server an *Error, of
+// take its own, or of ctx.
+func (c *Client) Ask(ctx context.Context, r Request, take func(Piece) error) (Answer, error) {
+	body, err := json.Marshal(struct {
+		Request
+		Stream  bool            `json:"stream"`
+		Options map[string]bool `json:"stream_options"`
+	}{r, true, map[string]bool{"include_usage": true}})
+	if err != nil {
+		return Answer{}, err
+	}
+	q, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+"/v1/chat/completions", bytes.NewReader(body))
+	if err != nil {
+		return Answer{}, err
+	}
+	q.Header.Set("Content-Type", "application/json")
+	begin := time.Now()
+	resp, err := c.HTTP.Do(q)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return Answer{}, refusal(resp)
+	}
+	var a Answer
+	err = read(resp.Body, func(e *event) error { return a.add(e, begin, take) })
+	a.Took = time.Since(begin)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return a, err
+}
+
+func refusal(resp *http.Response) error {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
+	var said event
+	if err != nil || json.Unmarshal(text, &said) != nil || said.Error == nil || said.Error.Message == "" {
+		return &Error{resp.StatusCode, fmt.Sprintf("the server answered %s", resp.Status)}
+	}
+	return &Error{resp.StatusCode, said.Error.Message}
+}
+
+var errTooLong = errors.New("the answer is longer than is read here")
+
+// add takes one event into the answer.
+func (a *Answer) add(e *event, begin time.Time, take func(Piece) error) error {
+	if e.Error != nil {
+		return &Error{http.StatusOK, "the answer broke off: " + e.Error.Message}
+	}
+	if e.Usage != nil {
+		a.Prompt, a.Generated = e.Usage.Prompt, e.Usage.Completion
+	}
+	for i := range e.Choices {
+		choice := &e.Choices[i]
+		if choice.Finish != "" {
+			a.Finish = choice.Finish
+		}
+		for _, p := range []Piece{{choice.Delta.Reasoning, true}, {choice.Delta.Content, false}} {
+			if p.Text == "" {
+				continue
+			}
+			if a.First == 0 {
+				a.First = time.Since(begin)
+			}
+			if !p.Thinking {
+				if a.Text += p.Text; len(a.Text) > maxText {
+					return errTooLong
+				}
+			}
+			if err := take(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
