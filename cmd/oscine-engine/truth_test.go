@@ -25,6 +25,9 @@ import (
 	"oscine.dev/oscine/internal/tensor"
 )
 
+// libraries are the file names of the engines' libraries.
+var libraries = map[string]string{"onnxruntime": onnx.Name, "openvino": openvino.Name, "litert": litert.Name}
+
 // open loads a model with one of the program's engines and one thread.
 func open(t testing.TB, engine, model string, values map[string]string) (worker.Session, error) {
 	t.Helper()
@@ -35,8 +38,7 @@ func open(t testing.TB, engine, model string, values map[string]string) (worker.
 	e := engines()[engine]
 	flags := flag.NewFlagSet(engine, flag.ContinueOnError)
 	e.Flags(flags)
-	library := map[string]string{"onnxruntime": onnx.Name, "openvino": openvino.Name, "litert": litert.Name}[engine]
-	if err := flags.Parse([]string{"--library", filepath.Join(dir, library)}); err != nil {
+	if err := flags.Parse([]string{"--library", filepath.Join(dir, libraries[engine])}); err != nil {
 		t.Fatal(err)
 	}
 	s, err := e.Open(model, worker.Options{Threads: 1, Values: values})

@@ -55,11 +55,11 @@ func newVolumeListCommand(env *Env) *cobra.Command {
 
 func newModelCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
-		Use: "model", Short: "List and remove the files of models",
+		Use: "model", Short: "Explain models, list and remove their files",
 		Long: `A model's file lies on the node under its digest. One that no Model refers to is removed
 after an hour, or sooner where the disk is nearly full.`,
 	}
-	c.AddCommand(newModelListCommand(env), &cobra.Command{
+	c.AddCommand(newModelListCommand(env), newModelExplainCommand(env), &cobra.Command{
 		Use: "remove DIGEST", Aliases: []string{"rm"}, Short: "Remove a model file that no Model refers to, by its digest or the beginning of that", Args: exactArgs(1, "DIGEST"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()

@@ -76,6 +76,7 @@ type Node struct {
 	loop      *reconcile.Loop
 	box       *sandbox.Sandbox
 	files     *model.Files
+	choices   *model.Choices
 	runtime   containers
 	bridge    *network.Bridge
 	packs     *pack.Store
@@ -167,6 +168,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	if n.disk, err = disk.Open[object.Key](n.config.StateDir); err != nil {
+		return err
+	}
+	if n.choices, err = model.OpenChoices(filepath.Join(n.config.StateDir, "engines"), processors("/proc/cpuinfo")); err != nil {
 		return err
 	}
 	if n.files, err = model.OpenFiles(filepath.Join(n.config.StateDir, "models"), n.disk.Room, n.log); err != nil {

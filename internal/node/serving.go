@@ -3,8 +3,14 @@ package node
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
+	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
 
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/node/kind/model"
@@ -12,6 +18,7 @@ import (
 	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/trial"
 )
 
 // openRegistry begins to serve, without a model yet.
@@ -75,6 +82,28 @@ func (s server) Serving(name string) (model.Serving, bool) {
 			}
 		},
 	}, true
+}
+
+// Try implements model.Server.
+func (s server) Try(ctx context.Context, w *model.Worker, limit time.Duration) (*trial.Result, error) {
+	return trial.Run(ctx, worker{w}, limit)
+}
+
+// processors are what engines compute on: the kind of the processors and what they
+// can do, as the kernel names them.
+func processors(cpuinfo string) string {
+	text, err := os.ReadFile(cpuinfo)
+	if err != nil {
+		return runtime.GOARCH
+	}
+	lines := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		switch key, _, _ := strings.Cut(line, ":"); strings.TrimSpace(key) {
+		case "model name", "stepping", "flags", "Features", "CPU implementer", "CPU part", "CPU variant":
+			lines[strings.TrimSpace(line)] = true
+		}
+	}
+	return runtime.GOARCH + "\n" + strings.Join(slices.Sorted(maps.Keys(lines)), "\n")
 }
 
 // WorkerArgs implements model.Server.

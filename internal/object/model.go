@@ -76,6 +76,23 @@ type ModelStatus struct {
 	Missed              int64    `json:"missed"`                        // answered after the latency objective
 	Expired             int64    `json:"expired"`                       // refused because their own timeout had passed
 	PriorityUnavailable string   `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
+	// Candidates are the packs whose engines read the model, the one that the rules
+	// prefer first, with what came out where they were tried.
+	Candidates []ModelCandidate `json:"candidates,omitempty"`
+}
+
+// ModelCandidate is a pack whose engine reads a model.
+type ModelCandidate struct {
+	Pack   string   `json:"pack"`             // name and version
+	Engine string   `json:"engine,omitempty"` // name and version, as the worker says
+	Load   Duration `json:"load,omitzero"`    // until it could be run
+	Batch1 Duration `json:"batch1,omitzero"`  // the shortest run of one row, on made-up inputs
+	Batch8 Duration `json:"batch8,omitzero"`  // of eight rows
+	// Difference is the greatest of its outputs from those of the first engine that
+	// answers, in parts of the greatest number of an output.
+	Difference *float64 `json:"difference,omitempty"`
+	Chosen     bool     `json:"chosen,omitempty"`
+	Reason     string   `json:"reason,omitempty"` // why it was chosen or not
 }
 
 var (

@@ -111,16 +111,17 @@ func (q *Question) each() []Question {
 // ErrNoEngine means that no installed pack can run a model.
 var ErrNoEngine = errors.New("no installed pack can run the model")
 
-// Choose returns the installed pack for a model: the one that holds the engine
-// named, or that reads the file by its name and content. Where several do, the
-// one wins that knows it by most bytes, then the first by name. It returns an
-// error wrapping ErrNotInstalled or ErrNoEngine that says what can be done.
-func (s *Store) Choose(q Question) (*Info, error) {
+// Candidates returns the installed packs for a model, never none: those that hold
+// the engine named, or that read the file by its name and content. The first is
+// the one that the rules prefer: it knows the file by most bytes, then it reads
+// the fewest formats, then it is the first by name. It returns an error wrapping
+// ErrNotInstalled or ErrNoEngine that says what can be done.
+func (s *Store) Candidates(q Question) ([]Info, error) {
 	packs, err := s.List()
 	if err != nil {
 		return nil, err
 	}
-	return choose(packs, q)
+	return candidates(packs, q)
 }
 
 // candidate is a pack that may run a model.
@@ -129,7 +130,7 @@ type candidate struct {
 	magic int
 }
 
-func choose(packs []Info, q Question) (*Info, error) {
+func candidates(packs []Info, q Question) ([]Info, error) {
 	if q.Engine != "" {
 		packs = slices.DeleteFunc(slices.Clone(packs), func(p Info) bool { return !slices.Contains(p.Engines, q.Engine) && p.Name != q.Engine })
 		if len(packs) == 0 {
@@ -140,14 +141,21 @@ func choose(packs []Info, q Question) (*Info, error) {
 	if len(fits) == 0 {
 		return nil, unread(packs, q, named)
 	}
-	best := slices.MinFunc(fits, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.magic, a.magic), strings.Compare(a.pack.Name, b.pack.Name))
+	slices.SortStableFunc(fits, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(b.magic, a.magic), cmp.Compare(len(a.pack.Formats), len(b.pack.Formats)), strings.Compare(a.pack.Name, b.pack.Name))
 	})
-	if p := best.pack; !slices.ContainsFunc(p.Protocols, func(v int) bool { return slices.Contains(q.Protocols, v) }) {
-		return nil, fmt.Errorf("%w: the workers of the pack %s %s speak version %s of the protocol, this node %s: install the pack of this release",
-			ErrNoEngine, p.Name, p.Version, list(p.Protocols), list(q.Protocols))
+	var list []Info
+	for _, c := range fits {
+		if slices.ContainsFunc(c.pack.Protocols, func(v int) bool { return slices.Contains(q.Protocols, v) }) &&
+			!slices.ContainsFunc(list, func(p Info) bool { return p.Name == c.pack.Name }) {
+			list = append(list, *c.pack)
+		}
 	}
-	return best.pack, nil
+	if p := fits[0].pack; len(list) == 0 {
+		return nil, fmt.Errorf("%w: the workers of the pack %s %s speak version %s of the protocol, this node %s: install the pack of this release",
+			ErrNoEngine, p.Name, p.Version, versions(p.Protocols), versions(q.Protocols))
+	}
+	return list, nil
 }
 
 // readers are the packs with engines that read a model. Of a folder only files
@@ -169,11 +177,11 @@ func readers(packs []Info, q Question) (fits []candidate, named bool) {
 	return fits, named
 }
 
-func list(versions []int) string {
-	if len(versions) == 0 {
+func versions(list []int) string {
+	if len(list) == 0 {
 		return "1"
 	}
-	return strings.ReplaceAll(strings.Trim(fmt.Sprint(versions), "[]"), " ", ", ")
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(list), "[]"), " ", ", ")
 }
 
 // named reports whether a format of the pack has files of that name.
@@ -222,12 +230,20 @@ func unread(packs []Info, q Question, named bool) error {
 	switch {
 	case bytes.HasPrefix(q.Head, []byte(lfsPointer)):
 		return fmt.Errorf("%w: the file is a Git LFS pointer, not the model: fetch it with git lfs pull", ErrNoEngine)
+	case pickled(q.Head):
+		return fmt.Errorf("%w: the file is a Python pickle, which can run any program when it is read: export the model, for example to ONNX", ErrNoEngine)
 	case q.Engine != "" || named:
 		return fmt.Errorf("%w: the file does not begin as those that installed packs read: %s: is it whole, and of that format?", ErrNoEngine, strings.Join(read, "; "))
 	case len(read) == 0:
 		return fmt.Errorf("%w: there is none for %s: %s", ErrNoEngine, what, howToRead(q))
 	}
 	return fmt.Errorf("%w: none reads %s, those installed read %s: %s", ErrNoEngine, what, strings.Join(read, "; "), howToRead(q))
+}
+
+// pickled reports whether a file begins as Python's pickles do since version 2 of
+// their protocol.
+func pickled(head []byte) bool {
+	return len(head) > 1 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5
 }
 
 // lfsPointer is how a file begins that stands for one in Git's large file storage

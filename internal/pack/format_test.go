@@ -54,10 +54,15 @@ func TestChoose(t *testing.T) {
 		"a folder of nothing known":    {Question{Files: []FolderFile{{"a.data", onnx}, {"b\n", nil}}}, "none reads a file at the top of the model's folder (a.data, b", ErrNoEngine},
 		"a folder with two formats":    {Question{Suffix: ".onnx", Files: []FolderFile{{"net.onnx", onnx}, {"net.tflite", tflite}}}, "onnx", nil},
 		"a pointer to the file":        {Question{Suffix: ".onnx", Head: []byte("version https://git-lfs.github.com/spec/v1\noid")}, "Git LFS pointer", ErrNoEngine},
+		"a pickle":                     {Question{Suffix: ".pt", Head: []byte("\x80\x04\x95")}, "a Python pickle", ErrNoEngine},
 		"nothing is known of the file": {Question{Head: []byte("?")}, "none reads the format of the file", ErrNoEngine},
 	} {
 		test.q.Protocols = []int{2}
-		got, err := choose(engines(), test.q)
+		list, err := candidates(engines(), test.q)
+		got := new(Info)
+		if err == nil {
+			got = &list[0]
+		}
 		switch {
 		case test.err == nil && (err != nil || got.Name != test.want):
 			t.Errorf("%s: got %v, %v, want the pack %s", name, got, err, test.want)
@@ -65,7 +70,7 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%s: got %v, want %v with %q", name, err, test.err, test.want)
 		}
 	}
-	_, err := choose(nil, Question{Suffix: ".onnx", Head: onnx})
+	_, err := candidates(nil, Question{Suffix: ".onnx", Head: onnx})
 	if want := "the pack onnxruntime does: make it with oscine pack build onnxruntime and install it with oscine pack install FILE"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("no pack at all: got %v, want %s", err, want)
 	}
@@ -167,9 +172,9 @@ func FuzzChoose(f *testing.F) {
 	f.Add(".onnx", []byte("\x08\x08"), "")
 	f.Add(".tflite", []byte("\x1c\x00\x00\x00TFL3"), "vino")
 	f.Fuzz(func(t *testing.T, suffix string, head []byte, engine string) {
-		p, err := choose(engines(), Question{Engine: engine, Suffix: suffix, Head: head, Protocols: []int{2}})
-		if (p == nil) == (err == nil) || err != nil && !errors.Is(err, ErrNoEngine) && !errors.Is(err, ErrNotInstalled) {
-			t.Errorf("got %v, %v", p, err)
+		list, err := candidates(engines(), Question{Engine: engine, Suffix: suffix, Head: head, Protocols: []int{2}})
+		if (len(list) == 0) == (err == nil) || err != nil && !errors.Is(err, ErrNoEngine) && !errors.Is(err, ErrNotInstalled) {
+			t.Errorf("got %v, %v", list, err)
 		}
 	})
 }

@@ -39,12 +39,13 @@ const (
 	ReasonDisplaced = "Displaced"
 	ReasonUnhealthy = "Unhealthy"
 	ReasonHealthy   = "Healthy"
+	ReasonChosen    = "Chosen" // another engine than the rules prefer
 )
 
 // ObjectEvent is the event of an object; what only tells that all is well is no
 // warning.
 func ObjectEvent(key object.Key, reason, message string) Event {
-	warning := reason != ReasonStarted && reason != ReasonHealthy && reason != ReasonExited
+	warning := reason != ReasonStarted && reason != ReasonHealthy && reason != ReasonChosen && reason != ReasonExited
 	return Event{Kind: key.Kind, Name: key.Name, Warning: warning, Reason: reason, Message: message}
 }
 

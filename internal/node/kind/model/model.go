@@ -17,6 +17,7 @@ import (
 	"oscine.dev/oscine/internal/node/sandbox"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve/trial"
 )
 
 // Server sends requests to the workers of models and keeps them alive.
@@ -28,6 +29,9 @@ type Server interface {
 	Withdraw(name string) error
 	// Serving returns the state of a served model; ok is false for one that is not.
 	Serving(name string) (s Serving, ok bool)
+	// Try has a worker load its model, runs it for about so long, and ends the
+	// worker.
+	Try(ctx context.Context, w *Worker, limit time.Duration) (*trial.Result, error)
 	// WorkerArgs are the arguments of a worker.
 	WorkerArgs() []string
 }
@@ -67,7 +71,7 @@ type Serving struct {
 
 // Packs holds the engines; see pack.Store.
 type Packs interface {
-	Choose(q pack.Question) (*pack.Info, error)
+	Candidates(q pack.Question) ([]pack.Info, error)
 	Mount(name string) (*pack.Info, string, error)
 }
 
@@ -80,6 +84,7 @@ type Options struct {
 	// Protocols are the versions of the worker's channel that the server speaks.
 	Protocols []int
 	Files     *Files
+	Choices   *Choices
 	Sockets   string // the folder of all workers' sockets; its path is short
 	LogBytes  int64  // bound of one worker's log
 	Log       *slog.Logger
@@ -136,7 +141,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	if err != nil {
 		return err
 	}
-	engine, root, err := c.mountPack(m, placement.Devices)
+	engine, root, err := c.chooseEngine(ctx, m, placement)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"oscine.dev/oscine/internal/node/sandbox/sandboxtest"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve/trial"
 )
 
 // bench is a model on a machine in memory, with a server that starts workers
@@ -29,6 +30,9 @@ type bench struct {
 	serving Serving
 	chosen  pack.Question
 	noPack  error
+	packs   []pack.Info // none: one named engine
+	tries   []string    // the packs whose engines were tried
+	try     func(name string) (*trial.Result, error)
 	stuck   error // what Withdraw fails of
 	phases  []string
 	events  []string
@@ -43,7 +47,12 @@ func newBench(t *testing.T) *bench {
 	if b.files, err = OpenFiles(t.TempDir(), func() error { return nil }, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
+	choices, err := OpenChoices(t.TempDir(), "a processor")
+	if err != nil {
+		t.Fatal(err)
+	}
 	b.c = New(&Options{
+		Choices: choices,
 		Sandbox: b.Sandbox, Server: b, Paths: Paths{SocketDir: "/run/oscine", SocketName: "worker.sock", Model: "/model"}, Packs: b, Protocols: []int{2},
 		Files: b.files, Sockets: t.TempDir() + "/models", Log: slog.New(slog.DiscardHandler), Life: t.Context(),
 	}, digits, b)
@@ -92,9 +101,19 @@ func (b *bench) Serving(string) (Serving, bool) {
 
 func (b *bench) WorkerArgs() []string { return []string{"--socket", "worker.sock"} }
 
-func (b *bench) Choose(q pack.Question) (*pack.Info, error) {
+func (b *bench) Candidates(q pack.Question) ([]pack.Info, error) {
 	b.locked(func() { b.chosen = q })
-	return &pack.Info{Manifest: pack.Manifest{Name: "engine"}}, b.noPack
+	if len(b.packs) == 0 {
+		return []pack.Info{{Manifest: pack.Manifest{Name: "engine"}}}, b.noPack
+	}
+	return b.packs, b.noPack
+}
+
+func (b *bench) Try(_ context.Context, w *Worker, _ time.Duration) (*trial.Result, error) {
+	name := strings.TrimPrefix(b.Running()["model-digits"].RootFS, "/packs/")
+	b.locked(func() { b.tries = append(b.tries, name) })
+	b.End("model-digits", 0, false)
+	return b.try(name)
 }
 
 func (b *bench) Mount(name string) (*pack.Info, string, error) {

@@ -11,22 +11,31 @@ import (
 	"oscine.dev/oscine/internal/pack"
 )
 
-// mountPack finds the pack for a model, by what it asks for and by its files,
-// and mounts it.
-func (c *controller) mountPack(m *object.Model, devices []string) (*pack.Info, string, error) {
+// candidates finds the packs for a model, by what it asks for and by its files:
+// those that it may use, the one that the rules prefer first.
+func (c *controller) candidates(m *object.Model, devices []string) ([]pack.Info, error) {
 	q := pack.Question{Engine: m.Spec.Engine, Suffix: m.Spec.Format, Protocols: c.o.Protocols}
 	if err := look(&q, c.o.Files.Path(m.Spec.Source)); err != nil {
-		return nil, "", fmt.Errorf("open the model's file: %w", err)
+		return nil, fmt.Errorf("open the model's file: %w", err)
 	}
-	p, err := c.o.Packs.Choose(q)
+	packs, err := c.o.Packs.Candidates(q)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	memory, _ := m.Spec.Resources.Memory.Value() // checked with the manifest
-	if err := p.CheckUse(devices, memory); err != nil {
-		return nil, "", err
+	var usable []pack.Info
+	var refused error
+	for _, p := range packs {
+		if err := p.CheckUse(devices, memory); err != nil {
+			refused = errors.Join(refused, err)
+			continue
+		}
+		usable = append(usable, p)
 	}
-	return c.o.Packs.Mount(p.Name)
+	if len(usable) == 0 {
+		return nil, refused
+	}
+	return usable, nil
 }
 
 // maxLooked bounds the files of a folder by which a model is known.

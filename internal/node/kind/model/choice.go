@@ -1,0 +1,196 @@
+package model
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/node/allocate"
+	"oscine.dev/oscine/internal/node/reconcile"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve/trial"
+)
+
+// TrialTime is how long each engine is run to find the fastest.
+const TrialTime = 2 * time.Second
+
+// chooseEngine finds the pack for a model and mounts it. Where several read the
+// model and its manifest names none, each is tried on the model's own part of the
+// machine.
+func (c *controller) chooseEngine(ctx context.Context, m *object.Model, p *allocate.Placement) (*pack.Info, string, error) {
+	packs, err := c.candidates(m, p.Devices)
+	if err != nil {
+		return nil, "", err
+	}
+	table, chosen := c.only(m, packs), 0
+	if len(packs) > 1 && m.Spec.Engine == "" {
+		key := c.o.Choices.key(m, packs)
+		if table = c.o.Choices.get(key, len(packs)); table == nil {
+			if table, err = c.try(ctx, m, p, packs); err != nil {
+				return nil, "", err
+			}
+			if err := c.o.Choices.put(key, table); err != nil {
+				c.o.Log.Warn("which engine was chosen is not kept", "model", c.key.Name, "error", err)
+			}
+		}
+		// Where all refuse the model, the first one says why.
+		chosen = max(0, slices.IndexFunc(table, func(t object.ModelCandidate) bool { return t.Chosen }))
+	}
+	c.set(func(st *object.ModelStatus) { st.Candidates = table })
+	return c.o.Packs.Mount(packs[chosen].Name)
+}
+
+func (c *controller) only(m *object.Model, packs []pack.Info) []object.ModelCandidate {
+	reason := "the only installed pack that reads the model"
+	if m.Spec.Engine != "" {
+		reason = "spec.engine names it"
+	}
+	return []object.ModelCandidate{{Pack: packs[0].Name + " " + packs[0].Version, Chosen: true, Reason: reason}}
+}
+
+// try tries the packs one after the other.
+func (c *controller) try(ctx context.Context, m *object.Model, p *allocate.Placement, packs []pack.Info) ([]object.ModelCandidate, error) {
+	var tried []trial.Candidate
+	for i := range packs {
+		c.report.Phase(object.Starting, fmt.Sprintf("measures the engine of the pack %s, %d of %d", packs[i].Name, i+1, len(packs)))
+		t := trial.Candidate{Name: packs[i].Name}
+		t.Result, t.Err = c.tryOne(ctx, m, p, packs[i].Name)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		tried = append(tried, t)
+	}
+	chosen, verdicts := trial.Choose(tried)
+	table := tabulate(packs, tried, verdicts)
+	for i := range table {
+		c.o.Log.Info("engine tried", "model", c.key.Name, "pack", table[i].Pack, "chosen", table[i].Chosen, "reason", table[i].Reason, "batch1", table[i].Batch1.Std())
+	}
+	if chosen != 0 {
+		c.report.Event(reconcile.ReasonChosen, summary(table))
+	}
+	return table, nil
+}
+
+// tryOne runs the model with one pack's engine, in the model's own container.
+func (c *controller) tryOne(ctx context.Context, m *object.Model, p *allocate.Placement, name string) (*trial.Result, error) {
+	engine, root, err := c.o.Packs.Mount(name)
+	if err != nil {
+		return nil, err
+	}
+	w, err := c.start(ctx, m, p, engine, root)
+	if err != nil {
+		return nil, err
+	}
+	return c.o.Server.Try(ctx, w, TrialTime)
+}
+
+func tabulate(packs []pack.Info, tried []trial.Candidate, verdicts []trial.Verdict) []object.ModelCandidate {
+	table := make([]object.ModelCandidate, len(packs))
+	for i, v := range verdicts {
+		t := &table[i]
+		t.Pack, t.Chosen, t.Reason = packs[i].Name+" "+packs[i].Version, v.Chosen, v.Reason
+		if r := tried[i].Result; r != nil {
+			t.Engine, t.Load = r.Metadata.Engine, object.Duration(r.Load)
+			t.Batch1, t.Batch8 = object.Duration(r.Latency[0]), object.Duration(r.Latency[1])
+		}
+		if d := v.Difference; !math.IsNaN(d) && !math.IsInf(d, 0) {
+			t.Difference = &d
+		}
+	}
+	return table
+}
+
+// summary says in one line which engine was chosen, and why not the others.
+func summary(table []object.ModelCandidate) string {
+	chosen, others := "no engine can run the model", []string{}
+	for _, t := range table {
+		if t.Chosen {
+			chosen = t.Pack + " runs the model, " + t.Reason
+			continue
+		}
+		others = append(others, t.Pack+": "+t.Reason)
+	}
+	return chosen + ": " + strings.Join(others, "; ")
+}
+
+// Choices keeps which engines were chosen, each under a digest of all that it
+// depends on: model, packs, and hardware.
+type Choices struct {
+	dir      string
+	hardware string
+}
+
+// mostChoices bounds how many are kept.
+const mostChoices = 512
+
+// OpenChoices opens or makes the folder. The hardware is any text that changes
+// with what engines compute on.
+func OpenChoices(dir, hardware string) (*Choices, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of chosen engines: %w", err)
+	}
+	return &Choices{dir, hardware}, nil
+}
+
+func (c *Choices) key(m *object.Model, packs []pack.Info) string {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%q %q %d %q\n", m.Spec.Source, m.Spec.Format, threads(m), c.hardware)
+	for _, name := range slices.Sorted(maps.Keys(m.Spec.Options)) {
+		fmt.Fprintf(sum, "%q %q\n", name, m.Spec.Options[name])
+	}
+	for _, p := range packs {
+		fmt.Fprintf(sum, "%q\n", p.Digest)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// get returns what is kept for n packs, nil for nothing.
+func (c *Choices) get(key string, n int) []object.ModelCandidate {
+	text, err := os.ReadFile(filepath.Join(c.dir, key+".json"))
+	if err != nil {
+		return nil
+	}
+	var table []object.ModelCandidate
+	if json.Unmarshal(text, &table) != nil || len(table) != n {
+		return nil
+	}
+	return table
+}
+
+// put keeps a choice, unless something failed that may not fail again.
+func (c *Choices) put(key string, table []object.ModelCandidate) error {
+	if slices.ContainsFunc(table, func(t object.ModelCandidate) bool { return strings.HasPrefix(t.Reason, "failed:") }) {
+		return nil
+	}
+	text, err := json.Marshal(table)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.makeRoom(), durable.WriteFile(filepath.Join(c.dir, key+".json"), text, 0o600))
+}
+
+// makeRoom removes all where there are too many: they can be made again.
+func (c *Choices) makeRoom() error {
+	kept, err := filepath.Glob(filepath.Join(c.dir, "*.json"))
+	if err != nil || len(kept) < mostChoices {
+		return err
+	}
+	for _, file := range kept {
+		if err := os.Remove(file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
