@@ -2,13 +2,12 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/release"
-	"oscine.dev/oscine/internal/update"
+	"oscine.dev/oscine/internal/update/source"
 )
 
 // trustedRoot is where the image keeps the TUF root metadata of its publisher.
@@ -24,7 +23,7 @@ func (o *options) upgrading() node.Upgrading {
 		root = nil // the Machine may name one
 	}
 	return node.Upgrading{
-		Facts: o.facts, Open: openSource, Root: root,
+		Facts: o.facts, Open: source.Open, Root: root,
 		Tell: func(n release.Notification) error {
 			if err := notify(n); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
 				return err
@@ -32,9 +31,4 @@ func (o *options) upgrading() node.Upgrading {
 			return nil
 		},
 	}
-}
-
-// openSource opens a source of releases.
-func openSource(source string, o update.Options) (update.Source, error) {
-	return nil, fmt.Errorf("%w: %s: this version reads no releases yet", update.ErrUnreachable, source)
 }

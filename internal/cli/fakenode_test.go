@@ -35,6 +35,8 @@ type fakeNode struct {
 	told    []string        // to stop, start or restart
 	asked   *pb.LogsRequest // of the log
 
+	upgrades pbconnect.UpgradesHandler // nil for none
+
 	metrics http.HandlerFunc        // nil for none
 	models  pbconnect.ModelsHandler // nil for none
 
@@ -127,6 +129,9 @@ func (n *fakeNode) serve(t *testing.T) {
 	mux.Handle(pbconnect.NewWorkloadsHandler(n))
 	if n.models != nil {
 		mux.Handle(pbconnect.NewModelsHandler(n.models))
+	}
+	if n.upgrades != nil {
+		mux.Handle(pbconnect.NewUpgradesHandler(n.upgrades))
 	}
 	if n.metrics != nil {
 		mux.HandleFunc("/metrics", n.metrics)

@@ -16,9 +16,13 @@ func strict(c *cobra.Command) {
 	if !c.HasSubCommands() {
 		return
 	}
+	own := c.Args
 	c.Args = func(c *cobra.Command, args []string) error {
-		if len(args) == 0 {
+		switch {
+		case len(args) == 0:
 			return nil
+		case own != nil && strings.ContainsAny(args[0], "/:"):
+			return own(c, args) // a path or a URL, which no command is
 		}
 		return unknownCommand(c, args[0])
 	}

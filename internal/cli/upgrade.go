@@ -31,7 +31,7 @@ before, one inference of each model, and what the Machine asks for. When a check
 fails, or the release does not start at all, the node goes back to the version
 before by itself, and remembers why.
 
-SOURCE is where the releases are: a URL, or a folder on the node. By default it is
+SOURCE is where the releases are: a URL, or the path of a folder on the node. By default it is
 spec.update.source of the Machine.
 
 With --wait the command ends when the new version was found good, and fails when

@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -38,6 +40,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s := c.source()
 	w := &writer{c, out}
 	w.node(&s)
+	w.upgrade(&s)
 	for i := range s.Objects[:min(len(s.Objects), maxObjects)] {
 		w.object(&s.Objects[i], s.Phases)
 	}
@@ -89,6 +92,22 @@ func safe(labels []string) []string {
 		out[i] = label(l)
 	}
 	return out
+}
+
+func (w *writer) upgrade(s *Snapshot) {
+	if len(s.Slots) == 0 {
+		return
+	}
+	for _, slot := range s.Slots {
+		w.value("slot_info", 1, slot.Name, slot.Version, slot.Health, strconv.FormatBool(slot.Running))
+	}
+	if s.Upgrade.Stage != "" {
+		w.value("upgrade_stage", 1, s.Upgrade.To, s.Upgrade.Stage)
+	}
+	for _, outcome := range slices.Sorted(maps.Keys(s.Upgrade.Ended)) {
+		w.value("upgrades_ended_total", float64(s.Upgrade.Ended[outcome]), outcome)
+	}
+	w.value("upgrade_locks", float64(s.Upgrade.Locks))
 }
 
 func (w *writer) node(s *Snapshot) {

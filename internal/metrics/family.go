@@ -47,6 +47,10 @@ func families() []family {
 		{"data_inodes", gauge, nil, "Files and folders that the data partition has room for."},
 		{"data_free_inodes", gauge, nil, "Files and folders that can still be created on the data partition."},
 		{"objects_left_out", gauge, nil, "Objects that are in no metric, because there are more than a scrape shows."},
+		{"slot_info", gauge, []string{"slot", "version", "health", "running"}, "Always 1; what each slot of the machine's disk holds: good, trial, bad, staged or empty."},
+		{"upgrade_stage", gauge, []string{"to", "stage"}, "Always 1; the upgrade that is under way."},
+		{"upgrades_ended_total", counter, []string{"outcome"}, "Upgrades that ended as good, failed or cancelled, since the machine was installed."},
+		{"upgrade_locks", gauge, nil, "Locks that keep the machine from restarting for an upgrade."},
 
 		{"object_phase", gauge, objectLabels("phase"), "1 for the phase that an object is in, 0 for the others."},
 		{"object_restarts_total", counter, objectLabels(), "Starts after the first, since the daemon started."},

@@ -36,6 +36,8 @@ func busy() Snapshot {
 		Models:        []Model{{Name: "digits", Ready: true, Requests: 10, Errors: 3, Expired: 1, Missed: 2, Runs: 4, Compute: 3 * time.Second, PromptTokens: 7, Generated: 9, Durations: Distribution{Count: 7, Sum: time.Second, Within: within(RequestBounds())}}},
 		Classes:       []Class{{"interactive", usage}},
 		BatchHeldBack: true,
+		Slots:         []Slot{{"root-a", "1.0", "good", true}, {"root-b", "", "empty", false}},
+		Upgrade:       Upgrade{To: "1.1", Stage: "armed", Ended: map[string]int{"good": 3, "failed": 1}, Locks: 2},
 		Devices:       []Device{{ID: "gpu0", Kind: "gpu", Vendor: "a \"vendor\"\n", Model: "b\\ad\xff\x1b[31m", Driver: "x", Healthy: true, Held: 1, Memory: 1 << 34, MemoryUsed: 0, Busy: .5, Celsius: -1, Watts: 100}},
 	}
 }
@@ -96,6 +98,11 @@ func TestScrapeIsReadByPrometheus(t *testing.T) {
 		{"memory_used_bytes", "numa_node=0", 1 << 29},
 		{"object_phase", "kind=Workload name=web phase=Running", 1},
 		{"object_phase", "kind=Workload name=web phase=Failed", 0},
+		{"slot_info", "health=good running=true slot=root-a version=1.0", 1},
+		{"slot_info", "health=empty running=false slot=root-b version=", 1},
+		{"upgrade_stage", "stage=armed to=1.1", 1},
+		{"upgrades_ended_total", "outcome=good", 3},
+		{"upgrade_locks", "", 2},
 		{"object_restarts_total", "kind=Workload name=web", 2},
 		{"container_cpu_usage_seconds_total", "class=interactive kind=Workload name=web", 1.5},
 		{"container_pressure_waiting_seconds_total", "class=interactive kind=Workload name=web resource=cpu", 2},

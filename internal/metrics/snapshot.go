@@ -16,6 +16,21 @@ type Snapshot struct {
 	Classes               []Class
 	BatchHeldBack         bool
 	Devices               []Device
+	Slots                 []Slot // none where the machine is not ours
+	Upgrade               Upgrade
+}
+
+// Slot is what one slot of the disk holds.
+type Slot struct {
+	Name, Version, Health string
+	Running               bool
+}
+
+// Upgrade is what there is to say of going to other releases.
+type Upgrade struct {
+	To, Stage string         // of the one under way; empty for none
+	Ended     map[string]int // by outcome
+	Locks     int
 }
 
 // NodeMemory is the memory of one NUMA node in bytes.

@@ -14,6 +14,7 @@ import (
 	"oscine.dev/oscine/internal/metrics"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/update/slot"
 )
 
 // loadTimeout is how long a scrape waits for the drivers' report about devices.
@@ -48,7 +49,25 @@ func (n *Node) snapshot() metrics.Snapshot {
 		s.Classes = append(s.Classes, metrics.Class{Name: string(c), Usage: usageMetrics(n.isolator.ClassUsage(c))})
 	}
 	n.machineMetrics(&s, held)
+	n.upgradeMetrics(&s)
 	return s
+}
+
+func (n *Node) upgradeMetrics(s *metrics.Snapshot) {
+	slots, ok := n.upgrades.Known()
+	if !ok {
+		return
+	}
+	for _, v := range []slot.Version{slots.Active, slots.Idle} {
+		s.Slots = append(s.Slots, metrics.Slot{Name: v.Slot, Version: v.Version, Health: string(v.Health), Running: v.Running})
+	}
+	s.Upgrade = metrics.Upgrade{Locks: n.upgrades.Held(), Ended: map[string]int{}}
+	for stage, count := range n.upgrades.Ended() {
+		s.Upgrade.Ended[string(stage)] = count
+	}
+	if u := n.upgrades.Current(); u != nil {
+		s.Upgrade.To, s.Upgrade.Stage = u.To, string(u.Stage)
+	}
 }
 
 func (n *Node) objectMetrics(held map[string]int) (objects []metrics.Object, models []metrics.Model) {

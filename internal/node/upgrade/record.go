@@ -99,6 +99,7 @@ type state struct {
 	Hold    *Lock              `json:"hold,omitempty"`    // no upgrade begins
 	Pin     string             `json:"pin,omitempty"`     // the only version that is taken
 	Locks   []Lock             `json:"locks,omitempty"`
+	Ended   map[Stage]int      `json:"ended,omitempty"` // how many, since the machine was installed
 }
 
 // Bounds of what is kept.
@@ -151,6 +152,10 @@ func (s *state) end(stage Stage, message string, now time.Time) {
 		s.History = s.History[len(s.History)-maxHistory:]
 	}
 	s.Current = nil
+	if s.Ended == nil {
+		s.Ended = map[Stage]int{}
+	}
+	s.Ended[stage]++
 }
 
 // refuse remembers that a version failed.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -384,6 +385,23 @@ func (m *Manager) Known() (known slot.State, ok bool) {
 	}
 	return *m.known, true
 }
+
+// Ended is how many upgrades ended in each way.
+func (m *Manager) Ended() map[Stage]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.state.Ended)
+}
+
+// Held is how many locks are held.
+func (m *Manager) Held() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.state.locks(m.Now()))
+}
+
+// Current is the upgrade under way, nil for none.
+func (m *Manager) Current() *Upgrade { return m.current() }
 
 // locks are those that have not expired.
 func (s *state) locks(now time.Time) []Lock {

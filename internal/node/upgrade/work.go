@@ -209,7 +209,20 @@ func (m *Manager) open(source string) (update.Source, error) {
 		root = []byte(m.Machine.Root)
 	}
 	bandwidth, _ := m.Machine.Bandwidth.Value() // checked when the Machine was read
-	return m.Open(source, update.Options{Root: root, State: filepath.Join(m.Dir, "trust"), Now: m.Now, BytesPerSecond: bandwidth})
+	return m.Open(source, update.Options{Root: root, State: filepath.Join(m.Dir, "trust"), NotBefore: m.built(), Now: m.Now, BytesPerSecond: bandwidth})
+}
+
+// built is when the newest release that was found good here was made: that time is
+// past, whatever the clock shows.
+func (m *Manager) built() (newest time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, u := range m.state.History {
+		if u.Stage == Good && u.Manifest != nil && u.Manifest.Built.After(newest) {
+			newest = u.Manifest.Built
+		}
+	}
+	return newest
 }
 
 // choose finds the release that is asked for and refuses one that cannot work.
