@@ -34,8 +34,9 @@ func words() []string {
 	return list
 }
 
-// template is a chat's, in the language of chat templates.
-const template = `{% for m in messages %}{{ '<s>' + m['role'] + ': ' + m['content'] + '</s>' }}{% endfor %}{% if add_generation_prompt %}{{ '<s>assistant: ' }}{% endif %}`
+// template is a chat's, in the language of chat templates. It has no special
+// tokens: grammars begin with the text of the prompt for an answer.
+const template = `{% for m in messages %}{{ m['role'] + ': ' + (m['content'] or '') + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}`
 
 // Tiny returns a GGUF file of a model of the architecture llama with random
 // weights. The same options give the same file.
@@ -47,6 +48,7 @@ func Tiny(o Options) []byte {
 	for b := range 256 {
 		tokens, types = append(tokens, fmt.Sprintf("<0x%02X>", b)), append(types, 6)
 	}
+	tokens, types = append(tokens, "▁"), append(types, 1) // a space
 	firstWord := len(tokens)
 	for _, w := range words() {
 		tokens, types = append(tokens, w), append(types, 1)
@@ -74,6 +76,7 @@ func Tiny(o Options) []byte {
 	pair("tokenizer.ggml.bos_token_id", uint32(1))
 	pair("tokenizer.ggml.eos_token_id", uint32(2))
 	pair("tokenizer.ggml.unknown_token_id", uint32(0))
+	pair("tokenizer.ggml.add_space_prefix", false)
 	pair("tokenizer.chat_template", template)
 
 	random := rand.New(rand.NewPCG(o.Seed, 7))
@@ -191,6 +194,9 @@ func (w *writer) value(v any) {
 	case float32:
 		w.put32(6)
 		w.put32(math.Float32bits(v))
+	case bool:
+		w.put32(7)
+		w.out = append(w.out, map[bool]byte{true: 1}[v])
 	case string:
 		w.put32(8)
 		w.text(v)
