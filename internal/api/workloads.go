@@ -35,8 +35,8 @@ func (s *workloadService) Exec(ctx context.Context, stream *connect.BidiStream[p
 		return err
 	}
 	start := first.Start
-	if start == nil || start.Workload == "" || len(start.Command) == 0 {
-		return connect.NewError(connect.CodeInvalidArgument, errors.New("the first message must say the workload and the command"))
+	if start == nil || start.Workload == "" {
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("the first message must say the workload"))
 	}
 	stdin, input := io.Pipe()
 	resize := make(chan node.TerminalSize, 1)

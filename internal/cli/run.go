@@ -24,6 +24,7 @@ type runOptions struct {
 	name, class, cpu, memory, user string
 	env, publish, volumes          []string
 	detach, keep, root, writable   bool
+	interactive, tty               bool
 }
 
 func newRunCommand(env *Env) *cobra.Command {
@@ -33,8 +34,12 @@ func newRunCommand(env *Env) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Run an image once, show what it writes and end with its exit code",
 		Long: `Run an image as a workload that is not restarted, follow its output and remove it
-when it ends. With --detach it goes on in the background and is restarted.`,
-		Example: "  oscine run docker.io/library/alpine:3 -- cat /etc/os-release\n  oscine run -d --name web -p 8080:80 docker.io/library/nginx:1.27\n  oscine run -v shop-data:/data docker.io/library/alpine:3 -- ls /data",
+when it ends. With --detach it goes on in the background and is restarted.
+
+With -i standard input goes to the program, with -t it has a terminal, whose size
+follows yours and whose keys, Ctrl-C too, reach it. What it writes is then shown
+and not kept as a log.`,
+		Example: "  oscine run docker.io/library/alpine:3 -- cat /etc/os-release\n  oscine run -it docker.io/library/alpine:3 -- sh\n  oscine run -d --name web -p 8080:80 docker.io/library/nginx:1.27\n  oscine run -v shop-data:/data docker.io/library/alpine:3 -- ls /data",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{fmt.Errorf("needs an image: %s", c.UseLine())}
@@ -42,6 +47,12 @@ when it ends. With --detach it goes on in the background and is restarted.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if o.detach && (o.interactive || o.tty) {
+				return usageError{errors.New("-i and -t attach you to the program, and --detach leaves it: choose one")}
+			}
+			if _, ok := terminalOf(env); o.tty && !ok {
+				return errNoTerminal
+			}
 			text, err := o.manifest(args[0], afterDashes(args[1:]))
 			if err != nil {
 				return err
@@ -64,6 +75,8 @@ when it ends. With --detach it goes on in the background and is restarted.`,
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "HOSTPORT:PORT[/udp] to publish")
 	f.StringArrayVarP(&o.volumes, "volume", "v", nil, "VOLUME:PATH[:ro], a named volume of the node and where to see it; made where there is none")
 	f.BoolVarP(&o.detach, "detach", "d", false, "leave it running")
+	f.BoolVarP(&o.interactive, "interactive", "i", false, "send standard input to the program")
+	f.BoolVarP(&o.tty, "tty", "t", false, "give the program a terminal (implies -i)")
 	f.BoolVar(&o.keep, "keep", false, "keep the workload after it ended")
 	f.BoolVar(&o.root, "allow-root", false, "let it be root inside its user namespace")
 	f.BoolVar(&o.writable, "writable", false, "give it a throw-away writable root")
@@ -88,6 +101,9 @@ func (o *runOptions) manifest(image string, args []string) (string, error) {
 	}
 	if o.detach {
 		spec["restart"] = object.RestartAlways
+	}
+	if o.interactive || o.tty {
+		spec["interactive"] = true
 	}
 	resources := map[string]any{}
 	for field, value := range map[string]string{"cpu": o.cpu, "memory": o.memory} {
@@ -187,6 +203,10 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 	}
 	if _, err := awaitWorkload(ctx, env, node, key, object.Running, object.Unhealthy, object.Exited, object.Stopped); err != nil {
 		return err
+	}
+	if o.interactive || o.tty {
+		session := &execSession{env: env, start: &pb.ExecStart{Workload: o.name, Tty: o.tty}, interactive: true}
+		return session.run(ctx, node.Workloads.Exec(ctx))
 	}
 	logs, err := node.Logs.Read(ctx, connect.NewRequest(&pb.LogsRequest{Kind: kind, Name: o.name, Follow: true}))
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 // Exec is a process to add to a running container. It has the container's
 // environment, privileges and limits.
 type Exec struct {
-	Args []string
+	Args []string // none: what a container that waits, by Spec.Hold, would have run
 	Env  []string // KEY=value, over the container's
 	Cwd  string   // "" means the container's
 	User string   // uid[:gid]; "" means the container's
@@ -35,6 +35,9 @@ type Exec struct {
 	Stdout, Stderr io.Writer // nil discards
 }
 
+// errNoCommand is returned where there is nothing to run.
+var errNoCommand = errdefs.ErrInvalidArgument.WithMessage("no command is given")
+
 // Size is a terminal's, in characters.
 type Size struct{ Columns, Rows uint16 }
 
@@ -46,8 +49,8 @@ type Size struct{ Columns, Rows uint16 }
 func (r *Runtime) Exec(ctx context.Context, id string, e Exec) (int, error) {
 	ctx = r.context(ctx)
 	fail := func(err error) (int, error) { return -1, fmt.Errorf("run %q in container %s: %w", e.Args, id, err) }
-	if len(e.Args) == 0 || e.Args[0] == "" {
-		return -1, fmt.Errorf("run in container %s: no command given", id)
+	if len(e.Args) > 0 && e.Args[0] == "" {
+		return -1, fmt.Errorf("run in container %s: %w", id, errNoCommand)
 	}
 	c, rec, err := r.container(ctx, id)
 	if err != nil {
@@ -194,6 +197,12 @@ func (e Exec) process(c containers.Container, rec record) (*anypb.Any, error) {
 	}
 	p := spec.Process
 	p.Args, p.Terminal = e.Args, e.TTY
+	if len(p.Args) == 0 {
+		p.Args = held(&spec)
+	}
+	if len(p.Args) == 0 {
+		return nil, errNoCommand
+	}
 	if e.TTY {
 		p.Env = mergeEnv([]string{"TERM=xterm"}, p.Env, e.Env)
 	} else {

@@ -22,7 +22,11 @@ const hostNetwork = "host"
 // of defaults with the same target.
 func (p plan) mounts() ([]specs.Mount, error) {
 	mounts := p.systemMounts()
-	for _, m := range p.spec.Mounts {
+	own := p.spec.Mounts
+	if p.spec.Hold {
+		own = append(slices.Clone(own), Mount{Source: p.holder, Target: holderTarget, ReadOnly: true})
+	}
+	for _, m := range own {
 		added, err := p.bind(m)
 		if err != nil {
 			return nil, err

@@ -22,6 +22,7 @@ type plan struct {
 	etc     string // folder of the files of writeEtc
 	host    host
 	cdiDirs []string
+	holder  string // the program that waits for Spec.Hold
 }
 
 // ociSpec is the runtime specification: Oscine's defaults, loosened by what
@@ -83,6 +84,11 @@ func (p plan) ociSpec() (*specs.Spec, error) {
 	if p.spec.NetNS == "" {
 		// The network namespace is the container's own: low ports need no privilege.
 		s.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}
+	}
+	if p.spec.Hold {
+		if err := hold(s); err != nil {
+			return nil, err
+		}
 	}
 	s.Linux.Seccomp = seccomp.DefaultProfile(s)
 	return s, injectDevices(s, p.spec.Devices, p.cdiDirs)

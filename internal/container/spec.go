@@ -17,7 +17,10 @@ type Spec struct {
 	Args       []string // replaces the image's command
 	Env        []string // KEY=value, over the image's
 	Cwd        string   // absolute; "" means the image's, else /
-	User       string   // uid[:gid] or a name from the image's /etc/passwd; "" means the image's, else 65532
+	// Hold has the container wait, under a program of the node's: what it would run
+	// is started by Exec without Args.
+	Hold bool   `json:",omitempty"`
+	User string // uid[:gid] or a name from the image's /etc/passwd; "" means the image's, else 65532
 
 	Mounts  []Mount
 	Files   []Files  `json:",omitempty"` // secrets

@@ -123,7 +123,7 @@ func (r *Runtime) start(ctx context.Context, spec Spec, hash string) error {
 		}
 		rec.UIDBase = base
 	}
-	p := plan{spec: spec, uidBase: rec.UIDBase, etc: filepath.Join(r.stateDir(spec.ID), "etc"), host: r.host, cdiDirs: r.config.CDIDirs}
+	p := plan{spec: spec, holder: r.config.LoggerPath, uidBase: rec.UIDBase, etc: filepath.Join(r.stateDir(spec.ID), "etc"), host: r.host, cdiDirs: r.config.CDIDirs}
 	c := containers.Container{ID: spec.ID, Runtime: containers.RuntimeInfo{Name: r.config.ShimPath}}
 	rootfs, err := r.rootfs(ctx, &p, &c, &rec)
 	if err != nil {

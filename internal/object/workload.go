@@ -68,15 +68,18 @@ type WorkloadSpec struct {
 	Env        map[string]string `json:"env,omitempty"`        // added to the image's environment
 	SecretEnv  map[string]string `json:"secretEnv,omitempty"`  // variable → SECRET/ENTRY; a changed Secret restarts the workload
 	WorkingDir string            `json:"workingDir,omitempty"` // default: the image's
-	User       string            `json:"user,omitempty"`       // uid[:gid]; default: the image's, never 0 unless asked
-	Resources  Resources         `json:"resources,omitzero"`
-	Ports      []Port            `json:"ports,omitempty"`
-	Volumes    []Volume          `json:"volumes,omitempty"`
-	Secrets    []SecretMount     `json:"secrets,omitempty"` // as files; a changed Secret rewrites them
-	Restart    RestartPolicy     `json:"restart,omitempty"` // default always
-	Health     *Health           `json:"health,omitempty"`
-	Security   Security          `json:"security,omitzero"`
-	StopGrace  Duration          `json:"stopGrace,omitzero"` // from SIGTERM to SIGKILL; default 10s, at most 1h
+	// Interactive has the container wait: its program starts when somebody runs it
+	// there, as oscine run -it does, with a terminal of theirs.
+	Interactive bool          `json:"interactive,omitempty"`
+	User        string        `json:"user,omitempty"` // uid[:gid]; default: the image's, never 0 unless asked
+	Resources   Resources     `json:"resources,omitzero"`
+	Ports       []Port        `json:"ports,omitempty"`
+	Volumes     []Volume      `json:"volumes,omitempty"`
+	Secrets     []SecretMount `json:"secrets,omitempty"` // as files; a changed Secret rewrites them
+	Restart     RestartPolicy `json:"restart,omitempty"` // default always
+	Health      *Health       `json:"health,omitempty"`
+	Security    Security      `json:"security,omitzero"`
+	StopGrace   Duration      `json:"stopGrace,omitzero"` // from SIGTERM to SIGKILL; default 10s, at most 1h
 }
 
 // Port publishes a container port on the node.

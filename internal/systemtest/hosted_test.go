@@ -158,6 +158,7 @@ func TestHosted(t *testing.T) {
 	port := freePort(t)
 	d.run("image", "import", webArchive(t, d.arch))
 	testRuns(d.testNode)
+	testInteractive(d.testNode)
 	testWorkload(d.testNode, port)
 	testHealth(d.testNode, port)
 	testRoles(d.testNode)

@@ -37,6 +37,8 @@ func main() {
 		for lines.Scan() {
 			fmt.Println(strings.ToUpper(lines.Text()))
 		}
+	case "terminal": // its size, and each that follows, until an interrupt: then 42
+		terminal()
 	case "env": // the value of a variable
 		fmt.Print(os.Getenv(os.Args[2]))
 	case "file": // the content of a file
