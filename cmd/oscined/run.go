@@ -177,8 +177,20 @@ func serveOpen(ctx context.Context, o *options, what string, port int, handler h
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true) // which gRPC's clients speak
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), openGrace)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
+	})
+	defer func() {
+		if !stop() {
+			<-ended
+		}
+	}()
 	bounded := listen.New(l, listen.Limits{Strangers: 512, StrangersPerAddress: 128, Clients: 8192, ClientsPerAddress: 2048})
 	bounded.Watch(server)
 	if err := server.Serve(bounded); !errors.Is(err, http.ErrServerClosed) {
@@ -186,6 +198,10 @@ func serveOpen(ctx context.Context, o *options, what string, port int, handler h
 	}
 	return nil
 }
+
+// openGrace is how long requests that were accepted get to be answered before the
+// daemon ends.
+const openGrace = 5 * time.Second
 
 // notify tells init.
 func notify(n release.Notification) error { return linux.Notify(n.String()) }

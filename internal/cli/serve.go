@@ -21,6 +21,9 @@ import (
 type serveOptions struct {
 	name, class, cpu, memory, version, engine, maxRequest string
 
+	servedAs string
+	traffic  int
+	shadow   bool
 	options  map[string]string
 	wait     time.Duration
 	dryRun   bool
@@ -53,6 +56,9 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f.StringVar(&o.cpu, "cpu", "", "cores, such as 2 or 500m (default 1)")
 	f.StringVar(&o.memory, "memory", "", "memory limit, such as 256Mi")
 	f.StringVar(&o.maxRequest, "max-request", "", "bytes of one request's inputs and outputs, at most 1Gi (default 256Mi)")
+	f.StringVar(&o.servedAs, "served-as", "", "name by which clients ask for it, which several versions may share (default: its own)")
+	f.IntVar(&o.traffic, "traffic", -1, "percentage that it gets of the requests that name no version (default: what other versions leave)")
+	f.BoolVar(&o.shadow, "shadow", false, "have it compute what other versions answer, and throw its answers away")
 	f.StringVar(&o.version, "version", "", "version that clients see (default 1)")
 	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
 	f.StringToStringVar(&o.options, "option", nil, "what the engine must know besides the file, as NAME=VALUE")
@@ -133,6 +139,15 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 			resources[field] = value
 		}
 	}
+	if o.servedAs != "" {
+		spec["servedAs"] = o.servedAs
+	}
+	if o.traffic >= 0 {
+		spec["traffic"] = o.traffic
+	}
+	if o.shadow {
+		spec["shadow"] = true
+	}
 	if len(o.options) > 0 {
 		spec["options"] = o.options
 	}
@@ -184,7 +199,11 @@ func awaitModel(ctx context.Context, env *Env, node *client.Client, key object.K
 		case object.Waiting, object.Unplaced, object.Failed:
 			return false, fmt.Errorf("model %s: %s\n(it stays applied, and is tried again; oscine delete model %s forgets it)", key.Name, st.Message, key.Name)
 		}
-		return st.Phase != object.Running, nil
+		if update := st.Update; update != nil && update.Phase == object.Failed {
+			return false, fmt.Errorf("model %s: the new manifest is not served, version %s still answers: %s", key.Name, st.Version, update.Message)
+		}
+		m, ok := state.Object.(*object.Model)
+		return st.Phase != object.Running || ok && (st.Source != m.Spec.Source || st.Version != m.Spec.Version), nil
 	})
 	return st, err
 }

@@ -33,6 +33,9 @@ func (n *Node) referredFiles() (referred map[string]bool, known bool) {
 			return nil, false
 		}
 		referred[m.Spec.Source] = true
+		if st, ok := state.Status.(*object.ModelStatus); ok {
+			referred[st.Source] = true // of the manifest before, which is served still
+		}
 	}
 	return referred, true
 }

@@ -50,12 +50,33 @@ func workerPaths() model.Paths {
 }
 
 // Serve implements model.Server.
-func (s server) Serve(m model.Served) error {
-	served := core.Model{Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, Platform: m.Platform, Starter: starter(m.Start), OnChange: m.Changed}
-	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
-		served.Urgency = s.isolator.Priority(m.Key.ID())
+func (s server) Serve(m model.Served) error { return s.registry.Add(s.model(m)) }
+
+// Replace implements model.Server.
+func (s server) Replace(ctx context.Context, m model.Served) error {
+	return s.registry.Replace(ctx, s.model(m))
+}
+
+// ReplaceInTurn implements model.Server.
+func (s server) ReplaceInTurn(ctx context.Context, m model.Served) error {
+	return s.registry.ReplaceInTurn(ctx, s.model(m))
+}
+
+// Route implements model.Server.
+func (s server) Route(name string, traffic *int, shadow bool) error {
+	return s.registry.Route(name, core.Routing{Traffic: traffic, Shadow: shadow})
+}
+
+// model is a model as the registry sees it.
+func (s server) model(m model.Served) core.Model {
+	served := core.Model{
+		Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Platform: m.Platform, Starter: starter(m.Start), OnChange: m.Changed,
+		Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, Routing: core.Routing{Traffic: m.Traffic, Shadow: m.Shadow},
 	}
-	return s.registry.Add(served)
+	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
+		served.Urgency = s.isolator.Priority(m.ID)
+	}
+	return served
 }
 
 // Withdraw implements model.Server.

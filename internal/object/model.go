@@ -57,6 +57,13 @@ type ModelSpec struct {
 	// Timeout is how long one inference may take before the worker is taken for
 	// stuck and killed; default 60s.
 	Timeout Duration `json:"timeout,omitzero"`
+	// Traffic is which percentage it gets of the requests that name no version,
+	// where several Models are served by one name; default: what the others leave,
+	// for the newest. A change takes effect at once.
+	Traffic *int `json:"traffic,omitempty"`
+	// Shadow has it compute what other versions answer; its own answers are
+	// counted and thrown away.
+	Shadow bool `json:"shadow,omitempty"`
 	// MaxRequest is how many bytes the inputs and outputs of one request may have,
 	// at most 1Gi; default 256Mi, or what fixed shapes need.
 	MaxRequest Quantity  `json:"maxRequest,omitzero"`
@@ -66,19 +73,30 @@ type ModelSpec struct {
 // ModelStatus is a model's present state.
 type ModelStatus struct {
 	Observed
-	PID                 int      `json:"pid,omitempty"` // of its worker
-	Engine              string   `json:"engine,omitempty"`
-	Pack                string   `json:"pack,omitempty"` // digest
-	Requests            int64    `json:"requests"`
-	Errors              int64    `json:"errors"`
-	P50                 Duration `json:"p50,omitzero"` // of a request inside the node
-	P99                 Duration `json:"p99,omitzero"`
-	Missed              int64    `json:"missed"`                        // answered after the latency objective
-	Expired             int64    `json:"expired"`                       // refused because their own timeout had passed
-	PriorityUnavailable string   `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
+	PID     int    `json:"pid,omitempty"` // of its worker
+	Engine  string `json:"engine,omitempty"`
+	Source  string `json:"source,omitempty"`  // that is served
+	Version string `json:"version,omitempty"` // that is served
+	// Update is what became of the manifest that was applied last, while an
+	// earlier one is served.
+	Update              *ModelUpdate `json:"update,omitempty"`
+	Pack                string       `json:"pack,omitempty"` // digest
+	Requests            int64        `json:"requests"`
+	Errors              int64        `json:"errors"`
+	P50                 Duration     `json:"p50,omitzero"` // of a request inside the node
+	P99                 Duration     `json:"p99,omitzero"`
+	Missed              int64        `json:"missed"`                        // answered after the latency objective
+	Expired             int64        `json:"expired"`                       // refused because their own timeout had passed
+	PriorityUnavailable string       `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
 	// Candidates are the packs whose engines read the model, the one that the rules
 	// prefer first, with what came out where they were tried.
 	Candidates []ModelCandidate `json:"candidates,omitempty"`
+}
+
+// ModelUpdate is a manifest that is not served yet.
+type ModelUpdate struct {
+	Phase   Phase  `json:"phase"`             // Starting or Failed
+	Message string `json:"message,omitempty"` // why it is not served
 }
 
 // ModelCandidate is a pack whose engine reads a model.
@@ -145,6 +163,11 @@ func (m *Model) Check(c *Checker) {
 		if n, whole := m.Spec.MaxRequest.Value(); !whole || n < 4<<10 || n > 1<<30 {
 			c.Bad("spec.maxRequest", "must be bytes from 4Ki to 1Gi, got %s", m.Spec.MaxRequest)
 		}
+	}
+	if t := m.Spec.Traffic; t != nil && (*t < 0 || *t > 100) {
+		c.Bad("spec.traffic", "must be a percentage from 0 to 100, got %d", *t)
+	} else if t != nil && m.Spec.Shadow {
+		c.Bad("spec.traffic", "a shadow answers no requests: leave out one of traffic and shadow")
 	}
 	c.Duration("spec.timeout", m.Spec.Timeout, time.Millisecond, 24*time.Hour)
 	m.Spec.Resources.Check(c, "spec.resources", m.Spec.Class)

@@ -362,6 +362,21 @@ func (p *Placer) Lend(ctx context.Context, req place.Request) (lent place.Placem
 	return lent, err
 }
 
+// LendTo is Lend for an object, with the devices that it gets.
+func (p *Placer) LendTo(ctx context.Context, obj object.Object) (*Placement, error) {
+	req, err := requestOf(obj)
+	if err != nil {
+		return nil, err
+	}
+	lent, err := p.Lend(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.placement(&lent), nil
+}
+
 // Holders are the names of the placements that have a device.
 func (p *Placer) Holders(device string) []string {
 	var names []string

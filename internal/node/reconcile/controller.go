@@ -47,6 +47,13 @@ type Controller interface {
 	Status(seen object.Observed) object.Status
 }
 
+// Replacer is a Controller whose Up takes what runs by an earlier manifest to a new
+// one, with no Stop before it.
+type Replacer interface {
+	Controller
+	Replaces()
+}
+
 // NewController makes the controller of an object of one kind.
 type NewController func(object.Key, Reporter) Controller
 

@@ -113,6 +113,7 @@ func (l *Loop) add(key object.Key, obj object.Object, created time.Time) *entry 
 	e := &entry{l: l, key: key, created: created, tried: make(chan struct{})}
 	e.machine = newMachine(e, l.limits, obj)
 	e.controller = l.o.Controllers[key.Kind](key, e)
+	_, e.machine.replaces = e.controller.(Replacer)
 	l.entries[key] = e
 	return e
 }

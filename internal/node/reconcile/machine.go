@@ -49,6 +49,8 @@ type machine struct {
 	work   work
 	limits limits
 
+	replaces bool // Up takes what runs to a new manifest
+
 	desired  object.Object // nil where it cannot be read
 	aside    error         // why it is not to be started; nil where it is
 	deleting bool
@@ -105,6 +107,8 @@ func (m *machine) tick(now time.Time) time.Time {
 	case m.restart && m.held:
 	case m.restart:
 		m.begin(recycle, m.known())
+	case m.runs != nil && m.runs != m.desired && m.replaces && !m.displaced:
+		m.begin(bringUp, m.desired)
 	case m.runs != nil && (m.runs != m.desired || m.displaced):
 		why := "to start with its new manifest"
 		if m.displaced {

@@ -99,6 +99,19 @@ func (s *Sandbox) Place(ctx context.Context, obj object.Placeable) (*allocate.Pl
 	return placement, nil
 }
 
+// Lend gives an object a part of the machine that is stored nowhere, for what runs
+// for a while: it takes from nobody. Remove gives it back.
+func (s *Sandbox) Lend(ctx context.Context, obj object.Placeable) (*allocate.Placement, error) {
+	if err := s.admit(obj); err != nil {
+		return nil, err
+	}
+	placement, err := s.Placer.LendTo(ctx, obj)
+	if err == nil {
+		s.UpdateCPUs()
+	}
+	return placement, err
+}
+
 // Allot places objects before they are started, so that a caller learns what
 // becomes of them; see allocate.Placer.Allot. With dryRun it only tells. What is
 // not placed by it is placed, or refused, by Place.

@@ -14,15 +14,22 @@ import (
 // before a worker has taken it is not computed. Its errors are of the classes
 // that this package's errors tell; what is of none is the node's own fault.
 func (r *Registry) Infer(ctx context.Context, q Request) (Response, error) {
-	m, err := r.asked(q.Model, q.Version)
+	m, shadows, err := r.use(&q)
 	if err != nil {
 		return Response{}, err
 	}
+	defer m.users.Done()
 	if q.Arrived.IsZero() {
 		q.Arrived = time.Now()
 	}
+	r.cast(&q, shadows)
+	return r.answer(ctx, m, q)
+}
+
+// answer has a model answer a request.
+func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, error) {
 	c, a := r.calls.get(), r.answers.get()
-	err = m.infer(ctx, c, a, &q)
+	err := m.infer(ctx, c, a, &q)
 	r.calls.put(c)
 	m.metrics.observe(time.Since(q.Arrived), m.Objective, err)
 	if err != nil {
@@ -40,7 +47,10 @@ func (r *Registry) Accepts(q *Request) error {
 	if err != nil {
 		return err
 	}
-	mem, meta, err := m.open()
+	mem, meta, err := m.opened()
+	if err != nil && m.succeeds && !m.failed() {
+		return nil // it is waited for
+	}
 	if err != nil || len(q.Inputs) == 0 {
 		return err
 	}
@@ -60,7 +70,7 @@ func (r *Registry) MaxRequest(name, version string) int64 {
 	if err != nil {
 		return 0
 	}
-	if mem, _, err := m.open(); err == nil {
+	if mem, _, err := m.opened(); err == nil {
 		return int64(mem.region.SlotBytes)
 	}
 	return cmp.Or(m.MaxRequest, DefaultMaxRequest)
@@ -88,9 +98,9 @@ func (r *Registry) Refused(model, version string) {
 	}
 }
 
-// open returns what requests need, once the worker has answered for the first
+// opened returns what requests need, once the worker has answered for the first
 // time.
-func (m *model) open() (*memory, *channel.Metadata, error) {
+func (m *model) opened() (*memory, *channel.Metadata, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.memory == nil {
@@ -112,8 +122,27 @@ func (m *memory) layout(meta *channel.Metadata, run *channel.Request, offsets []
 	return offsets, end, nil
 }
 
+func (m *model) failed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state == Failed
+}
+
+// ready returns what requests need. For a model that takes the place of another
+// they wait until its worker is ready.
+func (m *model) ready(ctx context.Context) (*memory, *channel.Metadata, error) {
+	if m.succeeds && !m.open.Load() {
+		ctx, cancel := context.WithTimeout(ctx, m.Timeout)
+		defer cancel()
+		if _, err := m.waitConn(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	return m.opened()
+}
+
 func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error {
-	mem, meta, err := m.open()
+	mem, meta, err := m.ready(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"time"
@@ -28,6 +29,7 @@ type Model struct {
 	Objective time.Duration
 	// Urgency gets the deadline of what the worker computes; may be nil.
 	Urgency Urgency
+	Routing
 	// OnChange is called after each change of State, without locks held, and must
 	// return at once; may be nil.
 	OnChange func()
@@ -38,6 +40,15 @@ var (
 	// servedRE leaves out what a path would need escapes for.
 	servedRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
 )
+
+// complete fills in what was left out and checks the rest.
+func (m *Model) complete() error {
+	m.Version, m.ServedAs = cmp.Or(m.Version, "1"), cmp.Or(m.ServedAs, m.Name)
+	if err := m.Routing.check(); err != nil {
+		return fmt.Errorf("model %s: %w", m.Name, err)
+	}
+	return m.check()
+}
 
 func (m *Model) check() error {
 	if !nameRE.MatchString(m.Name) {
@@ -88,6 +99,7 @@ type Status struct {
 	Name     string
 	ServedAs string // by clients
 	Version  string
+	Versions []string // that are served by the same name, the oldest first; of StatusOf
 	State    State
 	Message  string // why, when the state is Failed or Waiting
 	Platform string // of Model

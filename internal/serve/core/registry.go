@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,8 +14,9 @@ import (
 type Registry struct {
 	mu      sync.RWMutex
 	models  map[string]*model
-	served  map[string]*model // by the names that clients use
-	leaving map[string]*model // removed, and their workers have not ended
+	served  map[string][]*model // the versions of the names that clients use, the newest first
+	coming  map[string]*model   // start to take the place of one of models
+	leaving map[string]*model   // removed, and their workers have not ended
 	closed  bool
 
 	patience time.Duration // stopPatience, but for tests
@@ -27,57 +27,51 @@ type Registry struct {
 
 // NewRegistry returns an empty registry.
 func NewRegistry() *Registry {
-	return &Registry{models: map[string]*model{}, served: map[string]*model{}, leaving: map[string]*model{}, patience: stopPatience}
+	return &Registry{
+		models: map[string]*model{}, served: map[string][]*model{}, coming: map[string]*model{}, leaving: map[string]*model{}, patience: stopPatience,
+	}
 }
 
 // Add begins to serve a model and returns at once; Status tells when it is
-// ready. It fails when the name is taken: Remove the old one first.
+// ready. It fails when the name is taken, see Replace, and when another model is
+// served by the same name and version.
 func (r *Registry) Add(m Model) error {
-	if m.Version == "" {
-		m.Version = "1"
-	}
-	if m.ServedAs == "" {
-		m.ServedAs = m.Name
-	}
-	if err := m.check(); err != nil {
+	if err := m.complete(); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case r.closed:
-		return errors.New("the registry is closed")
-	case r.models[m.Name] != nil:
+	if r.models[m.Name] != nil {
 		return fmt.Errorf("model %s is already served", m.Name)
-	case r.served[m.ServedAs] != nil:
-		return fmt.Errorf("model %s: the name %s is model %s's already: choose another to serve it as", m.Name, m.ServedAs, r.served[m.ServedAs].Name)
+	}
+	if err := r.free(&m); err != nil {
+		return err
 	}
 	var before <-chan struct{}
 	if old := r.leaving[m.Name]; old != nil {
 		before = old.done
 	}
-	s := startModel(m, before)
-	r.models[m.Name], r.served[m.ServedAs] = s, s
+	r.enter(startModel(m, before, nil))
 	return nil
 }
 
-// Remove stops serving a model: its requests fail, its worker is killed. It
-// returns once the worker has ended, or ErrNotFound. A worker that cannot be
-// killed is an error after some seconds; killing it goes on, Remove may be called
-// again to wait for its end, and a model of the same name is added but starts no
-// worker before that.
+// Remove stops serving a model: it takes no more requests, answers those that it
+// has for a while, and its worker is killed. It returns once the worker has ended,
+// or ErrNotFound. A worker that cannot be killed is an error after some seconds;
+// killing it goes on, Remove may be called again to wait for its end, and a model
+// of the same name is added but starts no worker before that.
 func (r *Registry) Remove(name string) error {
 	r.mu.Lock()
 	m, left := r.models[name], r.leaving[name]
 	if m != nil {
-		delete(r.models, name)
-		delete(r.served, m.ServedAs)
+		r.withdraw(m)
 		r.leaving[name] = m
 	}
 	r.mu.Unlock()
 	var err error
 	switch {
 	case m != nil:
+		m.drain(r.patience)
 		err = m.stop(true, r.patience)
 	case left != nil:
 		m, err = left, left.ended(r.patience)
@@ -95,17 +89,22 @@ func (r *Registry) Remove(name string) error {
 	return nil
 }
 
-// Close stops serving all models and leaves their workers running, for the
-// next daemon to adopt.
+// Close stops serving all models, once they have answered what they have, and
+// leaves their workers running, for the next daemon to adopt.
 func (r *Registry) Close() {
 	r.mu.Lock()
 	models := r.models
 	r.models, r.closed = map[string]*model{}, true
 	clear(r.served)
 	r.mu.Unlock()
+	var all sync.WaitGroup
 	for _, m := range models {
-		_ = m.stop(false, r.patience) // what has not ended by then ends with the daemon
+		all.Go(func() {
+			m.drain(r.patience)
+			_ = m.stop(false, r.patience) // what has not ended by then ends with the daemon
+		})
 	}
+	all.Wait()
 }
 
 // Status describes one model, or returns ErrNotFound.
@@ -118,13 +117,19 @@ func (r *Registry) Status(name string) (Status, error) {
 }
 
 // StatusOf describes a version of the model that a client names, or returns
-// ErrNotFound; version "" means whichever is served.
+// ErrNotFound; version "" means the newest that answers.
 func (r *Registry) StatusOf(name, version string) (Status, error) {
-	m, err := r.asked(name, version)
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	m, err := r.find(name, version)
 	if err != nil {
 		return Status{}, err
 	}
-	return m.status(), nil
+	s := m.status()
+	for _, other := range slices.Backward(r.served[name]) {
+		s.Versions = append(s.Versions, other.Version)
+	}
+	return s, nil
 }
 
 // List describes all models, sorted by name.
@@ -156,21 +161,6 @@ func (r *Registry) model(name string) (*model, error) {
 	r.mu.RUnlock()
 	if m == nil {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, name)
-	}
-	return m, nil
-}
-
-// asked finds a model by the name that a client uses; version "" means whichever
-// is served.
-func (r *Registry) asked(name, version string) (*model, error) {
-	r.mu.RLock()
-	m := r.served[name]
-	r.mu.RUnlock()
-	switch {
-	case m == nil:
-		return nil, fmt.Errorf("%w: no model %q is served here", ErrNotFound, name)
-	case version != "" && version != m.Version:
-		return nil, fmt.Errorf("%w: model %q is served in version %q, not %q", ErrNotFound, name, m.Version, version)
 	}
 	return m, nil
 }

@@ -191,7 +191,7 @@ func TestModelServedUnderAnotherName(t *testing.T) {
 	if err != nil || s.Name != "m" || s.ServedAs != "Doubler_v1.5" {
 		t.Errorf("%+v %v", s, err)
 	}
-	if err := r.Registry.Add(core.Model{Name: "n", ServedAs: "Doubler_v1.5", Starter: &servetest.Exec{}}); err == nil || !strings.Contains(err.Error(), "is model m's already") {
+	if err := r.Registry.Add(core.Model{Name: "n", ServedAs: "Doubler_v1.5", Starter: &servetest.Exec{}}); err == nil || !strings.Contains(err.Error(), "version 1 of Doubler_v1.5 is model m") {
 		t.Errorf("a name that clients use for another: %v", err)
 	}
 	for _, name := range []string{"../m", "a b", "a/b", ".hidden", strings.Repeat("x", 256)} {

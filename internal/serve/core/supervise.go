@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"oscine.dev/oscine/internal/serve/channel"
 )
 
@@ -22,13 +24,18 @@ const (
 // model is a served model: its supervisor, its memory and its queue.
 type model struct {
 	Model
-	metrics metrics
+	metrics *metrics // shared with the one that it replaces
 	queue   queue
 	work    work
 	ids     atomic.Uint64 // of requests
 	usual   atomic.Int64  // ns that runs take, of late
 
 	parallel atomic.Int32 // runs that the engine computes at once
+	open     atomic.Bool  // a worker has been ready: requests are taken
+	succeeds bool         // it replaces a model: requests wait for it
+
+	users    sync.WaitGroup      // requests that have found it
+	shadowed *semaphore.Weighted // requests that it computes as a shadow
 
 	urgent         atomic.Pointer[urgentThreads] // nil: deadlines are not reported
 	urgencyProblem atomic.Pointer[string]        // why not, where somebody should be
@@ -52,11 +59,17 @@ type model struct {
 	engine   string            // of the last
 }
 
-func startModel(m Model, before <-chan struct{}) *model {
+// startModel starts a model, once before is closed, in the place of old; both may
+// be nil.
+func startModel(m Model, before <-chan struct{}, old *model) *model {
 	if m.Timeout == 0 {
 		m.Timeout = time.Minute
 	}
-	s := &model{Model: m, state: Starting, changed: make(chan struct{}), done: make(chan struct{}), kills: make(chan struct{}, 1), before: before}
+	s := &model{Model: m, state: Starting, changed: make(chan struct{}), done: make(chan struct{}), kills: make(chan struct{}, 1), before: before,
+		metrics: new(metrics), shadowed: semaphore.NewWeighted(maxShadowed)}
+	if old != nil {
+		s.metrics, s.succeeds = old.metrics, true
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	go s.supervise()
 	return s
@@ -300,6 +313,7 @@ func (m *model) adopt(conn *channel.Conn) error {
 	if m.metadata == nil {
 		m.parallel.Store(int32(meta.Runs()))
 		m.metadata = meta // requests and slots are checked against the first
+		m.open.Store(true)
 	}
 	m.mu.Unlock()
 	m.makeUrgent(conn.Threads)

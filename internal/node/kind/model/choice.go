@@ -38,7 +38,14 @@ func (c *controller) chooseEngine(ctx context.Context, m *object.Model, p *alloc
 	if len(packs) > 1 && m.Spec.Engine == "" {
 		key := c.o.Choices.key(m, packs)
 		if table = c.o.Choices.get(key, len(packs)); table == nil {
-			if table, err = c.try(ctx, m, p, packs); err != nil {
+			at, err := c.trialPlace(ctx, m, p)
+			if errors.Is(err, errNoRoom) {
+				return c.asBefore(packs, err)
+			}
+			if err != nil {
+				return nil, "", err
+			}
+			if table, err = c.try(ctx, at, packs); err != nil {
 				return nil, "", err
 			}
 			if err := c.o.Choices.put(key, table); err != nil {
@@ -61,12 +68,12 @@ func (c *controller) only(m *object.Model, packs []pack.Info) []object.ModelCand
 }
 
 // try tries the packs one after the other.
-func (c *controller) try(ctx context.Context, m *object.Model, p *allocate.Placement, packs []pack.Info) ([]object.ModelCandidate, error) {
+func (c *controller) try(ctx context.Context, at *work, packs []pack.Info) ([]object.ModelCandidate, error) {
 	var tried []trial.Candidate
 	for i := range packs {
 		c.report.Phase(object.Starting, fmt.Sprintf("measures the engine of the pack %s, %d of %d", packs[i].Name, i+1, len(packs)))
 		t := trial.Candidate{Name: packs[i].Name}
-		t.Result, t.Err = c.tryOne(ctx, m, p, packs[i].Name)
+		t.Result, t.Err = c.tryOne(ctx, *at, packs[i].Name)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -83,13 +90,42 @@ func (c *controller) try(ctx context.Context, m *object.Model, p *allocate.Place
 	return table, nil
 }
 
-// tryOne runs the model with one pack's engine, in the model's own container.
-func (c *controller) tryOne(ctx context.Context, m *object.Model, p *allocate.Placement, name string) (*trial.Result, error) {
-	engine, root, err := c.o.Packs.Mount(name)
-	if err != nil {
+// errNoRoom says that engines cannot be measured beside a worker.
+var errNoRoom = errors.New("no room to measure engines beside the worker that answers")
+
+// trialPlace is where engines are measured: the model's own place or, while a
+// worker answers there, one beside it.
+func (c *controller) trialPlace(ctx context.Context, m *object.Model, p *allocate.Placement) (*work, error) {
+	if c.live == nil || c.live.key != c.key {
+		return &work{model: m, key: c.key, placement: p}, nil
+	}
+	if err := c.clearBeside(); err != nil {
 		return nil, err
 	}
-	w, err := c.start(ctx, m, p, engine, root)
+	key := c.besides()
+	lent, err := c.o.Sandbox.Lend(ctx, as(m, key))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
+	}
+	c.beside = true
+	return &work{model: m, key: key, placement: lent}, nil
+}
+
+// asBefore takes the engine that answers now, or the one that the rules prefer.
+func (c *controller) asBefore(packs []pack.Info, why error) (*pack.Info, string, error) {
+	chosen := max(0, slices.IndexFunc(packs, func(p pack.Info) bool { return p.Name == c.live.engine.Name }))
+	p := &packs[chosen]
+	table := []object.ModelCandidate{{Pack: p.Name + " " + p.Version, Chosen: true, Reason: why.Error()}}
+	c.set(func(st *object.ModelStatus) { st.Candidates = table })
+	return c.o.Packs.Mount(p.Name)
+}
+
+// tryOne runs the model with one pack's engine, in the container of a trial.
+func (c *controller) tryOne(ctx context.Context, at work, name string) (_ *trial.Result, err error) {
+	if at.engine, at.root, err = c.o.Packs.Mount(name); err != nil {
+		return nil, err
+	}
+	w, err := c.start(ctx, &at)
 	if err != nil {
 		return nil, err
 	}

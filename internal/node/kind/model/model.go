@@ -24,6 +24,14 @@ import (
 type Server interface {
 	// Serve begins to serve a model and returns at once. The name is free.
 	Serve(Served) error
+	// Replace serves a model in the place of the one of its name and returns when it
+	// answers and the other's worker has ended. Where it fails the other one goes on.
+	Replace(context.Context, Served) error
+	// ReplaceInTurn is Replace where the other's worker has to end first. Requests
+	// wait. Where it fails, what failed stays in its place.
+	ReplaceInTurn(context.Context, Served) error
+	// Route changes which requests without a version a served model gets.
+	Route(name string, traffic *int, shadow bool) error
 	// Withdraw stops serving a model and returns when its worker has ended; one
 	// that is not served is withdrawn.
 	Withdraw(name string) error
@@ -45,6 +53,7 @@ type Paths struct {
 // Served is a model that a Server is to serve.
 type Served struct {
 	Key      object.Key
+	ID       string // of its worker's container
 	Version  string
 	Platform string // the name that clients see; "" for the engine's own
 	Class    object.Class
@@ -53,6 +62,8 @@ type Served struct {
 	// MaxRequest bounds the bytes of one request; 0: the usual.
 	MaxRequest int64
 	Objective  time.Duration // of a request; 0: none
+	Traffic    *int          // percentage of requests without a version; nil: what others leave
+	Shadow     bool          // its answers are thrown away
 	// Start starts the worker, or adopts the one that runs. It is called again
 	// after the worker has ended.
 	Start func(context.Context) (*Worker, error)
@@ -99,9 +110,11 @@ type controller struct {
 	report  reconcile.Reporter
 	changed chan struct{} // holds one token after the server knows more
 
-	mu     sync.Mutex
-	served bool // the server was given it, as it is desired
-	st     object.ModelStatus
+	live   *work // that the server was given; nil: none. Only the loop's calls use it.
+	beside bool  // there may be something in the place of besides
+
+	mu sync.Mutex
+	st object.ModelStatus // Source is empty while the server has nothing
 }
 
 // New returns the controller of a Model.
@@ -112,11 +125,11 @@ func New(o *Options, key object.Key, report reconcile.Reporter) reconcile.Contro
 // Status implements reconcile.Controller.
 func (c *controller) Status(seen object.Observed) object.Status {
 	c.mu.Lock()
-	st, served := c.st, c.served
+	st := c.st
 	c.mu.Unlock()
 	st.Phase, st.Message, st.Restarts = seen.Phase, seen.Message, seen.Restarts
 	st.Isolation, st.Placement = c.o.Sandbox.Isolation(c.key), c.o.Sandbox.Placer.Now(c.key.ID(), st.Placement)
-	if now, ok := c.o.Server.Serving(c.key.Name); ok && served {
+	if now, ok := c.o.Server.Serving(c.key.Name); ok && st.Source != "" {
 		st.Phase, st.Message, st.Restarts = now.Phase, now.Message, now.Restarts
 		now.Fill(&st)
 	}
@@ -130,33 +143,79 @@ func (c *controller) set(change func(*object.ModelStatus)) {
 	c.report.Changed()
 }
 
+// Replaces implements reconcile.Replacer.
+func (c *controller) Replaces() {}
+
 // Up implements reconcile.Controller: it places the model and hands it to the
-// server.
+// server. What is served by an earlier manifest is replaced.
 func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	m := obj.(*object.Model)
+	if c.live != nil && c.answers() {
+		return c.change(ctx, m)
+	}
 	if err := c.withdraw(); err != nil { // what an Up that was interrupted began
 		return err
 	}
-	placement, err := c.o.Sandbox.Place(ctx, m)
+	w, err := c.prepare(ctx, m)
 	if err != nil {
 		return err
+	}
+	c.report.Phase(object.Starting, "")
+	c.o.Log.Info("model placed", "name", c.key.Name, "placement", w.placement.Reason)
+	if err := c.o.Server.Serve(c.served(w)); err != nil {
+		return err
+	}
+	c.serves(w)
+	return nil
+}
+
+// prepare finds what the worker of a manifest needs in its own place.
+func (c *controller) prepare(ctx context.Context, m *object.Model) (*work, error) {
+	placement, err := c.o.Sandbox.Place(ctx, m)
+	if err != nil {
+		return nil, err
 	}
 	engine, root, err := c.chooseEngine(ctx, m, placement)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c.set(func(st *object.ModelStatus) { st.Pack, st.Placement = engine.Digest, placement.Status() })
-	c.report.Phase(object.Starting, "")
-	c.o.Log.Info("model placed", "name", c.key.Name, "placement", placement.Reason)
-	maxRequest, _ := m.Spec.MaxRequest.Value() // checked with the manifest
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	err = c.o.Server.Serve(Served{
-		Key: c.key, MaxRequest: maxRequest, Version: m.Spec.Version, ServedAs: m.Spec.ServedAs, Timeout: m.Spec.Timeout.Std(), Platform: engine.Platform, Class: m.Spec.Class, Objective: m.Spec.Resources.Latency.Std(), Changed: c.noteChange,
-		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, m, placement, engine, root) },
+	return &work{model: m, key: c.key, placement: placement, engine: engine, root: root}, nil
+}
+
+// work is a manifest with all that its worker needs.
+type work struct {
+	model     *object.Model
+	key       object.Key // of the container
+	placement *allocate.Placement
+	engine    *pack.Info
+	root      string
+}
+
+// served is a work as the server sees it.
+func (c *controller) served(w *work) Served {
+	spec := &w.model.Spec
+	maxRequest, _ := spec.MaxRequest.Value() // checked with the manifest
+	return Served{
+		Key: c.key, ID: w.key.ID(), Version: spec.Version, ServedAs: spec.ServedAs, Platform: w.engine.Platform, Class: spec.Class,
+		Timeout: spec.Timeout.Std(), MaxRequest: maxRequest, Objective: spec.Resources.Latency.Std(), Traffic: spec.Traffic, Shadow: spec.Shadow,
+		Changed: c.noteChange,
+		Start:   func(ctx context.Context) (*Worker, error) { return c.start(ctx, w) },
+	}
+}
+
+// serves notes that the server has a work.
+func (c *controller) serves(w *work) {
+	c.live = w
+	c.set(func(st *object.ModelStatus) {
+		st.Pack, st.Placement = w.engine.Digest, w.placement.Status()
+		st.Source, st.Version, st.Update = w.model.Spec.Source, w.model.Spec.Version, nil
 	})
-	c.served = err == nil
-	return err
+}
+
+// answers reports whether what is served answers requests.
+func (c *controller) answers() bool {
+	now, ok := c.o.Server.Serving(c.key.Name)
+	return ok && now.Phase == object.Running
 }
 
 // noteChange wakes Attend; changes that come before it looks are one.
@@ -204,10 +263,9 @@ func (c *controller) tell(now Serving) {
 func (c *controller) Stop(context.Context, object.Object) error { return c.withdraw() }
 
 func (c *controller) withdraw() error {
-	c.mu.Lock()
-	c.served = false
-	c.mu.Unlock()
-	return c.o.Server.Withdraw(c.key.Name)
+	c.live = nil
+	c.set(func(st *object.ModelStatus) { st.Source, st.Version, st.Update = "", "", nil })
+	return errors.Join(c.o.Server.Withdraw(c.key.Name), c.clearBeside())
 }
 
 // Remove implements reconcile.Controller.
@@ -228,29 +286,26 @@ func (c *controller) free(ctx context.Context, sandbox func(context.Context, obj
 		return err
 	}
 	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt, st.Placement = 0, nil, nil })
-	return os.RemoveAll(c.socketDir())
+	return os.RemoveAll(SocketDir(c.o.Sockets, c.key))
 }
 
-// socketDir has a short name whatever the model is called, so that the socket's
-// path stays within sun_path's 108 bytes.
-func (c *controller) socketDir() string { return SocketDir(c.o.Sockets, c.key) }
-
-// SocketDir is the folder of a model's socket.
+// SocketDir is the folder of a model's socket. It has a short name whatever the model is called, so that the
+// socket's path stays within sun_path's 108 bytes.
 func SocketDir(sockets string, key object.Key) string { return filepath.Join(sockets, key.Short()) }
 
 // start starts a worker in its own container and cgroup, with the pack as its
 // root.
-func (c *controller) start(ctx context.Context, m *object.Model, p *allocate.Placement, engine *pack.Info, root string) (*Worker, error) {
-	dir := c.socketDir()
+func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
+	m, dir := w.model, SocketDir(c.o.Sockets, w.key)
 	// Nobody on the node passes the folder above; the worker sees only its own.
 	if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(filepath.Dir(dir), 0o700)); err != nil {
 		return nil, fmt.Errorf("make the worker's socket folder: %w", err)
 	}
 	now, err := c.o.Sandbox.Start(ctx, sandbox.Run{
-		Object: m, Placement: p, KeepMemory: true, // its weights
+		Object: as(m, w.key), Placement: w.placement, KeepMemory: true, // its weights
 		Spec: container.Spec{
-			RootFS: root, LogBytes: c.o.LogBytes,
-			Entrypoint: append(append([]string{}, engine.Entrypoint...), c.o.Server.WorkerArgs()...),
+			RootFS: w.root, LogBytes: c.o.LogBytes,
+			Entrypoint: append(append([]string{}, w.engine.Entrypoint...), c.o.Server.WorkerArgs()...),
 			Mounts: []container.Mount{
 				{Source: dir, Target: c.o.Paths.SocketDir, ReadOnly: true},
 				{Source: c.o.Files.Path(m.Spec.Source), Target: c.o.Paths.Model, ReadOnly: true},
@@ -263,8 +318,8 @@ func (c *controller) start(ctx context.Context, m *object.Model, p *allocate.Pla
 	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
 	memory, _ := m.Spec.Resources.Memory.Value() // checked with the manifest
 	return &Worker{
-		c: c, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m),
-		options: m.Spec.Options, served: cmp.Or(m.Spec.ServedAs, c.key.Name), memory: memory,
+		c: c, key: w.key, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m), options: m.Spec.Options,
+		served: cmp.Or(m.Spec.ServedAs, c.key.Name), memory: memory,
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package model
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
@@ -33,7 +34,10 @@ type bench struct {
 	packs   []pack.Info // none: one named engine
 	tries   []string    // the packs whose engines were tried
 	try     func(name string) (*trial.Result, error)
-	stuck   error // what Withdraw fails of
+	stuck   error  // what Withdraw fails of
+	refuse  string // source of what does not load
+	worker  *Worker
+	calls   []string // of replacements
 	phases  []string
 	events  []string
 }
@@ -81,6 +85,45 @@ func (b *bench) locked(f func()) {
 
 func (b *bench) Serve(s Served) error {
 	b.locked(func() { b.served, b.serving = &s, Serving{Phase: object.Starting, Fill: func(*object.ModelStatus) {}} })
+	return nil
+}
+
+// replace starts the worker of s as the registry does.
+func (b *bench) replace(ctx context.Context, how string, s Served) error {
+	w, err := s.Start(ctx)
+	if err != nil {
+		return err
+	}
+	spec := b.Running()[s.ID]
+	b.locked(func() { b.calls = append(b.calls, how+" "+s.ID) })
+	if strings.HasSuffix(spec.Mounts[1].Source, strings.TrimPrefix(b.refuse, "sha256:")) && b.refuse != "" {
+		_ = w.Kill()
+		return errors.New("not a model")
+	}
+	var old *Worker
+	b.locked(func() {
+		old, b.worker, b.served = b.worker, w, &s
+	})
+	if old != nil && old.key != w.key {
+		return old.Kill()
+	}
+	return nil
+}
+
+func (b *bench) Replace(ctx context.Context, s Served) error {
+	return b.replace(ctx, "beside", s)
+}
+
+func (b *bench) ReplaceInTurn(ctx context.Context, s Served) error {
+	if b.worker != nil {
+		_ = b.worker.Kill()
+	}
+	b.locked(func() { b.worker = nil })
+	return b.replace(ctx, "in turn", s)
+}
+
+func (b *bench) Route(_ string, traffic *int, shadow bool) error {
+	b.locked(func() { b.calls = append(b.calls, fmt.Sprint("route ", *traffic, shadow)) })
 	return nil
 }
 

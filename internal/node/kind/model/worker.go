@@ -9,11 +9,13 @@ import (
 	"strconv"
 
 	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/object"
 )
 
 // Worker is a living engine worker.
 type Worker struct {
 	c       *controller
+	key     object.Key // of its container
 	socket  string
 	pid     int // of the container's first process
 	threads int
@@ -58,7 +60,7 @@ func (w *Worker) Owns(pid int) bool {
 // Wait blocks until the process has ended and says how. It ends with the
 // daemon's life too; the worker then goes on for the next daemon.
 func (w *Worker) Wait() error {
-	now, err := w.c.o.Sandbox.Runtime.Wait(w.c.o.Life, w.c.key.ID())
+	now, err := w.c.o.Sandbox.Runtime.Wait(w.c.o.Life, w.key.ID())
 	switch {
 	case err != nil:
 		return err
@@ -72,7 +74,7 @@ func (w *Worker) Wait() error {
 
 // Kill ends the process at once and lets Wait return.
 func (w *Worker) Kill() error {
-	err := w.c.o.Sandbox.Runtime.Kill(context.WithoutCancel(w.c.o.Life), w.c.key.ID(), container.Abort)
+	err := w.c.o.Sandbox.Runtime.Kill(context.WithoutCancel(w.c.o.Life), w.key.ID(), container.Abort)
 	if errors.Is(err, container.ErrNotFound) || errors.Is(err, container.ErrNotRunning) {
 		return nil // it ended by itself, as a worker does that refuses its model
 	}

@@ -91,7 +91,7 @@ func (m *Methods) ModelMetadata(_ context.Context, q *pb.ModelMetadataRequest) (
 		}
 		return out
 	}
-	return &pb.ModelMetadataResponse{Name: s.ServedAs, Versions: []string{s.Version}, Platform: s.Platform, Inputs: list(s.Inputs), Outputs: list(s.Outputs)}, nil
+	return &pb.ModelMetadataResponse{Name: s.ServedAs, Versions: s.Versions, Platform: s.Platform, Inputs: list(s.Inputs), Outputs: list(s.Outputs)}, nil
 }
 
 // ModelConfig says of a model what Triton's clients ask for.

@@ -1,0 +1,134 @@
+package model
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"reflect"
+
+	"oscine.dev/oscine/internal/node/reconcile"
+	"oscine.dev/oscine/internal/object"
+)
+
+// besides is the place of a worker that runs for a while beside the one in the
+// model's own. No object has such a name.
+func (c *controller) besides() object.Key {
+	const ending = ".next"
+	name := c.key.Name + ending
+	if len(name) > object.MaxName {
+		name = c.key.Short() + ending
+	}
+	return object.Key{Kind: c.key.Kind, Name: name}
+}
+
+// as is a model as what has the name of a key, without what needs no other
+// worker.
+func as(m *object.Model, key object.Key) *object.Model {
+	copied := *m
+	copied.Metadata.Name = key.Name
+	copied.Spec.Traffic, copied.Spec.Shadow = nil, false
+	return &copied
+}
+
+// change takes what is served to another manifest. Where that one cannot be
+// served the earlier one goes on, and status and events say why.
+func (c *controller) change(ctx context.Context, m *object.Model) error {
+	from := c.live.model
+	if c.live.key == c.key && reflect.DeepEqual(as(m, c.key).Spec, as(from, c.key).Spec) {
+		if err := c.o.Server.Route(c.key.Name, m.Spec.Traffic, m.Spec.Shadow); err != nil {
+			return err
+		}
+		routed := *c.live
+		routed.model = m
+		c.serves(&routed)
+		return nil
+	}
+	w, err := c.prepare(ctx, m)
+	if reconcile.IsRefused(err) {
+		return err // it has lost its place
+	}
+	if err == nil {
+		c.set(func(st *object.ModelStatus) { st.Update = &object.ModelUpdate{Phase: object.Starting} })
+		c.report.Phase(object.Running, fmt.Sprintf("version %s is loaded, version %s answers meanwhile", m.Spec.Version, from.Spec.Version))
+		err = c.replace(ctx, w)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case c.live == nil || c.live.key != c.key || !c.answers():
+		return err
+	}
+	c.set(func(st *object.ModelStatus) {
+		st.Update = &object.ModelUpdate{Phase: object.Failed, Message: err.Error()}
+	})
+	c.report.Event(reconcile.ReasonFailed, fmt.Sprintf("the new manifest is not served: %v; the one before is", err))
+	return nil
+}
+
+// replace has a worker take over in the model's own place: by way of another one
+// beside it, so that there is one that answers at any time, or, without room for
+// two, one after the other.
+func (c *controller) replace(ctx context.Context, w *work) error {
+	if c.live.key == c.key {
+		if err := c.clearBeside(); err != nil {
+			return err
+		}
+		beside := *w
+		beside.key, c.beside = c.besides(), true
+		var err error
+		if beside.placement, err = c.o.Sandbox.Lend(ctx, as(w.model, beside.key)); err != nil {
+			c.report.Event(reconcile.ReasonDisplaced, fmt.Sprintf("no room for two workers at once (%v): the one of version %s ends before that of version %s starts, and requests wait", err, c.live.model.Spec.Version, w.model.Spec.Version))
+			return c.replaceInTurn(ctx, w)
+		}
+		if err := c.o.Server.Replace(ctx, c.served(&beside)); err != nil {
+			if e := c.clearBeside(); e != nil {
+				c.o.Log.Warn("what was beside a worker stays", "model", c.key.Name, "error", e)
+			}
+			return err
+		}
+		c.live = &beside
+		c.set(func(st *object.ModelStatus) {
+			st.Source, st.Version, st.Update = w.model.Spec.Source, w.model.Spec.Version, nil
+		})
+	}
+	if err := c.o.Server.Replace(ctx, c.served(w)); err != nil {
+		return err
+	}
+	c.serves(w)
+	return c.clearBeside()
+}
+
+// replaceInTurn replaces the worker when it has ended. Where the new one does not
+// come up the earlier one is started again.
+func (c *controller) replaceInTurn(ctx context.Context, w *work) error {
+	old := c.live
+	c.live = w
+	err := c.o.Server.ReplaceInTurn(ctx, c.served(w))
+	if err == nil || ctx.Err() != nil {
+		c.serves(w)
+		return err
+	}
+	c.live = old
+	if e := c.o.Server.ReplaceInTurn(ctx, c.served(old)); e != nil {
+		c.live = nil
+		return fmt.Errorf("%w; the one before does not start again: %w", err, e)
+	}
+	c.serves(old)
+	return err
+}
+
+// clearBeside removes what is beside the model's own place, unless that is what
+// answers.
+func (c *controller) clearBeside() error {
+	key := c.besides()
+	if !c.beside || c.live != nil && c.live.key == key {
+		return nil
+	}
+	if err := c.o.Sandbox.Remove(context.WithoutCancel(c.o.Life), key, 0); err != nil {
+		return err
+	}
+	c.beside = false
+	return os.RemoveAll(SocketDir(c.o.Sockets, key))
+}

@@ -1,0 +1,129 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Replace serves m in the place of the model of its name. Its worker starts beside
+// the old one; once it is ready all requests go to it, and the old worker ends when
+// it has answered those that it had. Replace returns when it has. Where the new
+// one does not become ready, or ctx ends, it is taken back, the old one serves on,
+// and the error says why.
+func (r *Registry) Replace(ctx context.Context, m Model) error {
+	if err := m.complete(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	old, err := r.replaced(&m)
+	if err != nil {
+		r.mu.Unlock()
+		return err
+	}
+	next := startModel(m, nil, old)
+	r.coming[m.Name] = next
+	r.mu.Unlock()
+
+	err = next.comesUp(ctx)
+	r.mu.Lock()
+	delete(r.coming, m.Name)
+	if err == nil && (r.models[m.Name] != old || r.closed) {
+		err = fmt.Errorf("model %s: it was removed meanwhile", m.Name)
+	}
+	if err == nil {
+		r.withdraw(old)
+		r.enter(next)
+	}
+	r.mu.Unlock()
+	if err != nil {
+		if e := next.stop(true, r.patience); e != nil {
+			return fmt.Errorf("%w (and %w)", err, e)
+		}
+		return err
+	}
+	next.notify()
+	return r.retire(old)
+}
+
+// ReplaceInTurn is Replace where there is no room for two workers: the old one
+// answers what it has and ends, then the new one starts. Requests wait meanwhile.
+// It returns when the new one is ready. Where it does not become ready it stays
+// all the same, to be replaced again; the error says why.
+func (r *Registry) ReplaceInTurn(ctx context.Context, m Model) error {
+	if err := m.complete(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	old, err := r.replaced(&m)
+	if err != nil {
+		r.mu.Unlock()
+		return err
+	}
+	next := startModel(m, old.done, old)
+	r.withdraw(old)
+	r.enter(next)
+	r.mu.Unlock()
+	if err := r.retire(old); err != nil {
+		return err
+	}
+	return next.comesUp(ctx)
+}
+
+// replaced finds the model that one is to replace. The caller holds r.mu.
+func (r *Registry) replaced(m *Model) (*model, error) {
+	old := r.models[m.Name]
+	switch {
+	case old == nil:
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, m.Name)
+	case r.coming[m.Name] != nil:
+		return nil, fmt.Errorf("model %s is being replaced already", m.Name)
+	}
+	return old, r.free(m)
+}
+
+// retire ends a model that no request finds any more.
+func (r *Registry) retire(m *model) error {
+	m.drain(max(r.patience, 2*m.Timeout))
+	err := m.stop(true, r.patience)
+	if err != nil {
+		r.mu.Lock()
+		r.leaving[m.Name] = m
+		r.mu.Unlock()
+	}
+	return err
+}
+
+// comesUp waits until a model that has just started is ready, or says why it is
+// not the first time.
+func (m *model) comesUp(ctx context.Context) error {
+	for {
+		m.mu.Lock()
+		state, message, changed := m.state, m.message, m.changed
+		m.mu.Unlock()
+		switch state {
+		case Ready:
+			return nil
+		case Failed, Waiting:
+			return fmt.Errorf("%w: %s", ErrNotReady, message)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// drain waits for the requests that a model has, for a while. None are added.
+func (m *model) drain(patience time.Duration) {
+	answered := make(chan struct{})
+	go func() {
+		m.users.Wait()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+	case <-time.After(patience):
+	}
+}
