@@ -10,15 +10,12 @@ import (
 	"oscine.dev/oscine/internal/update/source"
 )
 
-// trustedRoot is where the image keeps the TUF root metadata of its publisher.
-const trustedRoot = "/usr/share/oscine/update/root.json"
-
 // upgrading is how the node goes to other releases: only on the image.
 func (o *options) upgrading() node.Upgrading {
 	if o.hosted {
 		return node.Upgrading{}
 	}
-	root, err := os.ReadFile(trustedRoot)
+	root, err := os.ReadFile(release.TrustedRoot)
 	if err != nil {
 		root = nil // the Machine may name one
 	}

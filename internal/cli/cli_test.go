@@ -10,7 +10,7 @@ import (
 )
 
 // -update rewrites the expected output inside the scripts.
-var update = flag.Bool("update", false, "rewrite the golden output of the scripts")
+var updateGolden = flag.Bool("update", false, "rewrite the golden output of the scripts")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
@@ -26,7 +26,7 @@ func TestScripts(t *testing.T) {
 	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
-		UpdateScripts:       *update,
+		UpdateScripts:       *updateGolden,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)

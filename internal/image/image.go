@@ -29,6 +29,7 @@ type Options struct {
 	Programs string    // folder of built programs, instead of building them
 	Key      string    // PEM file of the signing key and its certificate; a key of this machine
 	Compress bool      // also write FILE.zst
+	Releases string    // file of the TUF root metadata that upgrades are trusted by; none
 	Cmdline  string    // more kernel parameters, put behind the image's own
 	Log      io.Writer // progress lines; none
 }
@@ -280,6 +281,11 @@ func (b *builder) rootFiles(ctx context.Context) ([]File, error) {
 	}
 	if err := c.addCertificates(ctx, b.source, b.Arch); err != nil {
 		return nil, err
+	}
+	if b.Releases != "" {
+		if err := c.addTrustedRoot(b.Releases); err != nil {
+			return nil, err
+		}
 	}
 	b.say("collect the modules of kernel %s", b.kernel.version)
 	if err := c.addModules(ctx, b.kernel); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	erofs "github.com/erofs/go-erofs"
+	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 	"oscine.dev/oscine/internal/release"
 )
 
@@ -48,6 +49,19 @@ func (c *content) addModules(ctx context.Context, k *kernel) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// addTrustedRoot puts the metadata of who publishes releases on the root.
+func (c *content) addTrustedRoot(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("the trusted root of releases: %w", err)
+	}
+	if _, err := trustedmetadata.New(text); err != nil {
+		return fmt.Errorf("the trusted root of releases: %s is none: %w", file, err)
+	}
+	c.text(strings.TrimPrefix(release.TrustedRoot, "/"), "whose releases are trusted", "oscine:oscine", text)
 	return nil
 }
 

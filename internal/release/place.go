@@ -8,6 +8,10 @@ package release
 // /usr/lib/modules/RELEASE, as is all that the kernel itself asks for.
 const ModulesFile = "/etc/oscine/modules"
 
+// TrustedRoot is where the image keeps the TUF root metadata of who publishes its
+// releases, when it was built with some.
+const TrustedRoot = "/usr/share/oscine/update/root.json"
+
 // BootLogFile is the name, in the daemon's state folder, of what stage 1 and PID 1
 // say during boots on trial, one line each. It outlives the way back to the version
 // before, whose daemon reads it and removes it.

@@ -7,6 +7,9 @@ import (
 	"os"
 	"path"
 	"slices"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/update"
@@ -62,4 +65,45 @@ func (r *Repository) RootMetadata() ([]byte, error) {
 		return nil, errors.Join(err, fmt.Errorf("%s: no root was published", r.dir))
 	}
 	return os.ReadFile(r.metadata(fmt.Sprintf("%d.root.json", version)))
+}
+
+// Role tells who signs a role of a release folder.
+type Role struct {
+	Name      string    `json:"name"`
+	Version   int64     `json:"version"`
+	Expires   time.Time `json:"expires"`
+	Threshold int       `json:"threshold"` // how many keys must sign
+	Keys      []string  `json:"keys"`      // identifiers
+}
+
+// Roles lists the roles, root first; what is staged counts.
+func (r *Repository) Roles() ([]Role, error) {
+	s, err := r.load()
+	if err != nil {
+		return nil, err
+	}
+	top := func(name string, version int64, expires time.Time) Role {
+		return Role{name, version, expires, s.root.Signed.Roles[name].Threshold, s.root.Signed.Roles[name].KeyIDs}
+	}
+	all := []Role{top(metadata.ROOT, s.root.Signed.Version, s.root.Signed.Expires)}
+	targets := s.targets[metadata.TARGETS]
+	if targets != nil {
+		all = append(all, top(metadata.TARGETS, targets.Signed.Version, targets.Signed.Expires))
+		if targets.Signed.Delegations != nil {
+			for _, d := range targets.Signed.Delegations.Roles {
+				role := Role{Name: d.Name, Threshold: d.Threshold, Keys: d.KeyIDs}
+				if m := s.targets[d.Name]; m != nil {
+					role.Version, role.Expires = m.Signed.Version, m.Signed.Expires
+				}
+				all = append(all, role)
+			}
+		}
+	}
+	if s.snapshot != nil {
+		all = append(all, top(metadata.SNAPSHOT, s.snapshot.Signed.Version, s.snapshot.Signed.Expires))
+	}
+	if s.timestamp != nil {
+		all = append(all, top(metadata.TIMESTAMP, s.timestamp.Signed.Version, s.timestamp.Signed.Expires))
+	}
+	return all, nil
 }

@@ -115,21 +115,27 @@ func (s *source) manifest(ctx context.Context, name string, info *metadata.Targe
 // Fetch implements [update.Source].
 func (s *source) Fetch(ctx context.Context, content *update.Content, base *update.Base, slot update.Slot, report func(update.Progress)) error {
 	transfer := content.Best(base)
-	job := delta.Job{Content: content, Transfer: transfer, Slot: slot, Report: report, Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
-		return s.stream(ctx, hashed(transfer.Path, transfer.SHA256), at)
-	}}
-	if transfer.Base != "" {
-		job.Base = base
+	if transfer.Base == "" {
+		base = nil
 	}
-	err := delta.Apply(ctx, job)
+	err := s.apply(ctx, content, transfer, base, slot, report)
 	if errors.Is(err, delta.ErrBase) {
-		transfer, job.Base, job.Transfer = content.Full, nil, content.Full
-		err = delta.Apply(ctx, job)
+		err = s.apply(ctx, content, content.Full, nil, slot, report)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.where, err)
 	}
 	return nil
+}
+
+// apply makes content by one transfer.
+func (s *source) apply(ctx context.Context, content *update.Content, transfer update.Transfer, base *update.Base, slot update.Slot, report func(update.Progress)) error {
+	return delta.Apply(ctx, delta.Job{
+		Content: content, Transfer: transfer, Base: base, Slot: slot, Report: report,
+		Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
+			return s.stream(ctx, hashed(transfer.Path, transfer.SHA256), at)
+		},
+	})
 }
 
 // FetchPin implements [update.Source].

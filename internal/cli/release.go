@@ -1,0 +1,268 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"oscine.dev/oscine/internal/printable"
+	"oscine.dev/oscine/internal/update"
+	"oscine.dev/oscine/internal/update/keys"
+	"oscine.dev/oscine/internal/update/repository"
+)
+
+func newReleaseCommand(env *Env) *cobra.Command {
+	c := &cobra.Command{
+		Use: "release", Short: "Make, sign, check and serve releases that nodes upgrade to",
+		Long: `A release folder holds releases of Oscine, full and as deltas, and the signed
+metadata of The Update Framework (TUF). Any web server, registry or stick can carry
+it: nodes trust the keys, not the place. See docs/releases.md.`,
+	}
+	c.AddCommand(newReleaseInitCommand(env), newReleaseCreateCommand(env), newReleaseSignCommand(env), newReleaseKeysCommand(env),
+		newReleaseListCommand(env), newReleaseVerifyCommand(env), newReleaseServeCommand(env), newReleaseDeltaCommand(env))
+	return c
+}
+
+// signing are the flags of commands that sign.
+type signing struct {
+	keys       string
+	passphrase string
+	expires    []string
+}
+
+func (s *signing) add(c *cobra.Command) {
+	c.Flags().StringVar(&s.keys, "keys", "", "folder of the keys at hand, outside the release folder")
+	c.Flags().StringVar(&s.passphrase, "passphrase-file", "", "file with the passphrase of the keys (default: ask on the terminal when a key is encrypted)")
+	c.Flags().StringArrayVar(&s.expires, "expires", nil, "how long signed metadata is good for, as ROLE=DURATION (default root=8760h, targets=4320h, snapshot=720h, timestamp=168h); may be repeated")
+	_ = c.MarkFlagRequired("keys") // fails for an unknown flag only
+}
+
+// open is a release folder with the keys at hand.
+func (s *signing) open(env *Env, dir string) (*repository.Repository, error) {
+	return s.openWith(env, dir, nil)
+}
+
+// openWith is open with more keys.
+func (s *signing) openWith(env *Env, dir string, more []*keys.Key) (*repository.Repository, error) {
+	if err := keys.Outside(s.keys, dir); err != nil {
+		return nil, usageError{err}
+	}
+	have, err := keys.Load(s.keys, askPassphrase(env, s.passphrase))
+	if err != nil {
+		return nil, err
+	}
+	var o repository.Options
+	for _, text := range s.expires {
+		role, value, ok := strings.Cut(text, "=")
+		d, err := time.ParseDuration(value)
+		to := map[string]*time.Duration{"root": &o.Expiry.Root, "targets": &o.Expiry.Targets, "snapshot": &o.Expiry.Snapshot, "timestamp": &o.Expiry.Timestamp}[role]
+		if !ok || err != nil || d <= 0 || to == nil {
+			return nil, usageError{fmt.Errorf("--expires %q: use ROLE=DURATION with root, targets, snapshot or timestamp, such as timestamp=168h", text)}
+		}
+		*to = d
+	}
+	return repository.Open(dir, append(have, more...), o), nil
+}
+
+// askPassphrase reads a passphrase from a file, or from the terminal.
+func askPassphrase(env *Env, file string) func() ([]byte, error) {
+	return func() ([]byte, error) {
+		if file != "" {
+			text, err := readBounded(env, file, 4096, "so not a passphrase")
+			return []byte(strings.TrimRight(string(text), "\r\n")), err
+		}
+		in, ok := env.In.(*os.File)
+		if !ok || !term.IsTerminal(int(in.Fd())) {
+			return nil, fmt.Errorf("%w: give --passphrase-file", keys.ErrPassphrase)
+		}
+		fmt.Fprint(env.Err, "Passphrase of the keys: ")
+		text, err := term.ReadPassword(int(in.Fd()))
+		fmt.Fprintln(env.Err)
+		return text, err
+	}
+}
+
+// tellResult says what was published, or what it waits for.
+func tellResult(w io.Writer, r *repository.Result) error {
+	var roles []string
+	for role, version := range r.Versions {
+		roles = append(roles, fmt.Sprintf("%s %d", role, version))
+	}
+	slices.Sort(roles)
+	if r.Published {
+		_, err := fmt.Fprintf(w, "published: %s\n", strings.Join(roles, ", "))
+		return err
+	}
+	fmt.Fprintf(w, "staged, not published: %s\n", strings.Join(roles, ", "))
+	for role, why := range r.Missing {
+		fmt.Fprintf(w, "  %s: %s\n", role, why)
+	}
+	_, err := fmt.Fprintln(w, "run oscine release sign where the missing keys are")
+	return err
+}
+
+func newReleaseInitCommand(env *Env) *cobra.Command {
+	var s signing
+	var thresholds []string
+	c := &cobra.Command{
+		Use: "init FOLDER", Short: "Make a release folder for some keys", Args: exactArgs(1, "FOLDER"),
+		Long: `Make a release folder without releases. The keys are used by the roles that their
+files are named after: root, targets, snapshot and timestamp, and releases, which
+targets then lets sign releases. Of keys that are elsewhere, put the .pub files into
+the folder of keys: what is missing is staged until oscine release sign ran there.`,
+		Example: "  oscine release keys generate ~/keys\n  oscine release init releases --keys ~/keys",
+		RunE: func(c *cobra.Command, args []string) error {
+			setup := repository.Setup{Threshold: map[string]int{}}
+			for _, text := range thresholds {
+				role, value, _ := strings.Cut(text, "=")
+				n := 0
+				if _, err := fmt.Sscanf(value, "%d", &n); err != nil || n < 1 {
+					return usageError{fmt.Errorf("--threshold %q: use ROLE=NUMBER, such as root=2", text)}
+				}
+				setup.Threshold[role] = n
+			}
+			r, err := s.open(env, args[0])
+			if err != nil {
+				return err
+			}
+			result, err := r.Init(setup)
+			if err != nil {
+				return err
+			}
+			return tellResult(env.Out, result)
+		},
+	}
+	s.add(c)
+	c.Flags().StringArrayVar(&thresholds, "threshold", nil, "how many keys of a role must sign, as ROLE=NUMBER (default 1); may be repeated")
+	return c
+}
+
+func newReleaseCreateCommand(env *Env) *cobra.Command {
+	var s signing
+	var rel repository.Release
+	var asJSON, quiet bool
+	c := &cobra.Command{
+		Use: "create FOLDER IMAGE", Short: "Add a release, made from a disk image", Args: exactArgs(2, "FOLDER and IMAGE"),
+		Long: `Add the release that a disk image holds, as oscine image build makes it: its signed
+kernel image and its root. Version, architecture and kernel flavour are read from
+the image. Deltas are made from the newest earlier releases for the same machines
+and kept where they are smaller. Nodes see all of the release at once, or, after
+an error, nothing.`,
+		Example: "  oscine image build --version 1.2.0 -o out/oscine.img\n  oscine release create releases out/oscine.img --keys ~/keys --min-version 1.0.0",
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := s.open(env, args[0])
+			if err != nil {
+				return err
+			}
+			if rel.Parts, err = repository.OpenImage(args[1]); err != nil {
+				return err
+			}
+			defer rel.Parts.Close()
+			if !quiet {
+				rel.Log = env.Err
+			}
+			created, err := r.Create(c.Context(), rel)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(env.Out, created)
+			}
+			if err := printReleases(env.Out, []*update.Manifest{created.Manifest}); err != nil {
+				return err
+			}
+			return tellResult(env.Out, &created.Result)
+		},
+	}
+	s.add(c)
+	f := c.Flags()
+	f.StringVar(&rel.MinVersion, "min-version", "", "oldest version that may be upgraded to this one at once")
+	f.StringVar(&rel.Floor, "floor", "", "oldest version that nodes accept once this one was found good")
+	f.StringArrayVar(&rel.Packs, "pack", nil, "pack that belongs to the release; may be repeated")
+	f.StringArrayVar(&rel.Models, "model", nil, "model file that belongs to the release; may be repeated")
+	f.IntVar(&rel.Deltas, "deltas", 3, "from how many earlier releases to make deltas")
+	f.BoolVar(&asJSON, "json", false, "print the result as JSON")
+	f.BoolVarP(&quiet, "quiet", "q", false, "no progress lines")
+	return c
+}
+
+func newReleaseSignCommand(env *Env) *cobra.Command {
+	var s signing
+	c := &cobra.Command{
+		Use: "sign FOLDER", Short: "Sign what is staged, or the timestamp again", Args: exactArgs(1, "FOLDER"),
+		Long: `Add the signatures of the keys at hand to what is staged, and publish it when there
+are enough. With nothing staged it makes snapshot and timestamp new: run it more
+often than the timestamp's time, or nodes take the folder for frozen.`,
+		Example: "  oscine release sign releases --keys /media/offline/keys\n  oscine release sign releases --keys ~/keys   # each day",
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := s.open(env, args[0])
+			if err != nil {
+				return err
+			}
+			result, err := r.Sign()
+			if err != nil {
+				return err
+			}
+			return tellResult(env.Out, result)
+		},
+	}
+	s.add(c)
+	return c
+}
+
+func printReleases(out io.Writer, all []*update.Manifest) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "VERSION\tMACHINE\tKERNEL\tBUILT\tFULL\tDELTAS\tFROM\tFLOOR")
+	dash := func(text string) string {
+		if text == "" {
+			return "-"
+		}
+		return text
+	}
+	for _, m := range all {
+		deltas := map[string]int64{}
+		for _, t := range append(slices.Clone(m.Root.Deltas), m.Image.Deltas...) {
+			_, from, _ := strings.Cut(t.Path, ".from-")
+			deltas[from] += t.Size
+		}
+		var texts []string
+		for from, size := range deltas {
+			texts = append(texts, from+" "+printable.Bytes(size))
+		}
+		slices.Sort(texts)
+		fmt.Fprintf(w, "%s\t%s-%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Version, m.Arch, m.Flavour, printable.Text(m.Kernel), m.Built.Format("2006-01-02 15:04"),
+			printable.Bytes(m.Image.Full.Size+m.Root.Full.Size), dash(strings.Join(texts, ", ")), dash(m.MinVersion), dash(m.Floor))
+	}
+	return w.Flush()
+}
+
+func newReleaseListCommand(env *Env) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "list FOLDER", Aliases: []string{"ls"}, Short: "List the releases in a folder", Args: exactArgs(1, "FOLDER"),
+		Long: "List the releases in a release folder of this machine, newest first, staged ones too. Signatures are not checked: oscine release verify does.",
+		RunE: func(c *cobra.Command, args []string) error {
+			all, err := repository.Open(args[0], nil, repository.Options{}).List()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(env.Out, all)
+			}
+			if len(all) == 0 {
+				fmt.Fprintf(env.Err, "%s holds no release: add one with oscine release create\n", args[0])
+				return nil
+			}
+			return printReleases(env.Out, all)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	return c
+}
