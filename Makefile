@@ -70,6 +70,13 @@ test-fast: bpf ## run the tests that boot no machine
 test-vm: build ## run the tests that boot machines; the others come from the cache
 	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m ./... | $(REPORT)
 
+.PHONY: test-upgrade test-powercut
+test-upgrade: build ## upgrade a machine to releases that fail in every way; each must end with the version before
+	@OSCINE_VM_TESTS=1 OSCINE_UPGRADE_TESTS=1 go test -v -timeout 60m -run 'TestUpgrade(Machine|ToBroken)' ./internal/systemtest
+
+test-powercut: build ## cut the power at random moments of an upgrade: make test-powercut [CUTS=200]
+	@OSCINE_VM_TESTS=1 OSCINE_POWERCUTS=$(or $(CUTS),200) go test -v -timeout 48h -run TestUpgradePowerCut ./internal/systemtest
+
 lint: ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
 		if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
