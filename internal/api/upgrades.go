@@ -36,6 +36,10 @@ func (s *upgradeService) request(ctx context.Context, m *pb.StartUpgradeRequest)
 	if m.NotBefore != nil {
 		r.NotBefore = m.NotBefore.AsTime()
 	}
+	if m.GateSeconds < 0 || m.GateSeconds > 3600 {
+		return r, fmt.Errorf("%w: the checks get 1 to 3600 seconds, got %d", errdefs.ErrInvalidArgument, m.GateSeconds)
+	}
+	r.GateDeadline = time.Duration(m.GateSeconds) * time.Second
 	if len(m.Windows) > maxWindows {
 		return r, fmt.Errorf("%w: at most %d windows", errdefs.ErrInvalidArgument, maxWindows)
 	}

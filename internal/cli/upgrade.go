@@ -22,6 +22,7 @@ func newUpgradeCommand(env *Env) *cobra.Command {
 	var req pb.StartUpgradeRequest
 	var at, wait string
 	var dryRun bool
+	var gate time.Duration
 	c := &cobra.Command{
 		Use: "upgrade [SOURCE]", Short: "Take a node to another release of Oscine, or back", Args: rangeArgs(0, 1, "SOURCE at most"),
 		Long: `Take a node to another release of Oscine. The release is fetched into the slot
@@ -48,6 +49,10 @@ the node went back.`,
 				}
 				req.NotBefore = timestamppb.New(when)
 			}
+			if gate < 0 || gate != 0 && gate < time.Second {
+				return usageError{fmt.Errorf("--gate-deadline %s: it is at least 1s", gate)}
+			}
+			req.GateSeconds = int64(gate.Seconds())
 			patience, err := parsePatience(wait)
 			if err != nil {
 				return usageError{err}
@@ -78,6 +83,7 @@ the node went back.`,
 	f.BoolVar(&req.OverrideLocks, "override-locks", false, "restart although applications hold locks")
 	f.BoolVar(&req.Force, "force", false, "also a version that failed on this node before")
 	f.BoolVar(&req.DownloadOnly, "download-only", false, "fetch and check it, but do not restart before oscine upgrade is given again")
+	f.DurationVar(&gate, "gate-deadline", 0, "in which the new version must pass its checks (default: that of the Machine)")
 	f.BoolVar(&dryRun, "dry-run", false, "show what would be done, and do nothing")
 	f.StringVar(&wait, "wait", "", "wait for the outcome, for at most that long; fails when the node went back")
 	f.Lookup("wait").NoOptDefVal = "2h"
@@ -128,35 +134,53 @@ func planUpgrade(ctx context.Context, env *Env, node *client.Client, req *pb.Sta
 // upgradePoll is how often a waiting command asks.
 const upgradePoll = time.Second
 
-// awaitUpgrade waits for the end of an upgrade. The node is away meanwhile: that
-// it does not answer is no failure before the patience ends.
+// stageGood is the one good end of an upgrade.
+const stageGood = "good"
+
+// awaitUpgrade waits for the end of an upgrade, and ends as that did.
 func awaitUpgrade(ctx context.Context, env *Env, node *client.Client, number int64, patience time.Duration) error {
 	w := newWaiting(env, "upgrade")
 	defer w.done()
-	deadline := time.Now().Add(patience)
 	stage := ""
+	u, err := followUpgrade(ctx, node, number, patience, func(u *pb.Upgrade) {
+		if u == nil {
+			w.tell("the node restarts")
+			return
+		}
+		if u.Stage != stage {
+			stage = u.Stage
+			fmt.Fprintf(env.Err, "%s %s\n", time.Now().Format(time.TimeOnly), upgradeStage(u))
+		}
+		w.tell(upgradeStage(u))
+	})
+	if err != nil {
+		return err
+	}
+	return upgradeOutcome(env, u)
+}
+
+// followUpgrade calls see with an upgrade now and then, nil while the node does not
+// answer, and returns it once it has ended. The node is away for a while: that it
+// does not answer is no failure before the patience ends.
+func followUpgrade(ctx context.Context, node *client.Client, number int64, patience time.Duration, see func(*pb.Upgrade)) (*pb.Upgrade, error) {
+	deadline := time.Now().Add(patience)
 	for {
 		resp, err := askUpgrade(ctx, node, number)
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return nil, ctx.Err()
 		case err == nil && resp.Upgrade != nil:
-			u := resp.Upgrade
-			if u.Stage != stage {
-				stage = u.Stage
-				fmt.Fprintf(env.Err, "%s %s\n", time.Now().Format(time.TimeOnly), upgradeStage(u))
-			}
-			w.tell(upgradeStage(u))
-			if u.Ended != nil {
-				return upgradeOutcome(env, u)
+			see(resp.Upgrade)
+			if resp.Upgrade.Ended != nil {
+				return resp.Upgrade, nil
 			}
 		case err != nil && connect.CodeOf(err) == connect.CodeNotFound:
-			return err
+			return nil, err
 		default:
-			w.tell("the node restarts")
+			see(nil)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("upgrade %d has not ended within %s: see oscine upgrade status", number, patience)
+			return nil, fmt.Errorf("upgrade %d has not ended within %s: see oscine upgrade status", number, patience)
 		}
 		select {
 		case <-ctx.Done():
@@ -193,7 +217,7 @@ func upgradeStage(u *pb.Upgrade) string {
 
 // upgradeOutcome is what a command ends with.
 func upgradeOutcome(env *Env, u *pb.Upgrade) error {
-	if u.Stage == "good" {
+	if u.Stage == stageGood {
 		fmt.Fprintf(env.Out, "%s runs since %s, and was found good\n", printable.Text(u.To), u.Ended.AsTime().Local().Format(time.TimeOnly))
 		return nil
 	}

@@ -32,6 +32,7 @@ type StartUpgradeRequest struct {
 	OverrideLocks bool                   `protobuf:"varint,6,opt,name=override_locks,json=overrideLocks,proto3" json:"override_locks,omitempty"`
 	Force         bool                   `protobuf:"varint,7,opt,name=force,proto3" json:"force,omitempty"`                                   // also a version that failed here before
 	DownloadOnly  bool                   `protobuf:"varint,8,opt,name=download_only,json=downloadOnly,proto3" json:"download_only,omitempty"` // stop before the restart
+	GateSeconds   int64                  `protobuf:"varint,9,opt,name=gate_seconds,json=gateSeconds,proto3" json:"gate_seconds,omitempty"`    // in which the new version must pass its checks; 0: those of the Machine
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -120,6 +121,13 @@ func (x *StartUpgradeRequest) GetDownloadOnly() bool {
 		return x.DownloadOnly
 	}
 	return false
+}
+
+func (x *StartUpgradeRequest) GetGateSeconds() int64 {
+	if x != nil {
+		return x.GateSeconds
+	}
+	return 0
 }
 
 type StartUpgradeResponse struct {
@@ -1276,7 +1284,7 @@ var File_oscine_v1_upgrades_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\n" +
-	"\x18oscine/v1/upgrades.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"\x8e\x02\n" +
+	"\x18oscine/v1/upgrades.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"\xb1\x02\n" +
 	"\x13StartUpgradeRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x129\n" +
@@ -1286,7 +1294,8 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\aanytime\x18\x05 \x01(\bR\aanytime\x12%\n" +
 	"\x0eoverride_locks\x18\x06 \x01(\bR\roverrideLocks\x12\x14\n" +
 	"\x05force\x18\a \x01(\bR\x05force\x12#\n" +
-	"\rdownload_only\x18\b \x01(\bR\fdownloadOnly\"D\n" +
+	"\rdownload_only\x18\b \x01(\bR\fdownloadOnly\x12!\n" +
+	"\fgate_seconds\x18\t \x01(\x03R\vgateSeconds\"D\n" +
 	"\x14StartUpgradeResponse\x12,\n" +
 	"\aupgrade\x18\x01 \x01(\v2\x12.oscine.v1.UpgradeR\aupgrade\"\xcb\x01\n" +
 	"\x13PlanUpgradeResponse\x12\x18\n" +

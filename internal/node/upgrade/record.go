@@ -65,6 +65,7 @@ type Options struct {
 	OverrideLocks bool                  `json:"overrideLocks,omitempty"`
 	Force         bool                  `json:"force,omitempty"`        // also a version that failed before
 	DownloadOnly  bool                  `json:"downloadOnly,omitempty"` // stop before the restart, until asked again
+	GateDeadline  time.Duration         `json:"gateDeadline,omitempty"` // for the checks; 0: that of the Machine
 }
 
 // Before is how the node was before the restart: what the new version must bring

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -57,7 +58,7 @@ func (m *Manager) judge(ctx context.Context, u *Upgrade) {
 		}
 		began := m.Now()
 		checks := append([]Check{m.clockCheck(u)}, m.Host.Checks(u.Before)...)
-		err := pass(ctx, checks, m.Machine.Gate.Deadline.Std(), func(what string) { m.say(u.Number, what) })
+		err := pass(ctx, checks, cmp.Or(u.Options.GateDeadline, m.Machine.Gate.Deadline.Std()), func(what string) { m.say(u.Number, what) })
 		if ctx.Err() != nil {
 			return // the next daemon goes on
 		}
