@@ -54,12 +54,18 @@ func readBounded(env *Env, file string, limit int64, otherwise string) ([]byte, 
 	return raw, nil
 }
 
+// missing is the error of what was named and does not exist.
+type missing struct{ error }
+
+// NotFound marks the error for its exit status.
+func (missing) NotFound() {}
+
 // unreadable tells why a file that a person named could not be opened; other
 // errors pass unchanged.
 func unreadable(file string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("%s: there is no such file", file)
+		return missing{fmt.Errorf("%s: there is no such file", file)}
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%s: this user may not read it (see ls -l)", file)
 	case errors.Is(err, syscall.ENOTDIR):

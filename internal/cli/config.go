@@ -28,7 +28,7 @@ import (
 func newConfigCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Keys, machine files and contexts"}
 	c.AddCommand(newConfigGenerateCommand(env), newConfigCredentialsCommand(env), newConfigApplyCommand(env),
-		newConfigContextsCommand(env), newConfigMergeCommand(env), newConfigUseCommand(env), newConfigDeleteCommand(env),
+		newConfigContextsCommand(env), newConfigMergeCommand(env), newConfigFilesCommand(env), newConfigUseCommand(env), newConfigDeleteCommand(env),
 		newConfigRevokeCommand(env), newConfigRevokedCommand(env), newConfigRestoreCommand(env))
 	return c
 }

@@ -55,8 +55,8 @@ func TestDiff(t *testing.T) {
 			}
 		}
 	}
-	if status, _, errOut := n.command(t, "diff", "-f", filepath.Join(n.dir, "nowhere.yaml")); status != 2 {
-		t.Errorf("no file: exit status %d, want 2: %s", status, errOut)
+	if status, _, errOut := n.command(t, "diff", "-f", filepath.Join(n.dir, "nowhere.yaml")); status != exitNotFound {
+		t.Errorf("no file: exit status %d, want %d: %s", status, exitNotFound, errOut)
 	}
 	if len(*applied) > 0 {
 		t.Errorf("diff applied %q", *applied)

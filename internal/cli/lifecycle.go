@@ -139,16 +139,10 @@ func kindsOf(ctx context.Context, env *Env, node *client.Client, name string) ([
 		}
 	}
 	if len(kinds) == 0 {
-		return nil, notRunning{fmt.Errorf("no workload or model is named %q: see oscine get", name)}
+		return nil, missing{fmt.Errorf("no workload or model is named %q: see oscine get", name)}
 	}
 	return kinds, nil
 }
-
-// notRunning is the error of a name that only other objects have.
-type notRunning struct{ error }
-
-// NotFound marks the error for its exit status.
-func (notRunning) NotFound() {}
 
 // completeRunning offers the names of workloads and models that are not given
 // yet.

@@ -208,7 +208,7 @@ func parsePorts(texts []string) ([]machine.Port, error) {
 		p.Host, err1 = strconv.Atoi(host)
 		p.Guest, err2 = strconv.Atoi(guest)
 		if errors.Join(err1, err2) != nil || p.Guest < 1 || p.Guest > 65535 || p.Host < 0 || p.Host > 65535 {
-			return nil, fmt.Errorf("--port %q: want GUEST or HOST:GUEST, numbers up to 65535", text)
+			return nil, usageError{fmt.Errorf("--port %q: want GUEST or HOST:GUEST, numbers up to 65535", text)}
 		}
 		ports = append(ports, p)
 	}

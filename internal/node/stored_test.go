@@ -14,6 +14,9 @@ import (
 // Everything stored can be listed and removed, but not what an object needs.
 func TestVolumesAreListedAndRemoved(t *testing.T) {
 	h := newHouse(t)
+	if err := h.RemoveVolume("none"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("remove one where there was never any: got %v, want ErrNotFound", err)
+	}
 	if err := h.apply(t, "w", ", volumes: [{name: used, path: /data}]"); err != nil {
 		t.Fatal(err)
 	}

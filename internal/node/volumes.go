@@ -71,6 +71,9 @@ func (n *Node) RemoveVolume(name string) error {
 	// Its name is gone at once; a removal that is cut short goes on at the next start.
 	dir := filepath.Join(n.volumesDir(), name)
 	trash, err := os.MkdirTemp(n.volumesDir(), removing)
+	if errors.Is(err, fs.ErrNotExist) { // there has never been a volume
+		return fmt.Errorf("volume %q: %w (see oscine volume list)", name, ErrNotFound)
+	}
 	if err != nil {
 		return fmt.Errorf("remove the volume %s: %w", name, err)
 	}

@@ -203,10 +203,7 @@ func (c *controller) image(ctx context.Context, ref string) (string, error) {
 	}
 	c.report.Phase(object.Pulling, ref)
 	name, err = c.o.Images.Pull(ctx, ref, func(line string) { c.report.Phase(object.Pulling, line) })
-	if err != nil {
-		return "", fmt.Errorf("pull %s: %w", ref, err)
-	}
-	return name, nil
+	return name, err // it names the image
 }
 
 // claimVolumes makes what volumes are not there yet, and bounds all.
