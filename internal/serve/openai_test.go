@@ -1,11 +1,13 @@
 package serve_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"oscine.dev/oscine/internal/gguf/gguftest"
 	"oscine.dev/oscine/internal/serve"
@@ -40,5 +42,40 @@ func TestOpenAIClient(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), python, "testdata/openai/client.py", server.URL, "Chat_1", "vectors").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "answers agree") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// llama-server computes, so its threads are those that a deadline makes urgent.
+func TestServerOfLanguageModelIsUrgent(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "model.gguf")
+	if err := os.WriteFile(file, gguftest.Tiny(gguftest.Options{}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	registry, u := core.NewRegistry(), &recorder{}
+	server := newServer(serve.NewHandler(registry, serve.Options{}))
+	t.Cleanup(server.Close)
+	starter := servetest.Llama(t, file, "m", map[string]string{"slots": "1"})
+	if err := registry.Add(core.Model{Name: "m", Starter: starter, Objective: time.Second, Urgency: u}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := registry.Remove("m"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := registry.WaitReady(t.Context(), "m"); err != nil {
+		t.Fatal(err)
+	}
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", childOf(t, workerPID(t, starter))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, text := doRequest(t, server.URL, "POST", "/v1/completions", nil, `{"model":"m","prompt":"Hi","max_tokens":2}`); status != 200 {
+		t.Fatal(status, text)
+	}
+	// The one that serves the daemon, and those of the server.
+	want := fmt.Sprintf("raise %d, lower %[1]d", 1+len(tasks))
+	if got := strings.Join(u.events, ", "); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,9 +36,41 @@ func NameThread() {
 }
 
 // Threads returns the threads of the worker that compute, as this process
-// numbers them, whatever the worker's own PID namespace says.
+// numbers them, whatever the worker's own PID namespace says. All threads of the
+// worker's children are among them: a child is an engine.
 func (c *Conn) Threads() ([]int, error) {
-	return computing(filepath.Join("/proc", strconv.Itoa(c.pid), "task"))
+	dir := filepath.Join("/proc", strconv.Itoa(c.pid), "task")
+	tids, err := computing(dir)
+	if err != nil {
+		return nil, err
+	}
+	children, err := filepath.Glob(filepath.Join(dir, "*", "children"))
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range children {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended, or the kernel does not tell
+		}
+		for child := range strings.FieldsSeq(string(text)) {
+			tasks, err := os.ReadDir(filepath.Join("/proc", child, "task"))
+			if err != nil {
+				continue // it has ended
+			}
+			for _, task := range tasks {
+				tid, err := strconv.Atoi(task.Name())
+				if err != nil {
+					return nil, err
+				}
+				tids = append(tids, tid)
+			}
+		}
+		if len(tids) > maxThreads {
+			return nil, fmt.Errorf("the worker and its children have more than %d threads", maxThreads)
+		}
+	}
+	return tids, nil
 }
 
 // computing lists the threads below a task folder of procfs that have the name.
