@@ -25,7 +25,8 @@ import (
 // quietNode answers Info, and a Watch that never reports anything.
 type quietNode struct {
 	Node
-	list *access.List
+	list   *access.List
+	tokens *access.Tokens
 }
 
 func (n *quietNode) Access() *access.List { return n.list }
@@ -62,6 +63,11 @@ type gated struct {
 
 func newGated(t *testing.T, list *access.List) *gated {
 	t.Helper()
+	return newGatedNode(t, &quietNode{list: list})
+}
+
+func newGatedNode(t *testing.T, n *quietNode) *gated {
+	t.Helper()
 	authority, err := pki.NewAuthority("test")
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +76,7 @@ func newGated(t *testing.T, list *access.List) *gated {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := NewServer(&quietNode{list: list}, object.MachineAPI{
+	server, err := NewServer(n, object.MachineAPI{
 		CA: string(authority.Certificate), Certificate: string(own.Certificate), Key: string(own.Key),
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -43,6 +43,7 @@ type Node interface {
 	latencyBench
 	accessControl
 	upgrader
+	tokenStore
 
 	// Inference answers the protocols of inference, at these routes.
 	Inference() (routes []string, handler http.Handler)
@@ -72,6 +73,7 @@ func services(n Node, gate *entrance) []service {
 		mount[pbconnect.BenchHandler](pbconnect.NewBenchHandler, &benchService{n}),
 		mount[pbconnect.AccessHandler](pbconnect.NewAccessHandler, &accessService{n.Access(), gate}),
 		mount[pbconnect.UpgradesHandler](pbconnect.NewUpgradesHandler, &upgradeService{n}),
+		mount[pbconnect.TokensHandler](pbconnect.NewTokensHandler, &tokenService{n}),
 	}
 }
 

@@ -39,6 +39,7 @@ type fakeNode struct {
 
 	metrics http.HandlerFunc        // nil for none
 	models  pbconnect.ModelsHandler // nil for none
+	tokens  pbconnect.TokensHandler // nil for none
 
 	dir string // of the client's configuration
 }
@@ -132,6 +133,9 @@ func (n *fakeNode) serve(t *testing.T) {
 	}
 	if n.upgrades != nil {
 		mux.Handle(pbconnect.NewUpgradesHandler(n.upgrades))
+	}
+	if n.tokens != nil {
+		mux.Handle(pbconnect.NewTokensHandler(n.tokens))
 	}
 	if n.metrics != nil {
 		mux.HandleFunc("/metrics", n.metrics)

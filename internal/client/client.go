@@ -35,6 +35,7 @@ type Client struct {
 	Bench     pbconnect.BenchClient
 	Access    pbconnect.AccessClient
 	Upgrades  pbconnect.UpgradesClient
+	Tokens    pbconnect.TokensClient
 
 	address string
 	http    *http.Client
@@ -76,6 +77,7 @@ func New(ctx *Context) (*Client, error) {
 		Bench:     pbconnect.NewBenchClient(client, url, options),
 		Access:    pbconnect.NewAccessClient(client, url, options),
 		Upgrades:  pbconnect.NewUpgradesClient(client, url, options),
+		Tokens:    pbconnect.NewTokensClient(client, url, options),
 		address:   ctx.Address,
 		http:      client,
 		pair:      pair,

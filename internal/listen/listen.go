@@ -25,10 +25,13 @@ type Limits struct {
 
 // Address is whom a bound on connections per address counts together: an IPv4
 // address, or the /64 of an IPv6 address, which is what one customer gets.
-func Address(a net.Addr) string {
-	ap, err := netip.ParseAddrPort(a.String())
+func Address(a net.Addr) string { return AddressOf(a.String()) }
+
+// AddressOf is Address of an address and port in their usual form.
+func AddressOf(text string) string {
+	ap, err := netip.ParseAddrPort(text)
 	if err != nil {
-		return a.String()
+		return text
 	}
 	ip := ap.Addr().Unmap().WithZone("")
 	if ip.Is6() {

@@ -73,6 +73,7 @@ type Node struct {
 
 	store     *reconcile.Store
 	access    *access.List
+	tokens    *access.Tokens
 	loop      *reconcile.Loop
 	box       *sandbox.Sandbox
 	files     *model.Files
@@ -148,6 +149,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.openUpgrades()
+	if n.tokens, err = access.OpenTokens(filepath.Join(n.config.StateDir, tokenFile)); err != nil {
+		return err
+	}
 	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)
 	trust, err := pki.Pool([]byte(n.machine.Spec.API.CA))
 	if err != nil {

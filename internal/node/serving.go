@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/node/access"
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve"
@@ -24,7 +25,7 @@ import (
 // openRegistry begins to serve, without a model yet.
 func (n *Node) openRegistry() {
 	n.registry = core.NewRegistry()
-	n.inference = serve.NewHandler(n.registry, serve.Options{})
+	n.inference = access.NewFair().Handler(serve.NewHandler(n.registry, serve.Options{}))
 }
 
 // Inference answers the protocols of inference for the node's models, at the

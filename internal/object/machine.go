@@ -82,8 +82,24 @@ type MachineAPI struct {
 // Inference opens an endpoint for the protocols of inference without client
 // certificates, on purpose.
 type Inference struct {
-	Port int `json:"port"` // plain HTTP and gRPC, open to all
+	Port int `json:"port"` // HTTP and gRPC
+	// Tokens says who is let in: optional, the default, is anyone, and clients with
+	// a token within its bounds; required is clients with a token. See
+	// oscine token create.
+	Tokens TokenUse `json:"tokens,omitempty"`
+	// TLS encrypts with the node's certificate, so that tokens can't be read on the
+	// network. Clients trust the cluster's authority, ca.crt.
+	TLS bool `json:"tls,omitempty"`
 }
+
+// TokenUse says whether clients need a token.
+type TokenUse string
+
+// The uses of tokens.
+const (
+	TokensOptional TokenUse = "optional"
+	TokensRequired TokenUse = "required"
+)
 
 // Metrics opens an endpoint for Prometheus without client certificates, on
 // purpose.
@@ -137,6 +153,7 @@ func (m *Machine) Check(c *Checker) {
 	}
 	if s.Inference != nil {
 		c.Port("spec.inference.port", s.Inference.Port)
+		c.OneOf("spec.inference.tokens", string(s.Inference.Tokens), string(TokensOptional), string(TokensRequired))
 		if s.Inference.Port == s.API.Port {
 			c.Bad("spec.inference.port", "is the API's port already")
 		}

@@ -14,6 +14,11 @@ import (
 // before a worker has taken it is not computed. Its errors are of the classes
 // that this package's errors tell; what is of none is the node's own fault.
 func (r *Registry) Infer(ctx context.Context, q Request) (Response, error) {
+	done, err := admit(ctx, q.Model)
+	if err != nil {
+		return Response{}, err
+	}
+	defer done()
 	m, shadows, err := r.use(&q)
 	if err != nil {
 		return Response{}, err

@@ -1,10 +1,13 @@
 package front
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -66,4 +69,22 @@ func RetryAfter(err error) time.Duration {
 		return later.RetryAfter()
 	}
 	return time.Second
+}
+
+// Reject answers a request that no front gets to see, as gRPC's clients or as
+// all others expect it.
+func Reject(w http.ResponseWriter, r *http.Request, err error) {
+	if r.ProtoMajor >= 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		const unauthenticated = "16"
+		h := w.Header()
+		h.Set("Content-Type", "application/grpc")
+		h["Grpc-Status"], h["Grpc-Message"] = []string{unauthenticated}, []string{url.PathEscape(err.Error())}
+		return
+	}
+	body, broken := json.Marshal(map[string]string{"error": err.Error()})
+	if broken != nil {
+		body = []byte(`{"error":"refused"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	Send(w, Refuse(w.Header(), err), body)
 }

@@ -1,0 +1,156 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+)
+
+func newTokenCommand(env *Env) *cobra.Command {
+	c := &cobra.Command{Use: "token", Short: "Clients of inference that have no certificate"}
+	c.AddCommand(newTokenCreateCommand(env), newTokenListCommand(env), newTokenRemoveCommand(env))
+	return c
+}
+
+func newTokenCreateCommand(env *Env) *cobra.Command {
+	var (
+		token    pb.Token
+		rate     string
+		lifetime string
+	)
+	c := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Make a token for a client of inference, and show it once",
+		Long: `Make a token by which a client may ask the node's models on the port of
+spec.inference, as Authorization: Bearer TOKEN. The token alone is written to
+standard output, now and never again: the node keeps a digest of it.
+
+What a token may do is bounded by the models it names, by a rate, by requests at
+a time and by its life. It says nothing of the node's API.`,
+		Example: "  oscine token create web --model 'digits*' --rate 100 --concurrent 8 --expires 90d\n  curl -H \"Authorization: Bearer $(oscine token create tmp --expires 1h)\" http://NODE:8000/v2/models/digits",
+		Args:    exactArgs(1, "NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			token.Name = args[0]
+			q := &pb.CreateTokenRequest{Token: &token}
+			if rate != "" {
+				var err error
+				if token.Rate, err = parseRate(rate); err != nil {
+					return usageError{err}
+				}
+			}
+			if lifetime != "" {
+				d, err := parseDays(lifetime)
+				if err != nil {
+					return usageError{err}
+				}
+				q.Lifetime = durationpb.New(d)
+			}
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := node.Tokens.Create(c.Context(), connect.NewRequest(q))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(env.Out, resp.Msg.Secret)
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringArrayVar(&token.Models, "model", nil, "pattern of models' names that the token is for, with * and ? (default: all models)")
+	f.StringVar(&rate, "rate", "", "requests a second in the long run, such as 100 or 5/m (default: as many as it likes)")
+	f.Uint32Var(&token.Burst, "burst", 0, "requests that may come at once (default: those of a second)")
+	f.Uint32Var(&token.Concurrent, "concurrent", 0, "requests at a time (default: no bound)")
+	f.StringVar(&lifetime, "expires", "", "how long the token is valid, such as 90d or 12h (default: until it is removed)")
+	return c
+}
+
+// parseRate reads requests a second, or with /s, /m or /h behind a number in
+// that time.
+func parseRate(text string) (float64, error) {
+	number, unit, _ := strings.Cut(text, "/")
+	per, ok := map[string]float64{"": 1, "s": 1, "m": 60, "h": 3600}[unit]
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil || !ok || !(n > 0) {
+		return 0, fmt.Errorf("--rate %q: write a number of requests a second, or such as 5/m or 100/h", text)
+	}
+	return n / per, nil
+}
+
+// parseDays reads a duration that may be in days.
+func parseDays(text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n > 0 {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	} else if d, err := time.ParseDuration(text); err == nil && d > 0 {
+		return d, nil
+	}
+	return 0, fmt.Errorf("--expires %q: write a duration, such as 90d or 12h", text)
+}
+
+func newTokenListCommand(env *Env) *cobra.Command {
+	var output *string
+	c := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the tokens, their bounds and their use", Args: exactArgs(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			resp, err := node.Tokens.List(c.Context(), connect.NewRequest(&pb.ListTokensRequest{}))
+			if err != nil {
+				return err
+			}
+			return listOf(resp.Msg.Tokens, (*pb.Token).GetName, "NAME\tMODELS\tRATE\tCONCURRENT\tEXPIRES\tLAST USED\tREQUESTS\tREFUSED", tokenRow).print(env.Out, *output)
+		},
+	}
+	output = addOutput(c)
+	return c
+}
+
+func tokenRow(t *pb.Token, _ bool) string {
+	rate := "-"
+	if t.Rate > 0 {
+		rate = strconv.FormatFloat(t.Rate, 'g', 4, 64) + "/s"
+	}
+	concurrent := "-"
+	if t.Concurrent > 0 {
+		concurrent = strconv.Itoa(int(t.Concurrent))
+	}
+	at := func(t *timestamppb.Timestamp) string {
+		if t == nil {
+			return "-"
+		}
+		return t.AsTime().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d", orDash(t.Name), orDash(strings.Join(t.Models, ",")), rate, concurrent, at(t.Expires), at(t.LastUsed), t.Requests, t.Refused)
+}
+
+func newTokenRemoveCommand(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "rm NAME…", Aliases: []string{"remove", "delete"}, Short: "Refuse tokens from now on", Args: rangeArgs(1, 1000, "NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			node, err := env.Client()
+			if err != nil {
+				return err
+			}
+			if _, err := node.Tokens.Remove(c.Context(), connect.NewRequest(&pb.RemoveTokensRequest{Names: args})); err != nil {
+				return err
+			}
+			for _, name := range args {
+				fmt.Fprintf(env.Out, "token/%s removed\n", name)
+			}
+			return nil
+		},
+	}
+}
