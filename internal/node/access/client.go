@@ -10,7 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// client is whoever holds a token, with what it has left of its rate. It
+// client is who holds a token, with what is left of the rate. It
 // implements core.Guard.
 type client struct {
 	token Token
