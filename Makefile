@@ -58,6 +58,8 @@ test-inputs: build
 	@go run ./internal/serve/engine/modeltest/fetch
 	@go run ./internal/samples/fetch
 	@scripts/python-clients.sh >/dev/null
+	@scripts/python-clients.sh internal/update/source/testdata/python-tuf.txt >/dev/null
+	@scripts/node-clients.sh internal/update/source/testdata/tuf-js >/dev/null
 
 .PHONY: test-engines
 test-engines: build ## compare every engine with its own Python API, bit for bit, on real models

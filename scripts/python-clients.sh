@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs others' clients of inference, pinned by their hashes, for the tests
-# that run them unchanged, and prints the Python that has them. It does nothing
-# where they are there already.
+# Installs others' clients, pinned by their hashes in a file of requirements, for
+# the tests that run them unchanged, and prints the Python that has them. It does
+# nothing where they are there already. The default are clients of inference.
+# usage: python-clients.sh [REQUIREMENTS]
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-pins=internal/serve/testdata/python-clients.txt
+pins=${1:-internal/serve/testdata/python-clients.txt}
 digest=$(sha256sum "$pins" | cut -c 1-16)
 folder=${OSCINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/oscine}/python-clients-$digest
 if [[ ! -e $folder/complete ]]; then
