@@ -47,7 +47,7 @@ var servingPhases = map[core.State]object.Phase{
 
 // workerPaths are where a worker finds what is its own.
 func workerPaths() model.Paths {
-	return model.Paths{SocketDir: core.SocketDir, SocketName: core.SocketName, Model: core.ModelPath}
+	return model.Paths{SocketDir: core.SocketDir, SocketName: core.SocketName, Model: core.ModelPath, Folder: core.ModelFolder}
 }
 
 // Serve implements model.Server.
@@ -150,5 +150,5 @@ type worker struct{ *model.Worker }
 
 // Load implements core.Worker.
 func (w worker) Load() channel.Load {
-	return channel.Load{Path: core.ModelPath, Threads: w.Threads(), Options: w.Options(), Name: w.ServedAs(), Memory: w.Memory()}
+	return channel.Load{Path: w.Model(), Threads: w.Threads(), Options: w.Options(), Name: w.ServedAs(), Memory: w.Memory()}
 }

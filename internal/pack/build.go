@@ -27,7 +27,7 @@ type BuildOptions struct {
 
 // Revision of the packs that this source builds; it grows when a pack changes
 // while its engine's version does not.
-const revision = "3"
+const revision = "4"
 
 // packUUID is the file system's fixed identity, so that two builds are alike.
 const packUUID = "05c13e00-7061-636b-8000-000000000001"
@@ -133,7 +133,7 @@ func (b *builder) fill(ctx context.Context) error {
 // skeleton makes the mount points that a container needs on a read-only root.
 func (b *builder) skeleton(context.Context, *lock) error {
 	p := platformOf(b.Arch)
-	dirs := []string{"dev", "proc", "sys", "tmp", "etc", "run/oscine", "usr/bin", "usr/share/licences", p.libs, filepath.Dir(p.loaderLink)}
+	dirs := []string{"dev", "proc", "sys", "tmp", "etc", "run/oscine", "model.d", "usr/bin", "usr/share/licences", p.libs, filepath.Dir(p.loaderLink)}
 	for _, dir := range dirs {
 		if err := os.MkdirAll(filepath.Join(b.root, dir), 0o755); err != nil {
 			return err

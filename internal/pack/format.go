@@ -141,9 +141,7 @@ func candidates(packs []Info, q Question) ([]Info, error) {
 	if len(fits) == 0 {
 		return nil, unread(packs, q, named)
 	}
-	slices.SortStableFunc(fits, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.magic, a.magic), cmp.Compare(len(a.pack.Formats), len(b.pack.Formats)), strings.Compare(a.pack.Name, b.pack.Name))
-	})
+	slices.SortStableFunc(fits, byRules)
 	var list []Info
 	for _, c := range fits {
 		if slices.ContainsFunc(c.pack.Protocols, func(v int) bool { return slices.Contains(q.Protocols, v) }) &&
@@ -156,6 +154,12 @@ func candidates(packs []Info, q Question) ([]Info, error) {
 			ErrNoEngine, p.Name, p.Version, versions(p.Protocols), versions(q.Protocols))
 	}
 	return list, nil
+}
+
+// byRules orders packs that read a model: by how much of it they know, then those
+// that read less else.
+func byRules(a, b candidate) int {
+	return cmp.Or(cmp.Compare(b.magic, a.magic), cmp.Compare(len(a.pack.Formats), len(b.pack.Formats)), strings.Compare(a.pack.Name, b.pack.Name))
 }
 
 // readers are the packs with engines that read a model. Of a folder only files
@@ -279,7 +283,8 @@ func howToRead(q Question) string {
 		known = append(known, Info{Manifest: r.manifest})
 	}
 	if fits, _ := readers(known, q); len(fits) > 0 {
-		return "the pack " + fits[0].pack.Name + " does: " + howToGet(fits[0].pack.Name)
+		best := slices.MinFunc(fits, byRules).pack.Name
+		return "the pack " + best + " does: " + howToGet(best)
 	}
 	return "install a pack that does with oscine pack install FILE, or export the model to a format that is read"
 }

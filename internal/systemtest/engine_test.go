@@ -21,7 +21,7 @@ import (
 func makeEnginePack(n *testNode) string {
 	n.t.Helper()
 	root := n.t.TempDir()
-	for _, dir := range []string{"dev", "proc", "sys", "tmp", "etc", "run/oscine", "usr/bin"} {
+	for _, dir := range []string{"dev", "proc", "sys", "tmp", "etc", "run/oscine", "model.d", "usr/bin"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			n.t.Fatal(err)
 		}

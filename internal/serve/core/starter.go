@@ -36,12 +36,13 @@ type Worker interface {
 }
 
 // Paths inside a worker's container. The Starter bind-mounts a private
-// directory of the host at SocketDir and the model file at ModelPath, both
-// read-only; the pack is the root file system.
+// directory of the host at SocketDir and the model at ModelPath, or at ModelFolder
+// where it is a folder, both read-only; the pack is the root file system.
 const (
-	SocketDir  = "/run/oscine"
-	SocketName = "worker.sock"
-	ModelPath  = "/model"
+	SocketDir   = "/run/oscine"
+	SocketName  = "worker.sock"
+	ModelPath   = "/model"
+	ModelFolder = "/model.d"
 )
 
 // WorkerArgs returns the arguments that follow the pack's entrypoint: where the

@@ -47,7 +47,7 @@ type Server interface {
 // Where a worker finds what is its own, inside its container.
 type Paths struct {
 	SocketDir, SocketName string
-	Model                 string
+	Model, Folder         string // of a model that is one file, and of one that is a folder
 }
 
 // Served is a model that a Server is to serve.
@@ -297,6 +297,10 @@ func SocketDir(sockets string, key object.Key) string { return filepath.Join(soc
 // root.
 func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
 	m, dir := w.model, SocketDir(c.o.Sockets, w.key)
+	file, inside := c.o.Files.Path(m.Spec.Source), c.o.Paths.Model
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		inside = c.o.Paths.Folder // a folder can be mounted on a folder only
+	}
 	// Nobody on the node passes the folder above; the worker sees only its own.
 	if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(filepath.Dir(dir), 0o700)); err != nil {
 		return nil, fmt.Errorf("make the worker's socket folder: %w", err)
@@ -308,7 +312,7 @@ func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
 			Entrypoint: append(append([]string{}, w.engine.Entrypoint...), c.o.Server.WorkerArgs()...),
 			Mounts: []container.Mount{
 				{Source: dir, Target: c.o.Paths.SocketDir, ReadOnly: true},
-				{Source: c.o.Files.Path(m.Spec.Source), Target: c.o.Paths.Model, ReadOnly: true},
+				{Source: file, Target: inside, ReadOnly: true},
 			},
 		},
 	})
@@ -319,7 +323,7 @@ func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
 	memory, _ := m.Spec.Resources.Memory.Value() // checked with the manifest
 	return &Worker{
 		c: c, key: w.key, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m), options: m.Spec.Options,
-		served: cmp.Or(m.Spec.ServedAs, c.key.Name), memory: memory,
+		served: cmp.Or(m.Spec.ServedAs, c.key.Name), memory: memory, model: inside,
 	}, nil
 }
 

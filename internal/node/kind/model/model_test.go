@@ -57,7 +57,7 @@ func newBench(t *testing.T) *bench {
 	}
 	b.c = New(&Options{
 		Choices: choices,
-		Sandbox: b.Sandbox, Server: b, Paths: Paths{SocketDir: "/run/oscine", SocketName: "worker.sock", Model: "/model"}, Packs: b, Protocols: []int{2},
+		Sandbox: b.Sandbox, Server: b, Paths: Paths{SocketDir: "/run/oscine", SocketName: "worker.sock", Model: "/model", Folder: "/model.d"}, Packs: b, Protocols: []int{2},
 		Files: b.files, Sockets: t.TempDir() + "/models", Log: slog.New(slog.DiscardHandler), Life: t.Context(),
 	}, digits, b)
 	return b
@@ -280,7 +280,7 @@ func TestModelOfSeveralFiles(t *testing.T) {
 	if _, err := b.served.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if mount := b.Running()["model-digits"].Mounts[1]; mount.Source != dir || mount.Target != "/model" || !mount.ReadOnly {
+	if mount := b.Running()["model-digits"].Mounts[1]; mount.Source != dir || mount.Target != "/model.d" || !mount.ReadOnly {
 		t.Errorf("mounted %+v", mount)
 	}
 }

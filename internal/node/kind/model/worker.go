@@ -22,6 +22,7 @@ type Worker struct {
 	options map[string]string
 	served  string
 	memory  int64
+	model   string // as it sees it
 }
 
 // Socket is the path of the Unix socket on which the worker listens, or soon
@@ -36,6 +37,9 @@ func (w *Worker) Options() map[string]string { return w.options }
 
 // ServedAs is the name by which clients ask for the model.
 func (w *Worker) ServedAs() string { return w.served }
+
+// Model is the path of the model's file or folder, as the worker sees it.
+func (w *Worker) Model() string { return w.model }
 
 // Memory is the worker's limit in bytes, 0 for none.
 func (w *Worker) Memory() int64 { return w.memory }
