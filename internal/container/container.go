@@ -55,7 +55,7 @@ type Config struct {
 	// be stored on Root's disk: neither bytes nor files. It is asked before an image
 	// is pulled or imported, and again and again while it is stored and unpacked.
 	// nil means that there is room.
-	Room func() error
+	Room func() error `json:"-"`
 
 	Logger *slog.Logger // nil discards
 }

@@ -172,9 +172,16 @@ func (r *Runtime) tryEndTask(ctx context.Context, id string, task runtime.Task) 
 // Stop sends SIGTERM, then SIGKILL after grace, and waits for the end. It does
 // nothing to a container that has ended. Errors: ErrNotFound.
 func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration) error {
+	marked, err := r.markStopped(ctx, id, true)
+	if err != nil {
+		return err
+	}
 	waiting, cancel := context.WithTimeout(ctx, max(grace, 0))
 	defer cancel()
 	if err := r.Kill(ctx, id, syscall.SIGTERM); err != nil {
+		if marked && errors.Is(err, ErrNotRunning) { // it has just ended by itself
+			_, err = r.markStopped(ctx, id, false)
+		}
 		return endedIsFine(err)
 	}
 	if _, err := r.Wait(waiting, id); err == nil || ctx.Err() != nil {
@@ -183,8 +190,24 @@ func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration) erro
 	if err := r.Kill(ctx, id, syscall.SIGKILL); err != nil {
 		return endedIsFine(err)
 	}
-	_, err := r.Wait(ctx, id)
+	_, err = r.Wait(ctx, id)
 	return err
+}
+
+// markStopped records that a container that runs is being stopped, or that it was
+// not in the end. It reports whether that changes anything.
+func (r *Runtime) markStopped(ctx context.Context, id string, stopped bool) (bool, error) {
+	ctx = r.context(ctx)
+	if err := r.locks.Lock(ctx, id); err != nil {
+		return false, err
+	}
+	defer r.locks.Unlock(id)
+	_, rec, err := r.container(ctx, id)
+	if err != nil || rec.Stopped == stopped || stopped && rec.Exit != nil {
+		return false, err
+	}
+	rec.Stopped = stopped
+	return true, r.engine.keep(ctx, id, rec)
 }
 
 func endedIsFine(err error) error {
@@ -313,7 +336,7 @@ func (r *Runtime) status(ctx context.Context, c containers.Container) (Status, e
 		StartedAt: rec.StartedAt, CgroupPath: rec.CgroupPath, LogPath: rec.LogPath, SpecHash: rec.SpecHash,
 	}
 	if rec.Exit != nil {
-		s.State, s.ExitCode, s.OOMKilled, s.ExitedAt = Exited, rec.Exit.Code, rec.Exit.OOMKilled, rec.Exit.At
+		s.State, s.ExitCode, s.OOMKilled, s.Stopped, s.ExitedAt = Exited, rec.Exit.Code, rec.Exit.OOMKilled, rec.Stopped, rec.Exit.At
 		return s, nil
 	}
 	if !rec.StartedAt.IsZero() {

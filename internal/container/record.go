@@ -28,6 +28,7 @@ type record struct {
 	GID        uint32            `json:"gid"`
 	StartedAt  time.Time         `json:"startedAt,omitzero"` // zero until the program ran
 	OOMKills   int               `json:"oomKills,omitempty"` // in the cgroup before this run
+	Stopped    bool              `json:"stopped,omitempty"`  // Stop was called for this run
 	Exit       *exit             `json:"exit,omitempty"`
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,8 +55,35 @@ func TestStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, err := r.Status(t.Context(), "polite")
-	if err != nil || status.ExitCode != 7 || time.Since(begin) > 10*time.Second {
+	if err != nil || status.ExitCode != 7 || !status.Stopped || time.Since(begin) > 10*time.Second {
 		t.Errorf("%+v, %v after %v", status, err, time.Since(begin))
+	}
+}
+
+// Only what was stopped says so.
+func TestStoppedIsRecorded(t *testing.T) {
+	r := withProbe(t)
+	for id, stopped := range map[string]bool{"done": false, "stopped": true} {
+		if err := r.Start(t.Context(), Spec{ID: id, Image: probeName, Args: []string{"serve", "exit", "0"}}); err != nil {
+			t.Fatal(err)
+		}
+		awaitLog(t, r, id, "ready")
+		end := func() error { return r.Kill(t.Context(), id, syscall.SIGTERM) }
+		if stopped {
+			end = func() error { return r.Stop(t.Context(), id, 20*time.Second) }
+		}
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Wait(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Stop(t.Context(), id, time.Second); err != nil { // it has ended already
+			t.Error(err)
+		}
+		if status, err := r.Status(t.Context(), id); err != nil || status.State != Exited || status.Stopped != stopped {
+			t.Errorf("%+v, %v, want stopped %t", status, err, stopped)
+		}
 	}
 }
 

@@ -93,6 +93,7 @@ type Status struct {
 	PID        int // of the first process on the node; 0 unless Created or Running
 	ExitCode   int // 128+n after signal n; -1 if unknown; valid when Exited
 	OOMKilled  bool
+	Stopped    bool // by Stop, also by that of an earlier daemon: it did not end by itself; valid when Exited
 	StartedAt  time.Time
 	ExitedAt   time.Time // valid when Exited
 	CgroupPath string

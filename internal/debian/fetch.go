@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"oscine.dev/oscine/internal/durable"
 	"path/filepath"
 	"strings"
 	"time"
@@ -118,7 +119,7 @@ func (s *Source) download(ctx context.Context, missing []Package) error {
 		case err != nil:
 			return err
 		default:
-			if err := os.Rename(tmpFile, s.file(p)); err != nil {
+			if err := durable.Replace(tmpFile, s.file(p)); err != nil {
 				return err
 			}
 		}

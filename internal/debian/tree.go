@@ -140,7 +140,7 @@ func (s *Source) unpacked(ctx context.Context, set Set) (*Tree, error) {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return nil, err
 	}
-	return tree, os.Rename(tmp, tree.Dir)
+	return tree, durable.ReplaceTree(tmp, tree.Dir)
 }
 
 // digest identifies the content of a set.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // WriteFile replaces the file name, or makes it, with exactly the mode perm.
@@ -43,6 +44,27 @@ func Rename(from, to string) error {
 		return err
 	}
 	return SyncDir(filepath.Dir(to))
+}
+
+// Replace is Rename for a file that another has written: it is flushed before it
+// gets its name.
+func Replace(from, to string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("flush %s: %w", from, err)
+	}
+	return Rename(from, to)
+}
+
+// ReplaceTree is Rename for a folder that is finished: all that is in it is on
+// the disk before it gets its name. It flushes every file system, so it is for
+// what is made rarely.
+func ReplaceTree(from, to string) error {
+	syscall.Sync()
+	return Rename(from, to)
 }
 
 // Remove removes a file and returns when the folder is on the disk. A file that

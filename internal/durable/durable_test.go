@@ -42,6 +42,35 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "new"), filepath.Join(dir, "old")
+	for _, name := range []string{from, to} {
+		if err := os.WriteFile(name, []byte(filepath.Base(name)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Replace(from, to); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(to); err != nil || string(got) != "new" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := Replace(from, to); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	tree := filepath.Join(dir, "tree")
+	if err := os.MkdirAll(filepath.Join(tree, "a"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := ReplaceTree(tree, filepath.Join(dir, "done")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "done", "a")); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWriteFileFails leaves the old file and nothing beside it.
 func TestWriteFileFails(t *testing.T) {
 	dir := t.TempDir()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -335,6 +336,7 @@ func parseDriverEvent(line []byte) (DriverEvent, error) {
 	var e DriverEvent
 	err := json.Unmarshal(line, &e)
 	e.Text, e.Kind = clip(e.Text), clip(e.Kind)
+	clean(reflect.ValueOf(&e))
 	return e, err
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"oscine.dev/oscine/internal/hardware/hardwaretest"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 func FuzzParseList(f *testing.F) {
@@ -147,7 +149,7 @@ func FuzzDriverAnswer(f *testing.F) {
 	f.Add([]byte(`{"schema":"oscine.dev/driver/v1","devices":{"npu0":{"busy":1e300,"memoryUsed":-1}}}`))
 	f.Add([]byte(`{"schema":"oscine.dev/driver/v1","mounts":[{"source":"/run/share/a","target":"/a"},{"source":"/run/share/../x","target":"b"}],"env":["A=1","=2"],"partition":{"id":"p"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if e, err := parseDriverEvent(data); err == nil && max(len(e.Text), len(e.Kind)) > 40+len("…") {
+		if e, err := parseDriverEvent(data); err == nil && (max(len(e.Text), len(e.Kind)) > 4*40+len("…") || e.Text+e.Kind+e.Device != printable.Text(e.Text+e.Kind+e.Device)) {
 			t.Errorf("an event is too long: %+v", e)
 		}
 		var loads LoadReport
@@ -162,4 +164,18 @@ func FuzzDriverAnswer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What a driver calls its devices, kinds and events reaches terminals and logs
+// without its control bytes.
+func TestDriverEventIsPrintable(t *testing.T) {
+	e, err := parseDriverEvent([]byte(`{"device":"0000:01:00.0\u001b]0;x\u0007","kind":"xid\u009b31m","text":"\u001b[2Jgone\u202e","state":"lost\u0000"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{e.Device, e.Kind, e.Text, e.State} {
+		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == 0x202e }) {
+			t.Errorf("%q", text)
+		}
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"math/bits"
 	"strconv"
 	"strings"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // MaxIndex bounds the CPU and NUMA node numbers that a Set holds. The kernel
@@ -255,7 +257,7 @@ func parseIndex(text string) (int, error) {
 // clip shortens foreign text for an error message.
 func clip(text string) string {
 	if len(text) > 40 {
-		return text[:40] + "…"
+		return printable.Text(text[:40]) + "…"
 	}
-	return text
+	return printable.Text(text)
 }

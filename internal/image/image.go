@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/uki"
 )
@@ -144,11 +145,11 @@ func (b *builder) publish(ctx context.Context, r *Result, out string) error {
 			return fmt.Errorf("compress the image: %w", err)
 		}
 		r.Compressed = size
-		if err := os.Rename(disk+".zst", out+".zst"); err != nil {
+		if err := durable.Replace(disk+".zst", out+".zst"); err != nil {
 			return err
 		}
 	}
-	return os.Rename(disk, out)
+	return durable.Replace(disk, out)
 }
 
 func (b *builder) say(format string, args ...any) { fmt.Fprintf(b.Log, format+"\n", args...) }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/durable"
 )
 
 // Files of a saved machine and of those resumed from it.
@@ -49,7 +50,7 @@ func (m *Machine) Save(ctx context.Context, dir string) error {
 	if err := m.Wait(ending); err != nil {
 		return err
 	}
-	return os.Rename(m.dir, dir)
+	return durable.ReplaceTree(m.dir, dir)
 }
 
 // Resume makes a machine from what Save left in dir, and lets it go on from the

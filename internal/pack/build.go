@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/durable"
 )
 
 // BuildOptions says what Build makes.
@@ -266,5 +267,5 @@ func Write(ctx context.Context, dir, file string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mkfs.erofs: %w: %s", err, bytes.TrimSpace(out))
 	}
-	return os.Rename(tmp, file)
+	return durable.Replace(tmp, file)
 }

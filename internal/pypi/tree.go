@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"oscine.dev/oscine/internal/durable"
 	"path/filepath"
 	"slices"
 )
@@ -53,7 +54,7 @@ func (s *Source) Tree(ctx context.Context, p Package, arch string, want map[stri
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return "", err
 	}
-	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := durable.ReplaceTree(tmp, dir); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err // another process may have been faster
 	}
 	return dir, nil

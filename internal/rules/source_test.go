@@ -240,6 +240,25 @@ func TestRawSystemCallsStayInTheirPackage(t *testing.T) {
 }
 
 // TestSkipsGiveAReason finds tests that skip without a word.
+// What a power failure must not lose gets its name by internal/durable.
+func TestRenamesAreDurable(t *testing.T) {
+	allowed := map[string]string{
+		"internal/durable/durable.go":    "it is that package",
+		"internal/journal/writer.go":     "a journal's parts: a lost line is only a lost line, and a sync for each would wear the disk",
+		"internal/boot/pid1.go":          "facts of this boot, in memory",
+		"internal/boot/spawn.go":         "the log of a child, which may be lost",
+		"internal/boot/esp.go":           "flushes the whole file system afterwards",
+		"internal/update/slot/device.go": "its callers flush the whole file system afterwards",
+		"internal/container/files.go":    "secrets, in memory",
+	}
+	for _, s := range sources(t) {
+		if s.test() || s.generated || allowed[s.path] != "" || !strings.Contains(s.text, "os.Rename(") {
+			continue
+		}
+		t.Errorf("%s: os.Rename may lose the file at a power failure: use internal/durable", s.path)
+	}
+}
+
 func TestSkipsGiveAReason(t *testing.T) {
 	for _, s := range sources(t) {
 		if !s.test() {

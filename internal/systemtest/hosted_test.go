@@ -20,6 +20,7 @@ type daemon struct {
 	bin, state, runDir string
 	port               int
 	command            *exec.Cmd
+	ended              <-chan error // of command
 	output             *lockedBuffer
 }
 
@@ -92,7 +93,8 @@ func (d *daemon) start() {
 	d.command = exec.Command(filepath.Join(d.bin, "oscined"), "--hosted", "--config", d.machineFile(), "--listen", loopback(d.port),
 		"--state", d.state, "--run", d.runDir, "--logs", filepath.Join(d.state, "log"))
 	d.command.Stdout, d.command.Stderr = d.output, d.output
-	if err := d.command.Start(); err != nil {
+	var err error
+	if d.ended, err = startTied(d.command); err != nil {
 		d.t.Fatal(err)
 	}
 	d.awaitAPI()
@@ -104,7 +106,7 @@ func (d *daemon) stop(signal syscall.Signal) {
 	if err := d.command.Process.Signal(signal); err != nil {
 		d.t.Fatalf("signal the daemon: %v", err)
 	}
-	err := d.command.Wait()
+	err := <-d.ended
 	if signal == syscall.SIGTERM && err != nil {
 		d.t.Errorf("the daemon ended with %v on SIGTERM", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/durable"
 )
 
 func main() {
@@ -60,5 +61,5 @@ func compile(ctx context.Context, clang debian.Tool, source, include string, log
 	if err := cmd.Run(); err != nil {
 		return err
 	}
-	return os.Rename(filepath.Join(dir, object+".new"), filepath.Join(dir, object))
+	return durable.Replace(filepath.Join(dir, object+".new"), filepath.Join(dir, object))
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/machine"
 )
 
@@ -153,7 +154,7 @@ func (b Booted) boot(t testing.TB, all, dir string) {
 		err = booted.Save(t.Context(), filepath.Join(making, machineFolder))
 	}
 	if err == nil {
-		err = os.Rename(making, dir)
+		err = durable.ReplaceTree(making, dir)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -345,9 +345,22 @@ func (p *Placer) Yield(s Store, obj object.Object) (bool, error) {
 	}
 	p.yielded = maps.Clone(p.yielded)
 	p.yielded[req.Name] = req
-	had := p.release(req.Name)
+	return p.forget(s, obj)
+}
+
+// GiveUp gives back the part of an object that cannot start, and forgets it in the
+// store. It reports whether there was any.
+func (p *Placer) GiveUp(s Store, obj object.Object) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.forget(s, obj)
+}
+
+// forget gives back a part, here and in the store. The caller holds p.mu.
+func (p *Placer) forget(s Store, obj object.Object) (bool, error) {
+	had := p.release(obj.Key().ID())
 	if err := s.ForgetPlacement(obj); err != nil {
-		return had, fmt.Errorf("store that %s has no placement: %w", req.Name, err)
+		return had, fmt.Errorf("store that %s has no placement: %w", obj.Key().ID(), err)
 	}
 	return had, nil
 }

@@ -87,13 +87,16 @@ func New(o Options) *Sandbox { return &Sandbox{Options: o} }
 // the manifest or the machine changes is marked by reconcile.Refused.
 func (s *Sandbox) Place(ctx context.Context, obj object.Placeable) (*allocate.Placement, error) {
 	if err := s.admit(obj); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.GiveUp(ctx, obj))
 	}
 	placement, displaced, err := s.Placer.Place(ctx, s.Store, obj)
 	s.Displace(displaced)
 	if err != nil {
-		s.Shares.Release(ctx, obj.Key().ID())
-		return nil, refused(err)
+		err = refused(err)
+		if reconcile.IsRefused(err) { // else what it has is still its own
+			err = errors.Join(err, s.GiveUp(ctx, obj))
+		}
+		return nil, err
 	}
 	s.UpdateCPUs()
 	return placement, nil
@@ -110,6 +113,25 @@ func (s *Sandbox) Lend(ctx context.Context, obj object.Placeable) (*allocate.Pla
 		s.UpdateCPUs()
 	}
 	return placement, err
+}
+
+// GiveUp gives back what an object holds that cannot start as it is, so that
+// others can have it. One that runs keeps all.
+func (s *Sandbox) GiveUp(ctx context.Context, obj object.Object) error {
+	ctx = context.WithoutCancel(ctx)
+	id := obj.Key().ID()
+	now, err := s.Runtime.Status(ctx, id)
+	if err == nil && now.State == container.Running {
+		return nil
+	}
+	s.Shares.Release(ctx, id)
+	err = ignoring(s.Isolator.Release(id), isolate.ErrUnknown)
+	had, e := s.Placer.GiveUp(s.Store, obj)
+	if had {
+		s.UpdateCPUs()
+		s.Freed()
+	}
+	return errors.Join(err, e)
 }
 
 // Allot places objects before they are started, so that a caller learns what

@@ -10,6 +10,7 @@ import (
 
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox"
 	"oscine.dev/oscine/internal/node/sandbox/sandboxtest"
@@ -167,5 +168,77 @@ func TestDisplacedAreTold(t *testing.T) {
 	start(t, m, workload(t, "quick", "resources: {cpu: '1', cpuPolicy: exclusive}"))
 	if told := m.Displaced(); len(told) != 1 || told["workload-slow"] == nil {
 		t.Errorf("displaced %v, want slow", told)
+	}
+}
+
+// A refusal frees what the object had and others can use; a failure that may pass
+// frees nothing, and neither does a refusal of what still runs.
+func TestOnlyRefusalsGiveUpThePlace(t *testing.T) {
+	key := object.Key{Kind: object.KindWorkload, Name: "web"}
+	larger := exclusive[:len(exclusive)-1] + ", priority: 1}"
+	for name, c := range map[string]struct {
+		fail    func(m *sandboxtest.Machine)
+		next    string
+		stopped bool
+		kept    bool
+	}{
+		"the store":              {func(m *sandboxtest.Machine) { m.Fail("Store", errors.New("input/output error")) }, larger, true, true},
+		"a deadline":             {func(m *sandboxtest.Machine) { m.Fail("Admit", isolate.ErrOverCommitted) }, "class: realtime, resources: {cpu: '2', memory: 64Mi, deadline: {runtime: 1ms, period: 10ms}}", true, false},
+		"too large":              {nil, "resources: {cpu: '9', cpuPolicy: exclusive}", true, false},
+		"too large, and it runs": {nil, "resources: {cpu: '9', cpuPolicy: exclusive}", false, true},
+	} {
+		m := sandboxtest.New(t)
+		start(t, m, workload(t, "web", exclusive))
+		if c.stopped {
+			if err := m.Stop(t.Context(), key, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.fail != nil {
+			c.fail(m)
+		}
+		if _, err := m.Place(t.Context(), workload(t, "web", c.next)); err == nil {
+			t.Fatalf("%s: placed", name)
+		}
+		if got := slices.Contains(m.Left(), "share workload-web"); got != c.kept {
+			t.Errorf("%s: its shares are kept: %t, want %t", name, got, c.kept)
+		}
+		if got := m.Placer.Release("workload-web"); got != c.kept {
+			t.Errorf("%s: its place is kept: %t, want %t", name, got, c.kept)
+		}
+		if freed := m.Freed() > 0; freed == c.kept {
+			t.Errorf("%s: others are told that there is room: %t", name, freed)
+		}
+	}
+}
+
+// Workloads with deadlines have CPUs of their own, so that no sum of those of one
+// manifest passes what a CPU can keep: who finds no CPU is refused.
+func TestDeadlinesOfOneManifest(t *testing.T) {
+	m := sandboxtest.New(t)
+	var desired []allocate.Desired
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		desired = append(desired, allocate.Desired{Object: workload(t, name, "class: realtime, resources: {cpu: '1', deadline: {runtime: 9ms, period: 10ms}}"), Changed: true})
+	}
+	for _, dryRun := range []bool{true, false} {
+		seen, placed := map[int]bool{}, 0
+		for _, outcome := range m.Allot(t.Context(), desired, false, dryRun) {
+			if outcome.Placement == nil {
+				if outcome.Err == nil {
+					t.Error("neither placed nor refused")
+				}
+				continue
+			}
+			placed++
+			for _, cpu := range outcome.Placement.CPUs {
+				if seen[cpu] {
+					t.Errorf("CPU %d is promised twice", cpu)
+				}
+				seen[cpu] = true
+			}
+		}
+		if placed == 0 || placed == len(desired) {
+			t.Errorf("dry run %t: %d of %d are placed on four CPUs", dryRun, placed, len(desired))
+		}
 	}
 }

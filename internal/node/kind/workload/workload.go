@@ -62,8 +62,6 @@ type controller struct {
 	key    object.Key
 	report reconcile.Reporter
 
-	sick bool // it was stopped because its check failed, and is to start again
-
 	mu sync.Mutex
 	st object.WorkloadStatus
 }
@@ -106,7 +104,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 		return err
 	}
 	if err := c.o.Disk.Admit(c.key); err != nil {
-		return err
+		return errors.Join(err, c.o.Sandbox.GiveUp(ctx, w))
 	}
 	placement, err := c.o.Sandbox.Place(ctx, w)
 	if err != nil {
@@ -134,7 +132,6 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	if err != nil {
 		return err
 	}
-	c.sick = false
 	c.set(func(st *object.WorkloadStatus) {
 		st.PID, st.Digest, st.StartedAt, st.Address = now.PID, now.Digest, &now.StartedAt, addr.String()
 	})
@@ -162,12 +159,12 @@ func Where(p *object.PlacementStatus) string {
 // finishedBefore returns ErrFinished where the workload ended under an earlier
 // daemon in a way that its restart policy leaves alone.
 func (c *controller) finishedBefore(ctx context.Context, w *object.Workload) error {
-	if c.sick {
-		return nil
-	}
 	now, err := c.o.Sandbox.Runtime.Status(ctx, c.key.ID())
 	if err != nil || now.State != container.Exited || now.ExitCode < 0 || now.Labels[sandbox.LabelManifest] != sandbox.Hash(w) {
 		return nil // not there, still running, lost to a reboot, or of an older manifest
+	}
+	if now.Stopped {
+		return nil // by the node, which needed its place or found it sick
 	}
 	if restarts(w.Spec.Restart, now.ExitCode) {
 		return nil
@@ -300,16 +297,42 @@ type ending struct {
 // because the workload has just ended: then that is what is reported. One that is to
 // restart after a failure does, whatever its exit code when it is stopped.
 func (c *controller) stopSick(ctx context.Context, w *object.Workload, problem error, ended <-chan ending) error {
-	runtime, id := c.o.Sandbox.Runtime, c.key.ID()
-	if err := runtime.Kill(ctx, id, syscall.SIGTERM); errors.Is(err, container.ErrNotRunning) {
+	runtime, id, grace := c.o.Sandbox.Runtime, c.key.ID(), w.Spec.StopGrace.Std()
+	var err error
+	if w.Spec.Restart == object.RestartNever {
+		err = c.end(ctx, id, grace)
+	} else {
+		err = runtime.Stop(ctx, id, grace)
+	}
+	now, e := runtime.Status(ctx, id)
+	bySelf := e == nil && now.State == container.Exited && !now.Stopped && w.Spec.Restart != object.RestartNever
+	if bySelf || errors.Is(err, container.ErrNotRunning) {
 		return c.over(ctx, w, <-ended)
 	}
-	err := runtime.Stop(ctx, id, w.Spec.StopGrace.Std())
-	if now, e := runtime.Status(ctx, id); e == nil && now.State == container.Exited {
+	if e == nil && now.State == container.Exited {
 		c.ended(now)
 	}
-	c.sick = w.Spec.Restart != object.RestartNever
 	return errors.Join(fmt.Errorf("stopped because its health check failed: %w", problem), err)
+}
+
+// end has a workload end, and kills it after grace, without the mark of one that the
+// node stops and starts again. It returns container.ErrNotRunning for one that had
+// ended.
+func (c *controller) end(ctx context.Context, id string, grace time.Duration) error {
+	runtime := c.o.Sandbox.Runtime
+	if err := runtime.Kill(ctx, id, syscall.SIGTERM); err != nil {
+		return err
+	}
+	waiting, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	if _, err := runtime.Wait(waiting, id); err == nil || ctx.Err() != nil {
+		return err
+	}
+	if err := runtime.Kill(ctx, id, syscall.SIGKILL); err != nil && !errors.Is(err, container.ErrNotRunning) {
+		return err
+	}
+	_, err := runtime.Wait(ctx, id)
+	return err
 }
 
 // over says why a workload that ended by itself does not run any more.
@@ -376,7 +399,6 @@ func (c *controller) free(err error) error {
 		return err
 	}
 	c.o.Disk.Forget(c.key)
-	c.sick = false
 	c.set(func(st *object.WorkloadStatus) { st.PID, st.StartedAt, st.Address, st.Placement = 0, nil, "", nil })
 	return nil
 }

@@ -30,6 +30,7 @@ type bench struct {
 	have    map[string]string // images, by reference
 	pull    error
 	full    error
+	held    error // by the disk
 	secrets map[string]map[string][]byte
 
 	mu     sync.Mutex
@@ -89,7 +90,7 @@ func (b *bench) status() *object.WorkloadStatus {
 
 type fakeDisk struct{ b *bench }
 
-func (d fakeDisk) Admit(object.Key) error                        { return nil }
+func (d fakeDisk) Admit(object.Key) error                        { return d.b.held }
 func (d fakeDisk) Claim(object.Key, string, string, int64) error { return nil }
 func (d fakeDisk) Forget(object.Key)                             {}
 func (d fakeDisk) Held(object.Key) []disk.Holding                { return []disk.Holding{{Name: "volume v"}} }
@@ -243,6 +244,80 @@ func TestSickWorkloadIsStopped(t *testing.T) {
 	}
 	if err := b.c.Attend(ctx, w); !errors.Is(err, context.Canceled) || len(b.Running()) != 1 {
 		t.Errorf("attended until %v, running %v", err, b.Running())
+	}
+}
+
+// What the node stops, because another needs its place, has not finished: it
+// starts again, also under the next daemon and whatever its policy. What was sick
+// does too, except where it is never to restart.
+func TestStoppedByTheNodeIsNotFinished(t *testing.T) {
+	for _, policy := range []string{"never", "on-failure", "always"} {
+		for _, graceful := range []bool{false, true} {
+			b := newBench(t)
+			if graceful {
+				b.Graceful()
+			}
+			w := parse(t, ", restart: "+policy)
+			if err := b.c.Up(t.Context(), w); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.c.Stop(t.Context(), w); err != nil {
+				t.Fatal(err)
+			}
+			next := b.nextDaemon(t)
+			if err := next.Up(t.Context(), w); err != nil || len(b.Running()) != 1 {
+				t.Errorf("%s, ends well %t: %v, running %v", policy, graceful, err, b.Running())
+			}
+		}
+	}
+	for policy, again := range map[string]bool{"always": true, "on-failure": true, "never": false} {
+		b := newBench(t)
+		w := parse(t, ", restart: "+policy+", health: {exec: [check], interval: 100ms, timeout: 1s, retries: 1}")
+		if err := b.c.Up(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+		calls := 0
+		b.Exec(func(container.Exec) (int, error) { calls++; return min(calls-1, 1), nil })
+		b.Graceful()
+		if err := b.c.Attend(t.Context(), w); err == nil || !strings.Contains(err.Error(), "its health check failed") {
+			t.Errorf("%s: got %v", policy, err)
+		}
+		err := b.nextDaemon(t).Up(t.Context(), w)
+		if _, runs := b.Running()["workload-web"]; runs != again || errors.Is(err, reconcile.ErrFinished) == again {
+			t.Errorf("sick, %s, under the next daemon: started again: %v, %v; want %v", policy, runs, err, again)
+		}
+	}
+}
+
+// nextDaemon is the controller of a daemon that knows nothing of this one's.
+func (b *bench) nextDaemon(t *testing.T) reconcile.Controller {
+	return New(&Options{
+		Sandbox: b.Sandbox, Images: b, Secrets: b, Disk: fakeDisk{b}, Volumes: t.TempDir(), Log: slog.New(slog.DiscardHandler), Now: time.Now,
+	}, web, b)
+}
+
+// One that the disk holds back gives its CPUs to others.
+func TestHeldByTheDiskGivesUpItsPlace(t *testing.T) {
+	b := newBench(t)
+	w := parse(t, ", resources: {cpu: '2', cpuPolicy: exclusive}")
+	if err := b.c.Up(t.Context(), w); err != nil {
+		t.Fatal(err)
+	}
+	b.held = errors.New("it fills the disk")
+	if err := b.c.Up(t.Context(), w); !errors.Is(err, b.held) || b.Freed() != 0 {
+		t.Errorf("while it runs: %v, freed %d times", err, b.Freed())
+	}
+	if err := b.c.Stop(t.Context(), w); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := b.c.Up(t.Context(), w); !errors.Is(err, b.held) || b.Freed() != 1 || b.Placer.Release("workload-web") {
+			t.Errorf("stopped: %v, freed %d times", err, b.Freed())
+		}
+	}
+	b.held = nil
+	if err := b.c.Up(t.Context(), w); err != nil {
+		t.Errorf("there is room again: %v", err)
 	}
 }
 

@@ -213,6 +213,9 @@ func (r runtime) Stop(ctx context.Context, id string, _ time.Duration) error {
 		return err
 	}
 	err := r.Kill(ctx, id, syscall.SIGTERM)
+	if err == nil {
+		r.m.locked(func() { r.m.containers[id].status.Stopped = true })
+	}
 	if errors.Is(err, container.ErrNotRunning) {
 		return nil
 	}
