@@ -47,7 +47,11 @@ type Accelerator struct {
 	// Profiles are the sizes of partition that can be made and removed one
 	// by one, and where; the driver's program knows them.
 	Profiles []PartitionProfile `json:"profiles,omitempty"`
-	Health   Health             `json:"health"`
+	// SubDevices is how many parts of it programs see, which the kernel can only
+	// hand out together: NeuronCores, tiles. 0 where there are none or the driver
+	// does not tell.
+	SubDevices int    `json:"subDevices,omitempty"`
+	Health     Health `json:"health"`
 	// Missing says what keeps the device from use, in words that end with
 	// the next step; empty for a usable device.
 	Missing []string `json:"missing,omitempty"`
@@ -124,6 +128,7 @@ func (s *scan) accelerators() {
 	s.usbAccelerators(table)
 	s.treeAccelerators(table)
 	s.fpgaRegions()
+	s.neuron()
 	amd := s.kfdNodes()
 	s.splitByKFD(amd)
 	s.numberAccelerators()
@@ -248,7 +253,7 @@ func (s *scan) usability(a *Accelerator, row *identity) {
 		// libraries cannot work over nouveau.
 		a.Missing = append(a.Missing, fmt.Sprintf("driver %s is bound, work needs %s", a.Driver, wanted))
 	case len(a.DeviceNodes) == 0:
-		a.Missing = append(a.Missing, fmt.Sprintf("driver %s made no device node: see its messages in the kernel log", a.Driver))
+		a.Missing = append(a.Missing, noDeviceNode(a.Driver))
 	}
 	if len(a.Missing) == 0 {
 		for _, node := range row.nodes {
@@ -306,6 +311,9 @@ func (s *scan) finish(a *Accelerator) {
 	set("architecture", a.Architecture)
 	if a.Memory > 0 {
 		a.Attributes["memory"] = uint64(a.Memory)
+	}
+	if a.SubDevices > 0 {
+		a.Attributes["subDevices"] = a.SubDevices
 	}
 	if a.Node >= 0 {
 		a.Attributes[AttributeNUMANode] = a.Node

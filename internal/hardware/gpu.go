@@ -34,6 +34,7 @@ func (s *scan) amdgpu(a *Accelerator, dir string) {
 // intelGPU reads the local memory of an Intel GPU: the driver's attribute, or
 // else the size of the memory BAR (2), which covers it on resizable-BAR hosts.
 func (s *scan) intelGPU(a *Accelerator, dir string) {
+	s.xeTiles(a, dir)
 	for _, name := range s.dir(dir + "/drm") {
 		if n, ok := s.positive(dir + "/drm/" + name + "/lmem_total_bytes"); ok {
 			a.Memory = Bytes(n)
@@ -42,7 +43,7 @@ func (s *scan) intelGPU(a *Accelerator, dir string) {
 		}
 	}
 	if a.Memory > 0 {
-		return
+		return // of its tiles, or of the table
 	}
 	const smallest = 1 << 30 // an integrated GPU has an aperture, not memory
 	if size := s.barSize(dir+"/resource", 2); size >= smallest {
