@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/release"
 )
@@ -62,12 +63,9 @@ func readMachineFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxMachineFile+1))
+	content, err := bounded.ReadAll(f, maxMachineFile)
 	if err != nil {
-		return nil, err
-	}
-	if len(content) > maxMachineFile {
-		return nil, fmt.Errorf("/%s is larger than %d bytes", release.ESPMachine, maxMachineFile)
+		return nil, fmt.Errorf("/%s: %w", release.ESPMachine, err)
 	}
 	return append([]byte{}, content...), nil
 }

@@ -5,12 +5,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/linux"
 )
 
@@ -79,7 +79,7 @@ func readBounded(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, limit))
+	return bounded.ReadAll(f, limit)
 }
 
 // parseDep reads lines "FILE: FILE FILE".

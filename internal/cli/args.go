@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -44,12 +44,12 @@ func readBounded(env *Env, file string, limit int64, otherwise string) ([]byte, 
 		defer f.Close()
 		r = f
 	}
-	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
+	raw, err := bounded.ReadAll(r, limit)
+	if errors.Is(err, bounded.ErrTooLarge) {
+		return nil, fmt.Errorf("%s: larger than %d bytes, %s", file, limit, otherwise)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
-	}
-	if int64(len(raw)) > limit {
-		return nil, fmt.Errorf("%s: larger than %d bytes, %s", file, limit, otherwise)
 	}
 	return raw, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/inventory"
@@ -281,7 +282,7 @@ func readMachine(path string) (*hardware.Machine, error) {
 			return nil, unreadable(path, err)
 		}
 		defer r.Close()
-		data, err := io.ReadAll(io.LimitReader(r, maxMachineFile))
+		data, err := bounded.ReadAll(r, maxMachineFile)
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", path, err)
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"go.yaml.in/yaml/v3"
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/durable"
 )
 
@@ -61,12 +62,9 @@ func Load(path string) (*Config, error) {
 		return nil, fmt.Errorf("open the client configuration: %w", err)
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	raw, err := bounded.ReadAll(f, maxBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if len(raw) > maxBytes {
-		return nil, fmt.Errorf("read %s: larger than %d bytes", path, maxBytes)
 	}
 	c := &Config{}
 	dec := yaml.NewDecoder(bytes.NewReader(raw))

@@ -344,7 +344,7 @@ func parseDriverEvent(line []byte) (DriverEvent, error) {
 func run(ctx context.Context, limit time.Duration, program, verb string, input []byte, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var out bounded
+	var out capped
 	var complaint clipped
 	c := driverCommand(ctx, program, verb)
 	c.Stdin = bytes.NewReader(input)
@@ -369,10 +369,10 @@ func driverCommand(ctx context.Context, program, verb string) *exec.Cmd {
 	return c
 }
 
-// bounded keeps output up to maxDriverSays.
-type bounded struct{ data []byte }
+// capped keeps output up to maxDriverSays.
+type capped struct{ data []byte }
 
-func (b *bounded) Write(p []byte) (int, error) {
+func (b *capped) Write(p []byte) (int, error) {
 	if len(b.data)+len(p) > maxDriverSays {
 		return 0, fmt.Errorf("more than %d bytes", maxDriverSays)
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"oscine.dev/oscine/internal/bounded"
 )
 
 // Bounds of a topology file: real ones have some hundred elements, those
@@ -46,12 +48,12 @@ func (e *Element) Attr(name string) string {
 // ReadTopology reads a topology file. It returns ErrTopology where the file's
 // outermost element is not <system>.
 func ReadTopology(r io.Reader) (*Topology, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxTopologyBytes+1))
-	switch {
-	case err != nil:
+	data, err := bounded.ReadAll(r, maxTopologyBytes)
+	if errors.Is(err, bounded.ErrTooLarge) {
+		return nil, fmt.Errorf("%w: %w", ErrTopology, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("topology: %w", err)
-	case len(data) > maxTopologyBytes:
-		return nil, fmt.Errorf("%w: larger than %d bytes", ErrTopology, maxTopologyBytes)
 	}
 	d := xml.NewDecoder(bytes.NewReader(plainComments(data)))
 	var stack []*Element

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/image/cpio"
 	"oscine.dev/oscine/internal/release"
 )
@@ -105,10 +106,7 @@ func ReadInitramfs(data []byte) ([]cpio.Entry, error) {
 			return nil, err
 		}
 		defer z.Close()
-		plain, err := io.ReadAll(io.LimitReader(z, maxInitramfs+1))
-		if err == nil && len(plain) > maxInitramfs {
-			err = errors.New("it is too large")
-		}
+		plain, err := bounded.ReadAll(z, maxInitramfs)
 		if err != nil {
 			return nil, fmt.Errorf("unpack the initramfs: %w", err)
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"oscine.dev/oscine/internal/bounded"
 )
 
 // Bounds on what is read, so that a hostile file costs little.
@@ -26,11 +28,11 @@ const (
 // Where anything is wrong the error is an Errors with every mistake of every
 // document, and no object is returned.
 func (t Table) Parse(r io.Reader) ([]Object, error) {
-	raw, err := io.ReadAll(io.LimitReader(r, MaxBytes+1))
-	if err != nil {
+	raw, err := bounded.ReadAll(r, MaxBytes)
+	if err != nil && !errors.Is(err, bounded.ErrTooLarge) {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
-	if len(raw) > MaxBytes {
+	if err != nil {
 		return nil, Errors{{Reason: fmt.Sprintf("the manifest is larger than %d bytes; split it", MaxBytes)}}
 	}
 	c := &Checker{kinds: t}

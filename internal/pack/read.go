@@ -2,9 +2,10 @@ package pack
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path"
+
+	"oscine.dev/oscine/internal/bounded"
 )
 
 // Read reads the manifest of a mounted pack.
@@ -19,9 +20,9 @@ func Read(dir string) (*Manifest, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNotPack, err)
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	text, err := bounded.ReadAll(f, maxManifest)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %s: %w", ErrNotPack, ManifestPath, err)
 	}
 	m, err := ParseManifest(text)
 	if err != nil {

@@ -6,12 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -157,12 +157,10 @@ func (c *Client) do(ctx context.Context, method, address string, header http.Hea
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	answer, err := bounded.ReadAll(resp.Body, maxAnswer)
 	switch {
 	case err != nil:
 		return nil, nil, fmt.Errorf("read the server's answer: %w", err)
-	case len(answer) > maxAnswer:
-		return nil, nil, fmt.Errorf("the server's answer is larger than %d bytes", maxAnswer)
 	case resp.StatusCode != http.StatusOK:
 		return nil, nil, refusal(resp, answer)
 	}
