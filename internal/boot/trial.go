@@ -115,15 +115,16 @@ func (s *system) demoteSelf() error {
 	})
 }
 
-// hasOther reports whether a folder holds an image that the boot loader would take
-// before a demoted one.
+// hasOther reports whether a folder holds an image of ours that the boot loader
+// would take before a demoted one.
 func hasOther(dir string, own release.Entry) bool {
+	name, _, _ := strings.Cut(own.Title, "_")
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return false
 	}
 	for _, f := range files {
-		if e, ok := release.ParseEntry(f.Name()); ok && e.Title != own.Title && !e.Bad() {
+		if e, ok := release.ParseEntry(f.Name()); ok && e.Title != own.Title && !e.Bad() && strings.HasPrefix(e.Title, name+"_") {
 			return true
 		}
 	}

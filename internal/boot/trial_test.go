@@ -52,7 +52,7 @@ func TestGiveUp(t *testing.T) {
 	for _, test := range []struct {
 		file string
 		want bool
-	}{{"oscine_2+2-1.efi", false}, {"oscine_1+0-3.efi", false}, {"oscine_1.efi.staged", false}, {"oscine_1.efi", true}} {
+	}{{"oscine_2+2-1.efi", false}, {"oscine_1+0-3.efi", false}, {"oscine_1.efi.staged", false}, {"other.efi", false}, {"oscine_1.efi", true}} {
 		if err := os.WriteFile(filepath.Join(dir, test.file), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,8 @@ import (
 const (
 	// markPatience is how long PID 1 may take to mark the slot good.
 	markPatience = 2 * time.Minute
+	// slotTries is how often the disk is read, a second apart.
+	slotTries = 30
 	// keptLines is how much of a failed boot's log is kept.
 	keptLines = 30
 	maxLine   = 400 // bytes
@@ -31,9 +33,12 @@ func (m *Manager) settle(ctx context.Context) {
 	if u == nil || m.current().Stage.Ended() {
 		return
 	}
-	slots, err := m.Slots.State()
+	slots, err := m.slots(ctx)
 	if err != nil {
 		m.Log.Error("upgrades: the slots", "error", err)
+		if ctx.Err() == nil && m.Pending() {
+			m.goBack(ctx, u, fmt.Errorf("the slots cannot be read: %w", err))
+		}
 		return
 	}
 	switch running := slots.Active.Version; {
@@ -48,6 +53,21 @@ func (m *Manager) settle(ctx context.Context) {
 			m.Log.Error("upgrades", "error", err)
 		}
 	}
+}
+
+// slots reads the disk, which may need a moment after a boot.
+func (m *Manager) slots(ctx context.Context) (slots slot.State, err error) {
+	for range slotTries {
+		if slots, err = m.Slots.State(); err == nil {
+			return slots, nil
+		}
+		select {
+		case <-ctx.Done():
+			return slots, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+	return slots, err
 }
 
 // judge checks the new version, which runs, and keeps it or has PID 1 go back.

@@ -291,6 +291,7 @@ func TestState(t *testing.T) {
 	one, two := makeVersion(t, key, "1.0"), makeVersion(t, key, "1.1")
 	d, s := installed(one)
 	d.files["EFI/Linux/oscine_0.1.efi"] = []byte("cut off")
+	d.files["EFI/Linux/other.efi"] = []byte("somebody's")
 	check := func(want string, health Health) {
 		t.Helper()
 		state, err := s.State()
@@ -311,6 +312,9 @@ func TestState(t *testing.T) {
 	check("1.1", Trial)
 	if _, ok := d.files["EFI/Linux/oscine_0.1.efi"]; ok {
 		t.Error("a stray image stayed")
+	}
+	if _, ok := d.files["EFI/Linux/other.efi"]; !ok {
+		t.Error("somebody else's image was removed")
 	}
 	esp := memoryESP{d}
 	if err := esp.Rename("EFI/Linux/oscine_1.1+3.efi", "oscine_1.1+0-3.efi"); err != nil {

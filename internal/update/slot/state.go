@@ -160,8 +160,8 @@ func readEntries(esp ESP) ([]entry, error) {
 		e := entry{path: path.Join(release.ImageFolder, name)}
 		bare, staged := strings.CutSuffix(name, stagedSuffix)
 		parsed, ok := release.ParseEntry(bare)
-		if !ok {
-			continue // not ours
+		if !ok || !strings.HasPrefix(parsed.Title, imageName+"_") {
+			continue // not ours, and not to be touched
 		}
 		e.name, e.staged = parsed, staged
 		if err := e.read(esp); err != nil {
