@@ -83,7 +83,26 @@ func (s Shape) Accepts(got Shape) error {
 
 // Spec is the name, type and shape of one input or output of a model.
 type Spec struct {
-	Name  string
-	Type  DataType
-	Shape Shape
+	Name    string
+	Type    DataType
+	Shape   Shape
+	AnyRank bool // the model does not say how many dimensions there are; Shape is empty
+}
+
+// Accepts checks a concrete shape against what the model says.
+func (s *Spec) Accepts(got Shape) error {
+	if !s.AnyRank {
+		return s.Shape.Accepts(got)
+	}
+	_, err := got.Elements()
+	return err
+}
+
+// Dimensions are those that a client is told, of which -1 are any number. One
+// alone stands for any rank, for no protocol has a word for that.
+func (s *Spec) Dimensions() []int64 {
+	if s.AnyRank {
+		return []int64{-1}
+	}
+	return append([]int64{}, s.Shape...)
 }

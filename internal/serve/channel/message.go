@@ -64,7 +64,7 @@ type Metadata struct {
 // clients and slots depend on. The engine's version and threads may differ.
 func (m *Metadata) SameModel(other *Metadata) bool {
 	same := func(a, b tensor.Spec) bool {
-		return a.Name == b.Name && a.Type == b.Type && slices.Equal(a.Shape, b.Shape)
+		return a.Name == b.Name && a.Type == b.Type && a.AnyRank == b.AnyRank && slices.Equal(a.Shape, b.Shape)
 	}
 	return slices.EqualFunc(m.Inputs, other.Inputs, same) && slices.EqualFunc(m.Outputs, other.Outputs, same) &&
 		m.Batch == other.Batch && m.Streams == other.Streams && m.Runs() == other.Runs()
@@ -81,7 +81,7 @@ func (m *Metadata) check() error {
 		return fmt.Errorf("%w: %d runs at once of an engine with a name of %d bytes", ErrProtocol, m.Parallel, len(m.Engine))
 	}
 	for _, spec := range slices.Concat(m.Inputs, m.Outputs) {
-		if !spec.Type.Valid() || len(spec.Shape) > tensor.MaxRank || len(spec.Name) > MaxText {
+		if !spec.Type.Valid() || len(spec.Shape) > tensor.MaxRank || spec.AnyRank && len(spec.Shape) > 0 || len(spec.Name) > MaxText {
 			return fmt.Errorf("%w: tensor %.100q has type %s and %d dimensions", ErrProtocol, spec.Name, spec.Type, len(spec.Shape))
 		}
 		for _, d := range spec.Shape {

@@ -218,7 +218,7 @@ func (p *Peer) Check(meta *Metadata, q *Request, offsets []int) (_ []int, end in
 		return offsets, 0, fmt.Errorf("%w: %d inputs, the model has %d", tensor.ErrShape, len(q.Shapes), len(meta.Inputs))
 	}
 	for i := range meta.Inputs {
-		if err := meta.Inputs[i].Shape.Accepts(q.Shapes[i]); err != nil {
+		if err := meta.Inputs[i].Accepts(q.Shapes[i]); err != nil {
 			return offsets, 0, fmt.Errorf("input %q: %w", meta.Inputs[i].Name, err)
 		}
 	}

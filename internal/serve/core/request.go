@@ -170,7 +170,7 @@ func (q *Request) bind(meta *channel.Metadata, run *channel.Request, order []int
 		if in.Type != want.Type {
 			return nil, fmt.Errorf("%w: input %q: datatype is %s, the model wants %s", ErrInvalid, in.Name, in.Type, want.Type)
 		}
-		if err := want.Shape.Accepts(in.Shape); err != nil {
+		if err := want.Accepts(in.Shape); err != nil {
 			return nil, fmt.Errorf("%w: input %q: %w", ErrInvalid, in.Name, err)
 		}
 		order = append(order, i)

@@ -134,6 +134,9 @@ func SelfTest(session Session, meta *channel.Metadata, say func(format string, a
 	total := 0
 	for i, spec := range meta.Inputs {
 		shapes[i] = slices.Clone(spec.Shape)
+		if spec.AnyRank {
+			shapes[i] = tensor.Shape{1}
+		}
 		for j, d := range shapes[i] {
 			shapes[i][j] = max(d, 1)
 			if d == 0 {

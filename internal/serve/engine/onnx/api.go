@@ -36,8 +36,12 @@ const (
 	fnSessionGetOutputName           = 37
 	fnCreateRunOptions               = 39
 	fnRunOptionsSetTerminate         = 46
+	fnCreateTensorAsOrtValue         = 48
 	fnCreateTensorWithDataAsOrtValue = 49
 	fnGetTensorMutableData           = 51
+	fnFillStringTensor               = 52
+	fnGetStringTensorDataLength      = 53
+	fnGetStringTensorContent         = 54
 	fnCastTypeInfoToTensorInfo       = 55
 	fnGetOnnxTypeFromTypeInfo        = 56
 	fnGetTensorElementType           = 60
@@ -46,6 +50,8 @@ const (
 	fnGetTensorTypeAndShape          = 65
 	fnCreateCpuMemoryInfo            = 69
 	fnGetAllocatorWithDefaultOptions = 78
+	fnGetValue                       = 80
+	fnGetValueCount                  = 81
 	fnReleaseStatus                  = 93
 	fnReleaseSession                 = 95
 	fnReleaseValue                   = 96
@@ -53,6 +59,10 @@ const (
 	fnReleaseTypeInfo                = 98
 	fnReleaseTensorTypeAndShapeInfo  = 99
 	fnReleaseSessionOptions          = 100
+	fnCastTypeInfoToMapTypeInfo      = 103
+	fnCastTypeInfoToSequenceTypeInfo = 104
+	fnGetMapValueType                = 106
+	fnGetSequenceElementType         = 107
 	fnAddSessionConfigEntry          = 130
 	tableSize                        = 150
 )

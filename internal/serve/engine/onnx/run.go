@@ -42,8 +42,8 @@ func (s *Session) Run(ctx context.Context, inputs []worker.Tensor, out *worker.O
 		return err
 	}
 	defer s.releaseOutputs(outputs)
-	for i := range outputs {
-		data, shape, err := s.output(i)
+	for i, wanted := range out.Wanted() {
+		data, shape, err := s.output(i, wanted)
 		if err == nil {
 			err = out.Put(shape, data)
 		}
@@ -65,6 +65,12 @@ func (s *Session) input(i int, t *worker.Tensor) error {
 	spec := &s.meta.Inputs[i]
 	for j, d := range t.Shape {
 		s.dims[j] = uintptr(d)
+	}
+	if spec.Type == tensor.Bytes {
+		if err := s.inputStrings(i, t); err != nil {
+			return fmt.Errorf("input %q: %w", spec.Name, err)
+		}
+		return nil
 	}
 	l, v := s.lib, &s.scratch
 	address := uintptr(unsafe.Pointer(unsafe.SliceData(t.Data)))
@@ -105,25 +111,15 @@ func (s *Session) releaseOutputs(values clib.Words) {
 	}
 }
 
-// output returns the memory and shape of an output of the last run; the memory
-// is the library's and goes with releaseOutputs.
-func (s *Session) output(i int) ([]byte, tensor.Shape, error) {
-	l, v := s.lib, &s.scratch
-	if err := l.call(fnGetTensorTypeAndShape, s.outValues[i], l.out(&v.b)); err != nil {
-		return nil, nil, err
+// output returns the memory and shape of value i of the last run, which is output
+// wanted of the model. The memory goes with releaseOutputs, or with the next call.
+func (s *Session) output(i, wanted int) ([]byte, tensor.Shape, error) {
+	if form := s.forms[wanted]; form != tensors {
+		return s.flattened(s.outValues[i], form, s.meta.Outputs[wanted].Type)
 	}
-	spec := &s.last
-	err := s.typeAndShape(v.b, spec)
-	l.release(fnReleaseTensorTypeAndShapeInfo, v.b)
+	data, spec, err := s.tensorOf(s.outValues[i])
 	if err != nil {
 		return nil, nil, err
 	}
-	n, err := spec.Shape.Bytes(spec.Type)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := l.call(fnGetTensorMutableData, s.outValues[i], l.out(&v.a)); err != nil {
-		return nil, nil, err
-	}
-	return unsafe.Slice((*byte)(clib.Pointer(v.a)), n), spec.Shape, nil
+	return data, spec.Shape, nil
 }

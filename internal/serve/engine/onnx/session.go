@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -68,6 +67,9 @@ type Session struct {
 	wantNames           clib.Words
 	dims                clib.Words
 	scratch             scratch
+	texts               worker.Block  // strings on their way to and from the library
+	gathered            []byte        // strings of an output
+	forms               []form        // of the outputs
 	last                tensor.Spec   // of the output looked at last
 	options             uintptr       // OrtRunOptions, by which a run is stopped
 	usual               time.Duration // of the runs so far
@@ -107,6 +109,9 @@ func (l *Library) Open(path string, threads int) (*Session, error) {
 	s.meta.Engine = "onnxruntime " + l.version
 	err := s.describe()
 	if err == nil {
+		err = s.findUnranked(path)
+	}
+	if err == nil {
 		s.alone = rows.IndependentFile(path)
 		s.meta.Batch = s.alone == nil
 	}
@@ -131,16 +136,40 @@ func (s *Session) Metadata() channel.Metadata { return s.meta }
 
 func (s *Session) describe() error {
 	var err error
-	s.meta.Inputs, s.inNames, err = s.list(fnSessionGetInputCount, fnSessionGetInputName, fnSessionGetInputTypeInfo)
+	s.meta.Inputs, s.inNames, _, err = s.list(fnSessionGetInputCount, fnSessionGetInputName, fnSessionGetInputTypeInfo)
 	if err != nil {
 		return fmt.Errorf("input %w", err)
 	}
-	s.meta.Outputs, s.outNames, err = s.list(fnSessionGetOutputCount, fnSessionGetOutputName, fnSessionGetOutputTypeInfo)
+	s.meta.Outputs, s.outNames, s.forms, err = s.list(fnSessionGetOutputCount, fnSessionGetOutputName, fnSessionGetOutputTypeInfo)
 	if err != nil {
 		return fmt.Errorf("output %w", err)
 	}
 	s.inValues, s.outValues = clib.NewWords(len(s.meta.Inputs)), clib.NewWords(len(s.meta.Outputs))
 	s.wantNames = clib.NewWords(len(s.meta.Outputs))
+	return nil
+}
+
+// findUnranked marks the tensors of which the model does not tell the rank: the
+// library calls them scalars.
+func (s *Session) findUnranked(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	unranked, err := rows.Unranked(f, info.Size())
+	if err != nil {
+		return nil // a format of the library's own, whose ranks are told
+	}
+	for _, specs := range [][]tensor.Spec{s.meta.Inputs, s.meta.Outputs} {
+		for i := range specs {
+			specs[i].AnyRank = len(specs[i].Shape) == 0 && unranked[specs[i].Name]
+		}
+	}
 	return nil
 }
 
@@ -173,51 +202,56 @@ func complete(path string, inFolder bool) error {
 
 // list describes all inputs or all outputs, and returns their names for the
 // library.
-func (s *Session) list(count, name, info int) ([]tensor.Spec, clib.Words, error) {
+func (s *Session) list(count, name, info int) ([]tensor.Spec, clib.Words, []form, error) {
 	l, v := s.lib, &s.scratch
 	if err := l.call(count, s.ptr, l.out(&v.a)); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	n := int(v.a)
 	if n > channel.MaxTensors {
-		return nil, nil, fmt.Errorf("count of %d is more than %d", n, channel.MaxTensors)
+		return nil, nil, nil, fmt.Errorf("count of %d is more than %d", n, channel.MaxTensors)
 	}
-	specs, names := make([]tensor.Spec, n), clib.NewWords(n)
+	specs, names, forms := make([]tensor.Spec, n), clib.NewWords(n), make([]form, n)
 	for i := range n {
 		if err := l.call(name, s.ptr, uintptr(i), l.alloc, l.out(&v.a)); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		names[i] = v.a // lives as long as the process
 		specs[i].Name = clib.Text(names[i])
 		if err := l.call(info, s.ptr, uintptr(i), l.out(&v.a)); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		typeInfo := v.a
-		err := s.tensorInfo(typeInfo, &specs[i])
+		var err error
+		forms[i], err = s.valueInfo(typeInfo, &specs[i], info == fnSessionGetOutputTypeInfo)
 		l.release(fnReleaseTypeInfo, typeInfo)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%q: %w", specs[i].Name, err)
+			return nil, nil, nil, fmt.Errorf("%q: %w", specs[i].Name, err)
 		}
 	}
-	return specs, names, nil
+	return specs, names, forms, nil
 }
 
-// tensorInfo reads type and shape.
-func (s *Session) tensorInfo(typeInfo uintptr, spec *tensor.Spec) error {
+// valueInfo reads type and shape, of an output also those of maps.
+func (s *Session) valueInfo(typeInfo uintptr, spec *tensor.Spec, output bool) (form, error) {
 	l, v := s.lib, &s.scratch
 	v.a = 0
 	if err := l.call(fnGetOnnxTypeFromTypeInfo, typeInfo, l.out(&v.a)); err != nil {
-		return err
+		return 0, err
 	}
-	if kind := uint32(v.a); kind != 1 {
+	kind := uint32(v.a)
+	if output && (kind == typeSequence || kind == typeMap) {
+		return s.describeMaps(typeInfo, kind, spec)
+	}
+	if kind != typeTensor {
 		kinds := []string{"unknown kind", "tensor", "sequence", "map", "opaque kind", "sparse tensor", "optional"}
-		return fmt.Errorf("is a %s; only tensors can be served", kinds[min(int(kind), len(kinds)-1)])
+		return 0, fmt.Errorf("is a %s; only tensors can be served, and maps as outputs", kinds[min(int(kind), len(kinds)-1)])
 	}
 	if err := l.call(fnCastTypeInfoToTensorInfo, typeInfo, l.out(&v.a)); err != nil {
-		return err
+		return 0, err
 	}
 	info := v.a
-	return s.typeAndShape(info, spec)
+	return tensors, s.typeAndShape(info, spec)
 }
 
 // typeAndShape reads an OrtTensorTypeAndShapeInfo into spec, reusing its
@@ -230,11 +264,7 @@ func (s *Session) typeAndShape(info uintptr, spec *tensor.Spec) error {
 	}
 	element := uint32(v.a)
 	if spec.Type = dataType(element); spec.Type == tensor.Invalid {
-		name := "ONNX element type " + strconv.Itoa(int(element))
-		if element == 8 {
-			name = "strings"
-		}
-		return fmt.Errorf("holds %s, which cannot be served", name)
+		return fmt.Errorf("holds elements of ONNX's type %d, which cannot be served", element)
 	}
 	if err := l.call(fnGetDimensionsCount, info, l.out(&v.a)); err != nil {
 		return err
@@ -257,7 +287,7 @@ func (s *Session) typeAndShape(info uintptr, spec *tensor.Spec) error {
 func dataType(element uint32) tensor.DataType {
 	types := [...]tensor.DataType{
 		1: tensor.FP32, 2: tensor.Uint8, 3: tensor.Int8, 4: tensor.Uint16, 5: tensor.Int16, 6: tensor.Int32,
-		7: tensor.Int64, 9: tensor.Bool, 10: tensor.FP16, 11: tensor.FP64, 12: tensor.Uint32, 13: tensor.Uint64, 16: tensor.BF16,
+		7: tensor.Int64, stringElement: tensor.Bytes, 9: tensor.Bool, 10: tensor.FP16, 11: tensor.FP64, 12: tensor.Uint32, 13: tensor.Uint64, 16: tensor.BF16,
 	}
 	if element < uint32(len(types)) {
 		return types[element]

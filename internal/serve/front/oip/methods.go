@@ -87,7 +87,7 @@ func (m *Methods) ModelMetadata(_ context.Context, q *pb.ModelMetadataRequest) (
 	list := func(specs []tensor.Spec) []*pb.ModelMetadataResponse_TensorMetadata {
 		out := make([]*pb.ModelMetadataResponse_TensorMetadata, len(specs))
 		for i, s := range specs {
-			out[i] = &pb.ModelMetadataResponse_TensorMetadata{Name: s.Name, Datatype: s.Type.String(), Shape: s.Shape}
+			out[i] = &pb.ModelMetadataResponse_TensorMetadata{Name: s.Name, Datatype: s.Type.String(), Shape: s.Dimensions()}
 		}
 		return out
 	}
@@ -103,10 +103,10 @@ func (m *Methods) ModelConfig(_ context.Context, q *pb.ModelConfigRequest) (*pb.
 	backend, _, _ := strings.Cut(s.Platform, "_")
 	c := &pb.ModelConfig{Name: s.ServedAs, Platform: s.Platform, Backend: backend, ModelTransactionPolicy: &pb.ModelTransactionPolicy{Decoupled: s.Streams}}
 	for _, in := range s.Inputs {
-		c.Input = append(c.Input, &pb.ModelInput{Name: in.Name, DataType: configType(in.Type), Dims: in.Shape})
+		c.Input = append(c.Input, &pb.ModelInput{Name: in.Name, DataType: configType(in.Type), Dims: in.Dimensions()})
 	}
 	for _, out := range s.Outputs {
-		c.Output = append(c.Output, &pb.ModelOutput{Name: out.Name, DataType: configType(out.Type), Dims: out.Shape})
+		c.Output = append(c.Output, &pb.ModelOutput{Name: out.Name, DataType: configType(out.Type), Dims: out.Dimensions()})
 	}
 	return &pb.ModelConfigResponse{Config: c}, nil
 }
