@@ -53,7 +53,7 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f := c.Flags()
 	f.StringVar(&o.name, "name", "", "name of the model (default: from the file)")
 	f.StringVar(&o.class, "class", "", "realtime, interactive or batch")
-	f.StringVar(&o.cpu, "cpu", "", "cores, such as 2 or 500m (default 1)")
+	f.StringVar(&o.cpu, "cpu", "", "cores, such as 2 or 500m: a share that others may use while it waits (default 100m, of class realtime 1)")
 	f.StringVar(&o.memory, "memory", "", "memory limit, such as 256Mi")
 	f.StringVar(&o.maxRequest, "max-request", "", "bytes of one request's inputs and outputs, at most 1Gi (default 256Mi)")
 	f.StringVar(&o.servedAs, "served-as", "", "name by which clients ask for it, which several versions may share (default: its own)")

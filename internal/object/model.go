@@ -67,7 +67,7 @@ type ModelSpec struct {
 	// MaxRequest is how many bytes the inputs and outputs of one request may have,
 	// at most 1Gi; default 256Mi, or what fixed shapes need.
 	MaxRequest Quantity  `json:"maxRequest,omitzero"`
-	Resources  Resources `json:"resources,omitzero"` // cpu defaults to 1
+	Resources  Resources `json:"resources,omitzero"` // cpu defaults to 100m, and to 1 of class realtime
 }
 
 // ModelStatus is a model's present state.
@@ -132,7 +132,11 @@ func (m *Model) SetDefaults() {
 	setDefault(&m.Spec.Class, Interactive)
 	setDefault(&m.Spec.Version, "1")
 	if m.Spec.Resources.CPU.IsZero() {
-		m.Spec.Resources.CPU = literal("1")
+		// Interactive models share: what they ask for is their part when all compute.
+		m.Spec.Resources.CPU = literal("100m")
+		if m.Spec.Class == Realtime {
+			m.Spec.Resources.CPU = literal("1")
+		}
 	}
 }
 

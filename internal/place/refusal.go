@@ -50,6 +50,9 @@ func (o *offer) cpuShortage(have int64) Failure {
 		f.Remedy = fmt.Sprintf("the whole machine has %d; ask for less or use a larger machine", suitable)
 	case len(holders) > 0:
 		f.Remedy = fmt.Sprintf("release some of %s%s", strings.Join(holders, ", "), orAtMost(have))
+		if !o.req.Exclusive && have < 100 {
+			f.Remedy += ", or have each ask for a smaller share, such as cpu: 100m (--cpu 100m)"
+		}
 	case have == 0:
 		f.Remedy = "use a machine with more CPUs: one stays with the system"
 	default:

@@ -128,7 +128,7 @@ func TestFields(t *testing.T) {
 		{"workload", "spec.resources.deadline.deadline", "duration"},
 		{"workload", "spec.env", "mapping of text to text"},
 		{"workload", "spec.args", "list of texts"},
-		{"model", "spec.resources.cpu", "quantity, default 1, more than 0"},
+		{"model", "spec.resources.cpu", "quantity, default 100m, more than 0"},
 		{"machine", "spec.api.port", "whole number, default 7443, from 1 to 65535"},
 		{"machine", "spec.classes.realtime.cpuWeight", "whole number, from 1 to 10000"},
 	} {

@@ -121,6 +121,9 @@ func (f *Files) begin(u *Upload) (*os.File, error) {
 		err = in.Truncate(u.Offset)
 	}
 	if err != nil {
+		if info != nil && info.Size() == 0 {
+			err = errors.Join(err, os.Remove(in.Name()))
+		}
 		return nil, errors.Join(err, in.Close())
 	}
 	f.receiving[u.Digest] = true
