@@ -198,6 +198,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	n.bridge.Close(n.machine.Spec.API.Port)
 	n.wg.Go(func() { n.bridge.Follow(n.life) })
 	n.openRegistry()
+	if err := n.serveSocket(); err != nil {
+		return err
+	}
 	return n.restore(ctx)
 }
 

@@ -70,16 +70,19 @@ type WorkloadSpec struct {
 	WorkingDir string            `json:"workingDir,omitempty"` // default: the image's
 	// Interactive has the container wait: its program starts when somebody runs it
 	// there, as oscine run -it does, with a terminal of theirs.
-	Interactive bool          `json:"interactive,omitempty"`
-	User        string        `json:"user,omitempty"` // uid[:gid]; default: the image's, never 0 unless asked
-	Resources   Resources     `json:"resources,omitzero"`
-	Ports       []Port        `json:"ports,omitempty"`
-	Volumes     []Volume      `json:"volumes,omitempty"`
-	Secrets     []SecretMount `json:"secrets,omitempty"` // as files; a changed Secret rewrites them
-	Restart     RestartPolicy `json:"restart,omitempty"` // default always
-	Health      *Health       `json:"health,omitempty"`
-	Security    Security      `json:"security,omitzero"`
-	StopGrace   Duration      `json:"stopGrace,omitzero"` // from SIGTERM to SIGKILL; default 10s, at most 1h
+	Interactive bool      `json:"interactive,omitempty"`
+	User        string    `json:"user,omitempty"` // uid[:gid]; default: the image's, never 0 unless asked
+	Resources   Resources `json:"resources,omitzero"`
+	Ports       []Port    `json:"ports,omitempty"`
+	Volumes     []Volume  `json:"volumes,omitempty"`
+	// Inference gives the workload the node's models: a socket at
+	// /run/oscine/inference.sock that speaks all protocols of inference.
+	Inference bool          `json:"inference,omitempty"`
+	Secrets   []SecretMount `json:"secrets,omitempty"` // as files; a changed Secret rewrites them
+	Restart   RestartPolicy `json:"restart,omitempty"` // default always
+	Health    *Health       `json:"health,omitempty"`
+	Security  Security      `json:"security,omitzero"`
+	StopGrace Duration      `json:"stopGrace,omitzero"` // from SIGTERM to SIGKILL; default 10s, at most 1h
 }
 
 // Port publishes a container port on the node.

@@ -3,6 +3,7 @@ package serve_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/core"
 )
@@ -23,12 +25,12 @@ func pythonClients(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache, err := os.UserCacheDir()
+	cache, err := debian.CacheDir()
 	if err != nil {
 		t.Skip(err)
 	}
 	digest := sha256.Sum256(pins)
-	folder := filepath.Join(cache, "oscine", "python-clients-"+hex.EncodeToString(digest[:])[:16])
+	folder := filepath.Join(cache, "python-clients-"+hex.EncodeToString(digest[:])[:16])
 	if _, err := os.Stat(filepath.Join(folder, "complete")); err != nil {
 		t.Skipf("needs others' clients of inference: run scripts/python-clients.sh: %v", err)
 	}
@@ -64,6 +66,18 @@ func TestForeignClients(t *testing.T) {
 	if err := registry.WaitReady(t.Context(), "digits"); err != nil {
 		t.Fatal(err)
 	}
+	socket := overUnix(t, server.Config.Handler)
+	for name, args := range map[string][]string{
+		"triton_grpc over a Unix socket": {"testdata/triton_grpc.py", "unix:" + socket, "digits"},
+		"the example":                    {"../../docs/examples/inference_socket.py", "digits", socket},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := exec.CommandContext(t.Context(), python, args...).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "answers agree") && !strings.Contains(string(out), "FP32 [1, 10] 40 bytes") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
 	scripts, err := filepath.Glob("testdata/*.py")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts of clients: %v", err)
@@ -76,4 +90,27 @@ func TestForeignClients(t *testing.T) {
 			}
 		})
 	}
+}
+
+// overUnix serves the handler on a Unix socket, as the node does for workloads.
+func overUnix(t *testing.T, handler http.Handler) (path string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "oscine-") // short: a socket's path is
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(dir, "inference.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: handler, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	go server.Serve(l)
+	t.Cleanup(func() {
+		server.Close()
+		os.RemoveAll(dir)
+	})
+	return path
 }

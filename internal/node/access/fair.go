@@ -49,6 +49,13 @@ type place struct {
 	waiting []chan struct{} // closed at a request's turn
 }
 
+type nameKey struct{}
+
+// Named returns a context of requests whose client is known by a name to Fair.
+func Named(ctx context.Context, client string) context.Context {
+	return context.WithValue(ctx, nameKey{}, client)
+}
+
 // Handler gives each request to next a guard that waits for its turn, once a
 // guard that it has already admits it.
 func (f *Fair) Handler(next http.Handler) http.Handler {
@@ -59,11 +66,18 @@ func (f *Fair) Handler(next http.Handler) http.Handler {
 			t.client = "token " + token.token.Name
 		case r.TLS != nil && len(r.TLS.VerifiedChains) > 0:
 			t.client = "certificate " + r.TLS.VerifiedChains[0][0].Subject.CommonName
+		case named(r.Context()) != "":
+			t.client = named(r.Context())
 		default:
 			t.client = listen.AddressOf(r.RemoteAddr)
 		}
 		next.ServeHTTP(w, r.WithContext(core.WithGuard(r.Context(), t)))
 	})
+}
+
+func named(ctx context.Context) string {
+	name, _ := ctx.Value(nameKey{}).(string)
+	return name
 }
 
 // turn is the guard of one request or stream.

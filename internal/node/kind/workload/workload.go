@@ -46,15 +46,25 @@ type Secrets interface {
 
 // Options is what the workloads of a node share; all are needed.
 type Options struct {
-	Sandbox  *sandbox.Sandbox
-	Images   Images
-	Secrets  Secrets
-	Disk     Disk
-	Volumes  string // the folder of all volumes
-	LogBytes int64  // bound of one workload's log
-	Log      *slog.Logger
-	Now      func() time.Time
+	Sandbox *sandbox.Sandbox
+	Images  Images
+	Secrets Secrets
+	Disk    Disk
+	Volumes string // the folder of all volumes
+	// Inference is the folder with the socket InferenceSocket, for workloads that ask
+	// for it.
+	Inference string
+	LogBytes  int64 // bound of one workload's log
+	Log       *slog.Logger
+	Now       func() time.Time
 }
+
+// InferenceSocket is the name of the socket by which workloads reach the node's
+// models, and inferenceTarget the folder in a container where it lies.
+const (
+	InferenceSocket = "inference.sock"
+	inferenceTarget = "/run/oscine"
+)
 
 // controller runs one Workload.
 type controller struct {
@@ -242,6 +252,9 @@ func (c *controller) spec(w *object.Workload, given secrets, image, netns string
 		spec.Mounts = append(spec.Mounts, container.Mount{
 			Source: filepath.Join(c.o.Volumes, v.Name), Target: v.Path, ReadOnly: v.ReadOnly, Volume: true,
 		})
+	}
+	if s.Inference {
+		spec.Mounts = append(spec.Mounts, container.Mount{Source: c.o.Inference, Target: inferenceTarget, ReadOnly: true})
 	}
 	if s.Security.WritableRoot {
 		spec.Created = func(ctx context.Context, _ int) error { return c.claimLayer(ctx, w) }

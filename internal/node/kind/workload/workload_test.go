@@ -41,7 +41,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	b := &bench{Machine: sandboxtest.New(t), have: map[string]string{"x": "docker.io/library/x:latest"}}
 	b.c = New(&Options{
-		Sandbox: b.Sandbox, Images: b, Secrets: b, Disk: fakeDisk{b}, Volumes: t.TempDir(), Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Sandbox: b.Sandbox, Images: b, Secrets: b, Disk: fakeDisk{b}, Volumes: t.TempDir(), Inference: "/run/oscine/inference/workloads", Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}, web, b)
 	return b
 }
@@ -385,5 +385,19 @@ func TestChecksOverTheNetwork(t *testing.T) {
 	s.Close()
 	if err := check.once(t.Context()); err == nil || !strings.Contains(err.Error(), strconv.Itoa(int(at.Port()))) {
 		t.Errorf("nobody listens: %v", err)
+	}
+}
+
+// A workload has the node's models only where its manifest asks for them.
+func TestInferenceIsAskedFor(t *testing.T) {
+	for asked, want := range map[string]int{"": 0, ", inference: true": 1} {
+		b := newBench(t)
+		if err := b.c.Up(t.Context(), parse(t, asked)); err != nil {
+			t.Fatal(err)
+		}
+		mounts := b.Running()["workload-web"].Mounts
+		if len(mounts) != want || want == 1 && (mounts[0] != container.Mount{Source: "/run/oscine/inference/workloads", Target: "/run/oscine", ReadOnly: true}) {
+			t.Errorf("%q: mounts %+v", asked, mounts)
+		}
 	}
 }

@@ -65,6 +65,8 @@ func (h *handler) routes() map[string]map[string]http.HandlerFunc {
 	routes := map[string]map[string]http.HandlerFunc{
 		"/v2":                                               get(h.server),
 		"/v2/{$}":                                           get(h.server),
+		"/v2/openapi.yaml":                                  get(document("application/yaml", openAPI)),
+		"/v2/inference.proto":                               get(document("text/plain; charset=utf-8", definition)),
 		"/v2/health/live":                                   get(h.live),
 		"/v2/health/ready":                                  get(h.ready),
 		"/v2/repository/index":                              post(h.index),
