@@ -239,6 +239,7 @@ func BenchmarkDigits(b *testing.B) {
 			})
 		})
 	}
+	benchmarkGRPC(b, server, measure)
 	b.Run("handler-binary-64-clients", func(b *testing.B) {
 		header, body := digitsBody(true)
 		before := cpuTime(b, os.Getpid()) + cpuTime(b, worker)
