@@ -67,12 +67,13 @@ type Body struct {
 	taken    int64 // bytes read
 	begun    bool  // a deadline is set
 	renewed  time.Time
+	alone    bool // the deadline is of a stream of its own, and ends with it
 }
 
 // Body begins to read the body of r. Close must be called when what was read is
 // no longer needed. Its errors are those of this package.
 func (o *Options) Body(w http.ResponseWriter, r *http.Request) (Body, error) {
-	b := Body{options: o, ctx: r.Context(), reader: r.Body, deadline: http.NewResponseController(w), length: r.ContentLength}
+	b := Body{options: o, ctx: r.Context(), reader: r.Body, deadline: http.NewResponseController(w), length: r.ContentLength, alone: r.ProtoMajor >= 2}
 	if b.length > o.MaxBodyBytes {
 		return b, b.tooLarge()
 	}
@@ -161,6 +162,7 @@ func (b *Body) renew() {
 // head with its first bytes. It returns io.EOF where the client sends no more.
 func (b *Body) Next(head []byte) error {
 	b.Close()
+	b.untimed()
 	b.taken = 0
 	if _, err := io.ReadFull(b.reader, head[:1]); err != nil {
 		return err
@@ -214,8 +216,16 @@ func (b *Body) hold(n int64) error {
 	return nil
 }
 
-// Done ends the reading, so that no deadline of it ends what follows.
+// Done ends the reading, so that no deadline of it ends what follows. Over
+// HTTP/2 nothing follows on the same stream: it costs nothing there.
 func (b *Body) Done() {
+	if !b.alone {
+		b.untimed()
+	}
+}
+
+// untimed lets the client take as long as it likes.
+func (b *Body) untimed() {
 	if b.begun {
 		b.begun = false
 		_ = b.deadline.SetReadDeadline(time.Time{})
@@ -294,25 +304,38 @@ func Send(w http.ResponseWriter, status int, parts ...[]byte) {
 // connection, or over HTTP/2 its stream.
 func Write(w http.ResponseWriter, parts ...[]byte) error {
 	deadline := http.NewResponseController(w)
-	timed := deadline.SetWriteDeadline(time.Now().Add(slowClient)) == nil
-	for _, part := range parts {
-		for len(part) > writeStep {
-			if _, err := w.Write(part[:writeStep]); err != nil {
-				return err
-			}
-			part = part[writeStep:]
-			_ = deadline.SetWriteDeadline(time.Now().Add(slowClient))
-		}
-		if _, err := w.Write(part); err != nil {
-			return err
-		}
-	}
-	if !timed {
-		return nil
+	timed, err := write(w, deadline, parts)
+	if err != nil || !timed {
+		return err
 	}
 	// What is not flushed here is written after this deadline's end.
 	if err := deadline.Flush(); err != nil {
 		return err
 	}
 	return deadline.SetWriteDeadline(time.Time{})
+}
+
+// WriteLast writes all that is left of an answer over HTTP/2, whose stream and
+// deadline end with the handler.
+func WriteLast(w http.ResponseWriter, parts ...[]byte) error {
+	_, err := write(w, http.NewResponseController(w), parts)
+	return err
+}
+
+// write reports whether it has set a deadline.
+func write(w http.ResponseWriter, deadline *http.ResponseController, parts [][]byte) (timed bool, err error) {
+	timed = deadline.SetWriteDeadline(time.Now().Add(slowClient)) == nil
+	for _, part := range parts {
+		for len(part) > writeStep {
+			if _, err := w.Write(part[:writeStep]); err != nil {
+				return timed, err
+			}
+			part = part[writeStep:]
+			_ = deadline.SetWriteDeadline(time.Now().Add(slowClient))
+		}
+		if _, err := w.Write(part); err != nil {
+			return timed, err
+		}
+	}
+	return timed, nil
 }

@@ -34,6 +34,7 @@ type call struct {
 	outputs  []string
 	reply    []byte
 	answered bool // a message was written, so the headers are gone
+	streamed bool // more messages may follow the one that is written
 }
 
 // receive reads the one message of a unary call.
@@ -105,7 +106,10 @@ func (c *call) send(parts ...[]byte) error {
 		c.answered = true
 		c.w.Header().Set("Content-Type", contentType)
 	}
-	return front.Write(c.w, parts...)
+	if c.streamed {
+		return front.Write(c.w, parts...)
+	}
+	return front.WriteLast(c.w, parts...)
 }
 
 // deadline gives a call the time that its client has left for it.

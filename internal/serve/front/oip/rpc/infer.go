@@ -26,6 +26,7 @@ func (h *handler) infer(ctx context.Context, c *call) error {
 // its answer, its parts where the model streams, or what went wrong.
 func (h *handler) stream(ctx context.Context, c *call) error {
 	left := c.request.left
+	c.streamed = true
 	for {
 		if err := c.next(); errors.Is(err, io.EOF) {
 			return nil

@@ -107,7 +107,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c := h.calls.Get().(*call)
 	defer h.release(c)
-	c.handler, c.w, c.r, c.answered, c.arrived = h, w, r, false, time.Now()
+	c.handler, c.w, c.r, c.answered, c.streamed, c.arrived = h, w, r, false, false, time.Now()
 	c.end(h.serve(c))
 }
 
