@@ -82,8 +82,12 @@ type process struct {
 func startDaemon(t *testing.T, config Config) *process {
 	t.Helper()
 	config.Logger = nil
+	text := marshal(t, struct {
+		Config
+		Room *struct{} `json:",omitempty"` // hides a function, which no other process can call
+	}{Config: config})
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), daemonEnv+"="+string(marshal(t, config)))
+	cmd.Env = append(os.Environ(), daemonEnv+"="+string(text))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

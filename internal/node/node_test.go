@@ -148,6 +148,7 @@ func newHouse(t *testing.T) *house {
 	n.life, n.end = context.WithCancel(t.Context())
 	var errs []error
 	keep := func(err error) { errs = append(errs, err) }
+	n.openUpgrades()
 	n.isolator, err = isolate.Open(isolate.Options{Root: hw, Logger: log})
 	keep(err)
 	n.store, err = reconcile.OpenStore(filepath.Join(dir, "state.db"), n.config.Kinds)
