@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -64,18 +65,25 @@ func (c *conn) start() {
 		c.own = &executor{conn: c}
 		return
 	}
+	_, elsewhere := c.server.session.(Elsewhere)
+	if elsewhere {
+		runtime.GOMAXPROCS(1) // more would only look for work: that costs more than the work
+	}
 	c.idle = make(chan *executor, n)
 	for range n {
 		e := &executor{conn: c, begin: make(chan struct{})}
 		named := make(chan struct{})
-		go e.loop(c.idle, named)
+		go e.loop(c.idle, named, elsewhere)
 		<-named
 	}
 }
 
-// loop computes what it is given on a thread of its own.
-func (e *executor) loop(idle chan<- *executor, named chan<- struct{}) {
-	channel.NameThread()
+// loop computes what it is given, on a thread of its own unless another process
+// computes.
+func (e *executor) loop(idle chan<- *executor, named chan<- struct{}, elsewhere bool) {
+	if !elsewhere {
+		channel.NameThread()
+	}
 	close(named)
 	idle <- e
 	for range e.begin {

@@ -61,6 +61,11 @@ type Session interface {
 	Close() error
 }
 
+// Elsewhere is implemented by sessions whose Run waits for another process that
+// computes. Then no thread of this one is kept for each run: waking it for every
+// piece of an answer would cost several switches.
+type Elsewhere interface{ Elsewhere() }
+
 // Counter is implemented by sessions that know more of their work than the
 // worker counts.
 type Counter interface {

@@ -135,6 +135,9 @@ func served(task gguf.Task, path string) error {
 	return nil
 }
 
+// Elsewhere implements worker.Elsewhere: llama-server computes.
+func (*session) Elsewhere() {}
+
 // Metadata implements worker.Session.
 func (s *session) Metadata() channel.Metadata {
 	return channel.Metadata{
