@@ -98,7 +98,7 @@ func (f *hardwareFlags) machine(ctx context.Context, env *Env) (*hardware.Machin
 // localMachine maps a root. On this machine the helpers that come with Oscine
 // add what only a vendor's driver knows; without them the map says less.
 func localMachine(ctx context.Context, root string) (*hardware.Machine, error) {
-	if err := rootIsThere(root); err != nil {
+	if err := rootIsThere("--root", root); err != nil {
 		return nil, err
 	}
 	m, err := hardware.Discover(root)
@@ -109,19 +109,19 @@ func localMachine(ctx context.Context, root string) (*hardware.Machine, error) {
 	return m, err
 }
 
-// rootIsThere refuses a root that a person mistyped.
-func rootIsThere(root string) error {
+// rootIsThere refuses a root that a person mistyped as a flag's value.
+func rootIsThere(flag, root string) error {
 	const advice = "give a directory that holds sys and proc, or an archive as oscine hardware record makes it"
 	info, err := os.Stat(root)
 	if err != nil {
-		return fmt.Errorf("--root %w: %s", unreadable(root, err), advice)
+		return fmt.Errorf("%s %w: %s", flag, unreadable(root, err), advice)
 	}
 	there := func(name string) bool {
 		_, err := os.Stat(filepath.Join(root, name))
 		return err == nil
 	}
 	if info.IsDir() && !there("sys") && !there("proc") {
-		return fmt.Errorf("--root %s: it holds neither sys nor proc: %s", root, advice)
+		return fmt.Errorf("%s %s: it holds neither sys nor proc: %s", flag, root, advice)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (f *hardwareFlags) recorder(ctx context.Context, env *Env) (func(io.Writer)
 		return func(w io.Writer) (hardware.Recorded, error) { return hardware.Record(root, w) }
 	}
 	if f.root != "" {
-		return local(f.root), rootIsThere(f.root)
+		return local(f.root), rootIsThere("--root", f.root)
 	}
 	node, err := env.Client()
 	if env.Context == "" && errors.Is(err, client.ErrNoContext) {

@@ -23,7 +23,7 @@ func watching(env *Env, root string) (string, hardwareWatch, error) {
 		if root == "/" {
 			return "this machine", watchRoot(root), nil
 		}
-		return root, watchRoot(root), rootIsThere(root)
+		return root, watchRoot(root), rootIsThere("--root", root)
 	}
 	name, _, err := env.context()
 	if env.Context == "" && errors.Is(err, client.ErrNoContext) {

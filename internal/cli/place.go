@@ -288,6 +288,9 @@ func readMachine(path string) (*hardware.Machine, error) {
 		}
 		return hardware.Decode(data)
 	}
+	if err := rootIsThere("--machine", path); err != nil {
+		return nil, err
+	}
 	return hardware.Discover(path)
 }
 
