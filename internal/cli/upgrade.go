@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -340,113 +338,4 @@ func newUpgradeHistoryCommand(env *Env) *cobra.Command {
 	}
 	output = addOutput(c)
 	return c
-}
-
-func newUpgradeCancelCommand(env *Env) *cobra.Command {
-	return &cobra.Command{
-		Use: "cancel", Short: "End an upgrade before the machine restarts", Args: exactArgs(0, ""),
-		RunE: func(c *cobra.Command, _ []string) error {
-			node, err := env.Client()
-			if err != nil {
-				return err
-			}
-			resp, err := node.Upgrades.Cancel(c.Context(), connect.NewRequest(&pb.CancelUpgradeRequest{}))
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(env.Out, "upgrade %d to %s cancelled\n", resp.Msg.Upgrade.Number, printable.Text(resp.Msg.Upgrade.To))
-			return nil
-		},
-	}
-}
-
-func newUpgradeLockCommand(env *Env) *cobra.Command {
-	var req pb.LockUpgradeRequest
-	var hold time.Duration
-	c := &cobra.Command{
-		Use: "lock NAME", Short: "Keep the machine from restarting for an upgrade", Args: exactArgs(1, "NAME"),
-		Long: `Keep the machine from restarting for an upgrade, while something must not be
-interrupted. The upgrade waits until all locks are given back; somebody who may
-can override them.`,
-		Example: "  oscine upgrade lock training --reason 'epoch 7 of 9' --for 6h\n  oscine upgrade unlock training",
-		RunE: func(c *cobra.Command, args []string) error {
-			if hold < 0 {
-				return usageError{errors.New("--for must not be negative")}
-			}
-			node, err := env.Client()
-			if err != nil {
-				return err
-			}
-			req.Name, req.Seconds = args[0], int64(hold.Seconds())
-			if _, err := node.Upgrades.Lock(c.Context(), connect.NewRequest(&req)); err != nil {
-				return err
-			}
-			fmt.Fprintln(env.Out, "locked:", printable.Text(req.Name))
-			return nil
-		},
-	}
-	c.Flags().StringVar(&req.Reason, "reason", "", "shown to those who wait")
-	c.Flags().DurationVar(&hold, "for", 0, "give it back by itself after that long (default: never)")
-	return c
-}
-
-func newUpgradeUnlockCommand(env *Env) *cobra.Command {
-	return &cobra.Command{
-		Use: "unlock NAME", Short: "Give a lock back", Args: exactArgs(1, "NAME"),
-		RunE: func(c *cobra.Command, args []string) error {
-			node, err := env.Client()
-			if err != nil {
-				return err
-			}
-			if _, err := node.Upgrades.Unlock(c.Context(), connect.NewRequest(&pb.UnlockUpgradeRequest{Name: args[0]})); err != nil {
-				return err
-			}
-			fmt.Fprintln(env.Out, "unlocked:", printable.Text(args[0]))
-			return nil
-		},
-	}
-}
-
-// newUpgradeHoldCommands are hold and unhold, pin and unpin.
-func newUpgradeHoldCommands(env *Env) []*cobra.Command {
-	do := func(c *cobra.Command, req *pb.HoldUpgradeRequest, done string) error {
-		node, err := env.Client()
-		if err != nil {
-			return err
-		}
-		if _, err := node.Upgrades.Hold(c.Context(), connect.NewRequest(req)); err != nil {
-			return err
-		}
-		fmt.Fprintln(env.Out, strings.TrimSpace(done))
-		return nil
-	}
-	var reason string
-	hold := &cobra.Command{
-		Use: "hold", Short: "Refuse every upgrade until unhold", Args: exactArgs(0, ""),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Hold{Hold: reason}}, "upgrades are held")
-		},
-	}
-	hold.Flags().StringVar(&reason, "reason", "", "shown to those who are refused")
-	return []*cobra.Command{
-		hold,
-		{
-			Use: "unhold", Short: "End hold", Args: exactArgs(0, ""),
-			RunE: func(c *cobra.Command, _ []string) error {
-				return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Unhold{Unhold: true}}, "upgrades are held no more")
-			},
-		},
-		{
-			Use: "pin VERSION", Short: "Refuse every version but one", Args: exactArgs(1, "VERSION"),
-			RunE: func(c *cobra.Command, args []string) error {
-				return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Pin{Pin: args[0]}}, "pinned to "+printable.Text(args[0]))
-			},
-		},
-		{
-			Use: "unpin", Short: "End pin", Args: exactArgs(0, ""),
-			RunE: func(c *cobra.Command, _ []string) error {
-				return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Unpin{Unpin: true}}, "pinned no more")
-			},
-		},
-	}
 }

@@ -30,7 +30,8 @@ func lastName(image string) string { return path.Base(image) }
 // before, was at.
 func (m *Manager) settle(ctx context.Context) {
 	u := m.current()
-	if u == nil || m.current().Stage.Ended() {
+	if u == nil {
+		m.lookForRot(ctx)
 		return
 	}
 	slots, err := m.slots(ctx)
@@ -52,6 +53,37 @@ func (m *Manager) settle(ctx context.Context) {
 		if err := m.enter(u.Number, Downloading, "what was written is not there any more"); err != nil {
 			m.Log.Error("upgrades", "error", err)
 		}
+	}
+}
+
+// lookForRot tells that the machine went back to an older version although the
+// newer one had been found good: its slot has failed since. It is remembered as a
+// version that failed, so that it is told once and not fetched again.
+func (m *Manager) lookForRot(ctx context.Context) {
+	m.mu.Lock()
+	var last *Upgrade
+	for _, u := range m.state.History {
+		if u.Stage == Good {
+			last = u
+		}
+	}
+	m.mu.Unlock()
+	if last == nil {
+		return
+	}
+	slots, err := m.slots(ctx)
+	if err != nil || slots.Idle.Version != last.To || slots.Idle.Health != slot.Bad {
+		return
+	}
+	why := fmt.Sprintf("it was found good and has failed since, so the machine went back to %s: its slot %s may be damaged (see oscine logs init)", slots.Active.Version, slots.Idle.Slot)
+	told := false
+	m.change(func(s *state) {
+		if _, told = s.Refused[last.To]; !told {
+			s.refuse(last.To, why, m.Now())
+		}
+	})
+	if !told {
+		m.Host.Note("UpgradeLost", last.To+": "+why, true)
 	}
 }
 

@@ -140,6 +140,26 @@ func TestGateFails(t *testing.T) {
 	}
 }
 
+// TestRot has a version fail after it was found good: that is told once, and the
+// version is not gone to again.
+func TestRot(t *testing.T) {
+	w := newWorld(t)
+	m := w.daemon(manual())
+	start(t, m, Request{})
+	w.awaitReboot()
+	w.restart(true)
+	w.awaitStage(w.daemon(manual()), Good)
+	w.back()
+	for range 2 {
+		m = w.daemon(manual())
+		w.await("the refusal", func() bool { return strings.Contains(m.Status().Refused["1.1"].Reason, "has failed since") })
+	}
+	w.stop()
+	if n := strings.Count(strings.Join(w.notes, " "), "UpgradeLost"); n != 1 {
+		t.Errorf("told %d times: %q", n, w.notes)
+	}
+}
+
 // TestDoesNotBoot has the new version fail before its daemon runs, with and
 // without last words.
 func TestDoesNotBoot(t *testing.T) {
