@@ -5,8 +5,10 @@ import (
 	"io"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/demo"
 	"oscine.dev/oscine/internal/object"
@@ -22,12 +24,13 @@ reader on it, send it pictures of digits in fonts that it never saw, and say wha
 It needs the source of Oscine, and neither root nor KVM.`,
 		Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			o.Tools = demo.Tools{Generate: generateQuietly, Connect: connectTo, Install: installQuietly, Serve: serveQuietly}
+			o.Tools = demo.Tools{Generate: generateQuietly, Connect: connectTo, Install: installQuietly, Serve: serveQuietly, Upgrade: upgradeQuietly}
 			return demo.Run(c.Context(), o)
 		},
 	}
 	f := c.Flags()
 	f.BoolVar(&o.Keep, "keep", false, "leave the machine running and say how to go on")
+	f.BoolVar(&o.Upgrade, "upgrade", false, "also take the machine to a second release, and to a broken one that it leaves by itself")
 	f.StringVar(&o.Report, "out", "", "file for the figures (default out/demo.json)")
 	f.StringVar(&o.Source, "source", ".", "checkout of Oscine")
 	f.StringVar(&o.Arch, "arch", "", "architecture of the machine, amd64 or arm64 (default this one's)")
@@ -65,4 +68,20 @@ func serveQuietly(ctx context.Context, node *client.Client, file, name string) (
 		return nil, err
 	}
 	return o.serve(ctx, quietly(""), node, source)
+}
+
+func upgradeQuietly(ctx context.Context, node *client.Client, source, version string, deadline time.Duration) (reason string, err error) {
+	req := &pb.StartUpgradeRequest{Source: source, To: version, GateSeconds: int64(deadline.Seconds())}
+	resp, err := node.Upgrades.Start(ctx, connect.NewRequest(req))
+	if err != nil {
+		return "", err
+	}
+	u, err := followUpgrade(ctx, node, resp.Msg.Upgrade.Number, time.Hour, func(*pb.Upgrade) {})
+	if err != nil || u.Stage == stageGood {
+		return "", err
+	}
+	if u.FailedAt != "trial" {
+		return "", upgradeOutcome(quietly(""), u)
+	}
+	return u.Message, nil
 }

@@ -38,6 +38,13 @@ func (r *run) startMachine(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if r.Upgrade {
+		trust, err := r.releaseKeys()
+		if err != nil {
+			return "", fmt.Errorf("make the keys of releases: %w", err)
+		}
+		manifest = append(manifest, trust...)
+	}
 	if r.node, err = r.Tools.Connect(r.config(), Name); err != nil {
 		return "", err
 	}

@@ -15,6 +15,7 @@ import (
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/update/repository"
 )
 
 // What the demo does by default.
@@ -29,16 +30,19 @@ const (
 
 // Options say how to run the demo. All fields but Tools have sensible zeros.
 type Options struct {
-	Source string    // folder in Oscine's checkout; the current one
-	Dir    string    // folder for what is built; Source/out
-	Report string    // file for the figures; Dir/demo.json
-	Arch   string    // of the machine; this one's
-	Accel  string    // kvm or tcg; kvm where it really boots
-	Direct bool      // start the kernel without firmware and boot loader
-	Keep   bool      // leave the machine running
-	Count  int       // pictures; Pictures
-	Out    io.Writer // a line for each step, then the summary
-	Tools  Tools
+	Source string // folder in Oscine's checkout; the current one
+	Dir    string // folder for what is built; Source/out
+	Report string // file for the figures; Dir/demo.json
+	Arch   string // of the machine; this one's
+	Accel  string // kvm or tcg; kvm where it really boots
+	Direct bool   // start the kernel without firmware and boot loader
+	Keep   bool   // leave the machine running
+	// Upgrade also takes the machine to a second release and to a broken one; not
+	// with Direct, where nothing would start another version.
+	Upgrade bool
+	Count   int       // pictures; Pictures
+	Out     io.Writer // a line for each step, then the summary
+	Tools   Tools
 }
 
 // Tools are the commands that the demo uses as a person would.
@@ -53,6 +57,10 @@ type Tools struct {
 	// Serve serves a model file under a name and returns the model's status
 	// once it answers.
 	Serve func(ctx context.Context, node *client.Client, file, name string) (*object.ModelStatus, error)
+	// Upgrade takes the node to a version of a source of releases, whose checks
+	// get until deadline, and returns why the node went back, empty where it did
+	// not.
+	Upgrade func(ctx context.Context, node *client.Client, source, version string, deadline time.Duration) (reason string, err error)
 }
 
 func (o *Options) fill() {
@@ -83,6 +91,9 @@ type run struct {
 	machine *machine.Machine
 	node    *client.Client
 	inputs  []input
+
+	releases *repository.Repository
+	source   string // where the machine finds the releases
 }
 
 // step is one thing that the demo does; its text says what came of it.
@@ -127,6 +138,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		{"read the digits", r.readDigits, (*run).nodeLogs},
 		{"ask the node", r.askNode, (*run).nodeLogs},
 	}
+	if r.Upgrade && !r.Direct {
+		steps = append(steps, []step{
+			{"make two more releases", r.makeReleases, nil},
+			{"upgrade to one", r.upgrade, (*run).nodeLogs},
+			{"upgrade to the broken one", r.upgradeToBroken, (*run).nodeLogs},
+		}...)
+	}
 	began := time.Now()
 	for i, s := range steps {
 		if err := r.take(ctx, i+1, len(steps), s); err != nil {
@@ -149,7 +167,7 @@ func (r *run) dir() string    { return filepath.Join(r.Dir, "demo") }
 func (r *run) config() string { return filepath.Join(r.dir(), "config") }
 
 func (r *run) take(ctx context.Context, n, of int, s step) error {
-	fmt.Fprintf(r.Out, "[%d/%d] %-24s", n, of, s.name)
+	fmt.Fprintf(r.Out, "[%d/%d] %-26s", n, of, s.name)
 	r.log.Reset()
 	began := time.Now()
 	text, err := s.do(ctx)

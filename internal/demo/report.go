@@ -24,6 +24,9 @@ type Report struct {
 	Image       ImageReport   `json:"image"`
 	Pack        PackReport    `json:"pack"`
 
+	Upgrade UpgradeReport `json:"upgrade,omitzero"`       // to a second release
+	Broken  UpgradeReport `json:"brokenUpgrade,omitzero"` // to one that does not work
+
 	SystemMemoryBytes int64           `json:"systemMemoryBytes"` // PSS of all of the system's own processes
 	Processes         []ProcessReport `json:"processes"`
 	Seconds           float64         `json:"seconds"` // of the whole demo
@@ -75,6 +78,13 @@ type PackReport struct {
 	Digest  string `json:"digest"`
 }
 
+// UpgradeReport is what came of an upgrade.
+type UpgradeReport struct {
+	To     string `json:"to"`               // version
+	Took   Moment `json:"took"`             // from the command to the model's first answer after it
+	Reason string `json:"reason,omitempty"` // why the node went back
+}
+
 // ProcessReport is the memory (PSS) of one of the system's processes.
 type ProcessReport struct {
 	Name  string `json:"name"`
@@ -97,6 +107,10 @@ func (r *run) summary() {
 	line("image", "%s compressed, %s written", printable.Bytes(p.Image.CompressedBytes), printable.Bytes(p.Image.WrittenBytes))
 	line("engine pack", "%s, %s %s", printable.Bytes(p.Pack.Bytes), p.Pack.Name, p.Pack.Version)
 	line("memory of the system", "%s", printable.Bytes(p.SystemMemoryBytes))
+	if u := p.Upgrade; u.To != "" {
+		line("upgrade", "to %s in %.1f s, %.1f CPU-seconds, until the model answered again", u.To, u.Took.Seconds, u.Took.CPUSeconds)
+		line("broken release", "%s was left again in %.1f s, %.1f CPU-seconds: %s", p.Broken.To, p.Broken.Took.Seconds, p.Broken.Took.CPUSeconds, printable.Text(p.Broken.Reason))
+	}
 	line("figures", "%s", r.Report)
 	// Nothing can be done about an output that is gone.
 	_ = w.Flush()
