@@ -71,6 +71,7 @@ type applier struct {
 	streamAt int64
 
 	made, frame, old []byte // buffers of parts
+	content          []byte // what a part made, in made
 }
 
 func (a *applier) tell() {
@@ -165,16 +166,16 @@ func (a *applier) part(ctx context.Context, p *part, offset, data int64) error {
 	if err := a.decode(p); err != nil {
 		return err
 	}
-	if got := sha256.Sum256(a.made); got != p.SHA256 {
+	if got := sha256.Sum256(a.content); got != p.SHA256 {
 		return a.wrong(p, errors.New("it makes something else than was signed"))
 	}
-	return a.write(a.made, offset)
+	return a.write(a.content, offset)
 }
 
 func (a *applier) decode(p *part) error {
 	options := []zstd.DOption{
 		zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxMemory(uint64(p.Size)), zstd.WithDecodeAllCapLimit(true),
+		zstd.WithDecoderMaxMemory(uint64(p.Size + p.Script)), zstd.WithDecodeAllCapLimit(true),
 	}
 	if len(p.Old) > 0 {
 		if a.Base == nil {
@@ -191,11 +192,19 @@ func (a *applier) decode(p *part) error {
 		return err
 	}
 	defer decoder.Close()
-	made, err := decoder.DecodeAll(a.frame, grow(a.made, p.Size)[:0:p.Size])
+	whole := p.Size + p.Script
+	a.made = grow(a.made, whole)
+	made, err := decoder.DecodeAll(a.frame, a.made[:0:whole])
+	if err == nil && int64(len(made)) != whole {
+		err = fmt.Errorf("the frame holds %d bytes of %d", len(made), whole)
+	}
+	if err == nil {
+		err = addOld(made[p.Script:], made[:p.Script], a.old)
+	}
 	if err != nil {
 		return a.wrong(p, err)
 	}
-	a.made = made
+	a.content = made[p.Script:]
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -89,11 +90,11 @@ func rootOf(t *testing.T, files ...file) *Content {
 
 // oldRoot and newRoot differ in one large file and one small one.
 func oldRoot(t *testing.T) *Content {
-	return rootOf(t, file{"daemon", noise(1, 20<<20)}, file{"lib/libx.so.1.2", noise(2, 1<<20)}, file{"text", []byte("old text")})
+	return rootOf(t, file{"daemon", noise(1, 13<<20)}, file{"lib/libx.so.1.2", noise(2, 1<<20)}, file{"text", []byte("old text")})
 }
 
 func newRoot(t *testing.T) *Content {
-	daemon := noise(1, 20<<20)
+	daemon := noise(1, 13<<20)
 	daemon = append(daemon[:5<<20:5<<20], append(noise(3, 10<<10), daemon[5<<20:]...)...)
 	return rootOf(t, file{"daemon", daemon}, file{"lib/libx.so.1.3", noise(2, 1<<20)}, file{"more", noise(4, 5000)}, file{"text", []byte("new text")})
 }
@@ -225,7 +226,7 @@ func TestDamagedTransfer(t *testing.T) {
 // A delta against other old content does not fit, and says so.
 func TestOtherBase(t *testing.T) {
 	j, _ := job(t, newRoot(t), oldRoot(t))
-	other := rootOf(t, file{"daemon", noise(7, 22<<20)})
+	other := rootOf(t, file{"daemon", noise(7, 13<<20)})
 	for name, base := range map[string]*update.Base{
 		"other": {Size: other.Size, Data: other.Data}, "short": {Data: bytes.NewReader(noise(1, 100))}, "none": nil,
 	} {
@@ -364,8 +365,73 @@ func FuzzApply(f *testing.F) {
 		if len(old) > 0 {
 			p.Old = []piece{{0, int64(len(old))}}
 		}
-		if err := a.decode(p); err == nil && len(a.made) > 1000 {
-			t.Errorf("%d bytes were made of at most 1000", len(a.made))
+		if err := a.decode(p); err == nil && len(a.content) != 1000 {
+			t.Errorf("%d bytes were made of 1000", len(a.content))
+		}
+	})
+}
+
+// program is like a program: instructions, every eighth of which holds an
+// address that moves when something is put in before it.
+func program(size, shift int) []byte {
+	data := noise(50, size)
+	for i := 0; i+8 <= size; i += 8 * 8 {
+		binary.LittleEndian.PutUint32(data[i:], uint32(i*7+shift))
+	}
+	return data
+}
+
+// Addresses that moved cost little.
+func TestProgramsThatMoved(t *testing.T) {
+	old := program(2<<20, 0)
+	data := append(append(bytes.Clone(old[:4096]), noise(51, 640)...), program(2<<20, 640)[4096:]...)
+	script, rest := subtractOld(data, old)
+	plain, err := encode(data, old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := encode(append(bytes.Clone(script), rest...), old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(frame)*2 > len(plain) {
+		t.Errorf("%d bytes with subtraction, %d without", len(frame), len(plain))
+	}
+	if err := addOld(rest, script, old); err != nil || !bytes.Equal(rest, data) {
+		t.Errorf("what was subtracted is not added again: %v", err)
+	}
+}
+
+func TestScriptFaults(t *testing.T) {
+	for _, script := range [][]byte{
+		{0x80}, {1}, {11, 0}, {0, 11, 0}, {5, 6, 0}, {0, 5}, {0, 5, 1}, {0, 5, 20}, {0, 5, 0x80}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0},
+	} {
+		if err := addOld(make([]byte, 10), script, make([]byte, 12)); !errors.Is(err, errScript) {
+			t.Errorf("%v: got %v", script, err)
+		}
+	}
+	made := make([]byte, 10)
+	if err := addOld(made, []byte{2, 3, 2, 1, 2, 3}, []byte{0, 1, 2, 3, 4, 5}); err != nil || !bytes.Equal(made, []byte{0, 0, 1, 2, 3, 0, 2, 3, 0, 0}) {
+		t.Errorf("got %v, %v", made, err)
+	}
+}
+
+func FuzzAddOld(f *testing.F) {
+	f.Add(uint16(10), []byte{2, 3, 2, 1, 2, 3}, []byte{0, 1, 2, 3, 4, 5})
+	f.Fuzz(func(t *testing.T, size uint16, script, old []byte) {
+		if err := addOld(make([]byte, size), script, old); err != nil && !errors.Is(err, errScript) {
+			t.Error(err)
+		}
+	})
+}
+
+// Whatever two files hold, what is subtracted is added again.
+func FuzzSubtract(f *testing.F) {
+	f.Add(program(4096, 0), program(4096, 64))
+	f.Fuzz(func(t *testing.T, data, old []byte) {
+		script, rest := subtractOld(data, old)
+		if err := addOld(rest, script, old); err != nil || !bytes.Equal(rest, data) {
+			t.Errorf("%v: %x and %x", err, data, old)
 		}
 	})
 }

@@ -15,6 +15,7 @@ const (
 	maxPart       = 12 << 20 // bytes that one part makes
 	maxDictionary = 16 << 20 // bytes of old content that one part uses
 	maxCompressed = maxPart + 1<<20
+	maxScript     = 1 << 20 // bytes
 	maxParts      = 1 << 16
 	maxPieces     = 4096 // of old content for one part
 	indexFormat   = 1
@@ -36,6 +37,9 @@ type part struct {
 	Data       int64         `json:"data,omitempty"`
 	DataSHA256 update.Digest `json:"dataSHA256,omitzero"`
 	Old        []piece       `json:"old,omitempty"`
+	// Script is how many bytes of what the frame decodes to say what is added to
+	// which old bytes; see addOld. 0 for a frame that decodes to the content.
+	Script int64 `json:"script,omitempty"`
 
 	// A part with Salt is the verity tree of all content before it and holds no
 	// data: it is computed. The salt is in hex, - for none, as on the kernel's
@@ -81,6 +85,8 @@ func (p *part) check(left int64) error {
 		}
 		_, err := release.ParseSalt(p.Salt)
 		return err
+	case p.Script < 0 || p.Script > maxScript || p.Script > 0 && len(p.Old) == 0:
+		return fmt.Errorf("a script of %d bytes", p.Script)
 	case p.Size > maxPart || p.Data <= 0 || p.Data > maxCompressed || len(p.Old) > maxPieces:
 		return fmt.Errorf("size %d, data %d, %d old pieces", p.Size, p.Data, len(p.Old))
 	}

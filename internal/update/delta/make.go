@@ -117,29 +117,53 @@ func compress(ctx context.Context, content, old *Content, frames io.Writer) (*in
 	return x, nil
 }
 
+// compress makes the frame of a part. Of a part with old content it tries both
+// ways and keeps the smaller frame.
 func (out *part) compress(content, old *Content, p planned) ([]byte, error) {
 	data := make([]byte, p.size)
 	if err := readAt(content.Data, data, p.offset); err != nil {
 		return nil, err
 	}
+	var dictionary []byte
+	if len(p.old) > 0 {
+		var err error
+		if dictionary, err = readPieces(nil, old.Data, p.old); err != nil {
+			return nil, err
+		}
+	}
+	frame, err := encode(data, dictionary)
+	if err != nil {
+		return nil, err
+	}
+	*out = part{Size: p.size, SHA256: sha256.Sum256(data), Old: p.old}
+	if dictionary != nil {
+		script, rest := subtractOld(data, dictionary)
+		other, err := encode(append(script, rest...), dictionary)
+		if err != nil {
+			return nil, err
+		}
+		if len(script) > 0 && len(script) <= maxScript && len(other) < len(frame) {
+			frame, out.Script = other, int64(len(script))
+		}
+	}
+	out.Data, out.DataSHA256 = int64(len(frame)), sha256.Sum256(frame)
+	return frame, nil
+}
+
+// encode is one zstd frame; dictionary may be nil.
+func encode(data, dictionary []byte) ([]byte, error) {
 	options := []zstd.EOption{
 		zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
 		zstd.WithWindowSize(windowSize), zstd.WithSingleSegment(true),
 	}
-	if len(p.old) > 0 {
-		dictionary, err := readPieces(nil, old.Data, p.old)
-		if err != nil {
-			return nil, err
-		}
+	if dictionary != nil {
 		options = append(options, zstd.WithEncoderDictRaw(dictionaryID, dictionary))
 	}
 	encoder, err := zstd.NewWriter(nil, options...)
 	if err != nil {
 		return nil, err
 	}
-	frame := encoder.EncodeAll(data, nil)
-	*out = part{Size: p.size, SHA256: sha256.Sum256(data), Data: int64(len(frame)), DataSHA256: sha256.Sum256(frame), Old: p.old}
-	return frame, encoder.Close()
+	return encoder.EncodeAll(data, nil), encoder.Close()
 }
 
 // treePart checks the content's hash tree, which the transfer leaves out.
