@@ -63,7 +63,7 @@ test-inputs: build
 
 .PHONY: test-engines
 test-engines: build ## compare every engine with its own Python API, bit for bit, on real models
-	@go run ./internal/serve/engine/modeltest/fetch
+	@go run ./internal/serve/engine/modeltest/fetch tensorflow
 	@python=$$(scripts/engines-python.sh) && OSCINE_ENGINES_PYTHON=$$python go test -count=1 -timeout 25m -v ./cmd/oscine-engine ./internal/serve/engine/...
 
 test-fast: bpf ## run the tests that boot no machine

@@ -11,6 +11,7 @@ import (
 	"oscine.dev/oscine/internal/serve/engine/litert"
 	"oscine.dev/oscine/internal/serve/engine/onnx"
 	"oscine.dev/oscine/internal/serve/engine/openvino"
+	"oscine.dev/oscine/internal/serve/engine/tensorflow"
 	"oscine.dev/oscine/internal/serve/worker"
 )
 
@@ -20,6 +21,7 @@ func engines() map[string]worker.Engine {
 		"litert":      new(litert.Engine),
 		"onnxruntime": new(onnx.Engine),
 		"openvino":    new(openvino.Engine),
+		"tensorflow":  new(tensorflow.Engine),
 	}
 }
 

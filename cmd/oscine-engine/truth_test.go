@@ -21,12 +21,13 @@ import (
 	"oscine.dev/oscine/internal/serve/engine/modeltest"
 	"oscine.dev/oscine/internal/serve/engine/onnx"
 	"oscine.dev/oscine/internal/serve/engine/openvino"
+	"oscine.dev/oscine/internal/serve/engine/tensorflow"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
 
 // libraries are the file names of the engines' libraries.
-var libraries = map[string]string{"onnxruntime": onnx.Name, "openvino": openvino.Name, "litert": litert.Name}
+var libraries = map[string]string{"onnxruntime": onnx.Name, "openvino": openvino.Name, "litert": litert.Name, "tensorflow": tensorflow.Name}
 
 // open loads a model with one of the program's engines and one thread.
 func open(t testing.TB, engine, model string, values map[string]string) (worker.Session, error) {
@@ -196,6 +197,8 @@ func TestAcrossEngines(t *testing.T) {
 		"pictures":        {by{"onnxruntime", modeltest.Direction}, by{"openvino", modeltest.Direction}, nil, 48, 1e-4},
 		"one TFLite":      {by{"litert", modeltest.Hand}, by{"openvino", modeltest.Hand}, nil, 1, 1e-2},
 		"ONNX and TFLite": {by{"openvino", modeltest.BasicPitchONNX}, by{"openvino", modeltest.BasicPitchTFLite}, nil, 1, 1e-3},
+		"two of a folder": {by{"tensorflow", modeltest.BasicPitchSavedModel}, by{"openvino", modeltest.BasicPitchSavedModel}, nil, 1, 1e-3},
+		"TF and ONNX":     {by{"tensorflow", modeltest.BasicPitchSavedModel}, by{"onnxruntime", modeltest.BasicPitchONNX}, nil, 1, 1e-3},
 		"ONNX and folder": {by{"onnxruntime", modeltest.BasicPitchONNX}, by{"openvino", modeltest.BasicPitchSavedModel}, nil, 1, 1e-3},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -53,7 +53,7 @@ type recipe struct {
 
 // recipes are the packs that Oscine's source makes, the usual one first.
 func recipes() []recipe {
-	return []recipe{onnxruntimeRecipe(), openvinoRecipe(), litertRecipe(), llamaRecipe(), nvidiaRecipe()}
+	return []recipe{onnxruntimeRecipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), llamaRecipe(), nvidiaRecipe()}
 }
 
 // Build makes a pack. Two builds of one source give the same file. It needs the

@@ -40,12 +40,20 @@ func (l *lock) wheel(name string) (pypi.Package, error) {
 
 // wheel is what a pack takes out of a pinned wheel.
 type wheel struct {
-	name     string
+	name     string // of the project in the index
+	arm64    string // its name there for arm64, where that is another
 	spdx     string
 	licences []string // their texts, by the path in the wheel
 	// libraries gives for an architecture the libraries by their path in the
 	// wheel, with the name that they have in the pack.
 	libraries func(arch string) map[string]string
+}
+
+func (w *wheel) project(arch string) string {
+	if arch == "arm64" && w.arm64 != "" {
+		return w.arm64
+	}
+	return w.name
 }
 
 // licencesDir is where a tree of a wheel has its licences.
@@ -54,7 +62,7 @@ const licencesDir = "licences"
 // tree returns a folder of the cache with the wheel's libraries and, below
 // licencesDir, its licences.
 func (w *wheel) tree(ctx context.Context, l *lock, arch string, fetch bool, log io.Writer) (string, *pypi.Package, error) {
-	p, err := l.wheel(w.name)
+	p, err := l.wheel(w.project(arch))
 	if err != nil {
 		return "", nil, err
 	}
@@ -123,7 +131,7 @@ func engineFrom(w *wheel) func(*builder, context.Context, *lock) error {
 // numberedBy is the step that gives the pack the version of a wheel.
 func numberedBy(w *wheel) func(*builder, context.Context, *lock) error {
 	return func(b *builder, _ context.Context, l *lock) error {
-		p, err := l.wheel(w.name)
+		p, err := l.wheel(w.project(b.Arch))
 		if err == nil {
 			b.manifest.Version = p.Version + "-" + revision
 		}

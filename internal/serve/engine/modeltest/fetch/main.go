@@ -11,14 +11,14 @@ import (
 )
 
 func main() {
-	if err := run(context.Background()); err != nil {
+	if err := run(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "fetch:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
-	for _, engine := range []string{"onnxruntime", "openvino", "litert"} {
+func run(ctx context.Context, large []string) error {
+	for _, engine := range append([]string{"onnxruntime", "openvino", "litert"}, large...) {
 		if _, err := pack.Libraries(ctx, engine, runtime.GOARCH, true, os.Stderr); err != nil {
 			return err
 		}
