@@ -25,6 +25,7 @@ assert list(client.get_trace_settings().settings["trace_level"].value) == ["OFF"
 assert client.get_log_settings().settings["log_info"].bool_param
 assert not client.get_system_shared_memory_status().regions
 client.unregister_system_shared_memory()
+client.load_model(model)
 
 pictures = np.random.default_rng(1).random((3, 1, 28, 28), dtype=np.float32)
 tensor = triton.InferInput(name, list(pictures.shape), "FP32")
@@ -67,7 +68,8 @@ assert statistics.inference_count > 40 and statistics.inference_stats.success.ns
 
 for status, refused in (
     ("StatusCode.NOT_FOUND", lambda: client.infer("none", [tensor])),
-    ("StatusCode.UNAVAILABLE", lambda: client.load_model(model)),
+    ("StatusCode.NOT_FOUND", lambda: client.load_model("none")),
+    ("StatusCode.UNAVAILABLE", lambda: client.unload_model(model)),
     ("StatusCode.UNIMPLEMENTED", lambda: client.register_system_shared_memory("r", "/r", 8)),
 ):
     try:

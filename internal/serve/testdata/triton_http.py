@@ -24,6 +24,7 @@ assert client.get_trace_settings()["trace_level"] == ["OFF"]
 assert client.get_log_settings()["log_info"] is True
 assert client.get_system_shared_memory_status() == []
 client.unregister_system_shared_memory()
+client.load_model(model)
 
 pictures = np.random.default_rng(1).random((3, 1, 28, 28), dtype=np.float32)
 tensor = triton.InferInput(name, list(pictures.shape), "FP32")
@@ -51,7 +52,7 @@ for binary in (True, False):
 statistics = client.get_inference_statistics(model)["model_stats"][0]
 assert statistics["inference_count"] > 20 and statistics["inference_stats"]["success"]["ns"] > 0, statistics
 
-for refused in (lambda: client.infer("none", [tensor]), lambda: client.load_model("none"), lambda: client.register_system_shared_memory("r", "/r", 8)):
+for refused in (lambda: client.infer("none", [tensor]), lambda: client.load_model("none"), lambda: client.unload_model(model), lambda: client.register_system_shared_memory("r", "/r", 8)):
     try:
         refused()
         sys.exit("what must be refused was answered")

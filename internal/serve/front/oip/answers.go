@@ -124,7 +124,18 @@ func appendList[M proto.Message](b []byte, list []M) []byte {
 }
 
 func (h *handler) load(w http.ResponseWriter, r *http.Request) {
-	a, err := h.methods.RepositoryModelLoad(r.Context(), &pb.RepositoryModelLoadRequest{ModelName: r.PathValue("model")})
+	var body struct {
+		Parameters map[string]json.RawMessage `json:"parameters"`
+	}
+	if err := h.object(w, r, &body); err != nil {
+		writeError(w, err)
+		return
+	}
+	q := &pb.RepositoryModelLoadRequest{ModelName: r.PathValue("model"), Parameters: map[string]*pb.ModelRepositoryParameter{}}
+	for name := range body.Parameters {
+		q.Parameters[name] = &pb.ModelRepositoryParameter{} // none of them means anything
+	}
+	a, err := h.methods.RepositoryModelLoad(r.Context(), q)
 	answer(w, a, err)
 }
 

@@ -129,7 +129,9 @@ func (m *Methods) ModelStatistics(_ context.Context, q *pb.ModelStatisticsReques
 		if err != nil {
 			return nil, err
 		}
-		list = []core.Status{s}
+		if list = []core.Status{s}; q.Version == "" && len(s.Versions) > 1 {
+			list = m.versions(s)
+		}
 	}
 	out := &pb.ModelStatisticsResponse{}
 	for _, s := range list {
@@ -157,6 +159,17 @@ func (m *Methods) ModelStatistics(_ context.Context, q *pb.ModelStatisticsReques
 	return out, nil
 }
 
+// versions returns all versions of a model of which one is given.
+func (m *Methods) versions(one core.Status) []core.Status {
+	var list []core.Status
+	for _, version := range one.Versions {
+		if s, err := m.registry.StatusOf(one.ServedAs, version); err == nil {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
 // RepositoryIndex lists the models.
 func (m *Methods) RepositoryIndex(_ context.Context, q *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
 	out := &pb.RepositoryIndexResponse{}
@@ -176,20 +189,23 @@ func (m *Methods) RepositoryIndex(_ context.Context, q *pb.RepositoryIndexReques
 	return out, nil
 }
 
-// RepositoryModelLoad waits for a model that the node serves.
-func (m *Methods) RepositoryModelLoad(_ context.Context, q *pb.RepositoryModelLoadRequest) (*pb.RepositoryModelLoadResponse, error) {
-	return nil, notByClients("loaded", q.ModelName)
+// RepositoryModelLoad waits until a model that the node serves answers. How it is
+// served is its manifest's matter.
+func (m *Methods) RepositoryModelLoad(ctx context.Context, q *pb.RepositoryModelLoadRequest) (*pb.RepositoryModelLoadResponse, error) {
+	if len(q.Parameters) > 0 {
+		return nil, fmt.Errorf("%w: a load with parameters, such as another configuration or other files, is not supported: change the model's manifest", core.ErrInvalid)
+	}
+	s, err := m.registry.StatusOf(q.ModelName, "")
+	if err != nil {
+		return nil, fmt.Errorf("%w: operators decide what is served, with oscine serve", err)
+	}
+	return &pb.RepositoryModelLoadResponse{}, m.registry.WaitReady(ctx, s.Name)
 }
 
-// RepositoryModelUnload refuses: see notByClients.
+// RepositoryModelUnload refuses, as Triton does where its models are not
+// controlled explicitly.
 func (m *Methods) RepositoryModelUnload(_ context.Context, q *pb.RepositoryModelUnloadRequest) (*pb.RepositoryModelUnloadResponse, error) {
-	return nil, notByClients("unloaded", q.ModelName)
-}
-
-// notByClients says who decides which models are served, as Triton does where
-// its models are not controlled explicitly.
-func notByClients(what, model string) error {
-	return fmt.Errorf("%w: model %.100q is not %s by clients of inference: the node's operators decide which models are served, with oscine serve and oscine delete model", errdefs.ErrUnavailable, model, what)
+	return nil, fmt.Errorf("%w: model %.100q is not unloaded by clients of inference: operators decide what is served, with oscine delete", errdefs.ErrUnavailable, q.ModelName)
 }
 
 // SystemSharedMemoryStatus lists no regions: none can be registered.

@@ -226,8 +226,14 @@ func TestErrors(t *testing.T) {
 	if _, err := ask[pb.ServerLiveResponse](t.Context(), r, "Dance", &pb.ServerLiveRequest{}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("an unknown method: got %v", err)
 	}
-	if _, err := ask[pb.RepositoryModelLoadResponse](t.Context(), r, "RepositoryModelLoad", &pb.RepositoryModelLoadRequest{ModelName: "m"}); status.Code(err) != codes.Unavailable {
+	if _, err := ask[pb.RepositoryModelLoadResponse](t.Context(), r, "RepositoryModelLoad", &pb.RepositoryModelLoadRequest{ModelName: "m"}); err != nil {
 		t.Errorf("load: got %v", err)
+	}
+	if _, err := ask[pb.RepositoryModelLoadResponse](t.Context(), r, "RepositoryModelLoad", &pb.RepositoryModelLoadRequest{ModelName: "none"}); status.Code(err) != codes.NotFound {
+		t.Errorf("load of what is not served: got %v", err)
+	}
+	if _, err := ask[pb.RepositoryModelUnloadResponse](t.Context(), r, "RepositoryModelUnload", &pb.RepositoryModelUnloadRequest{ModelName: "m"}); status.Code(err) != codes.Unavailable {
+		t.Errorf("unload: got %v", err)
 	}
 	var trailer metadata.MD
 	_, err := ask[pb.ModelInferResponse](t.Context(), r, "ModelInfer", rows(servetest.Poison, 0, 0, 0), grpc.Trailer(&trailer))
