@@ -162,3 +162,44 @@ func TestDeadlinesEndWithTheRequest(t *testing.T) {
 		t.Errorf("%d connections for three requests", connections)
 	}
 }
+
+// Requests beyond the bound are refused at once, whatever their protocol, and
+// those that have ended make room.
+func TestRequestsAreBounded(t *testing.T) {
+	enter, leave := make(chan bool), make(chan bool)
+	h := bounded(1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		enter <- true
+		<-leave
+	}))
+	ask := func(grpc bool) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("POST", "/", nil)
+		if grpc {
+			r.ProtoMajor = 2
+			r.Header.Set("Content-Type", "application/grpc")
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	first := make(chan bool)
+	go func() {
+		ask(false)
+		close(first)
+	}()
+	<-enter
+	if w := ask(false); w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		t.Errorf("got %d %v", w.Code, w.Header())
+	}
+	if w := ask(true); w.Header().Get("Grpc-Status") != "8" {
+		t.Errorf("got %v", w.Header())
+	}
+	leave <- true
+	<-first
+	go func() {
+		<-enter
+		leave <- true
+	}()
+	if w := ask(false); w.Code != http.StatusOK {
+		t.Errorf("after the first has ended: got %d", w.Code)
+	}
+}

@@ -1,7 +1,9 @@
 package front
 
 import (
+	"fmt"
 	"net/http"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
@@ -40,5 +42,22 @@ func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
 			mux.Handle(route, h)
 		}
 	}
-	return mux
+	return bounded(maxRequests, mux)
+}
+
+// maxRequests bounds the requests that are read, computed and answered at a
+// time: one connection of HTTP/2 brings many.
+const maxRequests = 16 << 10
+
+// bounded refuses requests while there are too many.
+func bounded(most int64, next http.Handler) http.Handler {
+	var running atomic.Int64
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer running.Add(-1)
+		if running.Add(1) > most {
+			Reject(w, r, fmt.Errorf("%w: the node has %d requests at work: send it again later", ErrBusy, most))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }

@@ -75,10 +75,13 @@ func RetryAfter(err error) time.Duration {
 // all others expect it.
 func Reject(w http.ResponseWriter, r *http.Request, err error) {
 	if r.ProtoMajor >= 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-		const unauthenticated = "16"
+		code := "16" // unauthenticated
+		if errdefs.IsResourceExhausted(err) {
+			code = "8"
+		}
 		h := w.Header()
 		h.Set("Content-Type", "application/grpc")
-		h["Grpc-Status"], h["Grpc-Message"] = []string{unauthenticated}, []string{url.PathEscape(err.Error())}
+		h["Grpc-Status"], h["Grpc-Message"] = []string{code}, []string{url.PathEscape(err.Error())}
 		return
 	}
 	body, broken := json.Marshal(map[string]string{"error": err.Error()})
