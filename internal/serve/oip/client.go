@@ -200,25 +200,18 @@ func parseAnswer(length string, body []byte) ([]Tensor, error) {
 		if err != nil {
 			return nil, err
 		}
-		n, err := spec.Shape.Bytes(spec.Type)
-		if err != nil {
-			return nil, fmt.Errorf("output %q: %w", w.Name, err)
-		}
 		out := Tensor{Spec: spec}
 		if size, ok := w.Parameters["binary_data_size"].(float64); ok {
-			if int(size) != n || n > len(tail) {
-				return nil, fmt.Errorf("output %q: %v bytes for shape %s of %s, %d came", w.Name, size, spec.Shape, spec.Type, len(tail))
+			if size < 0 || size > float64(len(tail)) {
+				return nil, fmt.Errorf("output %q: %v bytes are announced, %d came", w.Name, size, len(tail))
 			}
-			out.Data, tail = tail[:n:n], tail[n:]
+			out.Data, tail = tail[:int(size):int(size)], tail[int(size):]
+			err = checkSize(out)
 		} else {
-			// Elements are at least one byte of JSON each, which bounds n.
-			if n/spec.Type.Size() > len(w.Data) {
-				return nil, fmt.Errorf("output %q: too little data for shape %s", w.Name, spec.Shape)
-			}
-			out.Data = make([]byte, n)
-			if err := tensor.ParseJSON(out.Data, spec.Type, w.Data); err != nil {
-				return nil, fmt.Errorf("output %q: %w", w.Name, err)
-			}
+			out.Data, err = parseData(spec, w.Data)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("output %q: %w", w.Name, err)
 		}
 		outputs = append(outputs, out)
 	}
@@ -226,4 +219,41 @@ func parseAnswer(length string, body []byte) ([]Tensor, error) {
 		return nil, errors.New("it has no outputs")
 	}
 	return outputs, nil
+}
+
+// checkSize compares the elements that came with the shape.
+func checkSize(t Tensor) error {
+	if t.Type == tensor.Bytes {
+		n, err := t.Shape.Elements()
+		if err != nil {
+			return err
+		}
+		return tensor.Strings(t.Data, n, func([]byte) error { return nil })
+	}
+	n, err := t.Shape.Bytes(t.Type)
+	if err == nil && n != len(t.Data) {
+		err = fmt.Errorf("%d bytes for shape %s of %s", len(t.Data), t.Shape, t.Type)
+	}
+	return err
+}
+
+// parseData reads elements that came as JSON.
+func parseData(spec tensor.Spec, text []byte) ([]byte, error) {
+	if spec.Type == tensor.Bytes {
+		data, _, err := tensor.ParseStrings(nil, text)
+		if err != nil {
+			return nil, err
+		}
+		return data, checkSize(Tensor{spec, data})
+	}
+	n, err := spec.Shape.Bytes(spec.Type)
+	if err != nil {
+		return nil, err
+	}
+	// Elements are at least one byte of JSON each, which bounds n.
+	if n/spec.Type.Size() > len(text) {
+		return nil, fmt.Errorf("too little data for shape %s", spec.Shape)
+	}
+	data := make([]byte, n)
+	return data, tensor.ParseJSON(data, spec.Type, text)
 }
