@@ -247,6 +247,9 @@ func printAnswer(env *Env, a *pictureAnswer) error {
 // floats reads a tensor of scores.
 func floats(t oip.Tensor) ([]float64, error) {
 	size := t.Type.Size()
+	if size == 0 {
+		return nil, fmt.Errorf("output %q holds %s, not scores: send a request by -f FILE", t.Name, t.Type)
+	}
 	scores := make([]float64, 0, len(t.Data)/size)
 	for at := 0; at+size <= len(t.Data); at += size {
 		switch t.Type {

@@ -7,7 +7,7 @@ import (
 	"oscine.dev/oscine/internal/serve/core"
 )
 
-// What is asked of a model without a version is told of all.
+// Answers about a model, where no version is named, are about all its versions.
 func TestVersionsAreToldTogether(t *testing.T) {
 	r := newRig(t)
 	r.Ready("m")
