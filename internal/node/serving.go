@@ -73,6 +73,7 @@ func (s server) model(m model.Served) core.Model {
 	served := core.Model{
 		Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Platform: m.Platform, Starter: starter(m.Start), OnChange: m.Changed,
 		Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, Routing: core.Routing{Traffic: m.Traffic, Shadow: m.Shadow},
+		Batching: core.Batching{PreferredRows: m.Preferred, Delay: m.QueueDelay},
 	}
 	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
 		served.Urgency = s.isolator.Priority(m.ID)
@@ -98,7 +99,7 @@ func (s server) Serving(name string) (model.Serving, bool) {
 		Phase: servingPhases[now.State], Message: now.Message, Restarts: now.Restarts,
 		Fill: func(st *object.ModelStatus) {
 			st.Engine, st.Requests, st.Errors = now.Engine, now.Requests, now.Errors
-			st.Missed, st.Expired, st.PriorityUnavailable = now.Missed, now.Expired, now.PriorityUnavailable
+			st.Missed, st.Expired, st.PriorityUnavailable, st.BatchingStopped = now.Missed, now.Expired, now.PriorityUnavailable, now.BatchingStopped
 			if now.Requests > 0 {
 				st.P50, st.P99 = object.Duration(now.P50), object.Duration(now.P99)
 			}

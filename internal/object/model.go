@@ -64,10 +64,38 @@ type ModelSpec struct {
 	// Shadow has it compute what other versions answer; its own answers are
 	// counted and thrown away.
 	Shadow bool `json:"shadow,omitempty"`
+	// DynamicBatching states that requests may share runs, and how; default: where
+	// the model's graph proves that its rows are independent, with all that wait.
+	DynamicBatching *DynamicBatching `json:"dynamicBatching,omitempty"`
 	// MaxRequest is how many bytes the inputs and outputs of one request may have,
 	// at most 1Gi; default 256Mi, or what fixed shapes need.
 	MaxRequest Quantity  `json:"maxRequest,omitzero"`
 	Resources  Resources `json:"resources,omitzero"` // cpu defaults to 100m, and to 1 of class realtime
+}
+
+// DynamicBatching says how requests share the runs of a model.
+type DynamicBatching struct {
+	Off            bool     `json:"off,omitempty"`            // they share none
+	PreferredSizes []int    `json:"preferredSizes,omitempty"` // rows of a batch, ascending; the largest that can be filled is taken
+	MaxQueueDelay  Duration `json:"maxQueueDelay,omitzero"`   // for which a request waits for others; default 0s
+}
+
+func (d *DynamicBatching) check(c *Checker) {
+	if d.Off && (len(d.PreferredSizes) > 0 || d.MaxQueueDelay != 0) {
+		c.Bad("spec.dynamicBatching.off", "leaves nothing for preferredSizes and maxQueueDelay to say")
+	}
+	if len(d.PreferredSizes) > 16 {
+		c.Bad("spec.dynamicBatching.preferredSizes", "has %d entries, at most 16 are accepted", len(d.PreferredSizes))
+	}
+	for i, n := range d.PreferredSizes {
+		if n < 1 || n > 1<<16 || i > 0 && n <= d.PreferredSizes[i-1] {
+			c.Bad("spec.dynamicBatching.preferredSizes", "must ascend, from 1 to 65536")
+			break
+		}
+	}
+	if d.MaxQueueDelay != 0 {
+		c.Duration("spec.dynamicBatching.maxQueueDelay", d.MaxQueueDelay, 10*time.Microsecond, 10*time.Second)
+	}
 }
 
 // ModelStatus is a model's present state.
@@ -88,6 +116,8 @@ type ModelStatus struct {
 	Missed              int64        `json:"missed"`                        // answered after the latency objective
 	Expired             int64        `json:"expired"`                       // refused because their own timeout had passed
 	PriorityUnavailable string       `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
+	// BatchingStopped says why requests share no runs any more.
+	BatchingStopped string `json:"batchingStopped,omitempty"`
 	// Candidates are the packs whose engines read the model, the one that the rules
 	// prefer first, with what came out where they were tried.
 	Candidates []ModelCandidate `json:"candidates,omitempty"`
@@ -172,6 +202,12 @@ func (m *Model) Check(c *Checker) {
 		c.Bad("spec.traffic", "must be a percentage from 0 to 100, got %d", *t)
 	} else if t != nil && m.Spec.Shadow {
 		c.Bad("spec.traffic", "a shadow answers no requests: leave out one of traffic and shadow")
+	}
+	if d := m.Spec.DynamicBatching; d != nil {
+		d.check(c)
+		if m.Spec.Options["batch"] != "" {
+			c.Bad("spec.options", "batch says what spec.dynamicBatching does: leave out one of them")
+		}
 	}
 	c.Duration("spec.timeout", m.Spec.Timeout, time.Millisecond, 24*time.Hour)
 	m.Spec.Resources.Check(c, "spec.resources", m.Spec.Class)

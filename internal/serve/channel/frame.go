@@ -41,7 +41,7 @@ type Result struct {
 	ID      uint64
 	Slot    int
 	Code    Code
-	Err     string         // why, unless Code is OK or Partial
+	Err     string         // why, unless Code is Partial; with OK, why requests share no runs any more
 	Shapes  []tensor.Shape // one for each wanted output
 	Offsets []int          // where each output begins in the slot
 	Sizes   []int          // bytes of each output

@@ -2,6 +2,7 @@ package core
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"time"
@@ -30,6 +31,7 @@ type Model struct {
 	// Urgency gets the deadline of what the worker computes; may be nil.
 	Urgency Urgency
 	Routing
+	Batching Batching
 	// OnChange is called after each change of State, without locks held, and must
 	// return at once; may be nil.
 	OnChange func()
@@ -44,7 +46,7 @@ var (
 // complete fills in what was left out and checks the rest.
 func (m *Model) complete() error {
 	m.Version, m.ServedAs = cmp.Or(m.Version, "1"), cmp.Or(m.ServedAs, m.Name)
-	if err := m.Routing.check(); err != nil {
+	if err := errors.Join(m.Routing.check(), m.Batching.check()); err != nil {
 		return fmt.Errorf("model %s: %w", m.Name, err)
 	}
 	return m.check()
@@ -114,6 +116,9 @@ type Status struct {
 	Streams  bool          // an answer may come in parts
 	Missed   int64         // inferences answered after the objective
 	Expired  int64         // requests refused because their own timeout had passed
+	// BatchingStopped says why requests share no runs any more, though the model
+	// was taken for one of independent rows.
+	BatchingStopped string
 	// PriorityUnavailable says why deadlines set no priority in the kernel, where it
 	// should be.
 	PriorityUnavailable string

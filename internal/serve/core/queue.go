@@ -22,6 +22,7 @@ type queue struct {
 	mu      sync.Mutex
 	leaders int // batches that run
 	waiting []*job
+	more    chan struct{} // closed when another job waits; nil where nobody looks
 }
 
 // job is one request in its slot.
@@ -48,6 +49,10 @@ func (m *model) run(j *job) {
 	j.err, j.retried, j.leads = nil, false, false
 	q.mu.Lock()
 	q.waiting = append(q.waiting, j)
+	if q.more != nil {
+		close(q.more)
+		q.more = nil
+	}
 	if q.leaders >= int(m.parallel.Load()) {
 		q.mu.Unlock()
 		if lead := m.await(j); !lead {
@@ -61,6 +66,7 @@ func (m *model) run(j *job) {
 	q.mu.Unlock()
 	defer m.passOn(j)
 	for done := false; !done; {
+		m.gather(j)
 		q.mu.Lock()
 		m.takeBatch(j)
 		q.mu.Unlock()
@@ -105,20 +111,22 @@ func (m *model) passOn(leader *job) {
 func (m *model) takeBatch(leader *job) {
 	q := &m.queue
 	limit := 1
-	if conn := m.current(); conn != nil && conn.Metadata().Batch && !leader.retried && leader.parts == nil {
+	if m.joins() && !leader.retried && leader.parts == nil {
 		limit = channel.MaxRequests
 	}
 	batch := append(leader.batch[:0], leader)
 	bytes := leader.inputBytes()
 	slices.SortStableFunc(q.waiting, byRank)
+	rows, most := leader.rows(), m.Batching.most(m.waitingRows())
 	q.waiting = slices.DeleteFunc(q.waiting, func(j *job) bool {
 		if j == leader {
 			return true
 		}
-		if len(batch) >= limit || j.retried || j.leads || j.parts != nil || bytes+j.inputBytes() > joinedBytes {
+		if len(batch) >= limit || j.retried || j.leads || j.parts != nil || bytes+j.inputBytes() > joinedBytes || most > 0 && rows+j.rows() > most {
 			return false
 		}
 		bytes += j.inputBytes()
+		rows += j.rows()
 		batch = append(batch, j)
 		return true
 	})
@@ -257,6 +265,9 @@ func (m *model) take(j *job, r *channel.Result) {
 	switch j.result.Code {
 	case channel.OK:
 		j.err = nil
+		if j.result.Err != "" {
+			m.stopJoining(j.result.Err)
+		}
 	case channel.Cancelled:
 		j.err = fmt.Errorf("%w: the client went away while %s had its request", ErrCanceled, m.Name)
 	case channel.Expired:

@@ -30,9 +30,10 @@ type model struct {
 	ids     atomic.Uint64 // of requests
 	usual   atomic.Int64  // ns that runs take, of late
 
-	parallel atomic.Int32 // runs that the engine computes at once
-	open     atomic.Bool  // a worker has been ready: requests are taken
-	succeeds bool         // it replaces a model: requests wait for it
+	parallel atomic.Int32           // runs that the engine computes at once
+	open     atomic.Bool            // a worker has been ready: requests are taken
+	succeeds bool                   // it replaces a model: requests wait for it
+	alone    atomic.Pointer[string] // why requests share no runs any more; nil: they may
 
 	users    sync.WaitGroup      // requests that have found it
 	shadowed *semaphore.Weighted // requests that it computes as a shadow
@@ -371,6 +372,9 @@ func (m *model) status() Status {
 	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
 	if m.metadata != nil {
 		s.Inputs, s.Outputs, s.Streams = m.metadata.Inputs, m.metadata.Outputs, m.metadata.Streams
+	}
+	if why := m.alone.Load(); why != nil {
+		s.BatchingStopped = *why
 	}
 	if problem := m.urgencyProblem.Load(); problem != nil {
 		s.PriorityUnavailable = *problem

@@ -28,6 +28,8 @@ type server struct {
 	loaded  channel.Load
 	meta    channel.Metadata
 	figures figures
+	joined  atomic.Int64 // runs that requests have shared
+	alone   atomic.Bool  // they share none any more: an answer was another than alone
 }
 
 // figures are the counters behind channel.Statistics.

@@ -224,7 +224,7 @@ func (e *executor) run(requests []channel.Request) error {
 // next is how many of the first calls make one batch.
 func (e *executor) next(calls []call) int {
 	n := 1
-	for e.conn.server.meta.Batch && n < len(calls) && joinable(&calls[0], &calls[n]) {
+	for e.conn.server.meta.Batch && !e.conn.server.alone.Load() && n < len(calls) && joinable(&calls[0], &calls[n]) {
 		n++
 	}
 	return n
@@ -232,9 +232,24 @@ func (e *executor) next(calls []call) int {
 
 // runGroup computes calls as one batch, or each by itself, and answers them.
 func (e *executor) runGroup(calls []call) error {
-	if len(calls) == 1 || !e.runJoined(calls) {
+	differs := ""
+	joined := len(calls) > 1 && e.runJoined(calls)
+	if joined {
+		if n := e.conn.server.joined.Add(1); checked(n) {
+			if differs = e.checkJoined(calls, n); differs != "" {
+				joined = false
+				e.conn.server.alone.Store(true)
+				e.conn.server.say("%s", differs)
+			}
+		}
+	}
+	if !joined {
 		for i := range calls {
 			e.runOne(&calls[i])
+			if calls[i].result.Code == channel.OK {
+				calls[i].result.Err = differs // once is enough
+				differs = ""
+			}
 			if err := e.conn.peer.Answer([]channel.Result{*calls[i].result}); err != nil {
 				return err
 			}

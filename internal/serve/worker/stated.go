@@ -18,7 +18,7 @@ func stateBatch(meta *channel.Metadata, stated string) error {
 	case "independent":
 		for _, t := range slices.Concat(meta.Inputs, meta.Outputs) {
 			if len(t.Shape) == 0 || t.Shape[0] != -1 || t.Type == tensor.Bytes {
-				return fmt.Errorf("the option batch states that rows are independent, but %q of %s has no open first dimension: leave the option out", t.Name, t.Shape)
+				return fmt.Errorf("spec.dynamicBatching, or the option batch, states that rows are independent, but %q of %s has no open first dimension: leave it out", t.Name, t.Shape)
 			}
 		}
 		meta.Batch = true

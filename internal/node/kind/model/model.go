@@ -64,6 +64,8 @@ type Served struct {
 	Objective  time.Duration // of a request; 0: none
 	Traffic    *int          // percentage of requests without a version; nil: what others leave
 	Shadow     bool          // its answers are thrown away
+	Preferred  []int         // sizes of batches; none: any
+	QueueDelay time.Duration // for which a request waits for others
 	// Start starts the worker, or adopts the one that runs. It is called again
 	// after the worker has ended.
 	Start func(context.Context) (*Worker, error)
@@ -198,8 +200,8 @@ func (c *controller) served(w *work) Served {
 	return Served{
 		Key: c.key, ID: w.key.ID(), Version: spec.Version, ServedAs: spec.ServedAs, Platform: w.engine.Platform, Class: spec.Class,
 		Timeout: spec.Timeout.Std(), MaxRequest: maxRequest, Objective: spec.Resources.Latency.Std(), Traffic: spec.Traffic, Shadow: spec.Shadow,
-		Changed: c.noteChange,
-		Start:   func(ctx context.Context) (*Worker, error) { return c.start(ctx, w) },
+		Preferred: preferred(spec.DynamicBatching), QueueDelay: queueDelay(spec.DynamicBatching), Changed: c.noteChange,
+		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, w) },
 	}
 }
 
@@ -230,6 +232,7 @@ func (c *controller) noteChange() {
 // model. The server tries again by itself what may pass.
 func (c *controller) Attend(ctx context.Context, _ object.Object) error {
 	var last object.Phase
+	stopped := ""
 	for {
 		now, ok := c.o.Server.Serving(c.key.Name)
 		if !ok {
@@ -238,6 +241,11 @@ func (c *controller) Attend(ctx context.Context, _ object.Object) error {
 		if now.Phase != last {
 			last = now.Phase
 			c.tell(now)
+		}
+		var st object.ModelStatus
+		if now.Fill(&st); st.BatchingStopped != stopped {
+			stopped = st.BatchingStopped
+			c.report.Event(reconcile.ReasonFailed, stopped)
 		}
 		select {
 		case <-ctx.Done():
@@ -322,7 +330,7 @@ func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
 	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
 	memory, _ := m.Spec.Resources.Memory.Value() // checked with the manifest
 	return &Worker{
-		c: c, key: w.key, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m), options: m.Spec.Options,
+		c: c, key: w.key, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m), options: options(m),
 		served: cmp.Or(m.Spec.ServedAs, c.key.Name), memory: memory, model: inside,
 	}, nil
 }

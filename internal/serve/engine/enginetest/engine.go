@@ -47,6 +47,9 @@ func kinds() map[string]model {
 	return map[string]model{
 		// add answers x + 1, and joins requests.
 		"add": {channel.Metadata{Inputs: spec("x", tensor.FP32, -1, 4), Outputs: spec("y", tensor.FP32, -1, 4), Batch: true}, add},
+		// mean answers x plus the mean of all x of the run: its rows are not
+		// independent, though it says so. It takes 2 ms.
+		"mean": {channel.Metadata{Inputs: spec("x", tensor.FP32, -1, 4), Outputs: spec("y", tensor.FP32, -1, 4), Batch: true}, mean},
 		// upper answers byte strings in upper case, once more as often as there are.
 		"upper": {channel.Metadata{Inputs: spec("text", tensor.Bytes, -1), Outputs: spec("upper", tensor.Bytes, -1)}, upper},
 		// count streams n tokens, one each 5 ms.
@@ -100,6 +103,19 @@ func add(_ *session, _ context.Context, in []worker.Tensor, out *worker.Output) 
 		}
 		binary.LittleEndian.PutUint32(y[at:], math.Float32bits(v+1))
 	}
+	return out.Put(in[0].Shape, y)
+}
+
+func mean(_ *session, _ context.Context, in []worker.Tensor, out *worker.Output) error {
+	time.Sleep(2 * time.Millisecond)
+	y, sum := slices.Clone(in[0].Data), float32(0)
+	each := func(do func(float32) float32) {
+		for at := 0; at < len(y); at += 4 {
+			binary.LittleEndian.PutUint32(y[at:], math.Float32bits(do(math.Float32frombits(binary.LittleEndian.Uint32(y[at:])))))
+		}
+	}
+	each(func(v float32) float32 { sum += v; return v })
+	each(func(v float32) float32 { return v + sum/float32(len(y)/4) })
 	return out.Put(in[0].Shape, y)
 }
 

@@ -1,0 +1,39 @@
+package model
+
+import (
+	"maps"
+	"time"
+
+	"oscine.dev/oscine/internal/object"
+)
+
+// optionBatch is the option by which a worker learns what is stated of rows.
+const optionBatch = "batch"
+
+// options are passed to the engine: the manifest's own, and what it states of
+// batches.
+func options(m *object.Model) map[string]string {
+	if m.Spec.DynamicBatching == nil {
+		return m.Spec.Options
+	}
+	all := map[string]string{optionBatch: "independent"}
+	maps.Copy(all, m.Spec.Options)
+	if m.Spec.DynamicBatching.Off {
+		all[optionBatch] = "alone"
+	}
+	return all
+}
+
+func preferred(d *object.DynamicBatching) []int {
+	if d == nil {
+		return nil
+	}
+	return d.PreferredSizes
+}
+
+func queueDelay(d *object.DynamicBatching) time.Duration {
+	if d == nil {
+		return 0
+	}
+	return d.MaxQueueDelay.Std()
+}

@@ -1,0 +1,117 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"oscine.dev/oscine/internal/serve/channel"
+)
+
+// Batching is how requests that may share a run do, where the operator knows
+// better than the default, which is: at once, with all that wait.
+type Batching struct {
+	// PreferredRows are the sizes of batches that the model computes best,
+	// ascending: the largest that can be filled is taken. None: any.
+	PreferredRows []int
+	// Delay is how long a request waits for others, unless a batch of the largest
+	// preferred size is there.
+	Delay time.Duration
+}
+
+// maxDelay bounds Batching.Delay, and maxPreferred the preferred sizes.
+const (
+	maxDelay     = 10 * time.Second
+	maxPreferred = 1 << 16
+)
+
+func (b *Batching) check() error {
+	if b.Delay < 0 || b.Delay > maxDelay {
+		return fmt.Errorf("requests wait %v for others: choose at most %v", b.Delay, maxDelay)
+	}
+	for i, n := range b.PreferredRows {
+		if n < 1 || n > maxPreferred || i > 0 && n <= b.PreferredRows[i-1] {
+			return errors.New("preferred sizes of batches must ascend from 1")
+		}
+	}
+	return nil
+}
+
+// most is how many of the rows that wait make the next batch; 0 means as many as
+// possible.
+func (b *Batching) most(rows int64) int64 {
+	for _, n := range slices.Backward(b.PreferredRows) {
+		if int64(n) <= rows {
+			return int64(n)
+		}
+	}
+	return 0
+}
+
+// enough is how many rows nobody waits beyond.
+func (b *Batching) enough() int64 {
+	if n := len(b.PreferredRows); n > 0 {
+		return int64(b.PreferredRows[n-1])
+	}
+	return channel.MaxRequests
+}
+
+// joins reports whether requests may share runs now.
+func (m *model) joins() bool {
+	conn := m.current()
+	return conn != nil && conn.Metadata().Batch && m.alone.Load() == nil
+}
+
+// stopJoining has requests share no runs any more: a worker has found an answer
+// that was another than alone.
+func (m *model) stopJoining(why string) {
+	if m.alone.CompareAndSwap(nil, &why) {
+		m.notify()
+	}
+}
+
+// rows are those of a job's inputs.
+func (j *job) rows() int64 {
+	if shapes := j.request.Shapes; len(shapes) > 0 && len(shapes[0]) > 0 {
+		return shapes[0][0]
+	}
+	return 1
+}
+
+// waitingRows are those of all jobs in the queue. The caller holds queue.mu.
+func (m *model) waitingRows() (n int64) {
+	for _, j := range m.queue.waiting {
+		n += j.rows()
+	}
+	return n
+}
+
+// gather waits for others as long as the model's delay allows.
+func (m *model) gather(leader *job) {
+	if m.Batching.Delay == 0 || leader.retried || leader.parts != nil || !m.joins() {
+		return
+	}
+	timer := time.NewTimer(m.Batching.Delay)
+	defer timer.Stop()
+	q := &m.queue
+	for {
+		q.mu.Lock()
+		if m.waitingRows() >= m.Batching.enough() {
+			q.mu.Unlock()
+			return
+		}
+		if q.more == nil {
+			q.more = make(chan struct{})
+		}
+		more := q.more
+		q.mu.Unlock()
+		select {
+		case <-more:
+		case <-timer.C:
+			return
+		case <-leader.ctx.Done():
+			return
+		}
+	}
+}

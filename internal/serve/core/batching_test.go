@@ -1,0 +1,128 @@
+package core_test
+
+import (
+	"encoding/binary"
+	"math"
+	"sync"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/servetest"
+)
+
+// A model that is taken for one of independent rows, and is not, is found out.
+func TestJoinedAnswersAreChecked(t *testing.T) {
+	r := servetest.New(t)
+	testEngine(r, "m", "mean")
+	var wg sync.WaitGroup
+	stopped := func() string {
+		s, err := r.Registry.Status("m")
+		if err != nil {
+			t.Error(err)
+		}
+		return s.BatchingStopped
+	}
+	ask := func(first float32) float32 {
+		response, err := r.Registry.Infer(t.Context(), core.Request{Model: "m", Inputs: servetest.Row(first)})
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		defer response.Free()
+		return math.Float32frombits(binary.LittleEndian.Uint32(response.Outputs[0].Data))
+	}
+	for i := range 8 {
+		wg.Go(func() {
+			for end := time.Now().Add(20 * time.Second); stopped() == "" && time.Now().Before(end); {
+				ask(float32(1 + i))
+			}
+		})
+	}
+	wg.Wait()
+	if why := stopped(); why == "" {
+		t.Fatal("nobody noticed")
+	}
+	for i := range 8 {
+		wg.Go(func() {
+			for range 10 {
+				first := float32(1 + i)
+				if got, want := ask(first), first+first/4; got != want {
+					t.Errorf("after it was noticed: got %g, want %g", got, want)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestRequestsWaitForOthers(t *testing.T) {
+	r := servetest.New(t)
+	r.Serve(core.Model{Name: "m", Batching: core.Batching{PreferredRows: []int{2, 4}, Delay: 10 * time.Second}})
+	r.Wait("m")
+	ask := func(n int) (shared []int) {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		for i := range n {
+			wg.Go(func() {
+				got, err := r.Ask(t.Context(), core.Request{Model: "m"}, float32(i))
+				if err != nil || got.Doubled != float32(2*i) {
+					t.Errorf("got %+v, %v", got, err)
+				}
+				mu.Lock()
+				shared = append(shared, got.Shared)
+				mu.Unlock()
+			})
+		}
+		wg.Wait()
+		return shared
+	}
+	begin := time.Now()
+	for _, n := range ask(4) { // the largest preferred size: it waits no longer
+		if n != 4 {
+			t.Errorf("a run of %d rows, want 4", n)
+		}
+	}
+	if took := time.Since(begin); took > 8*time.Second {
+		t.Errorf("they waited %v though all were there", took)
+	}
+	for _, b := range []core.Batching{{Delay: -1}, {Delay: time.Hour}, {PreferredRows: []int{0}}, {PreferredRows: []int{4, 2}}} {
+		if err := r.Registry.Add(core.Model{Name: "n", Starter: &servetest.Exec{}, Batching: b}); err == nil {
+			t.Errorf("%+v was accepted", b)
+		}
+	}
+}
+
+// The size of a batch is the largest preferred one that can be filled.
+func TestPreferredSizes(t *testing.T) {
+	r := servetest.New(t)
+	r.Serve(core.Model{Name: "p", Batching: core.Batching{PreferredRows: []int{2, 4}}})
+	r.Wait("p")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	sizes := map[int]int{}
+	for i := range 40 {
+		wg.Go(func() {
+			first := float32(i)
+			if i%8 == 0 {
+				first = servetest.Sloth
+			}
+			got, err := r.Ask(t.Context(), core.Request{Model: "p"}, first)
+			if err != nil || got.Doubled != 2*first {
+				t.Errorf("got %+v, %v", got, err)
+			}
+			mu.Lock()
+			sizes[got.Shared]++
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	for n := range sizes {
+		if n > 4 || n == 3 {
+			t.Errorf("runs of %v rows, want 1, 2 or 4", sizes)
+		}
+	}
+	if sizes[4] == 0 {
+		t.Errorf("no run of 4 rows: %v", sizes)
+	}
+}

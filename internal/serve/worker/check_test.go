@@ -1,0 +1,56 @@
+package worker
+
+import (
+	"encoding/binary"
+	"math"
+	"testing"
+
+	"oscine.dev/oscine/internal/tensor"
+)
+
+func TestNear(t *testing.T) {
+	fp32 := func(list ...float32) (b []byte) {
+		for _, f := range list {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(f))
+		}
+		return b
+	}
+	inf, nan := float32(math.Inf(1)), float32(math.NaN())
+	for name, test := range map[string]struct {
+		a, b []byte
+		kind tensor.DataType
+		want bool
+	}{
+		"the same":             {fp32(1, nan), fp32(1, nan), tensor.FP32, true},
+		"rounding":             {fp32(1000, 0.5), fp32(1000, 0.6), tensor.FP32, true},
+		"more":                 {fp32(1000, 0.5), fp32(1000, 2), tensor.FP32, false},
+		"infinity is a number": {fp32(inf, 1), fp32(1, 1), tensor.FP32, false},
+		"no number":            {fp32(nan, 1), fp32(1, 1), tensor.FP32, false},
+		"integers":             {[]byte{1}, []byte{2}, tensor.Uint8, false},
+		"halves":               {[]byte{0x00, 0x3c}, []byte{0x01, 0x3c}, tensor.FP16, true},
+		"other halves":         {[]byte{0x00, 0x3c}, []byte{0x00, 0x3d}, tensor.FP16, false},
+		"lengths":              {fp32(1), fp32(1, 1), tensor.FP32, false},
+	} {
+		if got := near(test.a, test.b, test.kind); got != test.want {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+	for bits, want := range map[uint16]float64{0x3c00: 1, 0xc000: -2, 0x0001: math.Ldexp(1, -24), 0x7c00: math.Inf(1), 0x3555: 0.333251953125} {
+		if got := half(bits); got != want {
+			t.Errorf("%04x is %g, want %g", bits, got, want)
+		}
+	}
+}
+
+func TestWhichRunsAreChecked(t *testing.T) {
+	var got []int64
+	for n := range int64(600) {
+		if checked(n) {
+			got = append(got, n)
+		}
+	}
+	want := []int64{8, 16, 32, 64, 128, 256, 512}
+	if len(got) != len(want) || got[0] != want[0] || got[6] != want[6] {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
