@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -148,6 +149,15 @@ func (s starter) Start(ctx context.Context) (core.Worker, error) {
 
 // worker is a model's worker as the registry sees it.
 type worker struct{ *model.Worker }
+
+// Wait implements core.Worker.
+func (w worker) Wait() error {
+	err := w.Worker.Wait()
+	if errors.Is(err, model.ErrMemory) {
+		return fmt.Errorf("%w: %w", core.ErrMemory, err)
+	}
+	return err
+}
 
 // Load implements core.Worker.
 func (w worker) Load() channel.Load {

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -31,6 +32,9 @@ var (
 	// ErrOverloaded means that all slots of the model stayed taken
 	// (errdefs.IsResourceExhausted).
 	ErrOverloaded error = &failure{"model overloaded", errdefs.ErrResourceExhausted}
+	// ErrMemory means that a worker needed more memory than it may have. It is of
+	// no class: a Worker's Wait returns it, and requests that a worker died of.
+	ErrMemory error = &failure{"out of memory", nil}
 	// ErrExpired means that a request's timeout passed before the worker took
 	// it (errdefs.IsDeadlineExceeded).
 	ErrExpired error = &failure{"deadline exceeded", context.DeadlineExceeded}
@@ -38,3 +42,17 @@ var (
 	// request (errdefs.IsCanceled).
 	ErrCanceled error = &failure{"request canceled", context.Canceled}
 )
+
+// overload is an ErrOverloaded that knows when it is worth asking again.
+type overload struct {
+	error
+	after time.Duration
+}
+
+func (o *overload) Unwrap() error { return o.error }
+
+// RetryAfter is when the request is worth asking again, in whole seconds: by the
+// requests that wait and how long runs take of late.
+func (o *overload) RetryAfter() time.Duration {
+	return max(o.after+time.Second-1, time.Second).Truncate(time.Second)
+}

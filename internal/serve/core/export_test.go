@@ -45,3 +45,14 @@ func (r *Registry) Grows(name string) int64 {
 	defer m.mu.Unlock()
 	return m.memory.grows.Load()
 }
+
+// Overloaded is the refusal of a request to a model while others wait for slots.
+func (r *Registry) Overloaded(name string, others int32) error {
+	m, err := r.model(name)
+	if err != nil {
+		return err
+	}
+	m.crowd.Add(others)
+	defer m.crowd.Add(-others)
+	return m.overloaded("it is a test")
+}

@@ -165,8 +165,12 @@ func (m *model) runBatch(leader *job) bool {
 		return true
 	}
 	conn, err := m.exchange(leader)
+	guilty := false // the worker died of this request
 	if err != nil && conn != nil {
 		m.broken(conn)
+		if guilty = len(leader.batch) == 1 && m.outOfMemory(); guilty {
+			err = fmt.Errorf("%w: %s: the request needed more memory than its worker may have (spec.resources.memory); the worker starts again, the request is not tried again", ErrMemory, m.Name)
+		}
 	}
 	batch := leader.batch
 	leader.batch = leader.batch[:0]
@@ -175,7 +179,7 @@ func (m *model) runBatch(leader *job) bool {
 		switch {
 		case err == nil:
 			m.take(j, &leader.results[i])
-		case conn != nil && !j.retried && m.ctx.Err() == nil && !j.parts.begun():
+		case conn != nil && !guilty && !j.retried && m.ctx.Err() == nil && !j.parts.begun():
 			m.queue.mu.Lock()
 			j.retried = true
 			m.queue.waiting = append(m.queue.waiting, j)

@@ -143,6 +143,11 @@ func (m *memory) take(ctx context.Context, patience time.Duration) (int, bool) {
 // than slotWait, the client or the job's timeout. The bytes that it has counted
 // are given back with the slot.
 func (m *model) takeSlot(mem *memory, j *job, inputs int) (slot int, bytes int64, err error) {
+	if m.crowd.Add(1) > maxCrowd {
+		m.crowd.Add(-1)
+		return 0, 0, m.overloaded(fmt.Sprintf("%d requests wait for it", maxCrowd))
+	}
+	defer m.crowd.Add(-1)
 	end := time.Now().Add(slotWait)
 	if !j.rank.expires.IsZero() && j.rank.expires.Before(end) {
 		end = j.rank.expires
@@ -157,7 +162,25 @@ func (m *model) takeSlot(mem *memory, j *job, inputs int) (slot int, bytes int64
 	if err := m.unwanted(j); err != nil {
 		return 0, 0, err
 	}
-	return 0, 0, fmt.Errorf("%w: the requests that %s has at work leave no room", ErrOverloaded, m.Name)
+	return 0, 0, m.overloaded("the requests that it has at work leave no room")
+}
+
+// maxCrowd bounds the requests of a model that wait for a slot.
+const maxCrowd = 1024
+
+// overloaded refuses a request, with the time that those before it will take.
+func (m *model) overloaded(why string) error {
+	m.queue.mu.Lock()
+	waiting := len(m.queue.waiting)
+	m.queue.mu.Unlock()
+	before := waiting + int(m.crowd.Load())
+	share := 1
+	if m.joins() {
+		share = channel.MaxRequests
+	}
+	runs := (before + share - 1) / share / int(max(m.parallel.Load(), 1))
+	after := time.Duration(m.usual.Load()) * time.Duration(max(runs, 1))
+	return &overload{fmt.Errorf("%w: %s: %s", ErrOverloaded, m.Name, why), after}
 }
 
 // reserve counts bytes of a request, waiting until the end for those of others.

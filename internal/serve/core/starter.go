@@ -28,8 +28,8 @@ type Worker interface {
 	Owns(pid int) bool
 	// Load says what the worker is to load.
 	Load() channel.Load
-	// Wait blocks until the process has ended and says how. It may be called
-	// once.
+	// Wait blocks until the process has ended and says how: with an ErrMemory
+	// where it needed more memory than it may have. It may be called once.
 	Wait() error
 	// Kill ends the process at once (SIGKILL) and lets Wait return.
 	Kill() error

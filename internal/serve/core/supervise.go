@@ -32,6 +32,8 @@ type model struct {
 
 	parallel atomic.Int32           // runs that the engine computes at once
 	open     atomic.Bool            // a worker has been ready: requests are taken
+	crowd    atomic.Int32           // requests that wait for a slot
+	last     *ending                // of the worker, guarded by mu; nil: none has started
 	succeeds bool                   // it replaces a model: requests wait for it
 	alone    atomic.Pointer[string] // why requests share no runs any more; nil: they may
 
@@ -167,8 +169,14 @@ func (m *model) life() error {
 	default:
 	}
 	ended := make(chan error, 1)
+	last := &ending{over: make(chan struct{})}
+	m.mu.Lock()
+	m.last = last
+	m.mu.Unlock()
 	go func() {
 		err := worker.Wait()
+		last.err = err
+		close(last.over)
 		m.forgetMemory()
 		ended <- err
 	}()
@@ -213,6 +221,29 @@ func (m *model) life() error {
 	case <-m.ctx.Done():
 		m.killUntilEnd(worker, ended)
 		return m.ctx.Err()
+	}
+}
+
+// ending is how a worker ended, once over is closed.
+type ending struct {
+	over chan struct{}
+	err  error
+}
+
+// outOfMemory reports whether the worker that just failed ended because it needed
+// more memory than it may have.
+func (m *model) outOfMemory() bool {
+	m.mu.Lock()
+	last := m.last
+	m.mu.Unlock()
+	if last == nil {
+		return false
+	}
+	select {
+	case <-last.over:
+		return errors.Is(last.err, ErrMemory)
+	case <-time.After(lastWords):
+		return false
 	}
 }
 

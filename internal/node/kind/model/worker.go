@@ -12,6 +12,9 @@ import (
 	"oscine.dev/oscine/internal/object"
 )
 
+// ErrMemory means that a worker needed more than its memory limit.
+var ErrMemory = errors.New("the worker needed more than its memory limit")
+
 // Worker is a living engine worker.
 type Worker struct {
 	c       *controller
@@ -69,7 +72,7 @@ func (w *Worker) Wait() error {
 	case err != nil:
 		return err
 	case now.OOMKilled:
-		return errors.New("the worker needed more than its memory limit")
+		return ErrMemory
 	case now.ExitCode != 0:
 		return fmt.Errorf("the worker ended with exit code %d; see oscine logs model %s", now.ExitCode, w.c.key.Name)
 	}
