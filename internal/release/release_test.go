@@ -225,3 +225,21 @@ func TestPartitions(t *testing.T) {
 		}
 	}
 }
+
+// The size of data with its hash tree tells how much of it is data.
+func TestDataBlocks(t *testing.T) {
+	for _, blocks := range []int{1, 2, 127, 128, 129, 1000, 16383, 16384, 16385, 20000} {
+		tree, v, err := HashTree(bytes.NewReader(make([]byte, blocks*BlockSize)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := DataBlocks(int64(blocks*BlockSize + len(tree))); err != nil || got != v.Blocks {
+			t.Errorf("%d blocks: got %d, %v", blocks, got, err)
+		}
+	}
+	for _, size := range []int64{0, BlockSize, 2*BlockSize + 1, -BlockSize} {
+		if got, err := DataBlocks(size); err == nil {
+			t.Errorf("%d bytes: got %d blocks", size, got)
+		}
+	}
+}

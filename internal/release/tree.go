@@ -64,7 +64,8 @@ func DataBlocks(size int64) (uint64, error) {
 	const perBlock = BlockSize / hashSize
 	total := size / BlockSize
 	// The tree of n blocks has n/128 blocks and a little more.
-	for n := total * (perBlock - 1) / perBlock; n > 0 && n > total*(perBlock-1)/perBlock-8; n-- {
+	most := total*(perBlock-1)/perBlock + 1
+	for n := most; n > 0 && n > most-8; n-- {
 		tree := int64(0)
 		for level := n; ; {
 			level = (level + perBlock - 1) / perBlock

@@ -402,6 +402,30 @@ func TestProgramsThatMoved(t *testing.T) {
 	}
 }
 
+// Pieces of the old, moved, repeated, cut and changed, come back.
+func TestSubtractAnything(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 500 {
+		old := noise(uint64(random.IntN(1000)), random.IntN(4000))
+		var data []byte
+		for range random.IntN(12) {
+			from := random.IntN(len(old) + 1)
+			piece := bytes.Clone(old[from : from+random.IntN(len(old)-from+1)])
+			for range random.IntN(20) {
+				if len(piece) > 0 {
+					piece[random.IntN(len(piece))] += byte(random.IntN(3))
+				}
+			}
+			data = append(data, piece...)
+			data = append(data, noise(uint64(random.IntN(1000)), random.IntN(50))...)
+		}
+		script, rest := subtractOld(data, old)
+		if err := addOld(rest, script, old); err != nil || !bytes.Equal(rest, data) {
+			t.Fatalf("%v: %d bytes from %d", err, len(data), len(old))
+		}
+	}
+}
+
 func TestScriptFaults(t *testing.T) {
 	for _, script := range [][]byte{
 		{0x80}, {1}, {11, 0}, {0, 11, 0}, {5, 6, 0}, {0, 5}, {0, 5, 1}, {0, 5, 20}, {0, 5, 0x80}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0},

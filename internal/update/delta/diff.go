@@ -56,19 +56,21 @@ func addOld(made, script, old []byte) error {
 
 // Lengths by which new data is aligned with old.
 const (
-	anchor    = 24 // equal bytes that make an alignment
-	looking   = 64 // bytes over which an alignment must go on being good
-	tableBits = 21
+	anchor     = 24 // equal bytes that make an alignment
+	looking    = 64 // bytes over which an alignment must go on being good
+	every      = 8  // bytes between places of the old that are remembered
+	mostAnchor = 21 // bits of the number of them
 )
 
 // subtractOld aligns data with old and subtracts it, returning the script and
 // the rest.
 func subtractOld(data, old []byte) (script, rest []byte) {
 	rest = append([]byte(nil), data...)
-	table := anchorsOf(old)
+	size := min(mostAnchor, bits.Len(uint(len(old)/every))) // bits
+	table := anchorsOf(old, size)
 	at, from := 0, 0 // ends of the last aligned data
 	for i := 0; i+anchor <= len(data); {
-		o := int(table[hash(data[i:])]) - 1
+		o := int(table[hash(data[i:], size)]) - 1
 		if o < 0 || !equal(data[i:i+anchor], old[o:]) {
 			i++
 			continue
@@ -111,22 +113,22 @@ func alignedLength(data, old []byte) int {
 	return best
 }
 
-// anchorsOf remembers where old bytes are, by their hash, in every eighth place;
-// 0 for none.
-func anchorsOf(old []byte) []int32 {
-	table := make([]int32, 1<<tableBits)
-	for o := 0; o+anchor <= len(old); o += 8 {
-		table[hash(old[o:])] = int32(o) + 1
+// anchorsOf remembers by their hash, of size bits, where old bytes are; 0 for
+// none.
+func anchorsOf(old []byte, size int) []int32 {
+	table := make([]int32, 1<<size)
+	for o := 0; o+anchor <= len(old); o += every {
+		table[hash(old[o:], size)] = int32(o) + 1
 	}
 	return table
 }
 
-// hash mixes 24 bytes.
-func hash(b []byte) uint32 {
+// hash mixes 24 bytes into size bits.
+func hash(b []byte, size int) uint32 {
 	h := binary.LittleEndian.Uint64(b) * 0x9e3779b97f4a7c15
 	h = (bits.RotateLeft64(h, 29) ^ binary.LittleEndian.Uint64(b[8:])) * 0x9e3779b97f4a7c15
 	h = (bits.RotateLeft64(h, 29) ^ binary.LittleEndian.Uint64(b[16:])) * 0x9e3779b97f4a7c15
-	return uint32(h >> (64 - tableBits))
+	return uint32(h >> (64 - size))
 }
 
 func equal(a, b []byte) bool { return string(a) == string(b[:len(a)]) }
