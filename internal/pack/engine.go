@@ -13,7 +13,7 @@ import (
 // engine completes the recipe of an engine that comes from a wheel: the program
 // that runs all of them, the wheel's libraries and those of Debian that they need.
 func (r recipe) engine() recipe {
-	r.steps = append(r.steps, numberedBy(r.wheel), (*builder).skeleton, (*builder).worker, engineFrom(r.wheel), (*builder).debian)
+	r.steps = append(r.steps, numberedBy(r.wheel), (*builder).skeleton, (*builder).worker, engineFrom(r.wheel), (*builder).debian, (*builder).resolved)
 	return r
 }
 
