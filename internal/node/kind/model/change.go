@@ -10,22 +10,18 @@ import (
 	"oscine.dev/oscine/internal/object"
 )
 
-// besides is the place of a worker that runs for a while beside the one in the
-// model's own. No object has such a name.
-func (c *controller) besides() object.Key {
-	const ending = ".next"
-	name := c.key.Name + ending
-	if len(name) > object.MaxName {
-		name = c.key.Short() + ending
-	}
-	return object.Key{Kind: c.key.Kind, Name: name}
-}
+// guest is the kind of a worker that runs for a while beside the one in the
+// model's own place. It is no kind of objects: what a crash leaves is removed as
+// nobody's.
+const guest object.Kind = "Guest"
+
+func (c *controller) besides() object.Key { return object.Key{Kind: guest, Name: c.key.Name} }
 
 // as is a model as what has the name of a key, without what needs no other
 // worker.
 func as(m *object.Model, key object.Key) *object.Model {
 	copied := *m
-	copied.Metadata.Name = key.Name
+	copied.Kind, copied.Metadata.Name = key.Kind, key.Name
 	copied.Spec.Traffic, copied.Spec.Shadow = nil, false
 	return &copied
 }

@@ -32,7 +32,7 @@ func TestReplacementStartsBeside(t *testing.T) {
 	if err := b.c.Up(t.Context(), second); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"beside model-digits.next", "beside model-digits"}; !slices.Equal(b.calls, want) {
+	if want := []string{"beside guest-digits", "beside model-digits"}; !slices.Equal(b.calls, want) {
 		t.Errorf("replaced %q, want %q", b.calls, want)
 	}
 	running := b.Running()
