@@ -107,7 +107,8 @@ unpacked root, with its size and the reason why it is there. All blocks of the
 root are checked against the root hash in the unified kernel image first.
 
 A file that the root's own list does not explain is marked UNEXPLAINED, and the
-command then fails.`,
+command then fails. The bill of materials has every Debian package and Go
+module with the licence that it declares, as an SPDX expression.`,
 		Example: "  oscine image inspect out/oscine-amd64.img\n  oscine image inspect out/oscine-amd64.img --sbom out/sbom.spdx.json",
 		Args:    exactArgs(1, "FILE|FOLDER"),
 		RunE: func(_ *cobra.Command, args []string) (err error) {

@@ -8,6 +8,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/licence"
 )
 
 // ContentsFile is where the root tells what it holds and why.
@@ -35,6 +37,7 @@ type Component struct {
 	Arch     string `json:"arch,omitempty"`     // of a deb
 	SHA256   string `json:"sha256,omitempty"`   // of a deb
 	Download string `json:"download,omitempty"` // of a deb: its path in a Debian mirror
+	Licence  string `json:"licence,omitempty"`  // SPDX licence expression; empty where it is not known
 }
 
 // ID names a component in [File.From].
@@ -47,16 +50,20 @@ type Contents struct {
 	Kernel     string      `json:"kernel"`
 	Files      []File      `json:"files"`
 	Components []Component `json:"components"`
+
+	// LicenceTexts holds what each LicenseRef in a component's licence stands for.
+	LicenceTexts map[string]licence.Text `json:"licenceTexts,omitempty"`
 }
 
 // content collects a root.
 type content struct {
 	files map[string]File
 	parts map[string]Component
+	texts map[string]licence.Text
 }
 
 func newContent() *content {
-	return &content{files: map[string]File{}, parts: map[string]Component{}}
+	return &content{files: map[string]File{}, parts: map[string]Component{}, texts: map[string]licence.Text{}}
 }
 
 func (c *content) dir(name, why string, mode fs.FileMode) {

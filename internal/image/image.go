@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -270,12 +271,15 @@ func (b *builder) disk(ctx context.Context, l layout, v release.Verity, root io.
 // rootFiles lists everything that the root will hold.
 func (b *builder) rootFiles(ctx context.Context) ([]File, error) {
 	c := newContent()
-	c.component(Component{Name: "oscine", Version: b.Version, Kind: "oscine"})
+	c.component(Component{Name: "oscine", Version: b.Version, Kind: "oscine", Licence: "Apache-2.0"})
 	c.skeleton(b.Version, b.Arch)
 	for _, p := range b.programs {
 		if err := c.addProgram(p, filepath.Join(b.bin, path.Base(p.pkg))); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.moduleLicences(ctx, b.Source); err != nil {
+		b.say("%v", err)
 	}
 	if err := c.addRuntime(ctx, b.source, b.Arch); err != nil {
 		return nil, err
@@ -291,6 +295,9 @@ func (b *builder) rootFiles(ctx context.Context) ([]File, error) {
 	b.say("collect the modules of kernel %s", b.kernel.version)
 	if err := c.addModules(ctx, b.kernel); err != nil {
 		return nil, err
+	}
+	if names := c.unlicensed(); len(names) > 0 {
+		b.say("the SBOM will tell no licence of %s", strings.Join(names, ", "))
 	}
 	text, err := c.contentsJSON(b.Version, b.Arch, b.kernel.version)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -221,6 +222,54 @@ func checkSBOM(t *testing.T, r *Report) {
 	}
 	if len(doc.Files) != files || !ids[spdxID("deb:crun")] {
 		t.Errorf("SBOM: %d files for %d; crun %v", len(doc.Files), files, ids[spdxID("deb:crun")])
+	}
+	checkLicences(t, doc)
+}
+
+// checkLicences wants the licence of at least 95 of 100 packages, and the text of
+// each that SPDX does not list.
+func checkLicences(t *testing.T, doc spdxDocument) {
+	t.Helper()
+	var none []string
+	texts := map[string]bool{}
+	for _, l := range doc.Licences {
+		texts[l.ID] = l.Text != "" && l.Name != ""
+	}
+	for _, p := range doc.Packages {
+		if p.LicenseDeclared == noAssertion {
+			none = append(none, p.Name)
+		}
+		for _, ref := range regexp.MustCompile(`LicenseRef-[A-Za-z0-9.-]+`).FindAllString(p.LicenseDeclared, -1) {
+			if !texts[ref] {
+				t.Errorf("SBOM: %s has the licence %s without its text", p.Name, ref)
+			}
+		}
+	}
+	t.Logf("%d of %d packages of the SBOM have a licence", len(doc.Packages)-len(none), len(doc.Packages))
+	if 100*len(none) > 5*len(doc.Packages) {
+		t.Errorf("SBOM: %d of %d packages have no licence: %v; was the image built by an older version (make image builds it again)?", len(none), len(doc.Packages), none)
+	}
+}
+
+// TestImageTellsLicences reads an image with Oscine's real programs and all that
+// they are made of.
+func TestImageTellsLicences(t *testing.T) {
+	for _, arch := range []string{"amd64", "arm64"} {
+		t.Run(arch, func(t *testing.T) {
+			file := "../../out/oscine-" + arch + ".img"
+			if _, err := os.Stat(file); err != nil {
+				t.Skipf("there is no image out/oscine-%s.img: make image ARCH=%s builds it", arch, arch)
+			}
+			r, err := Inspect(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if len(r.Components) < 50 {
+				t.Fatalf("the image is made of %d components: is it one of Oscine's own programs?", len(r.Components))
+			}
+			checkSBOM(t, r)
+		})
 	}
 }
 

@@ -81,7 +81,7 @@ type kernel struct {
 	early   []*Module // stage 1 loads them, in this order
 	initrd  []*Module // early and those that stage 1 loads when needed
 	ready   []*Module // on the root, loaded when needed
-	from    debian.Package
+	tree    *debian.Tree
 }
 
 func openKernel(ctx context.Context, source *debian.Source, cache, flavour, arch string) (*kernel, error) {
@@ -94,7 +94,7 @@ func openKernel(ctx context.Context, source *debian.Source, cache, flavour, arch
 	if err != nil || len(versions) != 1 {
 		return nil, errors.Join(fmt.Errorf("the kernel package in %s does not hold one kernel", tree.Dir), err)
 	}
-	k := &kernel{version: versions[0].Name(), dir: filepath.Join(parent, versions[0].Name()), from: tree.Packages[0]}
+	k := &kernel{version: versions[0].Name(), dir: filepath.Join(parent, versions[0].Name()), tree: tree}
 	k.modules, err = IndexModules(ctx, k.dir, filepath.Join(cache, "image", filepath.Base(tree.Dir)+".json"))
 	if err != nil {
 		return nil, err

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+
+	"oscine.dev/oscine/internal/licence"
 )
 
 // program is a Go program of the root.
@@ -52,7 +54,7 @@ func (c *content) addProgram(p program, file string) error {
 			from = id
 		}
 	}
-	c.component(Component{Name: "std", Version: strings.TrimPrefix(info.GoVersion, "go"), Kind: "go"})
+	c.component(Component{Name: licence.Std, Version: strings.TrimPrefix(info.GoVersion, "go"), Kind: "go"})
 	return c.copy(p.path, file, p.why, from, 0o755)
 }
 

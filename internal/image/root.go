@@ -20,9 +20,10 @@ import (
 // addModules unpacks modules onto the root, with the lists by which PID 1
 // loads them.
 func (c *content) addModules(ctx context.Context, k *kernel) error {
-	from := c.component(Component{
-		Name: k.from.Name, Version: k.from.Version, Kind: "deb", Arch: k.from.Arch, SHA256: k.from.SHA256, Download: k.from.Path,
-	})
+	from, err := c.deb(k.tree, k.tree.Packages[0])
+	if err != nil {
+		return err
+	}
 	var all []*Module
 	for _, group := range []struct {
 		modules []*Module
@@ -68,7 +69,7 @@ func (c *content) addTrustedRoot(file string) error {
 // contentsJSON is the list of everything on the root, the list included.
 func (c *content) contentsJSON(version, arch, kernelVersion string) ([]byte, error) {
 	c.text(ContentsFile, "what this root holds and why", "oscine:oscine", []byte{})
-	contents := Contents{Version: version, Arch: arch, Kernel: kernelVersion, Files: c.list(), Components: c.components()}
+	contents := Contents{Version: version, Arch: arch, Kernel: kernelVersion, Files: c.list(), Components: c.components(), LicenceTexts: c.texts}
 	for i := range contents.Files {
 		contents.Files[i].Mode &= fs.ModePerm | fs.ModeType
 	}

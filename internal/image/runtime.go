@@ -109,8 +109,11 @@ func neededBy(file string) ([]string, error) {
 func (c *content) debs(tree *debian.Tree, arch string) (map[string]string, error) {
 	ids := map[string]string{}
 	for _, p := range tree.Packages {
-		ids[p.Name] = Component{Name: p.Name, Kind: "deb"}.ID()
-		c.parts[ids[p.Name]] = Component{Name: p.Name, Version: p.Version, Kind: "deb", Arch: p.Arch, SHA256: p.SHA256, Download: p.Path}
+		id, err := c.deb(tree, p)
+		if err != nil {
+			return nil, err
+		}
+		ids[p.Name] = id
 	}
 	if len(ids) == 0 {
 		return nil, fmt.Errorf("no packages for %s in %s", arch, tree.Dir)

@@ -1,12 +1,14 @@
 package image
 
 import (
+	"cmp"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -26,6 +28,7 @@ type (
 		DocumentDescribes []string           `json:"documentDescribes"`
 		Packages          []spdxPackage      `json:"packages"`
 		Files             []spdxFile         `json:"files"`
+		Licences          []spdxLicence      `json:"hasExtractedLicensingInfos,omitempty"`
 		Relationships     []spdxRelationship `json:"relationships"`
 	}
 	spdxCreation struct {
@@ -56,6 +59,12 @@ type (
 		Category string `json:"referenceCategory"`
 		Type     string `json:"referenceType"`
 		Locator  string `json:"referenceLocator"`
+	}
+	// spdxLicence is the text of a licence that is not on SPDX's list.
+	spdxLicence struct {
+		ID   string `json:"licenseId"`
+		Text string `json:"extractedText"`
+		Name string `json:"name"`
 	}
 	spdxFile struct {
 		SPDXID           string         `json:"SPDXID"`
@@ -97,6 +106,9 @@ func (r *Report) WriteSBOM(w io.Writer) error {
 			doc.Relationships = append(doc.Relationships, spdxRelationship{spdxID(oscineID), "CONTAINS", spdxID(p.ID())})
 		}
 		doc.Packages = append(doc.Packages, pkg)
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.LicenceTexts)) {
+		doc.Licences = append(doc.Licences, spdxLicence{id, r.LicenceTexts[id].Text, r.LicenceTexts[id].Name})
 	}
 	doc.Namespace = "https://oscine.dev/spdx/" + name + "-" + code
 	enc := json.NewEncoder(w)
@@ -156,7 +168,7 @@ func spdxID(id string) string {
 func (c Component) spdx(arch string) spdxPackage {
 	p := spdxPackage{
 		SPDXID: spdxID(c.ID()), Name: c.Name, Version: c.Version, Download: noAssertion,
-		LicenseConcluded: noAssertion, LicenseDeclared: noAssertion, Copyright: noAssertion,
+		LicenseConcluded: noAssertion, LicenseDeclared: cmp.Or(c.Licence, noAssertion), Copyright: noAssertion,
 	}
 	purl := ""
 	switch c.Kind {
@@ -166,7 +178,6 @@ func (c Component) spdx(arch string) spdxPackage {
 	case "go":
 		purl = "pkg:golang/" + c.Name + "@" + c.Version
 	case "oscine":
-		p.LicenseDeclared = "Apache-2.0"
 		purl = fmt.Sprintf("pkg:generic/oscine@%s?arch=%s", c.Version, arch)
 	}
 	p.ExternalRefs = []spdxExternalRef{{"PACKAGE-MANAGER", "purl", purl}}

@@ -28,7 +28,7 @@ type BuildOptions struct {
 
 // Revision of the packs that this source builds; it grows when a pack changes
 // while its engine's version does not.
-const revision = "4"
+const revision = "5"
 
 // packUUID is the file system's fixed identity, so that two builds are alike.
 const packUUID = "05c13e00-7061-636b-8000-000000000001"
@@ -134,7 +134,7 @@ func (b *builder) fill(ctx context.Context) error {
 // skeleton makes the mount points that a container needs on a read-only root.
 func (b *builder) skeleton(context.Context, *lock) error {
 	p := platformOf(b.Arch)
-	dirs := []string{"dev", "proc", "sys", "tmp", "etc", "run/oscine", "model.d", "usr/bin", "usr/share/licences", p.libs, filepath.Dir(p.loaderLink)}
+	dirs := []string{"dev", "proc", "sys", "tmp", "etc", "run/oscine", "model.d", "usr/bin", licencesFolder, p.libs, filepath.Dir(p.loaderLink)}
 	for _, dir := range dirs {
 		if err := os.MkdirAll(filepath.Join(b.root, dir), 0o755); err != nil {
 			return err
@@ -177,15 +177,11 @@ func (b *builder) compile(ctx context.Context, name, dir string) error {
 		return err
 	}
 	b.input(name, b.manifest.Version, "sha256:"+digest)
-	b.manifest.Licences = append(b.manifest.Licences,
-		Licence{Component: name, SPDX: "Apache-2.0"},
-		Licence{Component: "golang.org/x/sys and the Go library", SPDX: "BSD-3-Clause"})
+	b.manifest.Licences = append(b.manifest.Licences, Licence{Component: name, SPDX: "Apache-2.0"})
+	if err := b.goLicences(ctx, file, source); err != nil {
+		return err
+	}
 	return os.Chmod(file, 0o755)
-}
-
-// usesPurego says that a program calls C libraries by purego.
-func (b *builder) usesPurego() {
-	b.manifest.Licences = append(b.manifest.Licences, Licence{Component: "github.com/ebitengine/purego", SPDX: "Apache-2.0"})
 }
 
 // sourceRoot finds Oscine's source from dir upwards.

@@ -23,7 +23,6 @@ var libraries = []string{
 }
 
 func (b *builder) worker(ctx context.Context, _ *lock) error {
-	b.usesPurego()
 	return b.compile(ctx, "oscine-engine", "usr/bin")
 }
 
@@ -58,37 +57,4 @@ func (b *builder) linkLoader() error {
 		return err
 	}
 	return os.Symlink(loader, filepath.Join(b.root, p.loaderLink))
-}
-
-// debianLicences records the packages of a tree and adds their licences.
-func (b *builder) debianLicences(tree *debian.Tree) error {
-	for _, pkg := range tree.Packages {
-		b.input("debian:"+pkg.Name, pkg.Version, "sha256:"+pkg.SHA256)
-		doc := filepath.Join(tree.Dir, "usr/share/doc", pkg.Name, "copyright")
-		if _, err := os.Stat(doc); err != nil {
-			continue // a package that shares the folder of another
-		}
-		licence := "usr/share/licences/" + pkg.Name
-		if err := b.copy(doc, licence); err != nil {
-			return err
-		}
-		b.manifest.Licences = append(b.manifest.Licences, Licence{Component: pkg.Name, SPDX: spdx(pkg.Name), File: "/" + licence})
-	}
-	return nil
-}
-
-func spdx(debianPackage string) string {
-	switch debianPackage {
-	case "libc6":
-		return "LGPL-2.1-or-later"
-	case "llama.cpp-tools", "libllama0", "libggml0":
-		return "MIT"
-	case "libssl3t64":
-		return "Apache-2.0"
-	case "zlib1g":
-		return "Zlib"
-	case "libzstd1":
-		return "BSD-3-Clause"
-	}
-	return "GPL-3.0-or-later WITH GCC-exception-3.1"
 }

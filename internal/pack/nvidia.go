@@ -1,10 +1,6 @@
 package pack
 
-import (
-	"context"
-	"slices"
-	"strings"
-)
+import "context"
 
 func nvidiaRecipe() recipe {
 	return recipe{
@@ -17,17 +13,5 @@ func nvidiaRecipe() recipe {
 // helper is the driver program of the NVIDIA pack. NVIDIA's own libraries are
 // not in it: they must be those of the node's kernel driver.
 func (b *builder) helper(ctx context.Context, _ *lock) error {
-	b.usesPurego()
-	if err := b.compile(ctx, "oscine-nvml", DriversPath); err != nil {
-		return err
-	}
-	for component, spdx := range map[string]string{
-		"github.com/klauspost/compress": "BSD-3-Clause AND Apache-2.0 AND MIT", "github.com/ulikunitz/xz": "BSD-3-Clause",
-		"github.com/fsnotify/fsnotify": "BSD-3-Clause", "github.com/opencontainers/runtime-spec": "Apache-2.0",
-		"go.yaml.in/yaml/v3": "MIT AND Apache-2.0", "tags.cncf.io/container-device-interface": "Apache-2.0",
-	} {
-		b.manifest.Licences = append(b.manifest.Licences, Licence{Component: component, SPDX: spdx})
-	}
-	slices.SortFunc(b.manifest.Licences, func(x, y Licence) int { return strings.Compare(x.Component, y.Component) })
-	return nil
+	return b.compile(ctx, "oscine-nvml", DriversPath)
 }

@@ -118,7 +118,7 @@ func engineFrom(w *wheel) func(*builder, context.Context, *lock) error {
 		}
 		b.input("pypi:"+p.Name, p.Version, "sha256:"+file.SHA256)
 		for _, text := range w.licences {
-			to := path.Join("usr/share/licences", p.Name+"."+path.Base(text))
+			to := path.Join(licencesFolder, p.Name+"."+path.Base(text))
 			if err := b.copy(filepath.Join(dir, licencesDir, path.Base(text)), to); err != nil {
 				return err
 			}
