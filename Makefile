@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 MAKEFLAGS   += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build bpf image packs demo test test-fast test-vm lint fuzz generate bench-boot bench-place bench-isolation bench-delta clean
+.PHONY: help setup build bpf image packs demo demo-chat test test-fast test-vm lint fuzz generate bench-boot bench-place bench-isolation bench-delta clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ packs: build ## build the packs of engines and drivers from their pinned package
 
 demo: setup build ## boot an image, serve a model, read 500 digits: make demo [KEEP=1] [UPGRADE=1]
 	@$(OSCINE) demo $(if $(KEEP),--keep) $(if $(UPGRADE),--upgrade)
+
+demo-chat: setup build ## the same, and ask a language model in the machine
+	@$(OSCINE) demo --chat $(if $(KEEP),--keep)
 
 # Prints the outcome of go test -json; see its doc.go.
 REPORT   := go run ./internal/rules/testreport

@@ -24,13 +24,14 @@ reader on it, send it pictures of digits in fonts that it never saw, and say wha
 It needs the source of Oscine, and neither root nor KVM.`,
 		Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			o.Tools = demo.Tools{Generate: generateQuietly, Connect: connectTo, Install: installQuietly, Serve: serveQuietly, Upgrade: upgradeQuietly}
+			o.Tools = demo.Tools{Generate: generateQuietly, Connect: connectTo, Install: installQuietly, Serve: serveQuietly, ServeLanguage: serveLanguageQuietly, Upgrade: upgradeQuietly}
 			return demo.Run(c.Context(), o)
 		},
 	}
 	f := c.Flags()
 	f.BoolVar(&o.Keep, "keep", false, "leave the machine running and say how to go on")
 	f.BoolVar(&o.Upgrade, "upgrade", false, "also take the machine to a second release, and to a broken one that it leaves by itself")
+	f.BoolVar(&o.Chat, "chat", false, "serve a language model too, and ask it")
 	f.StringVar(&o.Report, "out", "", "file for the figures (default out/demo.json)")
 	f.StringVar(&o.Source, "source", ".", "checkout of Oscine")
 	f.StringVar(&o.Arch, "arch", "", "architecture of the machine, amd64 or arm64 (default this one's)")
@@ -84,4 +85,16 @@ func upgradeQuietly(ctx context.Context, node *client.Client, source, version st
 		return "", upgradeOutcome(quietly(""), u)
 	}
 	return u.Message, nil
+}
+
+func serveLanguageQuietly(ctx context.Context, node *client.Client, file, name string) (*object.ModelStatus, error) {
+	o := serveOptions{name: name, wait: 15 * time.Minute, options: map[string]string{"slots": "1", "context": "1024"}}
+	if err := o.planMemory(file, io.Discard); err != nil {
+		return nil, err
+	}
+	source, err := findModel(file)
+	if err != nil {
+		return nil, err
+	}
+	return o.serve(ctx, quietly(""), node, source)
 }

@@ -37,6 +37,7 @@ type Options struct {
 	Accel  string // kvm or tcg; kvm where it really boots
 	Direct bool   // start the kernel without firmware and boot loader
 	Keep   bool   // leave the machine running
+	Chat   bool   // serve a language model too, and ask it
 	// Upgrade also takes the machine to a second release and to a broken one; not
 	// with Direct, where nothing would start another version.
 	Upgrade bool
@@ -57,6 +58,8 @@ type Tools struct {
 	// Serve serves a model file under a name and returns the model's status
 	// once it answers.
 	Serve func(ctx context.Context, node *client.Client, file, name string) (*object.ModelStatus, error)
+	// ServeLanguage does so with a language model, for one request at a time.
+	ServeLanguage func(ctx context.Context, node *client.Client, file, name string) (*object.ModelStatus, error)
 	// Upgrade takes the node to a version of a source of releases, whose checks
 	// get until deadline, and returns why the node went back, empty where it did
 	// not.
@@ -88,6 +91,7 @@ type run struct {
 	log     strings.Builder // of the step at work
 	image   string
 	pack    string
+	llama   string // the pack of llama.cpp
 	machine *machine.Machine
 	node    *client.Client
 	inputs  []input
@@ -137,6 +141,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		{"serve the digit reader", r.serveModel, (*run).nodeLogs},
 		{"read the digits", r.readDigits, (*run).nodeLogs},
 		{"ask the node", r.askNode, (*run).nodeLogs},
+	}
+	if r.Chat {
+		steps = append(steps, r.chatSteps()...)
 	}
 	if r.Upgrade && !r.Direct {
 		steps = append(steps, []step{

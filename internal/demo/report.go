@@ -23,6 +23,7 @@ type Report struct {
 	Machine     MachineReport `json:"machine"`
 	Image       ImageReport   `json:"image"`
 	Pack        PackReport    `json:"pack"`
+	Chat        *ChatReport   `json:"chat,omitempty"` // where it was asked for
 
 	Upgrade UpgradeReport `json:"upgrade,omitzero"`       // to a second release
 	Broken  UpgradeReport `json:"brokenUpgrade,omitzero"` // to one that does not work
@@ -106,6 +107,9 @@ func (r *run) summary() {
 	line("power-on to first answer", "%.1f s, %.1f CPU-seconds, with sending the engine and the model", p.FirstAnswer.Seconds, p.FirstAnswer.CPUSeconds)
 	line("image", "%s compressed, %s written", printable.Bytes(p.Image.CompressedBytes), printable.Bytes(p.Image.WrittenBytes))
 	line("engine pack", "%s, %s %s", printable.Bytes(p.Pack.Bytes), p.Pack.Name, p.Pack.Version)
+	if c := p.Chat; c != nil {
+		line("chat", "%d tokens in %.1f s, the first after %.1f s; %.1f CPU-seconds with sending engine and model", c.Tokens, c.Seconds, c.First, c.CPUSeconds)
+	}
 	line("memory of the system", "%s", printable.Bytes(p.SystemMemoryBytes))
 	if u := p.Upgrade; u.To != "" {
 		line("upgrade", "to %s in %.1f s, %.1f CPU-seconds, until the model answered again", u.To, u.Took.Seconds, u.Took.CPUSeconds)

@@ -68,6 +68,7 @@ func wanted(o worker.Options) (gguf.Want, error) {
 			if !slices.Contains([]gguf.Task{gguf.Generate, gguf.Embed, gguf.Rerank}, w.Task) {
 				err = fmt.Errorf("choose %s, %s or %s", gguf.Generate, gguf.Embed, gguf.Rerank)
 			}
+		case "batch": // the worker's own
 		default:
 			err = fmt.Errorf("there is no such option; there are context, slots and task")
 		}
