@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
-
-	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
@@ -23,6 +20,10 @@ const (
 	codeLength   = "context_length_exceeded"
 	codeLimit    = "rate_limit_exceeded"
 	codeNotReady = "model_not_ready"
+	codeKey      = "invalid_api_key"
+
+	typeAuthentication = "authentication_error"
+	typePermission     = "permission_error"
 )
 
 // apiError is an error in the form of OpenAI's API.
@@ -40,50 +41,32 @@ var errModel = fmt.Errorf(`%w: "model" is missing: GET /v1/models lists them`, c
 
 // errorOf maps the class of an error to a status, a type and a code.
 func errorOf(err error) *apiError {
-	e := &apiError{Message: err.Error(), Type: typeServer, status: http.StatusInternalServerError}
-	set := func(status int, kind, code, param string) {
-		e.status, e.Type = status, kind
-		if code != "" {
-			e.Code = &code
-		}
-		if param != "" {
-			e.Param = &param
-		}
+	e := &apiError{Message: err.Error(), Type: typeServer, status: front.Status(err)}
+	switch e.status {
+	case http.StatusUnauthorized:
+		e.Type, e.Code = typeAuthentication, new(codeKey)
+	case http.StatusForbidden:
+		e.Type = typePermission
+	case http.StatusNotFound:
+		e.Type, e.Code, e.Param = typeInvalid, new(codeModel), new("model")
+	case http.StatusTooManyRequests:
+		e.Type, e.Code = typeLimit, new(codeLimit)
+	case http.StatusServiceUnavailable:
+		e.Code = new(codeNotReady)
+	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
+		e.Type = typeTimeout
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
+		e.Type = typeInvalid
 	}
-	switch {
-	case errors.Is(err, errModel):
-		set(http.StatusBadRequest, typeInvalid, "", "model")
-	case errors.Is(err, front.ErrTooLarge):
-		set(http.StatusRequestEntityTooLarge, typeInvalid, "", "")
-	case errors.Is(err, front.ErrEncoding):
-		set(http.StatusUnsupportedMediaType, typeInvalid, "", "")
-	case errors.Is(err, front.ErrSlow):
-		set(http.StatusRequestTimeout, typeTimeout, "", "")
-	case errdefs.IsInvalidArgument(err):
-		set(http.StatusBadRequest, typeInvalid, "", "")
-	case errdefs.IsNotFound(err):
-		set(http.StatusNotFound, typeInvalid, codeModel, "model")
-	case errdefs.IsResourceExhausted(err):
-		set(http.StatusTooManyRequests, typeLimit, codeLimit, "")
-	case errdefs.IsUnavailable(err):
-		set(http.StatusServiceUnavailable, typeServer, codeNotReady, "")
-	case errdefs.IsDeadlineExceeded(err):
-		set(http.StatusGatewayTimeout, typeTimeout, "", "")
-	case errdefs.IsCanceled(err):
-		e.status = statusClientGone
+	if errors.Is(err, errModel) {
+		e.Param = new("model")
 	}
 	return e
 }
 
-// statusClientGone is what nginx writes down for a client that closed its
-// connection; nobody receives it.
-const statusClientGone = 499
-
 func writeError(w http.ResponseWriter, err error) {
 	e := errorOf(err)
-	if e.status == http.StatusServiceUnavailable || e.status == http.StatusTooManyRequests {
-		w.Header().Set("Retry-After", strconv.Itoa(int(front.RetryAfter(err).Seconds())))
-	}
+	front.Refuse(w.Header(), err)
 	writeJSON(w, e.status, map[string]*apiError{"error": e})
 }
 
