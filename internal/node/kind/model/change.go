@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -53,8 +54,13 @@ func (c *controller) change(ctx context.Context, m *object.Model) error {
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case c.live == nil || c.live.key != c.key || !c.answers():
+	case c.live == nil || !c.answers():
 		return err
+	}
+	if c.live.key != c.key { // a guest answers: it gets the place
+		if e := c.settle(ctx); e != nil {
+			return errors.Join(err, e)
+		}
 	}
 	c.set(func(st *object.ModelStatus) {
 		st.Update = &object.ModelUpdate{Phase: object.Failed, Message: err.Error()}
@@ -88,6 +94,19 @@ func (c *controller) replace(ctx context.Context, w *work) error {
 		c.set(func(st *object.ModelStatus) {
 			st.Source, st.Version, st.Update = w.model.Spec.Source, w.model.Spec.Version, nil
 		})
+	}
+	if err := c.o.Server.Replace(ctx, c.served(w)); err != nil {
+		return err
+	}
+	c.serves(w)
+	return c.clearBeside()
+}
+
+// settle has the manifest of a guest served in the model's own place.
+func (c *controller) settle(ctx context.Context) error {
+	w, err := c.prepare(ctx, c.live.model)
+	if err != nil {
+		return err
 	}
 	if err := c.o.Server.Replace(ctx, c.served(w)); err != nil {
 		return err

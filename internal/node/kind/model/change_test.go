@@ -1,6 +1,8 @@
 package model
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -72,6 +74,32 @@ func TestReplacementThatDoesNotLoad(t *testing.T) {
 	third := b.upload(t, "three")
 	if err := b.c.Up(t.Context(), third); err != nil || b.status().Source != third.Spec.Source || b.status().Update != nil {
 		t.Errorf("the next: %v, %+v", err, b.status())
+	}
+}
+
+// A guest that answers when a manifest comes that does not load gets the place.
+func TestGuestSettles(t *testing.T) {
+	b := newBench(t)
+	first, second, third := b.upload(t, "one"), b.upload(t, "two"), b.upload(t, "three")
+	answering(t, b, first)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.replaced = func(id string) {
+		if id == "guest-digits" {
+			cancel() // another manifest comes
+		}
+	}
+	if err := b.c.Up(ctx, second); !errors.Is(err, context.Canceled) {
+		t.Fatalf("interrupted: %v", err)
+	}
+	b.refuse = third.Spec.Source
+	if err := b.c.Up(t.Context(), third); err != nil {
+		t.Fatal(err)
+	}
+	if running := b.Running(); len(running) != 1 || running["model-digits"].Mounts[1].Source != b.files.Path(second.Spec.Source) {
+		t.Errorf("what runs: %+v", running)
+	}
+	if st := b.status(); st.Source != second.Spec.Source || st.Update == nil || st.Update.Phase != object.Failed {
+		t.Errorf("status %+v, update %+v", st, st.Update)
 	}
 }
 

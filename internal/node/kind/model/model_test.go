@@ -38,8 +38,10 @@ type bench struct {
 	refuse  string // source of what does not load
 	worker  *Worker
 	calls   []string // of replacements
-	phases  []string
-	events  []string
+	// replaced is called after a replacement; nil for nothing.
+	replaced func(id string)
+	phases   []string
+	events   []string
 }
 
 var digits = object.Key{Kind: object.KindModel, Name: "digits"}
@@ -90,6 +92,12 @@ func (b *bench) Serve(s Served) error {
 
 // replace starts the worker of s as the registry does.
 func (b *bench) replace(ctx context.Context, how string, s Served) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if b.replaced != nil {
+		defer b.replaced(s.ID)
+	}
 	w, err := s.Start(ctx)
 	if err != nil {
 		return err
