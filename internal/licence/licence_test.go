@@ -173,6 +173,7 @@ func TestFindModules(t *testing.T) {
 }
 
 func FuzzOfCopyright(f *testing.F) {
+	recognise("", mit) // prepares the licences, which takes longer than one input may
 	f.Add(dep5 + "Files: *\nLicense: GPL-2+ or Expat, and Own\n text\n .\n more\n\nLicense: Own\n x\n")
 	f.Add(dep5 + "Files: *\nLicense: or and , with exception\n")
 	f.Add(mit)
