@@ -31,11 +31,15 @@ var errNeverConfigured = errors.New("no configuration")
 // image what the hypervisor hands over, or what was stored. With errNoCertificate
 // there is one.
 func findMachine(o *options, log *slog.Logger) (*object.Machine, error) {
-	if o.config != "" {
+	sources := []string{release.FirmwareMachine, o.storedMachine()}
+	switch {
+	case o.replaced():
+		sources = sources[1:]
+	case o.config != "":
 		return o.readMachine(o.config)
 	}
 	var unreadable []error
-	for _, path := range []string{release.FirmwareMachine, o.storedMachine()} {
+	for _, path := range sources {
 		machine, err := o.readMachine(path)
 		if err == nil || errors.Is(err, errNoCertificate) {
 			log.Info("configuration read", "from", path)

@@ -47,8 +47,12 @@ func run(ctx context.Context, args []string, errOut io.Writer) error {
 		}
 	}
 	log, own := openLog(o, errOut)
-	defer own.Close()
-	return runNode(ctx, o, errOut, log)
+	err = runNode(ctx, o, errOut, log)
+	own.Close()
+	if errors.Is(err, errStartAgain) && ctx.Err() == nil {
+		return startAgain()
+	}
+	return err
 }
 
 // openLog returns the daemon's log, on errOut and in its journal.
@@ -90,12 +94,19 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 	alive := &pulse{log: log}
 	alive.starting()
 	g.Go(func() error { return alive.run(ctx) })
+	configurations, err := o.openConfigurations(log)
+	if err != nil {
+		return err
+	}
 	machine, err := findMachine(o, log)
 	if errors.Is(err, errNoCertificate) || err != nil && o.config == "" {
 		machine, err = awaitMachine(ctx, o, machine, err, console, alive, log)
 	}
 	if err != nil {
 		return err
+	}
+	if err := configurations.Use(o.withoutIdentity(machine)); err != nil {
+		log.Error("cannot keep the history of the Machine", "error", err)
 	}
 	if !o.hosted {
 		network := network.New(network.Config{Hostname: machine.Spec.Hostname, Net: machine.Spec.Network, Time: machine.Spec.Time}, log)
@@ -110,9 +121,10 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 		StateDir: o.state, RunDir: o.run, LogDir: o.logs,
 		RuntimePath: o.runtime, ShimPath: o.shim, LoggerPath: o.logger,
 		BenchCommand: []string{self, benchChild}, Reboot: rebooter(o), Upgrading: o.upgrading(), Logger: log,
+		Configurations: configurations,
 	}, machine)
 	if err != nil {
-		return err
+		return configurationFailed(configurations, err)
 	}
 	limitMemory(log) // the node has put this process into its class
 	g.Go(func() error { return serveAPI(ctx, o, n, machine, alive, log) })
@@ -132,7 +144,8 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 		pages.Handle("/metrics", n.Metrics())
 		g.Go(func() error { return serveOpen(ctx, o, "metrics", open.Port, pages, nil, log) })
 	}
-	err = g.Wait()
+	g.Go(func() error { return followConfigurations(ctx, configurations) })
+	err = configurationFailed(configurations, g.Wait())
 	_ = notify(release.Notification{Stopping: true}) // only a courtesy
 	return errors.Join(err, n.Close())
 }

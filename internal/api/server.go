@@ -44,6 +44,7 @@ type Node interface {
 	accessControl
 	upgrader
 	tokenStore
+	configured
 
 	// Inference answers the protocols of inference, at these routes.
 	Inference() (routes []string, handler http.Handler)
@@ -74,6 +75,7 @@ func services(n Node, gate *entrance) []service {
 		mount[pbconnect.AccessHandler](pbconnect.NewAccessHandler, &accessService{n.Access(), gate}),
 		mount[pbconnect.UpgradesHandler](pbconnect.NewUpgradesHandler, &upgradeService{n}),
 		mount[pbconnect.TokensHandler](pbconnect.NewTokensHandler, &tokenService{n}),
+		mount[pbconnect.ConfigurationHandler](pbconnect.NewConfigurationHandler, &configurationService{n}),
 	}
 }
 

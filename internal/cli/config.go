@@ -26,10 +26,11 @@ import (
 )
 
 func newConfigCommand(env *Env) *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Keys, machine files and contexts"}
+	c := &cobra.Command{Use: "config", Short: "Keys, contexts, and a node's Machine"}
 	c.AddCommand(newConfigGenerateCommand(env), newConfigCredentialsCommand(env), newConfigApplyCommand(env),
 		newConfigContextsCommand(env), newConfigMergeCommand(env), newConfigFilesCommand(env), newConfigUseCommand(env), newConfigDeleteCommand(env),
-		newConfigRevokeCommand(env), newConfigRevokedCommand(env), newConfigRestoreCommand(env))
+		newConfigRevokeCommand(env), newConfigRevokedCommand(env), newConfigRestoreCommand(env),
+		newConfigShowCommand(env), newConfigHistoryCommand(env), newConfigReturnCommand(env), newConfigConfirmCommand(env))
 	return c
 }
 

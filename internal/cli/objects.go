@@ -9,50 +9,62 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
-	"oscine.dev/oscine/internal/api/oscinepb"
+	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/printable"
 )
 
 func newApplyCommand(env *Env) *cobra.Command {
 	var file string
-	var dryRun, displace bool
+	var displace bool
+	var machine machineOptions
 	c := &cobra.Command{
-		Use: "apply -f FILE", Short: "Create or change the objects of a manifest", Args: exactArgs(0, ""),
+		Use: "apply -f FILE", Short: "Create or change the objects of a manifest, or the node's Machine", Args: exactArgs(0, ""),
 		Long: `Create or change the objects of a manifest, all of them or none.
 
 Each is told with the part of the machine that it gets, whom it displaces, and
 why it gets none: then it waits for room. Batch work gives way to other classes
 and to a higher priority; work of the classes realtime and interactive only with
---displace. --dry-run changes nothing and tells the same.`,
+--displace. --dry-run changes nothing and tells the same.
+
+A Machine, alone in its manifest, changes the node itself: its network, classes,
+ports and so on. The daemon starts again with it, workloads and models go on, and
+this command confirms the change as soon as the node answers. A node that cannot
+be reached any more, or does not work with it, returns to what it was.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			text, err := readFileOrStdin(env, file)
 			if err != nil {
 				return err
 			}
 			// Checked here too, so that mistakes are reported without a node.
-			if _, err := env.Kinds.Parse(strings.NewReader(string(text))); err != nil {
+			objects, err := env.Kinds.Parse(strings.NewReader(string(text)))
+			if err != nil {
 				return fmt.Errorf("%s is not valid, nothing was applied:\n%w", file, err)
+			}
+			if len(objects) == 1 && objects[0].Key().Kind == object.KindMachine {
+				return changeMachine(c.Context(), env, &pb.ApplyConfigurationRequest{What: &pb.ApplyConfigurationRequest_Manifest{Manifest: string(text)}}, machine)
 			}
 			node, err := env.Client()
 			if err != nil {
 				return err
 			}
-			resp, err := node.Objects.Apply(c.Context(), connect.NewRequest(&oscinepb.ApplyRequest{Manifest: string(text), DryRun: dryRun, Displace: displace}))
+			resp, err := node.Objects.Apply(c.Context(), connect.NewRequest(&pb.ApplyRequest{Manifest: string(text), DryRun: machine.dryRun, Displace: displace}))
 			if err != nil {
 				return err
 			}
-			return printResults(env.Out, resp.Msg.Results, dryRun)
+			return printResults(env.Out, resp.Msg.Results, machine.dryRun)
 		},
 	}
 	c.Flags().StringVarP(&file, "file", "f", "", "manifest, - for standard input")
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "check and say what would be done")
+	c.Flags().BoolVar(&machine.dryRun, "dry-run", false, "check and say what would be done")
 	c.Flags().BoolVar(&displace, "displace", false, displaceHelp)
+	machine.add(c)
 	_ = c.MarkFlagRequired("file")
 	return c
 }
 
 // printResults prints what became of each object of a manifest, or would.
-func printResults(w io.Writer, results []*oscinepb.ApplyResult, dryRun bool) error {
+func printResults(w io.Writer, results []*pb.ApplyResult, dryRun bool) error {
 	suffix := ""
 	if dryRun {
 		suffix = " (dry run)"
@@ -77,7 +89,7 @@ func printResults(w io.Writer, results []*oscinepb.ApplyResult, dryRun bool) err
 }
 
 // tellDisplaced tells who had to make room.
-func tellDisplaced(w io.Writer, results []*oscinepb.ApplyResult) {
+func tellDisplaced(w io.Writer, results []*pb.ApplyResult) {
 	for _, r := range results {
 		for _, d := range r.Displaces {
 			fmt.Fprintf(w, "oscine: %s displaces %s: %s\n", objectName(r.Kind, r.Name), objectName(d.Kind, d.Name), printable.Text(d.Why))

@@ -36,6 +36,8 @@ type Client struct {
 	Access    pbconnect.AccessClient
 	Upgrades  pbconnect.UpgradesClient
 	Tokens    pbconnect.TokensClient
+	// Configuration is the node's own Machine.
+	Configuration pbconnect.ConfigurationClient
 
 	address string
 	http    *http.Client
@@ -65,22 +67,23 @@ func New(ctx *Context) (*Client, error) {
 	url := "https://" + ctx.Address
 	options := connect.WithClientOptions(connect.WithInterceptors(explainErrors(ctx.Address)), connect.WithReadMaxBytes(maxMessage))
 	return &Client{
-		Node:      pbconnect.NewNodeClient(client, url, options),
-		Hardware:  pbconnect.NewHardwareClient(client, url, options),
-		Objects:   pbconnect.NewObjectsClient(client, url, options),
-		Logs:      pbconnect.NewLogsClient(client, url, options),
-		Workloads: pbconnect.NewWorkloadsClient(client, url, options),
-		Images:    pbconnect.NewImagesClient(client, url, options),
-		Models:    pbconnect.NewModelsClient(client, url, options),
-		Volumes:   pbconnect.NewVolumesClient(client, url, options),
-		Packs:     pbconnect.NewPacksClient(client, url, options),
-		Bench:     pbconnect.NewBenchClient(client, url, options),
-		Access:    pbconnect.NewAccessClient(client, url, options),
-		Upgrades:  pbconnect.NewUpgradesClient(client, url, options),
-		Tokens:    pbconnect.NewTokensClient(client, url, options),
-		address:   ctx.Address,
-		http:      client,
-		pair:      pair,
+		Node:          pbconnect.NewNodeClient(client, url, options),
+		Hardware:      pbconnect.NewHardwareClient(client, url, options),
+		Objects:       pbconnect.NewObjectsClient(client, url, options),
+		Logs:          pbconnect.NewLogsClient(client, url, options),
+		Workloads:     pbconnect.NewWorkloadsClient(client, url, options),
+		Images:        pbconnect.NewImagesClient(client, url, options),
+		Models:        pbconnect.NewModelsClient(client, url, options),
+		Volumes:       pbconnect.NewVolumesClient(client, url, options),
+		Packs:         pbconnect.NewPacksClient(client, url, options),
+		Bench:         pbconnect.NewBenchClient(client, url, options),
+		Access:        pbconnect.NewAccessClient(client, url, options),
+		Upgrades:      pbconnect.NewUpgradesClient(client, url, options),
+		Tokens:        pbconnect.NewTokensClient(client, url, options),
+		Configuration: pbconnect.NewConfigurationClient(client, url, options),
+		address:       ctx.Address,
+		http:          client,
+		pair:          pair,
 	}, nil
 }
 

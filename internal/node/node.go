@@ -27,6 +27,7 @@ import (
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/update/configuration"
 )
 
 // Mode is how the daemon runs.
@@ -59,6 +60,8 @@ type Config struct {
 	Reboot func(powerOff bool) error
 
 	Upgrading Upgrading
+
+	Configurations *configuration.Store // of the Machine; nil where it can't be changed
 
 	Kinds object.Table // that the node stores and runs; nil means object.Kinds()
 

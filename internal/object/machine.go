@@ -14,7 +14,7 @@ const KindMachine Kind = "Machine"
 func machineKind() Definition {
 	return Definition{
 		Kind: KindMachine, New: func() Object { return &Machine{} },
-		NotApplied: "the Machine of a configured node cannot be changed by apply in this release: generate a new one with oscine config generate and boot the node with it",
+		NotApplied: "the node's Machine is applied alone, by an admin: put it in a manifest of its own, or see oscine config show",
 	}
 }
 

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/release"
+	"oscine.dev/oscine/internal/update/configuration"
+)
+
+// configurationsDir is the folder of the configurations that the node had, in the
+// state folder.
+const configurationsDir = "configurations"
+
+// errStartAgain says that the daemon is to start again, with another Machine.
+// Workloads and engine workers go on meanwhile.
+var errStartAgain = errors.New("the configuration has changed")
+
+func (o *options) configurationPaths() configuration.Paths {
+	given := o.config
+	if given == "" {
+		given = release.FirmwareMachine
+	}
+	return configuration.Paths{Machine: o.storedMachine(), History: filepath.Join(o.state, configurationsDir), Given: given}
+}
+
+func (o *options) openConfigurations(log *slog.Logger) (*configuration.Store, error) {
+	check := checkInterfaces
+	if o.hosted {
+		check = nil // the host's network is not ours
+	}
+	return configuration.Open(o.configurationPaths(), check, log)
+}
+
+// replaced reports that the Machine given from outside was replaced by one that
+// was applied.
+func (o *options) replaced() bool { return configuration.Replaced(o.configurationPaths()) }
+
+// withoutIdentity is a Machine without the key and the certificate that lie beside
+// it in the state folder.
+func (o *options) withoutIdentity(machine *object.Machine) *object.Machine {
+	own := *machine
+	for file, field := range map[string]*string{keyFile: &own.Spec.API.Key, certificateFile: &own.Spec.API.Certificate} {
+		if text, err := os.ReadFile(filepath.Join(o.state, file)); err == nil && string(text) == *field {
+			*field = ""
+		}
+	}
+	return &own
+}
+
+// checkInterfaces finds interfaces that this machine does not have.
+func checkInterfaces(machine *object.Machine) error {
+	present, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	var names []string
+	for _, p := range present {
+		if p.HardwareAddr != nil {
+			names = append(names, p.Name+" ("+p.HardwareAddr.String()+")")
+		}
+	}
+	var errs []error
+	for i, in := range machine.Spec.Network.Interfaces {
+		found := false
+		for _, p := range present {
+			found = found || p.Name == in.Name || in.MAC != "" && strings.EqualFold(p.HardwareAddr.String(), in.MAC)
+		}
+		if !found {
+			errs = append(errs, fmt.Errorf("spec.network.interfaces[%d]: this machine has no interface %s%s: it has %s", i, in.Name, in.MAC, strings.Join(names, ", ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// followConfigurations returns errStartAgain once the daemon is to start with
+// another Machine.
+func followConfigurations(ctx context.Context, s *configuration.Store) error {
+	if err := s.Watch(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.Restart():
+		return errStartAgain
+	}
+}
+
+// configurationFailed has the daemon start again, and return to the Machine before,
+// when it cannot work with the one on trial.
+func configurationFailed(s *configuration.Store, err error) error {
+	if err != nil && s.OnTrial() != 0 {
+		return fmt.Errorf("%w, and the node fails with it: %w", errStartAgain, err)
+	}
+	return err
+}
+
+// startAgain replaces this process by a new start of the daemon. init and the host's
+// supervisor see the same process.
+func startAgain() error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find my own program: %w", err)
+	}
+	return os.NewSyscallError("execve", unix.Exec(self, os.Args, os.Environ()))
+}
