@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/object"
@@ -85,21 +86,23 @@ func checkInterfaces(machine *object.Machine) error {
 // followConfigurations returns errStartAgain once the daemon is to start with
 // another Machine.
 func followConfigurations(ctx context.Context, s *configuration.Store) error {
-	if err := s.Watch(ctx); err != nil {
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-s.Restart():
-		return errStartAgain
-	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.Watch(ctx) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.Restart():
+			return errStartAgain
+		}
+	})
+	return g.Wait()
 }
 
 // configurationFailed has the daemon start again, and return to the Machine before,
 // when it cannot work with the one on trial.
 func configurationFailed(s *configuration.Store, err error) error {
-	if err != nil && s.OnTrial() != 0 {
+	if err != nil && !errors.Is(err, errStartAgain) && s.OnTrial() != 0 {
 		return fmt.Errorf("%w, and the node fails with it: %w", errStartAgain, err)
 	}
 	return err

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,7 +19,6 @@ import (
 	"oscine.dev/oscine/internal/api"
 	"oscine.dev/oscine/internal/journal"
 	"oscine.dev/oscine/internal/linux"
-	"oscine.dev/oscine/internal/listen"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/object"
@@ -127,23 +124,16 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 		return configurationFailed(configurations, err)
 	}
 	limitMemory(log) // the node has put this process into its class
+	// What may be refused comes before the API, over which a client confirms a
+	// changed Machine.
+	open, err := openPorts(o, n, machine, log)
+	if err != nil {
+		return errors.Join(configurationFailed(configurations, err), n.Close())
+	}
+	for _, port := range open {
+		g.Go(func() error { return port.serve(ctx) })
+	}
 	g.Go(func() error { return serveAPI(ctx, o, n, machine, alive, log) })
-	if open := machine.Spec.Inference; open != nil {
-		_, inference := n.Inference()
-		inference = n.Tokens().Guard(open.Tokens == object.TokensRequired, inference)
-		g.Go(func() error {
-			secured, err := inferenceTLS(open, machine.Spec.API)
-			if err != nil {
-				return err
-			}
-			return serveOpen(ctx, o, "inference", open.Port, inference, secured, log)
-		})
-	}
-	if open := machine.Spec.Metrics; open != nil {
-		pages := http.NewServeMux()
-		pages.Handle("/metrics", n.Metrics())
-		g.Go(func() error { return serveOpen(ctx, o, "metrics", open.Port, pages, nil, log) })
-	}
 	g.Go(func() error { return followConfigurations(ctx, configurations) })
 	err = configurationFailed(configurations, g.Wait())
 	_ = notify(release.Notification{Stopping: true}) // only a courtesy
@@ -185,64 +175,6 @@ func listenAddress(o *options, port int) string {
 	}
 	return net.JoinHostPort(host, strconv.Itoa(port))
 }
-
-// inferenceTLS is the node's own certificate where the endpoint is to be encrypted,
-// else nil.
-func inferenceTLS(open *object.Inference, own object.MachineAPI) (*tls.Config, error) {
-	if !open.TLS {
-		return nil, nil
-	}
-	pair, err := tls.X509KeyPair([]byte(own.Certificate), []byte(own.Key))
-	if err != nil {
-		return nil, fmt.Errorf("the node's certificate for spec.inference.tls: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
-}
-
-// serveOpen answers without client certificates on a port that the Machine file
-// opens on purpose, encrypted where secured is not nil.
-func serveOpen(ctx context.Context, o *options, what string, port int, handler http.Handler, secured *tls.Config, log *slog.Logger) error {
-	l, err := net.Listen("tcp", listenAddress(o, port))
-	if err != nil {
-		return fmt.Errorf("listen for %s: %w: choose another spec.%s.port", what, err, what)
-	}
-	log.Info(what+" without client certificates", "address", l.Addr().String(), "tls", secured != nil)
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)} // strangers fill it on an open network
-	server.Protocols = new(http.Protocols)
-	server.Protocols.SetHTTP1(true)
-	server.Protocols.SetHTTP2(true)
-	server.Protocols.SetUnencryptedHTTP2(true) // which gRPC's clients speak
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), openGrace)
-		defer cancel()
-		if server.Shutdown(grace) != nil {
-			server.Close()
-		}
-	})
-	defer func() {
-		if !stop() {
-			<-ended
-		}
-	}()
-	bounded := listen.New(l, listen.Limits{Strangers: 512, StrangersPerAddress: 128, Clients: 8192, ClientsPerAddress: 2048})
-	bounded.Watch(server)
-	if server.TLSConfig = secured; secured != nil {
-		err = server.ServeTLS(bounded, "", "")
-	} else {
-		err = server.Serve(bounded)
-	}
-	if !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", what, err)
-	}
-	return nil
-}
-
-// openGrace is how long requests that were accepted get to be answered before the
-// daemon ends.
-const openGrace = 5 * time.Second
 
 // notify tells init.
 func notify(n release.Notification) error { return linux.Notify(n.String()) }

@@ -184,6 +184,7 @@ func TestHosted(t *testing.T) {
 			t.Errorf("the daemon started after %v restarted the workload: %q, before %q", signal, got, before)
 		}
 	}
+	testConfiguration(d, port)
 	testStopped(d, port)
 	d.refuse([]string{"reboot"}, "hosted on another Linux")
 	testConflicts(d.testNode, port)
