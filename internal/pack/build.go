@@ -42,13 +42,28 @@ func Builds() []string {
 	return names
 }
 
-// recipe is how a pack is made. Manifests and the steps that fill them lie in
-// a file for each pack.
+// recipe is what a pack is. Manifests and the steps that fill them lie in a file
+// for each pack.
 type recipe struct {
 	name     string
 	manifest Manifest // without architecture, licences and inputs
 	wheel    *wheel   // that holds the engine's libraries; nil: none does
-	steps    []func(*builder, context.Context, *lock) error
+}
+
+// step is a part of making a pack.
+type step = func(*builder, context.Context, *lock) error
+
+// steps make the pack. No recipe holds its own: a node, which knows the recipes,
+// would then contain all that builds packs.
+func (r recipe) steps() []step {
+	switch {
+	case r.name == llamaName:
+		return llamaSteps()
+	case r.name == nvidiaName:
+		return nvidiaSteps()
+	default:
+		return engineSteps(r.wheel)
+	}
 }
 
 // recipes are the packs that Oscine's source makes, the usual one first.
@@ -123,7 +138,7 @@ func (b *builder) fill(ctx context.Context) error {
 	r := recipes()[slices.Index(Builds(), b.Name)]
 	b.manifest = r.manifest
 	b.manifest.Arch = b.Arch
-	for _, step := range append(r.steps, (*builder).describe) {
+	for _, step := range append(r.steps(), (*builder).describe) {
 		if err := step(b, ctx, l); err != nil {
 			return err
 		}

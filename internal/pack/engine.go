@@ -10,11 +10,10 @@ import (
 	"oscine.dev/oscine/internal/debian"
 )
 
-// engine completes the recipe of an engine that comes from a wheel: the program
-// that runs all of them, the wheel's libraries and those of Debian that they need.
-func (r recipe) engine() recipe {
-	r.steps = append(r.steps, numberedBy(r.wheel), (*builder).skeleton, (*builder).worker, engineFrom(r.wheel), (*builder).debian, (*builder).resolved)
-	return r
+// engineSteps make the pack of an engine that comes from a wheel: the program that
+// runs all of them, the wheel's libraries and those of Debian that they need.
+func engineSteps(w *wheel) []step {
+	return []step{numberedBy(w), (*builder).skeleton, (*builder).worker, engineFrom(w), (*builder).debian, (*builder).resolved}
 }
 
 // libraries of Debian that the worker and ONNX Runtime need.

@@ -17,7 +17,7 @@ func litertRecipe() recipe {
 				return map[string]string{"ai_edge_litert/libLiteRt.so": "libLiteRt.so"}
 			},
 		},
-	}.engine()
+	}
 }
 
 // tfliteFormat is a FlatBuffer whose file identifier is TFL3.

@@ -21,17 +21,23 @@ import (
 // C library that they were built for.
 func llamaRecipe() recipe {
 	return recipe{
-		name: "llama.cpp",
+		name: llamaName,
 		manifest: Manifest{
 			Name: "llama.cpp", Version: "0-" + revision, Engines: []string{"llama.cpp"}, Entrypoint: []string{"/usr/bin/oscine-llama"},
 			Formats:  []Format{{Name: "gguf", Suffixes: []string{".gguf"}, Magic: []Magic{{Hex: fmt.Sprintf("%x", gguf.Magic)}}}},
 			Platform: "llamacpp_gguf", Protocols: channel.Versions(), MemoryBytes: 48 << 20,
 		},
-		steps: []func(*builder, context.Context, *lock) error{(*builder).skeleton, (*builder).llamaWorker, (*builder).llamaServer},
 	}
 }
 
-const llamaSet = "llama.cpp" // of packages in Debian's lock
+const (
+	llamaName = "llama.cpp"
+	llamaSet  = "llama.cpp" // of packages in Debian's lock
+)
+
+func llamaSteps() []step {
+	return []step{(*builder).skeleton, (*builder).llamaWorker, (*builder).llamaServer}
+}
 
 func (b *builder) llamaWorker(ctx context.Context, _ *lock) error {
 	return b.compile(ctx, "oscine-llama", "usr/bin")

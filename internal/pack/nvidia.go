@@ -2,11 +2,14 @@ package pack
 
 import "context"
 
+const nvidiaName = "nvidia"
+
+func nvidiaSteps() []step { return []step{(*builder).helper} }
+
 func nvidiaRecipe() recipe {
 	return recipe{
-		name:     "nvidia",
+		name:     nvidiaName,
 		manifest: Manifest{Name: "nvidia", Version: "1-" + revision, Drivers: []string{"oscine-nvml"}},
-		steps:    []func(*builder, context.Context, *lock) error{(*builder).helper},
 	}
 }
 

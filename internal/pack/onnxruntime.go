@@ -20,5 +20,5 @@ func onnxruntimeRecipe() recipe {
 				return map[string]string{"onnxruntime/capi/libonnxruntime.so.1.31.1": "libonnxruntime.so.1"}
 			},
 		},
-	}.engine()
+	}
 }

@@ -31,7 +31,7 @@ func openvinoRecipe() recipe {
 			},
 			libraries: openvinoLibraries,
 		},
-	}.engine()
+	}
 }
 
 func openvinoLibraries(arch string) map[string]string {

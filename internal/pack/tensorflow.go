@@ -20,5 +20,5 @@ func tensorflowRecipe() recipe {
 				}
 			},
 		},
-	}.engine()
+	}
 }
