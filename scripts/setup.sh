@@ -43,6 +43,7 @@ need pkg-config 'the same: finds libseccomp' has pkg-config
 need python3-venv "others' clients of inference, which tests run unchanged" python3 -c 'import ensurepip'
 need hwloc-nox 'lstopo, which tests compare the map of the hardware with' has lstopo-no-graphics
 need python3-pip 'fetches the pinned wheels of engines for make packs' has pip3
+need npm "others' TUF client, which tests run unchanged" has npm
 
 # Go is not installed from a distribution: what these carry is older than what
 # go.mod asks for. From 1.21 on the go command fetches the right one itself.
