@@ -104,7 +104,7 @@ func TestGateFails(t *testing.T) {
 		start(t, m, Request{})
 		w.awaitReboot()
 		w.restart(true)
-		m = w.daemon(manual())
+		w.daemon(manual())
 		if why := w.awaitBack(); !strings.Contains(why, check+": it is gone") {
 			t.Errorf("PID 1 was told %q", why)
 		}
@@ -365,10 +365,10 @@ func TestPolicy(t *testing.T) {
 	w := newWorld(t)
 	machine := manual()
 	machine.Policy = object.UpdateAuto
-	m := w.daemon(machine)
+	w.daemon(machine)
 	w.awaitReboot()
 	w.restart(false)
-	m = w.daemon(machine)
+	m := w.daemon(machine)
 	u := w.awaitStage(m, Failed)
 	if u.By != "policy" {
 		t.Errorf("by %q", u.By)
@@ -376,7 +376,7 @@ func TestPolicy(t *testing.T) {
 	w.mu.Lock()
 	w.offered = append([]*update.Manifest{manifest("1.2")}, w.offered...)
 	w.mu.Unlock()
-	m = w.daemon(machine)
+	w.daemon(machine)
 	w.awaitReboot()
 	if _, idle := w.slots(); idle.Version != "1.2" {
 		t.Errorf("went to %s", idle.Version)

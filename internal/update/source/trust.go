@@ -32,7 +32,6 @@ const (
 // trust is the metadata that a node believes, and where it keeps it.
 type trust struct {
 	dir     string // of this root's state
-	root    []byte // the newest that is believed
 	set     *trustedmetadata.TrustedMetadata
 	options update.Options
 }
