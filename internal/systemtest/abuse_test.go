@@ -2,6 +2,8 @@ package systemtest
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +79,15 @@ func TestFullDisk(t *testing.T) {
 	n.awaitText("the full layer", []string{"describe", "workload", "fills-layer"}, "its writable layer is full")
 	n.awaitText("what the kernel said", []string{"logs", "fills-volume"}, "disk quota exceeded")
 	n.run("delete", "workload", "fills-layer")
+	// What is copied in is bounded as well as what the workload writes.
+	n.apply(abuser("bounded", "batch", "sleep", `{memory: 32Mi}`, "  volumes: [{name: bounded, path: /data, size: 2Mi}]\n"))
+	n.awaitPhase("workload", "bounded", "Running", later)
+	big := filepath.Join(t.TempDir(), "big")
+	if err := os.WriteFile(big, make([]byte, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.refuse([]string{"cp", big, "bounded:/data/big"}, "quota")
+	n.run("delete", "workload", "bounded")
 	// Empty files take no bytes, but inodes.
 	n.apply(abuser("litters", "batch", "litter, /data", `{memory: 64Mi}`, "  volumes: [{name: litter, path: /data, size: 4Mi}]\n"))
 	n.awaitText("the volume full of files", []string{"describe", "workload", "litters"}, "its volume litter is full: 1024 of 1024 files")

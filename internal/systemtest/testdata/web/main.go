@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -121,4 +122,7 @@ func facts() {
 	fmt.Println("write to the root:", os.WriteFile("/file", nil, 0o600))
 	fmt.Println("write to /tmp:", os.WriteFile("/tmp/file", nil, 0o600))
 	fmt.Println("cpus", runtime.NumCPU())
+	var files syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files)
+	fmt.Println("65536 open files:", err == nil && files.Max >= 65536)
 }
