@@ -98,7 +98,7 @@ func printBuilt(w io.Writer, r *image.Result) error {
 // newImageInspectCommand is oscine image inspect: what is on an image and why.
 func newImageInspectCommand(env *Env) *cobra.Command {
 	var sbom string
-	var asJSON bool
+	var output *string
 	c := &cobra.Command{
 		Use:   "inspect FILE|FOLDER",
 		Short: "List every file of an image, its size and why it is there",
@@ -125,16 +125,13 @@ module with the licence that it declares, as an SPDX expression.`,
 				return r.WriteSBOM(env.Out)
 			case sbom != "":
 				return writeSBOM(r, sbom)
-			case asJSON:
-				err = printJSON(env.Out, r)
-			default:
-				err = printContents(env.Out, r)
 			}
+			err = listing{r, nil, func(w io.Writer, _ bool) error { return printContents(w, r) }}.print(env.Out, *output)
 			return errors.Join(err, unexplained(args[0], r))
 		},
 	}
 	c.Flags().StringVar(&sbom, "sbom", "", "write a software bill of materials (SPDX 2.3 JSON) to this file, - for standard output")
-	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	output = addReportOutput(c)
 	return c
 }
 

@@ -45,7 +45,7 @@ type machineFlags struct {
 	machine.Options
 	memory, disk, config string
 	ports                []string
-	json                 bool
+	output               *string
 }
 
 func newMachineStartCommand(env *Env) *cobra.Command {
@@ -81,7 +81,7 @@ command is over.`,
 	c.Flags().StringVar(&f.Accel, "accel", "", "kvm or tcg (emulation); default kvm where it really boots")
 	c.Flags().StringVar(&f.ICount, "icount", "", "count instructions as time, 2^N ns each: slow, repeatable measurements")
 	c.Flags().StringArrayVar(&f.ExtraArgs, "qemu-arg", nil, "further argument of QEMU; can be repeated")
-	c.Flags().BoolVar(&f.json, "json", false, "print the machine as JSON")
+	f.output = addOutput(c)
 	return c
 }
 
@@ -120,12 +120,11 @@ func startMachine(ctx context.Context, env *Env, f machineFlags) error {
 	if err := followAddress(env, nodeOf(m), m.Addr(apiPort)); err != nil {
 		return err
 	}
-	if f.json {
-		return printJSON(env.Out, describeMachine(m))
-	}
-	fmt.Fprintf(env.Out, "machine %s is starting (%s, %s, %s boot)\n", m.Name(), m.Options().Arch, m.Accel(), bootWay(m.Options()))
-	fmt.Fprintf(env.Out, "API will be at %s; watch it boot with: oscine machine console %s\n", m.Addr(apiPort), m.Name())
-	return nil
+	return listing{describeMachine(m), []string{m.Name()}, func(w io.Writer, _ bool) error {
+		fmt.Fprintf(w, "machine %s is starting (%s, %s, %s boot)\n", m.Name(), m.Options().Arch, m.Accel(), bootWay(m.Options()))
+		_, err := fmt.Fprintf(w, "API will be at %s; watch it boot with: oscine machine console %s\n", m.Addr(apiPort), m.Name())
+		return err
+	}}.print(env.Out, *f.output)
 }
 
 // nodeOf is the name of the node that a machine was configured as when it was
@@ -254,7 +253,7 @@ not off after %s has its plug pulled, as --force does at once.`, machine.PowerOf
 	return c
 }
 
-// machineInfo is a machine as list and --json show it.
+// machineInfo is a machine as list and machine start show it.
 type machineInfo struct {
 	Name    string         `json:"name"`
 	State   string         `json:"state"` // running or off

@@ -147,7 +147,8 @@ the folder of keys: what is missing is staged until oscine release sign ran ther
 func newReleaseCreateCommand(env *Env) *cobra.Command {
 	var s signing
 	var rel repository.Release
-	var asJSON, quiet bool
+	var output *string
+	var quiet bool
 	c := &cobra.Command{
 		Use: "create FOLDER IMAGE", Short: "Add a release, made from a disk image", Args: exactArgs(2, "FOLDER and IMAGE"),
 		Long: `Add the release that a disk image holds, as oscine image build makes it: its signed
@@ -172,13 +173,12 @@ an error, nothing.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(env.Out, created)
-			}
-			if err := printReleases(env.Out, []*update.Manifest{created.Manifest}); err != nil {
-				return err
-			}
-			return tellResult(env.Out, &created.Result)
+			return listing{created, nil, func(w io.Writer, _ bool) error {
+				if err := printReleases(w, []*update.Manifest{created.Manifest}); err != nil {
+					return err
+				}
+				return tellResult(w, &created.Result)
+			}}.print(env.Out, *output)
 		},
 	}
 	s.add(c)
@@ -188,7 +188,7 @@ an error, nothing.`,
 	f.StringArrayVar(&rel.Packs, "pack", nil, "pack that belongs to the release; may be repeated")
 	f.StringArrayVar(&rel.Models, "model", nil, "model file that belongs to the release; may be repeated")
 	f.IntVar(&rel.Deltas, "deltas", 3, "from how many earlier releases to make deltas")
-	f.BoolVar(&asJSON, "json", false, "print the result as JSON")
+	output = addReportOutput(c)
 	f.BoolVarP(&quiet, "quiet", "q", false, "no progress lines")
 	return c
 }
@@ -244,7 +244,7 @@ func printReleases(out io.Writer, all []*update.Manifest) error {
 }
 
 func newReleaseListCommand(env *Env) *cobra.Command {
-	var asJSON bool
+	var output *string
 	c := &cobra.Command{
 		Use: "list FOLDER", Aliases: []string{"ls"}, Short: "List the releases in a folder", Args: exactArgs(1, "FOLDER"),
 		Long: "List the releases in a release folder of this machine, newest first, staged ones too. Signatures are not checked: oscine release verify does.",
@@ -253,16 +253,19 @@ func newReleaseListCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(env.Out, all)
+			var names []string
+			for _, m := range all {
+				names = append(names, m.Version)
 			}
-			if len(all) == 0 {
-				fmt.Fprintf(env.Err, "%s holds no release: add one with oscine release create\n", args[0])
-				return nil
-			}
-			return printReleases(env.Out, all)
+			return listing{all, names, func(w io.Writer, _ bool) error {
+				if len(all) == 0 {
+					fmt.Fprintf(env.Err, "%s holds no release: add one with oscine release create\n", args[0])
+					return nil
+				}
+				return printReleases(w, all)
+			}}.print(env.Out, *output)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	output = addOutput(c)
 	return c
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,7 +65,7 @@ ROLE-ID.pub, which others may have. With a passphrase the private half is encryp
 }
 
 func newReleaseKeysListCommand(env *Env) *cobra.Command {
-	var asJSON bool
+	var output *string
 	c := &cobra.Command{
 		Use: "list FOLDER", Aliases: []string{"ls"}, Short: "List the roles of a release folder, their keys and when they expire", Args: exactArgs(1, "FOLDER"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -72,23 +73,31 @@ func newReleaseKeysListCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(env.Out, roles)
-			}
-			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "ROLE\tVERSION\tEXPIRES\tSIGN\tKEYS")
+			var names []string
 			for _, r := range roles {
-				var short []string
-				for _, id := range r.Keys {
-					short = append(short, id[:min(8, len(id))])
-				}
-				fmt.Fprintf(w, "%s\t%d\t%s\t%d of %d\t%s\n", r.Name, r.Version, r.Expires.Format("2006-01-02 15:04"), r.Threshold, len(r.Keys), strings.Join(short, " "))
+				names = append(names, r.Name)
 			}
-			return w.Flush()
+			return listing{roles, names, func(w io.Writer, wide bool) error { return printRoles(w, roles, wide) }}.print(env.Out, *output)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	output = addOutput(c)
 	return c
+}
+
+// printRoles lists roles; a wide table has the whole identifiers of their keys.
+func printRoles(out io.Writer, roles []repository.Role, wide bool) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "ROLE\tVERSION\tEXPIRES\tSIGN\tKEYS")
+	for _, r := range roles {
+		ids := slices.Clone(r.Keys)
+		for i, id := range ids {
+			if !wide {
+				ids[i] = id[:min(8, len(id))]
+			}
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%d of %d\t%s\n", r.Name, r.Version, r.Expires.Format("2006-01-02 15:04"), r.Threshold, len(r.Keys), strings.Join(ids, " "))
+	}
+	return w.Flush()
 }
 
 // keysFor loads the keys of a folder that are named after a role; only their

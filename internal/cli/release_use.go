@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,7 +23,7 @@ import (
 
 func newReleaseVerifyCommand(env *Env) *cobra.Command {
 	var rootFile string
-	var asJSON bool
+	var output *string
 	c := &cobra.Command{
 		Use: "verify FOLDER|URL", Short: "Check a release folder as a node would, and every file in it", Args: exactArgs(1, "FOLDER or URL"),
 		Long: `Check signatures, versions and expiry from a trusted root on, as a node does; then read
@@ -45,18 +46,17 @@ delta. --root is the root that nodes were given, which need not be the newest.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(env.Out, r)
-			}
-			if err := printReleases(env.Out, r.Releases); err != nil {
+			return listing{r, nil, func(w io.Writer, _ bool) error {
+				if err := printReleases(w, r.Releases); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(w, "%d files with %s are as signed, until %s\n", r.Targets, printable.Bytes(r.Bytes), r.Expires["timestamp"].Format(time.RFC3339))
 				return err
-			}
-			_, err = fmt.Fprintf(env.Out, "%d files with %s are as signed, until %s\n", r.Targets, printable.Bytes(r.Bytes), r.Expires["timestamp"].Format(time.RFC3339))
-			return err
+			}}.print(env.Out, *output)
 		},
 	}
 	c.Flags().StringVar(&rootFile, "root", "", "file of the trusted root metadata")
-	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	output = addReportOutput(c)
 	_ = c.MarkFlagRequired("root") // fails for an unknown flag only
 	return c
 }
@@ -115,7 +115,7 @@ func serveReleases(ctx context.Context, l net.Listener, root *os.Root) error {
 }
 
 func newReleaseDeltaCommand(env *Env) *cobra.Command {
-	var asJSON bool
+	var output *string
 	c := &cobra.Command{
 		Use: "delta OLD-IMAGE NEW-IMAGE", Short: "Print how large the update between two disk images is", Args: exactArgs(2, "OLD-IMAGE and NEW-IMAGE"),
 		Long: `Make the full transfers of a disk image and the deltas to it from another one, apply
@@ -138,18 +138,17 @@ them, and print their sizes. Nothing is kept.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(env.Out, r)
-			}
-			fmt.Fprintf(env.Out, "from %s (kernel %s) to %s (kernel %s)\n", old.Version, old.Kernel, parts.Version, parts.Kernel)
-			w := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', tabwriter.AlignRight)
-			fmt.Fprintln(w, "\tSIZE\tFULL\tDELTA\tOF FULL\tDECODED IN\t")
-			for _, row := range append(r.Contents, r.Total()) {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f %%\t%.2f s\t\n", row.Name, printable.Bytes(row.Size), printable.Bytes(row.Full), printable.Bytes(row.Delta), 100*float64(row.Delta)/float64(row.Full), row.Decoding.Seconds())
-			}
-			return w.Flush()
+			return listing{r, nil, func(out io.Writer, _ bool) error {
+				fmt.Fprintf(out, "from %s (kernel %s) to %s (kernel %s)\n", old.Version, old.Kernel, parts.Version, parts.Kernel)
+				w := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
+				fmt.Fprintln(w, "\tSIZE\tFULL\tDELTA\tOF FULL\tDECODED IN\t")
+				for _, row := range append(r.Contents, r.Total()) {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f %%\t%.2f s\t\n", row.Name, printable.Bytes(row.Size), printable.Bytes(row.Full), printable.Bytes(row.Delta), 100*float64(row.Delta)/float64(row.Full), row.Decoding.Seconds())
+				}
+				return w.Flush()
+			}}.print(env.Out, *output)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	output = addReportOutput(c)
 	return c
 }
