@@ -15,6 +15,7 @@ import (
 
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/release"
+	"oscine.dev/oscine/internal/sysctl"
 	"oscine.dev/oscine/internal/update/configuration"
 )
 
@@ -35,9 +36,9 @@ func (o *options) configurationPaths() configuration.Paths {
 }
 
 func (o *options) openConfigurations(log *slog.Logger) (*configuration.Store, error) {
-	check := checkInterfaces
+	check := checkMachine
 	if o.hosted {
-		check = nil // the host's network is not ours
+		check = nil // the host's network and kernel are not ours
 	}
 	return configuration.Open(o.configurationPaths(), check, log)
 }
@@ -56,6 +57,15 @@ func (o *options) withoutIdentity(machine *object.Machine) *object.Machine {
 		}
 	}
 	return &own
+}
+
+// checkMachine finds what this machine and its kernel do not have.
+func checkMachine(machine *object.Machine) error {
+	err := sysctl.Check(sysctl.Kernel, machine.Spec.Sysctls)
+	if err != nil {
+		err = fmt.Errorf("spec.sysctls: %w", err)
+	}
+	return errors.Join(err, checkInterfaces(machine))
 }
 
 // checkInterfaces finds interfaces that this machine does not have.
@@ -110,10 +120,10 @@ func configurationFailed(s *configuration.Store, err error) error {
 
 // startAgain replaces this process by a new start of the daemon. init and the host's
 // supervisor see the same process.
-func startAgain() error {
+func startAgain(environment []string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find my own program: %w", err)
 	}
-	return os.NewSyscallError("execve", unix.Exec(self, os.Args, os.Environ()))
+	return os.NewSyscallError("execve", unix.Exec(self, os.Args, environment))
 }

@@ -44,10 +44,11 @@ func run(ctx context.Context, args []string, errOut io.Writer) error {
 		}
 	}
 	log, own := openLog(o, errOut)
+	environment := os.Environ() // without what the Machine adds
 	err = runNode(ctx, o, errOut, log)
 	own.Close()
 	if errors.Is(err, errStartAgain) && ctx.Err() == nil {
-		return startAgain()
+		return startAgain(environment)
 	}
 	return err
 }
@@ -105,6 +106,7 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 	if err := configurations.Use(o.withoutIdentity(machine)); err != nil {
 		log.Error("cannot keep the history of the Machine", "error", err)
 	}
+	o.setEnvironment(machine, log)
 	if !o.hosted {
 		network := network.New(network.Config{Hostname: machine.Spec.Hostname, Net: machine.Spec.Network, Time: machine.Spec.Time}, log)
 		g.Go(func() error { return network.Run(ctx) })

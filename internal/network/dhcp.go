@@ -99,7 +99,10 @@ func (n *Node) take(l *link, seen netlink.Link, s lease) error {
 			return err
 		}
 	}
-	if err := dropRoutes(seen, s.routes); err != nil {
+	if err := dropRoutes(seen, s.routes, unix.RTPROT_DHCP); err != nil {
+		return err
+	}
+	if err := setConfigured(seen, l.config, []netip.Prefix{s.address}); err != nil {
 		return err
 	}
 	n.change(l, func() {
@@ -110,9 +113,10 @@ func (n *Node) take(l *link, seen netlink.Link, s lease) error {
 	return nil
 }
 
-// dropRoutes removes routes of an earlier lease that are not in wanted.
-func dropRoutes(seen netlink.Link, wanted []route) error {
-	filter := &netlink.Route{LinkIndex: seen.Attrs().Index, Protocol: unix.RTPROT_DHCP}
+// dropRoutes removes routes that an earlier lease or configuration has set and
+// that are not in wanted.
+func dropRoutes(seen netlink.Link, wanted []route, protocol netlink.RouteProtocol) error {
+	filter := &netlink.Route{LinkIndex: seen.Attrs().Index, Protocol: protocol}
 	present, err := netlink.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return fmt.Errorf("list routes of %s: %w", seen.Attrs().Name, err)
@@ -143,7 +147,7 @@ func wantsRoute(wanted []route, present netlink.Route) bool {
 
 // release forgets a lease that ended.
 func (n *Node) release(l *link, seen netlink.Link) {
-	if err := errors.Join(keepOnly(seen, nil), dropRoutes(seen, nil)); err != nil {
+	if err := errors.Join(keepOnly(seen, nil), dropRoutes(seen, nil, unix.RTPROT_DHCP)); err != nil {
 		n.log.Warn("take an ended lease away", "link", seen.Attrs().Name, "error", err)
 	}
 	n.change(l, func() {

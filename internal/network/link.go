@@ -206,8 +206,8 @@ func setStatic(seen netlink.Link, config object.Interface) ([]netip.Prefix, neti
 	if err := keepOnly(seen, addresses); err != nil {
 		return nil, netip.Addr{}, err
 	}
-	if config.Gateway == "" {
-		return addresses, netip.Addr{}, nil
+	if err := setConfigured(seen, config, addresses); err != nil || config.Gateway == "" {
+		return addresses, netip.Addr{}, err
 	}
 	gateway, err := netip.ParseAddr(config.Gateway)
 	if err != nil {
@@ -215,6 +215,32 @@ func setStatic(seen netlink.Link, config object.Interface) ([]netip.Prefix, neti
 	}
 	err = setRoute(seen, route{gateway: gateway}, addresses, unix.RTPROT_STATIC)
 	return addresses, gateway, err
+}
+
+// setConfigured gives a link exactly the routes of its configuration, but for
+// the default route.
+func setConfigured(seen netlink.Link, config object.Interface, near []netip.Prefix) error {
+	var wanted []route
+	for _, r := range config.Routes {
+		to, err := netip.ParsePrefix(r.To)
+		if err != nil {
+			return fmt.Errorf("route of %s: %w", seen.Attrs().Name, err)
+		}
+		via, err := netip.ParseAddr(r.Via)
+		if err != nil {
+			return fmt.Errorf("route of %s: %w", seen.Attrs().Name, err)
+		}
+		wanted = append(wanted, route{to: to, gateway: via})
+	}
+	for _, r := range wanted {
+		if err := setRoute(seen, r, near, unix.RTPROT_STATIC); err != nil {
+			return err
+		}
+	}
+	if gateway, err := netip.ParseAddr(config.Gateway); err == nil {
+		wanted = append(wanted, route{gateway: gateway})
+	}
+	return dropRoutes(seen, wanted, unix.RTPROT_STATIC)
 }
 
 // keepOnly removes the IPv4 addresses of a link that are not in wanted.

@@ -159,7 +159,8 @@ func TestCarrierComesLater(t *testing.T) {
 
 func TestStaticAddresses(t *testing.T) {
 	site := newSite(t)
-	n := runNode(t, object.Interface{Name: "uplink0", Addresses: []string{"192.0.2.30/24", "2001:db8::30/64"}, Gateway: "192.0.2.2", MTU: 1400})
+	n := runNode(t, object.Interface{Name: "uplink0", Addresses: []string{"192.0.2.30/24", "2001:db8::30/64"}, Gateway: "192.0.2.2", MTU: 1400,
+		Routes: []object.Route{{To: "198.51.100.0/24", Via: "192.0.2.3"}}})
 	<-n.online
 	serveIn(t, site.path, "site", 9000)
 	if answer, err := ask("", "tcp4", site.peer+":9000"); err != nil || !strings.HasPrefix(answer, "site 192.0.2.30:") {
@@ -174,6 +175,14 @@ func TestStaticAddresses(t *testing.T) {
 	must(t, err)
 	if len(routes) != 1 || !routes[0].Gw.Equal(net.IPv4(192, 0, 2, 2)) {
 		t.Errorf("way out: got %v, want by 192.0.2.2", routes)
+	}
+	if routes, err = netlink.RouteGet(net.IPv4(198, 51, 100, 5)); err != nil || len(routes) != 1 || !routes[0].Gw.Equal(net.IPv4(192, 0, 2, 3)) {
+		t.Errorf("configured route: got %v, %v, want by 192.0.2.3", routes, err)
+	}
+	// Another configuration takes its routes away, and keeps the way out.
+	must(t, setConfigured(uplink, object.Interface{Gateway: "192.0.2.2"}, nil))
+	if routes, err = netlink.RouteGet(net.IPv4(198, 51, 100, 5)); err != nil || len(routes) != 1 || !routes[0].Gw.Equal(net.IPv4(192, 0, 2, 2)) {
+		t.Errorf("route that is no longer configured: got %v, %v, want by 192.0.2.2", routes, err)
 	}
 	if name, err := os.Hostname(); err != nil || name != "testnode" {
 		t.Errorf("host name: got %s, %v, want testnode", name, err)

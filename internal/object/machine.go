@@ -40,6 +40,13 @@ type MachineSpec struct {
 	// piece: page size → bytes, such as 2Mi: 1Gi. Workloads are given of them.
 	HugePages map[Quantity]Quantity `json:"hugePages,omitempty"`
 	Update    MachineUpdate         `json:"update,omitzero"`
+	// Sysctls are parameters of the kernel by their names, such as
+	// net.core.rmem_max: "16777216"; on the image only.
+	Sysctls map[string]string `json:"sysctls,omitempty"`
+	Proxy   *MachineProxy     `json:"proxy,omitempty"`
+	// Certificates are authorities in PEM that the node trusts beside the public
+	// ones, where it fetches images, releases and models.
+	Certificates string `json:"certificates,omitempty"`
 }
 
 // MachineNet lists the interfaces; with none listed, every Ethernet interface
@@ -57,6 +64,7 @@ type Interface struct {
 	Addresses []string `json:"addresses,omitempty"` // CIDR, such as 192.0.2.7/24
 	Gateway   string   `json:"gateway,omitempty"`   // of the default route
 	MTU       int      `json:"mtu,omitempty"`       // in bytes; default: the driver's
+	Routes    []Route  `json:"routes,omitempty"`    // beside the default route and those from DHCP
 }
 
 // MachineTime configures NTP.
@@ -182,6 +190,9 @@ func (m *Machine) Check(c *Checker) {
 	s.Classes.check(c, "spec.classes")
 	s.Update.check(c, "spec.update")
 	checkHugePages(c, "spec.hugePages", s.HugePages)
+	checkSysctls(c, "spec.sysctls", s.Sysctls)
+	s.Proxy.check(c, "spec.proxy")
+	checkCertificates(c, "spec.certificates", s.Certificates)
 }
 
 func (in *Interface) check(c *Checker, at string) {
@@ -201,6 +212,7 @@ func (in *Interface) check(c *Checker, at string) {
 			c.Bad(at+".gateway", "must be an IP address, got %q", in.Gateway)
 		}
 	}
+	checkRoutes(c, at+".routes", in.Routes)
 	if in.MTU != 0 && (in.MTU < 576 || in.MTU > 65536) {
 		c.Bad(at+".mtu", "must be from 576 to 65536, got %d", in.MTU)
 	}

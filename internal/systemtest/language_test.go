@@ -179,7 +179,11 @@ func TestHostedLanguageModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer := d.run("chat", smol, "Why is the sky blue?", "--temperature", "0", "--max-tokens", "24", "--option", "slots=1", "--option", "context=2048", "--cpu", "500m")
+	answer, errOut, code := d.try("chat", smol, "Why is the sky blue?", "--temperature", "0", "--max-tokens", "24", "--option", "slots=1", "--option", "context=2048", "--cpu", "500m")
+	if code != 0 {
+		log, _, _ := d.try("logs", "model", "smollm2")
+		t.Fatalf("chat ended with %d: %s\nits worker wrote:\n%s", code, errOut, log)
+	}
 	if !strings.Contains(answer, "Rayleigh scattering") {
 		t.Errorf("why the sky is blue: got %q", answer)
 	}
