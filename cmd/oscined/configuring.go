@@ -35,7 +35,7 @@ func (o *options) configurationPaths() configuration.Paths {
 	return configuration.Paths{Machine: o.storedMachine(), History: filepath.Join(o.state, configurationsDir), Given: given}
 }
 
-func (o *options) openConfigurations(log *slog.Logger) (*configuration.Store, error) {
+func (o *options) openConfigurations(log *slog.Logger) *configuration.Store {
 	check := checkMachine
 	if o.hosted {
 		check = nil // the host's network and kernel are not ours

@@ -92,10 +92,7 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 	alive := &pulse{log: log}
 	alive.starting()
 	g.Go(func() error { return alive.run(ctx) })
-	configurations, err := o.openConfigurations(log)
-	if err != nil {
-		return err
-	}
+	configurations := o.openConfigurations(log)
 	machine, err := findMachine(o, log)
 	if errors.Is(err, errNoCertificate) || err != nil && o.config == "" {
 		machine, err = awaitMachine(ctx, o, machine, err, console, alive, log)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -54,19 +55,26 @@ func (s *Store) Apply(machine *object.Machine, o Options) (Result, error) {
 	}
 	old := s.history
 	result.Revision = s.add(Revision{At: s.now(), By: o.By, Changes: result.Changes, Machine: raw})
-	s.trial = &trial{Number: result.Revision, Before: before, Within: o.Within}
+	s.trial = &trial{Number: result.Revision, Within: o.Within}
 	// In this order: whenever the power fails, the Machine file is the one before,
 	// or a trial that ends with it.
-	if err := s.store(raw); err != nil {
-		s.history, s.trial = old, nil
-		return Result{}, errors.Join(fmt.Errorf("store the Machine: %w", err), s.restore(before))
+	if err := s.store(before, raw); err != nil {
+		s.history = old
+		return Result{}, errors.Join(fmt.Errorf("store the Machine: %w", err), s.restore())
 	}
 	s.askRestart()
 	return result, nil
 }
 
-func (s *Store) store(raw []byte) error {
+func (s *Store) store(before, raw []byte) error {
+	// One that an earlier trial has left would be returned to.
+	if err := remove(s.beforeFile()); err != nil {
+		return err
+	}
 	if err := s.write(s.historyFile(), s.history); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(s.beforeFile(), before, 0o600); err != nil {
 		return err
 	}
 	if err := s.write(s.trialFile(), s.trial); err != nil {
@@ -75,21 +83,34 @@ func (s *Store) store(raw []byte) error {
 	return s.setMachine(raw)
 }
 
-// restore undoes a store that failed half-way.
-func (s *Store) restore(before []byte) error {
-	return errors.Join(s.setMachine(before), s.write(s.historyFile(), s.history), remove(s.trialFile()))
-}
-
-// setMachine writes the Machine file, and notes which given one it replaces.
-func (s *Store) setMachine(raw []byte) error {
-	if err := durable.WriteFile(s.paths.Machine, raw, 0o600); err != nil {
+// restore undoes a store that failed half-way. While it can't, the trial stays,
+// and ends with the Machine before.
+func (s *Store) restore() error {
+	if err := s.putBack(); err != nil {
 		return err
 	}
-	digest := s.paths.givenDigest()
-	if digest == "" {
-		return nil
+	s.trial = nil
+	return errors.Join(remove(s.trialFile()), s.write(s.historyFile(), s.history))
+}
+
+// putBack makes the Machine before the trial the node's. It is that already where
+// an earlier call was cut short, or where Apply did not get as far.
+func (s *Store) putBack() error {
+	if err := durable.Rename(s.beforeFile(), s.paths.Machine); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("return to the Machine before: %w", err)
 	}
-	return durable.WriteFile(s.paths.replaced(), []byte(digest), 0o600)
+	return nil
+}
+
+// setMachine writes the Machine file, and notes before which given one it replaces:
+// without the note the file does not count.
+func (s *Store) setMachine(raw []byte) error {
+	if digest := s.paths.givenDigest(); digest != "" {
+		if err := durable.WriteFile(s.paths.replaced(), []byte(digest), 0o600); err != nil {
+			return err
+		}
+	}
+	return durable.WriteFile(s.paths.Machine, raw, 0o600)
 }
 
 func remove(path string) error {
@@ -149,6 +170,9 @@ func (s *Store) Confirm(number int) error {
 		return fmt.Errorf("confirm: %w", err)
 	}
 	s.trial = nil
+	if err := remove(s.beforeFile()); err != nil {
+		s.log.Warn("remove the Machine before", "error", err)
+	}
 	s.log.Info("the Machine's change is confirmed", "revision", number)
 	return nil
 }
@@ -194,19 +218,25 @@ func (s *Store) Watch(ctx context.Context) error {
 // takeBack returns to the Machine before the trial; the caller holds mu, or is Open.
 func (s *Store) takeBack(why string) error {
 	on := s.trial
-	if err := s.setMachine(on.Before); err != nil {
-		return fmt.Errorf("return to the Machine before: %w", err)
+	before, _ := os.ReadFile(s.beforeFile()) // only for the history
+	if err := s.putBack(); err != nil {
+		return err
 	}
 	for i := range s.history {
 		if s.history[i].Number == on.Number {
 			s.history[i].Note = "taken back: " + why
 		}
 	}
-	s.add(Revision{At: s.now(), Note: fmt.Sprintf("revision %d was taken back: %s", on.Number, why), Machine: on.Before})
-	if err := errors.Join(s.write(s.historyFile(), s.history), remove(s.trialFile())); err != nil {
-		return fmt.Errorf("note that the Machine was taken back: %w", err)
+	if len(before) > 0 {
+		s.add(Revision{At: s.now(), Note: fmt.Sprintf("revision %d was taken back: %s", on.Number, why), Machine: before})
+	}
+	if err := remove(s.trialFile()); err != nil {
+		return fmt.Errorf("end the trial of the Machine: %w", err)
 	}
 	s.trial = nil
+	if err := s.write(s.historyFile(), s.history); err != nil {
+		s.log.Warn("note that the Machine was taken back", "error", err)
+	}
 	s.log.Warn("a change of the Machine is taken back", "revision", on.Number, "reason", why)
 	return nil
 }

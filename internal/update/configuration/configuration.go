@@ -69,12 +69,12 @@ type Revision struct {
 	Machine json.RawMessage `json:"machine"` // as it is kept; holds secrets
 }
 
-// trial is a change that is not confirmed.
+// trial is a change that is not confirmed. The Machine to return to is in a file
+// of its own: renaming that needs no room.
 type trial struct {
-	Number  int             `json:"number"`  // of the revision on trial
-	Before  json.RawMessage `json:"before"`  // the Machine to return to
-	Within  time.Duration   `json:"within"`  // from the daemon's start
-	Started bool            `json:"started"` // the daemon has started with it once
+	Number  int           `json:"number"`  // of the revision on trial
+	Within  time.Duration `json:"within"`  // from the daemon's start
+	Started bool          `json:"started"` // the daemon has started with it once
 }
 
 // Result is what Apply did, or would do.
@@ -94,7 +94,7 @@ var (
 
 // Open reads what was kept. A change on trial whose daemon has started before is taken back: that daemon,
 // or the machine, went down with it. check finds what only this node can know; it may be nil.
-func Open(paths Paths, check func(*object.Machine) error, log *slog.Logger) (*Store, error) {
+func Open(paths Paths, check func(*object.Machine) error, log *slog.Logger) *Store {
 	s := &Store{paths: paths, log: log, now: time.Now, check: check, restart: make(chan struct{})}
 	if err := s.read(s.historyFile(), &s.history); err != nil {
 		// What the node had before is worth less than that it starts.
@@ -105,23 +105,27 @@ func Open(paths Paths, check func(*object.Machine) error, log *slog.Logger) (*St
 		log.Error("a trial of the Machine cannot be read, and is over", "error", err)
 		s.trial = nil
 	}
+	// A disk that is full or cannot be written keeps no daemon from starting.
 	switch {
 	case s.trial == nil:
 	case s.trial.Started:
 		if err := s.takeBack("the node restarted before it was confirmed"); err != nil {
-			return nil, err
+			log.Error("a change of the Machine that is not confirmed stays", "error", err)
 		}
 	default:
 		s.trial.Started = true
 		if err := s.write(s.trialFile(), s.trial); err != nil {
-			return nil, fmt.Errorf("note the trial of the Machine: %w", err)
+			log.Error("a crash will not take the change of the Machine back", "error", err)
 		}
 	}
-	return s, nil
+	return s
 }
 
 func (s *Store) historyFile() string { return filepath.Join(s.paths.History, "revisions.json") }
 func (s *Store) trialFile() string   { return filepath.Join(s.paths.History, "trial.json") }
+
+// beforeFile holds the Machine to return to, while another one is on trial.
+func (s *Store) beforeFile() string { return filepath.Join(s.paths.History, "before.json") }
 
 // Replaced reports that the Machine file counts, although one is given from outside.
 func Replaced(paths Paths) bool {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,10 +50,7 @@ func paths(t testing.TB) Paths {
 // daemon opens a Store as a start of the daemon does.
 func daemon(t testing.TB, p Paths, fallback *object.Machine) *Store {
 	t.Helper()
-	s, err := Open(p, nil, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := Open(p, nil, slog.New(slog.DiscardHandler))
 	m := fallback
 	if raw, err := os.ReadFile(p.Machine); err == nil {
 		if m, err = decode(raw); err != nil {
@@ -142,7 +141,7 @@ func TestUnconfirmedChangeIsTakenBack(t *testing.T) {
 // TestPowerCut leaves off after each file that Apply writes.
 func TestPowerCut(t *testing.T) {
 	ca := authority(t)
-	for written := range 4 {
+	for written := range 5 {
 		p, first := paths(t), machine(t, ca, "  hostname: a\n")
 		s := daemon(t, p, first)
 		before := files(t, p)
@@ -150,7 +149,7 @@ func TestPowerCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		after := files(t, p)
-		for i, path := range []string{s.historyFile(), s.trialFile(), p.Machine} {
+		for i, path := range []string{s.historyFile(), s.beforeFile(), s.trialFile(), p.Machine} {
 			if i >= written {
 				put(t, path, before[path])
 			} else {
@@ -158,7 +157,7 @@ func TestPowerCut(t *testing.T) {
 			}
 		}
 		s = daemon(t, p, first)
-		if got := s.Machine().Spec.Hostname; (got == "b") != (written == 3) {
+		if got := s.Machine().Spec.Hostname; (got == "b") != (written == 4) {
 			t.Errorf("%d files written: got %s", written, got)
 		}
 		// Whatever it was: a start later, without a confirmation, it is the one before.
@@ -171,9 +170,39 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
+// TestTakenBackWithoutRoom has a disk on which no file can be made: the daemon
+// starts, with the Machine before.
+func TestTakenBackWithoutRoom(t *testing.T) {
+	ca, p := authority(t), paths(t)
+	first := machine(t, ca, "  hostname: a\n")
+	s := daemon(t, p, first)
+	if _, err := s.Apply(machine(t, ca, "  hostname: b\n"), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	daemon(t, p, first)
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	full := before
+	full.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &full); err != nil {
+		t.Fatal(err)
+	}
+	s = Open(p, nil, slog.New(slog.DiscardHandler))
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(p.Machine)
+	if err != nil || strings.Contains(string(raw), `"hostname":"b"`) || s.OnTrial() != 0 {
+		t.Errorf("got %s, %v, on trial %d", raw, err, s.OnTrial())
+	}
+}
+
 func files(t *testing.T, p Paths) map[string][]byte {
 	content := map[string][]byte{}
-	for _, path := range []string{filepath.Join(p.History, "revisions.json"), filepath.Join(p.History, "trial.json"), p.Machine} {
+	for _, path := range []string{filepath.Join(p.History, "revisions.json"), filepath.Join(p.History, "before.json"), filepath.Join(p.History, "trial.json"), p.Machine} {
 		if raw, err := os.ReadFile(path); err == nil {
 			content[path] = raw
 		}
