@@ -30,7 +30,7 @@ type Conn struct {
 	waiting  []*waiter
 	free     []*waiter // of earlier runs
 	reading  bool      // somebody reads, who alone uses in and results
-	deadline time.Time // set on conn; zero: none
+	deadline time.Time // of reading, set on conn; zero: none
 	err      error     // why the connection is of no further use
 
 	control sync.Mutex // of exchanges: one at a time
@@ -85,21 +85,16 @@ func (c *Conn) Close() error {
 // result, which it writes into results, reusing their memory. Parts of streams
 // are given to part, in order and one at a time; it must not block. The worker
 // has the timeout for the run and, after each part, for what is left. After an
-// error the connection is of no further use.
+// error, but for ErrTooLong, the connection is of no further use.
 func (c *Conn) Run(requests []Request, results []Result, timeout time.Duration, part func(i int, r *Result)) error {
+	if n := RunBytes(requests); n > MaxMessage {
+		return fmt.Errorf("%w: its message has %d bytes of at most %d", ErrTooLong, n, MaxMessage)
+	}
 	w, err := c.begin(requests, results, timeout, part)
 	if err != nil {
 		return err
 	}
-	c.sending.Lock()
-	c.out = appendRun(c.out[:0], requests)
-	if len(c.out) > MaxMessage {
-		err = fmt.Errorf("%w: run message of %d bytes", ErrProtocol, len(c.out))
-	} else {
-		_, err = c.conn.Write(c.out)
-	}
-	c.sending.Unlock()
-	if err != nil {
+	if err := c.write(func(b []byte) []byte { return appendRun(b, requests) }, nil, time.Now().Add(timeout)); err != nil {
 		c.fail(err)
 	}
 	err = c.await(w)
@@ -164,8 +159,21 @@ func earlier(a, b time.Time) bool { return !a.IsZero() && (b.IsZero() || a.Befor
 func (c *Conn) setDeadline(deadline time.Time) {
 	if !deadline.Equal(c.deadline) {
 		c.deadline = deadline
-		_ = c.conn.SetDeadline(deadline)
+		_ = c.conn.SetReadDeadline(deadline)
 	}
+}
+
+// write sends one message. The deadline is its own: that of an earlier one may
+// have passed.
+func (c *Conn) write(message func([]byte) []byte, oob []byte, deadline time.Time) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	c.out = message(c.out[:0])
+	if err := c.conn.SetWriteDeadline(deadline); err != nil {
+		return err
+	}
+	_, _, err := c.conn.WriteMsgUnix(c.out, oob, nil)
+	return err
 }
 
 // exchange sends a control message, unless it is empty, and waits for the
@@ -182,7 +190,7 @@ func (c *Conn) exchange(msg, oob []byte, want kind, deadline time.Time) ([]byte,
 	c.enter(w, deadline)
 	c.mu.Unlock()
 	if len(msg) > 0 {
-		if _, _, err := c.conn.WriteMsgUnix(msg, oob, nil); err != nil {
+		if err := c.write(func(b []byte) []byte { return append(b, msg...) }, oob, deadline); err != nil {
 			c.fail(err)
 		}
 	}
@@ -195,8 +203,7 @@ func (c *Conn) send(k kind, v any, oob []byte) error {
 	if err != nil {
 		return err
 	}
-	_, _, err = c.conn.WriteMsgUnix(msg, oob, nil)
-	return err
+	return c.write(func(b []byte) []byte { return append(b, msg...) }, oob, time.Now().Add(controlWait))
 }
 
 // await returns when w is done, and reads for all while no other caller does.
@@ -329,6 +336,12 @@ func (c *Conn) deliver(r *Result) error {
 	}
 	if r.Code == Partial {
 		u.w.deadline = time.Now().Add(u.w.timeout)
+		for _, w := range c.waiting {
+			// A worker that still sends parts has not hung: it may answer behind them.
+			if w.want == figuresKind && earlier(w.deadline, u.w.deadline) {
+				w.deadline = u.w.deadline
+			}
+		}
 		u.w.part(u.index, r)
 		return nil
 	}

@@ -94,6 +94,25 @@ func appendShape(b []byte, s tensor.Shape) []byte {
 	return b
 }
 
+// RunBytes is how many bytes the message of a run of these requests has, which
+// may be at most MaxMessage.
+func RunBytes(requests []Request) int {
+	n := 1 + 2
+	for i := range requests {
+		n += requests[i].bytes()
+	}
+	return n
+}
+
+// bytes is what a request takes of a message.
+func (r *Request) bytes() int {
+	n := 8 + 2 + 8 + 1 + 2 + 2 + 2*len(r.Wanted)
+	for _, s := range r.Shapes {
+		n += 1 + 8*len(s) + 8
+	}
+	return n
+}
+
 func appendRun(b []byte, requests []Request) []byte {
 	le := binary.LittleEndian
 	b = le.AppendUint16(append(b, byte(runKind)), uint16(len(requests)))

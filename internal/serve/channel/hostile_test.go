@@ -236,6 +236,84 @@ func TestWorkerNeverAnswers(t *testing.T) {
 	}
 }
 
+// The deadline of an answer that came in time passes while no run waits: the next
+// run is written all the same.
+func TestWriteAfterAPassedDeadline(t *testing.T) {
+	c, _ := hostile(t, func(r *rogue) {
+		for range 2 {
+			r.requests()
+			r.write(answer(func(*Result) {}))
+		}
+		r.read()
+	})
+	if _, err := ask(c, false, 20*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(40 * time.Millisecond)
+	// As a run that begins while another waits longer does not move the deadline.
+	err := c.write(func(b []byte) []byte {
+		return appendRun(b, []Request{{ID: 8, Slot: 1, Shapes: []tensor.Shape{{1}}}})
+	}, nil, time.Now().Add(time.Second))
+	if err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Requests that do not fit into one message are refused, and the worker is not
+// disturbed.
+func TestTooLongRun(t *testing.T) {
+	c, _ := hostile(t, func(r *rogue) {
+		r.requests()
+		r.write(answer(func(*Result) {}))
+		r.read()
+	})
+	shapes := make([]tensor.Shape, MaxMessage/8)
+	err := c.Run([]Request{{ID: 1, Slot: 1, Shapes: shapes}}, make([]Result, 1), time.Second, nil)
+	if !errors.Is(err, ErrTooLong) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := ask(c, false, time.Second); err != nil {
+		t.Errorf("the next run: %v", err)
+	}
+}
+
+// A worker that answers in parts has not hung because it has no time for figures.
+func TestFiguresWaitForParts(t *testing.T) {
+	c, _ := hostile(t, func(r *rogue) {
+		r.requests()
+		for at := 64; at < 64*6; at += 64 {
+			time.Sleep(20 * time.Millisecond)
+			r.write(answer(func(a *Result) { a.Code, a.Offsets[0] = Partial, at }))
+		}
+		r.write(answer(func(a *Result) { a.Offsets[0] = 64 * 6 }))
+		r.read()
+		msg, _ := encode(figuresKind, Statistics{Runs: 1})
+		r.write(msg)
+		r.read()
+	})
+	figures := make(chan error, 1)
+	if _, err := func() (Result, error) {
+		go func() {
+			_, err := c.Statistics(60 * time.Millisecond)
+			figures <- err
+		}()
+		return ask(c, true, 60*time.Millisecond)
+	}(); err != nil {
+		t.Errorf("the run: %v", err)
+	}
+	if err := <-figures; err != nil {
+		t.Errorf("the figures: %v", err)
+	}
+}
+
+// RunBytes says what a message has.
+func TestRunBytes(t *testing.T) {
+	requests := []Request{{ID: 1, Shapes: []tensor.Shape{{1, 2}, {}}, Wanted: []int{1, 0}}, {ID: 2, Shapes: []tensor.Shape{{3}}}}
+	if got, want := RunBytes(requests), len(appendRun(nil, requests)); got != want {
+		t.Errorf("got %d, want %d", got, want)
+	}
+}
+
 // A worker that sends without end fills the socket, not the daemon: nobody
 // reads what nobody awaits, and what is read has to be asked for.
 func TestWorkerFloods(t *testing.T) {

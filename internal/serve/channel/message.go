@@ -49,6 +49,10 @@ const (
 // not follow the protocol; the connection is of no further use.
 var ErrProtocol = errors.New("worker protocol broken")
 
+// ErrTooLong means that requests take more than a message has room for. Nothing
+// was sent.
+var ErrTooLong = errors.New("too many requests, or tensors, for one run")
+
 // Metadata is what a worker says of its model after loading it.
 type Metadata struct {
 	Engine   string        `json:"engine"` // name and version, for example "onnxruntime 1.30.0"

@@ -150,6 +150,11 @@ func TestByteStrings(t *testing.T) {
 	if _, err := r.Registry.Infer(t.Context(), q); !errors.Is(err, core.ErrInvalid) {
 		t.Errorf("fewer strings than the shape says: got %v", err)
 	}
+	// Eight bytes could be two empty strings, which a worker would look for.
+	q.Inputs[0].Data = core.Bytes(tensor.AppendString(nil, []byte("four")))
+	if _, err := r.Registry.Infer(t.Context(), q); !errors.Is(err, core.ErrInvalid) || !strings.Contains(err.Error(), `input "text"`) {
+		t.Errorf("one string for two: got %v", err)
+	}
 }
 
 // A second life that says other things of the model is refused: requests that

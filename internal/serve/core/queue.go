@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -115,17 +116,19 @@ func (m *model) takeBatch(leader *job) {
 		limit = channel.MaxRequests
 	}
 	batch := append(leader.batch[:0], leader)
-	bytes := leader.inputBytes()
+	bytes, message := leader.inputBytes(), channel.RunBytes([]channel.Request{leader.request})
 	slices.SortStableFunc(q.waiting, byRank)
 	rows, most := leader.rows(), m.Batching.most(m.waitingRows())
 	q.waiting = slices.DeleteFunc(q.waiting, func(j *job) bool {
 		if j == leader {
 			return true
 		}
-		if len(batch) >= limit || j.retried || j.leads || j.parts != nil || bytes+j.inputBytes() > joinedBytes || most > 0 && rows+j.rows() > most {
+		n := channel.RunBytes([]channel.Request{j.request})
+		if len(batch) >= limit || message+n > channel.MaxMessage || j.retried || j.leads || j.parts != nil || bytes+j.inputBytes() > joinedBytes || most > 0 && rows+j.rows() > most {
 			return false
 		}
 		bytes += j.inputBytes()
+		message += n
 		rows += j.rows()
 		batch = append(batch, j)
 		return true
@@ -239,6 +242,9 @@ func (m *model) exchange(leader *job) (*channel.Conn, error) {
 	}
 	begin := time.Now()
 	err := conn.Run(leader.runs, leader.results[:len(leader.runs)], m.Timeout, leader.parts.sink())
+	if errors.Is(err, channel.ErrTooLong) {
+		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, m.Name, err) // the worker has not seen it
+	}
 	if err != nil {
 		return conn, fmt.Errorf("%w: %s: the worker failed during the inference: %w", ErrNotReady, m.Name, err)
 	}

@@ -243,6 +243,18 @@ func (c *call) fill(q *Request, meta *channel.Metadata, slot []byte) error {
 		if err := in.Data.Put(slot[c.offsets[i] : c.offsets[i]+n]); err != nil {
 			return fmt.Errorf("%w: input %q: %w", ErrInvalid, in.Name, err)
 		}
+		if in.Type != tensor.Bytes {
+			continue
+		}
+		// A run joins the strings of several requests: each must have as many as its
+		// shape says, or it would get those of another client.
+		elements, err := in.Shape.Elements()
+		if err == nil {
+			err = tensor.Strings(slot[c.offsets[i]:c.offsets[i]+n], elements, func([]byte) error { return nil })
+		}
+		if err != nil {
+			return fmt.Errorf("%w: input %q: %w", ErrInvalid, in.Name, err)
+		}
 	}
 	return nil
 }

@@ -63,6 +63,7 @@ type Body struct {
 	reader   io.Reader
 	deadline *http.ResponseController
 	length   int64 // -1: not known
+	most     int64 // bytes that it may have
 	held     int64 // of the budget
 	taken    int64 // bytes read
 	begun    bool  // a deadline is set
@@ -73,8 +74,8 @@ type Body struct {
 // Body begins to read the body of r. Close must be called when what was read is
 // no longer needed. Its errors are those of this package.
 func (o *Options) Body(w http.ResponseWriter, r *http.Request) (Body, error) {
-	b := Body{options: o, ctx: r.Context(), reader: r.Body, deadline: http.NewResponseController(w), length: r.ContentLength, alone: r.ProtoMajor >= 2}
-	if b.length > o.MaxBodyBytes {
+	b := Body{options: o, ctx: r.Context(), reader: r.Body, deadline: http.NewResponseController(w), length: r.ContentLength, most: o.MaxBodyBytes, alone: r.ProtoMajor >= 2}
+	if b.length > b.most {
 		return b, b.tooLarge()
 	}
 	switch encoding := r.Header.Get("Content-Encoding"); strings.ToLower(encoding) {
@@ -88,17 +89,25 @@ func (o *Options) Body(w http.ResponseWriter, r *http.Request) (Body, error) {
 	return b, nil
 }
 
+// MaxControl bounds the bytes of a request without tensors, which a generic
+// decoder makes many times as many of.
+const MaxControl = 64 << 10
+
+// AtMost bounds the bytes that the body may have, where they are fewer than a
+// request's may be.
+func (b *Body) AtMost(n int64) { b.most = min(b.most, n) }
+
 // Length is how many bytes the body has, or -1 where that is not known.
 func (b *Body) Length() int64 { return b.length }
 
 func (b *Body) tooLarge() error {
-	return fmt.Errorf("%w: at most %d bytes are accepted", ErrTooLarge, b.options.MaxBodyBytes)
+	return fmt.Errorf("%w: at most %d bytes are accepted", ErrTooLarge, b.most)
 }
 
 // ReadExactly appends the next n bytes to dst. Memory grows with what arrives,
 // not with what is announced. A body that ends before is an io.ErrUnexpectedEOF.
 func (b *Body) ReadExactly(dst []byte, n int) ([]byte, error) {
-	if int64(n) > b.options.MaxBodyBytes-b.taken {
+	if int64(n) > b.most-b.taken {
 		return dst, b.tooLarge()
 	}
 	for n > 0 {
@@ -118,11 +127,11 @@ func (b *Body) ReadExactly(dst []byte, n int) ([]byte, error) {
 // ReadAll appends all that is left.
 func (b *Body) ReadAll(dst []byte) ([]byte, error) {
 	for {
-		step := int(min(readStep, b.options.MaxBodyBytes-b.taken+1))
+		step := int(min(readStep, b.most-b.taken+1))
 		var err error
 		dst, err = b.step(dst, step)
 		switch {
-		case b.taken > b.options.MaxBodyBytes:
+		case b.taken > b.most:
 			return dst, b.tooLarge()
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && b.length < 0:
 			return dst, nil
@@ -180,7 +189,7 @@ func (b *Body) Next(head []byte) error {
 func (b *Body) Inflate(dst, data []byte, encoding string) ([]byte, error) {
 	in := inflater{from: bytes.NewReader(data), gzip: encoding == "gzip"}
 	for {
-		step := int(min(readStep, b.options.MaxBodyBytes-b.taken+1))
+		step := int(min(readStep, b.most-b.taken+1))
 		if err := b.hold(int64(step)); err != nil {
 			return dst, err
 		}
@@ -190,7 +199,7 @@ func (b *Body) Inflate(dst, data []byte, encoding string) ([]byte, error) {
 		dst = dst[:from+n]
 		b.taken += int64(n)
 		switch {
-		case b.taken > b.options.MaxBodyBytes:
+		case b.taken > b.most:
 			return dst, b.tooLarge()
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			return dst, nil

@@ -54,6 +54,16 @@ func (e *executor) runJoined(calls []call) bool {
 	return true
 }
 
+// wholeStrings reports whether an input of byte strings has as many as its shape
+// says: else it would get the next call's.
+func (c *call) wholeStrings(spec *tensor.Spec, i int) bool {
+	if spec.Type != tensor.Bytes {
+		return true
+	}
+	n, err := c.request.Shapes[i].Elements()
+	return err == nil && tensor.Strings(c.memory[c.offsets[i]:][:c.request.Sizes[i]], n, func([]byte) error { return nil }) == nil
+}
+
 // gather joins the rows of one input of all calls.
 func (e *executor) gather(i int, rows int64, calls []call) bool {
 	shape := slices.Clone(calls[0].request.Shapes[i])
@@ -71,6 +81,9 @@ func (e *executor) gather(i int, rows int64, calls []call) bool {
 	at := 0
 	for j := range calls {
 		c := &calls[j]
+		if !c.wholeStrings(&e.conn.server.meta.Inputs[i], i) {
+			return false
+		}
 		at += copy(e.gathered[i][at:], c.memory[c.offsets[i]:][:c.request.Sizes[i]])
 	}
 	e.inputs = append(e.inputs, Tensor{shape, e.gathered[i][:total]})

@@ -17,9 +17,9 @@ import (
 type conn struct {
 	server *server
 	peer   *channel.Peer
-	own    *executor // where the engine computes one run at a time
+	own    *executor // where the engine computes one run at a time, as a whole
 
-	idle     chan *executor // where it computes several
+	idle     chan *executor // where it computes several, or streams
 	watching bool
 	gone     atomic.Bool // the daemon: nobody waits for what still runs
 
@@ -39,8 +39,10 @@ type call struct {
 	at       int    // first byte behind the outputs, of a joined run
 }
 
-// run computes a run: at once where the engine computes one at a time, which
-// needs no second thread; else on a thread of its own.
+// run computes a run: at once where the engine computes one at a time and
+// answers it as a whole, which needs no second thread; else on a thread of its
+// own, since a stream may take as long as it likes and the daemon asks for
+// figures meanwhile.
 func (c *conn) run(requests []channel.Request) error {
 	if c.server.session == nil || c.peer.Region() == nil {
 		return errors.Join(channel.ErrProtocol, errors.New("a run before a model and its memory"))
@@ -61,11 +63,11 @@ func (c *conn) run(requests []channel.Request) error {
 // their names when it returns: the daemon looks for them once.
 func (c *conn) start() {
 	n := c.server.meta.Runs()
-	if n == 1 {
+	_, elsewhere := c.server.session.(Elsewhere)
+	if n == 1 && !elsewhere && !c.server.meta.Streams {
 		c.own = &executor{conn: c}
 		return
 	}
-	_, elsewhere := c.server.session.(Elsewhere)
 	if elsewhere {
 		runtime.GOMAXPROCS(1) // more would only look for work: that costs more than the work
 	}
@@ -145,8 +147,8 @@ func (c *conn) unwatch(r *runContext) {
 // executor computes one run after the other.
 type executor struct {
 	conn     *conn
-	begin    chan struct{}     // where several runs are under way: the requests are there
-	requests []channel.Request // its own copy, where several runs are under way
+	begin    chan struct{}     // where c.idle is in use: the requests are there
+	requests []channel.Request // its own copy, where c.idle is in use
 	results  []channel.Result
 	calls    []call
 	valid    []call

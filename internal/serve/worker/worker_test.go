@@ -227,6 +227,33 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// A worker that streams one answer says what it has counted meanwhile.
+func TestFiguresDuringStream(t *testing.T) {
+	r := serving(t, "count")
+	q := r.request(0, tensor.Shape{1}, int32s(100_000))
+	q.Stream = true
+	begun, ended := make(chan bool, 1), make(chan error, 1)
+	go func() {
+		ended <- r.conn.Run([]channel.Request{q}, make([]channel.Result, 1), 5*time.Second, func(int, *channel.Result) {
+			select {
+			case begun <- true:
+			default:
+			}
+		})
+	}()
+	<-begun
+	_, err := r.conn.Statistics(2 * time.Second)
+	select {
+	case <-ended:
+		t.Error("the figures came behind the stream")
+	default:
+	}
+	r.region.Cancel(q.Slot, q.ID)
+	if err != nil || <-ended != nil {
+		t.Errorf("figures: %v", err)
+	}
+}
+
 func TestCancelStream(t *testing.T) {
 	r := serving(t, "count")
 	q := r.request(0, tensor.Shape{1}, int32s(100_000))

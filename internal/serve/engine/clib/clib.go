@@ -115,6 +115,13 @@ func NewWords(n int) Words {
 // Address returns where the array begins.
 func (w Words) Address() uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(w))) }
 
+// Free gives the array back.
+func (w Words) Free() {
+	if w != nil {
+		worker.Block(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 8*len(w))).Free()
+	}
+}
+
 // At returns the address of an element.
 func (w Words) At(i int) uintptr { return w.Address() + uintptr(8*i) }
 

@@ -2,6 +2,7 @@ package litert
 
 import (
 	"fmt"
+	"unsafe"
 
 	"github.com/ebitengine/purego"
 
@@ -97,6 +98,11 @@ type rankedType []uint32
 func newRankedTypes(n int) rankedType {
 	b := worker.NewBlock(4 * typeWords * max(n, 1))
 	return words32(b)
+}
+
+// free gives the memory of what newRankedTypes returned back.
+func (r rankedType) free() {
+	worker.Block(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(r))), 4*len(r))).Free()
 }
 
 func (r rankedType) set(kind tensor.DataType, shape tensor.Shape) {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -50,5 +51,31 @@ func TestRefusals(t *testing.T) {
 	}
 	if err := inspect(t.TempDir()); err == nil {
 		t.Error("a folder was accepted")
+	}
+}
+
+// A model of changing shapes makes its buffers again and again.
+func TestBuffersAreGivenBack(t *testing.T) {
+	pages := func() int {
+		text, err := os.ReadFile("/proc/self/statm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.Atoi(strings.Fields(string(text))[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	var b buffers
+	before := pages()
+	const often = 50_000
+	for range often {
+		if err := b.make(nil, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if more := pages() - before; more > often/2 {
+		t.Errorf("%d pages more", more)
 	}
 }

@@ -25,6 +25,7 @@ func (b *buffers) free(l *Library) {
 		}
 		b.memory[i].Free()
 	}
+	b.handles.Free()
 	*b = buffers{}
 }
 
@@ -36,6 +37,7 @@ func (b *buffers) make(l *Library, specs []tensor.Spec, shapes []tensor.Shape) e
 	b.free(l)
 	b.handles, b.shapes = clib.NewWords(len(specs)), shapes
 	ranked := newRankedTypes(1)
+	defer ranked.free()
 	for i, spec := range specs {
 		n, err := shapes[i].Bytes(spec.Type)
 		if err != nil {

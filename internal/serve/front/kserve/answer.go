@@ -3,6 +3,7 @@ package kserve
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/tensor"
@@ -96,8 +97,24 @@ type nested struct {
 	offsets []int // of byte strings, and the end
 }
 
+// maxEmpty bounds the arrays of an output that has no elements: its shape alone
+// says how many there are.
+const maxEmpty = 1 << 16
+
 func nest(out *core.Output) (*nested, error) {
 	n := &nested{out: out}
+	brackets := int64(1)
+	for i, d := range out.Shape {
+		if d == 0 && brackets > maxEmpty {
+			return nil, fmt.Errorf("%w: output %q has shape %s, which has no element in %d arrays", core.ErrInvalid, out.Name, out.Shape, brackets)
+		}
+		if !slices.Contains(out.Shape[i:], 0) {
+			break
+		}
+		if brackets *= d; brackets > maxEmpty {
+			brackets = maxEmpty + 1
+		}
+	}
 	if out.Type != tensor.Bytes {
 		return n, nil
 	}

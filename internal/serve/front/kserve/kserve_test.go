@@ -37,9 +37,12 @@ func TestProtocol(t *testing.T) {
 		{"POST", predict, `{"instances":[[[1],2,3,4]]}`, 400, `…different lengths`},
 		{"POST", predict, `{"instances":[[1,2,3]]}`, 400, `…wrong shape: got [1,3], want [-1,4]`},
 		{"POST", predict, `{"instances":[["a","b","c","d"]]}`, 400, `…not a number`},
-		{"POST", predict, `{"instances":[{"x":[1,2,3,4]},{"z":[1,2,3,4]}]}`, 400, `…instance 1 has not the inputs of the first`},
+		{"POST", predict, `{"instances":[{"x":[1,2,3,4]},{"z":[1,2,3,4]}]}`, 400, `…instance 1: input \"z\" is not known`},
+		{"POST", predict, `{"instances":[{"x":[1,2,3,4]},{}]}`, 400, `…instance 1 has not the inputs of the first`},
+		{"POST", predict, `{"instances":[{"x":[1,2,3,4],"x":[1,2,3,4]}]}`, 400, `…input \"x\" is given twice`},
+		{"POST", predict, `{"instances":[{}]}`, 400, `…input \"x\" is missing`},
 		{"POST", predict, `{"instances":[{"x":[1,2,3,4]},[1,2,3,4]]}`, 400, `…instance 1 is not of the kind of the first`},
-		{"POST", predict, `{"instances":[{"z":[1,2,3,4]}]}`, 400, `…input \"x\" is missing`},
+		{"POST", predict, `{"instances":[{"z":[1,2,3,4]}]}`, 400, `…input \"z\" is not known`},
 		{"POST", predict, `{"instances":[{"x":[1,2,3,4],"z":1}]}`, 400, `…input \"z\" is not known`},
 		{"POST", predict, `{"instances":[]}`, 400, `…instances is empty`},
 		{"POST", predict, `{"instances":7}`, 400, `…instances must be a list`},
@@ -79,6 +82,28 @@ func TestStrings(t *testing.T) {
 	got, err := p.answer([]core.Output{out})
 	if err != nil || string(got) != `{"predictions":[["a"],[""],["b"]]}` {
 		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+// Numbers among texts would let the elements of one request be taken from
+// another that shares the run.
+func TestNumbersAreNoStrings(t *testing.T) {
+	specs := []tensor.Spec{{Name: "t", Type: tensor.Bytes, Shape: tensor.Shape{-1}}}
+	if _, err := parse([]byte(`{"instances":["abcd",1]}`), specs); !errors.Is(err, core.ErrInvalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Brackets without an element between them cost nothing in a tensor.
+func TestEmptyOutputs(t *testing.T) {
+	p := predict{rows: -1}
+	out := core.Output{Name: "t", Type: tensor.FP32, Shape: tensor.Shape{2, 0}}
+	if got, err := p.answer([]core.Output{out}); err != nil || string(got) != `{"outputs":[[],[]]}` {
+		t.Errorf("got %s, %v", got, err)
+	}
+	out.Shape = tensor.Shape{1 << 30, 0}
+	if _, err := p.answer([]core.Output{out}); !errors.Is(err, core.ErrInvalid) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/front"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -18,26 +20,36 @@ type predict struct {
 
 // parse reads a request for a model that takes the inputs of specs.
 func parse(text []byte, specs []tensor.Spec) (*predict, error) {
-	var wire struct {
-		Instances json.RawMessage `json:"instances"`
-		Inputs    json.RawMessage `json:"inputs"`
-	}
-	if err := json.Unmarshal(text, &wire); err != nil {
+	if err := front.CheckObject(text); err != nil {
 		return nil, fmt.Errorf("%w: the body is not a JSON object: %w", core.ErrInvalid, err)
 	}
-	given := func(m json.RawMessage) bool { return len(m) > 0 && string(m) != "null" }
+	var rows, named []byte
+	if err := front.Members(text, func(name string, value []byte) error {
+		if string(value) == "null" {
+			value = nil
+		}
+		switch name {
+		case "instances":
+			rows = value
+		case "inputs":
+			named = value
+		}
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("%w: the body: %w", core.ErrInvalid, err)
+	}
 	p := &predict{rows: -1}
 	var (
 		values map[string][]byte
 		err    error
 	)
 	switch {
-	case given(wire.Instances) == given(wire.Inputs):
+	case (rows == nil) == (named == nil):
 		return nil, fmt.Errorf("%w: give either instances, one for each row, or inputs", core.ErrInvalid)
-	case given(wire.Instances):
-		values, p.rows, err = instances(wire.Instances, specs)
+	case rows != nil:
+		values, p.rows, err = instances(rows, specs)
 	default:
-		values, err = inputs(wire.Inputs, specs)
+		values, err = inputs(named, specs)
 	}
 	if err != nil {
 		return nil, err
@@ -54,11 +66,6 @@ func parse(text []byte, specs []tensor.Spec) (*predict, error) {
 		}
 		p.inputs = append(p.inputs, in)
 	}
-	for name := range values {
-		if !known(specs, name) {
-			return nil, fmt.Errorf("%w: input %q is not known", core.ErrInvalid, name)
-		}
-	}
 	return p, nil
 }
 
@@ -74,51 +81,80 @@ func known(specs []tensor.Spec, name string) bool {
 // instances gathers rows: each is an object with a value for each input, or, of
 // a model with one input, that value.
 func instances(text []byte, specs []tensor.Spec) (values map[string][]byte, rows int, err error) {
-	var list []json.RawMessage
-	if err := json.Unmarshal(text, &list); err != nil {
+	if len(text) == 0 || text[0] != '[' {
 		return nil, 0, fmt.Errorf("%w: instances must be a list", core.ErrInvalid)
 	}
-	if len(list) == 0 {
+	g := gatherer{specs: specs, values: map[string][]byte{}, counts: map[string]int{}}
+	if err := front.Elements(text, g.row); err != nil {
+		return nil, 0, err
+	}
+	if g.rows == 0 {
 		return nil, 0, fmt.Errorf("%w: instances is empty", core.ErrInvalid)
 	}
-	values = map[string][]byte{}
-	add := func(name string, row int, value []byte) {
-		separator := byte(',')
-		if row == 0 {
-			separator = '['
-		}
-		values[name] = append(append(values[name], separator), value...)
+	for name := range g.values {
+		g.values[name] = append(g.values[name], ']')
 	}
-	named := object(list[0])
-	for i, row := range list {
-		if object(row) != named {
-			return nil, 0, fmt.Errorf("%w: instance %d is not of the kind of the first", core.ErrInvalid, i)
+	return g.values, g.rows, nil
+}
+
+// gatherer makes an array of each input's values in the rows that it has read.
+type gatherer struct {
+	specs  []tensor.Spec
+	named  bool // rows are objects that name inputs
+	rows   int
+	values map[string][]byte
+	counts map[string]int // of the values
+}
+
+func (g *gatherer) row(row []byte) error {
+	named := object(row)
+	switch {
+	case g.rows == 0:
+		g.named = named
+	case named != g.named:
+		return fmt.Errorf("%w: instance %d is not of the kind of the first", core.ErrInvalid, g.rows)
+	}
+	switch {
+	case named:
+		if err := front.Members(row, g.add); err != nil {
+			return err
 		}
-		if !named {
-			if len(specs) != 1 {
-				return nil, 0, fmt.Errorf("%w: instance %d: the model has %d inputs: each instance must be an object that names them", core.ErrInvalid, i, len(specs))
-			}
-			add(specs[0].Name, i, row)
-			continue
-		}
-		var fields map[string]json.RawMessage
-		if err := json.Unmarshal(row, &fields); err != nil {
-			return nil, 0, fmt.Errorf("%w: instance %d: %w", core.ErrInvalid, i, err)
-		}
-		if i > 0 && len(fields) != len(values) {
-			return nil, 0, fmt.Errorf("%w: instance %d has not the inputs of the first", core.ErrInvalid, i)
-		}
-		for name, value := range fields {
-			if _, ok := values[name]; !ok && i > 0 {
-				return nil, 0, fmt.Errorf("%w: instance %d has not the inputs of the first", core.ErrInvalid, i)
-			}
-			add(name, i, value)
+	case len(g.specs) != 1:
+		return fmt.Errorf("%w: instance %d: the model has %d inputs: each instance must be an object that names them", core.ErrInvalid, g.rows, len(g.specs))
+	default:
+		if err := g.add(g.specs[0].Name, row); err != nil {
+			return err
 		}
 	}
-	for name := range values {
-		values[name] = append(values[name], ']')
+	for i := range g.specs {
+		switch name := g.specs[i].Name; {
+		case g.counts[name] > g.rows:
+		case g.rows == 0:
+			return fmt.Errorf("%w: input %q is missing", core.ErrInvalid, name)
+		default:
+			return fmt.Errorf("%w: instance %d has not the inputs of the first", core.ErrInvalid, g.rows)
+		}
 	}
-	return values, len(list), nil
+	g.rows++
+	return nil
+}
+
+// add takes an input's value of the row. One that is not known is refused with
+// the first row.
+func (g *gatherer) add(name string, value []byte) error {
+	switch {
+	case !known(g.specs, name):
+		return fmt.Errorf("%w: instance %d: input %q is not known", core.ErrInvalid, g.rows, name)
+	case g.counts[name] > g.rows:
+		return fmt.Errorf("%w: instance %d: input %q is given twice", core.ErrInvalid, g.rows, name)
+	}
+	separator := byte(',')
+	if g.rows == 0 {
+		separator = '['
+	}
+	g.values[name] = append(append(g.values[name], separator), value...)
+	g.counts[name]++
+	return nil
 }
 
 // object reports whether a value is an object that names inputs, and not
@@ -139,21 +175,21 @@ func inputs(text []byte, specs []tensor.Spec) (map[string][]byte, error) {
 		}
 		return map[string][]byte{specs[0].Name: text}, nil
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(text, &fields); err != nil {
-		return nil, fmt.Errorf("%w: inputs: %w", core.ErrInvalid, err)
-	}
 	values := map[string][]byte{}
-	for name, value := range fields {
+	err := front.Members(text, func(name string, value []byte) error {
+		if !known(specs, name) {
+			return fmt.Errorf("%w: input %q is not known", core.ErrInvalid, name)
+		}
 		values[name] = value
-	}
-	return values, nil
+		return nil
+	})
+	return values, err
 }
 
 // input makes a tensor of a value of any nesting.
 func input(spec *tensor.Spec, value []byte) (core.Input, error) {
 	in := core.Input{Name: spec.Name, Type: spec.Type}
-	s := shaper{text: value}
+	s := shaper{text: value, texts: spec.Type == tensor.Bytes}
 	if err := s.value(0); err != nil {
 		return in, err
 	}
@@ -183,14 +219,19 @@ func (n numbers) Put(dst []byte) error { return tensor.ParseJSON(dst, n.kind, n.
 
 // decoded returns the bytes of {"b64": TEXT}.
 func decoded(text []byte) ([]byte, bool) {
-	var wire map[string]json.RawMessage
-	if json.Unmarshal(text, &wire) != nil || len(wire) != 1 {
-		return nil, false
-	}
 	var encoded string
-	if raw, ok := wire["b64"]; !ok || json.Unmarshal(raw, &encoded) != nil {
+	members, ok := 0, false
+	if err := front.Members(text, func(name string, value []byte) error {
+		if members++; members > 1 {
+			return errMembers
+		}
+		ok = name == "b64" && json.Unmarshal(value, &encoded) == nil
+		return nil
+	}); err != nil || !ok {
 		return nil, false
 	}
 	raw, err := base64.StdEncoding.DecodeString(encoded)
 	return raw, err == nil
 }
+
+var errMembers = errors.New("an object with more than one member")

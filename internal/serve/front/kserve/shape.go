@@ -18,6 +18,7 @@ type shaper struct {
 	sized   [tensor.MaxRank]bool // of which dimensions the size is known
 	leaf    bool                 // how deep elements lie is known
 	depth   int                  // of elements
+	texts   bool                 // elements must be texts
 	strings []byte
 }
 
@@ -96,6 +97,9 @@ func (s *shaper) element(depth int) error {
 		s.at += end + 1
 		s.strings = tensor.AppendString(s.strings, raw)
 	default:
+		if s.texts {
+			return errors.New("an element is not a text")
+		}
 		for s.at < len(s.text) && !bytes.ContainsRune([]byte(",] \n\t\r"), rune(s.text[s.at])) {
 			s.at++
 		}

@@ -81,6 +81,7 @@ func (h *handler) object(w http.ResponseWriter, r *http.Request, into any) error
 		return err
 	}
 	defer body.Close()
+	body.AtMost(front.MaxControl)
 	var text []byte
 	if n := body.Length(); n >= 0 {
 		text, err = body.ReadExactly(nil, int(n))

@@ -87,12 +87,6 @@ func (c *call) readBinary(body *front.Body) (err error) {
 	for i := range c.request.inputs {
 		if in := &c.request.inputs[i]; in.binary >= 0 {
 			in.data, rest = rest[:in.binary], rest[in.binary:]
-			if in.kind != tensor.Bytes {
-				continue
-			}
-			if err := CheckStrings(in.data, in.shape); err != nil {
-				return fmt.Errorf("%w: input %q: %w", core.ErrInvalid, in.name, err)
-			}
 		}
 	}
 	return nil

@@ -117,12 +117,3 @@ func appendScore(b []byte, d tensor.DataType, e []byte) []byte {
 		return strconv.AppendInt(b, int64(f), 10)
 	}
 }
-
-// CheckStrings refuses a tensor of byte strings that a client wrote wrongly.
-func CheckStrings(data []byte, shape tensor.Shape) error {
-	n, err := shape.Elements()
-	if err != nil {
-		return err
-	}
-	return tensor.Strings(data, n, func([]byte) error { return nil })
-}

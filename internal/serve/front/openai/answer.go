@@ -74,15 +74,26 @@ func readAll(body *front.Body) (text []byte, err error) {
 // read reads what this front needs of a request: of members with the same name
 // the last, as the engine does.
 func read(text []byte) (model string, stream bool, err error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(text, &members); err != nil {
+	if err := front.CheckObject(text); err != nil {
 		return "", false, fmt.Errorf("%w: the body is not a JSON object: %w", core.ErrInvalid, err)
 	}
-	if raw, ok := members["model"]; !ok || json.Unmarshal(raw, &model) != nil || model == "" {
+	var rawModel, rawStream []byte
+	if err := front.Members(text, func(name string, value []byte) error {
+		switch name {
+		case "model":
+			rawModel = value
+		case "stream":
+			rawStream = value
+		}
+		return nil
+	}); err != nil {
+		return "", false, fmt.Errorf("%w: the body: %w", core.ErrInvalid, err)
+	}
+	if json.Unmarshal(rawModel, &model) != nil || model == "" {
 		return "", false, errModel
 	}
-	if raw, ok := members["stream"]; ok {
-		if err := json.Unmarshal(raw, &stream); err != nil {
+	if rawStream != nil {
+		if err := json.Unmarshal(rawStream, &stream); err != nil {
 			return model, false, fmt.Errorf(`%w: "stream" must be true or false`, core.ErrInvalid)
 		}
 	}

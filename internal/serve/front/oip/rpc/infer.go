@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -11,7 +10,6 @@ import (
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front/oip"
-	"oscine.dev/oscine/internal/tensor"
 )
 
 // infer answers ModelInfer.
@@ -109,11 +107,6 @@ func (c *call) fill(ask *core.Request) error {
 		source, err := in.source()
 		if err != nil {
 			return err
-		}
-		if in.kind == tensor.Bytes && in.isRaw {
-			if err := oip.CheckStrings(in.raw, in.shape); err != nil {
-				return fmt.Errorf("%w: input %q: %w", core.ErrInvalid, in.name, err)
-			}
 		}
 		c.inputs = append(c.inputs, core.Input{Name: in.name, Type: in.kind, Shape: in.shape, Data: source})
 	}

@@ -72,6 +72,7 @@ type message[T any] interface {
 // unary frames a method of one request and one answer.
 func unary[Q, A any, QP message[Q], AP message[A]](f func(context.Context, QP) (AP, error)) method {
 	return func(ctx context.Context, c *call) error {
+		c.body.AtMost(front.MaxControl)
 		if err := c.receive(); err != nil {
 			return err
 		}
