@@ -176,3 +176,22 @@ func TestSecondLifeWithFewerOutputs(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A client that takes a little now and then holds no slot for long, also when the
+// engine has long been done.
+func TestSlowReaderIsGivenUp(t *testing.T) {
+	r := servetest.New(t)
+	testEngine(r, "m", "count")
+	if err := r.Registry.SetReadWithin("m", 50*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	parts := 0
+	_, err := r.Registry.Infer(t.Context(), core.Request{Model: "m", Inputs: number(100), Part: func(*core.Response) error {
+		parts++
+		time.Sleep(20 * time.Millisecond)
+		return nil
+	}})
+	if !errors.Is(err, core.ErrCanceled) || parts > 50 {
+		t.Errorf("got %v after %d parts", err, parts)
+	}
+}

@@ -56,3 +56,15 @@ func (r *Registry) Overloaded(name string, others int32) error {
 	defer m.crowd.Add(-others)
 	return m.overloaded("it is a test")
 }
+
+// SetAnswers bounds the bytes of all answers that are not freed.
+func (r *Registry) SetAnswers(n int64) { r.answers = newAnswers(n) }
+
+// SetReadWithin bounds how long a part of a model's stream may wait for its client.
+func (r *Registry) SetReadWithin(name string, d time.Duration) error {
+	m, err := r.model(name)
+	if err == nil {
+		m.readWithin = d
+	}
+	return err
+}

@@ -96,6 +96,19 @@ func (r *Registry) Outputs(name, version string) []tensor.Spec {
 	return m.metadata.Outputs
 }
 
+// Ready waits for a model that takes the place of another, as Infer does, and
+// describes it. It fails as Infer would where the model takes no requests.
+func (r *Registry) Ready(ctx context.Context, name, version string) (Status, error) {
+	m, err := r.asked(name, version)
+	if err != nil {
+		return Status{}, err
+	}
+	if _, _, err := m.ready(ctx); err != nil {
+		return Status{}, err
+	}
+	return m.status(), nil
+}
+
 // Refused counts a request to a model that its front could not read.
 func (r *Registry) Refused(model, version string) {
 	if m, err := r.asked(model, version); err == nil {
@@ -165,7 +178,7 @@ func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error
 		return err
 	}
 	used := end
-	defer func() { mem.release(run.Slot, used, counted) }()
+	defer func() { m.release(mem, &c.job, used, counted) }()
 	slot := mem.region.Slot(run.Slot)
 	if err := c.fill(q, meta, slot); err != nil {
 		return err

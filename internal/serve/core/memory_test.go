@@ -1,6 +1,8 @@
 package core_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -140,5 +142,36 @@ func TestLargeRequests(t *testing.T) {
 		if err := ask("small", rows); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%d rows: %v", rows, err)
 		}
+	}
+}
+
+// Answers count until their clients have read them.
+func TestAnswersAreBounded(t *testing.T) {
+	r := servetest.New(t)
+	r.Ready("m")
+	r.Registry.SetAnswers(30) // one has 20 bytes
+	q := core.Request{Model: "m", Inputs: servetest.Row(1)}
+	first, err := r.Registry.Infer(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := r.Registry.Infer(ctx, q); !errors.Is(err, core.ErrOverloaded) {
+		t.Errorf("beside an answer that nobody has read: got %v", err)
+	}
+	first.Free()
+	for range 3 {
+		next, err := r.Registry.Infer(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next.Free()
+	}
+	r.Registry.SetAnswers(10) // one that is larger than all may be is taken alone
+	if next, err := r.Registry.Infer(t.Context(), q); err != nil {
+		t.Error(err)
+	} else {
+		next.Free()
 	}
 }

@@ -37,6 +37,7 @@ type job struct {
 	leads   bool      // it was told to lead, and waits no more
 	wake    chan bool // true: lead; false: done
 	parts   *parts    // of a stream; nil: the answer is wanted as a whole
+	writer  *ending   // of a worker that may still write into the slot; nil: none
 
 	// Memory of the batches that it leads.
 	batch   []*job
@@ -47,7 +48,7 @@ type job struct {
 // run executes the job and returns when its result or error is set.
 func (m *model) run(j *job) {
 	q := &m.queue
-	j.err, j.retried, j.leads = nil, false, false
+	j.err, j.retried, j.leads, j.writer = nil, false, false, nil
 	q.mu.Lock()
 	q.waiting = append(q.waiting, j)
 	if q.more != nil {
@@ -148,9 +149,16 @@ func (j *job) inputBytes() (n int) {
 }
 
 func (m *model) current() *channel.Conn {
+	conn, _ := m.living()
+	return conn
+}
+
+// living is the connection to the worker, nil where none is ready, with how that
+// worker will have ended.
+func (m *model) living() (*channel.Conn, *ending) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.conn
+	return m.conn, m.last
 }
 
 // finish tells a job of the leader's batch that it is done.
@@ -167,7 +175,7 @@ func (m *model) runBatch(leader *job) bool {
 	if m.dropUnwanted(leader); len(leader.batch) == 0 {
 		return true
 	}
-	conn, err := m.exchange(leader)
+	conn, worker, err := m.exchange(leader)
 	guilty := false // the worker died of this request
 	if err != nil && conn != nil {
 		m.broken(conn)
@@ -179,6 +187,11 @@ func (m *model) runBatch(leader *job) bool {
 	leader.batch = leader.batch[:0]
 	mine := true
 	for i, j := range batch {
+		if err == nil {
+			j.writer = nil // where it was retried, the worker before has ended
+		} else if conn != nil {
+			j.writer = worker
+		}
 		switch {
 		case err == nil:
 			m.take(j, &leader.results[i])
@@ -208,16 +221,18 @@ func (m *model) dropUnwanted(leader *job) {
 	})
 }
 
-// exchange sends the batch to the worker. A nil connection in its answer means
-// that there was none.
-func (m *model) exchange(leader *job) (*channel.Conn, error) {
-	conn := m.current()
+// exchange sends the batch to the worker, and says which. A nil connection in its
+// answer means that no worker has seen it.
+func (m *model) exchange(leader *job) (*channel.Conn, *ending, error) {
+	conn, worker := m.living()
 	if conn == nil {
 		ctx, cancel := context.WithTimeout(m.ctx, restartWait)
 		defer cancel()
-		var err error
-		if conn, err = m.waitConn(ctx); err != nil {
-			return nil, err
+		if _, err := m.waitConn(ctx); err != nil {
+			return nil, nil, err
+		}
+		if conn, worker = m.living(); conn == nil {
+			return nil, nil, fmt.Errorf("%w: %s: the worker failed", ErrNotReady, m.Name)
 		}
 	}
 	leader.runs = leader.runs[:0]
@@ -243,13 +258,13 @@ func (m *model) exchange(leader *job) (*channel.Conn, error) {
 	begin := time.Now()
 	err := conn.Run(leader.runs, leader.results[:len(leader.runs)], m.Timeout, leader.parts.sink())
 	if errors.Is(err, channel.ErrTooLong) {
-		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, m.Name, err) // the worker has not seen it
+		return nil, nil, fmt.Errorf("%w: %s: %w", ErrInvalid, m.Name, err) // the worker has not seen it
 	}
 	if err != nil {
-		return conn, fmt.Errorf("%w: %s: the worker failed during the inference: %w", ErrNotReady, m.Name, err)
+		return conn, worker, fmt.Errorf("%w: %s: the worker failed during the inference: %w", ErrNotReady, m.Name, err)
 	}
 	m.usual.Store(int64(time.Since(begin))/8 + m.usual.Load()*7/8)
-	return conn, nil
+	return conn, worker, nil
 }
 
 // stoppable is how long a model's runs take for it to be worth arranging that

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -22,13 +23,14 @@ type Registry struct {
 	patience time.Duration // stopPatience, but for tests
 
 	calls   calls
-	answers answers
+	answers *answers
 }
 
 // NewRegistry returns an empty registry.
 func NewRegistry() *Registry {
 	return &Registry{
 		models: map[string]*model{}, served: map[string][]*model{}, coming: map[string]*model{}, leaving: map[string]*model{}, patience: stopPatience,
+		answers: newAnswers(min(DefaultAnswers, debug.SetMemoryLimit(-1)/4)),
 	}
 }
 

@@ -1,10 +1,13 @@
 package core
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/tensor"
@@ -106,8 +109,8 @@ type Output struct {
 	Data  []byte
 }
 
-// Free lets later responses use the memory of this one. It may be called once,
-// or never.
+// Free lets later responses use the memory of this one, which counts until then.
+// It must be called once the answer is on its way to the client.
 func (r *Response) Free() {
 	if r.memory != nil {
 		r.memory.pool.put(r.memory)
@@ -120,13 +123,45 @@ type answer struct {
 	pool    *answers
 	outputs []Output
 	data    []byte
+	held    int64 // bytes of data, of those that all answers may have
 }
 
 // keepBuffer bounds the data that a pooled answer keeps.
 const keepBuffer = 1 << 20
 
 // answers are those that are in nobody's use.
-type answers struct{ sync.Pool }
+type answers struct {
+	sync.Pool
+	room *semaphore.Weighted // bytes of the answers that are in use
+	all  int64               // of room
+}
+
+// DefaultAnswers bounds the bytes of all models' answers that are in memory until
+// their clients have read them, where the daemon may have four times that;
+// answerWait how long an answer waits for room.
+const (
+	DefaultAnswers = 1 << 30
+	answerWait     = 5 * time.Second
+)
+
+func newAnswers(all int64) *answers { return &answers{room: semaphore.NewWeighted(all), all: all} }
+
+// hold counts the bytes that an answer is about to have.
+func (a *answer) hold(ctx context.Context, n int) error {
+	more := min(int64(n), a.pool.all) - a.held
+	if more <= 0 {
+		return nil
+	}
+	if !a.pool.room.TryAcquire(more) {
+		ctx, cancel := context.WithTimeout(ctx, answerWait)
+		defer cancel()
+		if a.pool.room.Acquire(ctx, more) != nil {
+			return fmt.Errorf("%w: answers of %d bytes wait for their clients to read them", ErrOverloaded, a.pool.all)
+		}
+	}
+	a.held += more
+	return nil
+}
 
 func (p *answers) get() *answer {
 	if a, ok := p.Get().(*answer); ok {
@@ -136,6 +171,10 @@ func (p *answers) get() *answer {
 }
 
 func (p *answers) put(a *answer) {
+	if a.held > 0 {
+		p.room.Release(a.held)
+		a.held = 0
+	}
 	if cap(a.data) > keepBuffer {
 		a.data = nil
 	}
@@ -276,6 +315,9 @@ func (j *job) collectFrom(result *channel.Result, a *answer, meta *channel.Metad
 		out.Name, out.Type, out.Shape = spec.Name, spec.Type, append(out.Shape[:0], shape...)
 		total += n
 		used = max(used, result.Offsets[i]+n)
+	}
+	if err := a.hold(j.ctx, total); err != nil {
+		return used, err
 	}
 	a.data = slices.Grow(a.data[:0], total)
 	for i := range a.outputs {

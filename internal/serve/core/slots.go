@@ -212,6 +212,23 @@ func (m *memory) pop() int {
 	return slot
 }
 
+// release gives a job's slot back, once no worker can write into it any more.
+func (m *model) release(mem *memory, j *job, used int, bytes int64) {
+	slot, writer := j.request.Slot, j.writer
+	j.writer = nil
+	if writer == nil {
+		mem.release(slot, used, bytes)
+		return
+	}
+	go func() {
+		select {
+		case <-writer.over:
+		case <-m.done: // its slots are used no more
+		}
+		mem.release(slot, used, bytes)
+	}()
+}
+
 // release gives a slot back, of which used bytes may have been written, with the
 // bytes that were counted for it.
 func (m *memory) release(slot, used int, bytes int64) {

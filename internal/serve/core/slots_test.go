@@ -78,3 +78,29 @@ func TestBytesAtWorkAreBounded(t *testing.T) {
 		t.Error("a client that left waits for room")
 	}
 }
+
+// A slot stays taken as long as a worker that is being killed may write into it.
+func TestSlotOfAFailedRunIsHeld(t *testing.T) {
+	mem, err := newMemory(rowsOf(4), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &model{done: make(chan struct{})}
+	slot, ok := mem.tryTake()
+	if !ok || !mem.room.TryAcquire(1) {
+		t.Fatal("no slot is free")
+	}
+	worker := &ending{over: make(chan struct{})}
+	j := &job{writer: worker}
+	j.request.Slot = slot
+	m.release(mem, j, 0, 1)
+	for range slotCount - 1 {
+		if again, ok := mem.tryTake(); !ok || again == slot {
+			t.Fatalf("got slot %d, %v", again, ok)
+		}
+	}
+	close(worker.over)
+	if again, ok := mem.take(t.Context(), 5*time.Second); !ok || again != slot {
+		t.Errorf("after the worker's end: got slot %d, %v", again, ok)
+	}
+}

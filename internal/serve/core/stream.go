@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/tensor"
@@ -14,13 +15,17 @@ import (
 // reads that slowly is given up.
 const maxUnread = 4096
 
+// readWithin is how long a part may wait for the client to take it: a slot, and
+// most often a turn of the engine, wait with it.
+const readWithin = time.Minute
+
 // parts are those of one stream that nobody has taken yet. Their tensors lie in
 // the slot, one behind the other, until the stream ends.
 type parts struct {
 	more chan struct{} // holds a token when there is something to take, or the end
 
 	mu     sync.Mutex
-	unread []channel.Result
+	unread []unreadPart
 	any    bool // the worker has sent a part
 	over   bool // too many are unread
 	ended  bool
@@ -57,12 +62,18 @@ func (p *parts) put(_ int, r *channel.Result) {
 		}
 		return
 	}
-	part := channel.Result{Offsets: slices.Clone(r.Offsets), Sizes: slices.Clone(r.Sizes)}
+	part := unreadPart{channel.Result{Offsets: slices.Clone(r.Offsets), Sizes: slices.Clone(r.Sizes)}, time.Now()}
 	for _, s := range r.Shapes {
 		part.Shapes = append(part.Shapes, append(tensor.Shape{}, s...))
 	}
 	p.unread = append(p.unread, part)
 	p.signal()
+}
+
+// unreadPart is a part and when it came.
+type unreadPart struct {
+	channel.Result
+	came time.Time
 }
 
 func (p *parts) signal() {
@@ -73,7 +84,7 @@ func (p *parts) signal() {
 }
 
 // take returns the parts that have come, and whether they were the last.
-func (p *parts) take() ([]channel.Result, bool) {
+func (p *parts) take() ([]unreadPart, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	unread := p.unread
@@ -85,9 +96,11 @@ func (p *parts) take() ([]channel.Result, bool) {
 // request's Part. The slot is held until the last. It returns up to where parts
 // reach in the slot.
 func (m *model) stream(j *job, a *answer, meta *channel.Metadata, slot []byte, part func(*Response) error) (reached int, err error) {
-	ctx, cancel := context.WithCancel(j.ctx)
+	whole := j.ctx
+	ctx, cancel := context.WithCancel(whole)
 	defer cancel()
 	j.ctx = ctx
+	defer func() { j.ctx = whole }()
 	p := &parts{more: make(chan struct{}, 1), stop: cancel}
 	j.parts = p
 	defer func() { j.parts = nil }()
@@ -101,14 +114,16 @@ func (m *model) stream(j *job, a *answer, meta *channel.Metadata, slot []byte, p
 	var refused error
 	for ended := false; !ended; {
 		<-p.more
-		var unread []channel.Result
+		var unread []unreadPart
 		unread, ended = p.take()
 		for i := range unread {
 			if refused != nil {
 				break
 			}
 			var end int
-			if end, refused = j.collectFrom(&unread[i], a, meta, slot); refused == nil {
+			if time.Since(unread[i].came) > m.readWithin {
+				refused = m.slow()
+			} else if end, refused = j.collectFrom(&unread[i].Result, a, meta, slot); refused == nil {
 				reached = max(reached, end)
 				refused = part(&Response{Model: m.ServedAs, Version: m.Version, Outputs: a.outputs})
 			}
@@ -121,7 +136,11 @@ func (m *model) stream(j *job, a *answer, meta *channel.Metadata, slot []byte, p
 	case refused != nil:
 		return reached, refused
 	case p.over:
-		return reached, fmt.Errorf("%w: the client reads the answer of %s too slowly", ErrCanceled, m.Name)
+		return reached, m.slow()
 	}
 	return reached, j.err
+}
+
+func (m *model) slow() error {
+	return fmt.Errorf("%w: the client reads the answer of %s too slowly", ErrCanceled, m.Name)
 }

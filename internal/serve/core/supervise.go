@@ -25,10 +25,13 @@ const (
 type model struct {
 	Model
 	metrics *metrics // shared with the one that it replaces
-	queue   queue
-	work    work
-	ids     atomic.Uint64 // of requests
-	usual   atomic.Int64  // ns that runs take, of late
+
+	readWithin time.Duration // readWithin, but for tests
+
+	queue queue
+	work  work
+	ids   atomic.Uint64 // of requests
+	usual atomic.Int64  // ns that runs take, of late
 
 	parallel atomic.Int32           // runs that the engine computes at once
 	open     atomic.Bool            // a worker has been ready: requests are taken
@@ -68,7 +71,7 @@ func startModel(m Model, before <-chan struct{}, old *model) *model {
 	if m.Timeout == 0 {
 		m.Timeout = time.Minute
 	}
-	s := &model{Model: m, state: Starting, changed: make(chan struct{}), done: make(chan struct{}), kills: make(chan struct{}, 1), before: before,
+	s := &model{Model: m, state: Starting, changed: make(chan struct{}), done: make(chan struct{}), kills: make(chan struct{}, 1), before: before, readWithin: readWithin,
 		metrics: new(metrics), shadowed: semaphore.NewWeighted(maxShadowed)}
 	if old != nil {
 		s.metrics, s.succeeds = old.metrics, true

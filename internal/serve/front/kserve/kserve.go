@@ -66,7 +66,7 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request) {
 		h.refused(w, model, err)
 		return
 	}
-	s, err := h.registry.StatusOf(model, "")
+	s, err := h.registry.Ready(r.Context(), model, "")
 	if err != nil {
 		writeError(w, err)
 		return

@@ -1,12 +1,14 @@
 package kserve
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
@@ -64,6 +66,42 @@ func TestProtocol(t *testing.T) {
 		if w.Code >= 500 && w.Code != http.StatusServiceUnavailable || !json.Valid(w.Body.Bytes()) {
 			t.Errorf("%s: %s", test.body, got)
 		}
+	}
+}
+
+// held starts a worker once begin is closed.
+type held struct {
+	core.Starter
+	begin chan struct{}
+}
+
+func (h *held) Start(ctx context.Context) (core.Worker, error) {
+	<-h.begin
+	return h.Starter.Start(ctx)
+}
+
+// Requests wait while their model is replaced by one that starts behind it.
+func TestRequestsWaitForAReplacement(t *testing.T) {
+	r := servetest.New(t)
+	r.Ready("m")
+	next := &held{servetest.Worker(t.TempDir(), "doubler"), make(chan struct{})}
+	replaced := make(chan error, 1)
+	go func() { replaced <- r.Registry.ReplaceInTurn(t.Context(), core.Model{Name: "m", Starter: next}) }()
+	for {
+		if s, err := r.Registry.Status("m"); err != nil || s.State != core.Ready {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	h := front.Handler(r.Registry, front.Options{MaxBodyBytes: 1 << 20}, []front.Front{Front()})
+	time.AfterFunc(50*time.Millisecond, func() { close(next.begin) })
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("POST", "/v1/models/m:predict", strings.NewReader(`{"instances":[[1,2,3,4]]}`)))
+	if w.Code != http.StatusOK {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	if err := <-replaced; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -36,7 +36,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
 	var stream bool
 	if q.Model, stream, err = read(text); err == nil {
 		if q.Timeout, err = timeout(r.Header); err == nil {
-			err = h.isLanguage(q.Model)
+			err = h.isLanguage(r.Context(), q.Model)
 		}
 	}
 	if err != nil {
@@ -54,7 +54,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
 	if err == nil && len(rest.Outputs) > 0 {
 		err = out.part(&rest)
 	}
-	rest.Free()
+	defer rest.Free()
 	out.end(err)
 }
 

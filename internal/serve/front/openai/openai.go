@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 
@@ -71,13 +72,11 @@ func (h *handler) describe(w http.ResponseWriter, r *http.Request) {
 }
 
 // isLanguage returns nil where the model is one that this front can ask.
-func (h *handler) isLanguage(name string) error {
-	s, err := h.registry.StatusOf(name, "")
+func (h *handler) isLanguage(ctx context.Context, name string) error {
+	s, err := h.registry.Ready(ctx, name, "")
 	switch {
 	case err != nil:
 		return err
-	case len(s.Outputs) == 0:
-		return fmt.Errorf("%w: %s", core.ErrNotReady, s.Reason())
 	case !language.Is(s.Inputs, s.Outputs):
 		return fmt.Errorf("%w: %s is not a language model: ask it by the Open Inference Protocol (/v2/models/%s)", core.ErrInvalid, s.ServedAs, s.ServedAs)
 	}
