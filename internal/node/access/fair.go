@@ -87,6 +87,9 @@ type turn struct {
 	client string
 }
 
+// Client is whom the turn is for; see core.ClientOf.
+func (t *turn) Client() string { return t.client }
+
 // Admit implements core.Guard.
 func (t *turn) Admit(ctx context.Context, model string) (done func(), err error) {
 	ended := func() {}

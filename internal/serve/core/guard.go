@@ -25,6 +25,15 @@ func GuardOf(ctx context.Context) Guard {
 	return g
 }
 
+// ClientOf is the name of the client whose guard a context has, for what is
+// bounded per client; "" where the guard tells none.
+func ClientOf(ctx context.Context) string {
+	if c, ok := GuardOf(ctx).(interface{ Client() string }); ok {
+		return c.Client()
+	}
+	return ""
+}
+
 // admit asks the guard of a context, where there is one.
 func admit(ctx context.Context, model string) (done func(), err error) {
 	if g := GuardOf(ctx); g != nil {

@@ -19,7 +19,7 @@ func (r *Registry) Infer(ctx context.Context, q Request) (Response, error) {
 		return Response{}, err
 	}
 	defer done()
-	m, shadows, err := r.use(&q)
+	m, shadows, err := r.useReady(ctx, &q)
 	if err != nil {
 		return Response{}, err
 	}
@@ -29,6 +29,24 @@ func (r *Registry) Infer(ctx context.Context, q Request) (Response, error) {
 	}
 	r.cast(&q, shadows)
 	return r.answer(ctx, m, q)
+}
+
+// useReady is use, once the model is ready where it takes the place of another.
+// One that is replaced before it was ever ready leaves its requests to the next.
+func (r *Registry) useReady(ctx context.Context, q *Request) (m *model, shadows []*model, err error) {
+	for {
+		if m, shadows, err = r.use(q); err != nil {
+			return nil, nil, err
+		}
+		if _, _, err := m.ready(ctx); err == nil || m.ctx.Err() == nil {
+			return m, shadows, nil // infer says what is wrong
+		}
+		for _, s := range shadows {
+			s.shadowed.Release(1)
+			s.users.Done()
+		}
+		m.users.Done()
+	}
 }
 
 // answer has a model answer a request.
@@ -99,14 +117,19 @@ func (r *Registry) Outputs(name, version string) []tensor.Spec {
 // Ready waits for a model that takes the place of another, as Infer does, and
 // describes it. It fails as Infer would where the model takes no requests.
 func (r *Registry) Ready(ctx context.Context, name, version string) (Status, error) {
-	m, err := r.asked(name, version)
-	if err != nil {
-		return Status{}, err
+	for {
+		m, err := r.asked(name, version)
+		if err != nil {
+			return Status{}, err
+		}
+		_, _, err = m.ready(ctx)
+		switch {
+		case err == nil:
+			return m.status(), nil
+		case m.ctx.Err() == nil:
+			return Status{}, err
+		}
 	}
-	if _, _, err := m.ready(ctx); err != nil {
-		return Status{}, err
-	}
-	return m.status(), nil
 }
 
 // Refused counts a request to a model that its front could not read.

@@ -84,7 +84,9 @@ func (r *Registry) replaced(m *Model) (*model, error) {
 
 // retire ends a model that no request finds any more.
 func (r *Registry) retire(m *model) error {
-	m.drain(max(r.patience, 2*m.Timeout))
+	if m.open.Load() { // else its requests wait for the next one
+		m.drain(max(r.patience, 2*m.Timeout))
+	}
 	err := m.stop(true, r.patience)
 	if err != nil {
 		r.mu.Lock()

@@ -191,3 +191,34 @@ func TestVersionsSideBySide(t *testing.T) {
 	}
 	asked("", "9")
 }
+
+// failing starts no worker.
+type failing struct{ core.Starter }
+
+func (failing) Start(context.Context) (core.Worker, error) { return nil, errors.New("no room") }
+
+// What waits for a worker that never was ready does not hold up the next one,
+// which answers it.
+func TestReplacementThatNeverCameIsReplacedAtOnce(t *testing.T) {
+	r := servetest.New(t)
+	r.Ready("m")
+	if err := r.Registry.ReplaceInTurn(t.Context(), core.Model{Name: "m", Starter: failing{}}); err == nil {
+		t.Fatal("a worker that does not start is served")
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := r.Ask(t.Context(), core.Request{Model: "m"}, 2)
+		answered <- err
+	}()
+	time.Sleep(50 * time.Millisecond) // it most often waits by then
+	begin := time.Now()
+	if err := r.Registry.ReplaceInTurn(t.Context(), core.Model{Name: "m", Starter: servetest.Worker(t.TempDir(), "doubler")}); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begin); took > 9*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("the request that waited: %v", err)
+	}
+}

@@ -168,16 +168,23 @@ func (b *Body) renew() {
 
 // Next begins with the next message of a stream of them. It gives back the
 // memory of the last, waits for the next as long as the client stays, and fills
-// head with its first bytes. It returns io.EOF where the client sends no more.
+// head with its first bytes; meanwhile the stream is no request at work. It
+// returns io.EOF where the client sends no more.
 func (b *Body) Next(head []byte) error {
 	b.Close()
 	b.untimed()
 	b.taken = 0
-	if _, err := io.ReadFull(b.reader, head[:1]); err != nil {
+	b.options.work.Add(-1)
+	_, err := io.ReadFull(b.reader, head[:1])
+	busy := begin(b.options.work)
+	if err != nil {
 		return err
 	}
+	if busy != nil {
+		return busy
+	}
 	b.renew()
-	_, err := io.ReadFull(b.reader, head[1:])
+	_, err = io.ReadFull(b.reader, head[1:])
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}

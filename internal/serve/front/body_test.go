@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -167,7 +168,9 @@ func TestDeadlinesEndWithTheRequest(t *testing.T) {
 // those that have ended make room.
 func TestRequestsAreBounded(t *testing.T) {
 	enter, leave := make(chan bool), make(chan bool)
-	h := bounded(1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	work := new(atomic.Int64)
+	work.Store(maxRequests - 1)
+	h := bounded(work, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		enter <- true
 		<-leave
 	}))
@@ -203,3 +206,34 @@ func TestRequestsAreBounded(t *testing.T) {
 		t.Errorf("after the first has ended: got %d", w.Code)
 	}
 }
+
+// A stream that waits for its client's next message is no request at work.
+func TestIdleStreamIsNoRequestAtWork(t *testing.T) {
+	o := Options{MaxBodyBytes: 100, budget: newBudget(100), work: new(atomic.Int64)}
+	o.work.Store(1)
+	idle := int64(0)
+	r := httptest.NewRequest("POST", "/", reader(func(p []byte) (int, error) {
+		if n := o.work.Load(); n != idle && len(p) == 1 {
+			t.Errorf("%d requests at work", n)
+		}
+		clear(p)
+		return len(p), nil
+	}))
+	b, err := o.Body(httptest.NewRecorder(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := make([]byte, 5)
+	if err := b.Next(head); err != nil || o.work.Load() != 1 {
+		t.Errorf("got %v, %d requests at work", err, o.work.Load())
+	}
+	idle = maxRequests
+	o.work.Store(idle + 1)
+	if err := b.Next(head); !errors.Is(err, ErrBusy) || o.work.Load() != maxRequests+1 {
+		t.Errorf("of a busy node: got %v, %d requests at work", err, o.work.Load())
+	}
+}
+
+type reader func([]byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }

@@ -25,6 +25,7 @@ type Options struct {
 	MaxBodyBytes int64 // of one request; 0 means 64 MiB
 
 	budget *semaphore.Weighted // of the bytes of all requests' bodies; Handler makes it
+	work   *atomic.Int64       // requests that are read, computed and answered; so does Handler
 }
 
 const defaultMaxBody = 64 << 20
@@ -34,7 +35,7 @@ func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
 	if o.MaxBodyBytes == 0 {
 		o.MaxBodyBytes = defaultMaxBody
 	}
-	o.budget = newBudget(o.MaxBodyBytes)
+	o.budget, o.work = newBudget(o.MaxBodyBytes), new(atomic.Int64)
 	mux := http.NewServeMux()
 	for _, f := range fronts {
 		h := f.New(r, o)
@@ -42,7 +43,7 @@ func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
 			mux.Handle(route, h)
 		}
 	}
-	return bounded(maxRequests, mux)
+	return bounded(o.work, mux)
 }
 
 // maxRequests bounds the requests that are read, computed and answered at a
@@ -50,14 +51,22 @@ func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
 const maxRequests = 16 << 10
 
 // bounded refuses requests while there are too many.
-func bounded(most int64, next http.Handler) http.Handler {
-	var running atomic.Int64
+func bounded(work *atomic.Int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer running.Add(-1)
-		if running.Add(1) > most {
-			Reject(w, r, fmt.Errorf("%w: the node has %d requests at work: send it again later", ErrBusy, most))
+		defer work.Add(-1)
+		if err := begin(work); err != nil {
+			Reject(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// begin counts a request at work; the caller must take it back also where it is
+// refused.
+func begin(work *atomic.Int64) error {
+	if work.Add(1) > maxRequests {
+		return fmt.Errorf("%w: the node has %d requests at work: send it again later", ErrBusy, maxRequests)
+	}
+	return nil
 }

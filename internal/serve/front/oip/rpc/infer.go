@@ -23,6 +23,11 @@ func (h *handler) infer(ctx context.Context, c *call) error {
 // stream answers ModelStreamInfer: the requests one after the other, each with
 // its answer, its parts where the model streams, or what went wrong.
 func (h *handler) stream(ctx context.Context, c *call) error {
+	leave, err := h.streams.enter(clientOf(c.r))
+	if err != nil {
+		return err
+	}
+	defer leave()
 	left := c.request.left
 	c.streamed = true
 	for {

@@ -34,13 +34,14 @@ type handler struct {
 	options  front.Options
 	methods  map[string]method
 	calls    sync.Pool
+	streams  streams
 }
 
 // method answers one call.
 type method func(context.Context, *call) error
 
 func newHandler(r *core.Registry, o front.Options, m *oip.Methods) *handler {
-	h := &handler{registry: r, options: o, calls: sync.Pool{New: func() any { return new(call) }}}
+	h := &handler{registry: r, options: o, calls: sync.Pool{New: func() any { return new(call) }}, streams: streams{open: map[string]int{}}}
 	h.methods = map[string]method{
 		"ServerLive":                   unary(m.ServerLive),
 		"ServerReady":                  unary(m.ServerReady),
