@@ -68,3 +68,14 @@ func (r *Registry) SetReadWithin(name string, d time.Duration) error {
 	}
 	return err
 }
+
+// FreeSlots is how many slots of a model no request has.
+func (r *Registry) FreeSlots(name string) int {
+	m, err := r.model(name)
+	if err != nil {
+		return -1
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.memory.tokens)
+}

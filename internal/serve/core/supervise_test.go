@@ -123,3 +123,36 @@ func TestBrokenWorkerIsKilledInTheEnd(t *testing.T) {
 		t.Errorf("got %v %v", got, err)
 	}
 }
+
+// The slot of a run that failed is not given to the next request while the worker,
+// which is being killed, may still write into it.
+func TestSlotIsHeldUntilItsWorkerHasEnded(t *testing.T) {
+	r := servetest.New(t)
+	s := &stubborn{Exec: testEngine(r, "m", "count")}
+	if err := r.Registry.Remove("m"); err != nil {
+		t.Fatal(err)
+	}
+	r.Serve(core.Model{Name: "m", Starter: s})
+	r.Wait("m")
+	s.cannot.Store(true)
+	broken := false
+	_, err := r.Registry.Infer(t.Context(), core.Request{Model: "m", Inputs: number(1_000_000), Part: func(*core.Response) error {
+		if !broken {
+			broken = true
+			return r.Registry.Break(t.Context(), "m")
+		}
+		return nil
+	}})
+	if !errors.Is(err, core.ErrNotReady) {
+		t.Errorf("got %v", err)
+	}
+	if n := r.Registry.FreeSlots("m"); n != core.SlotCount-1 {
+		t.Errorf("%d slots are free while the worker lives", n)
+	}
+	s.cannot.Store(false)
+	for end := time.Now().Add(10 * time.Second); r.Registry.FreeSlots("m") != core.SlotCount; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d slots are free after its end", r.Registry.FreeSlots("m"))
+		}
+	}
+}
