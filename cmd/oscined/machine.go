@@ -110,17 +110,9 @@ func awaitMachine(ctx context.Context, o *options, found *object.Machine, why er
 	}
 	log.Warn("waiting for a configuration in maintenance mode", "address", l.Addr().String(), "fingerprint", fingerprint, "closed", m.Closed)
 	showOnConsole(console, m, fingerprint)
-	if m.Closed == "" || found != nil {
-		// A machine without any configuration, or a certificate, works as well as it
-		// can. One that cannot read its own must fall back to the version that could.
-		if err := notify(release.Notification{Ready: true}); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
-			log.Warn("cannot tell init that the node is ready", "error", err)
-		}
-	}
-	if m.Closed != "" && o.facts().Trial {
-		// Where there is a version before, it could read it.
-		if err := notify(release.Notification{Trial: release.TrialFailed, Status: "it cannot read the node's configuration: " + why.Error()}); err != nil {
-			log.Warn("cannot tell init that this version fails", "error", err)
+	for _, n := range o.waits(m.Closed != "", found != nil, why) {
+		if err := notify(n); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
+			log.Warn("cannot tell init how the node waits", "error", err)
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -145,6 +137,21 @@ func awaitMachine(ctx context.Context, o *options, found *object.Machine, why er
 	}
 	o.rememberAuthority(machine, log)
 	return machine, o.identify(machine)
+}
+
+// waits is what init is told while the node waits, in this order: init goes back at
+// the first where there is a version before, which had what this one lacks, and
+// only where there is none does it come to READY.
+func (o *options) waits(closed, found bool, why error) (all []release.Notification) {
+	if closed && o.facts().Trial {
+		all = append(all, release.Notification{Trial: release.TrialFailed, Status: "it cannot read the node's configuration: " + why.Error()})
+	}
+	if !closed || found {
+		// A machine without any configuration, or a certificate, works as well as it
+		// can.
+		all = append(all, release.Notification{Ready: true})
+	}
+	return all
 }
 
 // showOnConsole prints what proves to a person that they talk to this node, and

@@ -293,6 +293,35 @@ func TestCodeIsShown(t *testing.T) {
 	}
 }
 
+// TestWaits holds that a version on trial that lacks what it needs asks to go back
+// before it says READY, and that one which cannot read its configuration never does.
+func TestWaits(t *testing.T) {
+	for name, test := range map[string]struct {
+		trial, closed, found bool
+		want                 string
+	}{
+		"never configured":             {true, false, false, "ready"},
+		"no certificate":               {false, true, true, "ready"},
+		"no certificate, on trial":     {true, true, true, "failed ready"},
+		"unreadable, on trial":         {true, true, false, "failed"},
+		"unreadable, was good earlier": {false, true, false, ""},
+	} {
+		o := testNode(t)
+		write(t, filepath.Join(o.run, release.FactsFile), release.Facts{Slot: "root-a", Trial: test.trial}.String())
+		var got []string
+		for _, n := range o.waits(test.closed, test.found, errors.New("why")) {
+			if n.Trial == release.TrialFailed && !n.Ready {
+				got = append(got, "failed")
+			} else if n.Ready && n.Trial == "" {
+				got = append(got, "ready")
+			}
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
 // TestLogWithoutJournal: a disk that takes no file is no reason not to start.
 func TestLogWithoutJournal(t *testing.T) {
 	o := testNode(t)

@@ -87,8 +87,17 @@ func pid1(log *Log, kept *lasting) error {
 		log.Error("%v", err)
 	}
 	s.startDaemon()
-	request := s.loop()
-	return s.shutdown(request)
+	if s.blind() {
+		return s.shutdown(release.RequestReboot)
+	}
+	return s.shutdown(s.loop())
+}
+
+// blind gives up a version on trial that has no data partition: without one nobody
+// can judge it. It returns false where there is no version to go back to, as on a
+// machine that was just installed.
+func (s *system) blind() bool {
+	return s.onTrial() && s.boot.Data == "" && s.giveUp("its data partition is not mounted")
 }
 
 func (s *system) openWatchdog() {

@@ -116,7 +116,8 @@ func (s *system) demoteSelf() error {
 }
 
 // hasOther reports whether a folder holds an image of ours that the boot loader
-// would take before a demoted one.
+// would take before this one, once that is demoted: one with tries left, or a newer
+// one, which a way back to an older version puts behind.
 func hasOther(dir string, own release.Entry) bool {
 	name, _, _ := strings.Cut(own.Title, "_")
 	files, err := os.ReadDir(dir)
@@ -124,7 +125,7 @@ func hasOther(dir string, own release.Entry) bool {
 		return false
 	}
 	for _, f := range files {
-		if e, ok := release.ParseEntry(f.Name()); ok && e.Title != own.Title && !e.Bad() && strings.HasPrefix(e.Title, name+"_") {
+		if e, ok := release.ParseEntry(f.Name()); ok && e.Title != own.Title && (!e.Bad() || release.CompareVersions(e.Version(), own.Version()) > 0) && strings.HasPrefix(e.Title, name+"_") {
 			return true
 		}
 	}

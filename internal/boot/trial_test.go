@@ -60,6 +60,42 @@ func TestGiveUp(t *testing.T) {
 			t.Errorf("with %s: got %t", test.file, got)
 		}
 	}
+	// After a downgrade the newer version is the one put behind: it goes back there.
+	dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "oscine_2.1+0-1.efi"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !hasOther(dir, own) {
+		t.Error("a downgrade cannot go back to the newer version")
+	}
+	if newer := (release.Entry{Title: "oscine_3", Counted: true, Left: 2, Done: 1}); hasOther(dir, newer) {
+		t.Error("an older version that failed counts")
+	}
+}
+
+// TestBlind holds that a version on trial without its data partition is given up,
+// and that one which has nothing to go back to, or is not on trial, goes on.
+func TestBlind(t *testing.T) {
+	for _, test := range []struct {
+		data, image string
+		want        bool
+	}{
+		{"", "EFI/Linux/oscine_2+2-1.efi", true}, {"vda4", "EFI/Linux/oscine_2+2-1.efi", false}, {"", "EFI/Linux/oscine_2.efi", false},
+	} {
+		s, file := onTrial(), filepath.Join(t.TempDir(), "log")
+		if err := s.log.Keep(file); err != nil {
+			t.Fatal(err)
+		}
+		s.boot.Data, s.boot.Image = test.data, test.image
+		if s.blind() {
+			t.Errorf("%+v: given up without another version", test)
+		}
+		s.log.Release()
+		raw, err := os.ReadFile(file)
+		if err != nil || strings.Contains(string(raw), "data partition is not mounted") != test.want {
+			t.Errorf("%+v: got %q, %v", test, raw, err)
+		}
+	}
 }
 
 // TestKeptLog holds that what PID 1 says during a trial is on the disk, bounded,

@@ -42,11 +42,12 @@ func (s *Slots) Arm(version string) error {
 }
 
 // Disarm removes every kernel image but the running one's, which becomes good
-// again where Arm put it last. The root in the idle slot stays, and spares
+// again where Arm put it last, and that of a good version in the idle slot, which
+// stays the one to go back to. The root in the idle slot stays, and spares
 // fetching it once more.
 func (s *Slots) Disarm() error {
 	return s.disk.ESP(func(esp ESP) error {
-		_, running, err := s.read(esp)
+		state, running, err := s.read(esp)
 		if err != nil {
 			return err
 		}
@@ -57,19 +58,30 @@ func (s *Slots) Disarm() error {
 			}
 			running.path = path.Join(release.ImageFolder, good)
 		}
-		return clear(esp, running)
+		if state.Idle.Health == Good {
+			return clear(esp, running.path, state.Idle.Image)
+		}
+		return clear(esp, running.path)
 	})
 }
 
 // replace gives an image another name by a copy: while FAT renames a file, a power
-// failure may leave it without either name, and this one must not be lost.
+// failure may leave it without either name, and this one must not be lost. The
+// copy is whole before the boot loader sees it.
 func replace(esp ESP, e entry, name string) error {
 	f, err := esp.Open(e.path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	err = esp.Create(path.Join(release.ImageFolder, name), io.NewSectionReader(f, 0, f.Size()), f.Size())
+	hidden := path.Join(release.ImageFolder, name+stagedSuffix)
+	err = esp.Create(hidden, io.NewSectionReader(f, 0, f.Size()), f.Size())
+	if err == nil {
+		err = esp.Flush()
+	}
+	if err == nil {
+		err = esp.Rename(hidden, name)
+	}
 	if err == nil {
 		err = esp.Flush()
 	}

@@ -223,6 +223,69 @@ func mapsKeys(m map[string][]byte) func(func(string) bool) {
 	}
 }
 
+// TestDisarmCut cuts the power, or fails one operation, at each operation of the
+// cleaning up after an upgrade that was armed.
+func TestDisarmCut(t *testing.T) {
+	key := newKey(t)
+	one, two, three := makeVersion(t, key, "1.0"), makeVersion(t, key, "1.1"), makeVersion(t, key, "0.9")
+	for name, next := range map[string]*version{"upgrade": two, "downgrade": three} {
+		for _, cut := range []bool{true, false} {
+			points := 0
+			for at := 1; points == at-1; at++ {
+				for seed := range uint64(40) {
+					d, s := installed(one)
+					if err := upgrade(s, next); err != nil {
+						t.Fatal(err)
+					}
+					d.operations, d.failAt, d.cut = 0, at, cut
+					if err := s.Disarm(); err == nil && d.operations < at {
+						break
+					}
+					points = at
+					if cut {
+						d.restart(rand.New(rand.NewPCG(seed, uint64(at))))
+					}
+					d.failAt = 0
+					if got, err := boots(d); err != nil || got != "1.0" && got != next.manifest.Version {
+						t.Errorf("%s, cut %t at operation %d, seed %d: boots %q, %v; the ESP holds %q", name, cut, at, seed, got, err, slices.Sorted(mapsKeys(d.files)))
+						continue
+					}
+					if err := s.Disarm(); err != nil {
+						t.Errorf("%s, cut %t at operation %d, seed %d: once more: %v", name, cut, at, seed, err)
+					} else if got, err := boots(d); err != nil || got != "1.0" {
+						t.Errorf("%s, cut %t at operation %d, seed %d: after that: boots %q, %v", name, cut, at, seed, got, err)
+					}
+				}
+			}
+			t.Logf("%s, cut %t: %d operations", name, cut, points)
+			if points < 2 || name == "downgrade" && points < 7 {
+				t.Errorf("%s: only %d operations were tried", name, points)
+			}
+		}
+	}
+}
+
+// TestDisarmKeepsGood holds that the version to go back to stays.
+func TestDisarmKeepsGood(t *testing.T) {
+	key := newKey(t)
+	one, two := makeVersion(t, key, "1.0"), makeVersion(t, key, "1.1")
+	d, s := installed(one)
+	if err := upgrade(s, two); err != nil {
+		t.Fatal(err)
+	}
+	if err := (memoryESP{d}).Rename("EFI/Linux/oscine_1.1+3.efi", "oscine_1.1.efi"); err != nil {
+		t.Fatal(err)
+	}
+	d.files["EFI/Linux/oscine_0.7.efi"] = two.image[:len(two.image)/3]
+	if err := s.Disarm(); err != nil {
+		t.Fatal(err)
+	}
+	state, err := s.State()
+	if err != nil || state.Idle.Version != "1.1" || state.Idle.Health != Good || len(state.Stray) != 0 {
+		t.Errorf("got %s, %q, %v", state.Idle, state.Stray, err)
+	}
+}
+
 // TestRefused holds that what cannot work is refused before anything is changed.
 func TestRefused(t *testing.T) {
 	key := newKey(t)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -158,18 +159,19 @@ func (s *Slots) Clear() error {
 		if state.Active.Health != Good {
 			return fmt.Errorf("%w: %s", ErrOnTrial, state.Active.Version)
 		}
-		return clear(esp, running)
+		return clear(esp, running.path)
 	})
 }
 
-func clear(esp ESP, running entry) error {
+// clear removes every kernel image of ours but those to keep.
+func clear(esp ESP, keep ...string) error {
 	entries, err := readEntries(esp)
 	if err != nil {
 		return err
 	}
 	removed := false
 	for _, e := range entries {
-		if e.path == running.path {
+		if slices.Contains(keep, e.path) {
 			continue
 		}
 		if err := esp.Remove(e.path); err != nil {
@@ -250,7 +252,7 @@ func (s *Slots) Stage(version string, image []byte) error {
 	err := s.disk.ESP(func(esp ESP) error {
 		if _, running, err := s.read(esp); err != nil {
 			return err
-		} else if err := clear(esp, running); err != nil { // an earlier try's
+		} else if err := clear(esp, running.path); err != nil { // an earlier try's
 			return err
 		}
 		if err := esp.Create(file, bytes.NewReader(image), int64(len(image))); err != nil {
