@@ -150,10 +150,11 @@ func (m *Manager) fetch(ctx context.Context, u *Upgrade) error {
 		return err
 	}
 	m.tries = 0
-	err = m.certainly(func(s *state) {
+	err = m.certainly(func(s *state) error {
 		if c := s.Current; c != nil && c.Number == u.Number {
 			c.To, c.Manifest, c.Stage, c.Message = r.Version, r, Downloading, ""
 		}
+		return nil
 	})
 	if err != nil {
 		return err

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"oscine.dev/oscine/internal/durable"
@@ -54,6 +56,7 @@ type Upgrade struct {
 	Options  Options          `json:"options"`
 	Before   *Before          `json:"before,omitempty"` // how the node was
 	BootID   string           `json:"bootID,omitempty"` // of the boot that armed it
+	Missed   int              `json:"missed,omitempty"` // restarts that did not start it
 	Manifest *update.Manifest `json:"manifest,omitempty"`
 }
 
@@ -108,6 +111,7 @@ const (
 	maxHistory = 50
 	maxRefused = 100
 	maxLocks   = 64
+	maxMissed  = 3
 	maxState   = 8 << 20 // bytes
 )
 
@@ -131,6 +135,18 @@ func readState(file string) (*state, error) {
 		return &state{}, fmt.Errorf("read the state of upgrades: %s: %w", file, err)
 	}
 	return s, nil
+}
+
+// clone is a copy whose edits leave s as it is. What neither is ever edited is shared.
+func (s *state) clone() *state {
+	c := *s
+	if s.Current != nil {
+		current := *s.Current
+		c.Current = &current
+	}
+	c.History, c.Locks = slices.Clone(s.History), slices.Clone(s.Locks)
+	c.Refused, c.Ended = maps.Clone(s.Refused), maps.Clone(s.Ended)
+	return &c
 }
 
 func (s *state) write(file string) error {

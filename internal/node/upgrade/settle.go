@@ -43,13 +43,17 @@ func (m *Manager) settle(ctx context.Context) {
 		return
 	}
 	switch running := slots.Active.Version; {
-	case running == u.To && (u.Stage == Rebooting || u.Stage == Trial):
+	case u.wentTo(running):
 		m.judge(ctx, u)
 	case running != u.From:
 		m.fail(u, u.Stage, fmt.Sprintf("the machine runs %s, which is neither the old nor the new version: somebody changed its disk", running), false)
 	case u.Stage == Rebooting || u.Stage == Trial:
 		m.wentBack(u, &slots)
-	case (u.Stage == Written || u.Stage == Armed) && (slots.Idle.Health != slot.Staged || slots.Idle.Version != u.To):
+	case u.Stage != Written && u.Stage != Armed:
+		// The fetch goes on.
+	case slots.Idle.Version == u.To && slots.Idle.Health == slot.Bad:
+		m.wentBack(u, &slots) // it was started, although that was not recorded
+	case slots.Idle.Version != u.To || slots.Idle.Health != slot.Staged && slots.Idle.Health != slot.Trial:
 		if err := m.enter(u.Number, Downloading, "what was written is not there any more"); err != nil {
 			m.Log.Error("upgrades", "error", err)
 		}
@@ -195,17 +199,21 @@ func (m *Manager) goBack(ctx context.Context, u *Upgrade, why error) {
 func (m *Manager) wentBack(u *Upgrade, slots *slot.State) {
 	started := u.BootID != m.BootID
 	idle := slots.Idle
+	boots, lines := readBootLog(m.BootLog)
 	switch {
 	case idle.Version == u.To && idle.Health == slot.Staged:
 		// Power failed before the boot loader was told.
-		if err := m.enter(u.Number, Armed, ""); err != nil {
-			m.Log.Error("upgrades", "error", err)
-		}
+		m.once(u, Armed, "")
 		return
 	case !started:
 		return // the restart is due still
+	case idle.Version == u.To && idle.Health == slot.Trial && idle.Left == release.Tries && boots == 0:
+		m.once(u, Armed, "the boot loader started another version: restarting again")
+		return
+	case idle.Health == slot.Empty && boots == 0 && u.Stage == Rebooting:
+		m.once(u, Downloading, "what was written is not there any more, and was never started")
+		return
 	}
-	boots, lines := readBootLog(m.BootLog)
 	u.Boots, u.Log = boots, lines
 	reason := u.Message
 	if u.Stage != Trial || !strings.HasPrefix(reason, "its checks: ") {
@@ -213,6 +221,24 @@ func (m *Manager) wentBack(u *Upgrade, slots *slot.State) {
 	}
 	m.fail(u, Trial, reason, true)
 	_ = os.Remove(m.BootLog)
+}
+
+// once brings an upgrade whose version was never started back to a stage, a few
+// times. That is not the version's fault, which is not remembered as failed.
+func (m *Manager) once(u *Upgrade, stage Stage, message string) {
+	if u.Missed >= maxMissed {
+		m.fail(u, u.Stage, fmt.Sprintf("the machine restarted %d times without starting it: %s is not first in the boot loader's order, or the firmware starts something else", u.Missed+1, u.To), false)
+		return
+	}
+	err := m.certainly(func(s *state) error {
+		if c := s.Current; c != nil && c.Number == u.Number {
+			c.Stage, c.Message, c.Changed, c.Missed = stage, message, m.Now(), c.Missed+1
+		}
+		return nil
+	})
+	if err != nil {
+		m.Log.Error("upgrades", "error", err)
+	}
 }
 
 // explain says why a version that was started does not run, from what its boots

@@ -121,33 +121,49 @@ func (m *Manager) Pending() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	u := m.state.Current
-	if m.Slots == nil || u == nil || u.Stage != Rebooting && u.Stage != Trial || !m.Facts().Trial {
+	if m.Slots == nil || u == nil || !m.Facts().Trial {
 		return false
 	}
 	entry, ok := release.ParseEntry(lastName(m.Facts().Image))
-	return ok && entry.Version() == u.To
+	return ok && u.wentTo(entry.Version())
 }
+
+// wentTo reports that the version that runs is the new one. The stage does not
+// count: its last change may never have reached the disk.
+func (u *Upgrade) wentTo(running string) bool { return running == u.To && running != u.From }
 
 // change edits the state and writes it. The edit stands even where it cannot be
 // written: what the disk holds decides after a restart.
 func (m *Manager) change(edit func(*state)) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	edit(m.state)
-	err := m.state.write(m.File)
-	same := m.failing != nil && err != nil && m.failing.Error() == err.Error()
-	m.failing = err
-	m.mu.Unlock()
-	if err != nil && !same {
-		m.Log.Error("upgrades", "error", err)
-	}
+	m.written(m.state.write(m.File))
 }
 
-// certainly is change where the next step must not begin before it is on the disk.
-func (m *Manager) certainly(edit func(*state)) error {
-	m.change(edit)
+// certainly is change where the next step must not begin before it is on the disk:
+// an edit that returns an error, or that cannot be written, is taken back.
+func (m *Manager) certainly(edit func(*state) error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.failing
+	next := m.state.clone()
+	if err := edit(next); err != nil {
+		return err
+	}
+	err := next.write(m.File)
+	m.written(err)
+	if err == nil {
+		m.state = next
+	}
+	return err
+}
+
+// written logs an error of writing the state, the same one once. The caller holds mu.
+func (m *Manager) written(err error) {
+	if err != nil && (m.failing == nil || m.failing.Error() != err.Error()) {
+		m.Log.Error("upgrades", "error", err)
+	}
+	m.failing = err
 }
 
 func (m *Manager) current() *Upgrade {
@@ -181,19 +197,25 @@ func (m *Manager) Start(r Request) (*Upgrade, error) {
 	if m.Slots == nil {
 		return nil, ErrNotHere
 	}
-	state, err := m.Slots.State()
+	slots, err := m.Slots.State()
 	if err != nil {
 		return nil, err
 	}
-	if state.Active.Health != slot.Good {
-		return nil, fmt.Errorf("%w: %s", slot.ErrOnTrial, state.Active.Version)
+	if slots.Active.Health != slot.Good {
+		return nil, fmt.Errorf("%w: %s", slot.ErrOnTrial, slots.Active.Version)
 	}
 	m.mu.Lock()
 	u := m.state.Current
 	if u != nil && u.Options.DownloadOnly && !r.DownloadOnly && (r.To == "" || r.To == u.To) {
-		u.Options, u.By = r.Options, r.By
-		err := m.state.write(m.File)
+		number := u.Number
 		m.mu.Unlock()
+		err := m.certainly(func(s *state) error {
+			if s.Current == nil || s.Current.Number != number {
+				return ErrNothing // it ended meanwhile
+			}
+			s.Current.Options, s.Current.By = r.Options, r.By
+			return nil
+		})
 		m.poke()
 		return m.current(), err
 	}
@@ -213,7 +235,7 @@ func (m *Manager) Start(r Request) (*Upgrade, error) {
 	now := m.Now()
 	m.state.Number++
 	m.state.Current = &Upgrade{
-		Number: m.state.Number, From: state.Active.Version, To: r.To, Source: r.Source, Slot: state.Idle.Slot, By: r.By,
+		Number: m.state.Number, From: slots.Active.Version, To: r.To, Source: r.Source, Slot: slots.Idle.Slot, By: r.By,
 		Stage: Downloading, Began: now, Changed: now, Options: r.Options,
 	}
 	if err := m.state.write(m.File); err != nil {

@@ -71,7 +71,7 @@ func (m *Manager) step(ctx context.Context) time.Duration {
 			m.Host.Note("UpgradeReady", fmt.Sprintf("%s is in slot %s and waits for its time", u.To, u.Slot), false)
 		}
 	case Armed:
-		return m.await(stepping, u)
+		return m.await(u)
 	case Rebooting:
 		return m.restart(stepping, u)
 	default: // on trial: settle is at it
@@ -93,6 +93,9 @@ func (m *Manager) step(ctx context.Context) time.Duration {
 	return 0
 }
 
+// errMoved is returned by an edit of an upgrade that is elsewhere by now.
+var errMoved = errors.New("the upgrade went on or ended")
+
 func (m *Manager) again() bool {
 	m.tries++
 	return m.tries < sourceTries
@@ -101,10 +104,11 @@ func (m *Manager) again() bool {
 // enter brings an upgrade to a stage, on the disk before it returns.
 func (m *Manager) enter(number int, stage Stage, message string) error {
 	m.Log.Info("upgrade", "number", number, "stage", string(stage), "message", message)
-	return m.certainly(func(s *state) {
+	return m.certainly(func(s *state) error {
 		if u := s.Current; u != nil && u.Number == number {
 			u.Stage, u.Message, u.Changed = stage, message, m.Now()
 		}
+		return nil
 	})
 }
 
@@ -171,13 +175,12 @@ func (m *Manager) idle(ctx context.Context) time.Duration {
 	return tick
 }
 
-// blocked says why the machine must not restart now, "" where it may.
-func (m *Manager) blocked(u *Upgrade) string {
-	now := m.Now()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.state.Hold != nil {
-		return "upgrades are held: " + m.state.Hold.Reason
+// blocked says why the machine must not restart now for the current upgrade, ""
+// where it may.
+func (m *Manager) blocked(s *state, now time.Time) string {
+	u := s.Current
+	if s.Hold != nil {
+		return "upgrades are held: " + s.Hold.Reason
 	}
 	if u.Options.DownloadOnly {
 		return "only the download was asked for: go on with oscine upgrade"
@@ -196,24 +199,33 @@ func (m *Manager) blocked(u *Upgrade) string {
 	if !open {
 		return fmt.Sprintf("for a window: %v, in UTC", windows)
 	}
-	if locks := m.state.locks(now); len(locks) > 0 && !u.Options.OverrideLocks {
+	if locks := s.locks(now); len(locks) > 0 && !u.Options.OverrideLocks {
 		return fmt.Sprintf("lock %s is held by %s: %s", locks[0].Name, locks[0].By, locks[0].Reason)
 	}
 	return ""
 }
 
 // await waits for an upgrade's time, and then has the machine restart into it.
-func (m *Manager) await(ctx context.Context, u *Upgrade) time.Duration {
-	if why := m.blocked(u); why != "" {
-		m.say(u.Number, "waits: "+why)
-		return tick
-	}
+// Nothing that holds it back can come between the look and the decision.
+func (m *Manager) await(u *Upgrade) time.Duration {
 	before := m.Host.Before()
-	err := m.certainly(func(s *state) {
-		if c := s.Current; c != nil && c.Number == u.Number {
-			c.Stage, c.Message, c.Changed, c.Before, c.BootID = Rebooting, "stopping what runs", m.Now(), &before, m.BootID
+	err := m.certainly(func(s *state) error {
+		c := s.Current
+		if c == nil || c.Number != u.Number || c.Stage != Armed {
+			return errMoved
 		}
+		if why := m.blocked(s, m.Now()); why != "" {
+			return errors.New("waits: " + why)
+		}
+		c.Stage, c.Message, c.Changed, c.BootID = Rebooting, "stopping what runs", m.Now(), m.BootID
+		if c.Before == nil { // an earlier try's is the better one: it is from a boot that was long up
+			c.Before = &before
+		}
+		return nil
 	})
+	if errors.Is(err, errMoved) {
+		return 0
+	}
 	if err != nil {
 		m.say(u.Number, err.Error())
 		return tick

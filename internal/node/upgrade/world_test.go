@@ -33,7 +33,9 @@ type world struct {
 	idle    slot.Version
 	good    bool // PID 1 marked the running version
 	offered []*update.Manifest
-	source  error // of the source
+	source  error  // of the source
+	refused error  // by the slots
+	looks   func() // called when the node looks at what runs
 	running []string
 	failing map[string]error // checks, by name
 	drained int
@@ -207,12 +209,17 @@ func (s *fakeSlots) Check(m *update.Manifest) error {
 	if s.active.Version == m.Version {
 		return slot.ErrRunning
 	}
-	return nil
+	return s.refused
 }
 func (s *fakeSlots) CheckImage(*update.Manifest, []byte) (release.Verity, error) {
 	return release.Verity{}, nil
 }
-func (s *fakeSlots) Clear() error { return s.Disarm() }
+func (s *fakeSlots) Clear() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle.Version, s.idle.Health = "", slot.Empty
+	return nil
+}
 func (s *fakeSlots) Idle() (slot.Partition, error) {
 	return nothing{}, nil
 }
@@ -231,14 +238,17 @@ func (s *fakeSlots) Arm(version string) error {
 	if s.idle.Version != version || s.idle.Health != slot.Staged && s.idle.Health != slot.Trial {
 		return errors.New("not staged")
 	}
-	s.idle.Health = slot.Trial
+	s.idle.Health, s.idle.Left = slot.Trial, release.Tries
 	return nil
 }
 func (s *fakeSlots) Disarm() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.idle.Version, s.idle.Health = "", slot.Empty
-	return nil
+	good := s.idle.Health == slot.Good
+	s.mu.Unlock()
+	if good {
+		return nil
+	}
+	return s.Clear()
 }
 
 // nothing is a partition that takes everything.
@@ -268,9 +278,21 @@ func (s *fakeSource) Close() error { return nil }
 
 type fakeHost world
 
-func (h *fakeHost) Before() Before { return Before{Objects: h.running, Network: true} }
+func (h *fakeHost) Before() Before {
+	h.mu.Lock()
+	looks, running := h.looks, h.running
+	h.mu.Unlock()
+	if looks != nil {
+		looks()
+	}
+	return Before{Objects: running, Network: true}
+}
 func (h *fakeHost) Checks(b *Before) (checks []Check) {
-	for _, name := range append([]string{"network"}, b.Objects...) {
+	names := []string{"network"}
+	if b != nil {
+		names = append(names, b.Objects...)
+	}
+	for _, name := range names {
 		checks = append(checks, Check{name, func(context.Context) error {
 			h.mu.Lock()
 			defer h.mu.Unlock()
