@@ -100,10 +100,10 @@ func (c *creation) run(ctx context.Context) (*Created, error) {
 	if err := c.transfers(ctx, m, earlier[:min(len(earlier), c.Deltas)]); err != nil {
 		return nil, err
 	}
-	if m.Packs, err = c.pins(ctx, "packs", c.Packs); err != nil {
+	if m.Packs, err = c.pins(ctx, path.Join(folder(m.Version, m.Arch, m.Flavour), "packs"), c.Packs); err != nil {
 		return nil, err
 	}
-	if m.Models, err = c.pins(ctx, "models", c.Models); err != nil {
+	if m.Models, err = c.pins(ctx, path.Join(folder(m.Version, m.Arch, m.Flavour), "models"), c.Models); err != nil {
 		return nil, err
 	}
 	if err := m.Check(); err != nil {
@@ -244,7 +244,8 @@ func (c *creation) oldRoot(f *os.File, old *update.Content, m *update.Manifest) 
 	return delta.Root(f, old.Size, release.Verity{Blocks: blocks})
 }
 
-// pins adds files that belong to a release.
+// pins adds files that belong to a release, in its own folder: the next one may
+// bring another file of the same name.
 func (c *creation) pins(ctx context.Context, dir string, names []string) ([]update.Pin, error) {
 	var pins []update.Pin
 	for _, name := range names {

@@ -241,6 +241,24 @@ func TestFetchPin(t *testing.T) {
 			t.Errorf("with %d bytes: %v, got %d", len(have), err, got.Len())
 		}
 	}
+	// The next release brings another file of the same name.
+	next := repositorytest.Noise(8, 1<<20)
+	if err := os.WriteFile(pack, next, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = r.Create(t.Context(), repository.Release{Parts: repositorytest.Parts(t, "1.1.0", repositorytest.Kernel, repositorytest.Files("1.1.0")), Packs: []string{pack}}); err != nil {
+		t.Fatal(err)
+	}
+	s = client(t, dir, root)
+	if list, err = s.Releases(t.Context(), "amd64", "cloud"); err != nil || len(list) != 2 {
+		t.Fatalf("got %d releases, %v", len(list), err)
+	}
+	for i, want := range [][]byte{next, data} {
+		var got bytes.Buffer
+		if err := s.FetchPin(t.Context(), list[i].Packs[0], strings.NewReader(""), &got, nil); err != nil || !bytes.Equal(got.Bytes(), want) {
+			t.Errorf("the pack of %s: %v, got %d bytes", list[i].Version, err, got.Len())
+		}
+	}
 	if err := s.FetchPin(t.Context(), update.Pin{Name: "x", Path: "packs/x", Size: 1}, nil, io.Discard, nil); err == nil {
 		t.Error("a pin that is not there was fetched")
 	}
