@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"oscine.dev/oscine/internal/release"
 )
@@ -128,6 +129,17 @@ func Read(image []byte) (*Image, error) {
 		return nil, errors.New("read the unified kernel image: it lacks a kernel or an initramfs")
 	}
 	return u, nil
+}
+
+// Version is the version of Oscine that the image says it is, IMAGE_VERSION of its
+// os-release(5); empty where it says none.
+func (u *Image) Version() (version string) {
+	for line := range strings.Lines(u.OSRelease) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "IMAGE_VERSION="); ok {
+			version = strings.Trim(v, `"`)
+		}
+	}
+	return version
 }
 
 // Verity returns how the image opens its root.

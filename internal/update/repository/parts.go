@@ -111,11 +111,7 @@ func (p *Parts) describe() error {
 	if p.Flavour == "" {
 		return fmt.Errorf("the kernel %q is of no flavour and architecture that Oscine has", u.Uname)
 	}
-	for line := range strings.Lines(u.OSRelease) {
-		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "IMAGE_VERSION="); ok {
-			p.Version = strings.Trim(v, `"`)
-		}
-	}
+	p.Version = u.Version()
 	if !release.ValidVersion(p.Version) {
 		return fmt.Errorf("the kernel image says it is of version %.80q", p.Version)
 	}

@@ -53,6 +53,7 @@ func makeVersion(t *testing.T, key *uki.Key, name string) *version {
 	}
 	unsigned, err := uki.Assemble(ukitest.Stub(), []uki.Section{
 		{Name: ".cmdline", Data: []byte("quiet " + verity.Argument())}, {Name: ".uname", Data: []byte(testKernel)},
+		{Name: ".osrel", Data: []byte("ID=oscine\nIMAGE_VERSION=" + name + "\n")},
 		{Name: ".initrd", Data: []byte("initramfs")}, {Name: ".linux", Data: []byte("kernel of " + name)},
 	})
 	if err != nil {
@@ -311,6 +312,8 @@ func TestRefused(t *testing.T) {
 		"another key":        {func(v *version, _ *memoryDisk, _ *Slots) { *v = *foreign }, ErrImage, "not the key"},
 		"wrong architecture": {func(v *version, _ *memoryDisk, _ *Slots) { v.manifest.Arch = "arm64" }, ErrImage, "amd64"},
 		"wrong kernel":       {func(v *version, _ *memoryDisk, _ *Slots) { v.manifest.Kernel = "6.1" }, ErrImage, "kernel"},
+		"another flavour":    {func(v *version, _ *memoryDisk, _ *Slots) { v.manifest.Flavour = "rt" }, ErrImage, "flavour"},
+		"another version":    {func(v *version, _ *memoryDisk, _ *Slots) { v.manifest.Version = "1.2" }, ErrImage, "version \"1.1\""},
 		"another root":       {func(v *version, _ *memoryDisk, _ *Slots) { v.manifest.RootHash = one.manifest.RootHash }, ErrImage, "opens the root"},
 		"altered image": {func(v *version, _ *memoryDisk, _ *Slots) {
 			v.image = bytes.Clone(v.image)

@@ -85,6 +85,12 @@ func (s *Slots) CheckImage(m *update.Manifest, image []byte) (release.Verity, er
 	if head.Uname != m.Kernel {
 		return refused("it holds the kernel %q, the manifest says %q", head.Uname, m.Kernel)
 	}
+	if flavour := release.Flavour(head.Uname); flavour != m.Flavour {
+		return refused("its kernel %q is of the flavour %s, the manifest says %s", head.Uname, flavour, m.Flavour)
+	}
+	if version := head.Version(); version != m.Version {
+		return refused("it says it is version %q, the manifest says %s", version, m.Version)
+	}
 	v, err := head.Verity()
 	if err != nil {
 		return refused("%w", err)
