@@ -80,11 +80,22 @@ func (h *upgradeHost) Note(reason, message string, warning bool) {
 func (h *upgradeHost) Before() upgrade.Before {
 	b := upgrade.Before{Network: networkCheck(context.Background()) == nil}
 	for _, state := range h.n.loop.Get("", "") {
-		if state.Status.Common().Phase == object.Running {
+		if wanted(state.Status.Common().Phase) {
 			b.Objects = append(b.Objects, state.Key.String())
 		}
 	}
 	return b
+}
+
+// wanted reports that an object of a phase runs or is on its way to it, as all are
+// just after a boot. One that has ended, was stopped, or does not work as it is
+// cannot be asked of the new version either.
+func wanted(phase object.Phase) bool {
+	switch phase {
+	case object.Running, object.Pending, object.Pulling, object.Starting:
+		return true
+	}
+	return false
 }
 
 // Drain implements upgrade.Host.
