@@ -57,6 +57,7 @@ func (m *Manager) open(source string) (update.Source, error) {
 func (m *Manager) built() (newest time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	newest = m.state.Built // the history is bounded, and was all there was once
 	for _, u := range m.state.History {
 		if u.Stage == Good && u.Manifest != nil && u.Manifest.Built.After(newest) {
 			newest = u.Manifest.Built

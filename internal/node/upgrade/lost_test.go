@@ -146,6 +146,22 @@ func TestNeverStarted(t *testing.T) {
 	w.awaitStage(m, Good)
 }
 
+// TestBuiltOutlivesHistory holds that the time that is surely past is kept when the
+// history has no good upgrade any more.
+func TestBuiltOutlivesHistory(t *testing.T) {
+	w := newWorld(t)
+	m := w.daemon(manual())
+	start(t, m, Request{})
+	w.awaitReboot()
+	w.restart(true)
+	m = w.daemon(manual())
+	w.awaitStage(m, Good)
+	m.change(func(s *state) { s.History = nil })
+	if m = w.daemon(manual()); !m.built().Equal(w.offered[0].Built) {
+		t.Errorf("got %s", m.built())
+	}
+}
+
 // TestKeepsBefore holds that how the node was is not overwritten by what a machine
 // that has just restarted shows.
 func TestKeepsBefore(t *testing.T) {

@@ -99,6 +99,7 @@ type state struct {
 	Current *Upgrade           `json:"current,omitempty"`
 	History []*Upgrade         `json:"history,omitempty"` // the oldest first
 	Refused map[string]Refusal `json:"refused,omitempty"` // by version
+	Built   time.Time          `json:"built,omitzero"`    // when the newest release that was good here was made
 	Floor   string             `json:"floor,omitempty"`   // no version before it is taken
 	Hold    *Lock              `json:"hold,omitempty"`    // no upgrade begins
 	Pin     string             `json:"pin,omitempty"`     // the only version that is taken

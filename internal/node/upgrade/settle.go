@@ -135,6 +135,9 @@ func (m *Manager) judge(ctx context.Context, u *Upgrade) {
 		if r := s.Current.Manifest; r != nil && r.Floor != "" && (s.Floor == "" || release.CompareVersions(r.Floor, s.Floor) > 0) {
 			s.Floor = r.Floor
 		}
+		if r := s.Current.Manifest; r != nil && r.Built.After(s.Built) {
+			s.Built = r.Built
+		}
 		delete(s.Refused, u.To)
 		s.end(Good, "", m.Now())
 	})
