@@ -172,7 +172,7 @@ func TestWatchdog(t *testing.T) {
 	m.WaitConsole(`oscine-init: cannot use the data partition, everything written will be lost at power-off: mount /dev/vda4`, bootTimeout)
 	m.WaitConsole(`oscine-init: watchdog \(i6300ESB timer\) armed with 1m0s`, bootTimeout)
 	// Nobody can tell whether it has an owner: it waits, and is not open.
-	m.WaitConsole(`configures it again with an admin's context, or with --console-code ([A-Z0-9]{4}-){3}[A-Z0-9]{4}`, bootTimeout)
+	m.WaitConsole(`configures it with an admin's context, or with --console-code ([A-Z0-9]{4}-){3}[A-Z0-9]{4}`, bootTimeout)
 	hung := len(m.Console())
 	hangKernel(t, stub)
 	began := time.Now()
