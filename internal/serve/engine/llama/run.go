@@ -49,6 +49,7 @@ func (s *session) Run(ctx context.Context, in []worker.Tensor, out *worker.Outpu
 	defer s.watch.enter(r)()
 	answer, err := s.client.Do(q)
 	if err != nil {
+		s.awaitEnd(ctx)
 		return fmt.Errorf("%w: llama-server: %w", worker.ErrEngine, err)
 	}
 	defer answer.Body.Close()
@@ -109,6 +110,26 @@ func (r *run) finish() error {
 		return put(r.out, r.status, nil)
 	}
 	return nil
+}
+
+// endPause is how long a server that broke a connection off may take to end.
+const endPause = 500 * time.Millisecond
+
+// awaitEnd does not return before ctx ends when llama-server has ended: this
+// program is about to end with it, and a request that has no answer yet is then
+// tried again by the daemon.
+func (s *session) awaitEnd(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(endPause):
+	case <-s.ended:
+		if s.dies {
+			select {
+			case <-ctx.Done():
+			case <-s.life.Done():
+			}
+		}
+	}
 }
 
 // whole puts the answer as a whole.

@@ -29,6 +29,7 @@ type session struct {
 	cmd     *exec.Cmd
 	client  *http.Client
 	ended   chan struct{} // closed when llama-server has ended
+	dies    bool          // this program ends with llama-server
 	cause   error         // why; read after ended
 	life    context.Context
 	stop    context.CancelFunc
@@ -46,7 +47,7 @@ func start(e *Engine, args []string, lost func(error)) (*session, error) {
 		return nil, fmt.Errorf("make the folder of llama-server's socket: %w", err)
 	}
 	socket := filepath.Join(dir, "s.sock") // the ending makes it a Unix socket
-	s := &session{log: os.Stderr, dir: dir, ended: make(chan struct{})}
+	s := &session{log: os.Stderr, dir: dir, ended: make(chan struct{}), dies: lost != nil}
 	s.life, s.stop = context.WithCancel(context.Background())
 	s.client = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
