@@ -119,10 +119,9 @@ func (d *daemon) cleanUp() {
 		}
 	}()
 	if d.command.ProcessState == nil {
-		for _, kind := range []string{"workload", "model"} {
-			for _, name := range []string{"web", "other", "shares", "takes", "digits", "second"} {
-				d.try("delete", kind, name)
-			}
+		names, _, _ := d.try("get", "-o", "name")
+		for name := range strings.FieldsSeq(names) {
+			d.try("delete", name)
 		}
 		d.stop(syscall.SIGTERM)
 	}
