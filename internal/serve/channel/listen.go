@@ -28,8 +28,12 @@ func (e *ModelError) Error() string { return e.Text }
 
 // Listener waits for the one worker that sees its socket.
 type Listener struct {
-	l *net.UnixListener
+	l      *net.UnixListener
+	socket string
 }
+
+// newSocket is the socket's name before the worker may see it.
+const newSocket = ".new"
 
 // Listen makes the socket, in the place of one that an earlier daemon left.
 // Its folder, made where absent, must be out of reach of everyone but the
@@ -39,22 +43,33 @@ func Listen(socket string) (*Listener, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("make the worker's socket folder: %w", err)
 	}
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// The worker's user is another, and it may be trying already: one that is not
+	// allowed to connect ends. So the socket gets its name last. It need not
+	// outlive a power failure.
+	name := filepath.Join(dir, newSocket)
+	if err := remove(name); err != nil {
 		return nil, err
 	}
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: socket, Net: "unixpacket"})
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: name, Net: "unixpacket"})
 	if err != nil {
 		return nil, err
 	}
-	// The worker's user is another.
-	if err := os.Chmod(socket, 0o666); err != nil {
-		return nil, errors.Join(err, l.Close())
+	l.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(name, 0o666), unix.Rename(name, socket)); err != nil {
+		return nil, errors.Join(err, l.Close(), os.Remove(name))
 	}
-	return &Listener{l}, nil
+	return &Listener{l, socket}, nil
 }
 
 // Close gives the socket up.
-func (l *Listener) Close() error { return l.l.Close() }
+func (l *Listener) Close() error { return errors.Join(l.l.Close(), remove(l.socket)) }
+
+func remove(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 // Accept waits for the worker and agrees on a version with it. Connections of
 // processes that owned does not know are closed. It fails when ctx ends, when
