@@ -22,7 +22,15 @@ spec:
   source: %v
   resources: {cpu: "1", memory: 256Mi, latency: 15ms}
 `, spec["source"]))
-	n.awaitPhase("model", "digits", "Running", later)
+	// The worker before serves until the new one does.
+	n.eventually("the model with its promise", later, func() string {
+		st, _ := n.object("model", "digits")["status"].(map[string]any)
+		placement, _ := st["placement"].(map[string]any)
+		if st["phase"] != "Running" || st["update"] != nil || !strings.HasPrefix(fmt.Sprint(placement["reason"]), "cpu 1 ") {
+			return fmt.Sprint(st)
+		}
+		return ""
+	})
 	picture := drawOne(t)
 	for range 10 {
 		n.run("infer", "digits", picture)
