@@ -1,10 +1,13 @@
 package worker
 
 import (
+	"context"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"testing"
 
+	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -52,5 +55,29 @@ func TestWhichRunsAreChecked(t *testing.T) {
 	want := []int64{8, 16, 32, 64, 128, 256, 512}
 	if len(got) != len(want) || got[0] != want[0] || got[6] != want[6] {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// small fails at runs where a dimension is one, as engines do at pictures of one pixel.
+type small struct{ runs int }
+
+func (s *small) Metadata() channel.Metadata { return channel.Metadata{} }
+
+func (s *small) Close() error { return nil }
+
+func (s *small) Run(_ context.Context, in []Tensor, _ *Output) error {
+	if s.runs++; in[0].Shape[2] == 1 && s.runs > 1 {
+		return fmt.Errorf("%w: too small", ErrEngine)
+	}
+	return nil
+}
+
+func TestSelfTestOfLargerInputs(t *testing.T) {
+	for open, refused := range map[int64]bool{-1: false, 1: true} {
+		meta := channel.Metadata{Inputs: []tensor.Spec{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{-1, 3, open, open}}}}
+		err := SelfTest(&small{}, &meta, t.Logf)
+		if (err != nil) != refused {
+			t.Errorf("dimensions of %d: got %v", open, err)
+		}
 	}
 }
