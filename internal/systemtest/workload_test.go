@@ -70,7 +70,7 @@ func testRuns(n *testNode) {
 		t.Errorf("run exit 7: got exit status %d", code)
 	}
 	facts := n.run("run", "--cpu", "1", webImage, "--", "facts")
-	for _, want := range []string{"uid 1000\n", "CapEff: 0000000000000000\n", "NoNewPrivs: 1\n", "Seccomp: 2\n", "write to the root: open /file: read-only file system", "write to /tmp: <nil>\n", "65536 open files: true\n"} {
+	for _, want := range []string{"uid 1000\n", "CapEff: 0000000000000000\n", "NoNewPrivs: 1\n", "Seccomp: 2\n", "write to the root: open /file: read-only file system", "write to /tmp: <nil>\n", "more than 4096 open files: true\n"} {
 		if !strings.Contains(facts, want) {
 			t.Errorf("the sandbox lacks %q:\n%s", want, facts)
 		}
