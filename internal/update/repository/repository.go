@@ -124,8 +124,9 @@ type Setup struct {
 // names that key, stays offline.
 const Releases = "releases"
 
-// releasePaths are what the role [Releases] may sign.
-var releasePaths = []string{"*/*/*", "packs/*", "models/*"}
+// releasePaths are what the role [Releases] may sign: the files of a release, and
+// what it pins.
+var releasePaths = []string{"*/*/*", "*/*/packs/*", "*/*/models/*"}
 
 // Init makes a release folder without releases. Each of the four top roles needs
 // as many keys as must sign; keys named releases make a delegation.

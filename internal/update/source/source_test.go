@@ -223,7 +223,7 @@ func TestFetchPin(t *testing.T) {
 	if err := os.WriteFile(pack, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := r.Create(t.Context(), repository.Release{Parts: repositorytest.Parts(t, "1.0.0", repositorytest.Kernel, repositorytest.Files("1.0.0")), Packs: []string{pack}})
+	_, err := r.Create(t.Context(), repository.Release{Parts: repositorytest.Parts(t, "1.0.0", repositorytest.Kernel, repositorytest.Files("1.0.0")), Packs: []string{pack}, Models: []string{pack}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestFetchPin(t *testing.T) {
 	if err := os.WriteFile(pack, next, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = r.Create(t.Context(), repository.Release{Parts: repositorytest.Parts(t, "1.1.0", repositorytest.Kernel, repositorytest.Files("1.1.0")), Packs: []string{pack}}); err != nil {
+	if _, err = r.Create(t.Context(), repository.Release{Parts: repositorytest.Parts(t, "1.1.0", repositorytest.Kernel, repositorytest.Files("1.1.0")), Packs: []string{pack}, Models: []string{pack}}); err != nil {
 		t.Fatal(err)
 	}
 	s = client(t, dir, root)
@@ -258,6 +258,11 @@ func TestFetchPin(t *testing.T) {
 		if err := s.FetchPin(t.Context(), list[i].Packs[0], strings.NewReader(""), &got, nil); err != nil || !bytes.Equal(got.Bytes(), want) {
 			t.Errorf("the pack of %s: %v, got %d bytes", list[i].Version, err, got.Len())
 		}
+	}
+	// The key of releases, which signed both, may sign what they pin.
+	report, err := Verify(t.Context(), dir, update.Options{Root: root, State: filepath.Join(t.TempDir(), "state"), Now: at(start)}, nil)
+	if err != nil || len(report.Releases) != 2 || report.Targets != 10 {
+		t.Errorf("verify: %+v, %v", report, err)
 	}
 	if err := s.FetchPin(t.Context(), update.Pin{Name: "x", Path: "packs/x", Size: 1}, nil, io.Discard, nil); err == nil {
 		t.Error("a pin that is not there was fetched")
