@@ -100,13 +100,13 @@ func printRoles(out io.Writer, roles []repository.Role, wide bool) error {
 	return w.Flush()
 }
 
-// keysFor loads the keys of a folder that are named after a role; only their
-// public halves matter.
-func keysFor(env *Env, dir, role string) ([]*keys.Key, error) {
+// keysFor loads the keys of a folder that are named after a role. Private halves
+// that are there sign too.
+func keysFor(env *Env, dir, role, passphrase string) ([]*keys.Key, error) {
 	if dir == "" {
 		return nil, nil
 	}
-	all, err := keys.Load(dir, askPassphrase(env, ""))
+	all, err := keys.Load(dir, askPassphrase(env, passphrase))
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ from then on is refused.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			rotation.Role = args[1]
 			var err error
-			if rotation.Add, err = keysFor(env, add, args[1]); err != nil {
+			if rotation.Add, err = keysFor(env, add, args[1], s.passphrase); err != nil {
 				return err
 			}
 			if len(rotation.Add)+len(rotation.Remove) == 0 && rotation.Threshold == 0 {
