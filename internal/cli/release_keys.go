@@ -23,7 +23,7 @@ to change them: keep it offline. targets signs releases, or names the keys, of t
 role releases, that do. snapshot and timestamp keep the folder consistent and fresh,
 and belong where the folder is published from.`,
 	}
-	c.AddCommand(newReleaseKeysGenerateCommand(env), newReleaseKeysListCommand(env), newReleaseKeysRotateCommand(env), newReleaseKeysDelegateCommand(env))
+	c.AddCommand(newReleaseKeysGenerateCommand(env), newReleaseKeysListCommand(env), newReleaseKeysRotateCommand(env))
 	return c
 }
 
@@ -153,37 +153,5 @@ from then on is refused.`,
 	c.Flags().StringVar(&add, "add", "", "folder of keys to add; .pub files are enough")
 	c.Flags().StringSliceVar(&rotation.Remove, "remove", nil, "identifiers of keys to remove, or their first 8 digits")
 	c.Flags().IntVar(&rotation.Threshold, "threshold", 0, "how many keys must sign from now on (default as it is)")
-	return c
-}
-
-func newReleaseKeysDelegateCommand(env *Env) *cobra.Command {
-	var s signing
-	var add string
-	var threshold int
-	c := &cobra.Command{
-		Use: "delegate FOLDER ROLE PATH...", Short: "Let other keys sign some paths",
-		Args:    cobra.MinimumNArgs(3),
-		Long:    "Let the keys of another role sign the targets of some paths: patterns in which * stands for a name without a slash.",
-		Example: "  oscine release keys delegate releases models 'models/*' --keys ~/keys --add ~/model-keys",
-		RunE: func(c *cobra.Command, args []string) error {
-			more, err := keysFor(env, add, args[1])
-			if err != nil {
-				return err
-			}
-			r, err := s.openWith(env, args[0], more)
-			if err != nil {
-				return err
-			}
-			result, err := r.Delegate(args[1], args[2:], more, threshold)
-			if err != nil {
-				return err
-			}
-			return tellResult(env.Out, result)
-		},
-	}
-	s.add(c)
-	c.Flags().StringVar(&add, "add", "", "folder of the role's keys; .pub files are enough")
-	c.Flags().IntVar(&threshold, "threshold", 1, "how many of them must sign")
-	_ = c.MarkFlagRequired("add") // fails for an unknown flag only
 	return c
 }

@@ -114,12 +114,8 @@ func findKey(ids []string, prefix string) (string, error) {
 // roleRule keeps names of roles usable as names of files.
 var roleRule = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 
-// Delegate lets other keys sign some paths: patterns in which * stands for a
+// delegate lets other keys sign some paths: patterns in which * stands for a
 // name without a slash.
-func (r *Repository) Delegate(name string, paths []string, have []*keys.Key, threshold int) (*Result, error) {
-	return r.change(func(s *state) error { return r.delegate(s, name, paths, have, threshold) })
-}
-
 func (r *Repository) delegate(s *state, name string, paths []string, have []*keys.Key, threshold int) error {
 	if !roleRule.MatchString(name) || slices.Contains(metadata.TOP_LEVEL_ROLE_NAMES[:], name) {
 		return fmt.Errorf("role %q: use lower-case letters, digits and hyphens, and none of root, targets, snapshot, timestamp", name)
