@@ -264,6 +264,14 @@ func TestWaits(t *testing.T) {
 		w.await(want, func() bool { u := m.current(); return u != nil && strings.Contains(u.Message, want) })
 	}
 	says("only the download")
+	if err := m.Pin("1.0"); err != nil { // after the download
+		t.Fatal(err)
+	}
+	says("the version is pinned to 1.0")
+	if err := m.Pin(""); err != nil {
+		t.Fatal(err)
+	}
+	says("only the download")
 	if _, err := m.Start(Request{To: "0.9"}); !errors.Is(err, ErrBusy) {
 		t.Errorf("another: got %v", err)
 	}

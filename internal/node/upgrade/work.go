@@ -182,6 +182,9 @@ func (m *Manager) blocked(s *state, now time.Time) string {
 	if s.Hold != nil {
 		return "upgrades are held: " + s.Hold.Reason
 	}
+	if s.Pin != "" && u.To != s.Pin {
+		return "the version is pinned to " + s.Pin
+	}
 	if u.Options.DownloadOnly {
 		return "only the download was asked for: go on with oscine upgrade"
 	}
