@@ -108,6 +108,7 @@ func TestWait(t *testing.T) {
 		{[]string{"workload/gone", "--for", "deleted"}, 0, "workload/gone deleted\n", ""},
 		{[]string{"workload/web", "--for", "deleted", "--timeout", "50ms"}, exitUnavailable, "", "oscine: workload/web: "},
 		{[]string{"workload/gone", "--for", "phase=Running"}, exitNotFound, "", "not found"},
+		{[]string{"workload/gone", "--for", "phase=Ready"}, exitNotFound, "", "not found"},
 		{[]string{"workload/web", "--for", "phase=Happy"}, exitUsage, "", "with one of Pending,"},
 		{[]string{"workload/web"}, exitUsage, "", "required flag"},
 	} {

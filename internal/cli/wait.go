@@ -52,15 +52,11 @@ func newWaitCommand(env *Env) *cobra.Command {
 	c.Flags().DurationVar(&limit, "timeout", 5*time.Minute, "how long to wait at most")
 	_ = c.MarkFlagRequired("for")
 	offered := []string{"deleted"}
-	for _, phase := range phases() {
+	for _, phase := range object.Phases() {
 		offered = append(offered, "phase="+string(phase))
 	}
 	completeValues(c, "for", offered...)
 	return c
-}
-
-func phases() []object.Phase {
-	return []object.Phase{object.Pending, object.Pulling, object.Starting, object.Running, object.Unhealthy, object.Waiting, object.Unplaced, object.Failed, object.Exited, object.Stopped}
 }
 
 // parseFor reads the condition of wait: a phase, "" for deleted.
@@ -70,7 +66,7 @@ func parseFor(what string) (object.Phase, error) {
 	}
 	name, phase := strings.CutPrefix(what, "phase=")
 	var known []string
-	for _, p := range phases() {
+	for _, p := range object.Phases() {
 		if phase && strings.EqualFold(name, string(p)) {
 			return p, nil
 		}
