@@ -13,10 +13,9 @@ import (
 
 // fronts are the protocols, one a line.
 func fronts() []front.Front {
-	inference := oip.NewState()
 	return []front.Front{
-		oip.Front(inference),
-		rpc.Front(inference),
+		oip.Front(),
+		rpc.Front(),
 		kserve.Front(),
 		openai.Front(),
 	}

@@ -18,6 +18,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/semaphore"
+
+	"oscine.dev/oscine/internal/serve/core"
 )
 
 const (
@@ -104,8 +106,21 @@ func (b *Body) tooLarge() error {
 	return fmt.Errorf("%w: at most %d bytes are accepted", ErrTooLarge, b.most)
 }
 
+// unread says why a body was not read. What the client sent wrongly is its fault;
+// the rest says itself whose.
+func unread(err error) error {
+	switch {
+	case err == nil, errors.Is(err, ErrTooLarge), errors.Is(err, ErrSlow), errors.Is(err, ErrBusy):
+		return err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: the request's body ends too early", core.ErrInvalid)
+	}
+	return fmt.Errorf("%w: the request's body cannot be read: %w", core.ErrInvalid, err)
+}
+
 // ReadExactly appends the next n bytes to dst. Memory grows with what arrives,
-// not with what is announced. A body that ends before is an io.ErrUnexpectedEOF.
+// not with what is announced. A body that ends before, or is broken, is a
+// core.ErrInvalid.
 func (b *Body) ReadExactly(dst []byte, n int) ([]byte, error) {
 	if int64(n) > b.most-b.taken {
 		return dst, b.tooLarge()
@@ -114,18 +129,20 @@ func (b *Body) ReadExactly(dst []byte, n int) ([]byte, error) {
 		step := min(n, readStep)
 		var err error
 		if dst, err = b.step(dst, step); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return dst, err
+			return dst, unread(err)
 		}
 		n -= step
 	}
 	return dst, nil
 }
 
-// ReadAll appends all that is left.
-func (b *Body) ReadAll(dst []byte) ([]byte, error) {
+// All appends the whole body to dst and ends the reading. A body that ends before
+// its announced end, or is broken, is a core.ErrInvalid.
+func (b *Body) All(dst []byte) ([]byte, error) {
+	defer b.Done()
+	if b.length >= 0 {
+		return b.ReadExactly(dst, int(b.length))
+	}
 	for {
 		step := int(min(readStep, b.most-b.taken+1))
 		var err error
@@ -133,10 +150,10 @@ func (b *Body) ReadAll(dst []byte) ([]byte, error) {
 		switch {
 		case b.taken > b.most:
 			return dst, b.tooLarge()
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && b.length < 0:
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			return dst, nil
 		case err != nil:
-			return dst, err
+			return dst, unread(err)
 		}
 	}
 }
@@ -169,7 +186,8 @@ func (b *Body) renew() {
 // Next begins with the next message of a stream of them. It gives back the
 // memory of the last, waits for the next as long as the client stays, and fills
 // head with its first bytes; meanwhile the stream is no request at work. It
-// returns io.EOF where the client sends no more.
+// returns io.EOF where the client sends no more, and a core.ErrInvalid where a
+// message ends too early.
 func (b *Body) Next(head []byte) error {
 	b.Close()
 	b.untimed()
@@ -177,18 +195,18 @@ func (b *Body) Next(head []byte) error {
 	b.options.work.Add(-1)
 	_, err := io.ReadFull(b.reader, head[:1])
 	busy := begin(b.options.work)
-	if err != nil {
-		return err
+	switch {
+	case errors.Is(err, io.EOF):
+		return io.EOF
+	case err != nil:
+		return unread(err)
 	}
 	if busy != nil {
 		return busy
 	}
 	b.renew()
 	_, err = io.ReadFull(b.reader, head[1:])
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
+	return unread(err)
 }
 
 // Inflate appends to dst what data, a message that was read, holds compressed as
@@ -211,7 +229,7 @@ func (b *Body) Inflate(dst, data []byte, encoding string) ([]byte, error) {
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			return dst, nil
 		case err != nil:
-			return dst, err
+			return dst, unread(err)
 		}
 	}
 }

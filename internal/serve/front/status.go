@@ -84,10 +84,20 @@ func Reject(w http.ResponseWriter, r *http.Request, err error) {
 		h["Grpc-Status"], h["Grpc-Message"] = []string{code}, []string{url.PathEscape(err.Error())}
 		return
 	}
-	body, broken := json.Marshal(map[string]string{"error": err.Error()})
-	if broken != nil {
-		body = []byte(`{"error":"refused"}`)
+	Error(w, err)
+}
+
+// JSON answers with v.
+func JSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		status, body = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written"}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	Send(w, Refuse(w.Header(), err), body)
+	Send(w, status, body)
+}
+
+// Error answers with err as the protocols do that have no form of their own.
+func Error(w http.ResponseWriter, err error) {
+	JSON(w, Refuse(w.Header(), err), map[string]string{"error": err.Error()})
 }

@@ -1,7 +1,6 @@
 package kserve
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -30,29 +29,16 @@ func newHandler(r *core.Registry, o front.Options) http.Handler {
 	return mux
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		status, body = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written"}`)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	front.Send(w, status, body)
-}
-
-func writeError(w http.ResponseWriter, err error) {
-	writeJSON(w, front.Refuse(w.Header(), err), map[string]string{"error": err.Error()})
-}
-
 // call answers MODEL:predict.
 func (h *handler) call(w http.ResponseWriter, r *http.Request) {
 	model, verb, ok := strings.Cut(r.PathValue("call"), ":")
 	if !ok || verb != "predict" {
-		writeJSON(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("nothing is served at %s; models are asked at /v1/models/NAME:predict", r.URL.Path)})
+		front.JSON(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("nothing is served at %s; models are asked at /v1/models/NAME:predict", r.URL.Path)})
 		return
 	}
 	q := core.Request{Model: model, Arrived: time.Now()}
 	if err := h.registry.Accepts(&q); err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	body, err := h.options.Body(w, r)
@@ -61,14 +47,14 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer body.Close()
-	text, err := read(&body)
+	text, err := body.All(nil)
 	if err != nil {
 		h.refused(w, model, err)
 		return
 	}
 	s, err := h.registry.Ready(r.Context(), model, "")
 	if err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	p, err := parse(text, s.Inputs)
@@ -82,13 +68,13 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request) {
 	q.Inputs = p.inputs
 	response, err := h.registry.Infer(r.Context(), q)
 	if err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	defer response.Free()
 	reply, err := p.answer(response.Outputs)
 	if err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -98,20 +84,7 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request) {
 // refused answers a request that could not be read, and counts it.
 func (h *handler) refused(w http.ResponseWriter, model string, err error) {
 	h.registry.Refused(model, "")
-	writeError(w, err)
-}
-
-func read(body *front.Body) (text []byte, err error) {
-	defer body.Done()
-	if n := body.Length(); n >= 0 {
-		text, err = body.ReadExactly(nil, int(n))
-	} else {
-		text, err = body.ReadAll(nil)
-	}
-	if err != nil && front.Status(err) == http.StatusInternalServerError {
-		err = fmt.Errorf("%w: the request's body cannot be read: %w", core.ErrInvalid, err)
-	}
-	return text, err
+	front.Error(w, err)
 }
 
 // answerable refuses, before anything is computed, what JSON cannot hold.

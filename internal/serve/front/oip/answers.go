@@ -15,7 +15,7 @@ import (
 // answer writes what a method returned, or what part says of it.
 func answer[A proto.Message](w http.ResponseWriter, a A, err error, part ...func([]byte, A) []byte) {
 	if err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	var b []byte
@@ -40,23 +40,23 @@ func (h *handler) live(w http.ResponseWriter, r *http.Request) {
 
 func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
 	if err := h.methods.notReady(); err != nil {
-		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "error": err.Error()})
+		front.JSON(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "error": err.Error()})
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+	front.JSON(w, http.StatusOK, map[string]bool{"ready": true})
 }
 
 func (h *handler) modelReady(w http.ResponseWriter, r *http.Request) {
 	s, err := h.registry.StatusOf(r.PathValue("model"), r.PathValue("version"))
 	if err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	if s.State != core.Ready {
-		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"name": s.ServedAs, "ready": false, "error": s.Reason()})
+		front.JSON(w, http.StatusServiceUnavailable, map[string]any{"name": s.ServedAs, "ready": false, "error": s.Reason()})
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"name": s.ServedAs, "ready": true})
+	front.JSON(w, http.StatusOK, map[string]any{"name": s.ServedAs, "ready": true})
 }
 
 func (h *handler) metadata(w http.ResponseWriter, r *http.Request) {
@@ -82,17 +82,9 @@ func (h *handler) object(w http.ResponseWriter, r *http.Request, into any) error
 	}
 	defer body.Close()
 	body.AtMost(front.MaxControl)
-	var text []byte
-	if n := body.Length(); n >= 0 {
-		text, err = body.ReadExactly(nil, int(n))
-	} else {
-		text, err = body.ReadAll(nil)
-	}
-	switch {
-	case err != nil:
-		return unread("the request's body", err)
-	case len(text) == 0:
-		return nil
+	text, err := body.All(nil)
+	if err != nil || len(text) == 0 {
+		return err
 	}
 	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("%w: the body is not the JSON that is asked for: %w", core.ErrInvalid, err)
@@ -105,7 +97,7 @@ func (h *handler) index(w http.ResponseWriter, r *http.Request) {
 		Ready bool `json:"ready"`
 	}
 	if err := h.object(w, r, &q); err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	a, err := h.methods.RepositoryIndex(r.Context(), &pb.RepositoryIndexRequest{Ready: q.Ready})
@@ -129,7 +121,7 @@ func (h *handler) load(w http.ResponseWriter, r *http.Request) {
 		Parameters map[string]json.RawMessage `json:"parameters"`
 	}
 	if err := h.object(w, r, &body); err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	q := &pb.RepositoryModelLoadRequest{ModelName: r.PathValue("model"), Parameters: map[string]*pb.ModelRepositoryParameter{}}
@@ -163,7 +155,7 @@ func (h *handler) register(w http.ResponseWriter, r *http.Request) {
 		ByteSize uint64 `json:"byte_size"`
 	}
 	if err := h.object(w, r, &q); err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	a, err := h.methods.SystemSharedMemoryRegister(r.Context(), &pb.SystemSharedMemoryRegisterRequest{Name: r.PathValue("region"), Key: q.Key, Offset: q.Offset, ByteSize: q.ByteSize})
@@ -203,7 +195,7 @@ func (h *handler) trace(w http.ResponseWriter, r *http.Request) {
 func (h *handler) setTrace(w http.ResponseWriter, r *http.Request) {
 	var settings map[string]json.RawMessage
 	if err := h.object(w, r, &settings); err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	q := &pb.TraceSettingRequest{ModelName: r.PathValue("model"), Settings: map[string]*pb.TraceSettingRequest_SettingValue{}}
@@ -230,7 +222,7 @@ func (h *handler) logging(w http.ResponseWriter, r *http.Request) {
 func (h *handler) setLogging(w http.ResponseWriter, r *http.Request) {
 	var settings map[string]json.RawMessage
 	if err := h.object(w, r, &settings); err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	q := &pb.LogSettingsRequest{Settings: map[string]*pb.LogSettingsRequest_SettingValue{}}

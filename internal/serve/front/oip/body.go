@@ -1,9 +1,7 @@
 package oip
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 
@@ -16,19 +14,17 @@ import (
 // tensors follow.
 func (c *call) readHeader(body *front.Body, r *http.Request) (err error) {
 	length := r.Header.Get(headerLength)
-	n := body.Length()
-	if length != "" {
-		if n, err = strconv.ParseInt(length, 10, 64); err != nil || n < 0 {
+	if length == "" {
+		c.body, err = body.All(c.body[:0])
+	} else {
+		n, bad := strconv.ParseInt(length, 10, 64)
+		if bad != nil || n < 0 {
 			return fmt.Errorf("%w: header %s is %q", core.ErrInvalid, headerLength, length)
 		}
-	}
-	if n >= 0 {
 		c.body, err = body.ReadExactly(c.body[:0], int(n))
-	} else {
-		c.body, err = body.ReadAll(c.body[:0])
 	}
 	if err != nil {
-		return unread("the request's body", err)
+		return err
 	}
 	if err := c.request.parse(c.body); err != nil {
 		return err
@@ -40,18 +36,6 @@ func (c *call) readHeader(body *front.Body, r *http.Request) (err error) {
 		return fmt.Errorf("%w: the body has %d bytes; %d of JSON and %d of binary data are announced", core.ErrInvalid, all, len(c.body), c.request.binary)
 	}
 	return nil
-}
-
-// unread says why a part of the body was not read. What the client sent wrongly
-// is its fault; the rest says itself whose.
-func unread(what string, err error) error {
-	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w: %s ends too early", core.ErrInvalid, what)
-	case errors.Is(err, front.ErrTooLarge), errors.Is(err, front.ErrSlow), errors.Is(err, front.ErrBusy):
-		return err
-	}
-	return fmt.Errorf("%w: %s cannot be read: %w", core.ErrInvalid, what, err)
 }
 
 // checkBinary compares the announced binary sizes with the shapes.
@@ -81,7 +65,7 @@ func (c *call) readBinary(body *front.Body) (err error) {
 	// The JSON may move with the buffer; its data are slices of the old memory,
 	// which stays as it is.
 	if c.body, err = body.ReadExactly(c.body, c.request.binary); err != nil {
-		return unread("the binary data", err)
+		return err
 	}
 	rest := c.body[start:]
 	for i := range c.request.inputs {

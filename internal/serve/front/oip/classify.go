@@ -25,12 +25,25 @@ func CheckClasses(specs []tensor.Spec, name string, p OutputParameters) error {
 	return nil
 }
 
-// Classify replaces the elements of an output by its n largest, each as the text
+// ClassifyAll replaces the outputs of which classes are asked for. specs are the
+// model's outputs.
+func ClassifyAll(outputs []core.Output, asked []Output, specs []tensor.Spec) error {
+	for i := range min(len(outputs), len(asked)) {
+		if n := asked[i].Classes; n > 0 {
+			if err := classify(&outputs[i], n, specOf(specs, outputs[i].Name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// classify replaces the elements of an output by its n largest, each as the text
 // VALUE:INDEX, the largest first and of equals the one of the lower index; see
 // Triton's docs/protocol/extension_classification.md. Where spec, the model's
 // output, leaves the first of several dimensions open, each row has classes of
 // its own.
-func Classify(out *core.Output, n int, spec tensor.Spec) error {
+func classify(out *core.Output, n int, spec tensor.Spec) error {
 	score := scoreOf(out.Type)
 	size := out.Type.Size()
 	if score == nil || size == 0 {
@@ -74,8 +87,8 @@ func Classify(out *core.Output, n int, spec tensor.Spec) error {
 	return nil
 }
 
-// SpecOf finds the output of a name.
-func SpecOf(specs []tensor.Spec, name string) tensor.Spec {
+// specOf finds the output of a name.
+func specOf(specs []tensor.Spec, name string) tensor.Spec {
 	for i := range specs {
 		if specs[i].Name == name {
 			return specs[i]

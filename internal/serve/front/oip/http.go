@@ -1,7 +1,6 @@
 package oip
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -13,9 +12,9 @@ import (
 )
 
 // Front returns the protocol's front over HTTP.
-func Front(state *State) front.Front {
+func Front() front.Front {
 	return front.Front{Name: "Open Inference Protocol", Routes: []string{"/v2", "/v2/"}, New: func(r *core.Registry, o front.Options) http.Handler {
-		return newHandler(r, o, NewMethods(r, o, state))
+		return newHandler(r, o, NewMethods(r))
 	}}
 }
 
@@ -42,11 +41,11 @@ func newHandler(r *core.Registry, o front.Options, m *Methods) http.Handler {
 				return
 			}
 			w.Header().Set("Allow", strings.ReplaceAll(allowed, " or ", ", "))
-			writeJSON(w, http.StatusMethodNotAllowed, map[string]string{"error": fmt.Sprintf("%s is asked with %s, not with %s", r.URL.Path, allowed, r.Method)})
+			front.JSON(w, http.StatusMethodNotAllowed, map[string]string{"error": fmt.Sprintf("%s is asked with %s, not with %s", r.URL.Path, allowed, r.Method)})
 		})
 	}
 	mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("nothing is served at %s; GET /v2 names the extensions that are", r.URL.Path)})
+		front.JSON(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("nothing is served at %s; GET /v2 names the extensions that are", r.URL.Path)})
 	})
 	return mux
 }
@@ -90,17 +89,4 @@ func (h *handler) routes() map[string]map[string]http.HandlerFunc {
 		routes[path+"/infer"] = post(h.infer)
 	}
 	return routes
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		status, body = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written"}`)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	front.Send(w, status, body)
-}
-
-func writeError(w http.ResponseWriter, err error) {
-	writeJSON(w, front.Refuse(w.Header(), err), map[string]string{"error": err.Error()})
 }

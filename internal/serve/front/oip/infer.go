@@ -7,7 +7,6 @@ import (
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
-	"oscine.dev/oscine/internal/tensor"
 )
 
 const (
@@ -54,7 +53,7 @@ func (p *pool) put(c *call) {
 func (h *handler) infer(w http.ResponseWriter, r *http.Request) {
 	q := core.Request{Model: r.PathValue("model"), Version: r.PathValue("version"), Arrived: time.Now()}
 	if err := h.registry.Accepts(&q); err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	c := h.calls.get()
@@ -66,21 +65,21 @@ func (h *handler) infer(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		h.registry.Refused(q.Model, q.Version)
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	response, err := h.registry.Infer(r.Context(), q)
 	if err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 		return
 	}
 	defer response.Free()
-	if err := c.classify(&response, h.registry.Outputs(q.Model, q.Version)); err != nil {
-		writeError(w, err)
+	if err := ClassifyAll(response.Outputs, c.request.outputs, h.registry.Outputs(q.Model, q.Version)); err != nil {
+		front.Error(w, err)
 		return
 	}
 	if err := c.write(&response, w); err != nil {
-		writeError(w, err)
+		front.Error(w, err)
 	}
 }
 
@@ -113,20 +112,8 @@ func (c *call) fill(q *core.Request) {
 		c.inputs = append(c.inputs, core.Input{Name: in.name, Type: in.kind, Shape: in.shape, Data: in})
 	}
 	for i := range c.request.outputs {
-		c.outputs = append(c.outputs, c.request.outputs[i].name)
+		c.outputs = append(c.outputs, c.request.outputs[i].Name)
 	}
 	q.Priority, q.Timeout = c.request.Priority, c.request.Timeout
 	q.Inputs, q.Outputs = c.inputs, c.outputs
-}
-
-// classify replaces the outputs of which classes are asked for.
-func (c *call) classify(r *core.Response, specs []tensor.Spec) error {
-	for i := range c.request.outputs {
-		if n := c.request.outputs[i].Classes; n > 0 && i < len(r.Outputs) {
-			if err := Classify(&r.Outputs[i], n, SpecOf(specs, r.Outputs[i].Name)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

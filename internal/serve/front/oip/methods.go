@@ -8,7 +8,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/serve/core"
-	"oscine.dev/oscine/internal/serve/front"
 	pb "oscine.dev/oscine/internal/serve/front/oip/inferencepb"
 	"oscine.dev/oscine/internal/tensor"
 	"oscine.dev/oscine/internal/version"
@@ -16,22 +15,10 @@ import (
 
 // Methods are those of the protocol besides inference, whichever transport
 // brings them. Their errors have the classes of containerd's errdefs.
-type Methods struct {
-	registry *core.Registry
-	options  front.Options
-	state    *State
-}
-
-// State is what clients set by one transport and read by another.
-type State struct{}
-
-// NewState returns the state of a node that has just started.
-func NewState() *State { return &State{} }
+type Methods struct{ registry *core.Registry }
 
 // NewMethods returns the methods on the models of r.
-func NewMethods(r *core.Registry, o front.Options, s *State) *Methods {
-	return &Methods{registry: r, options: o, state: s}
-}
+func NewMethods(r *core.Registry) *Methods { return &Methods{r} }
 
 // extensions are those that are whole.
 func extensions() []string {

@@ -29,7 +29,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{Rig: servetest.New(t)}
-	r.server = httptest.NewServer(front.Handler(r.Registry, front.Options{MaxBodyBytes: 1 << 20}, []front.Front{Front(NewState())}))
+	r.server = httptest.NewServer(front.Handler(r.Registry, front.Options{MaxBodyBytes: 1 << 20}, []front.Front{Front()}))
 	t.Cleanup(r.server.Close)
 	return r
 }

@@ -17,9 +17,9 @@ type inferInput struct {
 	binary int    // bytes behind the JSON; -1: the elements are JSON
 }
 
-// inferOutput is one requested output.
-type inferOutput struct {
-	name string
+// Output is one requested output.
+type Output struct {
+	Name string
 	OutputParameters
 }
 
@@ -27,7 +27,7 @@ type inferOutput struct {
 type inferRequest struct {
 	id        string
 	inputs    []inferInput
-	outputs   []inferOutput
+	outputs   []Output
 	allBinary bool   // outputs are binary unless they say otherwise
 	binary    int    // bytes of all binary inputs
 	strings   []byte // the elements of byte strings that came as JSON
@@ -200,11 +200,11 @@ func (r *inferRequest) output(s *scanner) error {
 	if len(r.outputs) == core.MaxTensors {
 		return fmt.Errorf("%w: more than %d outputs", core.ErrInvalid, core.MaxTensors)
 	}
-	var out inferOutput
+	var out Output
 	err := s.object(func(key string) (err error) {
 		switch key {
 		case "name":
-			out.name, err = s.text()
+			out.Name, err = s.text()
 			return err
 		case "parameters":
 			return out.parameters(s)
@@ -215,14 +215,14 @@ func (r *inferRequest) output(s *scanner) error {
 	return err
 }
 
-func (out *inferOutput) parameters(s *scanner) error {
+func (out *Output) parameters(s *scanner) error {
 	return s.object(func(key string) error {
 		v, err := s.value()
 		if err != nil {
 			return err
 		}
 		if err := out.Set(key, v); err != nil {
-			return fmt.Errorf("output %q: %w", out.name, err)
+			return fmt.Errorf("output %q: %w", out.Name, err)
 		}
 		return nil
 	})

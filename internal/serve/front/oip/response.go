@@ -85,7 +85,7 @@ func (c *call) checkOutputs(specs []tensor.Spec) error {
 	}
 	for i := range c.request.outputs {
 		out := &c.request.outputs[i]
-		if err := CheckClasses(specs, out.name, out.OutputParameters); err != nil {
+		if err := CheckClasses(specs, out.Name, out.OutputParameters); err != nil {
 			return err
 		}
 	}
@@ -98,7 +98,7 @@ func (c *call) checkOutputs(specs []tensor.Spec) error {
 			return refuse(spec)
 		}
 		for j := range c.request.outputs {
-			if out := &c.request.outputs[j]; out.name == spec.Name && out.Classes == 0 && !c.binary(j) {
+			if out := &c.request.outputs[j]; out.Name == spec.Name && out.Classes == 0 && !c.binary(j) {
 				return refuse(spec)
 			}
 		}

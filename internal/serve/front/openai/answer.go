@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -28,7 +27,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer body.Close()
-	text, err := readAll(&body)
+	text, err := body.All(nil)
 	if err != nil {
 		writeError(w, err)
 		return
@@ -56,19 +55,6 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	defer rest.Free()
 	out.end(err)
-}
-
-func readAll(body *front.Body) (text []byte, err error) {
-	defer body.Done()
-	if n := body.Length(); n >= 0 {
-		text, err = body.ReadExactly(nil, int(n))
-	} else {
-		text, err = body.ReadAll(nil)
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("%w: the body is cut short", core.ErrInvalid)
-	}
-	return text, err
 }
 
 // read reads what this front needs of a request: of members with the same name
@@ -170,6 +156,6 @@ func (a *answer) end(err error) {
 		writeError(a.w, errors.New("the engine's answer is empty"))
 	default:
 		e := engineError(a.status, a.text)
-		writeJSON(a.w, e.status, map[string]*apiError{"error": e})
+		front.JSON(a.w, e.status, map[string]*apiError{"error": e})
 	}
 }

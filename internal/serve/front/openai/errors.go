@@ -67,7 +67,7 @@ func errorOf(err error) *apiError {
 func writeError(w http.ResponseWriter, err error) {
 	e := errorOf(err)
 	front.Refuse(w.Header(), err)
-	writeJSON(w, e.status, map[string]*apiError{"error": e})
+	front.JSON(w, e.status, map[string]*apiError{"error": e})
 }
 
 // engineError puts what an engine said of a request into the API's form.
@@ -93,13 +93,4 @@ func engineError(status int, text []byte) *apiError {
 		e.Type = typeServer
 	}
 	return e
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		status, body = http.StatusInternalServerError, []byte(`{"error":{"message":"the answer cannot be written","type":"server_error"}}`)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	front.Send(w, status, body)
 }

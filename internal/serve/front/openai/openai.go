@@ -59,7 +59,7 @@ func (h *handler) list(w http.ResponseWriter, _ *http.Request) {
 	for _, s := range h.registry.List() {
 		all, names = append(all, entryOf(&s)), append(names, s.ServedAs)
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": all, "models": names})
+	front.JSON(w, http.StatusOK, map[string]any{"object": "list", "data": all, "models": names})
 }
 
 func (h *handler) describe(w http.ResponseWriter, r *http.Request) {
@@ -68,7 +68,7 @@ func (h *handler) describe(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, entryOf(&s))
+	front.JSON(w, http.StatusOK, entryOf(&s))
 }
 
 // isLanguage returns nil where the model is one that this front can ask.

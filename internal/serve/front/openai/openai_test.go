@@ -120,6 +120,11 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s %.80s: got %d %.300s, want %d %q", test.path, test.body, status, text, test.status, test.want)
 		}
 	}
+	for _, broken := range []string{"not compressed", "\x1f\x8b\x08\x00\x00"} {
+		if status, text := r.ask("/v1/completions", broken, "Content-Encoding", "gzip"); status != http.StatusBadRequest || !strings.Contains(text, "cannot be read") {
+			t.Errorf("gzip %q: got %d %s", broken, status, text)
+		}
+	}
 	if status, text := r.ask("/v1/completions", `{"model":"Tiny_1","prompt":"Hi","max_tokens":100000}`, "X-Request-Timeout", "0.001"); status != http.StatusGatewayTimeout || !strings.Contains(text, "timeout_error") {
 		t.Errorf("a deadline: got %d %s", status, text)
 	}

@@ -3,9 +3,7 @@ package rpc
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"time"
 
@@ -42,7 +40,7 @@ func (c *call) receive() error {
 	var prefix [prefixBytes]byte
 	head, err := c.body.ReadExactly(prefix[:0], prefixBytes)
 	if err != nil {
-		return unread(err)
+		return err
 	}
 	if err := c.finish(head); err != nil {
 		return err
@@ -54,10 +52,8 @@ func (c *call) receive() error {
 // next reads the next message of a stream, or returns io.EOF.
 func (c *call) next() error {
 	var prefix [prefixBytes]byte
-	if err := c.body.Next(prefix[:]); errors.Is(err, io.EOF) {
-		return io.EOF
-	} else if err != nil {
-		return unread(err)
+	if err := c.body.Next(prefix[:]); err != nil {
+		return err
 	}
 	return c.finish(prefix[:])
 }
@@ -77,20 +73,9 @@ func (c *call) finish(prefix []byte) (err error) {
 			c.message, err = c.body.Inflate(c.message[:0], c.packed, encoding)
 		}
 	default:
-		err = errors.New("a message has an unknown flag")
+		err = fmt.Errorf("%w: a message has an unknown flag", core.ErrInvalid)
 	}
-	return unread(err)
-}
-
-// unread says why a message was not read, and whose fault that is.
-func unread(err error) error {
-	switch {
-	case err == nil, errors.Is(err, front.ErrTooLarge), errors.Is(err, front.ErrSlow), errors.Is(err, front.ErrBusy), errors.As(err, new(*failure)):
-		return err
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return fmt.Errorf("%w: the message ends too early", core.ErrInvalid)
-	}
-	return fmt.Errorf("%w: the message cannot be read: %w", core.ErrInvalid, err)
+	return err
 }
 
 // send writes one message in parts, of which the first begins with room for

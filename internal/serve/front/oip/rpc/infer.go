@@ -83,7 +83,7 @@ func (h *handler) answer(ctx context.Context, c *call, streamed bool, part func(
 	}
 	specs := h.registry.Outputs(q.model, q.version)
 	for i := range q.outputs {
-		if err := oip.CheckClasses(specs, q.outputs[i].name, q.outputs[i].OutputParameters); err != nil {
+		if err := oip.CheckClasses(specs, q.outputs[i].Name, q.outputs[i].OutputParameters); err != nil {
 			h.registry.Refused(q.model, q.version)
 			return err
 		}
@@ -116,7 +116,7 @@ func (c *call) fill(ask *core.Request) error {
 		c.inputs = append(c.inputs, core.Input{Name: in.name, Type: in.kind, Shape: in.shape, Data: source})
 	}
 	for i := range c.request.outputs {
-		c.outputs = append(c.outputs, c.request.outputs[i].name)
+		c.outputs = append(c.outputs, c.request.outputs[i].Name)
 	}
 	ask.Inputs, ask.Outputs = c.inputs, c.outputs
 	return nil
@@ -136,7 +136,7 @@ const (
 // write sends a ModelInferResponse, within a ModelStreamInferResponse where the
 // call is a stream.
 func (c *call) write(r *core.Response, streamed, final bool) error {
-	if err := c.classify(r); err != nil {
+	if err := oip.ClassifyAll(r.Outputs, c.request.outputs, c.handler.registry.Outputs(c.request.model, c.request.version)); err != nil {
 		return err
 	}
 	head := c.head(r, final)
@@ -169,19 +169,6 @@ func (c *call) write(r *core.Response, streamed, final bool) error {
 	}
 	parts[1] = parts[1][prefixBytes:]
 	return c.send(parts...)
-}
-
-// classify replaces the outputs of which classes are asked for.
-func (c *call) classify(r *core.Response) error {
-	for i := range c.request.outputs {
-		if n := c.request.outputs[i].Classes; n > 0 && i < len(r.Outputs) {
-			out := &r.Outputs[i]
-			if err := oip.Classify(out, n, oip.SpecOf(c.handler.registry.Outputs(c.request.model, c.request.version), out.Name)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // head encodes all but the elements, behind room for a prefix.

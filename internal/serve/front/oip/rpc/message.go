@@ -18,7 +18,7 @@ type request struct {
 	model, version, id string
 	parameters         oip.Parameters
 	inputs             []input
-	outputs            []output
+	outputs            []oip.Output
 	raw                int // entries of raw_input_contents
 }
 
@@ -31,12 +31,6 @@ type input struct {
 	contents contents
 	isRaw    bool
 	given    bool // it has contents
-}
-
-// output is one requested output.
-type output struct {
-	name string
-	oip.OutputParameters
 }
 
 // forget lets go of what a request's memory refers to.
@@ -185,18 +179,18 @@ func (q *request) output(b []byte) error {
 	if len(q.outputs) == core.MaxTensors {
 		return fmt.Errorf("%w: more than %d outputs", core.ErrInvalid, core.MaxTensors)
 	}
-	var out output
+	var out oip.Output
 	err := fields(b, func(number protowire.Number, kind protowire.Type, _ uint64, bytes []byte) error {
 		switch {
 		case number == outputName && kind == protowire.BytesType:
-			out.name = string(bytes)
+			out.Name = string(bytes)
 		case number == outputParameters && kind == protowire.BytesType:
 			return parameter(bytes, out.Set)
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("output %q: %w", out.name, err)
+		return fmt.Errorf("output %q: %w", out.Name, err)
 	}
 	q.outputs = append(q.outputs, out)
 	return nil

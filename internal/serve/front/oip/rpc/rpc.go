@@ -20,11 +20,10 @@ const (
 	contentType = "application/grpc"
 )
 
-// Front returns the protocol's front, which shares state with the one over
-// HTTP.
-func Front(state *oip.State) front.Front {
+// Front returns the protocol's front.
+func Front() front.Front {
 	return front.Front{Name: "Open Inference Protocol over gRPC", Routes: []string{service}, New: func(r *core.Registry, o front.Options) http.Handler {
-		return newHandler(r, o, oip.NewMethods(r, o, state))
+		return newHandler(r, o, oip.NewMethods(r))
 	}}
 }
 
@@ -128,7 +127,7 @@ func (h *handler) serve(c *call) error {
 		c.request.left = 0 // its context ends it all the same
 	}
 	if c.body, err = h.options.Body(c.w, c.r); err != nil {
-		return unread(err)
+		return err
 	}
 	defer c.body.Close()
 	return m(ctx, c)

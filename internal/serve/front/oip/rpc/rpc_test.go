@@ -27,7 +27,6 @@ import (
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
-	"oscine.dev/oscine/internal/serve/front/oip"
 	pb "oscine.dev/oscine/internal/serve/front/oip/inferencepb"
 	"oscine.dev/oscine/internal/serve/servetest"
 	"oscine.dev/oscine/internal/tensor"
@@ -45,7 +44,7 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{Rig: servetest.New(t)}
-	r.server = httptest.NewUnstartedServer(front.Handler(r.Registry, front.Options{MaxBodyBytes: 1 << 20}, []front.Front{Front(oip.NewState())}))
+	r.server = httptest.NewUnstartedServer(front.Handler(r.Registry, front.Options{MaxBodyBytes: 1 << 20}, []front.Front{Front()}))
 	r.server.Config.Protocols = new(http.Protocols)
 	r.server.Config.Protocols.SetHTTP1(true)
 	r.server.Config.Protocols.SetUnencryptedHTTP2(true)
@@ -478,7 +477,7 @@ func FuzzCall(f *testing.F) {
 	_ = w.Close()
 	f.Add([]byte("\x00\x00\x00\x00\x03\x0a\x01m"), "")
 	f.Add(append([]byte{1, 0, 0, 0, byte(packed.Len())}, packed.Bytes()...), "gzip")
-	h := front.Handler(core.NewRegistry(), front.Options{MaxBodyBytes: 1 << 16}, []front.Front{Front(oip.NewState())})
+	h := front.Handler(core.NewRegistry(), front.Options{MaxBodyBytes: 1 << 16}, []front.Front{Front()})
 	f.Fuzz(func(t *testing.T, body []byte, encoding string) {
 		for _, method := range []string{"ModelInfer", "ModelStreamInfer", "ModelMetadata"} {
 			r := httptest.NewRequest("POST", service+method, bytes.NewReader(body))

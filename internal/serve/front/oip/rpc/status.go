@@ -51,7 +51,7 @@ func codeOf(err error) code {
 		return resourceExhausted // as gRPC's own servers answer
 	case errors.Is(err, front.ErrSlow):
 		return deadlineExceeded
-	case errdefs.IsInvalidArgument(err):
+	case errors.Is(err, front.ErrEncoding), errdefs.IsInvalidArgument(err):
 		return invalidArgument
 	case errdefs.IsNotFound(err):
 		return notFound
