@@ -41,7 +41,6 @@ type Header struct {
 	Tensors      int
 	TensorBytes  int64 // of all weights
 	Vocabulary   int   // tokens
-	ChatTemplate bool  // it is made for chat
 
 	Context int // tokens that it was trained for
 	Layers  int
@@ -207,8 +206,6 @@ func (h *Header) setText(key, text string) {
 		h.Architecture = text
 	case "general.name":
 		h.Name = text
-	case "tokenizer.chat_template":
-		h.ChatTemplate = text != ""
 	}
 }
 

@@ -1,6 +1,7 @@
 package gguf
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
 
@@ -78,7 +79,7 @@ func (h *Header) Plan(w Want) (Plan, error) {
 		w.Task = h.Task()
 	}
 	if w.Memory == 0 {
-		return h.plan(w.Task, orElse(w.Slots, usualSlots), orElse(w.Context, min(h.trained(), usualContext))), nil
+		return h.plan(w.Task, cmp.Or(w.Slots, usualSlots), cmp.Or(w.Context, min(h.trained(), usualContext))), nil
 	}
 	slots := []int{w.Slots}
 	if w.Slots == 0 {
@@ -98,16 +99,9 @@ func (h *Header) Plan(w Want) (Plan, error) {
 			return p, nil
 		}
 	}
-	least := h.plan(w.Task, orElse(w.Slots, 1), orElse(w.Context, min(h.trained(), leastContext)))
+	least := h.plan(w.Task, cmp.Or(w.Slots, 1), cmp.Or(w.Context, min(h.trained(), leastContext)))
 	return Plan{}, fmt.Errorf("it needs %s of memory for %d slots of %d tokens (weights %s, cache %s), and may use %s: give it more memory, or fewer slots or tokens",
 		printable.Bytes(least.Need()), least.Slots, least.Context, printable.Bytes(least.Weights), printable.Bytes(least.Cache), printable.Bytes(w.Memory))
-}
-
-func orElse(n, otherwise int) int {
-	if n == 0 {
-		return otherwise
-	}
-	return n
 }
 
 // trained is the context that the model was trained for.

@@ -11,7 +11,6 @@ import (
 type Options struct {
 	Context int    // tokens that it was trained for; 0: 512
 	Pooling uint32 // how its outputs are pooled; 0: not at all
-	Seed    uint64 // of the weights
 }
 
 // Sizes of the model.
@@ -79,7 +78,7 @@ func Tiny(o Options) []byte {
 	pair("tokenizer.ggml.add_space_prefix", false)
 	pair("tokenizer.chat_template", template)
 
-	random := rand.New(rand.NewPCG(o.Seed, 7))
+	random := rand.New(rand.NewPCG(0, 7))
 	matrix := func(name string, columns, rows int) []float32 {
 		data := make([]float32, columns*rows)
 		for i := range data {

@@ -114,14 +114,13 @@ func run(ctx context.Context, w Worker, limit time.Duration) (*Result, error) {
 	if err := conn.Share(region); err != nil {
 		return nil, err
 	}
-	t := trial{conn: conn, region: region, result: r, slot: region.Slot(0)}
+	t := trial{conn: conn, result: r, slot: region.Slot(0)}
 	return r, t.measure(ctx, limit)
 }
 
 // trial is one engine's, under way.
 type trial struct {
 	conn   *channel.Conn
-	region *channel.Region
 	slot   []byte
 	result *Result
 	ids    uint64

@@ -76,7 +76,7 @@ func (o *Output) Put(shape tensor.Shape, data []byte) error {
 
 // Reserve returns memory for the next wanted output, for an engine that writes
 // it there. It is not to be used in place of Put for the answer to several
-// requests at once, whose outputs have no memory in one piece: Joined tells.
+// requests at once, whose outputs have no memory in one piece.
 func (o *Output) Reserve(shape tensor.Shape, n int) ([]byte, error) {
 	put := len(o.result.Shapes)
 	if o.calls != nil || put >= len(o.wanted) {
@@ -94,9 +94,6 @@ func (o *Output) Reserve(shape tensor.Shape, n int) ([]byte, error) {
 	o.at = aligned(o.at + n)
 	return memory, nil
 }
-
-// Joined reports whether several requests share the run.
-func (o *Output) Joined() bool { return o.calls != nil }
 
 func aligned(n int) int { return (n + channel.Align - 1) &^ (channel.Align - 1) }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"unsafe"
 
 	"oscine.dev/oscine/internal/serve/channel"
@@ -79,7 +78,6 @@ type Session struct {
 	lib                    *Library
 	model, compiled, index uintptr
 	meta                   channel.Metadata
-	dynamic                bool // some input has an open dimension
 
 	current         []tensor.Shape // of the inputs, for which all below was made; nil: none
 	inputs, outputs buffers
@@ -163,7 +161,6 @@ func (s *Session) choose(key string) error {
 		if s.meta.Outputs, err = l.describe(signature, l.countOutputs, l.outputName, l.outputTensor); err != nil {
 			return fmt.Errorf("output %w", err)
 		}
-		s.dynamic = slices.ContainsFunc(s.meta.Inputs, func(t tensor.Spec) bool { return slices.Contains(t.Shape, -1) })
 		return nil
 	}
 	return fmt.Errorf("the model has no signature %q: it has %q", key, keys)

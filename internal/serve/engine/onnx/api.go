@@ -123,9 +123,6 @@ func (l *Library) initialise() error {
 	return l.call(fnGetAllocatorWithDefaultOptions, l.out(&l.alloc))
 }
 
-// Version returns the library's version, for example 1.30.0.
-func (l *Library) Version() string { return l.version }
-
 // out passes the address of a variable of a heap object to the library, which
 // writes it during the call only. The Go heap does not move its objects.
 func (l *Library) out(v *uintptr) uintptr { return uintptr(unsafe.Pointer(v)) }

@@ -40,11 +40,7 @@ func (h *handler) stream(ctx context.Context, c *call) error {
 			c.request.left = max(time.Until(deadline), 1)
 		}
 		c.arrived = time.Now()
-		parts := 0
-		err := h.answer(ctx, c, true, func(r *core.Response) error {
-			parts++
-			return c.write(r, true, false)
-		})
+		err := h.answer(ctx, c, true, func(r *core.Response) error { return c.write(r, true, false) })
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
