@@ -3,6 +3,7 @@ package tensor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -105,4 +106,37 @@ func (s *Spec) Dimensions() []int64 {
 		return []int64{-1}
 	}
 	return append([]int64{}, s.Shape...)
+}
+
+// Equal reports whether two inputs or outputs are the same to a client.
+func (s Spec) Equal(other Spec) bool {
+	return s.Name == other.Name && s.Type == other.Type && s.AnyRank == other.AnyRank && slices.Equal(s.Shape, other.Shape)
+}
+
+// Concrete returns a shape that the model accepts: first stands for an open first
+// dimension, open for each other one. Of any rank it is one dimension.
+func (s *Spec) Concrete(first, open int64) Shape {
+	shape := slices.Clone(s.Shape)
+	if s.AnyRank {
+		shape = Shape{-1}
+	}
+	for i, d := range shape {
+		if d < 0 {
+			shape[i] = open
+			if i == 0 {
+				shape[i] = first
+			}
+		}
+	}
+	return shape
+}
+
+// LeastBytes returns how many bytes a tensor of this concrete shape has at least:
+// strings may have none but their lengths. It fails with ErrShape as Shape.Bytes
+// does.
+func (s *Spec) LeastBytes(shape Shape) (int, error) {
+	if s.Type == Bytes {
+		return shape.Bytes(Uint32)
+	}
+	return shape.Bytes(s.Type)
 }

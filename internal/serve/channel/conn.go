@@ -395,6 +395,6 @@ func (c *Conn) check(q *Request, u *underWay, r *Result) error {
 		}
 		end = max(end, at+max(n, 1))
 	}
-	u.from = (end + Align - 1) &^ (Align - 1)
+	u.from = Aligned(end)
 	return nil
 }

@@ -50,6 +50,9 @@ type Result struct {
 // Align is the boundary, in bytes, at which each tensor in a slot begins.
 const Align = 64
 
+// Aligned is n rounded up to the next boundary.
+func Aligned(n int) int { return (n + Align - 1) &^ (Align - 1) }
+
 // Layout returns where each input of the given shapes begins in a slot, and
 // the first free byte behind them, which is aligned as well. The sizes of
 // BYTES tensors are the caller's. It fails with tensor.ErrShape for an
@@ -65,7 +68,7 @@ func Layout(specs []tensor.Spec, shapes []tensor.Shape, sizes, offsets []int) ([
 			return nil, 0, fmt.Errorf("%w: inputs need more than %d bytes", tensor.ErrShape, tensor.MaxBytes)
 		}
 		offsets = append(offsets, at)
-		at += (n + Align - 1) &^ (Align - 1)
+		at += Aligned(n)
 	}
 	return offsets, at, nil
 }

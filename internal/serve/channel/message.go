@@ -67,10 +67,7 @@ type Metadata struct {
 // SameModel reports whether a worker describes the model as another did: what
 // clients and slots depend on. The engine's version and threads may differ.
 func (m *Metadata) SameModel(other *Metadata) bool {
-	same := func(a, b tensor.Spec) bool {
-		return a.Name == b.Name && a.Type == b.Type && a.AnyRank == b.AnyRank && slices.Equal(a.Shape, b.Shape)
-	}
-	return slices.EqualFunc(m.Inputs, other.Inputs, same) && slices.EqualFunc(m.Outputs, other.Outputs, same) &&
+	return slices.EqualFunc(m.Inputs, other.Inputs, tensor.Spec.Equal) && slices.EqualFunc(m.Outputs, other.Outputs, tensor.Spec.Equal) &&
 		m.Batch == other.Batch && m.Streams == other.Streams && m.Runs() == other.Runs()
 }
 

@@ -70,21 +70,11 @@ func newMemory(meta *channel.Metadata, maxRequest int64) (*memory, error) {
 func sizes(meta *channel.Metadata, maxRequest int64) (channel.Size, error) {
 	least := 0
 	for _, spec := range slices.Concat(meta.Inputs, meta.Outputs) {
-		shape := slices.Clone(spec.Shape)
-		for i, d := range shape {
-			if d < 0 {
-				shape[i] = 1
-			}
-		}
-		kind := spec.Type
-		if kind == tensor.Bytes {
-			kind = tensor.Uint32
-		}
-		n, err := shape.Bytes(kind)
+		n, err := spec.LeastBytes(spec.Concrete(1, 1))
 		if err != nil {
 			n = tensor.MaxBytes
 		}
-		least += (n + channel.Align - 1) &^ (channel.Align - 1)
+		least += channel.Aligned(n)
 	}
 	total := int(maxRequest)
 	if maxRequest == 0 {

@@ -46,10 +46,7 @@ func Outputs() []tensor.Spec {
 
 // Is reports whether a model with these tensors is a language model.
 func Is(inputs, outputs []tensor.Spec) bool {
-	same := func(a, b tensor.Spec) bool {
-		return a.Name == b.Name && a.Type == b.Type && slices.Equal(a.Shape, b.Shape)
-	}
-	return slices.EqualFunc(inputs, Inputs(), same) && slices.EqualFunc(outputs, Outputs(), same)
+	return slices.EqualFunc(inputs, Inputs(), tensor.Spec.Equal) && slices.EqualFunc(outputs, Outputs(), tensor.Spec.Equal)
 }
 
 // ErrTensor is wrapped by the errors of reading tensors.

@@ -184,9 +184,7 @@ func sameInputs(a, b []tensor.Spec) bool {
 	sorted := func(list []tensor.Spec) []tensor.Spec {
 		return slices.SortedFunc(slices.Values(list), func(x, y tensor.Spec) int { return cmp.Compare(x.Name, y.Name) })
 	}
-	return slices.EqualFunc(sorted(a), sorted(b), func(x, y tensor.Spec) bool {
-		return x.Name == y.Name && x.Type == y.Type && slices.Equal(x.Shape, y.Shape)
-	})
+	return slices.EqualFunc(sorted(a), sorted(b), tensor.Spec.Equal)
 }
 
 // distance is the greatest difference of two tensors of one shape, in parts of the

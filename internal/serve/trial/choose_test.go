@@ -34,6 +34,16 @@ func renamed(c Candidate) Candidate {
 	return c
 }
 
+func anyRank(c Candidate) Candidate {
+	c.Result.Metadata.Inputs[0] = tensor.Spec{Name: "x", Type: tensor.FP32, AnyRank: true}
+	return c
+}
+
+func scalar(c Candidate) Candidate {
+	c.Result.Metadata.Inputs[0].Shape = nil
+	return c
+}
+
 func unmeasured(c Candidate) Candidate {
 	c.Result.Latency, c.Result.outputs, c.Result.Problem = [2]time.Duration{}, nil, "it wants a picture"
 	return c
@@ -62,6 +72,7 @@ func TestChoose(t *testing.T) {
 		"one crashes":                {[]Candidate{gave("a", 1*ms, 0, 1), crashed}, 0, []string{"the only one", "failed: the worker ended"}},
 		"all refuse":                 {[]Candidate{refused, crashed}, -1, []string{"refused", "failed"}},
 		"other names":                {[]Candidate{gave("a", 9*ms, 0, 1), renamed(gave("b", 1*ms, 0, 1))}, 0, []string{"the only one", "otherwise than a 1"}},
+		"any rank, and a scalar":     {[]Candidate{anyRank(gave("a", 9*ms, 0, 1)), scalar(gave("b", 1*ms, 0, 1))}, 0, []string{"the only one", "otherwise than a 1"}},
 		"other shapes":               {[]Candidate{gave("a", 9*ms, 0, 1), gave("b", 1*ms, 0, 1, 1)}, 0, []string{"the only one", "otherwise"}},
 		"nothing could be measured":  {[]Candidate{unmeasured(gave("a", 9*ms, 0, 1)), unmeasured(gave("b", 1*ms, 0, 1))}, 0, []string{"it wants a picture", "could not be compared"}},
 		"only the first is measured": {[]Candidate{gave("a", 9*ms, 0, 1), unmeasured(gave("b", 1*ms, 0, 1))}, 0, []string{"the only one", "could not be compared"}},

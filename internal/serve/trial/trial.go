@@ -227,20 +227,8 @@ func (t *trial) keep(r *channel.Result) {
 func shapesFor(meta *channel.Metadata, batch, open int64) ([]tensor.Shape, []int) {
 	shapes, sizes := make([]tensor.Shape, len(meta.Inputs)), make([]int, len(meta.Inputs))
 	for i, spec := range meta.Inputs {
-		shapes[i] = slices.Clone(spec.Shape)
-		for j, d := range shapes[i] {
-			if d < 0 {
-				shapes[i][j] = open
-				if j == 0 {
-					shapes[i][j] = batch
-				}
-			}
-		}
-		kind := spec.Type
-		if kind == tensor.Bytes {
-			kind = tensor.Uint32 // strings without a byte
-		}
-		if n, err := shapes[i].Bytes(kind); err == nil {
+		shapes[i] = spec.Concrete(batch, open)
+		if n, err := spec.LeastBytes(shapes[i]); err == nil {
 			sizes[i] = n
 		} else {
 			sizes[i] = slotBytes

@@ -29,7 +29,7 @@ func (e *executor) checkJoined(calls []call, n int64) string {
 	c := &calls[int(n/firstCheck)%len(calls)]
 	total := 0
 	for _, size := range c.result.Sizes {
-		total += aligned(size)
+		total += channel.Aligned(size)
 	}
 	memory := NewBlock(total)
 	defer memory.Free()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -162,29 +161,14 @@ func selfTest(session Session, meta *channel.Metadata, open int64, say func(form
 	shapes, sizes := make([]tensor.Shape, len(meta.Inputs)), make([]int, len(meta.Inputs))
 	total := 0
 	for i, spec := range meta.Inputs {
-		shapes[i] = slices.Clone(spec.Shape)
-		if spec.AnyRank {
-			shapes[i] = tensor.Shape{1}
-		}
-		for j, d := range shapes[i] {
-			switch {
-			case d < 0 && j == 0:
-				shapes[i][j] = 1
-			case d < 0:
-				shapes[i][j] = open
-			}
-		}
-		kind := spec.Type
-		if kind == tensor.Bytes {
-			kind = tensor.Uint32 // strings without a byte
-		}
-		n, err := shapes[i].Bytes(kind)
+		shapes[i] = spec.Concrete(1, open)
+		n, err := spec.LeastBytes(shapes[i])
 		if err != nil || n > selfTestBytes-total {
 			say("no self-test: the inputs are too large")
 			return nil
 		}
 		sizes[i] = n
-		total += (n + channel.Align - 1) &^ (channel.Align - 1)
+		total += channel.Aligned(n)
 	}
 	var memory Block
 	memory = memory.AtLeast(total + selfTestBytes)

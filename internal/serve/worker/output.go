@@ -91,11 +91,9 @@ func (o *Output) Reserve(shape tensor.Shape, n int) ([]byte, error) {
 	}
 	store(o.result, shape, o.at, n)
 	memory := o.memory[o.at : o.at+n : o.at+n]
-	o.at = aligned(o.at + n)
+	o.at = channel.Aligned(o.at + n)
 	return memory, nil
 }
-
-func aligned(n int) int { return (n + channel.Align - 1) &^ (channel.Align - 1) }
 
 func store(r *channel.Result, shape tensor.Shape, at, n int) {
 	r.Shapes = resize(r.Shapes, len(r.Shapes)+1)
@@ -108,11 +106,7 @@ func store(r *channel.Result, shape tensor.Shape, at, n int) {
 // ends the worker.
 func (o *Output) checkSize(put int, shape tensor.Shape, n int) error {
 	spec := &o.meta.Outputs[o.wanted[put]]
-	kind := spec.Type
-	if kind == tensor.Bytes {
-		kind = tensor.Uint32
-	}
-	least, err := shape.Bytes(kind)
+	least, err := spec.LeastBytes(shape)
 	if err != nil || n < least || spec.Type != tensor.Bytes && n != least {
 		return fmt.Errorf("%w: output %q of %s %s has %d bytes", ErrEngine, spec.Name, shape, spec.Type, n)
 	}
@@ -137,7 +131,7 @@ func (o *Output) Send() error {
 	o.result.Shapes, o.result.Offsets, o.result.Sizes = o.result.Shapes[:0], o.result.Offsets[:0], o.result.Sizes[:0]
 	// Parts lie one behind the other: what was sent may not be read yet. Each
 	// has room, so that a stream of empty ones ends too.
-	o.at = aligned(o.at + 1)
+	o.at = channel.Aligned(o.at + 1)
 	o.parts++
 	return err
 }
@@ -179,7 +173,7 @@ func (o *Output) scatter(shape tensor.Shape, data []byte) error {
 		}
 		copy(c.memory[c.at:], data[:n])
 		store(c.result, own, c.at, n)
-		c.at, data = aligned(c.at+n), data[n:]
+		c.at, data = channel.Aligned(c.at+n), data[n:]
 	}
 	o.next++
 	return nil
