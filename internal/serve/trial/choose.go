@@ -20,9 +20,22 @@ type Candidate struct {
 	Err    error // of Run
 }
 
+// Outcome is what came out for a candidate.
+type Outcome int
+
+// The outcomes.
+const (
+	Chosen  Outcome = iota + 1
+	Slower          // than the chosen one
+	Faster          // than the chosen one, but not clearly
+	Refused         // the engine cannot run the model
+	Failed          // of something that may not happen again
+	Apart           // it answers otherwise, or could not be compared
+)
+
 // Verdict says what came out for a candidate.
 type Verdict struct {
-	Chosen bool
+	Outcome Outcome
 	// Difference is the greatest of the outputs from the first sound candidate's,
 	// in parts of the output's greatest magnitude, or of 1 where that is less; NaN
 	// where they were not compared.
@@ -52,18 +65,20 @@ func Choose(candidates []Candidate) (chosen int, verdicts []Verdict) {
 		v.Difference = math.NaN()
 		switch {
 		case !sound(i):
-			v.Reason = "refused: " + c.Err.Error()
+			v.Outcome, v.Reason = Refused, "refused: "+c.Err.Error()
 			if !errors.As(c.Err, new(*channel.ModelError)) {
-				v.Reason = "failed: " + c.Err.Error()
+				v.Outcome, v.Reason = Failed, "failed: "+c.Err.Error()
 			}
 		case i == reference:
 			v.Difference = 0
 		case c.Result.zero() && othersAnswer(candidates, i):
-			v.Reason = "answers zeros where another engine does not"
+			v.Outcome, v.Reason = Apart, "answers zeros where another engine does not"
 		default:
-			v.Difference, v.Reason = compare(candidates[reference].Result, c.Result)
+			if v.Difference, v.Reason = compare(candidates[reference].Result, c.Result); v.Reason != "" {
+				v.Outcome = Apart
+			}
 		}
-		if sound(i) && v.Reason == "" && i != reference && faster(c.Result, candidates[chosen].Result, chosen == reference) {
+		if v.Outcome == 0 && i != reference && faster(c.Result, candidates[chosen].Result, chosen == reference) {
 			chosen = i
 		}
 	}
@@ -76,28 +91,29 @@ func Choose(candidates []Candidate) (chosen int, verdicts []Verdict) {
 
 // explain fills in why the chosen one is, and those that are sound are not.
 func explain(candidates []Candidate, verdicts []Verdict, chosen int) {
-	alone := true
+	alone, anyFaster := true, false
 	for i := range verdicts {
-		if i != chosen && verdicts[i].Reason == "" {
-			alone = false
-			verdicts[i].Reason = "slower than " + candidates[chosen].Name
-			if i > chosen && faster(candidates[i].Result, candidates[chosen].Result, false) {
-				verdicts[i].Reason = "faster than " + candidates[chosen].Name + ", but not by a tenth"
-			}
+		v := &verdicts[i]
+		if i == chosen || v.Outcome != 0 {
+			continue
+		}
+		alone = false
+		v.Outcome, v.Reason = Slower, "slower than "+candidates[chosen].Name
+		if i > chosen && faster(candidates[i].Result, candidates[chosen].Result, false) {
+			v.Outcome, v.Reason, anyFaster = Faster, "faster than "+candidates[chosen].Name+", but not by a tenth", true
 		}
 	}
 	v := &verdicts[chosen]
-	v.Chosen = true
+	v.Outcome = Chosen
 	switch problem := candidates[chosen].Result.Problem; {
 	case problem != "":
 		v.Reason = "the first by the rules; it could not be measured: " + problem
 	case alone && len(candidates) > 1:
 		v.Reason = "the only one that can be taken"
+	case anyFaster:
+		v.Reason = "the first by the rules, none is faster by a tenth"
 	default:
 		v.Reason = "the fastest"
-		if slices.ContainsFunc(verdicts, func(v Verdict) bool { return len(v.Reason) > 6 && v.Reason[:6] == "faster" }) {
-			v.Reason = "the first by the rules, none is faster by a tenth"
-		}
 	}
 }
 

@@ -45,11 +45,14 @@ func (c *controller) chooseEngine(ctx context.Context, m *object.Model, p *alloc
 			if err != nil {
 				return nil, "", err
 			}
-			if table, err = c.try(ctx, at, packs); err != nil {
+			var failed bool
+			if table, failed, err = c.try(ctx, at, packs); err != nil {
 				return nil, "", err
 			}
-			if err := c.o.Choices.put(key, table); err != nil {
-				c.o.Log.Warn("which engine was chosen is not kept", "model", c.key.Name, "error", err)
+			if !failed {
+				if err := c.o.Choices.put(key, table); err != nil {
+					c.o.Log.Warn("which engine was chosen is not kept", "model", c.key.Name, "error", err)
+				}
 			}
 		}
 		// Where all refuse the model, the first one says why.
@@ -67,27 +70,28 @@ func (c *controller) only(m *object.Model, packs []pack.Info) []object.ModelCand
 	return []object.ModelCandidate{{Pack: packs[0].Name + " " + packs[0].Version, Chosen: true, Reason: reason}}
 }
 
-// try tries the packs one after the other.
-func (c *controller) try(ctx context.Context, at *work, packs []pack.Info) ([]object.ModelCandidate, error) {
+// try tries the packs one after the other. It reports whether something failed
+// that may not fail again.
+func (c *controller) try(ctx context.Context, at *work, packs []pack.Info) (table []object.ModelCandidate, failed bool, err error) {
 	var tried []trial.Candidate
 	for i := range packs {
 		c.report.Phase(object.Starting, fmt.Sprintf("measures the engine of the pack %s, %d of %d", packs[i].Name, i+1, len(packs)))
 		t := trial.Candidate{Name: packs[i].Name}
 		t.Result, t.Err = c.tryOne(ctx, *at, packs[i].Name)
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, false, ctx.Err()
 		}
 		tried = append(tried, t)
 	}
 	chosen, verdicts := trial.Choose(tried)
-	table := tabulate(packs, tried, verdicts)
+	table = tabulate(packs, tried, verdicts)
 	for i := range table {
 		c.o.Log.Info("engine tried", "model", c.key.Name, "pack", table[i].Pack, "chosen", table[i].Chosen, "reason", table[i].Reason, "batch1", table[i].Batch1.Std())
 	}
 	if chosen != 0 {
 		c.report.Event(reconcile.ReasonChosen, summary(table))
 	}
-	return table, nil
+	return table, slices.ContainsFunc(verdicts, func(v trial.Verdict) bool { return v.Outcome == trial.Failed }), nil
 }
 
 // errNoRoom says that engines cannot be measured beside a worker.
@@ -136,7 +140,7 @@ func tabulate(packs []pack.Info, tried []trial.Candidate, verdicts []trial.Verdi
 	table := make([]object.ModelCandidate, len(packs))
 	for i, v := range verdicts {
 		t := &table[i]
-		t.Pack, t.Chosen, t.Reason = packs[i].Name+" "+packs[i].Version, v.Chosen, v.Reason
+		t.Pack, t.Chosen, t.Reason = packs[i].Name+" "+packs[i].Version, v.Outcome == trial.Chosen, v.Reason
 		if r := tried[i].Result; r != nil {
 			t.Engine, t.Load = r.Metadata.Engine, object.Duration(r.Load)
 			t.Batch1, t.Batch8 = object.Duration(r.Latency[0]), object.Duration(r.Latency[1])
@@ -205,11 +209,8 @@ func (c *Choices) get(key string, n int) []object.ModelCandidate {
 	return table
 }
 
-// put keeps a choice, unless something failed that may not fail again.
+// put keeps a choice.
 func (c *Choices) put(key string, table []object.ModelCandidate) error {
-	if slices.ContainsFunc(table, func(t object.ModelCandidate) bool { return strings.HasPrefix(t.Reason, "failed:") }) {
-		return nil
-	}
 	text, err := json.Marshal(table)
 	if err != nil {
 		return err
