@@ -23,20 +23,16 @@ func (o *serveOptions) planMemory(path string, log io.Writer) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	o.language = true
-	var want gguf.Want
+	var memory int64
 	if o.memory != "" {
-		if want.Memory, err = quantity.ParseBytes(o.memory); err != nil {
+		if memory, err = quantity.ParseBytes(o.memory); err != nil {
 			return usageError{fmt.Errorf("--memory %s: %w", o.memory, err)}
 		}
 	}
-	for name, into := range map[string]*int{"slots": &want.Slots, "context": &want.Context} {
-		if value, ok := o.options[name]; ok {
-			if *into, err = strconv.Atoi(value); err != nil {
-				return usageError{fmt.Errorf("--option %s=%s: must be a number", name, value)}
-			}
-		}
+	want, err := gguf.ParseWant(o.options, memory)
+	if err != nil {
+		return usageError{fmt.Errorf("%s: %w", path, err)}
 	}
-	want.Task = gguf.Task(o.options["task"])
 	plan, err := header.Plan(want)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)

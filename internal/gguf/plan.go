@@ -2,8 +2,12 @@ package gguf
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
+	"slices"
+	"strconv"
 
 	"oscine.dev/oscine/internal/printable"
 )
@@ -37,6 +41,42 @@ type Want struct {
 	Context int   // tokens of one request, with its answer
 	Memory  int64 // bytes that the worker may use; 0: no limit
 	Task    Task
+}
+
+// ParseWant reads a model's options; memory is what its worker may use, 0 for no
+// limit. It refuses values that mean nothing, and options that there are not.
+func ParseWant(options map[string]string, memory int64) (Want, error) {
+	w := Want{Memory: memory}
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		value := options[name]
+		var err error
+		switch name {
+		case "slots":
+			w.Slots, err = positive(value)
+		case "context":
+			w.Context, err = positive(value)
+		case "task":
+			w.Task = Task(value)
+			if !slices.Contains([]Task{Generate, Embed, Rerank}, w.Task) {
+				err = fmt.Errorf("choose %s, %s or %s", Generate, Embed, Rerank)
+			}
+		case "batch": // every engine's worker reads it itself
+		default:
+			err = errors.New("there is no such option; there are context, slots and task")
+		}
+		if err != nil {
+			return w, fmt.Errorf("option %s=%s: %w", name, value, err)
+		}
+	}
+	return w, nil
+}
+
+func positive(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, errors.New("must be a number from 1 on")
+	}
+	return n, nil
 }
 
 // Plan is how a model is served, and the memory that it takes.

@@ -3,7 +3,6 @@ package llama
 import (
 	"flag"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +33,7 @@ func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	want, err := wanted(o)
+	want, err := gguf.ParseWant(o.Values, o.Memory)
 	if err != nil {
 		return nil, err
 	}
@@ -50,41 +49,6 @@ func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	fmt.Fprintf(s.log, "oscine-llama: %s: %d slots of %d tokens, cache %s, prompt cache %s\n", header, plan.Slots, plan.Context,
 		printable.Bytes(plan.Cache), printable.Bytes(plan.PromptCache))
 	return s, nil
-}
-
-// wanted reads the model's options.
-func wanted(o worker.Options) (gguf.Want, error) {
-	w := gguf.Want{Memory: o.Memory}
-	for _, name := range slices.Sorted(maps.Keys(o.Values)) {
-		value := o.Values[name]
-		var err error
-		switch name {
-		case "slots":
-			w.Slots, err = positive(value)
-		case "context":
-			w.Context, err = positive(value)
-		case "task":
-			w.Task = gguf.Task(value)
-			if !slices.Contains([]gguf.Task{gguf.Generate, gguf.Embed, gguf.Rerank}, w.Task) {
-				err = fmt.Errorf("choose %s, %s or %s", gguf.Generate, gguf.Embed, gguf.Rerank)
-			}
-		case "batch": // the worker's own
-		default:
-			err = fmt.Errorf("there is no such option; there are context, slots and task")
-		}
-		if err != nil {
-			return w, fmt.Errorf("option %s=%s: %w", name, value, err)
-		}
-	}
-	return w, nil
-}
-
-func positive(text string) (int, error) {
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		return 0, fmt.Errorf("must be a number from 1 on")
-	}
-	return n, nil
 }
 
 // arguments are those of llama-server, without where it listens.
