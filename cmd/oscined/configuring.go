@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/configuration"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/sysctl"
-	"oscine.dev/oscine/internal/update/configuration"
 )
 
 // configurationsDir is the folder of the configurations that the node had, in the

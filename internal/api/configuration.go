@@ -11,8 +11,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/configuration"
 	"oscine.dev/oscine/internal/object"
-	"oscine.dev/oscine/internal/update/configuration"
 )
 
 // configured is a node whose Machine can be changed.

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"oscine.dev/oscine/internal/configuration"
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/hardware"
@@ -27,7 +28,6 @@ import (
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/serve/core"
-	"oscine.dev/oscine/internal/update/configuration"
 )
 
 // Mode is how the daemon runs.

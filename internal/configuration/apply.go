@@ -54,7 +54,7 @@ func (s *Store) Apply(machine *object.Machine, o Options) (Result, error) {
 		return Result{}, err
 	}
 	old := s.history
-	result.Revision = s.add(Revision{At: s.now(), By: o.By, Changes: result.Changes, Machine: raw})
+	result.Revision = s.add(Revision{At: time.Now(), By: o.By, Changes: result.Changes, Machine: raw})
 	s.trial = &trial{Number: result.Revision, Within: o.Within}
 	// In this order: whenever the power fails, the Machine file is the one before,
 	// or a trial that ends with it.
@@ -68,7 +68,7 @@ func (s *Store) Apply(machine *object.Machine, o Options) (Result, error) {
 
 func (s *Store) store(before, raw []byte) error {
 	// One that an earlier trial has left would be returned to.
-	if err := remove(s.beforeFile()); err != nil {
+	if err := durable.Remove(s.beforeFile()); err != nil {
 		return err
 	}
 	if err := s.write(s.historyFile(), s.history); err != nil {
@@ -90,7 +90,7 @@ func (s *Store) restore() error {
 		return err
 	}
 	s.trial = nil
-	return errors.Join(remove(s.trialFile()), s.write(s.historyFile(), s.history))
+	return errors.Join(durable.Remove(s.trialFile()), s.write(s.historyFile(), s.history))
 }
 
 // putBack makes the Machine before the trial the node's. It is that already where
@@ -111,13 +111,6 @@ func (s *Store) setMachine(raw []byte) error {
 		}
 	}
 	return durable.WriteFile(s.paths.Machine, raw, 0o600)
-}
-
-func remove(path string) error {
-	if err := durable.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // complete checks a Machine against the node, and gives it the node's identity where it has none.
@@ -166,11 +159,11 @@ func (s *Store) Confirm(number int) error {
 	if !s.trial.Started {
 		return fmt.Errorf("the daemon has not started with revision %d yet: %w", number, errdefs.ErrUnavailable)
 	}
-	if err := remove(s.trialFile()); err != nil {
+	if err := durable.Remove(s.trialFile()); err != nil {
 		return fmt.Errorf("confirm: %w", err)
 	}
 	s.trial = nil
-	if err := remove(s.beforeFile()); err != nil {
+	if err := durable.Remove(s.beforeFile()); err != nil {
 		s.log.Warn("remove the Machine before", "error", err)
 	}
 	s.log.Info("the Machine's change is confirmed", "revision", number)
@@ -228,9 +221,9 @@ func (s *Store) takeBack(why string) error {
 		}
 	}
 	if len(before) > 0 {
-		s.add(Revision{At: s.now(), Note: fmt.Sprintf("revision %d was taken back: %s", on.Number, why), Machine: before})
+		s.add(Revision{At: time.Now(), Note: fmt.Sprintf("revision %d was taken back: %s", on.Number, why), Machine: before})
 	}
-	if err := remove(s.trialFile()); err != nil {
+	if err := durable.Remove(s.trialFile()); err != nil {
 		return fmt.Errorf("end the trial of the Machine: %w", err)
 	}
 	s.trial = nil

@@ -63,6 +63,12 @@ func daemon(t testing.TB, p Paths, fallback *object.Machine) *Store {
 	return s
 }
 
+// using is the Machine in use.
+func using(s *Store) *object.Machine {
+	_, m, _ := s.Revision(0) // never fails
+	return m
+}
+
 func asked(s *Store) bool {
 	select {
 	case <-s.Restart():
@@ -85,8 +91,8 @@ func TestConfirmedChangeStays(t *testing.T) {
 		t.Errorf("confirmed before the daemon started: got %v", err)
 	}
 	s = daemon(t, p, first)
-	if s.Machine().Spec.Hostname != "b" || s.OnTrial() != 2 {
-		t.Fatalf("got %s, on trial %d", s.Machine().Spec.Hostname, s.OnTrial())
+	if using(s).Spec.Hostname != "b" || s.OnTrial() != 2 {
+		t.Fatalf("got %s, on trial %d", using(s).Spec.Hostname, s.OnTrial())
 	}
 	if err := s.Confirm(1); !errors.Is(err, ErrNoTrial) {
 		t.Errorf("another revision: got %v", err)
@@ -94,14 +100,14 @@ func TestConfirmedChangeStays(t *testing.T) {
 	if err := s.Confirm(2); err != nil {
 		t.Fatal(err)
 	}
-	if s = daemon(t, p, first); s.Machine().Spec.Hostname != "b" || s.OnTrial() != 0 {
-		t.Errorf("after a restart: got %s, on trial %d", s.Machine().Spec.Hostname, s.OnTrial())
+	if s = daemon(t, p, first); using(s).Spec.Hostname != "b" || s.OnTrial() != 0 {
+		t.Errorf("after a restart: got %s, on trial %d", using(s).Spec.Hostname, s.OnTrial())
 	}
 	if r, err := s.Return(1, Options{}); err != nil || r.Revision != 3 {
 		t.Errorf("return: got %+v, %v", r, err)
 	}
-	if s = daemon(t, p, first); s.Machine().Spec.Hostname != "a" {
-		t.Errorf("returned to %s", s.Machine().Spec.Hostname)
+	if s = daemon(t, p, first); using(s).Spec.Hostname != "a" {
+		t.Errorf("returned to %s", using(s).Spec.Hostname)
 	}
 }
 
@@ -115,7 +121,7 @@ func TestUnconfirmedChangeIsTakenBack(t *testing.T) {
 			if _, err := s.Apply(machine(t, ca, "  hostname: b\n"), Options{Within: time.Minute}); err != nil {
 				t.Fatal(err)
 			}
-			if s = daemon(t, p, first); s.Machine().Spec.Hostname != "b" {
+			if s = daemon(t, p, first); using(s).Spec.Hostname != "b" {
 				t.Fatal("it is not tried")
 			}
 			if !crash {
@@ -124,8 +130,8 @@ func TestUnconfirmedChangeIsTakenBack(t *testing.T) {
 				}
 			}
 			s = daemon(t, p, first)
-			if s.Machine().Spec.Hostname != "a" || s.OnTrial() != 0 {
-				t.Errorf("crash %t: got %s, on trial %d", crash, s.Machine().Spec.Hostname, s.OnTrial())
+			if using(s).Spec.Hostname != "a" || s.OnTrial() != 0 {
+				t.Errorf("crash %t: got %s, on trial %d", crash, using(s).Spec.Hostname, s.OnTrial())
 			}
 			h := s.History()
 			if len(h) != 3 || !strings.Contains(h[1].Note, "taken back") || !strings.Contains(h[0].Note, "revision 2 was taken back") {
@@ -157,12 +163,12 @@ func TestPowerCut(t *testing.T) {
 			}
 		}
 		s = daemon(t, p, first)
-		if got := s.Machine().Spec.Hostname; (got == "b") != (written == 4) {
+		if got := using(s).Spec.Hostname; (got == "b") != (written == 4) {
 			t.Errorf("%d files written: got %s", written, got)
 		}
 		// Whatever it was: a start later, without a confirmation, it is the one before.
-		if s = daemon(t, p, first); s.Machine().Spec.Hostname != "a" || s.OnTrial() != 0 {
-			t.Errorf("%d files written: ended with %s, on trial %d", written, s.Machine().Spec.Hostname, s.OnTrial())
+		if s = daemon(t, p, first); using(s).Spec.Hostname != "a" || s.OnTrial() != 0 {
+			t.Errorf("%d files written: ended with %s, on trial %d", written, using(s).Spec.Hostname, s.OnTrial())
 		}
 		if _, err := s.Apply(machine(t, ca, "  hostname: c\n"), Options{}); err != nil {
 			t.Errorf("%d files written: the next attempt: %v", written, err)

@@ -49,7 +49,6 @@ type Paths struct {
 type Store struct {
 	paths Paths
 	log   *slog.Logger
-	now   func() time.Time
 	check func(*object.Machine) error
 
 	mu      sync.Mutex
@@ -95,7 +94,7 @@ var (
 // Open reads what was kept. A change on trial whose daemon has started before is taken back: that daemon,
 // or the machine, went down with it. check finds what only this node can know; it may be nil.
 func Open(paths Paths, check func(*object.Machine) error, log *slog.Logger) *Store {
-	s := &Store{paths: paths, log: log, now: time.Now, check: check, restart: make(chan struct{})}
+	s := &Store{paths: paths, log: log, check: check, restart: make(chan struct{})}
 	if err := s.read(s.historyFile(), &s.history); err != nil {
 		// What the node had before is worth less than that it starts.
 		log.Error("the history of the Machine is lost", "error", err)
@@ -173,7 +172,7 @@ func (s *Store) Use(machine *object.Machine) error {
 		}
 	}
 	// The first, or one that came by another way: with the image or from maintenance mode.
-	s.add(Revision{At: s.now(), Changes: changes, Machine: raw})
+	s.add(Revision{At: time.Now(), Changes: changes, Machine: raw})
 	return s.write(s.historyFile(), s.history)
 }
 
@@ -186,13 +185,6 @@ func (s *Store) add(r Revision) int {
 	s.history = append(s.history, r)
 	s.history = slices.Delete(s.history, 0, max(len(s.history)-maxRevisions, 0))
 	return r.Number
-}
-
-// Machine returns what the node is configured with. The caller must not change it.
-func (s *Store) Machine() *object.Machine {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.machine
 }
 
 // Revision returns one configuration and its number; 0 stands for the one in use. It returns ErrNotFound
