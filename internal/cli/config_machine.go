@@ -14,6 +14,7 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/configuration"
 	"oscine.dev/oscine/internal/printable"
 )
 
@@ -25,14 +26,14 @@ type machineOptions struct {
 }
 
 func (o *machineOptions) add(c *cobra.Command) {
-	c.Flags().DurationVar(&o.trial, "trial", 2*time.Minute, "of a changed Machine: the node returns to the one before unless it is confirmed within this time")
+	c.Flags().DurationVar(&o.trial, "trial", configuration.DefaultTrial, "of a changed Machine: the node returns to the one before unless it is confirmed within this time")
 	c.Flags().BoolVar(&o.noConfirm, "no-confirm", false, "of a changed Machine: leave confirming it to oscine config confirm")
 }
 
 // changeMachine sends a node another Machine, and confirms it once the node answers with it.
 func changeMachine(ctx context.Context, env *Env, req *pb.ApplyConfigurationRequest, o machineOptions) error {
-	if o.trial < 10*time.Second || o.trial > time.Hour {
-		return usageError{fmt.Errorf("--trial %s: it takes 10s to 1h", o.trial)}
+	if o.trial < configuration.MinTrial || o.trial > configuration.MaxTrial {
+		return usageError{fmt.Errorf("--trial %s: it takes %s to %s", o.trial, configuration.MinTrial, configuration.MaxTrial)}
 	}
 	node, err := env.Client()
 	if err != nil {

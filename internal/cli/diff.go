@@ -25,7 +25,8 @@ func newDiffCommand(env *Env) *cobra.Command {
 		Use: "diff -f FILE", Short: "Show what apply would change in the objects of a manifest", Args: exactArgs(0, ""),
 		Long: `Show what apply would change: each object of the manifest, its defaults filled in,
 beside the one that the node keeps, as a unified diff. Nothing is changed. Of the
-values in a Secret only names and sizes are known here, and compared.
+values in a Secret only names and sizes are known here, and compared. A
+Machine, alone in its manifest, is compared field by field.
 
 The exit status is 0 where nothing differs, 1 where something does, and more than
 1 after an error.`,
@@ -57,6 +58,9 @@ func diffFile(ctx context.Context, env *Env, file string) (differs bool, err err
 	if err != nil {
 		return false, fmt.Errorf("%s is not valid:\n%w", file, err)
 	}
+	if loneMachine(objects) {
+		return diffMachine(ctx, env, string(text))
+	}
 	for _, obj := range objects {
 		if row, ok := env.Kinds.Find(obj.Key().Kind); ok && !row.Stored() {
 			return false, fmt.Errorf("%s: %s", obj.Key(), row.NotApplied)
@@ -84,6 +88,22 @@ func diffFile(ctx context.Context, env *Env, file string) (differs bool, err err
 		}
 	}
 	return differs, nil
+}
+
+// diffMachine prints what applying a Machine would change.
+func diffMachine(ctx context.Context, env *Env, manifest string) (differs bool, err error) {
+	node, err := env.Client()
+	if err != nil {
+		return false, err
+	}
+	resp, err := node.Configuration.Apply(ctx, connect.NewRequest(&oscinepb.ApplyConfigurationRequest{
+		What: &oscinepb.ApplyConfigurationRequest_Manifest{Manifest: manifest}, DryRun: true,
+	}))
+	if err != nil {
+		return false, err
+	}
+	printChanges(env.Out, resp.Msg.Changes)
+	return len(resp.Msg.Changes) > 0, nil
 }
 
 // manifestText writes an object as YAML, as storedManifest writes the node's.

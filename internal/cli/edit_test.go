@@ -1,14 +1,17 @@
 package cli
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"oscine.dev/oscine/internal/object"
+	"connectrpc.com/connect"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	pbconnect "oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
+	"oscine.dev/oscine/internal/object"
 )
 
 // withWeb is a node that keeps the workload web and accepts all that is applied.
@@ -60,6 +63,37 @@ func TestDiff(t *testing.T) {
 	}
 	if len(*applied) > 0 {
 		t.Errorf("diff applied %q", *applied)
+	}
+}
+
+// machineChanges answers each Machine with the same changes.
+type machineChanges struct {
+	pbconnect.UnimplementedConfigurationHandler
+	changes []*pb.ConfigurationChange
+	asked   []*pb.ApplyConfigurationRequest
+}
+
+func (m *machineChanges) Apply(_ context.Context, req *connect.Request[pb.ApplyConfigurationRequest]) (*connect.Response[pb.ApplyConfigurationResponse], error) {
+	m.asked = append(m.asked, req.Msg)
+	return connect.NewResponse(&pb.ApplyConfigurationResponse{Changes: m.changes}), nil
+}
+
+func TestDiffOfMachine(t *testing.T) {
+	answers := &machineChanges{}
+	n := &fakeNode{configurations: answers}
+	n.serve(t)
+	file := filepath.Join(n.dir, "test.yaml")
+	if status, out, errOut := n.command(t, "diff", "-f", file); status != 0 || out != "" {
+		t.Errorf("the same: exit status %d, %q\n%s", status, out, errOut)
+	}
+	answers.changes = []*pb.ConfigurationChange{{Path: "spec.hostname", From: `"a"`, To: `"b"`}}
+	if status, out, errOut := n.command(t, "diff", "-f", file); status != 1 || out != "~ spec.hostname: \"a\" → \"b\"\n" {
+		t.Errorf("another: exit status %d, %q\n%s", status, out, errOut)
+	}
+	for _, req := range answers.asked {
+		if !req.DryRun {
+			t.Error("it was applied")
+		}
 	}
 }
 

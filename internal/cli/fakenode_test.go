@@ -35,7 +35,8 @@ type fakeNode struct {
 	told    []string        // to stop, start or restart
 	asked   *pb.LogsRequest // of the log
 
-	upgrades pbconnect.UpgradesHandler // nil for none
+	upgrades       pbconnect.UpgradesHandler      // nil for none
+	configurations pbconnect.ConfigurationHandler // nil for none
 
 	metrics http.HandlerFunc        // nil for none
 	models  pbconnect.ModelsHandler // nil for none
@@ -133,6 +134,9 @@ func (n *fakeNode) serve(t *testing.T) {
 	}
 	if n.upgrades != nil {
 		mux.Handle(pbconnect.NewUpgradesHandler(n.upgrades))
+	}
+	if n.configurations != nil {
+		mux.Handle(pbconnect.NewConfigurationHandler(n.configurations))
 	}
 	if n.tokens != nil {
 		mux.Handle(pbconnect.NewTokensHandler(n.tokens))

@@ -41,7 +41,7 @@ be reached any more, or does not work with it, returns to what it was.`,
 			if err != nil {
 				return fmt.Errorf("%s is not valid, nothing was applied:\n%w", file, err)
 			}
-			if len(objects) == 1 && objects[0].Key().Kind == object.KindMachine {
+			if loneMachine(objects) {
 				return changeMachine(c.Context(), env, &pb.ApplyConfigurationRequest{What: &pb.ApplyConfigurationRequest_Manifest{Manifest: string(text)}}, machine)
 			}
 			node, err := env.Client()
@@ -61,6 +61,11 @@ be reached any more, or does not work with it, returns to what it was.`,
 	machine.add(c)
 	_ = c.MarkFlagRequired("file")
 	return c
+}
+
+// loneMachine reports a manifest that is for the node itself.
+func loneMachine(objects []object.Object) bool {
+	return len(objects) == 1 && objects[0].Key().Kind == object.KindMachine
 }
 
 // printResults prints what became of each object of a manifest, or would.
@@ -117,10 +122,12 @@ func (e *Env) parseTarget(args []string) (kind, name string, err error) {
 	case "event", "events":
 		return "", "", usageError{errors.New("events have a command of their own: oscine events, or oscine describe KIND NAME for those of one object")}
 	}
-	stored := e.Kinds.Stored()
-	row, ok := stored.ByWord(word)
-	if !ok {
-		return "", "", usageError{fmt.Errorf("no kind is called %q: use %s", word, stored.Words())}
+	row, ok := e.Kinds.ByWord(word)
+	switch {
+	case !ok:
+		return "", "", usageError{fmt.Errorf("no kind is called %q: use %s", word, e.Kinds.Stored().Words())}
+	case !row.Stored():
+		return "", "", usageError{errors.New(row.NotApplied)}
 	}
 	return string(row.Kind), name, nil
 }
@@ -133,6 +140,9 @@ func (e *Env) parseNamed(args []string) (kind, name string, err error) {
 	}
 	if err == nil { // a kind alone
 		return "", "", usageError{fmt.Errorf("needs a name: %s NAME", args[0])}
+	}
+	if _, ok := e.Kinds.ByWord(args[0]); ok {
+		return "", "", err // a kind that the node does not store
 	}
 	return "", args[0], nil
 }

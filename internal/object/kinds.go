@@ -27,7 +27,7 @@ type Definition struct {
 	// Passive says that nothing runs for an object of the kind.
 	Passive bool
 	// NotApplied says why a node refuses to store objects of the kind, and
-	// what to do instead. "" for the kinds that a node stores and runs.
+	// what to do instead, as a clause. "" for the kinds that a node stores and runs.
 	NotApplied string
 }
 

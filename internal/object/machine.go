@@ -14,7 +14,7 @@ const KindMachine Kind = "Machine"
 func machineKind() Definition {
 	return Definition{
 		Kind: KindMachine, New: func() Object { return &Machine{} },
-		NotApplied: "the node's Machine is applied alone, by an admin: put it in a manifest of its own, or see oscine config show",
+		NotApplied: "the node's Machine is applied alone, by an admin, from a manifest of its own; oscine config show prints it",
 	}
 }
 

@@ -75,7 +75,7 @@ This page is made from the types of internal/object by `+"`go generate ./interna
 		}
 		fmt.Fprintf(w, "\n## %s\n\n%s\n\n", row.Kind, f.Doc)
 		if !row.Stored() {
-			fmt.Fprint(w, "It is given to a machine when it boots and not to `oscine apply`.\n\n")
+			fmt.Fprintf(w, "%s%s.\n\n", strings.ToUpper(row.NotApplied[:1]), row.NotApplied[1:])
 		}
 		fmt.Fprintf(w, "```yaml\n%s```\n\n| field | value | |\n|---|---|---|\n", example)
 		f.Walk(func(c *Field) {
