@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve/rows"
+)
+
+// TestMain turns the test's program into a server under measurement, as the
+// benchmark does with its own.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && strings.Contains(" echo raw front ", " "+os.Args[1]+" ") {
+		if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// The benchmark measures all of its own ways in a short run.
+func TestRun(t *testing.T) {
+	if _, err := pack.Libraries(t.Context(), "onnxruntime", runtime.GOARCH, false, os.Stderr); err != nil {
+		t.Skip(err)
+	}
+	t.Chdir("../../..")
+	file := filepath.Join(t.TempDir(), "cost.json")
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"-no-peers", "-rounds", "1", "-turn", "1ms", "-o", file}, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f figures
+	if err := json.Unmarshal(text, &f); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{echoFigure, rawFigure(largeName), hopFigure(smallName), unixFigure(digitsName), jsonFigure(smallName), grpcFigure(smallName), crowdFigure(largeName), coldFigure(smallName), memoryFigure} {
+		if f[name] <= 0 {
+			t.Errorf("%s: got %v", name, f[name])
+		}
+	}
+	if f[rawFigure(largeName)] < 5*f[rawFigure(smallName)] {
+		t.Errorf("the large model costs %.1f µs, the small one %.1f", f[rawFigure(largeName)], f[rawFigure(smallName)])
+	}
+	if !strings.Contains(out.String(), "worker hop") {
+		t.Errorf("got %s", out.String())
+	}
+}
+
+func TestModelsAreJoined(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "mlp.onnx")
+	if err := os.WriteFile(file, mlp(8, 8), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := rows.IndependentFile(file); err != nil {
+		t.Errorf("requests of the made model are not joined: %v", err)
+	}
+}
+
+func TestRefusesBadOptions(t *testing.T) {
+	if err := run(t.Context(), []string{"-rounds", "0"}, io.Discard, io.Discard); err == nil {
+		t.Error("no rounds at all were accepted")
+	}
+}

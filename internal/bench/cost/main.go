@@ -1,0 +1,349 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"time"
+
+	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve/engine/onnx"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "cost:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out, progress io.Writer) error {
+	if len(args) > 1 {
+		switch args[0] { // this program as a server under measurement
+		case "echo":
+			return echo(args[1])
+		case "raw":
+			return raw(args[1])
+		case "front":
+			if len(args) == 4 {
+				return frontServer(args[1], args[2], args[3])
+			}
+		}
+	}
+	flags := flag.NewFlagSet("cost", flag.ContinueOnError)
+	rounds := flags.Int("rounds", 7, "measurements of each figure, of which the median counts")
+	turn := flags.Duration("turn", 250*time.Millisecond, "time of one measurement")
+	alone := flags.Bool("no-peers", false, "leave out other model servers, which are installed at the first time")
+	only := flags.String("only", "", "measure only what matches this `expression`, and print only the µs")
+	file := flags.String("o", "", "write the figures to this file")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *rounds < 1 || *turn < time.Millisecond {
+		return errors.New("needs -rounds of at least 1 and a -turn of at least 1ms")
+	}
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "oscine-cost-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{ctx: ctx, dir: dir, progress: progress, rounds: *rounds, turn: *turn, figures: figures{}}
+	defer b.stop()
+	if err := errors.Join(b.startAll(), b.coldStarts()); err != nil {
+		return err
+	}
+	if !*alone {
+		b.startPeers()
+	}
+	b.targets = slices.DeleteFunc(b.targets, func(t target) bool { return !wanted.MatchString(t.name) })
+	if err := b.measureAll(); err != nil {
+		return err
+	}
+	if *only != "" {
+		for _, t := range b.targets {
+			fmt.Fprintf(out, "%s\t%.1f\n", t.name, b.figures[t.name])
+		}
+		return nil
+	}
+	if err := b.tenModels(); err != nil {
+		return err
+	}
+	b.print(out)
+	if *file == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(b.figures, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(*file, append(text, '\n'), 0o644)
+}
+
+// The models: one that costs next to nothing, one of about 40 µs, one of some
+// hundred.
+const (
+	smallName  = "small"
+	digitsName = "digits"
+	largeName  = "large"
+	digitsFile = "models/digits/digits.onnx"
+)
+
+// bench is one run of all measurements.
+type bench struct {
+	ctx      context.Context
+	dir      string
+	progress io.Writer
+	rounds   int
+	turn     time.Duration
+
+	files   map[string]string // of the models
+	front   *process
+	running []*process
+	targets []target
+	figures figures
+	absent  []string // what could not be measured, and why
+}
+
+// target is one thing that is measured, in rounds with the others.
+type target struct {
+	name string
+	of   *process
+	run  func(n int) error
+	rows int // inferences of one turn of run; 0 means 1
+}
+
+func (b *bench) stop() {
+	for _, p := range b.running {
+		p.stop()
+	}
+}
+
+func (b *bench) start(command ...string) (*process, error) {
+	p, err := start(b.ctx, "", command...)
+	if err == nil {
+		b.running = append(b.running, p)
+	}
+	return p, err
+}
+
+func (b *bench) say(format string, a ...any) { fmt.Fprintf(b.progress, "cost: "+format+"\n", a...) }
+
+// startAll starts the servers and connects a client to each.
+func (b *bench) startAll() error {
+	library, err := pack.Libraries(b.ctx, "onnxruntime", runtime.GOARCH, true, b.progress)
+	if err != nil {
+		return err
+	}
+	library = filepath.Join(library, onnx.Name)
+	worker := filepath.Join(b.dir, "oscine-engine")
+	build := exec.CommandContext(b.ctx, "go", "build", "-o", worker, "./cmd/oscine-engine")
+	build.Env, build.Stderr = append(os.Environ(), "CGO_ENABLED=0"), b.progress
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build the worker, in the source tree: %w", err)
+	}
+	b.files = map[string]string{digitsName: digitsFile}
+	for name, hidden := range map[string][]int{smallName: nil, largeName: {768, 768, 768, 768, 768}} {
+		b.files[name] = filepath.Join(b.dir, name+".onnx")
+		if err := os.WriteFile(b.files[name], mlp(hidden...), 0o600); err != nil {
+			return err
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	socket := filepath.Join(b.dir, "echo.sock")
+	echo, err := b.start(self, "echo", socket)
+	if err != nil {
+		return err
+	}
+	engine, err := b.start(self, "raw", library)
+	if err != nil {
+		return err
+	}
+	if b.front, err = b.start(self, "front", worker, library, b.dir); err != nil {
+		return err
+	}
+	fasthttp, err := buildFasthttp(b.ctx, b.dir)
+	var other *process
+	if err == nil {
+		other, err = b.start(fasthttp)
+	}
+	if err != nil {
+		b.absent = append(b.absent, fmt.Sprintf("fasthttp echo: %v", err))
+	}
+	b.addRaw(engine)
+	return errors.Join(
+		b.addHTTP(echoFigure, echo, "tcp", echo.addr, binaryRequest(smallName)),
+		b.addHTTP(echoUnixFigure, echo, "unix", socket, binaryRequest(smallName)),
+		b.addFasthttp(other),
+	)
+}
+
+func (b *bench) addFasthttp(p *process) error {
+	if p == nil {
+		return nil
+	}
+	return b.addHTTP(fasthttpFigure, p, "tcp", p.addr, binaryRequest(smallName))
+}
+
+func (b *bench) addRaw(engine *process) {
+	for _, name := range []string{smallName, digitsName, largeName} {
+		b.add(target{rawFigure(name), engine, func(n int) error {
+			_, err := engine.ask(fmt.Sprintf("raw %s 1 %d", b.files[name], n))
+			return err
+		}, 1})
+	}
+	for _, rows := range batches() {
+		b.add(target{batchFigure(rows), engine, func(n int) error {
+			_, err := engine.ask(fmt.Sprintf("raw %s %d %d", b.files[largeName], rows, n))
+			return err
+		}, rows})
+	}
+}
+
+// batches are the numbers of rows among which the engine's best is looked for.
+func batches() []int { return []int{8, 16, 32, 64} }
+
+func (b *bench) add(t target) { b.targets = append(b.targets, t) }
+
+func (b *bench) addHTTP(name string, p *process, network, addr string, request []byte) error {
+	return b.addClients(name, p, 1, func() (client, error) { return dial(network, addr, request) })
+}
+
+func (b *bench) addClients(name string, p *process, n int, connect func() (client, error)) error {
+	l, err := clients(n, connect)
+	if err != nil {
+		return err
+	}
+	b.add(target{name: name, of: p, run: l.run})
+	return nil
+}
+
+// coldStarts serves the models, and adds the ways to them.
+func (b *bench) coldStarts() error {
+	socket := filepath.Join(b.dir, "front.sock")
+	for _, name := range []string{smallName, digitsName, largeName} {
+		before := cpu(b.front.tree())
+		if _, err := b.front.ask("serve " + name + " " + b.files[name]); err != nil {
+			return err
+		}
+		first, err := dial("unix", socket, binaryRequest(name))
+		if err != nil {
+			return err
+		}
+		if err := first.ask(); err != nil {
+			return err
+		}
+		first.close()
+		b.figures[coldFigure(name)] = float64((cpu(b.front.tree()) - before).Microseconds())
+		b.add(target{name: hopFigure(name), of: b.front, run: func(n int) error {
+			_, err := b.front.ask(fmt.Sprintf("core %s %d", name, n))
+			return err
+		}})
+		if err := errors.Join(
+			b.addHTTP(unixFigure(name), b.front, "unix", socket, binaryRequest(name)),
+			b.addHTTP(binaryFigure(name), b.front, "tcp", b.front.addr, binaryRequest(name)),
+		); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		b.addHTTP(jsonFigure(smallName), b.front, "tcp", b.front.addr, jsonRequest(smallName)),
+		b.addHTTP(jsonFigure(largeName), b.front, "tcp", b.front.addr, jsonRequest(largeName)),
+		b.addClients(grpcFigure(smallName), b.front, 1, func() (client, error) { return dialGRPC(b.front.addr, smallName) }),
+		b.addClients(crowdFigure(smallName), b.front, crowd, func() (client, error) { return dial("unix", socket, binaryRequest(smallName)) }),
+		b.addClients(crowdFigure(largeName), b.front, crowd, func() (client, error) { return dial("unix", socket, binaryRequest(largeName)) }),
+	)
+}
+
+// crowd is how many clients ask at once.
+const crowd = 64
+
+func (b *bench) startPeers() {
+	const firstPort, perPeer = 18080, 20
+	for i, p := range peers() {
+		for j, name := range []string{smallName, largeName} {
+			port := firstPort + perPeer*i + 5*j
+			s, l, err := startPeer(b.ctx, p, b.files[name], port)
+			if err != nil {
+				b.absent = append(b.absent, fmt.Sprintf("%s: %v", p.name, err))
+				break
+			}
+			b.running = append(b.running, s)
+			b.add(target{name: peerFigure(p.name, name), of: s, run: l.run})
+		}
+	}
+}
+
+// measureAll measures all targets in rounds, so that what else the computer does
+// reaches each alike.
+func (b *bench) measureAll() error {
+	got, counts := map[string][]float64{}, map[string]int{}
+	for round := range b.rounds + 1 {
+		b.say("round %d of %d", round, b.rounds) // round 0 warms and counts
+		for _, t := range b.targets {
+			if err := b.ctx.Err(); err != nil {
+				return err
+			}
+			n := counts[t.name]
+			if round == 0 {
+				var err error
+				if n, err = b.count(t); err != nil {
+					return fmt.Errorf("%s: %w", t.name, err)
+				}
+				counts[t.name] = n
+				continue
+			}
+			tree := t.of.tree()
+			before := cpu(tree)
+			if err := t.run(n); err != nil {
+				return fmt.Errorf("%s: %w", t.name, err)
+			}
+			got[t.name] = append(got[t.name], float64((cpu(tree)-before).Nanoseconds())/1000/float64(n*max(t.rows, 1)))
+		}
+	}
+	for name, all := range got {
+		slices.Sort(all)
+		b.figures[name] = all[len(all)/2]
+	}
+	return nil
+}
+
+// count finds how often a target runs in one turn.
+func (b *bench) count(t target) (int, error) {
+	const first, least = 100, 20
+	begin := time.Now()
+	if err := t.run(first); err != nil {
+		return 0, err
+	}
+	each := time.Since(begin) / first
+	return max(least, int(b.turn/max(each, time.Microsecond))), nil
+}
+
+// tenModels looks at the memory of the front when it serves ten models.
+func (b *bench) tenModels() error {
+	for i := 3; i < 10; i++ {
+		if _, err := b.front.ask(fmt.Sprintf("serve m%d %s", i, b.files[smallName])); err != nil {
+			return err
+		}
+	}
+	b.figures[memoryFigure] = float64(resident(b.front.cmd.Process.Pid))
+	return nil
+}
