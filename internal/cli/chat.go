@@ -53,15 +53,15 @@ the input; Ctrl-C stops an answer. A message from the command line or from a pip
 	}
 	f := c.Flags()
 	f.StringVar(&o.system, "system", "", "instructions that come before the conversation")
-	f.IntVar(&o.maxTokens, "max-tokens", 0, "most tokens of an answer (default: what the context holds)")
-	f.Float64Var(&o.temperature, "temperature", 0, "0 for the likeliest words, more for others (default: the engine's)")
-	f.Int64Var(&o.seed, "seed", 0, "of the choice of words (default: another each time)")
+	f.IntVar(&o.maxTokens, "max-tokens", 0, "maximum tokens of an answer (default: what the context holds)")
+	f.Float64Var(&o.temperature, "temperature", 0, "sampling temperature; 0 always picks the likeliest token (default: the engine's)")
+	f.Int64Var(&o.seed, "seed", 0, "seed for sampling (default: a random one)")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "take each line of a pipe as a message")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "tell tokens and times after each answer")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "print token counts and times after each answer")
 	f.StringVar(&o.url, "url", "", "an open inference endpoint, instead of the context's node")
-	f.StringVar(&o.memory, "memory", "", "of a file that is served: its memory limit (default: what its header says)")
-	f.StringVar(&o.cpu, "cpu", "", "of a file that is served: cores (default 1)")
-	f.StringToStringVar(&o.options, "option", nil, "of a file that is served: slots, context or task, as NAME=VALUE")
+	f.StringVar(&o.memory, "memory", "", "memory limit, if a file is served (default: what its header asks for)")
+	f.StringVar(&o.cpu, "cpu", "", "cores, if a file is served (default 1)")
+	f.StringToStringVar(&o.options, "option", nil, "slots, context or task, if a file is served, as NAME=VALUE")
 	return c
 }
 
@@ -138,7 +138,7 @@ func (t *conversation) run(ctx context.Context, message string) error {
 			return err
 		}
 		if message = strings.TrimSpace(string(text)); message == "" {
-			return usageError{errors.New("there is no message: write it behind the model, or into the pipe")}
+			return usageError{errors.New("there is no message: give it after the model, or on standard input")}
 		}
 	}
 	return t.answer(ctx, message)
@@ -160,7 +160,7 @@ func (t *conversation) answer(ctx context.Context, message string) error {
 	a, err := t.client.Ask(ctx, t.request, func(p chat.Piece) error {
 		if p.Thinking {
 			if !thinks && isTerminal(t.env.Err) {
-				fmt.Fprintln(t.env.Err, "(it thinks)")
+				fmt.Fprintln(t.env.Err, "(thinking)")
 			}
 			thinks = true
 			return nil
@@ -179,7 +179,7 @@ func (t *conversation) answer(ctx context.Context, message string) error {
 		return err
 	}
 	if a.Finish == "length" {
-		fmt.Fprintln(t.env.Err, "(the answer is cut: --max-tokens, or the model's context, allows no more)")
+		fmt.Fprintln(t.env.Err, "(the answer is cut off: it reached --max-tokens, or the end of the model's context)")
 	}
 	if t.options.verbose {
 		fmt.Fprintf(t.env.Err, "(%d tokens read, %d written, the first after %.2f s, all in %.2f s)\n", a.Prompt, a.Generated, a.First.Seconds(), a.Took.Seconds())

@@ -58,8 +58,8 @@ with an admin certificate, which becomes the current one.
 The manifest holds no key: the node makes its own, and waits until oscine config
 apply has its certificate signed. It recognises nobody but admins of this
 authority, who recognise it by the manifest's join token. With --with-key the
-node need not wait: the manifest then holds its key, which has to be made where
-the node runs.
+node need not wait: the manifest then holds its key, so run this command where
+the node will run.
 
 ca.key signs everything: keep it off the node and off-line where you can.`,
 		Example: "  oscine config generate edge1 --address 192.0.2.7\n  oscine machine start edge1 --image out/oscine-amd64.img --config-file edge1/edge1.yaml",
@@ -73,7 +73,7 @@ ca.key signs everything: keep it off the node and off-line where you can.`,
 	c.Flags().StringSliceVar(&o.hosts, "host", nil, "further names and addresses for the node's certificate")
 	c.Flags().IntVar(&o.inferencePort, "open-inference-port", 0, "also serve inference without client certificates on this port")
 	c.Flags().IntVar(&o.metricsPort, "open-metrics-port", 0, "also show metrics without client certificates on this port")
-	c.Flags().BoolVar(&o.withKey, "with-key", false, "make the node's key too, in the Machine file: for oscined --hosted on this computer")
+	c.Flags().BoolVar(&o.withKey, "with-key", false, "also put a key for the node into the Machine file, for oscined --hosted on this computer")
 	c.Flags().BoolVar(&o.force, "force", false, "replace an existing Machine file and context")
 	return c
 }

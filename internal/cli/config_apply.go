@@ -42,12 +42,12 @@ func newConfigApplyCommand(env *Env) *cobra.Command {
 		Short: "Give a node in maintenance mode its configuration or its certificate",
 		Long: `Send a Machine manifest to a node that has none, or that waits for its
 certificate. The node makes its key itself and asks for a certificate, which the
-authority in the manifest's folder signs: no key travels, and one in the manifest
+authority in the manifest's folder signs: no key is sent, and one in the manifest
 is left out.
 
 A node that booted with this manifest shows that it knows the manifest's join
-token. Any other cannot prove who it is. Compare its fingerprint with the one on
-its console: this command asks, or takes it by --fingerprint.
+token. Any other node cannot prove its identity. Compare its fingerprint with the one on
+its console: this command asks for it, unless --fingerprint gives it.
 
 A node that was configured before, and cannot read its configuration, takes a
 new one only from its owner: with an admin's context of its authority, or with

@@ -26,14 +26,14 @@ type machineOptions struct {
 }
 
 func (o *machineOptions) add(c *cobra.Command) {
-	c.Flags().DurationVar(&o.trial, "trial", configuration.DefaultTrial, "of a changed Machine: the node returns to the one before unless it is confirmed within this time")
-	c.Flags().BoolVar(&o.noConfirm, "no-confirm", false, "of a changed Machine: leave confirming it to oscine config confirm")
+	c.Flags().DurationVar(&o.trial, "trial", configuration.DefaultTrial, "for a Machine: roll the change back unless it is confirmed within this time")
+	c.Flags().BoolVar(&o.noConfirm, "no-confirm", false, "for a Machine: do not confirm the change; run oscine config confirm yourself")
 }
 
 // changeMachine sends a node another Machine, and confirms it once the node answers with it.
 func changeMachine(ctx context.Context, env *Env, req *pb.ApplyConfigurationRequest, o machineOptions) error {
 	if o.trial < configuration.MinTrial || o.trial > configuration.MaxTrial {
-		return usageError{fmt.Errorf("--trial %s: it takes %s to %s", o.trial, configuration.MinTrial, configuration.MaxTrial)}
+		return usageError{fmt.Errorf("--trial %s: must be from %s to %s", o.trial, configuration.MinTrial, configuration.MaxTrial)}
 	}
 	node, err := env.Client()
 	if err != nil {
@@ -51,11 +51,11 @@ func changeMachine(ctx context.Context, env *Env, req *pb.ApplyConfigurationRequ
 	}
 	printChanges(env.Out, m.Changes)
 	if o.dryRun {
-		fmt.Fprintln(env.Out, "these would take effect within seconds: the daemon starts again, workloads and models go on (dry run)")
+		fmt.Fprintln(env.Out, "these changes would take effect within seconds: the daemon restarts, workloads and models keep running (dry run)")
 		return nil
 	}
 	if o.noConfirm {
-		fmt.Fprintf(env.Out, "machine changed on trial (revision %d): oscine config confirm keeps it, else it is taken back in %s\n", m.Revision, o.trial)
+		fmt.Fprintf(env.Out, "machine changed on trial (revision %d): run oscine config confirm to keep it, or it is rolled back in %s\n", m.Revision, o.trial)
 		return nil
 	}
 	if err := confirmMachine(ctx, env, m.Revision, o.trial); err != nil {
@@ -69,7 +69,7 @@ func changeMachine(ctx context.Context, env *Env, req *pb.ApplyConfigurationRequ
 func confirmMachine(ctx context.Context, env *Env, revision int64, within time.Duration) error {
 	w := newWaiting(env, "config")
 	defer w.done()
-	w.tell("the node's daemon starts again")
+	w.tell("the node's daemon is restarting")
 	deadline := time.Now().Add(within)
 	for {
 		err := tryConfirm(ctx, env, revision)
@@ -77,13 +77,13 @@ func confirmMachine(ctx context.Context, env *Env, revision int64, within time.D
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
-			return fmt.Errorf("interrupted before revision %d was confirmed: oscine config confirm keeps it, else the node takes it back", revision)
+			return fmt.Errorf("interrupted before revision %d was confirmed: run oscine config confirm to keep it, or the node rolls it back", revision)
 		case code == connect.CodeFailedPrecondition:
-			return fmt.Errorf("the node has taken revision %d back: see oscine config history: %w", revision, err)
+			return fmt.Errorf("the node has rolled revision %d back: see oscine config history: %w", revision, err)
 		case code == connect.CodePermissionDenied || code == connect.CodeUnauthenticated:
 			return err
 		case time.Now().After(deadline):
-			return fmt.Errorf("the node did not answer with its new Machine within %s, and takes it back: see oscine config history: %w", within, err)
+			return fmt.Errorf("the node did not answer with its new Machine within %s, and rolls it back: see oscine config history: %w", within, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -119,8 +119,8 @@ func printChanges(w io.Writer, changes []*pb.ConfigurationChange) {
 func newConfigShowCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "show [REVISION]", Short: "Print a node's Machine, without its secrets", Args: rangeArgs(0, 1, "at most a REVISION"),
-		Long: `Print the node's Machine manifest, or an earlier one, as YAML. What is left out,
-the node's identity, stays as it is when the manifest is applied again.`,
+		Long: `Print the node's Machine manifest, or an earlier one, as YAML. The node's identity
+is left out, and stays unchanged when the manifest is applied again.`,
 		Example: "  oscine config show > node.yaml\n  oscine apply -f node.yaml --dry-run",
 		RunE: func(c *cobra.Command, args []string) error {
 			number := 0
@@ -163,7 +163,7 @@ func parseRevision(text string) (int, error) {
 func newConfigHistoryCommand(env *Env) *cobra.Command {
 	var output *string
 	c := &cobra.Command{
-		Use: "history", Short: "List the Machines that a node had, the newest first", Args: exactArgs(0, ""),
+		Use: "history", Short: "List the revisions of the node's Machine, newest first", Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			node, err := env.Client()
 			if err != nil {
@@ -209,7 +209,7 @@ func changesText(changes []*pb.ConfigurationChange) string {
 func newConfigReturnCommand(env *Env) *cobra.Command {
 	var o machineOptions
 	c := &cobra.Command{
-		Use: "return REVISION", Aliases: []string{"rollback"}, Short: "Return to an earlier Machine of the node", Args: exactArgs(1, "REVISION"),
+		Use: "return REVISION", Aliases: []string{"rollback"}, Short: "Roll the node back to an earlier Machine", Args: exactArgs(1, "REVISION"),
 		Example: "  oscine config history\n  oscine config return 3 --dry-run",
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := parseRevision(args[0])

@@ -13,11 +13,11 @@ import (
 func newConfigMergeCommand(env *Env) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
-		Use: "merge FILE", Short: "Take over the contexts of another client configuration", Args: exactArgs(1, "FILE"),
+		Use: "merge FILE", Short: "Add the contexts of another client configuration to yours", Args: exactArgs(1, "FILE"),
 		Long: `Add the contexts of another client configuration, such as one that
-oscine config credentials wrote for you, to yours. Contexts of a name that yours
-has with other content are refused, all or none, unless --force replaces them.
-The current context stays; where there is none it becomes the file's.`,
+oscine config credentials wrote for you, to yours. If yours has a context of the
+same name with other content, nothing is added unless --force replaces it.
+The current context stays; if there is none, the file's becomes current.`,
 		Example: "  oscine config merge bob.config\n  oscine config use edge1",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if _, err := os.Stat(args[0]); err != nil {
@@ -28,7 +28,7 @@ The current context stays; where there is none it becomes the file's.`,
 				return err
 			}
 			if len(from.Contexts) == 0 {
-				return fmt.Errorf("%s holds no context: it is no client configuration", args[0])
+				return fmt.Errorf("%s holds no context: it is not a client configuration", args[0])
 			}
 			return env.editConfig(func(config *client.Config) error { return mergeContexts(env, config, from, force) })
 		},
@@ -69,7 +69,7 @@ func mergeContexts(env *Env, config, from *client.Config, force bool) error {
 	}
 	if config.Contexts[config.Current] == nil {
 		config.Current = ""
-		fmt.Fprintln(env.Err, "no context is the current one: choose it with oscine config use")
+		fmt.Fprintln(env.Err, "no context is current: choose one with oscine config use")
 	} else if current == "" {
 		fmt.Fprintf(env.Out, "context %q is the current one now\n", config.Current)
 	}

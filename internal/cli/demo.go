@@ -30,8 +30,8 @@ It needs the source of Oscine, and neither root nor KVM.`,
 	}
 	f := c.Flags()
 	f.BoolVar(&o.Keep, "keep", false, "leave the machine running and say how to go on")
-	f.BoolVar(&o.Upgrade, "upgrade", false, "also take the machine to a second release, and to a broken one that it leaves by itself")
-	f.BoolVar(&o.Chat, "chat", false, "serve a language model too, and ask it")
+	f.BoolVar(&o.Upgrade, "upgrade", false, "also upgrade the machine to a second release, and to a broken one that it rolls back")
+	f.BoolVar(&o.Chat, "chat", false, "also serve a language model and chat with it")
 	f.StringVar(&o.Report, "out", "", "file for the figures (default out/demo.json)")
 	f.StringVar(&o.Source, "source", ".", "checkout of Oscine")
 	f.StringVar(&o.Arch, "arch", "", "architecture of the machine, amd64 or arm64 (default this one's)")

@@ -23,10 +23,10 @@ func newDiffCommand(env *Env) *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use: "diff -f FILE", Short: "Show what apply would change in the objects of a manifest", Args: exactArgs(0, ""),
-		Long: `Show what apply would change: each object of the manifest, its defaults filled in,
-beside the one that the node keeps, as a unified diff. Nothing is changed. Of the
-values in a Secret only names and sizes are known here, and compared. A
-Machine, alone in its manifest, is compared field by field.
+		Long: `Show what apply would change: each object of the manifest, with its defaults filled in,
+against the one stored on the node, as a unified diff. Nothing is changed. Of the
+values in a Secret only the names and sizes are compared. A Machine must be alone
+in its manifest, and is compared field by field.
 
 The exit status is 0 where nothing differs, 1 where something does, and more than
 1 after an error.`,

@@ -22,10 +22,10 @@ import (
 func newEditCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "edit KIND NAME", Short: "Change the manifest of an object in an editor and apply it",
-		Long: `Open the manifest that the node keeps in $VISUAL, $EDITOR or vi, and apply what is
-saved. Mistakes are written above the text, as comments, and the editor opens
-again. Saving nothing new ends it: then nothing is applied, and a text that has
-mistakes stays in its file, which is named.`,
+		Long: `Open the stored manifest of an object in $VISUAL, $EDITOR or vi, and apply it when
+it is saved. Errors are added at the top as comments, and the editor opens again.
+Saving without a change ends the command: nothing is applied, and a manifest with
+errors is kept in a file, whose name is printed.`,
 		Example: "  oscine edit workload web\n  EDITOR=nano oscine edit model/digits",
 		Args:    rangeArgs(1, 2, "KIND and NAME"), ValidArgsFunction: completeTarget(env),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -106,7 +106,7 @@ type keptError struct {
 }
 
 func (k keptError) Error() string {
-	return fmt.Sprintf("%s\nnothing was applied; your text is in %s: oscine apply -f takes it once it is right", message(k.error), k.file)
+	return fmt.Sprintf("%s\nnothing was applied; your text is in %s: correct it and run oscine apply -f", message(k.error), k.file)
 }
 
 func (k keptError) Unwrap() error { return k.error }
@@ -124,14 +124,14 @@ func (e *edit) apply(ctx context.Context, stored, text []byte) ([]*oscinepb.Appl
 		return nil, err
 	}
 	if len(objects) != 1 || objects[0].Key() != e.key {
-		return nil, object.Errors{{Reason: fmt.Sprintf("must stay the one object %s; oscine apply makes others", e.key)}}
+		return nil, object.Errors{{Reason: fmt.Sprintf("must stay the one object %s; use oscine apply for others", e.key)}}
 	}
 	now, err := storedManifest(ctx, e.node, e.key)
 	if err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(now, stored) {
-		return nil, conflict{fmt.Errorf("%s was changed by another while you edited: compare with oscine diff -f %s", e.key, e.file)}
+		return nil, conflict{fmt.Errorf("%s was changed by someone else while you edited it: compare with oscine diff -f %s", e.key, e.file)}
 	}
 	resp, err := e.node.Objects.Apply(ctx, connect.NewRequest(&oscinepb.ApplyRequest{Manifest: string(text)}))
 	if err != nil {
@@ -159,7 +159,7 @@ func comments(problem error) []byte {
 		return nil
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%sThis was not applied. Mend it and save, or leave it as it is to give up.\n", mark)
+	fmt.Fprintf(&b, "%sThis was not applied. Correct it and save, or save it unchanged to give up.\n", mark)
 	for line := range strings.Lines(printable.Lines(message(problem))) {
 		fmt.Fprintf(&b, "%s%s\n", mark, strings.TrimRight(line, "\n"))
 	}

@@ -66,7 +66,7 @@ Two builds of one commit give the same root and the same unified kernel image.`,
 	c.Flags().StringVar(&o.Source, "source", ".", "folder inside Oscine's checkout")
 	c.Flags().StringVar(&o.Programs, "programs", "", "folder of built programs to use instead of building them")
 	c.Flags().StringVar(&o.Key, "key", "", "PEM file with the RSA key and certificate that sign what the firmware starts (default a key of this machine)")
-	c.Flags().StringVar(&o.Releases, "releases", "", "file of the root metadata of a release folder, metadata/N.root.json, whose releases the image may upgrade to")
+	c.Flags().StringVar(&o.Releases, "releases", "", "root metadata of the release folder that the image trusts for upgrades, metadata/N.root.json")
 	c.Flags().StringVar(&o.Cmdline, "cmdline", "", "further kernel parameters")
 	c.Flags().BoolVar(&o.Compress, "compress", false, "also write the image compressed, FILE.zst")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")

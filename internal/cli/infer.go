@@ -46,7 +46,7 @@ request of the Open Inference Protocol as it is. Pictures are PNG, JPEG or GIF; 
 fitted to the model's input; for a model with one channel, made light on dark and centred.
 
 -o name prints the likeliest answer alone, -o wide every answer, -o json a line for each
-picture. What the model answers to a request of -f FILE is printed as it is.`,
+picture. With -f FILE, the model's answer is printed unchanged.`,
 		Example: "  oscine infer digits photo.png\n  oscine infer digits *.png --output json\n  oscine infer digits -f request.json\n  oscine infer digits one.png --url http://192.0.2.7:8080",
 		Args: func(c *cobra.Command, args []string) error {
 			switch {

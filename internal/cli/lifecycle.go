@@ -18,7 +18,7 @@ func newStopCommand(env *Env) *cobra.Command {
 	return newLifecycleCommand(env, &cobra.Command{
 		Use: "stop NAME...", Short: "Stop workloads and models, and keep them for oscine start",
 		Long: `Stop workloads and models, wait until they have ended, and keep their objects: they
-show as Stopped and give their part of the machine to others, also after a
+show as Stopped and release their part of the machine, also after a
 restart of the node, until oscine start, restart or apply. Volumes and logs stay.`,
 		Example: "  oscine stop web\n  oscine stop workload/web model/digits",
 	}, "stopped", func(ctx context.Context, node *client.Client, key object.Key) error {
@@ -39,8 +39,8 @@ restart of the node, until oscine start, restart or apply. Volumes and logs stay
 func newStartCommand(env *Env) *cobra.Command {
 	return newLifecycleCommand(env, &cobra.Command{
 		Use: "start NAME...", Short: "Start workloads and models that were stopped or have ended",
-		Long: `Start workloads and models that were stopped or have ended; those that run go on.
-It ends before they run: see oscine wait and oscine get.`,
+		Long: `Start workloads and models that were stopped or have ended; those that already run are left alone.
+It returns before they run: see oscine wait and oscine get.`,
 		Example: "  oscine start web\n  oscine start web && oscine wait workload/web --for phase=Running",
 	}, "starts", func(ctx context.Context, node *client.Client, key object.Key) error {
 		_, err := node.Objects.Start(ctx, connect.NewRequest(&pb.StartRequest{Kind: string(key.Kind), Name: key.Name}))
@@ -51,7 +51,7 @@ It ends before they run: see oscine wait and oscine get.`,
 func newRestartCommand(env *Env) *cobra.Command {
 	return newLifecycleCommand(env, &cobra.Command{
 		Use: "restart NAME...", Short: "Stop workloads and models and start them again now",
-		Long: `Stop workloads and models and start them again now, by the same manifests. It ends
+		Long: `Stop workloads and models and start them again now, from the same manifests. It returns
 before they run again: see oscine wait and oscine get.`,
 		Example: "  oscine restart web\n  oscine restart model/digits",
 	}, "restarts", func(ctx context.Context, node *client.Client, key object.Key) error {

@@ -68,8 +68,8 @@ func newLogsCommand(env *Env) *cobra.Command {
 	}
 	o.register(c)
 	c.Flags().Int64Var(&o.tail, "tail", 0, "only the last lines (0: all that is kept)")
-	c.Flags().StringVar(&since, "since", "", "only lines from then on: a time ago as 10m or 24h, or a time as 2026-01-31T15:04:05Z")
-	c.Flags().BoolVarP(&o.previous, "previous", "p", false, "of the run before the last one")
+	c.Flags().StringVar(&since, "since", "", "only lines since then: how long ago, such as 10m or 24h, or a time such as 2026-01-31T15:04:05Z")
+	c.Flags().BoolVarP(&o.previous, "previous", "p", false, "show the log of the previous run")
 	return c
 }
 
@@ -87,7 +87,7 @@ func sinceTime(text string, now time.Time) (time.Time, error) {
 			return at, nil
 		}
 	}
-	return time.Time{}, usageError{fmt.Errorf("--since %q: write a time ago as 90s, 10m or 24h, or a time as 2026-01-31T15:04:05Z or 2026-01-31", text)}
+	return time.Time{}, usageError{fmt.Errorf("--since %q: write how long ago, such as 90s, 10m or 24h, or a time such as 2026-01-31T15:04:05Z or 2026-01-31", text)}
 }
 
 func newDmesgCommand(env *Env) *cobra.Command {

@@ -75,7 +75,7 @@ command is over.`,
 	c.Flags().StringVar(&f.CPUs, "cpus", "2", "processors: a number, or QEMU's -smp such as 4,sockets=2,cores=2")
 	c.Flags().StringVar(&f.disk, "disk", "", "size of the disk (default the image's); the data partition grows to it")
 	c.Flags().StringArrayVar(&f.ports, "port", nil, "forward [HOST:]GUEST, a TCP port; can be repeated")
-	c.Flags().StringVar(&f.config, "config-file", "", "Machine manifest that configures the node; it gets a key and a certificate where it has none (default: it waits for one in maintenance mode)")
+	c.Flags().StringVar(&f.config, "config-file", "", "Machine manifest for the node; a missing key and certificate are created (default: the node waits for a manifest in maintenance mode)")
 	c.Flags().BoolVar(&f.Direct, "direct", false, "start the kernel without firmware and boot loader: faster, no slots")
 	c.Flags().StringVar(&f.KernelArgs, "kernel-args", "", "more kernel arguments, with --direct")
 	c.Flags().StringVar(&f.Accel, "accel", "", "kvm or tcg (emulation); default kvm where it really boots")

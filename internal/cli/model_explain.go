@@ -22,9 +22,9 @@ func newModelExplainCommand(env *Env) *cobra.Command {
 		Use: "explain NAME", Short: "Show which engines read a model, how fast they ran it, and why one was chosen", Args: exactArgs(1, "NAME"),
 		Long: `Where several installed packs read a model and its manifest names no engine, the node runs
 each for at most two seconds, on made-up inputs of one and of eight rows, compares what they
-answer, and keeps the fastest. The order is that of the rules: the first one stays unless
-another is faster by a tenth. What was measured is kept until the model, a pack or the
-processor changes. spec.engine in the manifest decides without a measurement.`,
+answer, and keeps the fastest. They are listed by preference: the first one is kept unless
+another is faster by a tenth. The measurements are kept until the model, a pack or the
+processor changes. With spec.engine in the manifest nothing is measured.`,
 		Example: "  oscine model explain digits\n  oscine model explain digits -o json", ValidArgsFunction: completeObject(env, object.KindModel),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
@@ -44,7 +44,7 @@ processor changes. spec.engine in the manifest decides without a measurement.`,
 					return explained(args[0], st).print(env.Out, *output)
 				}
 			}
-			return fmt.Errorf("the node says nothing of the model %s", args[0])
+			return fmt.Errorf("the node reports no status for model %s", args[0])
 		},
 	}
 	output = addOutput(c)

@@ -25,12 +25,12 @@ func newApplyCommand(env *Env) *cobra.Command {
 Each is told with the part of the machine that it gets, whom it displaces, and
 why it gets none: then it waits for room. Batch work gives way to other classes
 and to a higher priority; work of the classes realtime and interactive only with
---displace. --dry-run changes nothing and tells the same.
+--displace. --dry-run changes nothing and prints the same.
 
 A Machine, alone in its manifest, changes the node itself: its network, classes,
-ports and so on. The daemon starts again with it, workloads and models go on, and
+ports and so on. The daemon restarts with it, workloads and models keep running, and
 this command confirms the change as soon as the node answers. A node that cannot
-be reached any more, or does not work with it, returns to what it was.`,
+be reached any more, or does not work with it, returns to its previous Machine.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			text, err := readFileOrStdin(env, file)
 			if err != nil {

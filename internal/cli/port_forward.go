@@ -26,9 +26,9 @@ func newPortForwardCommand(env *Env) *cobra.Command {
 		Use: "port-forward WORKLOAD [LOCAL:]REMOTE", Short: "Reach a TCP port of a workload from this computer",
 		Long: `Listen on a port of this computer, on 127.0.0.1 alone, and carry each connection
 through the node's API to a TCP port of a running workload, which need not be
-published. LOCAL is REMOTE where it is left out, and 0 takes any free port.
-It goes on until Ctrl-C. What listens on the workload's own loopback address is
-not reached.`,
+published. LOCAL defaults to REMOTE; 0 picks any free port.
+It runs until Ctrl-C. A port that listens only on the workload's own loopback
+address cannot be reached.`,
 		Example: "  oscine port-forward web 8080:80\n  oscine port-forward database 5432",
 		Args:    exactArgs(2, "WORKLOAD and [LOCAL:]REMOTE"), ValidArgsFunction: completeWorkload(env),
 		RunE: func(c *cobra.Command, args []string) error {

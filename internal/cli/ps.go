@@ -20,7 +20,7 @@ func newPsCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "ps", Short: "List the workloads and models that run now", Args: exactArgs(0, "no argument"),
 		Long: `List the workloads and models that have a process now. oscine get lists all
-objects, those too that wait, ended or are stopped; oscine top workloads and
+objects, including those that wait, have ended or are stopped; oscine top workloads and
 oscine top models show what they use.`,
 		Example: "  oscine ps\n  oscine ps -l app=shop -o name",
 		RunE: func(c *cobra.Command, _ []string) error {

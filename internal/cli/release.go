@@ -22,7 +22,7 @@ func newReleaseCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "release", Short: "Make, sign, check and serve releases that nodes upgrade to",
 		Long: `A release folder holds releases of Oscine, full and as deltas, and the signed
-metadata of The Update Framework (TUF). Any web server, registry or stick can carry
+metadata of The Update Framework (TUF). Any web server, registry or USB stick can carry
 it: nodes trust the keys, not the place. See docs/releases.md.`,
 	}
 	c.AddCommand(newReleaseInitCommand(env), newReleaseCreateCommand(env), newReleaseSignCommand(env), newReleaseKeysCommand(env),
@@ -38,9 +38,9 @@ type signing struct {
 }
 
 func (s *signing) add(c *cobra.Command) {
-	c.Flags().StringVar(&s.keys, "keys", "", "folder of the keys at hand, outside the release folder")
+	c.Flags().StringVar(&s.keys, "keys", "", "folder with your keys, outside the release folder")
 	c.Flags().StringVar(&s.passphrase, "passphrase-file", "", "file with the passphrase of the keys (default: ask on the terminal when a key is encrypted)")
-	c.Flags().StringArrayVar(&s.expires, "expires", nil, "how long signed metadata is good for, as ROLE=DURATION (default root=8760h, targets=4320h, snapshot=720h, timestamp=168h); may be repeated")
+	c.Flags().StringArrayVar(&s.expires, "expires", nil, "how long signed metadata is valid, as ROLE=DURATION (default root=8760h, targets=4320h, snapshot=720h, timestamp=168h); may be repeated")
 	_ = c.MarkFlagRequired("keys") // fails for an unknown flag only
 }
 
@@ -112,11 +112,11 @@ func newReleaseInitCommand(env *Env) *cobra.Command {
 	var s signing
 	var thresholds []string
 	c := &cobra.Command{
-		Use: "init FOLDER", Short: "Make a release folder for some keys", Args: exactArgs(1, "FOLDER"),
-		Long: `Make a release folder without releases. The keys are used by the roles that their
-files are named after: root, targets, snapshot and timestamp, and releases, which
-targets then lets sign releases. Of keys that are elsewhere, put the .pub files into
-the folder of keys: what is missing is staged until oscine release sign ran there.`,
+		Use: "init FOLDER", Short: "Create a release folder", Args: exactArgs(1, "FOLDER"),
+		Long: `Create an empty release folder. Each key is used for the role that its file is
+named after: root, targets, snapshot, timestamp, and optionally releases, to which
+targets delegates signing releases. For keys kept elsewhere, put the .pub files into
+the folder of keys: what lacks signatures is staged until oscine release sign runs there.`,
 		Example: "  oscine release keys generate ~/keys\n  oscine release init releases --keys ~/keys",
 		RunE: func(c *cobra.Command, args []string) error {
 			setup := repository.Setup{Threshold: map[string]int{}}
@@ -183,11 +183,11 @@ an error, nothing.`,
 	}
 	s.add(c)
 	f := c.Flags()
-	f.StringVar(&rel.MinVersion, "min-version", "", "oldest version that may be upgraded to this one at once")
-	f.StringVar(&rel.Floor, "floor", "", "oldest version that nodes accept once this one was found good")
+	f.StringVar(&rel.MinVersion, "min-version", "", "oldest version that can be upgraded directly to this one")
+	f.StringVar(&rel.Floor, "floor", "", "oldest version that nodes accept once this one has passed its checks")
 	f.StringArrayVar(&rel.Packs, "pack", nil, "pack that belongs to the release; may be repeated")
 	f.StringArrayVar(&rel.Models, "model", nil, "model file that belongs to the release; may be repeated")
-	f.IntVar(&rel.Deltas, "deltas", 3, "from how many earlier releases to make deltas")
+	f.IntVar(&rel.Deltas, "deltas", 3, "number of earlier releases to make deltas from")
 	output = addReportOutput(c)
 	f.BoolVarP(&quiet, "quiet", "q", false, "no progress lines")
 	return c
@@ -197,9 +197,9 @@ func newReleaseSignCommand(env *Env) *cobra.Command {
 	var s signing
 	c := &cobra.Command{
 		Use: "sign FOLDER", Short: "Sign what is staged, or the timestamp again", Args: exactArgs(1, "FOLDER"),
-		Long: `Add the signatures of the keys at hand to what is staged, and publish it when there
-are enough. With nothing staged it makes snapshot and timestamp new: run it more
-often than the timestamp's time, or nodes take the folder for frozen.`,
+		Long: `Add the signatures of your keys to what is staged, and publish it once there
+are enough. With nothing staged it renews snapshot and timestamp: run it before the
+timestamp expires, or nodes consider the folder frozen.`,
 		Example: "  oscine release sign releases --keys /media/offline/keys\n  oscine release sign releases --keys ~/keys   # each day",
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := s.open(env, args[0])

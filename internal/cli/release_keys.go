@@ -18,10 +18,10 @@ import (
 func newReleaseKeysCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "keys", Short: "Make and replace the keys that sign releases",
-		Long: `Releases are signed by keys of four roles. root names all others and is needed only
-to change them: keep it offline. targets signs releases, or names the keys, of the
-role releases, that do. snapshot and timestamp keep the folder consistent and fresh,
-and belong where the folder is published from.`,
+		Long: `Releases are signed by keys of four roles. root names the keys of all roles and is needed
+only to change them: keep it offline. targets signs releases, or delegates that to the
+keys of the role releases. snapshot and timestamp keep the folder consistent and fresh:
+keep them where the folder is published.`,
 	}
 	c.AddCommand(newReleaseKeysGenerateCommand(env), newReleaseKeysListCommand(env), newReleaseKeysRotateCommand(env))
 	return c
@@ -33,8 +33,8 @@ func newReleaseKeysGenerateCommand(env *Env) *cobra.Command {
 	var passphrase string
 	c := &cobra.Command{
 		Use: "generate KEYS", Short: "Make keys in a folder", Args: exactArgs(1, "KEYS, a folder"),
-		Long: `Make an Ed25519 key for each role: ROLE-ID.key, which its owner alone may read, and
-ROLE-ID.pub, which others may have. With a passphrase the private half is encrypted.`,
+		Long: `Make an Ed25519 key for each role: ROLE-ID.key, readable only by its owner, and
+ROLE-ID.pub, which you may give to others. With a passphrase the private half is encrypted.`,
 		Example: "  oscine release keys generate ~/keys\n  oscine release keys generate /media/offline/keys --role root --count 2 --passphrase-file pass",
 		RunE: func(c *cobra.Command, args []string) error {
 			secret, err := []byte(nil), error(nil)
@@ -124,9 +124,9 @@ func newReleaseKeysRotateCommand(env *Env) *cobra.Command {
 	var add string
 	c := &cobra.Command{
 		Use: "rotate FOLDER ROLE", Short: "Add and remove keys of a role", Args: exactArgs(2, "FOLDER and ROLE"),
-		Long: `Add and remove keys of a role, and change how many must sign. Nodes learn of it by
-another version of root, which enough of the old root keys and of the new ones must
-sign. A role that lost a key is safe once this is published: what the lost key signs
+		Long: `Add and remove keys of a role, and change how many must sign. Nodes learn of it from
+a new version of root, which must be signed by enough of the old root keys and of the
+new ones. A role that lost a key is safe once this is published: what the lost key signs
 from then on is refused.`,
 		Example: "  oscine release keys generate new --role timestamp\n  oscine release keys rotate releases timestamp --keys ~/keys --add new --remove 1f3a5b7c",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -152,6 +152,6 @@ from then on is refused.`,
 	s.add(c)
 	c.Flags().StringVar(&add, "add", "", "folder of keys to add; .pub files are enough")
 	c.Flags().StringSliceVar(&rotation.Remove, "remove", nil, "identifiers of keys to remove, or their first 8 digits")
-	c.Flags().IntVar(&rotation.Threshold, "threshold", 0, "how many keys must sign from now on (default as it is)")
+	c.Flags().IntVar(&rotation.Threshold, "threshold", 0, "how many keys must sign from now on (default: unchanged)")
 	return c
 }

@@ -50,7 +50,7 @@ delta. --root is the root that nodes were given, which need not be the newest.`,
 				if err := printReleases(w, r.Releases); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(w, "%d files with %s are as signed, until %s\n", r.Targets, printable.Bytes(r.Bytes), r.Expires["timestamp"].Format(time.RFC3339))
+				_, err := fmt.Fprintf(w, "%d files with %s match their signatures, which expire at %s\n", r.Targets, printable.Bytes(r.Bytes), r.Expires["timestamp"].Format(time.RFC3339))
 				return err
 			}}.print(env.Out, *output)
 		},
@@ -76,7 +76,7 @@ anyone may serve it, and anyone may read it.`,
 			}
 			defer root.Close()
 			if _, err := root.Stat("metadata/timestamp.json"); err != nil {
-				return fmt.Errorf("%s is no release folder that was published: %w", args[0], err)
+				return fmt.Errorf("%s is not a published release folder: %w", args[0], err)
 			}
 			l, err := net.Listen("tcp", listen)
 			if err != nil {

@@ -34,11 +34,11 @@ func newRunCommand(env *Env) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Run an image once, show what it writes and end with its exit code",
 		Long: `Run an image as a workload that is not restarted, follow its output and remove it
-when it ends. With --detach it goes on in the background and is restarted.
+when it ends. With --detach it keeps running in the background and is restarted.
 
-With -i standard input goes to the program, with -t it has a terminal, whose size
-follows yours and whose keys, Ctrl-C too, reach it. What it writes is then shown
-and not kept as a log.`,
+With -i standard input goes to the program; with -t it gets a terminal that is as
+large as yours and that receives all keys, including Ctrl-C. Its output is then shown
+and not logged.`,
 		Example: "  oscine run docker.io/library/alpine:3 -- cat /etc/os-release\n  oscine run -it docker.io/library/alpine:3 -- sh\n  oscine run -d --name web -p 8080:80 docker.io/library/nginx:1.27\n  oscine run -v shop-data:/data docker.io/library/alpine:3 -- ls /data",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -73,7 +73,7 @@ and not kept as a log.`,
 	f.StringVar(&o.user, "user", "", "uid[:gid] (default: the image's)")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "NAME=VALUE for the environment")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "HOSTPORT:PORT[/udp] to publish")
-	f.StringArrayVarP(&o.volumes, "volume", "v", nil, "VOLUME:PATH[:ro], a named volume of the node and where to see it; made where there is none")
+	f.StringArrayVarP(&o.volumes, "volume", "v", nil, "VOLUME:PATH[:ro], a named volume of the node and where to mount it; created if missing")
 	f.BoolVarP(&o.detach, "detach", "d", false, "leave it running")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "send standard input to the program")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the program a terminal (implies -i)")
@@ -167,7 +167,7 @@ func namedVolumes(texts []string) ([]map[string]any, error) {
 		case !ok || (given && mode != "ro" && mode != "rw"):
 			return nil, usageError{fmt.Errorf("--volume %q: write VOLUME:PATH, with :ro to only read it", text)}
 		case strings.ContainsAny(name, "/.~"):
-			return nil, usageError{fmt.Errorf("--volume %q: a volume has a name on the node, it is no folder of this computer: see oscine volume list, and oscine cp to fill one", text)}
+			return nil, usageError{fmt.Errorf("--volume %q: give the name of a volume on the node, not a folder of this computer: see oscine volume list, and oscine cp to fill one", text)}
 		}
 		volumes = append(volumes, map[string]any{"name": name, "path": at, "readOnly": mode == "ro"})
 	}
@@ -220,7 +220,7 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 		return err
 	}
 	if final.Phase == object.Stopped {
-		return fmt.Errorf("workload %s was stopped by somebody before it ended", o.name)
+		return fmt.Errorf("workload %s was stopped before it ended", o.name)
 	}
 	if code := final.ExitCode; code != nil && *code != 0 {
 		if final.OOMKilled {

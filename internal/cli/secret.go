@@ -21,7 +21,7 @@ import (
 )
 
 func newSecretCommand(env *Env) *cobra.Command {
-	c := &cobra.Command{Use: "secret", Short: "Values that workloads get and nobody is shown"}
+	c := &cobra.Command{Use: "secret", Short: "Manage values that workloads receive and nobody can read back"}
 	c.AddCommand(newSecretSetCommand(env), newSecretListCommand(env), newSecretRemoveCommand(env))
 	return c
 }
@@ -39,11 +39,11 @@ func newSecretSetCommand(env *Env) *cobra.Command {
 		Use:   "set NAME --from-stdin ENTRY | --from-file [ENTRY=]FILE… | ENTRY=VALUE…",
 		Short: "Make a secret, or add and replace entries of one",
 		Long: `Make a secret, or add and replace entries of one that is there; its other
-entries stay. Workloads that use it as variables start again, files are rewritten.
+entries stay. Workloads that use it as variables restart; mounted files are rewritten.
 
 Prefer standard input or a file: a value on the command line stays in the shell's
-history and is seen by all on this computer who list processes. One newline at
-the end of standard input is left out.
+history and is visible to everyone on this computer who lists processes. One newline at
+the end of standard input is dropped.
 
 With --registry and --username, the entry "password" is what the node gives to
 that registry when it pulls images.`,
@@ -88,7 +88,7 @@ that registry when it pulls images.`,
 			return nil
 		},
 	}
-	c.Flags().StringArrayVar(&o.files, "from-file", nil, "file with a value; the entry is named as the file unless it is given")
+	c.Flags().StringArrayVar(&o.files, "from-file", nil, "file with a value; the entry is named after the file unless ENTRY= is given")
 	c.Flags().StringVar(&o.stdin, "from-stdin", "", "entry whose value comes on standard input")
 	c.Flags().StringVar(&o.registry, "registry", "", "registry that the entry password is for, such as ghcr.io")
 	c.Flags().StringVar(&o.username, "username", "", "user of that registry")
@@ -222,7 +222,7 @@ func printSecrets(out io.Writer, infos []secretInfo) error {
 
 func newSecretRemoveCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "rm NAME", Aliases: []string{"remove", "delete"}, Short: "Forget a secret that no workload uses", Args: exactArgs(1, "NAME"),
+		Use: "rm NAME", Aliases: []string{"remove", "delete"}, Short: "Delete a secret that no workload uses", Args: exactArgs(1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
 			if err != nil {

@@ -36,9 +36,9 @@ func newServeCommand(env *Env) *cobra.Command {
 		Use:   "serve FILE|FOLDER|URL",
 		Short: "Send a model to the node and serve it",
 		Long: `Send a model to the node, have it served by an engine worker in a container of its own, and wait
-until it answers. A model is a file, with the data files that it names, or a folder, of which
-hidden files are left out. What the node has already is not sent again, and what was cut goes on.
-Doing it again with another file replaces the model. A file behind a URL is fetched first. A language
+until it answers. A model is a file, with the data files that it names, or a folder without its
+hidden files. What the node already has is not sent again; an interrupted upload is resumed.
+Serving another file under the same name replaces the model. A URL is fetched first. A language
 model (GGUF) gets the memory that its context needs, unless --memory says otherwise.`,
 		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2\n  oscine serve ./saved_model\n  oscine serve smollm2.gguf --option slots=2 --option context=8192",
 		Args:    exactArgs(1, "a model's file, folder or URL"),
@@ -53,12 +53,12 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f := c.Flags()
 	f.StringVar(&o.name, "name", "", "name of the model (default: from the file)")
 	f.StringVar(&o.class, "class", "", "realtime, interactive or batch")
-	f.StringVar(&o.cpu, "cpu", "", "cores, such as 2 or 500m: a share that others may use while it waits (default 100m, of class realtime 1)")
+	f.StringVar(&o.cpu, "cpu", "", "cores, such as 2 or 500m; others may use them while the model is idle (default 100m, or 1 with class realtime)")
 	f.StringVar(&o.memory, "memory", "", "memory limit, such as 256Mi")
-	f.StringVar(&o.maxRequest, "max-request", "", "bytes of one request's inputs and outputs, at most 1Gi (default 256Mi)")
-	f.StringVar(&o.servedAs, "served-as", "", "name by which clients ask for it, which several versions may share (default: its own)")
-	f.IntVar(&o.traffic, "traffic", -1, "percentage that it gets of the requests that name no version (default: what other versions leave)")
-	f.BoolVar(&o.shadow, "shadow", false, "have it compute what other versions answer, and throw its answers away")
+	f.StringVar(&o.maxRequest, "max-request", "", "maximum bytes of one request's inputs and outputs, up to 1Gi (default 256Mi)")
+	f.StringVar(&o.servedAs, "served-as", "", "name that clients use; several versions may share it (default: the model's name)")
+	f.IntVar(&o.traffic, "traffic", -1, "percentage of the requests without a version that it gets (default: what other versions leave)")
+	f.BoolVar(&o.shadow, "shadow", false, "send it copies of other versions' requests, and discard its answers")
 	f.StringVar(&o.version, "version", "", "version that clients see (default 1)")
 	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
 	f.StringToStringVar(&o.options, "option", nil, "what the engine must know besides the file, as NAME=VALUE")

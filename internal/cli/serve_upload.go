@@ -98,7 +98,7 @@ func (s *modelSource) upload(ctx context.Context, env *Env, node *client.Client)
 		from = 0
 	}
 	if from > 0 {
-		fmt.Fprintf(env.Err, "%s: the node has %s of %s; going on from there\n", s.path, printable.Bytes(from), printable.Bytes(size))
+		fmt.Fprintf(env.Err, "%s: the node has %s of %s; resuming from there\n", s.path, printable.Bytes(from), printable.Bytes(size))
 	}
 	stream := node.Models.Upload(ctx)
 	if err := stream.Send(&pb.Chunk{Digest: digest, Offset: from, Folder: folder}); err != nil && !errors.Is(err, io.EOF) {
@@ -115,7 +115,7 @@ func (s *modelSource) upload(ctx context.Context, env *Env, node *client.Client)
 	if err != nil {
 		return "", s.cut(ctx, sendError(stream.CloseAndReceive, err))
 	}
-	taking := newWaiting(env, s.path+": the node takes it in")
+	taking := newWaiting(env, s.path+": the node is storing it")
 	defer taking.done()
 	resp, err := stream.CloseAndReceive()
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *modelSource) upload(ctx context.Context, env *Env, node *client.Client)
 // cut is the error of an upload that did not end well, with what helps.
 func (s *modelSource) cut(ctx context.Context, err error) error {
 	if connect.CodeOf(err) == connect.CodeUnavailable || ctx.Err() != nil {
-		err = fmt.Errorf("%w (the same command goes on where this one ended)", err)
+		err = fmt.Errorf("%w (run the same command again to resume)", err)
 	}
 	return fmt.Errorf("send %s: %w", s.path, err)
 }

@@ -56,7 +56,7 @@ func newVolumeListCommand(env *Env) *cobra.Command {
 func newModelCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "model", Short: "Explain models, list and remove their files",
-		Long: `A model's file lies on the node under its digest. One that no Model refers to is removed
+		Long: `Model files are stored on the node by digest. One that no Model refers to is removed
 after an hour, or sooner where the disk is nearly full.`,
 	}
 	c.AddCommand(newModelListCommand(env), newModelExplainCommand(env), &cobra.Command{

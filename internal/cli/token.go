@@ -15,7 +15,7 @@ import (
 )
 
 func newTokenCommand(env *Env) *cobra.Command {
-	c := &cobra.Command{Use: "token", Short: "Clients of inference that have no certificate"}
+	c := &cobra.Command{Use: "token", Short: "Manage tokens for inference clients without a certificate"}
 	c.AddCommand(newTokenCreateCommand(env), newTokenListCommand(env), newTokenRemoveCommand(env))
 	return c
 }
@@ -28,13 +28,13 @@ func newTokenCreateCommand(env *Env) *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "create NAME",
-		Short: "Make a token for a client of inference, and show it once",
-		Long: `Make a token by which a client may ask the node's models on the port of
+		Short: "Create a token for an inference client, and show it once",
+		Long: `Create a token with which a client may use the node's models on the port of
 spec.inference, as Authorization: Bearer TOKEN. The token alone is written to
 standard output, now and never again: the node keeps a digest of it.
 
-What a token may do is bounded by the models it names, by a rate, by requests at
-a time and by its life. It says nothing of the node's API.`,
+A token can be limited to some models, to a rate, to a number of concurrent
+requests and to a lifetime. It gives no access to the node's API.`,
 		Example: "  oscine token create web --model 'digits*' --rate 100 --concurrent 8 --expires 90d\n  curl -H \"Authorization: Bearer $(oscine token create tmp --expires 1h)\" http://NODE:8000/v2/models/digits",
 		Args:    exactArgs(1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -67,9 +67,9 @@ a time and by its life. It says nothing of the node's API.`,
 	}
 	f := c.Flags()
 	f.StringArrayVar(&token.Models, "model", nil, "pattern of models' names that the token is for, with * and ? (default: all models)")
-	f.StringVar(&rate, "rate", "", "requests a second in the long run, such as 100 or 5/m (default: as many as it likes)")
-	f.Uint32Var(&token.Burst, "burst", 0, "requests that may come at once (default: those of a second)")
-	f.Uint32Var(&token.Concurrent, "concurrent", 0, "requests at a time (default: no bound)")
+	f.StringVar(&rate, "rate", "", "average requests per second, such as 100 or 5/m (default: no limit)")
+	f.Uint32Var(&token.Burst, "burst", 0, "size of a burst, in requests (default: one second's worth)")
+	f.Uint32Var(&token.Concurrent, "concurrent", 0, "concurrent requests (default: no limit)")
 	f.StringVar(&lifetime, "expires", "", "how long the token is valid, such as 90d or 12h (default: until it is removed)")
 	return c
 }
@@ -81,7 +81,7 @@ func parseRate(text string) (float64, error) {
 	per, ok := map[string]float64{"": 1, "s": 1, "m": 60, "h": 3600}[unit]
 	n, err := strconv.ParseFloat(number, 64)
 	if err != nil || !ok || !(n > 0) {
-		return 0, fmt.Errorf("--rate %q: write a number of requests a second, or such as 5/m or 100/h", text)
+		return 0, fmt.Errorf("--rate %q: write requests per second, or a rate such as 5/m or 100/h", text)
 	}
 	return n / per, nil
 }
@@ -101,7 +101,7 @@ func parseDays(text string) (time.Duration, error) {
 func newTokenListCommand(env *Env) *cobra.Command {
 	var output *string
 	c := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the tokens, their bounds and their use", Args: exactArgs(0, ""),
+		Use: "list", Aliases: []string{"ls"}, Short: "List the tokens, their limits and their use", Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			node, err := env.Client()
 			if err != nil {
@@ -138,7 +138,7 @@ func tokenRow(t *pb.Token, _ bool) string {
 
 func newTokenRemoveCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "rm NAME…", Aliases: []string{"remove", "delete"}, Short: "Refuse tokens from now on", Args: rangeArgs(1, 1000, "NAME"),
+		Use: "rm NAME…", Aliases: []string{"remove", "delete"}, Short: "Revoke tokens", Args: rangeArgs(1, 1000, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
 			if err != nil {

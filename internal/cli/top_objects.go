@@ -25,9 +25,9 @@ func newTopObjectsCommand(env *Env, kind object.Kind, plural string) *cobra.Comm
 	c := &cobra.Command{
 		Use: plural, Short: "Show what " + plural + " use: CPU, memory, wake-ups, promises", Args: exactArgs(0, "no argument"),
 		Long: fmt.Sprintf(`Show what the %s of a node use, measured over --every from the node's metrics:
-CPUs' worth of time, memory now, wake-ups a second and the latency that 99 %% of
-them kept, and the promises that hold and that are broken now. A value that the
-node does not measure, or of what does not run, is –.`, plural),
+CPU use in cores, memory now, wake-ups per second and their p99 latency, and the
+promises that are kept or broken now. A value that the node does not measure, or
+whose object does not run, is –.`, plural),
 		Example: "  oscine top " + plural + "\n  oscine top " + plural + " --every 10s",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if every < minTop {

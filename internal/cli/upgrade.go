@@ -22,19 +22,19 @@ func newUpgradeCommand(env *Env) *cobra.Command {
 	var dryRun bool
 	var gate time.Duration
 	c := &cobra.Command{
-		Use: "upgrade [SOURCE]", Short: "Take a node to another release of Oscine, or back", Args: rangeArgs(0, 1, "SOURCE at most"),
-		Long: `Take a node to another release of Oscine. The release is fetched into the slot
-that does not run, checked, and started at the time that you allow. Then the node
-checks itself: its API, network, clock and storage, that everything runs that ran
-before, one inference of each model, and what the Machine asks for. When a check
-fails, or the release does not start at all, the node goes back to the version
-before by itself, and remembers why.
+		Use: "upgrade [SOURCE]", Short: "Upgrade a node to another release of Oscine, or roll it back", Args: rangeArgs(0, 1, "SOURCE at most"),
+		Long: `Upgrade a node to another release of Oscine. The release is fetched into the idle
+slot, checked, and started at a time that you allow. Then the node
+checks itself: its API, network, clock and storage, that everything that ran before
+runs again, one inference of each model, and what the Machine asks for. If a check
+fails, or the release does not start at all, the node rolls back to the previous
+version by itself, and records why.
 
 SOURCE is where the releases are: a URL, or the path of a folder on the node. By default it is
 spec.update.source of the Machine.
 
-With --wait the command ends when the new version was found good, and fails when
-the node went back.`,
+With --wait the command succeeds once the new version has passed its checks, and
+fails if the node rolled back.`,
 		Example: "  oscine upgrade --wait\n  oscine upgrade https://releases.example.com --to 1.4.2 --reboot-window 'Sat,Sun 02:00 4h'\n  oscine upgrade --dry-run\n  oscine upgrade status",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -74,16 +74,16 @@ the node went back.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&req.To, "to", "", "version to go to, an older one too (default: the newest that is offered)")
+	f.StringVar(&req.To, "to", "", "version to install, which may be an older one (default: the newest on offer)")
 	f.StringVar(&at, "at", "", "do not restart before: a time such as 2026-12-24T02:00:00Z, or a duration from now such as 8h")
 	f.StringArrayVar(&req.Windows, "reboot-window", nil, "restart only within, in UTC: such as 'Sat,Sun 02:00 4h' (default: the windows of the Machine); may be repeated")
-	f.BoolVar(&req.Anytime, "now", false, "restart as soon as it is written, whatever the windows of the Machine")
-	f.BoolVar(&req.OverrideLocks, "override-locks", false, "restart although applications hold locks")
-	f.BoolVar(&req.Force, "force", false, "also a version that failed on this node before")
-	f.BoolVar(&req.DownloadOnly, "download-only", false, "fetch and check it, but do not restart before oscine upgrade is given again")
-	f.DurationVar(&gate, "gate-deadline", 0, "in which the new version must pass its checks (default: that of the Machine)")
+	f.BoolVar(&req.Anytime, "now", false, "restart as soon as the release is written, ignoring the windows of the Machine")
+	f.BoolVar(&req.OverrideLocks, "override-locks", false, "restart even if applications hold locks")
+	f.BoolVar(&req.Force, "force", false, "allow a version that failed on this node before")
+	f.BoolVar(&req.DownloadOnly, "download-only", false, "fetch and check the release, but do not restart until oscine upgrade is run again")
+	f.DurationVar(&gate, "gate-deadline", 0, "time in which the new version must pass its checks (default: the Machine's)")
 	f.BoolVar(&dryRun, "dry-run", false, "show what would be done, and do nothing")
-	f.StringVar(&wait, "wait", "", "wait for the outcome, for at most that long; fails when the node went back")
+	f.StringVar(&wait, "wait", "", "wait for the outcome, at most this long; fails if the node rolled back")
 	f.Lookup("wait").NoOptDefVal = "2h"
 	c.MarkFlagsMutuallyExclusive("now", "reboot-window")
 	c.AddCommand(newUpgradeStatusCommand(env), newUpgradeHistoryCommand(env), newUpgradeCancelCommand(env), newUpgradeLockCommand(env), newUpgradeUnlockCommand(env))
@@ -124,7 +124,7 @@ func planUpgrade(ctx context.Context, env *Env, node *client.Client, req *pb.Sta
 	if m.Delta {
 		how = "a delta of the root"
 	}
-	fmt.Fprintf(env.Out, "%s would be replaced by %s (kernel %s)\nfetch %s: %s for a root of %s\nwrite it to %s, restart, check, and keep it or go back\n",
+	fmt.Fprintf(env.Out, "%s would be replaced by %s (kernel %s)\nfetch %s: %s for a root of %s\nwrite it to %s, restart, check, and keep it or roll back\n",
 		printable.Text(m.Running), printable.Text(m.Version), printable.Text(m.Kernel), how, printable.Bytes(m.FetchBytes), printable.Bytes(m.RootBytes), printable.Text(m.Slot))
 	return nil
 }
@@ -216,21 +216,21 @@ func upgradeStage(u *pb.Upgrade) string {
 // upgradeOutcome is what a command ends with.
 func upgradeOutcome(env *Env, u *pb.Upgrade) error {
 	if u.Stage == stageGood {
-		fmt.Fprintf(env.Out, "%s runs since %s, and was found good\n", printable.Text(u.To), u.Ended.AsTime().Local().Format(time.TimeOnly))
+		fmt.Fprintf(env.Out, "%s passed its checks at %s\n", printable.Text(u.To), u.Ended.AsTime().Local().Format(time.TimeOnly))
 		return nil
 	}
 	printUpgradeLog(env.Err, u)
 	if u.Stage == "cancelled" {
 		return fmt.Errorf("the upgrade to %s was cancelled %s", u.To, u.Message)
 	}
-	return fmt.Errorf("the upgrade to %s failed while %s, and %s runs: %s", u.To, u.FailedAt, u.From, u.Message)
+	return fmt.Errorf("the upgrade to %s failed at stage %s, and the node runs %s: %s", u.To, u.FailedAt, u.From, u.Message)
 }
 
 func printUpgradeLog(w io.Writer, u *pb.Upgrade) {
 	if len(u.Log) == 0 {
 		return
 	}
-	fmt.Fprintln(w, "the end of what the failed version said:")
+	fmt.Fprintln(w, "last lines of the failed version's log:")
 	for _, line := range u.Log {
 		fmt.Fprintln(w, "  "+printable.Text(line))
 	}
@@ -239,7 +239,7 @@ func printUpgradeLog(w io.Writer, u *pb.Upgrade) {
 func newUpgradeStatusCommand(env *Env) *cobra.Command {
 	var output *string
 	c := &cobra.Command{
-		Use: "status", Short: "Show both slots, and the upgrade that is under way or was the last", Args: exactArgs(0, ""),
+		Use: "status", Short: "Show both slots, and the current or last upgrade", Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			node, err := env.Client()
 			if err != nil {
@@ -267,7 +267,7 @@ func printUpgradeStatus(out io.Writer, m *pb.UpgradeStatusResponse) error {
 	if u := m.Upgrade; u != nil {
 		fmt.Fprintf(w, "Upgrade %d\t%s\n", u.Number, upgradeStage(u))
 		if u.Stage == "failed" {
-			fmt.Fprintf(w, "Failed while\t%s\nBecause\t%s\n", printable.Text(u.FailedAt), oneLine(u.Message))
+			fmt.Fprintf(w, "Failed at\t%s\nReason\t%s\n", printable.Text(u.FailedAt), oneLine(u.Message))
 		}
 	}
 	if h := m.Hold; h != nil {
@@ -277,7 +277,7 @@ func printUpgradeStatus(out io.Writer, m *pb.UpgradeStatusResponse) error {
 		fmt.Fprintf(w, "Pinned to\t%s\n", printable.Text(m.Pin))
 	}
 	if m.Floor != "" {
-		fmt.Fprintf(w, "Not before\t%s\n", printable.Text(m.Floor))
+		fmt.Fprintf(w, "Oldest accepted\t%s\n", printable.Text(m.Floor))
 	}
 	for _, l := range m.Locks {
 		until := ""
@@ -301,14 +301,14 @@ func printUpgradeStatus(out io.Writer, m *pb.UpgradeStatusResponse) error {
 // slotText says what a slot holds.
 func slotText(s *pb.SlotVersion) string {
 	if s.Version == "" {
-		return "nothing that can be started"
+		return "nothing bootable"
 	}
 	text := fmt.Sprintf("%s, %s", s.Version, s.Health)
 	if s.Health == "trial" {
 		text += fmt.Sprintf(" with %d tries left", s.TriesLeft)
 	}
 	if s.Running {
-		text += ", runs"
+		text += ", running"
 	}
 	return printable.Text(text + ", kernel " + s.Kernel)
 }
@@ -316,7 +316,7 @@ func slotText(s *pb.SlotVersion) string {
 func newUpgradeHistoryCommand(env *Env) *cobra.Command {
 	var output *string
 	c := &cobra.Command{
-		Use: "history", Short: "List the upgrades that ended, the newest first", Args: exactArgs(0, ""),
+		Use: "history", Short: "List finished upgrades, newest first", Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			node, err := env.Client()
 			if err != nil {
@@ -330,7 +330,7 @@ func newUpgradeHistoryCommand(env *Env) *cobra.Command {
 			return listOf(resp.Msg.Upgrades, name, "NUMBER\tENDED\tFROM\tTO\tOUTCOME\tBY\tWHY", func(u *pb.Upgrade, _ bool) string {
 				outcome := u.Stage
 				if u.FailedAt != "" {
-					outcome += " while " + u.FailedAt
+					outcome += " at stage " + u.FailedAt
 				}
 				return fmt.Sprintf("%d\t%s\t%s\t%s\t%s\t%s\t%s", u.Number, u.Ended.AsTime().Local().Format(time.DateTime), orDash(u.From), orDash(u.To), outcome, orDash(u.By), orDash(oneLine(u.Message)))
 			}).print(env.Out, *output)

@@ -37,8 +37,8 @@ func newUpgradeLockCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "lock NAME", Short: "Keep the machine from restarting for an upgrade", Args: exactArgs(1, "NAME"),
 		Long: `Keep the machine from restarting for an upgrade, while something must not be
-interrupted. The upgrade waits until all locks are given back; somebody who may
-can override them.`,
+interrupted. The upgrade waits until all locks are released; an admin
+can override them with oscine upgrade --override-locks.`,
 		Example: "  oscine upgrade lock training --reason 'epoch 7 of 9' --for 6h\n  oscine upgrade unlock training",
 		RunE: func(c *cobra.Command, args []string) error {
 			if hold < 0 {
@@ -56,14 +56,14 @@ can override them.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&req.Reason, "reason", "", "shown to those who wait")
-	c.Flags().DurationVar(&hold, "for", 0, "give it back by itself after that long (default: never)")
+	c.Flags().StringVar(&req.Reason, "reason", "", "reason, shown while an upgrade waits for the lock")
+	c.Flags().DurationVar(&hold, "for", 0, "release the lock after this time (default: never)")
 	return c
 }
 
 func newUpgradeUnlockCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "unlock NAME", Short: "Give a lock back", Args: exactArgs(1, "NAME"),
+		Use: "unlock NAME", Short: "Release a lock", Args: exactArgs(1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
 			if err != nil {
@@ -98,13 +98,13 @@ func newUpgradeHoldCommands(env *Env) []*cobra.Command {
 			return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Hold{Hold: reason}}, "upgrades are held")
 		},
 	}
-	hold.Flags().StringVar(&reason, "reason", "", "shown to those who are refused")
+	hold.Flags().StringVar(&reason, "reason", "", "reason, shown when an upgrade is refused")
 	return []*cobra.Command{
 		hold,
 		{
-			Use: "unhold", Short: "End hold", Args: exactArgs(0, ""),
+			Use: "unhold", Short: "Allow upgrades again after hold", Args: exactArgs(0, ""),
 			RunE: func(c *cobra.Command, _ []string) error {
-				return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Unhold{Unhold: true}}, "upgrades are held no more")
+				return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Unhold{Unhold: true}}, "upgrades are no longer held")
 			},
 		},
 		{
@@ -114,9 +114,9 @@ func newUpgradeHoldCommands(env *Env) []*cobra.Command {
 			},
 		},
 		{
-			Use: "unpin", Short: "End pin", Args: exactArgs(0, ""),
+			Use: "unpin", Short: "Remove the pin", Args: exactArgs(0, ""),
 			RunE: func(c *cobra.Command, _ []string) error {
-				return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Unpin{Unpin: true}}, "pinned no more")
+				return do(c, &pb.HoldUpgradeRequest{What: &pb.HoldUpgradeRequest_Unpin{Unpin: true}}, "no longer pinned")
 			},
 		},
 	}

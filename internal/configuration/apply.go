@@ -117,10 +117,10 @@ func (s *Store) setMachine(raw []byte) error {
 func (s *Store) complete(machine *object.Machine) error {
 	is, was := &machine.Spec.API, &s.machine.Spec.API
 	if machine.Metadata.Name != s.machine.Metadata.Name {
-		return fmt.Errorf("%w: metadata.name: this node is %s, and its certificate names it so: the manifest of %s is for another one", errdefs.ErrInvalidArgument, s.machine.Metadata.Name, machine.Metadata.Name)
+		return fmt.Errorf("%w: metadata.name: this node is %s, as its certificate says: the manifest of %s is for another one", errdefs.ErrInvalidArgument, s.machine.Metadata.Name, machine.Metadata.Name)
 	}
 	if is.CA != was.CA {
-		return fmt.Errorf("%w: spec.api.ca: is not this node's authority, whose admins alone may configure it: a node gets another one by being installed again", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%w: spec.api.ca: is not this node's authority, and only its admins may configure the node: to change the authority, install the node again", errdefs.ErrInvalidArgument)
 	}
 	if is.Key == "" && (is.Certificate == "" || is.Certificate == was.Certificate) {
 		is.Key, is.Certificate = was.Key, was.Certificate

@@ -242,7 +242,7 @@ func (d *Disk[Owner]) Room() error {
 	if !d.short && !shortOf(now, reserve(now.Size)) {
 		return nil
 	}
-	return fmt.Errorf("%w (%s): oscine volume list, oscine image list, oscine model list and oscine pack list show what lies there, and their remove commands make room", ErrFull, left(now))
+	return fmt.Errorf("%w (%s): oscine volume list, oscine image list, oscine model list and oscine pack list show what is stored there, and their remove commands free space", ErrFull, left(now))
 }
 
 // Space tells how large the disk is and what is left of it.

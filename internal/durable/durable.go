@@ -46,7 +46,7 @@ func Rename(from, to string) error {
 	return SyncDir(filepath.Dir(to))
 }
 
-// Replace is Rename for a file that another has written: it is flushed before it
+// Replace is Rename for a file that other code has written: it is flushed before it
 // gets its name.
 func Replace(from, to string) error {
 	f, err := os.Open(from)

@@ -1,4 +1,4 @@
-// Package licence finds the terms under which others give on what Oscine is
+// Package licence finds the licences of the components that Oscine is
 // built from, and writes them as SPDX licence expressions: those of a Debian
 // package from its copyright file, those of a Go module from its licence files.
 //

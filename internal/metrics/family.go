@@ -76,8 +76,8 @@ func families() []family {
 		{"model_deadline_misses_total", counter, model, "Inferences answered after the model's latency."},
 		{"model_runs_total", counter, model, "Runs of the engine, each for one request or several, as its worker last said."},
 		{"model_compute_seconds_total", counter, model, "Time inside the engine, as its worker last said."},
-		{"model_prompt_tokens_total", counter, model, "Tokens that a language model read, without those in its cache, as its worker last said."},
-		{"model_generated_tokens_total", counter, model, "Tokens that a language model generated, as its worker last said."},
+		{"model_prompt_tokens_total", counter, model, "Prompt tokens that a language model processed, without those in its cache, as its worker last reported."},
+		{"model_generated_tokens_total", counter, model, "Tokens that a language model generated, as its worker last reported."},
 		{"model_request_duration_seconds", histogramKind, model, "Time of successful inferences inside the node."},
 
 		{"class_cpu_usage_seconds_total", counter, class, "CPU time used by a class."},

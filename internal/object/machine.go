@@ -14,7 +14,7 @@ const KindMachine Kind = "Machine"
 func machineKind() Definition {
 	return Definition{
 		Kind: KindMachine, New: func() Object { return &Machine{} },
-		NotApplied: "the node's Machine is applied alone, by an admin, from a manifest of its own; oscine config show prints it",
+		NotApplied: "a Machine must be alone in its manifest, and only an admin can apply it: oscine config show prints the node's",
 	}
 }
 
@@ -40,12 +40,12 @@ type MachineSpec struct {
 	// piece: page size → bytes, such as 2Mi: 1Gi. Workloads are given of them.
 	HugePages map[Quantity]Quantity `json:"hugePages,omitempty"`
 	Update    MachineUpdate         `json:"update,omitzero"`
-	// Sysctls are parameters of the kernel by their names, such as
+	// Sysctls are kernel parameters by name, such as
 	// net.core.rmem_max: "16777216"; on the image only.
 	Sysctls map[string]string `json:"sysctls,omitempty"`
 	Proxy   *MachineProxy     `json:"proxy,omitempty"`
-	// Certificates are authorities in PEM that the node trusts beside the public
-	// ones, where it fetches images, releases and models.
+	// Certificates are CA certificates in PEM that the node trusts in addition to the public
+	// ones when it fetches images, releases and models.
 	Certificates string `json:"certificates,omitempty"`
 }
 
@@ -64,7 +64,7 @@ type Interface struct {
 	Addresses []string `json:"addresses,omitempty"` // CIDR, such as 192.0.2.7/24
 	Gateway   string   `json:"gateway,omitempty"`   // of the default route
 	MTU       int      `json:"mtu,omitempty"`       // in bytes; default: the driver's
-	Routes    []Route  `json:"routes,omitempty"`    // beside the default route and those from DHCP
+	Routes    []Route  `json:"routes,omitempty"`    // in addition to the default route and those from DHCP
 }
 
 // MachineTime configures NTP.
@@ -74,25 +74,25 @@ type MachineTime struct {
 }
 
 // MachineAPI holds the node's identity and the authority of its clients, in PEM.
-// Without a key the certificate is for the key that the node made itself, which
-// never leaves it; without a certificate either, the node asks for one, and an
-// admin of the CA has it signed. With a key the file is a secret, made where the
+// If key is absent, the certificate is for the key that the node generated, which
+// never leaves it; if certificate is absent too, the node requests one, and an
+// admin of the CA signs it. A file with a key is a secret: create it where the
 // node runs.
 type MachineAPI struct {
 	Port        int      `json:"port,omitempty"`        // default 7443
 	CA          string   `json:"ca"`                    // signs clients and nodes
-	Hosts       []string `json:"hosts,omitempty"`       // names and addresses for the certificate that the node asks for
-	JoinToken   string   `json:"joinToken,omitempty"`   // by which a node that asks shows that it has this manifest; no use once it has a certificate
-	Certificate string   `json:"certificate,omitempty"` // of the node, signed by the CA; absent: the node asks for one
-	Key         string   `json:"key,omitempty"`         // of the certificate; absent: the node made it
+	Hosts       []string `json:"hosts,omitempty"`       // names and addresses in the certificate that the node requests (subject alternative names)
+	JoinToken   string   `json:"joinToken,omitempty"`   // secret by which a node that requests a certificate proves that it has this manifest; unused afterwards
+	Certificate string   `json:"certificate,omitempty"` // of the node, signed by the CA; if absent, the node requests one
+	Key         string   `json:"key,omitempty"`         // of the certificate; if absent, the node generates it
 }
 
-// Inference opens an endpoint for the protocols of inference without client
-// certificates, on purpose.
+// Inference opens an endpoint for inference requests without client
+// certificates.
 type Inference struct {
 	Port int `json:"port"` // HTTP and gRPC
-	// Tokens says who is let in: optional, the default, is anyone, and clients with
-	// a token within its bounds; required is clients with a token. See
+	// Tokens says who is let in: with optional, the default, anyone, though a token
+	// that is sent must be valid; with required, only clients with a token. See
 	// oscine token create.
 	Tokens TokenUse `json:"tokens,omitempty"`
 	// TLS encrypts with the node's certificate, so that tokens can't be read on the

@@ -25,12 +25,12 @@ type Route struct {
 	Via string `json:"via"` // address of the gateway
 }
 
-// MachineProxy are the proxies by which the node itself reaches registries, releases and models; workloads are
-// not told.
+// MachineProxy is the proxies through which the node itself reaches registries, releases and models; workloads do
+// not get them.
 type MachineProxy struct {
 	HTTP   string `json:"http,omitempty"`   // for http:// URLs, such as http://proxy.example.com:3128
 	HTTPS  string `json:"https,omitempty"`  // for https:// URLs
-	Except string `json:"except,omitempty"` // hosts, domains and networks without a proxy, with commas between them
+	Except string `json:"except,omitempty"` // comma-separated hosts, domains and networks that are reached directly
 }
 
 // sysctlRE leaves out what is no path below /proc/sys.

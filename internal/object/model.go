@@ -57,32 +57,32 @@ type ModelSpec struct {
 	// Timeout is how long one inference may take before the worker is taken for
 	// stuck and killed; default 60s.
 	Timeout Duration `json:"timeout,omitzero"`
-	// Traffic is which percentage it gets of the requests that name no version,
-	// where several Models are served by one name; default: what the others leave,
-	// for the newest. A change takes effect at once.
+	// Traffic is the percentage of the requests without a version that this Model
+	// gets where several share a name; by default the newest gets what the others
+	// leave. A change takes effect immediately.
 	Traffic *int `json:"traffic,omitempty"`
-	// Shadow has it compute what other versions answer; its own answers are
-	// counted and thrown away.
+	// Shadow sends it copies of the requests to other versions; its answers are
+	// counted and discarded.
 	Shadow bool `json:"shadow,omitempty"`
-	// DynamicBatching states that requests may share runs, and how; default: where
-	// the model's graph proves that its rows are independent, with all that wait.
+	// DynamicBatching says whether and how requests are batched; by default they are
+	// if the model's graph proves that its rows are independent, with all that wait.
 	DynamicBatching *DynamicBatching `json:"dynamicBatching,omitempty"`
 	// MaxRequest is how many bytes the inputs and outputs of one request may have,
 	// at most 1Gi; default 256Mi, or what fixed shapes need.
 	MaxRequest Quantity  `json:"maxRequest,omitzero"`
-	Resources  Resources `json:"resources,omitzero"` // cpu defaults to 100m, and to 1 of class realtime
+	Resources  Resources `json:"resources,omitzero"` // cpu defaults to 100m, or to 1 with class realtime
 }
 
 // DynamicBatching says how requests share the runs of a model.
 type DynamicBatching struct {
-	Off            bool     `json:"off,omitempty"`            // they share none
+	Off            bool     `json:"off,omitempty"`            // do not batch requests
 	PreferredSizes []int    `json:"preferredSizes,omitempty"` // rows of a batch, ascending; the largest that can be filled is taken
-	MaxQueueDelay  Duration `json:"maxQueueDelay,omitzero"`   // for which a request waits for others; default 0s
+	MaxQueueDelay  Duration `json:"maxQueueDelay,omitzero"`   // how long a request waits for others to join its batch; default 0s
 }
 
 func (d *DynamicBatching) check(c *Checker) {
 	if d.Off && (len(d.PreferredSizes) > 0 || d.MaxQueueDelay != 0) {
-		c.Bad("spec.dynamicBatching.off", "leaves nothing for preferredSizes and maxQueueDelay to say")
+		c.Bad("spec.dynamicBatching.off", "cannot be combined with preferredSizes or maxQueueDelay")
 	}
 	if len(d.PreferredSizes) > 16 {
 		c.Bad("spec.dynamicBatching.preferredSizes", "has %d entries, at most 16 are accepted", len(d.PreferredSizes))
@@ -206,7 +206,7 @@ func (m *Model) Check(c *Checker) {
 	if d := m.Spec.DynamicBatching; d != nil {
 		d.check(c)
 		if m.Spec.Options["batch"] != "" {
-			c.Bad("spec.options", "batch says what spec.dynamicBatching does: leave out one of them")
+			c.Bad("spec.options", "batch and spec.dynamicBatching set the same thing: leave out one of them")
 		}
 	}
 	c.Duration("spec.timeout", m.Spec.Timeout, time.Millisecond, 24*time.Hour)

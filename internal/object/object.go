@@ -15,7 +15,7 @@ type Header struct {
 // Metadata names an object; see CheckName for what a name may be.
 type Metadata struct {
 	Name   string            `json:"name"`             // unique among the objects of the kind
-	Labels map[string]string `json:"labels,omitempty"` // words of a person's own to choose objects by
+	Labels map[string]string `json:"labels,omitempty"` // your own keys and values, to select objects by
 }
 
 // Key returns the object's kind and name, which no other object of the node

@@ -37,8 +37,8 @@ func secretKind() Definition {
 	}
 }
 
-// Secret is named values that workloads get and nobody is shown. Its JSON has
-// the names and sizes of the values, and not the values.
+// Secret holds named values that workloads receive and nobody can read back. Its JSON has
+// the names and sizes of the values, not the values themselves.
 type Secret struct {
 	Header
 	Spec SecretSpec `json:"spec"`
@@ -52,12 +52,12 @@ type secretValues struct {
 	twice []string // entries that were given in two ways
 }
 
-// SecretSpec has values as they are written, and Kept as they are shown.
+// SecretSpec holds the values as they are written; the node shows Kept instead.
 type SecretSpec struct {
 	StringData map[string]string `json:"stringData,omitempty"` // values as text
 	Data       map[string]Base64 `json:"data,omitempty"`       // values in base64
-	// Kept are values that the node has already, with their sizes in bytes:
-	// what it shows in their place, and applied again leaves them as they are.
+	// Kept lists the values that the node already has, with their sizes in bytes. The
+	// node shows it in place of the values; applying it leaves them unchanged.
 	Kept     map[string]int64     `json:"kept,omitempty"`
 	Registry *RegistryCredentials `json:"registry,omitempty"` // for pulling images
 }
@@ -175,7 +175,7 @@ func (s *Secret) Check(c *Checker) {
 	given, total := map[string]bool{}, int64(0)
 	entry := func(at, name string, size int) {
 		if !entryRE.MatchString(name) {
-			c.Bad(at, "the name of an entry must be at most 128 letters, digits, '.', '_' or '-', and begin with none of the last two")
+			c.Bad(at, "the name of an entry must be at most 128 letters, digits, '.', '_' or '-', and must not begin with '.' or '-'")
 		}
 		given[name] = true
 		total += int64(size)

@@ -18,7 +18,7 @@ const (
 	UpdateAuto     UpdatePolicy = "auto"     // restarts into it too
 )
 
-// MachineUpdate says where a node's releases come from and when it goes to them.
+// MachineUpdate says where a node's releases come from and when it installs them.
 type MachineUpdate struct {
 	Source     string         `json:"source,omitempty"`    // of releases: a URL, or a folder on the node
 	Root       string         `json:"root,omitempty"`      // the trusted TUF root metadata, JSON; default: the image's
@@ -26,7 +26,7 @@ type MachineUpdate struct {
 	CheckEvery Duration       `json:"checkEvery,omitzero"` // how often to look for a release; default 6h
 	Windows    []UpdateWindow `json:"windows,omitempty"`   // when the node may restart for an update; default: always
 	Gate       UpdateGate     `json:"gate,omitzero"`
-	Bandwidth  Quantity       `json:"bandwidth,omitzero"` // bytes a second that fetching may use; default: no bound
+	Bandwidth  Quantity       `json:"bandwidth,omitzero"` // most bytes per second for downloads; default: no limit
 }
 
 // UpdateWindow is a time of the week, in UTC.
@@ -36,7 +36,7 @@ type UpdateWindow struct {
 	Duration Duration `json:"duration"`       // from 5m to 24h
 }
 
-// UpdateGate is what a new version must pass before it is kept, beside the node's
+// UpdateGate is what a new version must pass before it is kept, in addition to the node's
 // own checks.
 type UpdateGate struct {
 	Deadline Duration `json:"deadline,omitzero"` // default 10m, from 10s to 1h

@@ -68,8 +68,8 @@ type WorkloadSpec struct {
 	Env        map[string]string `json:"env,omitempty"`        // added to the image's environment
 	SecretEnv  map[string]string `json:"secretEnv,omitempty"`  // variable → SECRET/ENTRY; a changed Secret restarts the workload
 	WorkingDir string            `json:"workingDir,omitempty"` // default: the image's
-	// Interactive has the container wait: its program starts when somebody runs it
-	// there, as oscine run -it does, with a terminal of theirs.
+	// Interactive makes the container wait: its program starts when someone attaches to
+	// it, as oscine run -it does.
 	Interactive bool      `json:"interactive,omitempty"`
 	User        string    `json:"user,omitempty"` // uid[:gid]; default: the image's, never 0 unless asked
 	Resources   Resources `json:"resources,omitzero"`
@@ -78,7 +78,7 @@ type WorkloadSpec struct {
 	// Inference gives the workload the node's models: a socket at
 	// /run/oscine/inference.sock that speaks all protocols of inference.
 	Inference bool          `json:"inference,omitempty"`
-	Secrets   []SecretMount `json:"secrets,omitempty"` // as files; a changed Secret rewrites them
+	Secrets   []SecretMount `json:"secrets,omitempty"` // Secrets mounted as files, which are rewritten when a Secret changes
 	Restart   RestartPolicy `json:"restart,omitempty"` // default always
 	Health    *Health       `json:"health,omitempty"`
 	Security  Security      `json:"security,omitzero"`

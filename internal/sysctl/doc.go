@@ -1,3 +1,3 @@
-// Package sysctl sets parameters of the kernel below /proc/sys, and gives them back what they were. It knows
+// Package sysctl sets kernel parameters below /proc/sys, and restores their earlier values. It knows
 // nothing of what they mean.
 package sysctl

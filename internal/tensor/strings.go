@@ -80,12 +80,12 @@ func (p *elements) text() ([]byte, error) {
 			i++
 		case c < ' ':
 			p.at = i
-			return nil, p.fail("a control character in a text")
+			return nil, p.fail("a control character in a string")
 		case c >= utf8.RuneSelf:
 			plain = false
 		}
 	}
-	return nil, p.fail("a text that does not end")
+	return nil, p.fail("a string that does not end")
 }
 
 // appendStrings appends the texts of a BYTES tensor and ends their array. JSON

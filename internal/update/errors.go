@@ -36,7 +36,7 @@ var (
 	// ErrTooOld: the release is below the node's version floor.
 	ErrTooOld = errdefs.ErrFailedPrecondition.WithMessage("the release is older than this node accepts")
 	// ErrSkips: the running version is too old to go to the release at once.
-	ErrSkips = errdefs.ErrFailedPrecondition.WithMessage("the release cannot be installed from this version at once")
+	ErrSkips = errdefs.ErrFailedPrecondition.WithMessage("the release cannot be installed directly from this version")
 )
 
 // Allowed reports why a node must not go to the release: it is for another

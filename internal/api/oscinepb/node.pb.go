@@ -73,7 +73,7 @@ type InfoResponse struct {
 	MissingGuarantees []string               `protobuf:"bytes,11,rep,name=missing_guarantees,json=missingGuarantees,proto3" json:"missing_guarantees,omitempty"`    // what this host cannot hold, with the reason
 	Processes         []*ProcessMemory       `protobuf:"bytes,12,rep,name=processes,proto3" json:"processes,omitempty"`
 	Disk              *DiskSpace             `protobuf:"bytes,13,opt,name=disk,proto3" json:"disk,omitempty"`   // where the node keeps what it stores
-	Slots             []*SlotVersion         `protobuf:"bytes,14,rep,name=slots,proto3" json:"slots,omitempty"` // the running one first; none where the machine is not ours
+	Slots             []*SlotVersion         `protobuf:"bytes,14,rep,name=slots,proto3" json:"slots,omitempty"` // the running one first; none on a hosted node
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }

@@ -27,8 +27,8 @@ type Token struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Models        []string               `protobuf:"bytes,2,rep,name=models,proto3" json:"models,omitempty"`          // patterns of names with * and ?; none: all models
-	Rate          float64                `protobuf:"fixed64,3,opt,name=rate,proto3" json:"rate,omitempty"`            // requests a second; 0: as many as the client likes
-	Burst         uint32                 `protobuf:"varint,4,opt,name=burst,proto3" json:"burst,omitempty"`           // requests that may come at once; 0: those of a second
+	Rate          float64                `protobuf:"fixed64,3,opt,name=rate,proto3" json:"rate,omitempty"`            // requests per second; 0: no limit
+	Burst         uint32                 `protobuf:"varint,4,opt,name=burst,proto3" json:"burst,omitempty"`           // size of a burst; 0: one second's requests
 	Concurrent    uint32                 `protobuf:"varint,5,opt,name=concurrent,proto3" json:"concurrent,omitempty"` // requests at a time; 0: no bound
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`        // absent: never
 	Made          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=made,proto3" json:"made,omitempty"`

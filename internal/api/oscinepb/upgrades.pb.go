@@ -28,7 +28,7 @@ type StartUpgradeRequest struct {
 	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`                                // version; empty: the newest
 	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // of the restart
 	Windows       []string               `protobuf:"bytes,4,rep,name=windows,proto3" json:"windows,omitempty"`                      // for the restart, such as "Sat,Sun 02:30 4h", in UTC; none: those of the Machine
-	Anytime       bool                   `protobuf:"varint,5,opt,name=anytime,proto3" json:"anytime,omitempty"`                     // whatever the windows of the Machine
+	Anytime       bool                   `protobuf:"varint,5,opt,name=anytime,proto3" json:"anytime,omitempty"`                     // ignore the windows of the Machine
 	OverrideLocks bool                   `protobuf:"varint,6,opt,name=override_locks,json=overrideLocks,proto3" json:"override_locks,omitempty"`
 	Force         bool                   `protobuf:"varint,7,opt,name=force,proto3" json:"force,omitempty"`                                   // also a version that failed here before
 	DownloadOnly  bool                   `protobuf:"varint,8,opt,name=download_only,json=downloadOnly,proto3" json:"download_only,omitempty"` // stop before the restart
@@ -909,7 +909,7 @@ type Upgrade struct {
 	Began         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=began,proto3" json:"began,omitempty"`
 	Ended         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=ended,proto3" json:"ended,omitempty"`                           // absent while it is under way
 	FailedAt      string                 `protobuf:"bytes,11,opt,name=failed_at,json=failedAt,proto3" json:"failed_at,omitempty"`     // the stage that failed
-	Log           []string               `protobuf:"bytes,12,rep,name=log,proto3" json:"log,omitempty"`                               // the end of what the failed boot said
+	Log           []string               `protobuf:"bytes,12,rep,name=log,proto3" json:"log,omitempty"`                               // the last lines of the failed boot's log
 	Boots         int64                  `protobuf:"varint,13,opt,name=boots,proto3" json:"boots,omitempty"`                          // how often it was started, where it failed
 	DoneBytes     int64                  `protobuf:"varint,14,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"` // while downloading, of the file under way
 	SizeBytes     int64                  `protobuf:"varint,15,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
@@ -1150,7 +1150,7 @@ type UpgradeLock struct {
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
-	Until         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"` // absent: until it is given back
+	Until         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"` // absent: until it is released
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

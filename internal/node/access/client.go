@@ -86,7 +86,7 @@ func (c *client) admit(now time.Time, model string) error {
 		return fmt.Errorf("%w: token %s is not for model %q", errdefs.ErrPermissionDenied, t.Name, model)
 	}
 	if t.Concurrent > 0 && c.running >= t.Concurrent {
-		return &late{fmt.Errorf("%w: token %s has %d requests at work, as many as it may", errdefs.ErrResourceExhausted, t.Name, c.running), time.Second}
+		return &late{fmt.Errorf("%w: token %s already has %d requests in progress, its limit", errdefs.ErrResourceExhausted, t.Name, c.running), time.Second}
 	}
 	if t.Rate == 0 {
 		return nil
@@ -97,7 +97,7 @@ func (c *client) admit(now time.Time, model string) error {
 	c.filled = now
 	if c.left < 1 {
 		after := time.Duration((1 - c.left) / t.Rate * float64(time.Second))
-		return &late{fmt.Errorf("%w: token %s may make %g requests a second, and has made them", errdefs.ErrResourceExhausted, t.Name, t.Rate), after}
+		return &late{fmt.Errorf("%w: token %s has reached its limit of %g requests per second", errdefs.ErrResourceExhausted, t.Name, t.Rate), after}
 	}
 	c.left--
 	return nil

@@ -138,9 +138,9 @@ func (f *Fair) take(ctx context.Context, model, client string) error {
 	case <-mine:
 		return nil
 	case <-ctx.Done():
-		err = fmt.Errorf("%w: %s had no turn for the request; it was not computed", ctx.Err(), model)
+		err = fmt.Errorf("%w: the request waited for model %s and was not computed", ctx.Err(), model)
 	case <-timer.C:
-		err = &late{fmt.Errorf("%w: %s had no turn for the request within %v", errdefs.ErrResourceExhausted, model, patience), time.Second}
+		err = &late{fmt.Errorf("%w: model %s was too busy to take the request within %v", errdefs.ErrResourceExhausted, model, patience), time.Second}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

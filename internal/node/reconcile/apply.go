@@ -54,7 +54,7 @@ func (l *Loop) write(ctx context.Context, keys ...object.Key) error {
 		select {
 		case <-other.landed:
 		case <-ctx.Done():
-			return fmt.Errorf("%s is being applied by another: %w", other.obj.Key(), context.Cause(ctx))
+			return fmt.Errorf("another call is applying %s: %w", other.obj.Key(), context.Cause(ctx))
 		}
 	}
 }
@@ -114,7 +114,7 @@ func (l *Loop) compare(objects []object.Object) (results []Result, changed []obj
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, nil, fmt.Errorf("apply: %w: the daemon stops: apply it again when the next one runs", ErrConflict)
+		return nil, nil, fmt.Errorf("apply: %w: the daemon is stopping: apply it again once it is back", ErrConflict)
 	}
 	var busy []string
 	for _, obj := range objects {

@@ -184,14 +184,14 @@ func (m *machine) halt() {
 	m.stopped, m.halted, m.restart = true, false, false
 	m.lost, m.displaced = nil, false // it gives back its placement
 	m.soon()
-	m.show(object.Pending, "stopping: somebody stopped it", nil)
+	m.show(object.Pending, "stopping, as requested", nil)
 }
 
 // recycle has the object brought up from nothing.
 func (m *machine) recycle() {
 	m.run()
 	m.restart = true
-	m.show(object.Pending, "stopping: somebody restarts it", nil)
+	m.show(object.Pending, "stopping for a restart", nil)
 }
 
 // setAside has the object not started until it is set again.
@@ -296,7 +296,7 @@ func (m *machine) gone(err error, cancelled bool, now time.Time) {
 		m.halted = m.stopped
 		m.restart = false
 		if m.stopped {
-			m.show(object.Stopped, "oscine start starts it again", nil)
+			m.show(object.Stopped, "start it again with oscine start", nil)
 		}
 	case !cancelled:
 		m.backOff(now)

@@ -79,7 +79,7 @@ func (m *Manager) lookForRot(ctx context.Context) {
 	if err != nil || slots.Idle.Version != last.To || slots.Idle.Health != slot.Bad {
 		return
 	}
-	why := fmt.Sprintf("it was found good and has failed since, so the machine went back to %s: its slot %s may be damaged (see oscine logs init)", slots.Active.Version, slots.Idle.Slot)
+	why := fmt.Sprintf("it was found good and has failed since, so the machine rolled back to %s: its slot %s may be damaged (see oscine logs init)", slots.Active.Version, slots.Idle.Slot)
 	told := false
 	m.change(func(s *state) {
 		if _, told = s.Refused[last.To]; !told {
@@ -192,7 +192,7 @@ func (m *Manager) goBack(ctx context.Context, u *Upgrade, why error) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(rebootPatience):
-			m.Log.Error("upgrade: init has not gone back; is there a version before?")
+			m.Log.Error("upgrade: init has not rolled back; is there a previous version?")
 		}
 	}
 }
@@ -260,7 +260,7 @@ func explain(boots int, lines []string, idle slot.Version) string {
 	if boots == 0 {
 		return "it was started and did not get as far as its data partition: its kernel, its initramfs or its root failed (see the machine's console)"
 	}
-	return fmt.Sprintf("it was started %d times and ended without a word: its kernel crashed, or power failed", boots)
+	return fmt.Sprintf("it was started %d times and ended without a log: its kernel crashed, or power failed", boots)
 }
 
 // readBootLog counts the boots that a log tells of, and returns its end.

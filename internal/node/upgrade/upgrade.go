@@ -31,7 +31,7 @@ var (
 	// ErrNoSource: nobody said where releases come from.
 	ErrNoSource = errdefs.ErrInvalidArgument.WithMessage("no source of releases is given")
 	// ErrNotHere: the node runs on another Linux.
-	ErrNotHere = errdefs.ErrNotImplemented.WithMessage("this node runs on another Linux, which is not ours to upgrade")
+	ErrNotHere = errdefs.ErrNotImplemented.WithMessage("this node runs on another Linux system, which Oscine does not upgrade")
 	// ErrNoLock: no such lock is held.
 	ErrNoLock = errdefs.ErrNotFound.WithMessage("no such lock")
 )

@@ -134,7 +134,7 @@ func (m *Manager) fail(u *Upgrade, at Stage, reason string, remember bool) {
 		}
 	})
 	m.Log.Error("upgrade failed", "number", u.Number, "to", u.To, "stage", string(at), "reason", reason)
-	m.Host.Note("UpgradeFailed", fmt.Sprintf("to %s, while %s: %s", u.To, at, reason), true)
+	m.Host.Note("UpgradeFailed", fmt.Sprintf("to %s, at stage %s: %s", u.To, at, reason), true)
 	if err := m.Slots.Disarm(); err != nil {
 		m.Log.Warn("upgrades: clean up the ESP", "error", err)
 	}
@@ -186,7 +186,7 @@ func (m *Manager) blocked(s *state, now time.Time) string {
 		return "the version is pinned to " + s.Pin
 	}
 	if u.Options.DownloadOnly {
-		return "only the download was asked for: go on with oscine upgrade"
+		return "only the download was requested: run oscine upgrade to continue"
 	}
 	if now.Before(u.Options.NotBefore) {
 		return "until " + u.Options.NotBefore.UTC().Format("2006-01-02 15:04:05 MST")
@@ -200,7 +200,7 @@ func (m *Manager) blocked(s *state, now time.Time) string {
 		open = open || windows[i].Contains(now)
 	}
 	if !open {
-		return fmt.Sprintf("for a window: %v, in UTC", windows)
+		return fmt.Sprintf("for a window (UTC): %v", windows)
 	}
 	if locks := s.locks(now); len(locks) > 0 && !u.Options.OverrideLocks {
 		return fmt.Sprintf("lock %s is held by %s: %s", locks[0].Name, locks[0].By, locks[0].Reason)

@@ -48,7 +48,7 @@ type Answer struct {
 	Took      time.Duration
 }
 
-// Error is what a server says of a request that it refuses, or breaks off.
+// Error is a server's error: it refused the request, or broke off its answer.
 type Error struct {
 	Status  int // of HTTP; 200 for an answer that broke off
 	Message string

@@ -173,7 +173,7 @@ func faster(r, other *Result, clear bool) bool {
 // take its place; "" where it can.
 func compare(reference, other *Result) (difference float64, reason string) {
 	if !sameInputs(reference.Metadata.Inputs, other.Metadata.Inputs) || len(reference.Metadata.Outputs) != len(other.Metadata.Outputs) {
-		return math.NaN(), "names inputs or outputs otherwise than " + reference.Metadata.Engine
+		return math.NaN(), "names inputs or outputs differently from " + reference.Metadata.Engine
 	}
 	for _, spec := range reference.Metadata.Outputs {
 		if !slices.ContainsFunc(other.Metadata.Outputs, func(s tensor.Spec) bool { return s.Name == spec.Name && s.Type == spec.Type }) {

@@ -48,7 +48,7 @@ func (e *executor) checkJoined(calls []call, n int64) string {
 		joined := c.memory[c.result.Offsets[i]:][:c.result.Sizes[i]]
 		same := slices.Equal(c.result.Shapes[i], alone.Shapes[i]) && near(joined, memory[alone.Offsets[i]:][:alone.Sizes[i]], spec.Type)
 		if !same {
-			return fmt.Sprintf("output %q of a request that shared a run was another than alone: requests share no runs any more", spec.Name)
+			return fmt.Sprintf("output %q of a batched request differed from the same request run alone: requests are no longer batched", spec.Name)
 		}
 	}
 	return ""

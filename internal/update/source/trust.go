@@ -38,7 +38,7 @@ type trust struct {
 
 func newTrust(options update.Options) (*trust, error) {
 	if len(options.Root) == 0 {
-		return nil, fmt.Errorf("%w: there is no trusted root: it is built into the image, or the configuration gives one", update.ErrSignature)
+		return nil, fmt.Errorf("%w: there is no trusted root: build one into the image, or set spec.update.root", update.ErrSignature)
 	}
 	if options.State == "" {
 		return nil, errors.New("the source has no folder for its state")

@@ -47,8 +47,8 @@ const (
 type ConfigurationClient interface {
 	// Get returns the Machine in use, without its secrets.
 	Get(context.Context, *connect.Request[oscinepb.GetConfigurationRequest]) (*connect.Response[oscinepb.GetConfigurationResponse], error)
-	// Apply has the daemon start again with another Machine. Unless Confirm follows
-	// in time, the node returns to the one before.
+	// Apply restarts the daemon with another Machine. Unless Confirm follows
+	// in time, the node returns to the previous one.
 	Apply(context.Context, *connect.Request[oscinepb.ApplyConfigurationRequest]) (*connect.Response[oscinepb.ApplyConfigurationResponse], error)
 	// Confirm keeps the Machine that is on trial.
 	Confirm(context.Context, *connect.Request[oscinepb.ConfirmConfigurationRequest]) (*connect.Response[oscinepb.ConfirmConfigurationResponse], error)
@@ -125,8 +125,8 @@ func (c *configurationClient) History(ctx context.Context, req *connect.Request[
 type ConfigurationHandler interface {
 	// Get returns the Machine in use, without its secrets.
 	Get(context.Context, *connect.Request[oscinepb.GetConfigurationRequest]) (*connect.Response[oscinepb.GetConfigurationResponse], error)
-	// Apply has the daemon start again with another Machine. Unless Confirm follows
-	// in time, the node returns to the one before.
+	// Apply restarts the daemon with another Machine. Unless Confirm follows
+	// in time, the node returns to the previous one.
 	Apply(context.Context, *connect.Request[oscinepb.ApplyConfigurationRequest]) (*connect.Response[oscinepb.ApplyConfigurationResponse], error)
 	// Confirm keeps the Machine that is on trial.
 	Confirm(context.Context, *connect.Request[oscinepb.ConfirmConfigurationRequest]) (*connect.Response[oscinepb.ConfirmConfigurationResponse], error)

@@ -45,10 +45,10 @@ const (
 
 // ModelsClient is a client for the oscine.v1.Models service.
 type ModelsClient interface {
-	// Upload stores a model. One that was cut goes on where the first message tells
-	// the digest of all data, and Received says from where.
+	// Upload stores a model. An interrupted one can be resumed if the first message gives
+	// the digest of all data; Received says from which offset.
 	Upload(context.Context) *connect.ClientStreamForClient[oscinepb.Chunk, oscinepb.UploadModelResponse]
-	// Received says whether a model is stored, or how much of an upload that was cut.
+	// Received says whether a model is stored, or how much of an interrupted upload is.
 	Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error)
 	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
 	// Remove removes a file that no object refers to.
@@ -123,10 +123,10 @@ func (c *modelsClient) Remove(ctx context.Context, req *connect.Request[oscinepb
 
 // ModelsHandler is an implementation of the oscine.v1.Models service.
 type ModelsHandler interface {
-	// Upload stores a model. One that was cut goes on where the first message tells
-	// the digest of all data, and Received says from where.
+	// Upload stores a model. An interrupted one can be resumed if the first message gives
+	// the digest of all data; Received says from which offset.
 	Upload(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.UploadModelResponse], error)
-	// Received says whether a model is stored, or how much of an upload that was cut.
+	// Received says whether a model is stored, or how much of an interrupted upload is.
 	Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error)
 	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
 	// Remove removes a file that no object refers to.

@@ -55,13 +55,13 @@ type ObjectsClient interface {
 	Watch(context.Context, *connect.Request[oscinepb.GetRequest]) (*connect.ServerStreamForClient[oscinepb.WatchResponse], error)
 	Apply(context.Context, *connect.Request[oscinepb.ApplyRequest]) (*connect.Response[oscinepb.ApplyResponse], error)
 	Delete(context.Context, *connect.Request[oscinepb.DeleteRequest]) (*connect.Response[oscinepb.DeleteResponse], error)
-	// Stop has what runs of an object stopped and its part of the machine given
-	// back, until Start, Restart or Apply. It answers before that is done: the
-	// phase is Stopped then.
+	// Stop stops an object and releases its part of the machine
+	// until Start, Restart or Apply. It returns before that is done; the
+	// phase is Stopped once it is.
 	Stop(context.Context, *connect.Request[oscinepb.StopRequest]) (*connect.Response[oscinepb.StopResponse], error)
-	// Start has an object run that was stopped or has ended.
+	// Start starts an object that was stopped or has ended.
 	Start(context.Context, *connect.Request[oscinepb.StartRequest]) (*connect.Response[oscinepb.StartResponse], error)
-	// Restart has what runs of an object stopped and started again now.
+	// Restart stops an object and starts it again now.
 	Restart(context.Context, *connect.Request[oscinepb.RestartRequest]) (*connect.Response[oscinepb.RestartResponse], error)
 }
 
@@ -173,13 +173,13 @@ type ObjectsHandler interface {
 	Watch(context.Context, *connect.Request[oscinepb.GetRequest], *connect.ServerStream[oscinepb.WatchResponse]) error
 	Apply(context.Context, *connect.Request[oscinepb.ApplyRequest]) (*connect.Response[oscinepb.ApplyResponse], error)
 	Delete(context.Context, *connect.Request[oscinepb.DeleteRequest]) (*connect.Response[oscinepb.DeleteResponse], error)
-	// Stop has what runs of an object stopped and its part of the machine given
-	// back, until Start, Restart or Apply. It answers before that is done: the
-	// phase is Stopped then.
+	// Stop stops an object and releases its part of the machine
+	// until Start, Restart or Apply. It returns before that is done; the
+	// phase is Stopped once it is.
 	Stop(context.Context, *connect.Request[oscinepb.StopRequest]) (*connect.Response[oscinepb.StopResponse], error)
-	// Start has an object run that was stopped or has ended.
+	// Start starts an object that was stopped or has ended.
 	Start(context.Context, *connect.Request[oscinepb.StartRequest]) (*connect.Response[oscinepb.StartResponse], error)
-	// Restart has what runs of an object stopped and started again now.
+	// Restart stops an object and starts it again now.
 	Restart(context.Context, *connect.Request[oscinepb.RestartRequest]) (*connect.Response[oscinepb.RestartResponse], error)
 }
 

@@ -46,7 +46,7 @@ type TokensClient interface {
 	// Create makes a token. Only its answer has the secret.
 	Create(context.Context, *connect.Request[oscinepb.CreateTokenRequest]) (*connect.Response[oscinepb.CreateTokenResponse], error)
 	List(context.Context, *connect.Request[oscinepb.ListTokensRequest]) (*connect.Response[oscinepb.ListTokensResponse], error)
-	// Remove refuses tokens from now on, all of those named or none.
+	// Remove revokes tokens: all of those named, or none.
 	Remove(context.Context, *connect.Request[oscinepb.RemoveTokensRequest]) (*connect.Response[oscinepb.RemoveTokensResponse], error)
 }
 
@@ -109,7 +109,7 @@ type TokensHandler interface {
 	// Create makes a token. Only its answer has the secret.
 	Create(context.Context, *connect.Request[oscinepb.CreateTokenRequest]) (*connect.Response[oscinepb.CreateTokenResponse], error)
 	List(context.Context, *connect.Request[oscinepb.ListTokensRequest]) (*connect.Response[oscinepb.ListTokensResponse], error)
-	// Remove refuses tokens from now on, all of those named or none.
+	// Remove revokes tokens: all of those named, or none.
 	Remove(context.Context, *connect.Request[oscinepb.RemoveTokensRequest]) (*connect.Response[oscinepb.RemoveTokensResponse], error)
 }
 

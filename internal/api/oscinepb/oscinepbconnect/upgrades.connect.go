@@ -55,7 +55,7 @@ const (
 type UpgradesClient interface {
 	// Start begins an upgrade, and returns before anything is fetched.
 	Start(context.Context, *connect.Request[oscinepb.StartUpgradeRequest]) (*connect.Response[oscinepb.StartUpgradeResponse], error)
-	// Plan tells what Start would do, and changes nothing.
+	// Plan returns what Start would do, and changes nothing.
 	Plan(context.Context, *connect.Request[oscinepb.StartUpgradeRequest]) (*connect.Response[oscinepb.PlanUpgradeResponse], error)
 	Cancel(context.Context, *connect.Request[oscinepb.CancelUpgradeRequest]) (*connect.Response[oscinepb.CancelUpgradeResponse], error)
 	Status(context.Context, *connect.Request[oscinepb.UpgradeStatusRequest]) (*connect.Response[oscinepb.UpgradeStatusResponse], error)
@@ -185,7 +185,7 @@ func (c *upgradesClient) Hold(ctx context.Context, req *connect.Request[oscinepb
 type UpgradesHandler interface {
 	// Start begins an upgrade, and returns before anything is fetched.
 	Start(context.Context, *connect.Request[oscinepb.StartUpgradeRequest]) (*connect.Response[oscinepb.StartUpgradeResponse], error)
-	// Plan tells what Start would do, and changes nothing.
+	// Plan returns what Start would do, and changes nothing.
 	Plan(context.Context, *connect.Request[oscinepb.StartUpgradeRequest]) (*connect.Response[oscinepb.PlanUpgradeResponse], error)
 	Cancel(context.Context, *connect.Request[oscinepb.CancelUpgradeRequest]) (*connect.Response[oscinepb.CancelUpgradeResponse], error)
 	Status(context.Context, *connect.Request[oscinepb.UpgradeStatusRequest]) (*connect.Response[oscinepb.UpgradeStatusResponse], error)

@@ -46,7 +46,7 @@ func (c *controller) change(ctx context.Context, m *object.Model) error {
 	}
 	if err == nil {
 		c.set(func(st *object.ModelStatus) { st.Update = &object.ModelUpdate{Phase: object.Starting} })
-		c.report.Phase(object.Running, fmt.Sprintf("version %s is loaded, version %s answers meanwhile", m.Spec.Version, from.Spec.Version))
+		c.report.Phase(object.Running, fmt.Sprintf("version %s is loading, version %s answers until it is ready", m.Spec.Version, from.Spec.Version))
 		err = c.replace(ctx, w)
 	}
 	switch {
@@ -65,7 +65,7 @@ func (c *controller) change(ctx context.Context, m *object.Model) error {
 	c.set(func(st *object.ModelStatus) {
 		st.Update = &object.ModelUpdate{Phase: object.Failed, Message: err.Error()}
 	})
-	c.report.Event(reconcile.ReasonFailed, fmt.Sprintf("the new manifest is not served: %v; the one before is", err))
+	c.report.Event(reconcile.ReasonFailed, fmt.Sprintf("the new manifest is not served: %v; the previous one still is", err))
 	return nil
 }
 
@@ -81,7 +81,7 @@ func (c *controller) replace(ctx context.Context, w *work) error {
 		beside.key, c.beside = c.besides(), true
 		var err error
 		if beside.placement, err = c.o.Sandbox.Lend(ctx, as(w.model, beside.key)); err != nil {
-			c.report.Event(reconcile.ReasonDisplaced, fmt.Sprintf("no room for two workers at once (%v): the one of version %s ends before that of version %s starts, and requests wait", err, c.live.model.Spec.Version, w.model.Spec.Version))
+			c.report.Event(reconcile.ReasonDisplaced, fmt.Sprintf("no room for two workers at once (%v): the worker of version %s stops before that of version %s starts, and requests wait", err, c.live.model.Spec.Version, w.model.Spec.Version))
 			return c.replaceInTurn(ctx, w)
 		}
 		if err := c.o.Server.Replace(ctx, c.served(&beside)); err != nil {
@@ -128,7 +128,7 @@ func (c *controller) replaceInTurn(ctx context.Context, w *work) error {
 	c.live = old
 	if e := c.o.Server.ReplaceInTurn(ctx, c.served(old)); e != nil {
 		c.live = nil
-		return fmt.Errorf("%w; the one before does not start again: %w", err, e)
+		return fmt.Errorf("%w; the previous one does not start again either: %w", err, e)
 	}
 	c.serves(old)
 	return err

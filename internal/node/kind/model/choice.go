@@ -75,7 +75,7 @@ func (c *controller) only(m *object.Model, packs []pack.Info) []object.ModelCand
 func (c *controller) try(ctx context.Context, at *work, packs []pack.Info) (table []object.ModelCandidate, failed bool, err error) {
 	var tried []trial.Candidate
 	for i := range packs {
-		c.report.Phase(object.Starting, fmt.Sprintf("measures the engine of the pack %s, %d of %d", packs[i].Name, i+1, len(packs)))
+		c.report.Phase(object.Starting, fmt.Sprintf("measuring the engine of pack %s (%d of %d)", packs[i].Name, i+1, len(packs)))
 		t := trial.Candidate{Name: packs[i].Name}
 		t.Result, t.Err = c.tryOne(ctx, *at, packs[i].Name)
 		if ctx.Err() != nil {

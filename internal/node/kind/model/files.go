@@ -152,7 +152,7 @@ func (f *Files) Sweep(referred map[string]bool) {
 		f.mu.Lock()
 		info, err := e.Info()
 		if err == nil && time.Since(info.ModTime()) > keep {
-			f.remove(e.Name(), map[bool]string{true: "nobody went on with its upload", false: "no object refers to it"}[cut])
+			f.remove(e.Name(), map[bool]string{true: "its upload was not resumed", false: "no object refers to it"}[cut])
 		}
 		f.mu.Unlock()
 	}

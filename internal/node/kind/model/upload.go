@@ -93,7 +93,7 @@ func (f *Files) Upload(ctx context.Context, r io.Reader, u Upload) (digest strin
 func (f *Files) begin(u *Upload) (*os.File, error) {
 	if u.Digest == "" {
 		if u.Offset != 0 {
-			return nil, fmt.Errorf("%w: an upload can go on only where its digest is told", reconcile.ErrInvalid)
+			return nil, fmt.Errorf("%w: an upload can be resumed only if its digest is given", reconcile.ErrInvalid)
 		}
 		in, err := os.CreateTemp(f.dir, uploading+"*")
 		if err != nil {
@@ -115,7 +115,7 @@ func (f *Files) begin(u *Upload) (*os.File, error) {
 	}
 	info, err := in.Stat()
 	if err == nil && info.Size() < u.Offset {
-		err = fmt.Errorf("%w: of the model %s %d bytes are here, the upload begins at %d: send it again", reconcile.ErrInvalid, u.Digest, info.Size(), u.Offset)
+		err = fmt.Errorf("%w: of model %s the node has %d bytes, but the upload begins at %d: send it again", reconcile.ErrInvalid, u.Digest, info.Size(), u.Offset)
 	}
 	if err == nil {
 		err = in.Truncate(u.Offset)

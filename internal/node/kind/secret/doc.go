@@ -1,4 +1,4 @@
 // Package secret owns what the kind Secret adds to the loop of a node: nothing
-// runs for a Secret, it is there and its size is told. Its values are never
+// runs for a Secret; its status is its size. Its values are never
 // read here. It depends on the loop and on objects.
 package secret

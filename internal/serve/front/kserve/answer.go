@@ -55,7 +55,7 @@ func (p *predict) predictions(outputs []core.Output) ([]byte, error) {
 	for i := range outputs {
 		out := &outputs[i]
 		if len(out.Shape) == 0 || out.Shape[0] != int64(p.rows) {
-			return nil, fmt.Errorf("%w: output %q has shape %s, which has not a row for each of %d instances: send inputs instead of instances", core.ErrInvalid, out.Name, out.Shape, p.rows)
+			return nil, fmt.Errorf("%w: output %q has shape %s, which does not have one row for each of %d instances: send inputs instead of instances", core.ErrInvalid, out.Name, out.Shape, p.rows)
 		}
 		var err error
 		if nested[i], err = nest(out); err != nil {

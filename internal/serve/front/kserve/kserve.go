@@ -33,7 +33,7 @@ func newHandler(r *core.Registry, o front.Options) http.Handler {
 func (h *handler) call(w http.ResponseWriter, r *http.Request) {
 	model, verb, ok := strings.Cut(r.PathValue("call"), ":")
 	if !ok || verb != "predict" {
-		front.JSON(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("nothing is served at %s; models are asked at /v1/models/NAME:predict", r.URL.Path)})
+		front.JSON(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("nothing is served at %s; send requests to /v1/models/NAME:predict", r.URL.Path)})
 		return
 	}
 	q := core.Request{Model: model, Arrived: time.Now()}

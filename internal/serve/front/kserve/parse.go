@@ -112,7 +112,7 @@ func (g *gatherer) row(row []byte) error {
 	case g.rows == 0:
 		g.named = named
 	case named != g.named:
-		return fmt.Errorf("%w: instance %d is not of the kind of the first", core.ErrInvalid, g.rows)
+		return fmt.Errorf("%w: instance %d is not of the same kind as the first", core.ErrInvalid, g.rows)
 	}
 	switch {
 	case named:
@@ -132,7 +132,7 @@ func (g *gatherer) row(row []byte) error {
 		case g.rows == 0:
 			return fmt.Errorf("%w: input %q is missing", core.ErrInvalid, name)
 		default:
-			return fmt.Errorf("%w: instance %d has not the inputs of the first", core.ErrInvalid, g.rows)
+			return fmt.Errorf("%w: instance %d does not have the same inputs as the first", core.ErrInvalid, g.rows)
 		}
 	}
 	g.rows++

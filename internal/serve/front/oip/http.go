@@ -41,7 +41,7 @@ func newHandler(r *core.Registry, o front.Options, m *Methods) http.Handler {
 				return
 			}
 			w.Header().Set("Allow", strings.ReplaceAll(allowed, " or ", ", "))
-			front.JSON(w, http.StatusMethodNotAllowed, map[string]string{"error": fmt.Sprintf("%s is asked with %s, not with %s", r.URL.Path, allowed, r.Method)})
+			front.JSON(w, http.StatusMethodNotAllowed, map[string]string{"error": fmt.Sprintf("%s takes %s, not %s", r.URL.Path, allowed, r.Method)})
 		})
 	}
 	mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) {
