@@ -23,7 +23,7 @@ func TestRunNamesVolumes(t *testing.T) {
 		t.Errorf("volumes %+v, want %+v", got, want)
 	}
 	for text, want := range map[string]string{
-		"data": "write VOLUME:PATH", "data:/x:xx": "write VOLUME:PATH", "./data:/x": "no folder of this computer", "/srv:/x": "no folder of this computer", "data:x": "absolute path",
+		"data": "write VOLUME:PATH", "data:/x:xx": "write VOLUME:PATH", "./data:/x": "not a folder of this computer", "/srv:/x": "not a folder of this computer", "data:x": "absolute path",
 	} {
 		o := runOptions{volumes: []string{text}}
 		if _, err := o.manifest("x", nil); err == nil || !strings.Contains(err.Error(), want) {

@@ -59,12 +59,12 @@ func TestServeGoesOnWithAnUpload(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, "weights"), bytes.Repeat([]byte("1234567"), 100_000), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, errOut := n.command(t, "serve", "--wait", "0", dir); status == 0 || !strings.Contains(errOut, "the same command goes on where this one ended") {
+	if status, _, errOut := n.command(t, "serve", "--wait", "0", dir); status == 0 || !strings.Contains(errOut, "run the same command again to resume") {
 		t.Fatalf("a cut upload: exit status %d, %s", status, errOut)
 	}
 	models.cut = 0
 	status, _, errOut := n.command(t, "serve", "--wait", "0", dir)
-	if status != 0 || !strings.Contains(errOut, "going on from there") {
+	if status != 0 || !strings.Contains(errOut, "resuming from there") {
 		t.Fatalf("exit status %d, %s", status, errOut)
 	}
 	if models.first.Offset != 700_000 || !models.first.Folder || !strings.Contains(applied, models.first.Digest) {

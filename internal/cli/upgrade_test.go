@@ -66,7 +66,7 @@ func TestUpgradeWait(t *testing.T) {
 	n := &fakeNode{upgrades: u}
 	n.serve(t)
 	status, out, errOut := n.command(t, "upgrade", "https://r.example.com", "--to", "1.1", "--at", "2h", "--reboot-window", "Sat 02:00 1h", "--force", "--wait")
-	if status != 0 || !strings.Contains(out, "1.1 runs since") {
+	if status != 0 || !strings.Contains(out, "1.1 passed its checks at") {
 		t.Errorf("status %d: %s%s", status, out, errOut)
 	}
 	for _, line := range []string{"1.0 → 1.1: downloading, 50 % of", "1.0 → 1.1: rebooting", "1.0 → 1.1: good"} {
@@ -79,7 +79,7 @@ func TestUpgradeWait(t *testing.T) {
 	}
 	u.stages = []*pb.Upgrade{upgradeAt("failed", "its checks: no network")}
 	status, out, errOut = n.command(t, "upgrade", "--wait=1m")
-	if status != exitFailure || !strings.Contains(errOut, "the upgrade to 1.1 failed while trial, and 1.0 runs: its checks: no network") {
+	if status != exitFailure || !strings.Contains(errOut, "the upgrade to 1.1 failed at stage trial, and the node runs 1.0: its checks: no network") {
 		t.Errorf("status %d: %s%s", status, out, errOut)
 	}
 	if !strings.Contains(errOut, "panic") || strings.Contains(errOut, "\x1b") {
@@ -95,7 +95,7 @@ func TestUpgradeStatusAndHistory(t *testing.T) {
 	if status != 0 {
 		t.Fatal(errOut)
 	}
-	for _, line := range []string{"1.0, good, runs, kernel 7.2", "1.1, trial with 2 tries left", "Failed while", "its checks: no network", "Lock training", "Pinned to", "Held", "Not before", "Refused 1.2"} {
+	for _, line := range []string{"1.0, good, running, kernel 7.2", "1.1, trial with 2 tries left", "Failed at", "its checks: no network", "Lock training", "Pinned to", "Held", "Oldest accepted", "Refused 1.2"} {
 		if !strings.Contains(out, line) {
 			t.Errorf("%q is missing in\n%s", line, out)
 		}
@@ -103,7 +103,7 @@ func TestUpgradeStatusAndHistory(t *testing.T) {
 	if strings.Contains(out, "\x1b") {
 		t.Errorf("control bytes: %q", out)
 	}
-	if _, out, _ = n.command(t, "upgrade", "history"); !strings.Contains(out, "failed while trial") {
+	if _, out, _ = n.command(t, "upgrade", "history"); !strings.Contains(out, "failed at stage trial") {
 		t.Errorf("history: %s", out)
 	}
 }

@@ -161,7 +161,7 @@ func TestUpgradeMachine(t *testing.T) {
 	})
 	n.awaitPhase("workload", "web", "Running", later)
 	info := n.run("info")
-	for _, line := range []string{worksVersion + ", good, runs", image.DefaultVersion + ", good"} {
+	for _, line := range []string{worksVersion + ", good, running", image.DefaultVersion + ", good"} {
 		if !strings.Contains(info, line) {
 			t.Errorf("oscine info lacks %q:\n%s", line, info)
 		}
@@ -224,7 +224,7 @@ func TestUpgradePowerCut(t *testing.T) {
 				if strings.Contains(out, "failed") || !strings.Contains(out, "Upgrade") {
 					n.run("upgrade", source, "--force")
 				}
-				if !strings.Contains(out, worksVersion+", good, runs") {
+				if !strings.Contains(out, worksVersion+", good, running") {
 					return out
 				}
 				return ""
