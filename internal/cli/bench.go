@@ -19,7 +19,7 @@ import (
 
 func newBenchCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure Oscine against its peers"}
-	c.AddCommand(newBenchBootCommand(env), newBenchLatencyCommand(env), newBenchLatencyChildCommand(env))
+	c.AddCommand(newBenchBootCommand(env), newBenchServeCommand(env), newBenchLatencyCommand(env), newBenchLatencyChildCommand(env))
 	return c
 }
 

@@ -67,7 +67,7 @@ picture. With -f FILE, the model's answer is printed unchanged.`,
 			err = o.infer(c.Context(), env, server, args[0], args[1:])
 			err = explainInfer(err, args[0], server.URL)
 			if o.url == "" && errors.As(err, new(*oip.Error)) {
-				return o.notServed(c.Context(), env, args[0], err)
+				return notServed(c.Context(), env, args[0], err)
 			}
 			return err
 		},
@@ -84,17 +84,23 @@ picture. With -f FILE, the model's answer is printed unchanged.`,
 // server is the context's node, or the endpoint of --url.
 func (o *inferOptions) server(env *Env) (*oip.Client, error) {
 	if o.url != "" {
-		u, err := url.Parse(o.url)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, usageError{fmt.Errorf("--url %q: write http://HOST:PORT", o.url)}
-		}
-		return &oip.Client{HTTP: http.DefaultClient, URL: strings.TrimSuffix(o.url, "/")}, nil
+		address, err := endpointURL(o.url)
+		return &oip.Client{HTTP: http.DefaultClient, URL: address}, err
 	}
 	node, err := env.Client()
 	if err != nil {
 		return nil, err
 	}
 	return inferenceOf(node), nil
+}
+
+// endpointURL checks the flag --url of an open inference endpoint.
+func endpointURL(flag string) (string, error) {
+	u, err := url.Parse(flag)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return "", usageError{fmt.Errorf("--url %q: write http://HOST:PORT", flag)}
+	}
+	return strings.TrimSuffix(flag, "/"), nil
 }
 
 func inferenceOf(node *client.Client) *oip.Client {
@@ -118,7 +124,7 @@ func explainInfer(err error, model, address string) error {
 }
 
 // notServed says what the node knows of a model that does not answer.
-func (o *inferOptions) notServed(ctx context.Context, env *Env, model string, refusal error) error {
+func notServed(ctx context.Context, env *Env, model string, refusal error) error {
 	node, err := env.Client()
 	if err != nil {
 		return refusal

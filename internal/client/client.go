@@ -91,6 +91,11 @@ func New(ctx *Context) (*Client, error) {
 // Open Inference Protocol over the same port and certificates.
 func (c *Client) HTTP() (*http.Client, string) { return c.http, "https://" + c.address }
 
+// TLS returns how a connection to the node is secured.
+func (c *Client) TLS() *tls.Config {
+	return c.http.Transport.(*http.Transport).TLSClientConfig.Clone()
+}
+
 // Explain rewrites the error of a request through HTTP as those of the API's
 // calls are: with the reason and the next step.
 func (c *Client) Explain(err error) error { return explain(err, c.address) }

@@ -1,9 +1,12 @@
 package latency
 
 import (
+	"bytes"
 	"encoding/json"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -58,4 +61,39 @@ func FuzzHistogramJSON(f *testing.F) {
 			_ = h.Quantile(.99)
 		}
 	})
+}
+
+func TestBars(t *testing.T) {
+	var h Histogram
+	for i := range 90 {
+		h.Record(time.Duration(i+1) * 10 * time.Microsecond)
+	}
+	h.Record(3 * time.Second)
+	var got bytes.Buffer
+	if err := h.WriteBars(&got); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(got.String(), "\n"), "\n")
+	var first, last string
+	var total int
+	for i, line := range lines {
+		fields := strings.Fields(line)
+		n, err := strconv.Atoi(fields[len(fields)-1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += n
+		if i == 0 {
+			first = line
+		}
+		last = line
+	}
+	if total != 91 || !strings.HasPrefix(first, " ≤ 10 µs  ") || !strings.HasPrefix(last, "   ≤ 5 s  ") {
+		t.Errorf("%d values:\n%s", total, got.String())
+	}
+	for d, want := range map[time.Duration]string{0: "0 ns", 999: "999 ns", 1500: "1.50 µs", 99_960: "100 µs", 12_345_678: "12.3 ms", 2 * time.Second: "2.00 s"} {
+		if got := Short(d); got != want {
+			t.Errorf("%d ns is %q, want %q", d, got, want)
+		}
+	}
 }

@@ -1,7 +1,6 @@
 package oip
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -29,6 +27,7 @@ type Client struct {
 // Error is a server's refusal.
 type Error struct {
 	Status int    // of HTTP
+	Code   string // of gRPC, empty over HTTP
 	Text   string // the server's words
 }
 
@@ -110,23 +109,12 @@ func (c *Client) Model(ctx context.Context, model string) (*Model, error) {
 
 // Infer sends the inputs as binary tensors and returns all outputs.
 func (c *Client) Infer(ctx context.Context, model string, inputs ...Tensor) ([]Tensor, error) {
-	var head struct {
-		Inputs     []wireTensor   `json:"inputs"`
-		Parameters map[string]any `json:"parameters"`
-	}
-	head.Parameters = map[string]any{"binary_data_output": true}
-	var data []byte
-	for _, in := range inputs {
-		head.Inputs = append(head.Inputs, wireTensor{Name: in.Name, DataType: in.Type.String(), Shape: append([]int64{}, in.Shape...),
-			Parameters: map[string]any{"binary_data_size": len(in.Data)}})
-		data = append(data, in.Data...)
-	}
-	text, err := json.Marshal(head)
+	request, err := EncodeBinary(inputs)
 	if err != nil {
 		return nil, err
 	}
-	header := http.Header{headerLength: {strconv.Itoa(len(text))}, "Content-Type": {"application/octet-stream"}}
-	answer, body, err := c.do(ctx, http.MethodPost, c.path(model, "/infer"), header, append(text, data...))
+	header := http.Header{headerLength: {strconv.Itoa(request.Header)}, "Content-Type": {"application/octet-stream"}}
+	answer, body, err := c.do(ctx, http.MethodPost, c.path(model, "/infer"), header, request.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -142,29 +130,6 @@ func (c *Client) Infer(ctx context.Context, model string, inputs ...Tensor) ([]T
 func (c *Client) InferJSON(ctx context.Context, model string, request []byte) ([]byte, error) {
 	_, body, err := c.do(ctx, http.MethodPost, c.path(model, "/infer"), http.Header{"Content-Type": {"application/json"}}, request)
 	return body, err
-}
-
-func (c *Client) do(ctx context.Context, method, address string, header http.Header, body []byte) (http.Header, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
-	if err != nil {
-		return nil, nil, err
-	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
-	resp, err := c.HTTP.Do(req)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer resp.Body.Close()
-	answer, err := bounded.ReadAll(resp.Body, maxAnswer)
-	switch {
-	case err != nil:
-		return nil, nil, fmt.Errorf("read the server's answer: %w", err)
-	case resp.StatusCode != http.StatusOK:
-		return nil, nil, refusal(resp, answer)
-	}
-	return resp.Header, answer, nil
 }
 
 func refusal(resp *http.Response, body []byte) error {

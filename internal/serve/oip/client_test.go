@@ -102,3 +102,32 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+func TestRequestsAreReadBack(t *testing.T) {
+	want := []Tensor{
+		{Spec: tensor.Spec{Name: "a", Type: tensor.FP32, Shape: tensor.Shape{1, 2}}, Data: []byte{0, 0, 128, 63, 0, 0, 0, 64}},
+		{Spec: tensor.Spec{Name: "s", Type: tensor.Bytes, Shape: tensor.Shape{1}}, Data: []byte("\x02\x00\x00\x00hi")},
+	}
+	r, err := EncodeJSON(want)
+	if err != nil || r.Header != 0 {
+		t.Fatal(r, err)
+	}
+	got, err := ParseRequest(r.Body)
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	half := []Tensor{{Spec: tensor.Spec{Name: "h", Type: tensor.FP16, Shape: tensor.Shape{1}}, Data: []byte{0, 0}}}
+	if _, err := EncodeJSON(half); err == nil || !strings.Contains(err.Error(), `input "h"`) {
+		t.Errorf("FP16 as JSON: %v", err)
+	}
+	for text, want := range map[string]string{
+		`{"inputs":[]}`: "no inputs",
+		`[`:             "the request",
+		`{"inputs":[{"name":"a","datatype":"FP32","shape":[3],"data":[1,2]}]}`: `input "a"`,
+		`{"inputs":[{"name":"a","datatype":"F","shape":[3],"data":[1,2]}]}`:    "not supported",
+	} {
+		if _, err := ParseRequest([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+	}
+}

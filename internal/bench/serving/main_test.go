@@ -1,0 +1,9 @@
+package serving
+
+import (
+	"testing"
+
+	"oscine.dev/oscine/internal/serve/servetest"
+)
+
+func TestMain(m *testing.M) { servetest.Main(m) }

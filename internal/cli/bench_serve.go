@@ -1,0 +1,269 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"oscine.dev/oscine/internal/bench/latency"
+	"oscine.dev/oscine/internal/bench/serving"
+	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/oip"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// benchServeOptions are the flags of bench serve.
+type benchServeOptions struct {
+	load                           serving.Options
+	url, protocol, encoding, input string
+	shapes                         []string
+	batch                          int
+	page                           string
+	output                         *string
+}
+
+func newBenchServeCommand(env *Env) *cobra.Command {
+	o := benchServeOptions{load: serving.Options{Warmup: time.Second, Timeout: 30 * time.Second}, protocol: serving.HTTP, batch: 1}
+	c := &cobra.Command{
+		Use:               "serve MODEL",
+		ValidArgsFunction: completeObject(env, object.KindModel),
+		Short:             "Measure the latency and throughput of a served model",
+		Long: `Send requests to a served model and measure how long their answers take.
+
+Without --rate each of --clients sends its next request when the last is answered
+(closed loop): this finds the highest throughput. With --rate requests arrive at
+random times, as from many independent users (open loop, a Poisson process),
+whether the earlier ones are answered or not, and latency counts from the time
+when a request was due: this finds the latency at that load.
+
+Inputs are generated from the model's description; open dimensions are 1 unless
+--batch or --shape says otherwise. --input FILE sends a JSON request of the Open
+Inference Protocol instead. The server is the context's node, or any server of the
+protocol by --url. Ctrl-C ends the measurement with the report of what ran.`,
+		Example: `  oscine bench serve digits --clients 8
+  oscine bench serve digits --rate 500 --duration 30s --html report.html
+  oscine bench serve resnet --url http://192.0.2.7:8000 --shape data:1,3,224,224 -o json
+  oscine bench serve digits --protocol grpc --count 10000`,
+		Args: exactArgs(1, "MODEL"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.check(c); err != nil {
+				return usageError{err}
+			}
+			return o.run(c.Context(), env, args[0])
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&o.load.Clients, "clients", 0, "requests at a time; with --rate the most (default 1, with --rate 1024)")
+	f.Float64Var(&o.load.Rate, "rate", 0, "requests a second, at random times (open loop)")
+	f.DurationVar(&o.load.Warmup, "warmup", o.load.Warmup, "load before the measurement")
+	f.DurationVar(&o.load.Duration, "duration", 0, "of the measurement (default 10s, or as long as --count takes)")
+	f.IntVar(&o.load.Count, "count", 0, "requests to measure (default as many as fit the duration)")
+	f.DurationVar(&o.load.Timeout, "timeout", o.load.Timeout, "of each request")
+	f.Uint64Var(&o.load.Seed, "seed", 0, "of inputs and arrival times (default random)")
+	f.StringVar(&o.url, "url", "", "a server of the Open Inference Protocol, instead of the context's node")
+	f.StringVar(&o.protocol, "protocol", o.protocol, "http or grpc")
+	f.StringVar(&o.encoding, "encoding", "", "of tensors over HTTP, binary or json (default binary where the server has it)")
+	f.StringVar(&o.input, "input", "", "send this JSON request, - for standard input")
+	f.IntVar(&o.batch, "batch", o.batch, "rows of each generated request")
+	f.StringArrayVar(&o.shapes, "shape", nil, "shape of a generated input, as NAME:1,3,224,224 (repeatable)")
+	f.StringVar(&o.page, "html", "", "also write the report with plots as a web page to this file")
+	o.output = addReportOutput(c)
+	return c
+}
+
+// check completes the flags and says what is wrong with them.
+func (o *benchServeOptions) check(c *cobra.Command) error {
+	set := c.Flags().Changed
+	switch {
+	case set("rate") && o.load.Rate <= 0:
+		return fmt.Errorf("--rate %g: requests arrive at a rate above 0 a second; without --rate the loop is closed", o.load.Rate)
+	case set("clients") && o.load.Clients < 1:
+		return fmt.Errorf("--clients %d: at least one is needed", o.load.Clients)
+	case set("duration") && o.load.Duration <= 0:
+		return fmt.Errorf("--duration %v: it has to be above 0", o.load.Duration)
+	case set("count") && o.load.Count < 1:
+		return fmt.Errorf("--count %d: at least one request is needed", o.load.Count)
+	case o.batch < 1:
+		return fmt.Errorf("--batch %d: at least one row is needed", o.batch)
+	case o.protocol != serving.HTTP && o.protocol != serving.GRPC:
+		return fmt.Errorf("--protocol %s: choose http or grpc", o.protocol)
+	case o.encoding != "" && o.encoding != serving.Binary && o.encoding != serving.JSON:
+		return fmt.Errorf("--encoding %s: choose binary or json", o.encoding)
+	case o.encoding == serving.JSON && o.protocol == serving.GRPC:
+		return errors.New("--encoding json: gRPC's tensors are binary; leave out --encoding, or use --protocol http")
+	case o.input != "" && (set("batch") || len(o.shapes) > 0 || o.encoding == serving.Binary):
+		return errors.New("--input FILE says what is sent: leave out --batch, --shape and --encoding")
+	}
+	if !set("seed") {
+		o.load.Seed = rand.Uint64()
+	}
+	if !set("clients") {
+		o.load.Clients = 1
+		if o.load.Rate > 0 {
+			o.load.Clients = 1024
+		}
+	}
+	if o.load.Duration == 0 && o.load.Count == 0 {
+		o.load.Duration = 10 * time.Second
+	}
+	return o.load.Check()
+}
+
+func (o *benchServeOptions) run(ctx context.Context, env *Env, model string) error {
+	endpoint := serving.Endpoint{Protocol: o.protocol, Clients: o.load.Clients}
+	if o.url != "" {
+		address, err := endpointURL(o.url)
+		if err != nil {
+			return err
+		}
+		endpoint.URL = address
+	} else {
+		node, err := env.Client()
+		if err != nil {
+			return err
+		}
+		_, endpoint.URL = node.HTTP()
+		endpoint.TLS = node.TLS()
+	}
+	target, err := serving.Dial(endpoint)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	report := &serving.Report{Model: model, Server: endpoint.URL, Protocol: o.protocol, Clients: o.load.Clients, Rate: o.load.Rate}
+	send, err := o.prepare(ctx, env, target, report)
+	if err == nil {
+		err = o.try(ctx, send)
+	}
+	if err != nil {
+		explained := explainInfer(err, model, endpoint.URL)
+		if o.url == "" && errors.As(err, new(*oip.Error)) {
+			return notServed(ctx, env, model, explained)
+		}
+		return explained
+	}
+	return o.measure(ctx, env, send, report)
+}
+
+// prepare makes the request that is sent, and notes in the report what it is.
+func (o *benchServeOptions) prepare(ctx context.Context, env *Env, target serving.Target, report *serving.Report) (serving.Send, error) {
+	prepared, err := o.request(ctx, env, target, report)
+	if err != nil {
+		return nil, err
+	}
+	report.Bytes = prepared.Size()
+	return func(ctx context.Context, _ uint64) error {
+		_, err := prepared.Send(ctx, false)
+		return err
+	}, nil
+}
+
+func (o *benchServeOptions) request(ctx context.Context, env *Env, target serving.Target, report *serving.Report) (serving.Prepared, error) {
+	report.Encoding = o.encoding
+	if o.input != "" {
+		text, err := readRequest(env, o.input)
+		if err != nil {
+			return nil, err
+		}
+		report.Inputs, report.Encoding = []string{o.input}, serving.JSON
+		if o.protocol == serving.GRPC {
+			report.Encoding = serving.Binary
+		}
+		return serving.PrepareText(target, report.Model, text)
+	}
+	model, err := target.Model(ctx, report.Model)
+	if err != nil {
+		return nil, err
+	}
+	report.Platform = model.Platform
+	if report.Encoding == "" {
+		binary, err := target.HasBinary(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if report.Encoding = serving.JSON; binary {
+			report.Encoding = serving.Binary
+		}
+	}
+	shapes := map[string]tensor.Shape{}
+	for _, text := range o.shapes {
+		name, shape, err := serving.ParseShape(text)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--shape: %w", err)}
+		}
+		shapes[name] = shape
+	}
+	inputs, err := serving.Inputs(model, serving.InputOptions{Batch: o.batch, Shapes: shapes, Seed: o.load.Seed})
+	if err != nil {
+		return nil, err
+	}
+	for _, in := range inputs {
+		report.Inputs = append(report.Inputs, fmt.Sprintf("%s %s%s", in.Name, in.Type, in.Shape))
+	}
+	report.Batch = o.batch
+	return target.Prepare(report.Model, inputs, report.Encoding)
+}
+
+// try sends one request, so that one that can't be answered is told at once.
+func (o *benchServeOptions) try(ctx context.Context, send serving.Send) error {
+	ctx, cancel := context.WithTimeout(ctx, o.load.Timeout)
+	defer cancel()
+	err := send(ctx, 0)
+	var refused *oip.Error
+	if errors.As(err, &refused) && refused.Status == 400 && o.input == "" {
+		return fmt.Errorf("the model refuses generated inputs: %w: choose others by --shape, or a request by --input FILE", err)
+	}
+	var network *url.Error
+	if errors.Is(err, context.DeadlineExceeded) && errors.As(err, &network) {
+		return fmt.Errorf("no answer within %v: give a longer --timeout", o.load.Timeout)
+	}
+	return err
+}
+
+func (o *benchServeOptions) measure(ctx context.Context, env *Env, send serving.Send, report *serving.Report) error {
+	end := func() {}
+	if file, ok := env.Err.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		fmt.Fprint(file, "warming up")
+		o.load.Progress = func(s serving.Snapshot) { showProgress(file, o.load, s) }
+		end = func() { fmt.Fprint(file, "\r\033[K") }
+	}
+	m, err := serving.Run(ctx, send, o.load)
+	end()
+	if err != nil {
+		return err
+	}
+	report.Measured = *m
+	if o.page != "" {
+		if err := durable.Write(o.page, 0o644, func(f *os.File) error { return report.WriteHTML(f) }); err != nil {
+			return fmt.Errorf("write the report: %w", err)
+		}
+	}
+	if *o.output == outputTable {
+		err = report.WriteText(env.Out)
+	} else {
+		err = writeDocument(env.Out, report, *o.output)
+	}
+	if err == nil && m.Answered == 0 && !m.Interrupted {
+		return errors.New("no request was answered: the report says why")
+	}
+	return err
+}
+
+func showProgress(w *os.File, o serving.Options, s serving.Snapshot) {
+	whole := ""
+	switch {
+	case o.Duration > 0:
+		whole = fmt.Sprintf(" of %v", o.Duration)
+	case o.Count > 0:
+		whole = fmt.Sprintf(", %d of %d", s.Answered+s.Failed, o.Count)
+	}
+	fmt.Fprintf(w, "\r\033[K%.1fs%s  %.0f/s  p50 %s  p99 %s  %d failed", s.Elapsed.Seconds(), whole, s.Rate, latency.Short(s.P50), latency.Short(s.P99), s.Failed)
+}

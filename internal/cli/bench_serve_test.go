@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"oscine.dev/oscine/internal/object"
+)
+
+// A server of the protocol that knows JSON alone, as the specification allows.
+func plainServer(t *testing.T) string {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v2", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"name":"plain","extensions":[]}`) })
+	mux.HandleFunc("GET /v2/models/m", func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"name":"m","platform":"plain","inputs":[{"name":"x","datatype":"FP32","shape":[-1,-1]}],"outputs":[]}`)
+	})
+	mux.HandleFunc("POST /v2/models/m/infer", func(w http.ResponseWriter, r *http.Request) {
+		var q struct{ Inputs []struct{ Shape []int } }
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || len(q.Inputs) != 1 || q.Inputs[0].Shape[1] != 4 {
+			w.WriteHeader(400)
+			io.WriteString(w, `{"error":"x needs 4 columns"}`)
+			return
+		}
+		io.WriteString(w, `{"outputs":[]}`)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(404)
+		io.WriteString(w, `{"error":"no such model"}`)
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func runCommand(ctx context.Context, args ...string) (status int, out, errOut string) {
+	var stdout, stderr bytes.Buffer
+	env := &Env{In: strings.NewReader(""), Out: &stdout, Err: &stderr, Kinds: object.Kinds()}
+	return env.Run(ctx, args), stdout.String(), stderr.String()
+}
+
+func TestBenchServe(t *testing.T) {
+	address := plainServer(t)
+	dir := t.TempDir()
+	request, page := filepath.Join(dir, "request.json"), filepath.Join(dir, "report.html")
+	if err := os.WriteFile(request, []byte(`{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"m", "--shape", "x:1,4", "--count", "50", "--warmup", "0", "--html", page}, 0, "50 answered, 0 failed"},
+		{[]string{"m", "--input", request, "--rate", "1000", "--count", "50", "--warmup", "10ms"}, 0, "open loop, 1000 requests/s"},
+		{[]string{"m", "--shape", "x:2,4", "--count", "5", "-o", "json"}, 0, `"encoding": "json"`},
+		{[]string{"m", "--shape", "x:2,4", "--count", "5", "-o", "yaml"}, 0, "answered: 5"},
+		{[]string{"m", "--count", "5"}, 1, "refuses generated inputs: x needs 4 columns: choose others by --shape"},
+		{[]string{"m", "--shape", "y:2,4"}, 1, `model m has no input "y": it has x FP32[-1,-1]`},
+		{[]string{"m", "--shape", "x"}, 2, "write NAME:1,3,224,224"},
+		{[]string{"other"}, 1, "no such model: see oscine get models"},
+	} {
+		status, out, errOut := runCommand(t.Context(), append([]string{"bench", "serve", "--url", address}, c.args...)...)
+		if status != c.status || !strings.Contains(out+errOut, c.want) {
+			t.Errorf("%q: exit status %d\n%s%s", c.args, status, out, errOut)
+		}
+	}
+	if html, err := os.ReadFile(page); err != nil || !bytes.Contains(html, []byte("<svg")) {
+		t.Errorf("the page: %.100s, %v", html, err)
+	}
+}
+
+// An interrupt ends the measurement with the report of what ran.
+func TestBenchServeInterrupted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	status, out, errOut := runCommand(ctx, "bench", "serve", "m", "--url", plainServer(t), "--shape", "x:1,4", "--warmup", "0", "--duration", "1h")
+	if status != 0 || !strings.Contains(out, "interrupted") || strings.Contains(out, " 0 answered") {
+		t.Errorf("exit status %d\n%s%s", status, out, errOut)
+	}
+}
