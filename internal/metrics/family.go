@@ -72,8 +72,8 @@ func families() []family {
 		{"container_wakeups_missed_total", counter, containerLabels(), "Wake-ups that took longer than its latency."},
 
 		{"model_ready", gauge, model, "1 while a worker answers for the model."},
-		{"model_requests_total", counter, append(model, "result"), "Inferences answered, by result: success, error, or expired (its timeout passed before it was computed)."},
-		{"model_deadline_misses_total", counter, model, "Inferences answered after the model's latency."},
+		{"model_requests_total", counter, append(model, "result"), "Inferences answered, by result: success, error, or expired (its timeout had passed before it was computed, or would have)."},
+		{"model_deadline_misses_total", counter, model, "Inferences answered after the model's latency or their own timeout."},
 		{"model_runs_total", counter, model, "Runs of the engine, each for one request or several, as its worker last said."},
 		{"model_compute_seconds_total", counter, model, "Time inside the engine, as its worker last said."},
 		{"model_prompt_tokens_total", counter, model, "Prompt tokens that a language model processed, without those in its cache, as its worker last reported."},

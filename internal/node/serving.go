@@ -73,11 +73,14 @@ func (s server) Route(name string, traffic *int, shadow bool) error {
 func (s server) model(m model.Served) core.Model {
 	served := core.Model{
 		Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Platform: m.Platform, Starter: starter(m.Start), OnChange: m.Changed,
-		Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, Routing: core.Routing{Traffic: m.Traffic, Shadow: m.Shadow},
+		Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, DefaultTimeout: m.DefaultTimeout, CPUs: m.CPUs, Routing: core.Routing{Traffic: m.Traffic, Shadow: m.Shadow},
 		Batching: core.Batching{PreferredRows: m.Preferred, Delay: m.QueueDelay},
 	}
 	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
 		served.Urgency = s.isolator.Priority(m.ID)
+	}
+	if m.Class == object.Batch {
+		served.Precedence = -1
 	}
 	return served
 }

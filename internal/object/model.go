@@ -57,6 +57,9 @@ type ModelSpec struct {
 	// Timeout is how long one inference may take before the worker is taken for
 	// stuck and killed; default 60s.
 	Timeout Duration `json:"timeout,omitzero"`
+	// DefaultTimeout is the timeout of requests that do not specify one; default:
+	// none.
+	DefaultTimeout Duration `json:"defaultTimeout,omitzero"`
 	// Traffic is the percentage of the requests without a version that this Model
 	// gets where several share a name; by default the newest gets what the others
 	// leave. A change takes effect immediately.
@@ -113,8 +116,8 @@ type ModelStatus struct {
 	Errors              int64        `json:"errors"`
 	P50                 Duration     `json:"p50,omitzero"` // of a request inside the node
 	P99                 Duration     `json:"p99,omitzero"`
-	Missed              int64        `json:"missed"`                        // answered after the latency objective
-	Expired             int64        `json:"expired"`                       // refused because their own timeout had passed
+	Missed              int64        `json:"missed"`                        // answered after the latency objective, or after their own timeout
+	Expired             int64        `json:"expired"`                       // refused because their timeout had passed, or would have
 	PriorityUnavailable string       `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
 	// BatchingStopped says why requests share no runs any more.
 	BatchingStopped string `json:"batchingStopped,omitempty"`
@@ -210,6 +213,7 @@ func (m *Model) Check(c *Checker) {
 		}
 	}
 	c.Duration("spec.timeout", m.Spec.Timeout, time.Millisecond, 24*time.Hour)
+	c.Duration("spec.defaultTimeout", m.Spec.DefaultTimeout, time.Millisecond, time.Hour)
 	m.Spec.Resources.Check(c, "spec.resources", m.Spec.Class)
 	if m.Spec.Resources.Deadline != nil {
 		c.Bad("spec.resources.deadline", "a model's engine works in many threads, a reservation is one thread's; leave it out")

@@ -27,6 +27,8 @@ type rank struct {
 	due      time.Time // by which it should be answered; it decides the order
 	promised time.Time // by when the operator promised an answer; zero: no promise
 	expires  time.Time // after which nobody wants it; zero: never
+	shared   time.Time // by which it is ordered among other models' requests; zero: it is not
+	promise  bool      // shared is the operator's promise
 }
 
 // rank gives a request its place. The objective moves it forward; only the
@@ -42,13 +44,29 @@ func (m *model) rank(q *Request) rank {
 		out.promised = q.Arrived.Add(m.Objective)
 		out.due = out.promised
 	}
-	if q.Timeout > 0 {
-		out.expires = q.Arrived.Add(q.Timeout)
+	if m.Objective > 0 && m.Objective <= orderedWithin {
+		out.shared, out.promise = out.promised, true
+	}
+	if timeout := cmp.Or(q.Timeout, m.DefaultTimeout); timeout > 0 {
+		out.expires = q.Arrived.Add(timeout)
 		if out.expires.Before(out.due) {
 			out.due = out.expires
 		}
+		if timeout <= orderedWithin && !out.promise {
+			out.shared = out.expires
+		}
 	}
 	return out
+}
+
+// wantedWithin is how long after its arrival an answer is late: by the operator's
+// promise or the request's own timeout; 0: never.
+func (m *model) wantedWithin(q *Request) time.Duration {
+	timeout := cmp.Or(q.Timeout, m.DefaultTimeout)
+	if timeout == 0 || m.Objective > 0 && m.Objective < timeout {
+		return m.Objective
+	}
+	return timeout
 }
 
 // compare is negative where a is served before b.
@@ -63,6 +81,21 @@ func (m *model) unwanted(j *job) error {
 		return m.late()
 	case j.ctx.Err() != nil:
 		return m.left(j.ctx)
+	}
+	return nil
+}
+
+// hopeless refuses a request that cannot be answered in time any more: no run of
+// its size was as short of late. Each refusal makes the next a little less
+// likely, so that a model which has become faster finds out.
+func (m *model) hopeless(j *job) error {
+	if j.rank.expires.IsZero() || j.parts != nil {
+		return nil
+	}
+	least := m.costs.least(j.inputBytes())
+	if left := time.Until(j.rank.expires); left < least {
+		m.costs.doubt(j.inputBytes())
+		return fmt.Errorf("%w: the request has %v left and %s takes at least %v; it was not computed", ErrExpired, left.Round(time.Microsecond), m.Name, least.Round(time.Microsecond))
 	}
 	return nil
 }

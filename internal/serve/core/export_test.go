@@ -79,3 +79,22 @@ func (r *Registry) FreeSlots(name string) int {
 	defer m.mu.Unlock()
 	return len(m.memory.tokens)
 }
+
+// Held is how many runs wait for those of other models on their processors.
+func (r *Registry) Held() (n int) {
+	r.cores.mu.Lock()
+	defer r.cores.mu.Unlock()
+	for _, t := range r.cores.turns {
+		if t.waits {
+			n++
+		}
+	}
+	return n
+}
+
+// Turns is how many runs have a place in the order of all models.
+func (r *Registry) Turns() int {
+	r.cores.mu.Lock()
+	defer r.cores.mu.Unlock()
+	return len(r.cores.turns)
+}

@@ -54,7 +54,7 @@ func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, e
 	c, a := r.calls.get(), r.answers.get()
 	err := m.infer(ctx, c, a, &q)
 	r.calls.put(c)
-	m.metrics.observe(time.Since(q.Arrived), m.Objective, err)
+	m.metrics.observe(time.Since(q.Arrived), m.wantedWithin(&q), err)
 	if err != nil {
 		r.answers.put(a)
 		return Response{}, err

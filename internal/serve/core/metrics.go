@@ -17,13 +17,13 @@ type metrics struct {
 	latency durations
 }
 
-// observe counts an answer that took d, which should have been at most the
-// objective unless that is 0.
-func (m *metrics) observe(d, objective time.Duration, err error) {
+// observe counts an answer that took d, which should have been at most within
+// unless that is 0.
+func (m *metrics) observe(d, within time.Duration, err error) {
 	m.requests.Add(1)
 	if errors.Is(err, ErrExpired) {
 		m.expired.Add(1)
-	} else if err == nil && objective > 0 && d > objective {
+	} else if err == nil && within > 0 && d > within {
 		m.missed.Add(1)
 	}
 	if err != nil {

@@ -28,6 +28,15 @@ type Model struct {
 	// none. Requests are served in the order of their deadlines, and those
 	// answered later are counted.
 	Objective time.Duration
+	// DefaultTimeout is the timeout of requests that name none; 0: never.
+	DefaultTimeout time.Duration
+	// CPUs are those on which the worker computes, ascending, where other models'
+	// workers may compute too: runs are ordered by their deadlines. None: they are
+	// ordered within the model only.
+	CPUs []int
+	// Precedence orders models on the same CPUs before any deadline does: the
+	// higher goes first.
+	Precedence int
 	// Urgency gets the deadline of what the worker computes; may be nil.
 	Urgency Urgency
 	Routing
@@ -67,6 +76,9 @@ func (m *Model) check() error {
 	}
 	if m.Objective < 0 {
 		return fmt.Errorf("model %s: objective %v is negative", m.Name, m.Objective)
+	}
+	if m.DefaultTimeout < 0 || m.DefaultTimeout > MaxTimeout {
+		return fmt.Errorf("model %s: default timeout %v: choose at most %v", m.Name, m.DefaultTimeout, MaxTimeout)
 	}
 	if m.MaxRequest != 0 && (m.MaxRequest < LeastMaxRequest || m.MaxRequest > MostMaxRequest) {
 		return fmt.Errorf("model %s: requests of %d bytes: choose %d to %d", m.Name, m.MaxRequest, LeastMaxRequest, MostMaxRequest)
@@ -114,8 +126,8 @@ type Status struct {
 	P50, P99 time.Duration // of the time inside the daemon and worker, since Add
 	Last     time.Time     // of the last answer without an error; zero: none yet
 	Streams  bool          // an answer may come in parts
-	Missed   int64         // inferences answered after the objective
-	Expired  int64         // requests refused because their own timeout had passed
+	Missed   int64         // inferences answered after the objective, or after their own timeout
+	Expired  int64         // requests refused because their timeout had passed, or would have
 	// BatchingStopped says why requests share no runs any more, though the model
 	// was taken for one of independent rows.
 	BatchingStopped string

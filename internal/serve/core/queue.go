@@ -23,6 +23,7 @@ type queue struct {
 	mu      sync.Mutex
 	leaders int // batches that run
 	waiting []*job
+	leading []*job        // that wait until their run is next on its processors
 	more    chan struct{} // closed when another job waits; nil where nobody looks
 }
 
@@ -35,6 +36,7 @@ type job struct {
 	rank    rank
 	retried bool
 	leads   bool      // it was told to lead, and waits no more
+	turn    *turn     // among the runs of all models; nil: none
 	wake    chan bool // true: lead; false: done
 	parts   *parts    // of a stream; nil: the answer is wanted as a whole
 	writer  *ending   // of a worker that may still write into the slot; nil: none
@@ -51,6 +53,9 @@ func (m *model) run(j *job) {
 	j.err, j.retried, j.leads, j.writer = nil, false, false, nil
 	q.mu.Lock()
 	q.waiting = append(q.waiting, j)
+	for _, leader := range q.leading {
+		m.cores.hasten(leader, j)
+	}
 	if q.more != nil {
 		close(q.more)
 		q.more = nil
@@ -69,16 +74,43 @@ func (m *model) run(j *job) {
 	defer m.passOn(j)
 	for done := false; !done; {
 		m.gather(j)
+		if j.err = m.takeTurn(j); j.err != nil {
+			return
+		}
 		q.mu.Lock()
 		m.takeBatch(j)
 		q.mu.Unlock()
-		done = m.runBatch(j)
+		if done = m.runBatch(j); !done {
+			m.cores.leave(j)
+		}
 	}
+}
+
+// takeTurn waits until the run that a job leads is next on its processors. A job
+// that is refused leaves the queue.
+func (m *model) takeTurn(j *job) error {
+	if len(m.CPUs) == 0 {
+		return nil
+	}
+	q := &m.queue
+	q.mu.Lock()
+	q.leading = append(q.leading, j)
+	q.mu.Unlock()
+	err := m.cores.enter(m, j)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	isJ := func(other *job) bool { return other == j }
+	q.leading = slices.DeleteFunc(q.leading, isJ)
+	if err != nil {
+		q.waiting = slices.DeleteFunc(q.waiting, isJ)
+	}
+	return err
 }
 
 // passOn hands the lead to the next, however it ended: all in the batch of a leader that failed half-way get
 // an answer.
 func (m *model) passOn(leader *job) {
+	defer m.cores.leave(leader) // once the next one has its place
 	for _, j := range leader.batch {
 		if j != leader {
 			j.err = fmt.Errorf("%s: the request was lost with another one; the node's log says why", m.Name)
@@ -99,6 +131,7 @@ func (m *model) passOn(leader *job) {
 	}
 	if next != nil {
 		next.leads = true
+		m.cores.expect(m, next)
 		next.wake <- true
 		return
 	}
@@ -214,6 +247,9 @@ func (m *model) runBatch(leader *job) bool {
 func (m *model) dropUnwanted(leader *job) {
 	leader.batch = slices.DeleteFunc(leader.batch, func(j *job) bool {
 		if j.err = m.unwanted(j); j.err == nil {
+			j.err = m.hopeless(j)
+		}
+		if j.err == nil {
 			return false
 		}
 		leader.finish(j)
@@ -263,7 +299,9 @@ func (m *model) exchange(leader *job) (*channel.Conn, *ending, error) {
 	if err != nil {
 		return conn, worker, fmt.Errorf("%w: %s: the worker failed during the inference: %w", ErrNotReady, m.Name, err)
 	}
-	m.usual.Store(int64(time.Since(begin))/8 + m.usual.Load()*7/8)
+	took := time.Since(begin)
+	m.usual.Store(int64(took)/8 + m.usual.Load()*7/8)
+	m.costs.observe(leader.runs, took)
 	return conn, worker, nil
 }
 

@@ -22,6 +22,7 @@ type Registry struct {
 
 	patience time.Duration // stopPatience, but for tests
 
+	cores   cores
 	calls   calls
 	answers *answers
 }
@@ -53,7 +54,7 @@ func (r *Registry) Add(m Model) error {
 	if old := r.leaving[m.Name]; old != nil {
 		before = old.done
 	}
-	r.enter(startModel(m, before, nil))
+	r.enter(r.startModel(m, before, nil))
 	return nil
 }
 

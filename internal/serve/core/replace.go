@@ -21,7 +21,7 @@ func (r *Registry) Replace(ctx context.Context, m Model) error {
 		r.mu.Unlock()
 		return err
 	}
-	next := startModel(m, nil, old)
+	next := r.startModel(m, nil, old)
 	r.coming[m.Name] = next
 	r.mu.Unlock()
 
@@ -60,7 +60,7 @@ func (r *Registry) ReplaceInTurn(ctx context.Context, m Model) error {
 		r.mu.Unlock()
 		return err
 	}
-	next := startModel(m, old.done, old)
+	next := r.startModel(m, old.done, old)
 	r.withdraw(old)
 	r.enter(next)
 	r.mu.Unlock()

@@ -32,6 +32,8 @@ type model struct {
 	work  work
 	ids   atomic.Uint64 // of requests
 	usual atomic.Int64  // ns that runs take, of late
+	costs costs
+	cores *cores // of all models
 
 	parallel atomic.Int32           // runs that the engine computes at once
 	open     atomic.Bool            // a worker has been ready: requests are taken
@@ -67,12 +69,12 @@ type model struct {
 
 // startModel starts a model, once before is closed, in the place of old; both may
 // be nil.
-func startModel(m Model, before <-chan struct{}, old *model) *model {
+func (r *Registry) startModel(m Model, before <-chan struct{}, old *model) *model {
 	if m.Timeout == 0 {
 		m.Timeout = time.Minute
 	}
 	s := &model{Model: m, state: Starting, changed: make(chan struct{}), done: make(chan struct{}), kills: make(chan struct{}, 1), before: before, readWithin: readWithin,
-		metrics: new(metrics), shadowed: semaphore.NewWeighted(maxShadowed)}
+		metrics: new(metrics), cores: &r.cores, shadowed: semaphore.NewWeighted(maxShadowed)}
 	if old != nil {
 		s.metrics, s.succeeds = old.metrics, true
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,6 +63,11 @@ type Served struct {
 	// MaxRequest bounds the bytes of one request; 0: the usual.
 	MaxRequest int64
 	Objective  time.Duration // of a request; 0: none
+	// DefaultTimeout is that of requests that name none; 0: none.
+	DefaultTimeout time.Duration
+	// CPUs are those on which other models may compute too; none: its runs are not
+	// ordered among theirs.
+	CPUs       []int
 	Traffic    *int          // percentage of requests without a version; nil: what others leave
 	Shadow     bool          // its answers are thrown away
 	Preferred  []int         // sizes of batches; none: any
@@ -199,10 +205,19 @@ func (c *controller) served(w *work) Served {
 	maxRequest, _ := spec.MaxRequest.Value() // checked with the manifest
 	return Served{
 		Key: c.key, ID: w.key.ID(), Version: spec.Version, ServedAs: spec.ServedAs, Platform: w.engine.Platform, Class: spec.Class,
-		Timeout: spec.Timeout.Std(), MaxRequest: maxRequest, Objective: spec.Resources.Latency.Std(), Traffic: spec.Traffic, Shadow: spec.Shadow,
+		Timeout: spec.Timeout.Std(), MaxRequest: maxRequest, Objective: spec.Resources.Latency.Std(), DefaultTimeout: spec.DefaultTimeout.Std(), CPUs: shared(w), Traffic: spec.Traffic, Shadow: spec.Shadow,
 		Preferred: preferred(spec.DynamicBatching), QueueDelay: queueDelay(spec.DynamicBatching), Changed: c.noteChange,
 		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, w) },
 	}
+}
+
+// shared are the CPUs on which a work's runs meet those of other models. Where it
+// computes on devices they say nothing.
+func shared(w *work) []int {
+	if w.placement.Request.Exclusive || len(w.model.Spec.Resources.Devices) > 0 {
+		return nil
+	}
+	return slices.Sorted(slices.Values(w.placement.CPUs))
 }
 
 // serves notes that the server has a work.

@@ -61,6 +61,9 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = answerable(s.Outputs)
 	}
+	if err == nil {
+		q.Timeout, err = front.Timeout(r.Header)
+	}
 	if err != nil {
 		h.refused(w, model, err)
 		return

@@ -171,3 +171,16 @@ func FuzzParse(f *testing.F) {
 		})
 	}
 }
+
+func TestTimeoutHeader(t *testing.T) {
+	r := servetest.New(t)
+	r.Ready("m")
+	h := front.Handler(r.Registry, front.Options{}, []front.Front{Front()})
+	for value, want := range map[string]int{"0.000001": 504, "soon": 400, "60": 200} {
+		w, q := httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/models/m:predict", strings.NewReader(`{"instances":[[1,2,3,4]]}`))
+		q.Header.Set("X-Request-Timeout", value)
+		if h.ServeHTTP(w, q); w.Code != want {
+			t.Errorf("%s: got %d %s, want %d", value, w.Code, w.Body, want)
+		}
+	}
+}

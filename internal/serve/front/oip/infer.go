@@ -96,6 +96,13 @@ func (h *handler) read(c *call, q *core.Request, body *front.Body, r *http.Reque
 		return err
 	}
 	c.fill(q)
+	within, err := front.Timeout(r.Header)
+	if err != nil {
+		return err
+	}
+	if within > 0 && (q.Timeout == 0 || within < q.Timeout) {
+		q.Timeout = within
+	}
 	if c.request.binary > checkBytes {
 		if err := h.registry.Accepts(q); err != nil {
 			return err

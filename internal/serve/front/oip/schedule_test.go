@@ -58,3 +58,14 @@ func TestDeadWorkerIsUnavailable(t *testing.T) {
 		t.Errorf("got %d %v %s", status, header, text)
 	}
 }
+
+func TestTimeoutHeader(t *testing.T) {
+	r := newRig(t)
+	r.Ready("m")
+	body := `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[2,0,0,0]}]}`
+	for value, want := range map[string]int{"0.000001": 504, "never": 400, "-1": 400, "60": 200} {
+		if status, _, text := r.do("POST", "/v2/models/m/infer", http.Header{"X-Request-Timeout": {value}}, body); status != want {
+			t.Errorf("%s: got %d %s, want %d", value, status, text, want)
+		}
+	}
+}

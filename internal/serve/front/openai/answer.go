@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
 	"oscine.dev/oscine/internal/serve/core"
@@ -13,10 +12,6 @@ import (
 	"oscine.dev/oscine/internal/serve/language"
 	"oscine.dev/oscine/internal/tensor"
 )
-
-// timeoutHeader says in seconds after how long nobody wants the answer. OpenAI's
-// API has no such thing; its clients send any header.
-const timeoutHeader = "X-Request-Timeout"
 
 // answer answers every request for which a model is asked.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
@@ -34,7 +29,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	var stream bool
 	if q.Model, stream, err = read(text); err == nil {
-		if q.Timeout, err = timeout(r.Header); err == nil {
+		if q.Timeout, err = front.Timeout(r.Header); err == nil {
 			err = h.isLanguage(r.Context(), q.Model)
 		}
 	}
@@ -84,18 +79,6 @@ func read(text []byte) (model string, stream bool, err error) {
 		}
 	}
 	return model, stream, nil
-}
-
-func timeout(h http.Header) (time.Duration, error) {
-	text := h.Get(timeoutHeader)
-	if text == "" {
-		return 0, nil
-	}
-	seconds, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(seconds > 0 && seconds <= core.MaxTimeout.Seconds()) {
-		return 0, fmt.Errorf("%w: %s %.100q must be a number of seconds, more than 0 and at most %.0f", core.ErrInvalid, timeoutHeader, text, core.MaxTimeout.Seconds())
-	}
-	return time.Duration(seconds * float64(time.Second)), nil
 }
 
 // answer writes an answer that comes in parts: a stream as it comes, the rest at
