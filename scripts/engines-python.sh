@@ -4,7 +4,7 @@
 # the first time; nothing is installed on the system.
 set -euo pipefail
 
-packages=(onnxruntime==1.31.1 openvino==2026.4.1 ai-edge-litert==2.3.0)
+packages=(onnxruntime==1.31.1 openvino==2026.4.1 ai-edge-litert==2.3.0 torch==2.15.0 executorch==1.5.1)
 
 cache=${OSCINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/oscine}
 dir=$cache/engines-python/$(printf '%s\n' "$(python3 --version)" "${packages[@]}" | sha256sum | cut -c1-16)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -17,10 +16,7 @@ import (
 
 // TestChoice tries real engines in real workers on real models, as a node does.
 func TestChoice(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "oscine-engine")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build the worker: %v\n%s", err, out)
-	}
+	program := buildWorker(t)
 	for model, test := range map[string]struct {
 		engines []string
 		chosen  string // "" for either

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"oscine.dev/oscine/internal/serve/engine/executorch"
 	"oscine.dev/oscine/internal/serve/engine/litert"
 	"oscine.dev/oscine/internal/serve/engine/onnx"
 	"oscine.dev/oscine/internal/serve/engine/openvino"
@@ -18,6 +19,7 @@ import (
 // engines are the engines by the names that packs give them.
 func engines() map[string]worker.Engine {
 	return map[string]worker.Engine{
+		"executorch":  new(executorch.Engine),
 		"litert":      new(litert.Engine),
 		"onnxruntime": new(onnx.Engine),
 		"openvino":    new(openvino.Engine),

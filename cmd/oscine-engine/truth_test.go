@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve/engine/executorch"
 	"oscine.dev/oscine/internal/serve/engine/litert"
 	"oscine.dev/oscine/internal/serve/engine/modeltest"
 	"oscine.dev/oscine/internal/serve/engine/onnx"
@@ -27,7 +28,9 @@ import (
 )
 
 // libraries are the file names of the engines' libraries.
-var libraries = map[string]string{"onnxruntime": onnx.Name, "openvino": openvino.Name, "litert": litert.Name, "tensorflow": tensorflow.Name}
+var libraries = map[string]string{
+	"onnxruntime": onnx.Name, "openvino": openvino.Name, "litert": litert.Name, "tensorflow": tensorflow.Name, "executorch": executorch.Name,
+}
 
 // open loads a model with one of the program's engines and one thread.
 func open(t testing.TB, engine, model string, values map[string]string) (worker.Session, error) {
@@ -142,23 +145,7 @@ func TestAgainstPython(t *testing.T) {
 			s := mustOpen(t, test.engine, test.model)
 			open := map[string]int64{modeltest.Direction: 48, modeltest.Silero: 80}[test.model] // pictures, sounds
 			in, specs := inputs(t, s, max(1, open))
-			got := run(t, s, in)
-			if test.engine != "openvino" { // which has them in their order
-				slices.SortFunc(got, func(a, b output) int { return cmp.Compare(a.name, b.name) })
-			}
-			file := filepath.Join(t.TempDir(), "outputs")
-			args := append([]string{"testdata/reference.py", test.engine, modeltest.Path(t, test.model), file}, specs...)
-			if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
-				t.Fatalf("%v: %v\n%s", args, err, out)
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var all []byte
-			for _, o := range got {
-				all = append(all, o.Data...)
-			}
+			all, want := join(test.engine, run(t, s, in)), reference(t, program, test.engine, modeltest.Path(t, test.model), specs)
 			// OpenVINO's graph of a SavedModel depends on the order in which it is read.
 			if test.model == modeltest.BasicPitchSavedModel && len(all) == len(want) {
 				if d := difference(all, want); d > 1e-6 {
@@ -168,6 +155,65 @@ func TestAgainstPython(t *testing.T) {
 			}
 			if !bytes.Equal(all, want) {
 				t.Errorf("%d bytes differ from the %d of the engine's own API", len(all), len(want))
+			}
+		})
+	}
+}
+
+// join is all outputs in the order of the reference: that of their names, or of
+// their own where the engine's API has none.
+func join(engine string, list []output) (all []byte) {
+	if engine == "onnxruntime" || engine == "litert" {
+		slices.SortFunc(list, func(a, b output) int { return cmp.Compare(a.name, b.name) })
+	}
+	for _, o := range list {
+		all = append(all, o.Data...)
+	}
+	return all
+}
+
+// reference is what the engine's own Python API computes.
+func reference(t *testing.T, program, engine, model string, specs []string) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "outputs")
+	args := append([]string{"testdata/reference.py", engine, model, file}, specs...)
+	if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", args, err, out)
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return want
+}
+
+// TestExported compares engines with PyTorch's own API on models that its tools
+// have just exported.
+func TestExported(t *testing.T) {
+	program, dir := python(t), t.TempDir()
+	if out, err := exec.Command(program, "testdata/export.py", dir).CombinedOutput(); err != nil {
+		t.Fatalf("export: %v\n%s", err, out)
+	}
+	for _, test := range []struct {
+		engine, model string
+		options       map[string]string
+		open          []int64
+	}{
+		{"executorch", "net.pte", map[string]string{"inputs": "picture:FP32[-1,3,16,16]"}, []int64{1, 8, 3}},
+		{"executorch", "portable.pte", map[string]string{"inputs": "picture:FP32[-1,3,16,16]"}, []int64{1, 8}},
+	} {
+		t.Run(test.engine+"/"+test.model, func(t *testing.T) {
+			model := filepath.Join(dir, test.model)
+			s, err := open(t, test.engine, model, test.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, rows := range test.open {
+				in, specs := inputs(t, s, rows)
+				got, want := join(test.engine, run(t, s, in)), reference(t, program, test.engine, model, specs)
+				if len(got) == 0 || !bytes.Equal(got, want) {
+					t.Errorf("%d rows: %d bytes differ from the %d of the engine's own API", rows, len(got), len(want))
+				}
 			}
 		})
 	}

@@ -52,16 +52,20 @@ func needs(name string) need {
 	return need{}
 }
 
-// Clang is the [Tool] that compiles BPF. It always comes from a bundle: what it
-// writes goes into programs, the same bytes on every host.
-const Clang = "clang-19"
+// Clang is the [Tool] that compiles BPF and, with Linker, the shims of engines.
+// Both always come from a bundle: what they write goes into programs and packs, the
+// same bytes on every host.
+const (
+	Clang  = "clang-19"
+	Linker = "ld.lld-19"
+)
 
 // Tool finds a program: the host's own where it is new enough, else the one of
 // the bundle for this machine's architecture, fetched and unpacked on first
-// use. It knows QEMU, mkfs.erofs, mke2fs, sbverify, veritysetup and [Clang].
+// use. It knows QEMU, mkfs.erofs, mke2fs, sbverify, veritysetup, [Clang] and [Linker].
 func (s *Source) Tool(ctx context.Context, name string) (Tool, error) {
 	bundle := "tools"
-	if name == Clang {
+	if name == Clang || name == Linker {
 		bundle = "clang"
 	} else if path, ok := hostTool(ctx, name, needs(name)); ok {
 		return Tool{Name: name, Argv: []string{path}}, nil

@@ -47,6 +47,7 @@ type wheel struct {
 	// libraries gives for an architecture the libraries by their path in the
 	// wheel, with the name that they have in the pack.
 	libraries func(arch string) map[string]string
+	shim      *shim // over these; nil: the engine has a C API
 }
 
 func (w *wheel) project(arch string) string {
@@ -75,7 +76,19 @@ func (w *wheel) tree(ctx context.Context, l *lock, arch string, fetch bool, log 
 		want[file] = path.Join(licencesDir, path.Base(file))
 	}
 	dir, err := source.Tree(ctx, p, arch, want, fetch)
+	if err == nil && w.shim != nil {
+		dir, err = w.shim.linked(ctx, p, arch, dir, fetch, log)
+	}
 	return dir, &p, err
+}
+
+// names are the libraries' in the pack.
+func (w *wheel) names(arch string) []string {
+	names := slices.Sorted(maps.Values(w.libraries(arch)))
+	if w.shim != nil {
+		names = append(names, w.shim.library())
+	}
+	return names
 }
 
 // Libraries returns a folder of the cache with the pinned libraries of an
@@ -107,7 +120,7 @@ func engineFrom(w *wheel) func(*builder, context.Context, *lock) error {
 		if err != nil {
 			return err
 		}
-		for _, name := range w.libraries(b.Arch) {
+		for _, name := range w.names(b.Arch) {
 			if err := b.copy(filepath.Join(dir, name), filepath.Join(platformOf(b.Arch).libs, name)); err != nil {
 				return err
 			}
@@ -117,6 +130,13 @@ func engineFrom(w *wheel) func(*builder, context.Context, *lock) error {
 			return err
 		}
 		b.input("pypi:"+p.Name, p.Version, "sha256:"+file.SHA256)
+		if w.shim != nil {
+			inputs, err := compilerInputs(b.Arch)
+			if err != nil {
+				return err
+			}
+			b.manifest.Inputs = append(b.manifest.Inputs, inputs...)
+		}
 		for _, text := range w.licences {
 			to := path.Join(licencesFolder, p.Name+"."+path.Base(text))
 			if err := b.copy(filepath.Join(dir, licencesDir, path.Base(text)), to); err != nil {

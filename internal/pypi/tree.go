@@ -13,6 +13,7 @@ import (
 	"oscine.dev/oscine/internal/durable"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // maxFile bounds one file that is taken out of a wheel.
@@ -88,6 +89,25 @@ func Extract(wheel, dir string, want map[string]string) error {
 		return fmt.Errorf("it lacks %s", slices.Sorted(maps.Keys(missing)))
 	}
 	return nil
+}
+
+// ExtractFolders takes folders out of a wheel, with their paths in it, to a path
+// below dir.
+func ExtractFolders(wheel, dir string, folders []string) error {
+	z, err := zip.OpenReader(wheel)
+	if err != nil {
+		return err
+	}
+	want := map[string]string{}
+	for _, f := range z.File {
+		if !f.FileInfo().IsDir() && slices.ContainsFunc(folders, func(folder string) bool { return strings.HasPrefix(f.Name, folder+"/") }) {
+			want[f.Name] = f.Name
+		}
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	return Extract(wheel, dir, want)
 }
 
 func extract(root *os.Root, f *zip.File, to string) error {

@@ -48,6 +48,14 @@ def litert(model, inputs):
     return {d["name"]: i.get_tensor(d["index"]) for d in i.get_output_details()}
 
 
+def executorch(model, inputs):
+    import torch
+    from executorch.runtime import Runtime
+    m = Runtime.get().load_program(model).load_method("forward")
+    out = m.execute([torch.from_numpy(inputs[n]) for n in inputs])
+    return {"%03d" % i: o.numpy() for i, o in enumerate(out)}
+
+
 engine, model, out = sys.argv[1:4]
 results = globals()[engine](model, dict(value(s) for s in sys.argv[4:]))
 with open(out, "wb") as f:

@@ -38,9 +38,17 @@ var tools = []string{
 	"erofs-utils", "e2fsprogs", "sbsigntool", "cryptsetup-bin",
 }
 
-// compiler is what compiles the BPF programs. It needs no libraries of a target
-// and no linker.
-var compiler = []string{"clang-19"}
+// compiler is what compiles the BPF programs, and with its linker and a set sysroot
+// the shims of engines, for any architecture.
+var compiler = []string{"clang-19", "lld-19"}
+
+// sysroot is the headers and libraries of a target that C++ is compiled for: those
+// of an old libstdc++, so that what is compiled also runs on hosts that have one.
+var sysroot = []string{"libstdc++-12-dev"}
+
+// unneededBySysroot are what only sanitizers and programs link.
+var unneededBySysroot = []string{"libgomp1", "libitm1", "libatomic1", "libasan8", "liblsan0", "libtsan2", "libubsan1", "libhwasan0", "libquadmath0",
+	"libcrypt-dev", "libcrypt1", "rpcsvc-proto", "libc-dev-bin"}
 
 // fonts are what the demo writes its pictures in: none of models/digits was
 // trained with them.
@@ -121,11 +129,16 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 		}
 		sets = append(sets, debian.Set{Name: name, Arch: arch, Packages: packages})
 	}
-	packages, err := index.Closure(arch, rolling, llama, func(name string) bool { return slices.Contains(unneededByLlama, name) })
-	if err != nil {
-		return nil, err
+	for _, s := range []struct {
+		name, suite     string
+		roots, unneeded []string
+	}{{"llama.cpp", rolling, llama, unneededByLlama}, {"sysroot", stable, sysroot, unneededBySysroot}} {
+		packages, err := index.Closure(arch, s.suite, s.roots, func(name string) bool { return slices.Contains(s.unneeded, name) })
+		if err != nil {
+			return nil, err
+		}
+		sets = append(sets, debian.Set{Name: s.name, Arch: arch, Packages: packages})
 	}
-	sets = append(sets, debian.Set{Name: "llama.cpp", Arch: arch, Packages: packages})
 	slices.SortFunc(sets, func(a, b debian.Set) int { return strings.Compare(a.Name, b.Name) })
 	return sets, nil
 }

@@ -18,7 +18,7 @@ func main() {
 }
 
 func run(ctx context.Context, large []string) error {
-	for _, engine := range append([]string{"onnxruntime", "openvino", "litert"}, large...) {
+	for _, engine := range append([]string{"onnxruntime", "openvino", "litert", "executorch"}, large...) {
 		if _, err := pack.Libraries(ctx, engine, runtime.GOARCH, true, os.Stderr); err != nil {
 			return err
 		}
