@@ -30,11 +30,11 @@ func (o *options) setEnvironment(machine *object.Machine, log *slog.Logger) {
 			log.Error("spec.sysctls of the Machine", "error", err)
 		}
 	}
-	if err := o.setCertificates(machine.Spec.Certificates); err != nil {
-		log.Error("spec.certificates of the Machine", "error", err)
+	if err := o.setCertificates(machine.Spec.CACertificates); err != nil {
+		log.Error("spec.caCertificates of the Machine", "error", err)
 	}
 	if p := machine.Spec.Proxy; p != nil {
-		if err := errors.Join(setenv("HTTP_PROXY", p.HTTP), setenv("HTTPS_PROXY", p.HTTPS), setenv("NO_PROXY", p.Except)); err != nil {
+		if err := errors.Join(setenv("HTTP_PROXY", p.HTTP), setenv("HTTPS_PROXY", p.HTTPS), setenv("NO_PROXY", p.NoProxy)); err != nil {
 			log.Error("spec.proxy of the Machine", "error", err)
 		}
 	}

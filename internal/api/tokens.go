@@ -55,7 +55,7 @@ func (s *tokenService) Remove(_ context.Context, req *connect.Request[pb.RemoveT
 // tokenMessage is a token without what its secret could be guessed from.
 func tokenMessage(t *access.Token, used access.Usage) *pb.Token {
 	m := &pb.Token{Name: t.Name, Models: t.Models, Rate: t.Rate, Burst: uint32(t.Burst), Concurrent: uint32(t.Concurrent),
-		Made: timestamppb.New(t.Made), By: t.By, Requests: uint64(used.Requests), Refused: uint64(used.Refused)}
+		Created: timestamppb.New(t.Created), By: t.By, Requests: uint64(used.Requests), Refused: uint64(used.Refused)}
 	if !t.Expires.IsZero() {
 		m.Expires = timestamppb.New(t.Expires)
 	}

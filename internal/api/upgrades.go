@@ -179,7 +179,7 @@ func (s *upgradeService) Hold(ctx context.Context, req *connect.Request[pb.HoldU
 func upgradeMessage(u *upgrade.Upgrade) *pb.Upgrade {
 	m := &pb.Upgrade{
 		Number: int64(u.Number), From: u.From, To: u.To, Source: u.Source, By: u.By, Stage: string(u.Stage), Message: u.Message, Slot: u.Slot,
-		Began: timestamppb.New(u.Began), FailedAt: string(u.FailedAt), Log: u.Log, Boots: int64(u.Boots),
+		Began: timestamppb.New(u.Began), FailedStage: string(u.FailedStage), Log: u.Log, Boots: int64(u.Boots),
 	}
 	if u.Ended != nil {
 		m.Ended = timestamppb.New(*u.Ended)

@@ -30,7 +30,7 @@ func newConfigCommand(env *Env) *cobra.Command {
 	c.AddCommand(newConfigGenerateCommand(env), newConfigCredentialsCommand(env), newConfigApplyCommand(env),
 		newConfigContextsCommand(env), newConfigMergeCommand(env), newConfigFilesCommand(env), newConfigUseCommand(env), newConfigDeleteCommand(env),
 		newConfigRevokeCommand(env), newConfigRevokedCommand(env), newConfigRestoreCommand(env),
-		newConfigShowCommand(env), newConfigHistoryCommand(env), newConfigReturnCommand(env), newConfigConfirmCommand(env))
+		newConfigShowCommand(env), newConfigHistoryCommand(env), newConfigRollbackCommand(env), newConfigConfirmCommand(env))
 	return c
 }
 

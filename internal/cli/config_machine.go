@@ -206,11 +206,11 @@ func changesText(changes []*pb.ConfigurationChange) string {
 	return fmt.Sprintf("%s and %d more", printable.Text(changes[0].Path), len(changes)-1)
 }
 
-func newConfigReturnCommand(env *Env) *cobra.Command {
+func newConfigRollbackCommand(env *Env) *cobra.Command {
 	var o machineOptions
 	c := &cobra.Command{
-		Use: "return REVISION", Aliases: []string{"rollback"}, Short: "Roll the node back to an earlier Machine", Args: exactArgs(1, "REVISION"),
-		Example: "  oscine config history\n  oscine config return 3 --dry-run",
+		Use: "rollback REVISION", Short: "Roll the node back to an earlier Machine", Args: exactArgs(1, "REVISION"),
+		Example: "  oscine config history\n  oscine config rollback 3 --dry-run",
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := parseRevision(args[0])
 			if err != nil {

@@ -81,7 +81,7 @@ func upgradeQuietly(ctx context.Context, node *client.Client, source, version st
 	if err != nil || u.Stage == stageGood {
 		return "", err
 	}
-	if u.FailedAt != "trial" {
+	if u.FailedStage != "trial" {
 		return "", upgradeOutcome(quietly(""), u)
 	}
 	return u.Message, nil

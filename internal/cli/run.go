@@ -103,7 +103,7 @@ func (o *runOptions) manifest(image string, args []string) (string, error) {
 		spec["restart"] = object.RestartAlways
 	}
 	if o.interactive || o.tty {
-		spec["interactive"] = true
+		spec["startOnAttach"] = true
 	}
 	resources := map[string]any{}
 	for field, value := range map[string]string{"cpu": o.cpu, "memory": o.memory} {

@@ -35,7 +35,7 @@ standard output, now and never again: the node keeps a digest of it.
 
 A token can be limited to some models, to a rate, to a number of concurrent
 requests and to a lifetime. It gives no access to the node's API.`,
-		Example: "  oscine token create web --model 'digits*' --rate 100 --concurrent 8 --expires 90d\n  curl -H \"Authorization: Bearer $(oscine token create tmp --expires 1h)\" http://NODE:8000/v2/models/digits",
+		Example: "  oscine token create web --model 'digits*' --rate 100 --max-concurrent 8 --expires 90d\n  curl -H \"Authorization: Bearer $(oscine token create tmp --expires 1h)\" http://NODE:8000/v2/models/digits",
 		Args:    exactArgs(1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			token.Name = args[0]
@@ -69,7 +69,7 @@ requests and to a lifetime. It gives no access to the node's API.`,
 	f.StringArrayVar(&token.Models, "model", nil, "pattern of models' names that the token is for, with * and ? (default: all models)")
 	f.StringVar(&rate, "rate", "", "average requests per second, such as 100 or 5/m (default: no limit)")
 	f.Uint32Var(&token.Burst, "burst", 0, "size of a burst, in requests (default: one second's worth)")
-	f.Uint32Var(&token.Concurrent, "concurrent", 0, "concurrent requests (default: no limit)")
+	f.Uint32Var(&token.Concurrent, "max-concurrent", 0, "concurrent requests (default: no limit)")
 	f.StringVar(&lifetime, "expires", "", "how long the token is valid, such as 90d or 12h (default: until it is removed)")
 	return c
 }

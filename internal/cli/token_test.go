@@ -37,7 +37,7 @@ func TestTokenCommands(t *testing.T) {
 	tokens := &fakeTokens{}
 	n := &fakeNode{tokens: tokens}
 	n.serve(t)
-	status, out, errOut := n.command(t, "token", "create", "web", "--model", "digits*", "--rate", "30/m", "--burst", "4", "--concurrent", "2", "--expires", "90d")
+	status, out, errOut := n.command(t, "token", "create", "web", "--model", "digits*", "--rate", "30/m", "--burst", "4", "--max-concurrent", "2", "--expires", "90d")
 	if status != 0 || out != "oscine_secret\n" {
 		t.Fatalf("%d %s%s", status, out, errOut)
 	}

@@ -223,7 +223,7 @@ func upgradeOutcome(env *Env, u *pb.Upgrade) error {
 	if u.Stage == "cancelled" {
 		return fmt.Errorf("the upgrade to %s was cancelled %s", u.To, u.Message)
 	}
-	return fmt.Errorf("the upgrade to %s failed at stage %s, and the node runs %s: %s", u.To, u.FailedAt, u.From, u.Message)
+	return fmt.Errorf("the upgrade to %s failed at stage %s, and the node runs %s: %s", u.To, u.FailedStage, u.From, u.Message)
 }
 
 func printUpgradeLog(w io.Writer, u *pb.Upgrade) {
@@ -267,7 +267,7 @@ func printUpgradeStatus(out io.Writer, m *pb.UpgradeStatusResponse) error {
 	if u := m.Upgrade; u != nil {
 		fmt.Fprintf(w, "Upgrade %d\t%s\n", u.Number, upgradeStage(u))
 		if u.Stage == "failed" {
-			fmt.Fprintf(w, "Failed at\t%s\nReason\t%s\n", printable.Text(u.FailedAt), oneLine(u.Message))
+			fmt.Fprintf(w, "Failed stage\t%s\nReason\t%s\n", printable.Text(u.FailedStage), oneLine(u.Message))
 		}
 	}
 	if h := m.Hold; h != nil {
@@ -329,8 +329,8 @@ func newUpgradeHistoryCommand(env *Env) *cobra.Command {
 			name := func(u *pb.Upgrade) string { return fmt.Sprint(u.Number) }
 			return listOf(resp.Msg.Upgrades, name, "NUMBER\tENDED\tFROM\tTO\tOUTCOME\tBY\tWHY", func(u *pb.Upgrade, _ bool) string {
 				outcome := u.Stage
-				if u.FailedAt != "" {
-					outcome += " at stage " + u.FailedAt
+				if u.FailedStage != "" {
+					outcome += " at stage " + u.FailedStage
 				}
 				return fmt.Sprintf("%d\t%s\t%s\t%s\t%s\t%s\t%s", u.Number, u.Ended.AsTime().Local().Format(time.DateTime), orDash(u.From), orDash(u.To), outcome, orDash(u.By), orDash(oneLine(u.Message)))
 			}).print(env.Out, *output)

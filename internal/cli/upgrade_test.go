@@ -53,7 +53,7 @@ func upgradeAt(stage, message string) *pb.Upgrade {
 		u.Ended = timestamppb.New(time.Unix(1_700_000_000, 0))
 	}
 	if stage == "failed" {
-		u.FailedAt, u.Log = "trial", []string{"[ 1.0] boot of x", "[ 2.0] \x1b[2Jpanic"}
+		u.FailedStage, u.Log = "trial", []string{"[ 1.0] boot of x", "[ 2.0] \x1b[2Jpanic"}
 	}
 	return u
 }
@@ -95,7 +95,7 @@ func TestUpgradeStatusAndHistory(t *testing.T) {
 	if status != 0 {
 		t.Fatal(errOut)
 	}
-	for _, line := range []string{"1.0, good, running, kernel 7.2", "1.1, trial with 2 tries left", "Failed at", "its checks: no network", "Lock training", "Pinned to", "Held", "Oldest accepted", "Refused 1.2"} {
+	for _, line := range []string{"1.0, good, running, kernel 7.2", "1.1, trial with 2 tries left", "Failed stage", "its checks: no network", "Lock training", "Pinned to", "Held", "Oldest accepted", "Refused 1.2"} {
 		if !strings.Contains(out, line) {
 			t.Errorf("%q is missing in\n%s", line, out)
 		}

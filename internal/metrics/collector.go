@@ -102,7 +102,7 @@ func (w *writer) upgrade(s *Snapshot) {
 		w.value("slot_info", 1, slot.Name, slot.Version, slot.Health, strconv.FormatBool(slot.Running))
 	}
 	if s.Upgrade.Stage != "" {
-		w.value("upgrade_stage", 1, s.Upgrade.To, s.Upgrade.Stage)
+		w.value("upgrade_info", 1, s.Upgrade.To, s.Upgrade.Stage)
 	}
 	for _, outcome := range slices.Sorted(maps.Keys(s.Upgrade.Ended)) {
 		w.value("upgrades_ended_total", float64(s.Upgrade.Ended[outcome]), outcome)

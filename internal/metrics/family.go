@@ -48,7 +48,7 @@ func families() []family {
 		{"data_free_inodes", gauge, nil, "Files and folders that can still be created on the data partition."},
 		{"objects_left_out", gauge, nil, "Objects that are in no metric, because there are more than a scrape shows."},
 		{"slot_info", gauge, []string{"slot", "version", "health", "running"}, "Always 1; what each slot of the machine's disk holds: good, trial, bad, staged or empty."},
-		{"upgrade_stage", gauge, []string{"to", "stage"}, "Always 1; the upgrade that is under way."},
+		{"upgrade_info", gauge, []string{"to", "stage"}, "Always 1; the upgrade that is under way."},
 		{"upgrades_ended_total", counter, []string{"outcome"}, "Upgrades that ended as good, failed or cancelled, since the machine was installed."},
 		{"upgrade_locks", gauge, nil, "Locks that keep the machine from restarting for an upgrade."},
 

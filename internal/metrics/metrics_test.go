@@ -100,7 +100,7 @@ func TestScrapeIsReadByPrometheus(t *testing.T) {
 		{"object_phase", "kind=Workload name=web phase=Failed", 0},
 		{"slot_info", "health=good running=true slot=root-a version=1.0", 1},
 		{"slot_info", "health=empty running=false slot=root-b version=", 1},
-		{"upgrade_stage", "stage=armed to=1.1", 1},
+		{"upgrade_info", "stage=armed to=1.1", 1},
 		{"upgrades_ended_total", "outcome=good", 3},
 		{"upgrade_locks", "", 2},
 		{"object_restarts_total", "kind=Workload name=web", 2},

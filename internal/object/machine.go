@@ -44,9 +44,9 @@ type MachineSpec struct {
 	// net.core.rmem_max: "16777216"; on the image only.
 	Sysctls map[string]string `json:"sysctls,omitempty"`
 	Proxy   *MachineProxy     `json:"proxy,omitempty"`
-	// Certificates are CA certificates in PEM that the node trusts in addition to the public
+	// CACertificates are certificates of authorities in PEM that the node trusts in addition to the public
 	// ones when it fetches images, releases and models.
-	Certificates string `json:"certificates,omitempty"`
+	CACertificates string `json:"caCertificates,omitempty"`
 }
 
 // MachineNet lists the interfaces; with none listed, every Ethernet interface
@@ -192,7 +192,7 @@ func (m *Machine) Check(c *Checker) {
 	checkHugePages(c, "spec.hugePages", s.HugePages)
 	checkSysctls(c, "spec.sysctls", s.Sysctls)
 	s.Proxy.check(c, "spec.proxy")
-	checkCertificates(c, "spec.certificates", s.Certificates)
+	checkCertificates(c, "spec.caCertificates", s.CACertificates)
 }
 
 func (in *Interface) check(c *Checker, at string) {

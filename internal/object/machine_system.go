@@ -28,9 +28,9 @@ type Route struct {
 // MachineProxy is the proxies through which the node itself reaches registries, releases and models; workloads do
 // not get them.
 type MachineProxy struct {
-	HTTP   string `json:"http,omitempty"`   // for http:// URLs, such as http://proxy.example.com:3128
-	HTTPS  string `json:"https,omitempty"`  // for https:// URLs
-	Except string `json:"except,omitempty"` // comma-separated hosts, domains and networks that are reached directly
+	HTTP    string `json:"http,omitempty"`    // for http:// URLs, such as http://proxy.example.com:3128
+	HTTPS   string `json:"https,omitempty"`   // for https:// URLs
+	NoProxy string `json:"noProxy,omitempty"` // comma-separated hosts, domains and networks that are reached directly
 }
 
 // sysctlRE leaves out what is no path below /proc/sys.

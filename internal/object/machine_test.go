@@ -16,8 +16,8 @@ func TestMachineSystem(t *testing.T) {
 	ca := strings.ReplaceAll(strings.TrimSpace(string(authority.Certificate)), "\n", "\n      ")
 	head := "apiVersion: oscine.dev/v1\nkind: Machine\nmetadata: {name: n1}\nspec:\n  api:\n    joinToken: AAAABBBBCCCCDDDDEEEEFFFF22\n    ca: |\n      " + ca + "\n"
 	good := head + `  sysctls: {net.core.rmem_max: "16777216", net.ipv4.conf.eth0.rp_filter: "0"}
-  proxy: {https: "http://proxy.example.com:3128", except: 10.0.0.0/8}
-  certificates: |
+  proxy: {https: "http://proxy.example.com:3128", noProxy: 10.0.0.0/8}
+  caCertificates: |
       ` + ca + `
   network:
     interfaces:
@@ -35,9 +35,9 @@ func TestMachineSystem(t *testing.T) {
 		`  sysctls: {net/core/rmem_max: "1"}`: "is not the name of a kernel parameter",
 		`  sysctls: {net..core: "1"}`:         "is not the name of a kernel parameter",
 		`  sysctls: {vm.swappiness: "1\n2"}`:  "must be one line",
-		`  proxy: {except: a}`:                "needs http or https",
+		`  proxy: {noProxy: a}`:               "needs http or https",
 		`  proxy: {http: "proxy:3128"}`:       "must be the URL of a proxy",
-		`  certificates: none`:                "must be certificates in PEM",
+		`  caCertificates: none`:              "must be certificates in PEM",
 		`  network: {interfaces: [{name: e, dhcp: true, routes: [{to: 10.0.0.1/8, via: 192.0.2.1}]}]}`: "must be an IPv4 network",
 		`  network: {interfaces: [{name: e, dhcp: true, routes: [{to: 0.0.0.0/0, via: 192.0.2.1}]}]}`:  "must be an IPv4 network",
 		`  network: {interfaces: [{name: e, dhcp: true, routes: [{to: 10.0.0.0/8, via: "::1"}]}]}`:     "must be the IPv4 address of a gateway",

@@ -78,21 +78,21 @@ type ModelSpec struct {
 
 // DynamicBatching says how requests share the runs of a model.
 type DynamicBatching struct {
-	Off            bool     `json:"off,omitempty"`            // do not batch requests
-	PreferredSizes []int    `json:"preferredSizes,omitempty"` // rows of a batch, ascending; the largest that can be filled is taken
-	MaxQueueDelay  Duration `json:"maxQueueDelay,omitzero"`   // how long a request waits for others to join its batch; default 0s
+	Disabled            bool     `json:"disabled,omitempty"`            // do not batch requests
+	PreferredBatchSizes []int    `json:"preferredBatchSizes,omitempty"` // rows of a batch, ascending; the largest that can be filled is taken
+	MaxQueueDelay       Duration `json:"maxQueueDelay,omitzero"`        // how long a request waits for others to join its batch; default 0s
 }
 
 func (d *DynamicBatching) check(c *Checker) {
-	if d.Off && (len(d.PreferredSizes) > 0 || d.MaxQueueDelay != 0) {
-		c.Bad("spec.dynamicBatching.off", "cannot be combined with preferredSizes or maxQueueDelay")
+	if d.Disabled && (len(d.PreferredBatchSizes) > 0 || d.MaxQueueDelay != 0) {
+		c.Bad("spec.dynamicBatching.disabled", "cannot be combined with preferredBatchSizes or maxQueueDelay")
 	}
-	if len(d.PreferredSizes) > 16 {
-		c.Bad("spec.dynamicBatching.preferredSizes", "has %d entries, at most 16 are accepted", len(d.PreferredSizes))
+	if len(d.PreferredBatchSizes) > 16 {
+		c.Bad("spec.dynamicBatching.preferredBatchSizes", "has %d entries, at most 16 are accepted", len(d.PreferredBatchSizes))
 	}
-	for i, n := range d.PreferredSizes {
-		if n < 1 || n > 1<<16 || i > 0 && n <= d.PreferredSizes[i-1] {
-			c.Bad("spec.dynamicBatching.preferredSizes", "must ascend, from 1 to 65536")
+	for i, n := range d.PreferredBatchSizes {
+		if n < 1 || n > 1<<16 || i > 0 && n <= d.PreferredBatchSizes[i-1] {
+			c.Bad("spec.dynamicBatching.preferredBatchSizes", "must ascend, from 1 to 65536")
 			break
 		}
 	}

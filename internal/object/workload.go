@@ -68,13 +68,13 @@ type WorkloadSpec struct {
 	Env        map[string]string `json:"env,omitempty"`        // added to the image's environment
 	SecretEnv  map[string]string `json:"secretEnv,omitempty"`  // variable → SECRET/ENTRY; a changed Secret restarts the workload
 	WorkingDir string            `json:"workingDir,omitempty"` // default: the image's
-	// Interactive makes the container wait: its program starts when someone attaches to
+	// StartOnAttach makes the container wait: its program starts when someone attaches to
 	// it, as oscine run -it does.
-	Interactive bool      `json:"interactive,omitempty"`
-	User        string    `json:"user,omitempty"` // uid[:gid]; default: the image's, never 0 unless asked
-	Resources   Resources `json:"resources,omitzero"`
-	Ports       []Port    `json:"ports,omitempty"`
-	Volumes     []Volume  `json:"volumes,omitempty"`
+	StartOnAttach bool      `json:"startOnAttach,omitempty"`
+	User          string    `json:"user,omitempty"` // uid[:gid]; default: the image's, never 0 unless asked
+	Resources     Resources `json:"resources,omitzero"`
+	Ports         []Port    `json:"ports,omitempty"`
+	Volumes       []Volume  `json:"volumes,omitempty"`
 	// Inference gives the workload the node's models: a socket at
 	// /run/oscine/inference.sock that speaks all protocols of inference.
 	Inference bool          `json:"inference,omitempty"`

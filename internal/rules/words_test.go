@@ -14,7 +14,7 @@ import (
 // "because" instead.
 var archaic = regexp.MustCompile(`(?i)\b(anew|whoever|wholly|thereof|whereof|whence|hitherto|afar|of before|for ever|` +
 	`belongs? into|what is so|nobody asks|good manners|as people (say|call|type) (it|them)|` +
-	`(it|they|node|daemon|kernel|driver|which|that|who) (tells?|told) of|(is|are) told of|no more use)\b`)
+	`(it|they|node|daemon|kernel|driver|which|that|who) (tells?|told) of|(is|are) told of|no more use|another than|of late|all told)\b`)
 
 func TestWordsAreRead(t *testing.T) {
 	for _, path := range tracked(t) {

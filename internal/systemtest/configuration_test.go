@@ -41,7 +41,7 @@ func testConfiguration(d *daemon, port int) {
 	if page := d.mustGet(metrics, "/metrics"); !strings.Contains(page, "oscine_") {
 		t.Errorf("metrics: %.200q", page)
 	}
-	if out := d.run("config", "return", "1"); !strings.Contains(out, "- spec.metrics.port") {
+	if out := d.run("config", "rollback", "1"); !strings.Contains(out, "- spec.metrics.port") {
 		t.Errorf("return said %q", out)
 	}
 	if _, err := d.get(metrics, "/metrics"); err == nil {

@@ -56,7 +56,7 @@ type Transfer struct {
 	// or the SHA-256 of any other file. Empty for a full transfer.
 	Base   string `json:"base,omitempty"`
 	Path   string `json:"path"`   // target of the TUF metadata
-	Size   int64  `json:"size"`   // bytes to fetch, all told
+	Size   int64  `json:"size"`   // bytes to fetch in total
 	SHA256 Digest `json:"sha256"` // of the whole transfer file
 	// The index is the head of the transfer file: it says what each further part
 	// makes, and what each part's SHA-256 is, so that nothing is decoded unchecked.

@@ -43,9 +43,9 @@ type Progress struct {
 	Path    string // of the transfer, as in [Transfer.Path]
 	Delta   bool   // the transfer is a delta
 	Done    int64  // bytes of content that are in place
-	Size    int64  // bytes of content, all told
+	Size    int64  // bytes of content in total
 	Fetched int64  // bytes that came from the source so far
-	ToFetch int64  // bytes that come from the source, all told
+	ToFetch int64  // bytes that come from the source in total
 }
 
 // Options say what a source is trusted for and how it is read.

@@ -31,7 +31,7 @@ type Token struct {
 	Burst         uint32                 `protobuf:"varint,4,opt,name=burst,proto3" json:"burst,omitempty"`           // size of a burst; 0: one second's requests
 	Concurrent    uint32                 `protobuf:"varint,5,opt,name=concurrent,proto3" json:"concurrent,omitempty"` // requests at a time; 0: no bound
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`        // absent: never
-	Made          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=made,proto3" json:"made,omitempty"`
+	Created       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created,proto3" json:"created,omitempty"`
 	By            string                 `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`                              // who made it
 	Requests      uint64                 `protobuf:"varint,9,opt,name=requests,proto3" json:"requests,omitempty"`                 // since the daemon started
 	Refused       uint64                 `protobuf:"varint,10,opt,name=refused,proto3" json:"refused,omitempty"`                  // since the daemon started
@@ -112,9 +112,9 @@ func (x *Token) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Token) GetMade() *timestamppb.Timestamp {
+func (x *Token) GetCreated() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Made
+		return x.Created
 	}
 	return nil
 }
@@ -415,7 +415,7 @@ var File_oscine_v1_tokens_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_tokens_proto_rawDesc = "" +
 	"\n" +
-	"\x16oscine/v1/tokens.proto\x12\toscine.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"\xe2\x02\n" +
+	"\x16oscine/v1/tokens.proto\x12\toscine.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"\xe8\x02\n" +
 	"\x05Token\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06models\x18\x02 \x03(\tR\x06models\x12\x12\n" +
@@ -424,8 +424,8 @@ const file_oscine_v1_tokens_proto_rawDesc = "" +
 	"\n" +
 	"concurrent\x18\x05 \x01(\rR\n" +
 	"concurrent\x124\n" +
-	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12.\n" +
-	"\x04made\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04made\x12\x0e\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x124\n" +
+	"\acreated\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x0e\n" +
 	"\x02by\x18\b \x01(\tR\x02by\x12\x1a\n" +
 	"\brequests\x18\t \x01(\x04R\brequests\x12\x18\n" +
 	"\arefused\x18\n" +
@@ -474,7 +474,7 @@ var file_oscine_v1_tokens_proto_goTypes = []any{
 }
 var file_oscine_v1_tokens_proto_depIdxs = []int32{
 	7,  // 0: oscine.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	7,  // 1: oscine.v1.Token.made:type_name -> google.protobuf.Timestamp
+	7,  // 1: oscine.v1.Token.created:type_name -> google.protobuf.Timestamp
 	7,  // 2: oscine.v1.Token.last_used:type_name -> google.protobuf.Timestamp
 	0,  // 3: oscine.v1.CreateTokenRequest.token:type_name -> oscine.v1.Token
 	8,  // 4: oscine.v1.CreateTokenRequest.lifetime:type_name -> google.protobuf.Duration

@@ -907,11 +907,11 @@ type Upgrade struct {
 	Message       string                 `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"` // what it waits for, or why it failed
 	Slot          string                 `protobuf:"bytes,8,opt,name=slot,proto3" json:"slot,omitempty"`
 	Began         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=began,proto3" json:"began,omitempty"`
-	Ended         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=ended,proto3" json:"ended,omitempty"`                           // absent while it is under way
-	FailedAt      string                 `protobuf:"bytes,11,opt,name=failed_at,json=failedAt,proto3" json:"failed_at,omitempty"`     // the stage that failed
-	Log           []string               `protobuf:"bytes,12,rep,name=log,proto3" json:"log,omitempty"`                               // the last lines of the failed boot's log
-	Boots         int64                  `protobuf:"varint,13,opt,name=boots,proto3" json:"boots,omitempty"`                          // how often it was started, where it failed
-	DoneBytes     int64                  `protobuf:"varint,14,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"` // while downloading, of the file under way
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=ended,proto3" json:"ended,omitempty"`                                // absent while it is under way
+	FailedStage   string                 `protobuf:"bytes,11,opt,name=failed_stage,json=failedStage,proto3" json:"failed_stage,omitempty"` // the stage that failed
+	Log           []string               `protobuf:"bytes,12,rep,name=log,proto3" json:"log,omitempty"`                                    // the last lines of the failed boot's log
+	Boots         int64                  `protobuf:"varint,13,opt,name=boots,proto3" json:"boots,omitempty"`                               // how often it was started, where it failed
+	DoneBytes     int64                  `protobuf:"varint,14,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`      // while downloading, of the file under way
 	SizeBytes     int64                  `protobuf:"varint,15,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1017,9 +1017,9 @@ func (x *Upgrade) GetEnded() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Upgrade) GetFailedAt() string {
+func (x *Upgrade) GetFailedStage() string {
 	if x != nil {
-		return x.FailedAt
+		return x.FailedStage
 	}
 	return ""
 }
@@ -1339,7 +1339,7 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\x03pin\x18\x03 \x01(\tH\x00R\x03pin\x12\x16\n" +
 	"\x05unpin\x18\x04 \x01(\bH\x00R\x05unpinB\x06\n" +
 	"\x04what\"\x15\n" +
-	"\x13HoldUpgradeResponse\"\x98\x03\n" +
+	"\x13HoldUpgradeResponse\"\x9e\x03\n" +
 	"\aUpgrade\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -1351,8 +1351,8 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\x04slot\x18\b \x01(\tR\x04slot\x120\n" +
 	"\x05began\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05began\x120\n" +
 	"\x05ended\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x1b\n" +
-	"\tfailed_at\x18\v \x01(\tR\bfailedAt\x12\x10\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12!\n" +
+	"\ffailed_stage\x18\v \x01(\tR\vfailedStage\x12\x10\n" +
 	"\x03log\x18\f \x03(\tR\x03log\x12\x14\n" +
 	"\x05boots\x18\r \x01(\x03R\x05boots\x12\x1d\n" +
 	"\n" +

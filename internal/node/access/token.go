@@ -35,7 +35,7 @@ type Token struct {
 	Concurrent int       `json:"concurrent,omitempty"` // requests at a time; 0: no bound of its own
 	Expires    time.Time `json:"expires,omitzero"`     // zero: never
 	By         string    `json:"by"`                   // who made it
-	Made       time.Time `json:"made"`
+	Created    time.Time `json:"created"`
 }
 
 // Bounds of the tokens of a node.
@@ -122,7 +122,7 @@ func OpenTokens(path string) (*Tokens, error) {
 func (t *Tokens) Create(token Token) (secret string, made Token, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	token.Made = t.now().UTC().Truncate(time.Second)
+	token.Created = t.now().UTC().Truncate(time.Second)
 	if err := token.check(t.now()); err != nil {
 		return "", token, err
 	}

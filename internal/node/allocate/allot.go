@@ -12,7 +12,7 @@ import (
 // Desired is an object that is to be placed.
 type Desired struct {
 	Object object.Object
-	// Changed says that it is new or another than before: then it is placed even
+	// Changed says that it is new or changed: then it is placed even
 	// if it had finished.
 	Changed bool
 }

@@ -75,7 +75,7 @@ func (l *Loop) Apply(ctx context.Context, objects []object.Object, dryRun bool, 
 	return results, nil
 }
 
-// take stores the objects and says which of them are new or another than before.
+// take stores the objects and says which of them are new or changed.
 // Without dryRun they are in flight afterwards, and the caller must land them.
 func (l *Loop) take(ctx context.Context, objects []object.Object, dryRun bool, check Check) (results []Result, changed []object.Object, err error) {
 	var keys []object.Key

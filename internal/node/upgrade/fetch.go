@@ -161,7 +161,7 @@ func (m *Manager) fetch(ctx context.Context, u *Upgrade) error {
 		return err
 	}
 	u.To = r.Version
-	m.Host.Note("UpgradeBegun", fmt.Sprintf("from %s to %s, from %s", u.From, u.To, u.Source), false)
+	m.Host.Note("UpgradeStarted", fmt.Sprintf("from %s to %s, from %s", u.From, u.To, u.Source), false)
 	image, err := m.fetchImage(ctx, source, r)
 	if err != nil {
 		return err

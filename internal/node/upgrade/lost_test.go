@@ -67,7 +67,7 @@ func TestUnrecordedVersionIsJudged(t *testing.T) {
 		}
 		w.back()
 		m = w.daemon(manual())
-		if u := w.awaitStage(m, Failed); u.FailedAt != Trial || m.Status().Refused["1.1"].Reason == "" {
+		if u := w.awaitStage(m, Failed); u.FailedStage != Trial || m.Status().Refused["1.1"].Reason == "" {
 			t.Errorf("%s: got %+v", stage, u)
 		}
 		w.stop()

@@ -49,9 +49,9 @@ type Upgrade struct {
 	Changed time.Time  `json:"changed"` // when it came to this stage
 	Ended   *time.Time `json:"ended,omitempty"`
 
-	FailedAt Stage    `json:"failedAt,omitempty"` // the stage that failed
-	Log      []string `json:"log,omitempty"`      // the end of what the failed boot said
-	Boots    int      `json:"boots,omitempty"`    // how often it was started, where it failed
+	FailedStage Stage    `json:"failedStage,omitempty"` // the stage that failed
+	Log         []string `json:"log,omitempty"`         // the end of what the failed boot said
+	Boots       int      `json:"boots,omitempty"`       // how often it was started, where it failed
 
 	Options  Options          `json:"options"`
 	Before   *Before          `json:"before,omitempty"` // how the node was

@@ -87,7 +87,7 @@ func (m *Manager) lookForRot(ctx context.Context) {
 		}
 	})
 	if !told {
-		m.Host.Note("UpgradeLost", last.To+": "+why, true)
+		m.Host.Note("UpgradeReverted", last.To+": "+why, true)
 	}
 }
 
@@ -179,7 +179,7 @@ func (m *Manager) markGood(ctx context.Context) error {
 func (m *Manager) goBack(ctx context.Context, u *Upgrade, why error) {
 	reason := "its checks: " + why.Error()
 	m.Log.Error("upgrade: going back", "to", u.From, "reason", reason)
-	m.Host.Note("UpgradeGoesBack", fmt.Sprintf("from %s to %s: %s", u.To, u.From, reason), true)
+	m.Host.Note("UpgradeRollingBack", fmt.Sprintf("from %s to %s: %s", u.To, u.From, reason), true)
 	m.change(func(s *state) {
 		if s.Current != nil && s.Current.Number == u.Number {
 			s.Current.Stage, s.Current.Message, s.Current.Changed = Trial, reason, m.Now()

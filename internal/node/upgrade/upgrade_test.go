@@ -57,12 +57,12 @@ func TestUpgrade(t *testing.T) {
 	w.await("the events", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return slices.Equal(w.notes, []string{"UpgradeBegun", "UpgradeReady", "UpgradeRestarts", "Upgraded"})
+		return slices.Equal(w.notes, []string{"UpgradeStarted", "UpgradeReady", "UpgradeRebooting", "Upgraded"})
 	})
 	if _, err := m.Start(Request{To: "0.9"}); err != nil {
 		t.Fatal(err)
 	}
-	if u := w.awaitStage(m, Failed); !strings.Contains(u.Message, "older than this node accepts") || u.FailedAt != Downloading {
+	if u := w.awaitStage(m, Failed); !strings.Contains(u.Message, "older than this node accepts") || u.FailedStage != Downloading {
 		t.Errorf("below the floor: got %+v", u)
 	}
 }
@@ -114,7 +114,7 @@ func TestGateFails(t *testing.T) {
 		w.back()
 		m = w.daemon(manual())
 		u := w.awaitStage(m, Failed)
-		if u.FailedAt != Trial || !strings.Contains(u.Message, "its checks: not passed within 500ms: "+check) {
+		if u.FailedStage != Trial || !strings.Contains(u.Message, "its checks: not passed within 500ms: "+check) {
 			t.Errorf("got %+v", u)
 		}
 		if _, err := m.Start(Request{To: "1.1"}); !errors.Is(err, ErrFailedBefore) || !strings.Contains(err.Error(), check) {
@@ -123,7 +123,7 @@ func TestGateFails(t *testing.T) {
 		if _, err := m.Start(Request{}); err != nil { // the newest is found only later
 			t.Fatal(err)
 		}
-		if u := w.awaitStage(m, Failed); u.FailedAt != Downloading || !strings.Contains(u.Message, "failed here before") {
+		if u := w.awaitStage(m, Failed); u.FailedStage != Downloading || !strings.Contains(u.Message, "failed here before") {
 			t.Errorf("again, unnamed: got %+v", u)
 		}
 		w.mu.Lock()
@@ -155,7 +155,7 @@ func TestRot(t *testing.T) {
 		w.await("the refusal", func() bool { return strings.Contains(m.Status().Refused["1.1"].Reason, "has failed since") })
 	}
 	w.stop()
-	if n := strings.Count(strings.Join(w.notes, " "), "UpgradeLost"); n != 1 {
+	if n := strings.Count(strings.Join(w.notes, " "), "UpgradeReverted"); n != 1 {
 		t.Errorf("told %d times: %q", n, w.notes)
 	}
 }
@@ -184,7 +184,7 @@ func TestDoesNotBoot(t *testing.T) {
 			t.Error("the old version is judged")
 		}
 		u := w.awaitStage(m, Failed)
-		if u.FailedAt != Trial || !strings.Contains(u.Message, want) || u.Boots != strings.Count(log, "boot of") {
+		if u.FailedStage != Trial || !strings.Contains(u.Message, want) || u.Boots != strings.Count(log, "boot of") {
 			t.Errorf("want %q: got %+v", want, u)
 		}
 		if log != "" && len(u.Log) == 0 {

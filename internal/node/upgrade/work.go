@@ -127,7 +127,7 @@ func (m *Manager) fail(u *Upgrade, at Stage, reason string, remember bool) {
 		if s.Current == nil || s.Current.Number != u.Number {
 			return
 		}
-		s.Current.FailedAt, s.Current.Log, s.Current.Boots = at, u.Log, u.Boots
+		s.Current.FailedStage, s.Current.Log, s.Current.Boots = at, u.Log, u.Boots
 		s.end(Failed, reason, m.Now())
 		if remember {
 			s.refuse(u.To, reason, m.Now())
@@ -234,7 +234,7 @@ func (m *Manager) await(u *Upgrade) time.Duration {
 		return tick
 	}
 	_ = os.Remove(m.BootLog) // of an earlier trial
-	m.Host.Note("UpgradeRestarts", fmt.Sprintf("restarting into %s", u.To), false)
+	m.Host.Note("UpgradeRebooting", fmt.Sprintf("restarting into %s", u.To), false)
 	return 0
 }
 

@@ -64,7 +64,7 @@ func (m *model) joins() bool {
 }
 
 // stopJoining has requests share no runs any more: a worker has found an answer
-// that was another than alone.
+// that differs from the one computed alone.
 func (m *model) stopJoining(why string) {
 	if m.alone.CompareAndSwap(nil, &why) {
 		m.notify()

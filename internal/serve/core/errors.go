@@ -52,7 +52,7 @@ type overload struct {
 func (o *overload) Unwrap() error { return o.error }
 
 // RetryAfter is when the request is worth asking again, in whole seconds: by the
-// requests that wait and how long runs take of late.
+// requests that wait and how long recent runs took.
 func (o *overload) RetryAfter() time.Duration {
 	return max(o.after+time.Second-1, time.Second).Truncate(time.Second)
 }

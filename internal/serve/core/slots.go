@@ -40,7 +40,7 @@ type memory struct {
 	tokens chan struct{}       // one for each free slot
 	room   *semaphore.Weighted // bytes of the requests at work
 	all    int64               // of room
-	grows  atomic.Int64        // bytes of outputs that requests need, of late
+	grows  atomic.Int64        // bytes of outputs that recent requests need
 	mu     sync.Mutex
 	free   []int
 	stale  [slotCount]bool // slots in use that hold something of a worker that has ended
@@ -183,7 +183,7 @@ func (m *memory) reserve(ctx context.Context, bytes int64, end time.Time) bool {
 	return m.room.Acquire(ctx, bytes) == nil
 }
 
-// grew learns how many bytes of outputs requests need: the most of late.
+// grew learns how many bytes of outputs requests need: the most of recent ones.
 func (m *memory) grew(bytes int) {
 	last, now := m.grows.Load(), int64(bytes)
 	if now < last {

@@ -31,7 +31,7 @@ type model struct {
 	queue queue
 	work  work
 	ids   atomic.Uint64 // of requests
-	usual atomic.Int64  // ns that runs take, of late
+	usual atomic.Int64  // ns that recent runs took
 	costs costs
 	cores *cores // of all models
 

@@ -71,9 +71,9 @@ func TestChoose(t *testing.T) {
 		"one refuses":                {[]Candidate{refused, gave("b", 1*ms, 0, 1)}, 1, []string{"refused: no such operator", "the only one"}},
 		"one crashes":                {[]Candidate{gave("a", 1*ms, 0, 1), crashed}, 0, []string{"the only one", "failed: the worker ended"}},
 		"all refuse":                 {[]Candidate{refused, crashed}, -1, []string{"refused", "failed"}},
-		"other names":                {[]Candidate{gave("a", 9*ms, 0, 1), renamed(gave("b", 1*ms, 0, 1))}, 0, []string{"the only one", "otherwise than a 1"}},
-		"any rank, and a scalar":     {[]Candidate{anyRank(gave("a", 9*ms, 0, 1)), scalar(gave("b", 1*ms, 0, 1))}, 0, []string{"the only one", "otherwise than a 1"}},
-		"other shapes":               {[]Candidate{gave("a", 9*ms, 0, 1), gave("b", 1*ms, 0, 1, 1)}, 0, []string{"the only one", "otherwise"}},
+		"other names":                {[]Candidate{gave("a", 9*ms, 0, 1), renamed(gave("b", 1*ms, 0, 1))}, 0, []string{"the only one", "differently from a 1"}},
+		"any rank, and a scalar":     {[]Candidate{anyRank(gave("a", 9*ms, 0, 1)), scalar(gave("b", 1*ms, 0, 1))}, 0, []string{"the only one", "differently from a 1"}},
+		"other shapes":               {[]Candidate{gave("a", 9*ms, 0, 1), gave("b", 1*ms, 0, 1, 1)}, 0, []string{"the only one", "differently"}},
 		"nothing could be measured":  {[]Candidate{unmeasured(gave("a", 9*ms, 0, 1)), unmeasured(gave("b", 1*ms, 0, 1))}, 0, []string{"it wants a picture", "could not be compared"}},
 		"only the first is measured": {[]Candidate{gave("a", 9*ms, 0, 1), unmeasured(gave("b", 1*ms, 0, 1))}, 0, []string{"the only one", "could not be compared"}},
 	} {

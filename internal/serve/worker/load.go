@@ -28,7 +28,7 @@ type server struct {
 	meta    channel.Metadata
 	figures figures
 	joined  atomic.Int64 // runs that requests have shared
-	alone   atomic.Bool  // they share none any more: an answer was another than alone
+	alone   atomic.Bool  // they share none any more: an answer differed from the one computed alone
 }
 
 // figures are the counters behind channel.Statistics.

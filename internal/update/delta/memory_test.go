@@ -15,7 +15,7 @@ import (
 	"oscine.dev/oscine/internal/update"
 )
 
-// memoryLimit is what a program that applies a delta takes at most, all told.
+// memoryLimit is what a program that applies a delta takes at most in total.
 const memoryLimit = 64 << 20
 
 const applyIn = "OSCINE_TEST_APPLY_IN" // the folder of what the child is to apply

@@ -18,7 +18,7 @@ func options(m *object.Model) map[string]string {
 	}
 	all := map[string]string{optionBatch: "independent"}
 	maps.Copy(all, m.Spec.Options)
-	if m.Spec.DynamicBatching.Off {
+	if m.Spec.DynamicBatching.Disabled {
 		all[optionBatch] = "alone"
 	}
 	return all
@@ -28,7 +28,7 @@ func preferred(d *object.DynamicBatching) []int {
 	if d == nil {
 		return nil
 	}
-	return d.PreferredSizes
+	return d.PreferredBatchSizes
 }
 
 func queueDelay(d *object.DynamicBatching) time.Duration {

@@ -64,7 +64,7 @@ func TestReplacementThatDoesNotLoad(t *testing.T) {
 	if st.Source != first.Spec.Source || st.Phase != object.Running || st.Update == nil || st.Update.Phase != object.Failed || !strings.Contains(st.Update.Message, "not a model") {
 		t.Errorf("status %+v, update %+v", st, st.Update)
 	}
-	if got := b.told(); !strings.Contains(got, "the new manifest is not served: not a model; the one before is") {
+	if got := b.told(); !strings.Contains(got, "the new manifest is not served: not a model; the previous one still is") {
 		t.Errorf("events:\n%s", got)
 	}
 	if running := b.Running(); len(running) != 1 || running["model-digits"].Mounts[1].Source != b.files.Path(first.Spec.Source) {

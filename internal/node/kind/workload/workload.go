@@ -244,7 +244,7 @@ func (c *controller) claimLayer(ctx context.Context, w *object.Workload) error {
 func (c *controller) spec(w *object.Workload, given secrets, image, netns string) container.Spec {
 	s := &w.Spec
 	spec := container.Spec{
-		Image: image, Entrypoint: s.Command, Args: s.Args, Cwd: s.WorkingDir, User: s.User, Hold: s.Interactive,
+		Image: image, Entrypoint: s.Command, Args: s.Args, Cwd: s.WorkingDir, User: s.User, Hold: s.StartOnAttach,
 		Env: environment(s.Env, given.env), Files: given.files, NetNS: netns, LogBytes: c.o.LogBytes,
 		Security: container.Security{AllowRoot: s.Security.AllowRoot, WritableRoot: s.Security.WritableRoot, AddCapabilities: s.Security.AddCapabilities},
 	}

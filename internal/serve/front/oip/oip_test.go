@@ -110,7 +110,7 @@ func TestProtocol(t *testing.T) {
 		{"POST", "/v2/models/m/trace/setting", `{"trace_level":["TIMESTAMPS"]}`, 501, `…not traced`},
 		{"GET", "/v2/logging", "", 200, `{"log_error":true,"log_info":true,"log_warning":true}`},
 		{"POST", "/v2/logging", `{"log_info":false}`, 501, `…do not change the node's log`},
-		{"PUT", "/v2/logging", `{}`, 405, `…is asked with GET or POST, not with PUT`},
+		{"PUT", "/v2/logging", `{}`, 405, `…takes GET or POST, not PUT`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[2,4],"datatype":"FP32","data":[1,2,3,4,8,7,7,5]}],"outputs":[{"name":"y","parameters":{"classification":2}}]}`, 200,
 			`{"model_name":"m","model_version":"1","outputs":[{"name":"y","datatype":"BYTES","shape":[2,2],"data":["8.000000:3","6.000000:2","16.000000:0","14.000000:1"]}]}`},
 		{"POST", infer, `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"y","parameters":{"classification":-1}}]}`, 400, `…choose how many classes`},
@@ -133,8 +133,8 @@ func TestProtocol(t *testing.T) {
 		{"POST", infer, `{"inputs":null}`, 400, `…inputs are missing`},
 		{"POST", infer, `{"inputs":[{"name":null,"shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}`, 400, `…has no name`},
 		{"GET", "/v2/nothing/here", "", 404, `…nothing is served at /v2/nothing/here`},
-		{"POST", "/v2/health/live", "", 405, `…is asked with GET, not with POST`},
-		{"GET", infer, "", 405, `…is asked with POST, not with GET`},
+		{"POST", "/v2/health/live", "", 405, `…takes GET, not POST`},
+		{"GET", infer, "", 405, `…takes POST, not GET`},
 	} {
 		status, _, got := r.do(test.method, test.path, nil, test.body)
 		part, partial := strings.CutPrefix(test.want, "…")
