@@ -8,7 +8,7 @@ import (
 	"oscine.dev/oscine/internal/serve/channel"
 )
 
-// costs is how short runs were of late, by the size of their inputs: each entry
+// costs is how short runs were recently, by the size of their inputs: each entry
 // is for sizes up to twice those of the one before. It is safe for concurrent use.
 type costs struct {
 	mu      sync.Mutex
@@ -44,7 +44,7 @@ func (c *costs) observe(requests []channel.Request, took time.Duration) {
 	entry.took += (took - entry.took) / 16
 }
 
-// least is how long a run of so many bytes takes at least, by those of late; 0
+// least is how long a run of so many bytes takes at least, by those recently; 0
 // where none was seen that was as small.
 func (c *costs) least(bytes int) time.Duration {
 	c.mu.Lock()

@@ -86,7 +86,7 @@ func (m *model) unwanted(j *job) error {
 }
 
 // hopeless refuses a request that cannot be answered in time any more: no run of
-// its size was as short of late. Each refusal makes the next a little less
+// its size was as short recently. Each refusal makes the next a little less
 // likely, so that a model which has become faster finds out.
 func (m *model) hopeless(j *job) error {
 	if j.rank.expires.IsZero() || j.parts != nil {
