@@ -185,6 +185,13 @@ func (w *writer) model(m *Model) {
 		w.value("model_prompt_tokens_total", float64(m.PromptTokens), m.Name)
 		w.value("model_generated_tokens_total", float64(m.Generated), m.Name)
 	}
+	if c := m.Cache; c != nil {
+		w.value("model_cache_hits_total", float64(c.Hits), m.Name)
+		w.value("model_cache_misses_total", float64(c.Misses), m.Name)
+		w.value("model_cache_hit_duration_seconds_total", c.HitTime.Seconds(), m.Name)
+		w.value("model_cache_miss_duration_seconds_total", c.MissTime.Seconds(), m.Name)
+		w.value("model_cache_bytes", float64(c.Bytes), m.Name)
+	}
 	w.distribution("model_request_duration_seconds", RequestBounds(), &m.Durations, m.Name)
 }
 

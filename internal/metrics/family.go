@@ -78,6 +78,11 @@ func families() []family {
 		{"model_compute_seconds_total", counter, model, "Time inside the engine, as its worker last said."},
 		{"model_prompt_tokens_total", counter, model, "Prompt tokens that a language model processed, without those in its cache, as its worker last reported."},
 		{"model_generated_tokens_total", counter, model, "Tokens that a language model generated, as its worker last reported."},
+		{"model_cache_hits_total", counter, model, "Requests answered from the model's response cache."},
+		{"model_cache_misses_total", counter, model, "Requests looked for in the model's response cache in vain."},
+		{"model_cache_hit_duration_seconds_total", counter, model, "Time of looking for, and answering, the requests in the response cache."},
+		{"model_cache_miss_duration_seconds_total", counter, model, "Time of looking in vain for requests in the response cache."},
+		{"model_cache_bytes", gauge, model, "Responses that the model's cache keeps."},
 		{"model_request_duration_seconds", histogramKind, model, "Time of successful inferences inside the node."},
 
 		{"class_cpu_usage_seconds_total", counter, class, "CPU time used by a class."},

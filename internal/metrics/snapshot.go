@@ -96,6 +96,13 @@ type Model struct {
 	Compute                   time.Duration
 	PromptTokens, Generated   int64 // tokens of a language model, read and written; since its worker's start
 	Durations                 Distribution
+	Cache                     *Cache // nil: responses are not kept
+}
+
+// Cache is the response cache of a model.
+type Cache struct {
+	Hits, Misses, Bytes int64
+	HitTime, MissTime   time.Duration
 }
 
 // Class is one latency class as a whole.

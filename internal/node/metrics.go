@@ -119,6 +119,9 @@ func usageMetrics(u isolate.Usage) metrics.Usage {
 
 func (n *Node) modelMetrics(st *core.Status) metrics.Model {
 	m := metrics.Model{Name: st.Name, Ready: st.State == core.Ready, Requests: st.Requests, Errors: st.Errors, Expired: st.Expired, Missed: st.Missed}
+	if c := st.Cache; c.On {
+		m.Cache = &metrics.Cache{Hits: c.Hits, Misses: c.Misses, Bytes: c.Bytes, HitTime: c.HitTime, MissTime: c.MissTime}
+	}
 	if d, err := n.registry.Durations(st.Name, metrics.RequestBounds()); err == nil { // or it has just gone
 		m.Durations = metrics.Distribution{Count: d.Count, Sum: d.Sum, Within: d.Within}
 	}

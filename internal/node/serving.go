@@ -75,6 +75,7 @@ func (s server) model(m model.Served) core.Model {
 		Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Platform: m.Platform, Starter: starter(m.Start), OnChange: m.Changed,
 		Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, DefaultTimeout: m.DefaultTimeout, CPUs: m.CPUs, Routing: core.Routing{Traffic: m.Traffic, Shadow: m.Shadow},
 		Batching: core.Batching{PreferredRows: m.Preferred, Delay: m.QueueDelay},
+		Cache:    core.Caching{Bytes: m.CacheBytes, PerClient: m.CachePerClient},
 	}
 	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
 		served.Urgency = s.isolator.Priority(m.ID)
@@ -104,6 +105,7 @@ func (s server) Serving(name string) (model.Serving, bool) {
 		Fill: func(st *object.ModelStatus) {
 			st.Engine, st.Requests, st.Errors = now.Engine, now.Requests, now.Errors
 			st.Missed, st.Expired, st.PriorityUnavailable, st.BatchingStopped = now.Missed, now.Expired, now.PriorityUnavailable, now.BatchingStopped
+			st.CacheHits, st.CacheMisses = now.Cache.Hits, now.Cache.Misses
 			if now.Requests > 0 {
 				st.P50, st.P99 = object.Duration(now.P50), object.Duration(now.P99)
 			}

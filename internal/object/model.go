@@ -70,10 +70,27 @@ type ModelSpec struct {
 	// DynamicBatching says whether and how requests are batched; by default they are
 	// if the model's graph proves that its rows are independent, with all that wait.
 	DynamicBatching *DynamicBatching `json:"dynamicBatching,omitempty"`
+	// ResponseCache keeps responses, to answer equal requests without computing them
+	// again; default: none is kept. Not for models whose answers are random.
+	ResponseCache *ResponseCache `json:"responseCache,omitempty"`
 	// MaxRequest is how many bytes the inputs and outputs of one request may have,
 	// at most 1Gi; default 256Mi, or what fixed shapes need.
 	MaxRequest Quantity  `json:"maxRequest,omitzero"`
 	Resources  Resources `json:"resources,omitzero"` // cpu defaults to 100m, or to 1 with class realtime
+}
+
+// ResponseCache says which responses of a model are kept.
+type ResponseCache struct {
+	Size Quantity `json:"size"` // bytes, at most 1Gi; the least recently used make room
+	// PerClient answers a client only from what it has asked itself. Otherwise a
+	// client can tell by the time of an answer that another one has asked the same.
+	PerClient bool `json:"perClient,omitempty"`
+}
+
+func (r *ResponseCache) check(c *Checker) {
+	if n, whole := r.Size.Value(); !whole || n < 4<<10 || n > 1<<30 {
+		c.Bad("spec.responseCache.size", "must be bytes from 4Ki to 1Gi, got %s", r.Size)
+	}
 }
 
 // DynamicBatching says how requests share the runs of a model.
@@ -118,6 +135,8 @@ type ModelStatus struct {
 	P99                 Duration     `json:"p99,omitzero"`
 	Missed              int64        `json:"missed"`                        // answered after the latency objective, or after their own timeout
 	Expired             int64        `json:"expired"`                       // refused because their timeout had passed, or would have
+	CacheHits           int64        `json:"cacheHits,omitempty"`           // answered from the response cache
+	CacheMisses         int64        `json:"cacheMisses,omitempty"`         // looked for there in vain
 	PriorityUnavailable string       `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
 	// BatchingStopped says why requests share no runs any more.
 	BatchingStopped string `json:"batchingStopped,omitempty"`
@@ -200,6 +219,9 @@ func (m *Model) Check(c *Checker) {
 		if n, whole := m.Spec.MaxRequest.Value(); !whole || n < 4<<10 || n > 1<<30 {
 			c.Bad("spec.maxRequest", "must be bytes from 4Ki to 1Gi, got %s", m.Spec.MaxRequest)
 		}
+	}
+	if r := m.Spec.ResponseCache; r != nil {
+		r.check(c)
 	}
 	if t := m.Spec.Traffic; t != nil && (*t < 0 || *t > 100) {
 		c.Bad("spec.traffic", "must be a percentage from 0 to 100, got %d", *t)

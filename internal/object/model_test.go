@@ -14,6 +14,9 @@ func TestModelsServing(t *testing.T) {
 		"  servedAs: a/b\n":                         "spec.servedAs: must be letters",
 		"  servedAs: .x\n":                          "spec.servedAs: must be letters",
 		"  timeout: -1s\n":                          "spec.timeout",
+		"  responseCache: {size: 64Mi}\n":           "",
+		"  responseCache: {}\n":                     "spec.responseCache.size: must be bytes from 4Ki to 1Gi",
+		"  responseCache: {size: 2Gi}\n":            "spec.responseCache.size: must be bytes from 4Ki to 1Gi",
 		"  defaultTimeout: 200ms\n":                 "",
 		"  defaultTimeout: 2h\n":                    "spec.defaultTimeout: must be from 1ms to 1h",
 		"  timeout: 25h\n":                          "spec.timeout: must be from 1ms to 24h",
@@ -29,7 +32,7 @@ func TestModelsServing(t *testing.T) {
 			t.Errorf("%q: %v", lines, err)
 			continue
 		}
-		if m := objects[0].(*Model); m.Spec.ServedAs == "" && m.Spec.DefaultTimeout == 0 || m.Spec.Timeout != 0 && m.Spec.Timeout.Std() != 10*time.Minute {
+		if m := objects[0].(*Model); m.Spec.ServedAs == "" && m.Spec.DefaultTimeout == 0 && m.Spec.ResponseCache == nil || m.Spec.Timeout != 0 && m.Spec.Timeout.Std() != 10*time.Minute {
 			t.Errorf("%q: %+v", lines, m.Spec)
 		}
 	}

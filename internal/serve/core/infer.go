@@ -206,6 +206,14 @@ func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error
 	if err := c.fill(q, meta, slot); err != nil {
 		return err
 	}
+	var key cacheKey
+	if m.cache != nil {
+		began := time.Now()
+		key = m.cache.key(ctx, c, slot)
+		if found, err := m.cache.get(ctx, key, a, began); found {
+			return err
+		}
+	}
 	run.ID, run.Stream = m.ids.Add(1), q.Part != nil && meta.Streams
 	if run.Stream {
 		var reached int
@@ -222,5 +230,8 @@ func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error
 	out, err := c.collect(a, meta, slot)
 	used = max(used, out)
 	mem.grew(used - end)
+	if m.cache != nil && err == nil {
+		m.cache.put(key, a.outputs)
+	}
 	return err
 }

@@ -15,6 +15,8 @@ type metrics struct {
 	last atomic.Int64 // when the last answer was given, in ns since 1970
 
 	latency durations
+
+	hits, misses durations // of the response cache
 }
 
 // observe counts an answer that took d, which should have been at most within
@@ -70,6 +72,14 @@ func (h *durations) counts() []uint64 {
 		counts[i] = h.buckets[i].Load()
 	}
 	return counts
+}
+
+// count is how many durations were counted.
+func (h *durations) count() (n int64) {
+	for _, bucket := range h.counts() {
+		n += int64(bucket)
+	}
+	return n
 }
 
 func (h *durations) quantile(counts []uint64, q float64) time.Duration {

@@ -41,6 +41,7 @@ type Model struct {
 	Urgency Urgency
 	Routing
 	Batching Batching
+	Cache    Caching
 	// OnChange is called after each change of State, without locks held, and must
 	// return at once; may be nil.
 	OnChange func()
@@ -55,7 +56,7 @@ var (
 // complete fills in what was left out and checks the rest.
 func (m *Model) complete() error {
 	m.Version, m.ServedAs = cmp.Or(m.Version, "1"), cmp.Or(m.ServedAs, m.Name)
-	if err := errors.Join(m.Routing.check(), m.Batching.check()); err != nil {
+	if err := errors.Join(m.Routing.check(), m.Batching.check(), m.Cache.check()); err != nil {
 		return fmt.Errorf("model %s: %w", m.Name, err)
 	}
 	return m.check()
@@ -128,6 +129,7 @@ type Status struct {
 	Streams  bool          // an answer may come in parts
 	Missed   int64         // inferences answered after the objective, or after their own timeout
 	Expired  int64         // requests refused because their timeout had passed, or would have
+	Cache    CacheFigures
 	// BatchingStopped says why requests share no runs any more, though the model
 	// was taken for one of independent rows.
 	BatchingStopped string

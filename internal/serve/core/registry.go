@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Registry holds the models that a node serves. Each has its own worker, its
@@ -23,6 +25,7 @@ type Registry struct {
 	patience time.Duration // stopPatience, but for tests
 
 	cores   cores
+	cached  *semaphore.Weighted // bytes of all models' response caches
 	calls   calls
 	answers *answers
 }
@@ -32,6 +35,7 @@ func NewRegistry() *Registry {
 	return &Registry{
 		models: map[string]*model{}, served: map[string][]*model{}, coming: map[string]*model{}, leaving: map[string]*model{}, patience: stopPatience,
 		answers: newAnswers(min(DefaultAnswers, debug.SetMemoryLimit(-1)/4)),
+		cached:  semaphore.NewWeighted(min(MaxCache, debug.SetMemoryLimit(-1)/8)),
 	}
 }
 

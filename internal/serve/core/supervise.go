@@ -34,6 +34,7 @@ type model struct {
 	usual atomic.Int64  // ns that recent runs took
 	costs costs
 	cores *cores // of all models
+	cache *cache // nil: no response is kept
 
 	parallel atomic.Int32           // runs that the engine computes at once
 	open     atomic.Bool            // a worker has been ready: requests are taken
@@ -78,6 +79,7 @@ func (r *Registry) startModel(m Model, before <-chan struct{}, old *model) *mode
 	if old != nil {
 		s.metrics, s.succeeds = old.metrics, true
 	}
+	s.cache = newCache(m.Cache, r.cached, s.metrics)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	go s.supervise()
 	return s
@@ -155,6 +157,7 @@ func (m *model) supervise() {
 		}
 		pause = min(2*pause, lastPause)
 	}
+	m.cache.close()
 	m.set(Failed, "the model is served no more", nil)
 }
 
@@ -332,6 +335,9 @@ func (m *model) adopt(conn *channel.Conn) error {
 	m.mu.Lock()
 	mem, first := m.memory, m.metadata
 	m.mu.Unlock()
+	if m.cache != nil && meta.Streams {
+		return &channel.ModelError{Text: "responses that are streamed are not cached: leave out spec.responseCache"}
+	}
 	if first != nil && !first.SameModel(meta) {
 		return &channel.ModelError{Text: "the worker, started again, says other things of the same model"}
 	}
@@ -416,5 +422,6 @@ func (m *model) status() Status {
 		s.PriorityUnavailable = *problem
 	}
 	m.metrics.fill(&s)
+	s.Cache = m.cache.figures()
 	return s
 }

@@ -67,11 +67,13 @@ type Served struct {
 	DefaultTimeout time.Duration
 	// CPUs are those on which other models may compute too; none: its runs are not
 	// ordered among theirs.
-	CPUs       []int
-	Traffic    *int          // percentage of requests without a version; nil: what others leave
-	Shadow     bool          // its answers are thrown away
-	Preferred  []int         // sizes of batches; none: any
-	QueueDelay time.Duration // for which a request waits for others
+	CPUs           []int
+	Traffic        *int  // percentage of requests without a version; nil: what others leave
+	Shadow         bool  // its answers are thrown away
+	CacheBytes     int64 // of responses that are kept; 0: none is
+	CachePerClient bool
+	Preferred      []int         // sizes of batches; none: any
+	QueueDelay     time.Duration // for which a request waits for others
 	// Start starts the worker, or adopts the one that runs. It is called again
 	// after the worker has ended.
 	Start func(context.Context) (*Worker, error)
@@ -203,12 +205,17 @@ type work struct {
 func (c *controller) served(w *work) Served {
 	spec := &w.model.Spec
 	maxRequest, _ := spec.MaxRequest.Value() // checked with the manifest
-	return Served{
+	s := Served{
 		Key: c.key, ID: w.key.ID(), Version: spec.Version, ServedAs: spec.ServedAs, Platform: w.engine.Platform, Class: spec.Class,
 		Timeout: spec.Timeout.Std(), MaxRequest: maxRequest, Objective: spec.Resources.Latency.Std(), DefaultTimeout: spec.DefaultTimeout.Std(), CPUs: shared(w), Traffic: spec.Traffic, Shadow: spec.Shadow,
 		Preferred: preferred(spec.DynamicBatching), QueueDelay: queueDelay(spec.DynamicBatching), Changed: c.noteChange,
 		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, w) },
 	}
+	if r := spec.ResponseCache; r != nil {
+		s.CacheBytes, _ = r.Size.Value()
+		s.CachePerClient = r.PerClient
+	}
+	return s
 }
 
 // shared are the CPUs on which a work's runs meet those of other models. Where it

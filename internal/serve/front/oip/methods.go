@@ -89,6 +89,9 @@ func (m *Methods) ModelConfig(_ context.Context, q *pb.ModelConfigRequest) (*pb.
 	}
 	backend, _, _ := strings.Cut(s.Platform, "_")
 	c := &pb.ModelConfig{Name: s.ServedAs, Platform: s.Platform, Backend: backend, ModelTransactionPolicy: &pb.ModelTransactionPolicy{Decoupled: s.Streams}}
+	if s.Cache.On {
+		c.ResponseCache = &pb.ModelResponseCache{Enable: true}
+	}
 	for _, in := range s.Inputs {
 		c.Input = append(c.Input, &pb.ModelInput{Name: in.Name, DataType: configType(in.Type), Dims: in.Dimensions()})
 	}
@@ -137,6 +140,10 @@ func (m *Methods) ModelStatistics(_ context.Context, q *pb.ModelStatisticsReques
 				Fail:         &pb.StatisticDuration{Count: uint64(s.Errors)},
 				ComputeInfer: &pb.StatisticDuration{Count: uint64(max(work.Requests, 0)), Ns: uint64(max(work.ComputeNS, 0))},
 			},
+		}
+		if cache := s.Cache; cache.On {
+			stats.InferenceStats.CacheHit = &pb.StatisticDuration{Count: uint64(cache.Hits), Ns: uint64(cache.HitTime)}
+			stats.InferenceStats.CacheMiss = &pb.StatisticDuration{Count: uint64(cache.Misses), Ns: uint64(cache.MissTime)}
 		}
 		if !s.Last.IsZero() {
 			stats.LastInference = uint64(s.Last.UnixMilli())
