@@ -94,8 +94,8 @@ fuzz: ## run every fuzz target: make fuzz [FUZZTIME=30s]
 generate: ## regenerate code
 	@go generate ./...
 
-bench-boot: image ## compare boot time and memory with a minimal Debian in the same QEMU
-	@$(OSCINE) bench boot --image $(OUT)/oscine-$(ARCH).img
+bench-boot: image ## boot time by stage, and memory, beside a minimal Debian: make bench-boot [ALONE=1] [RUNS=3] [ARCH=arm64]
+	@$(OSCINE) bench boot --image $(OUT)/oscine-$(ARCH).img --arch $(ARCH) --runs $(or $(RUNS),3) $(if $(ALONE),--alone)
 
 OPENB := ../shared/data/openb
 

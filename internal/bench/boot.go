@@ -2,11 +2,11 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +23,8 @@ const readyTimeout = 10 * time.Minute
 // Boot describes a comparison of boots.
 type Boot struct {
 	Image  string // Oscine's disk image
+	Arch   string // of the image
+	Alone  bool   // without the Debian, which is of this computer's architecture
 	Config []byte // Machine manifest for it
 	Runs   int    // of each system; the median counts
 	Dir    string // for what is measured; the peer is kept below it
@@ -35,41 +37,77 @@ type Boot struct {
 
 // BootSample is one boot of one system.
 type BootSample struct {
-	CPU       time.Duration `json:"cpuNanoseconds"`  // of QEMU, from power-on to the first answer over the network
-	Wall      time.Duration `json:"wallNanoseconds"` // the same on the clock
-	Processes int64         `json:"processBytes"`    // resident memory of the system's processes (PSS) when idle
-	QEMU      int64         `json:"qemuBytes"`       // resident memory of QEMU then: itself and all that the guest ever touched
+	CPU       time.Duration `json:"cpuNanoseconds"` // of QEMU, from power-on to the first answer over the network
+	Processes int64         `json:"processBytes"`   // resident memory of the system's processes (PSS) when idle
+	QEMU      int64         `json:"qemuBytes"`      // resident memory of QEMU then: itself and all that the guest ever touched
 }
 
 // BootReport is the outcome.
 type BootReport struct {
 	Accel  string       `json:"accel"` // kvm or tcg
 	Oscine []BootSample `json:"oscine"`
-	Debian []BootSample `json:"debian"`
+	Debian []BootSample `json:"debian,omitempty"`
+	Staged []Staged     `json:"staged"` // Oscine's boots by stage
+
+	Load       float64 `json:"load"`       // of this computer when it was over, see proc_loadavg(5)
+	Processors int     `json:"processors"` // of this computer
 }
 
-// Run boots both systems in turn, each Runs times.
+// Run boots both systems in turn, each Runs times, and Oscine once more for
+// each way to boot and count.
 func (b Boot) Run(ctx context.Context) (BootReport, error) {
-	var report BootReport
-	peer, err := b.makePeer(ctx)
-	if err != nil {
-		return report, fmt.Errorf("make the Debian to compare with: %w", err)
+	report := BootReport{Processors: runtime.NumCPU()}
+	var theirs peer
+	if !b.Alone {
+		var err error
+		if theirs, err = b.makePeer(ctx); err != nil {
+			return report, fmt.Errorf("make the Debian to compare with: %w", err)
+		}
 	}
+	var direct [][]Stage
 	for i := range b.Runs {
-		ours, accel, err := b.bootOscine(ctx)
+		sample, stages, accel, err := b.bootOscine(ctx)
 		if err != nil {
 			return report, fmt.Errorf("boot Oscine: %w", err)
 		}
 		report.Accel = accel
-		fmt.Fprintf(b.Log, "boot %d of Oscine: %s\n", i+1, ours)
-		theirs, err := peer.boot(ctx, accel)
-		if err != nil {
+		report.Oscine, direct = append(report.Oscine, sample), append(direct, stages)
+		fmt.Fprintf(b.Log, "boot %d of Oscine: %s\n", i+1, sample)
+		if b.Alone {
+			continue
+		}
+		if sample, err = theirs.boot(ctx, accel); err != nil {
 			return report, fmt.Errorf("boot Debian: %w", err)
 		}
-		fmt.Fprintf(b.Log, "boot %d of Debian: %s\n", i+1, theirs)
-		report.Oscine, report.Debian = append(report.Oscine, ours), append(report.Debian, theirs)
+		report.Debian = append(report.Debian, sample)
+		fmt.Fprintf(b.Log, "boot %d of Debian: %s\n", i+1, sample)
 	}
-	return report, nil
+	for _, way := range []struct {
+		name  string
+		boots [][]Stage
+	}{{wayDirect, direct}, {wayUEFI, nil}} {
+		staged, err := b.staged(ctx, way.name, way.boots)
+		if err != nil {
+			return report, fmt.Errorf("boot Oscine (%s): %w", way.name, err)
+		}
+		report.Staged = append(report.Staged, staged)
+	}
+	var err error
+	report.Load, err = hostLoad()
+	return report, err
+}
+
+// hostLoad is the load of this computer over the last five minutes.
+func hostLoad() (float64, error) {
+	raw, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0, err
+	}
+	var one, five float64
+	if _, err := fmt.Sscan(string(raw), &one, &five); err != nil {
+		return 0, fmt.Errorf("/proc/loadavg: %w", err)
+	}
+	return five, nil
 }
 
 // String is one line for a progress log.
@@ -77,37 +115,20 @@ func (s BootSample) String() string {
 	return fmt.Sprintf("%.1f CPU-s to the first answer, %d MiB in processes, %d MiB in QEMU", s.CPU.Seconds(), s.Processes>>20, s.QEMU>>20)
 }
 
-// bootOscine boots the image and powers it off hard.
-func (b Boot) bootOscine(ctx context.Context) (sample BootSample, accel string, err error) {
-	state, err := os.MkdirTemp("", "oscine-bench-")
-	if err != nil {
-		return sample, "", err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(state)) }()
-	m, err := machine.Start(ctx, machine.Options{
-		StateDir: state, Name: "boot", Image: b.Image, Direct: true, Volatile: true,
-		Config: b.Config, Memory: memory, CPUs: processors, Ports: []machine.Port{{Guest: 7443}},
-	})
-	if err != nil {
-		return sample, "", err
-	}
-	defer func() { err = errors.Join(err, m.Delete(true)) }()
-	address := m.Addr(7443)
-	sample.CPU, sample.Wall, err = untilReady(ctx, m.CPUTime, func(ctx context.Context) error {
-		_, err := b.Memory(ctx, address)
+// bootOscine boots the image directly and leaves it idle for its memory.
+func (b Boot) bootOscine(ctx context.Context) (sample BootSample, stages []Stage, accel string, err error) {
+	err = b.withMachine(ctx, wayDirect, false, func(m *machine.Machine, s []Stage) (err error) {
+		stages, accel, sample.CPU = s, m.Accel(), sumOf(s, "").CPU
+		if err := pause(ctx, settle); err != nil {
+			return err
+		}
+		if sample.QEMU, err = residentMemory(m.PID()); err != nil {
+			return err
+		}
+		sample.Processes, err = b.Memory(ctx, m.Addr(7443))
 		return err
 	})
-	if err != nil {
-		return sample, "", fmt.Errorf("%w; its console said last:\n%s", err, lastLines(m.ConsoleLog()))
-	}
-	if err := pause(ctx, settle); err != nil {
-		return sample, "", err
-	}
-	if sample.QEMU, err = residentMemory(m.PID()); err != nil {
-		return sample, "", err
-	}
-	sample.Processes, err = b.Memory(ctx, address)
-	return sample, m.Accel(), err
+	return sample, stages, accel, err
 }
 
 // lastLines is the end of a console's log.
@@ -121,23 +142,22 @@ func lastLines(file string) string {
 }
 
 // untilReady asks until an answer comes, and returns what that took.
-func untilReady(ctx context.Context, cpuTime func() (time.Duration, error), ask func(context.Context) error) (cpu, wall time.Duration, err error) {
+func untilReady(ctx context.Context, cpuTime func() (time.Duration, error), ask func(context.Context) error) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	began := time.Now()
 	for {
 		attempt, done := context.WithTimeout(ctx, 2*time.Second)
 		failure := ask(attempt)
 		done()
 		cpu, err := cpuTime()
 		if err != nil {
-			return 0, 0, fmt.Errorf("QEMU ended before the system was up: %w", err)
+			return 0, fmt.Errorf("QEMU ended before the system was up: %w", err)
 		}
 		if failure == nil {
-			return cpu, time.Since(began), nil
+			return cpu, nil
 		}
 		if pause(ctx, 50*time.Millisecond) != nil {
-			return 0, 0, fmt.Errorf("no answer within %s: %w", readyTimeout, failure)
+			return 0, fmt.Errorf("no answer within %s: %w", readyTimeout, failure)
 		}
 	}
 }
@@ -168,19 +188,30 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Write prints the medians and their ratios.
+// Write prints the stages, and the medians with their ratios.
 func (r BootReport) Write(w io.Writer) error {
+	fmt.Fprintf(w, "Oscine from power-on to the first answer of its API, by stage. CPU-s: processor time of QEMU with\n%s, 2 processors, 2 GiB, median of %d boots. Instructions: one boot of one emulated processor.\n\n", r.Accel, len(r.Oscine))
+	writeStages(w, r.Staged)
 	ours, theirs := median(r.Oscine), median(r.Debian)
-	fmt.Fprintf(w, "Median of %d boots each, kernel started directly, QEMU with %s, 2 processors, 2 GiB:\n\n", len(r.Oscine), r.Accel)
-	fmt.Fprintf(w, "%-44s %10s %10s %8s\n", "", "Oscine", "Debian", "ratio")
+	fmt.Fprintf(w, "\nBoots with the kernel started directly, medians:\n\n%-44s %10s", "", "Oscine")
+	if len(r.Debian) > 0 {
+		fmt.Fprintf(w, " %10s %8s", "Debian", "ratio")
+	}
+	fmt.Fprintln(w)
 	row := func(what, unit string, a, b float64) {
-		fmt.Fprintf(w, "%-44s %10.1f %10.1f %8.2f\n", what+", "+unit, a, b, a/b)
+		fmt.Fprintf(w, "%-44s %10.1f", what+", "+unit, a)
+		if len(r.Debian) > 0 {
+			fmt.Fprintf(w, " %10.1f %8.2f", b, a/b)
+		}
+		fmt.Fprintln(w)
 	}
 	row("processor time to the first answer", "s", ours.CPU.Seconds(), theirs.CPU.Seconds())
-	row("clock time to the first answer", "s", ours.Wall.Seconds(), theirs.Wall.Seconds())
 	row("memory of the system's processes", "MiB", mebibytes(ours.Processes), mebibytes(theirs.Processes))
 	row("resident memory of QEMU with its guest", "MiB", mebibytes(ours.QEMU), mebibytes(theirs.QEMU))
-	_, err := fmt.Fprintln(w, "\nDebian 13 is minimal: systemd, containerd, nginx, an initramfs of three drivers.")
+	if len(r.Debian) > 0 {
+		fmt.Fprintln(w, "\nDebian 13 is minimal: systemd, containerd, nginx, an initramfs of three drivers.")
+	}
+	_, err := fmt.Fprintf(w, "\nThis computer had a load of %.1f on %d processors. Others' work makes processor times larger, by\nhalf and more where it fills all processors; it does not change instructions, which repeat within 2 %%.\n", r.Load, r.Processors)
 	return err
 }
 
@@ -190,7 +221,6 @@ func mebibytes(n int64) float64 { return float64(n) / (1 << 20) }
 func median(samples []BootSample) BootSample {
 	return BootSample{
 		CPU:       middle(samples, func(s BootSample) time.Duration { return s.CPU }),
-		Wall:      middle(samples, func(s BootSample) time.Duration { return s.Wall }),
 		Processes: middle(samples, func(s BootSample) int64 { return s.Processes }),
 		QEMU:      middle(samples, func(s BootSample) int64 { return s.QEMU }),
 	}

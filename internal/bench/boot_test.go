@@ -12,8 +12,8 @@ import (
 func TestReportGivesMediansAndRatios(t *testing.T) {
 	r := BootReport{Accel: "tcg"}
 	for _, s := range []time.Duration{9, 6, 7} {
-		r.Oscine = append(r.Oscine, BootSample{CPU: s * time.Second, Wall: s * time.Second, Processes: int64(s) << 20, QEMU: int64(s) << 20})
-		r.Debian = append(r.Debian, BootSample{CPU: 4 * s * time.Second, Wall: 2 * s * time.Second, Processes: int64(s) << 20, QEMU: int64(s) << 21})
+		r.Oscine = append(r.Oscine, BootSample{CPU: s * time.Second, Processes: int64(s) << 20, QEMU: int64(s) << 20})
+		r.Debian = append(r.Debian, BootSample{CPU: 4 * s * time.Second, Processes: int64(s) << 20, QEMU: int64(s) << 21})
 	}
 	var text strings.Builder
 	if err := r.Write(&text); err != nil {
@@ -43,7 +43,7 @@ func TestOwnProcess(t *testing.T) {
 
 func TestUntilReadyEndsWithTheMachine(t *testing.T) {
 	gone := errors.New("gone")
-	_, _, err := untilReady(t.Context(), func() (time.Duration, error) { return 0, gone }, func(context.Context) error { return errors.New("refused") })
+	_, err := untilReady(t.Context(), func() (time.Duration, error) { return 0, gone }, func(context.Context) error { return errors.New("refused") })
 	if !errors.Is(err, gone) {
 		t.Errorf("got %v, want that the machine is gone", err)
 	}

@@ -96,7 +96,7 @@ func (p peer) boot(ctx context.Context, accel string) (sample BootSample, err er
 		}
 	}()
 	cpuTime := func() (time.Duration, error) { return processTime(command.Process.Pid) }
-	sample.CPU, sample.Wall, err = untilReady(ctx, cpuTime, answersHTTP(fmt.Sprintf("http://127.0.0.1:%d/", port)))
+	sample.CPU, err = untilReady(ctx, cpuTime, answersHTTP(fmt.Sprintf("http://127.0.0.1:%d/", port)))
 	if err != nil {
 		return sample, err
 	}

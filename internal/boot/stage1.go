@@ -29,11 +29,13 @@ func stage1(log *Log) error {
 	if err != nil {
 		return err
 	}
+	log.Notice("stage 1 begins")
 	m := openModules(log)
 	enableModprobe(log, "/init")
 	m.loadListed(log, release.ModulesFile)
 	m.coldplug(log, "/sys")
 	modulesDone := time.Now()
+	log.Notice("%d modules in %d ms", m.count(), ms(began, modulesDone))
 	armWatchdog(log)
 	setPanicTimeout(log)
 	from := bootedFrom(log)
@@ -53,8 +55,8 @@ func stage1(log *Log) error {
 	if err := openRoot(v, s); err != nil {
 		return err
 	}
-	log.Notice("slot %s on %s (%s), root hash %.4x…; %d modules in %d ms, slot found in %d ms, mounted in %d ms",
-		s.Name, s.Device, imageName(from), v.RootHash, m.count(), ms(began, modulesDone), ms(modulesDone, found), ms(found, time.Now()))
+	log.Notice("slot %s on %s (%s), root hash %.4x…; slot found in %d ms, mounted in %d ms",
+		s.Name, s.Device, imageName(from), v.RootHash, ms(modulesDone, found), ms(found, time.Now()))
 	return switchRoot(release.Facts{Slot: s.Name, Disk: s.Disk, Data: data.Device, Image: from.image, Stage1: time.Since(began)})
 }
 

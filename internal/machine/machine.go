@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -252,6 +253,27 @@ func (m *Machine) CPUTime() (time.Duration, error) {
 		return 0, fmt.Errorf("machine %s: %w", m.Name(), ErrNotRunning)
 	}
 	return s.cpu, nil
+}
+
+// Instructions is how many instructions a machine with ICount has executed
+// since power-on. Time in which it idles has none.
+func (m *Machine) Instructions(ctx context.Context) (int64, error) {
+	var replay struct{ ICount int64 }
+	err := m.execute(ctx, "query-replay", nil, &replay)
+	return replay.ICount, err
+}
+
+var programCounter = regexp.MustCompile(`(?m)\b(?:RIP|PC)=([0-9a-f]{16})`)
+
+// InKernel reports whether the machine's first processor runs in the upper half
+// of the address space, as Linux does from its start and no firmware does.
+func (m *Machine) InKernel(ctx context.Context) (bool, error) {
+	registers, err := m.Monitor(ctx, "info registers")
+	if err != nil {
+		return false, err
+	}
+	at := programCounter.FindStringSubmatch(registers)
+	return at != nil && strings.HasPrefix(at[1], "ffff"), nil
 }
 
 // Wait waits until QEMU has ended.
