@@ -77,6 +77,8 @@ command is over.`,
 	c.Flags().StringArrayVar(&f.ports, "port", nil, "forward [HOST:]GUEST, a TCP port; can be repeated")
 	c.Flags().StringVar(&f.config, "config-file", "", "Machine manifest for the node; a missing key and certificate are created (default: the node waits for a manifest in maintenance mode)")
 	c.Flags().BoolVar(&f.Direct, "direct", false, "start the kernel without firmware and boot loader: faster, no slots")
+	c.Flags().BoolVar(&f.SecureBoot, "secureboot", false, "firmware that checks signatures, in setup mode: an image built with --secureboot enrols its keys (see docs/trust.md)")
+	c.Flags().BoolVar(&f.TPM, "tpm", false, "an emulated TPM 2.0")
 	c.Flags().StringVar(&f.KernelArgs, "kernel-args", "", "more kernel arguments, with --direct")
 	c.Flags().StringVar(&f.Accel, "accel", "", "kvm or tcg (emulation); default kvm where it really boots")
 	c.Flags().StringVar(&f.ICount, "icount", "", "count instructions as time, 2^N ns each: slow, repeatable measurements")

@@ -25,7 +25,7 @@ func TestEmbeddedLockIsComplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, arch := range []string{"amd64", "arm64"} {
-		for _, name := range []string{"kernel-cloud", "kernel-metal", "kernel-rt", "boot", "runtime", "certificates", "tools"} {
+		for _, name := range []string{"kernel-cloud", "kernel-metal", "kernel-rt", "boot", "runtime", "certificates", "tools", "tpm"} {
 			if set, err := lock.Set(name, arch); err != nil || len(set.Packages) == 0 {
 				t.Errorf("set %s of %s: %d packages, error %v", name, arch, len(set.Packages), err)
 			}

@@ -62,9 +62,13 @@ const (
 
 // Tool finds a program: the host's own where it is new enough, else the one of
 // the bundle for this machine's architecture, fetched and unpacked on first
-// use. It knows QEMU, mkfs.erofs, mke2fs, sbverify, veritysetup, [Clang] and [Linker].
+// use. It knows QEMU, mkfs.erofs, mke2fs, sbverify, veritysetup, swtpm, tpm2-tools
+// [Clang] and [Linker].
 func (s *Source) Tool(ctx context.Context, name string) (Tool, error) {
 	bundle := "tools"
+	if name == "swtpm" || strings.HasPrefix(name, "tpm2_") {
+		bundle = "tpm"
+	}
 	if name == Clang || name == Linker {
 		bundle = "clang"
 	} else if path, ok := hostTool(ctx, name, needs(name)); ok {
@@ -101,6 +105,9 @@ func bundled(dir, name, file string) (Tool, error) {
 	t := Tool{
 		Name: name, Bundle: dir,
 		Argv: []string{loader, "--argv0", name, "--library-path", libs, file},
+	}
+	if name == "swtpm" {
+		t.Argv[4] += ":" + filepath.Join(libs, "swtpm") // its own libraries
 	}
 	if strings.HasPrefix(name, "qemu-system-") {
 		t.Argv = append(t.Argv, "-L", filepath.Join(dir, "usr/share/qemu"), "-L", filepath.Join(dir, "usr/share/seabios"),
@@ -168,13 +175,19 @@ type Firmware struct {
 	Code, Vars string // files
 }
 
-// Firmware finds UEFI firmware for machines of arch (amd64 or arm64): the
-// host's own, else the bundle's.
-func (s *Source) Firmware(ctx context.Context, arch string) (Firmware, error) {
+// Firmware finds UEFI firmware for machines of arch (amd64 or arm64), with
+// Secure Boot or without: the host's own, else the bundle's. The variables are
+// empty: Secure Boot is in setup mode. That of amd64 with Secure Boot needs a
+// machine with system management mode.
+func (s *Source) Firmware(ctx context.Context, arch string, secureBoot bool) (Firmware, error) {
 	pair := [2]string{"usr/share/OVMF/OVMF_CODE_4M.fd", "usr/share/OVMF/OVMF_VARS_4M.fd"}
-	switch arch {
-	case "amd64":
-	case "arm64":
+	switch {
+	case arch == "amd64" && secureBoot:
+		pair[0] = "usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
+	case arch == "amd64":
+	case arch == "arm64" && secureBoot:
+		pair = [2]string{"usr/share/AAVMF/AAVMF_CODE.secboot.fd", "usr/share/AAVMF/AAVMF_VARS.fd"}
+	case arch == "arm64":
 		pair = [2]string{"usr/share/AAVMF/AAVMF_CODE.no-secboot.fd", "usr/share/AAVMF/AAVMF_VARS.fd"}
 	default:
 		return Firmware{}, fmt.Errorf("no UEFI firmware is known for the architecture %q: use amd64 or arm64", arch)

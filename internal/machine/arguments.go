@@ -25,7 +25,7 @@ func (m *Machine) arguments(ctx context.Context) ([]string, error) {
 		"-qmp", "unix:" + qmpSocket + ",server=on,wait=off",
 		"-device", "virtio-rng-pci",
 	}
-	args = append(args, platform(o.Arch, m.record.Accel, o.ICount)...)
+	args = append(args, platform(o, m.record.Accel)...)
 	args = append(args, disk(o)...)
 	args = append(args, network(o)...)
 	if m.resumes {
@@ -44,21 +44,31 @@ func (m *Machine) arguments(ctx context.Context) ([]string, error) {
 	return append(append(args, boot...), o.ExtraArgs...), nil
 }
 
-func platform(arch, accel, icount string) []string {
+func platform(o Options, accel string) []string {
 	var args []string
-	cpu := "max"
-	switch arch {
+	cpu, tpm := "max", "tpm-crb"
+	switch o.Arch {
 	case "amd64":
+		board := "q35"
+		if o.SecureBoot {
+			// Only code in system management mode may change the firmware's variables.
+			board += ",smm=on"
+			args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on")
+		}
 		// The i6300esb is the one watchdog that Debian's cloud kernel can drive.
 		// By vmgenid a guest knows that it was resumed and seeds its random numbers.
-		args = append(args, "-M", "q35", "-device", "i6300esb", "-device", "vmgenid,guid=auto")
+		args = append(args, "-M", board, "-device", "i6300esb", "-device", "vmgenid,guid=auto")
 	case "arm64":
 		args = append(args, "-M", "virt,gic-version=3")
 		cpu = "max,pauth-impdef=on" // the architected algorithm costs half the speed under emulation
+		tpm = "tpm-tis-device"
+	}
+	if o.TPM {
+		args = append(args, "-chardev", "socket,id=tpm,path="+tpmSocket, "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", tpm+",tpmdev=tpm0")
 	}
 	switch {
-	case icount != "":
-		return append(args, "-cpu", cpu, "-accel", "tcg,thread=single", "-icount", "shift="+icount+",sleep=off")
+	case o.ICount != "":
+		return append(args, "-cpu", cpu, "-accel", "tcg,thread=single", "-icount", "shift="+o.ICount+",sleep=off")
 	case accel == "kvm":
 		return append(args, "-cpu", "host", "-accel", "kvm")
 	}
@@ -107,7 +117,7 @@ func (m *Machine) bootArguments(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	firmware, err := source.Firmware(ctx, o.Arch)
+	firmware, err := source.Firmware(ctx, o.Arch, o.SecureBoot)
 	if err != nil {
 		return nil, err
 	}

@@ -60,6 +60,11 @@ type Options struct {
 	Ports []Port `json:"ports,omitempty"`
 	// Config is a Machine manifest handed over by fw_cfg; nil for none.
 	Config []byte `json:"-"`
+	// SecureBoot takes firmware that checks signatures. It begins in setup mode:
+	// it trusts everything until keys are enrolled. Not with Direct.
+	SecureBoot bool `json:"secureBoot,omitempty"`
+	// TPM gives the machine an emulated TPM 2.0, by swtpm.
+	TPM bool `json:"tpm,omitempty"`
 	// Accel is "kvm", "tcg" (emulation), or "" for KVM if it really boots.
 	Accel string `json:"accel,omitempty"`
 	// ICount counts instructions instead of time: -icount shift=N, single
@@ -137,6 +142,9 @@ func (o *Options) fill() (err error) {
 	}
 	if !o.Direct && (o.KernelArgs != "" || len(o.ExtraInitramfs) > 0) {
 		return errors.New("kernel arguments can only be added with --direct: with UEFI the image's signed command line counts")
+	}
+	if o.Direct && o.SecureBoot {
+		return errors.New("Secure Boot is the firmware's: it cannot be had with --direct, which starts none")
 	}
 	if o.Accel != "" && o.Accel != "kvm" && o.Accel != "tcg" {
 		return fmt.Errorf("accelerator %q: use kvm or tcg", o.Accel)

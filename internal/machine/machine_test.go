@@ -209,7 +209,7 @@ func TestArguments(t *testing.T) {
 	if args, err = m.arguments(t.Context()); err != nil || !strings.Contains(strings.Join(args, " "), "-incoming defer") {
 		t.Errorf("a machine that is resumed does not wait for its state: %q, %v", args, err)
 	}
-	got := platform("arm64", "tcg", "3")
+	got := platform(Options{Arch: "arm64", ICount: "3"}, "tcg")
 	want := []string{"-M", "virt,gic-version=3", "-cpu", "max,pauth-impdef=on", "-accel", "tcg,thread=single", "-icount", "shift=3,sleep=off"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("counting instructions on arm64 (-want +got):\n%s", diff)

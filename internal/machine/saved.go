@@ -36,6 +36,9 @@ func (m *Machine) Save(ctx context.Context, dir string) error {
 	if !m.Running() {
 		return fmt.Errorf("machine %s: %w", m.Name(), ErrNotRunning)
 	}
+	if m.record.Options.TPM {
+		return fmt.Errorf("machine %s has a TPM, whose state is not saved: start one without", m.Name())
+	}
 	if err := m.execute(ctx, "stop", nil, nil); err != nil {
 		return err
 	}

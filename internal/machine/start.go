@@ -143,7 +143,7 @@ func (m *Machine) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	firmware, err := source.Firmware(ctx, o.Arch)
+	firmware, err := source.Firmware(ctx, o.Arch, o.SecureBoot)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func choosePorts(asked []Port) (ports []Port, chosen int, err error) {
 }
 
 // run starts the QEMU process and waits until it can be controlled.
-func (m *Machine) run(ctx context.Context) error {
+func (m *Machine) run(ctx context.Context) (failed error) {
 	cmd, err := m.command(ctx)
 	if err != nil {
 		return err
@@ -231,6 +231,17 @@ func (m *Machine) run(ctx context.Context) error {
 	}
 	if m.record.Options.Tied {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
+	if m.record.Options.TPM {
+		stop, err := m.startTPM(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if failed != nil {
+				stop()
+			}
+		}()
 	}
 	exited, err := start(cmd)
 	if err != nil {

@@ -38,6 +38,10 @@ var tools = []string{
 	"erofs-utils", "e2fsprogs", "sbsigntool", "cryptsetup-bin",
 }
 
+// trust are a TPM for machines, and the tools of others that tests check quotes
+// with.
+var trust = []string{"swtpm", "tpm2-tools"}
+
 // compiler is what compiles the BPF programs, and with its linker and a set sysroot
 // the shims of engines, for any architecture.
 var compiler = []string{"clang-19", "lld-19"}
@@ -57,7 +61,7 @@ var fonts = []string{"fonts-courier-prime", "fonts-hack", "fonts-comfortaa", "fo
 // unneeded are dependencies that serve installation or hardware which the
 // programs never touch here.
 var unneeded = []string{"debconf", "dpkg", "tar", "perl-base", "adduser", "passwd", "logsave", "ucf", "openssl", "libsasl2-modules-db", "sensible-utils",
-	"libc6-dev", "libstdc++-14-dev", "libgcc-14-dev", "libobjc-14-dev", "libclang-rt-19-dev", "libclang1-19", "binutils", "llvm-19-linker-tools"}
+	"libc6-dev", "libstdc++-14-dev", "libgcc-14-dev", "libobjc-14-dev", "libclang-rt-19-dev", "libclang1-19", "binutils", "llvm-19-linker-tools", "tpm-udev"}
 
 // llama is the server of language models. Debian's stable release has none.
 var llama = []string{"llama.cpp-tools"}
@@ -122,7 +126,7 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 		sets = append(sets, set)
 	}
 	skip := func(name string) bool { return slices.Contains(unneeded, name) }
-	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "fonts": fonts, "tools": tools, "clang": compiler} {
+	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "fonts": fonts, "tools": tools, "tpm": trust, "clang": compiler} {
 		packages, err := index.Closure(arch, stable, roots, skip)
 		if err != nil {
 			return nil, err
