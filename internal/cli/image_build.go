@@ -66,6 +66,7 @@ Two builds of one commit give the same root and the same unified kernel image.`,
 	c.Flags().StringVar(&o.Source, "source", ".", "folder inside Oscine's checkout")
 	c.Flags().StringVar(&o.Programs, "programs", "", "folder of built programs to use instead of building them")
 	c.Flags().StringVar(&o.Key, "key", "", "PEM file with the RSA key and certificate that sign what the firmware starts (default a key of this machine)")
+	c.Flags().StringVar(&o.Secure, "secureboot", "", "folder of oscine keys secureboot: its db key signs what the firmware starts, the boot loader enrols its keys in firmware in setup mode, and the kernel locks itself down")
 	c.Flags().StringVar(&o.Releases, "releases", "", "root metadata of the release folder that the image trusts for upgrades, metadata/N.root.json")
 	c.Flags().StringVar(&o.Cmdline, "cmdline", "", "further kernel parameters")
 	c.Flags().BoolVar(&o.Compress, "compress", false, "also write the image compressed, FILE.zst")

@@ -10,7 +10,7 @@ import (
 const hostArch = runtime.GOARCH
 
 // commandLine is what the kernel is started with.
-func commandLine(arch, flavour string, v release.Verity, more string) string {
+func commandLine(arch, flavour string, v release.Verity, locked bool, more string) string {
 	words := []string{
 		v.Argument(),
 		"cryptomgr.notests=1",          // the tests of RSA and SHA, again for each module's signature, were half of all instructions of a boot
@@ -19,6 +19,9 @@ func commandLine(arch, flavour string, v release.Verity, more string) string {
 		"quiet", "loglevel=4",          // a serial line is slow; everything stays in the kernel's log
 		"random.trust_cpu=on", // no waiting for entropy where the CPU gives it
 		"cgroup_no_v1=all",    // one hierarchy
+	}
+	if locked {
+		words = append(words, "lockdown=integrity") // also where the firmware's Secure Boot is off
 	}
 	if flavour == FlavourRT {
 		words = append(words, "efi=runtime") // PREEMPT_RT leaves EFI variables out, which say what was booted

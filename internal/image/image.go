@@ -16,6 +16,7 @@ import (
 	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/release"
+	"oscine.dev/oscine/internal/secureboot"
 	"oscine.dev/oscine/internal/uki"
 )
 
@@ -30,6 +31,7 @@ type Options struct {
 	Source   string    // folder inside Oscine's checkout; the current one
 	Programs string    // folder of built programs, instead of building them
 	Key      string    // PEM file of the signing key and its certificate; a key of this machine
+	Secure   string    // folder with the keys of Secure Boot, see [secureboot.Generate], in place of Key; none
 	Compress bool      // also write FILE.zst
 	Releases string    // file of the TUF root metadata that upgrades are trusted by; none
 	Cmdline  string    // more kernel parameters, put behind the image's own
@@ -82,6 +84,8 @@ func (o *Options) fill() error {
 		return fmt.Errorf("--kernel %q: use cloud, metal or rt", o.Flavour)
 	case !release.ValidVersion(o.Version):
 		return fmt.Errorf("--version %q: use letters, digits, points and hyphens", o.Version)
+	case o.Key != "" && o.Secure != "":
+		return errors.New("--key and --secureboot both name a signing key: use one of them")
 	case o.Size < 0 || o.Size > 1<<50:
 		return fmt.Errorf("--size %d: out of range", o.Size)
 	}
@@ -125,6 +129,7 @@ type builder struct {
 	work     string
 	source   *debian.Source
 	key      *uki.Key
+	enrol    map[string][]byte // files by which the firmware takes the keys of Secure Boot
 	kernel   *kernel
 	bin      string // folder of the built programs
 	programs []program
@@ -164,9 +169,12 @@ func (b *builder) prepare(ctx context.Context) error {
 	if b.source, err = debian.Open(b.Log); err != nil {
 		return err
 	}
-	if b.Key != "" {
+	switch {
+	case b.Secure != "":
+		b.key, b.enrol, err = secureboot.Load(b.Secure)
+	case b.Key != "":
 		b.key, err = uki.LoadKey(b.Key)
-	} else {
+	default:
 		b.key, err = uki.DevelopmentKey(cache)
 	}
 	if err != nil {
@@ -317,12 +325,20 @@ func (b *builder) bootFiles(name string, kernel []byte) ([]bootFile, error) {
 	if loader, err = b.key.Sign(loader); err != nil {
 		return nil, fmt.Errorf("%s: %w", short[0], err)
 	}
-	return []bootFile{
+	settings := "timeout 0\neditor no\nauto-firmware no\n"
+	files := []bootFile{
 		{"/EFI/BOOT/" + short[1], loader},
 		{path.Join(ukiFolder, name), kernel},
-		{"/loader/loader.conf", []byte("timeout 0\neditor no\nauto-firmware no\n")},
 		{"/loader/entries.srel", []byte("type1\n")},
-	}, nil
+	}
+	if b.enrol != nil {
+		// Without a person: in a virtual machine at once, on metal after a countdown.
+		settings += "secure-boot-enroll force\n"
+		for _, name := range secureboot.Variables() {
+			files = append(files, bootFile{path.Join(secureboot.EnrolFolder, name+".auth"), b.enrol[name]})
+		}
+	}
+	return append(files, bootFile{"/loader/loader.conf", []byte(settings)}), nil
 }
 
 // uki assembles and signs the unified kernel image; it also returns the size
@@ -344,7 +360,7 @@ func (b *builder) uki(ctx context.Context, v release.Verity) (signed []byte, ini
 	// The kernel comes last: it may unpack itself beyond its own end.
 	unsigned, err := uki.Assemble(stub, []uki.Section{
 		{Name: ".osrel", Data: []byte(osRelease(b.Version))},
-		{Name: ".cmdline", Data: []byte(commandLine(b.Arch, b.Flavour, v, b.Cmdline))},
+		{Name: ".cmdline", Data: []byte(commandLine(b.Arch, b.Flavour, v, b.enrol != nil, b.Cmdline))},
 		{Name: ".uname", Data: []byte(b.kernel.version)},
 		{Name: ".initrd", Data: archive},
 		{Name: ".linux", Data: vmlinuz},

@@ -25,7 +25,7 @@ func updated(t *testing.T, newer, name string) disk {
 	from := openImage(t, newer)
 	start, size := from.partition(release.PartitionRootA)
 	spare, _ := d.partition(release.PartitionRootB)
-	d.copySparse(spare, io.NewSectionReader(from, start, size))
+	d.copySparse(spare, from.section(start, size))
 
 	uki := from.readESP("EFI/Linux/oscine_" + nextVersion + "+3.efi")
 	d.writeESP("EFI/Linux/"+name, uki)
@@ -41,6 +41,8 @@ func openImage(t *testing.T, name string) disk {
 	t.Cleanup(func() { _ = f.Close() })
 	return disk{f, t}
 }
+
+func (d disk) section(at, size int64) io.Reader { return io.NewSectionReader(d, at, size) }
 
 func (d disk) esp(readOnly bool) *fat32.FileSystem {
 	d.t.Helper()

@@ -28,6 +28,7 @@ func TestFill(t *testing.T) {
 		{"small memory", Options{Name: "a", Memory: 64 << 20}, "at least 128 MiB"},
 		{"architecture", Options{Name: "a", Arch: "sparc"}, "use amd64 or arm64"},
 		{"arguments without direct", Options{Name: "a", KernelArgs: "quiet"}, "--direct"},
+		{"Secure Boot without firmware", Options{Name: "a", Direct: true, SecureBoot: true}, "the firmware's"},
 		{"accelerator", Options{Name: "a", Accel: "fast"}, "use kvm or tcg"},
 		{"port out of range", Options{Name: "a", Ports: []Port{{Guest: 70000}}}, "ports lie between"},
 		{"port twice", Options{Name: "a", Ports: []Port{{Host: 80, Guest: 80}, {Host: 80, Guest: 81}}}, "asked for twice"},
@@ -208,6 +209,12 @@ func TestArguments(t *testing.T) {
 	m.resumes = true
 	if args, err = m.arguments(t.Context()); err != nil || !strings.Contains(strings.Join(args, " "), "-incoming defer") {
 		t.Errorf("a machine that is resumed does not wait for its state: %q, %v", args, err)
+	}
+	secure := strings.Join(platform(Options{Arch: "amd64", SecureBoot: true, TPM: true}, "kvm"), " ")
+	for _, want := range []string{"q35,smm=on", "driver=cfi.pflash01,property=secure,value=on", "path=tpm.sock", "tpm-crb,tpmdev=tpm0"} {
+		if !strings.Contains(secure, want) {
+			t.Errorf("%q is missing in %s", want, secure)
+		}
 	}
 	got := platform(Options{Arch: "arm64", ICount: "3"}, "tcg")
 	want := []string{"-M", "virt,gic-version=3", "-cpu", "max,pauth-impdef=on", "-accel", "tcg,thread=single", "-icount", "shift=3,sleep=off"}

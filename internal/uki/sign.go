@@ -65,30 +65,13 @@ func DevelopmentKey(cache string) (*Key, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return k, err
 	}
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if k, err = NewKey("Oscine development image key"); err != nil {
+		return nil, err
+	}
+	text, err := k.PEM()
 	if err != nil {
 		return nil, err
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return nil, err
-	}
-	from := time.Now().UTC().Add(-24 * time.Hour)
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "Oscine development image key"},
-		NotBefore: from, NotAfter: from.AddDate(30, 0, 0), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	text := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, err
 	}
@@ -105,6 +88,44 @@ func DevelopmentKey(cache string) (*Key, error) {
 		return nil, fmt.Errorf("make the signing key: %w", err)
 	}
 	return LoadKey(file)
+}
+
+// NewKey makes a key with a certificate of that common name, which it signs
+// itself: RSA of 2048 bits, the one kind that all firmware takes.
+func NewKey(name string) (*Key, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, err
+	}
+	from := time.Now().UTC().Add(-24 * time.Hour)
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name},
+		NotBefore: from, NotAfter: from.AddDate(30, 0, 0), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return &Key{key: key, cert: cert}, err
+}
+
+// Certificate is the certificate of the key.
+func (k *Key) Certificate() *x509.Certificate { return k.cert }
+
+// PEM is the key and its certificate as LoadKey reads them.
+func (k *Key) PEM() ([]byte, error) {
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(k.key)
+	if err != nil {
+		return nil, err
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: k.cert.Raw})...), nil
 }
 
 func ignoreExist(err error) error {
@@ -204,6 +225,41 @@ type signedData struct {
 func oid(n ...int) asn1.ObjectIdentifier { return n }
 
 func oidSHA256() asn1.ObjectIdentifier { return oid(2, 16, 840, 1, 101, 3, 4, 2, 1) }
+
+// SignDetached makes a PKCS #7 SignedData, in DER, over content that it does not
+// hold, without attributes: the form of a signature in a variable of the firmware
+// (UEFI specification §8.2.2, EFI_VARIABLE_AUTHENTICATION_2).
+func (k *Key) SignDetached(content []byte) ([]byte, error) {
+	digest := sha256.Sum256(content)
+	signature, err := rsa.SignPKCS1v15(nil, k.key, crypto.SHA256, digest[:])
+	if err != nil {
+		return nil, err
+	}
+	null := asn1.RawValue{Tag: asn1.TagNull}
+	sha := algorithm{oidSHA256(), null}
+	type signer struct {
+		Version   int
+		Issuer    issuerAndSerial
+		Digest    algorithm
+		Algorithm algorithm
+		Signature []byte
+	}
+	return asn1.Marshal(struct {
+		Version      int
+		Digests      []algorithm `asn1:"set"`
+		Content      struct{ ID asn1.ObjectIdentifier }
+		Certificates asn1.RawValue
+		Signers      []signer `asn1:"set"`
+	}{
+		Version: 1, Digests: []algorithm{sha},
+		Content:      struct{ ID asn1.ObjectIdentifier }{oid(1, 2, 840, 113549, 1, 7, 1)},
+		Certificates: asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: k.cert.Raw},
+		Signers: []signer{{
+			Version: 1, Issuer: issuerAndSerial{asn1.RawValue{FullBytes: k.cert.RawIssuer}, k.cert.SerialNumber},
+			Digest: sha, Algorithm: algorithm{oid(1, 2, 840, 113549, 1, 1, 1), null}, Signature: signature,
+		}},
+	})
+}
 
 // signedData makes the PKCS #7 message over the digest of an image.
 func (k *Key) signedData(digest []byte) ([]byte, error) {
