@@ -144,7 +144,7 @@ func (o *Options) fill() (err error) {
 		return errors.New("kernel arguments can only be added with --direct: with UEFI the image's signed command line counts")
 	}
 	if o.Direct && o.SecureBoot {
-		return errors.New("Secure Boot is the firmware's: it cannot be had with --direct, which starts none")
+		return errors.New("--secureboot needs firmware, and --direct starts none: use one of them")
 	}
 	if o.Accel != "" && o.Accel != "kvm" && o.Accel != "tcg" {
 		return fmt.Errorf("accelerator %q: use kvm or tcg", o.Accel)

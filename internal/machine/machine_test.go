@@ -28,7 +28,7 @@ func TestFill(t *testing.T) {
 		{"small memory", Options{Name: "a", Memory: 64 << 20}, "at least 128 MiB"},
 		{"architecture", Options{Name: "a", Arch: "sparc"}, "use amd64 or arm64"},
 		{"arguments without direct", Options{Name: "a", KernelArgs: "quiet"}, "--direct"},
-		{"Secure Boot without firmware", Options{Name: "a", Direct: true, SecureBoot: true}, "the firmware's"},
+		{"Secure Boot without firmware", Options{Name: "a", Direct: true, SecureBoot: true}, "needs firmware"},
 		{"accelerator", Options{Name: "a", Accel: "fast"}, "use kvm or tcg"},
 		{"port out of range", Options{Name: "a", Ports: []Port{{Guest: 70000}}}, "ports lie between"},
 		{"port twice", Options{Name: "a", Ports: []Port{{Host: 80, Guest: 80}, {Host: 80, Guest: 81}}}, "asked for twice"},
