@@ -22,16 +22,17 @@ import (
 
 // benchServeOptions are the flags of bench serve.
 type benchServeOptions struct {
-	load                           serving.Options
-	url, protocol, encoding, input string
-	shapes                         []string
-	batch                          int
-	page                           string
-	output                         *string
+	load                    serving.Options
+	url, protocol, encoding string
+	inputs, shapes          []string
+	batch, samples          int
+	page                    string
+	output                  *string
+	scenario                benchScenarioOptions
 }
 
 func newBenchServeCommand(env *Env) *cobra.Command {
-	o := benchServeOptions{load: serving.Options{Warmup: time.Second, Timeout: 30 * time.Second}, protocol: serving.HTTP, batch: 1}
+	o := benchServeOptions{load: serving.Options{Warmup: time.Second, Timeout: 30 * time.Second}, protocol: serving.HTTP, batch: 1, samples: 16}
 	c := &cobra.Command{
 		Use:               "serve MODEL",
 		ValidArgsFunction: completeObject(env, object.KindModel),
@@ -46,12 +47,18 @@ when a request was due: this finds the latency at that load.
 
 Inputs are generated from the model's description; open dimensions are 1 unless
 --batch or --shape says otherwise. --input FILE sends a JSON request of the Open
-Inference Protocol instead. The server is the context's node, or any server of the
-protocol by --url. Ctrl-C ends the measurement with the report of what ran.`,
+Inference Protocol instead. Different requests take turns. The server is the context's node, or any server of the
+protocol by --url. Ctrl-C ends the measurement with the report of what ran.
+
+--scenario runs a scenario of MLPerf Inference and judges it by its rules: then
+--duration and --count are the least that a run has, and --rate is the target of
+scenario server, and what scenario offline expects. --logs writes the files that
+MLPerf's own load generator does.`,
 		Example: `  oscine bench serve digits --clients 8
   oscine bench serve digits --rate 500 --duration 30s --html report.html
   oscine bench serve resnet --url http://192.0.2.7:8000 --shape data:1,3,224,224 -o json
-  oscine bench serve digits --protocol grpc --count 10000`,
+  oscine bench serve digits --protocol grpc --count 10000
+  oscine bench serve digits --scenario server --rate 200 --latency 50ms --logs out`,
 		Args: exactArgs(1, "MODEL"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(c); err != nil {
@@ -71,10 +78,12 @@ protocol by --url. Ctrl-C ends the measurement with the report of what ran.`,
 	f.StringVar(&o.url, "url", "", "a server of the Open Inference Protocol, instead of the context's node")
 	f.StringVar(&o.protocol, "protocol", o.protocol, "http or grpc")
 	f.StringVar(&o.encoding, "encoding", "", "of tensors over HTTP, binary or json (default binary where the server has it)")
-	f.StringVar(&o.input, "input", "", "send this JSON request, - for standard input")
+	f.StringArrayVar(&o.inputs, "input", nil, "send this JSON request, - for standard input (repeatable)")
+	f.IntVar(&o.samples, "samples", o.samples, "how many different inputs to generate")
 	f.IntVar(&o.batch, "batch", o.batch, "rows of each generated request")
 	f.StringArrayVar(&o.shapes, "shape", nil, "shape of a generated input, as NAME:1,3,224,224 (repeatable)")
 	f.StringVar(&o.page, "html", "", "also write the report with plots as a web page to this file")
+	o.scenario.addFlags(c)
 	o.output = addReportOutput(c)
 	return c
 }
@@ -99,20 +108,33 @@ func (o *benchServeOptions) check(c *cobra.Command) error {
 		return fmt.Errorf("--encoding %s: choose binary or json", o.encoding)
 	case o.encoding == serving.JSON && o.protocol == serving.GRPC:
 		return errors.New("--encoding json: gRPC's tensors are binary; leave out --encoding, or use --protocol http")
-	case o.input != "" && (set("batch") || len(o.shapes) > 0 || o.encoding == serving.Binary):
-		return errors.New("--input FILE says what is sent: leave out --batch, --shape and --encoding")
+	case len(o.inputs) > 0 && (set("batch") || set("samples") || len(o.shapes) > 0 || o.encoding == serving.Binary):
+		return errors.New("--input FILE says what is sent: leave out --batch, --samples, --shape and --encoding")
+	case o.samples < 1:
+		return fmt.Errorf("--samples %d: at least one input is needed", o.samples)
+	}
+	if err := o.scenario.check(c); err != nil {
+		return err
 	}
 	if !set("seed") {
-		o.load.Seed = rand.Uint64()
+		o.load.Seed = uint64(rand.Uint32()) // short enough to be typed again
 	}
 	if !set("clients") {
 		o.load.Clients = 1
 		if o.load.Rate > 0 {
 			o.load.Clients = 1024
 		}
+		if o.scenario.name != "" {
+			o.load.Clients = o.scenario.clients()
+		}
 	}
-	if o.load.Duration == 0 && o.load.Count == 0 {
+	if o.load.Duration == 0 && (o.load.Count == 0 || o.scenario.name != "") {
 		o.load.Duration = 10 * time.Second
+	}
+	if o.scenario.name != "" {
+		if err := o.scenario.settings(o).Check(); err != nil {
+			return err
+		}
 	}
 	return o.load.Check()
 }
@@ -139,9 +161,10 @@ func (o *benchServeOptions) run(ctx context.Context, env *Env, model string) err
 	}
 	defer target.Close()
 	report := &serving.Report{Model: model, Server: endpoint.URL, Protocol: o.protocol, Clients: o.load.Clients, Rate: o.load.Rate}
-	send, err := o.prepare(ctx, env, target, report)
+	requests, err := o.requests(ctx, env, target, report)
 	if err == nil {
-		err = o.try(ctx, send)
+		report.Bytes = requests[0].Size()
+		err = o.try(ctx, requests[0])
 	}
 	if err != nil {
 		explained := explainInfer(err, model, endpoint.URL)
@@ -150,34 +173,30 @@ func (o *benchServeOptions) run(ctx context.Context, env *Env, model string) err
 		}
 		return explained
 	}
-	return o.measure(ctx, env, send, report)
+	return o.measure(ctx, env, requests, report)
 }
 
-// prepare makes the request that is sent, and notes in the report what it is.
-func (o *benchServeOptions) prepare(ctx context.Context, env *Env, target serving.Target, report *serving.Report) (serving.Send, error) {
-	prepared, err := o.request(ctx, env, target, report)
-	if err != nil {
-		return nil, err
-	}
-	report.Bytes = prepared.Size()
-	return func(ctx context.Context, _ uint64) error {
-		_, err := prepared.Send(ctx, false)
-		return err
-	}, nil
-}
-
-func (o *benchServeOptions) request(ctx context.Context, env *Env, target serving.Target, report *serving.Report) (serving.Prepared, error) {
+// requests makes those that are sent, and notes in the report what they are.
+func (o *benchServeOptions) requests(ctx context.Context, env *Env, target serving.Target, report *serving.Report) ([]serving.Prepared, error) {
 	report.Encoding = o.encoding
-	if o.input != "" {
-		text, err := readRequest(env, o.input)
-		if err != nil {
-			return nil, err
-		}
-		report.Inputs, report.Encoding = []string{o.input}, serving.JSON
+	if len(o.inputs) > 0 {
+		report.Inputs, report.Encoding = o.inputs, serving.JSON
 		if o.protocol == serving.GRPC {
 			report.Encoding = serving.Binary
 		}
-		return serving.PrepareText(target, report.Model, text)
+		var all []serving.Prepared
+		for _, file := range o.inputs {
+			text, err := readRequest(env, file)
+			if err != nil {
+				return nil, err
+			}
+			one, err := serving.PrepareText(target, report.Model, text)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", file, err)
+			}
+			all = append(all, one)
+		}
+		return all, nil
 	}
 	model, err := target.Model(ctx, report.Model)
 	if err != nil {
@@ -201,24 +220,46 @@ func (o *benchServeOptions) request(ctx context.Context, env *Env, target servin
 		}
 		shapes[name] = shape
 	}
-	inputs, err := serving.Inputs(model, serving.InputOptions{Batch: o.batch, Shapes: shapes, Seed: o.load.Seed})
-	if err != nil {
-		return nil, err
-	}
-	for _, in := range inputs {
-		report.Inputs = append(report.Inputs, fmt.Sprintf("%s %s%s", in.Name, in.Type, in.Shape))
-	}
+	return o.generate(target, model, shapes, report)
+}
+
+// maxPrepared bounds the requests that are held ready, in bytes.
+const maxPrepared = 1 << 30
+
+func (o *benchServeOptions) generate(target serving.Target, model *oip.Model, shapes map[string]tensor.Shape, report *serving.Report) ([]serving.Prepared, error) {
 	report.Batch = o.batch
-	return target.Prepare(report.Model, inputs, report.Encoding)
+	var all []serving.Prepared
+	total := 0
+	for i := range o.samples {
+		inputs, err := serving.Inputs(model, serving.InputOptions{Batch: o.batch, Shapes: shapes, Seed: o.load.Seed + uint64(i)})
+		if err != nil {
+			return nil, err
+		}
+		one, err := target.Prepare(report.Model, inputs, report.Encoding)
+		if err != nil {
+			return nil, err
+		}
+		if total += one.Size(); total > maxPrepared {
+			return nil, fmt.Errorf("%d requests of %d bytes are too much to hold ready: choose fewer by --samples", o.samples, one.Size())
+		}
+		all = append(all, one)
+		if i > 0 {
+			continue
+		}
+		for _, in := range inputs {
+			report.Inputs = append(report.Inputs, fmt.Sprintf("%s %s%s", in.Name, in.Type, in.Shape))
+		}
+	}
+	return all, nil
 }
 
 // try sends one request, so that one that can't be answered is told at once.
-func (o *benchServeOptions) try(ctx context.Context, send serving.Send) error {
+func (o *benchServeOptions) try(ctx context.Context, request serving.Prepared) error {
 	ctx, cancel := context.WithTimeout(ctx, o.load.Timeout)
 	defer cancel()
-	err := send(ctx, 0)
+	err := request.Send(ctx)
 	var refused *oip.Error
-	if errors.As(err, &refused) && refused.Status == 400 && o.input == "" {
+	if errors.As(err, &refused) && refused.Status == 400 && len(o.inputs) == 0 {
 		return fmt.Errorf("the model refuses generated inputs: %w: choose others by --shape, or a request by --input FILE", err)
 	}
 	var network *url.Error
@@ -228,14 +269,23 @@ func (o *benchServeOptions) try(ctx context.Context, send serving.Send) error {
 	return err
 }
 
-func (o *benchServeOptions) measure(ctx context.Context, env *Env, send serving.Send, report *serving.Report) error {
+func (o *benchServeOptions) measure(ctx context.Context, env *Env, requests []serving.Prepared, report *serving.Report) error {
+	send := func(ctx context.Context, number uint64) error {
+		return requests[number%uint64(len(requests))].Send(ctx)
+	}
 	end := func() {}
 	if file, ok := env.Err.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		fmt.Fprint(file, "warming up")
 		o.load.Progress = func(s serving.Snapshot) { showProgress(file, o.load, s) }
 		end = func() { fmt.Fprint(file, "\r\033[K") }
 	}
-	m, err := serving.Run(ctx, send, o.load)
+	var m *serving.Measured
+	var err error
+	if o.scenario.name == "" {
+		m, err = serving.Run(ctx, send, o.load)
+	} else {
+		m, err = o.scenario.run(ctx, env, o, requests, report)
+	}
 	end()
 	if err != nil {
 		return err
@@ -251,10 +301,15 @@ func (o *benchServeOptions) measure(ctx context.Context, env *Env, send serving.
 	} else {
 		err = writeDocument(env.Out, report, *o.output)
 	}
-	if err == nil && m.Answered == 0 && !m.Interrupted {
+	switch {
+	case err != nil:
+		return err
+	case m.Answered == 0 && !m.Interrupted:
 		return errors.New("no request was answered: the report says why")
+	case report.Verdict != nil && !report.Verdict.Valid:
+		return errors.New("the run is not valid: the report says why")
 	}
-	return err
+	return nil
 }
 
 func showProgress(w *os.File, o serving.Options, s serving.Snapshot) {

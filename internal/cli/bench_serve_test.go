@@ -78,6 +78,34 @@ func TestBenchServe(t *testing.T) {
 	}
 }
 
+func TestBenchServeScenarios(t *testing.T) {
+	address := plainServer(t)
+	logs := filepath.Join(t.TempDir(), "logs")
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"--scenario", "single-stream", "--count", "70", "--duration", "10ms", "--logs", logs}, 0, "single-stream: VALID"},
+		{[]string{"--scenario", "single-stream", "--count", "10", "--duration", "1ms"}, 1, "single-stream: INVALID"},
+		{[]string{"--scenario", "multi-stream", "--count", "100", "--duration", "10ms"}, 1, "the run is not valid: the report says why"},
+		{[]string{"--scenario", "server", "--rate", "1000", "--count", "500", "--duration", "10ms", "--latency", "1m"}, 0, "server: VALID"},
+		{[]string{"--scenario", "server", "--rate", "1000", "--count", "500", "--duration", "10ms", "--latency", "1ns"}, 1, "lower the rate"},
+		{[]string{"--scenario", "offline", "--rate", "100", "--count", "300", "--duration", "1ms", "-o", "json"}, 0, `"valid": true`},
+		{[]string{"--scenario", "server", "--mode", "find-peak", "--rate", "1000", "--count", "500", "--duration", "10ms", "--latency", "1ns"}, 1, "begin at a lower rate"},
+	} {
+		status, out, errOut := runCommand(t.Context(), append([]string{"bench", "serve", "m", "--shape", "x:1,4", "--warmup", "0", "--url", address}, c.args...)...)
+		if status != c.status || !strings.Contains(out+errOut, c.want) {
+			t.Errorf("%q: exit status %d\n%s%s", c.args, status, out, errOut)
+		}
+	}
+	for _, name := range []string{"mlperf_log_summary.txt", "mlperf_log_detail.txt", "mlperf_log_accuracy.json"} {
+		if _, err := os.Stat(filepath.Join(logs, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // An interrupt ends the measurement with the report of what ran.
 func TestBenchServeInterrupted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

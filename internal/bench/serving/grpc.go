@@ -142,10 +142,32 @@ type grpcRequest struct {
 
 func (r *grpcRequest) Size() int { return len(r.body) }
 
-func (r *grpcRequest) Send(ctx context.Context, _ bool) ([]byte, error) {
+func (r *grpcRequest) Send(ctx context.Context) error {
 	var answer []byte
-	err := r.target.call(ctx, "ModelInfer", r.body, &answer, grpc.ForceCodec(raw{}))
-	return answer, err
+	return r.target.call(ctx, "ModelInfer", r.body, &answer, grpc.ForceCodec(raw{}))
+}
+
+func (r *grpcRequest) Answer(ctx context.Context) ([]oip.Tensor, error) {
+	var body []byte
+	if err := r.target.call(ctx, "ModelInfer", r.body, &body, grpc.ForceCodec(raw{})); err != nil {
+		return nil, err
+	}
+	answer := &pb.ModelInferResponse{}
+	if err := proto.Unmarshal(body, answer); err != nil {
+		return nil, fmt.Errorf("the server's answer: %w", err)
+	}
+	if len(answer.RawOutputContents) != len(answer.Outputs) {
+		return nil, fmt.Errorf("the server's answer has %d outputs and the bytes of %d", len(answer.Outputs), len(answer.RawOutputContents))
+	}
+	outputs := make([]oip.Tensor, len(answer.Outputs))
+	for i, out := range answer.Outputs {
+		kind, err := tensor.ParseDataType(out.Datatype)
+		if err != nil {
+			return nil, fmt.Errorf("output %q: %w", out.Name, err)
+		}
+		outputs[i] = oip.Tensor{Spec: tensor.Spec{Name: out.Name, Type: kind, Shape: out.Shape}, Data: answer.RawOutputContents[i]}
+	}
+	return outputs, nil
 }
 
 // raw passes messages on as the bytes that they are.

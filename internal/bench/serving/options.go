@@ -23,6 +23,11 @@ type Options struct {
 	Seed     uint64        // of the arrivals
 	// Progress is called a few times a second, by one goroutine; nil for nobody.
 	Progress func(Snapshot)
+
+	// enough ends the closed loop instead of Duration and Count, where it is set.
+	enough func(elapsed time.Duration, sent uint64) bool
+	// observe takes each request that has ended, after the warm-up.
+	observe func(observed)
 }
 
 // Bounds of the options.
@@ -44,7 +49,7 @@ func (o *Options) Check() error {
 		return fmt.Errorf("a duration of %v: it cannot be negative", o.Duration)
 	case o.Count < 0:
 		return fmt.Errorf("a count of %d requests: it cannot be negative", o.Count)
-	case o.Duration == 0 && o.Count == 0:
+	case o.Duration == 0 && o.Count == 0 && o.enough == nil:
 		return errors.New("neither a duration nor a count says when to end")
 	case o.Timeout <= 0:
 		return fmt.Errorf("a timeout of %v: a request needs more than nothing", o.Timeout)

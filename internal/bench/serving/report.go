@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/bench/latency"
+	"oscine.dev/oscine/internal/bench/loadgen"
 )
 
 // Report is a run with what was run.
@@ -24,6 +25,9 @@ type Report struct {
 	Rate     float64  `json:"rate,omitempty"` // of the open loop, in requests a second
 
 	Measured
+	// Verdict is that of a scenario of MLPerf Inference, nil for a plain run or one
+	// that was interrupted.
+	Verdict *loadgen.Verdict `json:"verdict,omitempty"`
 }
 
 // title says in a line what was run.
@@ -31,6 +35,9 @@ func (r *Report) title() string {
 	loop := fmt.Sprintf("closed loop, %s", count(r.Clients, "client"))
 	if r.Rate > 0 {
 		loop = fmt.Sprintf("open loop, %g requests/s, at most %d at a time", r.Rate, r.Clients)
+	}
+	if r.Verdict != nil {
+		loop = "scenario " + string(r.Verdict.Scenario)
 	}
 	protocol := map[string]string{HTTP: "HTTP", GRPC: "gRPC"}[r.Protocol]
 	if r.Protocol == HTTP {
@@ -76,6 +83,39 @@ func (r *Report) facts() [][2]string {
 			text += ": " + e.Example
 		}
 		facts = append(facts, [2]string{"failed", text})
+	}
+	return append(r.verdict(), facts...)
+}
+
+// verdict are the lines about a scenario.
+func (r *Report) verdict() [][2]string {
+	v := r.Verdict
+	if v == nil {
+		return nil
+	}
+	word := map[bool]string{true: "yes", false: "no"}
+	result := map[bool]string{true: "VALID", false: "INVALID"}[v.Valid]
+	facts := [][2]string{
+		{"scenario", fmt.Sprintf("%s: %s", v.Scenario, result)},
+		{"rules", fmt.Sprintf("latency kept: %s, duration: %s, queries: %s, early stopping: %s", word[v.PerformanceMet], word[v.DurationMet], word[v.QueriesMet], word[v.Early.Met])},
+	}
+	switch v.Scenario {
+	case loadgen.SingleStream, loadgen.MultiStream:
+		text := fmt.Sprintf("p%g of %d queries %s", 100*v.Percentile, v.Queries, latency.Short(v.Latency))
+		if v.Early.Met {
+			text += fmt.Sprintf(", with 99 %% confidence %s", latency.Short(v.Early.Estimate))
+		}
+		facts = append(facts, [2]string{"result", text})
+	case loadgen.Server:
+		facts = append(facts, [2]string{"result", fmt.Sprintf("%.1f queries/s scheduled, %.1f completed, %d of %d over the latency, p%g %s", v.Scheduled, v.Rate, v.OverLatency, v.Queries, 100*v.Percentile, latency.Short(v.Latency))})
+	case loadgen.Offline:
+		facts = append(facts, [2]string{"result", fmt.Sprintf("%.1f samples/s", v.Rate)})
+	}
+	if v.Peak > 0 {
+		facts = append(facts, [2]string{"peak", fmt.Sprintf("%.4g queries/s", v.Peak)})
+	}
+	for _, a := range v.Advice {
+		facts = append(facts, [2]string{"advice", a})
 	}
 	return facts
 }

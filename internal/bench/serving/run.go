@@ -24,7 +24,7 @@ func Run(ctx context.Context, send Send, o Options) (*Measured, error) {
 	if o.Warmup > 0 {
 		warm := o
 		warm.Duration, warm.Count, warm.Seed = o.Warmup, 0, ^o.Seed
-		warm.Progress = nil
+		warm.Progress, warm.enough, warm.observe = nil, nil, nil
 		if _, err := load(ctx, send, warm); err != nil {
 			return nil, err
 		}
@@ -73,6 +73,9 @@ func closed(ctx context.Context, send Send, o Options, r *recorder) {
 		clients.Go(func() {
 			for ctx.Err() == nil {
 				if o.Duration > 0 && time.Since(r.begin) >= o.Duration {
+					return
+				}
+				if o.enough != nil && o.enough(time.Since(r.begin), sent.Load()) {
 					return
 				}
 				number := sent.Add(1) - 1
@@ -176,7 +179,11 @@ func one(ctx context.Context, send Send, o Options, r *recorder, number uint64, 
 	if err != nil && errors.Is(context.Cause(limited), errTimeout) {
 		err = errTimeout
 	}
-	r.add(due, begin, time.Now(), err)
+	now := time.Now()
+	r.add(due, begin, now, err)
+	if o.observe != nil {
+		o.observe(observed{number, due.Sub(r.begin), now.Sub(r.begin), err != nil})
+	}
 	return err
 }
 

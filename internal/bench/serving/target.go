@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/serve/oip"
 )
 
@@ -53,8 +52,10 @@ type Target interface {
 
 // Prepared is a request that can be sent many times.
 type Prepared interface {
-	// Send sends it and reads the answer, which it returns where it is wanted.
-	Send(ctx context.Context, wanted bool) (answer []byte, err error)
+	// Send sends it and reads the answer, which is dropped.
+	Send(ctx context.Context) error
+	// Answer sends it and returns the outputs.
+	Answer(ctx context.Context) ([]oip.Tensor, error)
 	// Size is how many bytes are sent, without headers.
 	Size() int
 }
@@ -111,17 +112,18 @@ type httpRequest struct {
 
 func (r *httpRequest) Size() int { return len(r.body.Body) }
 
-func (r *httpRequest) Send(ctx context.Context, wanted bool) ([]byte, error) {
+func (r *httpRequest) Send(ctx context.Context) error {
 	answer, err := r.client.Send(ctx, r.model, r.body)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer answer.Close()
-	if wanted {
-		return bounded.ReadAll(answer, maxAnswer)
-	}
 	_, err = io.Copy(io.Discard, answer)
-	return nil, err
+	return err
+}
+
+func (r *httpRequest) Answer(ctx context.Context) ([]oip.Tensor, error) {
+	return r.client.Answer(ctx, r.model, r.body)
 }
 
 // PrepareText encodes a request that the protocol's JSON describes.

@@ -113,16 +113,7 @@ func (c *Client) Infer(ctx context.Context, model string, inputs ...Tensor) ([]T
 	if err != nil {
 		return nil, err
 	}
-	header := http.Header{headerLength: {strconv.Itoa(request.Header)}, "Content-Type": {"application/octet-stream"}}
-	answer, body, err := c.do(ctx, http.MethodPost, c.path(model, "/infer"), header, request.Body)
-	if err != nil {
-		return nil, err
-	}
-	outputs, err := parseAnswer(answer.Get(headerLength), body)
-	if err != nil {
-		return nil, fmt.Errorf("model %s: the server's answer: %w", model, err)
-	}
-	return outputs, nil
+	return c.Answer(ctx, model, request)
 }
 
 // InferJSON sends a request written by hand and returns the answer as it

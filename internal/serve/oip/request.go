@@ -87,15 +87,31 @@ func ParseRequest(body []byte) ([]Tensor, error) {
 // Send sends a request and returns the answer's body, which the caller reads to
 // its end and closes.
 func (c *Client) Send(ctx context.Context, model string, r Request) (io.ReadCloser, error) {
-	header := http.Header{"Content-Type": {"application/json"}}
-	if r.Header > 0 {
-		header = http.Header{headerLength: {strconv.Itoa(r.Header)}, "Content-Type": {"application/octet-stream"}}
-	}
-	resp, err := c.send(ctx, http.MethodPost, c.path(model, "/infer"), header, r.Body)
+	resp, err := c.send(ctx, http.MethodPost, c.path(model, "/infer"), r.headers(), r.Body)
 	if err != nil {
 		return nil, err
 	}
 	return resp.Body, nil
+}
+
+// Answer sends a request and returns all outputs.
+func (c *Client) Answer(ctx context.Context, model string, r Request) ([]Tensor, error) {
+	answer, body, err := c.do(ctx, http.MethodPost, c.path(model, "/infer"), r.headers(), r.Body)
+	if err != nil {
+		return nil, err
+	}
+	outputs, err := parseAnswer(answer.Get(headerLength), body)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: the server's answer: %w", model, err)
+	}
+	return outputs, nil
+}
+
+func (r Request) headers() http.Header {
+	if r.Header == 0 {
+		return http.Header{"Content-Type": {"application/json"}}
+	}
+	return http.Header{headerLength: {strconv.Itoa(r.Header)}, "Content-Type": {"application/octet-stream"}}
 }
 
 // Extensions asks which extensions of the protocol the server has.
