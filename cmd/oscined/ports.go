@@ -13,6 +13,7 @@ import (
 	"oscine.dev/oscine/internal/listen"
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/fastpath"
 )
 
 // openPort answers without client certificates on a port that the Machine file
@@ -106,7 +107,7 @@ func (p openPort) serve(ctx context.Context) error {
 	if p.secured != nil {
 		err = server.ServeTLS(bounded, "", "")
 	} else {
-		err = server.Serve(bounded)
+		err = fastpath.Serve(server, bounded)
 	}
 	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", p.what, err)

@@ -182,9 +182,6 @@ type conn struct {
 	closed   bool
 }
 
-// Inner is the connection as it was accepted.
-func (c *conn) Inner() net.Conn { return c.Conn }
-
 // Close closes the connection and makes room for another.
 func (c *conn) Close() error {
 	c.of.left(c)

@@ -15,6 +15,7 @@ import (
 	"oscine.dev/oscine/internal/listen"
 	"oscine.dev/oscine/internal/node/access"
 	"oscine.dev/oscine/internal/node/kind/workload"
+	"oscine.dev/oscine/internal/serve/fastpath"
 )
 
 // inferenceDir is the folder that workloads get which ask for inference. The one
@@ -46,7 +47,7 @@ func (n *Node) serveSocket() error {
 	bounded.Watch(server)
 	context.AfterFunc(n.life, func() { server.Close() })
 	n.wg.Go(func() {
-		if err := server.Serve(bounded); !errors.Is(err, http.ErrServerClosed) {
+		if err := fastpath.Serve(server, bounded); !errors.Is(err, http.ErrServerClosed) {
 			n.log.Error("the inference socket of workloads is closed", "error", err)
 		}
 	})
@@ -56,10 +57,7 @@ func (n *Node) serveSocket() error {
 // peer names the client of a connection by its user: containers have users of
 // their own.
 func peer(ctx context.Context, c net.Conn) context.Context {
-	if outer, ok := c.(interface{ Inner() net.Conn }); ok {
-		c = outer.Inner()
-	}
-	socket, ok := c.(*net.UnixConn)
+	socket, ok := listen.Socket(c).(*net.UnixConn)
 	if !ok {
 		return ctx
 	}

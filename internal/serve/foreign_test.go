@@ -15,6 +15,7 @@ import (
 	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/fastpath"
 )
 
 // pythonClients returns a Python that has others' clients of inference, or skips
@@ -37,14 +38,15 @@ func pythonClients(t *testing.T) string {
 	return filepath.Join(folder, "bin", "python")
 }
 
-// newServer serves the handler as an open endpoint of a node does: HTTP/1.1 and
-// HTTP/2 without TLS.
+// newServer serves the handler as an open endpoint of a node does: HTTP/1.1, with
+// the fast path, and HTTP/2 without TLS.
 func newServer(handler http.Handler) *httptest.Server {
 	server := httptest.NewUnstartedServer(handler)
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
-	server.Start()
+	server.URL = "http://" + server.Listener.Addr().String()
+	go fastpath.Serve(server.Config, server.Listener)
 	return server
 }
 
@@ -107,7 +109,7 @@ func overUnix(t *testing.T, handler http.Handler) (path string) {
 	server := &http.Server{Handler: handler, Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
-	go server.Serve(l)
+	go fastpath.Serve(server, l)
 	t.Cleanup(func() {
 		server.Close()
 		os.RemoveAll(dir)

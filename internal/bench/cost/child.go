@@ -16,21 +16,20 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/engine/onnx"
+	"oscine.dev/oscine/internal/serve/fastpath"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
 
 // listenAll serves a handler as an open endpoint of a node does, on a port and
 // on a Unix socket, and says so.
-func listenAll(handler http.Handler, socket string) error {
-	server := &http.Server{Handler: handler, Protocols: new(http.Protocols)}
-	server.Protocols.SetHTTP1(true)
-	server.Protocols.SetUnencryptedHTTP2(true)
+func listenAll(handler http.Handler, socket string, listen func(*http.Server, net.Listener) error) error {
 	port, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -39,8 +38,12 @@ func listenAll(handler http.Handler, socket string) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = server.Serve(port) }()
-	go func() { _ = server.Serve(unix) }()
+	for _, l := range []net.Listener{port, unix} {
+		server := &http.Server{Handler: handler, Protocols: new(http.Protocols), IdleTimeout: 2 * time.Minute}
+		server.Protocols.SetHTTP1(true)
+		server.Protocols.SetUnencryptedHTTP2(true)
+		go func() { _ = listen(server, l) }()
+	}
 	fmt.Printf("ready %s\n", port.Addr())
 	return nil
 }
@@ -67,7 +70,7 @@ func echo(socket string) error {
 			return
 		}
 		_, _ = w.Write(body)
-	}), socket)
+	}), socket, (*http.Server).Serve)
 	if err != nil {
 		return err
 	}
@@ -103,7 +106,7 @@ func (s *starter) Start(context.Context) (core.Worker, error) {
 // any protocol, and "memory".
 func frontServer(worker, library, dir string) error {
 	registry := core.NewRegistry()
-	if err := listenAll(serve.NewHandler(registry, serve.Options{}), filepath.Join(dir, "front.sock")); err != nil {
+	if err := listenAll(serve.NewHandler(registry, serve.Options{}), filepath.Join(dir, "front.sock"), fastpath.Serve); err != nil {
 		return err
 	}
 	ctx := context.Background()

@@ -65,7 +65,10 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	defer os.RemoveAll(dir)
 	b := &bench{ctx: ctx, dir: dir, progress: progress, rounds: *rounds, turn: *turn, figures: figures{}}
 	defer b.stop()
-	if err := errors.Join(b.startAll(), b.coldStarts()); err != nil {
+	if err := b.startAll(); err != nil {
+		return err
+	}
+	if err := b.coldStarts(); err != nil {
 		return err
 	}
 	if !*alone {

@@ -119,6 +119,9 @@ func byRank(a, b *job) int { return a.rank.compare(&b.rank) }
 // expires first, or whose client goes away, leaves the queue, unless the lead
 // has been handed to it or a worker has it.
 func (m *model) await(j *job) (lead bool) {
+	if lead, told := j.soon(); told {
+		return lead
+	}
 	var (
 		expires <-chan time.Time
 		refused error
@@ -150,6 +153,19 @@ func (m *model) await(j *job) (lead bool) {
 	q.mu.Unlock()
 	j.err = refused
 	return false
+}
+
+// soon waits for as long as it takes a quick model to come to the job, without
+// looking whether its client leaves: that may cost a watcher of the connection.
+func (j *job) soon() (lead, told bool) {
+	timer := time.NewTimer(stoppable)
+	defer timer.Stop()
+	select {
+	case lead = <-j.wake:
+		return lead, true
+	case <-timer.C:
+		return false, false
+	}
 }
 
 // raise makes the worker's threads as urgent as what was promised for the batch

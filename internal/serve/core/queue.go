@@ -310,7 +310,8 @@ func (m *model) exchange(leader *job) (*channel.Conn, *ending, error) {
 const stoppable = 2 * time.Millisecond
 
 func (m *model) worthStopping(leader *job) bool {
-	return leader.ctx.Done() != nil && (leader.parts != nil || m.usual.Load() > int64(stoppable))
+	// To ask for Done may cost a watcher of the client's connection.
+	return (leader.parts != nil || m.usual.Load() > int64(stoppable)) && leader.ctx.Done() != nil
 }
 
 // stopComputing tells the worker that nobody waits for a request any more. It

@@ -1,0 +1,103 @@
+package fastpath
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"oscine.dev/oscine/internal/listen"
+)
+
+// endGrace is how long Serve waits for requests under way when the server ends.
+const endGrace = 5 * time.Second
+
+// Serve is server.Serve with the fast path: it answers plain requests for an
+// inference by the server's Handler, with its IdleTimeout, and tells its ConnState
+// of connections that have sent one. It takes over the server's ConnState and
+// ConnContext, which the caller must have set before. Connections that are not
+// sockets go their usual way.
+func Serve(server *http.Server, l net.Listener) error {
+	p := &path{server: server, state: server.ConnState, of: server.ConnContext}
+	server.ConnState, server.ConnContext = p.changed, p.context
+	server.RegisterOnShutdown(func() { p.ending.Store(true) })
+	err := server.Serve(listener{l, p})
+	for end := time.Now().Add(endGrace); p.working.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	return err
+}
+
+// path is what the connections of one server share.
+type path struct {
+	server  *http.Server
+	state   func(net.Conn, http.ConnState)
+	of      func(context.Context, net.Conn) context.Context
+	ending  atomic.Bool
+	working atomic.Int64 // requests that are answered here
+	date    atomic.Pointer[date]
+	unused  sync.Pool // of *exchange
+}
+
+// date is the value of the header Date in one second.
+type date struct {
+	second int64
+	text   string
+}
+
+func (p *path) now() string {
+	now := time.Now()
+	d := p.date.Load()
+	if d == nil || d.second != now.Unix() {
+		d = &date{now.Unix(), now.UTC().Format(http.TimeFormat)}
+		p.date.Store(d)
+	}
+	return d.text
+}
+
+// changed learns when net/http waits for the next request.
+func (p *path) changed(c net.Conn, state http.ConnState) {
+	if ours, ok := c.(*conn); ok && state == http.StateIdle && !ours.http2 {
+		ours.passing = false
+	}
+	if p.state != nil {
+		p.state(c, state)
+	}
+}
+
+func (p *path) context(ctx context.Context, c net.Conn) context.Context {
+	if p.of != nil {
+		ctx = p.of(ctx, c)
+	}
+	if ours, ok := c.(*conn); ok {
+		ours.ctx = ctx
+	}
+	return ctx
+}
+
+type listener struct {
+	net.Listener
+	path *path
+}
+
+// Accept wraps the connections that are sockets.
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	socket, ok := listen.Socket(c).(syscall.Conn)
+	if !ok {
+		return c, nil
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return c, nil
+	}
+	ours := &conn{Conn: c, raw: raw, path: l.path, remote: c.RemoteAddr().String()}
+	ours.write = ours.writeNow
+	return ours, nil
+}
