@@ -192,6 +192,9 @@ func (w *writer) model(m *Model) {
 		w.value("model_cache_miss_duration_seconds_total", c.MissTime.Seconds(), m.Name)
 		w.value("model_cache_bytes", float64(c.Bytes), m.Name)
 	}
+	if m.Stateful {
+		w.value("model_sequences", float64(m.Sequences), m.Name)
+	}
 	w.distribution("model_request_duration_seconds", RequestBounds(), &m.Durations, m.Name)
 }
 

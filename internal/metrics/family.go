@@ -83,6 +83,7 @@ func families() []family {
 		{"model_cache_hit_duration_seconds_total", counter, model, "Time of looking for, and answering, the requests in the response cache."},
 		{"model_cache_miss_duration_seconds_total", counter, model, "Time of looking in vain for requests in the response cache."},
 		{"model_cache_bytes", gauge, model, "Responses that the model's cache keeps."},
+		{"model_sequences", gauge, model, "Sequences whose state is kept."},
 		{"model_request_duration_seconds", histogramKind, model, "Time of successful inferences inside the node."},
 
 		{"class_cpu_usage_seconds_total", counter, class, "CPU time used by a class."},

@@ -33,7 +33,7 @@ func busy() Snapshot {
 			}},
 			{Kind: "Model", Name: "digits", Phase: "Failed"},
 		},
-		Models:        []Model{{Name: "digits", Ready: true, Requests: 10, Errors: 3, Expired: 1, Missed: 2, Runs: 4, Compute: 3 * time.Second, PromptTokens: 7, Generated: 9, Cache: &Cache{Hits: 1, Misses: 2, Bytes: 3, HitTime: time.Millisecond, MissTime: time.Microsecond}, Durations: Distribution{Count: 7, Sum: time.Second, Within: within(RequestBounds())}}},
+		Models:        []Model{{Name: "digits", Ready: true, Requests: 10, Errors: 3, Expired: 1, Missed: 2, Runs: 4, Compute: 3 * time.Second, PromptTokens: 7, Generated: 9, Stateful: true, Sequences: 4, Cache: &Cache{Hits: 1, Misses: 2, Bytes: 3, HitTime: time.Millisecond, MissTime: time.Microsecond}, Durations: Distribution{Count: 7, Sum: time.Second, Within: within(RequestBounds())}}},
 		Classes:       []Class{{"interactive", usage}},
 		BatchHeldBack: true,
 		Slots:         []Slot{{"root-a", "1.0", "good", true}, {"root-b", "", "empty", false}},

@@ -97,6 +97,8 @@ type Model struct {
 	PromptTokens, Generated   int64 // tokens of a language model, read and written; since its worker's start
 	Durations                 Distribution
 	Cache                     *Cache // nil: responses are not kept
+	Stateful                  bool
+	Sequences                 int // of a model with state
 }
 
 // Cache is the response cache of a model.

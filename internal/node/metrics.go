@@ -119,6 +119,7 @@ func usageMetrics(u isolate.Usage) metrics.Usage {
 
 func (n *Node) modelMetrics(st *core.Status) metrics.Model {
 	m := metrics.Model{Name: st.Name, Ready: st.State == core.Ready, Requests: st.Requests, Errors: st.Errors, Expired: st.Expired, Missed: st.Missed}
+	m.Stateful, m.Sequences = len(st.Sequencing.States) > 0, st.Sequences
 	if c := st.Cache; c.On {
 		m.Cache = &metrics.Cache{Hits: c.Hits, Misses: c.Misses, Bytes: c.Bytes, HitTime: c.HitTime, MissTime: c.MissTime}
 	}

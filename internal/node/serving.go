@@ -80,6 +80,12 @@ func (s server) model(m model.Served) core.Model {
 	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
 		served.Urgency = s.isolator.Priority(m.ID)
 	}
+	if s := m.Sequences; s != nil {
+		served.Sequencing = core.Sequencing{Most: s.MaxSequences, Idle: s.MaxSequenceIdle.Std()}
+		for _, state := range s.State {
+			served.Sequencing.States = append(served.Sequencing.States, core.KeptState{Input: state.InputName, Output: state.OutputName, Shape: state.Dims})
+		}
+	}
 	if m.Class == object.Batch {
 		served.Precedence = -1
 	}
@@ -106,6 +112,7 @@ func (s server) Serving(name string) (model.Serving, bool) {
 			st.Engine, st.Requests, st.Errors = now.Engine, now.Requests, now.Errors
 			st.Missed, st.Expired, st.PriorityUnavailable, st.BatchingStopped = now.Missed, now.Expired, now.PriorityUnavailable, now.BatchingStopped
 			st.CacheHits, st.CacheMisses = now.Cache.Hits, now.Cache.Misses
+			st.Sequences = now.Sequences
 			if now.Requests > 0 {
 				st.P50, st.P99 = object.Duration(now.P50), object.Duration(now.P99)
 			}

@@ -73,10 +73,54 @@ type ModelSpec struct {
 	// ResponseCache keeps responses, to answer equal requests without computing them
 	// again; default: none is kept. Not for models whose answers are random.
 	ResponseCache *ResponseCache `json:"responseCache,omitempty"`
+	// SequenceBatching says that the model has state, which the node keeps between the
+	// requests of a sequence (sequence_id, sequence_start, sequence_end).
+	SequenceBatching *SequenceBatching `json:"sequenceBatching,omitempty"`
 	// MaxRequest is how many bytes the inputs and outputs of one request may have,
 	// at most 1Gi; default 256Mi, or what fixed shapes need.
 	MaxRequest Quantity  `json:"maxRequest,omitzero"`
 	Resources  Resources `json:"resources,omitzero"` // cpu defaults to 100m, or to 1 with class realtime
+}
+
+// SequenceBatching says what state a model has, as Triton's configuration does.
+type SequenceBatching struct {
+	State           []SequenceState `json:"state"`                    // the tensors of the state
+	MaxSequences    int             `json:"maxSequences,omitempty"`   // at once; default 64
+	MaxSequenceIdle Duration        `json:"maxSequenceIdle,omitzero"` // after which a sequence ends; default 1m
+}
+
+// SequenceState is one tensor of a state: what the output gave goes into the input
+// of the sequence's next request. Clients see neither.
+type SequenceState struct {
+	InputName  string `json:"inputName"`  // the model's input for the state
+	OutputName string `json:"outputName"` // the model's output with the next state
+	// Dims is the shape at a sequence's start, when the state is zero; default: the
+	// input's, where open dimensions are 1.
+	Dims []int64 `json:"dims,omitempty"`
+}
+
+func (s *SequenceBatching) check(c *Checker) {
+	if len(s.State) == 0 || len(s.State) > 16 {
+		c.Bad("spec.sequenceBatching.state", "must have 1 to 16 entries, got %d", len(s.State))
+	}
+	inputs, outputs := map[string]bool{}, map[string]bool{}
+	for _, state := range s.State {
+		if state.InputName == "" || state.OutputName == "" || inputs[state.InputName] || outputs[state.OutputName] {
+			c.Bad("spec.sequenceBatching.state", "each entry must name an inputName and an outputName that no other entry has")
+			break
+		}
+		inputs[state.InputName], outputs[state.OutputName] = true, true
+		for _, d := range state.Dims {
+			if d < 1 || d > 1<<30 {
+				c.Bad("spec.sequenceBatching.state", "dims of %.60q must be numbers from 1 to 1073741824, got %d", state.InputName, d)
+				break
+			}
+		}
+	}
+	if s.MaxSequences < 0 || s.MaxSequences > 4096 {
+		c.Bad("spec.sequenceBatching.maxSequences", "must be from 1 to 4096, got %d", s.MaxSequences)
+	}
+	c.Duration("spec.sequenceBatching.maxSequenceIdle", s.MaxSequenceIdle, time.Millisecond, 24*time.Hour)
 }
 
 // ResponseCache says which responses of a model are kept.
@@ -137,6 +181,7 @@ type ModelStatus struct {
 	Expired             int64        `json:"expired"`                       // refused because their timeout had passed, or would have
 	CacheHits           int64        `json:"cacheHits,omitempty"`           // answered from the response cache
 	CacheMisses         int64        `json:"cacheMisses,omitempty"`         // looked for there in vain
+	Sequences           int          `json:"sequences,omitempty"`           // whose state is kept
 	PriorityUnavailable string       `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
 	// BatchingStopped says why requests share no runs any more.
 	BatchingStopped string `json:"batchingStopped,omitempty"`
@@ -222,6 +267,12 @@ func (m *Model) Check(c *Checker) {
 	}
 	if r := m.Spec.ResponseCache; r != nil {
 		r.check(c)
+	}
+	if s := m.Spec.SequenceBatching; s != nil {
+		s.check(c)
+		if m.Spec.ResponseCache != nil {
+			c.Bad("spec.responseCache", "responses of a model with sequenceBatching depend on its state: leave out one of them")
+		}
 	}
 	if t := m.Spec.Traffic; t != nil && (*t < 0 || *t > 100) {
 		c.Bad("spec.traffic", "must be a percentage from 0 to 100, got %d", *t)

@@ -17,9 +17,15 @@ func TestModelsServing(t *testing.T) {
 		"  responseCache: {size: 64Mi}\n":           "",
 		"  responseCache: {}\n":                     "spec.responseCache.size: must be bytes from 4Ki to 1Gi",
 		"  responseCache: {size: 2Gi}\n":            "spec.responseCache.size: must be bytes from 4Ki to 1Gi",
-		"  defaultTimeout: 200ms\n":                 "",
-		"  defaultTimeout: 2h\n":                    "spec.defaultTimeout: must be from 1ms to 1h",
-		"  timeout: 25h\n":                          "spec.timeout: must be from 1ms to 24h",
+		"  sequenceBatching: {state: [{inputName: a, outputName: b, dims: [2, 1]}], maxSequences: 9}\n": "",
+		"  sequenceBatching: {}\n":                                                                     "spec.sequenceBatching.state: must have 1 to 16 entries",
+		"  sequenceBatching: {state: [{inputName: a}]}\n":                                              "inputName and an outputName",
+		"  sequenceBatching: {state: [{inputName: a, outputName: b, dims: [0]}]}\n":                    "must be numbers from 1",
+		"  sequenceBatching: {state: [{inputName: a, outputName: b}], maxSequences: 5000}\n":           "must be from 1 to 4096",
+		"  responseCache: {size: 1Mi}\n  sequenceBatching: {state: [{inputName: a, outputName: b}]}\n": "leave out one of them",
+		"  defaultTimeout: 200ms\n":                                                                    "",
+		"  defaultTimeout: 2h\n":                                                                       "spec.defaultTimeout: must be from 1ms to 1h",
+		"  timeout: 25h\n":                                                                             "spec.timeout: must be from 1ms to 24h",
 	} {
 		objects, err := Kinds().Parse(strings.NewReader(head + lines))
 		if want != "" {
@@ -32,7 +38,7 @@ func TestModelsServing(t *testing.T) {
 			t.Errorf("%q: %v", lines, err)
 			continue
 		}
-		if m := objects[0].(*Model); m.Spec.ServedAs == "" && m.Spec.DefaultTimeout == 0 && m.Spec.ResponseCache == nil || m.Spec.Timeout != 0 && m.Spec.Timeout.Std() != 10*time.Minute {
+		if m := objects[0].(*Model); m.Spec.ServedAs == "" && m.Spec.DefaultTimeout == 0 && m.Spec.ResponseCache == nil && m.Spec.SequenceBatching == nil || m.Spec.Timeout != 0 && m.Spec.Timeout.Std() != 10*time.Minute {
 			t.Errorf("%q: %+v", lines, m.Spec)
 		}
 	}

@@ -35,7 +35,7 @@ func (r *Registry) Infer(ctx context.Context, q Request) (Response, error) {
 // One that is replaced before it was ever ready leaves its requests to the next.
 func (r *Registry) useReady(ctx context.Context, q *Request) (m *model, shadows []*model, err error) {
 	for {
-		if m, shadows, err = r.use(q); err != nil {
+		if m, shadows, err = r.use(ctx, q); err != nil {
 			return nil, nil, err
 		}
 		if _, _, err := m.ready(ctx); err == nil || m.ctx.Err() == nil {
@@ -52,7 +52,14 @@ func (r *Registry) useReady(ctx context.Context, q *Request) (m *model, shadows 
 // answer has a model answer a request.
 func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, error) {
 	c, a := r.calls.get(), r.answers.get()
-	err := m.infer(ctx, c, a, &q)
+	err := m.checkSequence(&q)
+	switch {
+	case err != nil:
+	case q.Sequence.ID != "":
+		err = m.inferNext(ctx, c, a, &q)
+	default:
+		err = m.infer(ctx, c, a, &q)
+	}
 	r.calls.put(c)
 	m.metrics.observe(time.Since(q.Arrived), m.wantedWithin(&q), err)
 	if err != nil {
@@ -76,6 +83,16 @@ func (r *Registry) Accepts(q *Request) error {
 	}
 	if err != nil || len(q.Inputs) == 0 {
 		return err
+	}
+	if err := m.checkSequence(q); err != nil {
+		return err
+	}
+	if all := m.sequences.Load(); all != nil {
+		full, err := all.withState(q, all.initial)
+		if err != nil {
+			return err
+		}
+		q = &full
 	}
 	var run channel.Request
 	if _, err := q.bind(meta, &run, nil); err != nil {
@@ -108,6 +125,9 @@ func (r *Registry) Outputs(name, version string) []tensor.Spec {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if all := m.sequences.Load(); all != nil {
+		return all.outputs
+	}
 	if m.metadata == nil {
 		return nil
 	}

@@ -42,6 +42,8 @@ type Model struct {
 	Routing
 	Batching Batching
 	Cache    Caching
+	// Sequencing says whether the model has state.
+	Sequencing Sequencing
 	// OnChange is called after each change of State, without locks held, and must
 	// return at once; may be nil.
 	OnChange func()
@@ -56,8 +58,11 @@ var (
 // complete fills in what was left out and checks the rest.
 func (m *Model) complete() error {
 	m.Version, m.ServedAs = cmp.Or(m.Version, "1"), cmp.Or(m.ServedAs, m.Name)
-	if err := errors.Join(m.Routing.check(), m.Batching.check(), m.Cache.check()); err != nil {
+	if err := errors.Join(m.Routing.check(), m.Batching.check(), m.Cache.check(), m.Sequencing.check()); err != nil {
 		return fmt.Errorf("model %s: %w", m.Name, err)
+	}
+	if m.Cache.Bytes > 0 && len(m.Sequencing.States) > 0 {
+		return fmt.Errorf("model %s: responses that depend on a state are not cached", m.Name)
 	}
 	return m.check()
 }
@@ -130,6 +135,10 @@ type Status struct {
 	Missed   int64         // inferences answered after the objective, or after their own timeout
 	Expired  int64         // requests refused because their timeout had passed, or would have
 	Cache    CacheFigures
+	// Sequencing is set for a model that keeps state, with the shapes of it, and
+	// Sequences is how many there are.
+	Sequencing Sequencing
+	Sequences  int
 	// BatchingStopped says why requests share no runs any more, though the model
 	// was taken for one of independent rows.
 	BatchingStopped string

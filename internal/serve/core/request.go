@@ -34,6 +34,7 @@ type Request struct {
 	Arrived  time.Time     // when the front received it; zero means now
 	Priority int           // from 1, served first, to MaxPriority; 0 means UsualPriority
 	Timeout  time.Duration // after which nobody wants the answer; 0 means never
+	Sequence Sequence      // to which it belongs, where the model keeps state
 	Inputs   []Input       // in any order
 	Outputs  []string      // which are wanted, in this order; none means all
 	// Part takes the parts of an answer that comes as a stream, where the model

@@ -36,6 +36,8 @@ type model struct {
 	cores *cores // of all models
 	cache *cache // nil: no response is kept
 
+	sequences atomic.Pointer[sequences] // nil: it has no state, or no worker has been ready
+
 	parallel atomic.Int32           // runs that the engine computes at once
 	open     atomic.Bool            // a worker has been ready: requests are taken
 	crowd    atomic.Int32           // requests that wait for a slot
@@ -347,6 +349,13 @@ func (m *model) adopt(conn *channel.Conn) error {
 			return err
 		}
 	}
+	if first == nil && len(m.Sequencing.States) > 0 {
+		all, err := newSequences(m.Sequencing, meta)
+		if err != nil {
+			return &channel.ModelError{Text: "spec.sequenceBatching: " + err.Error()}
+		}
+		m.sequences.Store(all)
+	}
 	mem.renew()
 	if err := conn.Share(mem.region); err != nil {
 		return err
@@ -414,6 +423,9 @@ func (m *model) status() Status {
 	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
 	if m.metadata != nil {
 		s.Inputs, s.Outputs, s.Streams = m.metadata.Inputs, m.metadata.Outputs, m.metadata.Streams
+	}
+	if all := m.sequences.Load(); all != nil {
+		s.Inputs, s.Outputs, s.Sequencing, s.Sequences = all.inputs, all.outputs, all.Sequencing, all.count()
 	}
 	if why := m.alone.Load(); why != nil {
 		s.BatchingStopped = *why

@@ -2,6 +2,7 @@ package core
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -153,13 +154,18 @@ func (m *model) takesRest() bool { return !m.Shadow && m.Traffic == nil }
 func (m *model) answers() bool { return m.open.Load() }
 
 // use finds the model that is to answer a request, which done ends.
-func (r *Registry) use(q *Request) (m *model, shadows []*model, err error) {
+func (r *Registry) use(ctx context.Context, q *Request) (m *model, shadows []*model, err error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if m, err = r.find(q.Model, q.Version); err != nil {
 		return nil, nil, err
 	}
 	if list := r.served[q.Model]; q.Version == "" && len(list) > 1 {
+		if q.Sequence.ID != "" { // all of a sequence go to one version, and no copies of them
+			m = divide(list, m, func(n int) int { return int(q.Sequence.hash(ctx) % uint64(n)) })
+			m.users.Add(1)
+			return m, nil, nil
+		}
 		m = divide(list, m, rand.IntN)
 		for _, s := range list {
 			if s.Shadow && s.answers() && s.shadowed.TryAcquire(1) {

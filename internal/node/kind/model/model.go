@@ -72,8 +72,9 @@ type Served struct {
 	Shadow         bool  // its answers are thrown away
 	CacheBytes     int64 // of responses that are kept; 0: none is
 	CachePerClient bool
-	Preferred      []int         // sizes of batches; none: any
-	QueueDelay     time.Duration // for which a request waits for others
+	Sequences      *object.SequenceBatching // nil: the model has no state
+	Preferred      []int                    // sizes of batches; none: any
+	QueueDelay     time.Duration            // for which a request waits for others
 	// Start starts the worker, or adopts the one that runs. It is called again
 	// after the worker has ended.
 	Start func(context.Context) (*Worker, error)
@@ -215,6 +216,7 @@ func (c *controller) served(w *work) Served {
 		s.CacheBytes, _ = r.Size.Value()
 		s.CachePerClient = r.PerClient
 	}
+	s.Sequences = spec.SequenceBatching
 	return s
 }
 

@@ -56,6 +56,8 @@ func kinds() map[string]model {
 		"count": {channel.Metadata{Inputs: number, Outputs: spec("token", tensor.Bytes, 1), Streams: true}, count},
 		// sleep sleeps n ms, four at once, and can be stopped.
 		"sleep": {channel.Metadata{Inputs: number, Outputs: number, Parallel: 4}, sleep},
+		// total adds n to its state, which it gives as the answer and as the next state.
+		"total": {channel.Metadata{Inputs: append(number, spec("before", tensor.Int32, -1)...), Outputs: append(spec("total", tensor.Int32, 1), spec("after", tensor.Int32, 1)...)}, total},
 		// grow answers n bytes, which nobody knows before.
 		"grow": {channel.Metadata{Inputs: number, Outputs: spec("bytes", tensor.Uint8, -1)}, grow},
 		// once works once only.
@@ -172,6 +174,19 @@ func sleep(_ *session, ctx context.Context, in []worker.Tensor, out *worker.Outp
 		return err
 	}
 	return out.Put(in[0].Shape, in[0].Data)
+}
+
+func total(_ *session, _ context.Context, in []worker.Tensor, out *worker.Output) error {
+	if number(in) == 666 {
+		return errors.New("666 cannot be added")
+	}
+	sum := binary.LittleEndian.AppendUint32(nil, uint32(number(in))+binary.LittleEndian.Uint32(in[1].Data))
+	for range out.Wanted() {
+		if err := out.Put(tensor.Shape{1}, sum); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func grow(_ *session, _ context.Context, in []worker.Tensor, out *worker.Output) error {

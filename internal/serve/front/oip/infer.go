@@ -121,6 +121,6 @@ func (c *call) fill(q *core.Request) {
 	for i := range c.request.outputs {
 		c.outputs = append(c.outputs, c.request.outputs[i].Name)
 	}
-	q.Priority, q.Timeout = c.request.Priority, c.request.Timeout
+	q.Priority, q.Timeout, q.Sequence = c.request.Priority, c.request.Timeout, c.request.Sequence
 	q.Inputs, q.Outputs = c.inputs, c.outputs
 }

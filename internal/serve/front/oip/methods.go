@@ -22,7 +22,7 @@ func NewMethods(r *core.Registry) *Methods { return &Methods{r} }
 
 // extensions are those that are whole.
 func extensions() []string {
-	return []string{"binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics"}
+	return []string{"binary_tensor_data", "classification", "model_configuration", "schedule_policy", "sequence", "statistics"}
 }
 
 // ServerMetadata says what answers, and by which extensions.
@@ -89,6 +89,12 @@ func (m *Methods) ModelConfig(_ context.Context, q *pb.ModelConfigRequest) (*pb.
 	}
 	backend, _, _ := strings.Cut(s.Platform, "_")
 	c := &pb.ModelConfig{Name: s.ServedAs, Platform: s.Platform, Backend: backend, ModelTransactionPolicy: &pb.ModelTransactionPolicy{Decoupled: s.Streams}}
+	if states := s.Sequencing.States; len(states) > 0 {
+		c.SequenceBatching = &pb.ModelSequenceBatching{MaxSequenceIdleMicroseconds: uint64(s.Sequencing.Idle.Microseconds()), StrategyChoice: &pb.ModelSequenceBatching_Direct{Direct: &pb.ModelSequenceBatching_StrategyDirect{}}}
+		for _, state := range states {
+			c.SequenceBatching.State = append(c.SequenceBatching.State, &pb.ModelSequenceBatching_State{InputName: state.Input, OutputName: state.Output, DataType: configType(state.Type), Dims: state.Shape})
+		}
+	}
 	if s.Cache.On {
 		c.ResponseCache = &pb.ModelResponseCache{Enable: true}
 	}

@@ -73,7 +73,7 @@ func TestProtocol(t *testing.T) {
 		status             int
 		want               string // the whole body, or with … in front a part of it
 	}{
-		{"GET", "/v2", "", 200, `{"name":"oscine","version":"devel","extensions":["binary_tensor_data","classification","model_configuration","schedule_policy","statistics"]}`},
+		{"GET", "/v2", "", 200, `{"name":"oscine","version":"devel","extensions":["binary_tensor_data","classification","model_configuration","schedule_policy","sequence","statistics"]}`},
 		{"GET", "/v2/health/live", "", 200, `{"live":true}`},
 		{"GET", "/v2/health/ready", "", 503, `…model bad is failed: not a model: it is a test`},
 		{"GET", "/v2/models/m/ready", "", 200, `{"name":"m","ready":true}`},

@@ -2,6 +2,7 @@ package oip
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"oscine.dev/oscine/internal/serve/core"
@@ -45,6 +46,7 @@ func Text(v string) Value { return Value{kind: textValue, text: v} }
 type Parameters struct {
 	Priority int           // 1 is served first; 0: the usual
 	Timeout  time.Duration // after which nobody wants the answer; 0: never
+	Sequence core.Sequence // to which the request belongs
 	// FinalResponse asks, on a stream, for a last answer without outputs that says
 	// that it is the last.
 	FinalResponse bool
@@ -72,10 +74,12 @@ func (p *Parameters) Set(name string, v Value) (err error) {
 		p.Timeout = time.Duration(n) * time.Microsecond
 	case "triton_enable_empty_final_response":
 		p.FinalResponse, err = v.boolean(name)
-	case "sequence_id", "sequence_start", "sequence_end":
-		if v.number != 0 || v.text != "" {
-			err = fmt.Errorf("%w: parameter %q: stateful sequences are not supported", core.ErrInvalid, name)
-		}
+	case "sequence_id":
+		p.Sequence.ID, err = v.sequence(name)
+	case "sequence_start":
+		p.Sequence.Start, err = v.boolean(name)
+	case "sequence_end":
+		p.Sequence.End, err = v.boolean(name)
 	}
 	return err
 }
@@ -125,6 +129,23 @@ func (v Value) whole(name string) (int64, error) {
 		return 0, fmt.Errorf("%w: parameter %q needs a whole number", core.ErrInvalid, name)
 	}
 	return v.number, nil
+}
+
+// maxSequence is how many bytes the name of a sequence has at most, as in Triton.
+const maxSequence = 128
+
+// sequence is the name of a sequence: a number is another name than its text. 0
+// and the empty text are none.
+func (v Value) sequence(name string) (string, error) {
+	switch {
+	case v.kind == intValue && v.number != 0:
+		return strconv.FormatUint(uint64(v.number), 10), nil
+	case v.kind == textValue && v.text != "" && len(v.text) <= maxSequence:
+		return strconv.Quote(v.text), nil
+	case v.kind == intValue, v.kind == textValue && v.text == "":
+		return "", nil
+	}
+	return "", fmt.Errorf("%w: parameter %q needs a whole number or a text of at most %d bytes", core.ErrInvalid, name, maxSequence)
 }
 
 func (v Value) boolean(name string) (bool, error) {

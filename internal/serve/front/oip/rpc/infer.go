@@ -59,7 +59,7 @@ func (h *handler) answer(ctx context.Context, c *call, streamed bool, part func(
 		h.registry.Refused(q.model, q.version)
 		return err
 	}
-	ask := core.Request{Model: q.model, Version: q.version, Arrived: c.arrived, Priority: q.parameters.Priority, Timeout: q.parameters.Timeout}
+	ask := core.Request{Model: q.model, Version: q.version, Arrived: c.arrived, Priority: q.parameters.Priority, Timeout: q.parameters.Timeout, Sequence: q.parameters.Sequence}
 	if q.left > 0 && (ask.Timeout == 0 || q.left < ask.Timeout) {
 		ask.Timeout = q.left
 	}

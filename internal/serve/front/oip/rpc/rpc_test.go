@@ -210,7 +210,7 @@ func TestErrors(t *testing.T) {
 			q.Outputs = []*pb.ModelInferRequest_InferRequestedOutputTensor{{Name: "q"}}
 		}), codes.InvalidArgument, `output "q" is not known`},
 		{change(func(q *pb.ModelInferRequest) { q.Parameters = map[string]*pb.InferParameter{"priority": param(1001)} }), codes.InvalidArgument, "choose 1, served first"},
-		{change(func(q *pb.ModelInferRequest) { q.Parameters = map[string]*pb.InferParameter{"sequence_id": param(3)} }), codes.InvalidArgument, "sequences are not supported"},
+		{change(func(q *pb.ModelInferRequest) { q.Parameters = map[string]*pb.InferParameter{"sequence_id": param(3)} }), codes.InvalidArgument, "keeps no state"},
 		{change(func(q *pb.ModelInferRequest) {
 			q.Inputs[0].Parameters = map[string]*pb.InferParameter{"shared_memory_region": param(3)}
 		}), codes.InvalidArgument, "shared memory is not supported"},

@@ -1,0 +1,346 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"sync"
+	"time"
+
+	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/tensor"
+)
+
+// Sequencing says that a model has state, which the registry keeps between the
+// requests of a sequence: what an output gave goes into an input of the next.
+// Clients see neither.
+type Sequencing struct {
+	States []KeptState   // none: the model has no state
+	Most   int           // sequences at once; 0: DefaultSequences
+	Idle   time.Duration // after which a sequence ends by itself; 0: DefaultIdle
+}
+
+// KeptState is one tensor of a model's state. It is zero at a sequence's start.
+type KeptState struct {
+	Input, Output string
+	Shape         tensor.Shape    // at a sequence's start; nil: the input's, where open dimensions are 1
+	Type          tensor.DataType // of Status
+}
+
+// Bounds of sequences.
+const (
+	DefaultSequences = 64
+	MostSequences    = 4096
+	DefaultIdle      = time.Minute
+	maxStates        = 16
+	// maxStateBytes bounds the states of all sequences of a model.
+	maxStateBytes = 1 << 30
+)
+
+func (s *Sequencing) check() error {
+	if len(s.States) > maxStates {
+		return fmt.Errorf("%d states: at most %d are kept", len(s.States), maxStates)
+	}
+	if s.Most < 0 || s.Most > MostSequences || s.Idle < 0 {
+		return fmt.Errorf("%d sequences that may be idle for %v: choose at most %d", s.Most, s.Idle, MostSequences)
+	}
+	return nil
+}
+
+// Sequence says to which sequence a request belongs, as Triton's clients do.
+type Sequence struct {
+	ID         string // by which its client names it; "": none
+	Start, End bool   // it is the first request, or the last
+}
+
+// hash is the same for all requests of a sequence.
+func (s *Sequence) hash(ctx context.Context) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%q %q", ClientOf(ctx), s.ID)
+	return h.Sum64()
+}
+
+// sequences are those of one load of a model.
+type sequences struct {
+	Sequencing
+	inputs, outputs []tensor.Spec // that clients see
+	names           []string      // of outputs
+	initial         []Input       // the states of a new sequence
+
+	mu    sync.Mutex
+	all   map[sequenceKey]*sequence
+	bytes int64 // of all states
+}
+
+// sequenceKey is by what a sequence is found: clients have their own names.
+type sequenceKey struct{ client, id string }
+
+// sequence is the state between two requests.
+type sequence struct {
+	key  sequenceKey
+	turn chan struct{} // holds a token while a request has the sequence
+	idle *time.Timer
+	// The rest belongs to whom the turn is.
+	states []Input // nil: no request has succeeded
+	bytes  int64
+	over   bool // guarded by sequences.mu
+}
+
+// newSequences finds the states in what a worker says of its model.
+func newSequences(s Sequencing, meta *channel.Metadata) (*sequences, error) {
+	all := &sequences{Sequencing: s, all: map[sequenceKey]*sequence{}}
+	if all.Most == 0 {
+		all.Most = DefaultSequences
+	}
+	if all.Idle == 0 {
+		all.Idle = DefaultIdle
+	}
+	if meta.Streams {
+		return nil, errors.New("a model that streams its answers keeps no state")
+	}
+	find := func(specs []tensor.Spec, kind, name string) (tensor.Spec, error) {
+		i := slices.IndexFunc(specs, func(spec tensor.Spec) bool { return spec.Name == name })
+		if i < 0 {
+			return tensor.Spec{}, fmt.Errorf("%s %q of the state is not known (%s)", kind, name, names("the model's "+kind+"s are", specs))
+		}
+		return specs[i], nil
+	}
+	all.States = slices.Clone(s.States)
+	for i, state := range s.States {
+		in, err := find(meta.Inputs, "input", state.Input)
+		if err != nil {
+			return nil, err
+		}
+		out, err := find(meta.Outputs, "output", state.Output)
+		if err != nil {
+			return nil, err
+		}
+		shape := state.Shape
+		if shape == nil {
+			shape = in.Concrete(1, 1)
+		}
+		n, err := shape.Bytes(in.Type)
+		switch {
+		case in.Type != out.Type:
+			return nil, fmt.Errorf("state: input %q is %s and output %q is %s", in.Name, in.Type, out.Name, out.Type)
+		case in.Type == tensor.Bytes || err != nil:
+			return nil, fmt.Errorf("state %q: %s of %s cannot be kept", in.Name, in.Type, shape)
+		}
+		if err := in.Accepts(shape); err != nil {
+			return nil, fmt.Errorf("state %q: %w", in.Name, err)
+		}
+		all.States[i].Shape, all.States[i].Type = shape, in.Type
+		all.initial = append(all.initial, Input{in.Name, in.Type, shape, make(Bytes, n)})
+	}
+	isState := func(input bool) func(tensor.Spec) bool {
+		return func(spec tensor.Spec) bool {
+			return slices.ContainsFunc(s.States, func(state KeptState) bool {
+				return input && state.Input == spec.Name || !input && state.Output == spec.Name
+			})
+		}
+	}
+	all.inputs = slices.DeleteFunc(slices.Clone(meta.Inputs), isState(true))
+	all.outputs = slices.DeleteFunc(slices.Clone(meta.Outputs), isState(false))
+	for _, out := range all.outputs {
+		all.names = append(all.names, out.Name)
+	}
+	if len(all.names) == 0 {
+		return nil, errors.New("all outputs are state: nothing is left to answer")
+	}
+	return all, nil
+}
+
+// withState returns the request that the engine gets: with the states among its
+// inputs, and behind the outputs that are wanted.
+func (s *sequences) withState(q *Request, states []Input) (Request, error) {
+	for i := range q.Inputs {
+		if !slices.ContainsFunc(s.inputs, func(spec tensor.Spec) bool { return spec.Name == q.Inputs[i].Name }) {
+			return Request{}, fmt.Errorf("%w: input %q is not known, or kept by the node (%s)", ErrInvalid, q.Inputs[i].Name, names("the model's inputs are", s.inputs))
+		}
+	}
+	for _, name := range q.Outputs {
+		if !slices.Contains(s.names, name) {
+			return Request{}, fmt.Errorf("%w: output %q is not known, or kept by the node (%s)", ErrInvalid, name, names("the model's outputs are", s.outputs))
+		}
+	}
+	full := *q
+	full.Part = nil
+	full.Inputs = append(slices.Clip(q.Inputs), states...)
+	if full.Outputs = slices.Clip(q.Outputs); len(full.Outputs) == 0 {
+		full.Outputs = slices.Clip(s.names)
+	}
+	for _, state := range s.States {
+		full.Outputs = append(full.Outputs, state.Output)
+	}
+	return full, nil
+}
+
+// checkSequence refuses a request whose sequence does not suit the model.
+func (m *model) checkSequence(q *Request) error {
+	switch has := len(m.Sequencing.States) > 0; {
+	case !has && q.Sequence != (Sequence{}):
+		return fmt.Errorf("%w: %s keeps no state: sequences need spec.sequenceBatching of the Model", ErrInvalid, m.Name)
+	case has && q.Sequence.ID == "":
+		return fmt.Errorf("%w: %s keeps state: the request needs a sequence_id that is not 0 or empty", ErrInvalid, m.Name)
+	}
+	return nil
+}
+
+// inferNext answers one request of a sequence. Those of one sequence come one
+// after the other; one that fails leaves the state as it was, and begins no sequence.
+func (m *model) inferNext(ctx context.Context, c *call, a *answer, q *Request) (err error) {
+	if _, _, err = m.ready(ctx); err != nil {
+		return err
+	}
+	all := m.sequences.Load()
+	s, err := all.take(ctx, m, q)
+	if err != nil {
+		return err
+	}
+	defer func() { all.give(s, err == nil && q.Sequence.End || err != nil && q.Sequence.Start) }()
+	states := s.states
+	if q.Sequence.Start || states == nil {
+		states = all.initial
+	}
+	full, err := all.withState(q, states)
+	if err != nil {
+		return err
+	}
+	if err = m.infer(ctx, c, a, &full); err != nil {
+		return err
+	}
+	n := len(a.outputs) - len(all.States)
+	err = all.keep(s, a.outputs[n:])
+	a.outputs = a.outputs[:n]
+	return err
+}
+
+// take finds the sequence of a request, or begins it, and waits for the requests
+// before it.
+func (s *sequences) take(ctx context.Context, m *model, q *Request) (*sequence, error) {
+	expires := m.rank(q).expires
+	var late <-chan time.Time
+	if !expires.IsZero() {
+		timer := time.NewTimer(time.Until(expires))
+		defer timer.Stop()
+		late = timer.C
+	}
+	key := sequenceKey{ClientOf(ctx), q.Sequence.ID}
+	for {
+		found, err := s.find(m, key, q.Sequence.Start)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case found.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, m.left(ctx)
+		case <-late:
+			return nil, m.late()
+		}
+		s.mu.Lock()
+		over := found.over
+		if !over {
+			found.idle.Stop()
+		}
+		s.mu.Unlock()
+		if !over {
+			return found, nil
+		}
+		<-found.turn // it ended meanwhile
+	}
+}
+
+func (s *sequences) find(m *model, key sequenceKey, start bool) (*sequence, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := s.all[key]
+	switch {
+	case found != nil:
+		return found, nil
+	case !start:
+		return nil, fmt.Errorf("%w: %s has no sequence %.64q of this client: the first request of a sequence needs sequence_start, and one ends after %v without a request or when the model is loaded again", ErrInvalid, m.Name, key.id, s.Idle)
+	case len(s.all) >= s.Most:
+		return nil, &overload{fmt.Errorf("%w: %s has %d sequences, as many as spec.sequenceBatching.maxSequences allows", ErrOverloaded, m.Name, s.Most), min(s.Idle, time.Minute)}
+	}
+	found = &sequence{key: key, turn: make(chan struct{}, 1)}
+	found.idle = time.AfterFunc(s.Idle, func() { s.expire(found) })
+	s.all[key] = found
+	return found, nil
+}
+
+// expire ends a sequence that has been idle, unless a request has just taken it.
+func (s *sequences) expire(q *sequence) {
+	select {
+	case q.turn <- struct{}{}:
+		s.mu.Lock()
+		s.end(q)
+		s.mu.Unlock()
+		<-q.turn
+	default: // give sets the timer again
+	}
+}
+
+// end forgets a sequence. The caller holds mu, and its turn.
+func (s *sequences) end(q *sequence) {
+	if q.over {
+		return
+	}
+	q.over = true
+	q.idle.Stop()
+	delete(s.all, q.key)
+	s.bytes -= q.bytes
+	q.states, q.bytes = nil, 0
+}
+
+// give lets the next request have the sequence. One that never got a state is
+// none.
+func (s *sequences) give(q *sequence, last bool) {
+	s.mu.Lock()
+	if last || q.states == nil {
+		s.end(q)
+	} else {
+		q.idle.Reset(s.Idle)
+	}
+	s.mu.Unlock()
+	<-q.turn
+}
+
+// keep copies what the engine gave as the state for the next request.
+func (s *sequences) keep(q *sequence, outputs []Output) error {
+	var bytes int64
+	for i := range outputs {
+		bytes += int64(len(outputs[i].Data))
+	}
+	s.mu.Lock()
+	fits := s.bytes-q.bytes+bytes <= maxStateBytes
+	if fits {
+		s.bytes += bytes - q.bytes
+		q.bytes = bytes
+	}
+	s.mu.Unlock()
+	if !fits {
+		return fmt.Errorf("%w: the states of all sequences take more than %d bytes: end some", ErrOverloaded, maxStateBytes)
+	}
+	if q.states == nil {
+		q.states = make([]Input, len(outputs))
+	}
+	for i := range outputs {
+		out, state := &outputs[i], &q.states[i]
+		data, _ := state.Data.(Bytes)
+		*state = Input{s.States[i].Input, out.Type, append(state.Shape[:0], out.Shape...), append(data[:0], out.Data...)}
+	}
+	return nil
+}
+
+// count is how many sequences there are.
+func (s *sequences) count() int {
+	if s == nil {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all)
+}
