@@ -8,12 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/configuration"
+	"oscine.dev/oscine/internal/kmod"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/sysctl"
@@ -65,7 +67,11 @@ func checkMachine(machine *object.Machine) error {
 	if err != nil {
 		err = fmt.Errorf("spec.sysctls: %w", err)
 	}
-	return errors.Join(err, checkInterfaces(machine))
+	modules := kmod.Running().Check(machine.Spec.KernelModules)
+	if modules != nil {
+		modules = fmt.Errorf("spec.kernelModules: %w", modules)
+	}
+	return errors.Join(err, modules, checkInterfaces(machine))
 }
 
 // checkInterfaces finds interfaces that this machine does not have.
@@ -80,14 +86,28 @@ func checkInterfaces(machine *object.Machine) error {
 			names = append(names, p.Name+" ("+p.HardwareAddr.String()+")")
 		}
 	}
+	interfaces := machine.Spec.Network.Interfaces
+	created := func(name string) bool {
+		return slices.ContainsFunc(interfaces, func(in object.Interface) bool { return in.Name == name && (in.VLAN != nil || in.Bond != nil) })
+	}
 	var errs []error
-	for i, in := range machine.Spec.Network.Interfaces {
-		found := false
-		for _, p := range present {
-			found = found || p.Name == in.Name || in.MAC != "" && strings.EqualFold(p.HardwareAddr.String(), in.MAC)
+	need := func(at, name, mac string) {
+		if created(name) || slices.ContainsFunc(present, func(p net.Interface) bool {
+			return p.Name == name || mac != "" && strings.EqualFold(p.HardwareAddr.String(), mac)
+		}) {
+			return
 		}
-		if !found {
-			errs = append(errs, fmt.Errorf("spec.network.interfaces[%d]: this machine has no interface %s%s: it has %s", i, in.Name, in.MAC, strings.Join(names, ", ")))
+		errs = append(errs, fmt.Errorf("spec.network.interfaces%s: this machine has no interface %s%s: it has %s", at, name, mac, strings.Join(names, ", ")))
+	}
+	for i, in := range interfaces {
+		need(fmt.Sprintf("[%d]", i), in.Name, in.MAC)
+		if in.VLAN != nil {
+			need(fmt.Sprintf("[%d].vlan.link", i), in.VLAN.Link, "")
+		}
+		if in.Bond != nil {
+			for j, name := range in.Bond.Interfaces {
+				need(fmt.Sprintf("[%d].bond.interfaces[%d]", i, j), name, "")
+			}
 		}
 	}
 	return errors.Join(errs...)

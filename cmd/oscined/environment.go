@@ -8,14 +8,16 @@ import (
 	"path/filepath"
 
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/kmod"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/sysctl"
 )
 
 // Files of the run folder for what the Machine sets outside the daemon.
 const (
-	sysctlsFile  = "sysctls.json" // what parameters of the kernel were before
-	certificates = "certificates" // folder of the Machine's authorities
+	modulesFile  = "kernelmodules.json" // kernel modules that the Machine had loaded
+	sysctlsFile  = "sysctls.json"       // what parameters of the kernel were before
+	certificates = "certificates"       // folder of the Machine's authorities
 )
 
 // publicAuthorities is where the image has the authorities that everybody trusts.
@@ -26,6 +28,10 @@ const publicAuthorities = "/etc/ssl/certs"
 // and authorities once. What fails is told, and the node goes on without.
 func (o *options) setEnvironment(machine *object.Machine, log *slog.Logger) {
 	if !o.hosted {
+		// First: a module brings parameters of its own.
+		if err := kmod.Running().Set(filepath.Join(o.run, modulesFile), machine.Spec.KernelModules); err != nil {
+			log.Error("spec.kernelModules of the Machine", "error", err)
+		}
 		if err := sysctl.Set(sysctl.Kernel, filepath.Join(o.run, sysctlsFile), machine.Spec.Sysctls); err != nil {
 			log.Error("spec.sysctls of the Machine", "error", err)
 		}

@@ -107,10 +107,11 @@ func moduleName(file string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// load loads what serves name, a module or an alias, with what it needs.
-func (m *modules) load(name string) error {
+// load loads what serves name, a module or an alias, with what it needs. A module
+// named by itself gets the parameters.
+func (m *modules) load(name, parameters string) error {
 	if _, ok := m.depends[moduleName(name)]; ok {
-		return m.loadModule(moduleName(name))
+		return m.loadModule(moduleName(name), parameters)
 	}
 	err := errNoModule
 	for _, a := range m.aliases {
@@ -120,7 +121,7 @@ func (m *modules) load(name string) error {
 		if errors.Is(err, errNoModule) {
 			err = nil
 		}
-		err = errors.Join(err, m.loadModule(a.module))
+		err = errors.Join(err, m.loadModule(a.module, ""))
 	}
 	if err != nil {
 		return fmt.Errorf("module for %s: %w", name, err)
@@ -128,17 +129,17 @@ func (m *modules) load(name string) error {
 	return nil
 }
 
-func (m *modules) loadModule(name string) error {
+func (m *modules) loadModule(name, parameters string) error {
 	files := m.depends[name]
 	if len(files) == 0 {
 		return errNoModule
 	}
-	for i := len(files) - 1; i >= 0; i-- {
+	for i := len(files) - 1; i > 0; i-- {
 		if err := m.loadFile(files[i], ""); err != nil {
 			return err
 		}
 	}
-	return nil
+	return m.loadFile(files[0], parameters)
 }
 
 func (m *modules) loadFile(file, params string) error {
@@ -185,7 +186,7 @@ func (m *modules) coldplug(log *Log, sys string) {
 			return
 		}
 		for _, id := range fresh {
-			if err := m.load(id); err != nil && !errors.Is(err, errNoModule) {
+			if err := m.load(id, ""); err != nil && !errors.Is(err, errNoModule) {
 				log.Error("%v", err)
 			}
 		}
@@ -227,15 +228,26 @@ func (m *modules) count() int {
 
 // modprobe is what the kernel runs this program for, as its modprobe(8), when
 // something asks for a file system, a protocol or a firewall expression that is
-// a module: "init -q -- NAME".
+// a module: "init -q -- NAME". The daemon runs it so too, with parameters behind
+// the name.
 func modprobe(args []string) error {
 	log := OpenLog()
-	name := args[len(args)-1]
-	err := guard("modprobe", func() error { return openModules(log).load(name) })
+	name, parameters := modprobeArgs(args)
+	err := guard("modprobe", func() error { return openModules(log).load(name, parameters) })
 	if err != nil && !errors.Is(err, errNoModule) {
 		log.Error("the kernel asked for %s: %v", name, err)
 	}
 	return err
+}
+
+func modprobeArgs(args []string) (name, parameters string) {
+	for len(args) > 1 && strings.HasPrefix(args[0], "-") {
+		end := args[0] == "--"
+		if args = args[1:]; end {
+			break
+		}
+	}
+	return args[0], strings.Join(args[1:], " ")
 }
 
 // enableModprobe makes the kernel run program as its modprobe.

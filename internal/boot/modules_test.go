@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -57,15 +58,15 @@ func TestModuleLists(t *testing.T) {
 		t.Errorf("aliases (-want +got):\n%s", diff)
 	}
 	m.parseLoaded([]byte("virtio_blk 40960 6 - Live 0x0\n\ndm_mod 1 1 - Live 0x0\n"))
-	if err := m.load("virtio:d2v1"); !errors.Is(err, errNoModule) { // it has no line in modules.dep
+	if err := m.load("virtio:d2v1", ""); !errors.Is(err, errNoModule) { // it has no line in modules.dep
 		t.Errorf("got %v", err)
 	}
 	m.depends["virtio_blk"] = []string{"kernel/virtio_blk.ko"}
-	if err := m.load("virtio:d2v1"); err != nil {
+	if err := m.load("virtio:d2v1", ""); err != nil {
 		t.Errorf("a module that is loaded was loaded again: %v", err)
 	}
 	for _, name := range []string{"fs-nothing", "virtio:d9v1"} {
-		if err := m.load(name); !errors.Is(err, errNoModule) {
+		if err := m.load(name, ""); !errors.Is(err, errNoModule) {
 			t.Errorf("load %s: got %v, want errNoModule", name, err)
 		}
 	}
@@ -92,5 +93,18 @@ func TestIdentities(t *testing.T) {
 	device("class/input/input3", "input:b19")
 	if diff := cmp.Diff([]string{"input:b19"}, m.identities(sys)); diff != "" {
 		t.Errorf("only the new one (-want +got):\n%s", diff)
+	}
+}
+
+func TestModprobeArgs(t *testing.T) {
+	for line, want := range map[string][2]string{
+		"-q -- net-pf-10":        {"net-pf-10", ""},
+		"-q -- nbd max_part=2 x": {"nbd", "max_part=2 x"},
+		"-q -- -rf":              {"-rf", ""},
+		"vfat":                   {"vfat", ""},
+	} {
+		if name, parameters := modprobeArgs(strings.Fields(line)); name != want[0] || parameters != want[1] {
+			t.Errorf("%s: got %q, %q", line, name, parameters)
+		}
 	}
 }

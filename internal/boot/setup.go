@@ -62,12 +62,12 @@ func setup(log *Log) {
 	m.loadListed(log, release.ModulesFile)
 	m.coldplug(log, "/sys")
 	// overlay is certain to be needed: cheaper here than through the kernel.
-	if err := m.load("overlay"); err != nil && !errors.Is(err, errNoModule) {
+	if err := m.load("overlay", ""); err != nil && !errors.Is(err, errNoModule) {
 		log.Error("%v", err)
 	}
 	if !exists(watchdogDevice) {
 		// Without hardware a timer of the kernel still catches a hanging PID 1.
-		if err := m.load("softdog"); err != nil {
+		if err := m.load("softdog", ""); err != nil {
 			log.Error("%v", err)
 		}
 	}

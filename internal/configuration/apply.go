@@ -217,11 +217,11 @@ func (s *Store) takeBack(why string) error {
 	}
 	for i := range s.history {
 		if s.history[i].Number == on.Number {
-			s.history[i].Note = "taken back: " + why
+			s.history[i].Note = "rolled back: " + why
 		}
 	}
 	if len(before) > 0 {
-		s.add(Revision{At: time.Now(), Note: fmt.Sprintf("revision %d was taken back: %s", on.Number, why), Machine: before})
+		s.add(Revision{At: time.Now(), Note: fmt.Sprintf("revision %d was rolled back: %s", on.Number, why), Machine: before})
 	}
 	if err := durable.Remove(s.trialFile()); err != nil {
 		return fmt.Errorf("end the trial of the Machine: %w", err)

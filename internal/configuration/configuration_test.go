@@ -134,7 +134,7 @@ func TestUnconfirmedChangeIsTakenBack(t *testing.T) {
 				t.Errorf("crash %t: got %s, on trial %d", crash, using(s).Spec.Hostname, s.OnTrial())
 			}
 			h := s.History()
-			if len(h) != 3 || !strings.Contains(h[1].Note, "taken back") || !strings.Contains(h[0].Note, "revision 2 was taken back") {
+			if len(h) != 3 || !strings.Contains(h[1].Note, "rolled back") || !strings.Contains(h[0].Note, "revision 2 was rolled back") {
 				t.Errorf("crash %t: history %+v", crash, h)
 			}
 			if err := s.Confirm(2); !errors.Is(err, ErrNoTrial) {

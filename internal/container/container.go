@@ -47,6 +47,7 @@ type Config struct {
 
 	CgroupRoot  string   // parent of the cgroups of containers whose Spec names none; empty means /oscine.slice/batch
 	Allow       []string // prefixes of image references that may be pulled or imported; empty allows none, "*" all
+	Mirrors     []Mirror // asked before the registries that they mirror
 	CDIDirs     []string // CDI specifications; empty means /etc/cdi and /var/run/cdi
 	ImageBytes  int64    // bound of one image, packed; 0 means 16 GiB
 	UnpackBytes int64    // bound of one image, unpacked; 0 means 64 GiB
@@ -83,6 +84,9 @@ type Runtime struct {
 func Open(ctx context.Context, config Config) (*Runtime, error) {
 	if err := config.fill(); err != nil {
 		return nil, err
+	}
+	if err := config.writeMirrors(); err != nil {
+		return nil, fmt.Errorf("open container runtime: %w", err)
 	}
 	e, err := openEngine(ctx, config)
 	if err != nil {

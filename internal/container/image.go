@@ -63,7 +63,7 @@ func (r *Runtime) Pull(ctx context.Context, ref string, login Login, progress fu
 	if err := r.config.Room(); err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", name, err)
 	}
-	source, err := registry.NewOCIRegistry(ctx, name, login.options()...)
+	source, err := registry.NewOCIRegistry(ctx, name, append(login.options(), registry.WithHostDir(r.config.hostsDir()))...)
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", name, err)
 	}

@@ -47,7 +47,7 @@ var rootModules = []string{
 	"virtio_rng", // a CPU without RDRAND starves getrandom
 	"softdog?",
 	"evdev", "button?", "gpio_keys?", // the power button
-	"veth", "bridge", "br_netfilter", "tun", "dummy", "macvlan", "ipvlan", "vxlan",
+	"veth", "bridge", "br_netfilter", "tun", "dummy", "macvlan", "ipvlan", "vxlan", "8021q", "bonding",
 	"nf_tables", "nf_conntrack", "nft_nat", "nft_masq", "nft_redir", "nft_chain_nat", "nft_ct", "nft_reject_inet", "nft_reject_ipv4", "nft_reject_ipv6", "nft_limit", "nft_log",
 	"nft_fib_inet", "nft_numgen", "nft_hash", "nft_tproxy?", "nft_socket?", "nfnetlink_log?", "nfnetlink_queue?", "nf_log_syslog?",
 	"loop", "nls_iso8859-1",
@@ -60,7 +60,7 @@ var rootModules = []string{
 var metalModules = []string{
 	// networking
 	"e1000e", "igb", "igc", "ixgbe", "i40e?", "ice", "iavf?", "tg3", "bnxt_en", "bnx2x?", "r8169", "r8152?", "atlantic?", "mlx4_en?", "mlx5_core", "ena?",
-	"gve?", "sfc?", "cxgb4?", "qede?", "ionic?", "thunderx_nicvf?", "hns3?", "mvpp2?", "stmmac_platform?", "dwmac_rk?", "bonding", "8021q", "usbnet?", "cdc_ncm?",
+	"gve?", "sfc?", "cxgb4?", "qede?", "ionic?", "thunderx_nicvf?", "hns3?", "mvpp2?", "stmmac_platform?", "dwmac_rk?", "usbnet?", "cdc_ncm?",
 	// watchdogs and sensors
 	"iTCO_wdt?", "sp5100_tco?", "wdat_wdt?", "sbsa_gwdt?", "ipmi_watchdog?", "ipmi_si?", "ipmi_devintf?", "coretemp?", "k10temp?", "acpi_cpufreq?",
 	"intel_rapl_msr?", "msr?", "cpuid?", "dca?", "ioatdma?", "edac_core?",

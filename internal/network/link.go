@@ -42,6 +42,7 @@ func (n *Node) follow(ctx context.Context) error {
 			}
 		}()
 	}()
+	n.createConfigured()
 	again := time.NewTicker(time.Minute)
 	defer again.Stop()
 	for {
@@ -49,6 +50,7 @@ func (n *Node) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-again.C:
+			n.createConfigured()
 			n.seeAll(ctx) // a link that could not be brought up sends no update
 		case u, ok := <-updates:
 			if !ok {
@@ -56,9 +58,12 @@ func (n *Node) follow(ctx context.Context) error {
 			}
 			if u.Header.Type == unix.RTM_DELLINK {
 				n.drop(u.Attrs().Index)
-			} else {
-				n.see(ctx, u.Link)
+				continue
 			}
+			if n.carries(u.Attrs().Name) {
+				n.createConfigured()
+			}
+			n.see(ctx, u.Link)
 		}
 	}
 }

@@ -52,6 +52,8 @@ type Node struct {
 	online chan struct{} // closed with the first address
 	clock  *clock
 
+	creating map[string]string // link → what was last reported of creating it; of follow alone
+
 	mu    sync.Mutex
 	links map[int]*link // by index
 	last  string        // what resolv.conf holds
@@ -71,7 +73,7 @@ func New(cfg Config, log *slog.Logger) *Node {
 	if cfg.ResolvConf == "" {
 		cfg.ResolvConf = DefaultDir + "/resolv.conf"
 	}
-	n := &Node{cfg: cfg, log: log, online: make(chan struct{}), links: map[int]*link{}}
+	n := &Node{cfg: cfg, log: log, online: make(chan struct{}), links: map[int]*link{}, creating: map[string]string{}}
 	n.clock = newClock(log)
 	return n
 }
@@ -93,6 +95,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return explain(err, "netlink", "bring up lo")
+	}
+	if err := n.removeUnconfigured(); err != nil {
+		n.log.Warn("remove links that are no longer configured", "error", err)
 	}
 	n.writeResolvConf()
 	var clock sync.WaitGroup

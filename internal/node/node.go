@@ -187,11 +187,15 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if len(allow) == 0 {
 		allow = []string{"*"}
 	}
+	var mirrors []container.Mirror
+	for _, m := range n.machine.Spec.Images.Mirrors {
+		mirrors = append(mirrors, container.Mirror(m))
+	}
 	runtime, err := container.Open(ctx, container.Config{
 		Root:        filepath.Join(n.config.StateDir, "containerd"),
 		State:       filepath.Join(n.config.RunDir, "containerd"),
 		RuntimePath: n.config.RuntimePath, ShimPath: n.config.ShimPath, LoggerPath: n.config.LoggerPath,
-		LogDir: n.config.LogDir, Allow: allow, CDIDirs: []string{"/etc/cdi", n.cdiDir()}, Room: n.disk.Room, Logger: n.log,
+		LogDir: n.config.LogDir, Allow: allow, Mirrors: mirrors, CDIDirs: []string{"/etc/cdi", n.cdiDir()}, Room: n.disk.Room, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("start the container runtime: %w", err)

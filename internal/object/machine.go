@@ -2,9 +2,7 @@ package object
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"net/netip"
 	"regexp"
 )
 
@@ -43,28 +41,12 @@ type MachineSpec struct {
 	// Sysctls are kernel parameters by name, such as
 	// net.core.rmem_max: "16777216"; on the image only.
 	Sysctls map[string]string `json:"sysctls,omitempty"`
-	Proxy   *MachineProxy     `json:"proxy,omitempty"`
+	// KernelModules are loaded when the daemon starts, in this order; on the image only.
+	KernelModules []KernelModule `json:"kernelModules,omitempty"`
+	Proxy         *MachineProxy  `json:"proxy,omitempty"`
 	// CACertificates are certificates of authorities in PEM that the node trusts in addition to the public
 	// ones when it fetches images, releases and models.
 	CACertificates string `json:"caCertificates,omitempty"`
-}
-
-// MachineNet lists the interfaces; with none listed, every Ethernet interface
-// uses DHCP.
-type MachineNet struct {
-	Interfaces  []Interface `json:"interfaces,omitempty"`
-	Nameservers []string    `json:"nameservers,omitempty"` // added before those from DHCP
-}
-
-// Interface configures one network interface by name or MAC address.
-type Interface struct {
-	Name      string   `json:"name,omitempty"`      // such as eth0
-	MAC       string   `json:"mac,omitempty"`       // instead of the name, such as 52:54:00:12:34:56
-	DHCP      bool     `json:"dhcp,omitempty"`      // get addresses by DHCPv4; else addresses are given
-	Addresses []string `json:"addresses,omitempty"` // CIDR, such as 192.0.2.7/24
-	Gateway   string   `json:"gateway,omitempty"`   // of the default route
-	MTU       int      `json:"mtu,omitempty"`       // in bytes; default: the driver's
-	Routes    []Route  `json:"routes,omitempty"`    // in addition to the default route and those from DHCP
 }
 
 // MachineTime configures NTP.
@@ -120,9 +102,10 @@ type MachineLogs struct {
 	MaxSize Quantity `json:"maxSize,omitzero"` // of each source; default 8Mi
 }
 
-// MachineImages says which images may be pulled.
+// MachineImages says which images may be pulled, and from where.
 type MachineImages struct {
-	Allow []string `json:"allow,omitempty"` // reference prefixes; default: all
+	Allow   []string         `json:"allow,omitempty"`   // reference prefixes; default: all
+	Mirrors []RegistryMirror `json:"mirrors,omitempty"` // asked before a registry itself
 }
 
 // ParseMachine reads a stream that must hold one Machine and nothing else.
@@ -176,14 +159,7 @@ func (m *Machine) Check(c *Checker) {
 		}
 	}
 	checkIdentity(c, "spec.api", s.API)
-	for i, in := range s.Network.Interfaces {
-		in.check(c, fmt.Sprintf("spec.network.interfaces[%d]", i))
-	}
-	for i, ns := range s.Network.Nameservers {
-		if _, err := netip.ParseAddr(ns); err != nil {
-			c.Bad(fmt.Sprintf("spec.network.nameservers[%d]", i), "must be an IP address, got %q", ns)
-		}
-	}
+	s.Network.check(c, "spec.network")
 	if size, ok := s.Logs.MaxSize.Value(); !ok || (!s.Logs.MaxSize.IsZero() && size < 64<<10) {
 		c.Bad("spec.logs.maxSize", "must be at least 64Ki, got %s", s.Logs.MaxSize)
 	}
@@ -191,29 +167,8 @@ func (m *Machine) Check(c *Checker) {
 	s.Update.check(c, "spec.update")
 	checkHugePages(c, "spec.hugePages", s.HugePages)
 	checkSysctls(c, "spec.sysctls", s.Sysctls)
+	checkKernelModules(c, "spec.kernelModules", s.KernelModules)
+	checkMirrors(c, "spec.images.mirrors", s.Images.Mirrors)
 	s.Proxy.check(c, "spec.proxy")
 	checkCertificates(c, "spec.caCertificates", s.CACertificates)
-}
-
-func (in *Interface) check(c *Checker, at string) {
-	if (in.Name == "") == (in.MAC == "") {
-		c.Bad(at, "needs either name or mac")
-	}
-	if in.DHCP == (len(in.Addresses) > 0) {
-		c.Bad(at, "needs either dhcp: true or addresses")
-	}
-	for i, a := range in.Addresses {
-		if _, err := netip.ParsePrefix(a); err != nil {
-			c.Bad(fmt.Sprintf("%s.addresses[%d]", at, i), "must be an address with its prefix length, such as 192.0.2.7/24, got %q", a)
-		}
-	}
-	if in.Gateway != "" {
-		if _, err := netip.ParseAddr(in.Gateway); err != nil {
-			c.Bad(at+".gateway", "must be an IP address, got %q", in.Gateway)
-		}
-	}
-	checkRoutes(c, at+".routes", in.Routes)
-	if in.MTU != 0 && (in.MTU < 576 || in.MTU > 65536) {
-		c.Bad(at+".mtu", "must be from 576 to 65536, got %d", in.MTU)
-	}
 }

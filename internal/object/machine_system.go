@@ -17,6 +17,8 @@ const (
 	maxSysctls     = 64
 	maxSysctlBytes = 256
 	maxRoutes      = 64
+	maxModules     = 64
+	maxMirrors     = 64
 )
 
 // Route is a way to an IPv4 network by a gateway.
@@ -33,6 +35,20 @@ type MachineProxy struct {
 	NoProxy string `json:"noProxy,omitempty"` // comma-separated hosts, domains and networks that are reached directly
 }
 
+// KernelModule is a module of the kernel on the image.
+type KernelModule struct {
+	Name       string            `json:"name"`                 // such as nbd
+	Parameters map[string]string `json:"parameters,omitempty"` // by name; of a module that is loaded already, only those that can be changed then
+}
+
+// RegistryMirror names servers that hold the images of a registry too.
+type RegistryMirror struct {
+	Registry  string   `json:"registry"`  // such as docker.io, or * for all that have no entry
+	Endpoints []string `json:"endpoints"` // URLs, asked in this order, such as https://mirror.example.com
+	// SkipFallback asks the endpoints alone, and never the registry itself.
+	SkipFallback bool `json:"skipFallback,omitempty"`
+}
+
 // sysctlRE leaves out what is no path below /proc/sys.
 var sysctlRE = regexp.MustCompile(`^(kernel|net|vm|fs|user|dev)(\.[A-Za-z0-9_-]+)+$`)
 
@@ -46,6 +62,61 @@ func checkSysctls(c *Checker, at string, sysctls map[string]string) {
 		}
 		if value := sysctls[name]; value == "" || len(value) > maxSysctlBytes || strings.ContainsAny(value, "\n\x00") {
 			c.Bad(at+"."+name, "must be one line of at most %d bytes", maxSysctlBytes)
+		}
+	}
+}
+
+var (
+	moduleRE    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,54}$`) // MODULE_NAME_LEN
+	parameterRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+	registryRE  = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$`)
+)
+
+func checkKernelModules(c *Checker, at string, modules []KernelModule) {
+	if len(modules) > maxModules {
+		c.Bad(at, "has %d entries, at most %d are accepted", len(modules), maxModules)
+		return
+	}
+	seen := map[string]bool{}
+	for i, m := range modules {
+		at := fmt.Sprintf("%s[%d]", at, i)
+		name := strings.ReplaceAll(m.Name, "-", "_")
+		if !moduleRE.MatchString(m.Name) {
+			c.Bad(at+".name", "must be the name of a module of the kernel, such as nbd, got %.60q", m.Name)
+		} else if seen[name] {
+			c.Bad(at+".name", "%s is listed twice", m.Name)
+		}
+		seen[name] = true
+		for _, p := range slices.Sorted(maps.Keys(m.Parameters)) {
+			if value := m.Parameters[p]; !parameterRE.MatchString(p) || len(value) > maxSysctlBytes || strings.ContainsAny(value, " \t\n\"\x00") {
+				c.Bad(at+".parameters", "%.60q must be a parameter's name, with a value of at most %d bytes without spaces and quotes", p, maxSysctlBytes)
+			}
+		}
+	}
+}
+
+func checkMirrors(c *Checker, at string, mirrors []RegistryMirror) {
+	if len(mirrors) > maxMirrors {
+		c.Bad(at, "has %d entries, at most %d are accepted", len(mirrors), maxMirrors)
+		return
+	}
+	seen := map[string]bool{}
+	for i, m := range mirrors {
+		at := fmt.Sprintf("%s[%d]", at, i)
+		if m.Registry != "*" && !registryRE.MatchString(m.Registry) {
+			c.Bad(at+".registry", "must be the host of a registry, such as docker.io, or * for all others, got %q", m.Registry)
+		}
+		if seen[m.Registry] {
+			c.Bad(at+".registry", "%s is listed twice", m.Registry)
+		}
+		seen[m.Registry] = true
+		if len(m.Endpoints) == 0 || len(m.Endpoints) > 8 {
+			c.Bad(at+".endpoints", "needs 1 to 8 URLs, got %d", len(m.Endpoints))
+		}
+		for j, text := range m.Endpoints {
+			if u, err := url.Parse(text); err != nil || u.Host == "" || u.User != nil || u.String() != text || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "http" && u.Scheme != "https" {
+				c.Bad(fmt.Sprintf("%s.endpoints[%d]", at, j), "must be the URL of a registry, such as https://mirror.example.com, got %q", text)
+			}
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -54,11 +55,61 @@ func testConfiguration(d *daemon, port int) {
 	}
 	defer taken.Close()
 	_, takenPort, _ := net.SplitHostPort(taken.Addr().String())
-	d.refuse([]string{"apply", "-f", changed("bad.yaml", takenPort)}, "taken revision 4 back")
-	if out := d.run("config", "history"); !strings.Contains(out, "revision 4 was taken back") {
+	d.refuse([]string{"apply", "-f", changed("bad.yaml", takenPort)}, "rolled revision 4 back")
+	if out := d.run("config", "history"); !strings.Contains(out, "revision 4 was rolled back") {
 		t.Errorf("history:\n%s", out)
 	}
 	if got := d.mustGet(port, "/"); got != before {
 		t.Errorf("changing the Machine restarted the workload: %q, before %q", got, before)
+	}
+}
+
+// testMachineSystem has a booted machine create a VLAN and load a kernel module, and
+// undo both. Its only card carries the VLAN.
+func testMachineSystem(n *testNode) {
+	t, file := n.t, filepath.Join(n.t.TempDir(), "machine.yaml")
+	text := n.run("config", "show")
+	card := regexp.MustCompile(`it has (\S+) \(`)
+	apply := func(spec string) (said string, code int) {
+		if err := os.WriteFile(file, []byte(strings.Replace(text, "spec:\n", "spec:\n"+spec, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, said, code = n.try("apply", "-f", file)
+		return said, code
+	}
+	said, code := apply("    kernelModules: [{name: zfs}]\n    network: {interfaces: [{name: data, vlan: {link: none, id: 20}, dhcp: true}]}\n")
+	found := card.FindStringSubmatch(said)
+	if code == 0 || len(found) != 2 || !strings.Contains(said, "zfs: the image has no such kernel module") {
+		t.Fatalf("what the machine does not have: exit status %d, %s", code, said)
+	}
+	if said, code = apply(fmt.Sprintf(`    kernelModules: [{name: dummy, parameters: {numdummies: "0"}}]
+    network:
+        interfaces:
+            - {name: %[1]s, dhcp: true}
+            - {name: data, vlan: {link: %[1]s, id: 20}, addresses: [198.51.100.1/24]}
+            - {name: pair, bond: {interfaces: [dummy0]}}
+`, found[1])); code == 0 || !strings.Contains(said, "no interface dummy0") {
+		t.Errorf("a bond of what is not there: exit status %d, %s", code, said)
+	}
+	if said, code = apply(fmt.Sprintf(`    kernelModules: [{name: dummy, parameters: {numdummies: "0"}}]
+    network:
+        interfaces:
+            - {name: %[1]s, dhcp: true}
+            - {name: data, vlan: {link: %[1]s, id: 20}, addresses: [198.51.100.1/24]}
+`, found[1])); code != 0 {
+		t.Fatalf("a VLAN and a module: %s", said)
+	}
+	n.eventually("the VLAN", later, func() string {
+		if got := n.run("info"); !strings.Contains(got, "198.51.100.1/24") {
+			return got
+		}
+		return ""
+	})
+	if got := n.run("dmesg"); strings.Contains(got, "kernelModules") {
+		t.Errorf("the module:\n%s", got)
+	}
+	n.run("config", "rollback", "1")
+	if got := n.run("info"); strings.Contains(got, "198.51.100.1/24") {
+		t.Errorf("the VLAN is there after the rollback:\n%s", got)
 	}
 }

@@ -153,6 +153,7 @@ func TestMachine(t *testing.T) {
 		t.Errorf("delete: got %q", got)
 	}
 	n.run("image", "remove", webImage)
+	testMachineSystem(n)
 	if got := n.run("dmesg"); !strings.Contains(got, "Linux version") {
 		t.Error("dmesg lacks the kernel's first line")
 	}
