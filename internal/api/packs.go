@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 
 	"connectrpc.com/connect"
@@ -16,6 +17,7 @@ import (
 type packStore interface {
 	Packs() ([]pack.Info, error)
 	InstallPack(context.Context, io.Reader, pki.Signature) (*pack.Info, error)
+	PullPack(ctx context.Context, reference string, plainHTTP bool, progress func(received, size int64)) (p *pack.Info, pinned string, err error)
 	RemovePack(ctx context.Context, name string) error
 }
 
@@ -47,6 +49,17 @@ func (s *packService) Install(ctx context.Context, stream *connect.ClientStream[
 	return connect.NewResponse(&pb.InstallPackResponse{Pack: packMessage(p)}), nil
 }
 
+func (s *packService) Pull(ctx context.Context, req *connect.Request[pb.PullPackRequest], stream *connect.ServerStream[pb.PullPackResponse]) error {
+	p, pinned, err := s.node.PullPack(ctx, req.Msg.Reference, req.Msg.PlainHttp, func(received, size int64) {
+		// A client that is gone cancels ctx; nobody needs its progress.
+		_ = stream.Send(&pb.PullPackResponse{ReceivedBytes: received, SizeBytes: size})
+	})
+	if err != nil {
+		return err
+	}
+	return stream.Send(&pb.PullPackResponse{Pack: packMessage(p), Reference: pinned})
+}
+
 func (s *packService) Remove(ctx context.Context, req *connect.Request[pb.RemovePackRequest]) (*connect.Response[pb.RemovePackResponse], error) {
 	if err := s.node.RemovePack(ctx, req.Msg.Name); err != nil {
 		return nil, err
@@ -55,5 +68,12 @@ func (s *packService) Remove(ctx context.Context, req *connect.Request[pb.Remove
 }
 
 func packMessage(p *pack.Info) *pb.Pack {
-	return &pb.Pack{Name: p.Name, Version: p.Version, Architecture: p.Arch, Digest: p.Digest, SizeBytes: p.SizeBytes, Engines: p.Engines, Drivers: p.Drivers}
+	manifest, err := json.Marshal(p.Manifest)
+	if err != nil {
+		manifest = nil // it was read from JSON
+	}
+	return &pb.Pack{
+		Name: p.Name, Version: p.Version, Architecture: p.Arch, Digest: p.Digest, SizeBytes: p.SizeBytes, Engines: p.Engines, Drivers: p.Drivers,
+		Manifest: string(manifest), Signer: p.Signature.Signer(),
+	}
 }

@@ -30,7 +30,7 @@ func newImageImportCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := upload(c.Context(), env, args[0], &pb.Chunk{}, node.Images.Import(c.Context()))
+			resp, err := upload(env, args[0], &pb.Chunk{}, node.Images.Import(c.Context()))
 			if err != nil {
 				return err
 			}
@@ -44,7 +44,7 @@ func newImageImportCommand(env *Env) *cobra.Command {
 
 // upload streams a file to the node, after a first message about it, with a line of
 // progress on a terminal.
-func upload[T any](ctx context.Context, env *Env, file string, first *pb.Chunk, stream *connect.ClientStreamForClient[pb.Chunk, T]) (*T, error) {
+func upload[T any](env *Env, file string, first *pb.Chunk, stream *connect.ClientStreamForClient[pb.Chunk, T]) (*T, error) {
 	r, size := env.In, int64(0)
 	if file != "-" {
 		f, err := os.Open(file)
@@ -61,6 +61,11 @@ func upload[T any](ctx context.Context, env *Env, file string, first *pb.Chunk, 
 		}
 		r, size = f, info.Size()
 	}
+	return uploadFrom(env, file, r, size, first, stream)
+}
+
+// uploadFrom is upload of what r reads, under the name that people see.
+func uploadFrom[T any](env *Env, file string, r io.Reader, size int64, first *pb.Chunk, stream *connect.ClientStreamForClient[pb.Chunk, T]) (*T, error) {
 	if err := stream.Send(first); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}

@@ -19,12 +19,14 @@ import (
 
 func newPackCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
-		Use: "pack", Short: "Build, install and list packs of engines and drivers",
+		Use: "pack", Short: "Build, push, pull, install and list packs of engines and drivers",
 		Long: `A pack carries an engine, such as ONNX Runtime, and everything that it needs, or the
 programs by which a node knows devices of a kind, as one read-only file with a fixed digest.
-It is built here, installed on a node, and checked each time before the node mounts it.`,
+It is built here, installed on a node, and checked each time before the node mounts it.
+Registries carry packs as OCI artifacts, with the signature of the admin who pushed them.`,
 	}
-	c.AddCommand(newPackBuildCommand(env), newPackInstallCommand(env), newPackListCommand(env), newPackRemoveCommand(env))
+	c.AddCommand(newPackBuildCommand(env), newPackInstallCommand(env), newPackPushCommand(env), newPackPullCommand(env),
+		newPackListCommand(env), newPackInspectCommand(env), newPackRemoveCommand(env))
 	return c
 }
 
@@ -94,7 +96,7 @@ func installPack(ctx context.Context, env *Env, node *client.Client, file string
 		return nil, err
 	}
 	first := &pb.Chunk{Signature: &pb.Signature{Certificate: signature.Certificate, Value: signature.Value}}
-	return upload(ctx, env, file, first, node.Packs.Install(ctx))
+	return upload(env, file, first, node.Packs.Install(ctx))
 }
 
 func newPackListCommand(env *Env) *cobra.Command {

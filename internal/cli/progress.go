@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -43,4 +44,25 @@ func (p *progress) done() {
 	if p.live {
 		fmt.Fprint(p.env.Err, "\r\033[K")
 	}
+}
+
+// newReadProgress shows how far reading is.
+func newReadProgress(env *Env, label string, total int64, r io.ReadCloser) io.ReadCloser {
+	return &readProgress{r, newProgress(env, label, total)}
+}
+
+type readProgress struct {
+	io.ReadCloser
+	bar *progress
+}
+
+func (p *readProgress) Read(b []byte) (int, error) {
+	n, err := p.ReadCloser.Read(b)
+	p.bar.add(n)
+	return n, err
+}
+
+func (p *readProgress) Close() error {
+	p.bar.done()
+	return p.ReadCloser.Close()
 }

@@ -60,19 +60,27 @@ const (
 	Linker = "ld.lld-19"
 )
 
+// Registry is the [Tool] that is a registry of OCI artifacts, for tests.
+const Registry = "docker-registry"
+
 // Tool finds a program: the host's own where it is new enough, else the one of
 // the bundle for this machine's architecture, fetched and unpacked on first
-// use. It knows QEMU, mkfs.erofs, mke2fs, sbverify, veritysetup, swtpm, tpm2-tools
-// [Clang] and [Linker].
+// use. It knows QEMU, mkfs.erofs, mke2fs, sbverify, veritysetup, swtpm, tpm2-tools,
+// [Clang], [Linker] and [Registry].
 func (s *Source) Tool(ctx context.Context, name string) (Tool, error) {
 	bundle := "tools"
 	if name == "swtpm" || strings.HasPrefix(name, "tpm2_") {
 		bundle = "tpm"
 	}
-	if name == Clang || name == Linker {
+	switch name {
+	case Clang, Linker:
 		bundle = "clang"
-	} else if path, ok := hostTool(ctx, name, needs(name)); ok {
-		return Tool{Name: name, Argv: []string{path}}, nil
+	case Registry:
+		bundle = "registry"
+	default:
+		if path, ok := hostTool(ctx, name, needs(name)); ok {
+			return Tool{Name: name, Argv: []string{path}}, nil
+		}
 	}
 	tree, err := s.Tree(ctx, bundle, runtime.GOARCH)
 	if err != nil {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
+	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
@@ -23,6 +25,49 @@ func (n *Node) InstallPack(ctx context.Context, r io.Reader, signature pki.Signa
 	if err != nil {
 		return nil, packError(err)
 	}
+	n.packInstalled(info)
+	return info, nil
+}
+
+// PullPack fetches a pack from a registry with the credentials of the node's
+// Secrets, and installs it as InstallPack does. It also returns the reference with
+// the digest that it led to.
+func (n *Node) PullPack(ctx context.Context, reference string, plainHTTP bool, progress func(received, size int64)) (*pack.Info, string, error) {
+	r, err := artifact.Parse(reference)
+	if err != nil {
+		return nil, "", err
+	}
+	if r.Local() {
+		return nil, "", fmt.Errorf("%w: %s is a folder, which the node does not read: oscine pack pull sends it from your computer", ErrInvalid, r)
+	}
+	if err := n.disk.Room(); err != nil {
+		return nil, "", fmt.Errorf("pull the pack: %w", err)
+	}
+	store, err := artifact.Open(ctx, r, n.registries(plainHTTP))
+	if err != nil {
+		return nil, "", err
+	}
+	a, err := pack.FindArtifact(ctx, store, runtime.GOARCH)
+	if err != nil {
+		return nil, "", packError(err)
+	}
+	info, err := n.packs.Pull(ctx, a, store, model.AskingFor(n.disk.Room, func(received int64) { progress(received, a.SizeBytes) }))
+	if err != nil {
+		return nil, "", packError(err)
+	}
+	n.packInstalled(info)
+	return info, a.Reference, nil
+}
+
+// registries is how the node reaches registries of artifacts.
+func (n *Node) registries(plainHTTP bool) artifact.Access {
+	return artifact.Access{
+		Login: artifact.Passwords(n.secrets().login), PlainHTTP: plainHTTP,
+		SignIn: "oscine secret set NAME --registry %s --username USER --from-stdin password",
+	}
+}
+
+func (n *Node) packInstalled(info *pack.Info) {
 	n.log.Info("pack installed", "name", info.Name, "version", info.Version, "digest", info.Digest)
 	if len(info.Engines) > 0 {
 		n.retryModels()
@@ -30,7 +75,6 @@ func (n *Node) InstallPack(ctx context.Context, r io.Reader, signature pki.Signa
 	if len(info.Drivers) > 0 {
 		n.drivers.Wake()
 	}
-	return info, nil
 }
 
 // Packs lists the installed packs by name.

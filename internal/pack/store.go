@@ -46,8 +46,9 @@ type Store struct {
 	cpu    string // of procfs, cpuinfo
 	trust  *x509.CertPool
 
-	mounting sync.Mutex   // held while files are mounted, which reads them whole; taken before mu
-	mu       sync.RWMutex // held while records change
+	pulling  chan struct{} // holds one token while a pack is pulled
+	mounting sync.Mutex    // held while files are mounted, which reads them whole; taken before mu
+	mu       sync.RWMutex  // held while records change
 }
 
 // OpenStore opens the store in dir, which it makes when absent, and clears
@@ -63,10 +64,10 @@ func OpenStore(dir, mounts string, trust *x509.CertPool) (*Store, error) {
 	if err := clear(dir); err != nil {
 		return nil, fmt.Errorf("clear the store of packs: %w", err)
 	}
-	return &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo", trust: trust}, nil
+	return &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo", trust: trust, pulling: make(chan struct{}, 1)}, nil
 }
 
-// clear removes what is neither a record nor the file of one.
+// clear removes what is neither a record nor the file of one, nor a download that can go on.
 func clear(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -81,6 +82,9 @@ func clear(dir string) error {
 		}
 	}
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), partial) && fresh(e) {
+			continue
+		}
 		if !counts[e.Name()] {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
 				return err
@@ -107,11 +111,15 @@ func (s *Store) Install(ctx context.Context, r io.Reader, signature pki.Signatur
 	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
+	return s.take(f, "sha256:"+hex.EncodeToString(sum.Sum(nil)), size, signature)
+}
+
+// take makes a file with a digest the pack of its name.
+func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signature) (*Info, error) {
 	if err := f.Sync(); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
-	hexDigest := hex.EncodeToString(sum.Sum(nil))
-	if err := s.authentic("sha256:"+hexDigest, signature); err != nil {
+	if err := s.authentic(digest, signature); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
 	s.mounting.Lock()
@@ -120,7 +128,7 @@ func (s *Store) Install(ctx context.Context, r io.Reader, signature pki.Signatur
 	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
-	rec := record{Digest: "sha256:" + hexDigest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Signature: signature}
+	rec := record{Digest: digest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Signature: signature}
 	if err := s.commit(f.Name(), &rec); err != nil {
 		return nil, fmt.Errorf("install the pack %s: %w", manifest.Name, err)
 	}

@@ -42,6 +42,16 @@ func Sign(client tls.Certificate, statement []byte) (Signature, error) {
 	return Signature{client.Certificate[0], value}, nil
 }
 
+// Signer is the name in the signer's certificate, "" where there is none. It is not
+// proven: Check does that.
+func (s *Signature) Signer() string {
+	cert, err := x509.ParseCertificate(s.Certificate)
+	if err != nil {
+		return ""
+	}
+	return cert.Subject.CommonName
+}
+
 // Check returns an error that wraps ErrSignature unless a client with at least
 // that role, whom the authority certified, signed the statement. That the
 // certificate has expired since does not matter.

@@ -22,7 +22,7 @@ func layers() [][]string {
 		{"internal/update", "internal/uki", "internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/image/cpio", "internal/api/oscinepb", "internal/serve/front/oip/inferencepb", "internal/rules", "internal/gguf", "internal/licence", "internal/isolate/urgency", "internal/isolate/schedext", "internal/isolate/runqueue"},
 		{"internal/object", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/language", "internal/serve/oip", "internal/serve/chat", "internal/serve/picture", "internal/serve/rows", "internal/metrics", "internal/hardware/render", "internal/hardware/hardwaretest", "internal/nvml/nvmltest", "internal/gguf/gguftest", "internal/pypi"},
 		{"internal/kmod", "internal/secureboot", "internal/sysctl", "internal/configuration", "internal/update/delta", "internal/update/keys"},
-		{"internal/update/source"},
+		{"internal/update/source", "internal/artifact", "internal/artifact/artifacttest"},
 		{"internal/object/explain", "internal/boot", "internal/network", "internal/disk", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/samples", "internal/serve/core", "internal/serve/trial", "internal/serve/worker", "internal/serve/bundle", "internal/image", "internal/sim", "internal/client", "internal/bench/latency", "internal/bench/loadgen"},
 		{"internal/update/repository"},
 		{"internal/update/repository/repositorytest"},

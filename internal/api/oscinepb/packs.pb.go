@@ -29,7 +29,9 @@ type Pack struct {
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // sha256:… of the file
 	SizeBytes     int64                  `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	Engines       []string               `protobuf:"bytes,6,rep,name=engines,proto3" json:"engines,omitempty"`
-	Drivers       []string               `protobuf:"bytes,7,rep,name=drivers,proto3" json:"drivers,omitempty"` // programs by which the node knows devices
+	Drivers       []string               `protobuf:"bytes,7,rep,name=drivers,proto3" json:"drivers,omitempty"`   // programs by which the node knows devices
+	Manifest      string                 `protobuf:"bytes,8,opt,name=manifest,proto3" json:"manifest,omitempty"` // its pack.json
+	Signer        string                 `protobuf:"bytes,9,opt,name=signer,proto3" json:"signer,omitempty"`     // the admin's name in the certificate
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -111,6 +113,20 @@ func (x *Pack) GetDrivers() []string {
 		return x.Drivers
 	}
 	return nil
+}
+
+func (x *Pack) GetManifest() string {
+	if x != nil {
+		return x.Manifest
+	}
+	return ""
+}
+
+func (x *Pack) GetSigner() string {
+	if x != nil {
+		return x.Signer
+	}
+	return ""
 }
 
 type ListPacksRequest struct {
@@ -237,6 +253,126 @@ func (x *InstallPackResponse) GetPack() *Pack {
 	return nil
 }
 
+type PullPackRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reference     string                 `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`                   // HOST/REPOSITORY:TAG or @DIGEST
+	PlainHttp     bool                   `protobuf:"varint,2,opt,name=plain_http,json=plainHttp,proto3" json:"plain_http,omitempty"` // the registry may be asked without TLS
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullPackRequest) Reset() {
+	*x = PullPackRequest{}
+	mi := &file_oscine_v1_packs_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullPackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullPackRequest) ProtoMessage() {}
+
+func (x *PullPackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_packs_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullPackRequest.ProtoReflect.Descriptor instead.
+func (*PullPackRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_packs_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PullPackRequest) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *PullPackRequest) GetPlainHttp() bool {
+	if x != nil {
+		return x.PlainHttp
+	}
+	return false
+}
+
+type PullPackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReceivedBytes int64                  `protobuf:"varint,1,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Pack          *Pack                  `protobuf:"bytes,3,opt,name=pack,proto3" json:"pack,omitempty"`           // in the last message
+	Reference     string                 `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"` // with it: the reference with its digest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullPackResponse) Reset() {
+	*x = PullPackResponse{}
+	mi := &file_oscine_v1_packs_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullPackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullPackResponse) ProtoMessage() {}
+
+func (x *PullPackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_packs_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullPackResponse.ProtoReflect.Descriptor instead.
+func (*PullPackResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_packs_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PullPackResponse) GetReceivedBytes() int64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *PullPackResponse) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *PullPackResponse) GetPack() *Pack {
+	if x != nil {
+		return x.Pack
+	}
+	return nil
+}
+
+func (x *PullPackResponse) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
 type RemovePackRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -246,7 +382,7 @@ type RemovePackRequest struct {
 
 func (x *RemovePackRequest) Reset() {
 	*x = RemovePackRequest{}
-	mi := &file_oscine_v1_packs_proto_msgTypes[4]
+	mi := &file_oscine_v1_packs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -258,7 +394,7 @@ func (x *RemovePackRequest) String() string {
 func (*RemovePackRequest) ProtoMessage() {}
 
 func (x *RemovePackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_packs_proto_msgTypes[4]
+	mi := &file_oscine_v1_packs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -271,7 +407,7 @@ func (x *RemovePackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePackRequest.ProtoReflect.Descriptor instead.
 func (*RemovePackRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_packs_proto_rawDescGZIP(), []int{4}
+	return file_oscine_v1_packs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RemovePackRequest) GetName() string {
@@ -289,7 +425,7 @@ type RemovePackResponse struct {
 
 func (x *RemovePackResponse) Reset() {
 	*x = RemovePackResponse{}
-	mi := &file_oscine_v1_packs_proto_msgTypes[5]
+	mi := &file_oscine_v1_packs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -301,7 +437,7 @@ func (x *RemovePackResponse) String() string {
 func (*RemovePackResponse) ProtoMessage() {}
 
 func (x *RemovePackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_packs_proto_msgTypes[5]
+	mi := &file_oscine_v1_packs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -314,14 +450,14 @@ func (x *RemovePackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePackResponse.ProtoReflect.Descriptor instead.
 func (*RemovePackResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_packs_proto_rawDescGZIP(), []int{5}
+	return file_oscine_v1_packs_proto_rawDescGZIP(), []int{7}
 }
 
 var File_oscine_v1_packs_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_packs_proto_rawDesc = "" +
 	"\n" +
-	"\x15oscine/v1/packs.proto\x12\toscine.v1\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"\xc3\x01\n" +
+	"\x15oscine/v1/packs.proto\x12\toscine.v1\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"\xf7\x01\n" +
 	"\x04Pack\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -330,18 +466,31 @@ const file_oscine_v1_packs_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x05 \x01(\x03R\tsizeBytes\x12\x18\n" +
 	"\aengines\x18\x06 \x03(\tR\aengines\x12\x18\n" +
-	"\adrivers\x18\a \x03(\tR\adrivers\"\x12\n" +
+	"\adrivers\x18\a \x03(\tR\adrivers\x12\x1a\n" +
+	"\bmanifest\x18\b \x01(\tR\bmanifest\x12\x16\n" +
+	"\x06signer\x18\t \x01(\tR\x06signer\"\x12\n" +
 	"\x10ListPacksRequest\":\n" +
 	"\x11ListPacksResponse\x12%\n" +
 	"\x05packs\x18\x01 \x03(\v2\x0f.oscine.v1.PackR\x05packs\":\n" +
 	"\x13InstallPackResponse\x12#\n" +
-	"\x04pack\x18\x01 \x01(\v2\x0f.oscine.v1.PackR\x04pack\"'\n" +
+	"\x04pack\x18\x01 \x01(\v2\x0f.oscine.v1.PackR\x04pack\"N\n" +
+	"\x0fPullPackRequest\x12\x1c\n" +
+	"\treference\x18\x01 \x01(\tR\treference\x12\x1d\n" +
+	"\n" +
+	"plain_http\x18\x02 \x01(\bR\tplainHttp\"\x9b\x01\n" +
+	"\x10PullPackResponse\x12%\n" +
+	"\x0ereceived_bytes\x18\x01 \x01(\x03R\rreceivedBytes\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12#\n" +
+	"\x04pack\x18\x03 \x01(\v2\x0f.oscine.v1.PackR\x04pack\x12\x1c\n" +
+	"\treference\x18\x04 \x01(\tR\treference\"'\n" +
 	"\x11RemovePackRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x14\n" +
-	"\x12RemovePackResponse2\xe2\x01\n" +
+	"\x12RemovePackResponse2\xaf\x02\n" +
 	"\x05Packs\x12G\n" +
 	"\x04List\x12\x1b.oscine.v1.ListPacksRequest\x1a\x1c.oscine.v1.ListPacksResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
 	"\aInstall\x12\x10.oscine.v1.Chunk\x1a\x1e.oscine.v1.InstallPackResponse\"\x04\x88\xb5\x18\x04(\x01\x12K\n" +
+	"\x04Pull\x12\x1a.oscine.v1.PullPackRequest\x1a\x1b.oscine.v1.PullPackResponse\"\b\x88\xb5\x18\x04\x90\xb5\x18\x000\x01\x12K\n" +
 	"\x06Remove\x12\x1c.oscine.v1.RemovePackRequest\x1a\x1d.oscine.v1.RemovePackResponse\"\x04\x88\xb5\x18\x04B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
@@ -356,30 +505,35 @@ func file_oscine_v1_packs_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_packs_proto_rawDescData
 }
 
-var file_oscine_v1_packs_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_oscine_v1_packs_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_oscine_v1_packs_proto_goTypes = []any{
 	(*Pack)(nil),                // 0: oscine.v1.Pack
 	(*ListPacksRequest)(nil),    // 1: oscine.v1.ListPacksRequest
 	(*ListPacksResponse)(nil),   // 2: oscine.v1.ListPacksResponse
 	(*InstallPackResponse)(nil), // 3: oscine.v1.InstallPackResponse
-	(*RemovePackRequest)(nil),   // 4: oscine.v1.RemovePackRequest
-	(*RemovePackResponse)(nil),  // 5: oscine.v1.RemovePackResponse
-	(*Chunk)(nil),               // 6: oscine.v1.Chunk
+	(*PullPackRequest)(nil),     // 4: oscine.v1.PullPackRequest
+	(*PullPackResponse)(nil),    // 5: oscine.v1.PullPackResponse
+	(*RemovePackRequest)(nil),   // 6: oscine.v1.RemovePackRequest
+	(*RemovePackResponse)(nil),  // 7: oscine.v1.RemovePackResponse
+	(*Chunk)(nil),               // 8: oscine.v1.Chunk
 }
 var file_oscine_v1_packs_proto_depIdxs = []int32{
 	0, // 0: oscine.v1.ListPacksResponse.packs:type_name -> oscine.v1.Pack
 	0, // 1: oscine.v1.InstallPackResponse.pack:type_name -> oscine.v1.Pack
-	1, // 2: oscine.v1.Packs.List:input_type -> oscine.v1.ListPacksRequest
-	6, // 3: oscine.v1.Packs.Install:input_type -> oscine.v1.Chunk
-	4, // 4: oscine.v1.Packs.Remove:input_type -> oscine.v1.RemovePackRequest
-	2, // 5: oscine.v1.Packs.List:output_type -> oscine.v1.ListPacksResponse
-	3, // 6: oscine.v1.Packs.Install:output_type -> oscine.v1.InstallPackResponse
-	5, // 7: oscine.v1.Packs.Remove:output_type -> oscine.v1.RemovePackResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	0, // 2: oscine.v1.PullPackResponse.pack:type_name -> oscine.v1.Pack
+	1, // 3: oscine.v1.Packs.List:input_type -> oscine.v1.ListPacksRequest
+	8, // 4: oscine.v1.Packs.Install:input_type -> oscine.v1.Chunk
+	4, // 5: oscine.v1.Packs.Pull:input_type -> oscine.v1.PullPackRequest
+	6, // 6: oscine.v1.Packs.Remove:input_type -> oscine.v1.RemovePackRequest
+	2, // 7: oscine.v1.Packs.List:output_type -> oscine.v1.ListPacksResponse
+	3, // 8: oscine.v1.Packs.Install:output_type -> oscine.v1.InstallPackResponse
+	5, // 9: oscine.v1.Packs.Pull:output_type -> oscine.v1.PullPackResponse
+	7, // 10: oscine.v1.Packs.Remove:output_type -> oscine.v1.RemovePackResponse
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_packs_proto_init() }
@@ -395,7 +549,7 @@ func file_oscine_v1_packs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_packs_proto_rawDesc), len(file_oscine_v1_packs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

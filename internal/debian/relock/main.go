@@ -42,6 +42,9 @@ var tools = []string{
 // with.
 var trust = []string{"swtpm", "tpm2-tools"}
 
+// registry is the registry of OCI artifacts that tests push to.
+var registry = []string{"docker-registry"}
+
 // compiler is what compiles the BPF programs, and with its linker and a set sysroot
 // the shims of engines, for any architecture.
 var compiler = []string{"clang-19", "lld-19"}
@@ -126,7 +129,7 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 		sets = append(sets, set)
 	}
 	skip := func(name string) bool { return slices.Contains(unneeded, name) }
-	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "fonts": fonts, "tools": tools, "tpm": trust, "clang": compiler} {
+	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "fonts": fonts, "tools": tools, "tpm": trust, "clang": compiler, "registry": registry} {
 		packages, err := index.Closure(arch, stable, roots, skip)
 		if err != nil {
 			return nil, err

@@ -37,6 +37,8 @@ const (
 	PacksListProcedure = "/oscine.v1.Packs/List"
 	// PacksInstallProcedure is the fully-qualified name of the Packs's Install RPC.
 	PacksInstallProcedure = "/oscine.v1.Packs/Install"
+	// PacksPullProcedure is the fully-qualified name of the Packs's Pull RPC.
+	PacksPullProcedure = "/oscine.v1.Packs/Pull"
 	// PacksRemoveProcedure is the fully-qualified name of the Packs's Remove RPC.
 	PacksRemoveProcedure = "/oscine.v1.Packs/Remove"
 )
@@ -45,6 +47,9 @@ const (
 type PacksClient interface {
 	List(context.Context, *connect.Request[oscinepb.ListPacksRequest]) (*connect.Response[oscinepb.ListPacksResponse], error)
 	Install(context.Context) *connect.ClientStreamForClient[oscinepb.Chunk, oscinepb.InstallPackResponse]
+	// Pull has the node fetch a pack from a registry; the signature that came with it
+	// when it was pushed has to be an admin's.
+	Pull(context.Context, *connect.Request[oscinepb.PullPackRequest]) (*connect.ServerStreamForClient[oscinepb.PullPackResponse], error)
 	Remove(context.Context, *connect.Request[oscinepb.RemovePackRequest]) (*connect.Response[oscinepb.RemovePackResponse], error)
 }
 
@@ -71,6 +76,12 @@ func NewPacksClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(packsMethods.ByName("Install")),
 			connect.WithClientOptions(opts...),
 		),
+		pull: connect.NewClient[oscinepb.PullPackRequest, oscinepb.PullPackResponse](
+			httpClient,
+			baseURL+PacksPullProcedure,
+			connect.WithSchema(packsMethods.ByName("Pull")),
+			connect.WithClientOptions(opts...),
+		),
 		remove: connect.NewClient[oscinepb.RemovePackRequest, oscinepb.RemovePackResponse](
 			httpClient,
 			baseURL+PacksRemoveProcedure,
@@ -84,6 +95,7 @@ func NewPacksClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 type packsClient struct {
 	list    *connect.Client[oscinepb.ListPacksRequest, oscinepb.ListPacksResponse]
 	install *connect.Client[oscinepb.Chunk, oscinepb.InstallPackResponse]
+	pull    *connect.Client[oscinepb.PullPackRequest, oscinepb.PullPackResponse]
 	remove  *connect.Client[oscinepb.RemovePackRequest, oscinepb.RemovePackResponse]
 }
 
@@ -97,6 +109,11 @@ func (c *packsClient) Install(ctx context.Context) *connect.ClientStreamForClien
 	return c.install.CallClientStream(ctx)
 }
 
+// Pull calls oscine.v1.Packs.Pull.
+func (c *packsClient) Pull(ctx context.Context, req *connect.Request[oscinepb.PullPackRequest]) (*connect.ServerStreamForClient[oscinepb.PullPackResponse], error) {
+	return c.pull.CallServerStream(ctx, req)
+}
+
 // Remove calls oscine.v1.Packs.Remove.
 func (c *packsClient) Remove(ctx context.Context, req *connect.Request[oscinepb.RemovePackRequest]) (*connect.Response[oscinepb.RemovePackResponse], error) {
 	return c.remove.CallUnary(ctx, req)
@@ -106,6 +123,9 @@ func (c *packsClient) Remove(ctx context.Context, req *connect.Request[oscinepb.
 type PacksHandler interface {
 	List(context.Context, *connect.Request[oscinepb.ListPacksRequest]) (*connect.Response[oscinepb.ListPacksResponse], error)
 	Install(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.InstallPackResponse], error)
+	// Pull has the node fetch a pack from a registry; the signature that came with it
+	// when it was pushed has to be an admin's.
+	Pull(context.Context, *connect.Request[oscinepb.PullPackRequest], *connect.ServerStream[oscinepb.PullPackResponse]) error
 	Remove(context.Context, *connect.Request[oscinepb.RemovePackRequest]) (*connect.Response[oscinepb.RemovePackResponse], error)
 }
 
@@ -128,6 +148,12 @@ func NewPacksHandler(svc PacksHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(packsMethods.ByName("Install")),
 		connect.WithHandlerOptions(opts...),
 	)
+	packsPullHandler := connect.NewServerStreamHandler(
+		PacksPullProcedure,
+		svc.Pull,
+		connect.WithSchema(packsMethods.ByName("Pull")),
+		connect.WithHandlerOptions(opts...),
+	)
 	packsRemoveHandler := connect.NewUnaryHandler(
 		PacksRemoveProcedure,
 		svc.Remove,
@@ -140,6 +166,8 @@ func NewPacksHandler(svc PacksHandler, opts ...connect.HandlerOption) (string, h
 			packsListHandler.ServeHTTP(w, r)
 		case PacksInstallProcedure:
 			packsInstallHandler.ServeHTTP(w, r)
+		case PacksPullProcedure:
+			packsPullHandler.ServeHTTP(w, r)
 		case PacksRemoveProcedure:
 			packsRemoveHandler.ServeHTTP(w, r)
 		default:
@@ -157,6 +185,10 @@ func (UnimplementedPacksHandler) List(context.Context, *connect.Request[oscinepb
 
 func (UnimplementedPacksHandler) Install(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.InstallPackResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Packs.Install is not implemented"))
+}
+
+func (UnimplementedPacksHandler) Pull(context.Context, *connect.Request[oscinepb.PullPackRequest], *connect.ServerStream[oscinepb.PullPackResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Packs.Pull is not implemented"))
 }
 
 func (UnimplementedPacksHandler) Remove(context.Context, *connect.Request[oscinepb.RemovePackRequest]) (*connect.Response[oscinepb.RemovePackResponse], error) {

@@ -170,6 +170,23 @@ func (f *Files) remove(name, why string) {
 // then.
 func Asking(r io.Reader, room func() error) io.Reader { return &asking{r: r, room: room} }
 
+// AskingFor is Asking for a download that tells how many bytes are here: it passes
+// that on now and then.
+func AskingFor(room func() error, progress func(received int64)) func(int64) error {
+	told := int64(0)
+	return func(received int64) error {
+		if received-told < tellEvery {
+			return nil
+		}
+		told = received
+		progress(received)
+		return room()
+	}
+}
+
+// tellEvery is after how many bytes progress is told.
+const tellEvery = 1 << 20
+
 type asking struct {
 	r    io.Reader
 	room func() error

@@ -1,0 +1,6 @@
+package artifact
+
+import "time"
+
+// SetStall has downloads count as cut soon.
+func SetStall(s *Store) { s.stall = 200 * time.Millisecond }

@@ -1,0 +1,168 @@
+package artifact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	// stallTime is how long a download may bring nothing before it is taken for cut.
+	stallTime = time.Minute
+	// attempts is how often in a row a download that brings nothing is tried.
+	attempts = 4
+)
+
+// Fetch writes a blob into a file, from where the file ends: what is there already is
+// not fetched again. It returns when the whole has its digest. A connection that is cut is made
+// again a few times; then the error is ErrUnreachable and the file keeps what came.
+// If it keeps something else, it is empty. Progress is told how many bytes are there;
+// its error ends the download.
+func (s *Store) Fetch(ctx context.Context, d ocispec.Descriptor, f *os.File, progress func(int64) error) error {
+	if err := check(d); err != nil {
+		return fmt.Errorf("%w: %s: %v", ErrManifest, s.ref, err)
+	}
+	w, err := begin(d, f, progress)
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", d.Digest, err)
+	}
+	for failed := 0; w.have < d.Size; {
+		before := w.have
+		err := s.explain(s.part(ctx, d, w))
+		if err == nil {
+			break
+		}
+		if w.have > before {
+			failed = 0
+		}
+		failed++
+		if !errdefs.IsUnavailable(err) || failed == attempts {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(failed) * time.Second):
+		}
+	}
+	if !w.verifier.Verified() {
+		return errors.Join(fmt.Errorf("%w: %s of %s: the registry sent something else", ErrDigest, d.Digest, s.ref), f.Truncate(0))
+	}
+	return nil
+}
+
+// blobWriter appends to a file what comes of a blob.
+type blobWriter struct {
+	f        *os.File
+	have     int64
+	verifier interface {
+		io.Writer
+		Verified() bool
+	}
+	progress func(int64) error
+}
+
+// begin takes up a file with the beginning of a blob.
+func begin(d ocispec.Descriptor, f *os.File, progress func(int64) error) (*blobWriter, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	w := &blobWriter{f: f, have: info.Size(), verifier: d.Digest.Verifier(), progress: progress}
+	if w.have > d.Size {
+		w.have = 0
+		if err := f.Truncate(0); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := io.Copy(w.verifier, io.NewSectionReader(f, 0, w.have)); err != nil {
+		return nil, err
+	}
+	_, err = f.Seek(w.have, io.SeekStart)
+	return w, err
+}
+
+func (w *blobWriter) Write(p []byte) (int, error) {
+	n, err := w.f.Write(p)
+	w.have += int64(n)
+	if _, e := w.verifier.Write(p[:n]); e != nil {
+		err = errors.Join(err, e)
+	}
+	if err == nil && w.progress != nil {
+		err = w.progress(w.have)
+	}
+	return n, err
+}
+
+// part fetches what is missing over one connection.
+func (s *Store) part(ctx context.Context, d ocispec.Descriptor, w *blobWriter) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(s.stall, func() {
+		cancel(fmt.Errorf("%w: %s sent nothing for %v", ErrUnreachable, s.ref.Host(), s.stall))
+	})
+	defer watch.Stop()
+	r, err := s.from.Fetch(ctx, d)
+	if err != nil {
+		return stalled(ctx, err)
+	}
+	defer r.Close()
+	if err := skip(r, w.have); err != nil {
+		return stalled(ctx, fmt.Errorf("%w: %w", ErrUnreachable, err))
+	}
+	in := &tracked{r: io.LimitReader(r, d.Size-w.have), moved: func() { watch.Reset(s.stall) }}
+	if _, err := io.Copy(w, in); err != nil {
+		if in.failed { // and not the file
+			err = fmt.Errorf("%w: the connection was cut after %d of %d bytes: %w", ErrUnreachable, w.have, d.Size, err)
+		}
+		return stalled(ctx, err)
+	}
+	if w.have < d.Size {
+		return fmt.Errorf("%w: %d of %d bytes of %s came", ErrUnreachable, w.have, d.Size, d.Digest)
+	}
+	return nil
+}
+
+// stalled returns why a context was cancelled, if it was, and else err.
+func stalled(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// skip leaves out what is there already.
+func skip(r io.Reader, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	if seeker, ok := r.(io.Seeker); ok {
+		if _, err := seeker.Seek(n, io.SeekStart); err == nil {
+			return nil
+		}
+	}
+	_, err := io.CopyN(io.Discard, r, n)
+	return err
+}
+
+// tracked tells when something comes, and whether reading failed.
+type tracked struct {
+	r      io.Reader
+	moved  func()
+	failed bool
+}
+
+func (t *tracked) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if n > 0 {
+		t.moved()
+	}
+	t.failed = err != nil && !errors.Is(err, io.EOF)
+	return n, err
+}
