@@ -104,6 +104,7 @@ const (
 	smallName  = "small"
 	digitsName = "digits"
 	largeName  = "large"
+	rowsName   = "rows" // the small one, asked with many rows
 	digitsFile = "models/digits/digits.onnx"
 )
 
@@ -261,13 +262,19 @@ func (b *bench) coldStarts() error {
 			return err
 		}})
 		if err := errors.Join(
+			b.addClients(memoryPathFigure(name), b.front, 1, func() (client, error) { return dialShared(socket, name) }),
 			b.addHTTP(unixFigure(name), b.front, "unix", socket, binaryRequest(name)),
 			b.addHTTP(binaryFigure(name), b.front, "tcp", b.front.addr, binaryRequest(name)),
 		); err != nil {
 			return err
 		}
 	}
+	if _, err := b.front.ask("serve " + rowsName + " " + b.files[smallName]); err != nil {
+		return err
+	}
 	return errors.Join(
+		b.addClients(memoryPathFigure(rowsName), b.front, 1, func() (client, error) { return dialShared(socket, rowsName) }),
+		b.addHTTP(unixFigure(rowsName), b.front, "unix", socket, binaryRequest(rowsName)),
 		b.addHTTP(jsonFigure(smallName), b.front, "tcp", b.front.addr, jsonRequest(smallName)),
 		b.addHTTP(jsonFigure(largeName), b.front, "tcp", b.front.addr, jsonRequest(largeName)),
 		b.addClients(grpcFigure(smallName), b.front, 1, func() (client, error) { return dialGRPC(b.front.addr, smallName) }),
@@ -342,7 +349,7 @@ func (b *bench) count(t target) (int, error) {
 
 // tenModels looks at the memory of the front when it serves ten models.
 func (b *bench) tenModels() error {
-	for i := 3; i < 10; i++ {
+	for i := 4; i < 10; i++ {
 		if _, err := b.front.ask(fmt.Sprintf("serve m%d %s", i, b.files[smallName])); err != nil {
 			return err
 		}

@@ -23,6 +23,7 @@ func rawFigure(model string) string        { return "engine " + model }
 func batchFigure(rows int) string          { return fmt.Sprintf("engine large %d rows", rows) }
 func hopFigure(model string) string        { return "worker hop " + model }
 func unixFigure(model string) string       { return "unix binary " + model }
+func memoryPathFigure(model string) string { return "unix memfd " + model }
 func binaryFigure(model string) string     { return "http binary " + model }
 func jsonFigure(model string) string       { return "http json " + model }
 func grpcFigure(model string) string       { return "grpc " + model }
@@ -46,6 +47,7 @@ func (b *bench) print(out io.Writer) {
 		what, figure string
 		goal         float64
 	}{
+		{"Unix socket, memfd", memoryPathFigure(smallName), 0.25},
 		{"Unix socket, binary", unixFigure(smallName), 0.25},
 		{"HTTP, binary", binaryFigure(smallName), 0.6},
 		{"HTTP, JSON", jsonFigure(smallName), 0.8},
@@ -55,14 +57,17 @@ func (b *bench) print(out io.Writer) {
 		fmt.Fprintf(w, "  %s\t%.1f\t%.1f\t%.2f\t%.2f\n", row.what, f[row.figure], added, added/echo, row.goal)
 	}
 
-	fmt.Fprintf(w, "\nengine's share of the processor time\tengine µs\tqueue and worker\tUnix socket\tgoal\n")
+	fmt.Fprintf(w, "\nengine's share of the processor time\tengine µs\tqueue and worker\tUnix socket, memfd\tgoal\n")
 	for _, m := range []struct {
 		name string
 		goal float64
 	}{{digitsName, 0.75}, {largeName, 0.95}} {
 		raw := f[rawFigure(m.name)]
-		fmt.Fprintf(w, "%s\t%.1f\t%.2f\t%.2f\t%.2f\n", m.name, raw, raw/f[hopFigure(m.name)], raw/f[unixFigure(m.name)], m.goal)
+		fmt.Fprintf(w, "%s\t%.1f\t%.2f\t%.2f\t%.2f\n", m.name, raw, raw/f[hopFigure(m.name)], raw/f[memoryPathFigure(m.name)], m.goal)
 	}
+
+	fmt.Fprintf(w, "\na megabyte each way, Unix socket\tµs\t\t\t\n")
+	fmt.Fprintf(w, "memfd\t%.0f\t\t\t\nbinary\t%.0f\t\t\t\n", f[memoryPathFigure(rowsName)], f[unixFigure(rowsName)])
 
 	best, rows := math.Inf(1), 0
 	for _, n := range batches() {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"oscine.dev/oscine/internal/serve/region"
 )
 
 // conn is a connection of net/http. Whenever that waits for the next request, in
@@ -33,6 +35,12 @@ type conn struct {
 	sent  int
 	write func(fd uintptr) bool
 
+	regions *region.Regions // shared memory of the client; nil: it can have none
+	in      []byte          // of read
+	got     int
+	bad     error
+	read    func(fd uintptr) bool
+
 	mu     sync.Mutex
 	busy   bool // a request is answered here
 	closed bool
@@ -48,6 +56,13 @@ func (c *conn) Close() error {
 	c.closed = true
 	if c.busy {
 		return nil
+	}
+	return c.close()
+}
+
+func (c *conn) close() error {
+	if c.regions != nil {
+		c.regions.Close()
 	}
 	return c.Conn.Close()
 }
@@ -68,7 +83,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	for {
 		c.renew()
-		n, err := c.Conn.Read(into)
+		n, err := c.receive(into)
 		if err != nil {
 			return copy(p, into[:n]), err
 		}
@@ -145,7 +160,7 @@ func (c *conn) end(lost bool) bool {
 	c.busy = false
 	if c.closed || lost {
 		c.closed = true
-		_ = c.Conn.Close()
+		_ = c.close()
 	}
 	return !c.closed
 }

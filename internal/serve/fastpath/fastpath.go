@@ -4,12 +4,14 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"oscine.dev/oscine/internal/listen"
+	"oscine.dev/oscine/internal/serve/region"
 )
 
 // endGrace is how long Serve waits for requests under way when the server ends.
@@ -17,11 +19,12 @@ const endGrace = 5 * time.Second
 
 // Serve is server.Serve with the fast path: it answers plain requests for an
 // inference by the server's Handler, with its IdleTimeout, and tells its ConnState
-// of connections that have sent one. It takes over the server's ConnState and
+// of connections that have sent one. Clients of Unix sockets may hand over
+// memfds with the first bytes of a request, see package region. It takes over the server's ConnState and
 // ConnContext, which the caller must have set before. Connections that are not
 // sockets go their usual way.
 func Serve(server *http.Server, l net.Listener) error {
-	p := &path{server: server, state: server.ConnState, of: server.ConnContext}
+	p := &path{server: server, state: server.ConnState, of: server.ConnContext, room: region.NewRoom(min(allRegions, debug.SetMemoryLimit(-1)/4))}
 	server.ConnState, server.ConnContext = p.changed, p.context
 	server.RegisterOnShutdown(func() { p.ending.Store(true) })
 	err := server.Serve(listener{l, p})
@@ -30,6 +33,10 @@ func Serve(server *http.Server, l net.Listener) error {
 	}
 	return err
 }
+
+// allRegions bounds the bytes of clients' shared memory, where the daemon may have
+// four times that.
+const allRegions = 1 << 30
 
 // path is what the connections of one server share.
 type path struct {
@@ -40,6 +47,7 @@ type path struct {
 	working atomic.Int64 // requests that are answered here
 	date    atomic.Pointer[date]
 	unused  sync.Pool // of *exchange
+	room    *region.Room
 }
 
 // date is the value of the header Date in one second.
@@ -73,6 +81,9 @@ func (p *path) context(ctx context.Context, c net.Conn) context.Context {
 		ctx = p.of(ctx, c)
 	}
 	if ours, ok := c.(*conn); ok {
+		if ours.regions != nil {
+			ctx = region.With(ctx, ours.regions)
+		}
 		ours.ctx = ctx
 	}
 	return ctx
@@ -98,6 +109,9 @@ func (l listener) Accept() (net.Conn, error) {
 		return c, nil
 	}
 	ours := &conn{Conn: c, raw: raw, path: l.path, remote: c.RemoteAddr().String()}
-	ours.write = ours.writeNow
+	ours.write, ours.read = ours.writeNow, ours.readNow
+	if _, ok := socket.(*net.UnixConn); ok {
+		ours.regions = region.New(l.path.room)
+	}
 	return ours, nil
 }

@@ -77,10 +77,18 @@ func (c *call) readBinary(body *front.Body) (err error) {
 }
 
 // Size implements core.Sized.
-func (in *inferInput) Size() int { return len(in.data) }
+func (in *inferInput) Size() int {
+	if in.place.region != "" {
+		return int(in.place.size)
+	}
+	return len(in.data)
+}
 
 // Put implements core.Source.
 func (in *inferInput) Put(dst []byte) error {
+	if in.place.region != "" {
+		return in.place.regions.Read(in.place.region, in.place.offset, dst)
+	}
 	if in.binary >= 0 || in.kind == tensor.Bytes {
 		return core.Bytes(in.data).Put(dst)
 	}

@@ -92,6 +92,9 @@ func (h *handler) read(c *call, q *core.Request, body *front.Body, r *http.Reque
 	if err := c.request.checkBinary(); err != nil {
 		return err
 	}
+	if err := c.request.findPlaces(r.Context()); err != nil {
+		return err
+	}
 	if err := c.checkOutputs(h.registry.Outputs(q.Model, q.Version)); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"oscine.dev/oscine/internal/serve/core"
 	pb "oscine.dev/oscine/internal/serve/front/oip/inferencepb"
+	"oscine.dev/oscine/internal/serve/region"
 	"oscine.dev/oscine/internal/tensor"
 	"oscine.dev/oscine/internal/version"
 )
@@ -208,20 +209,39 @@ func (m *Methods) RepositoryModelUnload(_ context.Context, q *pb.RepositoryModel
 	return nil, fmt.Errorf("%w: model %.100q is not unloaded by clients of inference: operators decide what is served, with oscine delete", errdefs.ErrUnavailable, q.ModelName)
 }
 
-// SystemSharedMemoryStatus lists no regions: none can be registered.
-func (m *Methods) SystemSharedMemoryStatus(context.Context, *pb.SystemSharedMemoryStatusRequest) (*pb.SystemSharedMemoryStatusResponse, error) {
-	return &pb.SystemSharedMemoryStatusResponse{}, nil
+// SystemSharedMemoryStatus lists the regions of the client's connection.
+func (m *Methods) SystemSharedMemoryStatus(ctx context.Context, q *pb.SystemSharedMemoryStatusRequest) (*pb.SystemSharedMemoryStatusResponse, error) {
+	a := &pb.SystemSharedMemoryStatusResponse{Regions: map[string]*pb.SystemSharedMemoryStatusResponse_RegionStatus{}}
+	if regions := region.Of(ctx); regions != nil {
+		for _, s := range regions.List() {
+			if q.Name == "" || q.Name == s.Name {
+				a.Regions[s.Name] = &pb.SystemSharedMemoryStatusResponse_RegionStatus{Name: s.Name, Key: s.Key, Offset: s.Offset, ByteSize: s.Size}
+			}
+		}
+	}
+	return a, nil
 }
 
-// SystemSharedMemoryRegister refuses: the daemon would read and write, with its
-// own rights, whatever file in /dev/shm a client names.
-func (m *Methods) SystemSharedMemoryRegister(context.Context, *pb.SystemSharedMemoryRegisterRequest) (*pb.SystemSharedMemoryRegisterResponse, error) {
-	return nil, fmt.Errorf("%w: clients' shared memory is not supported: send the tensors with the request", errdefs.ErrNotImplemented)
+// SystemSharedMemoryRegister names the memfd that came with the request. The key
+// is only kept: the daemon would read and write, with its own rights, whatever file
+// in /dev/shm a client names.
+func (m *Methods) SystemSharedMemoryRegister(ctx context.Context, q *pb.SystemSharedMemoryRegisterRequest) (*pb.SystemSharedMemoryRegisterResponse, error) {
+	regions := region.Of(ctx)
+	if regions == nil {
+		return nil, fmt.Errorf("%w: clients' shared memory is not supported on this connection: send the tensors with the request; workloads hand over a memfd on the node's Unix socket (docs/inference.md)", errdefs.ErrNotImplemented)
+	}
+	if err := regions.Register(region.Status{Name: q.Name, Key: q.Key, Offset: q.Offset, Size: q.ByteSize}); err != nil {
+		return nil, err
+	}
+	return &pb.SystemSharedMemoryRegisterResponse{}, nil
 }
 
-// SystemSharedMemoryUnregister forgets nothing, as Triton does with a name that
-// it does not know.
-func (m *Methods) SystemSharedMemoryUnregister(context.Context, *pb.SystemSharedMemoryUnregisterRequest) (*pb.SystemSharedMemoryUnregisterResponse, error) {
+// SystemSharedMemoryUnregister forgets a region, or all; one that is not known is
+// no error, as with Triton.
+func (m *Methods) SystemSharedMemoryUnregister(ctx context.Context, q *pb.SystemSharedMemoryUnregisterRequest) (*pb.SystemSharedMemoryUnregisterResponse, error) {
+	if regions := region.Of(ctx); regions != nil {
+		regions.Unregister(q.Name)
+	}
 	return &pb.SystemSharedMemoryUnregisterResponse{}, nil
 }
 

@@ -119,7 +119,7 @@ func InputParameter(name string, _ Value) error { return refuseRegion(name) }
 func refuseRegion(name string) error {
 	switch name {
 	case "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size":
-		return fmt.Errorf("%w: parameter %q: clients' shared memory is not supported", core.ErrInvalid, name)
+		return fmt.Errorf("%w: parameter %q: clients' shared memory is not supported over gRPC: ask over HTTP, on the node's Unix socket", core.ErrInvalid, name)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package oip
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/tensor"
@@ -15,12 +16,14 @@ type inferInput struct {
 	shape  tensor.Shape
 	data   []byte // the JSON array, or the binary elements once they are read
 	binary int    // bytes behind the JSON; -1: the elements are JSON
+	place  place  // where the elements are in shared memory
 }
 
 // Output is one requested output.
 type Output struct {
 	Name string
 	OutputParameters
+	place place // where the elements go in shared memory
 }
 
 // inferRequest is the JSON part of an inference request.
@@ -30,6 +33,7 @@ type inferRequest struct {
 	outputs   []Output
 	allBinary bool   // outputs are binary unless they say otherwise
 	binary    int    // bytes of all binary inputs
+	places    bool   // inputs or outputs are in shared memory
 	strings   []byte // the elements of byte strings that came as JSON
 	Parameters
 }
@@ -127,10 +131,13 @@ func (r *inferRequest) input(s *scanner) error {
 		return fmt.Errorf("%w: input %q has no datatype", core.ErrInvalid, in.name)
 	case !shaped:
 		return fmt.Errorf("%w: input %q has no shape", core.ErrInvalid, in.name)
-	case in.data == nil && in.binary < 0:
-		return fmt.Errorf("%w: input %q has neither data nor binary_data_size", core.ErrInvalid, in.name)
-	case in.data != nil && in.binary >= 0:
-		return fmt.Errorf("%w: input %q has both data and binary_data_size", core.ErrInvalid, in.name)
+	case in.data == nil && in.binary < 0 && in.place.region == "":
+		return fmt.Errorf("%w: input %q has neither data nor binary_data_size nor shared_memory_region", core.ErrInvalid, in.name)
+	case in.data != nil && in.binary >= 0 || in.place.region != "" && (in.data != nil || in.binary >= 0):
+		return fmt.Errorf("%w: input %q has more than one of data, binary_data_size and shared_memory_region", core.ErrInvalid, in.name)
+	case in.place.region != "":
+		r.places = true
+		return nil
 	}
 	if in.binary > 0 {
 		r.binary += in.binary
@@ -185,7 +192,7 @@ func (in *inferInput) parameters(s *scanner) error {
 	return s.object(func(key string) error {
 		v, err := s.value()
 		if err != nil || key != "binary_data_size" {
-			return errors.Join(err, InputParameter(key, v))
+			return errors.Join(err, in.place.set(key, v))
 		}
 		n, err := v.whole(key)
 		if err == nil && (n < 0 || n > tensor.MaxBytes) {
@@ -212,6 +219,7 @@ func (r *inferRequest) output(s *scanner) error {
 		return s.skip(0)
 	})
 	r.outputs = append(r.outputs, out)
+	r.places = r.places || out.place.region != ""
 	return err
 }
 
@@ -221,7 +229,12 @@ func (out *Output) parameters(s *scanner) error {
 		if err != nil {
 			return err
 		}
-		if err := out.Set(key, v); err != nil {
+		if strings.HasPrefix(key, "shared_memory_") {
+			err = out.place.set(key, v)
+		} else {
+			err = out.Set(key, v)
+		}
+		if err != nil {
 			return fmt.Errorf("output %q: %w", out.Name, err)
 		}
 		return nil

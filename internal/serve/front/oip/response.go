@@ -64,6 +64,12 @@ func (c *call) encode(response *core.Response) (b []byte, tail int, err error) {
 			}
 			b = strconv.AppendInt(b, d, 10)
 		}
+		if p := c.place(i); p != nil {
+			if b, err = p.write(b, out); err != nil {
+				return b, 0, err
+			}
+			continue
+		}
 		if c.binary(i) {
 			b = append(strconv.AppendInt(append(b, `],"parameters":{"binary_data_size":`...), int64(len(out.Data)), 10), "}}"...)
 			tail += len(out.Data)
@@ -98,7 +104,7 @@ func (c *call) checkOutputs(specs []tensor.Spec) error {
 			return refuse(spec)
 		}
 		for j := range c.request.outputs {
-			if out := &c.request.outputs[j]; out.Name == spec.Name && out.Classes == 0 && !c.binary(j) {
+			if out := &c.request.outputs[j]; out.Name == spec.Name && out.Classes == 0 && !c.binary(j) && out.place.region == "" {
 				return refuse(spec)
 			}
 		}
@@ -112,7 +118,15 @@ func (c *call) binary(i int) bool {
 		return c.request.allBinary
 	}
 	out := &c.request.outputs[i]
-	return out.Binary || (!out.BinarySaid && c.request.allBinary)
+	return out.place.region == "" && (out.Binary || !out.BinarySaid && c.request.allBinary)
+}
+
+// place is where the i-th output of the answer goes in shared memory, or nil.
+func (c *call) place(i int) *place {
+	if len(c.request.outputs) == 0 || c.request.outputs[i].place.region == "" {
+		return nil
+	}
+	return &c.request.outputs[i].place
 }
 
 // appendText appends a JSON string.

@@ -13,6 +13,7 @@ import (
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
 	"oscine.dev/oscine/internal/serve/front/oip"
+	"oscine.dev/oscine/internal/serve/region"
 )
 
 const (
@@ -53,7 +54,7 @@ func newHandler(r *core.Registry, o front.Options, m *oip.Methods) *handler {
 		"RepositoryModelLoad":          unary(m.RepositoryModelLoad),
 		"RepositoryModelUnload":        unary(m.RepositoryModelUnload),
 		"SystemSharedMemoryStatus":     unary(m.SystemSharedMemoryStatus),
-		"SystemSharedMemoryRegister":   unary(m.SystemSharedMemoryRegister),
+		"SystemSharedMemoryRegister":   unary(withoutRegions(m.SystemSharedMemoryRegister)),
 		"SystemSharedMemoryUnregister": unary(m.SystemSharedMemoryUnregister),
 		"TraceSetting":                 unary(m.TraceSetting),
 		"LogSettings":                  unary(m.LogSettings),
@@ -89,6 +90,12 @@ func unary[Q, A any, QP message[Q], AP message[A]](f func(context.Context, QP) (
 		}
 		return c.send(c.reply)
 	}
+}
+
+// withoutRegions keeps a method from shared memory: descriptors come with requests
+// of HTTP/1.1 only.
+func withoutRegions[Q, A any](f func(context.Context, Q) (A, error)) func(context.Context, Q) (A, error) {
+	return func(ctx context.Context, q Q) (A, error) { return f(region.With(ctx, nil), q) }
 }
 
 // ServeHTTP answers one call.

@@ -1,0 +1,60 @@
+package fastpath
+
+import (
+	"errors"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// receive reads the first bytes of a request, and takes a descriptor that comes
+// with them.
+func (c *conn) receive(p []byte) (int, error) {
+	if c.regions == nil {
+		return c.Conn.Read(p)
+	}
+	c.in, c.got, c.bad = p, 0, nil
+	err := c.raw.Read(c.read)
+	c.in = nil
+	if err == nil {
+		err = c.bad
+	}
+	if err == nil && c.got == 0 && len(p) > 0 {
+		err = io.EOF
+	}
+	return c.got, err
+}
+
+// readNow reads what is there.
+func (c *conn) readNow(fd uintptr) bool {
+	var control [32]byte // of one descriptor
+	for {
+		n, m, _, _, err := unix.Recvmsg(int(fd), c.in, control[:unix.CmsgSpace(4)], unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return false
+		}
+		c.got, c.bad = max(n, 0), err
+		if m > 0 {
+			c.take(control[:m])
+		}
+		return true
+	}
+}
+
+// take takes over the descriptors of a control message.
+func (c *conn) take(control []byte) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return
+	}
+	for i := range messages {
+		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			for _, fd := range fds {
+				c.regions.Offer(fd)
+			}
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package region
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// memfd returns a descriptor of size bytes with the seals.
+func memfd(t *testing.T, size int64, seals int) int {
+	t.Helper()
+	fd, err := unix.MemfdCreate("test", unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Ftruncate(fd, size); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+func TestReadAndWrite(t *testing.T) {
+	r := New(NewRoom(1 << 20))
+	defer r.Close()
+	fd := memfd(t, 4096, unix.F_SEAL_SHRINK)
+	own, err := unix.Dup(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(own)
+	r.Offer(fd)
+	if err := r.Register(Status{Name: "a", Offset: 1024, Size: 2048}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Write("a", 8, []byte("answer")); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 6)
+	if _, err := unix.Pread(own, got, 1032); err != nil || string(got) != "answer" {
+		t.Errorf("the client reads %q, %v", got, err)
+	}
+	if err := r.Read("a", 8, got); err != nil || string(got) != "answer" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	hole := bytes.Repeat([]byte{1}, 16)
+	if err := r.Read("a", 2032, hole); err != nil || !bytes.Equal(hole, make([]byte, 16)) {
+		t.Errorf("got %v, %v", hole, err)
+	}
+	for _, bad := range []struct {
+		name         string
+		offset, size int64
+	}{{"b", 0, 1}, {"a", 2048, 1}, {"a", 0, 2049}, {"a", -1, 1}, {"a", 1 << 62, 1 << 62}} {
+		if err := r.Check(bad.name, bad.offset, bad.size); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%+v: got %v", bad, err)
+		}
+	}
+	r.Unregister("a")
+	if err := r.Read("a", 0, got); !errors.Is(err, ErrInvalid) {
+		t.Errorf("an unregistered region can be read: %v", err)
+	}
+}
+
+func TestRefusesWhatIsNotSafe(t *testing.T) {
+	file, err := os.Create(t.TempDir() + "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	onDisk, err := unix.Dup(int(file.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		fd int
+		s  Status
+	}{
+		"nothing":           {-1, Status{Name: "a", Size: 1}},
+		"a file":            {onDisk, Status{Name: "a", Size: 1}},
+		"not sealed":        {memfd(t, 4096, 0), Status{Name: "a", Size: 1}},
+		"beyond its end":    {memfd(t, 4096, unix.F_SEAL_SHRINK), Status{Name: "a", Size: 4097}},
+		"an offset beyond":  {memfd(t, 4096, unix.F_SEAL_SHRINK), Status{Name: "a", Offset: 1 << 63, Size: 1}},
+		"numbers that wrap": {memfd(t, 4096, unix.F_SEAL_SHRINK), Status{Name: "a", Offset: ^uint64(0), Size: 2}},
+		"empty":             {memfd(t, 4096, unix.F_SEAL_SHRINK), Status{Name: "a"}},
+		"no name":           {memfd(t, 4096, unix.F_SEAL_SHRINK), Status{Size: 1}},
+		"too large":         {memfd(t, MaxBytes+1, unix.F_SEAL_SHRINK), Status{Name: "a", Size: MaxBytes + 1}},
+	} {
+		r := New(NewRoom(1 << 40))
+		if test.fd >= 0 {
+			r.Offer(test.fd)
+		}
+		if err := r.Register(test.s); !errors.Is(err, ErrInvalid) || len(r.List()) > 0 {
+			t.Errorf("%s: got %v", name, err)
+		}
+		r.Close()
+	}
+}
+
+// A client that seals its memory against writing gets an error, and only that.
+func TestSealedAgainstWriting(t *testing.T) {
+	r := New(NewRoom(1 << 20))
+	defer r.Close()
+	r.Offer(memfd(t, 4096, unix.F_SEAL_SHRINK|unix.F_SEAL_WRITE))
+	if err := r.Register(Status{Name: "a", Size: 4096}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Write("a", 0, []byte("x")); !errors.Is(err, ErrInvalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRoomIsGivenBack(t *testing.T) {
+	room := NewRoom(10 * 4096)
+	for range 3 {
+		r := New(room)
+		for i := range 11 {
+			r.Offer(memfd(t, 4096, unix.F_SEAL_SHRINK))
+			err := r.Register(Status{Name: fmt.Sprint(i), Size: 4096})
+			if full := errors.Is(err, ErrFull); full != (i == 10) || err != nil && !full {
+				t.Errorf("region %d: got %v", i, err)
+			}
+		}
+		r.Offer(memfd(t, 4096, unix.F_SEAL_SHRINK)) // and never registers it
+		r.Close()
+	}
+	if room.bytes.Load() != 0 || room.count.Load() != 0 {
+		t.Errorf("%d bytes and %d regions are left", room.bytes.Load(), room.count.Load())
+	}
+	r := New(room)
+	r.Close()
+	r.Offer(memfd(t, 4096, unix.F_SEAL_SHRINK))
+	if err := r.Register(Status{Name: "late", Size: 1}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("after the end: %v", err)
+	}
+}
