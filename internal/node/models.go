@@ -1,13 +1,16 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/core"
 )
 
 // UploadModel stores a model under the digest of its content, which it returns with
@@ -38,6 +41,19 @@ func (n *Node) referredFiles() (referred map[string]bool, known bool) {
 		}
 	}
 	return referred, true
+}
+
+// checkEnsemble refuses an ensemble whose models are served and do not fit each
+// other. Models that are applied with it may be others than those now.
+func (n *Node) checkEnsemble(m *object.Model, applied []object.Object) error {
+	for _, obj := range applied {
+		if other, ok := obj.(*object.Model); ok && slices.ContainsFunc(m.Spec.Ensemble.Steps, func(s object.EnsembleStep) bool {
+			return s.ModelName == cmp.Or(other.Spec.ServedAs, other.Metadata.Name)
+		}) {
+			return nil
+		}
+	}
+	return n.registry.CheckEnsemble(&core.Ensemble{Steps: m.Spec.Ensemble.Arranged(), Outputs: m.Spec.Ensemble.Outputs})
 }
 
 // ModelFile is a stored model file with the objects that refer to it.

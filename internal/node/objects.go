@@ -123,7 +123,12 @@ func (n *Node) checkApply(objects, there []object.Object) error {
 		if secret, ok := obj.(*object.Secret); ok {
 			problems = append(problems, checkSecret(secret, objects, there)...)
 		}
-		if m, ok := obj.(*object.Model); ok && !n.files.Has(m.Spec.Source) {
+		m, ok := obj.(*object.Model)
+		if ok && m.Spec.Ensemble != nil {
+			if err := n.checkEnsemble(m, objects); err != nil {
+				problems = append(problems, fmt.Sprintf("%s: spec.ensemble: %v", obj.Key(), err))
+			}
+		} else if ok && !n.files.Has(m.Spec.Source) {
 			problems = append(problems, fmt.Sprintf("%s: spec.source: this node has no model file %s: upload it with oscine serve FILE", obj.Key(), m.Spec.Source))
 		}
 	}

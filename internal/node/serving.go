@@ -72,11 +72,16 @@ func (s server) Route(name string, traffic *int, shadow bool) error {
 // model is a model as the registry sees it.
 func (s server) model(m model.Served) core.Model {
 	served := core.Model{
-		Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Platform: m.Platform, Starter: starter(m.Start), OnChange: m.Changed,
+		Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Platform: m.Platform, OnChange: m.Changed,
 		Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, DefaultTimeout: m.DefaultTimeout, CPUs: m.CPUs, Routing: core.Routing{Traffic: m.Traffic, Shadow: m.Shadow},
 		Batching: core.Batching{PreferredRows: m.Preferred, Delay: m.QueueDelay},
 		Cache:    core.Caching{Bytes: m.CacheBytes, PerClient: m.CachePerClient},
 	}
+	if e := m.Ensemble; e != nil {
+		served.Ensemble = &core.Ensemble{Steps: e.Arranged(), Outputs: e.Outputs}
+		return served
+	}
+	served.Starter = starter(m.Start)
 	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
 		served.Urgency = s.isolator.Priority(m.ID)
 	}

@@ -2,11 +2,14 @@ package object
 
 import (
 	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"oscine.dev/oscine/internal/serve/ensemble"
 )
 
 // Bounds of a model's options.
@@ -47,7 +50,10 @@ type ModelSpec struct {
 	Class  Class  `json:"class,omitempty"`  // default interactive
 	Engine string `json:"engine,omitempty"` // that runs it; default: by the file's format
 	Format string `json:"format,omitempty"` // ending of the file's name, such as .onnx; default: by its content
-	Source string `json:"source"`           // digest of an uploaded file, sha256:…
+	Source string `json:"source,omitempty"` // digest of an uploaded file, sha256:…; required without ensemble
+	// Ensemble makes it a pipeline of other Models, whose tensors go from step to
+	// step inside the node.
+	Ensemble *Ensemble `json:"ensemble,omitempty"`
 	// Options tell the engine what the file does not, in the engine's own words.
 	Options map[string]string `json:"options,omitempty"`
 	Version string            `json:"version,omitempty"` // that clients see; default 1
@@ -80,6 +86,47 @@ type ModelSpec struct {
 	// at most 1Gi; default 256Mi, or what fixed shapes need.
 	MaxRequest Quantity  `json:"maxRequest,omitzero"`
 	Resources  Resources `json:"resources,omitzero"` // cpu defaults to 100m, or to 1 with class realtime
+}
+
+// Ensemble says which Models make up a pipeline, as Triton's ensemble_scheduling does.
+type Ensemble struct {
+	Steps []EnsembleStep `json:"steps"` // in any order
+	// Outputs are the tensors that clients get; default: those that no step takes.
+	// Inputs are the tensors that no step gives.
+	Outputs []string `json:"outputs,omitempty"`
+}
+
+// EnsembleStep is one Model of a pipeline, by the name under which it is served.
+type EnsembleStep struct {
+	ModelName    string            `json:"modelName"`              // by which clients ask for it
+	ModelVersion string            `json:"modelVersion,omitempty"` // default: whichever is served
+	InputMap     map[string]string `json:"inputMap"`               // all inputs of the Model to tensors of the pipeline
+	OutputMap    map[string]string `json:"outputMap"`              // outputs of the Model to tensors of the pipeline
+}
+
+// Arranged are the steps in the terms of package ensemble.
+func (e *Ensemble) Arranged() []ensemble.Step {
+	steps := make([]ensemble.Step, len(e.Steps))
+	for i, s := range e.Steps {
+		steps[i] = ensemble.Step{Model: s.ModelName, Version: s.ModelVersion, Inputs: s.InputMap, Outputs: s.OutputMap}
+	}
+	return steps
+}
+
+// checkEnsemble refuses what an ensemble cannot have.
+func (m *Model) checkEnsemble(c *Checker) {
+	s := &m.Spec
+	if _, err := ensemble.Arrange(s.Ensemble.Arranged(), s.Ensemble.Outputs); err != nil {
+		c.Bad("spec.ensemble", "%v", err)
+	}
+	for field, set := range map[string]bool{
+		"source": s.Source != "", "engine": s.Engine != "", "format": s.Format != "", "options": len(s.Options) > 0, "maxRequest": !s.MaxRequest.IsZero(), "timeout": s.Timeout != 0,
+		"dynamicBatching": s.DynamicBatching != nil, "responseCache": s.ResponseCache != nil, "sequenceBatching": s.SequenceBatching != nil, "resources": !reflect.ValueOf(s.Resources).IsZero(),
+	} {
+		if set {
+			c.Bad("spec."+field, "an ensemble has no worker: set it in the Models of its steps")
+		}
+	}
 }
 
 // SequenceBatching says what state a model has, as Triton's configuration does.
@@ -228,6 +275,9 @@ func (m *Model) Class() Class { return m.Spec.Class }
 func (m *Model) SetDefaults() {
 	setDefault(&m.Spec.Class, Interactive)
 	setDefault(&m.Spec.Version, "1")
+	if e := m.Spec.Ensemble; e != nil && len(e.Steps) > 0 && e.Steps[0].ModelName != "" {
+		return // the models that it names take parts of the machine
+	}
 	if m.Spec.Resources.CPU.IsZero() {
 		// Interactive models share: what they ask for is their part when all compute.
 		m.Spec.Resources.CPU = literal("100m")
@@ -254,7 +304,9 @@ func (m *Model) Check(c *Checker) {
 			c.Bad("spec.options", "%.60q: a name must be letters, digits, '.', '_' or '-', a value at most %d bytes", name, maxOptionBytes)
 		}
 	}
-	if !digestRE.MatchString(m.Spec.Source) {
+	if m.Spec.Ensemble != nil {
+		m.checkEnsemble(c)
+	} else if !digestRE.MatchString(m.Spec.Source) {
 		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), got %q", m.Spec.Source)
 	}
 	if m.Spec.ServedAs != "" && !servedRE.MatchString(m.Spec.ServedAs) {

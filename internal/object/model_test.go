@@ -43,3 +43,29 @@ func TestModelsServing(t *testing.T) {
 		}
 	}
 }
+
+func TestEnsembles(t *testing.T) {
+	head := "apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: m}\nspec:\n"
+	step := "  ensemble: {steps: [{modelName: a, inputMap: {x: raw}, outputMap: {y: out}}]}\n"
+	for lines, want := range map[string]string{
+		step: "",
+		step + "  traffic: 10\n  defaultTimeout: 1s\n  servedAs: A_b\n":                                      "",
+		step + "  engine: onnxruntime\n":                                                                     "spec.engine: an ensemble has no worker",
+		step + "  resources: {cpu: 2}\n":                                                                     "spec.resources: an ensemble has no worker",
+		step + "  source: sha256:" + strings.Repeat("0", 64) + "\n":                                          "spec.source: an ensemble has no worker",
+		"  ensemble: {steps: []}\n":                                                                          "spec.ensemble: needs 1 to 64 steps",
+		"  ensemble: {steps: [{modelName: a, inputMap: {x: y}, outputMap: {y: y}}]}\n":                       "spec.ensemble: step 1 (a): each waits for an output of another one, or of itself: a cycle",
+		"  ensemble: {steps: [{modelName: a, inputMap: {x: raw}, outputMap: {y: out}}], outputs: [other]}\n": "spec.ensemble: output \"other\" is no step's output",
+		"  class: interactive\n":                                                                             "spec.source: must be",
+	} {
+		objects, err := Kinds().Parse(strings.NewReader(head + lines))
+		switch {
+		case want == "" && err == nil:
+			if cpu := objects[0].(*Model).Spec.Resources.CPU; !cpu.IsZero() {
+				t.Errorf("%s: it takes cpu %s", lines, cpu)
+			}
+		case want == "" || err == nil || !strings.Contains(err.Error(), want):
+			t.Errorf("%s: got %v, want %s", lines, err, want)
+		}
+	}
+}

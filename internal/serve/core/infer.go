@@ -19,6 +19,11 @@ func (r *Registry) Infer(ctx context.Context, q Request) (Response, error) {
 		return Response{}, err
 	}
 	defer done()
+	return r.inferAdmitted(ctx, q)
+}
+
+// inferAdmitted is Infer for a client that has been admitted.
+func (r *Registry) inferAdmitted(ctx context.Context, q Request) (Response, error) {
 	m, shadows, err := r.useReady(ctx, &q)
 	if err != nil {
 		return Response{}, err
@@ -54,6 +59,8 @@ func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, e
 	c, a := r.calls.get(), r.answers.get()
 	err := m.checkSequence(&q)
 	switch {
+	case err == nil && m.Ensemble != nil:
+		err = r.inferSteps(ctx, m, a, &q)
 	case err != nil:
 	case q.Sequence.ID != "":
 		err = m.inferNext(ctx, c, a, &q)
@@ -98,6 +105,9 @@ func (r *Registry) Accepts(q *Request) error {
 	if _, err := q.bind(meta, &run, nil); err != nil {
 		return err
 	}
+	if mem == nil {
+		return nil // of an ensemble each step has its own
+	}
 	_, _, err = mem.layout(meta, &run, nil)
 	return err
 }
@@ -110,7 +120,7 @@ func (r *Registry) MaxRequest(name, version string) int64 {
 	if err != nil {
 		return 0
 	}
-	if mem, _, err := m.opened(); err == nil {
+	if mem, _, err := m.opened(); err == nil && mem != nil {
 		return int64(mem.region.SlotBytes)
 	}
 	return cmp.Or(m.MaxRequest, DefaultMaxRequest)
@@ -160,11 +170,11 @@ func (r *Registry) Refused(model, version string) {
 }
 
 // opened returns what requests need, once the worker has answered for the first
-// time.
+// time. An ensemble has no memory.
 func (m *model) opened() (*memory, *channel.Metadata, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.memory == nil {
+	if m.memory == nil && (m.Ensemble == nil || m.metadata == nil) {
 		s := Status{Name: m.Name, State: m.state, Message: m.message}
 		return nil, nil, fmt.Errorf("%w: %s", ErrNotReady, s.Reason())
 	}

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"time"
 
+	"oscine.dev/oscine/internal/serve/ensemble"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -16,6 +17,8 @@ type Model struct {
 	ServedAs string // by which clients name it; "" means Name
 	Version  string // "" means "1"
 	Starter  Starter
+	// Ensemble makes it one of other models, without a Starter; nil: it is none.
+	Ensemble *Ensemble
 	// Platform is what clients see as the kind of engine and format, for example
 	// onnxruntime_onnx; "" means unknown.
 	Platform string
@@ -57,6 +60,9 @@ var (
 
 // complete fills in what was left out and checks the rest.
 func (m *Model) complete() error {
+	if m.Ensemble != nil {
+		m.Platform = cmp.Or(m.Platform, "ensemble")
+	}
 	m.Version, m.ServedAs = cmp.Or(m.Version, "1"), cmp.Or(m.ServedAs, m.Name)
 	if err := errors.Join(m.Routing.check(), m.Batching.check(), m.Cache.check(), m.Sequencing.check()); err != nil {
 		return fmt.Errorf("model %s: %w", m.Name, err)
@@ -88,6 +94,15 @@ func (m *Model) check() error {
 	}
 	if m.MaxRequest != 0 && (m.MaxRequest < LeastMaxRequest || m.MaxRequest > MostMaxRequest) {
 		return fmt.Errorf("model %s: requests of %d bytes: choose %d to %d", m.Name, m.MaxRequest, LeastMaxRequest, MostMaxRequest)
+	}
+	if e := m.Ensemble; e != nil {
+		if _, err := ensemble.Arrange(e.Steps, e.Outputs); err != nil {
+			return fmt.Errorf("model %s: ensemble: %w", m.Name, err)
+		}
+		if m.Starter != nil || m.Cache.Bytes > 0 || len(m.Sequencing.States) > 0 {
+			return fmt.Errorf("model %s: an ensemble has no worker, cache or state of its own", m.Name)
+		}
+		return nil
 	}
 	if m.Starter == nil {
 		return fmt.Errorf("model %s: has no Starter", m.Name)
@@ -135,6 +150,7 @@ type Status struct {
 	Missed   int64         // inferences answered after the objective, or after their own timeout
 	Expired  int64         // requests refused because their timeout had passed, or would have
 	Cache    CacheFigures
+	Ensemble *Ensemble // nil: it is none
 	// Sequencing is set for a model that keeps state, with the shapes of it, and
 	// Sequences is how many there are.
 	Sequencing Sequencing

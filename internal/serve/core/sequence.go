@@ -180,6 +180,7 @@ func (s *sequences) withState(q *Request, states []Input) (Request, error) {
 // checkSequence refuses a request whose sequence does not suit the model.
 func (m *model) checkSequence(q *Request) error {
 	switch has := len(m.Sequencing.States) > 0; {
+	case m.Ensemble != nil: // its steps say
 	case !has && q.Sequence != (Sequence{}):
 		return fmt.Errorf("%w: %s keeps no state: sequences need spec.sequenceBatching of the Model", ErrInvalid, m.Name)
 	case has && q.Sequence.ID == "":

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/ensemble"
 )
 
 // Pauses before a worker is started again, and how long one must live to be
@@ -35,6 +36,9 @@ type model struct {
 	costs costs
 	cores *cores // of all models
 	cache *cache // nil: no response is kept
+
+	plan    *ensemble.Plan // nil: it is no ensemble
+	resolve func() (*channel.Metadata, error)
 
 	sequences atomic.Pointer[sequences] // nil: it has no state, or no worker has been ready
 
@@ -83,6 +87,12 @@ func (r *Registry) startModel(m Model, before <-chan struct{}, old *model) *mode
 	}
 	s.cache = newCache(m.Cache, r.cached, s.metrics)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if e := m.Ensemble; e != nil {
+		s.plan, _ = ensemble.Arrange(e.Steps, e.Outputs) // checked with the model
+		s.resolve = func() (*channel.Metadata, error) { return r.resolve(e, s.plan) }
+		go s.follow()
+		return s
+	}
 	go s.supervise()
 	return s
 }
@@ -420,7 +430,7 @@ func (m *model) broken(conn *channel.Conn) {
 func (m *model) status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
+	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Ensemble: m.Ensemble, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
 	if m.metadata != nil {
 		s.Inputs, s.Outputs, s.Streams = m.metadata.Inputs, m.metadata.Outputs, m.metadata.Streams
 	}

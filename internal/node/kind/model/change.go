@@ -62,11 +62,16 @@ func (c *controller) change(ctx context.Context, m *object.Model) error {
 			return errors.Join(err, e)
 		}
 	}
-	c.set(func(st *object.ModelStatus) {
-		st.Update = &object.ModelUpdate{Phase: object.Failed, Message: err.Error()}
-	})
-	c.report.Event(reconcile.ReasonFailed, fmt.Sprintf("the new manifest is not served: %v; the previous one still is", err))
+	c.notServed(err)
 	return nil
+}
+
+// notServed tells why the manifest before is served still.
+func (c *controller) notServed(why error) {
+	c.set(func(st *object.ModelStatus) {
+		st.Update = &object.ModelUpdate{Phase: object.Failed, Message: why.Error()}
+	})
+	c.report.Event(reconcile.ReasonFailed, fmt.Sprintf("the new manifest is not served: %v; the previous one still is", why))
 }
 
 // replace has a worker take over in the model's own place: by way of another one

@@ -73,6 +73,7 @@ type Served struct {
 	CacheBytes     int64 // of responses that are kept; 0: none is
 	CachePerClient bool
 	Sequences      *object.SequenceBatching // nil: the model has no state
+	Ensemble       *object.Ensemble         // nil: it has a worker
 	Preferred      []int                    // sizes of batches; none: any
 	QueueDelay     time.Duration            // for which a request waits for others
 	// Start starts the worker, or adopts the one that runs. It is called again
@@ -125,7 +126,7 @@ type controller struct {
 	beside bool  // there may be something in the place of besides
 
 	mu sync.Mutex
-	st object.ModelStatus // Source is empty while the server has nothing
+	st object.ModelStatus // Version is empty while the server has nothing
 }
 
 // New returns the controller of a Model.
@@ -140,7 +141,7 @@ func (c *controller) Status(seen object.Observed) object.Status {
 	c.mu.Unlock()
 	st.Phase, st.Message, st.Restarts = seen.Phase, seen.Message, seen.Restarts
 	st.Isolation, st.Placement = c.o.Sandbox.Isolation(c.key), c.o.Sandbox.Placer.Now(c.key.ID(), st.Placement)
-	if now, ok := c.o.Server.Serving(c.key.Name); ok && st.Source != "" {
+	if now, ok := c.o.Server.Serving(c.key.Name); ok && st.Version != "" {
 		st.Phase, st.Message, st.Restarts = now.Phase, now.Message, now.Restarts
 		now.Fill(&st)
 	}
@@ -161,6 +162,9 @@ func (c *controller) Replaces() {}
 // server. What is served by an earlier manifest is replaced.
 func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	m := obj.(*object.Model)
+	if m.Spec.Ensemble != nil || c.live != nil && c.live.model.Spec.Ensemble != nil {
+		return c.upEnsemble(ctx, m)
+	}
 	if c.live != nil && c.answers() {
 		return c.change(ctx, m)
 	}
@@ -205,6 +209,12 @@ type work struct {
 // served is a work as the server sees it.
 func (c *controller) served(w *work) Served {
 	spec := &w.model.Spec
+	if spec.Ensemble != nil {
+		return Served{
+			Key: c.key, Version: spec.Version, ServedAs: spec.ServedAs, Ensemble: spec.Ensemble, DefaultTimeout: spec.DefaultTimeout.Std(),
+			Traffic: spec.Traffic, Shadow: spec.Shadow, Changed: c.noteChange,
+		}
+	}
 	maxRequest, _ := spec.MaxRequest.Value() // checked with the manifest
 	s := Served{
 		Key: c.key, ID: w.key.ID(), Version: spec.Version, ServedAs: spec.ServedAs, Platform: w.engine.Platform, Class: spec.Class,
@@ -233,7 +243,9 @@ func shared(w *work) []int {
 func (c *controller) serves(w *work) {
 	c.live = w
 	c.set(func(st *object.ModelStatus) {
-		st.Pack, st.Placement = w.engine.Digest, w.placement.Status()
+		if st.Pack, st.Placement = "", nil; w.engine != nil {
+			st.Pack, st.Placement = w.engine.Digest, w.placement.Status()
+		}
 		st.Source, st.Version, st.Update = w.model.Spec.Source, w.model.Spec.Version, nil
 	})
 }

@@ -98,6 +98,14 @@ func (b *bench) replace(ctx context.Context, how string, s Served) error {
 	if b.replaced != nil {
 		defer b.replaced(s.ID)
 	}
+	if s.Ensemble != nil {
+		b.locked(func() { b.calls = append(b.calls, how) })
+		if len(s.Ensemble.Steps) > 1 {
+			return errors.New("step 2 is not served")
+		}
+		b.locked(func() { b.served = &s })
+		return nil
+	}
 	w, err := s.Start(ctx)
 	if err != nil {
 		return err

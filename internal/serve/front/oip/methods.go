@@ -3,6 +3,7 @@ package oip
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -94,6 +95,16 @@ func (m *Methods) ModelConfig(_ context.Context, q *pb.ModelConfigRequest) (*pb.
 		c.SequenceBatching = &pb.ModelSequenceBatching{MaxSequenceIdleMicroseconds: uint64(s.Sequencing.Idle.Microseconds()), StrategyChoice: &pb.ModelSequenceBatching_Direct{Direct: &pb.ModelSequenceBatching_StrategyDirect{}}}
 		for _, state := range states {
 			c.SequenceBatching.State = append(c.SequenceBatching.State, &pb.ModelSequenceBatching_State{InputName: state.Input, OutputName: state.Output, DataType: configType(state.Type), Dims: state.Shape})
+		}
+	}
+	if e := s.Ensemble; e != nil {
+		c.EnsembleScheduling = &pb.ModelEnsembling{}
+		for _, step := range e.Steps {
+			version, err := strconv.ParseInt(step.Version, 10, 64)
+			if err != nil {
+				version = -1
+			}
+			c.EnsembleScheduling.Step = append(c.EnsembleScheduling.Step, &pb.ModelEnsembling_Step{ModelName: step.Model, ModelVersion: version, InputMap: step.Inputs, OutputMap: step.Outputs})
 		}
 	}
 	if s.Cache.On {
