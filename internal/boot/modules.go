@@ -32,6 +32,19 @@ type modules struct {
 	aliases []alias
 	seen    map[string]bool // identities that were tried already
 	loaded  map[string]bool // names
+	later   map[string]bool // names that coldplug puts off
+	put     []string        // those that it has put off
+}
+
+// lateModules are what the daemon's API does not wait for: checking a module's
+// signature costs as much as a whole stage of the boot. They load when the API
+// is open, or when that does not happen soon.
+func lateModules() map[string]bool {
+	late := map[string]bool{"evdev": true, "button": true, "gpio_keys": true, "virtio_balloon": true, "virtio_rng": true}
+	if _, err := unix.Getrandom(make([]byte, 1), unix.GRND_NONBLOCK); err != nil {
+		delete(late, "virtio_rng") // everything would wait for random numbers
+	}
+	return late
 }
 
 type alias struct{ pattern, module string }
@@ -121,6 +134,10 @@ func (m *modules) load(name, parameters string) error {
 		if errors.Is(err, errNoModule) {
 			err = nil
 		}
+		if m.later[a.module] {
+			m.put = append(m.put, a.module)
+			continue
+		}
 		err = errors.Join(err, m.loadModule(a.module, ""))
 	}
 	if err != nil {
@@ -191,6 +208,18 @@ func (m *modules) coldplug(log *Log, sys string) {
 			}
 		}
 	}
+}
+
+// loadLate loads what coldplug has put off, and the drivers of what appears by it.
+func (m *modules) loadLate(log *Log, sys string) {
+	m.later = nil
+	for _, name := range m.put {
+		if err := m.loadModule(name, ""); err != nil && !errors.Is(err, errNoModule) {
+			log.Error("%v", err)
+		}
+	}
+	m.put = nil
+	m.coldplug(log, sys)
 }
 
 // identities returns the modalias of each device below sys that was not

@@ -108,3 +108,21 @@ func TestModprobeArgs(t *testing.T) {
 		}
 	}
 }
+
+func TestLateModulesArePutOff(t *testing.T) {
+	m := newModules()
+	m.parseDep([]byte("kernel/late.ko:\nkernel/now.ko:\n"))
+	m.parseAlias([]byte("alias acpi:BUTTON late\nalias acpi:BUTTON gone\n"))
+	m.later = map[string]bool{"late": true}
+	if err := m.load("acpi:BUTTON", ""); !errors.Is(err, errNoModule) { // gone has no file
+		t.Errorf("got %v", err)
+	}
+	if diff := cmp.Diff([]string{"late"}, m.put); diff != "" {
+		t.Errorf("put off (-want +got):\n%s", diff)
+	}
+	m.parseLoaded([]byte("late 1 0 - Live 0x0\n")) // so that nothing is loaded here
+	m.loadLate(&Log{}, t.TempDir())
+	if len(m.put) > 0 || m.later["late"] {
+		t.Errorf("left over: %v", m.put)
+	}
+}

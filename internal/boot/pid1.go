@@ -48,7 +48,15 @@ type system struct {
 	signals  chan os.Signal
 	messages chan notified
 	button   chan string
+	late     func() // loads the modules that were put off, and watches the power button
 }
+
+// When the modules that were put off load, if the daemon is not ready before,
+// and how long after it is: the first requests come then.
+const (
+	lateAfter      = 15 * time.Second
+	lateAfterReady = time.Second
+)
 
 // pid1 brings the system up, supervises oscined and ends in a shutdown. It
 // returns only with an error, and may then be called again.
@@ -67,7 +75,15 @@ func pid1(log *Log, kept *lasting) error {
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF); err != nil {
 		log.Error("Ctrl-Alt-Del restarts at once: %v", err)
 	}
-	setup(log)
+	modules := setup(log)
+	s.late = sync.OnceFunc(func() {
+		background(log, "late modules", func() error {
+			modules.loadLate(log, "/sys")
+			watchButtons(log, "/dev/input", s.button)
+			return nil
+		})
+	})
+	time.AfterFunc(lateAfter, s.late)
 	if s.onTrial() && s.boot.Data != "" {
 		if err := log.Keep(filepath.Join("/var", stateDir, release.BootLogFile)); err != nil {
 			log.Error("the log of this boot is not kept: %v", err)
@@ -82,7 +98,6 @@ func pid1(log *Log, kept *lasting) error {
 		background(log, "grow the data partition", func() error { return growData(log, data, "/var") })
 		s.adoptMachineFile()
 	}
-	watchButtons(log, "/dev/input", s.button)
 	if _, err := listenNotify(log, NotifySocket, s.messages); err != nil {
 		log.Error("%v", err)
 	}
@@ -246,6 +261,7 @@ func (s *system) notified(n notified) release.Request {
 	ready := s.daemon.notified(n, time.Now())
 	if ready {
 		s.log.Notice("oscined is ready, %.3f s after the kernel started", uptime().Seconds())
+		time.AfterFunc(lateAfterReady, s.late)
 	}
 	if request := s.tried(n, ready); request != release.RequestNone {
 		return request

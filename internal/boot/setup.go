@@ -42,8 +42,9 @@ func settings() []setting {
 }
 
 // setup brings the verified root to the state oscined expects. Nothing here is
-// worth stopping for: each failure is logged and the boot goes on.
-func setup(log *Log) {
+// worth stopping for: each failure is logged and the boot goes on. It returns
+// the modules, of which some are put off.
+func setup(log *Log) *modules {
 	began := time.Now()
 	for _, err := range mountAll(runtimeMounts()) {
 		log.Error("%v", err)
@@ -59,6 +60,7 @@ func setup(log *Log) {
 	mounted := time.Now()
 	m := openModules(log)
 	enableModprobe(log, "/usr/sbin/init") // not /sbin/init, whose every start the kernel remarks on
+	m.later = lateModules()
 	m.loadListed(log, release.ModulesFile)
 	m.coldplug(log, "/sys")
 	// overlay is certain to be needed: cheaper here than through the kernel.
@@ -87,6 +89,7 @@ func setup(log *Log) {
 	if err := unix.Sethostname([]byte("oscine")); err != nil {
 		log.Error("host name: %v", err)
 	}
+	return m
 }
 
 // makeNodes adds to devtmpfs the links every program expects, and the nodes
