@@ -2,6 +2,7 @@ package boot
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,10 +14,14 @@ import (
 
 // mountData mounts the data partition; ext4 replays its journal by itself. What
 // volumes may hold is bounded where the file system counts projects.
-func mountData(p Partition, target string) error {
+func mountData(m *modules, p Partition, target string) error {
 	options := ""
 	if counts, err := ext4CountsProjects(p.Node()); err == nil && counts {
 		options = "prjquota"
+		// Cheaper than a process of our own that the kernel starts to load it.
+		if err := m.load("quota_v2", ""); err != nil && !errors.Is(err, errNoModule) {
+			return err
+		}
 	}
 	return mount{p.Node(), target, "ext4", unix.MS_NOATIME | unix.MS_NODEV, options}.do()
 }

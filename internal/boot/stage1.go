@@ -45,7 +45,7 @@ func stage1(log *Log) error {
 		return err
 	}
 	found := time.Now()
-	data := mountStage1Data(log, parts, s.Disk)
+	data := mountStage1Data(log, m, parts, s.Disk)
 	if from.entry.Counted && data.Device != "" {
 		keepLog(log, filepath.Join(newData, stateDir), from.image)
 	}
@@ -110,11 +110,11 @@ func armWatchdog(log *Log) {
 
 // mountStage1Data mounts the data partition of the disk, and returns the
 // partition, or a zero one when /var has to be volatile.
-func mountStage1Data(log *Log, parts []Partition, disk string) Partition {
+func mountStage1Data(log *Log, m *modules, parts []Partition, disk string) Partition {
 	p, ok := find(parts, disk, release.PartitionData)
 	if !ok {
 		log.Error("disk %s has no partition %s: everything written will be lost at power-off", disk, release.PartitionData)
-	} else if err := mountData(p, newData); err != nil {
+	} else if err := mountData(m, p, newData); err != nil {
 		log.Error("cannot use the data partition, everything written will be lost at power-off: %v", err)
 	} else {
 		return p
