@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -82,6 +83,18 @@ func (s server) model(m model.Served) core.Model {
 		return served
 	}
 	served.Starter = starter(m.Start)
+	for _, cost := range m.Costs {
+		served.Curve = append(served.Curve, core.CurvePoint(cost))
+	}
+	if m.KeepCosts != nil {
+		served.KeepCurve = func(points []core.CurvePoint) {
+			var costs []model.Cost
+			for _, p := range points {
+				costs = append(costs, model.Cost(p))
+			}
+			m.KeepCosts(costs)
+		}
+	}
 	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
 		served.Urgency = s.isolator.Priority(m.ID)
 	}
@@ -118,6 +131,9 @@ func (s server) Serving(name string) (model.Serving, bool) {
 			st.Missed, st.Expired, st.PriorityUnavailable, st.BatchingStopped = now.Missed, now.Expired, now.PriorityUnavailable, now.BatchingStopped
 			st.CacheHits, st.CacheMisses = now.Cache.Hits, now.Cache.Misses
 			st.Sequences = now.Sequences
+			for _, p := range now.Curve {
+				st.Costs = append(st.Costs, object.ModelCost{Rows: math.Round(10*p.Rows) / 10, Time: object.Duration(p.Time)})
+			}
 			if now.Requests > 0 {
 				st.P50, st.P99 = object.Duration(now.P50), object.Duration(now.P99)
 			}

@@ -119,11 +119,12 @@ func (m *Model) checkEnsemble(c *Checker) {
 	if _, err := ensemble.Arrange(s.Ensemble.Arranged(), s.Ensemble.Outputs); err != nil {
 		c.Bad("spec.ensemble", "%v", err)
 	}
-	for field, set := range map[string]bool{
+	others := map[string]bool{
 		"source": s.Source != "", "engine": s.Engine != "", "format": s.Format != "", "options": len(s.Options) > 0, "maxRequest": !s.MaxRequest.IsZero(), "timeout": s.Timeout != 0,
 		"dynamicBatching": s.DynamicBatching != nil, "responseCache": s.ResponseCache != nil, "sequenceBatching": s.SequenceBatching != nil, "resources": !reflect.ValueOf(s.Resources).IsZero(),
-	} {
-		if set {
+	}
+	for _, field := range slices.Sorted(maps.Keys(others)) {
+		if others[field] {
 			c.Bad("spec."+field, "an ensemble has no worker: set it in the Models of its steps")
 		}
 	}
@@ -188,7 +189,7 @@ func (r *ResponseCache) check(c *Checker) {
 type DynamicBatching struct {
 	Disabled            bool     `json:"disabled,omitempty"`            // do not batch requests
 	PreferredBatchSizes []int    `json:"preferredBatchSizes,omitempty"` // rows of a batch, ascending; the largest that can be filled is taken
-	MaxQueueDelay       Duration `json:"maxQueueDelay,omitzero"`        // how long a request waits for others to join its batch; default 0s
+	MaxQueueDelay       Duration `json:"maxQueueDelay,omitzero"`        // how long a request waits at most for others to join its batch, while that saves computing time; default 0s
 }
 
 func (d *DynamicBatching) check(c *Checker) {
@@ -230,11 +231,19 @@ type ModelStatus struct {
 	CacheMisses         int64        `json:"cacheMisses,omitempty"`         // looked for there in vain
 	Sequences           int          `json:"sequences,omitempty"`           // whose state is kept
 	PriorityUnavailable string       `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
+	// Costs are how long runs of so many rows took, where requests share runs.
+	Costs []ModelCost `json:"costs,omitempty"`
 	// BatchingStopped says why requests share no runs any more.
 	BatchingStopped string `json:"batchingStopped,omitempty"`
 	// Candidates are the packs whose engines read the model, the one that the rules
 	// prefer first, with what came out where they were tried.
 	Candidates []ModelCandidate `json:"candidates,omitempty"`
+}
+
+// ModelCost is what a batch of a size takes, on average.
+type ModelCost struct {
+	Rows float64  `json:"rows"`
+	Time Duration `json:"time"`
 }
 
 // ModelUpdate is a manifest that is not served yet.

@@ -15,8 +15,9 @@ type Batching struct {
 	// PreferredRows are the sizes of batches that the model computes best,
 	// ascending: the largest that can be filled is taken. None: any.
 	PreferredRows []int
-	// Delay is how long a request waits for others, unless a batch of the largest
-	// preferred size is there.
+	// Delay bounds how long a request waits for others, unless a batch of the largest
+	// preferred size is there. It waits for each no longer than the computing that
+	// it would save, where that is known.
 	Delay time.Duration
 }
 
@@ -87,19 +88,25 @@ func (m *model) waitingRows() (n int64) {
 	return n
 }
 
-// gather waits for others as long as the model's delay allows.
+// gather waits for others as long as the model's delay allows and its costs
+// justify.
 func (m *model) gather(leader *job) {
 	if m.Batching.Delay == 0 || leader.retried || leader.parts != nil || !m.joins() {
 		return
 	}
+	end := time.Now().Add(m.Batching.Delay)
 	timer := time.NewTimer(m.Batching.Delay)
 	defer timer.Stop()
 	q := &m.queue
 	for {
 		q.mu.Lock()
-		if m.waitingRows() >= m.Batching.enough() {
+		rows := m.waitingRows()
+		if rows >= m.Batching.enough() {
 			q.mu.Unlock()
 			return
+		}
+		if saved, ok := m.curve.saves(rows); ok {
+			timer.Reset(min(saved, time.Until(end)))
 		}
 		if q.more == nil {
 			q.more = make(chan struct{})

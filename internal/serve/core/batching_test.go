@@ -126,3 +126,47 @@ func TestPreferredSizes(t *testing.T) {
 		t.Errorf("no run of 4 rows: %v", sizes)
 	}
 }
+
+// Nobody waits for others whose company would save nothing, and what was learned
+// is kept.
+func TestDelayIsJustified(t *testing.T) {
+	r := servetest.New(t)
+	var kept []core.CurvePoint
+	m := core.Model{Name: "m", Batching: core.Batching{Delay: time.Second}, KeepCurve: func(c []core.CurvePoint) { kept = c }}
+	r.Serve(m)
+	r.Wait("m")
+	ask := func(n int) time.Duration {
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range n {
+			wg.Go(func() {
+				if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, servetest.Sloth); err != nil { // 50 ms a row
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		return time.Since(begin)
+	}
+	if took := ask(1); took < time.Second {
+		t.Errorf("the first request took %v, want the whole delay: nothing is known", took)
+	}
+	ask(2)
+	for range 3 {
+		if took := ask(1); took > 700*time.Millisecond {
+			t.Errorf("a request took %v, though waiting saves nothing", took)
+		}
+	}
+	if s, err := r.Registry.Status("m"); err != nil || len(s.Curve) < 2 {
+		t.Errorf("got %+v, %v", s.Curve, err)
+	}
+	if err := r.Registry.Remove("m"); err != nil || len(kept) < 2 {
+		t.Fatalf("kept %+v, %v", kept, err)
+	}
+	m.Curve, m.Starter = kept, nil
+	r.Serve(m)
+	r.Wait("m")
+	if took := ask(1); took > 700*time.Millisecond {
+		t.Errorf("a request took %v, though what was learned before says that waiting saves nothing", took)
+	}
+}

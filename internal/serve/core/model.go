@@ -44,7 +44,11 @@ type Model struct {
 	Urgency Urgency
 	Routing
 	Batching Batching
-	Cache    Caching
+	// Curve is what was learned of the costs of batches before, and KeepCurve gets
+	// what is known when the model is served no more; it may be nil.
+	Curve     []CurvePoint
+	KeepCurve func([]CurvePoint)
+	Cache     Caching
 	// Sequencing says whether the model has state.
 	Sequencing Sequencing
 	// OnChange is called after each change of State, without locks held, and must
@@ -150,7 +154,8 @@ type Status struct {
 	Missed   int64         // inferences answered after the objective, or after their own timeout
 	Expired  int64         // requests refused because their timeout had passed, or would have
 	Cache    CacheFigures
-	Ensemble *Ensemble // nil: it is none
+	Ensemble *Ensemble    // nil: it is none
+	Curve    []CurvePoint // what batches cost, by their rows; none where requests share no runs
 	// Sequencing is set for a model that keeps state, with the shapes of it, and
 	// Sequences is how many there are.
 	Sequencing Sequencing

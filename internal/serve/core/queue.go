@@ -18,7 +18,8 @@ const restartWait = 10 * time.Second
 // computes, most often one, without a goroutine of its own: the one that finds the
 // worker idle runs its request at once and, when done, hands the lead to the most
 // urgent of those that came meanwhile, who runs as many of them as fit as the
-// next batch, by rank. Nothing waits for a batch to fill.
+// next batch, by rank. Nothing waits for a batch to fill, unless the model's
+// Batching has it wait and the curve of its costs says that it pays.
 type queue struct {
 	mu      sync.Mutex
 	leaders int // batches that run
@@ -152,7 +153,11 @@ func (m *model) takeBatch(leader *job) {
 	batch := append(leader.batch[:0], leader)
 	bytes, message := leader.inputBytes(), channel.RunBytes([]channel.Request{leader.request})
 	slices.SortStableFunc(q.waiting, byRank)
-	rows, most := leader.rows(), m.Batching.most(m.waitingRows())
+	waiting := m.waitingRows()
+	rows, most := leader.rows(), m.Batching.most(waiting)
+	if limit > 1 && len(m.Batching.PreferredRows) == 0 {
+		most = m.curve.most(waiting)
+	}
 	q.waiting = slices.DeleteFunc(q.waiting, func(j *job) bool {
 		if j == leader {
 			return true
@@ -302,6 +307,13 @@ func (m *model) exchange(leader *job) (*channel.Conn, *ending, error) {
 	took := time.Since(begin)
 	m.usual.Store(int64(took)/8 + m.usual.Load()*7/8)
 	m.costs.observe(leader.runs, took)
+	if leader.parts == nil && conn.Metadata().Batch {
+		var rows int64
+		for _, j := range leader.batch {
+			rows += j.rows()
+		}
+		m.curve.observe(rows, took)
+	}
 	return conn, worker, nil
 }
 

@@ -34,6 +34,7 @@ type model struct {
 	ids   atomic.Uint64 // of requests
 	usual atomic.Int64  // ns that recent runs took
 	costs costs
+	curve *curve
 	cores *cores // of all models
 	cache *cache // nil: no response is kept
 
@@ -85,6 +86,7 @@ func (r *Registry) startModel(m Model, before <-chan struct{}, old *model) *mode
 	if old != nil {
 		s.metrics, s.succeeds = old.metrics, true
 	}
+	s.curve = newCurve(m.Curve)
 	s.cache = newCache(m.Cache, r.cached, s.metrics)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if e := m.Ensemble; e != nil {
@@ -170,6 +172,9 @@ func (m *model) supervise() {
 		pause = min(2*pause, lastPause)
 	}
 	m.cache.close()
+	if known := m.curve.known(); m.KeepCurve != nil && len(known) > 0 {
+		m.KeepCurve(known)
+	}
 	m.set(Failed, "the model is served no more", nil)
 }
 
@@ -443,6 +448,7 @@ func (m *model) status() Status {
 	if problem := m.urgencyProblem.Load(); problem != nil {
 		s.PriorityUnavailable = *problem
 	}
+	s.Curve = m.curve.known()
 	m.metrics.fill(&s)
 	s.Cache = m.cache.figures()
 	return s

@@ -165,8 +165,8 @@ func summary(table []object.ModelCandidate) string {
 	return chosen + ": " + strings.Join(others, "; ")
 }
 
-// Choices keeps which engines were chosen, each under a digest of all that it
-// depends on: model, packs, and hardware.
+// Choices keeps which engines were chosen, and what batches cost with them, each
+// under a digest of all that it depends on: model, packs, and hardware.
 type Choices struct {
 	dir      string
 	hardware string
@@ -216,6 +216,30 @@ func (c *Choices) put(key string, table []object.ModelCandidate) error {
 		return err
 	}
 	return errors.Join(c.makeRoom(), durable.WriteFile(filepath.Join(c.dir, key+".json"), text, 0o600))
+}
+
+// Cost is what a batch of so many rows costs.
+type Cost struct {
+	Rows float64       `json:"rows"`
+	Time time.Duration `json:"timeNs"`
+}
+
+// costs returns what was learned of a model's batches, nil for nothing.
+func (c *Choices) costs(key string) (costs []Cost) {
+	text, err := os.ReadFile(filepath.Join(c.dir, "costs-"+key+".json"))
+	if err != nil || json.Unmarshal(text, &costs) != nil {
+		return nil
+	}
+	return costs
+}
+
+// putCosts keeps what was learned.
+func (c *Choices) putCosts(key string, costs []Cost) error {
+	text, err := json.Marshal(costs)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.makeRoom(), durable.WriteFile(filepath.Join(c.dir, "costs-"+key+".json"), text, 0o600))
 }
 
 // makeRoom removes all where there are too many: they can be made again.

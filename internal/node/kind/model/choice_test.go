@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/trial"
@@ -111,5 +112,27 @@ func TestChoicesAreBounded(t *testing.T) {
 	}
 	if c.get("k", 2) != nil {
 		t.Error("a choice between two packs is one between one")
+	}
+}
+
+// What batches cost is kept for the same model, pack and hardware.
+func TestCostsAreKept(t *testing.T) {
+	b := newBench(t)
+	first, second := b.upload(t, "one"), b.upload(t, "two")
+	if err := b.c.Up(t.Context(), first); err != nil || b.served.Costs != nil {
+		t.Fatalf("%v, costs %+v", err, b.served.Costs)
+	}
+	want := []Cost{{1, 2 * time.Millisecond}, {3.5, 4 * time.Millisecond}}
+	b.served.KeepCosts(want)
+	for _, test := range []struct {
+		m    *object.Model
+		want []Cost
+	}{{second, nil}, {first, want}} {
+		if err := b.c.Stop(t.Context(), test.m); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.c.Up(t.Context(), test.m); err != nil || !slices.Equal(b.served.Costs, test.want) {
+			t.Errorf("%v, costs %+v, want %+v", err, b.served.Costs, test.want)
+		}
 	}
 }

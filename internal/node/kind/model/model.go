@@ -75,7 +75,10 @@ type Served struct {
 	Sequences      *object.SequenceBatching // nil: the model has no state
 	Ensemble       *object.Ensemble         // nil: it has a worker
 	Preferred      []int                    // sizes of batches; none: any
-	QueueDelay     time.Duration            // for which a request waits for others
+	Costs          []Cost                   // of batches, learned before
+	// KeepCosts takes what was learned when the model is served no more.
+	KeepCosts  func([]Cost)
+	QueueDelay time.Duration // for which a request waits for others
 	// Start starts the worker, or adopts the one that runs. It is called again
 	// after the worker has ended.
 	Start func(context.Context) (*Worker, error)
@@ -221,6 +224,13 @@ func (c *controller) served(w *work) Served {
 		Timeout: spec.Timeout.Std(), MaxRequest: maxRequest, Objective: spec.Resources.Latency.Std(), DefaultTimeout: spec.DefaultTimeout.Std(), CPUs: shared(w), Traffic: spec.Traffic, Shadow: spec.Shadow,
 		Preferred: preferred(spec.DynamicBatching), QueueDelay: queueDelay(spec.DynamicBatching), Changed: c.noteChange,
 		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, w) },
+	}
+	learned := c.o.Choices.key(w.model, []pack.Info{*w.engine})
+	s.Costs = c.o.Choices.costs(learned)
+	s.KeepCosts = func(costs []Cost) {
+		if err := c.o.Choices.putCosts(learned, costs); err != nil {
+			c.o.Log.Warn("what batches cost is not kept", "model", c.key.Name, "error", err)
+		}
 	}
 	if r := spec.ResponseCache; r != nil {
 		s.CacheBytes, _ = r.Size.Value()
