@@ -67,8 +67,9 @@ test-inputs: build
 
 .PHONY: test-engines
 test-engines: build ## compare every engine with its own Python API, bit for bit, on real models
-	@go run ./internal/serve/engine/modeltest/fetch tensorflow
-	@python=$$(scripts/engines-python.sh) && OSCINE_ENGINES_PYTHON=$$python go test -count=1 -timeout 25m -v ./cmd/oscine-engine ./internal/serve/engine/...
+	@go run ./internal/serve/engine/modeltest/fetch tensorflow pytorch
+	@python=$$(scripts/engines-python.sh) && OSCINE_ENGINES_PYTHON=$$python go test -count=1 -timeout 45m -p 1 -v ./cmd/oscine-engine ./internal/serve/engine/... && \
+		OSCINE_ENGINES_PYTHON=$$python go test -count=1 -timeout 25m -v -run TestHostedPyTorch ./internal/systemtest
 
 test-fast: bpf ## run the tests that boot no machine
 	@go test -json ./... | $(REPORT)

@@ -12,6 +12,7 @@ import (
 	"oscine.dev/oscine/internal/serve/engine/litert"
 	"oscine.dev/oscine/internal/serve/engine/onnx"
 	"oscine.dev/oscine/internal/serve/engine/openvino"
+	"oscine.dev/oscine/internal/serve/engine/pytorch"
 	"oscine.dev/oscine/internal/serve/engine/tensorflow"
 	"oscine.dev/oscine/internal/serve/worker"
 )
@@ -23,6 +24,7 @@ func engines() map[string]worker.Engine {
 		"litert":      new(litert.Engine),
 		"onnxruntime": new(onnx.Engine),
 		"openvino":    new(openvino.Engine),
+		"pytorch":     new(pytorch.Engine),
 		"tensorflow":  new(tensorflow.Engine),
 	}
 }

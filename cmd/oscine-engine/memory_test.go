@@ -40,6 +40,7 @@ func TestMemory(t *testing.T) {
 		{"litert", modeltest.Face, nil, 30},
 		{"tensorflow", modeltest.BasicPitchSavedModel, nil, 400},
 		{"executorch", "../../internal/serve/engine/executorch/testdata/net.pte", nil, 18},
+		{"pytorch", "../../internal/serve/engine/pytorch/testdata/net.ts", map[string]string{"inputs": "picture:FP32[-1,3,16,16]", "outputs": "answer:FP32[-1,4] seen:FP32[-1,8]"}, 230},
 	} {
 		t.Run(test.engine, func(t *testing.T) {
 			libs, err := pack.Libraries(t.Context(), test.engine, runtime.GOARCH, false, os.Stderr)

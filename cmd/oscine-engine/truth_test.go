@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
@@ -22,6 +23,7 @@ import (
 	"oscine.dev/oscine/internal/serve/engine/modeltest"
 	"oscine.dev/oscine/internal/serve/engine/onnx"
 	"oscine.dev/oscine/internal/serve/engine/openvino"
+	"oscine.dev/oscine/internal/serve/engine/pytorch"
 	"oscine.dev/oscine/internal/serve/engine/tensorflow"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
@@ -29,7 +31,7 @@ import (
 
 // libraries are the file names of the engines' libraries.
 var libraries = map[string]string{
-	"onnxruntime": onnx.Name, "openvino": openvino.Name, "litert": litert.Name, "tensorflow": tensorflow.Name, "executorch": executorch.Name,
+	"onnxruntime": onnx.Name, "openvino": openvino.Name, "litert": litert.Name, "tensorflow": tensorflow.Name, "executorch": executorch.Name, "pytorch": pytorch.Name,
 }
 
 // open loads a model with one of the program's engines and one thread.
@@ -201,6 +203,9 @@ func TestExported(t *testing.T) {
 	}{
 		{"executorch", "net.pte", map[string]string{"inputs": "picture:FP32[-1,3,16,16]"}, []int64{1, 8, 3}},
 		{"executorch", "portable.pte", map[string]string{"inputs": "picture:FP32[-1,3,16,16]"}, []int64{1, 8}},
+		{"pytorch", "net.ts", map[string]string{"inputs": "picture:FP32[-1,3,16,16]", "outputs": "answer:FP32[-1,4] seen:FP32[-1,8]"}, []int64{1, 8}},
+		// Of dynamic dimensions AOTInductor accepts no 1.
+		{"pytorch", "net.pt2", map[string]string{"inputs": "picture:FP32[-1,3,16,16]", "outputs": "answer:FP32[-1,4] seen:FP32[-1,8]"}, []int64{2, 8}},
 	} {
 		t.Run(test.engine+"/"+test.model, func(t *testing.T) {
 			model := filepath.Join(dir, test.model)
@@ -216,6 +221,38 @@ func TestExported(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSilero runs a model of TorchScript that takes a number and has a state, against
+// PyTorch's own API.
+func TestSilero(t *testing.T) {
+	options := map[string]string{"inputs": "sound:FP32[1,512] rate:INT64[]", "outputs": "speech:FP32[1,1]"}
+	script := func(reset string) worker.Session {
+		with := maps.Clone(options)
+		with["reset"] = reset
+		s, err := open(t, "pytorch", modeltest.Path(t, modeltest.SileroScript), with)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	stateful, alone := script(""), script("reset_states")
+	in, specs := inputs(t, stateful, 1)
+	const rate = 16000
+	binary.LittleEndian.PutUint64(in[1].Data, rate)
+	specs[1] += fmt.Sprint(":", rate)
+	first := join("pytorch", run(t, stateful, in))
+	for range 2 {
+		if got := join("pytorch", run(t, alone, in)); !bytes.Equal(got, first) {
+			t.Errorf("with its state put back it answers %x, without any %x", got, first)
+		}
+	}
+	if again := join("pytorch", run(t, stateful, in)); bytes.Equal(again, first) {
+		t.Error("its state says nothing")
+	}
+	if want := reference(t, python(t), "pytorch", modeltest.Path(t, modeltest.SileroScript), specs); len(first) != 4 || !bytes.Equal(first, want) {
+		t.Errorf("it answers %x, PyTorch's own API %x", first, want)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"oscine.dev/oscine/internal/debian"
 )
@@ -13,7 +14,7 @@ import (
 // engineSteps make the pack of an engine that comes from a wheel: the program that
 // runs all of them, the wheel's libraries and those of Debian that they need.
 func engineSteps(w *wheel) []step {
-	return []step{numberedBy(w), (*builder).skeleton, (*builder).worker, engineFrom(w), (*builder).debian, (*builder).resolved}
+	return []step{numberedBy(w), (*builder).skeleton, (*builder).worker, engineFrom(w), debianLibraries(w), (*builder).resolved}
 }
 
 // libraries of Debian that the worker and ONNX Runtime need.
@@ -25,8 +26,14 @@ func (b *builder) worker(ctx context.Context, _ *lock) error {
 	return b.compile(ctx, "oscine-engine", "usr/bin")
 }
 
-// debian adds the libraries, whose licences lie beside them.
-func (b *builder) debian(ctx context.Context, _ *lock) error {
+// debianLibraries is the step that adds the libraries, whose licences lie beside them.
+func debianLibraries(w *wheel) step {
+	return func(b *builder, ctx context.Context, _ *lock) error {
+		return b.debian(ctx, append(slices.Clone(libraries), w.debian...))
+	}
+}
+
+func (b *builder) debian(ctx context.Context, libraries []string) error {
 	source, err := debian.Open(b.Log)
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ func executorchRecipe() recipe {
 			shim: &shim{
 				source: "executorch", standard: "c++17", headers: []string{"executorch/include"},
 				include: []string{"executorch/include", "executorch/include/executorch/runtime/core/portable_type/c10"},
-				define:  []string{"C10_USING_CUSTOM_GENERATED_MACROS"}, link: link,
+				define:  []string{"C10_USING_CUSTOM_GENERATED_MACROS"}, link: func(string) []string { return link },
 			},
 		},
 	}

@@ -31,7 +31,11 @@ type shim struct {
 	headers  []string // folders in the wheel
 	include  []string // where the compiler looks, below those
 	define   []string
-	link     []string // libraries of the wheel, in the order of their loading
+	// link are the libraries of the wheels that it loads, in their order.
+	link func(arch string) []string
+	// empty are names of libraries that models ask for and need nothing of; they are
+	// made without content.
+	empty []string
 }
 
 //go:embed shim
@@ -45,35 +49,40 @@ const (
 
 func (s *shim) library() string { return "liboscine_" + s.source + ".so" }
 
-// linked returns a folder of the cache with the files of a wheel's tree and the
-// shim compiled over them. Where the cache lacks it and fetch is false, the error
-// wraps os.ErrNotExist.
-func (s *shim) linked(ctx context.Context, p pypi.Package, arch, tree string, fetch bool, log io.Writer) (string, error) {
-	id, err := s.digest(arch, tree)
+// linked returns a folder of the cache with the libraries of wheels and the shim
+// compiled over them. Where the cache lacks it and fetch is false, the error wraps
+// os.ErrNotExist.
+func (s *shim) linked(ctx context.Context, parts []part, arch string, fetch bool, log io.Writer) (string, error) {
+	id, err := s.digest(arch, parts)
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(filepath.Dir(tree), "shim-"+s.source+"-"+id)
+	trees := filepath.Dir(parts[0].dir)
+	dir := filepath.Join(trees, "shim-"+s.source+"-"+id)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
 	if !fetch {
 		return "", fmt.Errorf("the library %s is not in the cache: %w", s.library(), os.ErrNotExist)
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(tree), "new-")
+	tmp, err := os.MkdirTemp(trees, "new-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	if err := linkTree(tree, tmp); err != nil {
-		return "", err
+	for _, p := range parts {
+		for _, name := range p.libraries(arch) {
+			if err := os.Link(filepath.Join(p.dir, name), filepath.Join(tmp, name)); err != nil {
+				return "", err
+			}
+		}
 	}
 	c, err := newCompiler(ctx, arch, log)
 	if err != nil {
 		return "", err
 	}
 	work := filepath.Join(tmp, ".work")
-	if err := s.unpack(ctx, p, arch, work); err != nil {
+	if err := s.unpack(ctx, parts[0].pinned, arch, work); err != nil {
 		return "", err
 	}
 	fmt.Fprintf(log, "compile %s for %s\n", s.library(), arch)
@@ -89,8 +98,8 @@ func (s *shim) linked(ctx context.Context, p pypi.Package, arch, tree string, fe
 	return dir, durable.ReplaceTree(tmp, dir)
 }
 
-// digest is of all that the shim is made of.
-func (s *shim) digest(arch, tree string) (string, error) {
+// digest is of all that the folder is made of.
+func (s *shim) digest(arch string, parts []part) (string, error) {
 	lock, err := debian.Embedded()
 	if err != nil {
 		return "", err
@@ -100,8 +109,11 @@ func (s *shim) digest(arch, tree string) (string, error) {
 		return "", err
 	}
 	sum := sha256.New()
-	if err := json.NewEncoder(sum).Encode([]any{target, s.link, s.define, s.standard, linkFlags(), compileFlags(), filepath.Base(tree)}); err != nil {
+	if err := json.NewEncoder(sum).Encode([]any{target, s.link(arch), s.empty, s.define, s.include, s.standard, linkFlags(), compileFlags()}); err != nil {
 		return "", err
+	}
+	for _, p := range parts {
+		fmt.Fprintln(sum, filepath.Base(p.dir)) // holds the wheel's digest
 	}
 	for _, name := range s.files() {
 		text, err := shimSources.ReadFile(path.Join("shim", name))
@@ -144,23 +156,6 @@ func (s *shim) unpack(ctx context.Context, p pypi.Package, arch, work string) er
 	return nil
 }
 
-// linkTree makes hard links of a folder's files in another.
-func linkTree(from, to string) error {
-	return filepath.WalkDir(from, func(file string, e os.DirEntry, err error) error {
-		if err != nil || file == from {
-			return err
-		}
-		name, err := filepath.Rel(from, file)
-		if err != nil {
-			return err
-		}
-		if e.IsDir() {
-			return os.Mkdir(filepath.Join(to, name), 0o755)
-		}
-		return os.Link(file, filepath.Join(to, name))
-	})
-}
-
 // compiler compiles C++ for a target with clang and the target's own headers and
 // libraries, all pinned.
 type compiler struct {
@@ -169,6 +164,7 @@ type compiler struct {
 	triple, sysroot, libs string
 	gcc                   string // the folder of GCC's part of the target
 	loader                string
+	arch                  string
 }
 
 func newCompiler(ctx context.Context, arch string, log io.Writer) (*compiler, error) {
@@ -176,7 +172,7 @@ func newCompiler(ctx context.Context, arch string, log io.Writer) (*compiler, er
 	if err != nil {
 		return nil, err
 	}
-	c := &compiler{triple: map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[arch]}
+	c := &compiler{arch: arch, triple: map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[arch]}
 	if c.clang, err = source.Tool(ctx, debian.Clang); err != nil {
 		return nil, err
 	}
@@ -231,9 +227,14 @@ func (c *compiler) build(ctx context.Context, s *shim, work, dir string) error {
 	if err := runIn(c.clang.Command(ctx, append(args, "-c", s.source+".cc", "-o", "shim.o")...), work); err != nil {
 		return err
 	}
+	for _, name := range s.empty {
+		if err := c.empty(ctx, name, work, dir); err != nil {
+			return err
+		}
+	}
 	args = append(linkFlags(), "-soname", s.library(), "-o", filepath.Join(dir, s.library()),
 		filepath.Join(c.gcc, "crtbeginS.o"), "shim.o", "-L", dir, "--no-as-needed")
-	for _, name := range s.link {
+	for _, name := range append(s.link(c.arch), s.empty...) {
 		args = append(args, "-l:"+name)
 	}
 	args = append(args, "--as-needed")
@@ -242,6 +243,17 @@ func (c *compiler) build(ctx context.Context, s *shim, work, dir string) error {
 	}
 	args = append(args, c.loader, filepath.Join(c.gcc, "libgcc.a"), filepath.Join(c.gcc, "crtendS.o"))
 	return runIn(c.linker.Command(ctx, args...), work)
+}
+
+// empty makes a library without content.
+func (c *compiler) empty(ctx context.Context, name, work, dir string) error {
+	if err := os.WriteFile(filepath.Join(work, "empty.cc"), nil, 0o644); err != nil {
+		return err
+	}
+	if err := runIn(c.clang.Command(ctx, append(compileFlags(), "--target="+c.triple, "-c", "empty.cc", "-o", "empty.o")...), work); err != nil {
+		return err
+	}
+	return runIn(c.linker.Command(ctx, "-shared", "-s", "--build-id=none", "--hash-style=gnu", "-soname", name, "-o", filepath.Join(dir, name), "empty.o"), work)
 }
 
 func runIn(cmd *exec.Cmd, dir string) error {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"oscine.dev/oscine/internal/licence"
 	"oscine.dev/oscine/internal/pypi"
 )
 
@@ -44,10 +45,13 @@ type wheel struct {
 	arm64    string // its name there for arm64, where that is another
 	spdx     string
 	licences []string // their texts, by the path in the wheel
+	others   string   // a folder of the wheel with the licences of what its makers took from elsewhere; "": none
 	// libraries gives for an architecture the libraries by their path in the
 	// wheel, with the name that they have in the pack.
 	libraries func(arch string) map[string]string
-	shim      *shim // over these; nil: the engine has a C API
+	with      []*wheel // that hold more libraries; the engine has a shim then
+	debian    []string // libraries of Debian that other packs do without
+	shim      *shim    // over all these; nil: the engine has a C API
 }
 
 func (w *wheel) project(arch string) string {
@@ -60,33 +64,55 @@ func (w *wheel) project(arch string) string {
 // licencesDir is where a tree of a wheel has its licences.
 const licencesDir = "licences"
 
-// tree returns a folder of the cache with the wheel's libraries and, below
+// part is a wheel with a folder of the cache that holds its libraries and, below
 // licencesDir, its licences.
-func (w *wheel) tree(ctx context.Context, l *lock, arch string, fetch bool, log io.Writer) (string, *pypi.Package, error) {
-	p, err := l.wheel(w.project(arch))
-	if err != nil {
-		return "", nil, err
-	}
+type part struct {
+	*wheel
+	pinned pypi.Package
+	dir    string
+}
+
+// parts are the wheel and those beside it.
+func (w *wheel) parts(ctx context.Context, l *lock, arch string, fetch bool, log io.Writer) ([]part, error) {
 	source, err := pypi.Open(log)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	want := maps.Clone(w.libraries(arch))
-	for _, file := range w.licences {
-		want[file] = path.Join(licencesDir, path.Base(file))
+	var all []part
+	for _, one := range append([]*wheel{w}, w.with...) {
+		p, err := l.wheel(one.project(arch))
+		if err != nil {
+			return nil, err
+		}
+		want := maps.Clone(one.libraries(arch))
+		for _, file := range one.licences {
+			want[file] = path.Join(licencesDir, path.Base(file))
+		}
+		dir, err := source.Tree(ctx, p, arch, want, fetch)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, part{one, p, dir})
 	}
-	dir, err := source.Tree(ctx, p, arch, want, fetch)
-	if err == nil && w.shim != nil {
-		dir, err = w.shim.linked(ctx, p, arch, dir, fetch, log)
+	return all, nil
+}
+
+// gathered returns a folder of the cache with all libraries of an engine.
+func (w *wheel) gathered(ctx context.Context, parts []part, arch string, fetch bool, log io.Writer) (string, error) {
+	if w.shim == nil {
+		return parts[0].dir, nil
 	}
-	return dir, &p, err
+	return w.shim.linked(ctx, parts, arch, fetch, log)
 }
 
 // names are the libraries' in the pack.
 func (w *wheel) names(arch string) []string {
-	names := slices.Sorted(maps.Values(w.libraries(arch)))
+	var names []string
+	for _, one := range append([]*wheel{w}, w.with...) {
+		names = append(names, slices.Sorted(maps.Values(one.libraries(arch)))...)
+	}
 	if w.shim != nil {
-		names = append(names, w.shim.library())
+		names = append(append(names, w.shim.empty...), w.shim.library())
 	}
 	return names
 }
@@ -103,7 +129,11 @@ func Libraries(ctx context.Context, engine, arch string, fetch bool, log io.Writ
 		if r.wheel == nil || !slices.Contains(r.manifest.Engines, engine) {
 			continue
 		}
-		dir, _, err := r.wheel.tree(ctx, l, arch, fetch, log)
+		parts, err := r.wheel.parts(ctx, l, arch, fetch, log)
+		dir := ""
+		if err == nil {
+			dir, err = r.wheel.gathered(ctx, parts, arch, fetch, log)
+		}
 		if err != nil {
 			return "", fmt.Errorf("libraries of the engine %s (oscine pack build %s fetches them): %w", engine, r.name, err)
 		}
@@ -116,7 +146,11 @@ func Libraries(ctx context.Context, engine, arch string, fetch bool, log io.Writ
 // the pack has the version of the wheel.
 func engineFrom(w *wheel) func(*builder, context.Context, *lock) error {
 	return func(b *builder, ctx context.Context, l *lock) error {
-		dir, p, err := w.tree(ctx, l, b.Arch, true, b.Log)
+		parts, err := w.parts(ctx, l, b.Arch, true, b.Log)
+		if err != nil {
+			return err
+		}
+		dir, err := w.gathered(ctx, parts, b.Arch, true, b.Log)
 		if err != nil {
 			return err
 		}
@@ -125,27 +159,51 @@ func engineFrom(w *wheel) func(*builder, context.Context, *lock) error {
 				return err
 			}
 		}
-		file, err := p.For(b.Arch)
-		if err != nil {
+		for i := range parts {
+			if err := b.wheel(ctx, &parts[i]); err != nil {
+				return err
+			}
+		}
+		if w.shim == nil {
+			return nil
+		}
+		inputs, err := compilerInputs(b.Arch)
+		b.manifest.Inputs = append(b.manifest.Inputs, inputs...)
+		return err
+	}
+}
+
+// wheel records a wheel and its licences.
+func (b *builder) wheel(ctx context.Context, p *part) error {
+	file, err := p.pinned.For(b.Arch)
+	if err != nil {
+		return err
+	}
+	name := p.pinned.Name
+	b.input("pypi:"+name, p.pinned.Version, "sha256:"+file.SHA256)
+	for _, text := range p.licences {
+		to := path.Join(licencesFolder, name+"."+path.Base(text))
+		if err := b.copy(filepath.Join(p.dir, licencesDir, path.Base(text)), to); err != nil {
 			return err
 		}
-		b.input("pypi:"+p.Name, p.Version, "sha256:"+file.SHA256)
-		if w.shim != nil {
-			inputs, err := compilerInputs(b.Arch)
-			if err != nil {
-				return err
-			}
-			b.manifest.Inputs = append(b.manifest.Inputs, inputs...)
-		}
-		for _, text := range w.licences {
-			to := path.Join(licencesFolder, p.Name+"."+path.Base(text))
-			if err := b.copy(filepath.Join(dir, licencesDir, path.Base(text)), to); err != nil {
-				return err
-			}
-			b.manifest.Licences = append(b.manifest.Licences, Licence{Component: p.Name, SPDX: w.spdx, File: "/" + to})
-		}
+		b.manifest.Licences = append(b.manifest.Licences, Licence{Component: name, SPDX: p.spdx, File: "/" + to})
+	}
+	if p.others == "" {
 		return nil
 	}
+	source, err := pypi.Open(b.Log)
+	if err != nil {
+		return err
+	}
+	wheel, err := source.Wheel(ctx, p.pinned, b.Arch, true)
+	if err != nil {
+		return err
+	}
+	text, err := pypi.Texts(wheel, p.others)
+	if err != nil {
+		return err
+	}
+	return b.licence(name+"'s third parties", licence.Licence{}, name+"."+path.Base(p.others), text)
 }
 
 // numberedBy is the step that gives the pack the version of a wheel.

@@ -120,6 +120,22 @@ func TestExtractStaysBelow(t *testing.T) {
 	}
 }
 
+func TestFolders(t *testing.T) {
+	dir, out := t.TempDir(), t.TempDir()
+	wheel(t, dir)
+	file := filepath.Join(dir, wheelName)
+	if err := ExtractFolders(file, out, []string{"example"}); err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob(filepath.Join(out, "*", "*"))
+	if want := []string{filepath.Join(out, "example/LICENSE"), filepath.Join(out, "example/lib.so")}; err != nil || !slices.Equal(found, want) {
+		t.Errorf("got %v, %v, want %v", found, err, want)
+	}
+	if got, err := Texts(file, "example"); err != nil || got != "LICENSE:\n\nterms\nlib.so:\n\nlibrary\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestDownload(t *testing.T) {
 	f := File{Name: "x_y-2.3.0-cp312-cp312-manylinux_2_27_x86_64.manylinux2014_x86_64.whl"}
 	got, err := download(f, "r", "d")

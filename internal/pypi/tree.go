@@ -94,20 +94,66 @@ func Extract(wheel, dir string, want map[string]string) error {
 // ExtractFolders takes folders out of a wheel, with their paths in it, to a path
 // below dir.
 func ExtractFolders(wheel, dir string, folders []string) error {
-	z, err := zip.OpenReader(wheel)
-	if err != nil {
-		return err
-	}
 	want := map[string]string{}
-	for _, f := range z.File {
-		if !f.FileInfo().IsDir() && slices.ContainsFunc(folders, func(folder string) bool { return strings.HasPrefix(f.Name, folder+"/") }) {
-			want[f.Name] = f.Name
+	for _, folder := range folders {
+		names, err := below(wheel, folder)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			want[name] = name
 		}
 	}
-	if err := z.Close(); err != nil {
-		return err
-	}
 	return Extract(wheel, dir, want)
+}
+
+// below lists the files in a folder of a wheel.
+func below(wheel, folder string) ([]string, error) {
+	z, err := zip.OpenReader(wheel)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, f := range z.File {
+		if !f.FileInfo().IsDir() && strings.HasPrefix(f.Name, folder+"/") {
+			names = append(names, f.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, z.Close()
+}
+
+// maxTexts bounds the texts of a folder, which lie in memory.
+const maxTexts = 16 << 20
+
+// Texts joins all files in a folder of a wheel, in the order of their names, each
+// below its name.
+func Texts(wheel, folder string) (string, error) {
+	names, err := below(wheel, folder)
+	if err != nil {
+		return "", err
+	}
+	z, err := zip.OpenReader(wheel)
+	if err != nil {
+		return "", err
+	}
+	defer z.Close()
+	var all strings.Builder
+	for _, name := range names {
+		f, err := z.Open(name)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&all, "%s:\n\n", strings.TrimPrefix(name, folder+"/"))
+		_, err = io.Copy(&all, io.LimitReader(f, maxTexts))
+		if err = errors.Join(err, f.Close()); err != nil {
+			return "", err
+		}
+		if all.WriteByte('\n'); all.Len() > maxTexts {
+			return "", fmt.Errorf("%s holds more than %d bytes", folder, maxTexts)
+		}
+	}
+	return all.String(), nil
 }
 
 func extract(root *os.Root, f *zip.File, to string) error {

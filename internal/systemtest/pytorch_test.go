@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"oscine.dev/oscine/internal/pack"
 )
 
 // pictureRequest writes a request with a batch of pictures for the networks in the engines'
@@ -57,4 +61,46 @@ func TestHostedExecuTorch(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.refuse([]string{"serve", damaged, "--name", "damaged", "--cpu", "250m"}, "not a model that executorch 1.5.1 can load")
+}
+
+// TestHostedPyTorch serves TorchScript, and where a Python with PyTorch is at hand a
+// model that AOTInductor compiles on this machine.
+func TestHostedPyTorch(t *testing.T) {
+	if _, err := pack.Libraries(t.Context(), "pytorch", runtime.GOARCH, false, os.Stderr); err != nil {
+		t.Skip(err)
+	}
+	const script = "../serve/engine/pytorch/testdata/net.ts"
+	d := newDaemon(t)
+	t.Cleanup(func() { // before the daemon ends, which leaves workers to its successor
+		for _, name := range []string{"net", "unstated", "wrong", "weights", "compiled", "graph"} {
+			d.try("delete", "model", name)
+		}
+	})
+	dir := t.TempDir()
+	d.run("pack", "build", "pytorch", "--arch", d.arch, "-o", dir, "--source", "../..")
+	d.run("pack", "install", filepath.Join(dir, "pytorch-"+d.arch+".erofs"))
+	stated := []string{"--cpu", "250m", "--option", "inputs=picture:FP32[-1,3,16,16]", "--option", "outputs=answer:FP32[-1,4] seen:FP32[-1,8]"}
+	d.run(append([]string{"serve", script, "--name", "net"}, stated...)...)
+	for _, rows := range []int{1, 3} {
+		if got := d.run("infer", "net", "-f", pictureRequest(t, rows)); !strings.Contains(got, fmt.Sprintf("[%d,4]", rows)) || !strings.Contains(got, "0.198") {
+			t.Errorf("%d rows: got %s", rows, got)
+		}
+	}
+	d.refuse([]string{"serve", script, "--name", "unstated", "--cpu", "250m"}, "does not say what its inputs are: state them")
+	d.refuse([]string{"serve", script, "--name", "wrong", "--cpu", "250m", "--option", "inputs=picture:FP32[-1,3,16]", "--option", "outputs=answer:FP32[-1,4]"},
+		"with inputs and outputs as the options state them")
+
+	program := os.Getenv("OSCINE_ENGINES_PYTHON")
+	if program == "" {
+		return
+	}
+	if out, err := exec.Command(program, "../../cmd/oscine-engine/testdata/export.py", dir).CombinedOutput(); err != nil {
+		t.Fatalf("export: %v\n%s", err, out)
+	}
+	d.run(append([]string{"serve", filepath.Join(dir, "net.pt2"), "--name", "compiled"}, stated...)...)
+	if got := d.run("infer", "compiled", "-f", pictureRequest(t, 3)); !strings.Contains(got, "[3,4]") || !strings.Contains(got, "0.198") {
+		t.Errorf("compiled: got %s", got)
+	}
+	d.refuse([]string{"serve", filepath.Join(dir, "graph.pt2"), "--name", "graph", "--cpu", "250m"}, "which only Python can run")
+	d.refuse([]string{"serve", filepath.Join(dir, "weights.pt"), "--name", "weights", "--cpu", "250m"}, "was written by torch.save")
 }

@@ -28,3 +28,8 @@ for name, partitioner in (("net.pte", [XnnpackPartitioner()]), ("portable.pte", 
     lowered = to_edge_transform_and_lower(program, partitioner=partitioner).to_executorch()
     with open(f"{out}/{name}", "wb") as f:
         f.write(lowered.buffer)
+torch.jit.script(net).save(f"{out}/net.ts")
+torch._inductor.config.compile_threads = 1
+torch._inductor.aoti_compile_and_package(program, package_path=f"{out}/net.pt2")
+torch.export.save(program, f"{out}/graph.pt2")
+torch.save(net.state_dict(), f"{out}/weights.pt")

@@ -1,7 +1,7 @@
 """Runs a model by an engine's own Python API and writes its outputs, one after
 the other in the order of their names, as the test computes them through the
 product's bindings. Arguments: engine, model, file for the outputs, then
-NAME=TYPE:DIMxDIM for each input."""
+NAME=TYPE:DIMxDIM for each input, or NAME=TYPE:DIMxDIM:NUMBER for one of a number."""
 import sys
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 
 def value(spec):
     name, rest = spec.rsplit("=", 1)
-    kind, dims = rest.split(":")
+    kind, dims, *number = rest.split(":")
     shape = [int(d) for d in dims.split("x") if d]
     n = int(np.prod(shape)) if shape else 1
     at = np.arange(n, dtype=np.int64)
@@ -17,6 +17,8 @@ def value(spec):
         data = ((at * 7 % 17).astype(np.float32) / np.float32(17)).astype(kind)
     else:
         data = (at * 7 % 17).astype(kind)
+    if number:
+        data[:] = int(number[0])
     return name, data.reshape(shape)
 
 
@@ -53,6 +55,19 @@ def executorch(model, inputs):
     from executorch.runtime import Runtime
     m = Runtime.get().load_program(model).load_method("forward")
     out = m.execute([torch.from_numpy(inputs[n]) for n in inputs])
+    return {"%03d" % i: o.numpy() for i, o in enumerate(out)}
+
+
+def pytorch(model, inputs):
+    import torch
+    torch.set_num_threads(1)
+    if model.endswith(".pt2"):
+        run = torch._inductor.aoti_load_package(model)
+    else:
+        run = torch.jit.load(model).eval()
+    with torch.inference_mode():
+        out = run(*[v.item() if v.ndim == 0 else torch.from_numpy(v) for v in inputs.values()])
+    out = out if isinstance(out, (tuple, list)) else (out,)
     return {"%03d" % i: o.numpy() for i, o in enumerate(out)}
 
 

@@ -81,3 +81,23 @@ func TestSelfTestOfLargerInputs(t *testing.T) {
 		}
 	}
 }
+
+// several refuses runs of one row.
+type several struct{ small }
+
+func (s *several) Run(_ context.Context, in []Tensor, _ *Output) error {
+	if in[0].Shape[0] == 1 {
+		return fmt.Errorf("%w: too few", ErrEngine)
+	}
+	return nil
+}
+
+func TestSelfTestOfTwoRows(t *testing.T) {
+	for rows, refused := range map[int64]bool{-1: false, 1: true} {
+		meta := channel.Metadata{Inputs: []tensor.Spec{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{rows, 3}}}}
+		err := SelfTest(&several{}, &meta, t.Logf)
+		if (err != nil) != refused {
+			t.Errorf("%d rows: got %v", rows, err)
+		}
+	}
+}

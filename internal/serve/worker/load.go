@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -131,19 +132,29 @@ const selfTestBytes = 64 << 20
 // neither time may want other inputs, unless that is the engine's own failure; the
 // first request will tell. What it has to say and is no reason to refuse goes to say.
 //
-// Some engines fail at pictures of one pixel, now and then without a word: a model
-// that fails so is tried again where its open dimensions are larger.
+// Some engines fail at pictures of one pixel, now and then without a word, and what
+// is compiled for several rows may refuse one: a model that fails so is tried again
+// with larger open dimensions, then with two rows.
 func SelfTest(session Session, meta *channel.Metadata, say func(format string, a ...any)) error {
-	err := selfTest(session, meta, 1, say)
-	if err == nil || !openInside(meta) {
-		return err
+	err := selfTest(session, meta, 1, 1, say)
+	if err != nil && openInside(meta) {
+		say("self-test where open dimensions are one: %v", err)
+		err = selfTest(session, meta, 1, selfTestOpen, say)
 	}
-	say("self-test where open dimensions are one: %v", err)
-	return selfTest(session, meta, selfTestOpen, say)
+	if err != nil && openRows(meta) {
+		say("self-test of one row: %v", err)
+		err = selfTest(session, meta, 2, selfTestOpen, say)
+	}
+	return err
 }
 
 // selfTestOpen is what open dimensions behind the first are in the second self-test.
 const selfTestOpen = 64
+
+// openRows reports whether a first dimension is open.
+func openRows(meta *channel.Metadata) bool {
+	return slices.ContainsFunc(meta.Inputs, func(spec tensor.Spec) bool { return len(spec.Shape) > 0 && spec.Shape[0] < 0 })
+}
 
 // openInside reports whether a dimension behind the first is open.
 func openInside(meta *channel.Metadata) bool {
@@ -157,11 +168,11 @@ func openInside(meta *channel.Metadata) bool {
 	return false
 }
 
-func selfTest(session Session, meta *channel.Metadata, open int64, say func(format string, a ...any)) error {
+func selfTest(session Session, meta *channel.Metadata, rows, open int64, say func(format string, a ...any)) error {
 	shapes, sizes := make([]tensor.Shape, len(meta.Inputs)), make([]int, len(meta.Inputs))
 	total := 0
 	for i, spec := range meta.Inputs {
-		shapes[i] = spec.Concrete(1, open)
+		shapes[i] = spec.Concrete(rows, open)
 		n, err := spec.LeastBytes(shapes[i])
 		if err != nil || n > selfTestBytes-total {
 			say("no self-test: the inputs are too large")

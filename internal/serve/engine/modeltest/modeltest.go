@@ -28,6 +28,7 @@ const (
 	BasicPitchTFLite     = "basic-pitch.tflite"
 	BasicPitchSavedModel = "basic-pitch"
 	Silero               = "silero-vad.onnx"
+	SileroScript         = "silero-vad.jit"
 	Face                 = "face.tflite"
 	Hand                 = "hand.tflite"
 	Attention            = "attention.tflite" // has operators of MediaPipe's own
@@ -51,11 +52,12 @@ func models() map[string]model {
 			pitch + "nmp/variables/variables.index":               "variables/variables.index",
 			pitch + "nmp/variables/variables.data-00000-of-00001": "variables/variables.data-00000-of-00001",
 		}, ""},
-		Silero:    one("silero-vad", silero+"silero_vad_16k_op15.onnx", "model.onnx"),
-		Face:      one("mediapipe", pipe+"face_detection/face_detection_short_range.tflite", "model.tflite"),
-		Hand:      one("mediapipe", pipe+"hand_landmark/hand_landmark_lite.tflite", "model.tflite"),
-		Attention: one("mediapipe", pipe+"face_landmark/face_landmark_with_attention.tflite", "model.tflite"),
-		Direction: one("rapidocr", "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", "model.onnx"),
+		Silero:       one("silero-vad", silero+"silero_vad_16k_op15.onnx", "model.onnx"),
+		SileroScript: one("silero-vad", silero+"silero_vad.jit", "model.jit"),
+		Face:         one("mediapipe", pipe+"face_detection/face_detection_short_range.tflite", "model.tflite"),
+		Hand:         one("mediapipe", pipe+"hand_landmark/hand_landmark_lite.tflite", "model.tflite"),
+		Attention:    one("mediapipe", pipe+"face_landmark/face_landmark_with_attention.tflite", "model.tflite"),
+		Direction:    one("rapidocr", "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", "model.onnx"),
 	}
 }
 

@@ -84,6 +84,12 @@ func (s *Session) open(m Model) error {
 	return err
 }
 
+// Unstated is the error of a model whose format does not tell its inputs, or its
+// outputs, and of which nothing is stated.
+func Unstated(kind string) error {
+	return fmt.Errorf("the model's format does not say what its %ss are: state them in order, such as oscine serve FILE --option '%ss=NAME:FP32[-1,512] OTHER:INT64[]'", kind, kind)
+}
+
 // call calls a function that returns null or a text.
 func (s *Session) call(f clib.Func, args ...uintptr) error {
 	if text := f.Call(args...); text != 0 {
@@ -102,7 +108,7 @@ func (s *Session) list(outputs bool, stated, inputs []tensor.Spec) ([]tensor.Spe
 	n := int(int64(s.lib.count.Call(s.handle, which)))
 	if s.told = n >= 0; !s.told {
 		if len(stated) == 0 {
-			return nil, fmt.Errorf("the model's format does not say what its %ss are: state them, such as oscine serve FILE --option '%ss=NAME:FP32[-1,512] OTHER:INT64[]'", kind, kind)
+			return nil, Unstated(kind)
 		}
 		return stated, nil
 	}
