@@ -68,6 +68,19 @@ const Registry = "docker-registry"
 // use. It knows QEMU, mkfs.erofs, mke2fs, sbverify, veritysetup, swtpm, tpm2-tools,
 // [Clang], [Linker] and [Registry].
 func (s *Source) Tool(ctx context.Context, name string) (Tool, error) {
+	switch name {
+	case Clang, Linker, Registry: // not the host's
+	default:
+		if path, ok := hostTool(ctx, name, needs(name)); ok {
+			return Tool{Name: name, Argv: []string{path}}, nil
+		}
+	}
+	return s.Bundled(ctx, name)
+}
+
+// Bundled is Tool with the bundle's program on every host, for one that writes what
+// has to be the same bytes everywhere.
+func (s *Source) Bundled(ctx context.Context, name string) (Tool, error) {
 	bundle := "tools"
 	if name == "swtpm" || strings.HasPrefix(name, "tpm2_") {
 		bundle = "tpm"
@@ -77,10 +90,6 @@ func (s *Source) Tool(ctx context.Context, name string) (Tool, error) {
 		bundle = "clang"
 	case Registry:
 		bundle = "registry"
-	default:
-		if path, ok := hostTool(ctx, name, needs(name)); ok {
-			return Tool{Name: name, Argv: []string{path}}, nil
-		}
 	}
 	tree, err := s.Tree(ctx, bundle, runtime.GOARCH)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/image/layout"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/secureboot"
 	"oscine.dev/oscine/internal/uki"
@@ -133,7 +134,7 @@ type builder struct {
 	kernel   *kernel
 	bin      string // folder of the built programs
 	programs []program
-	boot     string // unpacked systemd-boot
+	boot     *debian.Tree // systemd-boot
 }
 
 // publish puts what was built in its place.
@@ -191,12 +192,13 @@ func (b *builder) prepare(ctx context.Context) error {
 	if b.kernel, err = openKernel(ctx, b.source, cache, b.Flavour, b.Arch); err != nil {
 		return err
 	}
-	tree, err := b.source.Tree(ctx, "boot", b.Arch)
-	if err != nil {
-		return err
-	}
-	b.boot = filepath.Join(tree.Dir, "usr/lib/systemd/boot/efi")
-	return nil
+	b.boot, err = b.source.Tree(ctx, "boot", b.Arch)
+	return err
+}
+
+// bootFile is a file of systemd-boot's package.
+func (b *builder) bootFile(name string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(b.boot.Dir, "usr/lib/systemd/boot/efi", name))
 }
 
 func (b *builder) compile(ctx context.Context) error {
@@ -244,26 +246,26 @@ func (b *builder) assemble(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := planDisk(b.Size, rootSize)
+	l, err := layout.Plan(b.Size, rootSize, layout.MinData)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--size: %w", err)
 	}
 	name := release.NewEntry("oscine", b.Version).File()
-	boot, err := b.bootFiles(name, kernel)
+	boot, err := b.espFiles(name, kernel)
 	if err != nil {
 		return nil, err
 	}
-	b.say("write the disk: %d MiB, slots of %d MiB, data of %d MiB", l.disk/mib, l.slot/mib, l.dataSize()/mib)
+	b.say("write the disk: %d MiB, slots of %d MiB, data of %d MiB", l.Disk/layout.MiB, l.Slot/layout.MiB, l.DataSize()/layout.MiB)
 	if err := b.disk(ctx, l, verity, io.NewSectionReader(root, 0, rootSize), boot); err != nil {
 		return nil, err
 	}
 	return &Result{
 		Version: b.Version, Arch: b.Arch, Kernel: b.kernel.version, RootHash: hex.EncodeToString(verity.RootHash[:]), UKI: name,
-		Size: l.disk, RootSize: rootSize, UKISize: int64(len(kernel)), InitramfsSize: int64(initramfs),
+		Size: l.Disk, RootSize: rootSize, UKISize: int64(len(kernel)), InitramfsSize: int64(initramfs),
 	}, nil
 }
 
-func (b *builder) disk(ctx context.Context, l layout, v release.Verity, root io.Reader, boot []bootFile) error {
+func (b *builder) disk(ctx context.Context, l layout.Layout, v release.Verity, root io.Reader, boot []layout.File) error {
 	name := filepath.Join(b.work, "disk")
 	disk, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 	if err != nil {
@@ -295,6 +297,9 @@ func (b *builder) rootFiles(ctx context.Context) ([]File, error) {
 	if err := c.addCertificates(ctx, b.source, b.Arch); err != nil {
 		return nil, err
 	}
+	if err := b.addInstallation(ctx, c); err != nil {
+		return nil, err
+	}
 	if b.Releases != "" {
 		if err := c.addTrustedRoot(b.Releases); err != nil {
 			return nil, err
@@ -315,37 +320,45 @@ func (b *builder) rootFiles(ctx context.Context) ([]File, error) {
 	return c.list(), nil
 }
 
-// bootFiles are the files of the ESP.
-func (b *builder) bootFiles(name string, kernel []byte) ([]bootFile, error) {
-	short := map[string][2]string{"amd64": {"systemd-bootx64.efi", "BOOTX64.EFI"}, "arm64": {"systemd-bootaa64.efi", "BOOTAA64.EFI"}}[b.Arch]
-	loader, err := os.ReadFile(filepath.Join(b.boot, short[0]))
+// espFiles are the files of the ESP.
+func (b *builder) espFiles(name string, kernel []byte) ([]layout.File, error) {
+	files, err := b.loaderFiles()
+	if err != nil {
+		return nil, err
+	}
+	return append(files, layout.File{Path: path.Join(ukiFolder, name), Data: kernel}), nil
+}
+
+// loaderFiles are the files of the ESP beside kernel images.
+func (b *builder) loaderFiles() ([]layout.File, error) {
+	name := layout.LoaderName(b.Arch)
+	loader, err := b.bootFile(name)
 	if err != nil {
 		return nil, err
 	}
 	if loader, err = b.key.Sign(loader); err != nil {
-		return nil, fmt.Errorf("%s: %w", short[0], err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	settings := "timeout 0\neditor no\nauto-firmware no\n"
-	files := []bootFile{
-		{"/EFI/BOOT/" + short[1], loader},
-		{path.Join(ukiFolder, name), kernel},
-		{"/loader/entries.srel", []byte("type1\n")},
+	files := []layout.File{
+		{Path: layout.LoaderPath(b.Arch), Data: loader},
+		{Path: "/loader/entries.srel", Data: []byte("type1\n")},
 	}
 	if b.enrol != nil {
 		// Without a person: in a virtual machine at once, on metal after a countdown.
 		settings += "secure-boot-enroll force\n"
 		for _, name := range secureboot.Variables() {
-			files = append(files, bootFile{path.Join(secureboot.EnrolFolder, name+".auth"), b.enrol[name]})
+			files = append(files, layout.File{Path: path.Join(secureboot.EnrolFolder, name+".auth"), Data: b.enrol[name]})
 		}
 	}
-	return append(files, bootFile{"/loader/loader.conf", []byte(settings)}), nil
+	return append(files, layout.File{Path: "/loader/loader.conf", Data: []byte(settings)}), nil
 }
 
 // uki assembles and signs the unified kernel image; it also returns the size
 // of the initramfs in it.
 func (b *builder) uki(ctx context.Context, v release.Verity) (signed []byte, initramfs int, err error) {
 	b.say("assemble the unified kernel image")
-	stub, err := os.ReadFile(filepath.Join(b.boot, map[string]string{"amd64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}[b.Arch]))
+	stub, err := b.bootFile(map[string]string{"amd64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}[b.Arch])
 	if err != nil {
 		return nil, 0, err
 	}

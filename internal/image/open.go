@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	erofs "github.com/erofs/go-erofs"
+
+	"oscine.dev/oscine/internal/image/layout"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/uki"
 )
@@ -24,14 +26,8 @@ type Image struct {
 	Size int64 // bytes
 
 	file  *os.File
-	parts map[string]Partition
-	esp   *fatReader
-}
-
-// Partition is where one partition of an image lies.
-type Partition struct {
-	Name        string
-	Start, Size int64 // bytes
+	parts map[string]layout.Partition
+	esp   *layout.FAT
 }
 
 // Open reads the partition table and the ESP of a raw disk image. It changes
@@ -57,7 +53,7 @@ func open(f *os.File) (*Image, error) {
 		return nil, fmt.Errorf("%w: it is not a regular file", ErrNotImage)
 	}
 	m := &Image{Path: f.Name(), Size: info.Size(), file: f}
-	if m.parts, err = readGPT(f, m.Size); err != nil {
+	if m.parts, err = layout.ReadTable(f, m.Size); err != nil {
 		return nil, fmt.Errorf("%w: %w; build one with oscine image build", ErrNotImage, err)
 	}
 	for _, name := range release.Partitions() {
@@ -66,7 +62,7 @@ func open(f *os.File) (*Image, error) {
 		}
 	}
 	esp := m.parts[release.PartitionESP]
-	if m.esp, err = openFAT(io.NewSectionReader(f, esp.Start, esp.Size), esp.Size); err != nil {
+	if m.esp, err = layout.OpenFAT(io.NewSectionReader(f, esp.Start, esp.Size), esp.Size); err != nil {
 		return nil, fmt.Errorf("%w: its ESP cannot be read: %w", ErrNotImage, err)
 	}
 	return m, nil
@@ -77,7 +73,7 @@ func open(f *os.File) (*Image, error) {
 func (m *Image) Close() error { return m.file.Close() }
 
 // Partition returns one partition by its name, such as [release.PartitionRootA].
-func (m *Image) Partition(name string) (Partition, bool) {
+func (m *Image) Partition(name string) (layout.Partition, bool) {
 	p, ok := m.parts[name]
 	return p, ok
 }
@@ -87,7 +83,7 @@ const maxESPFile = uki.MaxSize
 
 // ReadESP reads a file of the ESP; name has slashes and begins with one.
 func (m *Image) ReadESP(name string) ([]byte, error) {
-	data, err := m.esp.readFile(name, maxESPFile)
+	data, err := m.esp.ReadFile(name, maxESPFile)
 	if err != nil {
 		return nil, fmt.Errorf("read %s from the ESP: %w", name, err)
 	}
@@ -101,13 +97,13 @@ const ukiFolder = "/" + release.ImageFolder
 // in which the boot loader tries them: those with tries left first, newer
 // versions first (UAPI Group Specification: Boot Loader, Version Format).
 func (m *Image) UKIs() (names []string, err error) {
-	entries, err := m.esp.readDir(ukiFolder)
+	entries, err := m.esp.ReadDir(ukiFolder)
 	if err != nil {
 		return nil, fmt.Errorf("list %s of the ESP: %w", ukiFolder, err)
 	}
 	for _, e := range entries {
-		if _, ok := release.ParseEntry(e.name); ok && !e.dir {
-			names = append(names, path.Join(ukiFolder, e.name))
+		if _, ok := release.ParseEntry(e.Name); ok && !e.Dir {
+			names = append(names, path.Join(ukiFolder, e.Name))
 		}
 	}
 	slices.SortFunc(names, bootOrder)

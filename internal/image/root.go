@@ -14,6 +14,7 @@ import (
 
 	erofs "github.com/erofs/go-erofs"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
+	"oscine.dev/oscine/internal/image/layout"
 	"oscine.dev/oscine/internal/release"
 )
 
@@ -102,7 +103,7 @@ func writeRoot(ctx context.Context, files []File, out *os.File) (release.Verity,
 	if err != nil {
 		return release.Verity{}, err
 	}
-	if size = alignUp(size, release.BlockSize); out.Truncate(size) != nil {
+	if size = layout.AlignUp(size, release.BlockSize); out.Truncate(size) != nil {
 		return release.Verity{}, fmt.Errorf("root: pad to %d bytes", size)
 	}
 	// The salt only has to differ between releases, and two builds must agree.

@@ -1,12 +1,14 @@
 package image
 
 import (
+	"errors"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/secureboot"
 	"oscine.dev/oscine/internal/uki"
@@ -23,21 +25,22 @@ func TestSecure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "systemd-bootx64.efi"), ukitest.Stub(), 0o600); err != nil {
+	loader := filepath.Join(dir, "usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(loader), 0o755), os.WriteFile(loader, ukitest.Stub(), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for _, secure := range []bool{true, false} {
-		b := &builder{Options: Options{Arch: "amd64"}, boot: dir, key: key}
+		b := &builder{Options: Options{Arch: "amd64"}, boot: &debian.Tree{Dir: dir}, key: key}
 		if secure {
 			b.enrol = enrol
 		}
-		files, err := b.bootFiles("x.efi", nil)
+		files, err := b.espFiles("x.efi", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := map[string]string{}
 		for _, f := range files {
-			got[f.path] = string(f.data)
+			got[f.Path] = string(f.Data)
 		}
 		if _, err := uki.Signer([]byte(got["/EFI/BOOT/BOOTX64.EFI"])); err != nil {
 			t.Errorf("the boot loader: %v", err)

@@ -12,6 +12,19 @@ const ModulesFile = "/etc/oscine/modules"
 // releases, when it was built with some.
 const TrustedRoot = "/usr/share/oscine/update/root.json"
 
+// ESPOnRoot is the folder of the root with all that the ESP holds beside kernel
+// images, under its names there: the signed boot loader, its configuration, and the
+// keys that it enrols.
+const ESPOnRoot = "/usr/share/oscine/esp"
+
+// EmptyData is where the root keeps an empty data partition of EmptyDataSize bytes,
+// compressed with gzip: what a new disk and one that is reset begin with. It grows
+// on its first boot.
+const (
+	EmptyData     = "/usr/share/oscine/data.ext4.gz"
+	EmptyDataSize = 256 << 20
+)
+
 // BootLogFile is the name, in the daemon's state folder, of what stage 1 and PID 1
 // say during boots on trial, one line each. It outlives the way back to the version
 // before, whose daemon reads it and removes it.

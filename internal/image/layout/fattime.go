@@ -1,4 +1,4 @@
-package image
+package layout
 
 import (
 	"bytes"
@@ -15,16 +15,16 @@ func fixTimes(store backend.Storage, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	boot := make([]byte, sectorSize)
-	if _, err := disk.ReadAt(boot, mib); err != nil {
+	boot := make([]byte, SectorSize)
+	if _, err := disk.ReadAt(boot, MiB); err != nil {
 		return err
 	}
 	u16 := func(at int) int64 { return int64(binary.LittleEndian.Uint16(boot[at:])) }
 	// BIOS parameter block (Microsoft FAT specification, §3.1 and §3.3).
-	cluster := int64(boot[13]) * sectorSize
-	data := mib + (u16(14)+int64(boot[16])*int64(binary.LittleEndian.Uint32(boot[36:])))*sectorSize
+	cluster := int64(boot[13]) * SectorSize
+	data := MiB + (u16(14)+int64(boot[16])*int64(binary.LittleEndian.Uint32(boot[36:])))*SectorSize
 	entries := make([]byte, 64)
-	for offset := data; offset+cluster <= mib+espSize; offset += cluster {
+	for offset := data; offset+cluster <= MiB+ESPSize; offset += cluster {
 		if _, err := disk.ReadAt(entries, offset); err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package image
+package layout
 
 import (
 	"encoding/binary"
@@ -10,9 +10,9 @@ import (
 	"unicode/utf16"
 )
 
-// fatReader reads a FAT32 file system (Microsoft FAT specification 1.03). It
+// FAT reads a FAT32 file system (Microsoft FAT specification 1.03). It
 // trusts nothing: every chain and every size is bounded.
-type fatReader struct {
+type FAT struct {
 	r         io.ReaderAt
 	size      int64  // of the partition, bytes
 	fat, data int64  // where the table and the clusters begin, bytes
@@ -21,31 +21,33 @@ type fatReader struct {
 	root      uint32
 }
 
-// fatEntry is one file or folder.
-type fatEntry struct {
-	name    string
-	dir     bool
+// Entry is one file or folder.
+type Entry struct {
+	Name string
+	Dir  bool
+	Size int64 // bytes, of a file
+
 	cluster uint32
-	size    int64 // bytes, of a file
 }
 
 const maxFATFolder = 4 << 20 // bytes of entries in one folder
 
-func openFAT(r io.ReaderAt, size int64) (*fatReader, error) {
-	boot := make([]byte, sectorSize)
+// OpenFAT reads the head of a file system of size bytes.
+func OpenFAT(r io.ReaderAt, size int64) (*FAT, error) {
+	boot := make([]byte, SectorSize)
 	if _, err := r.ReadAt(boot, 0); err != nil {
 		return nil, fmt.Errorf("read its first sector: %w", err)
 	}
 	u16 := func(at int) int64 { return int64(binary.LittleEndian.Uint16(boot[at:])) }
 	u32 := func(at int) int64 { return int64(binary.LittleEndian.Uint32(boot[at:])) }
 	perCluster, copies, tableSize := int64(boot[13]), int64(boot[16]), u32(36)
-	f := &fatReader{r: r, size: size, fat: u16(14) * sectorSize, cluster: perCluster * sectorSize, root: binary.LittleEndian.Uint32(boot[44:])}
-	f.data = f.fat + copies*tableSize*sectorSize
-	if u16(510) != 0xaa55 || u16(11) != sectorSize || perCluster == 0 || perCluster&(perCluster-1) != 0 ||
+	f := &FAT{r: r, size: size, fat: u16(14) * SectorSize, cluster: perCluster * SectorSize, root: binary.LittleEndian.Uint32(boot[44:])}
+	f.data = f.fat + copies*tableSize*SectorSize
+	if u16(510) != 0xaa55 || u16(11) != SectorSize || perCluster == 0 || perCluster&(perCluster-1) != 0 ||
 		copies == 0 || copies > 2 || tableSize == 0 || f.data >= size {
 		return nil, errors.New("it is not FAT32 with sectors of 512 bytes")
 	}
-	f.clusters = uint32(min((size-f.data)/f.cluster, tableSize*sectorSize/4-2)) + 2
+	f.clusters = uint32(min((size-f.data)/f.cluster, tableSize*SectorSize/4-2)) + 2
 	if f.root < 2 || f.root >= f.clusters {
 		return nil, errors.New("its root folder is out of bounds")
 	}
@@ -53,14 +55,14 @@ func openFAT(r io.ReaderAt, size int64) (*fatReader, error) {
 }
 
 // chain reads a chain of clusters of at most limit bytes.
-func (f *fatReader) chain(first uint32, limit int64) ([]byte, error) {
+func (f *FAT) chain(first uint32, limit int64) ([]byte, error) {
 	var out []byte
 	next := make([]byte, 4)
 	for at := first; ; {
 		if at < 2 || at >= f.clusters {
 			return nil, fmt.Errorf("cluster %d is out of bounds", at)
 		}
-		if int64(len(out))+f.cluster > alignUp(limit, f.cluster) {
+		if int64(len(out))+f.cluster > AlignUp(limit, f.cluster) {
 			return nil, errors.New("it is larger than it may be, or runs in a circle")
 		}
 		block := make([]byte, f.cluster)
@@ -79,12 +81,12 @@ func (f *fatReader) chain(first uint32, limit int64) ([]byte, error) {
 }
 
 // folder lists the entries of the folder that begins at a cluster.
-func (f *fatReader) folder(first uint32) ([]fatEntry, error) {
+func (f *FAT) folder(first uint32) ([]Entry, error) {
 	data, err := f.chain(first, maxFATFolder)
 	if err != nil {
 		return nil, err
 	}
-	var out []fatEntry
+	var out []Entry
 	var long []uint16
 	for ; len(data) >= 32 && data[0] != 0; data = data[32:] {
 		e, attributes := data[:32], data[11]
@@ -96,15 +98,15 @@ func (f *fatReader) folder(first uint32) ([]fatEntry, error) {
 		case attributes&0x08 != 0: // volume label
 			long = nil
 		default:
-			entry := fatEntry{
-				name: shortName(e), dir: attributes&0x10 != 0, size: int64(binary.LittleEndian.Uint32(e[28:])),
+			entry := Entry{
+				Name: shortName(e), Dir: attributes&0x10 != 0, Size: int64(binary.LittleEndian.Uint32(e[28:])),
 				cluster: uint32(binary.LittleEndian.Uint16(e[20:]))<<16 | uint32(binary.LittleEndian.Uint16(e[26:])),
 			}
 			if len(long) > 0 {
-				entry.name = string(utf16.Decode(long))
+				entry.Name = string(utf16.Decode(long))
 			}
 			long = nil
-			if entry.name != "." && entry.name != ".." {
+			if entry.Name != "." && entry.Name != ".." {
 				out = append(out, entry)
 			}
 		}
@@ -144,22 +146,22 @@ func shortName(e []byte) string {
 
 // find walks a path with slashes; names are compared as FAT does, without
 // regard to case.
-func (f *fatReader) find(name string) (fatEntry, error) {
-	at := fatEntry{name: "/", dir: true, cluster: f.root}
+func (f *FAT) find(name string) (Entry, error) {
+	at := Entry{Name: "/", Dir: true, cluster: f.root}
 	for part := range strings.SplitSeq(strings.Trim(name, "/"), "/") {
 		if part == "" {
 			continue
 		}
-		if !at.dir {
+		if !at.Dir {
 			return at, fs.ErrNotExist
 		}
 		entries, err := f.folder(at.cluster)
 		if err != nil {
-			return at, fmt.Errorf("folder %s: %w", at.name, err)
+			return at, fmt.Errorf("folder %s: %w", at.Name, err)
 		}
 		found := false
 		for _, e := range entries {
-			if found = strings.EqualFold(e.name, part); found {
+			if found = strings.EqualFold(e.Name, part); found {
 				at = e
 				break
 			}
@@ -171,10 +173,10 @@ func (f *fatReader) find(name string) (fatEntry, error) {
 	return at, nil
 }
 
-// readDir lists a folder.
-func (f *fatReader) readDir(name string) ([]fatEntry, error) {
+// ReadDir lists a folder.
+func (f *FAT) ReadDir(name string) ([]Entry, error) {
 	e, err := f.find(name)
-	if err == nil && !e.dir {
+	if err == nil && !e.Dir {
 		err = errors.New("it is not a folder")
 	}
 	if err != nil {
@@ -183,24 +185,24 @@ func (f *fatReader) readDir(name string) ([]fatEntry, error) {
 	return f.folder(e.cluster)
 }
 
-// readFile reads a file of at most limit bytes.
-func (f *fatReader) readFile(name string, limit int64) ([]byte, error) {
+// ReadFile reads a file of at most limit bytes.
+func (f *FAT) ReadFile(name string, limit int64) ([]byte, error) {
 	e, err := f.find(name)
-	if err == nil && e.dir {
+	if err == nil && e.Dir {
 		err = errors.New("it is a folder")
 	}
-	if err == nil && (e.size > limit || e.size > f.size) {
-		err = fmt.Errorf("its size of %d bytes is out of bounds", e.size)
+	if err == nil && (e.Size > limit || e.Size > f.size) {
+		err = fmt.Errorf("its size of %d bytes is out of bounds", e.Size)
 	}
-	if err != nil || e.size == 0 {
+	if err != nil || e.Size == 0 {
 		return nil, err
 	}
-	data, err := f.chain(e.cluster, e.size)
-	if err == nil && int64(len(data)) < e.size {
+	data, err := f.chain(e.cluster, e.Size)
+	if err == nil && int64(len(data)) < e.Size {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
 		return nil, err
 	}
-	return data[:e.size], nil
+	return data[:e.Size], nil
 }
