@@ -43,6 +43,7 @@ type Node interface {
 	latencyBench
 	accessControl
 	upgrader
+	installer
 	tokenStore
 	configured
 
@@ -74,6 +75,7 @@ func services(n Node, gate *entrance) []service {
 		mount[pbconnect.BenchHandler](pbconnect.NewBenchHandler, &benchService{n}),
 		mount[pbconnect.AccessHandler](pbconnect.NewAccessHandler, &accessService{n.Access(), gate}),
 		mount[pbconnect.UpgradesHandler](pbconnect.NewUpgradesHandler, &upgradeService{n}),
+		mount[pbconnect.InstallationHandler](pbconnect.NewInstallationHandler, &installationService{n}),
 		mount[pbconnect.TokensHandler](pbconnect.NewTokensHandler, &tokenService{n}),
 		mount[pbconnect.ConfigurationHandler](pbconnect.NewConfigurationHandler, &configurationService{n}),
 	}

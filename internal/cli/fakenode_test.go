@@ -37,6 +37,7 @@ type fakeNode struct {
 
 	upgrades       pbconnect.UpgradesHandler      // nil for none
 	configurations pbconnect.ConfigurationHandler // nil for none
+	installation   pbconnect.InstallationHandler  // nil for none
 
 	metrics http.HandlerFunc        // nil for none
 	models  pbconnect.ModelsHandler // nil for none
@@ -137,6 +138,9 @@ func (n *fakeNode) serve(t *testing.T) {
 	}
 	if n.configurations != nil {
 		mux.Handle(pbconnect.NewConfigurationHandler(n.configurations))
+	}
+	if n.installation != nil {
+		mux.Handle(pbconnect.NewInstallationHandler(n.installation))
 	}
 	if n.tokens != nil {
 		mux.Handle(pbconnect.NewTokensHandler(n.tokens))

@@ -36,6 +36,8 @@ type Client struct {
 	Access    pbconnect.AccessClient
 	Upgrades  pbconnect.UpgradesClient
 	Tokens    pbconnect.TokensClient
+	// Installation puts what the node runs on other disks.
+	Installation pbconnect.InstallationClient
 	// Configuration is the node's own Machine.
 	Configuration pbconnect.ConfigurationClient
 
@@ -80,6 +82,7 @@ func New(ctx *Context) (*Client, error) {
 		Access:        pbconnect.NewAccessClient(client, url, options),
 		Upgrades:      pbconnect.NewUpgradesClient(client, url, options),
 		Tokens:        pbconnect.NewTokensClient(client, url, options),
+		Installation:  pbconnect.NewInstallationClient(client, url, options),
 		Configuration: pbconnect.NewConfigurationClient(client, url, options),
 		address:       ctx.Address,
 		http:          client,

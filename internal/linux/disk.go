@@ -89,3 +89,31 @@ func SectorSize(f *os.File) (int64, error) {
 	}
 	return int64(size), nil
 }
+
+// ZeroRange has length bytes of a block device or regular file from start read as
+// zeros, without sending them where the device can do it by itself (BLKZEROOUT).
+func ZeroRange(f *os.File, start, length int64) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode()&os.ModeDevice == 0 {
+		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, start, length)
+	} else {
+		span := [2]uint64{uint64(start), uint64(length)}
+		err = ioctl(int(f.Fd()), unix.BLKZEROOUT, unsafe.Pointer(&span))
+	}
+	if err != nil {
+		return fmt.Errorf("zero %d bytes of %s: %w", length, f.Name(), err)
+	}
+	return nil
+}
+
+// ReadPartitions has the kernel read a disk's partition table again. None of the
+// partitions it knows may be in use.
+func ReadPartitions(disk *os.File) error {
+	if err := ioctl(int(disk.Fd()), unix.BLKRRPART, nil); err != nil {
+		return fmt.Errorf("read the partition table of %s again: %w", disk.Name(), err)
+	}
+	return nil
+}

@@ -28,6 +28,7 @@ import (
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/update/slot"
 )
 
 // Mode is how the daemon runs.
@@ -96,6 +97,7 @@ type Node struct {
 	recording sync.Mutex // held while the machine is recorded
 	finding   sync.Mutex // held while a new map is made the node's
 	upgrades  *upgrade.Manager
+	slots     *slot.Slots  // nil where the machine is not ours
 	upgrading sync.Once    // upgrades have begun
 	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 

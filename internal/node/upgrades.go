@@ -52,7 +52,8 @@ func (n *Node) openUpgrades() {
 		Facts: how.Facts, Open: how.Open, Tell: how.Tell, Host: &upgradeHost{n}, Log: n.log,
 	}
 	if how.Facts != nil && how.Facts().Data != "" {
-		c.Slots = slot.New(slot.OpenDisk(how.Facts().Disk, filepath.Join(n.config.RunDir, "esp")), how.Facts)
+		n.slots = slot.New(slot.OpenDisk(how.Facts().Disk, filepath.Join(n.config.RunDir, "esp")), how.Facts)
+		c.Slots = n.slots
 	}
 	n.upgrades = upgrade.Open(c)
 }

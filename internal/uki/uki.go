@@ -131,6 +131,16 @@ func Read(image []byte) (*Image, error) {
 	return u, nil
 }
 
+// Arch is the architecture that a PE image is for, amd64 or arm64; empty for
+// another.
+func Arch(image []byte) string {
+	f, err := pe.NewFile(bytes.NewReader(image))
+	if err != nil {
+		return ""
+	}
+	return map[uint16]string{pe.IMAGE_FILE_MACHINE_AMD64: "amd64", pe.IMAGE_FILE_MACHINE_ARM64: "arm64"}[f.Machine]
+}
+
 // Version is the version of Oscine that the image says it is, IMAGE_VERSION of its
 // os-release(5); empty where it says none.
 func (u *Image) Version() (version string) {

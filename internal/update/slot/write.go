@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"debug/pe"
 	"errors"
 	"fmt"
 	"io"
@@ -79,7 +78,7 @@ func (s *Slots) CheckImage(m *update.Manifest, image []byte) (release.Verity, er
 	if err != nil {
 		return refused("%w", err)
 	}
-	if arch := archOf(image); arch != m.Arch {
+	if arch := uki.Arch(image); arch != m.Arch {
 		return refused("it is for %s, the manifest says %s", arch, m.Arch)
 	}
 	if head.Uname != m.Kernel {
@@ -142,15 +141,6 @@ func (s *Slots) signer() (der []byte, err error) {
 		return nil, fmt.Errorf("the running version's kernel image: %w", err)
 	}
 	return cert.Raw, nil
-}
-
-// archOf is the architecture that a PE image is for, empty for another.
-func archOf(image []byte) string {
-	f, err := pe.NewFile(bytes.NewReader(image))
-	if err != nil {
-		return ""
-	}
-	return map[uint16]string{pe.IMAGE_FILE_MACHINE_AMD64: "amd64", pe.IMAGE_FILE_MACHINE_ARM64: "arm64"}[f.Machine]
 }
 
 // Clear removes every kernel image but that of the running version from the ESP,

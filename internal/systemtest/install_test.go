@@ -1,0 +1,79 @@
+package systemtest
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/machine"
+	"oscine.dev/oscine/internal/machine/machinetest"
+)
+
+// otherDisk is a second disk of a machine, with what another system left on it.
+func otherDisk(t *testing.T) (file string, args []string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "other.img")
+	if err := os.WriteFile(file, []byte("XFSB"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, 2<<30); err != nil {
+		t.Fatal(err)
+	}
+	return file, []string{"-drive", "if=none,id=other,format=raw,file=" + file, "-device", "virtio-blk-pci,drive=other,serial=OTHER"}
+}
+
+// TestInstall boots an image, installs it from there on a second disk, and starts
+// the machine from that disk, where it is the same node.
+func TestInstall(t *testing.T) {
+	machinetest.Need(t)
+	dir := t.TempDir()
+	n := newTestNode(t, dir, loopback(machinetest.APIPort))
+	config, err := os.ReadFile(n.machineFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, args := otherDisk(t)
+	ports := []machine.Port{{Guest: machinetest.APIPort}}
+	m := machinetest.Start(t, machine.Options{Name: "stick", Image: machinetest.Image(t, ""), Config: config, Ports: ports, ExtraArgs: args})
+	n = openNode(t, dir, m)
+	m.WaitConsole(`oscine-init: slot root-a is good`, later)
+
+	const disk = "/dev/disk/by-id/virtio-OTHER"
+	list := n.run("install", "--list", "-o", "wide")
+	for _, words := range [][]string{{"/dev/vda", "no: this machine runs from it"}, {disk, "xfs", "yes"}} {
+		line := ""
+		for l := range strings.Lines(list) {
+			if strings.Contains(l, words[0]) {
+				line = l
+			}
+		}
+		for _, w := range words {
+			if !strings.Contains(line, w) {
+				t.Errorf("the list of disks lacks %q:\n%s", words, list)
+			}
+		}
+	}
+	n.refuse([]string{"install", "--to", "vda", "--yes"}, "this machine runs from it")
+	n.refuse([]string{"install", "--to", disk}, "--yes")
+	n.refuse([]string{"install", "--to", disk, "--keep-data", "--yes"}, "without --keep-data")
+	if got := n.run("install", "--to", disk, "--yes"); !strings.Contains(got, "is on "+disk) {
+		t.Errorf("got %s", got)
+	}
+	if got := n.run("events"); !strings.Contains(got, "Installed") {
+		t.Errorf("the events lack it:\n%s", got)
+	}
+	n.run("shutdown")
+	m.WaitOff(later)
+
+	m = machinetest.Start(t, machine.Options{Name: "installed", Image: file, Ports: ports})
+	n = openNode(t, dir, m)
+	m.WaitConsole(`oscine-init: configuration taken from /oscine/machine.yaml of the ESP`, later)
+	m.WaitConsole(`oscine-init: data grown from`, later)
+	m.WaitConsole(`oscine-init: slot root-a is good`, later)
+	if got := n.run("info"); !strings.Contains(got, "node1") {
+		t.Errorf("another node answers:\n%s", got)
+	}
+	n.run("shutdown")
+	m.WaitOff(later)
+}
