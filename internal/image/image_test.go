@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -368,6 +369,43 @@ func TestBuildRefusesBadOptions(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v (%v)", left, err)
+	}
+}
+
+// A root can be read whole wherever its last inode lies, at the very end too.
+func TestLastInode(t *testing.T) {
+	for n := range 2 * release.BlockSize / 32 {
+		f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var files []File
+		for i := range n {
+			files = append(files, File{Path: fmt.Sprintf("d%04d", i), Mode: fs.ModeDir | 0o755})
+		}
+		v, err := writeRoot(t.Context(), files, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := f.Seek(0, io.SeekEnd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &Image{file: f, parts: map[string]layout.Partition{release.PartitionRootA: {Size: size}}}
+		root, _, err := m.Root(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = fs.WalkDir(root, ".", func(_ string, d fs.DirEntry, err error) error {
+			if err == nil {
+				_, err = d.Info()
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("%d folders: %v", n, err)
+		}
+		f.Close()
 	}
 }
 

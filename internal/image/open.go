@@ -151,7 +151,8 @@ func (m *Image) Root(v release.Verity) (root fs.FS, slot string, err error) {
 			reasons = append(reasons, fmt.Errorf("%s: %w", slot, err))
 			continue
 		}
-		root, err := erofs.Open(io.NewSectionReader(m.file, p.Start, int64(v.Blocks)*release.BlockSize))
+		// With the hash tree: go-erofs reads a little beyond an inode that is the last.
+		root, err := erofs.Open(io.NewSectionReader(m.file, p.Start, p.Size))
 		if err != nil {
 			return nil, "", fmt.Errorf("%s: %s: %w", m.Path, slot, err)
 		}

@@ -71,7 +71,7 @@ func openSource(image []byte, root io.ReaderAt) (*Source, error) {
 		return nil, errors.New("its root is damaged, or not the one that the kernel image names")
 	}
 	s.tree = tree
-	files, err := erofs.Open(io.NewSectionReader(root, 0, s.rootSize))
+	files, err := erofs.Open(io.NewSectionReader(root, 0, s.size())) // see package image: not without the tree
 	if err != nil {
 		return nil, fmt.Errorf("its root: %w", err)
 	}
