@@ -16,6 +16,7 @@ type wholeNode interface {
 	Info() node.Info
 	Doctor(context.Context) []doctor.Capability
 	Reboot(powerOff bool) error
+	Reset(by string) error
 }
 
 // nodeService implements oscine.v1.Node.
@@ -57,4 +58,12 @@ func (s *nodeService) Reboot(ctx context.Context, req *connect.Request[pb.Reboot
 		return nil, err
 	}
 	return connect.NewResponse(&pb.RebootResponse{}), nil
+}
+
+func (s *nodeService) Reset(ctx context.Context, _ *connect.Request[pb.ResetRequest]) (*connect.Response[pb.ResetResponse], error) {
+	who, _ := ctx.Value(callerKey{}).(caller)
+	if err := s.node.Reset(who.name); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.ResetResponse{}), nil
 }

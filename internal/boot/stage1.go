@@ -46,7 +46,8 @@ func stage1(log *Log) error {
 	}
 	found := time.Now()
 	data := mountStage1Data(log, m, parts, s.Disk)
-	if from.entry.Counted && data.Device != "" {
+	reset := resetWanted(log, parts, s.Disk, data)
+	if from.entry.Counted && data.Device != "" && !reset {
 		keepLog(log, filepath.Join(newData, stateDir), from.image)
 	}
 	if err := countAttempt(log, parts, s, from, data); err != nil {
@@ -54,6 +55,9 @@ func stage1(log *Log) error {
 	}
 	if err := openRoot(v, s); err != nil {
 		return err
+	}
+	if reset {
+		data = resetData(log, m, parts, s.Disk)
 	}
 	log.Notice("slot %s on %s (%s), root hash %.4x…; slot found in %d ms, mounted in %d ms",
 		s.Name, s.Device, imageName(from), v.RootHash, ms(modulesDone, found), ms(found, time.Now()))

@@ -38,6 +38,7 @@ type fakeNode struct {
 	upgrades       pbconnect.UpgradesHandler      // nil for none
 	configurations pbconnect.ConfigurationHandler // nil for none
 	installation   pbconnect.InstallationHandler  // nil for none
+	whole          pbconnect.NodeHandler          // nil for none
 
 	metrics http.HandlerFunc        // nil for none
 	models  pbconnect.ModelsHandler // nil for none
@@ -141,6 +142,9 @@ func (n *fakeNode) serve(t *testing.T) {
 	}
 	if n.installation != nil {
 		mux.Handle(pbconnect.NewInstallationHandler(n.installation))
+	}
+	if n.whole != nil {
+		mux.Handle(pbconnect.NewNodeHandler(n.whole))
 	}
 	if n.tokens != nil {
 		mux.Handle(pbconnect.NewTokensHandler(n.tokens))

@@ -91,3 +91,36 @@ func TestAskName(t *testing.T) {
 		}
 	}
 }
+
+// resetNode counts how often it is reset.
+type resetNode struct {
+	pbconnect.UnimplementedNodeHandler
+	resets int
+	fails  error
+}
+
+func (r *resetNode) Info(context.Context, *connect.Request[pb.InfoRequest]) (*connect.Response[pb.InfoResponse], error) {
+	return connect.NewResponse(&pb.InfoResponse{Name: "edge1"}), nil
+}
+
+func (r *resetNode) Reset(context.Context, *connect.Request[pb.ResetRequest]) (*connect.Response[pb.ResetResponse], error) {
+	r.resets++
+	return connect.NewResponse(&pb.ResetResponse{}), r.fails
+}
+
+func TestReset(t *testing.T) {
+	r := &resetNode{}
+	n := &fakeNode{whole: r}
+	n.serve(t)
+	if status, out, errOut := n.command(t, "reset"); status != exitUsage || r.resets != 0 || !strings.Contains(errOut, "give --yes") {
+		t.Errorf("nobody was asked: status %d: %s%s", status, out, errOut)
+	}
+	status, out, errOut := n.command(t, "reset", "--yes")
+	if status != 0 || r.resets != 1 || !strings.Contains(out, "edge1 restarts and erases its data") || !strings.Contains(errOut, "All that edge1 stores will be erased") {
+		t.Errorf("status %d: %s%s", status, out, errOut)
+	}
+	r.fails = connect.NewError(connect.CodeFailedPrecondition, context.DeadlineExceeded)
+	if status, out, _ := n.command(t, "reset", "--yes"); status == 0 || out != "" {
+		t.Errorf("refused: status %d: %s", status, out)
+	}
+}

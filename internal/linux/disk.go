@@ -117,3 +117,13 @@ func ReadPartitions(disk *os.File) error {
 	}
 	return nil
 }
+
+// Discard tells a block device that length bytes from start hold nothing any more
+// (BLKDISCARD). Not every device can take that.
+func Discard(f *os.File, start, length int64) error {
+	span := [2]uint64{uint64(start), uint64(length)}
+	if err := ioctl(int(f.Fd()), unix.BLKDISCARD, unsafe.Pointer(&span)); err != nil {
+		return fmt.Errorf("discard %d bytes of %s: %w", length, f.Name(), err)
+	}
+	return nil
+}

@@ -97,7 +97,8 @@ type Node struct {
 	recording sync.Mutex // held while the machine is recorded
 	finding   sync.Mutex // held while a new map is made the node's
 	upgrades  *upgrade.Manager
-	slots     *slot.Slots  // nil where the machine is not ours
+	bootDisk  slot.Disk    // nil where the machine is not ours
+	slots     *slot.Slots  // nil where bootDisk is
 	upgrading sync.Once    // upgrades have begun
 	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 

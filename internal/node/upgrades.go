@@ -52,7 +52,8 @@ func (n *Node) openUpgrades() {
 		Facts: how.Facts, Open: how.Open, Tell: how.Tell, Host: &upgradeHost{n}, Log: n.log,
 	}
 	if how.Facts != nil && how.Facts().Data != "" {
-		n.slots = slot.New(slot.OpenDisk(how.Facts().Disk, filepath.Join(n.config.RunDir, "esp")), how.Facts)
+		n.bootDisk = slot.OpenDisk(how.Facts().Disk, filepath.Join(n.config.RunDir, "esp"))
+		n.slots = slot.New(n.bootDisk, how.Facts)
 		c.Slots = n.slots
 	}
 	n.upgrades = upgrade.Open(c)

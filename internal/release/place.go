@@ -25,6 +25,13 @@ const (
 	EmptyDataSize = 256 << 20
 )
 
+// Marks of a data partition that is to be erased at the next boot: a file in the
+// daemon's state folder, and one on the ESP, by its path there, which counts.
+const (
+	ResetMark = "reset"
+	ESPReset  = "oscine/reset"
+)
+
 // BootLogFile is the name, in the daemon's state folder, of what stage 1 and PID 1
 // say during boots on trial, one line each. It outlives the way back to the version
 // before, whose daemon reads it and removes it.

@@ -74,6 +74,30 @@ func TestInstall(t *testing.T) {
 	if got := n.run("info"); !strings.Contains(got, "node1") {
 		t.Errorf("another node answers:\n%s", got)
 	}
-	n.run("shutdown")
-	m.WaitOff(later)
+	testReset(n, m)
+}
+
+// testReset erases what a node stores that nobody else configures, with the power
+// cut while it does.
+func testReset(n *testNode, m *machinetest.Machine) {
+	n.t.Helper()
+	n.run("secret", "set", "kept", "word=secret")
+	n.refuse([]string{"reset"}, "--yes")
+	offset := len(m.Console())
+	n.run("reset", "--yes")
+	m.WaitConsoleAfter(offset, `oscine-init: reset: erasing the data partition`, later)
+	if err := m.Kill(); err != nil {
+		n.t.Fatal(err)
+	}
+	offset = len(m.Console())
+	m.Restart()
+	m.WaitConsoleAfter(offset, `This node waits for its configuration`, later)
+	text := m.Console()[offset:]
+	if strings.Contains(text, "has an owner") || !strings.Contains(text, "slot root-a") {
+		n.t.Errorf("after a reset:\n%s", text)
+	}
+	n.t.Logf("erased again after the power cut: %t", strings.Contains(text, "reset: the data partition is empty"))
+	if err := m.Kill(); err != nil {
+		n.t.Fatal(err)
+	}
 }

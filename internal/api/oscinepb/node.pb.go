@@ -564,6 +564,78 @@ func (*RebootResponse) Descriptor() ([]byte, []int) {
 	return file_oscine_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
+type ResetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetRequest) Reset() {
+	*x = ResetRequest{}
+	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetRequest) ProtoMessage() {}
+
+func (x *ResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
+func (*ResetRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+type ResetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetResponse) Reset() {
+	*x = ResetResponse{}
+	mi := &file_oscine_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetResponse) ProtoMessage() {}
+
+func (x *ResetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
+func (*ResetResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
 var File_oscine_v1_node_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_node_proto_rawDesc = "" +
@@ -611,11 +683,14 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\x06remedy\x18\x05 \x01(\tR\x06remedy\",\n" +
 	"\rRebootRequest\x12\x1b\n" +
 	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\"\x10\n" +
-	"\x0eRebootResponse2\xcf\x01\n" +
+	"\x0eRebootResponse\"\x0e\n" +
+	"\fResetRequest\"\x0f\n" +
+	"\rResetResponse2\x91\x02\n" +
 	"\x04Node\x12=\n" +
 	"\x04Info\x12\x16.oscine.v1.InfoRequest\x1a\x17.oscine.v1.InfoResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
 	"\x06Doctor\x12\x18.oscine.v1.DoctorRequest\x1a\x19.oscine.v1.DoctorResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
-	"\x06Reboot\x12\x18.oscine.v1.RebootRequest\x1a\x19.oscine.v1.RebootResponse\"\x04\x88\xb5\x18\x04B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
+	"\x06Reboot\x12\x18.oscine.v1.RebootRequest\x1a\x19.oscine.v1.RebootResponse\"\x04\x88\xb5\x18\x04\x12@\n" +
+	"\x05Reset\x12\x17.oscine.v1.ResetRequest\x1a\x18.oscine.v1.ResetResponse\"\x04\x88\xb5\x18\x04B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
 	file_oscine_v1_node_proto_rawDescOnce sync.Once
@@ -629,7 +704,7 @@ func file_oscine_v1_node_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_node_proto_rawDescData
 }
 
-var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_oscine_v1_node_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: oscine.v1.InfoRequest
 	(*InfoResponse)(nil),          // 1: oscine.v1.InfoResponse
@@ -640,23 +715,27 @@ var file_oscine_v1_node_proto_goTypes = []any{
 	(*Capability)(nil),            // 6: oscine.v1.Capability
 	(*RebootRequest)(nil),         // 7: oscine.v1.RebootRequest
 	(*RebootResponse)(nil),        // 8: oscine.v1.RebootResponse
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*SlotVersion)(nil),           // 10: oscine.v1.SlotVersion
+	(*ResetRequest)(nil),          // 9: oscine.v1.ResetRequest
+	(*ResetResponse)(nil),         // 10: oscine.v1.ResetResponse
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*SlotVersion)(nil),           // 12: oscine.v1.SlotVersion
 }
 var file_oscine_v1_node_proto_depIdxs = []int32{
-	9,  // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	11, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
 	3,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
 	2,  // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
-	10, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
+	12, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
 	6,  // 4: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
 	0,  // 5: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
 	4,  // 6: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
 	7,  // 7: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	1,  // 8: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	5,  // 9: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	8,  // 10: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	8,  // [8:11] is the sub-list for method output_type
-	5,  // [5:8] is the sub-list for method input_type
+	9,  // 8: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
+	1,  // 9: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	5,  // 10: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	8,  // 11: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	10, // 12: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
+	9,  // [9:13] is the sub-list for method output_type
+	5,  // [5:9] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
 	5,  // [5:5] is the sub-list for extension extendee
 	0,  // [0:5] is the sub-list for field type_name
@@ -675,7 +754,7 @@ func file_oscine_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_node_proto_rawDesc), len(file_oscine_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,8 @@ const (
 	NodeDoctorProcedure = "/oscine.v1.Node/Doctor"
 	// NodeRebootProcedure is the fully-qualified name of the Node's Reboot RPC.
 	NodeRebootProcedure = "/oscine.v1.Node/Reboot"
+	// NodeResetProcedure is the fully-qualified name of the Node's Reset RPC.
+	NodeResetProcedure = "/oscine.v1.Node/Reset"
 )
 
 // NodeClient is a client for the oscine.v1.Node service.
@@ -46,6 +48,9 @@ type NodeClient interface {
 	Info(context.Context, *connect.Request[oscinepb.InfoRequest]) (*connect.Response[oscinepb.InfoResponse], error)
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
 	Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error)
+	// Reset restarts the machine, which erases its data partition: all that it
+	// stores, its Machine and its identity. FAILED_PRECONDITION while it is upgraded.
+	Reset(context.Context, *connect.Request[oscinepb.ResetRequest]) (*connect.Response[oscinepb.ResetResponse], error)
 }
 
 // NewNodeClient constructs a client for the oscine.v1.Node service. By default, it uses the Connect
@@ -77,6 +82,12 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("Reboot")),
 			connect.WithClientOptions(opts...),
 		),
+		reset: connect.NewClient[oscinepb.ResetRequest, oscinepb.ResetResponse](
+			httpClient,
+			baseURL+NodeResetProcedure,
+			connect.WithSchema(nodeMethods.ByName("Reset")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -85,6 +96,7 @@ type nodeClient struct {
 	info   *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
 	doctor *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
 	reboot *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
+	reset  *connect.Client[oscinepb.ResetRequest, oscinepb.ResetResponse]
 }
 
 // Info calls oscine.v1.Node.Info.
@@ -102,11 +114,19 @@ func (c *nodeClient) Reboot(ctx context.Context, req *connect.Request[oscinepb.R
 	return c.reboot.CallUnary(ctx, req)
 }
 
+// Reset calls oscine.v1.Node.Reset.
+func (c *nodeClient) Reset(ctx context.Context, req *connect.Request[oscinepb.ResetRequest]) (*connect.Response[oscinepb.ResetResponse], error) {
+	return c.reset.CallUnary(ctx, req)
+}
+
 // NodeHandler is an implementation of the oscine.v1.Node service.
 type NodeHandler interface {
 	Info(context.Context, *connect.Request[oscinepb.InfoRequest]) (*connect.Response[oscinepb.InfoResponse], error)
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
 	Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error)
+	// Reset restarts the machine, which erases its data partition: all that it
+	// stores, its Machine and its identity. FAILED_PRECONDITION while it is upgraded.
+	Reset(context.Context, *connect.Request[oscinepb.ResetRequest]) (*connect.Response[oscinepb.ResetResponse], error)
 }
 
 // NewNodeHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -134,6 +154,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("Reboot")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeResetHandler := connect.NewUnaryHandler(
+		NodeResetProcedure,
+		svc.Reset,
+		connect.WithSchema(nodeMethods.ByName("Reset")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/oscine.v1.Node/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeInfoProcedure:
@@ -142,6 +168,8 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeDoctorHandler.ServeHTTP(w, r)
 		case NodeRebootProcedure:
 			nodeRebootHandler.ServeHTTP(w, r)
+		case NodeResetProcedure:
+			nodeResetHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -161,4 +189,8 @@ func (UnimplementedNodeHandler) Doctor(context.Context, *connect.Request[oscinep
 
 func (UnimplementedNodeHandler) Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.Reboot is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Reset(context.Context, *connect.Request[oscinepb.ResetRequest]) (*connect.Response[oscinepb.ResetResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.Reset is not implemented"))
 }

@@ -1,0 +1,145 @@
+package boot
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/release"
+)
+
+// resetWanted reports that the data partition is to be erased. The daemon leaves
+// two marks: the file on the ESP counts, and is the first to come and the last to
+// go; the one on the data partition spares every other boot from mounting the ESP.
+// A partition that is half erased cannot be mounted, and then the ESP is asked.
+func resetWanted(log *Log, parts []Partition, disk string, data Partition) bool {
+	if data.Device != "" && !exists(filepath.Join(newData, stateDir, release.ResetMark)) {
+		return false
+	}
+	if _, ok := find(parts, disk, release.PartitionData); !ok {
+		return false
+	}
+	esp, ok := find(parts, disk, release.PartitionESP)
+	if !ok {
+		return false
+	}
+	wanted := false
+	err := withESP(esp, stage1ESP, unix.MS_RDONLY, func(dir string) error {
+		wanted = exists(filepath.Join(dir, release.ESPReset))
+		return nil
+	})
+	if err != nil {
+		log.Error("cannot tell whether the data partition is to be erased: %v", err)
+	}
+	return wanted
+}
+
+// resetData erases the data partition, writes an empty file system into it and
+// mounts that; the root is mounted already. Power may fail at any point: the mark on
+// the ESP goes last, and the next boot begins again. It returns the partition, or a
+// zero one when /var has to be volatile.
+func resetData(log *Log, m *modules, parts []Partition, disk string) Partition {
+	began := time.Now()
+	log.Notice("reset: erasing the data partition")
+	if err := unix.Unmount(newData, 0); err != nil {
+		log.Error("reset: %v", err)
+		return Partition{} // what is mounted there stays
+	}
+	p, _ := find(parts, disk, release.PartitionData)
+	err := eraseData(p.Node(), filepath.Join(newRoot, release.EmptyData), func() { armWatchdog(log) })
+	if err == nil {
+		esp, _ := find(parts, disk, release.PartitionESP)
+		err = withESP(esp, stage1ESP, 0, forgetReset)
+	}
+	if err != nil {
+		log.Error("reset: %v: the next boot tries again", err)
+	} else {
+		log.Notice("reset: the data partition is empty, after %d ms", ms(began, time.Now()))
+	}
+	return mountStage1Data(log, m, parts, disk)
+}
+
+// eraseData makes a device hold an empty file system and nothing else, where it
+// can discard; elsewhere what was stored is out of reach, until it is overwritten.
+// alive is called at least every few seconds.
+func eraseData(device, empty string, alive func()) error {
+	f, err := os.OpenFile(device, os.O_RDWR|unix.O_EXCL, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := linux.DeviceSize(f)
+	if err != nil {
+		return err
+	}
+	if size < release.EmptyDataSize {
+		return fmt.Errorf("%s has %d bytes, an empty data partition %d", device, size, release.EmptyDataSize)
+	}
+	const step = 4 << 30
+	for at := int64(0); at < size; at += step {
+		alive()
+		if linux.Discard(f, at, min(step, size-at)) != nil {
+			break // it cannot
+		}
+	}
+	for at := int64(0); at < release.EmptyDataSize; at += 64 << 20 {
+		alive()
+		if err := linux.ZeroRange(f, at, min(64<<20, release.EmptyDataSize-at)); err != nil {
+			return err
+		}
+	}
+	alive()
+	if err := unpackEmpty(f, empty); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// unpackEmpty writes what is not zero of an empty data partition.
+func unpackEmpty(to io.WriterAt, file string) error {
+	from, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	z, err := gzip.NewReader(from)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	block, zero := make([]byte, 64<<10), make([]byte, 64<<10)
+	for at := int64(0); at < release.EmptyDataSize; at += int64(len(block)) {
+		if _, err := io.ReadFull(z, block); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		if string(block) == string(zero) {
+			continue
+		}
+		if _, err := to.WriteAt(block, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetReset takes the mark from the mounted ESP, and a Machine that still waits
+// there: it is a part of what was to be erased.
+func forgetReset(esp string) error {
+	if err := wipe(filepath.Join(esp, release.ESPMachine)); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(esp, release.ESPReset)); err != nil {
+		return err
+	}
+	dir, err := os.Open(esp)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
+}
