@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -36,6 +38,7 @@ type Upgrading struct {
 const (
 	upgradeFile   = "upgrade.json"
 	upgradeDir    = "upgrade"
+	copiesDir     = "boot" // copies of good kernel images
 	bootIDFile    = "/proc/sys/kernel/random/boot_id"
 	modelGrace    = 2 * time.Second
 	probeFile     = ".storage-check"
@@ -55,8 +58,26 @@ func (n *Node) openUpgrades() {
 		n.bootDisk = slot.OpenDisk(how.Facts().Disk, filepath.Join(n.config.RunDir, "esp"))
 		n.slots = slot.New(n.bootDisk, how.Facts)
 		c.Slots = n.slots
+		c.Copies = slot.Copies{Dir: filepath.Join(n.config.StateDir, copiesDir), Files: filesOfESP(release.ESPOnRoot, n.log)}
 	}
 	n.upgrades = upgrade.Open(c)
+}
+
+// filesOfESP are the files that the root keeps for the ESP, by their paths there.
+func filesOfESP(dir string, log *slog.Logger) map[string][]byte {
+	files := map[string][]byte{}
+	root := os.DirFS(dir)
+	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		files[name], err = fs.ReadFile(root, name)
+		return err
+	})
+	if err != nil {
+		log.Warn("the boot loader's files cannot be repaired", "error", err)
+	}
+	return files
 }
 
 // Upgrades is what takes the machine from release to release.

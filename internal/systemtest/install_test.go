@@ -6,6 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/diskfs/go-diskfs/backend/file"
+	"github.com/diskfs/go-diskfs/filesystem/fat32"
+
+	"oscine.dev/oscine/internal/image/layout"
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/machine/machinetest"
 )
@@ -33,7 +37,7 @@ func TestInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, args := otherDisk(t)
+	other, args := otherDisk(t)
 	ports := []machine.Port{{Guest: machinetest.APIPort}}
 	m := machinetest.Start(t, machine.Options{Name: "stick", Image: machinetest.Image(t, ""), Config: config, Ports: ports, ExtraArgs: args})
 	n = openNode(t, dir, m)
@@ -66,7 +70,8 @@ func TestInstall(t *testing.T) {
 	n.run("shutdown")
 	m.WaitOff(later)
 
-	m = machinetest.Start(t, machine.Options{Name: "installed", Image: file, Ports: ports})
+	damageESP(t, other)
+	m = machinetest.Start(t, machine.Options{Name: "installed", Image: other, Ports: ports})
 	n = openNode(t, dir, m)
 	m.WaitConsole(`oscine-init: configuration taken from /oscine/machine.yaml of the ESP`, later)
 	m.WaitConsole(`oscine-init: data grown from`, later)
@@ -74,7 +79,37 @@ func TestInstall(t *testing.T) {
 	if got := n.run("info"); !strings.Contains(got, "node1") {
 		t.Errorf("another node answers:\n%s", got)
 	}
+	n.eventually("the ESP to be repaired", later, func() string {
+		if got := n.run("events", "--warnings"); !strings.Contains(got, "loader/loader.conf was missing or damaged") {
+			return got
+		}
+		return ""
+	})
 	testReset(n, m)
+}
+
+// damageESP writes something else into a file of a disk's ESP.
+func damageESP(t *testing.T, disk string) {
+	t.Helper()
+	f, err := os.OpenFile(disk, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	esp, err := fat32.Read(file.New(f, false), layout.ESPSize, layout.MiB, layout.SectorSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := esp.OpenFile("/loader/loader.conf", os.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("timeouts")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // testReset erases what a node stores that nobody else configures, with the power

@@ -49,6 +49,7 @@ type Slots interface {
 	Stage(version string, image []byte) error
 	Arm(version string) error
 	Disarm() error
+	Repair(context.Context, slot.Copies) ([]string, error)
 }
 
 // Host is what the node does for an upgrade.
@@ -74,6 +75,7 @@ type Config struct {
 	Machine object.MachineUpdate
 	Root    []byte // the trusted TUF root of the image; nil where it has none
 	Slots   Slots  // nil where the machine is not ours
+	Copies  slot.Copies
 	Facts   func() release.Facts
 	Open    func(source string, o update.Options) (update.Source, error)
 	Tell    func(release.Notification) error // PID 1
@@ -97,6 +99,7 @@ type Manager struct {
 	progress *update.Progress
 	cancel   context.CancelFunc // of the step under way
 	checked  time.Time          // when the policy looked for a release
+	repaired time.Time          // when the ESP was compared with its copies
 	tries    int                // to reach the source
 	asked    time.Time          // when PID 1 was asked to restart
 	failing  error              // the last error of writing the state

@@ -432,3 +432,25 @@ func TestStateIsBounded(t *testing.T) {
 		t.Errorf("%d upgrades, %d refusals", len(s.History), len(s.Refused))
 	}
 }
+
+// What the ESP had lost is reported once it was written again, and only after the
+// running version was found good.
+func TestRepairIsReported(t *testing.T) {
+	w := newWorld(t)
+	w.damaged, w.good = []string{"EFI/BOOT/BOOTX64.EFI"}, false
+	noted := func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return slices.Contains(w.notes, "ESPRepaired")
+	}
+	m := w.daemon(object.MachineUpdate{})
+	time.Sleep(50 * time.Millisecond)
+	if noted() {
+		t.Error("it was repaired before the version was found good")
+	}
+	w.mu.Lock()
+	w.good = true
+	w.mu.Unlock()
+	m.poke()
+	w.await("the repair to be reported", noted)
+}

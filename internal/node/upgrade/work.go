@@ -152,6 +152,12 @@ func (m *Manager) idle(ctx context.Context) time.Duration {
 			}
 		}
 	}
+	pause := m.repair(ctx) // before an upgrade may begin
+	return min(pause, m.follow(ctx))
+}
+
+// follow does what the policy wants, and returns when to look again.
+func (m *Manager) follow(ctx context.Context) time.Duration {
 	if m.Machine.Policy == "" || m.Machine.Policy == object.UpdateManual || m.Machine.Source == "" {
 		return time.Hour
 	}
@@ -173,6 +179,31 @@ func (m *Manager) idle(ctx context.Context) time.Duration {
 		m.Log.Warn("begin the upgrade that the policy wants", "to", found, "error", err)
 	}
 	return tick
+}
+
+// repairEvery is how often the ESP is compared with its copies.
+const repairEvery = 24 * time.Hour
+
+// repair has the ESP repaired once the running version was found good, and then
+// now and then. It returns when to look again.
+func (m *Manager) repair(ctx context.Context) time.Duration {
+	if since := time.Since(m.repaired); !m.repaired.IsZero() && since < repairEvery {
+		return repairEvery - since
+	}
+	if !m.Facts().Good {
+		return tick
+	}
+	m.repaired = time.Now()
+	paths, err := m.Slots.Repair(ctx, m.Copies)
+	for _, path := range paths {
+		m.Log.Warn("the ESP was repaired", "file", path)
+		m.Host.Note("ESPRepaired", path+" was missing or damaged, and was written again", true)
+	}
+	if err != nil && ctx.Err() == nil {
+		m.Log.Error("repair the ESP", "error", err)
+		m.Host.Note("ESPDamaged", err.Error(), true)
+	}
+	return repairEvery
 }
 
 // blocked says why the machine must not restart now for the current upgrade, ""

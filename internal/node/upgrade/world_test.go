@@ -31,7 +31,8 @@ type world struct {
 	boot    int
 	active  slot.Version
 	idle    slot.Version
-	good    bool // PID 1 marked the running version
+	damaged []string // files of the ESP, until it is repaired
+	good    bool     // PID 1 marked the running version
 	offered []*update.Manifest
 	source  error  // of the source
 	refused error  // by the slots
@@ -249,6 +250,15 @@ func (s *fakeSlots) Disarm() error {
 		return nil
 	}
 	return s.Clear()
+}
+
+func (s *fakeSlots) Repair(context.Context, slot.Copies) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused != nil {
+		return nil, s.refused
+	}
+	return s.damaged, nil
 }
 
 // nothing is a partition that takes everything.
