@@ -46,12 +46,21 @@ func (n *Node) referredFiles() (referred map[string]bool, known bool) {
 // checkEnsemble refuses an ensemble whose models are served and do not fit each
 // other. Models that are applied with it may be others than those now.
 func (n *Node) checkEnsemble(m *object.Model, applied []object.Object) error {
+	known := true
 	for _, obj := range applied {
-		if other, ok := obj.(*object.Model); ok && slices.ContainsFunc(m.Spec.Ensemble.Steps, func(s object.EnsembleStep) bool {
-			return s.ModelName == cmp.Or(other.Spec.ServedAs, other.Metadata.Name)
-		}) {
-			return nil
+		other, ok := obj.(*object.Model)
+		if !ok {
+			continue
 		}
+		name := cmp.Or(other.Spec.ServedAs, other.Metadata.Name)
+		i := slices.IndexFunc(m.Spec.Ensemble.Steps, func(s object.EnsembleStep) bool { return s.ModelName == name })
+		if i >= 0 && other.Spec.Ensemble != nil {
+			return fmt.Errorf("step %d (%s) is an ensemble itself: name its steps instead", i+1, name)
+		}
+		known = known && i < 0
+	}
+	if !known {
+		return nil
 	}
 	return n.registry.CheckEnsemble(&core.Ensemble{Steps: m.Spec.Ensemble.Arranged(), Outputs: m.Spec.Ensemble.Outputs})
 }
