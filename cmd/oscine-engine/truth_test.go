@@ -145,7 +145,7 @@ func TestAgainstPython(t *testing.T) {
 	} {
 		t.Run(test.engine+"/"+test.model, func(t *testing.T) {
 			s := mustOpen(t, test.engine, test.model)
-			open := map[string]int64{modeltest.Direction: 48, modeltest.Silero: 80}[test.model] // pictures, sounds
+			open := map[string]int64{modeltest.Direction: 48, modeltest.Silero: 512}[test.model] // pictures, sounds
 			in, specs := inputs(t, s, max(1, open))
 			all, want := join(test.engine, run(t, s, in)), reference(t, program, test.engine, modeltest.Path(t, test.model), specs)
 			// OpenVINO's graph of a SavedModel depends on the order in which it is read.
