@@ -99,10 +99,6 @@ func (c *Client) TLS() *tls.Config {
 	return c.http.Transport.(*http.Transport).TLSClientConfig.Clone()
 }
 
-// Explain rewrites the error of a request through HTTP as those of the API's
-// calls are: with the reason and the next step.
-func (c *Client) Explain(err error) error { return explain(err, c.address) }
-
 // Sign signs a statement with the client's key.
 func (c *Client) Sign(statement []byte) (pki.Signature, error) { return pki.Sign(c.pair, statement) }
 

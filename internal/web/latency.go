@@ -2,16 +2,11 @@ package web
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"math"
-	"net/http"
 	"slices"
 	"strings"
 
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 
 	"oscine.dev/oscine/internal/printable"
 )
@@ -19,8 +14,6 @@ import (
 const (
 	// durations is the metric of docs/metrics.md.
 	durations = "oscine_model_request_duration_seconds"
-	// maxScrape bounds what is read of a node's metrics: 1000 objects.
-	maxScrape = 64 << 20
 	// maxBars is as many as can be told apart.
 	maxBars = 48
 )
@@ -54,32 +47,17 @@ func (s *Server) latency(ctx context.Context, f *feed, up func()) error {
 }
 
 func (s *Server) scrape(ctx context.Context) ([]latencies, error) {
-	transport, base := s.node.HTTP()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/metrics", nil)
+	families, err := s.node.Metrics(ctx)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := transport.Do(req)
-	if err != nil {
-		return nil, s.node.Explain(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the node's metrics: %s", resp.Status)
-	}
-	return readLatencies(io.LimitReader(resp.Body, maxScrape))
+	return readLatencies(families[durations]), nil
 }
 
-// readLatencies reads the histograms of the models out of a scrape, in order
-// of their names.
-func readLatencies(r io.Reader) ([]latencies, error) {
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(r)
-	if err != nil {
-		return nil, fmt.Errorf("the node's metrics are not understood: %w", err)
-	}
+// readLatencies reads the histograms of the models, in order of their names.
+func readLatencies(family *dto.MetricFamily) []latencies {
 	all := []latencies{}
-	for _, m := range families[durations].GetMetric() {
+	for _, m := range family.GetMetric() {
 		name := ""
 		for _, label := range m.GetLabel() {
 			if label.GetName() == "model" {
@@ -89,7 +67,7 @@ func readLatencies(r io.Reader) ([]latencies, error) {
 		all = append(all, latenciesOf(printable.Text(name), m.GetHistogram()))
 	}
 	slices.SortFunc(all, func(a, b latencies) int { return strings.Compare(a.Model, b.Model) })
-	return all, nil
+	return all
 }
 
 func latenciesOf(name string, h *dto.Histogram) latencies {

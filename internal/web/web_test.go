@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 )
 
 // ask sends one request to the page's server, changed by change.
@@ -179,18 +182,19 @@ oscine_model_request_duration_seconds_bucket{model="b",le="+Inf"} 10
 oscine_model_request_duration_seconds_sum{model="b"} 0.02
 oscine_model_request_duration_seconds_count{model="b"} 10
 `
-	got, err := readLatencies(strings.NewReader(text))
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := json.Marshal(got)
+	raw, err := json.Marshal(readLatencies(families[durations]))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := `[{"model":"b","count":10,"p50":0.002,"p99":0.004,"bars":[{"to":0.002,"count":6},{"to":0.003,"count":0},{"to":0.004,"count":4}]}]`; string(raw) != want {
 		t.Errorf("got  %s\nwant %s", raw, want)
 	}
-	if _, err := readLatencies(strings.NewReader("no metrics {")); err == nil {
-		t.Error("what is no scrape was read")
+	if got := readLatencies(families["absent"]); got == nil || len(got) != 0 { // a list for the page
+		t.Errorf("without models: %v", got)
 	}
 }
