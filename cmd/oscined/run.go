@@ -104,9 +104,11 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 		log.Error("cannot keep the history of the Machine", "error", err)
 	}
 	o.setEnvironment(machine, log)
+	var networkState func() network.State
 	if !o.hosted {
 		network := network.New(network.Config{Hostname: machine.Spec.Hostname, Net: machine.Spec.Network, Time: machine.Spec.Time}, log)
 		g.Go(func() error { return network.Run(ctx) })
+		networkState = network.State
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -117,7 +119,7 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 		StateDir: o.state, RunDir: o.run, LogDir: o.logs,
 		RuntimePath: o.runtime, ShimPath: o.shim, LoggerPath: o.logger,
 		BenchCommand: []string{self, benchChild}, Reboot: rebooter(o), Upgrading: o.upgrading(), Logger: log,
-		Configurations: configurations,
+		Configurations: configurations, Network: networkState,
 	}, machine)
 	if err != nil {
 		return configurationFailed(configurations, err)

@@ -8,6 +8,7 @@ import (
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/doctor"
+	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node"
 )
 
@@ -36,11 +37,31 @@ func (s *nodeService) Info(ctx context.Context, _ *connect.Request[pb.InfoReques
 	for _, v := range info.Slots {
 		resp.Slots = append(resp.Slots, slotMessage(v))
 	}
+	for _, l := range info.Links {
+		resp.Links = append(resp.Links, linkMessage(l))
+	}
 	for _, p := range info.Processes {
 		resp.SystemMemoryBytes += p.Bytes
 		resp.Processes = append(resp.Processes, &pb.ProcessMemory{Name: p.Name, Bytes: p.Bytes})
 	}
 	return connect.NewResponse(resp), nil
+}
+
+func linkMessage(l network.LinkState) *pb.NetworkLink {
+	m := &pb.NetworkLink{Name: l.Name, Mac: l.MAC, Carrier: l.Carrier, Source: l.Source}
+	for _, a := range l.Addresses {
+		m.Addresses = append(m.Addresses, a.String())
+	}
+	if l.Gateway.IsValid() {
+		m.Gateway = l.Gateway.String()
+	}
+	if !l.Expires.IsZero() {
+		m.Expires = timestamppb.New(l.Expires)
+	}
+	if l.Err != nil {
+		m.Error = l.Err.Error()
+	}
+	return m
 }
 
 func (s *nodeService) Doctor(ctx context.Context, _ *connect.Request[pb.DoctorRequest]) (*connect.Response[pb.DoctorResponse], error) {

@@ -49,8 +49,8 @@ func Main() {
 }
 
 func notFirst(args []string) (exitStatus int) {
-	if len(args) != 3 || args[0] != "-q" || args[1] != "--" {
-		fmt.Fprintln(os.Stderr, "init: only the kernel starts this program, as process 1 or as its modprobe")
+	if len(args) < 3 || args[0] != "-q" || args[1] != "--" {
+		fmt.Fprintln(os.Stderr, "init: only the kernel and the daemon start this program, as process 1 or as modprobe")
 		return 2
 	}
 	if modprobe(args) != nil {

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -56,10 +57,28 @@ func printInfo(out io.Writer, m *pb.InfoResponse) error {
 		}
 		fmt.Fprintln(w)
 	}
+	for _, l := range m.Links {
+		fmt.Fprintf(w, "Network %s\t%s\n", printable.Text(l.Name), linkText(l))
+	}
 	for _, g := range m.MissingGuarantees {
 		fmt.Fprintf(w, "Not guaranteed\t%s\n", g)
 	}
 	return w.Flush()
+}
+
+// linkText says what addresses an interface has and by what, or why it has none.
+func linkText(l *pb.NetworkLink) string {
+	if l.Error != "" {
+		return printable.Text(l.Error)
+	}
+	if len(l.Addresses) == 0 {
+		return "no address (" + printable.Text(l.Source) + ")"
+	}
+	text := strings.Join(l.Addresses, ", ") + " (" + l.Source + ")"
+	if l.Gateway != "" {
+		text += ", gateway " + l.Gateway
+	}
+	return printable.Text(text)
 }
 
 func newRebootCommand(env *Env) *cobra.Command {

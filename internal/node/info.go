@@ -20,6 +20,7 @@ import (
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/doctor"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/update/slot"
 )
 
@@ -35,6 +36,7 @@ type Info struct {
 	Processes                           []Process
 	Disk                                disk.Space     // where the node keeps what it stores
 	Slots                               []slot.Version // the running one first; nil where the machine is not ours
+	Links                               []network.LinkState
 }
 
 // Process is one of Oscine's own processes.
@@ -67,6 +69,9 @@ func (n *Node) Info() Info {
 	}
 	if slots, ok := n.upgrades.Known(); ok {
 		info.Slots = []slot.Version{slots.Active, slots.Idle}
+	}
+	if n.config.Network != nil {
+		info.Links = n.config.Network().Links
 	}
 	return info
 }

@@ -62,6 +62,9 @@ type Config struct {
 
 	Upgrading Upgrading
 
+	// Network tells the node's own network; nil where it is the host's.
+	Network func() network.State
+
 	Configurations *configuration.Store // of the Machine; nil where it can't be changed
 
 	Kinds object.Table // that the node stores and runs; nil means object.Kinds()

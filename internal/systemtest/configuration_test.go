@@ -105,7 +105,7 @@ func testMachineSystem(n *testNode) {
 		}
 		return ""
 	})
-	if got := n.run("dmesg"); strings.Contains(got, "kernelModules") {
+	if got := n.run("logs", "system", "oscined"); strings.Contains(got, "spec.kernelModules of the Machine") {
 		t.Errorf("the module:\n%s", got)
 	}
 	n.run("config", "rollback", "1")

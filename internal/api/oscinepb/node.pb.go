@@ -74,6 +74,7 @@ type InfoResponse struct {
 	Processes         []*ProcessMemory       `protobuf:"bytes,12,rep,name=processes,proto3" json:"processes,omitempty"`
 	Disk              *DiskSpace             `protobuf:"bytes,13,opt,name=disk,proto3" json:"disk,omitempty"`   // where the node keeps what it stores
 	Slots             []*SlotVersion         `protobuf:"bytes,14,rep,name=slots,proto3" json:"slots,omitempty"` // the running one first; none on a hosted node
+	Links             []*NetworkLink         `protobuf:"bytes,15,rep,name=links,proto3" json:"links,omitempty"` // configured interfaces that are there; none on a hosted node
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -206,6 +207,114 @@ func (x *InfoResponse) GetSlots() []*SlotVersion {
 	return nil
 }
 
+func (x *InfoResponse) GetLinks() []*NetworkLink {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+// NetworkLink is an interface of the node's own network.
+type NetworkLink struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	Carrier       bool                   `protobuf:"varint,3,opt,name=carrier,proto3" json:"carrier,omitempty"`
+	Source        string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`       // dhcp or static
+	Addresses     []string               `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"` // CIDR
+	Gateway       string                 `protobuf:"bytes,6,opt,name=gateway,proto3" json:"gateway,omitempty"`     // empty without a default route
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires,proto3" json:"expires,omitempty"`     // of the lease; absent for never
+	Error         string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`         // why it has no address
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkLink) Reset() {
+	*x = NetworkLink{}
+	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkLink) ProtoMessage() {}
+
+func (x *NetworkLink) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkLink.ProtoReflect.Descriptor instead.
+func (*NetworkLink) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NetworkLink) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkLink) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *NetworkLink) GetCarrier() bool {
+	if x != nil {
+		return x.Carrier
+	}
+	return false
+}
+
+func (x *NetworkLink) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *NetworkLink) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *NetworkLink) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *NetworkLink) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *NetworkLink) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // DiskSpace is what the data partition has. Files are 0 where the file system
 // makes as many as are needed.
 type DiskSpace struct {
@@ -220,7 +329,7 @@ type DiskSpace struct {
 
 func (x *DiskSpace) Reset() {
 	*x = DiskSpace{}
-	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	mi := &file_oscine_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +341,7 @@ func (x *DiskSpace) String() string {
 func (*DiskSpace) ProtoMessage() {}
 
 func (x *DiskSpace) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	mi := &file_oscine_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,7 +354,7 @@ func (x *DiskSpace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskSpace.ProtoReflect.Descriptor instead.
 func (*DiskSpace) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DiskSpace) GetSizeBytes() int64 {
@@ -286,7 +395,7 @@ type ProcessMemory struct {
 
 func (x *ProcessMemory) Reset() {
 	*x = ProcessMemory{}
-	mi := &file_oscine_v1_node_proto_msgTypes[3]
+	mi := &file_oscine_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +407,7 @@ func (x *ProcessMemory) String() string {
 func (*ProcessMemory) ProtoMessage() {}
 
 func (x *ProcessMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[3]
+	mi := &file_oscine_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +420,7 @@ func (x *ProcessMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessMemory.ProtoReflect.Descriptor instead.
 func (*ProcessMemory) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ProcessMemory) GetName() string {
@@ -336,7 +445,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[4]
+	mi := &file_oscine_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +457,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[4]
+	mi := &file_oscine_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +470,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 type DoctorResponse struct {
@@ -373,7 +482,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[5]
+	mi := &file_oscine_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +494,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[5]
+	mi := &file_oscine_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +507,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DoctorResponse) GetCapabilities() []*Capability {
@@ -421,7 +530,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_oscine_v1_node_proto_msgTypes[6]
+	mi := &file_oscine_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +542,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[6]
+	mi := &file_oscine_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +555,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Capability) GetName() string {
@@ -493,7 +602,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[7]
+	mi := &file_oscine_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +614,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[7]
+	mi := &file_oscine_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +627,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RebootRequest) GetPowerOff() bool {
@@ -536,7 +645,7 @@ type RebootResponse struct {
 
 func (x *RebootResponse) Reset() {
 	*x = RebootResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[8]
+	mi := &file_oscine_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +657,7 @@ func (x *RebootResponse) String() string {
 func (*RebootResponse) ProtoMessage() {}
 
 func (x *RebootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[8]
+	mi := &file_oscine_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +670,7 @@ func (x *RebootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootResponse.ProtoReflect.Descriptor instead.
 func (*RebootResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 type ResetRequest struct {
@@ -572,7 +681,7 @@ type ResetRequest struct {
 
 func (x *ResetRequest) Reset() {
 	*x = ResetRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	mi := &file_oscine_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +693,7 @@ func (x *ResetRequest) String() string {
 func (*ResetRequest) ProtoMessage() {}
 
 func (x *ResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	mi := &file_oscine_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +706,7 @@ func (x *ResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
 func (*ResetRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 type ResetResponse struct {
@@ -608,7 +717,7 @@ type ResetResponse struct {
 
 func (x *ResetResponse) Reset() {
 	*x = ResetResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[10]
+	mi := &file_oscine_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -620,7 +729,7 @@ func (x *ResetResponse) String() string {
 func (*ResetResponse) ProtoMessage() {}
 
 func (x *ResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[10]
+	mi := &file_oscine_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -633,7 +742,7 @@ func (x *ResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
 func (*ResetResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 var File_oscine_v1_node_proto protoreflect.FileDescriptor
@@ -641,7 +750,7 @@ var File_oscine_v1_node_proto protoreflect.FileDescriptor
 const file_oscine_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x14oscine/v1/node.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\x1a\x18oscine/v1/upgrades.proto\"\r\n" +
-	"\vInfoRequest\"\x8f\x04\n" +
+	"\vInfoRequest\"\xbd\x04\n" +
 	"\fInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -657,7 +766,17 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\x12missing_guarantees\x18\v \x03(\tR\x11missingGuarantees\x126\n" +
 	"\tprocesses\x18\f \x03(\v2\x18.oscine.v1.ProcessMemoryR\tprocesses\x12(\n" +
 	"\x04disk\x18\r \x01(\v2\x14.oscine.v1.DiskSpaceR\x04disk\x12,\n" +
-	"\x05slots\x18\x0e \x03(\v2\x16.oscine.v1.SlotVersionR\x05slots\"\x87\x01\n" +
+	"\x05slots\x18\x0e \x03(\v2\x16.oscine.v1.SlotVersionR\x05slots\x12,\n" +
+	"\x05links\x18\x0f \x03(\v2\x16.oscine.v1.NetworkLinkR\x05links\"\xe9\x01\n" +
+	"\vNetworkLink\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x18\n" +
+	"\acarrier\x18\x03 \x01(\bR\acarrier\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x1c\n" +
+	"\taddresses\x18\x05 \x03(\tR\taddresses\x12\x18\n" +
+	"\agateway\x18\x06 \x01(\tR\agateway\x124\n" +
+	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
+	"\x05error\x18\b \x01(\tR\x05error\"\x87\x01\n" +
 	"\tDiskSpace\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x01 \x01(\x03R\tsizeBytes\x12\x1d\n" +
@@ -704,41 +823,44 @@ func file_oscine_v1_node_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_node_proto_rawDescData
 }
 
-var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_oscine_v1_node_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: oscine.v1.InfoRequest
 	(*InfoResponse)(nil),          // 1: oscine.v1.InfoResponse
-	(*DiskSpace)(nil),             // 2: oscine.v1.DiskSpace
-	(*ProcessMemory)(nil),         // 3: oscine.v1.ProcessMemory
-	(*DoctorRequest)(nil),         // 4: oscine.v1.DoctorRequest
-	(*DoctorResponse)(nil),        // 5: oscine.v1.DoctorResponse
-	(*Capability)(nil),            // 6: oscine.v1.Capability
-	(*RebootRequest)(nil),         // 7: oscine.v1.RebootRequest
-	(*RebootResponse)(nil),        // 8: oscine.v1.RebootResponse
-	(*ResetRequest)(nil),          // 9: oscine.v1.ResetRequest
-	(*ResetResponse)(nil),         // 10: oscine.v1.ResetResponse
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*SlotVersion)(nil),           // 12: oscine.v1.SlotVersion
+	(*NetworkLink)(nil),           // 2: oscine.v1.NetworkLink
+	(*DiskSpace)(nil),             // 3: oscine.v1.DiskSpace
+	(*ProcessMemory)(nil),         // 4: oscine.v1.ProcessMemory
+	(*DoctorRequest)(nil),         // 5: oscine.v1.DoctorRequest
+	(*DoctorResponse)(nil),        // 6: oscine.v1.DoctorResponse
+	(*Capability)(nil),            // 7: oscine.v1.Capability
+	(*RebootRequest)(nil),         // 8: oscine.v1.RebootRequest
+	(*RebootResponse)(nil),        // 9: oscine.v1.RebootResponse
+	(*ResetRequest)(nil),          // 10: oscine.v1.ResetRequest
+	(*ResetResponse)(nil),         // 11: oscine.v1.ResetResponse
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*SlotVersion)(nil),           // 13: oscine.v1.SlotVersion
 }
 var file_oscine_v1_node_proto_depIdxs = []int32{
-	11, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
-	3,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
-	2,  // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
-	12, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
-	6,  // 4: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
-	0,  // 5: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
-	4,  // 6: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
-	7,  // 7: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	9,  // 8: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
-	1,  // 9: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	5,  // 10: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	8,  // 11: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	10, // 12: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
-	9,  // [9:13] is the sub-list for method output_type
-	5,  // [5:9] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	12, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	4,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
+	3,  // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
+	13, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
+	2,  // 4: oscine.v1.InfoResponse.links:type_name -> oscine.v1.NetworkLink
+	12, // 5: oscine.v1.NetworkLink.expires:type_name -> google.protobuf.Timestamp
+	7,  // 6: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
+	0,  // 7: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
+	5,  // 8: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
+	8,  // 9: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
+	10, // 10: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
+	1,  // 11: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	6,  // 12: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	9,  // 13: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	11, // 14: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_node_proto_init() }
@@ -754,7 +876,7 @@ func file_oscine_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_node_proto_rawDesc), len(file_oscine_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
