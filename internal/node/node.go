@@ -28,6 +28,7 @@ import (
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/tracing"
 	"oscine.dev/oscine/internal/update/slot"
 )
 
@@ -89,7 +90,8 @@ type Node struct {
 	bridge    *network.Bridge
 	packs     *pack.Store
 	registry  *core.Registry
-	inference http.Handler // of the registry
+	inference http.Handler    // of the registry
+	tracer    *tracing.Tracer // of its requests; nil: not traced
 	drivers   *allocate.Drivers
 	shares    *allocate.Shares
 	placer    *allocate.Placer
@@ -210,6 +212,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	n.bridge = network.NewBridge(n.config.RunDir, n.log)
 	n.bridge.Close(n.machine.Spec.API.Port)
 	n.wg.Go(func() { n.bridge.Follow(n.life) })
+	if n.tracer, err = openTracing(n.machine); err != nil {
+		return err
+	}
 	n.openRegistry()
 	if err := n.serveSocket(); err != nil {
 		return err
@@ -311,6 +316,11 @@ func (n *Node) Close() error {
 	n.end()
 	n.wg.Wait()
 	var errs []error
+	if n.tracer != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), lastTraces)
+		errs = append(errs, n.tracer.Close(ctx))
+		cancel()
+	}
 	if n.runtime != nil {
 		errs = append(errs, n.runtime.Close())
 	}

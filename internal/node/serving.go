@@ -21,13 +21,36 @@ import (
 	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/tracing"
 	"oscine.dev/oscine/internal/serve/trial"
 )
 
 // openRegistry begins to serve, without a model yet.
 func (n *Node) openRegistry() {
 	n.registry = core.NewRegistry()
-	n.inference = access.NewFair().Handler(serve.NewHandler(n.registry, serve.Options{}))
+	var o serve.Options
+	if n.tracer != nil {
+		n.registry.Observe(n.tracer)
+		o.Trace = n.tracer.Handler
+	}
+	n.inference = access.NewFair().Handler(serve.NewHandler(n.registry, o))
+}
+
+// lastTraces is how long a daemon that ends waits for the collector.
+const lastTraces = 3 * time.Second
+
+// openTracing returns what exports the way of requests, nil where the Machine
+// names no collector.
+func openTracing(m *object.Machine) (*tracing.Tracer, error) {
+	t := m.Spec.Tracing
+	if t == nil {
+		return nil, nil
+	}
+	percent := 100
+	if t.Percent != nil {
+		percent = *t.Percent
+	}
+	return tracing.New(tracing.Options{Endpoint: t.Endpoint, Percent: percent, Node: m.Spec.Hostname})
 }
 
 // Inference answers the protocols of inference for the node's models, at the

@@ -31,6 +31,7 @@ type MachineSpec struct {
 	API       MachineAPI     `json:"api"`
 	Inference *Inference     `json:"inference,omitempty"`
 	Metrics   *Metrics       `json:"metrics,omitempty"`
+	Tracing   *Tracing       `json:"tracing,omitempty"`
 	Logs      MachineLogs    `json:"logs,omitzero"`
 	Images    MachineImages  `json:"images,omitzero"`
 	Classes   MachineClasses `json:"classes,omitzero"`
@@ -157,6 +158,9 @@ func (m *Machine) Check(c *Checker) {
 		if s.Inference != nil && s.Metrics.Port == s.Inference.Port {
 			c.Bad("spec.metrics.port", "is the port of spec.inference already")
 		}
+	}
+	if s.Tracing != nil {
+		s.Tracing.check(c)
 	}
 	checkIdentity(c, "spec.api", s.API)
 	s.Network.check(c, "spec.network")

@@ -17,6 +17,7 @@ func TestMachineSystem(t *testing.T) {
 	head := "apiVersion: oscine.dev/v1\nkind: Machine\nmetadata: {name: n1}\nspec:\n  api:\n    joinToken: AAAABBBBCCCCDDDDEEEEFFFF22\n    ca: |\n      " + ca + "\n"
 	good := head + `  sysctls: {net.core.rmem_max: "16777216", net.ipv4.conf.eth0.rp_filter: "0"}
   proxy: {https: "http://proxy.example.com:3128", noProxy: 10.0.0.0/8}
+  tracing: {endpoint: "http://192.0.2.9:4318", percent: 0}
   caCertificates: |
       ` + ca + `
   network:
@@ -31,7 +32,7 @@ func TestMachineSystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Spec.Sysctls["net.core.rmem_max"] != "16777216" || m.Spec.Proxy.HTTPS == "" || m.Spec.Network.Interfaces[0].Routes[0].Via != "192.0.2.1" {
+	if m.Spec.Sysctls["net.core.rmem_max"] != "16777216" || m.Spec.Proxy.HTTPS == "" || m.Spec.Tracing.Percent == nil || m.Spec.Network.Interfaces[0].Routes[0].Via != "192.0.2.1" {
 		t.Errorf("got %+v", m.Spec)
 	}
 	for spec, want := range map[string]string{
@@ -67,6 +68,9 @@ func TestMachineSystem(t *testing.T) {
 		`  network: {interfaces: [{name: e, dhcp: true, routes: [{to: 10.0.0.1/8, via: 192.0.2.1}]}]}`:                            "must be an IPv4 network",
 		`  network: {interfaces: [{name: e, dhcp: true, routes: [{to: 0.0.0.0/0, via: 192.0.2.1}]}]}`:                             "must be an IPv4 network",
 		`  network: {interfaces: [{name: e, dhcp: true, routes: [{to: 10.0.0.0/8, via: "::1"}]}]}`:                                "must be the IPv4 address of a gateway",
+		`  tracing: {percent: 5}`:                                                                                                 "spec.tracing.endpoint",
+		`  tracing: {endpoint: "192.0.2.9:4318"}`:                                                                                 "must be an address such as http://192.0.2.9:4318",
+		`  tracing: {endpoint: "http://192.0.2.9:4318", percent: 101}`:                                                            "must be from 0 to 100",
 	} {
 		if _, err := ParseMachine(strings.NewReader(head + spec + "\n")); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", spec, err, want)

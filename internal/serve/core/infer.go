@@ -23,7 +23,12 @@ func (r *Registry) Infer(ctx context.Context, q Request) (Response, error) {
 }
 
 // inferAdmitted is Infer for a client that has been admitted.
-func (r *Registry) inferAdmitted(ctx context.Context, q Request) (Response, error) {
+func (r *Registry) inferAdmitted(ctx context.Context, q Request) (response Response, err error) {
+	var m *model
+	if times := r.begin(ctx); times != nil {
+		q.times = times
+		defer func() { r.end(ctx, times, m, err) }()
+	}
 	m, shadows, err := r.useReady(ctx, &q)
 	if err != nil {
 		return Response{}, err
@@ -57,6 +62,7 @@ func (r *Registry) useReady(ctx context.Context, q *Request) (m *model, shadows 
 // answer has a model answer a request.
 func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, error) {
 	c, a := r.calls.get(), r.answers.get()
+	c.job.times = q.times
 	err := m.checkSequence(&q)
 	switch {
 	case err == nil && m.Ensemble != nil:
@@ -67,6 +73,7 @@ func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, e
 	default:
 		err = m.infer(ctx, c, a, &q)
 	}
+	c.job.times = nil
 	r.calls.put(c)
 	m.metrics.observe(time.Since(q.Arrived), m.wantedWithin(&q), err)
 	if err != nil {

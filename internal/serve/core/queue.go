@@ -41,6 +41,7 @@ type job struct {
 	wake    chan bool // true: lead; false: done
 	parts   *parts    // of a stream; nil: the answer is wanted as a whole
 	writer  *ending   // of a worker that may still write into the slot; nil: none
+	times   *Times    // of a request that somebody follows; nil: none
 
 	// Memory of the batches that it leads.
 	batch   []*job
@@ -74,6 +75,7 @@ func (m *model) run(j *job) {
 	q.mu.Unlock()
 	defer m.passOn(j)
 	for done := false; !done; {
+		j.times.forms()
 		m.gather(j)
 		if j.err = m.takeTurn(j); j.err != nil {
 			return
@@ -81,6 +83,7 @@ func (m *model) run(j *job) {
 		q.mu.Lock()
 		m.takeBatch(j)
 		q.mu.Unlock()
+		j.formed()
 		if done = m.runBatch(j); !done {
 			m.cores.leave(j)
 		}
@@ -296,8 +299,10 @@ func (m *model) exchange(leader *job) (*channel.Conn, *ending, error) {
 		stop := context.AfterFunc(leader.ctx, func() { m.stopComputing(slot, id) })
 		defer stop()
 	}
+	leader.note(sent)
 	begin := time.Now()
 	err := conn.Run(leader.runs, leader.results[:len(leader.runs)], m.Timeout, leader.parts.sink())
+	leader.note(ended)
 	if errors.Is(err, channel.ErrTooLong) {
 		return nil, nil, fmt.Errorf("%w: %s: %w", ErrInvalid, m.Name, err) // the worker has not seen it
 	}

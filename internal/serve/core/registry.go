@@ -24,6 +24,8 @@ type Registry struct {
 
 	patience time.Duration // stopPatience, but for tests
 
+	observer Observer // nil: nobody follows requests
+
 	cores   cores
 	cached  *semaphore.Weighted // bytes of all models' response caches
 	calls   calls

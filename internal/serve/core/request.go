@@ -41,6 +41,8 @@ type Request struct {
 	// streams; what Infer returns is then the rest, most often nothing. A part's
 	// memory is used again after the call. An error stops the inference.
 	Part func(*Response) error
+
+	times *Times // nil: nobody wants them
 }
 
 // Input is one input tensor of a request. Its elements are little-endian, in

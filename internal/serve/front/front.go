@@ -23,6 +23,9 @@ type Front struct {
 // Options are the settings of all fronts.
 type Options struct {
 	MaxBodyBytes int64 // of one request; 0 means 64 MiB
+	// Trace wraps the mux of all fronts, so that it sees each request with the
+	// pattern that it matched; nil leaves it as it is.
+	Trace func(http.Handler) http.Handler
 
 	budget *semaphore.Weighted // of the bytes of all requests' bodies; Handler makes it
 	work   *atomic.Int64       // requests that are read, computed and answered; so does Handler
@@ -42,6 +45,9 @@ func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
 		for _, route := range f.Routes {
 			mux.Handle(route, h)
 		}
+	}
+	if o.Trace != nil {
+		return bounded(o.work, o.Trace(mux))
 	}
 	return bounded(o.work, mux)
 }
