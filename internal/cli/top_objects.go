@@ -22,6 +22,7 @@ const minTop = 100 * time.Millisecond
 // newTopObjectsCommand shows what the objects of one kind use.
 func newTopObjectsCommand(env *Env, kind object.Kind, plural string) *cobra.Command {
 	var every time.Duration
+	var histogram bool
 	c := &cobra.Command{
 		Use: plural, Short: "Show what " + plural + " use: CPU, memory, wake-ups, promises", Args: exactArgs(0, "no argument"),
 		Long: fmt.Sprintf(`Show what the %s of a node use, measured over --every from the node's metrics:
@@ -37,14 +38,19 @@ whose object does not run, is –.`, plural),
 			if err != nil {
 				return err
 			}
-			return topObjects(c.Context(), env, node, kind, every)
+			return topObjects(c.Context(), env, node, kind, every, histogram)
 		},
 	}
 	c.Flags().DurationVar(&every, "every", time.Second, "how long to measure")
+	if kind == object.KindModel {
+		c.Long += topModelsHelp
+		c.Example += "\n  oscine top models --histogram --every 10s"
+		c.Flags().BoolVar(&histogram, "histogram", false, "also show how the latency of each model's requests is distributed")
+	}
 	return c
 }
 
-func topObjects(ctx context.Context, env *Env, node *client.Client, kind object.Kind, every time.Duration) error {
+func topObjects(ctx context.Context, env *Env, node *client.Client, kind object.Kind, every time.Duration, histogram bool) error {
 	resp, err := node.Objects.Get(ctx, connect.NewRequest(&oscinepb.GetRequest{Kind: string(kind)}))
 	if err != nil {
 		return err
@@ -65,9 +71,10 @@ func topObjects(ctx context.Context, env *Env, node *client.Client, kind object.
 	tw := tabwriter.NewWriter(env.Out, 0, 8, 2, ' ', 0)
 	titles := "NAME\tCLASS\tPHASE\tCPU\tMEMORY\tLIMIT\tWAKE-UPS/S\tWAKE-UP P99\tPROMISES"
 	if kind == object.KindModel {
-		titles += "\tREQUESTS/S"
+		titles += servingTitles
 	}
 	fmt.Fprintln(tw, titles)
+	var all []usage
 	for _, obj := range resp.Msg.Objects {
 		state, err := client.State(env.Kinds, obj)
 		if err != nil {
@@ -85,11 +92,20 @@ func topObjects(ctx context.Context, env *Env, node *client.Client, kind object.
 		wakeups, p99 := u.wakeups()
 		cells = append(cells, wakeups, p99, u.promises())
 		if kind == object.KindModel {
-			cells = append(cells, u.requests())
+			cells = append(cells, u.serving()...)
 		}
 		fmt.Fprintln(tw, strings.Join(cells, "\t"))
+		all = append(all, u)
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil || !histogram {
+		return err
+	}
+	for _, u := range all {
+		if err := u.writeLatencies(env.Out); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unknown stands for a value that is not measured.
@@ -172,23 +188,11 @@ func shortBytes(n float64) string {
 
 // wakeups are those in a second, and the bound that 99 % of them kept.
 func (u *usage) wakeups() (rate, p99 string) {
-	before, after := u.both("wakeup_latency_seconds")
-	if before == nil || after == nil || after.GetHistogram().GetSampleCount() < before.GetHistogram().GetSampleCount() {
+	h := between(u.both("wakeup_latency_seconds"))
+	if h == nil {
 		return unknown, unknown
 	}
-	count := after.GetHistogram().GetSampleCount() - before.GetHistogram().GetSampleCount()
-	rate = fmt.Sprintf("%.0f", float64(count)/u.seconds())
-	earlier := map[float64]uint64{}
-	for _, b := range before.GetHistogram().GetBucket() {
-		earlier[b.GetUpperBound()] = b.GetCumulativeCount()
-	}
-	for _, b := range after.GetHistogram().GetBucket() {
-		within := b.GetCumulativeCount() - earlier[b.GetUpperBound()]
-		if count > 0 && float64(within) >= 0.99*float64(count) {
-			return rate, time.Duration(b.GetUpperBound() * float64(time.Second)).Round(100 * time.Nanosecond).String()
-		}
-	}
-	return rate, unknown
+	return fmt.Sprintf("%.0f", float64(h.count)/u.seconds()), h.quantile(.99)
 }
 
 // promises tells how many hold now and how many do not.
@@ -204,24 +208,4 @@ func (u *usage) promises() string {
 		kept += fmt.Sprintf(", %.0f broken", b)
 	}
 	return kept
-}
-
-// requests are those answered in a second, with whatever result.
-func (u *usage) requests() string {
-	total := func(s sample) (sum float64, ok bool) {
-		for _, m := range s.families["oscine_model_requests_total"].GetMetric() {
-			for _, l := range m.Label {
-				if l.GetName() == "model" && l.GetValue() == u.name {
-					sum, ok = sum+m.GetCounter().GetValue(), true
-				}
-			}
-		}
-		return sum, ok
-	}
-	before, was := total(u.before)
-	after, is := total(u.after)
-	if !was || !is || after < before {
-		return unknown
-	}
-	return fmt.Sprintf("%.1f", (after-before)/u.seconds())
 }

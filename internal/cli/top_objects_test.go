@@ -38,6 +38,16 @@ func TestTopObjects(t *testing.T) {
 		fmt.Fprintf(w, "# TYPE oscine_container_promises_broken gauge\noscine_container_promises_broken{%s} 1\n", labels)
 		fmt.Fprintf(w, "# TYPE oscine_container_wakeup_latency_seconds histogram\noscine_container_wakeup_latency_seconds_bucket{%s,le=\"5e-05\"} %d\noscine_container_wakeup_latency_seconds_bucket{%s,le=\"+Inf\"} %d\noscine_container_wakeup_latency_seconds_sum{%s} 1\noscine_container_wakeup_latency_seconds_count{%s} %d\n",
 			labels, k, labels, k, labels, labels, k)
+		for name, each := range map[string]int64{"rows_total": 4, "runs_total": 2, "deadline_misses_total": 1} {
+			fmt.Fprintf(w, "# TYPE oscine_model_%s counter\noscine_model_%s{model=\"digits\"} %d\n", name, name, k*each)
+		}
+		fmt.Fprintf(w, "# TYPE oscine_model_queue_duration_seconds_total counter\noscine_model_queue_duration_seconds_total{model=\"digits\"} %g\n", float64(k)*.002)
+		fmt.Fprintf(w, "# TYPE oscine_model_pending_requests gauge\noscine_model_pending_requests{model=\"digits\"} 5\n")
+		fmt.Fprint(w, "# TYPE oscine_model_request_duration_seconds histogram\n")
+		for bound, n := range map[string]int64{"0.001": k / 10 * 6, "0.005": k / 10 * 9, "+Inf": k} {
+			fmt.Fprintf(w, "oscine_model_request_duration_seconds_bucket{model=\"digits\",le=%q} %d\n", bound, n)
+		}
+		fmt.Fprintf(w, "oscine_model_request_duration_seconds_sum{model=\"digits\"} 1\noscine_model_request_duration_seconds_count{model=\"digits\"} %d\n", k)
 		fmt.Fprintf(w, "# TYPE oscine_model_requests_total counter\noscine_model_requests_total{model=\"digits\",result=\"success\"} %d\n", k)
 	}
 	n.serve(t)
@@ -47,7 +57,7 @@ func TestTopObjects(t *testing.T) {
 			`^web +realtime +Running +\d+\.\d\d +1\.5Mi +– +\d+ +50µs +2 kept, 1 broken$`,
 			`^idle +batch +Unplaced +– +– +– +– +– +–$`,
 		},
-		"models": {`REQUESTS/S$`, `^digits +– +Running +– +– +– +– +– +– +\d+\.\d$`},
+		"models": {`REQUESTS/S +P50 +P99 +WAIT +PENDING +BATCH +LATE/S$`, `^digits +– +Running +– +– +– +– +– +– +\d+\.\d +1ms +– +2\.00 ms +5 +2\.0 +\d+\.\d$`},
 	} {
 		exit, out, errOut := n.command(t, "top", kind, "--every", "100ms")
 		if exit != 0 {
@@ -62,6 +72,10 @@ func TestTopObjects(t *testing.T) {
 				t.Errorf("%s: line %d: got %q, want %q", kind, i, got[i], want)
 			}
 		}
+	}
+	exit, out, errOut := n.command(t, "top", "models", "--every", "100ms", "--histogram")
+	if exit != 0 || !regexp.MustCompile(`(?s)\ndigits: latency of 1000 requests in \d+ms\n +≤ 1 ms  █+ +600\n +≤ 5 ms  █+ +300\n100 took longer\n$`).MatchString(out) {
+		t.Errorf("exit status %d: %s\n%s", exit, errOut, out)
 	}
 	if exit, _, _ := n.command(t, "top", "workloads", "--every", "1ms"); exit != exitUsage {
 		t.Errorf("too short: exit status %d", exit)

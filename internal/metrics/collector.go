@@ -47,6 +47,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for i := range s.Models[:min(len(s.Models), maxObjects)] {
 		w.model(&s.Models[i])
 	}
+	for _, c := range s.Clients[:min(len(s.Clients), maxObjects)] {
+		w.value("client_requests_total", float64(c.Admitted), c.Name, "admitted")
+		w.value("client_requests_total", float64(c.Refused), c.Name, "refused")
+	}
 	for i := range s.Classes {
 		one := &s.Classes[i]
 		w.usage("class", &one.Usage, one.Name)
@@ -180,6 +184,9 @@ func (w *writer) model(m *Model) {
 	w.value("model_requests_total", float64(m.Expired), m.Name, "expired")
 	w.value("model_deadline_misses_total", float64(m.Missed), m.Name)
 	w.value("model_runs_total", float64(m.Runs), m.Name)
+	w.value("model_rows_total", float64(m.Rows), m.Name)
+	w.value("model_queue_duration_seconds_total", m.Queued.Seconds(), m.Name)
+	w.value("model_pending_requests", float64(m.Pending), m.Name)
 	w.value("model_compute_seconds_total", m.Compute.Seconds(), m.Name)
 	if m.PromptTokens > 0 || m.Generated > 0 {
 		w.value("model_prompt_tokens_total", float64(m.PromptTokens), m.Name)

@@ -75,6 +75,9 @@ func families() []family {
 		{"model_requests_total", counter, append(model, "result"), "Inferences answered, by result: success, error, or expired (its timeout had passed before it was computed, or would have)."},
 		{"model_deadline_misses_total", counter, model, "Inferences answered after the model's latency or their own timeout."},
 		{"model_runs_total", counter, model, "Runs of the engine, each for one request or several, as its worker last said."},
+		{"model_rows_total", counter, model, "Rows that the engine computed; divided by the runs they are the mean batch."},
+		{"model_queue_duration_seconds_total", counter, model, "Time that computed requests waited, from their arrival to their run."},
+		{"model_pending_requests", gauge, model, "Requests that wait for a slot or for their run."},
 		{"model_compute_seconds_total", counter, model, "Time inside the engine, as its worker last said."},
 		{"model_prompt_tokens_total", counter, model, "Prompt tokens that a language model processed, without those in its cache, as its worker last reported."},
 		{"model_generated_tokens_total", counter, model, "Tokens that a language model generated, as its worker last reported."},
@@ -85,6 +88,7 @@ func families() []family {
 		{"model_cache_bytes", gauge, model, "Responses that the model's cache keeps."},
 		{"model_sequences", gauge, model, "Sequences whose state is kept."},
 		{"model_request_duration_seconds", histogramKind, model, "Time of successful inferences inside the node."},
+		{"client_requests_total", counter, []string{"client", "result"}, "Requests of each client with a token, by result: admitted, or refused (by the token's bounds)."},
 
 		{"class_cpu_usage_seconds_total", counter, class, "CPU time used by a class."},
 		{"class_memory_usage_bytes", gauge, class, "Memory charged to a class."},

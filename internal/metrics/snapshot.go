@@ -13,6 +13,7 @@ type Snapshot struct {
 	Phases                []string // all that an object may be in
 	Objects               []Object
 	Models                []Model
+	Clients               []Client // with tokens
 	Classes               []Class
 	BatchHeldBack         bool
 	Devices               []Device
@@ -92,6 +93,9 @@ type Model struct {
 	Ready                     bool
 	Requests, Errors, Expired int64 // Expired are among Errors, Errors among Requests
 	Missed                    int64 // answered after the objective
+	Rows                      int64 // that were computed
+	Queued                    time.Duration
+	Pending                   int   // requests that wait now
 	Runs                      int64 // of the engine, each for one request or several; since its worker's start
 	Compute                   time.Duration
 	PromptTokens, Generated   int64 // tokens of a language model, read and written; since its worker's start
@@ -105,6 +109,12 @@ type Model struct {
 type Cache struct {
 	Hits, Misses, Bytes int64
 	HitTime, MissTime   time.Duration
+}
+
+// Client is a client of inference that the operator named.
+type Client struct {
+	Name              string
+	Admitted, Refused int64 // requests
 }
 
 // Class is one latency class as a whole.

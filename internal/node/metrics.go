@@ -45,6 +45,12 @@ func (n *Node) snapshot() metrics.Snapshot {
 	}
 	held := map[string]int{} // objects, by device
 	s.Objects, s.Models = n.objectMetrics(held)
+	if n.tokens != nil {
+		all, used := n.tokens.All()
+		for i := range all {
+			s.Clients = append(s.Clients, metrics.Client{Name: all[i].Name, Admitted: used[i].Requests, Refused: used[i].Refused})
+		}
+	}
 	for _, c := range []object.Class{isolate.System, isolate.Realtime, isolate.Interactive, isolate.Batch} {
 		s.Classes = append(s.Classes, metrics.Class{Name: string(c), Usage: usageMetrics(n.isolator.ClassUsage(c))})
 	}
@@ -118,7 +124,8 @@ func usageMetrics(u isolate.Usage) metrics.Usage {
 }
 
 func (n *Node) modelMetrics(st *core.Status) metrics.Model {
-	m := metrics.Model{Name: st.Name, Ready: st.State == core.Ready, Requests: st.Requests, Errors: st.Errors, Expired: st.Expired, Missed: st.Missed}
+	m := metrics.Model{Name: st.Name, Ready: st.State == core.Ready, Requests: st.Requests, Errors: st.Errors, Expired: st.Expired, Missed: st.Missed,
+		Rows: st.Rows, Queued: st.Queued, Pending: st.Pending}
 	m.Stateful, m.Sequences = len(st.Sequencing.States) > 0, st.Sequences
 	if c := st.Cache; c.On {
 		m.Cache = &metrics.Cache{Hits: c.Hits, Misses: c.Misses, Bytes: c.Bytes, HitTime: c.HitTime, MissTime: c.MissTime}

@@ -34,21 +34,25 @@ func (h *Histogram) WriteBars(w io.Writer) error {
 	}
 	steps := Steps(h.min, h.max)
 	counts := make([]uint64, len(steps))
-	most, before := uint64(1), uint64(0)
+	before := uint64(0)
 	for i, step := range steps {
 		below := h.n - h.Above(step)
 		counts[i], before = below-before, below
-		most = max(most, counts[i])
 	}
-	return writeBars(w, steps, counts, most)
+	return WriteBars(w, steps, counts)
 }
 
-func writeBars(w io.Writer, steps []time.Duration, counts []uint64, most uint64) error {
-	for i, step := range steps {
-		if i == 0 && counts[i] == 0 {
-			continue
+// WriteBars draws how many values lie up to each of the steps, which ascend, and
+// above the one before; it leaves out steps without values at both ends.
+func WriteBars(w io.Writer, steps []time.Duration, counts []uint64) error {
+	first, last, most := len(steps), -1, uint64(1)
+	for i, n := range counts {
+		if n > 0 {
+			first, last, most = min(first, i), i, max(most, n)
 		}
-		if _, err := fmt.Fprintf(w, "%8s  %-*s  %d\n", "≤ "+StepName(step), barWidth, bar(counts[i], most), counts[i]); err != nil {
+	}
+	for i := first; i <= last; i++ {
+		if _, err := fmt.Fprintf(w, "%8s  %-*s  %d\n", "≤ "+StepName(steps[i]), barWidth, bar(counts[i], most), counts[i]); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,8 @@ import (
 // metrics counts a model's inferences without locks.
 type metrics struct {
 	requests, errors, missed, expired atomic.Int64
+	rows                              atomic.Int64 // of the runs that ended well
+	queued                            atomic.Int64 // ns that requests waited, from their arrival to their run
 
 	last atomic.Int64 // when the last answer was given, in ns since 1970
 
@@ -36,12 +38,26 @@ func (m *metrics) observe(d, within time.Duration, err error) {
 	m.latency.observe(d)
 }
 
+// ran counts a batch that went to the worker at a time and was answered. It
+// returns its rows.
+func (m *metrics) ran(batch []*job, at time.Time) (rows int64) {
+	var queued int64
+	for _, j := range batch {
+		rows += j.rows()
+		queued += int64(max(at.Sub(j.arrived), 0))
+	}
+	m.rows.Add(rows)
+	m.queued.Add(queued)
+	return rows
+}
+
 func (m *metrics) fill(s *Status) {
 	s.Requests, s.Errors = m.requests.Load(), m.errors.Load()
 	s.Missed, s.Expired = m.missed.Load(), m.expired.Load()
 	if last := m.last.Load(); last > 0 {
 		s.Last = time.Unix(0, last)
 	}
+	s.Rows, s.Queued = m.rows.Load(), time.Duration(m.queued.Load())
 	counts := m.latency.counts()
 	s.P50, s.P99 = m.latency.quantile(counts, 0.50), m.latency.quantile(counts, 0.99)
 }

@@ -153,6 +153,9 @@ type Status struct {
 	Streams  bool          // an answer may come in parts
 	Missed   int64         // inferences answered after the objective, or after their own timeout
 	Expired  int64         // requests refused because their timeout had passed, or would have
+	Rows     int64         // that the engine computed
+	Queued   time.Duration // that all computed requests together waited, from their arrival to their run
+	Pending  int           // requests that wait for a slot or a run now
 	Cache    CacheFigures
 	Ensemble *Ensemble    // nil: it is none
 	Curve    []CurvePoint // what batches cost, by their rows; none where requests share no runs

@@ -42,6 +42,7 @@ type job struct {
 	parts   *parts    // of a stream; nil: the answer is wanted as a whole
 	writer  *ending   // of a worker that may still write into the slot; nil: none
 	times   *Times    // of a request that somebody follows; nil: none
+	arrived time.Time // the request
 
 	// Memory of the batches that it leads.
 	batch   []*job
@@ -312,11 +313,8 @@ func (m *model) exchange(leader *job) (*channel.Conn, *ending, error) {
 	took := time.Since(begin)
 	m.usual.Store(int64(took)/8 + m.usual.Load()*7/8)
 	m.costs.observe(leader.runs, took)
+	rows := m.metrics.ran(leader.batch, begin)
 	if leader.parts == nil && conn.Metadata().Batch {
-		var rows int64
-		for _, j := range leader.batch {
-			rows += j.rows()
-		}
 		m.curve.observe(rows, took)
 	}
 	return conn, worker, nil

@@ -158,12 +158,16 @@ func (m *model) takeSlot(mem *memory, j *job, inputs int) (slot int, bytes int64
 // maxCrowd bounds the requests of a model that wait for a slot.
 const maxCrowd = 1024
 
+// pending is how many requests wait for a slot or for their run.
+func (m *model) pending() int {
+	m.queue.mu.Lock()
+	defer m.queue.mu.Unlock()
+	return len(m.queue.waiting) + int(m.crowd.Load())
+}
+
 // overloaded refuses a request, with the time that those before it will take.
 func (m *model) overloaded(why string) error {
-	m.queue.mu.Lock()
-	waiting := len(m.queue.waiting)
-	m.queue.mu.Unlock()
-	before := waiting + int(m.crowd.Load())
+	before := m.pending()
 	share := 1
 	if m.joins() {
 		share = channel.MaxRequests

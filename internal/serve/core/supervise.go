@@ -450,6 +450,7 @@ func (m *model) status() Status {
 	}
 	s.Curve = m.curve.known()
 	m.metrics.fill(&s)
+	s.Pending = m.pending()
 	s.Cache = m.cache.figures()
 	return s
 }

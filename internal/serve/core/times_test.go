@@ -102,3 +102,26 @@ func TestObserverCostsNothing(t *testing.T) {
 		t.Errorf("a request allocates %g times, %g with an observer that does not want it", without, unwanted)
 	}
 }
+
+func TestTheQueueIsCounted(t *testing.T) {
+	r := servetest.New(t)
+	open := r.Gate("doubler")
+	time.Sleep(100 * time.Millisecond) // it computes the first
+	var requests sync.WaitGroup
+	for i := range 3 {
+		requests.Go(func() {
+			if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, float32(i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(100 * time.Millisecond)
+	if s, err := r.Registry.Status("m"); err != nil || s.Pending != 3 || s.Rows != 0 {
+		t.Errorf("%d pending, %d rows, %v", s.Pending, s.Rows, err)
+	}
+	open()
+	requests.Wait()
+	if s, err := r.Registry.Status("m"); err != nil || s.Pending != 0 || s.Rows != 4 || s.Queued < 200*time.Millisecond {
+		t.Errorf("%d pending, %d rows, waited %v, %v", s.Pending, s.Rows, s.Queued, err)
+	}
+}
