@@ -16,6 +16,8 @@ import (
 type modelStore interface {
 	UploadModel(context.Context, io.Reader, model.Upload) (digest string, size int64, err error)
 	ReceivedModel(digest string, folder bool) (stored bool, bytes int64)
+	PullModel(ctx context.Context, reference string, plainHTTP bool, progress func(received, size int64)) (*model.Pulled, error)
+	ModelHeader(digest string) []byte
 	ModelFiles() ([]node.ModelFile, error)
 	RemoveModelFile(digest string) (full string, err error)
 }
@@ -40,6 +42,19 @@ func (s *modelService) Upload(ctx context.Context, stream *connect.ClientStream[
 func (s *modelService) Received(_ context.Context, req *connect.Request[pb.ReceivedModelRequest]) (*connect.Response[pb.ReceivedModelResponse], error) {
 	stored, bytes := s.node.ReceivedModel(req.Msg.Digest, req.Msg.Folder)
 	return connect.NewResponse(&pb.ReceivedModelResponse{Stored: stored, ReceivedBytes: bytes}), nil
+}
+
+func (s *modelService) Pull(ctx context.Context, req *connect.Request[pb.PullModelRequest], stream *connect.ServerStream[pb.PullModelResponse]) error {
+	p, err := s.node.PullModel(ctx, req.Msg.Reference, req.Msg.PlainHttp, func(received, size int64) {
+		// A client that is gone cancels ctx; nobody needs its progress.
+		_ = stream.Send(&pb.PullModelResponse{ReceivedBytes: received, SizeBytes: size})
+	})
+	if err != nil {
+		return err
+	}
+	return stream.Send(&pb.PullModelResponse{
+		Digest: p.Digest, Reference: p.Reference, Format: p.Format, SizeBytes: p.SizeBytes, LanguageModel: s.node.ModelHeader(p.Digest),
+	})
 }
 
 func (s *modelService) List(context.Context, *connect.Request[pb.ListModelFilesRequest]) (*connect.Response[pb.ListModelFilesResponse], error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/serve/chat"
 )
 
@@ -107,7 +108,7 @@ func (t *conversation) reach(ctx context.Context, model string) error {
 		return err
 	}
 	t.client = &chat.Client{HTTP: server.HTTP, URL: server.URL}
-	if !isURL(model) && !isFile(model) {
+	if !isURL(model) && !artifact.Is(model) && !isFile(model) {
 		return nil
 	}
 	if t.options.url != "" {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/object"
 )
@@ -27,21 +29,24 @@ type serveOptions struct {
 	options  map[string]string
 	wait     time.Duration
 	dryRun   bool
-	language bool // it is a language model
+
+	plainHTTP bool // the registry may be asked without TLS
+	language  bool // it is a language model
 }
 
 func newServeCommand(env *Env) *cobra.Command {
 	var o serveOptions
 	c := &cobra.Command{
-		Use:   "serve FILE|FOLDER|URL",
+		Use:   "serve FILE|FOLDER|URL|REFERENCE",
 		Short: "Send a model to the node and serve it",
 		Long: `Send a model to the node, have it served by an engine worker in a container of its own, and wait
 until it answers. A model is a file, with the data files that it names, or a folder without its
 hidden files. What the node already has is not sent again; an interrupted upload is resumed.
-Serving another file under the same name replaces the model. A URL is fetched first. A language
+Serving another file under the same name replaces the model. A URL is fetched first.
+A reference, oci://HOST/REPOSITORY:TAG, is pulled from its registry by the node, and pinned by its digest. A language
 model (GGUF) gets the memory that its context needs, unless --memory says otherwise.`,
-		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2\n  oscine serve ./saved_model\n  oscine serve smollm2.gguf --option slots=2 --option context=8192",
-		Args:    exactArgs(1, "a model's file, folder or URL"),
+		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2\n  oscine serve ./saved_model\n  oscine serve smollm2.gguf --option slots=2 --option context=8192\n  oscine serve oci://docker.io/ai/smollm2:135M-Q4_0",
+		Args:    exactArgs(1, "a model's file, folder, URL or reference"),
 		RunE: func(c *cobra.Command, args []string) error {
 			status, err := o.run(c.Context(), env, args[0])
 			if err != nil || o.dryRun {
@@ -63,12 +68,29 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
 	f.StringToStringVar(&o.options, "option", nil, "what the engine must know besides the file, as NAME=VALUE")
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")
+	f.BoolVar(&o.plainHTTP, "plain-http", false, "ask the registry of a reference without TLS, which those on the way can read and change")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest, with an empty digest, and do nothing")
 	return c
 }
 
 // run serves the model at a path or URL, or with dryRun prints its manifest.
 func (o *serveOptions) run(ctx context.Context, env *Env, path string) (*object.ModelStatus, error) {
+	if artifact.Is(path) {
+		r, err := artifact.Parse(path)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		if !r.Local() {
+			return o.runReference(ctx, env, r)
+		}
+		o.name = cmp.Or(o.name, nameOf(r))
+		file, remove, err := fetchModel(ctx, env, r)
+		if err != nil {
+			return nil, err
+		}
+		defer remove()
+		path = file
+	}
 	if isURL(path) {
 		file, err := download(ctx, env, path)
 		if err != nil {
@@ -167,6 +189,11 @@ func (o *serveOptions) serve(ctx context.Context, env *Env, node *client.Client,
 	if err != nil {
 		return nil, err
 	}
+	return o.apply(ctx, env, node, text)
+}
+
+// apply applies the model's manifest and waits for it.
+func (o *serveOptions) apply(ctx context.Context, env *Env, node *client.Client, text string) (*object.ModelStatus, error) {
 	resp, err := node.Objects.Apply(ctx, connect.NewRequest(&pb.ApplyRequest{Manifest: text}))
 	if err != nil {
 		return nil, err

@@ -22,6 +22,11 @@ func (o *serveOptions) planMemory(path string, log io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	return o.planLanguage(path, header, log)
+}
+
+// planLanguage is planMemory by a language model's header.
+func (o *serveOptions) planLanguage(path string, header *gguf.Header, log io.Writer) (err error) {
 	o.language = true
 	var memory int64
 	if o.memory != "" {

@@ -1,13 +1,17 @@
 package node
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 
+	"oscine.dev/oscine/internal/gguf"
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/core"
@@ -26,6 +30,31 @@ func (n *Node) ReceivedModel(digest string, folder bool) (stored bool, bytes int
 	return n.files.Received(digest, folder)
 }
 
+// PullModel fetches a model from a registry, with the credentials of the node's
+// Secrets. Progress is told how many bytes of how many have come.
+func (n *Node) PullModel(ctx context.Context, reference string, plainHTTP bool, progress func(received, size int64)) (*model.Pulled, error) {
+	return n.files.Pull(ctx, reference, n.registries(plainHTTP), runtime.GOARCH, progress)
+}
+
+// ModelHeader returns the header of a stored language model, by which its memory is
+// planned; nil for any other model.
+func (n *Node) ModelHeader(digest string) []byte {
+	f, err := os.Open(n.files.Path(digest))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	var header bytes.Buffer
+	if _, err := gguf.Read(io.TeeReader(f, &header), info.Size()); err != nil {
+		return nil
+	}
+	return header.Bytes()
+}
+
 // referredFiles are the digests of model files that objects refer to. It is not
 // known while one of the objects cannot be read.
 func (n *Node) referredFiles() (referred map[string]bool, known bool) {
@@ -37,7 +66,7 @@ func (n *Node) referredFiles() (referred map[string]bool, known bool) {
 		}
 		referred[m.Spec.Source] = true
 		if st, ok := state.Status.(*object.ModelStatus); ok {
-			referred[st.Source] = true // of the manifest before, which is served still
+			referred[st.Source], referred[st.Digest] = true, true // of the manifest before, which is served still
 		}
 	}
 	return referred, true
@@ -81,7 +110,7 @@ func (n *Node) ModelFiles() ([]ModelFile, error) {
 	for i, f := range files {
 		list[i].File = f
 		for _, obj := range n.loop.Objects() {
-			if m, ok := obj.(*object.Model); ok && m.Spec.Source == f.Digest {
+			if m, ok := obj.(*object.Model); ok && n.files.Digest(m.Spec.Source) == f.Digest {
 				list[i].Objects = append(list[i].Objects, m.Key().String())
 			}
 		}

@@ -53,10 +53,16 @@ func uses(obj object.Object, secret *object.Secret) bool {
 	return ok && slices.Contains(w.SecretNames(), secret.Metadata.Name)
 }
 
-// pullsWith reports whether an object's image comes from a Secret's registry.
+// pullsWith reports whether an object's image or model comes from a Secret's registry.
 func pullsWith(obj object.Object, secret *object.Secret) bool {
+	if secret.Spec.Registry == nil {
+		return false
+	}
+	if m, ok := obj.(*object.Model); ok {
+		return sameServer(m.Registry(), secret.Spec.Registry.Server)
+	}
 	w, ok := obj.(*object.Workload)
-	if !ok || secret.Spec.Registry == nil {
+	if !ok {
 		return false
 	}
 	ref, err := reference.ParseDockerRef(w.Spec.Image)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	imageref "github.com/distribution/reference"
+
 	"oscine.dev/oscine/internal/serve/ensemble"
 )
 
@@ -50,7 +52,10 @@ type ModelSpec struct {
 	Class  Class  `json:"class,omitempty"`  // default interactive
 	Engine string `json:"engine,omitempty"` // that runs it; default: by the file's format
 	Format string `json:"format,omitempty"` // ending of the file's name, such as .onnx; default: by its content
-	Source string `json:"source,omitempty"` // digest of an uploaded file, sha256:…; required without ensemble
+	// Source is the digest of an uploaded file, sha256:…, or a reference to a model
+	// in a registry, oci://HOST/REPOSITORY:TAG or oci://HOST/REPOSITORY@sha256:…; required
+	// without ensemble.
+	Source string `json:"source,omitempty"`
 	// Ensemble makes it a pipeline of other Models, whose tensors go from step to
 	// step inside the node.
 	Ensemble *Ensemble `json:"ensemble,omitempty"`
@@ -216,6 +221,7 @@ type ModelStatus struct {
 	PID     int    `json:"pid,omitempty"` // of its worker
 	Engine  string `json:"engine,omitempty"`
 	Source  string `json:"source,omitempty"`  // that is served
+	Digest  string `json:"digest,omitempty"`  // under which its files are stored
 	Version string `json:"version,omitempty"` // that is served
 	// Update is what became of the manifest that was applied last, while an
 	// earlier one is served.
@@ -274,6 +280,23 @@ var (
 	formatRE = regexp.MustCompile(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
 )
 
+// isReference reports whether a source names a model in a registry.
+func isReference(source string) bool {
+	rest, ok := strings.CutPrefix(source, "oci://")
+	named, err := imageref.ParseDockerRef(rest)
+	return ok && err == nil && strings.HasPrefix(rest, imageref.Domain(named)+"/")
+}
+
+// Registry is the host of the registry that the model comes from, "" where it was
+// uploaded.
+func (m *Model) Registry() string {
+	host, _, _ := strings.Cut(strings.TrimPrefix(m.Spec.Source, "oci://"), "/")
+	if host == m.Spec.Source {
+		return ""
+	}
+	return host
+}
+
 // Resources implements Placeable.
 func (m *Model) Resources() *Resources { return &m.Spec.Resources }
 
@@ -315,8 +338,8 @@ func (m *Model) Check(c *Checker) {
 	}
 	if m.Spec.Ensemble != nil {
 		m.checkEnsemble(c)
-	} else if !digestRE.MatchString(m.Spec.Source) {
-		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), got %q", m.Spec.Source)
+	} else if !digestRE.MatchString(m.Spec.Source) && !isReference(m.Spec.Source) {
+		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), or oci://HOST/REPOSITORY:TAG, got %q", m.Spec.Source)
 	}
 	if m.Spec.ServedAs != "" && !servedRE.MatchString(m.Spec.ServedAs) {
 		c.Bad("spec.servedAs", "must be letters, digits, '.', '_' or '-', at most 255, got %q", m.Spec.ServedAs)

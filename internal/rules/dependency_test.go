@@ -26,7 +26,7 @@ func layers() [][]string {
 		{"internal/update/source", "internal/artifact", "internal/artifact/artifacttest"},
 		{"internal/object/explain", "internal/boot", "internal/network", "internal/disk", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/samples", "internal/serve/core", "internal/serve/trial", "internal/serve/worker", "internal/serve/bundle", "internal/image", "internal/sim", "internal/client", "internal/bench/latency", "internal/bench/loadgen"},
 		{"internal/update/repository"},
-		{"internal/update/repository/repositorytest"},
+		{"internal/update/repository/repositorytest", "internal/serve/modelpack"},
 		{"internal/update/slot", "internal/install"},
 		{"internal/serve/engine/clib", "internal/serve/engine/modeltest"},
 		{"internal/serve/engine/shim"},

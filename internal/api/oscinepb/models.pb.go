@@ -178,6 +178,143 @@ func (x *ReceivedModelResponse) GetReceivedBytes() int64 {
 	return 0
 }
 
+type PullModelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reference     string                 `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`                   // oci://HOST/REPOSITORY:TAG or @DIGEST
+	PlainHttp     bool                   `protobuf:"varint,2,opt,name=plain_http,json=plainHttp,proto3" json:"plain_http,omitempty"` // the registry may be asked without TLS
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullModelRequest) Reset() {
+	*x = PullModelRequest{}
+	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullModelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullModelRequest) ProtoMessage() {}
+
+func (x *PullModelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullModelRequest.ProtoReflect.Descriptor instead.
+func (*PullModelRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PullModelRequest) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *PullModelRequest) GetPlainHttp() bool {
+	if x != nil {
+		return x.PlainHttp
+	}
+	return false
+}
+
+type PullModelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReceivedBytes int64                  `protobuf:"varint,1,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// In the last message:
+	Digest        string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`                                    // of the artifact's manifest, under which it is stored
+	Reference     string `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`                              // with that digest
+	Format        string `protobuf:"bytes,5,opt,name=format,proto3" json:"format,omitempty"`                                    // ending of the model's file, where it is one
+	LanguageModel []byte `protobuf:"bytes,6,opt,name=language_model,json=languageModel,proto3" json:"language_model,omitempty"` // header of a GGUF file, by which its memory is planned
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullModelResponse) Reset() {
+	*x = PullModelResponse{}
+	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullModelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullModelResponse) ProtoMessage() {}
+
+func (x *PullModelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullModelResponse.ProtoReflect.Descriptor instead.
+func (*PullModelResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PullModelResponse) GetReceivedBytes() int64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *PullModelResponse) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *PullModelResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PullModelResponse) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *PullModelResponse) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *PullModelResponse) GetLanguageModel() []byte {
+	if x != nil {
+		return x.LanguageModel
+	}
+	return nil
+}
+
 type ModelFile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -190,7 +327,7 @@ type ModelFile struct {
 
 func (x *ModelFile) Reset() {
 	*x = ModelFile{}
-	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	mi := &file_oscine_v1_models_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -202,7 +339,7 @@ func (x *ModelFile) String() string {
 func (*ModelFile) ProtoMessage() {}
 
 func (x *ModelFile) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	mi := &file_oscine_v1_models_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -215,7 +352,7 @@ func (x *ModelFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelFile.ProtoReflect.Descriptor instead.
 func (*ModelFile) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{3}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ModelFile) GetDigest() string {
@@ -254,7 +391,7 @@ type ListModelFilesRequest struct {
 
 func (x *ListModelFilesRequest) Reset() {
 	*x = ListModelFilesRequest{}
-	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	mi := &file_oscine_v1_models_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -266,7 +403,7 @@ func (x *ListModelFilesRequest) String() string {
 func (*ListModelFilesRequest) ProtoMessage() {}
 
 func (x *ListModelFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	mi := &file_oscine_v1_models_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -279,7 +416,7 @@ func (x *ListModelFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListModelFilesRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{4}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{6}
 }
 
 type ListModelFilesResponse struct {
@@ -291,7 +428,7 @@ type ListModelFilesResponse struct {
 
 func (x *ListModelFilesResponse) Reset() {
 	*x = ListModelFilesResponse{}
-	mi := &file_oscine_v1_models_proto_msgTypes[5]
+	mi := &file_oscine_v1_models_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +440,7 @@ func (x *ListModelFilesResponse) String() string {
 func (*ListModelFilesResponse) ProtoMessage() {}
 
 func (x *ListModelFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[5]
+	mi := &file_oscine_v1_models_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +453,7 @@ func (x *ListModelFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListModelFilesResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{5}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListModelFilesResponse) GetFiles() []*ModelFile {
@@ -335,7 +472,7 @@ type RemoveModelFileRequest struct {
 
 func (x *RemoveModelFileRequest) Reset() {
 	*x = RemoveModelFileRequest{}
-	mi := &file_oscine_v1_models_proto_msgTypes[6]
+	mi := &file_oscine_v1_models_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +484,7 @@ func (x *RemoveModelFileRequest) String() string {
 func (*RemoveModelFileRequest) ProtoMessage() {}
 
 func (x *RemoveModelFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[6]
+	mi := &file_oscine_v1_models_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +497,7 @@ func (x *RemoveModelFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveModelFileRequest.ProtoReflect.Descriptor instead.
 func (*RemoveModelFileRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{6}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RemoveModelFileRequest) GetDigest() string {
@@ -379,7 +516,7 @@ type RemoveModelFileResponse struct {
 
 func (x *RemoveModelFileResponse) Reset() {
 	*x = RemoveModelFileResponse{}
-	mi := &file_oscine_v1_models_proto_msgTypes[7]
+	mi := &file_oscine_v1_models_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +528,7 @@ func (x *RemoveModelFileResponse) String() string {
 func (*RemoveModelFileResponse) ProtoMessage() {}
 
 func (x *RemoveModelFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[7]
+	mi := &file_oscine_v1_models_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +541,7 @@ func (x *RemoveModelFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveModelFileResponse.ProtoReflect.Descriptor instead.
 func (*RemoveModelFileResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{7}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RemoveModelFileResponse) GetDigest() string {
@@ -428,7 +565,19 @@ const file_oscine_v1_models_proto_rawDesc = "" +
 	"\x06folder\x18\x02 \x01(\bR\x06folder\"V\n" +
 	"\x15ReceivedModelResponse\x12\x16\n" +
 	"\x06stored\x18\x01 \x01(\bR\x06stored\x12%\n" +
-	"\x0ereceived_bytes\x18\x02 \x01(\x03R\rreceivedBytes\"\x8c\x01\n" +
+	"\x0ereceived_bytes\x18\x02 \x01(\x03R\rreceivedBytes\"O\n" +
+	"\x10PullModelRequest\x12\x1c\n" +
+	"\treference\x18\x01 \x01(\tR\treference\x12\x1d\n" +
+	"\n" +
+	"plain_http\x18\x02 \x01(\bR\tplainHttp\"\xce\x01\n" +
+	"\x11PullModelResponse\x12%\n" +
+	"\x0ereceived_bytes\x18\x01 \x01(\x03R\rreceivedBytes\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x1c\n" +
+	"\treference\x18\x04 \x01(\tR\treference\x12\x16\n" +
+	"\x06format\x18\x05 \x01(\tR\x06format\x12%\n" +
+	"\x0elanguage_model\x18\x06 \x01(\fR\rlanguageModel\"\x8c\x01\n" +
 	"\tModelFile\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
@@ -441,10 +590,11 @@ const file_oscine_v1_models_proto_rawDesc = "" +
 	"\x16RemoveModelFileRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"1\n" +
 	"\x17RemoveModelFileResponse\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\tR\x06digest2\xcb\x02\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest2\x9a\x03\n" +
 	"\x06Models\x12B\n" +
 	"\x06Upload\x12\x10.oscine.v1.Chunk\x1a\x1e.oscine.v1.UploadModelResponse\"\x04\x88\xb5\x18\x03(\x01\x12S\n" +
-	"\bReceived\x12\x1f.oscine.v1.ReceivedModelRequest\x1a .oscine.v1.ReceivedModelResponse\"\x04\x88\xb5\x18\x03\x12Q\n" +
+	"\bReceived\x12\x1f.oscine.v1.ReceivedModelRequest\x1a .oscine.v1.ReceivedModelResponse\"\x04\x88\xb5\x18\x03\x12M\n" +
+	"\x04Pull\x12\x1b.oscine.v1.PullModelRequest\x1a\x1c.oscine.v1.PullModelResponse\"\b\x88\xb5\x18\x03\x90\xb5\x18\x000\x01\x12Q\n" +
 	"\x04List\x12 .oscine.v1.ListModelFilesRequest\x1a!.oscine.v1.ListModelFilesResponse\"\x04\x88\xb5\x18\x02\x12U\n" +
 	"\x06Remove\x12!.oscine.v1.RemoveModelFileRequest\x1a\".oscine.v1.RemoveModelFileResponse\"\x04\x88\xb5\x18\x03B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
@@ -460,35 +610,39 @@ func file_oscine_v1_models_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_models_proto_rawDescData
 }
 
-var file_oscine_v1_models_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_oscine_v1_models_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_oscine_v1_models_proto_goTypes = []any{
 	(*UploadModelResponse)(nil),     // 0: oscine.v1.UploadModelResponse
 	(*ReceivedModelRequest)(nil),    // 1: oscine.v1.ReceivedModelRequest
 	(*ReceivedModelResponse)(nil),   // 2: oscine.v1.ReceivedModelResponse
-	(*ModelFile)(nil),               // 3: oscine.v1.ModelFile
-	(*ListModelFilesRequest)(nil),   // 4: oscine.v1.ListModelFilesRequest
-	(*ListModelFilesResponse)(nil),  // 5: oscine.v1.ListModelFilesResponse
-	(*RemoveModelFileRequest)(nil),  // 6: oscine.v1.RemoveModelFileRequest
-	(*RemoveModelFileResponse)(nil), // 7: oscine.v1.RemoveModelFileResponse
-	(*timestamppb.Timestamp)(nil),   // 8: google.protobuf.Timestamp
-	(*Chunk)(nil),                   // 9: oscine.v1.Chunk
+	(*PullModelRequest)(nil),        // 3: oscine.v1.PullModelRequest
+	(*PullModelResponse)(nil),       // 4: oscine.v1.PullModelResponse
+	(*ModelFile)(nil),               // 5: oscine.v1.ModelFile
+	(*ListModelFilesRequest)(nil),   // 6: oscine.v1.ListModelFilesRequest
+	(*ListModelFilesResponse)(nil),  // 7: oscine.v1.ListModelFilesResponse
+	(*RemoveModelFileRequest)(nil),  // 8: oscine.v1.RemoveModelFileRequest
+	(*RemoveModelFileResponse)(nil), // 9: oscine.v1.RemoveModelFileResponse
+	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
+	(*Chunk)(nil),                   // 11: oscine.v1.Chunk
 }
 var file_oscine_v1_models_proto_depIdxs = []int32{
-	8, // 0: oscine.v1.ModelFile.used:type_name -> google.protobuf.Timestamp
-	3, // 1: oscine.v1.ListModelFilesResponse.files:type_name -> oscine.v1.ModelFile
-	9, // 2: oscine.v1.Models.Upload:input_type -> oscine.v1.Chunk
-	1, // 3: oscine.v1.Models.Received:input_type -> oscine.v1.ReceivedModelRequest
-	4, // 4: oscine.v1.Models.List:input_type -> oscine.v1.ListModelFilesRequest
-	6, // 5: oscine.v1.Models.Remove:input_type -> oscine.v1.RemoveModelFileRequest
-	0, // 6: oscine.v1.Models.Upload:output_type -> oscine.v1.UploadModelResponse
-	2, // 7: oscine.v1.Models.Received:output_type -> oscine.v1.ReceivedModelResponse
-	5, // 8: oscine.v1.Models.List:output_type -> oscine.v1.ListModelFilesResponse
-	7, // 9: oscine.v1.Models.Remove:output_type -> oscine.v1.RemoveModelFileResponse
-	6, // [6:10] is the sub-list for method output_type
-	2, // [2:6] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	10, // 0: oscine.v1.ModelFile.used:type_name -> google.protobuf.Timestamp
+	5,  // 1: oscine.v1.ListModelFilesResponse.files:type_name -> oscine.v1.ModelFile
+	11, // 2: oscine.v1.Models.Upload:input_type -> oscine.v1.Chunk
+	1,  // 3: oscine.v1.Models.Received:input_type -> oscine.v1.ReceivedModelRequest
+	3,  // 4: oscine.v1.Models.Pull:input_type -> oscine.v1.PullModelRequest
+	6,  // 5: oscine.v1.Models.List:input_type -> oscine.v1.ListModelFilesRequest
+	8,  // 6: oscine.v1.Models.Remove:input_type -> oscine.v1.RemoveModelFileRequest
+	0,  // 7: oscine.v1.Models.Upload:output_type -> oscine.v1.UploadModelResponse
+	2,  // 8: oscine.v1.Models.Received:output_type -> oscine.v1.ReceivedModelResponse
+	4,  // 9: oscine.v1.Models.Pull:output_type -> oscine.v1.PullModelResponse
+	7,  // 10: oscine.v1.Models.List:output_type -> oscine.v1.ListModelFilesResponse
+	9,  // 11: oscine.v1.Models.Remove:output_type -> oscine.v1.RemoveModelFileResponse
+	7,  // [7:12] is the sub-list for method output_type
+	2,  // [2:7] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_models_proto_init() }
@@ -504,7 +658,7 @@ func file_oscine_v1_models_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_models_proto_rawDesc), len(file_oscine_v1_models_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,7 +24,7 @@ type Faulty struct {
 	instead  map[string][]byte // what it sends for a digest
 	noRanges bool
 	sent     int64    // bytes of blobs
-	asked    []string // methods and paths
+	asked    []string // methods, paths and ranges
 }
 
 // StartFaulty starts a registry that ends with the test.
@@ -74,7 +74,7 @@ func (f *Faulty) Sent() int64 {
 	return n
 }
 
-// Asked are the requests since it was asked last.
+// Asked are the requests since it was asked last, with their ranges.
 func (f *Faulty) Asked() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -85,7 +85,7 @@ func (f *Faulty) Asked() []string {
 
 func (f *Faulty) serve(w http.ResponseWriter, q *http.Request, inner http.Handler) {
 	f.mu.Lock()
-	f.asked = append(f.asked, q.Method+" "+q.URL.Path)
+	f.asked = append(f.asked, strings.TrimSpace(q.Method+" "+q.URL.Path+" "+q.Header.Get("Range")))
 	_, password, _ := q.BasicAuth()
 	denied := f.password != "" && password != f.password
 	status, cut, silent, noRanges := f.status, f.cut, f.silent, f.noRanges

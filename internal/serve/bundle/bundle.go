@@ -38,7 +38,7 @@ func Write(w io.Writer, files []File) error {
 	}
 	tw := tar.NewWriter(w)
 	for i, f := range files {
-		if err := checkName(f.Name); err != nil {
+		if err := CheckName(f.Name); err != nil {
 			return err
 		}
 		if i > 0 && files[i-1].Name == f.Name {
@@ -69,9 +69,9 @@ func add(tw *tar.Writer, f *File) error {
 	return nil
 }
 
-// checkName refuses a name that would lead out of the model's folder, or that a
+// CheckName refuses a name that would lead out of the model's folder, or that a
 // person could not read.
-func checkName(name string) error {
+func CheckName(name string) error {
 	bad := func(why string) error { return fmt.Errorf("the name %.100q of a file of the model %s", name, why) }
 	switch {
 	case name == "" || !filepath.IsLocal(name) || filepath.Clean(name) != name || strings.ContainsRune(name, '\\'):

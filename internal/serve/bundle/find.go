@@ -66,7 +66,7 @@ func companions(model string, size int64) ([]string, error) {
 // anywhere: nothing outside its folder is sent.
 func companion(model, name string) (File, error) {
 	name = path.Clean(name)
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return File{}, fmt.Errorf("%s keeps weights in a file that cannot be sent along: %w", model, err)
 	}
 	file := filepath.Join(filepath.Dir(model), filepath.FromSlash(name))
@@ -110,7 +110,7 @@ func folder(dir string) ([]File, error) {
 			return err
 		}
 		name = filepath.ToSlash(name)
-		if err := checkName(name); err != nil {
+		if err := CheckName(name); err != nil {
 			return err
 		}
 		if len(files) == MaxFiles {

@@ -42,7 +42,7 @@ func Unpack(r io.Reader, dir string, maxBytes int64) (size int64, err error) {
 		case h.Size > maxBytes || size > maxBytes:
 			return 0, fmt.Errorf("%w: its files have more than %d bytes", ErrArchive, maxBytes)
 		}
-		if err := extract(root, h.Name, tr); err != nil {
+		if err := Extract(root, h.Name, tr); err != nil {
 			return 0, fmt.Errorf("unpack the model's file %q: %w", h.Name, err)
 		}
 		last = h.Name
@@ -52,7 +52,7 @@ func Unpack(r io.Reader, dir string, maxBytes int64) (size int64, err error) {
 // check refuses all that Write does not write: what is left is plain files, each
 // as long as the archive's bytes for it, in order.
 func check(h *tar.Header, last string) error {
-	if err := checkName(h.Name); err != nil {
+	if err := CheckName(h.Name); err != nil {
 		return fmt.Errorf("%w: %w", ErrArchive, err)
 	}
 	plain := h.Typeflag == tar.TypeReg && h.Mode == 0o444 && h.Uid == 0 && h.Gid == 0 && h.Uname == "" && h.Gname == "" &&
@@ -80,7 +80,12 @@ func ended(r io.Reader, files int) error {
 	return nil
 }
 
-func extract(root *os.Root, name string, r io.Reader) error {
+// Extract writes a model's file and its folders below root and returns when it is on
+// disk, readable by all and writable by nobody. It refuses names as CheckName does, and names that are there.
+func Extract(root *os.Root, name string, r io.Reader) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
 	folder := path.Dir(name)
 	if err := root.MkdirAll(folder, 0o755); err != nil {
 		return err
@@ -94,6 +99,12 @@ func extract(root *os.Root, name string, r io.Reader) error {
 	if err := errors.Join(err, f.Chmod(0o444), f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	return Flush(root, folder)
+}
+
+// Flush puts the names in a folder and in those around it on disk, and lets all
+// read them.
+func Flush(root *os.Root, folder string) error {
 	for at := folder; ; at = path.Dir(at) {
 		if err := flush(root, at); err != nil || at == "." {
 			return err

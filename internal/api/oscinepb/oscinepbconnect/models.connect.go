@@ -37,6 +37,8 @@ const (
 	ModelsUploadProcedure = "/oscine.v1.Models/Upload"
 	// ModelsReceivedProcedure is the fully-qualified name of the Models's Received RPC.
 	ModelsReceivedProcedure = "/oscine.v1.Models/Received"
+	// ModelsPullProcedure is the fully-qualified name of the Models's Pull RPC.
+	ModelsPullProcedure = "/oscine.v1.Models/Pull"
 	// ModelsListProcedure is the fully-qualified name of the Models's List RPC.
 	ModelsListProcedure = "/oscine.v1.Models/List"
 	// ModelsRemoveProcedure is the fully-qualified name of the Models's Remove RPC.
@@ -50,6 +52,8 @@ type ModelsClient interface {
 	Upload(context.Context) *connect.ClientStreamForClient[oscinepb.Chunk, oscinepb.UploadModelResponse]
 	// Received says whether a model is stored, or how much of an interrupted upload is.
 	Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error)
+	// Pull has the node fetch a model from a registry.
+	Pull(context.Context, *connect.Request[oscinepb.PullModelRequest]) (*connect.ServerStreamForClient[oscinepb.PullModelResponse], error)
 	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
 	// Remove removes a file that no object refers to.
 	Remove(context.Context, *connect.Request[oscinepb.RemoveModelFileRequest]) (*connect.Response[oscinepb.RemoveModelFileResponse], error)
@@ -78,6 +82,12 @@ func NewModelsClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(modelsMethods.ByName("Received")),
 			connect.WithClientOptions(opts...),
 		),
+		pull: connect.NewClient[oscinepb.PullModelRequest, oscinepb.PullModelResponse](
+			httpClient,
+			baseURL+ModelsPullProcedure,
+			connect.WithSchema(modelsMethods.ByName("Pull")),
+			connect.WithClientOptions(opts...),
+		),
 		list: connect.NewClient[oscinepb.ListModelFilesRequest, oscinepb.ListModelFilesResponse](
 			httpClient,
 			baseURL+ModelsListProcedure,
@@ -97,6 +107,7 @@ func NewModelsClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 type modelsClient struct {
 	upload   *connect.Client[oscinepb.Chunk, oscinepb.UploadModelResponse]
 	received *connect.Client[oscinepb.ReceivedModelRequest, oscinepb.ReceivedModelResponse]
+	pull     *connect.Client[oscinepb.PullModelRequest, oscinepb.PullModelResponse]
 	list     *connect.Client[oscinepb.ListModelFilesRequest, oscinepb.ListModelFilesResponse]
 	remove   *connect.Client[oscinepb.RemoveModelFileRequest, oscinepb.RemoveModelFileResponse]
 }
@@ -109,6 +120,11 @@ func (c *modelsClient) Upload(ctx context.Context) *connect.ClientStreamForClien
 // Received calls oscine.v1.Models.Received.
 func (c *modelsClient) Received(ctx context.Context, req *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error) {
 	return c.received.CallUnary(ctx, req)
+}
+
+// Pull calls oscine.v1.Models.Pull.
+func (c *modelsClient) Pull(ctx context.Context, req *connect.Request[oscinepb.PullModelRequest]) (*connect.ServerStreamForClient[oscinepb.PullModelResponse], error) {
+	return c.pull.CallServerStream(ctx, req)
 }
 
 // List calls oscine.v1.Models.List.
@@ -128,6 +144,8 @@ type ModelsHandler interface {
 	Upload(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.UploadModelResponse], error)
 	// Received says whether a model is stored, or how much of an interrupted upload is.
 	Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error)
+	// Pull has the node fetch a model from a registry.
+	Pull(context.Context, *connect.Request[oscinepb.PullModelRequest], *connect.ServerStream[oscinepb.PullModelResponse]) error
 	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
 	// Remove removes a file that no object refers to.
 	Remove(context.Context, *connect.Request[oscinepb.RemoveModelFileRequest]) (*connect.Response[oscinepb.RemoveModelFileResponse], error)
@@ -152,6 +170,12 @@ func NewModelsHandler(svc ModelsHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(modelsMethods.ByName("Received")),
 		connect.WithHandlerOptions(opts...),
 	)
+	modelsPullHandler := connect.NewServerStreamHandler(
+		ModelsPullProcedure,
+		svc.Pull,
+		connect.WithSchema(modelsMethods.ByName("Pull")),
+		connect.WithHandlerOptions(opts...),
+	)
 	modelsListHandler := connect.NewUnaryHandler(
 		ModelsListProcedure,
 		svc.List,
@@ -170,6 +194,8 @@ func NewModelsHandler(svc ModelsHandler, opts ...connect.HandlerOption) (string,
 			modelsUploadHandler.ServeHTTP(w, r)
 		case ModelsReceivedProcedure:
 			modelsReceivedHandler.ServeHTTP(w, r)
+		case ModelsPullProcedure:
+			modelsPullHandler.ServeHTTP(w, r)
 		case ModelsListProcedure:
 			modelsListHandler.ServeHTTP(w, r)
 		case ModelsRemoveProcedure:
@@ -189,6 +215,10 @@ func (UnimplementedModelsHandler) Upload(context.Context, *connect.ClientStream[
 
 func (UnimplementedModelsHandler) Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Models.Received is not implemented"))
+}
+
+func (UnimplementedModelsHandler) Pull(context.Context, *connect.Request[oscinepb.PullModelRequest], *connect.ServerStream[oscinepb.PullModelResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Models.Pull is not implemented"))
 }
 
 func (UnimplementedModelsHandler) List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error) {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/durable"
-	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
@@ -29,16 +28,17 @@ const TrialTime = 2 * time.Second
 // chooseEngine finds the pack for a model and mounts it. Where several read the
 // model and its manifest names none, each is tried on the model's own part of the
 // machine.
-func (c *controller) chooseEngine(ctx context.Context, m *object.Model, p *allocate.Placement) (*pack.Info, string, error) {
-	packs, err := c.candidates(m, p.Devices)
+func (c *controller) chooseEngine(ctx context.Context, w *work) (*pack.Info, string, error) {
+	m := w.model
+	packs, err := c.candidates(w)
 	if err != nil {
 		return nil, "", err
 	}
 	table, chosen := c.only(m, packs), 0
 	if len(packs) > 1 && m.Spec.Engine == "" {
-		key := c.o.Choices.key(m, packs)
+		key := c.o.Choices.key(w, packs)
 		if table = c.o.Choices.get(key, len(packs)); table == nil {
-			at, err := c.trialPlace(ctx, m, p)
+			at, err := c.trialPlace(ctx, w)
 			if errors.Is(err, errNoRoom) {
 				return c.asBefore(packs, err)
 			}
@@ -99,20 +99,20 @@ var errNoRoom = errors.New("no room to measure engines beside the worker that an
 
 // trialPlace is where engines are measured: the model's own place or, while a
 // worker answers there, one beside it.
-func (c *controller) trialPlace(ctx context.Context, m *object.Model, p *allocate.Placement) (*work, error) {
+func (c *controller) trialPlace(ctx context.Context, w *work) (*work, error) {
 	if c.live == nil || c.live.key != c.key {
-		return &work{model: m, key: c.key, placement: p}, nil
+		return w, nil
 	}
 	if err := c.clearBeside(); err != nil {
 		return nil, err
 	}
 	key := c.besides()
-	lent, err := c.o.Sandbox.Lend(ctx, as(m, key))
+	lent, err := c.o.Sandbox.Lend(ctx, as(w.model, key))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
 	}
 	c.beside = true
-	return &work{model: m, key: key, placement: lent}, nil
+	return &work{model: w.model, digest: w.digest, key: key, placement: lent}, nil
 }
 
 // asBefore takes the engine that answers now, or the one that the rules prefer.
@@ -184,9 +184,10 @@ func OpenChoices(dir, hardware string) (*Choices, error) {
 	return &Choices{dir, hardware}, nil
 }
 
-func (c *Choices) key(m *object.Model, packs []pack.Info) string {
+func (c *Choices) key(w *work, packs []pack.Info) string {
+	m := w.model
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%q %q %d %q\n", m.Spec.Source, m.Spec.Format, threads(m), c.hardware)
+	fmt.Fprintf(sum, "%q %q %d %q\n", w.digest, m.Spec.Format, threads(m), c.hardware)
 	for _, name := range slices.Sorted(maps.Keys(m.Spec.Options)) {
 		fmt.Fprintf(sum, "%q %q\n", name, m.Spec.Options[name])
 	}

@@ -21,7 +21,8 @@ const maxBytes = 64 << 30
 // Beginnings of the names of what is no model yet.
 const (
 	uploading = ".upload-"  // of no use after a crash
-	partial   = ".partial-" // an upload that can go on, with the digest that it will have
+	partial   = ".partial-" // an upload or download that can be resumed, with the digest that it will have
+	tagged    = ".tag-"     // holds the digest to which a source led last
 )
 
 // unreferenced is how long a file is kept that no object refers to: an upload
@@ -127,7 +128,7 @@ func (f *Files) Remove(digest string) error {
 	return nil
 }
 
-// Sweep removes files that no object refers to and that nobody has touched for
+// Sweep removes files that no object refers to, as a source or by their digest, and that nobody has touched for
 // a while, a shorter one where the disk is nearly full. A file that is referred to
 // counts as touched.
 func (f *Files) Sweep(referred map[string]bool) {
@@ -135,6 +136,12 @@ func (f *Files) Sweep(referred map[string]bool) {
 	if err != nil {
 		f.log.Warn("model files are not swept", "error", err)
 		return
+	}
+	kept := map[string]bool{}
+	for source := range referred {
+		digest := f.Digest(source)
+		kept[strings.TrimPrefix(digest, "sha256:")] = true
+		kept[tagName(source)], kept[tagName(digest)] = true, true
 	}
 	keep := unreferenced
 	if f.room() != nil {
@@ -145,7 +152,7 @@ func (f *Files) Sweep(referred map[string]bool) {
 		if strings.HasPrefix(e.Name(), uploading) || cut && f.receives("sha256:"+unfinished) {
 			continue
 		}
-		if referred["sha256:"+e.Name()] {
+		if kept[e.Name()] {
 			f.Has(e.Name())
 			continue
 		}

@@ -8,16 +8,19 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
 
+	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/printable"
 	"oscine.dev/oscine/internal/serve/trial"
 )
 
@@ -110,10 +113,12 @@ type Options struct {
 	// Protocols are the versions of the worker's channel that the server speaks.
 	Protocols []int
 	Files     *Files
-	Choices   *Choices
-	Sockets   string // the folder of all workers' sockets; its path is short
-	LogBytes  int64  // bound of one worker's log
-	Log       *slog.Logger
+	// Registries is how models are pulled whose source is a reference.
+	Registries artifact.Access
+	Choices    *Choices
+	Sockets    string // the folder of all workers' sockets; its path is short
+	LogBytes   int64  // bound of one worker's log
+	Log        *slog.Logger
 	// Life ends with the daemon; workers outlive it.
 	Life context.Context
 }
@@ -193,16 +198,37 @@ func (c *controller) prepare(ctx context.Context, m *object.Model) (*work, error
 	if err != nil {
 		return nil, err
 	}
-	engine, root, err := c.chooseEngine(ctx, m, placement)
+	digest, err := c.files(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	return &work{model: m, key: c.key, placement: placement, engine: engine, root: root}, nil
+	w := &work{model: m, digest: digest, key: c.key, placement: placement}
+	if w.engine, w.root, err = c.chooseEngine(ctx, w); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// files has the model's files here and returns the digest under which they are stored.
+func (c *controller) files(ctx context.Context, m *object.Model) (string, error) {
+	if digestRE.MatchString(m.Spec.Source) {
+		return m.Spec.Source, nil
+	}
+	p, err := c.o.Files.Pull(ctx, m.Spec.Source, c.o.Registries, runtime.GOARCH, func(received, size int64) {
+		if c.live == nil { // else one answers meanwhile
+			c.report.Phase(object.Starting, fmt.Sprintf("pulls %s: %s of %s", m.Spec.Source, printable.Bytes(received), printable.Bytes(size)))
+		}
+	})
+	if err != nil {
+		return "", err
+	}
+	return p.Digest, nil
 }
 
 // work is a manifest with all that its worker needs.
 type work struct {
 	model     *object.Model
+	digest    string     // of the model's files
 	key       object.Key // of the container
 	placement *allocate.Placement
 	engine    *pack.Info
@@ -225,7 +251,7 @@ func (c *controller) served(w *work) Served {
 		Preferred: preferred(spec.DynamicBatching), QueueDelay: queueDelay(spec.DynamicBatching), Changed: c.noteChange,
 		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, w) },
 	}
-	learned := c.o.Choices.key(w.model, []pack.Info{*w.engine})
+	learned := c.o.Choices.key(w, []pack.Info{*w.engine})
 	s.Costs = c.o.Choices.costs(learned)
 	s.KeepCosts = func(costs []Cost) {
 		if err := c.o.Choices.putCosts(learned, costs); err != nil {
@@ -256,7 +282,7 @@ func (c *controller) serves(w *work) {
 		if st.Pack, st.Placement = "", nil; w.engine != nil {
 			st.Pack, st.Placement = w.engine.Digest, w.placement.Status()
 		}
-		st.Source, st.Version, st.Update = w.model.Spec.Source, w.model.Spec.Version, nil
+		st.Source, st.Digest, st.Version, st.Update = w.model.Spec.Source, w.digest, w.model.Spec.Version, nil
 	})
 }
 
@@ -318,7 +344,7 @@ func (c *controller) Stop(context.Context, object.Object) error { return c.withd
 
 func (c *controller) withdraw() error {
 	c.live = nil
-	c.set(func(st *object.ModelStatus) { st.Source, st.Version, st.Update = "", "", nil })
+	c.set(func(st *object.ModelStatus) { st.Source, st.Digest, st.Version, st.Update = "", "", "", nil })
 	return errors.Join(c.o.Server.Withdraw(c.key.Name), c.clearBeside())
 }
 
@@ -351,7 +377,7 @@ func SocketDir(sockets string, key object.Key) string { return filepath.Join(soc
 // root.
 func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
 	m, dir := w.model, SocketDir(c.o.Sockets, w.key)
-	file, inside := c.o.Files.Path(m.Spec.Source), c.o.Paths.Model
+	file, inside := c.o.Files.Path(w.digest), c.o.Paths.Model
 	if info, err := os.Stat(file); err == nil && info.IsDir() {
 		inside = c.o.Paths.Folder // a folder can be mounted on a folder only
 	}

@@ -1,21 +1,22 @@
 package model
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
-	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 )
 
 // candidates finds the packs for a model, by what it asks for and by its files:
 // those that it may use, the one that the rules prefer first.
-func (c *controller) candidates(m *object.Model, devices []string) ([]pack.Info, error) {
-	q := pack.Question{Engine: m.Spec.Engine, Suffix: m.Spec.Format, Protocols: c.o.Protocols}
-	if err := look(&q, c.o.Files.Path(m.Spec.Source)); err != nil {
+func (c *controller) candidates(w *work) ([]pack.Info, error) {
+	m := w.model
+	q := pack.Question{Engine: m.Spec.Engine, Suffix: cmp.Or(m.Spec.Format, c.o.Files.Format(w.digest)), Protocols: c.o.Protocols}
+	if err := look(&q, c.o.Files.Path(w.digest)); err != nil {
 		return nil, fmt.Errorf("open the model's file: %w", err)
 	}
 	packs, err := c.o.Packs.Candidates(q)
@@ -26,7 +27,7 @@ func (c *controller) candidates(m *object.Model, devices []string) ([]pack.Info,
 	var usable []pack.Info
 	var refused error
 	for _, p := range packs {
-		if err := p.CheckUse(devices, memory); err != nil {
+		if err := p.CheckUse(w.placement.Devices, memory); err != nil {
 			refused = errors.Join(refused, err)
 			continue
 		}
