@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,8 @@ var (
 	ErrUnreachable = errdefs.ErrUnavailable.WithMessage("registry unreachable")
 	// ErrDenied means that the registry wants other credentials.
 	ErrDenied = errdefs.ErrPermissionDenied.WithMessage("registry denied access")
+	// ErrCertificate means that a registry could not prove that it is the one that was asked.
+	ErrCertificate = errdefs.ErrFailedPrecondition.WithMessage("registry not trusted")
 	// ErrDigest means that what came is not what its digest says.
 	ErrDigest = errdefs.ErrDataLoss.WithMessage("content does not have its digest")
 	// ErrManifest means that what a reference names is no artifact of the kind that was asked for.
@@ -35,9 +38,10 @@ var (
 func (s *Store) explain(err error) error {
 	var answer *errcode.ErrorResponse
 	var network net.Error
+	var certificate *tls.CertificateVerificationError
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errdefs.IsInvalidArgument(err), errdefs.IsDataLoss(err),
-		errors.Is(err, ErrNotFound), errors.Is(err, ErrUnreachable), errors.Is(err, ErrDenied):
+		errors.Is(err, ErrNotFound), errors.Is(err, ErrUnreachable), errors.Is(err, ErrDenied), errors.Is(err, ErrCertificate):
 		return err
 	case errors.As(err, &answer):
 		return s.explainAnswer(answer)
@@ -49,6 +53,8 @@ func (s *Store) explain(err error) error {
 		return fmt.Errorf("%w: %s speaks plain HTTP, which anyone on the way can read and change: allow it with --plain-http where you trust the network", ErrUnreachable, s.ref.Host())
 	case errors.Is(err, syscall.ENOSPC), s.ref.Local():
 		return fmt.Errorf("%s: %w", s.ref, err)
+	case errors.As(err, &certificate):
+		return fmt.Errorf("%w: %s: its certificate is not trusted: %w: add its authority to those of the system", ErrCertificate, s.ref.Host(), certificate.Err)
 	case errors.As(err, &network):
 		return fmt.Errorf("%w: %s: %w: is its name right, and the network there?", ErrUnreachable, s.ref.Host(), err)
 	}

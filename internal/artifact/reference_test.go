@@ -2,8 +2,12 @@ package artifact
 
 import (
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"oras.land/oras-go/v2/registry/remote"
 )
 
 func TestParse(t *testing.T) {
@@ -62,4 +66,21 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q is %q, which is %v, %v", text, r, again, err)
 		}
 	})
+}
+
+func TestRegistryWithAnUnknownCertificate(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	r, err := Parse(strings.TrimPrefix(server.URL, "https://") + "/a:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), r, Access{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.from.(*remote.Repository).PlainHTTP = false // as of any other machine
+	if _, err := s.Manifest(t.Context(), "amd64"); !errors.Is(err, ErrCertificate) || !strings.Contains(err.Error(), "add its authority") {
+		t.Errorf("got %v", err)
+	}
 }
