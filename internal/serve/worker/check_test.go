@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -98,6 +99,44 @@ func TestSelfTestOfTwoRows(t *testing.T) {
 		err := SelfTest(&several{}, &meta, t.Logf)
 		if (err != nil) != refused {
 			t.Errorf("%d rows: got %v", rows, err)
+		}
+	}
+}
+
+// counter answers with how often it ran.
+type counter struct {
+	runs  byte
+	small float32 // what a run adds instead, as rounding does
+}
+
+func (c *counter) Metadata() channel.Metadata {
+	return channel.Metadata{Inputs: []tensor.Spec{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{1}}}, Outputs: []tensor.Spec{{Name: "y", Type: tensor.FP32, Shape: tensor.Shape{1}}}}
+}
+
+func (c *counter) Close() error { return nil }
+
+func (c *counter) Run(_ context.Context, _ []Tensor, out *Output) error {
+	c.runs++
+	y := float32(c.runs)
+	if c.small != 0 {
+		y = 1 + float32(c.runs)*c.small
+	}
+	return out.Put(tensor.Shape{1}, binary.LittleEndian.AppendUint32(nil, math.Float32bits(y)))
+}
+
+type random struct{ counter }
+
+func (*random) Stateless() {}
+
+// A model that keeps a state would answer one client with what another sent.
+func TestSelfTestOfAState(t *testing.T) {
+	for name, test := range map[string]struct {
+		session Session
+		refused bool
+	}{"a state": {&counter{}, true}, "rounding": {&counter{small: 1e-6}, false}, "a random answer": {&random{}, false}} {
+		meta := test.session.Metadata()
+		if err := SelfTest(test.session, &meta, t.Logf); errors.Is(err, ErrDiffers) != test.refused || !test.refused && err != nil {
+			t.Errorf("%s: got %v", name, err)
 		}
 	}
 }

@@ -101,7 +101,12 @@ func (s *server) open(load channel.Load) error {
 	if err := stateBatch(&meta, load.Options["batch"]); err != nil {
 		return errors.Join(err, session.Close())
 	}
-	if err := SelfTest(session, &meta, s.say); err != nil {
+	err = SelfTest(session, &meta, s.say)
+	if errors.Is(err, ErrDiffers) && load.Options[optionDeterministic] == "false" {
+		s.say("%v", err)
+		err = nil
+	}
+	if err != nil {
 		return errors.Join(err, session.Close())
 	}
 	s.session, s.loaded, s.meta = session, load, meta
@@ -123,6 +128,19 @@ func threads(limit int) (int, error) {
 	return n, nil
 }
 
+// optionDeterministic is the option by which a manifest states "false" of a model
+// whose answers to the same inputs differ.
+const optionDeterministic = "deterministic"
+
+// ErrDiffers is returned by SelfTest of a model that answers the same inputs
+// differently.
+var ErrDiffers = errors.New("two runs on the same inputs differ: either the model keeps a state, and what one client sends shows in another's answers, " +
+	"or it answers at random; remove the state (TorchScript: option reset=METHOD), or state deterministic=false to serve it as it is")
+
+// Stateless is implemented by sessions of formats that cannot keep a state from run
+// to run: what differs there is random.
+type Stateless interface{ Stateless() }
+
 // selfTestBytes bounds the inputs and the outputs of a self-test.
 const selfTestBytes = 64 << 20
 
@@ -130,18 +148,19 @@ const selfTestBytes = 64 << 20
 // one. There are engines that answer zeros to the first run of some models and
 // fail at the second: what works once has to work twice. A model that works
 // neither time may want other inputs, unless that is the engine's own failure; the
-// first request will tell. What it has to say and is no reason to refuse goes to say.
+// first request will tell. Where the two answers differ by more than rounding the
+// error is ErrDiffers, unless the session is Stateless. What it has to say and is no reason to refuse goes to say.
 //
 // Some engines fail at pictures of one pixel, now and then without a word, and what
 // is compiled for several rows may refuse one: a model that fails so is tried again
 // with larger open dimensions, then with two rows.
 func SelfTest(session Session, meta *channel.Metadata, say func(format string, a ...any)) error {
 	err := selfTest(session, meta, 1, 1, say)
-	if err != nil && openInside(meta) {
+	if err != nil && !errors.Is(err, ErrDiffers) && openInside(meta) {
 		say("self-test where open dimensions are one: %v", err)
 		err = selfTest(session, meta, 1, selfTestOpen, say)
 	}
-	if err != nil && openRows(meta) {
+	if err != nil && !errors.Is(err, ErrDiffers) && openRows(meta) {
 		say("self-test of one row: %v", err)
 		err = selfTest(session, meta, 2, selfTestOpen, say)
 	}
@@ -215,10 +234,31 @@ func selfTest(session Session, meta *channel.Metadata, rows, open int64, say fun
 		return fmt.Errorf("the engine ran the model once and not a second time: %w", errs[1])
 	case errs[0] != nil:
 		return fmt.Errorf("the engine ran the model only the second time: %w", errs[0])
-	case !bytes.Equal(outputs[0], outputs[1]):
+	case !sameAnswers(meta, results, outputs, end):
+		if _, stateless := session.(Stateless); !stateless {
+			return ErrDiffers
+		}
 		say("self-test: two runs on the same inputs differ")
 	}
 	return nil
+}
+
+// sameAnswers compares two results but for rounding; outputs are their bytes, from
+// the offset start on.
+func sameAnswers(meta *channel.Metadata, results [2]channel.Result, outputs [2][]byte, start int) bool {
+	if bytes.Equal(outputs[0], outputs[1]) {
+		return true
+	}
+	for i, spec := range meta.Outputs {
+		var parts [2][]byte
+		for j, r := range results {
+			parts[j] = outputs[j][r.Offsets[i]-start:][:r.Sizes[i]]
+		}
+		if !slices.Equal(results[0].Shapes[i], results[1].Shapes[i]) || !near(parts[0], parts[1], spec.Type) {
+			return false
+		}
+	}
+	return true
 }
 
 // fillOnes writes ones, which divide and index as zeros may not.

@@ -303,3 +303,6 @@ func elementType(d tensor.DataType) uintptr {
 	}
 	return 0
 }
+
+// Stateless implements worker.Stateless: ONNX keeps nothing from run to run.
+func (*Session) Stateless() {}
