@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/attest"
 	"oscine.dev/oscine/internal/doctor"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node"
@@ -16,6 +17,7 @@ import (
 type wholeNode interface {
 	Info() node.Info
 	Doctor(context.Context) []doctor.Capability
+	Attest(nonce []byte) (*attest.Evidence, error)
 	Reboot(powerOff bool) error
 	Reset(by string) error
 }
@@ -72,6 +74,14 @@ func (s *nodeService) Doctor(ctx context.Context, _ *connect.Request[pb.DoctorRe
 		})
 	}
 	return connect.NewResponse(resp), nil
+}
+
+func (s *nodeService) Attest(_ context.Context, req *connect.Request[pb.AttestRequest]) (*connect.Response[pb.AttestResponse], error) {
+	e, err := s.node.Attest(req.Msg.Nonce)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.AttestResponse{Public: e.Public, Quote: e.Quote, Signature: e.Signature, Pcrs: e.PCRs}), nil
 }
 
 func (s *nodeService) Reboot(ctx context.Context, req *connect.Request[pb.RebootRequest]) (*connect.Response[pb.RebootResponse], error) {

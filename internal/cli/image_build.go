@@ -92,6 +92,7 @@ func printBuilt(w io.Writer, r *image.Result) error {
 	}
 	fmt.Fprintf(t, "root\t%s\n", printable.Bytes(r.RootSize))
 	fmt.Fprintf(t, "kernel image\t%s, %s, of which initramfs %s\n", r.UKI, printable.Bytes(r.UKISize), printable.Bytes(r.InitramfsSize))
+	fmt.Fprintf(t, "PCR 11\t%s\n", r.PCR11)
 	fmt.Fprintf(t, "took\t%.1f s\n", r.Took.Seconds())
 	return t.Flush()
 }
@@ -152,6 +153,7 @@ func printContents(w io.Writer, r *image.Report) error {
 	if r.Slot != "" {
 		fmt.Fprintf(w, "starts %s; root on %s, root hash %s checked\n", r.UKI, r.Slot, r.RootHash)
 		fmt.Fprintf(w, "kernel parameters: %s\n", r.Cmdline)
+		fmt.Fprintf(w, "PCR 11 of a TPM then: %s\n", r.PCR11)
 	}
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	var total int64

@@ -28,9 +28,13 @@ type Config struct {
 
 // Context is one node and the credentials for it, PEM.
 type Context struct {
-	Address     string `yaml:"address"`             // host:port of the API
-	ServerName  string `yaml:"serverName"`          // name that the node's certificate carries
-	Inference   string `yaml:"inference,omitempty"` // base URL of an open inference endpoint
+	Address    string `yaml:"address"`             // host:port of the API
+	ServerName string `yaml:"serverName"`          // name that the node's certificate carries
+	Inference  string `yaml:"inference,omitempty"` // base URL of an open inference endpoint
+	// AttestationKey is the fingerprint of the key of the node's TPM, known since
+	// the first oscine attest; empty before.
+	AttestationKey string `yaml:"attestationKey,omitempty"`
+
 	CA          string `yaml:"ca"`
 	Certificate string `yaml:"certificate"`
 	Key         string `yaml:"key"`

@@ -51,6 +51,8 @@ type Result struct {
 	RootHash string `json:"rootHash"`
 	UKI      string `json:"uki"` // name on the ESP
 
+	PCR11 string `json:"pcr11"` // of a TPM once the kernel image has started, SHA-256 in hex
+
 	Size          int64 `json:"size"`                 // of the disk, bytes
 	Allocated     int64 `json:"allocated"`            // what the sparse file takes, bytes
 	Compressed    int64 `json:"compressed,omitempty"` // of FILE.zst, bytes, when it was asked for
@@ -246,6 +248,10 @@ func (b *builder) assemble(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	pcr, err := uki.PCR11(kernel)
+	if err != nil {
+		return nil, err
+	}
 	l, err := layout.Plan(b.Size, rootSize, layout.MinData)
 	if err != nil {
 		return nil, fmt.Errorf("--size: %w", err)
@@ -260,7 +266,7 @@ func (b *builder) assemble(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	return &Result{
-		Version: b.Version, Arch: b.Arch, Kernel: b.kernel.version, RootHash: hex.EncodeToString(verity.RootHash[:]), UKI: name,
+		Version: b.Version, Arch: b.Arch, Kernel: b.kernel.version, RootHash: hex.EncodeToString(verity.RootHash[:]), UKI: name, PCR11: hex.EncodeToString(pcr[:]),
 		Size: l.Disk, RootSize: rootSize, UKISize: int64(len(kernel)), InitramfsSize: int64(initramfs),
 	}, nil
 }

@@ -23,6 +23,7 @@ type Report struct {
 	RootHash string `json:"rootHash,omitempty"` // checked against every block
 	UKI      string `json:"uki,omitempty"`      // that the boot loader would start
 	Cmdline  string `json:"cmdline,omitempty"`
+	PCR11    string `json:"pcr11,omitempty"` // of a TPM once that kernel image has started, SHA-256 in hex
 
 	Initramfs []cpio.Entry `json:"initramfs,omitempty"`
 
@@ -70,6 +71,10 @@ func (r *Report) readImage(m *Image) error {
 	if err != nil {
 		return err
 	}
+	pcr, err := m.PCR11()
+	if err != nil {
+		return err
+	}
 	v, err := u.Verity()
 	if err != nil {
 		return err
@@ -82,6 +87,7 @@ func (r *Report) readImage(m *Image) error {
 		return err
 	}
 	r.UKI, r.Cmdline, r.RootHash = names[0], u.Cmdline, fmt.Sprintf("%x", v.RootHash)
+	r.PCR11 = fmt.Sprintf("%x", pcr)
 	if r.Initramfs, err = ReadInitramfs(u.Initramfs); err != nil {
 		return err
 	}

@@ -123,22 +123,42 @@ func bootOrder(a, b string) int {
 
 // UKI opens the unified kernel image that the boot loader would start.
 func (m *Image) UKI() (*uki.Image, error) {
-	names, err := m.UKIs()
-	if err != nil {
-		return nil, err
-	}
-	if len(names) == 0 {
-		return nil, fmt.Errorf("%s: the ESP holds no unified kernel image in %s", m.Path, ukiFolder)
-	}
-	data, err := m.ReadESP(names[0])
+	name, data, err := m.KernelImage()
 	if err != nil {
 		return nil, err
 	}
 	u, err := uki.Read(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", m.Path, names[0], err)
+		return nil, fmt.Errorf("%s: %s: %w", m.Path, name, err)
 	}
 	return u, nil
+}
+
+// KernelImage returns the file that UKI reads, and its name on the ESP.
+func (m *Image) KernelImage() (name string, data []byte, err error) {
+	names, err := m.UKIs()
+	if err != nil {
+		return "", nil, err
+	}
+	if len(names) == 0 {
+		return "", nil, fmt.Errorf("%s: the ESP holds no unified kernel image in %s", m.Path, ukiFolder)
+	}
+	data, err = m.ReadESP(names[0])
+	return names[0], data, err
+}
+
+// PCR11 is what register 11 of a TPM holds once that kernel image has started:
+// see [uki.PCR11].
+func (m *Image) PCR11() ([32]byte, error) {
+	name, data, err := m.KernelImage()
+	if err != nil {
+		return [32]byte{}, err
+	}
+	pcr, err := uki.PCR11(data)
+	if err != nil {
+		return pcr, fmt.Errorf("%s: %s: %w", m.Path, name, err)
+	}
+	return pcr, nil
 }
 
 // Root finds the slot that holds the root of v, checks every block of it

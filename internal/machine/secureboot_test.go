@@ -1,11 +1,16 @@
 package machine_test
 
 import (
+	"bytes"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"oscine.dev/oscine/internal/cli"
+	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/image"
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/machine/machinetest"
@@ -29,17 +34,20 @@ func signedImage(t *testing.T) string {
 
 // TestSecureBoot starts a new machine whose firmware is in setup mode: it enrols
 // the image's keys, then refuses the newer version of a stranger, which has one
-// try, and starts the older one that those keys signed.
+// try, and starts the older one that those keys signed. The machine's TPM then
+// proves which of the two it was.
 func TestSecureBoot(t *testing.T) {
 	machinetest.Need(t)
-	d := copyImage(t, signedImage(t))
+	signed := signedImage(t)
+	d := copyImage(t, signed)
 	strange := openImage(t, machinetest.ImageOf(t, nextVersion))
 	start, size := strange.partition(release.PartitionRootA)
 	spare, _ := d.partition(release.PartitionRootB)
 	d.copySparse(spare, strange.section(start, size))
 	d.writeESP("EFI/Linux/oscine_"+nextVersion+"+1.efi", strange.readESP("EFI/Linux/oscine_"+nextVersion+"+3.efi"))
 
-	m := machinetest.Start(t, machine.Options{Image: d.Name(), SecureBoot: true, Config: machineFile(t)})
+	config := filepath.Join(t.TempDir(), "config")
+	m := machinetest.Start(t, machine.Options{Image: d.Name(), SecureBoot: true, TPM: true, Config: machineFileOf(t, config)})
 	m.WaitConsole(`Custom Secure Boot keys successfully enrolled`, bootTimeout)
 	m.WaitConsole(`Error loading .EFI.Linux.oscine_`+nextVersion+`\+0-1\.efi: Access denied`, bootTimeout)
 	m.WaitConsole(`oscine-init: slot root-a on vda2 \(oscine_`+image.DefaultVersion, bootTimeout)
@@ -48,5 +56,47 @@ func TestSecureBoot(t *testing.T) {
 	m.WaitConsole(`oscine-init: slot root-a is good`, time.Minute)
 	if strings.Contains(m.Console(), "slot root-b on") {
 		t.Error("the version that a stranger signed was started")
+	}
+
+	contexts, err := client.Load(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	contexts.Contexts["node1"].Address = m.Addr(machinetest.APIPort)
+	if err := contexts.Save(config); err != nil {
+		t.Fatal(err)
+	}
+	attest := func(args ...string) (status int, out string) {
+		var text bytes.Buffer
+		status = cli.Run(append([]string{"--config", config, "attest", "node1"}, args...), strings.NewReader(""), &text, &text)
+		return status, text.String()
+	}
+	proof := t.TempDir()
+	status, out := attest("--image", signed, "--write", proof)
+	for _, want := range []string{`(?m)^11 .* as expected$`, `(?m)^12 .* as expected$`, `the TPM's key [0-9a-f]{64} is new`} {
+		if status != 0 || !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("attest: exit status %d, want %q in\n%s", status, want, out)
+		}
+	}
+	_, command, _ := strings.Cut(out, " && ")
+	command, _, _ = strings.Cut(command, "\n")
+	words := strings.Fields(command)
+	tool, err := debian.FindTool(t.Context(), words[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := tool.Command(t.Context(), words[1:]...)
+	check.Dir = proof
+	if said, err := check.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", command, err, said)
+	}
+
+	// The same node is not one that runs the other image, and no other TPM is its.
+	other := machinetest.ImageOf(t, nextVersion)
+	if status, out := attest("--image", other); status == 0 || !regexp.MustCompile(`PCR 11 is [0-9a-f]{64}, want [0-9a-f]{64}`).MatchString(out) {
+		t.Errorf("attest of another image: exit status %d:\n%s", status, out)
+	}
+	if status, out := attest("--image", signed, "--key", strings.Repeat("ab", 32)); status == 0 || !strings.Contains(out, "want abab") {
+		t.Errorf("attest with another key: exit status %d:\n%s", status, out)
 	}
 }

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
-	"time"
 
 	"oscine.dev/oscine/internal/debian"
 )
@@ -19,8 +20,8 @@ const (
 	tpmLogFile = "tpm.log"
 )
 
-// startTPM starts swtpm, which ends with QEMU's connection, and waits until it
-// can be connected to. Call stop where QEMU does not start.
+// startTPM starts swtpm, which ends with QEMU's connection. Call stop where QEMU
+// does not start.
 func (m *Machine) startTPM(ctx context.Context) (stop func(), err error) {
 	tool, err := debian.FindTool(ctx, "swtpm")
 	if err != nil {
@@ -29,13 +30,15 @@ func (m *Machine) startTPM(ctx context.Context) (stop func(), err error) {
 	if err := os.MkdirAll(filepath.Join(m.dir, tpmFolder), 0o700); err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(m.dir, tpmSocket)
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	socket, err := m.listenTPM()
+	if err != nil {
+		return nil, fmt.Errorf("make the socket of the machine's TPM: %w", err)
 	}
+	defer socket.Close()
 	cmd := tool.Command(context.WithoutCancel(ctx), "socket", "--tpm2", "--tpmstate", "dir="+tpmFolder,
-		"--ctrl", "type=unixio,path="+tpmSocket, "--log", "file="+tpmLogFile, "--terminate")
+		"--ctrl", "type=unixio,fd=3", "--log", "file="+tpmLogFile, "--terminate")
 	cmd.Dir = m.dir
+	cmd.ExtraFiles = []*os.File{socket} // the first of them is descriptor 3
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if m.record.Options.Tied {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
@@ -44,26 +47,29 @@ func (m *Machine) startTPM(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start swtpm: %w", err)
 	}
-	stop = func() {
+	return func() {
 		_ = cmd.Process.Kill() // it may have ended
 		<-exited
+	}, nil
+}
+
+// listenTPM makes the socket that QEMU connects to: it listens before either
+// program starts. The machine's folder may have a name too long for a socket.
+func (m *Machine) listenTPM() (*os.File, error) {
+	if err := os.Remove(filepath.Join(m.dir, tpmSocket)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
 	}
-	deadline := time.After(startTimeout)
-	for {
-		if _, err := os.Stat(socket); err == nil {
-			return stop, nil
-		}
-		select {
-		case <-exited:
-			said, _ := os.ReadFile(filepath.Join(m.dir, tpmLogFile)) // it says why it ended, if anything does
-			return nil, fmt.Errorf("swtpm, the machine's TPM, ended at once: %s", said)
-		case <-ctx.Done():
-			stop()
-			return nil, ctx.Err()
-		case <-deadline:
-			stop()
-			return nil, fmt.Errorf("swtpm, the machine's TPM, does not listen within %s", startTimeout)
-		case <-time.After(10 * time.Millisecond):
-		}
+	dir, err := os.Open(m.dir)
+	if err != nil {
+		return nil, err
 	}
+	defer dir.Close()
+	l, err := net.Listen("unix", "/proc/self/fd/"+strconv.Itoa(int(dir.Fd()))+"/"+tpmSocket)
+	if err != nil {
+		return nil, err
+	}
+	unix := l.(*net.UnixListener)
+	unix.SetUnlinkOnClose(false)
+	defer unix.Close()
+	return unix.File()
 }

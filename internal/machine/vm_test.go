@@ -26,9 +26,15 @@ const (
 // machineFile is a Machine manifest with fresh keys.
 func machineFile(t *testing.T) []byte {
 	t.Helper()
+	return machineFileOf(t, filepath.Join(t.TempDir(), "config"))
+}
+
+// machineFileOf is machineFile that also writes a client configuration.
+func machineFileOf(t *testing.T, config string) []byte {
+	t.Helper()
 	dir := t.TempDir()
 	var out, errOut bytes.Buffer
-	args := []string{"--config", filepath.Join(dir, "config"), "config", "generate", "node1", "--with-key", "-o", dir}
+	args := []string{"--config", config, "config", "generate", "node1", "--with-key", "-o", dir}
 	if code := cli.Run(args, strings.NewReader(""), &out, &errOut); code != 0 {
 		t.Fatalf("oscine config generate: exit status %d: %s", code, errOut.String())
 	}

@@ -107,6 +107,8 @@ type Node struct {
 	upgrading sync.Once    // upgrades have begun
 	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 
+	attesting sync.Mutex // held while the TPM is used
+
 	benching sync.Mutex // held while wake-ups are measured
 	probes   probes
 

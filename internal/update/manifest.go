@@ -25,6 +25,9 @@ type Manifest struct {
 	// good: releases before it have a known hole. Empty keeps the node's floor.
 	Floor string `json:"floor,omitempty"`
 
+	// PCR11 is what register 11 of a TPM holds once the kernel image has started, in
+	// its SHA-256 bank, in hex; empty in manifests made before it was measured.
+	PCR11    string  `json:"pcr11,omitempty"`
 	RootHash string  `json:"rootHash"` // of the root's verity tree, in hex, as the image's command line names it
 	Image    Content `json:"image"`    // the signed unified kernel image
 	Root     Content `json:"root"`     // the bytes of the root partition: erofs and verity tree

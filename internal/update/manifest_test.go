@@ -52,6 +52,7 @@ func TestManifestFaults(t *testing.T) {
 		"built":                  func(m *Manifest) { m.Built = time.Time{} },
 		"minVersion":             func(m *Manifest) { m.MinVersion = "1.3.0" },
 		"floor":                  func(m *Manifest) { m.Floor = "2" },
+		"pcr11":                  func(m *Manifest) { m.PCR11 = "ab" },
 		"rootHash":               func(m *Manifest) { m.RootHash = "ab" },
 		"image.size 0":           func(m *Manifest) { m.Image.Size = 0 },
 		"root: 8193":             func(m *Manifest) { m.Root.Size = 8193 },

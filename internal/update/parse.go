@@ -79,6 +79,7 @@ func (m *Manifest) Check() error {
 	fault(optional(m.MinVersion) && release.CompareVersions(m.MinVersion, m.Version) <= 0, "minVersion %.80q: it is no version up to the release's own", m.MinVersion)
 	fault(optional(m.Floor) && release.CompareVersions(m.Floor, m.Version) <= 0, "floor %.80q: it is no version up to the release's own", m.Floor)
 	fault(hashRule.MatchString(m.RootHash), "rootHash %.80q: it is a SHA-256 in hex", m.RootHash)
+	fault(m.PCR11 == "" || hashRule.MatchString(m.PCR11), "pcr11 %.80q: it is a SHA-256 in hex", m.PCR11)
 	faults = append(faults, m.Image.faults("image")...)
 	faults = append(faults, m.Root.faults("root")...)
 	fault(m.Root.Size%release.BlockSize == 0, "root: %d bytes are not whole blocks", m.Root.Size)

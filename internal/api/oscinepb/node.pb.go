@@ -593,6 +593,119 @@ func (x *Capability) GetRemedy() string {
 	return ""
 }
 
+type AttestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         []byte                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"` // 16 to 64 random bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttestRequest) Reset() {
+	*x = AttestRequest{}
+	mi := &file_oscine_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttestRequest) ProtoMessage() {}
+
+func (x *AttestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttestRequest.ProtoReflect.Descriptor instead.
+func (*AttestRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AttestRequest) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+// AttestResponse has the TPM's own structures (TPM 2.0 Library, part 2).
+type AttestResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Public        []byte                 `protobuf:"bytes,1,opt,name=public,proto3" json:"public,omitempty"`       // TPMT_PUBLIC of the key, which signs nothing else
+	Quote         []byte                 `protobuf:"bytes,2,opt,name=quote,proto3" json:"quote,omitempty"`         // TPMS_ATTEST with the nonce and the digest of the registers
+	Signature     []byte                 `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"` // TPMT_SIGNATURE
+	Pcrs          [][]byte               `protobuf:"bytes,4,rep,name=pcrs,proto3" json:"pcrs,omitempty"`           // the registers of the SHA-256 bank, from 0
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttestResponse) Reset() {
+	*x = AttestResponse{}
+	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttestResponse) ProtoMessage() {}
+
+func (x *AttestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttestResponse.ProtoReflect.Descriptor instead.
+func (*AttestResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AttestResponse) GetPublic() []byte {
+	if x != nil {
+		return x.Public
+	}
+	return nil
+}
+
+func (x *AttestResponse) GetQuote() []byte {
+	if x != nil {
+		return x.Quote
+	}
+	return nil
+}
+
+func (x *AttestResponse) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *AttestResponse) GetPcrs() [][]byte {
+	if x != nil {
+		return x.Pcrs
+	}
+	return nil
+}
+
 type RebootRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PowerOff      bool                   `protobuf:"varint,1,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
@@ -602,7 +715,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[8]
+	mi := &file_oscine_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +727,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[8]
+	mi := &file_oscine_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +740,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RebootRequest) GetPowerOff() bool {
@@ -645,7 +758,7 @@ type RebootResponse struct {
 
 func (x *RebootResponse) Reset() {
 	*x = RebootResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	mi := &file_oscine_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +770,7 @@ func (x *RebootResponse) String() string {
 func (*RebootResponse) ProtoMessage() {}
 
 func (x *RebootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	mi := &file_oscine_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +783,7 @@ func (x *RebootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootResponse.ProtoReflect.Descriptor instead.
 func (*RebootResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 type ResetRequest struct {
@@ -681,7 +794,7 @@ type ResetRequest struct {
 
 func (x *ResetRequest) Reset() {
 	*x = ResetRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[10]
+	mi := &file_oscine_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +806,7 @@ func (x *ResetRequest) String() string {
 func (*ResetRequest) ProtoMessage() {}
 
 func (x *ResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[10]
+	mi := &file_oscine_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +819,7 @@ func (x *ResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
 func (*ResetRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 type ResetResponse struct {
@@ -717,7 +830,7 @@ type ResetResponse struct {
 
 func (x *ResetResponse) Reset() {
 	*x = ResetResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[11]
+	mi := &file_oscine_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +842,7 @@ func (x *ResetResponse) String() string {
 func (*ResetResponse) ProtoMessage() {}
 
 func (x *ResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[11]
+	mi := &file_oscine_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +855,7 @@ func (x *ResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
 func (*ResetResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 var File_oscine_v1_node_proto protoreflect.FileDescriptor
@@ -799,15 +912,23 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x1d\n" +
 	"\n" +
 	"needed_for\x18\x04 \x01(\tR\tneededFor\x12\x16\n" +
-	"\x06remedy\x18\x05 \x01(\tR\x06remedy\",\n" +
+	"\x06remedy\x18\x05 \x01(\tR\x06remedy\"%\n" +
+	"\rAttestRequest\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"p\n" +
+	"\x0eAttestResponse\x12\x16\n" +
+	"\x06public\x18\x01 \x01(\fR\x06public\x12\x14\n" +
+	"\x05quote\x18\x02 \x01(\fR\x05quote\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\x12\x12\n" +
+	"\x04pcrs\x18\x04 \x03(\fR\x04pcrs\",\n" +
 	"\rRebootRequest\x12\x1b\n" +
 	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\"\x10\n" +
 	"\x0eRebootResponse\"\x0e\n" +
 	"\fResetRequest\"\x0f\n" +
-	"\rResetResponse2\x91\x02\n" +
+	"\rResetResponse2\xd6\x02\n" +
 	"\x04Node\x12=\n" +
 	"\x04Info\x12\x16.oscine.v1.InfoRequest\x1a\x17.oscine.v1.InfoResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
 	"\x06Doctor\x12\x18.oscine.v1.DoctorRequest\x1a\x19.oscine.v1.DoctorResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
+	"\x06Attest\x12\x18.oscine.v1.AttestRequest\x1a\x19.oscine.v1.AttestResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
 	"\x06Reboot\x12\x18.oscine.v1.RebootRequest\x1a\x19.oscine.v1.RebootResponse\"\x04\x88\xb5\x18\x04\x12@\n" +
 	"\x05Reset\x12\x17.oscine.v1.ResetRequest\x1a\x18.oscine.v1.ResetResponse\"\x04\x88\xb5\x18\x04B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
@@ -823,7 +944,7 @@ func file_oscine_v1_node_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_node_proto_rawDescData
 }
 
-var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_oscine_v1_node_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: oscine.v1.InfoRequest
 	(*InfoResponse)(nil),          // 1: oscine.v1.InfoResponse
@@ -833,31 +954,35 @@ var file_oscine_v1_node_proto_goTypes = []any{
 	(*DoctorRequest)(nil),         // 5: oscine.v1.DoctorRequest
 	(*DoctorResponse)(nil),        // 6: oscine.v1.DoctorResponse
 	(*Capability)(nil),            // 7: oscine.v1.Capability
-	(*RebootRequest)(nil),         // 8: oscine.v1.RebootRequest
-	(*RebootResponse)(nil),        // 9: oscine.v1.RebootResponse
-	(*ResetRequest)(nil),          // 10: oscine.v1.ResetRequest
-	(*ResetResponse)(nil),         // 11: oscine.v1.ResetResponse
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*SlotVersion)(nil),           // 13: oscine.v1.SlotVersion
+	(*AttestRequest)(nil),         // 8: oscine.v1.AttestRequest
+	(*AttestResponse)(nil),        // 9: oscine.v1.AttestResponse
+	(*RebootRequest)(nil),         // 10: oscine.v1.RebootRequest
+	(*RebootResponse)(nil),        // 11: oscine.v1.RebootResponse
+	(*ResetRequest)(nil),          // 12: oscine.v1.ResetRequest
+	(*ResetResponse)(nil),         // 13: oscine.v1.ResetResponse
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*SlotVersion)(nil),           // 15: oscine.v1.SlotVersion
 }
 var file_oscine_v1_node_proto_depIdxs = []int32{
-	12, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	14, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
 	4,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
 	3,  // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
-	13, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
+	15, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
 	2,  // 4: oscine.v1.InfoResponse.links:type_name -> oscine.v1.NetworkLink
-	12, // 5: oscine.v1.NetworkLink.expires:type_name -> google.protobuf.Timestamp
+	14, // 5: oscine.v1.NetworkLink.expires:type_name -> google.protobuf.Timestamp
 	7,  // 6: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
 	0,  // 7: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
 	5,  // 8: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
-	8,  // 9: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	10, // 10: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
-	1,  // 11: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	6,  // 12: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	9,  // 13: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	11, // 14: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
+	8,  // 9: oscine.v1.Node.Attest:input_type -> oscine.v1.AttestRequest
+	10, // 10: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
+	12, // 11: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
+	1,  // 12: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	6,  // 13: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	9,  // 14: oscine.v1.Node.Attest:output_type -> oscine.v1.AttestResponse
+	11, // 15: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	13, // 16: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -876,7 +1001,7 @@ func file_oscine_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_node_proto_rawDesc), len(file_oscine_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -17,6 +17,7 @@ import (
 
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/release"
+	"oscine.dev/oscine/internal/uki"
 	"oscine.dev/oscine/internal/update"
 	"oscine.dev/oscine/internal/update/delta"
 )
@@ -97,6 +98,11 @@ func (c *creation) run(ctx context.Context) (*Created, error) {
 		Format: update.ManifestFormat, Version: p.Version, Arch: p.Arch, Flavour: p.Flavour, Kernel: p.Kernel,
 		Built: c.options.Now().UTC().Truncate(time.Second), MinVersion: c.MinVersion, Floor: c.Floor, RootHash: fmt.Sprintf("%x", p.verity.RootHash),
 	}
+	pcr, err := uki.PCR11(p.image)
+	if err != nil {
+		return nil, err
+	}
+	m.PCR11 = fmt.Sprintf("%x", pcr)
 	if err := c.transfers(ctx, m, earlier[:min(len(earlier), c.Deltas)]); err != nil {
 		return nil, err
 	}

@@ -50,6 +50,9 @@ func TestCreate(t *testing.T) {
 	if m.Version != "1.1.0" || m.Arch != "amd64" || m.Flavour != "cloud" || m.Kernel != repositorytest.Kernel || time.Since(m.Built) > time.Hour {
 		t.Errorf("got %+v", m)
 	}
+	if len(m.PCR11) != 64 || m.PCR11 == list[1].PCR11 {
+		t.Errorf("PCR 11 of two versions: %q and %q", m.PCR11, list[1].PCR11)
+	}
 	// The delta is far smaller, and is offered for the release before by its root.
 	if len(m.Root.Deltas) != 1 || m.Root.Deltas[0].Base != list[1].RootHash || m.Root.Deltas[0].Size*20 > m.Root.Full.Size {
 		t.Errorf("root: %+v", m.Root)

@@ -37,6 +37,8 @@ const (
 	NodeInfoProcedure = "/oscine.v1.Node/Info"
 	// NodeDoctorProcedure is the fully-qualified name of the Node's Doctor RPC.
 	NodeDoctorProcedure = "/oscine.v1.Node/Doctor"
+	// NodeAttestProcedure is the fully-qualified name of the Node's Attest RPC.
+	NodeAttestProcedure = "/oscine.v1.Node/Attest"
 	// NodeRebootProcedure is the fully-qualified name of the Node's Reboot RPC.
 	NodeRebootProcedure = "/oscine.v1.Node/Reboot"
 	// NodeResetProcedure is the fully-qualified name of the Node's Reset RPC.
@@ -47,6 +49,8 @@ const (
 type NodeClient interface {
 	Info(context.Context, *connect.Request[oscinepb.InfoRequest]) (*connect.Response[oscinepb.InfoResponse], error)
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
+	// Attest has the node's TPM sign its registers; the caller verifies what comes.
+	Attest(context.Context, *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error)
 	Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error)
 	// Reset restarts the machine, which erases its data partition: all that it
 	// stores, its Machine and its identity. FAILED_PRECONDITION while it is upgraded.
@@ -76,6 +80,12 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("Doctor")),
 			connect.WithClientOptions(opts...),
 		),
+		attest: connect.NewClient[oscinepb.AttestRequest, oscinepb.AttestResponse](
+			httpClient,
+			baseURL+NodeAttestProcedure,
+			connect.WithSchema(nodeMethods.ByName("Attest")),
+			connect.WithClientOptions(opts...),
+		),
 		reboot: connect.NewClient[oscinepb.RebootRequest, oscinepb.RebootResponse](
 			httpClient,
 			baseURL+NodeRebootProcedure,
@@ -95,6 +105,7 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 type nodeClient struct {
 	info   *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
 	doctor *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
+	attest *connect.Client[oscinepb.AttestRequest, oscinepb.AttestResponse]
 	reboot *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
 	reset  *connect.Client[oscinepb.ResetRequest, oscinepb.ResetResponse]
 }
@@ -107,6 +118,11 @@ func (c *nodeClient) Info(ctx context.Context, req *connect.Request[oscinepb.Inf
 // Doctor calls oscine.v1.Node.Doctor.
 func (c *nodeClient) Doctor(ctx context.Context, req *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error) {
 	return c.doctor.CallUnary(ctx, req)
+}
+
+// Attest calls oscine.v1.Node.Attest.
+func (c *nodeClient) Attest(ctx context.Context, req *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error) {
+	return c.attest.CallUnary(ctx, req)
 }
 
 // Reboot calls oscine.v1.Node.Reboot.
@@ -123,6 +139,8 @@ func (c *nodeClient) Reset(ctx context.Context, req *connect.Request[oscinepb.Re
 type NodeHandler interface {
 	Info(context.Context, *connect.Request[oscinepb.InfoRequest]) (*connect.Response[oscinepb.InfoResponse], error)
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
+	// Attest has the node's TPM sign its registers; the caller verifies what comes.
+	Attest(context.Context, *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error)
 	Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error)
 	// Reset restarts the machine, which erases its data partition: all that it
 	// stores, its Machine and its identity. FAILED_PRECONDITION while it is upgraded.
@@ -148,6 +166,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("Doctor")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeAttestHandler := connect.NewUnaryHandler(
+		NodeAttestProcedure,
+		svc.Attest,
+		connect.WithSchema(nodeMethods.ByName("Attest")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeRebootHandler := connect.NewUnaryHandler(
 		NodeRebootProcedure,
 		svc.Reboot,
@@ -166,6 +190,8 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeInfoHandler.ServeHTTP(w, r)
 		case NodeDoctorProcedure:
 			nodeDoctorHandler.ServeHTTP(w, r)
+		case NodeAttestProcedure:
+			nodeAttestHandler.ServeHTTP(w, r)
 		case NodeRebootProcedure:
 			nodeRebootHandler.ServeHTTP(w, r)
 		case NodeResetProcedure:
@@ -185,6 +211,10 @@ func (UnimplementedNodeHandler) Info(context.Context, *connect.Request[oscinepb.
 
 func (UnimplementedNodeHandler) Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.Doctor is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Attest(context.Context, *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.Attest is not implemented"))
 }
 
 func (UnimplementedNodeHandler) Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error) {
