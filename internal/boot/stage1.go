@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -53,7 +54,7 @@ func stage1(log *Log) error {
 	if err := countAttempt(log, parts, s, from, data); err != nil {
 		return err
 	}
-	if err := openRoot(v, s); err != nil {
+	if err := openRoot(log, v, s); err != nil {
 		return err
 	}
 	if reset {
@@ -182,7 +183,7 @@ func demote(parts []Partition, disk string, from booted, done int) error {
 }
 
 // openRoot mounts the slot's root through dm-verity.
-func openRoot(v release.Verity, s slot) error {
+func openRoot(log *Log, v release.Verity, s slot) error {
 	number, err := os.ReadFile(filepath.Join("/sys/class/block", s.Device, "dev"))
 	if err != nil {
 		return err
@@ -192,7 +193,19 @@ func openRoot(v release.Verity, s slot) error {
 	if err != nil {
 		return err
 	}
+	limitReadAhead(log, node)
 	return mount{node, newRoot, "erofs", unix.MS_RDONLY | unix.MS_NODEV, ""}.do()
+}
+
+// rootReadAhead is how much of a program is read, and each of its blocks checked,
+// for one page that is missing. The kernel's 8 MiB read all of each program.
+const rootReadAhead = 64 // KiB
+
+func limitReadAhead(log *Log, node string) {
+	file := filepath.Join("/sys/class/block", filepath.Base(node), "queue/read_ahead_kb")
+	if err := os.WriteFile(file, []byte(strconv.Itoa(rootReadAhead)), 0o644); err != nil {
+		log.Error("read ahead of the root: %v", err)
+	}
 }
 
 func trimNewline(b []byte) []byte {
