@@ -103,6 +103,9 @@ func (o *benchScenarioOptions) run(ctx context.Context, env *Env, all *benchServ
 			}
 			fmt.Fprintln(env.Err, line)
 		})
+		if m != nil && ctx.Err() != nil {
+			m.Interrupted, err = true, nil // earlier rates are reported
+		}
 	default:
 		m, log.Verdict, err = serving.RunScenario(ctx, send, s, all.load)
 	}

@@ -97,6 +97,9 @@ func (o *inferOptions) server(env *Env) (*oip.Client, error) {
 // endpointURL checks the flag --url of an open inference endpoint.
 func endpointURL(flag string) (string, error) {
 	u, err := url.Parse(flag)
+	if err == nil && u.User != nil {
+		return "", usageError{errors.New("--url: leave out the user and password, which reports would show")}
+	}
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return "", usageError{fmt.Errorf("--url %q: write http://HOST:PORT", flag)}
 	}

@@ -115,7 +115,11 @@ func (p *inspectedPack) table(out io.Writer, _ bool) error {
 	row("arch", m.Arch)
 	row("digest", p.Digest)
 	row("size", printable.Bytes(p.SizeBytes))
-	row("signed by", p.Signer)
+	if p.Reference != "" && p.Signer != "" {
+		row("signed by", p.Signer+" (not checked: a node does)")
+	} else {
+		row("signed by", p.Signer)
+	}
 	row("reference", p.Reference)
 	row("engines", strings.Join(m.Engines, ", "))
 	for _, f := range m.Formats {

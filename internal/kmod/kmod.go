@@ -60,16 +60,9 @@ func (k *Kernel) Check(wanted []object.KernelModule) error {
 	if len(wanted) == 0 {
 		return nil
 	}
-	names := map[string]bool{}
-	for _, list := range []string{"modules.dep", "modules.builtin"} {
-		raw, err := os.ReadFile(filepath.Join(k.Dir, list))
-		if err != nil {
-			return fmt.Errorf("list the kernel's modules: %w", err)
-		}
-		for line := range strings.Lines(string(raw)) {
-			file, _, _ := strings.Cut(strings.TrimSpace(line), ":")
-			names[canonical(file)] = true
-		}
+	names, err := k.names("modules.dep", "modules.builtin")
+	if err != nil {
+		return err
 	}
 	var errs []error
 	for _, m := range wanted {
@@ -78,6 +71,22 @@ func (k *Kernel) Check(wanted []object.KernelModule) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// names reads lists of the kernel's modules.
+func (k *Kernel) names(lists ...string) (map[string]bool, error) {
+	names := map[string]bool{}
+	for _, list := range lists {
+		raw, err := os.ReadFile(filepath.Join(k.Dir, list))
+		if err != nil {
+			return nil, fmt.Errorf("list the kernel's modules: %w", err)
+		}
+		for line := range strings.Lines(string(raw)) {
+			file, _, _ := strings.Cut(strings.TrimSpace(line), ":")
+			names[canonical(file)] = true
+		}
+	}
+	return names, nil
 }
 
 // canonical is the name under which the kernel lists a module or its file.
@@ -132,6 +141,9 @@ func (k *Kernel) Set(memory string, wanted []object.KernelModule) error {
 func (k *Kernel) set(m object.KernelModule) (loaded bool, err error) {
 	dir := filepath.Join(k.Sys, canonical(m.Name))
 	if _, err := os.Stat(dir); err != nil {
+		if builtin, err := k.names("modules.builtin"); err != nil || builtin[canonical(m.Name)] && len(m.Parameters) == 0 {
+			return false, err // the kernel shows only those that have parameters
+		}
 		var parameters []string
 		for _, p := range slices.Sorted(maps.Keys(m.Parameters)) {
 			parameters = append(parameters, p+"="+m.Parameters[p])

@@ -27,7 +27,7 @@ func newKernel(t *testing.T, calls *[]string) *Kernel {
 	}
 	for file, text := range map[string]string{
 		filepath.Join(k.Dir, "modules.dep"):              "kernel/drivers/block/nbd.ko:\nkernel/net/nf-log.ko.xz: kernel/net/x.ko\n",
-		filepath.Join(k.Dir, "modules.builtin"):          "kernel/drivers/block/loop.ko\n",
+		filepath.Join(k.Dir, "modules.builtin"):          "kernel/drivers/block/loop.ko\nkernel/fs/quiet.ko\n",
 		filepath.Join(k.Sys, "loop/parameters/max_loop"): "8\n",
 		filepath.Join(k.Sys, "loop/parameters/fast"):     "Y\n",
 	} {
@@ -85,6 +85,9 @@ func TestSet(t *testing.T) {
 		t.Errorf("max_loop is %q, %v", raw, err)
 	}
 	set(nil, "")
+
+	// What the kernel has built in without parameters shows nowhere.
+	set(nil, "", object.KernelModule{Name: "quiet"})
 
 	k.Load = func(string, []string) error { return errors.New("bad magic") }
 	set(nil, "nbd: load the kernel module: bad magic", nbd)

@@ -100,11 +100,29 @@ func (n *Node) createBond(config object.Interface) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{release(link, config.Bond.Interfaces)}
 	for _, name := range config.Bond.Interfaces {
 		errs = append(errs, join(name, link))
 	}
 	return errors.Join(errs...)
+}
+
+// release takes devices out of a bond that are not in wanted.
+func release(bond netlink.Link, wanted []string) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return explain(err, "netlink", "list links")
+	}
+	for _, l := range links {
+		attrs := l.Attrs()
+		if attrs.MasterIndex != bond.Attrs().Index || slices.Contains(wanted, attrs.Name) {
+			continue
+		}
+		if err := netlink.LinkSetNoMaster(l); err != nil && !isGone(err) {
+			return fmt.Errorf("take %s out of %s: %w", attrs.Name, bond.Attrs().Name, err)
+		}
+	}
+	return nil
 }
 
 // join makes a device part of a bond. One that is not there is waited for.

@@ -173,6 +173,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs"), trust); err != nil {
 		return err
 	}
+	n.packs.Revoked = n.access.Revoked
 	n.drivers = allocate.NewDrivers(n.packs, n.log)
 	n.reserveHugePages() // before the machine is looked at
 	if n.shares, err = allocate.OpenShares(filepath.Join(n.config.RunDir, "devices"), n.drivers, n.askDrivers, n.log); err != nil {

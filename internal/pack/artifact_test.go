@@ -116,6 +116,36 @@ func TestPullUntrusted(t *testing.T) {
 	}
 }
 
+// An admin whose certificate was revoked signs no more packs; a registry passes off
+// no signed pack as another.
+func TestPullOfAnotherAndOfARevokedSigner(t *testing.T) {
+	raw := makePack(t, runtime.GOARCH, "x")
+	s, c, _ := openTestStore(t)
+	registry := artifacttest.StartFaulty(t)
+	r, _ := c.pushed(registry.Host, raw)
+	s.Revoked = func(serial string) bool { return len(serial) > 0 }
+	if _, err := c.pull(s, r, nil); !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), `"rita" is revoked`) {
+		t.Errorf("a revoked signer's: got %v", err)
+	}
+	s.Revoked = nil
+	f, err := os.CreateTemp(s.dir, "x-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.take(f, digestOf(raw), int64(len(raw)), c.signed(raw), &Manifest{Name: "nvidia", Version: "1", Arch: runtime.GOARCH})
+	skipUnmountable(t, err)
+	if !errors.Is(err, ErrNotPack) || !strings.Contains(err.Error(), "promised the pack nvidia") {
+		t.Errorf("another pack than promised: got %v", err)
+	}
+	if list, err := s.List(); err != nil || len(list) != 0 {
+		t.Errorf("installed: %v, %v", list, err)
+	}
+}
+
 func TestPullGoesOn(t *testing.T) {
 	raw := makePack(t, runtime.GOARCH, random(400_000))
 	s, c, dir := openTestStore(t)

@@ -31,7 +31,7 @@ func fresh(e fs.DirEntry) bool {
 // the download is kept for a day, for the next Pull to go on with. Progress is told
 // how many bytes are here; its error ends the download.
 func (s *Store) Pull(ctx context.Context, a *Artifact, store *artifact.Store, progress func(int64) error) (*Info, error) {
-	if err := s.authentic(a.Digest, a.Signature); err != nil {
+	if err := s.welcome(a.Digest, a.Signature); err != nil {
 		return nil, fmt.Errorf("pull %s: %w", a.Reference, err)
 	}
 	select {
@@ -39,6 +39,9 @@ func (s *Store) Pull(ctx context.Context, a *Artifact, store *artifact.Store, pr
 		defer func() { <-s.pulling }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+	if err := s.dropPartials(a.Digest); err != nil {
+		return nil, fmt.Errorf("pull %s: %w", a.Reference, err)
 	}
 	if p, err := s.Find(a.Name); err == nil && p.Digest == a.Digest {
 		if digest, err := fileDigest(p.File); err == nil && "sha256:"+digest == a.Digest {
@@ -57,12 +60,29 @@ func (s *Store) Pull(ctx context.Context, a *Artifact, store *artifact.Store, pr
 		}
 		return nil, errors.Join(fmt.Errorf("pull %s: %w", a.Reference, err), os.Remove(file))
 	}
-	info, err := s.take(f, a.Digest, a.SizeBytes, a.Signature)
+	info, err := s.take(f, a.Digest, a.SizeBytes, a.Signature, &a.Manifest)
 	if err != nil {
 		os.Remove(file) // unless it has its own name by now
 		return nil, err
 	}
 	return info, nil
+}
+
+// dropPartials removes what earlier downloads left long ago, but for the one of digest.
+func (s *Store) dropPartials(digest string) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		hex, cut := strings.CutPrefix(e.Name(), partial)
+		if cut && "sha256:"+hex != digest && !fresh(e) {
+			if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // goesOn reports whether a download that ended with an error is worth keeping.

@@ -74,6 +74,18 @@ func Sign(file string, sign func(statement []byte) (pki.Signature, error)) (pki.
 	return sign(statement("sha256:" + digest))
 }
 
+// welcome is authentic for a pack that comes now: the signer has not been revoked
+// since.
+func (s *Store) welcome(digest string, signature pki.Signature) error {
+	if err := s.authentic(digest, signature); err != nil {
+		return err
+	}
+	if serial := signature.Serial(); s.Revoked != nil && s.Revoked(serial) {
+		return fmt.Errorf("%w: the certificate of the signer %q is revoked (%s): an admin of this node installs it with oscine pack install", ErrUntrusted, signature.Signer(), serial)
+	}
+	return nil
+}
+
 func (s *Store) authentic(digest string, signature pki.Signature) error {
 	if err := signature.Check(s.trust, pki.Admin, statement(digest)); err != nil {
 		return fmt.Errorf("%w: %w: an admin of this node installs it with oscine pack install", ErrUntrusted, err)

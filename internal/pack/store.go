@@ -46,6 +46,10 @@ type Store struct {
 	cpu    string // of procfs, cpuinfo
 	trust  *x509.CertPool
 
+	// Revoked reports certificates of admins whose signatures count no longer; nil
+	// means none. What is installed already stays. Set it before the first use.
+	Revoked func(serial string) bool
+
 	pulling  chan struct{} // holds one token while a pack is pulled
 	mounting sync.Mutex    // held while files are mounted, which reads them whole; taken before mu
 	mu       sync.RWMutex  // held while records change
@@ -111,15 +115,16 @@ func (s *Store) Install(ctx context.Context, r io.Reader, signature pki.Signatur
 	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
-	return s.take(f, "sha256:"+hex.EncodeToString(sum.Sum(nil)), size, signature)
+	return s.take(f, "sha256:"+hex.EncodeToString(sum.Sum(nil)), size, signature, nil)
 }
 
-// take makes a file with a digest the pack of its name.
-func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signature) (*Info, error) {
+// take makes a file with a digest the pack of its name. If given, the file is to be
+// the pack, version and architecture of promised.
+func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signature, promised *Manifest) (*Info, error) {
 	if err := f.Sync(); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
-	if err := s.authentic(digest, signature); err != nil {
+	if err := s.welcome(digest, signature); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
 	s.mounting.Lock()
@@ -127,6 +132,10 @@ func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signat
 	manifest, err := s.inspect(f)
 	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
+	}
+	if m := promised; m != nil && (manifest.Name != m.Name || manifest.Version != m.Version || manifest.Arch != m.Arch) {
+		return nil, fmt.Errorf("%w: the registry promised the pack %s %s for %s, and sent %s %s for %s", ErrNotPack,
+			m.Name, m.Version, m.Arch, manifest.Name, manifest.Version, manifest.Arch)
 	}
 	rec := record{Digest: digest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Signature: signature}
 	if err := s.commit(f.Name(), &rec); err != nil {

@@ -52,6 +52,15 @@ func (s *Signature) Signer() string {
 	return cert.Subject.CommonName
 }
 
+// Serial is the serial number of the signer's certificate, "" where there is none.
+func (s *Signature) Serial() string {
+	cert, err := x509.ParseCertificate(s.Certificate)
+	if err != nil {
+		return ""
+	}
+	return Serial(cert)
+}
+
 // Check returns an error that wraps ErrSignature unless a client with at least
 // that role, whom the authority certified, signed the statement. That the
 // certificate has expired since does not matter.
