@@ -1,8 +1,8 @@
 package fastpath
 
 import (
-	"bytes"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,10 +23,10 @@ type conn struct {
 	remote string
 
 	// passing is set while net/http reads a request, from its first byte until it
-	// waits for the next one.
+	// waits for the next one, or for good.
 	passing bool
-	pending []byte    // was read for net/http
-	http2   bool      // it is net/http's for good
+	left    int64     // bytes of that request that are still to come; -1: net/http keeps the connection for good
+	pending []byte    // was read for net/http, which has not asked for it yet
 	known   bool      // ConnState knows that the client is active
 	renewed time.Time // when the deadline of waiting was last set; zero: it is another's
 	head    head      // of the last request: clients repeat them
@@ -75,7 +75,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if c.passing {
-		return c.Conn.Read(p)
+		return c.rest(p)
 	}
 	into := p
 	if len(p) < leastRead { // net/http looks first whether the client speaks HTTP/2
@@ -113,11 +113,33 @@ const maxBody = 256 << 10
 
 // pass lets net/http read a request, in the time that it gives for its head.
 func (c *conn) pass(first []byte) {
-	c.passing, c.http2 = true, bytes.HasPrefix(first, []byte("PRI "))
+	c.passing, c.left = true, max(requestSize(first)-int64(len(first)), -1)
 	if wait := c.path.server.ReadHeaderTimeout; c.known && wait > 0 {
 		c.renewed = time.Time{}
 		_ = c.Conn.SetReadDeadline(time.Now().Add(wait))
 	}
+}
+
+// rest reads on for net/http: nothing beyond its request, where the end of that is
+// known. Once that is whole, net/http reads to learn whether the client leaves.
+func (c *conn) rest(p []byte) (int, error) {
+	if c.left < 0 {
+		return c.Conn.Read(p)
+	}
+	if c.left > 0 {
+		n, err := c.Conn.Read(p[:min(int64(len(p)), c.left)])
+		c.left -= int64(n)
+		return n, err
+	}
+	gone := false
+	err := c.raw.Read(func(fd uintptr) bool {
+		gone = left(fd)
+		return gone
+	})
+	if gone {
+		err = io.EOF
+	}
+	return 0, err
 }
 
 // renewal is how old the deadline of waiting becomes before it is set again.

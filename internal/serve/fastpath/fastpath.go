@@ -66,10 +66,21 @@ func (p *path) now() string {
 	return d.text
 }
 
-// changed learns when net/http waits for the next request.
+// changed learns when net/http has answered a request. It keeps the connection for
+// good unless it was given exactly that request: it may hold the beginning of the
+// next one.
 func (p *path) changed(c net.Conn, state http.ConnState) {
-	if ours, ok := c.(*conn); ok && state == http.StateIdle && !ours.http2 {
-		ours.passing = false
+	if ours, ok := c.(*conn); ok && ours.left >= 0 {
+		switch state {
+		case http.StateIdle:
+			if ours.left == 0 {
+				ours.passing = false
+			} else {
+				ours.left = -1
+			}
+		case http.StateHijacked:
+			ours.left = -1
+		}
 	}
 	if p.state != nil {
 		p.state(c, state)

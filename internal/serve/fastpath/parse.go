@@ -39,13 +39,7 @@ func (h *head) parse(p []byte) (size int, ok bool) {
 		return 0, false
 	}
 	n := head{raw: h.raw[:0], path: string(line), length: -1, header: make(http.Header, 8)}
-	for len(lines) > 0 {
-		line, lines, _ = bytes.Cut(lines, []byte("\r\n"))
-		if !n.field(line) {
-			return 0, false
-		}
-	}
-	if n.host == "" || n.length < 0 {
+	if !n.fields(lines) || n.host == "" || n.length < 0 {
 		return 0, false
 	}
 	*h = n
@@ -71,6 +65,43 @@ func plain(path []byte) bool {
 	return true
 }
 
+// requestSize returns the bytes of the request with which p begins, of any method
+// and path. It is -1 where p does not begin with a whole head, or with one about whose
+// request net/http could have another opinion.
+func requestSize(p []byte) int64 {
+	end := bytes.Index(p, []byte("\r\n\r\n"))
+	if end < 0 {
+		return -1
+	}
+	line, lines, _ := bytes.Cut(p[:end], []byte("\r\n"))
+	n := head{length: -1, header: make(http.Header, 8)}
+	if !bytes.HasSuffix(line, []byte(" HTTP/1.1")) || !printable(line) || !n.fields(lines) {
+		return -1
+	}
+	return int64(end+len("\r\n\r\n")) + max(n.length, 0)
+}
+
+// printable reports whether a line has nothing but printable ASCII and tabs.
+func printable(line []byte) bool {
+	for _, c := range line {
+		if c < ' ' && c != '\t' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// fields takes the lines of the header.
+func (h *head) fields(lines []byte) bool {
+	for line := []byte(nil); len(lines) > 0; {
+		line, lines, _ = bytes.Cut(lines, []byte("\r\n"))
+		if !h.field(line) {
+			return false
+		}
+	}
+	return true
+}
+
 // field takes one line of the header.
 func (h *head) field(line []byte) bool {
 	colon := bytes.IndexByte(line, ':')
@@ -82,10 +113,8 @@ func (h *head) field(line []byte) bool {
 			return false
 		}
 	}
-	for _, c := range line[colon+1:] {
-		if c < ' ' && c != '\t' || c >= 0x7f {
-			return false
-		}
+	if !printable(line[colon+1:]) {
+		return false
 	}
 	value := string(bytes.Trim(line[colon+1:], " \t"))
 	switch name := textproto.CanonicalMIMEHeaderKey(string(line[:colon])); name {
