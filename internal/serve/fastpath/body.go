@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"io"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,7 +11,13 @@ import (
 type body struct {
 	conn  *conn
 	first []byte
-	left  int64 // of all
+	left  int64       // of all
+	whole atomic.Bool // nothing is still to come
+}
+
+func (b *body) begin(c *conn, first []byte, length int64) {
+	b.conn, b.first, b.left = c, first, length
+	b.whole.Store(int64(len(first)) == length)
 }
 
 // Read implements io.Reader.
@@ -29,6 +36,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.conn.Conn.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
+	b.whole.Store(b.left == 0)
 	if err == io.EOF && b.left > 0 {
 		err = io.ErrUnexpectedEOF
 	}
@@ -38,8 +46,9 @@ func (b *body) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (b *body) Close() error { return nil }
 
-// here reports whether nothing of the body is still to come.
-func (b *body) here() bool { return int64(len(b.first)) == b.left }
+// here reports whether nothing of the body is still to come. It is safe for
+// concurrent use.
+func (b *body) here() bool { return b.whole.Load() }
 
 // drainWait bounds how long a body is read that the handler did not want.
 const drainWait = 5 * time.Second

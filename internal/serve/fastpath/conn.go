@@ -218,9 +218,9 @@ func (c *conn) answer(first []byte) (err error) {
 	}
 	h := &c.head
 	x.url = url.URL{Path: h.path}
-	x.body = body{conn: c, first: first, left: h.length}
+	x.body.begin(c, first, h.length)
 	x.answer.begin(c, &x.body)
-	ctx := &requestContext{Context: c.ctx, conn: c, begun: time.Now()}
+	ctx := &requestContext{Context: c.ctx, conn: c, body: &x.body, begun: time.Now()}
 	defer ctx.end()
 	request := (&http.Request{
 		Method: http.MethodPost, URL: &x.url, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h.header,
@@ -230,6 +230,7 @@ func (c *conn) answer(first []byte) (err error) {
 	if err = x.answer.finish(); err == nil {
 		lost = x.body.drain() != nil
 	}
+	ctx.end() // from now on it knows nothing of x
 	c.path.unused.Put(x)
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -346,6 +347,28 @@ func TestWatchedConnectionGoesOn(t *testing.T) {
 		if _, body := p.receive(); body != "hi" {
 			t.Errorf("got %q", body)
 		}
+	}
+}
+
+// A client that does not send the body that it announced has the time that the
+// handler gives it, also where somebody waits for the client to leave.
+func TestWatchKeepsDeadlineOfBody(t *testing.T) {
+	failed := make(chan error, 1)
+	p := serve(t, "unix", func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		_ = r.Context().Done()
+		_, err := io.ReadAll(r.Body)
+		failed <- err
+	}).dial()
+	p.send(post + "Content-Length: 4\r\n\r\nbo")
+	select {
+	case err := <-failed:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the body is waited for without end")
+		p.Close()
 	}
 }
 

@@ -19,6 +19,7 @@ const glance = time.Millisecond
 type requestContext struct {
 	context.Context // the values of the connection
 	conn            *conn
+	body            *body
 	begun           time.Time
 
 	mu      sync.Mutex
@@ -69,8 +70,10 @@ func (r *requestContext) Done() <-chan struct{} {
 		return r.done
 	}
 	r.watched, r.watches = make(chan struct{}), true
-	r.conn.renewed = time.Time{}
-	_ = r.conn.Conn.SetReadDeadline(time.Time{})
+	if r.body.here() { // otherwise its deadline counts
+		r.conn.renewed = time.Time{}
+		_ = r.conn.Conn.SetReadDeadline(time.Time{})
+	}
 	go r.watch(r.watched)
 	return r.done
 }
