@@ -100,7 +100,7 @@ func TestMemoryRefusals(t *testing.T) {
 	defer other.HTTP.CloseIdleConnections()
 	for want, url := range map[string]string{
 		`region \"memory\" is not registered on this connection`: "http://node/v2/models/m/infer",
-		"no descriptor came with the request":                    "http://node/v2/systemsharedmemory/region/memory/register",
+		"no memfd came with the request":                         "http://node/v2/systemsharedmemory/region/memory/register",
 	} {
 		text := body
 		if strings.HasSuffix(url, "register") {

@@ -16,6 +16,7 @@ func (c *conn) receive(p []byte) (int, error) {
 	c.in, c.got, c.bad = p, 0, nil
 	err := c.raw.Read(c.read)
 	c.in = nil
+	c.take() // outside of Read: closing what is no memfd may take long
 	if err == nil {
 		err = c.bad
 	}
@@ -27,26 +28,26 @@ func (c *conn) receive(p []byte) (int, error) {
 
 // readNow reads what is there.
 func (c *conn) readNow(fd uintptr) bool {
-	var control [32]byte // of one descriptor
 	for {
-		n, m, _, _, err := unix.Recvmsg(int(fd), c.in, control[:unix.CmsgSpace(4)], unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		n, m, _, _, err := unix.Recvmsg(int(fd), c.in, c.control[:], unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.EAGAIN):
 			return false
 		}
-		c.got, c.bad = max(n, 0), err
-		if m > 0 {
-			c.take(control[:m])
-		}
+		c.got, c.bad, c.controls = max(n, 0), err, m
 		return true
 	}
 }
 
-// take takes over the descriptors of a control message.
-func (c *conn) take(control []byte) {
-	messages, err := unix.ParseSocketControlMessage(control)
+// take takes over the descriptor of a control message.
+func (c *conn) take() {
+	if c.controls == 0 {
+		return
+	}
+	messages, err := unix.ParseSocketControlMessage(c.control[:c.controls])
+	c.controls = 0
 	if err != nil {
 		return
 	}

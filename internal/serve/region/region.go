@@ -93,23 +93,27 @@ func Of(ctx context.Context) *Regions {
 }
 
 // Offer takes over a descriptor that came with a request, for Register. It replaces
-// one that was not registered.
+// one that was not registered. What is no memfd is closed at once, by the caller's
+// goroutine: it may take as long as its client likes, such as a socket that lingers.
 func (r *Regions) Offer(fd int) {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err != nil {
+		_ = unix.Close(fd)
+		fd = -1
+	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	last := r.offered
 	r.offered = fd
 	if r.closed {
 		r.offered, last = -1, fd
 	}
+	r.mu.Unlock()
 	discard(last)
 }
 
-// discard closes a descriptor of a client. Closing what it may be may take as long
-// as a file system of the client's likes.
+// discard closes a memfd.
 func discard(fd int) {
 	if fd >= 0 {
-		go unix.Close(fd)
+		_ = unix.Close(fd)
 	}
 }
 
@@ -117,10 +121,10 @@ func discard(fd int) {
 // against shrinking is checked: what was checked once stays true.
 func (r *Regions) Register(s Status) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	fd := r.offered
 	r.offered = -1
 	err := r.register(fd, s)
+	r.mu.Unlock()
 	if err != nil {
 		discard(fd)
 	}
@@ -130,7 +134,7 @@ func (r *Regions) Register(s Status) error {
 func (r *Regions) register(fd int, s Status) error {
 	switch {
 	case r.closed || fd < 0:
-		return fmt.Errorf("%w: no descriptor came with the request: send that of a memfd with it (SCM_RIGHTS)", ErrInvalid)
+		return fmt.Errorf("%w: no memfd came with the request: send its descriptor with it (SCM_RIGHTS)", ErrInvalid)
 	case s.Name == "" || len(s.Name) > MaxName || len(s.Key) > MaxName:
 		return fmt.Errorf("%w: a region's name has 1 to %d bytes", ErrInvalid, MaxName)
 	case r.find(s.Name) != nil:
@@ -142,7 +146,7 @@ func (r *Regions) register(fd int, s Status) error {
 	}
 	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 	if err != nil {
-		return fmt.Errorf("%w: region %q: the descriptor is not that of a memfd", ErrInvalid, s.Name)
+		return fmt.Errorf("seals of region %q: %w", s.Name, err)
 	}
 	if seals&unix.F_SEAL_SHRINK == 0 {
 		return fmt.Errorf("%w: region %q: seal its size first (F_ADD_SEALS with F_SEAL_SHRINK)", ErrInvalid, s.Name)

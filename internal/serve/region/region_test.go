@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -100,6 +102,64 @@ func TestRefusesWhatIsNotSafe(t *testing.T) {
 		}
 		r.Close()
 	}
+}
+
+// What is no memfd is closed before Offer returns, and so is a memfd that another
+// follows. Neither keeps others from the regions while it is being closed.
+func TestOfferKeepsOneMemfd(t *testing.T) {
+	r := New(NewRoom(1 << 20))
+	defer r.Close()
+	open := func(fd int) bool {
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		return err == nil
+	}
+	first, second := memfd(t, 4096, unix.F_SEAL_SHRINK), memfd(t, 4096, unix.F_SEAL_SHRINK)
+	r.Offer(first)
+	r.Offer(second)
+	if open(first) || !open(second) {
+		t.Errorf("open: the first memfd %v, the second %v", open(first), open(second))
+	}
+	socket := lingering(t)
+	begin, offered := time.Now(), make(chan time.Duration)
+	go func() {
+		r.Offer(socket)
+		offered <- time.Since(begin)
+	}()
+	time.Sleep(100 * time.Millisecond)
+	r.List()
+	if d := time.Since(begin); d > 700*time.Millisecond {
+		t.Errorf("others waited for %v", d)
+	}
+	if d := <-offered; d < 700*time.Millisecond {
+		t.Errorf("a lingering socket was closed in %v, by another goroutine", d)
+	}
+	if open(socket) || open(second) {
+		t.Error("a descriptor is left open")
+	}
+}
+
+// lingering returns a socket that takes a second to close.
+func lingering(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: l.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for err = nil; err == nil; { // more than the peer, which reads nothing, takes
+		_, err = unix.SendmsgN(fd, make([]byte, 1<<16), nil, nil, unix.MSG_DONTWAIT)
+	}
+	return fd
 }
 
 // A client that seals its memory against writing gets an error, and only that.
