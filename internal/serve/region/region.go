@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,11 @@ const (
 	MaxBytes   = 256 << 20 // of all regions of one connection
 	maxAll     = 1024      // regions of all connections
 )
+
+// needSeals are those of every memfd. Without F_SEAL_GROW a client could have the
+// daemon append, beyond the region, and without F_SEAL_SEAL it could forbid the daemon
+// to free what it wrote.
+const needSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
 // ErrInvalid is wrapped by errors that are the client's fault.
 var ErrInvalid = errdefs.ErrInvalidArgument.WithMessage("shared memory")
@@ -117,8 +123,8 @@ func discard(fd int) {
 	}
 }
 
-// Register names size bytes from offset on of the memfd that was offered. Its seal
-// against shrinking is checked: what was checked once stays true.
+// Register names size bytes from offset on of the memfd that was offered. Its seals
+// are checked: what was checked once stays true.
 func (r *Regions) Register(s Status) error {
 	r.mu.Lock()
 	fd := r.offered
@@ -148,14 +154,18 @@ func (r *Regions) register(fd int, s Status) error {
 	if err != nil {
 		return fmt.Errorf("seals of region %q: %w", s.Name, err)
 	}
-	if seals&unix.F_SEAL_SHRINK == 0 {
-		return fmt.Errorf("%w: region %q: seal its size first (F_ADD_SEALS with F_SEAL_SHRINK)", ErrInvalid, s.Name)
+	if seals&needSeals != needSeals {
+		return fmt.Errorf("%w: region %q: seal its size first (F_ADD_SEALS with F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_SEAL)", ErrInvalid, s.Name)
+	}
+	if seals&(unix.F_SEAL_WRITE|unix.F_SEAL_FUTURE_WRITE) != 0 {
+		return fmt.Errorf("%w: region %q is sealed against writing: the daemon could not free its pages; hand over a memfd without F_SEAL_WRITE and F_SEAL_FUTURE_WRITE", ErrInvalid, s.Name)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if size := uint64(max(st.Size, 0)); s.Offset > size || s.Size > size-s.Offset {
+	// The bound leaves room for free to round up.
+	if size := min(uint64(max(st.Size, 0)), 1<<62); s.Offset > size || s.Size > size-s.Offset {
 		return fmt.Errorf("%w: region %q: %d bytes from %d on, the memfd has %d", ErrInvalid, s.Name, s.Size, s.Offset, size)
 	}
 	if !r.room.take(int64(s.Size)) {
@@ -177,20 +187,38 @@ func (r *Regions) find(name string) *region {
 	return nil
 }
 
-// Unregister forgets a region, or all where name is "". One that is not known is
-// no error.
+// Unregister frees the pages of a region, or of all where name is "", and forgets it.
+// One that is not known is no error.
 func (r *Regions) Unregister(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.unregister(name)
+}
+
+func (r *Regions) unregister(name string) {
 	r.list = slices.DeleteFunc(r.list, func(g region) bool {
 		if name != "" && g.Name != name {
 			return false
 		}
+		g.free()
 		r.bytes -= int64(g.Size)
 		r.room.give(int64(g.Size))
 		_ = unix.Close(g.fd)
 		return true
 	})
+}
+
+// free frees the pages in which a region lies. Those that the daemon wrote first count
+// as its own, and would for as long as the client keeps the memfd.
+func (g *region) free() {
+	page := int64(os.Getpagesize())
+	begin, end := int64(g.Offset)&-page, (int64(g.Offset+g.Size)+page-1)&-page
+	for {
+		// It fails for a descriptor that is read-only: nothing was written by it.
+		if err := unix.Fallocate(g.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, begin, end-begin); !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 // List describes the regions.
@@ -206,10 +234,10 @@ func (r *Regions) List() []Status {
 
 // Close forgets all, when the connection has ended.
 func (r *Regions) Close() {
-	r.Unregister("")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
+	r.unregister("")
 	discard(r.offered)
 	r.offered = -1
 }

@@ -31,7 +31,7 @@ func memfd(t *testing.T, size int64, seals int) int {
 func TestReadAndWrite(t *testing.T) {
 	r := New(NewRoom(1 << 20))
 	defer r.Close()
-	fd := memfd(t, 4096, unix.F_SEAL_SHRINK)
+	fd := memfd(t, 4096, needSeals)
 	own, err := unix.Dup(fd)
 	if err != nil {
 		t.Fatal(err)
@@ -86,12 +86,18 @@ func TestRefusesWhatIsNotSafe(t *testing.T) {
 		"nothing":           {-1, Status{Name: "a", Size: 1}},
 		"a file":            {onDisk, Status{Name: "a", Size: 1}},
 		"not sealed":        {memfd(t, 4096, 0), Status{Name: "a", Size: 1}},
-		"beyond its end":    {memfd(t, 4096, unix.F_SEAL_SHRINK), Status{Name: "a", Size: 4097}},
-		"an offset beyond":  {memfd(t, 4096, unix.F_SEAL_SHRINK), Status{Name: "a", Offset: 1 << 63, Size: 1}},
-		"numbers that wrap": {memfd(t, 4096, unix.F_SEAL_SHRINK), Status{Name: "a", Offset: ^uint64(0), Size: 2}},
-		"empty":             {memfd(t, 4096, unix.F_SEAL_SHRINK), Status{Name: "a"}},
-		"no name":           {memfd(t, 4096, unix.F_SEAL_SHRINK), Status{Size: 1}},
-		"too large":         {memfd(t, MaxBytes+1, unix.F_SEAL_SHRINK), Status{Name: "a", Size: MaxBytes + 1}},
+		"can shrink":        {memfd(t, 4096, unix.F_SEAL_GROW|unix.F_SEAL_SEAL), Status{Name: "a", Size: 1}},
+		"can grow":          {memfd(t, 4096, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL), Status{Name: "a", Size: 1}},
+		"can be sealed":     {memfd(t, 4096, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW), Status{Name: "a", Size: 1}},
+		"read-only":         {memfd(t, 4096, needSeals|unix.F_SEAL_WRITE), Status{Name: "a", Size: 1}},
+		"read-only to come": {memfd(t, 4096, needSeals|unix.F_SEAL_FUTURE_WRITE), Status{Name: "a", Size: 1}},
+		"beyond its end":    {memfd(t, 4096, needSeals), Status{Name: "a", Size: 4097}},
+		"an offset beyond":  {memfd(t, 4096, needSeals), Status{Name: "a", Offset: 1 << 63, Size: 1}},
+		"numbers that wrap": {memfd(t, 4096, needSeals), Status{Name: "a", Offset: ^uint64(0), Size: 2}},
+		"rounding wraps":    {memfd(t, 1<<63-1, needSeals), Status{Name: "a", Offset: 1<<63 - 4097, Size: 4096}},
+		"empty":             {memfd(t, 4096, needSeals), Status{Name: "a"}},
+		"no name":           {memfd(t, 4096, needSeals), Status{Size: 1}},
+		"too large":         {memfd(t, MaxBytes+1, needSeals), Status{Name: "a", Size: MaxBytes + 1}},
 	} {
 		r := New(NewRoom(1 << 40))
 		if test.fd >= 0 {
@@ -113,7 +119,7 @@ func TestOfferKeepsOneMemfd(t *testing.T) {
 		_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		return err == nil
 	}
-	first, second := memfd(t, 4096, unix.F_SEAL_SHRINK), memfd(t, 4096, unix.F_SEAL_SHRINK)
+	first, second := memfd(t, 4096, needSeals), memfd(t, 4096, needSeals)
 	r.Offer(first)
 	r.Offer(second)
 	if open(first) || !open(second) {
@@ -162,17 +168,49 @@ func lingering(t *testing.T) int {
 	return fd
 }
 
-// A client that seals its memory against writing gets an error, and only that.
-func TestSealedAgainstWriting(t *testing.T) {
-	r := New(NewRoom(1 << 20))
-	defer r.Close()
-	r.Offer(memfd(t, 4096, unix.F_SEAL_SHRINK|unix.F_SEAL_WRITE))
-	if err := r.Register(Status{Name: "a", Size: 4096}); err != nil {
+// What the daemon wrote does not stay when the region ends, whoever keeps the memfd.
+func TestPagesAreFreed(t *testing.T) {
+	for name, end := range map[string]func(*Regions){
+		"Unregister": func(r *Regions) { r.Unregister("a") },
+		"Close":      func(r *Regions) { r.Close() },
+	} {
+		page := int64(os.Getpagesize())
+		r := New(NewRoom(1 << 40))
+		fd := memfd(t, 6*page, needSeals)
+		own, err := unix.Dup(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Pwrite(own, []byte("client"), 0); err != nil {
+			t.Fatal(err)
+		}
+		r.Offer(fd)
+		if err := r.Register(Status{Name: "a", Offset: uint64(page) + 100, Size: uint64(4 * page)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Write("a", 0, make([]byte, 4*page)); err != nil {
+			t.Fatal(err)
+		}
+		if n := blocks(t, own); n != 6*page {
+			t.Errorf("%s: %d bytes are taken, want all", name, n)
+		}
+		end(r)
+		if n := blocks(t, own); n != page {
+			t.Errorf("%s: %d bytes are taken afterwards, want the client's page", name, n)
+		}
+		unix.Close(own)
+		r.Close()
+	}
+}
+
+// blocks is how many bytes of memory a memfd takes.
+func blocks(t *testing.T, fd int) int64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Write("a", 0, []byte("x")); !errors.Is(err, ErrInvalid) {
-		t.Errorf("got %v", err)
-	}
+	return st.Blocks * 512
 }
 
 func TestRoomIsGivenBack(t *testing.T) {
@@ -180,13 +218,13 @@ func TestRoomIsGivenBack(t *testing.T) {
 	for range 3 {
 		r := New(room)
 		for i := range 11 {
-			r.Offer(memfd(t, 4096, unix.F_SEAL_SHRINK))
+			r.Offer(memfd(t, 4096, needSeals))
 			err := r.Register(Status{Name: fmt.Sprint(i), Size: 4096})
 			if full := errors.Is(err, ErrFull); full != (i == 10) || err != nil && !full {
 				t.Errorf("region %d: got %v", i, err)
 			}
 		}
-		r.Offer(memfd(t, 4096, unix.F_SEAL_SHRINK)) // and never registers it
+		r.Offer(memfd(t, 4096, needSeals)) // and never registers it
 		r.Close()
 	}
 	if room.bytes.Load() != 0 || room.count.Load() != 0 {
@@ -194,7 +232,7 @@ func TestRoomIsGivenBack(t *testing.T) {
 	}
 	r := New(room)
 	r.Close()
-	r.Offer(memfd(t, 4096, unix.F_SEAL_SHRINK))
+	r.Offer(memfd(t, 4096, needSeals))
 	if err := r.Register(Status{Name: "late", Size: 1}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("after the end: %v", err)
 	}
