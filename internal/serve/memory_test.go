@@ -1,10 +1,13 @@
 package serve_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -156,6 +159,46 @@ func TestMemoryOfClientsThatGo(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("%d descriptors are left", shared(t))
+}
+
+// A request whose context has ended returns, whenever it ended, also from a node that
+// does not answer.
+func TestMemoryCancelled(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = c.Read(make([]byte, 4096))
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+		_, _ = io.Copy(io.Discard, c)
+	}()
+	m := openMemory(t, socket)
+	defer m.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for range 20000 {
+			if _, err := m.Infer(ctx, "m", nil, nil); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+				return
+			}
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("a cancelled request does not return")
+	}
 }
 
 // What is no sealed memfd is refused, and does not stay open.

@@ -152,11 +152,19 @@ func (p *Placed) appendPlace(b []byte) []byte {
 // answer. After an error that is no *Error the connection is of no further use.
 func (m *Memory) ask(ctx context.Context, path string, body, control []byte) ([]byte, error) {
 	deadline, _ := ctx.Deadline()
-	stop := context.AfterFunc(ctx, func() { _ = m.conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	if err := m.conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
+	cancelled := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = m.conn.SetDeadline(time.Unix(1, 0))
+		close(cancelled)
+	})
+	defer func() {
+		if !stop() {
+			<-cancelled // it must not cut off the next request
+		}
+	}()
 	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: node\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
 	n, _, err := m.conn.WriteMsgUnix(request, control, nil)
 	if err == nil && n < len(request) {
