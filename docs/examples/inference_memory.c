@@ -121,9 +121,12 @@ struct oscine *oscine_open(const char *path, size_t size)
 	o->size = size;
 	o->memory = MAP_FAILED;
 	o->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	errno = ENAMETOOLONG;
-	if (o->fd < 0 || strlen(path) >= sizeof address.sun_path)
+	if (o->fd < 0)
 		goto failed;
+	if (strlen(path) >= sizeof address.sun_path) {
+		errno = ENAMETOOLONG;
+		goto failed;
+	}
 	strcpy(address.sun_path, path);
 	if (connect(o->fd, (struct sockaddr *)&address, sizeof address) != 0 ||
 	    (memory = memfd_create("inference", MFD_CLOEXEC | MFD_ALLOW_SEALING)) < 0 ||

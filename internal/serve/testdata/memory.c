@@ -1,7 +1,9 @@
 #include "inference_memory.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 int main(int argc, char **argv)
 {
@@ -32,6 +34,17 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	oscine_close(o);
+	char path[200] = {0};
+	memset(path, 'x', sizeof path - 1);
+	if (oscine_open(path, 4096) != NULL || errno != ENAMETOOLONG) {
+		perror("a long path");
+		return 1;
+	}
+	struct rlimit none = {0, 0};
+	if (setrlimit(RLIMIT_NOFILE, &none) != 0 || oscine_open(argv[1], 4096) != NULL || errno != EMFILE) {
+		perror("no descriptor");
+		return 1;
+	}
 	puts("answers agree");
 	return 0;
 }
