@@ -168,7 +168,7 @@ func lingering(t *testing.T) int {
 	return fd
 }
 
-// What the daemon wrote does not stay when the region ends, whoever keeps the memfd.
+// What the daemon wrote does not stay when the region ends, even where the client keeps the memfd.
 func TestPagesAreFreed(t *testing.T) {
 	for name, end := range map[string]func(*Regions){
 		"Unregister": func(r *Regions) { r.Unregister("a") },
