@@ -59,7 +59,7 @@ func (s *installationService) Install(ctx context.Context, req *connect.Request[
 		last, step = time.Now(), p.Step
 		_ = stream.Send(&pb.InstallResponse{Step: p.Step, DoneBytes: p.Done, TotalBytes: p.Total}) // a caller that left ends ctx
 	}
-	version, err := s.node.Install(ctx, m.Disk, machine, m.Unconfigured, install.Options{KeepData: m.KeepData, Force: m.Force, Report: report})
+	version, err := s.node.Install(ctx, m.Disk, machine, m.Unconfigured, install.Options{KeepData: m.KeepData, Force: m.Force, Path: m.Path, Size: m.SizeBytes, Report: report})
 	if err != nil {
 		return err
 	}

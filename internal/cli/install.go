@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -273,19 +274,27 @@ func (t *nodeTarget) disks(ctx context.Context) ([]*pb.Disk, error) {
 }
 
 func (t *nodeTarget) find(disks []*pb.Disk, name string) (*pb.Disk, error) {
+	var found *pb.Disk
 	for _, d := range disks {
-		for _, n := range d.Names {
-			if n == name || n == "/dev/"+name || n == "/dev/disk/by-id/"+name {
-				return d, nil
-			}
+		if !slices.ContainsFunc(d.Names, func(n string) bool {
+			return n == name || n == "/dev/"+name || n == "/dev/disk/by-id/"+name
+		}) {
+			continue
 		}
+		if found != nil {
+			return nil, fmt.Errorf("%s is the name of both /dev/%s and /dev/%s: give one of those", name, found.Name, d.Name)
+		}
+		found = d
+	}
+	if found != nil {
+		return found, nil
 	}
 	return nil, fmt.Errorf("the node has no disk %s: see oscine install --list", name)
 }
 
 func (t *nodeTarget) install(ctx context.Context, d *pb.Disk, report func(*pb.InstallResponse)) (string, error) {
 	stream, err := t.node.Install(ctx, connect.NewRequest(&pb.InstallRequest{
-		Disk: d.Path, Machine: string(t.machine), Unconfigured: t.o.unconfigured, KeepData: t.o.keepData, Force: t.o.forceGroup,
+		Disk: "/dev/" + d.Name, Path: d.Path, SizeBytes: d.SizeBytes, Machine: string(t.machine), Unconfigured: t.o.unconfigured, KeepData: t.o.keepData, Force: t.o.forceGroup,
 	}))
 	if err != nil {
 		return "", err

@@ -194,12 +194,14 @@ func (t *hereTarget) options(report func(install.Progress)) install.Options {
 }
 
 func (t *hereTarget) install(ctx context.Context, d *pb.Disk, report func(*pb.InstallResponse)) (string, error) {
-	disk, err := install.Machine{}.Find(d.Path)
+	disk, err := install.Machine{}.Find("/dev/" + d.Name)
 	if err != nil {
 		return "", err
 	}
-	err = install.Machine{}.Install(ctx, disk, t.source, t.options(func(p install.Progress) {
+	o := t.options(func(p install.Progress) {
 		report(&pb.InstallResponse{Step: p.Step, DoneBytes: p.Done, TotalBytes: p.Total})
-	}))
+	})
+	o.Path, o.Size = d.Path, d.SizeBytes
+	err = install.Machine{}.Install(ctx, disk, t.source, o)
 	return t.source.Version, err
 }

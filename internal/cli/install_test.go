@@ -73,7 +73,7 @@ func TestInstallOnNode(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", want, errOut)
 		}
 	}
-	if a := d.asked; a.Disk != "/dev/disk/by-id/nvme-X_1" || !a.Unconfigured || !a.Force || a.KeepData || a.Machine != "" {
+	if a := d.asked; a.Disk != "/dev/nvme0n1" || a.Path != "/dev/disk/by-id/nvme-X_1" || a.SizeBytes != 1<<40 || !a.Unconfigured || !a.Force || a.KeepData || a.Machine != "" {
 		t.Errorf("asked for %v", a)
 	}
 	d.fails = connect.NewError(connect.CodeFailedPrecondition, context.DeadlineExceeded)

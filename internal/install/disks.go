@@ -65,6 +65,9 @@ func (m Machine) Disks() ([]Disk, error) {
 		if _, err := os.Stat(filepath.Join(dir, "device")); err != nil || strings.HasPrefix(e.Name(), "sr") || strings.HasPrefix(e.Name(), "fd") {
 			continue // a partition, a virtual device or a drive for other media
 		}
+		if hidden, _ := readNumber(filepath.Join(dir, "hidden")); hidden == 1 {
+			continue // one path of an NVMe namespace with several, which is listed itself
+		}
 		d, err := m.disk(e.Name())
 		if err == nil && d.Size > 0 {
 			disks = append(disks, d)
@@ -84,10 +87,18 @@ func (m Machine) Find(name string) (Disk, error) {
 	if err != nil {
 		return Disk{}, err
 	}
+	var found []Disk
 	for _, d := range disks {
 		if slices.Contains(d.Names, name) || slices.Contains(d.Names, "/dev/"+name) || slices.Contains(d.Names, byID+name) {
-			return d, nil
+			found = append(found, d)
 		}
+	}
+	switch len(found) {
+	case 0:
+	case 1:
+		return found[0], nil
+	default:
+		return Disk{}, fmt.Errorf("%w: %s is the name of both /dev/%s and /dev/%s: give one of those", ErrRefused, name, found[0].Name, found[1].Name)
 	}
 	// One that is not listed, such as a loop device, or a link to a disk.
 	path := name
@@ -208,7 +219,11 @@ func lasting(dir, name, model string) []string {
 	case strings.HasPrefix(name, "vd"):
 		add("virtio-", udevName(serial))
 	case strings.HasPrefix(name, "nvme"):
-		add("nvme-", udevName(model), "_", udevName(serial))
+		if id := readText(filepath.Join(dir, "nsid")); id != "" && id != "1" {
+			add("nvme-", udevName(model), "_", udevName(serial), "_", udevName(id))
+		} else {
+			add("nvme-", udevName(model), "_", udevName(serial))
+		}
 		add("nvme-", udevName(wwid))
 	case strings.HasPrefix(name, "mmcblk"):
 		add("mmc-", udevName(readText(filepath.Join(dir, "device/name"))), "_", udevName(serial))

@@ -27,6 +27,10 @@ type Options struct {
 	KeepData bool
 	// Force takes a disk too that belongs to a group of disks which is not in use.
 	Force bool
+	// Path and Size are those of the disk that was shown to whoever agreed; another
+	// disk is refused. An empty Path stands for any.
+	Path string
+	Size int64
 	// Report is told how far it is; nil for nobody.
 	Report func(Progress)
 }
@@ -47,6 +51,8 @@ func (m Machine) Check(d Disk, s *Source, o Options) error {
 		return fmt.Errorf("%w: %s: %w", ErrRefused, d.Path, fmt.Errorf(format, args...))
 	}
 	switch {
+	case o.Path != "" && (o.Path != d.Path || o.Size != d.Size):
+		return refuse("/dev/%s is not the disk %s of %s that was shown: see oscine install --list, and try again", d.Name, o.Path, printable.Bytes(o.Size))
 	case s.Arch != runtime.GOARCH:
 		return fmt.Errorf("%w: %s is for %s, and this machine is %s: take its image for %s", ErrSource, s.Version, s.Arch, runtime.GOARCH, runtime.GOARCH)
 	case d.Problem != "":

@@ -195,6 +195,47 @@ func TestInstall(t *testing.T) {
 	}
 }
 
+// Two disks may have the same lasting name, as namespaces of one NVMe drive may.
+func TestSharedNames(t *testing.T) {
+	m, _ := machineWith(t, 1<<30)
+	for name, nsid := range map[string]string{"nvme0n1": "1", "nvme0n2": "2", "nvme0c0n1": "1", "nvme1n1": "1"} {
+		for file, text := range map[string]string{"size": "2097152", "nsid": nsid, "device/serial": "S1", "device/model": "M"} {
+			write(t, m.block(name)+"/"+file, text)
+		}
+	}
+	write(t, m.block("nvme0c0n1")+"/hidden", "1\n")
+	disks, err := m.Disks()
+	if err != nil || len(disks) != 4 {
+		t.Errorf("got %+v, %v, want 4 disks", disks, err)
+	}
+	if d, err := m.Find("nvme-M_S1"); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "both /dev/nvme0n1 and /dev/nvme1n1") {
+		t.Errorf("a name of two disks: got %+v, %v", d, err)
+	}
+	if d := find(t, m, "nvme-M_S1_2"); d.Name != "nvme0n2" {
+		t.Errorf("the second namespace: got %+v", d)
+	}
+	if d := find(t, m, "/dev/nvme1n1"); d.Name != "nvme1n1" {
+		t.Errorf("by the kernel's name: got %+v", d)
+	}
+}
+
+// A disk that is not the one that was shown is refused.
+func TestAnotherDisk(t *testing.T) {
+	m, disk := machineWith(t, 1<<30)
+	s, d, before := source(t, "1.2.3"), find(t, m, "vdb"), touched(t, disk)
+	for _, o := range []Options{{Path: "/dev/disk/by-id/virtio-other", Size: d.Size}, {Path: d.Path, Size: d.Size - 512}} {
+		if err := m.Install(t.Context(), d, s, o); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "that was shown") {
+			t.Errorf("%+v: got %v", o, err)
+		}
+	}
+	if touched(t, disk) != before {
+		t.Error("the disk was changed")
+	}
+	if err := m.Check(d, s, Options{Path: d.Path, Size: d.Size}); err != nil {
+		t.Error(err)
+	}
+}
+
 // identifiers is the part of a partition table with the identifiers of the
 // partitions.
 func identifiers(t *testing.T, disk string) []byte {

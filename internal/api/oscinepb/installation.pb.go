@@ -288,11 +288,13 @@ func (x *DiskContent) GetLabel() string {
 
 type InstallRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Disk          string                 `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"`                          // one of its names
-	Machine       string                 `protobuf:"bytes,2,opt,name=machine,proto3" json:"machine,omitempty"`                    // YAML, the Machine of the new system; empty: that of this node
-	Unconfigured  bool                   `protobuf:"varint,3,opt,name=unconfigured,proto3" json:"unconfigured,omitempty"`         // no Machine: the new system waits for one
-	KeepData      bool                   `protobuf:"varint,4,opt,name=keep_data,json=keepData,proto3" json:"keep_data,omitempty"` // leave the data partition of a disk with Oscine as it is
-	Force         bool                   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`                       // a disk too that is a member
+	Disk          string                 `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"`                             // one of its names
+	Machine       string                 `protobuf:"bytes,2,opt,name=machine,proto3" json:"machine,omitempty"`                       // YAML, the Machine of the new system; empty: that of this node
+	Unconfigured  bool                   `protobuf:"varint,3,opt,name=unconfigured,proto3" json:"unconfigured,omitempty"`            // no Machine: the new system waits for one
+	KeepData      bool                   `protobuf:"varint,4,opt,name=keep_data,json=keepData,proto3" json:"keep_data,omitempty"`    // leave the data partition of a disk with Oscine as it is
+	Force         bool                   `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`                          // a disk too that is a member
+	Path          string                 `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`                             // of the disk that was shown, its Disk.path; another one is refused
+	SizeBytes     int64                  `protobuf:"varint,7,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"` // of the disk that was shown, where path is given
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -360,6 +362,20 @@ func (x *InstallRequest) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+func (x *InstallRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *InstallRequest) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
 }
 
 type InstallResponse struct {
@@ -455,13 +471,16 @@ const file_oscine_v1_installation_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x12\n" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12\x14\n" +
-	"\x05label\x18\x05 \x01(\tR\x05label\"\x95\x01\n" +
+	"\x05label\x18\x05 \x01(\tR\x05label\"\xc8\x01\n" +
 	"\x0eInstallRequest\x12\x12\n" +
 	"\x04disk\x18\x01 \x01(\tR\x04disk\x12\x18\n" +
 	"\amachine\x18\x02 \x01(\tR\amachine\x12\"\n" +
 	"\funconfigured\x18\x03 \x01(\bR\funconfigured\x12\x1b\n" +
 	"\tkeep_data\x18\x04 \x01(\bR\bkeepData\x12\x14\n" +
-	"\x05force\x18\x05 \x01(\bR\x05force\"\x7f\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\x12\x12\n" +
+	"\x04path\x18\x06 \x01(\tR\x04path\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\a \x01(\x03R\tsizeBytes\"\x7f\n" +
 	"\x0fInstallResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x1d\n" +
