@@ -18,9 +18,10 @@ import (
 // resetWanted reports that the data partition is to be erased. The daemon leaves
 // two marks: the file on the ESP counts, and is the first to come and the last to
 // go; the one on the data partition spares every other boot from mounting the ESP.
-// A partition that is half erased cannot be mounted, and then the ESP is asked.
+// A partition that is half erased cannot be mounted, and one that was just erased
+// has no state: then the ESP is asked.
 func resetWanted(log *Log, parts []Partition, disk string, data Partition) bool {
-	if data.Device != "" && !exists(filepath.Join(newData, stateDir, release.ResetMark)) {
+	if data.Device != "" && inUse(newData) {
 		return false
 	}
 	if _, ok := find(parts, disk, release.PartitionData); !ok {
@@ -39,6 +40,13 @@ func resetWanted(log *Log, parts []Partition, disk string, data Partition) bool 
 		log.Error("cannot tell whether the data partition is to be erased: %v", err)
 	}
 	return wanted
+}
+
+// inUse reports that a mounted data partition holds state, and no mark that it is
+// to be erased.
+func inUse(data string) bool {
+	state := filepath.Join(data, stateDir)
+	return exists(state) && !exists(filepath.Join(state, release.ResetMark))
 }
 
 // resetData erases the data partition, writes an empty file system into it and

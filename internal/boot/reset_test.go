@@ -69,6 +69,27 @@ func TestEraseData(t *testing.T) {
 	}
 }
 
+// Without state or with a mark, the ESP is asked.
+func TestInUse(t *testing.T) {
+	data := t.TempDir()
+	if inUse(data) {
+		t.Error("an empty partition is in use")
+	}
+	state := filepath.Join(data, stateDir)
+	if err := os.MkdirAll(state, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if !inUse(data) {
+		t.Error("a partition with state is not in use")
+	}
+	if err := os.WriteFile(filepath.Join(state, release.ResetMark), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if inUse(data) {
+		t.Error("a partition that is to be erased is in use")
+	}
+}
+
 // The mark is gone with the Machine that still waited, and nothing else is.
 func TestForgetReset(t *testing.T) {
 	esp := t.TempDir()

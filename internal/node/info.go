@@ -52,7 +52,12 @@ func (n *Node) MarkReady() {
 	if err == nil {
 		n.ready.CompareAndSwap(0, int64(up))
 	}
-	n.upgrading.Do(func() { n.wg.Go(func() { n.upgrades.Run(n.life) }) })
+	n.upgrading.Do(func() {
+		n.wg.Go(func() {
+			n.dropStaleReset()
+			n.upgrades.Run(n.life)
+		})
+	})
 }
 
 // Info describes the node.

@@ -105,6 +105,7 @@ type Node struct {
 	bootDisk  slot.Disk    // nil where the machine is not ours
 	slots     *slot.Slots  // nil where bootDisk is
 	upgrading sync.Once    // upgrades have begun
+	resetting sync.Mutex   // held while the marks of a reset change
 	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 
 	attesting sync.Mutex // held while the TPM is used

@@ -1,7 +1,10 @@
 package node
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -27,6 +30,8 @@ func (n *Node) Reset(by string) error {
 	if n.upgrades.Status().Current != nil {
 		return errResetUpgrading
 	}
+	n.resetting.Lock()
+	defer n.resetting.Unlock()
 	text := "asked for by " + by + "\n"
 	// The mark on the ESP first: without it the other one says nothing.
 	err := n.bootDisk.ESP(func(esp slot.ESP) error {
@@ -36,11 +41,53 @@ func (n *Node) Reset(by string) error {
 		return esp.Flush()
 	})
 	if err == nil {
-		err = durable.WriteFile(filepath.Join(n.config.StateDir, release.ResetMark), []byte(text), 0o600)
+		err = durable.WriteFile(n.resetMark(), []byte(text), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("mark the data partition to be erased: %w", err)
+		return errors.Join(fmt.Errorf("mark the data partition to be erased: %w", err), n.forgetReset())
 	}
 	n.log.Warn("reset: the next boot erases the data partition", "by", by)
-	return n.Reboot(false)
+	if err := n.Reboot(false); err != nil {
+		return errors.Join(err, n.forgetReset())
+	}
+	return nil
+}
+
+// forgetReset removes both marks, so that no later boot erases anything.
+func (n *Node) forgetReset() error {
+	err := n.bootDisk.ESP(func(esp slot.ESP) error {
+		return errors.Join(esp.Remove(release.ESPReset), esp.Flush())
+	})
+	if err = errors.Join(err, durable.Remove(n.resetMark())); err != nil {
+		return fmt.Errorf("withdraw the reset: the next boot may erase the data partition, unless /%s is removed from the ESP: %w", release.ESPReset, err)
+	}
+	return nil
+}
+
+func (n *Node) resetMark() string { return filepath.Join(n.config.StateDir, release.ResetMark) }
+
+// dropStaleReset removes a mark on the ESP that the data partition, which is in use,
+// does not have: it would erase that once it cannot be mounted.
+func (n *Node) dropStaleReset() {
+	if n.bootDisk == nil {
+		return
+	}
+	n.resetting.Lock()
+	defer n.resetting.Unlock()
+	if _, err := os.Lstat(n.resetMark()); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	err := n.bootDisk.ESP(func(esp slot.ESP) error {
+		f, err := esp.Open(release.ESPReset)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil {
+			err = f.Close()
+		}
+		return errors.Join(err, esp.Remove(release.ESPReset), esp.Flush())
+	})
+	if err != nil {
+		n.log.Error("look for the mark of an old reset on the ESP", "error", err)
+	}
 }
