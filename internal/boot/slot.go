@@ -16,8 +16,9 @@ type slot struct {
 	hashStart uint64 // first block of the hash tree
 }
 
-// How long stage 1 waits for disks to appear: slowly probing ones at all, and
-// further ones once both slots of a disk are there and neither fits.
+// How long stage 1 waits for disks to appear: slowly probing ones at all; further
+// ones once both slots of a disk are there and neither fits; and the one that the
+// system was started from, where another holds the same root.
 const (
 	diskTimeout   = 60 * time.Second
 	settleTimeout = 5 * time.Second
@@ -29,26 +30,28 @@ var errNoSlot = errors.New("no slot holds the root of this version")
 
 // waitSlot waits for the disk with the slot of v. preferESP is the partition
 // GUID of the ESP this system was started from ("" when unknown): with several
-// Oscine disks in a machine, the root comes from that disk.
+// Oscine disks in a machine, the root comes from that disk, if it appears in time.
 func waitSlot(log *Log, m *modules, v release.Verity, preferESP string) (slot, []Partition, error) {
-	deadline := time.Now().Add(diskTimeout)
+	began := time.Now()
+	deadline := began.Add(diskTimeout)
 	settled := false
 	seen := map[string]string{} // device → why it is refused
 	for {
+		now := time.Now()
 		parts, err := Partitions("/sys")
 		if err != nil {
 			return slot{}, nil, err
 		}
-		if s, ok := chooseSlot(parts, v, preferESP, seen, openDevice); ok {
+		if s, ok := chooseSlot(parts, v, preferESP, now.Sub(began) >= settleTimeout, seen, openDevice); ok {
 			return s, parts, nil
 		}
 		if len(seen) >= 2 && !settled {
 			settled = true
-			if d := time.Now().Add(settleTimeout); d.Before(deadline) {
+			if d := now.Add(settleTimeout); d.Before(deadline) {
 				deadline = d
 			}
 		}
-		if time.Now().After(deadline) {
+		if now.After(deadline) {
 			return slot{}, parts, refusal(parts, seen)
 		}
 		time.Sleep(pollInterval)
@@ -76,8 +79,9 @@ type opener func(Partition) (*os.File, error)
 func openDevice(p Partition) (*os.File, error) { return os.Open(p.Node()) }
 
 // chooseSlot returns the slot of v among parts, and notes in refused why the
-// others are not it.
-func chooseSlot(parts []Partition, v release.Verity, preferESP string, refused map[string]string, open opener) (slot, bool) {
+// others are not it. One on another disk than that of preferESP is taken only with
+// anyDisk.
+func chooseSlot(parts []Partition, v release.Verity, preferESP string, anyDisk bool, refused map[string]string, open opener) (slot, bool) {
 	var found []slot
 	for _, p := range parts {
 		if !release.IsSlot(p.Name) {
@@ -96,7 +100,7 @@ func chooseSlot(parts []Partition, v release.Verity, preferESP string, refused m
 			return s, true
 		}
 	}
-	if len(found) == 0 {
+	if len(found) == 0 || preferESP != "" && !anyDisk {
 		return slot{}, false
 	}
 	return found[0], true

@@ -50,7 +50,7 @@ func TestChooseSlot(t *testing.T) {
 	}
 	for _, test := range []struct{ esp, want string }{{"", "sda3"}, {"aa", "sda3"}, {"bb", "sdb2"}, {"cc", "sda3"}} {
 		refused := map[string]string{}
-		got, ok := chooseSlot(parts, v, test.esp, refused, open)
+		got, ok := chooseSlot(parts, v, test.esp, true, refused, open)
 		if !ok || got.Device != test.want || got.hashStart != 2 {
 			t.Errorf("booted from ESP %q: got %s, %t, want %s", test.esp, got.Device, ok, test.want)
 		}
@@ -58,8 +58,15 @@ func TestChooseSlot(t *testing.T) {
 			t.Errorf("refused: got %v, want sda2 and sdb3", refused)
 		}
 	}
+	// The disk that the system was started from may appear after another.
+	if got, ok := chooseSlot(parts[:3], v, "bb", false, map[string]string{}, open); ok {
+		t.Errorf("booted from an ESP that is not there yet: got %s", got.Device)
+	}
+	if got, ok := chooseSlot(parts, v, "bb", false, map[string]string{}, open); !ok || got.Device != "sdb2" {
+		t.Errorf("booted from an ESP that has appeared: got %s, %t", got.Device, ok)
+	}
 	refused := map[string]string{}
-	if _, ok := chooseSlot(parts[:2], v, "", refused, open); ok {
+	if _, ok := chooseSlot(parts[:2], v, "", false, refused, open); ok {
 		t.Error("another version's slot was chosen")
 	}
 	err := refusal(parts[:2], refused)
