@@ -346,12 +346,17 @@ func TestKeepData(t *testing.T) {
 	at := leave(t, disk, mark)
 	table := identifiers(t, disk)
 	damage(t, disk, layout.MiB, 4<<20) // the ESP
+	other := slotB(t, disk)
+	damage(t, disk, other.Start, 2<<20)
 	if err := m.Install(t.Context(), d, next, Options{KeepData: true}); err != nil {
 		t.Fatal(err)
 	}
 	checkInstalled(t, disk, "1.3.0", "")
 	if got := readAt(t, disk, at, len(mark)); !bytes.Equal(got, mark) || !bytes.Equal(table, identifiers(t, disk)) {
 		t.Errorf("the data holds %q", got)
+	}
+	if got := readAt(t, disk, other.Start, 1<<20); !bytes.Equal(got, make([]byte, layout.MiB)) {
+		t.Error("the root in the other slot is whole: the node would bring its kernel image back")
 	}
 	if err := m.Install(t.Context(), d, next, Options{KeepData: true, Machine: []byte("x")}); !errors.Is(err, ErrRefused) {
 		t.Errorf("with another Machine: got %v", err)
@@ -361,6 +366,20 @@ func TestKeepData(t *testing.T) {
 	if err := m.Install(t.Context(), d, &large, Options{KeepData: true}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "its slots have") {
 		t.Errorf("a root that is too large: got %v", err)
 	}
+}
+
+func slotB(t *testing.T, disk string) layout.Partition {
+	t.Helper()
+	f, err := os.Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	parts, err := layout.ReadTable(f, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parts[release.PartitionRootB]
 }
 
 // leave writes a mark into the data partition, and tells where.

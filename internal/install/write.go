@@ -42,7 +42,7 @@ func (w *writer) install() error {
 	files := w.source.bootFiles(w.options.Machine)
 
 	w.say("take away what firmware would start")
-	if err := w.clear(esp); err != nil {
+	if err := w.clear(esp, parts[release.PartitionRootB]); err != nil {
 		return err
 	}
 	if !w.options.KeepData {
@@ -85,8 +85,9 @@ func (w *writer) install() error {
 	return w.writeTable()
 }
 
-// clear empties the ESP, and takes the partition table away unless it is kept.
-func (w *writer) clear(esp layout.Partition) error {
+// clear empties the ESP, and takes the partition table away; where that is kept, the
+// beginning of the other slot.
+func (w *writer) clear(esp, other layout.Partition) error {
 	if !w.options.KeepData {
 		for _, at := range []int64{0, max(w.size-layout.MiB, 0) / layout.SectorSize * layout.SectorSize} {
 			if err := linux.ZeroRange(w.disk, at, min(layout.MiB, w.size-at)); err != nil {
@@ -96,6 +97,13 @@ func (w *writer) clear(esp layout.Partition) error {
 	}
 	if err := linux.ZeroRange(w.disk, esp.Start, esp.Size); err != nil {
 		return err
+	}
+	if w.options.KeepData {
+		// The node writes a kernel image on the ESP again, from its copy among the data,
+		// while the root of that is in a slot.
+		if err := linux.ZeroRange(w.disk, other.Start, layout.MiB); err != nil {
+			return err
+		}
 	}
 	if err := w.flush(); err != nil {
 		return err
