@@ -99,8 +99,15 @@ func Load(dir string) (*uki.Key, map[string][]byte, error) {
 		}
 		files[name] = text
 	}
-	key, err := uki.LoadKey(filepath.Join(dir, "db.pem"))
-	return key, files, err
+	file := filepath.Join(dir, "db.pem")
+	key, err := uki.LoadKey(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !trusts(files["db"], key.Certificate()) {
+		return nil, nil, fmt.Errorf("keys of Secure Boot: %s does not hold the certificate of %s, so the firmware would refuse what that signs: take both from one run of oscine keys secureboot", filepath.Join(dir, "db.auth"), file)
+	}
+	return key, files, nil
 }
 
 // ReadCertificate reads a certificate, PEM or DER.

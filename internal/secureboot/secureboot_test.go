@@ -79,6 +79,34 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
+// A key whose certificate the variable does not list signs nothing that starts.
+func TestLoadOtherKey(t *testing.T) {
+	dir, other := generate(t), generate(t)
+	text, err := os.ReadFile(filepath.Join(other, "db.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "db.pem"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "does not hold the certificate") {
+		t.Errorf("got %v", err)
+	}
+	auth, err := os.ReadFile(filepath.Join(other, "db.auth"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := uki.LoadKey(filepath.Join(other, "db.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range auth { // a file that was cut off
+		if trusts(auth[:n], key.Certificate()) {
+			t.Fatalf("%d of %d bytes list the certificate", n, len(auth))
+		}
+	}
+}
+
 // The files are what sbsigntool, by others, makes of the same key.
 func TestFilesAreThoseOfOthers(t *testing.T) {
 	key, err := uki.NewKey("compared")

@@ -1,6 +1,7 @@
 package secureboot
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/binary"
 	"time"
@@ -46,6 +47,33 @@ func signatureList(owner uuid.UUID, certificates []*x509.Certificate) []byte {
 		b = append(appendGUID(b, owner), c.Raw...)
 	}
 	return b
+}
+
+// trusts reports that a signed variable, as authenticated makes it, lists a
+// certificate.
+func trusts(auth []byte, c *x509.Certificate) bool {
+	const timeSize, listHead, ownerSize = 16, 28, 16
+	if len(auth) < timeSize+4 {
+		return false
+	}
+	message := uint64(binary.LittleEndian.Uint32(auth[timeSize:]))
+	if message > uint64(len(auth)-timeSize) {
+		return false
+	}
+	kind := appendGUID(nil, uuid.MustParse(typeX509))
+	for list := auth[timeSize+message:]; len(list) >= listHead; {
+		size, head, each := uint64(binary.LittleEndian.Uint32(list[16:])), uint64(binary.LittleEndian.Uint32(list[20:])), uint64(binary.LittleEndian.Uint32(list[24:]))
+		if size < listHead+head || size > uint64(len(list)) || each < ownerSize {
+			return false
+		}
+		for all := list[listHead+head : size]; bytes.Equal(list[:16], kind) && uint64(len(all)) >= each; all = all[each:] {
+			if bytes.Equal(all[ownerSize:each], c.Raw) {
+				return true
+			}
+		}
+		list = list[size:]
+	}
+	return false
 }
 
 // efiTime is an EFI_TIME of the precision that signatures have: seconds, UTC.
