@@ -90,6 +90,13 @@ func eraseData(device, empty string, alive func()) error {
 	if size < release.EmptyDataSize {
 		return fmt.Errorf("%s has %d bytes, an empty data partition %d", device, size, release.EmptyDataSize)
 	}
+	// Half erased, it must not be mounted: the superblock goes first.
+	if err := linux.ZeroRange(f, 0, superblock); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
 	const step = 4 << 30
 	for at := int64(0); at < size; at += step {
 		alive()
@@ -104,14 +111,22 @@ func eraseData(device, empty string, alive func()) error {
 		}
 	}
 	alive()
-	if err := unpackEmpty(f, empty); err != nil {
-		return err
-	}
-	return f.Sync()
+	return unpackEmpty(f, empty)
 }
 
-// unpackEmpty writes what is not zero of an empty data partition.
-func unpackEmpty(to io.WriterAt, file string) error {
+// superblock is how much at the beginning of a data partition is written last, in
+// bytes: without its superblock it is not mounted.
+const superblock = 64 << 10
+
+// device is what an empty data partition is written to.
+type device interface {
+	io.WriterAt
+	Sync() error
+}
+
+// unpackEmpty writes what is not zero of an empty data partition, the superblock
+// once all else is on the disk.
+func unpackEmpty(to device, file string) error {
 	from, err := os.Open(file)
 	if err != nil {
 		return err
@@ -121,8 +136,11 @@ func unpackEmpty(to io.WriterAt, file string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	block, zero := make([]byte, 64<<10), make([]byte, 64<<10)
-	for at := int64(0); at < release.EmptyDataSize; at += int64(len(block)) {
+	first, block, zero := make([]byte, superblock), make([]byte, superblock), make([]byte, superblock)
+	if _, err := io.ReadFull(z, first); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	for at := int64(superblock); at < release.EmptyDataSize; at += int64(len(block)) {
 		if _, err := io.ReadFull(z, block); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
@@ -133,7 +151,13 @@ func unpackEmpty(to io.WriterAt, file string) error {
 			return err
 		}
 	}
-	return nil
+	if err := to.Sync(); err != nil {
+		return err
+	}
+	if _, err := to.WriteAt(first, 0); err != nil {
+		return err
+	}
+	return to.Sync()
 }
 
 // forgetReset takes the mark from the mounted ESP, and a Machine that still waits

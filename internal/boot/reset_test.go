@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -53,6 +54,13 @@ func TestEraseData(t *testing.T) {
 	if err := os.WriteFile(empty, packed.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	var order recorder
+	if err := unpackEmpty(&order, empty); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(order), fmt.Sprint([]int64{5 << 20, int64(len(want)) - 64<<10, synced, 0, synced}); got != want {
+		t.Errorf("written in the order %s, want %s", got, want)
+	}
 	alive = 0
 	if err := erase(); err != nil {
 		t.Fatal(err)
@@ -67,6 +75,21 @@ func TestEraseData(t *testing.T) {
 	if alive < 4 {
 		t.Errorf("the watchdog was fed %d times", alive)
 	}
+}
+
+// recorder notes where is written, and when that is synced.
+type recorder []int64
+
+const synced = -1
+
+func (r *recorder) WriteAt(b []byte, at int64) (int, error) {
+	*r = append(*r, at)
+	return len(b), nil
+}
+
+func (r *recorder) Sync() error {
+	*r = append(*r, synced)
+	return nil
 }
 
 // Without state or with a mark, the ESP is asked.
