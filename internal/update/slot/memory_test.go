@@ -24,7 +24,8 @@ type memoryDisk struct {
 	files    map[string][]byte // what the programs see
 	durable  map[string][]byte
 	parts    map[string]*memoryPartition
-	capacity int64 // of the ESP
+	capacity int64          // of the ESP
+	broken   map[string]int // files of so many bytes whose rest cannot be read
 
 	operations int
 	failAt     int // the operation that fails; 0 for none
@@ -154,6 +155,19 @@ func (p *memoryPartition) Flush() error {
 	})
 }
 
+// brokenFile can be read up to an offset.
+type brokenFile struct {
+	memoryFile
+	good int64
+}
+
+func (f brokenFile) ReadAt(b []byte, at int64) (int, error) {
+	if at+int64(len(b)) > f.good {
+		return 0, errors.New("input/output error")
+	}
+	return f.memoryFile.ReadAt(b, at)
+}
+
 type memoryESP struct{ d *memoryDisk }
 
 func (e memoryESP) List(dir string) (names []string, err error) {
@@ -173,6 +187,9 @@ func (e memoryESP) Open(name string) (File, error) {
 	content, ok := e.d.files[name]
 	if !ok {
 		return nil, fs.ErrNotExist
+	}
+	if n, ok := e.d.broken[name]; ok {
+		return brokenFile{memoryFile{bytes.NewReader(content)}, int64(n)}, nil
 	}
 	return memoryFile{bytes.NewReader(content)}, nil
 }
@@ -196,6 +213,7 @@ func (e memoryESP) Create(name string, content io.Reader, size int64) error {
 func (e memoryESP) Rename(name, to string) error {
 	return e.d.operation(func(half bool) {
 		e.d.files[path.Join(path.Dir(name), to)] = e.d.files[name]
+		delete(e.d.broken, path.Join(path.Dir(name), to))
 		if !half {
 			delete(e.d.files, name)
 		}

@@ -35,43 +35,38 @@ type repair struct {
 // damaged: the boot loader and its configuration, and the kernel images of good
 // versions whose root is in a slot. It returns the paths of what it wrote. A boot
 // loader of another version that is whole stays. It keeps copies of the good kernel
-// images that it finds. No upgrade may be under way.
+// images that it finds. A file that cannot be read is damaged, and one that cannot be
+// repaired keeps no other from it. No upgrade may be under way.
 func (s *Slots) Repair(ctx context.Context, c Copies) (repaired []string, err error) {
 	var due []repair
 	err = s.disk.ESP(func(esp ESP) error {
-		files, err := damagedFiles(esp, c.Files)
-		if err != nil {
-			return err
-		}
 		images, err := s.damagedImages(ctx, esp, c.Dir)
-		due = append(files, images...)
+		due = append(damagedFiles(esp, c.Files), images...)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for damage on the ESP: %w", err)
+		err = fmt.Errorf("look for damage on the ESP: %w", err)
 	}
 	for _, r := range due {
-		if err := s.put(r); err != nil {
-			return repaired, fmt.Errorf("repair %s on the ESP: %w", r.path, err)
+		if failed := s.put(r); failed != nil {
+			err = errors.Join(err, fmt.Errorf("repair %s on the ESP: %w", r.path, failed))
+			continue
 		}
 		repaired = append(repaired, r.path)
 	}
-	return repaired, nil
+	return repaired, err
 }
 
 // damagedFiles are those beside kernel images.
-func damagedFiles(esp ESP, files map[string][]byte) (due []repair, err error) {
+func damagedFiles(esp ESP, files map[string][]byte) (due []repair) {
 	for name, want := range files {
 		got, err := readAll(esp, name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("read %s: %w", name, err)
-		}
 		if err == nil && (bytes.Equal(got, want) || strings.EqualFold(path.Ext(name), ".efi") && signed(got)) {
 			continue
 		}
 		due = append(due, repair{name, want})
 	}
-	return due, nil
+	return due
 }
 
 // signed reports that a program carries a signature that fits all of it.
@@ -105,15 +100,10 @@ func (s *Slots) damagedImages(ctx context.Context, esp ESP, dir string) (due []r
 	if err != nil {
 		return nil, err
 	}
-	if err := keepCopies(esp, entries, dir); err != nil {
-		return nil, err
-	}
+	failed := keepCopies(esp, entries, dir)
 	names, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		failed = errors.Join(failed, err)
 	}
 	for _, f := range names {
 		file := filepath.Join(dir, f.Name())
@@ -123,48 +113,47 @@ func (s *Slots) damagedImages(ctx context.Context, esp ESP, dir string) (due []r
 		}
 		image, err := os.ReadFile(file)
 		if err != nil {
-			return nil, err
+			failed = errors.Join(failed, err)
+			continue
 		}
 		target, wanted, err := s.missing(ctx, esp, entries, name, image, started)
-		if err != nil {
-			return nil, err
-		}
-		if !wanted {
+		switch {
+		case err != nil:
+		case !wanted:
 			err = durable.Remove(file)
-		} else if target != "" {
+		case target != "":
 			due = append(due, repair{target, image})
 		}
-		if err != nil {
-			return nil, err
-		}
+		failed = errors.Join(failed, err)
 	}
-	return due, nil
+	return due, failed
 }
 
 // keepCopies copies the good kernel images of the ESP that have no copy. A copy
 // that differs from an image without damage is replaced.
-func keepCopies(esp ESP, entries []entry, dir string) error {
+func keepCopies(esp ESP, entries []entry, dir string) (failed error) {
 	for _, e := range entries {
 		if e.bad != nil || e.staged || e.name.Counted {
 			continue
 		}
 		image, err := readAll(esp, e.path)
 		if err != nil {
-			return err
+			continue // it is damaged
 		}
 		file := filepath.Join(dir, e.name.File())
 		old, err := os.ReadFile(file)
 		if err == nil && (bytes.Equal(old, image) || whole(old) && isUnsigned(image)) || !whole(image) {
 			continue
 		}
-		if err := durable.MkdirAll(dir, 0o700); err != nil {
-			return err
+		err = durable.MkdirAll(dir, 0o700)
+		if err == nil {
+			err = durable.WriteFile(file, image, 0o600)
 		}
-		if err := durable.WriteFile(file, image, 0o600); err != nil {
-			return fmt.Errorf("keep a copy of %s: %w", e.path, err)
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("keep a copy of %s: %w", e.path, err))
 		}
 	}
-	return nil
+	return failed
 }
 
 // missing says where on the ESP a copy is to be written, "" for nowhere, and
@@ -182,10 +171,7 @@ func (s *Slots) missing(ctx context.Context, esp ESP, entries []entry, name rele
 			return "", !e.name.Bad(), nil // it was given up since, or is on trial
 		}
 		there, err := readAll(esp, e.path)
-		if err != nil {
-			return "", false, err
-		}
-		if bytes.Equal(there, image) || whole(there) {
+		if err == nil && (bytes.Equal(there, image) || whole(there)) {
 			return "", true, nil
 		}
 		target = e.path

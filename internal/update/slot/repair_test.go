@@ -92,6 +92,29 @@ func empty(files map[string][]byte) {
 	}
 }
 
+// A file that cannot be read is damaged, and keeps no other from its repair.
+func TestRepairUnreadable(t *testing.T) {
+	d, s, c, running, idle := twoGood(t, newKey(t))
+	mustRepair(t, s, c)
+	const loader, settings = "EFI/BOOT/BOOTX64.EFI", "loader/loader.conf"
+	d.broken = map[string]int{loader: 0, running: len(d.files[running]) - 1, idle: 0}
+	mustRepair(t, s, c, loader, running, idle)
+	mustRepair(t, s, c)
+
+	// A copy that cannot be read, a folder here.
+	file := filepath.Join(c.Dir, filepath.Base(idle))
+	delete(d.files, idle)
+	if err := errors.Join(os.Remove(file), os.Mkdir(file, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	d.files[running], d.files[settings] = flipped(d.files[running]), nil
+	got, err := s.Repair(t.Context(), c)
+	slices.Sort(got)
+	if err == nil || !slices.Equal(got, []string{running, settings}) {
+		t.Errorf("repaired %q, %v", got, err)
+	}
+}
+
 // What must not come back does not.
 func TestRepairLeaves(t *testing.T) {
 	key := newKey(t)
