@@ -307,7 +307,7 @@ func TestInterrupted(t *testing.T) {
 	if err := m.Install(t.Context(), d, s, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, at := range []string{"write the root", "read the root back", "write the boot loader and the kernel image"} {
+	for _, at := range []string{"write the root", "read the root back", "write the kernel image", "write the boot loader"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		err := m.Install(ctx, d, s, Options{Report: func(p Progress) {
 			if p.Step == at {
@@ -348,8 +348,22 @@ func TestKeepData(t *testing.T) {
 	damage(t, disk, layout.MiB, 4<<20) // the ESP
 	other := slotB(t, disk)
 	damage(t, disk, other.Start, 2<<20)
-	if err := m.Install(t.Context(), d, next, Options{KeepData: true}); err != nil {
+	early := map[string]bool{} // steps at which firmware would start something
+	o := Options{KeepData: true, Report: func(p Progress) {
+		if p.Step != "take away what firmware would start" {
+			early[p.Step] = early[p.Step] || hasLoader(t, disk)
+		}
+	}}
+	if err := m.Install(t.Context(), d, next, o); err != nil {
 		t.Fatal(err)
+	}
+	for step, is := range early {
+		if is {
+			t.Errorf("at the begin of %q there is a boot loader", step)
+		}
+	}
+	if _, ok := early["write the boot loader"]; !ok {
+		t.Errorf("the steps were %v", early)
 	}
 	checkInstalled(t, disk, "1.3.0", "")
 	if got := readAt(t, disk, at, len(mark)); !bytes.Equal(got, mark) || !bytes.Equal(table, identifiers(t, disk)) {
@@ -366,6 +380,21 @@ func TestKeepData(t *testing.T) {
 	if err := m.Install(t.Context(), d, &large, Options{KeepData: true}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "its slots have") {
 		t.Errorf("a root that is too large: got %v", err)
 	}
+}
+
+func hasLoader(t *testing.T, disk string) bool {
+	t.Helper()
+	f, err := os.Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fat, err := layout.OpenFAT(io.NewSectionReader(f, layout.MiB, layout.ESPSize), layout.ESPSize)
+	if err != nil {
+		return false // it is empty
+	}
+	_, err = fat.ReadFile(layout.LoaderPath(runtime.GOARCH), 8<<20)
+	return err == nil
 }
 
 func slotB(t *testing.T, disk string) layout.Partition {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 
 	erofs "github.com/erofs/go-erofs"
@@ -149,13 +148,21 @@ func (s *Source) reader() io.Reader {
 	return io.MultiReader(io.NewSectionReader(s.root, 0, s.rootSize), bytes.NewReader(s.tree))
 }
 
-// bootFiles are the files of the ESP. machine is a Machine manifest for the first
+// bootFiles are the files of the ESP, the boot loader, without which firmware starts
+// nothing, apart. machine is a Machine manifest for the first
 // boot to take; nil for none.
-func (s *Source) bootFiles(machine []byte) []layout.File {
+func (s *Source) bootFiles(machine []byte) (files []layout.File, loader layout.File) {
 	name := release.NewEntry("oscine", s.Version).File()
-	files := append(slices.Clone(s.esp), layout.File{Path: "/" + path.Join(release.ImageFolder, name), Data: s.image})
+	for _, f := range s.esp {
+		if f.Path == layout.LoaderPath(s.Arch) {
+			loader = f
+		} else {
+			files = append(files, f)
+		}
+	}
+	files = append(files, layout.File{Path: "/" + path.Join(release.ImageFolder, name), Data: s.image})
 	if machine != nil {
 		files = append(files, layout.File{Path: "/" + release.ESPMachine, Data: machine})
 	}
-	return files
+	return files, loader
 }

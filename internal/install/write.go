@@ -32,14 +32,14 @@ type writer struct {
 
 // install writes the disk in an order that leaves nothing to start from before all
 // of it is there and was read back: the partition table comes last, or where that
-// is kept, the files that firmware looks for.
+// is kept, the boot loader, which firmware looks for.
 func (w *writer) install() error {
 	parts := map[string]layout.Partition{}
 	for _, p := range w.layout.Partitions() {
 		parts[p.Name] = p
 	}
 	esp, slot, data := parts[release.PartitionESP], parts[release.PartitionRootA], parts[release.PartitionData]
-	files := w.source.bootFiles(w.options.Machine)
+	files, loader := w.source.bootFiles(w.options.Machine)
 
 	w.say("take away what firmware would start")
 	if err := w.clear(esp, parts[release.PartitionRootB]); err != nil {
@@ -68,7 +68,7 @@ func (w *writer) install() error {
 			return err
 		}
 	}
-	w.say("write the boot loader and the kernel image")
+	w.say("write the kernel image")
 	if err := layout.WriteESP(w.disk, files, time.Now()); err != nil {
 		return fmt.Errorf("write the ESP: %w", err)
 	}
@@ -76,6 +76,19 @@ func (w *writer) install() error {
 		return err
 	}
 	if err := w.checkESP(esp, files); err != nil {
+		return err
+	}
+	w.say("write the boot loader")
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	if err := layout.AddToESP(w.disk, []layout.File{loader}, time.Now()); err != nil {
+		return fmt.Errorf("write the boot loader: %w", err)
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if err := w.checkESP(esp, append(files, loader)); err != nil {
 		return err
 	}
 	if w.options.KeepData {

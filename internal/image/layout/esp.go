@@ -38,6 +38,22 @@ func WriteESP(disk *os.File, files []File, at time.Time) error {
 	if err != nil {
 		return err
 	}
+	if err := addFiles(esp, files, at); err != nil {
+		return err
+	}
+	return fixTimes(store, at)
+}
+
+// AddToESP writes more files into the ESP that WriteESP made.
+func AddToESP(disk *os.File, files []File, at time.Time) error {
+	esp, err := fat32.Read(file.New(disk, false), ESPSize, MiB, SectorSize)
+	if err != nil {
+		return err
+	}
+	return addFiles(esp, files, at)
+}
+
+func addFiles(esp *fat32.FileSystem, files []File, at time.Time) error {
 	made, order := map[string]bool{"/": true}, []string(nil)
 	for _, f := range files {
 		for _, dir := range parents(path.Dir(f.Path)) {
@@ -64,7 +80,7 @@ func WriteESP(disk *os.File, files []File, at time.Time) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return fixTimes(store, at)
+	return nil
 }
 
 // parents lists a folder's ancestors and itself, outermost first.
