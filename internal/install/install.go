@@ -101,7 +101,11 @@ func (m Machine) Install(ctx context.Context, d Disk, s *Source, o Options) erro
 		return errors.Join(fmt.Errorf("%w: %s: %w", ErrRefused, d.Path, err), f.Close())
 	}
 	if err = errors.Join(w.install(), f.Close()); err != nil {
-		return fmt.Errorf("install on %s: %w; no machine starts from it now: install again", d.Path, err)
+		left := "no machine starts from it now"
+		if w.last {
+			left = "whether a machine starts from it is not certain"
+		}
+		return fmt.Errorf("install on %s: %w; %s: install again", d.Path, err, left)
 	}
 	return nil
 }
@@ -120,6 +124,7 @@ func newWriter(ctx context.Context, f *os.File, s *Source, o Options) (*writer, 
 		return nil, fmt.Errorf("it has sectors of %d bytes, and Oscine's disks have ones of %d: give the disk another format (as nvme format does), or take another", sector, layout.SectorSize)
 	}
 	w := &writer{ctx: ctx, disk: f, size: size / layout.SectorSize * layout.SectorSize, source: s, options: o}
+	w.reread = w.readPartitions
 	if o.KeepData {
 		err = w.keep()
 	} else {

@@ -328,6 +328,63 @@ func TestInterrupted(t *testing.T) {
 	checkInstalled(t, disk, "1.2.3", "")
 }
 
+// ended is a context that ends once something is on the disk.
+type ended struct {
+	context.Context
+	when func() bool
+}
+
+func (e ended) Err() error {
+	if e.when() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Once the last of what firmware needs is being written, ^C comes too late, and the
+// kernel of this machine counts no more.
+func TestLastStep(t *testing.T) {
+	m, disk := machineWith(t, 1<<30)
+	s, d := source(t, "1.2.3"), find(t, m, "vdb")
+	f, err := os.OpenFile(disk, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	hasTable := func() bool {
+		_, err := layout.ReadTable(f, 1<<30)
+		return err == nil
+	}
+	if err := m.Install(ended{t.Context(), hasTable}, d, s, Options{}); err != nil {
+		t.Error(err)
+	}
+	loaders := 0
+	loaderIsBack := func() bool { // the old one is there at the begin
+		if has := hasLoader(t, disk); has != (loaders%2 == 0) {
+			loaders++
+		}
+		return loaders == 2
+	}
+	if err := m.Install(ended{t.Context(), loaderIsBack}, d, s, Options{KeepData: true}); err != nil {
+		t.Error(err)
+	}
+	warned, calls := "", 0
+	w, err := newWriter(t.Context(), f, s, Options{Report: func(p Progress) { warned = p.Step }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.reread = func() error {
+		if calls++; calls == 1 {
+			return nil
+		}
+		return unix.EBUSY
+	}
+	if err := w.install(); err != nil || !strings.Contains(warned, "warning: ") || !strings.Contains(warned, "busy") {
+		t.Errorf("a kernel that keeps the old table: %v, and said %q", err, warned)
+	}
+	checkInstalled(t, disk, "1.2.3", "")
+}
+
 func TestKeepData(t *testing.T) {
 	m, disk := machineWith(t, 1<<30)
 	d := find(t, m, "vdb")

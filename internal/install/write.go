@@ -26,6 +26,9 @@ type writer struct {
 	source  *Source
 	options Options
 
+	reread func() error // has the kernel read the partition table again
+	last   bool         // what makes the disk start is being written: no turning back
+
 	step string
 	done int64
 }
@@ -82,10 +85,11 @@ func (w *writer) install() error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
+	w.last = w.options.KeepData
 	if err := layout.AddToESP(w.disk, []layout.File{loader}, time.Now()); err != nil {
 		return fmt.Errorf("write the boot loader: %w", err)
 	}
-	if err := w.flush(); err != nil {
+	if err := w.sync(); err != nil {
 		return err
 	}
 	if err := w.checkESP(esp, append(files, loader)); err != nil {
@@ -124,7 +128,7 @@ func (w *writer) clear(esp, other layout.Partition) error {
 	if w.options.KeepData {
 		return nil
 	}
-	return w.readPartitions()
+	return w.reread()
 }
 
 // readPartitions tells the kernel of another partition table. A plain file has none
@@ -142,10 +146,14 @@ func (w *writer) readPartitions() error {
 }
 
 func (w *writer) writeTable() error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	w.last = true
 	if err := w.layout.WriteTable(w.disk, w.size, newID); err != nil {
 		return err
 	}
-	if err := w.flush(); err != nil {
+	if err := w.sync(); err != nil {
 		return err
 	}
 	got, err := layout.ReadTable(w.disk, w.size)
@@ -157,7 +165,10 @@ func (w *writer) writeTable() error {
 			return fmt.Errorf("partition %s is not as it was written: the disk may be failing", p.Name)
 		}
 	}
-	return w.readPartitions()
+	if err := w.reread(); err != nil { // the disk is whole
+		w.say("warning: this machine shows its new partitions after a restart only: " + err.Error())
+	}
+	return nil
 }
 
 // writeData writes the data partition. What is not used of its file system is
@@ -255,6 +266,11 @@ func (w *writer) flush() error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
+	return w.sync()
+}
+
+// sync is a flush that is not interrupted.
+func (w *writer) sync() error {
 	if err := w.disk.Sync(); err != nil {
 		return err
 	}
