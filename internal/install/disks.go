@@ -28,7 +28,7 @@ type Disk struct {
 	// where nothing speaks against it.
 	Problem string
 	// Member says that it belongs to a group of disks, such as a RAID, which is not
-	// in use.
+	// in use; or that it may, as not all of it could be read.
 	Member bool
 }
 
@@ -140,12 +140,12 @@ func (m Machine) disk(name string) (Disk, error) {
 		return d, nil
 	}
 	whole := m.content(name, "", d.Size)
-	if len(parts) == 0 && (whole.Type != "" || whole.Problem != "") || whole.Member {
+	if len(parts) == 0 && whole.Type != "" || whole.Problem != "" || whole.Member {
 		d.Contents = append(d.Contents, whole)
 	}
 	d.Contents = append(d.Contents, parts...)
 	for _, c := range d.Contents {
-		d.Member = d.Member || c.Member
+		d.Member = d.Member || c.Member || c.Problem != ""
 	}
 	d.Problem = m.problem(d, parts)
 	return d, nil

@@ -57,6 +57,8 @@ func (m Machine) Check(d Disk, s *Source, o Options) error {
 		return fmt.Errorf("%w: %s is for %s, and this machine is %s: take its image for %s", ErrSource, s.Version, s.Arch, runtime.GOARCH, runtime.GOARCH)
 	case d.Problem != "":
 		return refuse("%s", d.Problem)
+	case unread(d) != "" && !o.Force:
+		return refuse("what it holds could not be read (%s): use --force to write it all the same", unread(d))
 	case d.Member && !o.Force:
 		return refuse("it belongs to a volume group, an array or a pool that is not in use (%s): use --force if that is no longer needed", members(d))
 	case o.KeepData && o.Machine != nil:
@@ -69,6 +71,17 @@ func (m Machine) Check(d Disk, s *Source, o Options) error {
 		return refuse("%w", err)
 	}
 	return nil
+}
+
+// unread says what of a disk could not be read, and why; empty for nothing.
+func unread(d Disk) string {
+	var all []string
+	for _, c := range d.Contents {
+		if c.Problem != "" {
+			all = append(all, c.Device+": "+c.Problem)
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 func members(d Disk) string {

@@ -568,6 +568,21 @@ func TestRefusedDisks(t *testing.T) {
 			t.Errorf("%s: the disk was changed", c.name)
 		}
 	}
+	// What cannot be read may be anything.
+	u, unreadable := machineWith(t, 1<<30)
+	if err := os.Truncate(unreadable, 1<<20); err != nil { // reads beyond fail
+		t.Fatal(err)
+	}
+	bad := find(t, u, "vdb")
+	if err := u.Check(bad, s, Options{}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "could not be read (vdb: ") {
+		t.Errorf("unreadable: got %v", err)
+	}
+	if msg := bad.Message(); !msg.Member || len(msg.Contents) != 1 || msg.Contents[0].Type != "unreadable" || msg.Contents[0].Label == "" {
+		t.Errorf("unreadable: shown as %v", msg)
+	}
+	if err := u.Check(bad, s, Options{Force: true}); err != nil {
+		t.Errorf("unreadable, with force: %v", err)
+	}
 	// A group that nobody uses gives way to force.
 	m, disk := machineWith(t, 1<<30)
 	put(t, disk, 512, "LABELONE................LVM2 001")

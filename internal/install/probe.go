@@ -68,7 +68,9 @@ func probe(r io.ReaderAt, size int64) Signature {
 	if isZFS(head) {
 		return Signature{Type: "zfs_member", Member: true}
 	}
-	if oldRAID(r, size) {
+	if found, err := oldRAID(r, size); err != nil {
+		return Signature{Problem: err.Error()}
+	} else if found {
 		return Signature{Type: "linux_raid_member", Member: true}
 	}
 	for _, m := range magics() {
@@ -124,15 +126,18 @@ func isZFS(head []byte) bool {
 
 // oldRAID looks for the superblocks of Linux RAID that lie at the end: versions
 // 0.90 and 1.0 (md(4)).
-func oldRAID(r io.ReaderAt, size int64) bool {
+func oldRAID(r io.ReaderAt, size int64) (bool, error) {
 	block := make([]byte, 4)
 	for _, at := range []int64{size&^(64<<10-1) - 64<<10, (size/512 - 16) &^ 7 * 512} {
 		if at <= 0 {
 			continue
 		}
-		if _, err := r.ReadAt(block, at); err == nil && string(block) == "\xfc\x4e\x2b\xa9" {
-			return true
+		if _, err := r.ReadAt(block, at); err != nil {
+			return false, err
+		}
+		if string(block) == "\xfc\x4e\x2b\xa9" {
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }

@@ -23,6 +23,14 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+func TestProbeUnreadable(t *testing.T) {
+	for _, readable := range []int{0, 100 << 10, 256 << 10} {
+		if got := probe(bytes.NewReader(make([]byte, readable)), 512<<10); got.Problem == "" {
+			t.Errorf("%d bytes can be read: got %+v", readable, got)
+		}
+	}
+}
+
 func FuzzProbe(f *testing.F) {
 	f.Add([]byte("XFSB"))
 	f.Add(bytes.Repeat([]byte{0x53, 0xef}, 2000))

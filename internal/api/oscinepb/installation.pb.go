@@ -215,8 +215,8 @@ type DiskContent struct {
 	Device        string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"` // of the kernel, such as vda1
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`     // of the partition
 	SizeBytes     int64                  `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	Type          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`   // of the file system or other content, such as ext4; empty where it is not known
-	Label         string                 `protobuf:"bytes,5,opt,name=label,proto3" json:"label,omitempty"` // of that
+	Type          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`   // of the file system or other content, such as ext4; empty where it is not known, "unreadable" where it could not be read
+	Label         string                 `protobuf:"bytes,5,opt,name=label,proto3" json:"label,omitempty"` // of that; why it could not be read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
