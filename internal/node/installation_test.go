@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/install"
+	"oscine.dev/oscine/internal/release"
 )
 
 // On another Linux there is nothing of ours to install or to erase.
@@ -16,6 +17,17 @@ func TestNotOurs(t *testing.T) {
 		t.Errorf("install: got %v", err)
 	}
 	if err := n.Reset("anna"); !errors.Is(err, errdefs.ErrFailedPrecondition) || !errors.Is(err, errResetElsewhere) {
+		t.Errorf("reset: got %v", err)
+	}
+}
+
+// Nor where the data partition cannot be mounted, and the texts say that.
+func TestWithoutData(t *testing.T) {
+	n := &Node{config: Config{Upgrading: Upgrading{Facts: func() release.Facts { return release.Facts{Slot: release.PartitionRootA, Disk: "vda"} }}}}
+	if _, err := n.Install(t.Context(), "vdb", nil, false, install.Options{}); !errors.Is(err, errNoDataInstall) {
+		t.Errorf("install: got %v", err)
+	}
+	if err := n.Reset("anna"); !errors.Is(err, errResetNoData) {
 		t.Errorf("reset: got %v", err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 // Reasons to refuse a reset.
 var (
 	errResetElsewhere = errdefs.ErrFailedPrecondition.WithMessage("this node runs on another Linux: stop it and delete its state folder there")
+	errResetNoData    = errdefs.ErrFailedPrecondition.WithMessage("this node's data partition cannot be mounted, so it cannot mark it: put an empty file oscine/reset on the ESP with another computer, and restart: that erases it")
 	errResetUpgrading = errdefs.ErrFailedPrecondition.WithMessage("an upgrade is under way: wait for its end, or cancel it (oscine upgrade cancel)")
 )
 
@@ -25,6 +26,9 @@ var (
 // it. by is the name of who asked for it.
 func (n *Node) Reset(by string) error {
 	if n.bootDisk == nil {
+		if n.config.Upgrading.Facts != nil {
+			return errResetNoData
+		}
 		return errResetElsewhere
 	}
 	if n.upgrades.Status().Current != nil {

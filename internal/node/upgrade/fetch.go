@@ -113,7 +113,7 @@ func (m *Manager) choose(ctx context.Context, source update.Source, to string, o
 // Plan says what Start would do, and changes nothing.
 func (m *Manager) Plan(ctx context.Context, r Request) (*update.Manifest, update.Transfer, error) {
 	if m.Slots == nil {
-		return nil, update.Transfer{}, ErrNotHere
+		return nil, update.Transfer{}, m.notHere()
 	}
 	if r.Source == "" {
 		r.Source = m.Machine.Source

@@ -27,7 +27,7 @@ type Status struct {
 func (m *Manager) Status() Status {
 	var st Status
 	if m.Slots == nil {
-		st.Problem = ErrNotHere.Error()
+		st.Problem = m.notHere().Error()
 	} else if slots, err := m.Slots.State(); err != nil {
 		st.Problem = err.Error()
 	} else {

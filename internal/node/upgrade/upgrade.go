@@ -32,6 +32,8 @@ var (
 	ErrNoSource = errdefs.ErrInvalidArgument.WithMessage("no source of releases is given")
 	// ErrNotHere: the node runs on another Linux.
 	ErrNotHere = errdefs.ErrNotImplemented.WithMessage("this node runs on another Linux system, which Oscine does not upgrade")
+	// ErrNoData: the machine is ours, and its data partition cannot be mounted.
+	ErrNoData = errdefs.ErrFailedPrecondition.WithMessage("this node's data partition cannot be mounted, and upgrades need it: to erase it, put an empty file oscine/reset on the ESP with another computer, and restart")
 	// ErrNoLock: no such lock is held.
 	ErrNoLock = errdefs.ErrNotFound.WithMessage("no such lock")
 )
@@ -198,7 +200,7 @@ type Request struct {
 // refused before anything is fetched is refused here.
 func (m *Manager) Start(r Request) (*Upgrade, error) {
 	if m.Slots == nil {
-		return nil, ErrNotHere
+		return nil, m.notHere()
 	}
 	slots, err := m.Slots.State()
 	if err != nil {
@@ -265,10 +267,18 @@ func (s *state) allowed(version string, force bool) error {
 	return nil
 }
 
+// notHere says why there are no slots.
+func (m *Manager) notHere() error {
+	if m.Facts != nil {
+		return ErrNoData
+	}
+	return ErrNotHere
+}
+
 // Cancel ends an upgrade that has not come to the restart.
 func (m *Manager) Cancel(by string) (*Upgrade, error) {
 	if m.Slots == nil {
-		return nil, ErrNotHere
+		return nil, m.notHere()
 	}
 	m.mu.Lock()
 	u := m.state.Current

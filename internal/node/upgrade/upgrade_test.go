@@ -400,6 +400,7 @@ func TestRefusedAtOnce(t *testing.T) {
 		"on trial":      {func(w *world) { w.active.Health = slot.Trial }, slot.ErrOnTrial},
 		"no source":     {func(*world) {}, ErrNoSource},
 		"another Linux": {func(w *world) { w.foreign = true }, ErrNotHere},
+		"no data":       {func(w *world) { w.noData = true }, ErrNoData},
 	} {
 		w := newWorld(t)
 		test.change(w)

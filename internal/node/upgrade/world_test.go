@@ -25,6 +25,7 @@ type world struct {
 	stop func() // ends the daemon
 
 	foreign bool // the machine is not ours
+	noData  bool // its data partition cannot be mounted
 
 	mu      sync.Mutex
 	now     time.Time
@@ -74,8 +75,11 @@ func (w *world) daemon(machine object.MachineUpdate) *Manager {
 		Open: func(string, update.Options) (update.Source, error) { return (*fakeSource)(w), nil },
 		Tell: w.tell, Host: (*fakeHost)(w), Now: w.clock, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
-	if w.foreign {
+	if w.foreign || w.noData {
 		c.Slots = nil
+	}
+	if w.foreign {
+		c.Facts = nil
 	}
 	m := Open(c)
 	ctx, cancel := context.WithCancel(context.Background())
