@@ -27,7 +27,7 @@ type Options struct {
 	KeepData bool
 	// Force takes a disk too that belongs to a group of disks which is not in use.
 	Force bool
-	// Path and Size are those of the disk that was shown to whoever agreed; another
+	// Path and Size are those of the disk that was shown and agreed to; another
 	// disk is refused. An empty Path stands for any.
 	Path string
 	Size int64
