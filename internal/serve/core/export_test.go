@@ -98,3 +98,28 @@ func (r *Registry) Turns() int {
 	defer r.cores.mu.Unlock()
 	return len(r.cores.turns)
 }
+
+// SetStates bounds the bytes of the states of models that are added from now on.
+func (r *Registry) SetStates(n int64) { r.states = newStates(n) }
+
+// States are the bytes of all states that are free, and those that a model's
+// sequences have in memory.
+func (r *Registry) States(name string) (free, memory int64) {
+	for r.states.room.TryAcquire(1) {
+		free++
+	}
+	r.states.room.Release(free)
+	m, err := r.model(name)
+	if err != nil {
+		return free, 0
+	}
+	all := m.sequences.Load()
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for _, s := range all.all {
+		for i := range s.states {
+			memory += int64(cap(s.states[i].Data.(Bytes)))
+		}
+	}
+	return free, memory
+}

@@ -28,6 +28,7 @@ type Registry struct {
 
 	cores   cores
 	cached  *semaphore.Weighted // bytes of all models' response caches
+	states  *states
 	calls   calls
 	answers *answers
 }
@@ -38,6 +39,7 @@ func NewRegistry() *Registry {
 		models: map[string]*model{}, served: map[string][]*model{}, coming: map[string]*model{}, leaving: map[string]*model{}, patience: stopPatience,
 		answers: newAnswers(min(DefaultAnswers, debug.SetMemoryLimit(-1)/4)),
 		cached:  semaphore.NewWeighted(min(MaxCache, debug.SetMemoryLimit(-1)/8)),
+		states:  newStates(min(maxStateBytes, debug.SetMemoryLimit(-1)/8)),
 	}
 }
 

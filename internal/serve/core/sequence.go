@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/tensor"
@@ -35,9 +38,18 @@ const (
 	MostSequences    = 4096
 	DefaultIdle      = time.Minute
 	maxStates        = 16
-	// maxStateBytes bounds the states of all sequences of a model.
+	// maxStateBytes bounds the states of all models' sequences, where the daemon may
+	// have eight times that.
 	maxStateBytes = 1 << 30
 )
+
+// states are the bytes that the states of all models' sequences take.
+type states struct {
+	room *semaphore.Weighted
+	all  int64 // of room
+}
+
+func newStates(all int64) *states { return &states{semaphore.NewWeighted(all), all} }
 
 func (s *Sequencing) check() error {
 	if len(s.States) > maxStates {
@@ -68,10 +80,11 @@ type sequences struct {
 	inputs, outputs []tensor.Spec // that clients see
 	names           []string      // of outputs
 	initial         []Input       // the states of a new sequence
+	kept            *states       // of all models
 
-	mu    sync.Mutex
-	all   map[sequenceKey]*sequence
-	bytes int64 // of all states
+	mu     sync.Mutex
+	all    map[sequenceKey]*sequence
+	closed bool // none is kept any more
 }
 
 // sequenceKey is by what a sequence is found: clients have their own names.
@@ -89,8 +102,8 @@ type sequence struct {
 }
 
 // newSequences finds the states in what a worker says of its model.
-func newSequences(s Sequencing, meta *channel.Metadata) (*sequences, error) {
-	all := &sequences{Sequencing: s, all: map[sequenceKey]*sequence{}}
+func newSequences(s Sequencing, meta *channel.Metadata, kept *states) (*sequences, error) {
+	all := &sequences{Sequencing: s, kept: kept, all: map[sequenceKey]*sequence{}}
 	if all.Most == 0 {
 		all.Most = DefaultSequences
 	}
@@ -292,7 +305,7 @@ func (s *sequences) end(q *sequence) {
 	q.over = true
 	q.idle.Stop()
 	delete(s.all, q.key)
-	s.bytes -= q.bytes
+	s.kept.room.Release(q.bytes)
 	q.states, q.bytes = nil, 0
 }
 
@@ -300,13 +313,28 @@ func (s *sequences) end(q *sequence) {
 // none.
 func (s *sequences) give(q *sequence, last bool) {
 	s.mu.Lock()
-	if last || q.states == nil {
+	defer s.mu.Unlock()
+	if last || q.states == nil || s.closed {
 		s.end(q)
 	} else {
 		q.idle.Reset(s.Idle)
 	}
-	s.mu.Unlock()
 	<-q.turn
+}
+
+// close ends all sequences, those that requests have when they give them back.
+// There may be none.
+func (s *sequences) close() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	s.closed = true
+	all := slices.Collect(maps.Values(s.all))
+	s.mu.Unlock()
+	for _, q := range all {
+		s.expire(q)
+	}
 }
 
 // keep copies what the engine gave as the state for the next request.
@@ -315,23 +343,24 @@ func (s *sequences) keep(q *sequence, outputs []Output) error {
 	for i := range outputs {
 		bytes += int64(len(outputs[i].Data))
 	}
-	s.mu.Lock()
-	fits := s.bytes-q.bytes+bytes <= maxStateBytes
-	if fits {
-		s.bytes += bytes - q.bytes
-		q.bytes = bytes
+	if bytes > q.bytes && !s.kept.room.TryAcquire(bytes-q.bytes) {
+		return &overload{fmt.Errorf("%w: the states of all models' sequences take %d bytes at most: end some", ErrOverloaded, s.kept.all), min(s.Idle, time.Minute)}
 	}
-	s.mu.Unlock()
-	if !fits {
-		return fmt.Errorf("%w: the states of all sequences take more than %d bytes: end some", ErrOverloaded, maxStateBytes)
+	if bytes < q.bytes {
+		s.kept.room.Release(q.bytes - bytes)
 	}
+	q.bytes = bytes
 	if q.states == nil {
 		q.states = make([]Input, len(outputs))
 	}
 	for i := range outputs {
 		out, state := &outputs[i], &q.states[i]
 		data, _ := state.Data.(Bytes)
-		*state = Input{s.States[i].Input, out.Type, append(state.Shape[:0], out.Shape...), append(data[:0], out.Data...)}
+		if len(data) != len(out.Data) {
+			data = make(Bytes, len(out.Data)) // as many as are counted
+		}
+		copy(data, out.Data)
+		*state = Input{s.States[i].Input, out.Type, append(state.Shape[:0], out.Shape...), data}
 	}
 	return nil
 }

@@ -19,12 +19,17 @@ import (
 // totals serves the model m, which adds up the numbers of a sequence.
 func totals(t *testing.T, s core.Sequencing) *servetest.Rig {
 	t.Helper()
-	r := servetest.New(t)
-	starter := testEngine(r, "plain", "total")
+	return stateful(servetest.New(t), "total", s)
+}
+
+// stateful serves the model m of a kind with state, and plain without.
+func stateful(r *servetest.Rig, kind string, s core.Sequencing) *servetest.Rig {
+	r.Helper()
+	starter := testEngine(r, "plain", kind)
 	if s.States == nil {
 		s.States = []core.KeptState{{Input: "before", Output: "after"}}
 	}
-	r.Serve(core.Model{Name: "m", Starter: &servetest.Exec{Command: starter.Command, Model: starter.Model, Dir: t.TempDir() + "/s", Log: starter.Log}, Sequencing: s})
+	r.Serve(core.Model{Name: "m", Starter: &servetest.Exec{Command: starter.Command, Model: starter.Model, Dir: r.TempDir() + "/s", Log: starter.Log}, Sequencing: s})
 	return r
 }
 
@@ -150,6 +155,40 @@ func TestSequencesAreBounded(t *testing.T) {
 	}
 	if _, err := next(r, "a", core.Sequence{ID: "2", Start: true}, 1); err != nil {
 		t.Error(err)
+	}
+}
+
+// The states of all models have one bound, which counts the memory that they take.
+func TestStatesAreBounded(t *testing.T) {
+	r := servetest.New(t)
+	r.Registry.SetStates(1000)
+	stateful(r, "hoard", core.Sequencing{})
+	r.Wait("m")
+	a, b := core.Sequence{ID: "1", Start: true}, core.Sequence{ID: "2", Start: true}
+	for i, step := range []struct {
+		sequence     core.Sequence
+		bytes        int32
+		want         error
+		free, memory int64
+	}{
+		{a, 600, nil, 400, 600},
+		{b, 600, core.ErrOverloaded, 400, 600},
+		{a, 10, nil, 990, 10}, // no memory of a larger state is kept
+		{b, 600, nil, 390, 610},
+		{core.Sequence{ID: "2", End: true}, 1, nil, 990, 10},
+	} {
+		if _, err := next(r, "a", step.sequence, step.bytes); !errors.Is(err, step.want) || err != nil && !strings.Contains(err.Error(), "take 1000 bytes at most") {
+			t.Errorf("step %d: got %v, want %v", i, err, step.want)
+		}
+		if free, memory := r.Registry.States("m"); free != step.free || memory != step.memory {
+			t.Errorf("step %d: %d bytes are free and %d in use, want %d and %d", i, free, memory, step.free, step.memory)
+		}
+	}
+	if err := r.Registry.Remove("m"); err != nil {
+		t.Fatal(err)
+	}
+	if free, _ := r.Registry.States("m"); free != 1000 {
+		t.Errorf("a model that is gone has %d bytes", 1000-free)
 	}
 }
 

@@ -41,6 +41,7 @@ type model struct {
 	plan    *ensemble.Plan // nil: it is no ensemble
 	resolve func() (*channel.Metadata, error)
 
+	states    *states                   // of all models
 	sequences atomic.Pointer[sequences] // nil: it has no state, or no worker has been ready
 
 	parallel atomic.Int32           // runs that the engine computes at once
@@ -82,7 +83,7 @@ func (r *Registry) startModel(m Model, before <-chan struct{}, old *model) *mode
 		m.Timeout = time.Minute
 	}
 	s := &model{Model: m, state: Starting, changed: make(chan struct{}), done: make(chan struct{}), kills: make(chan struct{}, 1), before: before, readWithin: readWithin,
-		metrics: new(metrics), cores: &r.cores, shadowed: semaphore.NewWeighted(maxShadowed)}
+		metrics: new(metrics), cores: &r.cores, states: r.states, shadowed: semaphore.NewWeighted(maxShadowed)}
 	if old != nil {
 		s.metrics, s.succeeds = old.metrics, true
 	}
@@ -172,6 +173,7 @@ func (m *model) supervise() {
 		pause = min(2*pause, lastPause)
 	}
 	m.cache.close()
+	m.sequences.Load().close()
 	if known := m.curve.known(); m.KeepCurve != nil && len(known) > 0 {
 		m.KeepCurve(known)
 	}
@@ -365,7 +367,7 @@ func (m *model) adopt(conn *channel.Conn) error {
 		}
 	}
 	if first == nil && len(m.Sequencing.States) > 0 {
-		all, err := newSequences(m.Sequencing, meta)
+		all, err := newSequences(m.Sequencing, meta, m.states)
 		if err != nil {
 			return &channel.ModelError{Text: "spec.sequenceBatching: " + err.Error()}
 		}

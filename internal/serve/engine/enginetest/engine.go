@@ -58,6 +58,8 @@ func kinds() map[string]model {
 		"sleep": {channel.Metadata{Inputs: number, Outputs: number, Parallel: 4}, sleep},
 		// total adds n to its state, which it gives as the answer and as the next state.
 		"total": {channel.Metadata{Inputs: append(number, spec("before", tensor.Int32, -1)...), Outputs: append(spec("total", tensor.Int32, 1), spec("after", tensor.Int32, 1)...)}, total},
+		// hoard has a state of n bytes.
+		"hoard": {channel.Metadata{Inputs: append(number, spec("before", tensor.Uint8, -1)...), Outputs: append(spec("total", tensor.Int32, 1), spec("after", tensor.Uint8, -1)...)}, hoard},
 		// grow answers n bytes, which nobody knows before.
 		"grow": {channel.Metadata{Inputs: number, Outputs: spec("bytes", tensor.Uint8, -1)}, grow},
 		// once works once only.
@@ -187,6 +189,14 @@ func total(_ *session, _ context.Context, in []worker.Tensor, out *worker.Output
 		}
 	}
 	return nil
+}
+
+func hoard(_ *session, _ context.Context, in []worker.Tensor, out *worker.Output) error {
+	if err := out.Put(tensor.Shape{1}, in[0].Data); err != nil {
+		return err
+	}
+	n := number(in)
+	return out.Put(tensor.Shape{int64(n)}, make([]byte, n))
 }
 
 func grow(_ *session, _ context.Context, in []worker.Tensor, out *worker.Output) error {
