@@ -95,6 +95,7 @@ type sequence struct {
 	key  sequenceKey
 	turn chan struct{} // holds a token while a request has the sequence
 	idle *time.Timer
+	last time.Time     // that a request gave it back; guarded by sequences.mu
 	// The rest belongs to whom the turn is.
 	states []Input // nil: no request has succeeded
 	bytes  int64
@@ -275,14 +276,44 @@ func (s *sequences) find(m *model, key sequenceKey, start bool) (*sequence, erro
 	case found != nil:
 		return found, nil
 	case !start:
-		return nil, fmt.Errorf("%w: %s has no sequence %.64q of this client: the first request of a sequence needs sequence_start, and one ends after %v without a request or when the model is loaded again", ErrInvalid, m.Name, key.id, s.Idle)
-	case len(s.all) >= s.Most:
-		return nil, &overload{fmt.Errorf("%w: %s has %d sequences, as many as spec.sequenceBatching.maxSequences allows", ErrOverloaded, m.Name, s.Most), min(s.Idle, time.Minute)}
+		return nil, fmt.Errorf("%w: %s has no sequence %.64q of this client: the first request of a sequence needs sequence_start, and one ends after %v without a request, to make room for another client, or when the model is loaded again", ErrInvalid, m.Name, key.id, s.Idle)
+	case len(s.all) >= s.Most && !s.makeRoom(key.client):
+		return nil, &overload{fmt.Errorf("%w: %s has %d sequences, as many as spec.sequenceBatching.maxSequences allows, and this client has its share of them: end one", ErrOverloaded, m.Name, s.Most), min(s.Idle, time.Minute)}
 	}
 	found = &sequence{key: key, turn: make(chan struct{}, 1)}
 	found.idle = time.AfterFunc(s.Idle, func() { s.expire(found) })
 	s.all[key] = found
 	return found, nil
+}
+
+// makeRoom ends the sequence that has been idle longest, of the client that has
+// most, for a client that has less than its share. The caller holds mu.
+func (s *sequences) makeRoom(client string) bool {
+	counts := map[string]int{client: 0}
+	for key := range s.all {
+		counts[key.client]++
+	}
+	if counts[client] >= s.Most/len(counts) {
+		return false
+	}
+	most := slices.Max(slices.Collect(maps.Values(counts)))
+	var idle *sequence
+	for key, q := range s.all {
+		if counts[key.client] == most && len(q.turn) == 0 && (idle == nil || q.last.Before(idle.last)) {
+			idle = q
+		}
+	}
+	if idle == nil {
+		return false
+	}
+	select {
+	case idle.turn <- struct{}{}:
+		s.end(idle)
+		<-idle.turn
+		return true
+	default: // a request has just taken it
+		return false
+	}
 }
 
 // expire ends a sequence that has been idle, unless a request has just taken it.
@@ -318,6 +349,7 @@ func (s *sequences) give(q *sequence, last bool) {
 		s.end(q)
 	} else {
 		q.idle.Reset(s.Idle)
+		q.last = time.Now()
 	}
 	<-q.turn
 }

@@ -158,6 +158,35 @@ func TestSequencesAreBounded(t *testing.T) {
 	}
 }
 
+// A client that has all sequences of a model gives some of them up for others, down
+// to its share.
+func TestClientsShareSequences(t *testing.T) {
+	r := totals(t, core.Sequencing{Most: 4})
+	r.Wait("m")
+	for i, step := range []struct {
+		client, id string
+		start      bool
+		want       error
+	}{
+		{"a", "1", true, nil}, {"a", "2", true, nil}, {"a", "3", true, nil}, {"a", "4", true, nil},
+		{"a", "1", false, nil},               // 2 is idle longest
+		{"a", "5", true, core.ErrOverloaded}, // it has all
+		{"b", "1", true, nil},                // in the place of a's 2
+		{"a", "2", false, core.ErrInvalid},   // which has ended
+		{"b", "2", true, nil},                // in the place of a's 3
+		{"b", "3", true, core.ErrOverloaded}, // it has its half
+		{"a", "2", true, core.ErrOverloaded}, // and so has a
+		{"c", "1", true, nil},                // one of a or b, who have most
+		{"c", "2", true, core.ErrOverloaded}, // it has its third
+		{"a", "4", false, core.ErrInvalid},   // was idle longest
+		{"a", "1", false, nil},
+	} {
+		if _, err := next(r, step.client, core.Sequence{ID: step.id, Start: step.start}, 1); !errors.Is(err, step.want) {
+			t.Errorf("step %d: got %v, want %v", i, err, step.want)
+		}
+	}
+}
+
 // The states of all models have one bound, which counts the memory that they take.
 func TestStatesAreBounded(t *testing.T) {
 	r := servetest.New(t)
