@@ -190,6 +190,9 @@ func (r *Registry) inferSteps(ctx context.Context, m *model, a *answer, q *Reque
 		}
 		if stateful[i] {
 			ask.Sequence = q.Sequence
+			if q.Sequence.ID != "" { // a state of its own, which no other step or request has
+				ask.Sequence.ID = fmt.Sprintf("%s/%d/%s", m.Name, i, q.Sequence.ID)
+			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(step.Inputs)) {
 			in := tensors[step.Inputs[name]]

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/ensemble"
 	"oscine.dev/oscine/internal/serve/servetest"
 )
 
@@ -260,5 +261,35 @@ func TestSequenceStaysWithItsVersion(t *testing.T) {
 	two, _ := r.Registry.Status("n")
 	if one.Sequences == 0 || two.Sequences == 0 {
 		t.Errorf("%d and %d sequences, want some with each version", one.Sequences, two.Sequences)
+	}
+}
+
+// Each step of an ensemble has states of its own, beside those of requests that ask
+// its model directly.
+func TestStepsHaveTheirOwnStates(t *testing.T) {
+	r := totals(t, core.Sequencing{})
+	r.Wait("m")
+	if err := r.Registry.Add(core.Model{Name: "twice", Ensemble: &core.Ensemble{Steps: []ensemble.Step{
+		{Model: "m", Inputs: tensors{"n": "n"}, Outputs: tensors{"total": "mid"}},
+		{Model: "m", Inputs: tensors{"n": "mid"}, Outputs: tensors{"total": "out"}},
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	ready(r, "twice")
+	if got, err := next(r, "a", core.Sequence{ID: "1", Start: true}, 100); got != 100 || err != nil {
+		t.Fatalf("got %d, %v", got, err)
+	}
+	for i, want := range []uint32{1, 3, 6} { // sums of sums
+		response, err := r.Registry.Infer(core.WithGuard(t.Context(), visitor("a")), core.Request{Model: "twice", Sequence: core.Sequence{ID: "1", Start: i == 0}, Inputs: number(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := binary.LittleEndian.Uint32(response.Outputs[0].Data); got != want {
+			t.Errorf("request %d: got %d, want %d", i, got, want)
+		}
+		response.Free()
+	}
+	if got, err := next(r, "a", core.Sequence{ID: "1"}, 1); got != 101 || err != nil {
+		t.Errorf("asked directly: got %d, %v", got, err)
 	}
 }
