@@ -41,4 +41,10 @@ func TestLifeOfAnEnsemble(t *testing.T) {
 	if err := apply("    - {modelName: pipeline, inputMap: {x: mid}, outputMap: {y: end}}\n"); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "spec.ensemble: step 2 (pipeline) is an ensemble itself") {
 		t.Errorf("an ensemble of itself: got %v", err)
 	}
+	for version, itself := range map[string]bool{"7": false, "3": true} {
+		err := apply("    - {modelName: pipeline, modelVersion: '" + version + "', inputMap: {x: mid}, outputMap: {y: end}}\n  version: '3'\n")
+		if itself != (err != nil) {
+			t.Errorf("version 3 with a step of version %s: got %v", version, err)
+		}
+	}
 }

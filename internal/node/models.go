@@ -82,7 +82,9 @@ func (n *Node) checkEnsemble(m *object.Model, applied []object.Object) error {
 			continue
 		}
 		name := cmp.Or(other.Spec.ServedAs, other.Metadata.Name)
-		i := slices.IndexFunc(m.Spec.Ensemble.Steps, func(s object.EnsembleStep) bool { return s.ModelName == name })
+		i := slices.IndexFunc(m.Spec.Ensemble.Steps, func(s object.EnsembleStep) bool {
+			return s.ModelName == name && (s.ModelVersion == "" || s.ModelVersion == cmp.Or(other.Spec.Version, "1"))
+		})
 		if i >= 0 && other.Spec.Ensemble != nil {
 			return fmt.Errorf("step %d (%s) is an ensemble itself: name its steps instead", i+1, name)
 		}

@@ -152,6 +152,10 @@ func (m *model) describe(meta *channel.Metadata, err error) {
 		m.metadata, m.engine = meta, meta.Engine
 		m.open.Store(true)
 	}
+	if state == Failed { // until its steps fit again
+		m.metadata = nil
+		m.open.Store(false)
+	}
 	m.mu.Unlock()
 	if !same {
 		m.set(state, message, nil)
@@ -184,7 +188,7 @@ func (r *Registry) inferSteps(ctx context.Context, m *model, a *answer, q *Reque
 	}()
 	for _, i := range m.plan.Order {
 		step := &m.Ensemble.Steps[i]
-		ask := Request{Model: step.Model, Version: step.Version, Arrived: q.Arrived, Priority: q.Priority, Timeout: q.Timeout}
+		ask := Request{Model: step.Model, Version: step.Version, Arrived: q.Arrived, Priority: q.Priority, Timeout: q.Timeout, step: true}
 		if ask.Timeout == 0 {
 			ask.Timeout = m.DefaultTimeout
 		}

@@ -162,3 +162,52 @@ func TestEnsembleOfModelsThatDoNotFit(t *testing.T) {
 		t.Error("a cycle was accepted")
 	}
 }
+
+// No step reaches an ensemble, whichever version gets its requests.
+func TestStepsReachNoEnsemble(t *testing.T) {
+	r := servetest.New(t)
+	testEngine(r, "plus", "add")
+	all, half := 100, 50
+	steps := &core.Ensemble{Steps: []ensemble.Step{{Model: "plus", Inputs: tensors{"x": "x"}, Outputs: tensors{"y": "y"}}}}
+	if err := r.Registry.Add(core.Model{Name: "loop", ServedAs: "plus", Version: "0", Ensemble: steps, Routing: core.Routing{Shadow: true}}); err != nil {
+		t.Fatal(err)
+	}
+	ready(r, "loop")
+	q := core.Request{Model: "plus", Version: "0", Inputs: servetest.Row(1)}
+	ask := func() error {
+		response, err := r.Registry.Infer(t.Context(), q)
+		response.Free()
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond) // a shadow of its own would go on without end
+	if s, _ := r.Registry.Status("loop"); s.Requests != 1 {
+		t.Errorf("the ensemble computed %d requests, want 1", s.Requests)
+	}
+	if err := r.Registry.Route("loop", core.Routing{Traffic: &all}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(); !errors.Is(err, core.ErrNotReady) || !strings.Contains(err.Error(), "step 1 (plus): model not ready: loop is an ensemble itself") {
+		t.Errorf("got %v", err)
+	}
+	if err := r.Registry.Route("loop", core.Routing{Traffic: &half}); err != nil {
+		t.Fatal(err)
+	}
+	// Without the model that answered its steps it has none, and takes no requests.
+	if err := r.Registry.Remove("plus"); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if s, _ := r.Registry.Status("loop"); s.State == core.Failed {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it is not noticed")
+		}
+	}
+	if err := r.Registry.Accepts(&q); !errors.Is(err, core.ErrNotReady) || !strings.Contains(err.Error(), "model loop is failed: the steps do not fit") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -42,6 +42,7 @@ type Request struct {
 	// memory is used again after the call. An error stops the inference.
 	Part func(*Response) error
 
+	step  bool   // it is one of an ensemble
 	times *Times // nil: nobody wants them
 }
 

@@ -95,7 +95,7 @@ type sequence struct {
 	key  sequenceKey
 	turn chan struct{} // holds a token while a request has the sequence
 	idle *time.Timer
-	last time.Time     // that a request gave it back; guarded by sequences.mu
+	last time.Time // that a request gave it back; guarded by sequences.mu
 	// The rest belongs to whom the turn is.
 	states []Input // nil: no request has succeeded
 	bytes  int64

@@ -160,15 +160,22 @@ func (r *Registry) use(ctx context.Context, q *Request) (m *model, shadows []*mo
 	if m, err = r.find(q.Model, q.Version); err != nil {
 		return nil, nil, err
 	}
-	if list := r.served[q.Model]; q.Version == "" && len(list) > 1 {
-		if q.Sequence.ID != "" { // all of a sequence go to one version, and no copies of them
-			m = divide(list, m, func(n int) int { return int(q.Sequence.hash(ctx) % uint64(n)) })
-			m.users.Add(1)
-			return m, nil, nil
-		}
-		m = divide(list, m, rand.IntN)
+	random, list := rand.IntN, r.served[q.Model]
+	if q.Version != "" || len(list) == 1 {
+		list = nil
+	}
+	if q.Sequence.ID != "" { // all of a sequence go to one version, and no copies of them
+		random = func(n int) int { return int(q.Sequence.hash(ctx) % uint64(n)) }
+	}
+	if len(list) > 0 {
+		m = divide(list, m, random)
+	}
+	if q.step && m.Ensemble != nil { // it might be the one that asks
+		return nil, nil, fmt.Errorf("%w: %s is an ensemble itself: name its steps instead, or a modelVersion that is none", ErrNotReady, m.Name)
+	}
+	if q.Sequence.ID == "" {
 		for _, s := range list {
-			if s.Shadow && s.answers() && s.shadowed.TryAcquire(1) {
+			if s.Shadow && s.answers() && !(q.step && s.Ensemble != nil) && s.shadowed.TryAcquire(1) {
 				s.users.Add(1)
 				shadows = append(shadows, s)
 			}
