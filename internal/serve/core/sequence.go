@@ -244,9 +244,9 @@ func (s *sequences) take(ctx context.Context, m *model, q *Request) (*sequence, 
 	}
 	key := sequenceKey{ClientOf(ctx), q.Sequence.ID}
 	for {
-		found, err := s.find(m, key, q.Sequence.Start)
-		if err != nil {
-			return nil, err
+		found, begun, err := s.find(m, key, q.Sequence.Start)
+		if begun || err != nil {
+			return found, err
 		}
 		select {
 		case found.turn <- struct{}{}:
@@ -268,22 +268,26 @@ func (s *sequences) take(ctx context.Context, m *model, q *Request) (*sequence, 
 	}
 }
 
-func (s *sequences) find(m *model, key sequenceKey, start bool) (*sequence, error) {
+// find returns the sequence of a request, or begins it: then its turn is the
+// request's.
+func (s *sequences) find(m *model, key sequenceKey, start bool) (found *sequence, begun bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := s.all[key]
+	found = s.all[key]
 	switch {
 	case found != nil:
-		return found, nil
+		return found, false, nil
 	case !start:
-		return nil, fmt.Errorf("%w: %s has no sequence %.64q of this client: the first request of a sequence needs sequence_start, and one ends after %v without a request, to make room for another client, or when the model is loaded again", ErrInvalid, m.Name, key.id, s.Idle)
+		return nil, false, fmt.Errorf("%w: %s has no sequence %.64q of this client: the first request of a sequence needs sequence_start, and one ends after %v without a request, to make room for another client, or when the model is loaded again", ErrInvalid, m.Name, key.id, s.Idle)
 	case len(s.all) >= s.Most && !s.makeRoom(key.client):
-		return nil, &overload{fmt.Errorf("%w: %s has %d sequences, as many as spec.sequenceBatching.maxSequences allows, and this client has its share of them: end one", ErrOverloaded, m.Name, s.Most), min(s.Idle, time.Minute)}
+		return nil, false, &overload{fmt.Errorf("%w: %s has %d sequences, as many as spec.sequenceBatching.maxSequences allows, and this client has its share of them: end one", ErrOverloaded, m.Name, s.Most), min(s.Idle, time.Minute)}
 	}
 	found = &sequence{key: key, turn: make(chan struct{}, 1)}
+	found.turn <- struct{}{}
 	found.idle = time.AfterFunc(s.Idle, func() { s.expire(found) })
+	found.idle.Stop() // give starts it
 	s.all[key] = found
-	return found, nil
+	return found, true, nil
 }
 
 // makeRoom ends the sequence that has been idle longest, of the client that has

@@ -159,6 +159,21 @@ func TestSequencesAreBounded(t *testing.T) {
 	}
 }
 
+// A client that has left begins no sequence.
+func TestSequenceOfAClientThatLeft(t *testing.T) {
+	r := totals(t, core.Sequencing{})
+	r.Wait("m")
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	for i := range 20 {
+		response, _ := r.Registry.Infer(ctx, core.Request{Model: "m", Sequence: core.Sequence{ID: fmt.Sprint(i), Start: true, End: true}, Inputs: number(1)})
+		response.Free()
+	}
+	if s, err := r.Registry.Status("m"); err != nil || s.Sequences != 0 {
+		t.Errorf("%d sequences, %v", s.Sequences, err)
+	}
+}
+
 // A client that has all sequences of a model gives some of them up for others, down
 // to its share.
 func TestClientsShareSequences(t *testing.T) {
