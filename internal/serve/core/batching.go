@@ -65,9 +65,10 @@ func (m *model) joins() bool {
 }
 
 // stopJoining has requests share no runs any more: a worker has found an answer
-// that differs from the one computed alone.
+// that differs from the one computed alone. What is cached may be such answers.
 func (m *model) stopJoining(why string) {
 	if m.alone.CompareAndSwap(nil, &why) {
+		m.cache.clear()
 		m.notify()
 	}
 }

@@ -56,6 +56,46 @@ func TestJoinedAnswersAreChecked(t *testing.T) {
 	wg.Wait()
 }
 
+// Answers that were computed together stay in no cache once one was found to differ.
+func TestJoinedAnswersAreNotCached(t *testing.T) {
+	r := servetest.New(t)
+	starter := testEngine(r, "plain", "mean")
+	r.Serve(core.Model{Name: "m", Starter: &servetest.Exec{Command: starter.Command, Model: starter.Model, Dir: t.TempDir() + "/s", Log: starter.Log}, Cache: core.Caching{Bytes: 1 << 20}})
+	r.Wait("m")
+	ask := func(first float32) float32 {
+		response, err := r.Registry.Infer(t.Context(), core.Request{Model: "m", Inputs: servetest.Row(first)})
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		defer response.Free()
+		return math.Float32frombits(binary.LittleEndian.Uint32(response.Outputs[0].Data))
+	}
+	var wg sync.WaitGroup
+	var asked [8]int
+	for i := range asked {
+		wg.Go(func() {
+			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+				if s, err := r.Registry.Status("m"); err != nil || s.BatchingStopped != "" {
+					return
+				}
+				asked[i]++
+				ask(float32(10_000*i + asked[i]))
+			}
+			t.Error("nobody noticed")
+		})
+	}
+	wg.Wait()
+	for i, n := range asked {
+		for j := range n {
+			first := float32(10_000*i + j + 1)
+			if got, want := ask(first), first+first/4; got != want {
+				t.Fatalf("got %g, want %g", got, want)
+			}
+		}
+	}
+}
+
 func TestRequestsWaitForOthers(t *testing.T) {
 	r := servetest.New(t)
 	r.Serve(core.Model{Name: "m", Batching: core.Batching{PreferredRows: []int{2, 4}, Delay: 10 * time.Second}})

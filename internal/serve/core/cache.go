@@ -42,6 +42,7 @@ type cache struct {
 	mu      sync.Mutex
 	bytes   int64
 	closed  bool
+	cleared int // times, so far
 	entries map[cacheKey]*list.Element
 	recent  list.List // of *cached, the most recently used first
 }
@@ -131,8 +132,16 @@ func (c *cache) get(ctx context.Context, key cacheKey, a *answer, began time.Tim
 	return true, nil
 }
 
-// put keeps a response, where there is room for it.
-func (c *cache) put(key cacheKey, outputs []Output) {
+// generation is for put, of a response whose run is about to begin.
+func (c *cache) generation() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cleared
+}
+
+// put keeps a response, where there is room for it, unless the cache was cleared
+// since its run began.
+func (c *cache) put(key cacheKey, outputs []Output, generation int) {
 	entry := &cached{key: key, bytes: entryBytes}
 	for i := range outputs {
 		entry.bytes += int64(len(outputs[i].Data))
@@ -146,7 +155,7 @@ func (c *cache) put(key cacheKey, outputs []Output) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.entries[key] != nil {
+	if c.closed || c.cleared != generation || c.entries[key] != nil {
 		return
 	}
 	for c.bytes+entry.bytes > c.Bytes || !c.room.TryAcquire(entry.bytes) {
@@ -170,6 +179,19 @@ func (c *cache) dropLast() bool {
 	c.bytes -= entry.bytes
 	c.room.Release(entry.bytes)
 	return true
+}
+
+// clear drops everything, and what runs give that have begun. There may be no
+// cache.
+func (c *cache) clear() {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cleared++
+	for c.dropLast() {
+	}
 }
 
 // close drops everything, and keeps nothing any more. There may be no cache.

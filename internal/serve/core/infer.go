@@ -243,13 +243,17 @@ func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error
 	if err := c.fill(q, meta, slot); err != nil {
 		return err
 	}
-	var key cacheKey
+	var (
+		key        cacheKey
+		generation int
+	)
 	if m.cache != nil {
 		began := time.Now()
 		key = m.cache.key(ctx, c, slot)
 		if found, err := m.cache.get(ctx, key, a, began); found {
 			return err
 		}
+		generation = m.cache.generation()
 	}
 	run.ID, run.Stream = m.ids.Add(1), q.Part != nil && meta.Streams
 	if run.Stream {
@@ -268,7 +272,7 @@ func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error
 	used = max(used, out)
 	mem.grew(used - end)
 	if m.cache != nil && err == nil {
-		m.cache.put(key, a.outputs)
+		m.cache.put(key, a.outputs, generation)
 	}
 	return err
 }
