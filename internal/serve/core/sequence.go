@@ -214,7 +214,7 @@ func (m *model) inferNext(ctx context.Context, c *call, a *answer, q *Request) (
 	if err != nil {
 		return err
 	}
-	defer func() { all.give(s, err == nil && q.Sequence.End || err != nil && q.Sequence.Start) }()
+	defer func() { all.give(s, err == nil && q.Sequence.End) }()
 	states := s.states
 	if q.Sequence.Start || states == nil {
 		states = all.initial

@@ -77,6 +77,8 @@ func TestSequences(t *testing.T) {
 		{"b", core.Sequence{ID: "3", Start: true}, 666, 0, "cannot be added"}, // begins none
 		{"b", core.Sequence{ID: "3"}, 2, 0, "needs sequence_start"},
 		{"a", on, 1, 8, ""},
+		{"a", first, 666, 0, "cannot be added"}, // the sequence that it would have reset goes on
+		{"a", on, 0, 8, ""},
 	} {
 		got, err := next(r, step.client, step.sequence, step.n)
 		if got != step.want || (err == nil) != (step.err == "") || err != nil && (!strings.Contains(err.Error(), step.err) || !errdefs.IsInvalidArgument(err)) {
