@@ -435,6 +435,7 @@ func (m *model) broken(conn *channel.Conn) {
 }
 
 func (m *model) status() Status {
+	pending := m.pending() // takes queue.mu, which comes before mu
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Ensemble: m.Ensemble, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
@@ -452,7 +453,7 @@ func (m *model) status() Status {
 	}
 	s.Curve = m.curve.known()
 	m.metrics.fill(&s)
-	s.Pending = m.pending()
+	s.Pending = pending
 	s.Cache = m.cache.figures()
 	return s
 }
