@@ -188,7 +188,7 @@ func (r *Registry) inferSteps(ctx context.Context, m *model, a *answer, q *Reque
 	}()
 	for _, i := range m.plan.Order {
 		step := &m.Ensemble.Steps[i]
-		ask := Request{Model: step.Model, Version: step.Version, Arrived: q.Arrived, Priority: q.Priority, Timeout: q.Timeout, step: true}
+		ask := Request{Model: step.Model, Version: step.Version, Arrived: q.Arrived, Priority: q.Priority, Timeout: q.Timeout, step: true, holds: len(responses) > 0}
 		if ask.Timeout == 0 {
 			ask.Timeout = m.DefaultTimeout
 		}
@@ -217,6 +217,7 @@ func (r *Registry) inferSteps(ctx context.Context, m *model, a *answer, q *Reque
 	if len(wanted) == 0 {
 		wanted = m.plan.Outputs
 	}
+	a.holds = true
 	return a.gather(ctx, wanted, tensors)
 }
 

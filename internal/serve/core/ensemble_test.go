@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -210,4 +211,28 @@ func TestStepsReachNoEnsemble(t *testing.T) {
 	if err := r.Registry.Accepts(&q); !errors.Is(err, core.ErrNotReady) || !strings.Contains(err.Error(), "model loop is failed: the steps do not fit") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Ensembles that wait for room while they hold answers would wait for each other, and
+// everybody else behind them.
+func TestEnsembleHoldsNoRoomWhileItWaits(t *testing.T) {
+	r := servetest.New(t)
+	testEngine(r, "plus", "add")
+	r.Ready("double")
+	if err := r.Registry.Add(core.Model{Name: "both", Ensemble: plusThenDouble()}); err != nil {
+		t.Fatal(err)
+	}
+	ready(r, "both")
+	r.Registry.SetAnswers(16) // of the first step
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := r.Registry.Infer(ctx, core.Request{Model: "both", Inputs: raw(3)}); !errors.Is(err, core.ErrOverloaded) || !strings.Contains(err.Error(), "step 1 (double)") || ctx.Err() != nil {
+		t.Errorf("got %v, %v", err, ctx.Err())
+	}
+	r.Registry.SetAnswers(1 << 20)
+	response, err := r.Registry.Infer(t.Context(), core.Request{Model: "both", Inputs: raw(3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Free()
 }

@@ -62,6 +62,7 @@ func (r *Registry) useReady(ctx context.Context, q *Request) (m *model, shadows 
 // answer has a model answer a request.
 func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, error) {
 	c, a := r.calls.get(), r.answers.get()
+	a.holds = q.holds
 	c.job.times, c.job.arrived = q.times, q.Arrived
 	err := m.checkSequence(&q)
 	switch {

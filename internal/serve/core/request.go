@@ -43,6 +43,7 @@ type Request struct {
 	Part func(*Response) error
 
 	step  bool   // it is one of an ensemble
+	holds bool   // answers of other steps are held for it
 	times *Times // nil: nobody wants them
 }
 
@@ -128,6 +129,9 @@ type answer struct {
 	outputs []Output
 	data    []byte
 	held    int64 // bytes of data, of those that all answers may have
+	// holds: other answers are held for this one. It does not wait for room then:
+	// many that wait while they hold would wait for each other.
+	holds bool
 }
 
 // keepBuffer bounds the data that a pooled answer keeps.
@@ -157,6 +161,9 @@ func (a *answer) hold(ctx context.Context, n int) error {
 		return nil
 	}
 	if !a.pool.room.TryAcquire(more) {
+		if a.holds {
+			return fmt.Errorf("%w: answers of %d bytes wait for their clients to read them, and no step of an ensemble waits for them", ErrOverloaded, a.pool.all)
+		}
 		ctx, cancel := context.WithTimeout(ctx, answerWait)
 		defer cancel()
 		if a.pool.room.Acquire(ctx, more) != nil {
@@ -179,6 +186,7 @@ func (p *answers) put(a *answer) {
 		p.room.Release(a.held)
 		a.held = 0
 	}
+	a.holds = false
 	if cap(a.data) > keepBuffer {
 		a.data = nil
 	}
