@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -117,6 +118,40 @@ func TestStartIsIdempotent(t *testing.T) {
 	}
 	if err := r.Start(t.Context(), other); err != nil {
 		t.Errorf("another Spec after the end: %v", err)
+	}
+}
+
+// A start that is called off says nothing about the container: a daemon that ends
+// while it takes its containers over must not end them.
+func TestStartThatIsCalledOff(t *testing.T) {
+	r := withProbe(t)
+	spec := Spec{ID: "goes-on", Image: probeName, Args: []string{"serve"}}
+	if err := r.Start(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	first, err := r.Status(t.Context(), spec.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	r.locks.Lock(t.Context(), spec.ID) // it waits here until its context has ended
+	started := make(chan error, 1)
+	go func() { started <- r.Start(ended, spec) }()
+	cancel()
+	if err := <-started; !errors.Is(err, context.Canceled) {
+		t.Errorf("while another call has the container: %v", err)
+	}
+	r.locks.Unlock(spec.ID)
+	for range 20 { // an end at any moment
+		ended, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Duration(rand.Int64N(int64(2*time.Millisecond))), cancel)
+		if err := r.Start(ended, spec); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("called off: %v", err)
+		}
+		cancel()
+	}
+	if now, err := r.Status(t.Context(), spec.ID); err != nil || now.PID != first.PID || now.State != Running {
+		t.Errorf("%+v, %v, want process %d", now, err, first.PID)
 	}
 }
 

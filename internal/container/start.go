@@ -88,17 +88,22 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 	defer r.locks.Unlock(spec.ID)
 	if task, err := r.engine.tasks.Get(ctx, spec.ID); err == nil {
 		_, rec, err := r.container(ctx, spec.ID)
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrNotFound) { // a task without a record is what is left of one
 			return err
 		}
-		if state, err := task.State(ctx); err == nil && state.Status == runtime.RunningStatus {
+		state, unknown := task.State(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err() // nobody knows that it has ended
+		}
+		if err == nil && unknown == nil && state.Status == runtime.RunningStatus {
 			if rec.SpecHash == hash {
 				return r.writeFiles(spec)
 			}
 			return fmt.Errorf("container %s %w: stop it first", spec.ID, ErrRunning)
 		}
 	}
-	if err := r.remove(ctx, spec.ID); err != nil {
+	// Not stopped half-way, as in clear.
+	if err := r.remove(context.WithoutCancel(ctx), spec.ID); err != nil {
 		return fmt.Errorf("container %s: remove what is left of its last run: %w", spec.ID, err)
 	}
 	if err := r.start(ctx, spec, hash); err != nil {
