@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,15 +57,4 @@ func limitMemory(log *slog.Logger) {
 		debug.SetMemoryLimit(goMemory(limit))
 		log.Debug("memory", "limit", limit, "of Go", goMemory(limit))
 	}
-}
-
-// startTime is how long the daemon may take to start, for collectLater.
-const startTime = 10 * time.Second
-
-// collectLater gives the garbage collector its usual pace when the start is over:
-// init starts the daemon with a slow one, for what is allocated until then is
-// needed anyway. What the daemon starts has the usual one.
-func collectLater() {
-	_ = os.Unsetenv("GOGC") // cannot fail for such a name
-	time.AfterFunc(startTime, func() { debug.SetGCPercent(100) })
 }

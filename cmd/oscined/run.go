@@ -37,9 +37,6 @@ func run(ctx context.Context, args []string, errOut io.Writer) error {
 		fmt.Fprintln(errOut, version.Version)
 		return nil
 	}
-	if !o.hosted {
-		collectLater()
-	}
 	for _, dir := range []string{o.state, o.run, o.logs} {
 		// Workloads have user ids of their own, which must reach what lies below.
 		if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {

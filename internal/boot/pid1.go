@@ -186,7 +186,6 @@ func (s *system) startDaemon() {
 		env: []string{
 			"PATH=/usr/bin:/usr/sbin:/bin:/sbin", "HOME=/", "TERM=linux",
 			"NOTIFY_SOCKET=" + NotifySocket,
-			"GOGC=800", // what it allocates while it starts is needed; later it takes the usual value
 			fmt.Sprintf("WATCHDOG_USEC=%d", l.watchdog.Microseconds()),
 		},
 		cgroup:  "/sys/fs/cgroup/oscined",
