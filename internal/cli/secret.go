@@ -46,7 +46,7 @@ history and is visible to everyone on this computer who lists processes. One new
 the end of standard input is dropped.
 
 With --registry and --username, the entry "password" is what the node gives to
-that registry when it pulls images.`,
+that registry when it pulls images, packs and models.`,
 		Example: "  pass show db | oscine secret set db --from-stdin password\n  oscine secret set tls --from-file tls.crt --from-file tls.key\n  oscine secret set ghcr --registry ghcr.io --username rita --from-stdin password < token",
 		Args:    rangeArgs(1, 1000, "NAME and entries"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -59,10 +59,10 @@ type SecretSpec struct {
 	// Kept lists the values that the node already has, with their sizes in bytes. The
 	// node shows it in place of the values; applying it leaves them unchanged.
 	Kept     map[string]int64     `json:"kept,omitempty"`
-	Registry *RegistryCredentials `json:"registry,omitempty"` // for pulling images
+	Registry *RegistryCredentials `json:"registry,omitempty"` // for pulling images, packs and models
 }
 
-// RegistryCredentials are used for every image of one registry.
+// RegistryCredentials are used for everything that is pulled from one registry.
 type RegistryCredentials struct {
 	Server   string `json:"server"`             // host[:port] as in image references; docker.io for Docker Hub
 	Username string `json:"username"`           // as the registry knows it
