@@ -228,19 +228,15 @@ func (a *attestation) checkKey(env *Env, name string, ctx *client.Context, finge
 	if ctx.AttestationKey == fingerprint {
 		return nil
 	}
-	path, err := env.configPath()
-	if err != nil {
-		return err
-	}
-	config, err := client.Load(path)
-	if err != nil {
-		return err
-	}
-	if config.Contexts[name] == nil {
+	err := env.editConfig(func(config *client.Config) error {
+		_, ctx, err := config.Context(name)
+		if err != nil {
+			return err
+		}
+		ctx.AttestationKey = fingerprint
 		return nil
-	}
-	config.Contexts[name].AttestationKey = fingerprint
-	if err := config.Save(path); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(env.Err, "the TPM's key %s is new, and known from now on\n", fingerprint)
