@@ -30,7 +30,7 @@ published. LOCAL defaults to REMOTE; 0 picks any free port.
 It runs until Ctrl-C. A port that listens only on the workload's own loopback
 address cannot be reached.`,
 		Example: "  oscine port-forward web 8080:80\n  oscine port-forward database 5432",
-		Args:    exactArgs(2, "WORKLOAD and [LOCAL:]REMOTE"), ValidArgsFunction: completeWorkload(env),
+		Args:    exactArgs(2, "WORKLOAD and [LOCAL:]REMOTE"), ValidArgsFunction: completeObject(env, object.KindWorkload),
 		RunE: func(c *cobra.Command, args []string) error {
 			local, remote, err := forwardedPorts(args[1])
 			if err != nil {
@@ -52,21 +52,6 @@ address cannot be reached.`,
 			f := &forwarder{env: env, node: node, workload: args[0], port: remote}
 			return f.serve(c.Context(), l)
 		},
-	}
-}
-
-// completeWorkload offers the workloads of the node.
-func completeWorkload(env *Env) cobra.CompletionFunc {
-	return func(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		var offered []cobra.Completion
-		if len(args) == 0 {
-			for _, name := range objectNames(c.Context(), env, string(object.KindWorkload)) {
-				if strings.HasPrefix(name, begun) {
-					offered = append(offered, name)
-				}
-			}
-		}
-		return offered, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
