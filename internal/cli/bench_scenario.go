@@ -110,7 +110,10 @@ func (o *benchScenarioOptions) run(ctx context.Context, env *Env, all *benchServ
 		m, log.Verdict, err = serving.RunScenario(ctx, send, s, all.load)
 	}
 	report.Verdict = log.Verdict
-	report.Rate = log.Settings.QPS
+	report.Rate = 0 // the loop is open in no other scenario
+	if s.Scenario == loadgen.Server && s.Mode != loadgen.Accuracy {
+		report.Rate = log.Settings.QPS
+	}
 	if err != nil || o.logs == "" || m.Interrupted {
 		return m, err
 	}

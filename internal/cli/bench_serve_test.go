@@ -30,7 +30,8 @@ func plainServer(t *testing.T) string {
 			io.WriteString(w, `{"error":"x needs 4 columns"}`)
 			return
 		}
-		io.WriteString(w, `{"outputs":[]}`)
+		time.Sleep(2 * time.Millisecond) // so that a client's rate has an end
+		io.WriteString(w, `{"outputs":[{"name":"y","datatype":"FP32","shape":[1],"data":[1]}]}`)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(404)
@@ -81,21 +82,27 @@ func TestBenchServe(t *testing.T) {
 func TestBenchServeScenarios(t *testing.T) {
 	address := plainServer(t)
 	logs := filepath.Join(t.TempDir(), "logs")
+	const rate, peak = "\n  \"rate\":", "\"peakRate\":"
 	for _, c := range []struct {
 		args   []string
 		status int
 		want   string
+		not    string // "": nothing
 	}{
-		{[]string{"--scenario", "single-stream", "--count", "70", "--duration", "10ms", "--logs", logs}, 0, "single-stream: VALID"},
-		{[]string{"--scenario", "single-stream", "--count", "10", "--duration", "1ms"}, 1, "single-stream: INVALID"},
-		{[]string{"--scenario", "multi-stream", "--count", "100", "--duration", "10ms"}, 1, "the run is not valid: the report says why"},
-		{[]string{"--scenario", "server", "--rate", "1000", "--count", "500", "--duration", "10ms", "--latency", "1m"}, 0, "server: VALID"},
-		{[]string{"--scenario", "server", "--rate", "1000", "--count", "500", "--duration", "10ms", "--latency", "1ns"}, 1, "lower the rate"},
-		{[]string{"--scenario", "offline", "--rate", "100", "--count", "300", "--duration", "1ms", "-o", "json"}, 0, `"valid": true`},
-		{[]string{"--scenario", "server", "--mode", "find-peak", "--rate", "1000", "--count", "500", "--duration", "10ms", "--latency", "1ns"}, 1, "begin at a lower rate"},
+		{[]string{"--scenario", "single-stream", "--count", "70", "--duration", "10ms", "--logs", logs}, 0, "single-stream: VALID", ""},
+		{[]string{"--scenario", "single-stream", "--count", "10", "--duration", "1ms"}, 1, "single-stream: INVALID", ""},
+		{[]string{"--scenario", "multi-stream", "--count", "100", "--duration", "10ms"}, 1, "the run is not valid: the report says why", ""},
+		{[]string{"--scenario", "server", "--rate", "1000", "--count", "500", "--duration", "10ms", "--latency", "1m"}, 0, "server: VALID", ""},
+		{[]string{"--scenario", "server", "--rate", "1000", "--count", "500", "--duration", "10ms", "--latency", "1ns"}, 1, "lower the rate", ""},
+		{[]string{"--scenario", "offline", "--rate", "100", "--count", "300", "--duration", "1ms", "-o", "json"}, 0, `"valid": true`, rate},
+		{[]string{"--scenario", "server", "--mode", "find-peak", "--rate", "1000", "--count", "500", "--duration", "10ms", "--latency", "1ns"}, 1, "begin at a lower rate", ""},
+		{[]string{"--scenario", "server", "--mode", "find-peak", "--rate", "200", "--clients", "1", "--count", "100", "--duration", "10ms", "--latency", "20ms", "--percentile", "0.5", "-o", "json"}, 0, peak, ""},
+		{[]string{"--scenario", "server", "--rate", "1000", "--count", "500", "--duration", "10ms", "--latency", "1m", "-o", "json"}, 0, rate, peak},
+		{[]string{"--scenario", "server", "--mode", "accuracy", "--rate", "1000", "--logs", logs}, 0, "closed loop", "open loop"},
+		{[]string{"--scenario", "server", "--mode", "accuracy", "--rate", "1000", "--logs", logs, "-o", "json"}, 0, `"answered": 16`, rate},
 	} {
 		status, out, errOut := runCommand(t.Context(), append([]string{"bench", "serve", "m", "--shape", "x:1,4", "--warmup", "0", "--url", address}, c.args...)...)
-		if status != c.status || !strings.Contains(out+errOut, c.want) {
+		if status != c.status || !strings.Contains(out+errOut, c.want) || c.not != "" && strings.Contains(out, c.not) {
 			t.Errorf("%q: exit status %d\n%s%s", c.args, status, out, errOut)
 		}
 	}
