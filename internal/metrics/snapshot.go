@@ -92,7 +92,7 @@ type Model struct {
 	Name                      string
 	Ready                     bool
 	Requests, Errors, Expired int64 // Expired are among Errors, Errors among Requests
-	Missed                    int64 // answered after the objective
+	Missed                    int64 // answered after the objective, or after their own timeout
 	Rows                      int64 // that were computed
 	Queued                    time.Duration
 	Pending                   int   // requests that wait now

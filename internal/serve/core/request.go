@@ -33,7 +33,7 @@ type Request struct {
 	Version  string        // "" means whichever is served
 	Arrived  time.Time     // when the front received it; zero means now
 	Priority int           // from 1, served first, to MaxPriority; 0 means UsualPriority
-	Timeout  time.Duration // after which nobody wants the answer; 0 means never
+	Timeout  time.Duration // after which nobody wants the answer; 0 means the model's default
 	Sequence Sequence      // to which it belongs, where the model keeps state
 	Inputs   []Input       // in any order
 	Outputs  []string      // which are wanted, in this order; none means all
@@ -199,7 +199,7 @@ func (q *Request) check() error {
 		return fmt.Errorf("%w: priority %d: choose 1, served first, to %d, or 0 for the usual, which is %d", ErrInvalid, q.Priority, MaxPriority, UsualPriority)
 	}
 	if q.Timeout < 0 || q.Timeout > MaxTimeout {
-		return fmt.Errorf("%w: timeout %v: choose at most %v, or 0 for none", ErrInvalid, q.Timeout, MaxTimeout)
+		return fmt.Errorf("%w: timeout %v: choose at most %v, or 0 for the model's default", ErrInvalid, q.Timeout, MaxTimeout)
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func Text(v string) Value { return Value{kind: textValue, text: v} }
 // Parameters are those of a whole request that mean something to a node.
 type Parameters struct {
 	Priority int           // 1 is served first; 0: the usual
-	Timeout  time.Duration // after which nobody wants the answer; 0: never
+	Timeout  time.Duration // after which nobody wants the answer; 0: the model's default
 	Sequence core.Sequence // to which the request belongs
 	// FinalResponse asks, on a stream, for a last answer without outputs that says
 	// that it is the last.
