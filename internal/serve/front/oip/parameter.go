@@ -69,7 +69,7 @@ func (p *Parameters) Set(name string, v Value) (err error) {
 	case "timeout":
 		var n int64
 		if n, err = v.whole(name); err == nil && (n < 0 || n > core.MaxTimeout.Microseconds()) {
-			err = fmt.Errorf("%w: parameter \"timeout\" is %d: choose microseconds from 1 to %d, or 0 for none", core.ErrInvalid, n, core.MaxTimeout.Microseconds())
+			err = fmt.Errorf("%w: parameter \"timeout\" is %d: choose microseconds from 1 to %d, or 0 for the model's default", core.ErrInvalid, n, core.MaxTimeout.Microseconds())
 		}
 		p.Timeout = time.Duration(n) * time.Microsecond
 	case "triton_enable_empty_final_response":
