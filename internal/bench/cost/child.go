@@ -102,8 +102,8 @@ func (s *starter) Start(context.Context) (core.Worker, error) {
 }
 
 // frontServer is the serving system as the daemon has it: fronts, queues and
-// workers. It obeys "serve NAME FILE", "core NAME N", which asks N times without
-// any protocol, and "memory".
+// workers. It obeys "serve NAME FILE", and "core NAME N", which asks N times
+// without any protocol.
 func frontServer(worker, library, dir string) error {
 	registry := core.NewRegistry()
 	if err := listenAll(serve.NewHandler(registry, serve.Options{}), filepath.Join(dir, "front.sock"), fastpath.Serve); err != nil {
@@ -123,12 +123,10 @@ func frontServer(worker, library, dir string) error {
 			if err != nil {
 				return "", err
 			}
-			in := core.Input{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{1, features}, Data: core.Bytes(floats(features))}
-			if words[1] == digitsName {
-				in = core.Input{Name: "image", Type: tensor.FP32, Shape: tensor.Shape{1, 1, 28, 28}, Data: core.Bytes(floats(784))}
-			}
+			in := inputOf(words[1])
+			inputs := []core.Input{{Name: in.Name, Type: in.Type, Shape: in.Shape, Data: core.Bytes(in.Data)}}
 			for range n {
-				r, err := registry.Infer(ctx, core.Request{Model: words[1], Inputs: []core.Input{in}})
+				r, err := registry.Infer(ctx, core.Request{Model: words[1], Inputs: inputs})
 				if err != nil {
 					return "", err
 				}

@@ -3,84 +3,62 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	pb "oscine.dev/oscine/internal/serve/front/oip/inferencepb"
+	"oscine.dev/oscine/internal/serve/oip"
+	"oscine.dev/oscine/internal/tensor"
 )
-
-// input says what a model is asked with.
-type input struct{ name, shape string }
 
 // manyRows are a megabyte.
 const manyRows = 4096
 
-func inputOf(model string) (in input, elements []byte) {
+// inputOf is what a model is asked with.
+func inputOf(model string) oip.Tensor {
+	spec := tensor.Spec{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{1, features}}
+	n := features
 	switch model {
 	case digitsName:
-		return input{"image", "[1,1,28,28]"}, floats(784)
+		spec.Name, spec.Shape, n = "image", tensor.Shape{1, 1, 28, 28}, 784
 	case rowsName:
-		return input{"x", fmt.Sprintf("[%d,64]", manyRows)}, floats(manyRows * features)
+		spec.Shape, n = tensor.Shape{manyRows, features}, manyRows*features
 	}
-	return input{"x", "[1,64]"}, floats(features)
+	return oip.Tensor{Spec: spec, Data: floats(n)}
 }
 
 // post is a request of HTTP/1.1, as it goes over the wire.
-func post(path string, header map[string]string, body []byte) []byte {
+func post(path string, header http.Header, body []byte) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: node\r\nContent-Length: %d\r\n", path, len(body))
-	for k, v := range header {
-		fmt.Fprintf(&b, "%s: %s\r\n", k, v)
-	}
+	_ = header.Write(&b) // to memory
 	b.WriteString("\r\n")
 	b.Write(body)
 	return b.Bytes()
 }
 
-func inferPath(model string) string { return "/v2/models/" + model + "/infer" }
+// encoding is one of the protocol's two of a request.
+type encoding func([]oip.Tensor) (oip.Request, error)
 
-// binaryRequest asks in the protocol's binary form.
-func binaryRequest(model string) []byte {
-	in, data := inputOf(model)
-	head := fmt.Sprintf(`{"inputs":[{"name":%q,"shape":%s,"datatype":"FP32","parameters":{"binary_data_size":%d}}],"parameters":{"binary_data_output":true}}`, in.name, in.shape, len(data))
-	return post(inferPath(model), map[string]string{"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": strconv.Itoa(len(head))}, append([]byte(head), data...))
-}
-
-// numbers writes the elements of a request as JSON.
-func numbers(data []byte) string {
-	list := make([]string, 0, len(data)/4)
-	for i := range len(data) / 4 {
-		list = append(list, strconv.FormatFloat(float64(float32(i%97)/97), 'g', -1, 32))
-	}
-	return "[" + strings.Join(list, ",") + "]"
-}
-
-func jsonRequest(model string) []byte {
-	in, data := inputOf(model)
-	body := fmt.Sprintf(`{"inputs":[{"name":%q,"shape":%s,"datatype":"FP32","data":%s}]}`, in.name, in.shape, numbers(data))
-	return post(inferPath(model), map[string]string{"Content-Type": "application/json"}, []byte(body))
+// request asks a model in an encoding.
+func request(model string, encode encoding) ([]byte, error) {
+	r, err := encode([]oip.Tensor{inputOf(model)})
+	return post("/v2/models/"+model+"/infer", r.HTTPHeader(), r.Body), err
 }
 
 // grpcFrame is the message of a call of gRPC.
 func grpcFrame(model string) ([]byte, error) {
-	in, data := inputOf(model)
-	shape := []int64{1, features}
-	if model == digitsName {
-		shape = []int64{1, 1, 28, 28}
-	}
-	m, err := proto.Marshal(&pb.ModelInferRequest{ModelName: model, RawInputContents: [][]byte{data},
-		Inputs: []*pb.ModelInferRequest_InferInputTensor{{Name: in.name, Datatype: "FP32", Shape: shape}}})
+	in := inputOf(model)
+	m, err := proto.Marshal(&pb.ModelInferRequest{ModelName: model, RawInputContents: [][]byte{in.Data},
+		Inputs: []*pb.ModelInferRequest_InferInputTensor{{Name: in.Name, Datatype: in.Type.String(), Shape: in.Shape}}})
 	if err != nil {
 		return nil, err
 	}
@@ -99,8 +77,7 @@ type plain struct {
 	conn          net.Conn
 	in            *bufio.Reader
 	request       []byte
-	last          time.Time    // when it asked
-	hello         func() error // what it sends first; nil: nothing
+	last          time.Time // when it asked
 }
 
 func dial(network, addr string, request []byte) (client, error) {
@@ -112,9 +89,6 @@ func (c *plain) connect() (err error) {
 	if c.conn, err = net.Dial(c.network, c.addr); err == nil {
 		c.in.Reset(c.conn)
 		c.last = time.Now()
-		if c.hello != nil {
-			err = c.hello()
-		}
 	}
 	return err
 }
@@ -134,10 +108,6 @@ func (c *plain) ask() error {
 	if _, err := c.conn.Write(c.request); err != nil {
 		return err
 	}
-	return c.receive()
-}
-
-func (c *plain) receive() error {
 	answer, err := http.ReadResponse(c.in, nil)
 	if err != nil {
 		return err
@@ -149,43 +119,51 @@ func (c *plain) receive() error {
 	return err
 }
 
-// dialShared returns a client whose tensors lie in memory that it shares with the
-// node.
+func (c *plain) close() { _ = c.conn.Close() }
+
+// shared is a client whose tensors lie in memory that it shares with the node.
+type shared struct {
+	socket, model string
+	memory        *oip.Memory
+	in, out       []oip.Placed
+	last          time.Time // when it asked
+}
+
 func dialShared(socket, model string) (client, error) {
-	in, data := inputOf(model)
-	out := "y"
+	in, name := inputOf(model), "y"
 	if model == digitsName {
-		out = "scores"
+		name = "scores"
 	}
-	const size = 4 << 20
-	fd, err := unix.MemfdCreate("inference", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, err
-	}
-	memory := os.NewFile(uintptr(fd), "inference")
-	if err := memory.Truncate(size); err != nil {
-		return nil, err
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
-		return nil, err
-	}
-	if _, err := memory.WriteAt(data, 0); err != nil {
-		return nil, err
-	}
-	body := fmt.Sprintf(`{"inputs":[{"name":%q,"shape":%s,"datatype":"FP32","parameters":{"shared_memory_region":"r","shared_memory_byte_size":%d}}],`+
-		`"outputs":[{"name":%q,"parameters":{"shared_memory_region":"r","shared_memory_offset":%d,"shared_memory_byte_size":%d}}]}`, in.name, in.shape, len(data), out, size/2, size/2)
-	c := &plain{network: "unix", addr: socket, in: bufio.NewReader(nil), request: post(inferPath(model), map[string]string{"Content-Type": "application/json"}, []byte(body))}
-	register := post("/v2/systemsharedmemory/region/r/register", nil, fmt.Appendf(nil, `{"key":"memfd","offset":0,"byte_size":%d}`, size))
-	c.hello = func() error {
-		if _, _, err := c.conn.(*net.UnixConn).WriteMsgUnix(register, unix.UnixRights(int(memory.Fd())), nil); err != nil {
-			return err
-		}
-		return c.receive()
-	}
+	c := &shared{socket: socket, model: model,
+		in:  []oip.Placed{{Spec: in.Spec, Size: len(in.Data)}},
+		out: []oip.Placed{{Spec: tensor.Spec{Name: name}, Offset: sharedSize / 2, Size: sharedSize / 2}}}
 	return c, c.connect()
 }
 
-func (c *plain) close() { _ = c.conn.Close() }
+// sharedSize has room for the largest tensors, in and out.
+const sharedSize = 4 << 20
+
+func (c *shared) connect() (err error) {
+	if c.memory, err = oip.OpenMemory(c.socket, sharedSize); err == nil {
+		copy(c.memory.Bytes(), inputOf(c.model).Data)
+		c.last = time.Now()
+	}
+	return err
+}
+
+func (c *shared) ask() error {
+	if time.Since(c.last) > idle {
+		c.close()
+		if err := c.connect(); err != nil {
+			return err
+		}
+	}
+	c.last = time.Now()
+	_, err := c.memory.Infer(context.Background(), c.model, c.in, c.out)
+	return err
+}
+
+func (c *shared) close() { _ = c.memory.Close() }
 
 // grpcClient calls ModelInfer.
 type grpcClient struct {

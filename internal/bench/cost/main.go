@@ -19,6 +19,7 @@ import (
 
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve/engine/onnx"
+	"oscine.dev/oscine/internal/serve/oip"
 )
 
 func main() {
@@ -140,7 +141,7 @@ func (b *bench) stop() {
 }
 
 func (b *bench) start(command ...string) (*process, error) {
-	p, err := start(b.ctx, "", command...)
+	p, err := start(b.ctx, command...)
 	if err == nil {
 		b.running = append(b.running, p)
 	}
@@ -195,8 +196,8 @@ func (b *bench) startAll() error {
 	}
 	b.addRaw(engine)
 	return errors.Join(
-		b.addHTTP(echoFigure, echo, "tcp", echo.addr, binaryRequest(smallName)),
-		b.addHTTP(echoUnixFigure, echo, "unix", socket, binaryRequest(smallName)),
+		b.addHTTP(echoFigure, echo, "tcp", echo.addr, smallName, oip.EncodeBinary),
+		b.addHTTP(echoUnixFigure, echo, "unix", socket, smallName, oip.EncodeBinary),
 		b.addFasthttp(other),
 	)
 }
@@ -205,7 +206,7 @@ func (b *bench) addFasthttp(p *process) error {
 	if p == nil {
 		return nil
 	}
-	return b.addHTTP(fasthttpFigure, p, "tcp", p.addr, binaryRequest(smallName))
+	return b.addHTTP(fasthttpFigure, p, "tcp", p.addr, smallName, oip.EncodeBinary)
 }
 
 func (b *bench) addRaw(engine *process) {
@@ -228,8 +229,23 @@ func batches() []int { return []int{8, 16, 32, 64} }
 
 func (b *bench) add(t target) { b.targets = append(b.targets, t) }
 
-func (b *bench) addHTTP(name string, p *process, network, addr string, request []byte) error {
-	return b.addClients(name, p, 1, func() (client, error) { return dial(network, addr, request) })
+func (b *bench) addHTTP(name string, p *process, network, addr, model string, encode encoding) error {
+	r, err := request(model, encode)
+	if err != nil {
+		return err
+	}
+	return b.addClients(name, p, 1, func() (client, error) { return dial(network, addr, r) })
+}
+
+// crowd is how many clients ask at once.
+const crowd = 64
+
+func (b *bench) addCrowd(model, socket string) error {
+	r, err := request(model, oip.EncodeBinary)
+	if err != nil {
+		return err
+	}
+	return b.addClients(crowdFigure(model), b.front, crowd, func() (client, error) { return dial("unix", socket, r) })
 }
 
 func (b *bench) addClients(name string, p *process, n int, connect func() (client, error)) error {
@@ -249,7 +265,11 @@ func (b *bench) coldStarts() error {
 		if _, err := b.front.ask("serve " + name + " " + b.files[name]); err != nil {
 			return err
 		}
-		first, err := dial("unix", socket, binaryRequest(name))
+		r, err := request(name, oip.EncodeBinary)
+		if err != nil {
+			return err
+		}
+		first, err := dial("unix", socket, r)
 		if err != nil {
 			return err
 		}
@@ -264,8 +284,8 @@ func (b *bench) coldStarts() error {
 		}})
 		if err := errors.Join(
 			b.addClients(memoryPathFigure(name), b.front, 1, func() (client, error) { return dialShared(socket, name) }),
-			b.addHTTP(unixFigure(name), b.front, "unix", socket, binaryRequest(name)),
-			b.addHTTP(binaryFigure(name), b.front, "tcp", b.front.addr, binaryRequest(name)),
+			b.addHTTP(unixFigure(name), b.front, "unix", socket, name, oip.EncodeBinary),
+			b.addHTTP(binaryFigure(name), b.front, "tcp", b.front.addr, name, oip.EncodeBinary),
 		); err != nil {
 			return err
 		}
@@ -275,17 +295,14 @@ func (b *bench) coldStarts() error {
 	}
 	return errors.Join(
 		b.addClients(memoryPathFigure(rowsName), b.front, 1, func() (client, error) { return dialShared(socket, rowsName) }),
-		b.addHTTP(unixFigure(rowsName), b.front, "unix", socket, binaryRequest(rowsName)),
-		b.addHTTP(jsonFigure(smallName), b.front, "tcp", b.front.addr, jsonRequest(smallName)),
-		b.addHTTP(jsonFigure(largeName), b.front, "tcp", b.front.addr, jsonRequest(largeName)),
+		b.addHTTP(unixFigure(rowsName), b.front, "unix", socket, rowsName, oip.EncodeBinary),
+		b.addHTTP(jsonFigure(smallName), b.front, "tcp", b.front.addr, smallName, oip.EncodeJSON),
+		b.addHTTP(jsonFigure(largeName), b.front, "tcp", b.front.addr, largeName, oip.EncodeJSON),
 		b.addClients(grpcFigure(smallName), b.front, 1, func() (client, error) { return dialGRPC(b.front.addr, smallName) }),
-		b.addClients(crowdFigure(smallName), b.front, crowd, func() (client, error) { return dial("unix", socket, binaryRequest(smallName)) }),
-		b.addClients(crowdFigure(largeName), b.front, crowd, func() (client, error) { return dial("unix", socket, binaryRequest(largeName)) }),
+		b.addCrowd(smallName, socket),
+		b.addCrowd(largeName, socket),
 	)
 }
-
-// crowd is how many clients ask at once.
-const crowd = 64
 
 func (b *bench) startPeers() {
 	const firstPort, perPeer = 18080, 20

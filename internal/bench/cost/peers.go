@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"oscine.dev/oscine/internal/serve/oip"
+	"oscine.dev/oscine/internal/tensor"
 )
 
 // peer is another model server, on the same models by the same engine.
@@ -17,21 +21,23 @@ type peer struct {
 	name    string
 	script  string // below peers
 	pins    string // what it needs of Python's packages
-	request func(model string) []byte
-	goal    float64 // times our processor time on the small model
+	request func() ([]byte, error)
+	ours    func(model string) string // the figure of ours in the same encoding
+	goal    float64                   // times our processor time on the small model
 }
 
 func peers() []peer {
-	fastapi := func(string) []byte {
-		return post("/infer", map[string]string{"Content-Type": "application/json"}, []byte(`{"x":`+numbers(floats(features))+`}`))
+	fastapi := func() ([]byte, error) {
+		x, err := tensor.AppendJSON(nil, tensor.FP32, floats(features))
+		return post("/infer", http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"x":%s}`, x)), err
 	}
-	named := func(request func(string) []byte) func(string) []byte {
-		return func(string) []byte { return request("m") }
+	infer := func(encode encoding) func() ([]byte, error) {
+		return func() ([]byte, error) { return request("m", encode) }
 	}
 	return []peer{
-		{"FastAPI and ONNX Runtime, JSON", "fastapi_server.py", "python.txt", fastapi, 20},
-		{"MLServer, JSON", "mlserver_server.py", "python.txt", named(jsonRequest), 10},
-		{"Triton (nvidia-pytriton), binary", "triton_server.py", "triton.txt", named(binaryRequest), 5},
+		{"FastAPI and ONNX Runtime, JSON", "fastapi_server.py", "python.txt", fastapi, jsonFigure, 20},
+		{"MLServer, JSON", "mlserver_server.py", "python.txt", infer(oip.EncodeJSON), jsonFigure, 10},
+		{"Triton (nvidia-pytriton), binary", "triton_server.py", "triton.txt", infer(oip.EncodeBinary), binaryFigure, 5},
 	}
 }
 
@@ -48,12 +54,16 @@ func startPeer(ctx context.Context, p peer, file string, port int) (*process, lo
 	if err != nil {
 		return nil, nil, fmt.Errorf("its packages cannot be installed: %w", err)
 	}
-	s, err := start(ctx, "", strings.TrimSpace(string(python)), filepath.Join(here, "peers", p.script), file, strconv.Itoa(port))
+	request, err := p.request()
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := start(ctx, strings.TrimSpace(string(python)), filepath.Join(here, "peers", p.script), file, strconv.Itoa(port))
 	if err != nil {
 		return nil, nil, err
 	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		c, err := dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), p.request("m"))
+		c, err := dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), request)
 		if err == nil {
 			if err = c.ask(); err == nil {
 				return s, load{c}, nil

@@ -26,9 +26,9 @@ type process struct {
 }
 
 // start starts a program and waits for its first line, "ready ADDRESS".
-func start(ctx context.Context, dir string, command ...string) (*process, error) {
+func start(ctx context.Context, command ...string) (*process, error) {
 	p := &process{cmd: exec.CommandContext(ctx, command[0], command[1:]...)}
-	p.cmd.Dir, p.cmd.Stderr = dir, os.Stderr
+	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.Cancel = func() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
 	var err error

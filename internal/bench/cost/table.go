@@ -81,17 +81,13 @@ func (b *bench) print(out io.Writer) {
 	fmt.Fprintf(w, "served\t%.1f\t%.2f\t0.85\t%.2f\n", served, best/served, f[unixFigure(largeName)]/served)
 
 	fmt.Fprintf(w, "\nother servers, one client\tµs small\ttimes ours\tgoal\tµs large\ttimes ours\n")
-	for i, p := range peers() {
+	for _, p := range peers() {
 		small, ok := f[peerFigure(p.name, smallName)]
 		if !ok {
 			continue
 		}
-		ours := jsonFigure
-		if i == len(peers())-1 {
-			ours = binaryFigure
-		}
 		large := f[peerFigure(p.name, largeName)]
-		fmt.Fprintf(w, "%s\t%.0f\t%.1f\t%.0f\t%.0f\t%.2f\n", p.name, small, small/f[ours(smallName)], p.goal, large, large/f[ours(largeName)])
+		fmt.Fprintf(w, "%s\t%.0f\t%.1f\t%.0f\t%.0f\t%.2f\n", p.name, small, small/f[p.ours(smallName)], p.goal, large, large/f[p.ours(largeName)])
 	}
 	for _, why := range b.absent {
 		fmt.Fprintf(w, "not measured: %s\n", why)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -177,18 +177,12 @@ func (m *Memory) ask(ctx context.Context, path string, body, control []byte) ([]
 	if err != nil {
 		return nil, errors.Join(err, ctx.Err())
 	}
-	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	text, err := bounded.ReadAll(answer.Body, maxAnswer)
 	if err != nil {
 		return nil, errors.Join(err, ctx.Err())
 	}
 	if answer.StatusCode != http.StatusOK {
-		var refusal struct {
-			Error string `json:"error"`
-		}
-		if json.Unmarshal(text, &refusal) != nil || refusal.Error == "" {
-			refusal.Error = answer.Status
-		}
-		return nil, &Error{Status: answer.StatusCode, Text: refusal.Error}
+		return nil, refusal(answer, text)
 	}
 	return text, nil
 }

@@ -87,7 +87,7 @@ func ParseRequest(body []byte) ([]Tensor, error) {
 // Send sends a request and returns the answer's body, which the caller reads to
 // its end and closes.
 func (c *Client) Send(ctx context.Context, model string, r Request) (io.ReadCloser, error) {
-	resp, err := c.send(ctx, http.MethodPost, c.path(model, "/infer"), r.headers(), r.Body)
+	resp, err := c.send(ctx, http.MethodPost, c.path(model, "/infer"), r.HTTPHeader(), r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func (c *Client) Send(ctx context.Context, model string, r Request) (io.ReadClos
 
 // Answer sends a request and returns all outputs.
 func (c *Client) Answer(ctx context.Context, model string, r Request) ([]Tensor, error) {
-	answer, body, err := c.do(ctx, http.MethodPost, c.path(model, "/infer"), r.headers(), r.Body)
+	answer, body, err := c.do(ctx, http.MethodPost, c.path(model, "/infer"), r.HTTPHeader(), r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,8 @@ func (c *Client) Answer(ctx context.Context, model string, r Request) ([]Tensor,
 	return outputs, nil
 }
 
-func (r Request) headers() http.Header {
+// HTTPHeader returns the headers that it is sent with over HTTP.
+func (r Request) HTTPHeader() http.Header {
 	if r.Header == 0 {
 		return http.Header{"Content-Type": {"application/json"}}
 	}
