@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/machine"
 )
 
@@ -122,7 +123,7 @@ func (b Boot) bootOscine(ctx context.Context) (sample BootSample, stages []Stage
 		if err := pause(ctx, settle); err != nil {
 			return err
 		}
-		if sample.QEMU, err = residentMemory(m.PID()); err != nil {
+		if sample.QEMU, err = linux.ResidentBytes(m.PID()); err != nil {
 			return err
 		}
 		sample.Processes, err = b.Memory(ctx, m.Addr(7443))

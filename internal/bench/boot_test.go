@@ -36,9 +36,6 @@ func TestOwnProcess(t *testing.T) {
 	if used, err := processTime(os.Getpid()); err != nil || used < 0 {
 		t.Errorf("processor time: got %s, %v", used, err)
 	}
-	if resident, err := residentMemory(os.Getpid()); err != nil || resident < 1<<20 {
-		t.Errorf("memory: got %d, %v", resident, err)
-	}
 }
 
 func TestUntilReadyEndsWithTheMachine(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/debian"
+	"oscine.dev/oscine/internal/linux"
 )
 
 // Both systems get the same machine.
@@ -103,7 +104,7 @@ func (p peer) boot(ctx context.Context, accel string) (sample BootSample, err er
 	if err := pause(ctx, settle); err != nil {
 		return sample, err
 	}
-	if sample.QEMU, err = residentMemory(command.Process.Pid); err != nil {
+	if sample.QEMU, err = linux.ResidentBytes(command.Process.Pid); err != nil {
 		return sample, err
 	}
 	select {
@@ -175,18 +176,4 @@ func processTime(pid int) (time.Duration, error) {
 		sum += time.Duration(n) * tick
 	}
 	return sum, nil
-}
-
-// residentMemory is the resident memory of a process in bytes.
-func residentMemory(pid int) (int64, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(raw))
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("memory of process %d: %q", pid, raw)
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	return pages * int64(os.Getpagesize()), err
 }

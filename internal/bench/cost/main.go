@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve/engine/onnx"
 	"oscine.dev/oscine/internal/serve/oip"
@@ -372,6 +373,7 @@ func (b *bench) tenModels() error {
 			return err
 		}
 	}
-	b.figures[memoryFigure] = float64(resident(b.front.cmd.Process.Pid))
-	return nil
+	bytes, err := linux.ResidentBytes(b.front.cmd.Process.Pid)
+	b.figures[memoryFigure] = float64(bytes)
+	return err
 }

@@ -112,20 +112,3 @@ func cpu(pids []int) (total time.Duration) {
 	}
 	return total
 }
-
-// resident is the memory of a process in bytes.
-func resident(pid int) int64 {
-	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(list))
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return pages * int64(os.Getpagesize())
-}

@@ -8,13 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/tensor"
 )
@@ -38,9 +37,10 @@ type figures struct {
 }
 
 func (f *figures) read() channel.Statistics {
+	resident, _ := linux.ResidentBytes(os.Getpid()) // 0 where it is not known
 	return channel.Statistics{
 		Runs: f.runs.Load(), Requests: f.requests.Load(), Failed: f.failed.Load(), Cancelled: f.cancelled.Load(),
-		Partial: f.partial.Load(), ComputeNS: f.compute.Load(), LoadNS: f.load.Load(), MemoryBytes: residentBytes(),
+		Partial: f.partial.Load(), ComputeNS: f.compute.Load(), LoadNS: f.load.Load(), MemoryBytes: resident,
 	}
 }
 
@@ -51,23 +51,6 @@ func (s *server) statistics() channel.Statistics {
 		c.Count(&all)
 	}
 	return all
-}
-
-// residentBytes is the memory of this process, 0 where it is not known.
-func residentBytes() int64 {
-	text, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(text))
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return pages * int64(os.Getpagesize())
 }
 
 func (s *server) unload() error {

@@ -5,13 +5,13 @@ import (
 	"bytes"
 	"context"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/serve/channel"
 )
 
@@ -128,10 +128,7 @@ func (w *watch) count(text []byte) {
 // Count implements worker.Counter.
 func (s *session) Count(figures *channel.Statistics) {
 	figures.PromptTokens, figures.GeneratedTokens = s.watch.prompt.Load(), s.watch.generated.Load()
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/statm")
-	if fields := strings.Fields(string(text)); err == nil && len(fields) > 1 {
-		if pages, err := strconv.ParseInt(fields[1], 10, 64); err == nil {
-			figures.MemoryBytes += pages * int64(os.Getpagesize())
-		}
+	if resident, err := linux.ResidentBytes(s.cmd.Process.Pid); err == nil {
+		figures.MemoryBytes += resident
 	}
 }
