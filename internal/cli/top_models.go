@@ -9,6 +9,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"oscine.dev/oscine/internal/bench/latency"
+	"oscine.dev/oscine/internal/client"
 )
 
 // servingTitles are the columns of serving.
@@ -60,20 +61,20 @@ func (u *usage) requests() float64 {
 func (u *usage) serving() []string {
 	number := func(format string, v float64) string {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return unknown
+			return ""
 		}
 		return fmt.Sprintf(format, v)
 	}
-	p50, p99 := unknown, unknown
+	p50, p99 := "", ""
 	if h := u.latencies(); h != nil {
-		p50, p99 = h.quantile(.5), h.quantile(.99)
+		p50, p99 = quantile(h, .5), quantile(h, .99)
 	}
-	wait := unknown
+	wait := ""
 	answered := u.grew("requests_total", "result", "success")
 	if seconds := u.grew("queue_duration_seconds_total") / answered; !math.IsNaN(seconds) && !math.IsInf(seconds, 0) {
 		wait = short(seconds)
 	}
-	pending := unknown
+	pending := ""
 	if _, now := u.model("pending_requests"); now != nil {
 		pending = fmt.Sprintf("%.0f", now.GetGauge().GetValue())
 	}
@@ -83,71 +84,39 @@ func (u *usage) serving() []string {
 	}
 }
 
-func short(seconds float64) string {
-	return latency.Short(time.Duration(seconds * float64(time.Second)))
+func short(seconds float64) string { return latency.Short(duration(seconds)) }
+
+func duration(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
+
+// quantile is the bound in seconds that a share kept, empty where there is none.
+func quantile(h *client.Histogram, share float64) string {
+	bound, ok := h.Quantile(share)
+	if !ok {
+		return ""
+	}
+	return short(bound)
 }
 
 // latencies are those of the model's answers between the samples, nil where
 // there were none.
-func (u *usage) latencies() *distribution { return between(u.model("request_duration_seconds")) }
+func (u *usage) latencies() *client.Histogram {
+	return client.Between(u.model("request_duration_seconds"))
+}
 
 // writeLatencies draws them.
 func (u *usage) writeLatencies(w io.Writer) error {
 	h := u.latencies()
-	if h == nil || h.count == 0 {
+	if h == nil || h.Count == 0 {
 		return nil
 	}
-	fmt.Fprintf(w, "\n%s: latency of %d requests in %v\n", forTerminal(w, u.name), h.count, u.after.at.Sub(u.before.at).Round(time.Millisecond))
-	rest := h.count
-	for _, n := range h.counts {
-		rest -= n
+	fmt.Fprintf(w, "\n%s: latency of %d requests in %v\n", forTerminal(w, u.name), h.Count, u.after.at.Sub(u.before.at).Round(time.Millisecond))
+	bounds := make([]time.Duration, len(h.Bounds))
+	for i, bound := range h.Bounds {
+		bounds[i] = duration(bound)
 	}
-	err := latency.WriteBars(w, h.bounds, h.counts)
-	if rest > 0 && err == nil {
-		_, err = fmt.Fprintf(w, "%d took longer\n", rest)
+	err := latency.WriteBars(w, bounds, h.Counts)
+	if above := h.Above(); above > 0 && err == nil {
+		_, err = fmt.Fprintf(w, "%d took longer\n", above)
 	}
 	return err
-}
-
-// distribution is what a histogram counted between two samples.
-type distribution struct {
-	count  uint64
-	bounds []time.Duration // of the buckets, ascending
-	counts []uint64        // in each bucket; what is above all of them is in count alone
-}
-
-// between returns what was counted between two samples of a histogram; nil where
-// one is missing or it began again.
-func between(before, after *dto.Metric) *distribution {
-	if before == nil || after == nil || after.GetHistogram().GetSampleCount() < before.GetHistogram().GetSampleCount() {
-		return nil
-	}
-	h := &distribution{count: after.GetHistogram().GetSampleCount() - before.GetHistogram().GetSampleCount()}
-	earlier := map[float64]uint64{}
-	for _, b := range before.GetHistogram().GetBucket() {
-		earlier[b.GetUpperBound()] = b.GetCumulativeCount()
-	}
-	var below uint64
-	for _, b := range after.GetHistogram().GetBucket() {
-		if math.IsInf(b.GetUpperBound(), 1) {
-			break // h.count has them
-		}
-		within := max(b.GetCumulativeCount()-earlier[b.GetUpperBound()], below)
-		h.counts = append(h.counts, within-below)
-		h.bounds = append(h.bounds, time.Duration(b.GetUpperBound()*float64(time.Second)))
-		below = within
-	}
-	return h
-}
-
-// quantile is the bound that a share kept.
-func (h *distribution) quantile(share float64) string {
-	var below uint64
-	for i, n := range h.counts {
-		below += n
-		if h.count > 0 && float64(below) >= share*float64(h.count) {
-			return h.bounds[i].Round(100 * time.Nanosecond).String()
-		}
-	}
-	return unknown
 }

@@ -14,6 +14,7 @@ import (
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/printable"
 )
 
 // minTop is the shortest time over which top measures objects.
@@ -28,7 +29,7 @@ func newTopObjectsCommand(env *Env, kind object.Kind, plural string) *cobra.Comm
 		Long: fmt.Sprintf(`Show what the %s of a node use, measured over --every from the node's metrics:
 CPU use in cores, memory now, wake-ups per second and their p99 latency, and the
 promises that are kept or broken now. A value that the node does not measure, or
-whose object does not run, is –.`, plural),
+whose object does not run, is -.`, plural),
 		Example: "  oscine top " + plural + "\n  oscine top " + plural + " --every 10s",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if every < minTop {
@@ -88,11 +89,14 @@ func topObjects(ctx context.Context, env *Env, node *client.Client, kind object.
 		if state.Status != nil {
 			phase = string(state.Status.Common().Phase)
 		}
-		cells := []string{orDash(obj.Name), known(orDash(class)), known(orDash(phase)), u.cpu(), u.bytes("memory_usage_bytes"), u.bytes("memory_limit_bytes")}
+		cells := []string{obj.Name, class, phase, u.cpu(), u.bytes("memory_usage_bytes"), u.bytes("memory_limit_bytes")}
 		wakeups, p99 := u.wakeups()
 		cells = append(cells, wakeups, p99, u.promises())
 		if kind == object.KindModel {
 			cells = append(cells, u.serving()...)
+		}
+		for i, cell := range cells {
+			cells[i] = orDash(cell)
 		}
 		fmt.Fprintln(tw, strings.Join(cells, "\t"))
 		all = append(all, u)
@@ -106,16 +110,6 @@ func topObjects(ctx context.Context, env *Env, node *client.Client, kind object.
 		}
 	}
 	return nil
-}
-
-// unknown stands for a value that is not measured.
-const unknown = "–"
-
-func known(cell string) string {
-	if cell == "-" {
-		return unknown
-	}
-	return cell
 }
 
 // sample is a node's metrics at a time.
@@ -158,12 +152,13 @@ func (u *usage) both(name string) (before, after *dto.Metric) {
 	return u.before.find("container_"+name, labels), u.after.find("container_"+name, labels)
 }
 
-// cpu is the CPUs' worth of time that it used.
+// cpu is the CPUs' worth of time that it used. It and the cells below are empty where
+// the node does not measure them.
 func (u *usage) cpu() string {
 	before, after := u.both("cpu_usage_seconds_total")
 	used := after.GetCounter().GetValue() - before.GetCounter().GetValue()
 	if before == nil || after == nil || used < 0 { // it ended, or began again
-		return unknown
+		return ""
 	}
 	return fmt.Sprintf("%.2f", used/u.seconds())
 }
@@ -171,28 +166,18 @@ func (u *usage) cpu() string {
 func (u *usage) bytes(name string) string {
 	_, after := u.both(name)
 	if after == nil {
-		return unknown
+		return ""
 	}
-	return shortBytes(after.GetGauge().GetValue())
-}
-
-func shortBytes(n float64) string {
-	for _, unit := range []string{"", "Ki", "Mi", "Gi"} {
-		if n < 1024 {
-			return fmt.Sprintf("%.4g%s", n, unit)
-		}
-		n /= 1024
-	}
-	return fmt.Sprintf("%.4gTi", n)
+	return printable.Bytes(int64(after.GetGauge().GetValue()))
 }
 
 // wakeups are those in a second, and the bound that 99 % of them kept.
 func (u *usage) wakeups() (rate, p99 string) {
-	h := between(u.both("wakeup_latency_seconds"))
+	h := client.Between(u.both("wakeup_latency_seconds"))
 	if h == nil {
-		return unknown, unknown
+		return "", ""
 	}
-	return fmt.Sprintf("%.0f", float64(h.count)/u.seconds()), h.quantile(.99)
+	return fmt.Sprintf("%.0f", float64(h.Count)/u.seconds()), quantile(h, .99)
 }
 
 // promises tells how many hold now and how many do not.
@@ -200,7 +185,7 @@ func (u *usage) promises() string {
 	_, made := u.both("promises")
 	_, broken := u.both("promises_broken")
 	if made == nil || broken == nil {
-		return unknown
+		return ""
 	}
 	b := broken.GetGauge().GetValue()
 	kept := fmt.Sprintf("%.0f kept", made.GetGauge().GetValue()-b)

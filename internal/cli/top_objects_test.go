@@ -13,7 +13,7 @@ import (
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 )
 
-// A value that the node does not tell is –, a rate is that of the time measured.
+// A value that the node does not tell is -, a rate is that of the time measured.
 func TestTopObjects(t *testing.T) {
 	named := func(kind object.Kind, name string) object.Header {
 		return object.Header{Kind: kind, Metadata: object.Metadata{Name: name}}
@@ -44,8 +44,8 @@ func TestTopObjects(t *testing.T) {
 		fmt.Fprintf(w, "# TYPE oscine_model_queue_duration_seconds_total counter\noscine_model_queue_duration_seconds_total{model=\"digits\"} %g\n", float64(k)*.002)
 		fmt.Fprintf(w, "# TYPE oscine_model_pending_requests gauge\noscine_model_pending_requests{model=\"digits\"} 5\n")
 		fmt.Fprint(w, "# TYPE oscine_model_request_duration_seconds histogram\n")
-		for bound, n := range map[string]int64{"0.001": k / 10 * 6, "0.005": k / 10 * 9, "+Inf": k} {
-			fmt.Fprintf(w, "oscine_model_request_duration_seconds_bucket{model=\"digits\",le=%q} %d\n", bound, n)
+		for i, bound := range []string{"0.001", "0.005", "+Inf"} {
+			fmt.Fprintf(w, "oscine_model_request_duration_seconds_bucket{model=\"digits\",le=%q} %d\n", bound, k/10*[]int64{6, 9, 10}[i])
 		}
 		fmt.Fprintf(w, "oscine_model_request_duration_seconds_sum{model=\"digits\"} 1\noscine_model_request_duration_seconds_count{model=\"digits\"} %d\n", k)
 		fmt.Fprintf(w, "# TYPE oscine_model_requests_total counter\noscine_model_requests_total{model=\"digits\",result=\"success\"} %d\n", k)
@@ -54,10 +54,10 @@ func TestTopObjects(t *testing.T) {
 	for kind, lines := range map[string][]string{
 		"workloads": {
 			`^NAME +CLASS +PHASE +CPU +MEMORY +LIMIT +WAKE-UPS/S +WAKE-UP P99 +PROMISES$`,
-			`^web +realtime +Running +\d+\.\d\d +1\.5Mi +– +\d+ +50µs +2 kept, 1 broken$`,
-			`^idle +batch +Unplaced +– +– +– +– +– +–$`,
+			`^web +realtime +Running +\d+\.\d\d +1\.5 MiB +- +\d+ +50\.0 µs +2 kept, 1 broken$`,
+			`^idle +batch +Unplaced +- +- +- +- +- +-$`,
 		},
-		"models": {`REQUESTS/S +P50 +P99 +WAIT +PENDING +BATCH +LATE/S$`, `^digits +– +Running +– +– +– +– +– +– +\d+\.\d +1ms +– +2\.00 ms +5 +2\.0 +\d+\.\d$`},
+		"models": {`REQUESTS/S +P50 +P99 +WAIT +PENDING +BATCH +LATE/S$`, `^digits +- +Running +- +- +- +- +- +- +\d+\.\d +1\.00 ms +- +2\.00 ms +5 +2\.0 +\d+\.\d$`},
 	} {
 		exit, out, errOut := n.command(t, "top", kind, "--every", "100ms")
 		if exit != 0 {

@@ -2,12 +2,12 @@ package web
 
 import (
 	"context"
-	"math"
 	"slices"
 	"strings"
 
 	dto "github.com/prometheus/client_model/go"
 
+	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/printable"
 )
 
@@ -64,31 +64,20 @@ func readLatencies(family *dto.MetricFamily) []latencies {
 				name = label.GetValue()
 			}
 		}
-		all = append(all, latenciesOf(printable.Text(name), m.GetHistogram()))
+		all = append(all, latenciesOf(printable.Text(name), client.HistogramOf(m)))
 	}
 	slices.SortFunc(all, func(a, b latencies) int { return strings.Compare(a.Model, b.Model) })
 	return all
 }
 
-func latenciesOf(name string, h *dto.Histogram) latencies {
-	l := latencies{Model: name, Count: h.GetSampleCount(), Bars: []bar{}}
-	before := uint64(0)
-	for _, b := range h.GetBucket() {
-		to, within := b.GetUpperBound(), max(before, b.GetCumulativeCount())
-		if math.IsInf(to, 1) || math.IsNaN(to) {
-			to = -1
-		}
-		if l.Count > 0 && to >= 0 {
-			if l.P50 == 0 && 2*float64(within) >= float64(l.Count) {
-				l.P50 = to
-			}
-			if l.P99 == 0 && float64(within) >= 0.99*float64(l.Count) {
-				l.P99 = to
-			}
-		}
-		l.Bars = append(l.Bars, bar{to, within - before})
-		before = within
+func latenciesOf(name string, h *client.Histogram) latencies {
+	l := latencies{Model: name, Count: h.Count, Bars: []bar{}}
+	l.P50, _ = h.Quantile(.5)
+	l.P99, _ = h.Quantile(.99)
+	for i, n := range h.Counts {
+		l.Bars = append(l.Bars, bar{h.Bounds[i], n})
 	}
+	l.Bars = append(l.Bars, bar{-1, h.Above()})
 	empty := func(b bar) bool { return b.Count == 0 }
 	if first := slices.IndexFunc(l.Bars, func(b bar) bool { return !empty(b) }); first > 0 {
 		l.Bars = l.Bars[first:]
