@@ -50,7 +50,7 @@ type Process struct {
 func (n *Node) MarkReady() {
 	up, err := kernelUptime()
 	if err == nil {
-		n.ready.CompareAndSwap(0, int64(up))
+		n.ready.CompareAndSwap(0, int64(n.firstReady(up)))
 	}
 	n.upgrading.Do(func() {
 		n.wg.Go(func() {
@@ -58,6 +58,24 @@ func (n *Node) MarkReady() {
 			n.upgrades.Run(n.life)
 		})
 	})
+}
+
+// readyFile keeps when the API first answered over restarts of the daemon. It is lost
+// with the kernel that it counts from.
+const readyFile = "ready"
+
+// firstReady is the kernel uptime when the API first answered, now at the latest.
+func (n *Node) firstReady(now time.Duration) time.Duration {
+	file := filepath.Join(n.config.RunDir, readyFile)
+	if raw, err := os.ReadFile(file); err == nil {
+		if first, err := time.ParseDuration(string(raw)); err == nil && first < now {
+			return first
+		}
+	}
+	if err := os.WriteFile(file, []byte(now.String()), 0o600); err != nil {
+		n.log.Warn("keep when the API first answered", "error", err)
+	}
+	return now
 }
 
 // Info describes the node.

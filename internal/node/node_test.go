@@ -432,6 +432,11 @@ func TestWhatTheNodeTells(t *testing.T) {
 	if info := h.Info(); info.Ready == 0 || info.Kernel == "" || info.Version != "test" || !slices.Contains(info.Missing, "quotas") {
 		t.Errorf("info %+v", info)
 	}
+	first := h.Info().Ready
+	h.ready.Store(0) // another start of the daemon
+	if h.MarkReady(); h.Info().Ready != first {
+		t.Errorf("ready after %v, the first start after %v", h.Info().Ready, first)
+	}
 	h.notePromise(isolate.Event{ID: "workload-web", Reason: isolate.ReasonBroken, Message: "cpuset"})
 	h.driverEvent(hardware.DriverEvent{Device: "nowhere", Kind: "ecc", Text: "two bits"})
 	h.hugePagesMissing(object.Quantity{}, errors.New("too few"))
