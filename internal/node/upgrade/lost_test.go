@@ -36,7 +36,7 @@ func TestNoRestartUnrecorded(t *testing.T) {
 	m.poke()
 	w.await("the error", func() bool { u := m.current(); return u != nil && strings.Contains(u.Message, "write the state") })
 	m.poke()
-	if u := m.current(); u.Stage != Armed || u.Before != nil || len(w.reboots) != 0 || w.drained != 0 {
+	if u := m.current(); u.Stage != Armed || u.Before != nil || len(w.reboots) != 0 || w.drained.Load() != 0 {
 		t.Errorf("it is %+v, %d restarts", u, len(w.reboots))
 	}
 	if err := os.RemoveAll(file); err != nil {

@@ -39,8 +39,8 @@ func TestUpgrade(t *testing.T) {
 	}
 	start(t, m, Request{By: "anna"})
 	w.awaitReboot()
-	if _, idle := w.slots(); w.drained != 1 || idle.Health != slot.Trial {
-		t.Errorf("drained %d times, the idle slot is %s", w.drained, idle.Health)
+	if _, idle := w.slots(); w.drained.Load() != 1 || idle.Health != slot.Trial {
+		t.Errorf("drained %d times, the idle slot is %s", w.drained.Load(), idle.Health)
 	}
 	w.restart(true)
 	m = w.daemon(manual())

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ type world struct {
 	looks   func() // called when the node looks at what runs
 	running []string
 	failing map[string]error // checks, by name
-	drained int
+	drained atomic.Int32
 	notes   []string
 	told    []release.Notification
 	reboots chan struct{}
@@ -315,7 +316,7 @@ func (h *fakeHost) Checks(b *Before) (checks []Check) {
 	}
 	return checks
 }
-func (h *fakeHost) Drain(context.Context) { h.mu.Lock(); defer h.mu.Unlock(); h.drained++ }
+func (h *fakeHost) Drain(context.Context) { h.drained.Add(1) }
 func (h *fakeHost) Note(reason, _ string, _ bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
