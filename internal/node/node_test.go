@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -419,54 +418,6 @@ func TestSystemLogGoesOn(t *testing.T) {
 	}
 	if err := h.Logs(t.Context(), object.KindWorkload, "nobody", LogQuery{}, nil); !errors.Is(err, ErrNotFound) {
 		t.Errorf("log of nobody: %v", err)
-	}
-}
-
-func TestWhatTheNodeTells(t *testing.T) {
-	h := newHouse(t)
-	if err := h.apply(t, "web", ""); err != nil {
-		t.Fatal(err)
-	}
-	h.await(t, web(), object.Running)
-	h.MarkReady()
-	if info := h.Info(); info.Ready == 0 || info.Kernel == "" || info.Version != "test" || !slices.Contains(info.Missing, "quotas") {
-		t.Errorf("info %+v", info)
-	}
-	first := h.Info().Ready
-	h.ready.Store(0) // another start of the daemon
-	if h.MarkReady(); h.Info().Ready != first {
-		t.Errorf("ready after %v, the first start after %v", h.Info().Ready, first)
-	}
-	h.notePromise(isolate.Event{ID: "workload-web", Reason: isolate.ReasonBroken, Message: "cpuset"})
-	h.driverEvent(hardware.DriverEvent{Device: "nowhere", Kind: "ecc", Text: "two bits"})
-	h.hugePagesMissing(object.Quantity{}, errors.New("too few"))
-	reasons := map[string]bool{}
-	if err := h.Events(t.Context(), EventQuery{Warnings: true}, func(e Event) error { reasons[e.Reason] = true; return nil }); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{isolate.ReasonBroken, string(hardware.MemoryError)} {
-		if !reasons[want] {
-			t.Errorf("events %v lack %s", reasons, want)
-		}
-	}
-	answer := httptest.NewRecorder()
-	h.Metrics().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
-	if got := answer.Body.String(); !strings.Contains(got, `name="web"`) || !strings.Contains(got, "gpu0") {
-		t.Errorf("metrics:\n%.2000s", got)
-	}
-	if raw, err := h.Hardware(t.Context()); err != nil || !bytes.Contains(raw, []byte("gpu0")) {
-		t.Errorf("hardware: %v", err)
-	}
-	answer = httptest.NewRecorder()
-	_, inference := h.Inference()
-	inference.ServeHTTP(answer, httptest.NewRequest("GET", "/v2", nil))
-	if answer.Code != 200 {
-		t.Errorf("inference: %d", answer.Code)
-	}
-	h.repairNetwork(t.Context())
-	h.refreshDrivers(t.Context())
-	if h.classes().Batch.CPUWeight != 7 {
-		t.Error("the limits of the Machine file are lost")
 	}
 }
 
