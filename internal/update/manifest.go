@@ -32,8 +32,9 @@ type Manifest struct {
 	Image    Content `json:"image"`    // the signed unified kernel image
 	Root     Content `json:"root"`     // the bytes of the root partition: erofs and verity tree
 
-	Packs  []Pin `json:"packs,omitempty"`  // to be installed with the release
-	Models []Pin `json:"models,omitempty"` // models that the release was tested with
+	// Packs and Models belong to the release; nodes do not install them yet.
+	Packs  []Pin `json:"packs,omitempty"`
+	Models []Pin `json:"models,omitempty"`
 }
 
 // ManifestFormat is the format of manifests that this version reads and

@@ -286,9 +286,6 @@ func (s *fakeSource) Fetch(ctx context.Context, c *update.Content, _ *update.Bas
 	report(update.Progress{Done: c.Size, Size: c.Size})
 	return ctx.Err()
 }
-func (s *fakeSource) FetchPin(context.Context, update.Pin, io.Reader, io.Writer, func(update.Progress)) error {
-	return nil
-}
 func (s *fakeSource) Close() error { return nil }
 
 type fakeHost world
