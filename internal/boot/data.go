@@ -14,7 +14,7 @@ import (
 
 // mountData mounts the data partition; ext4 replays its journal by itself. What
 // volumes may hold is bounded where the file system counts projects.
-func mountData(m *modules, p Partition, target string) error {
+func mountData(m *modules, p linux.Partition, target string) error {
 	options := ""
 	if counts, err := ext4CountsProjects(p.Node()); err == nil && counts {
 		options = "prjquota"
@@ -51,7 +51,7 @@ func mountVolatile(target string) error {
 // growData extends the data partition to the end of its disk and the mounted
 // file system to the end of the partition. Both are online and survive a power
 // failure; when there is nothing to grow, nothing is written.
-func growData(log *Log, p Partition, mountPoint string) error {
+func growData(log *Log, p linux.Partition, mountPoint string) error {
 	began := time.Now()
 	size, err := growPartition(log, p)
 	if err != nil {
@@ -76,7 +76,7 @@ func growData(log *Log, p Partition, mountPoint string) error {
 }
 
 // growPartition returns the partition's size in bytes after growing it.
-func growPartition(log *Log, p Partition) (int64, error) {
+func growPartition(log *Log, p linux.Partition) (int64, error) {
 	disk, err := os.OpenFile("/dev/"+p.Disk, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -41,21 +40,6 @@ func readBooted(efivars string) booted {
 		b.image, b.entry = image, entry
 	}
 	return b
-}
-
-// withESP mounts the ESP at dir only while f runs. Not synchronously: that made
-// one rename take 70 s.
-func withESP(p Partition, dir string, flags uintptr, f func(dir string) error) (err error) {
-	m := mount{p.Node(), dir, "vfat", hardened | flags, "umask=0077"}
-	if err := m.do(); err != nil {
-		return err
-	}
-	defer func() {
-		if unmountErr := unix.Unmount(dir, 0); unmountErr != nil {
-			err = errors.Join(err, fmt.Errorf("unmount %s: %w", dir, unmountErr))
-		}
-	}()
-	return f(dir)
 }
 
 // renameImage renames image (a path below the ESP's root) to name beside it and

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/linux"
 )
 
 // mount is one early mount; the target is made when it is absent.
@@ -16,13 +18,11 @@ type mount struct {
 	data                 string
 }
 
-const hardened = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-
 // earlyMounts mounts what every later step reads.
 func earlyMounts() []error {
 	return mountAll([]mount{
-		{"proc", "/proc", "proc", hardened, ""},
-		{"sysfs", "/sys", "sysfs", hardened, ""},
+		{"proc", "/proc", "proc", linux.Hardened, ""},
+		{"sysfs", "/sys", "sysfs", linux.Hardened, ""},
 		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
 	})
 }
@@ -35,11 +35,11 @@ func runtimeMounts() []mount {
 		{"tmpfs", "/tmp", "tmpfs", private, "mode=1777,size=50%"},
 		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666"},
 		{"tmpfs", "/dev/shm", "tmpfs", private, "mode=1777"},
-		{"mqueue", "/dev/mqueue", "mqueue", hardened, ""},
-		{"cgroup2", "/sys/fs/cgroup", "cgroup2", hardened, "nsdelegate,memory_recursiveprot"},
-		{"bpf", "/sys/fs/bpf", "bpf", hardened, "mode=0700"},
-		{"securityfs", "/sys/kernel/security", "securityfs", hardened, ""},
-		{"tracefs", "/sys/kernel/tracing", "tracefs", hardened, ""},
+		{"mqueue", "/dev/mqueue", "mqueue", linux.Hardened, ""},
+		{"cgroup2", "/sys/fs/cgroup", "cgroup2", linux.Hardened, "nsdelegate,memory_recursiveprot"},
+		{"bpf", "/sys/fs/bpf", "bpf", linux.Hardened, "mode=0700"},
+		{"securityfs", "/sys/kernel/security", "securityfs", linux.Hardened, ""},
+		{"tracefs", "/sys/kernel/tracing", "tracefs", linux.Hardened, ""},
 	}
 }
 

@@ -141,13 +141,13 @@ func watchdogName(file string) string {
 }
 
 // partition finds a partition by name on the disk of the root.
-func (s *system) partition(name string) (Partition, bool) {
-	parts, err := Partitions("/sys")
+func (s *system) partition(name string) (linux.Partition, bool) {
+	parts, err := linux.Partitions("/sys")
 	if err != nil {
 		s.log.Error("%v", err)
-		return Partition{}, false
+		return linux.Partition{}, false
 	}
-	return find(parts, s.boot.Disk, name)
+	return linux.FindPartition(parts, s.boot.Disk, name)
 }
 
 // adoptMachineFile takes the Machine file of the ESP on the first boot of a
@@ -161,7 +161,7 @@ func (s *system) adoptMachineFile() {
 		return
 	}
 	var adopted bool
-	err := withESP(esp, "/boot", 0, func(dir string) (err error) {
+	err := linux.WithESP(esp, "/boot", 0, func(dir string) (err error) {
 		adopted, err = adoptMachineFile(dir, machineFile)
 		return err
 	})
@@ -358,7 +358,7 @@ func (s *system) uncount() error {
 		return fmt.Errorf("%s is not the name of a kernel image", image)
 	}
 	good := entry.Good().File()
-	err := withESP(esp, "/boot", 0, func(dir string) error {
+	err := linux.WithESP(esp, "/boot", 0, func(dir string) error {
 		if exists(filepath.Join(dir, path.Dir(image), good)) && !exists(filepath.Join(dir, image)) {
 			return nil // an earlier life of PID 1 did it
 		}

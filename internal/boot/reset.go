@@ -20,19 +20,19 @@ import (
 // go; the one on the data partition spares every other boot from mounting the ESP.
 // A partition that is half erased cannot be mounted, and one that was just erased
 // has no state: then the ESP is asked.
-func resetWanted(log *Log, parts []Partition, disk string, data Partition) bool {
+func resetWanted(log *Log, parts []linux.Partition, disk string, data linux.Partition) bool {
 	if data.Device != "" && inUse(newData) {
 		return false
 	}
-	if _, ok := find(parts, disk, release.PartitionData); !ok {
+	if _, ok := linux.FindPartition(parts, disk, release.PartitionData); !ok {
 		return false
 	}
-	esp, ok := find(parts, disk, release.PartitionESP)
+	esp, ok := linux.FindPartition(parts, disk, release.PartitionESP)
 	if !ok {
 		return false
 	}
 	wanted := false
-	err := withESP(esp, stage1ESP, unix.MS_RDONLY, func(dir string) error {
+	err := linux.WithESP(esp, stage1ESP, unix.MS_RDONLY, func(dir string) error {
 		wanted = exists(filepath.Join(dir, release.ESPReset))
 		return nil
 	})
@@ -53,18 +53,18 @@ func inUse(data string) bool {
 // mounts that; the root is mounted already. Power may fail at any point: the mark on
 // the ESP goes last, and the next boot begins again. It returns the partition, or a
 // zero one when /var has to be volatile.
-func resetData(log *Log, m *modules, parts []Partition, disk string) Partition {
+func resetData(log *Log, m *modules, parts []linux.Partition, disk string) linux.Partition {
 	began := time.Now()
 	log.Notice("reset: erasing the data partition")
 	if err := unix.Unmount(newData, 0); err != nil {
 		log.Error("reset: %v", err)
-		return Partition{} // what is mounted there stays
+		return linux.Partition{} // what is mounted there stays
 	}
-	p, _ := find(parts, disk, release.PartitionData)
+	p, _ := linux.FindPartition(parts, disk, release.PartitionData)
 	err := eraseData(p.Node(), filepath.Join(newRoot, release.EmptyData), func() { armWatchdog(log) })
 	if err == nil {
-		esp, _ := find(parts, disk, release.PartitionESP)
-		err = withESP(esp, stage1ESP, 0, forgetReset)
+		esp, _ := linux.FindPartition(parts, disk, release.PartitionESP)
+		err = linux.WithESP(esp, stage1ESP, 0, forgetReset)
 	}
 	if err != nil {
 		log.Error("reset: %v: the next boot tries again", err)

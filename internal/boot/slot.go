@@ -7,12 +7,13 @@ import (
 	"strings"
 	"time"
 
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/release"
 )
 
 // slot is the partition that holds the root this kernel was built with.
 type slot struct {
-	Partition
+	linux.Partition
 	hashStart uint64 // first block of the hash tree
 }
 
@@ -31,14 +32,14 @@ var errNoSlot = errors.New("no slot holds the root of this version")
 // waitSlot waits for the disk with the slot of v. preferESP is the partition
 // GUID of the ESP this system was started from ("" when unknown): with several
 // Oscine disks in a machine, the root comes from that disk, if it appears in time.
-func waitSlot(log *Log, m *modules, v release.Verity, preferESP string) (slot, []Partition, error) {
+func waitSlot(log *Log, m *modules, v release.Verity, preferESP string) (slot, []linux.Partition, error) {
 	began := time.Now()
 	deadline := began.Add(diskTimeout)
 	settled := false
 	seen := map[string]string{} // device → why it is refused
 	for {
 		now := time.Now()
-		parts, err := Partitions("/sys")
+		parts, err := linux.Partitions("/sys")
 		if err != nil {
 			return slot{}, nil, err
 		}
@@ -59,7 +60,7 @@ func waitSlot(log *Log, m *modules, v release.Verity, preferESP string) (slot, [
 	}
 }
 
-func refusal(parts []Partition, seen map[string]string) error {
+func refusal(parts []linux.Partition, seen map[string]string) error {
 	if len(seen) == 0 {
 		return fmt.Errorf("%w: no partition named %s or %s among %d partitions (is the disk's driver in the initramfs?)",
 			errNoSlot, release.PartitionRootA, release.PartitionRootB, len(parts))
@@ -74,14 +75,14 @@ func refusal(parts []Partition, seen map[string]string) error {
 }
 
 // opener opens the device of a partition for reading.
-type opener func(Partition) (*os.File, error)
+type opener func(linux.Partition) (*os.File, error)
 
-func openDevice(p Partition) (*os.File, error) { return os.Open(p.Node()) }
+func openDevice(p linux.Partition) (*os.File, error) { return os.Open(p.Node()) }
 
 // chooseSlot returns the slot of v among parts, and notes in refused why the
 // others are not it. One on another disk than that of preferESP is taken only with
 // anyDisk.
-func chooseSlot(parts []Partition, v release.Verity, preferESP string, anyDisk bool, refused map[string]string, open opener) (slot, bool) {
+func chooseSlot(parts []linux.Partition, v release.Verity, preferESP string, anyDisk bool, refused map[string]string, open opener) (slot, bool) {
 	var found []slot
 	for _, p := range parts {
 		if !release.IsSlot(p.Name) {
@@ -95,7 +96,7 @@ func chooseSlot(parts []Partition, v release.Verity, preferESP string, anyDisk b
 		found = append(found, slot{p, hashStart})
 	}
 	for _, s := range found {
-		esp, ok := find(parts, s.Disk, release.PartitionESP)
+		esp, ok := linux.FindPartition(parts, s.Disk, release.PartitionESP)
 		if ok && preferESP != "" && esp.UUID == preferESP {
 			return s, true
 		}
@@ -106,7 +107,7 @@ func chooseSlot(parts []Partition, v release.Verity, preferESP string, anyDisk b
 	return found[0], true
 }
 
-func matchPartition(p Partition, v release.Verity, open opener) (uint64, error) {
+func matchPartition(p linux.Partition, v release.Verity, open opener) (uint64, error) {
 	f, err := open(p)
 	if err != nil {
 		return 0, err

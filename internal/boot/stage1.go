@@ -87,7 +87,7 @@ func bootedFrom(log *Log) booted {
 	if _, err := os.Stat("/sys/firmware/efi"); err != nil {
 		return booted{}
 	}
-	if err := (mount{"efivarfs", linux.EFIVariables, "efivarfs", hardened, ""}).do(); err != nil {
+	if err := (mount{"efivarfs", linux.EFIVariables, "efivarfs", linux.Hardened, ""}).do(); err != nil {
 		log.Error("cannot tell which image was started: %v", err)
 	}
 	return readBooted(linux.EFIVariables)
@@ -115,8 +115,8 @@ func armWatchdog(log *Log) {
 
 // mountStage1Data mounts the data partition of the disk, and returns the
 // partition, or a zero one when /var has to be volatile.
-func mountStage1Data(log *Log, m *modules, parts []Partition, disk string) Partition {
-	p, ok := find(parts, disk, release.PartitionData)
+func mountStage1Data(log *Log, m *modules, parts []linux.Partition, disk string) linux.Partition {
+	p, ok := linux.FindPartition(parts, disk, release.PartitionData)
 	if !ok {
 		log.Error("disk %s has no partition %s: everything written will be lost at power-off", disk, release.PartitionData)
 	} else if err := mountData(m, p, newData); err != nil {
@@ -127,13 +127,13 @@ func mountStage1Data(log *Log, m *modules, parts []Partition, disk string) Parti
 	if err := mountVolatile(newData); err != nil {
 		log.Error("%v", err)
 	}
-	return Partition{}
+	return linux.Partition{}
 }
 
 // countAttempt keeps the boot counter of an image that was marked good before.
 // One that has used up its attempts is demoted; the error then is the reason to
 // restart into what the boot loader takes next.
-func countAttempt(log *Log, parts []Partition, s slot, from booted, data Partition) error {
+func countAttempt(log *Log, parts []linux.Partition, s slot, from booted, data linux.Partition) error {
 	if from.image == "" || from.entry.Counted || data.Device == "" {
 		return nil
 	}
@@ -156,7 +156,7 @@ func countAttempt(log *Log, parts []Partition, s slot, from booted, data Partiti
 
 // demoteDamaged takes an image whose slot is damaged out of the boot order at
 // once if it has no counter any more; one with a counter runs out by itself.
-func demoteDamaged(log *Log, parts []Partition, from booted, cause error) {
+func demoteDamaged(log *Log, parts []linux.Partition, from booted, cause error) {
 	if from.image == "" || from.entry.Counted || !errors.Is(cause, errNoSlot) {
 		return
 	}
@@ -172,12 +172,12 @@ func demoteDamaged(log *Log, parts []Partition, from booted, cause error) {
 	}
 }
 
-func demote(parts []Partition, disk string, from booted, done int) error {
-	esp, ok := find(parts, disk, release.PartitionESP)
+func demote(parts []linux.Partition, disk string, from booted, done int) error {
+	esp, ok := linux.FindPartition(parts, disk, release.PartitionESP)
 	if !ok {
 		return fmt.Errorf("disk %s has no partition %s", disk, release.PartitionESP)
 	}
-	return withESP(esp, stage1ESP, 0, func(dir string) error {
+	return linux.WithESP(esp, stage1ESP, 0, func(dir string) error {
 		return renameImage(dir, from.image, from.entry.Demoted(done).File())
 	})
 }

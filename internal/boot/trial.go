@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/release"
 )
 
@@ -107,7 +108,7 @@ func (s *system) demoteSelf() error {
 	if !ok {
 		return fmt.Errorf("%s is not the name of a kernel image", s.boot.Image)
 	}
-	return withESP(esp, "/boot", 0, func(dir string) error {
+	return linux.WithESP(esp, "/boot", 0, func(dir string) error {
 		if !hasOther(filepath.Join(dir, path.Dir(s.boot.Image)), own) {
 			return errors.New("there is no other version to go back to")
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/release"
 )
 
@@ -38,8 +39,8 @@ func TestChooseSlot(t *testing.T) {
 	mine, v := rootOf(t, 1)
 	other, _ := rootOf(t, 2)
 	files := map[string]string{"sda2": other, "sda3": mine, "sdb2": mine, "sdb3": "/nonexistent"}
-	open := func(p Partition) (*os.File, error) { return os.Open(files[p.Device]) }
-	parts := []Partition{
+	open := func(p linux.Partition) (*os.File, error) { return os.Open(files[p.Device]) }
+	parts := []linux.Partition{
 		{Device: "sda1", Disk: "sda", Name: release.PartitionESP, UUID: "aa"},
 		{Device: "sda2", Disk: "sda", Name: release.PartitionRootA},
 		{Device: "sda3", Disk: "sda", Name: release.PartitionRootB},

@@ -1,7 +1,6 @@
 package install
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/linux"
 )
 
 // Disk is one disk of a machine.
@@ -181,7 +182,8 @@ func (m Machine) partitions(disk string) []Content {
 			continue
 		}
 		sectors, _ := readNumber(filepath.Join(dir, "size")) // it may be gone again
-		all = append(all, numbered{number, m.content(e.Name(), partitionName(filepath.Join(dir, "uevent")), sectors*512)})
+		uevent, _ := linux.ReadUevent(filepath.Join(dir, "uevent"))
+		all = append(all, numbered{number, m.content(e.Name(), uevent["PARTNAME"], sectors*512)})
 	}
 	slices.SortFunc(all, func(a, b numbered) int { return cmp.Compare(a.number, b.number) })
 	parts := make([]Content, len(all))
@@ -189,20 +191,6 @@ func (m Machine) partitions(disk string) []Content {
 		parts[i] = all[i].Content
 	}
 	return parts
-}
-
-func partitionName(uevent string) string {
-	f, err := os.Open(uevent)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if name, ok := strings.CutPrefix(lines.Text(), "PARTNAME="); ok {
-			return name
-		}
-	}
-	return ""
 }
 
 // lasting are the names of a disk that do not depend on the order in which disks

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"oscine.dev/oscine/internal/boot"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/release"
 )
@@ -29,41 +28,27 @@ type device struct {
 // mounted at dir, which is made, while it is used and only then.
 func OpenDisk(disk, dir string) Disk { return &device{sys: "/sys", disk: disk, dir: dir} }
 
-func (d *device) find(name string) (boot.Partition, error) {
-	parts, err := boot.Partitions(d.sys)
+func (d *device) find(name string) (linux.Partition, error) {
+	parts, err := linux.Partitions(d.sys)
 	if err != nil {
-		return boot.Partition{}, err
+		return linux.Partition{}, err
 	}
-	for _, p := range parts {
-		if p.Disk == d.disk && p.Name == name {
-			return p, nil
-		}
+	p, ok := linux.FindPartition(parts, d.disk, name)
+	if !ok {
+		return p, fmt.Errorf("%w: disk %s has no partition %s", ErrUnusable, d.disk, name)
 	}
-	return boot.Partition{}, fmt.Errorf("%w: disk %s has no partition %s", ErrUnusable, d.disk, name)
+	return p, nil
 }
 
 // ESP implements Disk.
-func (d *device) ESP(f func(ESP) error) (err error) {
+func (d *device) ESP(f func(ESP) error) error {
 	d.mounted.Lock()
 	defer d.mounted.Unlock()
 	p, err := d.find(release.PartitionESP)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.dir, 0o700); err != nil {
-		return err
-	}
-	// Not synchronously, which makes one rename take a minute: Flush is certain.
-	const hardened = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := unix.Mount(p.Node(), d.dir, "vfat", hardened, "umask=0077"); err != nil {
-		return fmt.Errorf("mount the ESP %s: %w", p.Node(), err)
-	}
-	defer func() {
-		if unmounted := unix.Unmount(d.dir, 0); unmounted != nil {
-			err = errors.Join(err, fmt.Errorf("unmount the ESP: %w", unmounted))
-		}
-	}()
-	return f(folder(d.dir))
+	return linux.WithESP(p, d.dir, 0, func(dir string) error { return f(folder(dir)) })
 }
 
 // Open implements Disk.

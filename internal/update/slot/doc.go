@@ -4,6 +4,5 @@
 // disk, and puts the new kernel image in place as the last step. Whenever power
 // fails, the boot loader finds a version that was whole before. It repairs a damaged
 // ESP from copies of what was good. It knows no
-// source of releases and decides nothing about when; it depends on package boot
-// for the partitions as the kernel shows them.
+// source of releases and decides nothing about when.
 package slot

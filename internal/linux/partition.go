@@ -1,4 +1,4 @@
-package boot
+package linux
 
 import (
 	"bufio"
@@ -43,7 +43,7 @@ func Partitions(sys string) ([]Partition, error) {
 // readPartition reads one block device; false for whole disks, partitions
 // without a name, and devices that vanish meanwhile.
 func readPartition(dir string) (Partition, bool) {
-	uevent, err := readUevent(filepath.Join(dir, "uevent"))
+	uevent, err := ReadUevent(filepath.Join(dir, "uevent"))
 	if err != nil || uevent["DEVTYPE"] != "partition" || uevent["PARTNAME"] == "" {
 		return Partition{}, false
 	}
@@ -68,7 +68,8 @@ func readPartition(dir string) (Partition, bool) {
 	}, true
 }
 
-func readUevent(file string) (map[string]string, error) {
+// ReadUevent reads the KEY=value lines of a uevent file in sysfs.
+func ReadUevent(file string) (map[string]string, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -95,8 +96,8 @@ func readSectors(file string) (int64, error) {
 	return n * 512, err
 }
 
-// find returns the partition with the GPT name on disk.
-func find(parts []Partition, disk, name string) (Partition, bool) {
+// FindPartition returns the partition with the GPT name on disk.
+func FindPartition(parts []Partition, disk, name string) (Partition, bool) {
 	for _, p := range parts {
 		if p.Disk == disk && p.Name == name {
 			return p, true
