@@ -77,9 +77,13 @@ func (c *cores) held(t *turn) (held bool, sharing int) {
 	return taken > 0 && taken+t.threads > len(t.cpus), sharing
 }
 
+// ordered reports whether a run that the job leads is ordered among those of other
+// models.
+func (j *job) ordered() bool { return !j.rank.shared.IsZero() && j.parts == nil }
+
 // expect gives the run that a job is to lead its place, which waits.
 func (c *cores) expect(m *model, j *job) {
-	if len(m.CPUs) == 0 || j.rank.shared.IsZero() || j.parts != nil {
+	if len(m.CPUs) == 0 || !j.ordered() {
 		return
 	}
 	m.mu.Lock()
@@ -95,15 +99,16 @@ func (c *cores) expect(m *model, j *job) {
 	c.turns = append(c.turns, j.turn)
 }
 
-// enter waits until the run that a job leads is next on its processors. A job
-// whose client leaves meanwhile is refused.
-func (c *cores) enter(m *model, j *job) error {
+// enter waits until the run that a job leads is next on its processors, or the job
+// has yielded the lead to one that is not ordered. A job whose client leaves
+// meanwhile is refused.
+func (c *cores) enter(m *model, j *job) (yielded bool, err error) {
 	if j.turn == nil {
 		c.expect(m, j)
 	}
 	t := j.turn
 	if t == nil {
-		return nil
+		return false, nil
 	}
 	c.mu.Lock()
 	for {
@@ -113,7 +118,10 @@ func (c *cores) enter(m *model, j *job) error {
 		t.waits = held && patience > 0
 		c.mu.Unlock()
 		if !t.waits {
-			return nil
+			return false, nil
+		}
+		if m.yield(j) {
+			return true, nil
 		}
 		timer := time.NewTimer(patience)
 		select {
@@ -121,7 +129,7 @@ func (c *cores) enter(m *model, j *job) error {
 		case <-timer.C:
 		case <-j.ctx.Done():
 			timer.Stop()
-			return m.left(j.ctx)
+			return false, m.left(j.ctx)
 		}
 		timer.Stop()
 		c.mu.Lock()
@@ -129,15 +137,19 @@ func (c *cores) enter(m *model, j *job) error {
 }
 
 // hasten tells the run that a model is about to begin of one more request, which
-// may be more urgent.
+// may be more urgent, or not ordered: to that one the leader yields.
 func (c *cores) hasten(leader, j *job) {
-	if leader == nil || j.rank.shared.IsZero() {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := leader.turn
-	if t == nil || !t.waits || t.promised && !j.rank.promise || t.promised == j.rank.promise && !j.rank.shared.Before(t.due) {
+	if t == nil || !t.waits {
+		return
+	}
+	if !j.ordered() {
+		t.wake()
+		return
+	}
+	if t.promised && !j.rank.promise || t.promised == j.rank.promise && !j.rank.shared.Before(t.due) {
 		return
 	}
 	t.promised, t.due = j.rank.promise, j.rank.shared
@@ -160,10 +172,15 @@ func (c *cores) leave(j *job) {
 func (c *cores) wake() {
 	for _, t := range c.turns {
 		if t.waits {
-			select {
-			case t.may <- struct{}{}:
-			default:
-			}
+			t.wake()
 		}
+	}
+}
+
+// wake lets the one look again that waits.
+func (t *turn) wake() {
+	select {
+	case t.may <- struct{}{}:
+	default:
 	}
 }

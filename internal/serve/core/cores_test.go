@@ -78,6 +78,20 @@ func (n *neighbours) held(want int) {
 	}
 }
 
+// waiting waits until a model computes or is held, and so many requests wait for it.
+func (n *neighbours) waiting(model string, want int) {
+	n.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		busy, got := n.Registry.Waiting(model)
+		if busy && got == want {
+			return
+		}
+		if time.Now().After(end) {
+			n.Fatalf("%s: %d requests wait, want %d", model, got, want)
+		}
+	}
+}
+
 // Runs of models that share processors come in the order of their deadlines, what
 // was promised before what only clients name.
 func TestModelsOnSharedCoresAreOrdered(t *testing.T) {
@@ -113,6 +127,44 @@ func TestWhoIsNotHeld(t *testing.T) {
 	}
 }
 
+// A held request holds back none of its model that nobody would hold, whether that
+// one comes later or waits already.
+func TestHeldLeaderYields(t *testing.T) {
+	for kind, heldAfter := range map[string]int{"single": 1, "doubler": 0} { // which joins the held one
+		t.Run(kind, func(t *testing.T) {
+			gated := servetest.Worker(t.TempDir(), kind)
+			n := newNeighbours(t, core.Model{Name: "first", Starter: servetest.Worker(t.TempDir(), kind)}, core.Model{Name: "then", Starter: gated})
+			free := func(model string) {
+				ctx, cancel := context.WithTimeout(n.Context(), 10*time.Second)
+				defer cancel()
+				if _, err := n.Ask(ctx, core.Request{Model: model}, 2); err != nil {
+					t.Errorf("%s: a request without a deadline beside a held one: %v", model, err)
+				}
+			}
+			n.ask(core.Request{Model: "first", Timeout: time.Second, Arrived: later()}, 2)
+			n.held(1)
+			free("first")
+			n.held(heldAfter)
+
+			n.ask(core.Request{Model: "then"}, servetest.Gated)
+			n.waiting("then", 0)
+			n.ask(core.Request{Model: "then", Timeout: time.Second, Arrived: later(), Priority: 1}, 2)
+			n.waiting("then", 1)
+			answered := make(chan bool)
+			go func() {
+				defer close(answered)
+				free("then")
+			}()
+			n.waiting("then", 2)
+			if err := os.WriteFile(servetest.Marker(gated.Model), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			<-answered
+			n.held(2 * heldAfter)
+		})
+	}
+}
+
 // A held request leaves with its client, and one that comes meanwhile and is more
 // urgent takes the run's place forward.
 func TestHeldRequests(t *testing.T) {
@@ -132,11 +184,7 @@ func TestHeldRequests(t *testing.T) {
 	n.ask(core.Request{Model: "b", Timeout: time.Second, Arrived: at.Add(time.Minute)}, servetest.Sloth)
 	n.held(2)
 	n.ask(core.Request{Model: "b", Timeout: time.Second, Arrived: at}, servetest.Sloth)
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if _, waiting := n.Registry.Waiting("b"); waiting == 2 {
-			break
-		}
-	}
+	n.waiting("b", 2)
 	n.open()
 	if got, want := strings.Join(n.order, " "), "busy b b a"; got != want {
 		t.Errorf("got %s, want %s", got, want)

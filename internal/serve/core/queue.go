@@ -74,34 +74,53 @@ func (m *model) run(j *job) {
 	}
 	j.leads = true
 	q.mu.Unlock()
-	defer m.passOn(j)
+	for m.lead(j) {
+		if lead := m.await(j); !lead {
+			return
+		}
+	}
+}
+
+// lead runs batches until the job is done, and passes the lead on, unless it
+// yielded it before the job's batch began.
+func (m *model) lead(j *job) (yielded bool) {
+	defer func() {
+		if !yielded {
+			m.passOn(j)
+		}
+	}()
 	for done := false; !done; {
 		j.times.forms()
 		m.gather(j)
-		if j.err = m.takeTurn(j); j.err != nil {
-			return
+		yielded, err := m.takeTurn(j)
+		if yielded {
+			return true // what becomes of the job is another leader's from here on
 		}
-		q.mu.Lock()
+		if j.err = err; err != nil {
+			return false
+		}
+		m.queue.mu.Lock()
 		m.takeBatch(j)
-		q.mu.Unlock()
+		m.queue.mu.Unlock()
 		j.formed()
 		if done = m.runBatch(j); !done {
 			m.cores.leave(j)
 		}
 	}
+	return false
 }
 
-// takeTurn waits until the run that a job leads is next on its processors. A job
-// that is refused leaves the queue.
-func (m *model) takeTurn(j *job) error {
+// takeTurn waits until the run that a job leads is next on its processors, or the
+// job has yielded the lead. A job that is refused leaves the queue.
+func (m *model) takeTurn(j *job) (yielded bool, err error) {
 	if len(m.CPUs) == 0 {
-		return nil
+		return false, nil
 	}
 	q := &m.queue
 	q.mu.Lock()
 	q.leading = append(q.leading, j)
 	q.mu.Unlock()
-	err := m.cores.enter(m, j)
+	yielded, err = m.cores.enter(m, j)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	isJ := func(other *job) bool { return other == j }
@@ -109,7 +128,35 @@ func (m *model) takeTurn(j *job) error {
 	if err != nil {
 		q.waiting = slices.DeleteFunc(q.waiting, isJ)
 	}
-	return err
+	return yielded, err
+}
+
+// yield hands the lead of a run that is held to a waiting job that nothing would
+// hold. It reports whether there was one: then the leader waits again.
+func (m *model) yield(leader *job) bool {
+	q := &m.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	next := q.next(func(j *job) bool { return !j.ordered() })
+	if next == nil {
+		return false
+	}
+	m.cores.leave(leader)
+	leader.leads, next.leads = false, true
+	next.wake <- true
+	return true
+}
+
+// next is the most urgent of those that wait, and may, nil where there is none.
+// The caller holds mu.
+func (q *queue) next(may func(*job) bool) (next *job) {
+	for _, j := range q.waiting {
+		// One that leads already has not taken its batch yet.
+		if !j.leads && may(j) && (next == nil || byRank(j, next) < 0) {
+			next = j
+		}
+	}
+	return next
 }
 
 // passOn hands the lead to the next, however it ended: all in the batch of a leader that failed half-way get
@@ -127,14 +174,7 @@ func (m *model) passOn(leader *job) {
 	q := &m.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var next *job
-	for _, j := range q.waiting {
-		// One that leads already has not taken its batch yet.
-		if !j.leads && (next == nil || byRank(j, next) < 0) {
-			next = j
-		}
-	}
-	if next != nil {
+	if next := q.next(func(*job) bool { return true }); next != nil {
 		next.leads = true
 		m.cores.expect(m, next)
 		next.wake <- true
