@@ -17,6 +17,7 @@ import (
 	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/channel"
 )
 
 // serveOptions are the flags of serve.
@@ -169,6 +170,9 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 	}
 	if o.shadow {
 		spec["shadow"] = true
+	}
+	if _, _, err := channel.SplitOptions(o.options); err != nil {
+		return "", usageError{err}
 	}
 	if len(o.options) > 0 {
 		spec["options"] = o.options

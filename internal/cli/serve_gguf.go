@@ -9,6 +9,7 @@ import (
 	"oscine.dev/oscine/internal/gguf"
 	"oscine.dev/oscine/internal/printable"
 	"oscine.dev/oscine/internal/quantity"
+	"oscine.dev/oscine/internal/serve/channel"
 )
 
 // planMemory gives a language model, which needs memory by its context, the
@@ -34,7 +35,11 @@ func (o *serveOptions) planLanguage(path string, header *gguf.Header, log io.Wri
 			return usageError{fmt.Errorf("--memory %s: %w", o.memory, err)}
 		}
 	}
-	want, err := gguf.ParseWant(o.options, memory)
+	options, _, err := channel.SplitOptions(o.options)
+	if err != nil {
+		return usageError{fmt.Errorf("%s: %w", path, err)}
+	}
+	want, err := gguf.ParseWant(options, memory)
 	if err != nil {
 		return usageError{fmt.Errorf("%s: %w", path, err)}
 	}

@@ -18,11 +18,12 @@ func TestLanguageModelsOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	for option, want := range map[string]string{
-		"task=embed": "", "slots=2": "", "batch=off": "",
+		"task=embed": "", "slots=2": "", "batch=alone": "", "deterministic=false": "",
 		"task=sing":    "choose generate, embed or rerank",
 		"slots=0":      "must be a number from 1 on",
 		"context=many": "must be a number from 1 on",
 		"speed=high":   "there are context, slots and task",
+		"batch=off":    "choose independent or alone",
 	} {
 		name, value, _ := strings.Cut(option, "=")
 		o := serveOptions{options: map[string]string{name: value}}

@@ -43,7 +43,7 @@ type Want struct {
 	Task    Task
 }
 
-// ParseWant reads a model's options; memory is what its worker may use, 0 for no
+// ParseWant reads a model's options for the engine; memory is what its worker may use, 0 for no
 // limit. It refuses values that mean nothing, and options that there are not.
 func ParseWant(options map[string]string, memory int64) (Want, error) {
 	w := Want{Memory: memory}
@@ -60,7 +60,6 @@ func ParseWant(options map[string]string, memory int64) (Want, error) {
 			if !slices.Contains([]Task{Generate, Embed, Rerank}, w.Task) {
 				err = fmt.Errorf("choose %s, %s or %s", Generate, Embed, Rerank)
 			}
-		case "batch": // every engine's worker reads it itself
 		default:
 			err = errors.New("there is no such option; there are context, slots and task")
 		}

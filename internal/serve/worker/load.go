@@ -75,17 +75,21 @@ func (s *server) open(load channel.Load) error {
 	case info.Mode().Type()&^fs.ModeDir != 0:
 		return errors.New("the model is neither a file nor a folder")
 	}
-	session, err := s.engine.Open(load.Path, Options{Threads: threads, Values: load.Options, Name: load.Name, Memory: load.Memory, Lost: s.lost})
+	values, own, err := channel.SplitOptions(load.Options)
+	if err != nil {
+		return err
+	}
+	session, err := s.engine.Open(load.Path, Options{Threads: threads, Values: values, Name: load.Name, Memory: load.Memory, Lost: s.lost})
 	if err != nil {
 		return err
 	}
 	meta := session.Metadata()
 	meta.Threads = threads
-	if err := stateBatch(&meta, load.Options["batch"]); err != nil {
+	if err := stateBatch(&meta, own[channel.OptionBatch]); err != nil {
 		return errors.Join(err, session.Close())
 	}
 	err = SelfTest(session, &meta, s.say)
-	if errors.Is(err, ErrDiffers) && load.Options[optionDeterministic] == "false" {
+	if errors.Is(err, ErrDiffers) && own[channel.OptionDeterministic] == channel.DeterministicNo {
 		s.say("%v", err)
 		err = nil
 	}
@@ -110,10 +114,6 @@ func threads(limit int) (int, error) {
 	}
 	return n, nil
 }
-
-// optionDeterministic is the option by which a manifest states "false" of a model
-// whose answers to the same inputs differ.
-const optionDeterministic = "deterministic"
 
 // ErrDiffers is returned by SelfTest of a model that answers the same inputs
 // differently.

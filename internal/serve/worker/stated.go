@@ -12,18 +12,15 @@ import (
 // where no proof is at hand or none is wanted. "" states nothing.
 func stateBatch(meta *channel.Metadata, stated string) error {
 	switch stated {
-	case "":
-	case "alone":
+	case channel.BatchAlone:
 		meta.Batch = false
-	case "independent":
+	case channel.BatchIndependent:
 		for _, t := range slices.Concat(meta.Inputs, meta.Outputs) {
 			if len(t.Shape) == 0 || t.Shape[0] != -1 || t.Type == tensor.Bytes {
 				return fmt.Errorf("spec.dynamicBatching, or the option batch, states that rows are independent, but %q of %s has no open first dimension: leave it out", t.Name, t.Shape)
 			}
 		}
 		meta.Batch = true
-	default:
-		return fmt.Errorf("the option batch is %q: it may be independent or alone", stated)
 	}
 	return nil
 }

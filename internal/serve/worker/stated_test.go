@@ -22,7 +22,6 @@ func TestStateBatch(t *testing.T) {
 		{"", -1, true, true, ""}, {"", -1, false, false, ""},
 		{"independent", -1, false, true, ""}, {"alone", -1, true, false, ""},
 		{"independent", 1, false, false, "has no open first dimension"},
-		{"yes", -1, false, false, "may be independent or alone"},
 	} {
 		m := meta(test.first, test.proven)
 		err := stateBatch(m, test.stated)

@@ -380,8 +380,12 @@ func TestRefusal(t *testing.T) {
 	for kind, want := range map[string]string{
 		"unknown": "not a model of the engine for tests",
 		"once":    "ran the model once and not a second time",
+		"add":     "option deterministic=maybe: choose true or false",
 	} {
 		r := startWorker(t, kind)
+		if kind == "add" {
+			r.load.Options["deterministic"] = "maybe"
+		}
 		err := r.connect()
 		var refused *channel.ModelError
 		if !errors.As(err, &refused) || !strings.Contains(refused.Text, want) {

@@ -5,10 +5,8 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/channel"
 )
-
-// optionBatch is the option by which a worker learns what is stated of rows.
-const optionBatch = "batch"
 
 // options are passed to the engine: the manifest's own, and what it states of
 // batches.
@@ -16,10 +14,10 @@ func options(m *object.Model) map[string]string {
 	if m.Spec.DynamicBatching == nil {
 		return m.Spec.Options
 	}
-	all := map[string]string{optionBatch: "independent"}
+	all := map[string]string{channel.OptionBatch: channel.BatchIndependent}
 	maps.Copy(all, m.Spec.Options)
 	if m.Spec.DynamicBatching.Disabled {
-		all[optionBatch] = "alone"
+		all[channel.OptionBatch] = channel.BatchAlone
 	}
 	return all
 }
