@@ -87,7 +87,6 @@ begun again. See docs/install.md.`,
 	f.BoolVar(&o.keepData, "keep-data", false, "of a disk with Oscine, write boot loader and system, and leave the data with its Machine")
 	f.BoolVar(&o.forceGroup, "force", false, "a disk too that belongs to LVM, RAID or a pool which is not in use")
 	f.BoolVar(&o.yes, "yes", false, "do not ask before the disk is erased")
-	c.MarkFlagsOneRequired("list", "to")
 	c.MarkFlagsMutuallyExclusive("list", "to")
 	c.MarkFlagsMutuallyExclusive("image", "release")
 	c.MarkFlagsMutuallyExclusive("machine", "unconfigured", "keep-data")
@@ -97,6 +96,8 @@ begun again. See docs/install.md.`,
 
 func (o *installOptions) check() error {
 	switch {
+	case o.to == "" && !o.list:
+		return errors.New("choose --to DISK, or --list to see the disks")
 	case o.release != "" && o.root == "" && !o.list:
 		return errors.New("--release needs --root: the file of the root metadata that you trust")
 	case o.release == "" && (o.root != "" || o.version != "" || o.kernel != ""):
