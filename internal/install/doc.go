@@ -3,5 +3,7 @@
 // one bootable from a kernel image and its root, which it reads back. It runs in
 // the daemon of a booted image and, as root, in the command-line tool on any
 // Linux. It asks nobody: that is its callers' part. It depends on package
-// image/layout for how a disk is divided.
+// image/layout for how a disk is divided, on uki for what a kernel image holds, on
+// internal/linux for partitions, and on the API's messages, as which it hands out
+// disks.
 package install
