@@ -8,7 +8,7 @@ import (
 	"runtime"
 
 	"oscine.dev/oscine/internal/artifact"
-	"oscine.dev/oscine/internal/node/kind/model"
+	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/pki"
@@ -21,7 +21,7 @@ func (n *Node) InstallPack(ctx context.Context, r io.Reader, signature pki.Signa
 	if err := n.disk.Room(); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
-	info, err := n.packs.Install(ctx, model.Asking(r, n.disk.Room), signature)
+	info, err := n.packs.Install(ctx, disk.Asking(r, n.disk.Room), signature)
 	if err != nil {
 		return nil, packError(err)
 	}
@@ -51,7 +51,7 @@ func (n *Node) PullPack(ctx context.Context, reference string, plainHTTP bool, p
 	if err != nil {
 		return nil, "", packError(err)
 	}
-	info, err := n.packs.Pull(ctx, a, store, model.AskingFor(n.disk.Room, func(received int64) { progress(received, a.SizeBytes) }))
+	info, err := n.packs.Pull(ctx, a, store, disk.AskingFor(n.disk.Room, func(received int64) { progress(received, a.SizeBytes) }))
 	if err != nil {
 		return nil, "", packError(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/artifact"
+	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/serve/modelpack"
 )
@@ -104,7 +105,7 @@ func (f *Files) Pull(ctx context.Context, source string, access artifact.Access,
 		p.Digest, p.Reference = r.Digest(), r.String()
 	}
 	if !f.Has(p.Digest) {
-		if err := f.pull(ctx, p.Digest, m, store, AskingFor(f.room, func(n int64) { progress(n, m.SizeBytes) })); err != nil {
+		if err := f.pull(ctx, p.Digest, m, store, disk.AskingFor(f.room, func(n int64) { progress(n, m.SizeBytes) })); err != nil {
 			return nil, fmt.Errorf("pull the model %s: %w", r, err)
 		}
 	}

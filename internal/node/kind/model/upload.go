@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/serve/bundle"
@@ -145,7 +146,7 @@ func (f *Files) receive(ctx context.Context, in *os.File, r io.Reader, sum hash.
 	if _, err := in.Seek(u.Offset, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("store the model: %w", err)
 	}
-	size, err := io.Copy(io.MultiWriter(in, sum), io.LimitReader(Asking(r, f.room), maxBytes+1-u.Offset))
+	size, err := io.Copy(io.MultiWriter(in, sum), io.LimitReader(disk.Asking(r, f.room), maxBytes+1-u.Offset))
 	size += u.Offset
 	switch {
 	case err != nil:
@@ -194,7 +195,7 @@ func (f *Files) unpack(in *os.File) (dir string, err error) {
 	if dir, err = os.MkdirTemp(f.dir, uploading+"*"); err != nil {
 		return "", fmt.Errorf("store the model: %w", err)
 	}
-	_, err = bundle.Unpack(Asking(&consumed{f: in}, f.room), dir, maxBytes)
+	_, err = bundle.Unpack(disk.Asking(&consumed{f: in}, f.room), dir, maxBytes)
 	if errors.Is(err, bundle.ErrArchive) {
 		err = fmt.Errorf("%w: %w", reconcile.ErrInvalid, err)
 	}
