@@ -9,14 +9,9 @@ import (
 	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/install"
+	"oscine.dev/oscine/internal/node/upgrade"
 	"oscine.dev/oscine/internal/object"
 )
-
-// ErrNotOurs is returned on another Linux, which has nothing of ours to install.
-var ErrNotOurs = errdefs.ErrFailedPrecondition.WithMessage("this node runs on another Linux: use oscine install --image there")
-
-// errNoDataInstall is returned where the data partition cannot be mounted.
-var errNoDataInstall = errdefs.ErrFailedPrecondition.WithMessage("this node's data partition cannot be mounted, and an installation needs its state: boot another Linux, and use oscine install --image there")
 
 // machineDisks is where the machine's disks are.
 func (n *Node) machineDisks() install.Machine {
@@ -34,10 +29,7 @@ func (n *Node) Disks() ([]install.Disk, error) { return n.machineDisks().Disks()
 // unless the system is to have none or keeps its data.
 func (n *Node) Install(ctx context.Context, disk string, machine *object.Machine, unconfigured bool, o install.Options) (string, error) {
 	if n.slots == nil {
-		if n.config.Upgrading.Facts != nil {
-			return "", errNoDataInstall
-		}
-		return "", ErrNotOurs
+		return "", upgrade.NotHere(n.config.Upgrading.Facts, "use oscine install --image there", "boot another Linux, and use oscine install --image there")
 	}
 	target := n.machineDisks()
 	d, err := target.Find(disk)

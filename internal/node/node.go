@@ -102,8 +102,7 @@ type Node struct {
 	recording sync.Mutex // held while the machine is recorded
 	finding   sync.Mutex // held while a new map is made the node's
 	upgrades  *upgrade.Manager
-	bootDisk  slot.Disk    // nil where the machine is not ours
-	slots     *slot.Slots  // nil where bootDisk is
+	slots     *slot.Slots  // nil where the machine is not ours, or without its data
 	upgrading sync.Once    // upgrades have begun
 	resetting sync.Mutex   // held while the marks of a reset change
 	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds

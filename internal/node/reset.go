@@ -11,25 +11,19 @@ import (
 	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/node/upgrade"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/update/slot"
 )
 
-// Reasons to refuse a reset.
-var (
-	errResetElsewhere = errdefs.ErrFailedPrecondition.WithMessage("this node runs on another Linux: stop it and delete its state folder there")
-	errResetNoData    = errdefs.ErrFailedPrecondition.WithMessage("this node's data partition cannot be mounted, so it cannot mark it: put an empty file oscine/reset on the ESP with another computer, and restart: that erases it")
-	errResetUpgrading = errdefs.ErrFailedPrecondition.WithMessage("an upgrade is under way: wait for its end, or cancel it (oscine upgrade cancel)")
-)
+// errResetUpgrading refuses a reset.
+var errResetUpgrading = errdefs.ErrFailedPrecondition.WithMessage("an upgrade is under way: wait for its end, or cancel it (oscine upgrade cancel)")
 
 // Reset has the machine erase its data partition when it starts next, and restarts
 // it. by is the name of who asked for it.
 func (n *Node) Reset(by string) error {
-	if n.bootDisk == nil {
-		if n.config.Upgrading.Facts != nil {
-			return errResetNoData
-		}
-		return errResetElsewhere
+	if n.slots == nil {
+		return upgrade.NotHere(n.config.Upgrading.Facts, "stop it and delete its state folder there", "put an empty file oscine/reset on the ESP with another computer, and restart: that erases it")
 	}
 	if n.upgrades.Status().Current != nil {
 		return errResetUpgrading
@@ -38,7 +32,7 @@ func (n *Node) Reset(by string) error {
 	defer n.resetting.Unlock()
 	text := "asked for by " + by + "\n"
 	// The mark on the ESP first: without it the other one says nothing.
-	err := n.bootDisk.ESP(func(esp slot.ESP) error {
+	err := n.slots.ESP(func(esp slot.ESP) error {
 		if err := esp.Create(release.ESPReset, strings.NewReader(text), int64(len(text))); err != nil {
 			return err
 		}
@@ -59,7 +53,7 @@ func (n *Node) Reset(by string) error {
 
 // forgetReset removes both marks, so that no later boot erases anything.
 func (n *Node) forgetReset() error {
-	err := n.bootDisk.ESP(func(esp slot.ESP) error {
+	err := n.slots.ESP(func(esp slot.ESP) error {
 		return errors.Join(esp.Remove(release.ESPReset), esp.Flush())
 	})
 	if err = errors.Join(err, durable.Remove(n.resetMark())); err != nil {
@@ -73,7 +67,7 @@ func (n *Node) resetMark() string { return filepath.Join(n.config.StateDir, rele
 // dropStaleReset removes a mark on the ESP that the data partition, which is in use,
 // does not have: it would erase that once it cannot be mounted.
 func (n *Node) dropStaleReset() {
-	if n.bootDisk == nil {
+	if n.slots == nil {
 		return
 	}
 	n.resetting.Lock()
@@ -81,16 +75,21 @@ func (n *Node) dropStaleReset() {
 	if _, err := os.Lstat(n.resetMark()); !errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	err := n.bootDisk.ESP(func(esp slot.ESP) error {
+	marked := false
+	err := n.slots.ESP(func(esp slot.ESP) error {
 		f, err := esp.Open(release.ESPReset)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err == nil {
-			err = f.Close()
+		marked = true
+		if err != nil {
+			return err
 		}
-		return errors.Join(err, esp.Remove(release.ESPReset), esp.Flush())
+		return f.Close()
 	})
+	if marked {
+		err = errors.Join(err, n.forgetReset())
+	}
 	if err != nil {
 		n.log.Error("look for the mark of an old reset on the ESP", "error", err)
 	}

@@ -57,8 +57,8 @@ func resettable(t *testing.T, reboot error) (*Node, *memoryESP) {
 	disk := &memoryESP{files: map[string]string{}}
 	log := slog.New(slog.DiscardHandler)
 	return &Node{
-		config:   Config{StateDir: t.TempDir(), Reboot: func(bool) error { return reboot }},
-		bootDisk: disk, log: log, upgrades: upgrade.Open(upgrade.Config{File: filepath.Join(t.TempDir(), "upgrade.json"), Log: log}),
+		config: Config{StateDir: t.TempDir(), Reboot: func(bool) error { return reboot }},
+		slots:  slot.New(disk, nil), log: log, upgrades: upgrade.Open(upgrade.Config{File: filepath.Join(t.TempDir(), "upgrade.json"), Log: log}),
 	}, disk
 }
 

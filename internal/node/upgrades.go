@@ -55,8 +55,7 @@ func (n *Node) openUpgrades() {
 		Facts: how.Facts, Open: how.Open, Tell: how.Tell, Host: &upgradeHost{n}, Log: n.log,
 	}
 	if how.Facts != nil && how.Facts().Data != "" {
-		n.bootDisk = slot.OpenDisk(how.Facts().Disk, filepath.Join(n.config.RunDir, "esp"))
-		n.slots = slot.New(n.bootDisk, how.Facts)
+		n.slots = slot.New(slot.OpenDisk(how.Facts().Disk, filepath.Join(n.config.RunDir, "esp")), how.Facts)
 		c.Slots = n.slots
 		c.Copies = slot.Copies{Dir: filepath.Join(n.config.StateDir, copiesDir), Files: filesOfESP(release.ESPOnRoot, n.log)}
 	}

@@ -31,9 +31,9 @@ var (
 	// ErrNoSource: nobody said where releases come from.
 	ErrNoSource = errdefs.ErrInvalidArgument.WithMessage("no source of releases is given")
 	// ErrNotHere: the node runs on another Linux.
-	ErrNotHere = errdefs.ErrNotImplemented.WithMessage("this node runs on another Linux system, which Oscine does not upgrade")
+	ErrNotHere = errdefs.ErrFailedPrecondition.WithMessage("this node runs on another Linux")
 	// ErrNoData: the machine is ours, and its data partition cannot be mounted.
-	ErrNoData = errdefs.ErrFailedPrecondition.WithMessage("this node's data partition cannot be mounted, and upgrades need it: to erase it, put an empty file oscine/reset on the ESP with another computer, and restart")
+	ErrNoData = errdefs.ErrFailedPrecondition.WithMessage("this node's data partition cannot be mounted")
 	// ErrNoLock: no such lock is held.
 	ErrNoLock = errdefs.ErrNotFound.WithMessage("no such lock")
 )
@@ -269,10 +269,16 @@ func (s *state) allowed(version string, force bool) error {
 
 // notHere says why there are no slots.
 func (m *Manager) notHere() error {
-	if m.Facts != nil {
-		return ErrNoData
+	return NotHere(m.Facts, "upgrade that by its own means", "to erase it, put an empty file oscine/reset on the ESP with another computer, and restart")
+}
+
+// NotHere is why a node has no slots, with what to do then: [ErrNotHere] where facts
+// is nil, because Oscine did not start the machine, else [ErrNoData].
+func NotHere(facts func() release.Facts, elsewhere, withoutData string) error {
+	if facts == nil {
+		return fmt.Errorf("%w: %s", ErrNotHere, elsewhere)
 	}
-	return ErrNotHere
+	return fmt.Errorf("%w: %s", ErrNoData, withoutData)
 }
 
 // Cancel ends an upgrade that has not come to the restart.

@@ -66,6 +66,9 @@ type Slots struct {
 // New returns the slots of a disk; facts are those of this boot.
 func New(disk Disk, facts func() release.Facts) *Slots { return &Slots{disk, facts} }
 
+// ESP has f use the EFI system partition of the disk: see [Disk].
+func (s *Slots) ESP(f func(ESP) error) error { return s.disk.ESP(f) }
+
 // entry is a kernel image on the ESP, staged or not.
 type entry struct {
 	path   string
