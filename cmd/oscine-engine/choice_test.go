@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/serve/engine"
 	"oscine.dev/oscine/internal/serve/engine/modeltest"
 	"oscine.dev/oscine/internal/serve/servetest"
 	"oscine.dev/oscine/internal/serve/trial"
@@ -53,14 +54,14 @@ func TestChoice(t *testing.T) {
 }
 
 // tryEngine tries an engine in a worker of its own.
-func tryEngine(t *testing.T, program, engine, model string) (*trial.Result, error) {
+func tryEngine(t *testing.T, program, name, model string) (*trial.Result, error) {
 	t.Helper()
-	dir, err := pack.Libraries(t.Context(), engine, runtime.GOARCH, false, os.Stderr)
+	dir, err := pack.Libraries(t.Context(), name, runtime.GOARCH, false, os.Stderr)
 	if err != nil {
 		t.Skip(err)
 	}
 	starter := &servetest.Exec{
-		Command: []string{program, engine, "--library", filepath.Join(dir, libraries[engine])},
+		Command: []string{program, name, "--library", filepath.Join(dir, engine.All()[name].Library)},
 		Model:   modeltest.Path(t, model), Threads: 1, Dir: filepath.Join(t.TempDir(), "s"), Log: os.Stderr,
 	}
 	w, err := starter.Start(t.Context())

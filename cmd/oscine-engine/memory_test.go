@@ -11,6 +11,7 @@ import (
 
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/engine"
 	"oscine.dev/oscine/internal/serve/engine/modeltest"
 )
 
@@ -60,7 +61,7 @@ func TestMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			cmd := exec.Command(program, test.engine, "--library", filepath.Join(libs, libraries[test.engine]), "--socket", socket)
+			cmd := exec.Command(program, test.engine, "--library", filepath.Join(libs, engine.All()[test.engine].Library), "--socket", socket)
 			cmd.Stderr = os.Stderr
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)

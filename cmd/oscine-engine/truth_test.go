@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -18,36 +17,21 @@ import (
 	"testing"
 
 	"oscine.dev/oscine/internal/pack"
-	"oscine.dev/oscine/internal/serve/engine/executorch"
-	"oscine.dev/oscine/internal/serve/engine/litert"
+	"oscine.dev/oscine/internal/serve/engine"
 	"oscine.dev/oscine/internal/serve/engine/modeltest"
-	"oscine.dev/oscine/internal/serve/engine/onnx"
-	"oscine.dev/oscine/internal/serve/engine/openvino"
-	"oscine.dev/oscine/internal/serve/engine/pytorch"
-	"oscine.dev/oscine/internal/serve/engine/tensorflow"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
 
-// libraries are the file names of the engines' libraries.
-var libraries = map[string]string{
-	"onnxruntime": onnx.Name, "openvino": openvino.Name, "litert": litert.Name, "tensorflow": tensorflow.Name, "executorch": executorch.Name, "pytorch": pytorch.Name,
-}
-
 // open loads a model with one of the program's engines and one thread.
-func open(t testing.TB, engine, model string, values map[string]string) (worker.Session, error) {
+func open(t testing.TB, name, model string, values map[string]string) (worker.Session, error) {
 	t.Helper()
-	dir, err := pack.Libraries(t.Context(), engine, runtime.GOARCH, false, os.Stderr)
+	dir, err := pack.Libraries(t.Context(), name, runtime.GOARCH, false, os.Stderr)
 	if err != nil {
 		t.Skip(err)
 	}
-	e := engines()[engine]
-	flags := flag.NewFlagSet(engine, flag.ContinueOnError)
-	e.Flags(flags)
-	if err := flags.Parse([]string{"--library", filepath.Join(dir, libraries[engine])}); err != nil {
-		t.Fatal(err)
-	}
-	s, err := e.Open(model, worker.Options{Threads: 1, Values: values})
+	e := engine.All()[name]
+	s, err := e.Open(filepath.Join(dir, e.Library), model, worker.Options{Threads: 1, Values: values})
 	if err == nil {
 		t.Cleanup(func() { _ = s.Close() })
 	}

@@ -31,6 +31,7 @@ func layers() [][]string {
 		{"internal/serve/engine/clib", "internal/serve/engine/modeltest"},
 		{"internal/serve/engine/shim"},
 		{"internal/serve/engine/litert", "internal/serve/engine/openvino", "internal/serve/engine/tensorflow", "internal/serve/engine/executorch", "internal/serve/engine/pytorch", "internal/serve/engine/onnx", "internal/serve/engine/llama", "internal/serve/engine/enginetest", "internal/bench/classes", "internal/bench/serving", "internal/serve/front", "internal/serve/fastpath", "internal/samples/fetch", "internal/serve/servetest"},
+		{"internal/serve/engine"},
 		{"internal/serve/front/oip", "internal/serve/front/kserve", "internal/serve/front/openai"},
 		{"internal/serve/front/oip/rpc", "internal/serve/tracing"},
 		{"internal/serve"},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,7 @@ import (
 	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
-	"oscine.dev/oscine/internal/serve/engine/onnx"
+	"oscine.dev/oscine/internal/serve/engine"
 	"oscine.dev/oscine/internal/serve/fastpath"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
@@ -78,33 +79,38 @@ func echo(socket string) error {
 }
 
 // starter runs workers as plain child processes, as a node does in containers.
-type starter struct{ program, library, model, dir string }
-
-type child struct {
-	cmd    *exec.Cmd
-	socket string
-	model  string
+type starter struct {
+	program, dir string
+	subject
 }
 
-func (c *child) Socket() string     { return c.socket }
-func (c *child) Owns(pid int) bool  { return pid == c.cmd.Process.Pid }
-func (c *child) Load() channel.Load { return channel.Load{Path: c.model, Threads: 1} }
-func (c *child) Wait() error        { return c.cmd.Wait() }
-func (c *child) Kill() error        { return c.cmd.Process.Kill() }
+type child struct {
+	cmd     *exec.Cmd
+	socket  string
+	subject subject
+}
+
+func (c *child) Socket() string    { return c.socket }
+func (c *child) Owns(pid int) bool { return pid == c.cmd.Process.Pid }
+func (c *child) Load() channel.Load {
+	return channel.Load{Path: c.subject.file, Threads: 1, Options: c.subject.options}
+}
+func (c *child) Wait() error { return c.cmd.Wait() }
+func (c *child) Kill() error { return c.cmd.Process.Kill() }
 
 // Start implements core.Starter.
 func (s *starter) Start(context.Context) (core.Worker, error) {
-	c := &child{socket: filepath.Join(s.dir, core.SocketName), model: s.model}
-	c.cmd = exec.Command(s.program, append([]string{"onnxruntime", "--library", s.library}, core.WorkerArgs(c.socket)...)...)
+	c := &child{socket: filepath.Join(s.dir, core.SocketName), subject: s.subject}
+	c.cmd = exec.Command(s.program, append([]string{s.engine, "--library", s.library}, core.WorkerArgs(c.socket)...)...)
 	c.cmd.Stderr = io.Discard
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return c, c.cmd.Start()
 }
 
 // frontServer is the serving system as the daemon has it: fronts, queues and
-// workers. It obeys "serve NAME FILE", and "core NAME N", which asks N times
+// workers. It obeys "serve NAME SUBJECT", and "core NAME N", which asks N times
 // without any protocol.
-func frontServer(worker, library, dir string) error {
+func frontServer(worker, dir string) error {
 	registry := core.NewRegistry()
 	if err := listenAll(serve.NewHandler(registry, serve.Options{}), filepath.Join(dir, "front.sock"), fastpath.Serve); err != nil {
 		return err
@@ -113,8 +119,12 @@ func frontServer(worker, library, dir string) error {
 	return obey(func(words []string) (string, error) {
 		switch {
 		case len(words) == 3 && words[0] == "serve":
-			s := &starter{worker, library, words[2], filepath.Join(dir, words[1])}
-			if err := registry.Add(core.Model{Name: words[1], Platform: "onnxruntime_onnx", Starter: s}); err != nil {
+			what, err := parseSubject(words[2])
+			if err != nil {
+				return "", err
+			}
+			s := &starter{worker, filepath.Join(dir, words[1]), what}
+			if err := registry.Add(core.Model{Name: words[1], Platform: what.engine, Starter: s}); err != nil {
 				return "", err
 			}
 			return "", registry.WaitReady(ctx, words[1])
@@ -123,7 +133,14 @@ func frontServer(worker, library, dir string) error {
 			if err != nil {
 				return "", err
 			}
-			in := inputOf(words[1])
+			st, err := registry.Status(words[1])
+			if err != nil {
+				return "", err
+			}
+			in, err := inputFor(st.Inputs)
+			if err != nil {
+				return "", err
+			}
 			inputs := []core.Input{{Name: in.Name, Type: in.Type, Shape: in.Shape, Data: core.Bytes(in.Data)}}
 			for range n {
 				r, err := registry.Infer(ctx, core.Request{Model: words[1], Inputs: inputs})
@@ -138,48 +155,71 @@ func frontServer(worker, library, dir string) error {
 	})
 }
 
-// raw is the engine alone. It obeys "raw FILE ROWS N", which computes N times.
-func raw(library string) error {
-	l, err := onnx.Load(library)
-	if err != nil {
-		return err
+// raw is engines alone. It obeys "open SUBJECT", which tells the model's inputs, and
+// "raw SUBJECT ROWS N", which computes N times.
+func raw() error {
+	sessions := map[string]worker.Session{}
+	open := func(word string) (worker.Session, error) {
+		if s := sessions[word]; s != nil {
+			return s, nil
+		}
+		what, err := parseSubject(word)
+		if err != nil {
+			return nil, err
+		}
+		s, err := engine.All()[what.engine].Open(what.library, what.file, worker.Options{Threads: 1, Values: what.options})
+		if err == nil {
+			sessions[word] = s
+		}
+		return s, err
 	}
-	sessions := map[string]*onnx.Session{}
+	memory := worker.NewBlock(answerSize)
 	fmt.Println("ready -")
 	return obey(func(words []string) (string, error) {
-		if len(words) != 4 || words[0] != "raw" {
-			return "", fmt.Errorf("what is %q", words)
-		}
-		rows, err := strconv.Atoi(words[2])
-		if err != nil {
-			return "", err
-		}
-		n, err := strconv.Atoi(words[3])
-		if err != nil {
-			return "", err
-		}
-		s := sessions[words[1]]
-		if s == nil {
-			if s, err = l.Open(words[1], 1); err != nil {
+		switch {
+		case len(words) == 2 && words[0] == "open":
+			s, err := open(words[1])
+			if err != nil {
 				return "", err
 			}
-			sessions[words[1]] = s
-		}
-		meta := s.Metadata()
-		shape := meta.Inputs[0].Concrete(int64(rows), 1)
-		size, err := shape.Bytes(tensor.FP32)
-		if err != nil {
-			return "", err
-		}
-		in, memory := []worker.Tensor{{Shape: shape, Data: floats(size / 4)}}, make([]byte, 1<<20)
-		for range n {
-			if err := s.Run(context.Background(), in, worker.NewOutput(&meta, memory)); err != nil {
+			text, err := json.Marshal(s.Metadata().Inputs)
+			return string(text), err
+		case len(words) == 4 && words[0] == "raw":
+			s, err := open(words[1])
+			if err != nil {
 				return "", err
 			}
+			rows, err := strconv.Atoi(words[2])
+			if err != nil {
+				return "", err
+			}
+			n, err := strconv.Atoi(words[3])
+			if err != nil {
+				return "", err
+			}
+			meta := s.Metadata()
+			shape := meta.Inputs[0].Concrete(int64(rows), 1)
+			size, err := shape.Bytes(tensor.FP32)
+			if err != nil {
+				return "", err
+			}
+			block := worker.NewBlock(size)
+			defer block.Free()
+			in := []worker.Tensor{{Shape: shape, Data: block[:size]}}
+			copy(in[0].Data, floats(size/4))
+			for range n {
+				if err := s.Run(context.Background(), in, worker.NewOutput(&meta, memory)); err != nil {
+					return "", err
+				}
+			}
+			return "", nil
 		}
-		return "", nil
+		return "", fmt.Errorf("what is %q", words)
 	})
 }
+
+// answerSize has room for the outputs of all models.
+const answerSize = 16 << 20
 
 // floats are the elements of all requests.
 func floats(n int) []byte {

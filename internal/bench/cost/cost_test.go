@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -72,5 +74,37 @@ func TestModelsAreJoined(t *testing.T) {
 func TestRefusesBadOptions(t *testing.T) {
 	if err := run(t.Context(), []string{"-rounds", "0"}, io.Discard, io.Discard); err == nil {
 		t.Error("no rounds at all were accepted")
+	}
+}
+
+func TestSubject(t *testing.T) {
+	want := subject{engine: "pytorch", library: "/packs/a b/lib.so", file: "net.ts", options: map[string]string{"inputs": "x:FP32[-1,3] y:INT64[1]"}}
+	word := want.String()
+	if strings.ContainsAny(word, " \n") {
+		t.Errorf("is not one word: %q", word)
+	}
+	got, err := parseSubject(word)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, err := parseSubject("%zz"); err == nil {
+		t.Error("a broken word was accepted")
+	}
+}
+
+// The table has a row for each engine that was measured, and names the others.
+func TestEnginesTable(t *testing.T) {
+	m := engineModels()[0].name()
+	b := &bench{figures: figures{rawFigure(m): 200, hopFigure(m): 210, unixFigure(m): 250, aloneFigure(m): 10_000, coldFigure(m): 12_500}, absent: []string{"tensorflow: no network"}}
+	var out bytes.Buffer
+	b.printEngines(&out)
+	b.printPeers(&out)
+	for _, line := range []string{`(?m)^onnxruntime, basic-pitch.onnx +200 +210 +1.05 +250 +1.25$`, `(?m)^onnxruntime +10 +12 +1.25 +1.30$`, `not measured: tensorflow: no network`} {
+		if !regexp.MustCompile(line).MatchString(out.String()) {
+			t.Errorf("lacks %s:\n%s", line, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "litert") {
+		t.Errorf("a row of what was not measured:\n%s", out.String())
 	}
 }

@@ -3,7 +3,9 @@
 // model servers, all in one run, and prints the tables:
 //
 //	go run ./internal/bench/cost -o out/cost.json
+//	go run ./internal/bench/cost -engines -o out/engines.json
 //
+// The second measures every engine of the worker program, alone and served.
 // Clients are not counted. Only processor time is read and only ratios are judged,
 // so that a busy host changes little.
 package main

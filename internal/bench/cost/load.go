@@ -50,7 +50,11 @@ type encoding func([]oip.Tensor) (oip.Request, error)
 
 // request asks a model in an encoding.
 func request(model string, encode encoding) ([]byte, error) {
-	r, err := encode([]oip.Tensor{inputOf(model)})
+	return requestOf(model, inputOf(model), encode)
+}
+
+func requestOf(model string, in oip.Tensor, encode encoding) ([]byte, error) {
+	r, err := encode([]oip.Tensor{in})
 	return post("/v2/models/"+model+"/infer", r.HTTPHeader(), r.Body), err
 }
 

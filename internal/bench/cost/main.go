@@ -19,7 +19,7 @@ import (
 
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/pack"
-	"oscine.dev/oscine/internal/serve/engine/onnx"
+	"oscine.dev/oscine/internal/serve/engine"
 	"oscine.dev/oscine/internal/serve/oip"
 )
 
@@ -33,15 +33,17 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) error {
-	if len(args) > 1 {
+	if len(args) > 0 {
 		switch args[0] { // this program as a server under measurement
 		case "echo":
-			return echo(args[1])
+			if len(args) == 2 {
+				return echo(args[1])
+			}
 		case "raw":
-			return raw(args[1])
+			return raw()
 		case "front":
-			if len(args) == 4 {
-				return frontServer(args[1], args[2], args[3])
+			if len(args) == 3 {
+				return frontServer(args[1], args[2])
 			}
 		}
 	}
@@ -49,6 +51,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	rounds := flags.Int("rounds", 7, "measurements of each figure, of which the median counts")
 	turn := flags.Duration("turn", 250*time.Millisecond, "time of one measurement")
 	alone := flags.Bool("no-peers", false, "leave out other model servers, which are installed at the first time")
+	engines := flags.Bool("engines", false, "measure every engine, and the other servers, in place of the ways to a model")
 	only := flags.String("only", "", "measure only what matches this `expression`, and print only the µs")
 	file := flags.String("o", "", "write the figures to this file")
 	if err := flags.Parse(args); err != nil {
@@ -74,6 +77,12 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err := b.coldStarts(); err != nil {
 		return err
 	}
+	if *engines {
+		b.targets = slices.DeleteFunc(b.targets, func(t target) bool { return !b.ofPeers(t.name) })
+		if err := b.startEngines(); err != nil {
+			return err
+		}
+	}
 	if !*alone {
 		b.startPeers()
 	}
@@ -87,10 +96,15 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		}
 		return nil
 	}
-	if err := b.tenModels(); err != nil {
-		return err
+	if *engines {
+		b.printEngines(out)
+		b.printPeers(out)
+	} else {
+		if err := b.tenModels(); err != nil {
+			return err
+		}
+		b.print(out)
 	}
-	b.print(out)
 	if *file == "" {
 		return nil
 	}
@@ -109,6 +123,8 @@ const (
 	largeName  = "large"
 	rowsName   = "rows" // the small one, asked with many rows
 	digitsFile = "models/digits/digits.onnx"
+
+	onnxName = "onnxruntime"
 )
 
 // bench is one run of all measurements.
@@ -119,7 +135,7 @@ type bench struct {
 	rounds   int
 	turn     time.Duration
 
-	files   map[string]string // of the models
+	models  map[string]subject
 	front   *process
 	running []*process
 	targets []target
@@ -153,21 +169,20 @@ func (b *bench) say(format string, a ...any) { fmt.Fprintf(b.progress, "cost: "+
 
 // startAll starts the servers and connects a client to each.
 func (b *bench) startAll() error {
-	library, err := pack.Libraries(b.ctx, "onnxruntime", runtime.GOARCH, true, b.progress)
+	library, err := libraryOf(b.ctx, onnxName, b.progress)
 	if err != nil {
 		return err
 	}
-	library = filepath.Join(library, onnx.Name)
 	worker := filepath.Join(b.dir, "oscine-engine")
 	build := exec.CommandContext(b.ctx, "go", "build", "-o", worker, "./cmd/oscine-engine")
 	build.Env, build.Stderr = append(os.Environ(), "CGO_ENABLED=0"), b.progress
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build the worker, in the source tree: %w", err)
 	}
-	b.files = map[string]string{digitsName: digitsFile}
+	b.models = map[string]subject{digitsName: {engine: onnxName, library: library, file: digitsFile}}
 	for name, hidden := range map[string][]int{smallName: nil, largeName: {768, 768, 768, 768, 768}} {
-		b.files[name] = filepath.Join(b.dir, name+".onnx")
-		if err := os.WriteFile(b.files[name], mlp(hidden...), 0o600); err != nil {
+		b.models[name] = subject{engine: onnxName, library: library, file: filepath.Join(b.dir, name+".onnx")}
+		if err := os.WriteFile(b.models[name].file, mlp(hidden...), 0o600); err != nil {
 			return err
 		}
 	}
@@ -180,11 +195,11 @@ func (b *bench) startAll() error {
 	if err != nil {
 		return err
 	}
-	engine, err := b.start(self, "raw", library)
+	engine, err := b.start(self, "raw")
 	if err != nil {
 		return err
 	}
-	if b.front, err = b.start(self, "front", worker, library, b.dir); err != nil {
+	if b.front, err = b.start(self, "front", worker, b.dir); err != nil {
 		return err
 	}
 	fasthttp, err := buildFasthttp(b.ctx, b.dir)
@@ -203,6 +218,12 @@ func (b *bench) startAll() error {
 	)
 }
 
+// libraryOf is the library of an engine, which is fetched where the cache lacks it.
+func libraryOf(ctx context.Context, name string, progress io.Writer) (string, error) {
+	dir, err := pack.Libraries(ctx, name, runtime.GOARCH, true, progress)
+	return filepath.Join(dir, engine.All()[name].Library), err
+}
+
 func (b *bench) addFasthttp(p *process) error {
 	if p == nil {
 		return nil
@@ -213,13 +234,13 @@ func (b *bench) addFasthttp(p *process) error {
 func (b *bench) addRaw(engine *process) {
 	for _, name := range []string{smallName, digitsName, largeName} {
 		b.add(target{rawFigure(name), engine, func(n int) error {
-			_, err := engine.ask(fmt.Sprintf("raw %s 1 %d", b.files[name], n))
+			_, err := engine.ask(fmt.Sprintf("raw %s 1 %d", b.models[name], n))
 			return err
 		}, 1})
 	}
 	for _, rows := range batches() {
 		b.add(target{batchFigure(rows), engine, func(n int) error {
-			_, err := engine.ask(fmt.Sprintf("raw %s %d %d", b.files[largeName], rows, n))
+			_, err := engine.ask(fmt.Sprintf("raw %s %d %d", b.models[largeName], rows, n))
 			return err
 		}, rows})
 	}
@@ -263,7 +284,7 @@ func (b *bench) coldStarts() error {
 	socket := filepath.Join(b.dir, "front.sock")
 	for _, name := range []string{smallName, digitsName, largeName} {
 		before := cpu(b.front.tree())
-		if _, err := b.front.ask("serve " + name + " " + b.files[name]); err != nil {
+		if _, err := b.front.ask("serve " + name + " " + b.models[name].String()); err != nil {
 			return err
 		}
 		r, err := request(name, oip.EncodeBinary)
@@ -291,7 +312,7 @@ func (b *bench) coldStarts() error {
 			return err
 		}
 	}
-	if _, err := b.front.ask("serve " + rowsName + " " + b.files[smallName]); err != nil {
+	if _, err := b.front.ask("serve " + rowsName + " " + b.models[smallName].String()); err != nil {
 		return err
 	}
 	return errors.Join(
@@ -310,7 +331,7 @@ func (b *bench) startPeers() {
 	for i, p := range peers() {
 		for j, name := range []string{smallName, largeName} {
 			port := firstPort + perPeer*i + 5*j
-			s, l, err := startPeer(b.ctx, p, b.files[name], port)
+			s, l, err := startPeer(b.ctx, p, b.models[name].file, port)
 			if err != nil {
 				b.absent = append(b.absent, fmt.Sprintf("%s: %v", p.name, err))
 				break
@@ -369,7 +390,7 @@ func (b *bench) count(t target) (int, error) {
 // tenModels looks at the memory of the front when it serves ten models.
 func (b *bench) tenModels() error {
 	for i := 4; i < 10; i++ {
-		if _, err := b.front.ask(fmt.Sprintf("serve m%d %s", i, b.files[smallName])); err != nil {
+		if _, err := b.front.ask(fmt.Sprintf("serve m%d %s", i, b.models[smallName])); err != nil {
 			return err
 		}
 	}

@@ -80,6 +80,28 @@ func (b *bench) print(out io.Writer) {
 	fmt.Fprintf(w, "the engine alone, %d rows at once\t%.1f\t1.00\t\t\n", rows, best)
 	fmt.Fprintf(w, "served\t%.1f\t%.2f\t0.85\t%.2f\n", served, best/served, f[unixFigure(largeName)]/served)
 
+	fmt.Fprintf(w, "\nfrom no worker to the first answer\tms of processor time\tgoal\n")
+	fmt.Fprintf(w, "small\t%.0f\t60\n", f[coldFigure(smallName)]/1000)
+	fmt.Fprintf(w, "digits\t%.0f\t60\n", f[coldFigure(digitsName)]/1000)
+	fmt.Fprintf(w, "large\t%.0f\t\n", f[coldFigure(largeName)]/1000)
+	fmt.Fprintf(w, "\nfront with ten models\t%.0f MB\tgoal 25 MB\n", f[memoryFigure]/1e6)
+	_ = w.Flush()
+	b.printPeers(out)
+}
+
+// ofPeers reports whether a figure is one with which other servers are compared.
+func (b *bench) ofPeers(figure string) bool {
+	for _, p := range peers() {
+		if figure == p.ours(smallName) || figure == p.ours(largeName) {
+			return true
+		}
+	}
+	return false
+}
+
+// printPeers prints the other servers beside ours, and what could not be measured.
+func (b *bench) printPeers(out io.Writer) {
+	f, w := b.figures, tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\nother servers, one client\tµs small\ttimes ours\tgoal\tµs large\ttimes ours\n")
 	for _, p := range peers() {
 		small, ok := f[peerFigure(p.name, smallName)]
@@ -92,11 +114,5 @@ func (b *bench) print(out io.Writer) {
 	for _, why := range b.absent {
 		fmt.Fprintf(w, "not measured: %s\n", why)
 	}
-
-	fmt.Fprintf(w, "\nfrom no worker to the first answer\tms of processor time\tgoal\n")
-	fmt.Fprintf(w, "small\t%.0f\t60\n", f[coldFigure(smallName)]/1000)
-	fmt.Fprintf(w, "digits\t%.0f\t60\n", f[coldFigure(digitsName)]/1000)
-	fmt.Fprintf(w, "large\t%.0f\t\n", f[coldFigure(largeName)]/1000)
-	fmt.Fprintf(w, "\nfront with ten models\t%.0f MB\tgoal 25 MB\n", f[memoryFigure]/1e6)
 	_ = w.Flush()
 }

@@ -72,7 +72,7 @@ type T interface {
 // where it lacks it.
 func Path(t T, name string) string {
 	t.Helper()
-	path, err := find(t.Context(), name, false, os.Stderr)
+	path, err := Find(t.Context(), name, false, os.Stderr)
 	if err != nil {
 		t.Skipf("the model %s is not in the cache (make test-inputs fetches it): %v", name, err)
 	}
@@ -82,14 +82,16 @@ func Path(t T, name string) string {
 // Fetch fetches all models that the cache lacks.
 func Fetch(ctx context.Context, log io.Writer) error {
 	for name := range models() {
-		if _, err := find(ctx, name, true, log); err != nil {
+		if _, err := Find(ctx, name, true, log); err != nil {
 			return fmt.Errorf("the model %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-func find(ctx context.Context, name string, fetch bool, log io.Writer) (string, error) {
+// Find returns the file or folder of a model, which it fetches where it may and the
+// cache lacks it.
+func Find(ctx context.Context, name string, fetch bool, log io.Writer) (string, error) {
 	m, known := models()[name]
 	if !known {
 		return "", fmt.Errorf("there is no model %q", name)
