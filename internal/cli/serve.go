@@ -18,6 +18,7 @@ import (
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/triton"
 )
 
 // serveOptions are the flags of serve.
@@ -91,6 +92,9 @@ func (o *serveOptions) run(ctx context.Context, env *Env, path string) (*object.
 		}
 		defer remove()
 		path = file
+	}
+	if triton.Is(path) {
+		return nil, fmt.Errorf("%[1]s is a Triton model repository: oscine model import %[1]s serves its models", path)
 	}
 	if isURL(path) {
 		file, err := download(ctx, env, path)
@@ -226,6 +230,10 @@ func awaitModel(ctx context.Context, env *Env, node *client.Client, key object.K
 			return false, fmt.Errorf("the node sent %s without its status", key)
 		}
 		wait.tell(waitsFor(key, &st.Observed))
+		m, ok := state.Object.(*object.Model)
+		if ok && m.Spec.Ensemble != nil && st.Phase == object.Waiting {
+			return true, nil // for the models of its steps
+		}
 		switch st.Phase {
 		case object.Waiting, object.Unplaced, object.Failed:
 			return false, fmt.Errorf("model %s: %s\n(it stays applied, and is tried again; oscine delete model %s forgets it)", key.Name, st.Message, key.Name)
@@ -233,7 +241,6 @@ func awaitModel(ctx context.Context, env *Env, node *client.Client, key object.K
 		if update := st.Update; update != nil && update.Phase == object.Failed {
 			return false, fmt.Errorf("model %s: the new manifest is not served, version %s still answers: %s", key.Name, st.Version, update.Message)
 		}
-		m, ok := state.Object.(*object.Model)
 		return st.Phase != object.Running || ok && (st.Source != m.Spec.Source || st.Version != m.Spec.Version), nil
 	})
 	return st, err

@@ -98,7 +98,7 @@ func (s server) model(m model.Served) core.Model {
 	served := core.Model{
 		Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Platform: m.Platform, OnChange: m.Changed,
 		Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, DefaultTimeout: m.DefaultTimeout, CPUs: m.CPUs, Routing: core.Routing{Traffic: m.Traffic, Shadow: m.Shadow},
-		Batching: core.Batching{PreferredRows: m.Preferred, Delay: m.QueueDelay},
+		Batching: core.Batching{PreferredRows: m.Preferred, MostRows: m.MaxBatch, Delay: m.QueueDelay},
 		Cache:    core.Caching{Bytes: m.CacheBytes, PerClient: m.CachePerClient},
 	}
 	if e := m.Ensemble; e != nil {

@@ -194,12 +194,16 @@ func (r *ResponseCache) check(c *Checker) {
 type DynamicBatching struct {
 	Disabled            bool     `json:"disabled,omitempty"`            // do not batch requests
 	PreferredBatchSizes []int    `json:"preferredBatchSizes,omitempty"` // rows of a batch, ascending; the largest that can be filled is taken
+	MaxBatchSize        int      `json:"maxBatchSize,omitempty"`        // rows of a batch at most; a single request may have more; default: as many as wait
 	MaxQueueDelay       Duration `json:"maxQueueDelay,omitzero"`        // how long a request waits at most for others to join its batch, while that saves computing time; default 0s
 }
 
 func (d *DynamicBatching) check(c *Checker) {
-	if d.Disabled && (len(d.PreferredBatchSizes) > 0 || d.MaxQueueDelay != 0) {
-		c.Bad("spec.dynamicBatching.disabled", "cannot be combined with preferredBatchSizes or maxQueueDelay")
+	if d.Disabled && (len(d.PreferredBatchSizes) > 0 || d.MaxBatchSize != 0 || d.MaxQueueDelay != 0) {
+		c.Bad("spec.dynamicBatching.disabled", "cannot be combined with preferredBatchSizes, maxBatchSize or maxQueueDelay")
+	}
+	if d.MaxBatchSize < 0 || d.MaxBatchSize > 1<<16 {
+		c.Bad("spec.dynamicBatching.maxBatchSize", "must be from 1 to 65536, got %d", d.MaxBatchSize)
 	}
 	if len(d.PreferredBatchSizes) > 16 {
 		c.Bad("spec.dynamicBatching.preferredBatchSizes", "has %d entries, at most 16 are accepted", len(d.PreferredBatchSizes))
@@ -207,6 +211,10 @@ func (d *DynamicBatching) check(c *Checker) {
 	for i, n := range d.PreferredBatchSizes {
 		if n < 1 || n > 1<<16 || i > 0 && n <= d.PreferredBatchSizes[i-1] {
 			c.Bad("spec.dynamicBatching.preferredBatchSizes", "must ascend, from 1 to 65536")
+			break
+		}
+		if d.MaxBatchSize > 0 && n > d.MaxBatchSize {
+			c.Bad("spec.dynamicBatching.preferredBatchSizes", "%d is more than maxBatchSize, which is %d", n, d.MaxBatchSize)
 			break
 		}
 	}

@@ -15,6 +15,8 @@ type Batching struct {
 	// PreferredRows are the sizes of batches that the model computes best,
 	// ascending: the largest that can be filled is taken. None: any.
 	PreferredRows []int
+	// MostRows bounds the rows of requests that share a run; 0: as many as wait.
+	MostRows int
 	// Delay bounds how long a request waits for others, unless a batch of the largest
 	// preferred size is there. It waits for each no longer than the computing that
 	// it would save, where that is known.
@@ -30,6 +32,9 @@ const (
 func (b *Batching) check() error {
 	if b.Delay < 0 || b.Delay > maxDelay {
 		return fmt.Errorf("requests wait %v for others: choose at most %v", b.Delay, maxDelay)
+	}
+	if b.MostRows < 0 || b.MostRows > maxPreferred {
+		return fmt.Errorf("batches of %d rows: choose at most %d", b.MostRows, maxPreferred)
 	}
 	for i, n := range b.PreferredRows {
 		if n < 1 || n > maxPreferred || i > 0 && n <= b.PreferredRows[i-1] {
@@ -50,12 +55,20 @@ func (b *Batching) most(rows int64) int64 {
 	return 0
 }
 
+// bound is at most MostRows; 0 means as many as possible.
+func (b *Batching) bound(rows int64) int64 {
+	if most := int64(b.MostRows); most > 0 && (rows == 0 || rows > most) {
+		return most
+	}
+	return rows
+}
+
 // enough is how many rows nobody waits beyond.
 func (b *Batching) enough() int64 {
 	if n := len(b.PreferredRows); n > 0 {
 		return int64(b.PreferredRows[n-1])
 	}
-	return channel.MaxRequests
+	return b.bound(channel.MaxRequests)
 }
 
 // joins reports whether requests may share runs now.

@@ -126,7 +126,7 @@ func TestRequestsWaitForOthers(t *testing.T) {
 	if took := time.Since(begin); took > 8*time.Second {
 		t.Errorf("they waited %v though all were there", took)
 	}
-	for _, b := range []core.Batching{{Delay: -1}, {Delay: time.Hour}, {PreferredRows: []int{0}}, {PreferredRows: []int{4, 2}}} {
+	for _, b := range []core.Batching{{Delay: -1}, {Delay: time.Hour}, {PreferredRows: []int{0}}, {PreferredRows: []int{4, 2}}, {MostRows: -1}} {
 		if err := r.Registry.Add(core.Model{Name: "n", Starter: &servetest.Exec{}, Batching: b}); err == nil {
 			t.Errorf("%+v was accepted", b)
 		}
@@ -164,6 +164,40 @@ func TestPreferredSizes(t *testing.T) {
 	}
 	if sizes[4] == 0 {
 		t.Errorf("no run of 4 rows: %v", sizes)
+	}
+}
+
+// No batch has more rows than the model allows.
+func TestMostRows(t *testing.T) {
+	r := servetest.New(t)
+	r.Serve(core.Model{Name: "p", Batching: core.Batching{MostRows: 3}})
+	r.Wait("p")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	sizes := map[int]int{}
+	for i := range 40 {
+		wg.Go(func() {
+			first := float32(i)
+			if i%8 == 0 {
+				first = servetest.Sloth
+			}
+			got, err := r.Ask(t.Context(), core.Request{Model: "p"}, first)
+			if err != nil || got.Doubled != 2*first {
+				t.Errorf("got %+v, %v", got, err)
+			}
+			mu.Lock()
+			sizes[got.Shared]++
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	for n := range sizes {
+		if n > 3 {
+			t.Errorf("runs of %v rows, want at most 3", sizes)
+		}
+	}
+	if sizes[3] == 0 {
+		t.Errorf("no run of 3 rows: %v", sizes)
 	}
 }
 

@@ -202,6 +202,7 @@ func (m *model) takeBatch(leader *job) {
 	if limit > 1 && len(m.Batching.PreferredRows) == 0 {
 		most = m.curve.most(waiting)
 	}
+	most = m.Batching.bound(most)
 	q.waiting = slices.DeleteFunc(q.waiting, func(j *job) bool {
 		if j == leader {
 			return true

@@ -35,3 +35,10 @@ func queueDelay(d *object.DynamicBatching) time.Duration {
 	}
 	return d.MaxQueueDelay.Std()
 }
+
+func maxBatch(d *object.DynamicBatching) int {
+	if d == nil {
+		return 0
+	}
+	return d.MaxBatchSize
+}

@@ -78,6 +78,7 @@ type Served struct {
 	Sequences      *object.SequenceBatching // nil: the model has no state
 	Ensemble       *object.Ensemble         // nil: it has a worker
 	Preferred      []int                    // sizes of batches; none: any
+	MaxBatch       int                      // rows of a batch; 0: as many as wait
 	Costs          []Cost                   // of batches, learned before
 	// KeepCosts takes what was learned when the model is served no more.
 	KeepCosts  func([]Cost)
@@ -248,7 +249,7 @@ func (c *controller) served(w *work) Served {
 	s := Served{
 		Key: c.key, ID: w.key.ID(), Version: spec.Version, ServedAs: spec.ServedAs, Platform: w.engine.Platform, Class: spec.Class,
 		Timeout: spec.Timeout.Std(), MaxRequest: maxRequest, Objective: spec.Resources.Latency.Std(), DefaultTimeout: spec.DefaultTimeout.Std(), CPUs: shared(w), Traffic: spec.Traffic, Shadow: spec.Shadow,
-		Preferred: preferred(spec.DynamicBatching), QueueDelay: queueDelay(spec.DynamicBatching), Changed: c.noteChange,
+		Preferred: preferred(spec.DynamicBatching), MaxBatch: maxBatch(spec.DynamicBatching), QueueDelay: queueDelay(spec.DynamicBatching), Changed: c.noteChange,
 		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, w) },
 	}
 	learned := c.o.Choices.key(w, []pack.Info{*w.engine})

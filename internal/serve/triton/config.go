@@ -1,0 +1,311 @@
+package triton
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"oscine.dev/oscine/internal/object"
+	pb "oscine.dev/oscine/internal/serve/triton/modelconfigpb"
+)
+
+// cacheBytes is the size of a response cache: Triton has one size for all models,
+// on the command line of its server.
+const cacheBytes = "64Mi"
+
+// reading is one configuration on its way to a Model.
+type reading struct {
+	name    string // of the model's folder
+	config  *pb.ModelConfig
+	ignored []string // fields that the caller does without
+	errs    []error
+	without []string // fields with no effect
+}
+
+// bad notes a mistake that nothing but another configuration helps.
+func (r *reading) bad(format string, args ...any) {
+	r.errs = append(r.errs, fmt.Errorf("model %s: %s", r.name, fmt.Sprintf(format, args...)))
+}
+
+// refuse notes a field that is not supported, unless the caller does without it.
+// It reports whether the field is ignored.
+func (r *reading) refuse(field, format string, args ...any) (ignored bool) {
+	if slices.ContainsFunc(r.ignored, func(i string) bool { return field == i || strings.HasPrefix(field, i+".") }) {
+		r.leave(field)
+		return true
+	}
+	err := fmt.Errorf("model %s: %s is not supported: %s; --ignore %s imports the model without it", r.name, field, fmt.Sprintf(format, args...), field)
+	if !slices.ContainsFunc(r.errs, func(other error) bool { return other.Error() == err.Error() }) {
+		r.errs = append(r.errs, err)
+	}
+	return false
+}
+
+func (r *reading) ensemble() bool {
+	return r.config.GetEnsembleScheduling() != nil || r.config.GetPlatform() == "ensemble"
+}
+
+// model is the configuration as a Model without name, version and source.
+func (r *reading) model() *object.Model {
+	c := r.config
+	m := &object.Model{Header: object.Header{APIVersion: object.APIVersion, Kind: object.KindModel}}
+	if c.GetName() != "" && c.GetName() != r.name {
+		r.bad("name is %q: it must be the name of the folder, or left out", c.GetName())
+	}
+	r.walk(c.ProtoReflect(), "")
+	if r.ensemble() {
+		m.Spec.Ensemble = r.steps()
+	} else {
+		r.backend()
+	}
+	r.instances()
+	m.Spec.DynamicBatching = r.batching(&m.Spec.DefaultTimeout)
+	m.Spec.SequenceBatching = r.sequences()
+	if c.GetResponseCache().GetEnable() {
+		switch {
+		case m.Spec.Ensemble != nil:
+			r.refuse("response_cache.enable", "an ensemble keeps no responses, the models of its steps may")
+		case m.Spec.SequenceBatching != nil:
+			r.refuse("response_cache.enable", "responses of a model with state depend on it")
+		default:
+			m.Spec.ResponseCache = &object.ResponseCache{Size: quantity(cacheBytes)}
+		}
+	}
+	m.Spec.Options = r.options()
+	r.parameters(m)
+	return m
+}
+
+// backend refuses models that no pack reads.
+func (r *reading) backend() {
+	c := r.config
+	asked := cmp.Or(c.GetPlatform(), c.GetBackend())
+	if _, known := backends[asked]; !known {
+		r.bad("no pack of Oscine runs models of the backend %q: export the model to a format of docs/packs.md, such as ONNX, or leave the folder out", asked)
+	}
+}
+
+// instances refuses what one worker on CPUs does not do.
+func (r *reading) instances() {
+	count := int32(0)
+	for _, g := range r.config.GetInstanceGroup() {
+		if g.GetKind() == pb.ModelInstanceGroup_KIND_GPU {
+			r.refuse("instance_group.kind", "KIND_GPU: no engine that Oscine builds computes on GPUs, the model would run on CPUs")
+		}
+		count += max(g.GetCount(), 1)
+	}
+	if count > 1 {
+		r.refuse("instance_group.count", "%d instances: a model has one worker, which computes with as many threads as it has CPUs (--cpu %d)", count, count)
+	}
+}
+
+// batching says how requests share runs; their default timeout goes to where it
+// belongs.
+func (r *reading) batching(timeout *object.Duration) *object.DynamicBatching {
+	d := r.config.GetDynamicBatching()
+	if d == nil {
+		return nil
+	}
+	if level := d.GetDefaultPriorityLevel(); level != 0 && level != d.GetPriorityLevels() {
+		r.refuse("dynamic_batching.default_priority_level", "%d of %d: requests without a priority come after those that name one of the first 99", level, d.GetPriorityLevels())
+	}
+	policy := d.GetDefaultQueuePolicy()
+	if us := policy.GetDefaultTimeoutMicroseconds(); us > 0 {
+		switch {
+		case policy.GetTimeoutAction() == pb.ModelQueuePolicy_DELAY:
+			r.refuse("dynamic_batching.default_queue_policy.timeout_action", "DELAY: a request whose timeout has passed is refused")
+		case us < 1000 || us > uint64(time.Hour/time.Microsecond):
+			r.refuse("dynamic_batching.default_queue_policy.default_timeout_microseconds", "%d: a default timeout is 1 ms to 1 h", us)
+		default:
+			*timeout = microseconds(us)
+		}
+	}
+	if r.config.GetMaxBatchSize() < 1 {
+		r.leave("dynamic_batching") // Triton batches nothing then
+		return nil
+	}
+	out := &object.DynamicBatching{MaxBatchSize: int(r.config.GetMaxBatchSize()), MaxQueueDelay: microseconds(d.GetMaxQueueDelayMicroseconds())}
+	for _, n := range d.GetPreferredBatchSize() {
+		if n < 1 || n > r.config.GetMaxBatchSize() {
+			r.bad("dynamic_batching.preferred_batch_size %d: must be from 1 to max_batch_size, which is %d", n, r.config.GetMaxBatchSize())
+		}
+		out.PreferredBatchSizes = append(out.PreferredBatchSizes, int(n))
+	}
+	slices.Sort(out.PreferredBatchSizes)
+	out.PreferredBatchSizes = slices.Compact(out.PreferredBatchSizes)
+	return out
+}
+
+func microseconds(us uint64) object.Duration {
+	return object.Duration(min(us, uint64(24*time.Hour/time.Microsecond)) * uint64(time.Microsecond))
+}
+
+// sequences says what state the model has.
+func (r *reading) sequences() *object.SequenceBatching {
+	s := r.config.GetSequenceBatching()
+	if s == nil {
+		return nil
+	}
+	if len(s.GetState()) == 0 {
+		r.refuse("sequence_batching", "it names no state: the node keeps the tensors of sequence_batching.state, a model that keeps its own state cannot be told which sequence a request belongs to")
+		return nil
+	}
+	out := &object.SequenceBatching{}
+	if us := s.GetMaxSequenceIdleMicroseconds(); us > 0 {
+		out.MaxSequenceIdle = max(microseconds(us), object.Duration(time.Millisecond))
+	}
+	for _, state := range s.GetState() {
+		kept := object.SequenceState{InputName: state.GetInputName(), OutputName: state.GetOutputName()}
+		if dims := state.GetDims(); len(dims) > 0 && !slices.ContainsFunc(dims, func(d int64) bool { return d < 1 }) {
+			kept.Dims = r.whole(dims)
+			if r.config.GetMaxBatchSize() > 0 {
+				kept.Dims[0] = 1
+			}
+		}
+		out.State = append(out.State, kept)
+	}
+	return out
+}
+
+// whole are dimensions with that of the batch, which a configuration leaves out
+// where it has a max_batch_size.
+func (r *reading) whole(dims []int64) []int64 {
+	if r.config.GetMaxBatchSize() > 0 {
+		return slices.Concat([]int64{-1}, dims)
+	}
+	return slices.Clone(dims)
+}
+
+// steps are those of an ensemble.
+func (r *reading) steps() *object.Ensemble {
+	out := &object.Ensemble{}
+	for _, s := range r.config.GetEnsembleScheduling().GetStep() {
+		step := object.EnsembleStep{ModelName: s.GetModelName(), InputMap: s.GetInputMap(), OutputMap: s.GetOutputMap()}
+		if s.GetModelVersion() > 0 {
+			step.ModelVersion = strconv.FormatInt(s.GetModelVersion(), 10)
+		}
+		out.Steps = append(out.Steps, step)
+	}
+	for _, o := range r.config.GetOutput() {
+		out.Outputs = append(out.Outputs, o.GetName())
+	}
+	return out
+}
+
+// options tell engines of formats that do not tell their tensors what the
+// configuration says of them.
+func (r *reading) options() map[string]string {
+	c := r.config
+	file := c.GetDefaultModelFilename()
+	usual := backends[cmp.Or(c.GetPlatform(), c.GetBackend())]
+	if !strings.HasPrefix(usual, "model.pt") && !strings.HasSuffix(file, ".pt") && !strings.HasSuffix(file, ".pt2") {
+		return nil
+	}
+	options := map[string]string{}
+	for name, list := range map[string][]tensor{"inputs": list(c.GetInput()), "outputs": list(c.GetOutput())} {
+		if len(list) == 0 {
+			r.bad("has no %[1]s: PyTorch's models do not tell them, so its %[2]s must", strings.TrimSuffix(name, "s"), ConfigFile)
+			continue
+		}
+		text, err := r.tensors(list)
+		if err != nil {
+			r.bad("%s: %v", strings.TrimSuffix(name, "s"), err)
+		}
+		options[name] = text
+	}
+	return options
+}
+
+// tensor is an input or output of a configuration.
+type tensor interface {
+	GetName() string
+	GetDataType() pb.DataType
+	GetDims() []int64
+}
+
+func list[T tensor](tensors []T) (list []tensor) {
+	for _, t := range tensors {
+		list = append(list, t)
+	}
+	return list
+}
+
+// tensors writes inputs or outputs as the engines' options state them, in the order
+// of the indices that Triton's convention for names, NAME__INDEX, ends with.
+func (r *reading) tensors(list []tensor) (string, error) {
+	index := func(t tensor) int {
+		_, digits, _ := strings.Cut(t.GetName(), "__")
+		n, err := strconv.ParseUint(digits, 10, 16)
+		if err != nil {
+			return -1
+		}
+		return int(n)
+	}
+	if !slices.ContainsFunc(list, func(t tensor) bool { return index(t) < 0 }) {
+		slices.SortStableFunc(list, func(a, b tensor) int { return cmp.Compare(index(a), index(b)) })
+	}
+	var out []string
+	for _, t := range list {
+		kind, err := dataType(t.GetDataType())
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", t.GetName(), err)
+		}
+		var dims []string
+		for _, d := range r.whole(t.GetDims()) {
+			dims = append(dims, strconv.FormatInt(d, 10))
+		}
+		out = append(out, fmt.Sprintf("%s:%s[%s]", t.GetName(), kind, strings.Join(dims, ",")))
+	}
+	return strings.Join(out, " "), nil
+}
+
+// dataType is the protocol's name of a type.
+func dataType(t pb.DataType) (string, error) {
+	if t == pb.DataType_TYPE_INVALID {
+		return "", errors.New("has no data_type")
+	}
+	if t == pb.DataType_TYPE_STRING {
+		return "BYTES", nil
+	}
+	return strings.TrimPrefix(t.String(), "TYPE_"), nil
+}
+
+// parameters of Triton's backends that mean something to Oscine's engines.
+var (
+	threadCounts = []string{"intra_op_thread_count", "INTRA_OP_THREAD_COUNT", "INFERENCE_NUM_THREADS", "TF_NUM_INTRA_THREADS"}
+	optionNames  = map[string]string{"TF_SIGNATURE_DEF": "signature"}
+)
+
+// parameters takes those that mean something to Oscine's engines.
+func (r *reading) parameters(m *object.Model) {
+	all := r.config.GetParameters()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		value := all[name].GetStringValue()
+		switch option, known := optionNames[name]; {
+		case known:
+			if m.Spec.Options == nil {
+				m.Spec.Options = map[string]string{}
+			}
+			m.Spec.Options[option] = value
+		case slices.Contains(threadCounts, name):
+			if n, err := strconv.Atoi(value); err != nil || n < 0 || n > 4096 {
+				r.bad("parameters.%s must be a number of threads, got %q", name, value)
+			} else if n > 0 && m.Spec.Ensemble == nil {
+				m.Spec.Resources.CPU = quantity(strconv.Itoa(n)) // a thread for each
+			}
+		default:
+			r.refuse("parameters."+name, "it is a parameter of Triton's backends")
+		}
+	}
+}
+
+// quantity is one that is known to be valid.
+func quantity(text string) object.Quantity {
+	q, _ := object.MakeQuantity(text)
+	return q
+}
