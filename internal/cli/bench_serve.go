@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"os"
 	"time"
@@ -22,13 +23,14 @@ import (
 
 // benchServeOptions are the flags of bench serve.
 type benchServeOptions struct {
-	load                    serving.Options
-	url, protocol, encoding string
-	inputs, shapes          []string
-	batch, samples          int
-	page                    string
-	output                  *string
-	scenario                benchScenarioOptions
+	load serving.Options
+	endpoint
+	protocol, encoding string
+	inputs, shapes     []string
+	batch, samples     int
+	page               string
+	output             *string
+	scenario           benchScenarioOptions
 }
 
 func newBenchServeCommand(env *Env) *cobra.Command {
@@ -75,7 +77,7 @@ MLPerf's own load generator does.`,
 	f.IntVar(&o.load.Count, "count", 0, "requests to measure (default as many as fit the duration)")
 	f.DurationVar(&o.load.Timeout, "timeout", o.load.Timeout, "of each request")
 	f.Uint64Var(&o.load.Seed, "seed", 0, "of inputs and arrival times (default random)")
-	f.StringVar(&o.url, "url", "", "a server of the Open Inference Protocol, instead of the context's node")
+	o.addFlags(c)
 	f.StringVar(&o.protocol, "protocol", o.protocol, "http or grpc")
 	f.StringVar(&o.encoding, "encoding", "", "of tensors over HTTP, binary or json (default binary where the server has it)")
 	f.StringArrayVar(&o.inputs, "input", nil, "send this JSON request, - for standard input (repeatable)")
@@ -140,34 +142,27 @@ func (o *benchServeOptions) check(c *cobra.Command) error {
 }
 
 func (o *benchServeOptions) run(ctx context.Context, env *Env, model string) error {
-	endpoint := serving.Endpoint{Protocol: o.protocol, Clients: o.load.Clients}
-	if o.url != "" {
-		address, err := endpointURL(o.url)
-		if err != nil {
-			return err
-		}
-		endpoint.URL = address
-	} else {
-		node, err := env.Client()
-		if err != nil {
-			return err
-		}
-		_, endpoint.URL = node.HTTP()
-		endpoint.TLS = node.TLS()
+	server, err := o.server(env)
+	if err != nil {
+		return err
 	}
-	target, err := serving.Dial(endpoint)
+	to := serving.Endpoint{URL: server.URL, Token: server.Token, Protocol: o.protocol, Clients: o.load.Clients}
+	if web, ok := server.HTTP.Transport.(*http.Transport); ok {
+		to.TLS = web.TLSClientConfig.Clone() // the node's
+	}
+	target, err := serving.Dial(to)
 	if err != nil {
 		return err
 	}
 	defer target.Close()
-	report := &serving.Report{Model: model, Server: endpoint.URL, Protocol: o.protocol, Clients: o.load.Clients, Rate: o.load.Rate}
+	report := &serving.Report{Model: model, Server: to.URL, Protocol: o.protocol, Clients: o.load.Clients, Rate: o.load.Rate}
 	requests, err := o.requests(ctx, env, target, report)
 	if err == nil {
 		report.Bytes = requests[0].Size()
 		err = o.try(ctx, requests[0])
 	}
 	if err != nil {
-		explained := explainInfer(err, model, endpoint.URL)
+		explained := explainInfer(err, model, to.URL)
 		if o.url == "" && errors.As(err, new(*oip.Error)) {
 			return notServed(ctx, env, model, explained)
 		}

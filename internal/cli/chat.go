@@ -17,7 +17,8 @@ import (
 
 // chatOptions are the flags of chat.
 type chatOptions struct {
-	system, url          string
+	endpoint
+	system               string
 	maxTokens            int
 	temperature          float64
 	seed                 int64
@@ -59,7 +60,7 @@ the input; Ctrl-C stops an answer. A message from the command line or from a pip
 	f.Int64Var(&o.seed, "seed", 0, "seed for sampling (default: a random one)")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "take each line of a pipe as a message")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "print token counts and times after each answer")
-	f.StringVar(&o.url, "url", "", "an open inference endpoint, instead of the context's node")
+	o.addFlags(c)
 	f.StringVar(&o.memory, "memory", "", "memory limit, if a file is served (default: what its header asks for)")
 	f.StringVar(&o.cpu, "cpu", "", "cores, if a file is served (default 1)")
 	f.StringToStringVar(&o.options, "option", nil, "slots, context or task, if a file is served, as NAME=VALUE")
@@ -81,6 +82,8 @@ func (o *chatOptions) explain(ctx context.Context, env *Env, talk *conversation,
 	switch {
 	case err == nil || errors.Is(err, context.Canceled):
 		return err
+	case errors.As(err, &refused) && refused.Status == 401:
+		return fmt.Errorf("%w: %s", err, tokenHint)
 	case errors.As(err, &refused) && refused.Status == 404:
 		return fmt.Errorf("%w: see oscine get models, and oscine serve FILE to serve one", err)
 	case errors.As(err, &refused) && refused.Status == 503:
@@ -103,11 +106,11 @@ func (t *conversation) reach(ctx context.Context, model string) error {
 	if t.options.system != "" {
 		t.request.Messages = []chat.Message{{Role: "system", Content: t.options.system}}
 	}
-	server, err := (&inferOptions{url: t.options.url}).server(t.env)
+	server, err := t.options.server(t.env)
 	if err != nil {
 		return err
 	}
-	t.client = &chat.Client{HTTP: server.HTTP, URL: server.URL}
+	t.client = &chat.Client{HTTP: server.HTTP, URL: server.URL, Token: server.Token}
 	if !isURL(model) && !artifact.Is(model) && !isFile(model) {
 		return nil
 	}

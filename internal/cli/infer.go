@@ -29,10 +29,11 @@ import (
 
 // inferOptions are the flags of infer.
 type inferOptions struct {
-	request, url string
-	output       *string
-	top          int
-	labels       []string
+	endpoint
+	request string
+	output  *string
+	top     int
+	labels  []string
 }
 
 func newInferCommand(env *Env) *cobra.Command {
@@ -77,38 +78,8 @@ picture. With -f FILE, the model's answer is printed unchanged.`,
 	o.output = addOutput(c)
 	f.IntVar(&o.top, "top", 3, "how many answers to print for each picture")
 	f.StringSliceVar(&o.labels, "labels", nil, "names of the answers, in the model's order")
-	f.StringVar(&o.url, "url", "", "an open inference endpoint, instead of the context's node")
+	o.addFlags(c)
 	return c
-}
-
-// server is the context's node, or the endpoint of --url.
-func (o *inferOptions) server(env *Env) (*oip.Client, error) {
-	if o.url != "" {
-		address, err := endpointURL(o.url)
-		return &oip.Client{HTTP: http.DefaultClient, URL: address}, err
-	}
-	node, err := env.Client()
-	if err != nil {
-		return nil, err
-	}
-	return inferenceOf(node), nil
-}
-
-// endpointURL checks the flag --url of an open inference endpoint.
-func endpointURL(flag string) (string, error) {
-	u, err := url.Parse(flag)
-	if err == nil && u.User != nil {
-		return "", usageError{errors.New("--url: leave out the user and password, which reports would show")}
-	}
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return "", usageError{fmt.Errorf("--url %q: write http://HOST:PORT", flag)}
-	}
-	return strings.TrimSuffix(flag, "/"), nil
-}
-
-func inferenceOf(node *client.Client) *oip.Client {
-	web, address := node.HTTP()
-	return &oip.Client{HTTP: web, URL: address}
 }
 
 // explainInfer adds the next step to what a server or the network said.
@@ -116,6 +87,8 @@ func explainInfer(err error, model, address string) error {
 	var refused *oip.Error
 	var unreachable *url.Error
 	switch {
+	case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized:
+		return fmt.Errorf("%w: %s", err, tokenHint)
 	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
 		return fmt.Errorf("%w: see oscine get models, and oscine serve FILE to serve one", err)
 	case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:

@@ -94,11 +94,6 @@ func New(ctx *Context) (*Client, error) {
 // Open Inference Protocol over the same port and certificates.
 func (c *Client) HTTP() (*http.Client, string) { return c.http, "https://" + c.address }
 
-// TLS returns how a connection to the node is secured.
-func (c *Client) TLS() *tls.Config {
-	return c.http.Transport.(*http.Transport).TLSClientConfig.Clone()
-}
-
 // Sign signs a statement with the client's key.
 func (c *Client) Sign(statement []byte) (pki.Signature, error) { return pki.Sign(c.pair, statement) }
 

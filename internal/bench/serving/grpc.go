@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -32,6 +33,7 @@ const (
 // grpcTarget speaks gRPC, over several connections where there are many clients.
 type grpcTarget struct {
 	url   string
+	token string
 	conns []*grpc.ClientConn
 	next  atomic.Uint64
 }
@@ -49,7 +51,7 @@ func dialGRPC(e Endpoint) (Target, error) {
 	if u.Port() == "" {
 		host += map[string]string{"http": ":80", "https": ":443"}[u.Scheme]
 	}
-	t := &grpcTarget{url: e.URL}
+	t := &grpcTarget{url: e.URL, token: e.Token}
 	for range min((e.Clients+perConnection-1)/perConnection, maxConnections) {
 		// passthrough: the name is resolved by the dialler, without a proxy.
 		conn, err := grpc.NewClient("passthrough:///"+host, grpc.WithTransportCredentials(secret), grpc.WithNoProxy(),
@@ -71,6 +73,9 @@ func (t *grpcTarget) Close() {
 
 // call asks one method; the arguments are messages, or bytes for raw.
 func (t *grpcTarget) call(ctx context.Context, method string, in, out any, options ...grpc.CallOption) error {
+	if t.token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+t.token)
+	}
 	conn := t.conns[t.next.Add(1)%uint64(len(t.conns))]
 	return t.refusal(conn.Invoke(ctx, service+method, in, out, options...))
 }

@@ -83,6 +83,45 @@ func TestAgainstARealServer(t *testing.T) {
 	}
 }
 
+func TestTokenIsSent(t *testing.T) {
+	rig := servetest.New(t)
+	rig.Ready("m")
+	models, missed := serve.NewHandler(rig.Registry, serve.Options{}), atomic.Int32{}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer tok-1" {
+			missed.Add(1)
+		}
+		models.ServeHTTP(w, r)
+	}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(server.Close)
+	for _, test := range []struct {
+		protocol, token string
+		missed          int32
+	}{{HTTP, "tok-1", 0}, {GRPC, "tok-1", 0}, {HTTP, "", 2}, {GRPC, "", 2}} {
+		target, err := Dial(Endpoint{URL: server.URL, Token: test.token, Protocol: test.protocol, Clients: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer target.Close()
+		missed.Store(0)
+		row := oip.Tensor{Spec: tensor.Spec{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{1, 4}}, Data: make([]byte, 16)}
+		request, err := target.Prepare("m", []oip.Tensor{row}, Binary)
+		if err == nil {
+			err = request.Send(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := target.Model(t.Context(), "m"); err != nil || missed.Load() != test.missed {
+			t.Errorf("%+v: %d requests without the token, %v", test, missed.Load(), err)
+		}
+	}
+}
+
 func TestRefusalsAreCountedByReason(t *testing.T) {
 	address := serveDoubler(t)
 	for protocol, want := range map[string]string{HTTP: "HTTP 404 Not Found", GRPC: "NotFound"} {

@@ -15,6 +15,8 @@ import (
 type Client struct {
 	HTTP *http.Client
 	URL  string // of the server, without a path
+	// Token is sent as Authorization: Bearer; empty for none.
+	Token string
 }
 
 // Message is one turn of a conversation.
@@ -81,6 +83,9 @@ func (c *Client) Ask(ctx context.Context, r Request, take func(Piece) error) (An
 		return Answer{}, err
 	}
 	q.Header.Set("Content-Type", "application/json")
+	if c.Token != "" {
+		q.Header.Set("Authorization", "Bearer "+c.Token)
+	}
 	begin := time.Now()
 	resp, err := c.HTTP.Do(q)
 	if err != nil {

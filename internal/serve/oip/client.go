@@ -22,6 +22,8 @@ const headerLength = "Inference-Header-Content-Length"
 type Client struct {
 	HTTP *http.Client
 	URL  string // such as https://127.0.0.1:7443, without /v2
+	// Token is sent as Authorization: Bearer; empty for none.
+	Token string
 }
 
 // Error is a server's refusal.

@@ -139,6 +139,9 @@ func (c *Client) send(ctx context.Context, method, address string, header http.H
 	for k, v := range header {
 		req.Header[k] = v
 	}
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token)
+	}
 	resp, err := c.HTTP.Do(req)
 	if err != nil || resp.StatusCode == http.StatusOK {
 		return resp, err
