@@ -21,7 +21,8 @@ type deleteFlags struct{ file, labels string }
 func newDeleteCommand(env *Env) *cobra.Command {
 	var f deleteFlags
 	c := &cobra.Command{
-		Use: "delete KIND NAME... | KIND/NAME... | -f FILE | [KIND] -l LABELS", Short: "Stop objects and forget them; volumes stay",
+		SuggestFor: []string{"rm", "remove"},
+		Use:        "delete KIND NAME... | KIND/NAME... | -f FILE | [KIND] -l LABELS", Short: "Stop objects and forget them; volumes stay",
 		Example:           "  oscine delete workload web\n  oscine delete workload/web model/digits\n  oscine delete workloads -l app=shop\n  oscine delete -f shop.yaml",
 		ValidArgsFunction: completeTarget(env), Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {

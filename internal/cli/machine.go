@@ -373,7 +373,7 @@ func attachConsole(ctx context.Context, env *Env, m *machine.Machine) error {
 func newMachineDeleteCommand(env *Env) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
-		Use:               "delete NAME",
+		Use: "delete NAME", SuggestFor: []string{"rm", "remove"},
 		ValidArgsFunction: completeMachine(),
 		Short:             "Delete a machine with its disk",
 		Args:              exactArgs(1, "NAME"),

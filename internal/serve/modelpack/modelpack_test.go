@@ -237,7 +237,6 @@ func TestLayoutsOfOthers(t *testing.T) {
 func hostile(t *testing.T) map[string][]layer {
 	weight := func(kind, name string, content []byte) layer { return layer{prefixWeight + kind, name, content} }
 	archive := func(h ...tar.Header) layer { return weight("tar", "", tarOf(t, h...)) }
-	zeros := make([]byte, 80<<20)
 	return map[string][]layer{
 		"no layers":             nil,
 		"documents alone":       {{prefixDoc + "raw", "README.md", []byte("x")}},
@@ -259,8 +258,7 @@ func hostile(t *testing.T) map[string][]layer {
 		"archive: cut":          {weight("tar", "", tarOf(t, tar.Header{Name: "x", Size: 5000})[:3000])},
 		"archive: no gzip":      {weight("tar+gzip", "", []byte("text"))},
 		"archive: cut gzip":     {weight("tar+gzip", "", gzipOf(t, tarOf(t, tar.Header{Name: "x", Size: 5000}))[:60])},
-		"archive: a gzip bomb":  {weight("tar+gzip", "", gzipOf(t, zeros))},
-		"archive: bomb of tar":  {weight("tar+gzip", "", gzipOf(t, tarOf(t, tar.Header{Name: "x", Size: 80 << 20})))},
+		"archive: a gzip bomb":  {weight("tar+gzip", "", gzipOf(t, tarOf(t, tar.Header{Name: "x", Size: 80 << 20})))},
 		"archive: a zstd bomb":  {weight("tar+zstd", "", zstdOf(t, tarOf(t, tar.Header{Name: "x", Size: 80 << 20})))},
 		"archive: after a file": {weight("raw", "x", []byte("x")), archive(tar.Header{Name: "x/y", Size: 1})},
 	}
@@ -272,11 +270,8 @@ func TestHostileModels(t *testing.T) {
 		r := parse(t, host+"/a:1")
 		pushed(t, r, ArtifactType, mediaTypeConfig, "{}", layers...)
 		got, _, err := fetched(t, r, nil)
-		if name == "archive: a gzip bomb" && err == nil && len(got) == 0 {
-			continue // zeros are the end of an archive: nothing is unpacked
-		}
-		if err == nil {
-			t.Errorf("%s: taken: %v", name, len(got))
+		if err == nil || strings.HasSuffix(name, "bomb") && !strings.Contains(err.Error(), "unpacks to more than") {
+			t.Errorf("%s: got %d files, %v", name, len(got), err)
 		}
 	}
 	for name, test := range map[string]struct {
