@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/ensemble"
@@ -19,9 +18,6 @@ type Ensemble struct {
 	Steps   []ensemble.Step
 	Outputs []string // tensors that clients get; none: those that no step takes
 }
-
-// followEach is how often an ensemble looks at the models of its steps.
-const followEach = 200 * time.Millisecond
 
 // errStep means that the models of an ensemble do not fit each other.
 var errStep = errors.New("the steps do not fit")
@@ -125,15 +121,14 @@ func join(specs map[string]*tensor.Spec, name string, spec tensor.Spec) error {
 // follow keeps the state of an ensemble until it is served no more.
 func (m *model) follow() {
 	defer close(m.done)
-	tick := time.NewTicker(followEach)
-	defer tick.Stop()
 	for {
+		changed := m.changes.wait()
 		m.describe(m.resolve())
 		select {
 		case <-m.ctx.Done():
 			m.set(Failed, "the model is served no more", nil)
 			return
-		case <-tick.C:
+		case <-changed:
 		}
 	}
 }

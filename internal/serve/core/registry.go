@@ -21,6 +21,7 @@ type Registry struct {
 	coming  map[string]*model   // start to take the place of one of models
 	leaving map[string]*model   // removed, and their workers have not ended
 	closed  bool
+	changes signal // of which models are served, and what they are
 
 	patience time.Duration // stopPatience, but for tests
 

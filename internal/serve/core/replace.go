@@ -100,8 +100,9 @@ func (r *Registry) retire(m *model) error {
 // not the first time.
 func (m *model) comesUp(ctx context.Context) error {
 	for {
+		changed := m.changed.wait()
 		m.mu.Lock()
-		state, message, changed := m.state, m.message, m.changed
+		state, message := m.state, m.message
 		m.mu.Unlock()
 		switch state {
 		case Ready:

@@ -29,14 +29,15 @@ type model struct {
 
 	readWithin time.Duration // readWithin, but for tests
 
-	queue queue
-	work  work
-	ids   atomic.Uint64 // of requests
-	usual atomic.Int64  // ns that recent runs took
-	costs costs
-	curve *curve
-	cores *cores // of all models
-	cache *cache // nil: no response is kept
+	queue   queue
+	work    work
+	ids     atomic.Uint64 // of requests
+	usual   atomic.Int64  // ns that recent runs took
+	costs   costs
+	curve   *curve
+	cores   *cores  // of all models
+	changes *signal // of the registry
+	cache   *cache  // nil: no response is kept
 
 	plan    *ensemble.Plan // nil: it is no ensemble
 	resolve func() (*channel.Metadata, error)
@@ -67,7 +68,7 @@ type model struct {
 	message  string
 	starts   int
 	conn     *channel.Conn     // nil unless Ready
-	changed  chan struct{}     // closed and replaced at each change of state
+	changed  signal            // of state
 	memory   *memory           // from the first Ready on
 	kill     bool              // on stop, kill the worker
 	kills    chan struct{}     // holds one token when the living worker is to be killed
@@ -82,7 +83,7 @@ func (r *Registry) startModel(m Model, before <-chan struct{}, old *model) *mode
 	if m.Timeout == 0 {
 		m.Timeout = time.Minute
 	}
-	s := &model{Model: m, state: Starting, changed: make(chan struct{}), done: make(chan struct{}), kills: make(chan struct{}, 1), before: before, readWithin: readWithin,
+	s := &model{Model: m, state: Starting, changes: &r.changes, done: make(chan struct{}), kills: make(chan struct{}, 1), before: before, readWithin: readWithin,
 		metrics: new(metrics), cores: &r.cores, states: r.states, shadowed: semaphore.NewWeighted(maxShadowed)}
 	if old != nil {
 		s.metrics, s.succeeds = old.metrics, true
@@ -133,13 +134,14 @@ func (m *model) ended(patience time.Duration) error {
 func (m *model) set(state State, message string, conn *channel.Conn) {
 	m.mu.Lock()
 	m.state, m.message, m.conn = state, message, conn
-	close(m.changed)
-	m.changed = make(chan struct{})
 	m.mu.Unlock()
+	m.changed.broadcast()
 	m.notify()
 }
 
+// notify tells others of a change.
 func (m *model) notify() {
+	m.changes.broadcast()
 	if m.OnChange != nil {
 		m.OnChange()
 	}
@@ -393,8 +395,9 @@ func (m *model) adopt(conn *channel.Conn) error {
 // as ctx allows.
 func (m *model) waitConn(ctx context.Context) (*channel.Conn, error) {
 	for {
+		changed := m.changed.wait()
 		m.mu.Lock()
-		state, message, conn, changed := m.state, m.message, m.conn, m.changed
+		state, message, conn := m.state, m.message, m.conn
 		m.mu.Unlock()
 		switch state {
 		case Ready:
@@ -420,11 +423,10 @@ func (m *model) broken(conn *channel.Conn) {
 	current := m.conn == conn
 	if current {
 		m.conn, m.state, m.message = nil, Waiting, "the worker failed"
-		close(m.changed)
-		m.changed = make(chan struct{})
 	}
 	m.mu.Unlock()
 	if current {
+		m.changed.broadcast()
 		m.notify()
 		_ = conn.Close()
 		select {

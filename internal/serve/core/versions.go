@@ -44,6 +44,7 @@ func (r *Registry) Route(name string, to Routing) error {
 		return fmt.Errorf("%w: %s", ErrNotFound, name)
 	}
 	m.Routing = to
+	r.changes.broadcast()
 	return nil
 }
 
@@ -69,10 +70,12 @@ func (r *Registry) enter(m *model) {
 		return cmp.Or(compareVersions(b.Version, a.Version), strings.Compare(a.Name, b.Name))
 	})
 	r.served[m.ServedAs] = list
+	r.changes.broadcast()
 }
 
 // withdraw lets requests find a model no more. The caller holds r.mu.
 func (r *Registry) withdraw(m *model) {
+	defer r.changes.broadcast()
 	delete(r.models, m.Name)
 	list := slices.DeleteFunc(slices.Clone(r.served[m.ServedAs]), func(other *model) bool { return other == m })
 	if len(list) == 0 {
