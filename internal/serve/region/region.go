@@ -9,9 +9,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,26 +37,28 @@ var ErrFull = errdefs.ErrResourceExhausted.WithMessage("too much shared memory o
 // Room bounds the regions of all connections: memory that the daemon writes first
 // counts as its own.
 type Room struct {
-	all   int64
-	bytes atomic.Int64
-	count atomic.Int64
+	bytes, regions *semaphore.Weighted
 }
 
 // NewRoom has room for regions of so many bytes in all.
-func NewRoom(bytes int64) *Room { return &Room{all: bytes} }
+func NewRoom(bytes int64) *Room {
+	return &Room{semaphore.NewWeighted(bytes), semaphore.NewWeighted(maxAll)}
+}
 
 func (r *Room) take(bytes int64) bool {
-	all, count := r.bytes.Add(bytes), r.count.Add(1)
-	if all <= r.all && count <= maxAll {
-		return true
+	if !r.regions.TryAcquire(1) {
+		return false
 	}
-	r.give(bytes)
-	return false
+	if !r.bytes.TryAcquire(bytes) {
+		r.regions.Release(1)
+		return false
+	}
+	return true
 }
 
 func (r *Room) give(bytes int64) {
-	r.bytes.Add(-bytes)
-	r.count.Add(-1)
+	r.bytes.Release(bytes)
+	r.regions.Release(1)
 }
 
 // Status describes a region.
