@@ -20,27 +20,14 @@ type Candidate struct {
 	Err    error // of Run
 }
 
-// Outcome is what came out for a candidate.
-type Outcome int
-
-// The outcomes.
-const (
-	Chosen  Outcome = iota + 1
-	Slower          // than the chosen one
-	Faster          // than the chosen one, but not clearly
-	Refused         // the engine cannot run the model
-	Failed          // of something that may not happen again
-	Apart           // it answers otherwise, or could not be compared
-)
-
 // Verdict says what came out for a candidate.
 type Verdict struct {
-	Outcome Outcome
 	// Difference is the greatest of the outputs from the first sound candidate's,
 	// in parts of the output's greatest magnitude, or of 1 where that is less; NaN
 	// where they were not compared.
 	Difference float64
 	Reason     string // why it is chosen or not
+	Failed     bool   // it failed of something that may not happen again
 }
 
 // Spread is by how much outputs of sound engines differ, in parts of the greatest
@@ -65,20 +52,18 @@ func Choose(candidates []Candidate) (chosen int, verdicts []Verdict) {
 		v.Difference = math.NaN()
 		switch {
 		case !sound(i):
-			v.Outcome, v.Reason = Refused, "refused: "+c.Err.Error()
+			v.Reason = "refused: " + c.Err.Error()
 			if !errors.As(c.Err, new(*channel.ModelError)) {
-				v.Outcome, v.Reason = Failed, "failed: "+c.Err.Error()
+				v.Failed, v.Reason = true, "failed: "+c.Err.Error()
 			}
 		case i == reference:
 			v.Difference = 0
 		case c.Result.zero() && othersAnswer(candidates, i):
-			v.Outcome, v.Reason = Apart, "answers zeros where another engine does not"
+			v.Reason = "answers zeros where another engine does not"
 		default:
-			if v.Difference, v.Reason = compare(candidates[reference].Result, c.Result); v.Reason != "" {
-				v.Outcome = Apart
-			}
+			v.Difference, v.Reason = compare(candidates[reference].Result, c.Result)
 		}
-		if v.Outcome == 0 && i != reference && faster(c.Result, candidates[chosen].Result, chosen == reference) {
+		if v.Reason == "" && i != reference && faster(c.Result, candidates[chosen].Result, chosen == reference) {
 			chosen = i
 		}
 	}
@@ -94,17 +79,16 @@ func explain(candidates []Candidate, verdicts []Verdict, chosen int) {
 	alone, anyFaster := true, false
 	for i := range verdicts {
 		v := &verdicts[i]
-		if i == chosen || v.Outcome != 0 {
+		if i == chosen || v.Reason != "" {
 			continue
 		}
 		alone = false
-		v.Outcome, v.Reason = Slower, "slower than "+candidates[chosen].Name
+		v.Reason = "slower than " + candidates[chosen].Name
 		if i > chosen && faster(candidates[i].Result, candidates[chosen].Result, false) {
-			v.Outcome, v.Reason, anyFaster = Faster, "faster than "+candidates[chosen].Name+", but not by a tenth", true
+			v.Reason, anyFaster = "faster than "+candidates[chosen].Name+", but not by a tenth", true
 		}
 	}
 	v := &verdicts[chosen]
-	v.Outcome = Chosen
 	switch problem := candidates[chosen].Result.Problem; {
 	case problem != "":
 		v.Reason = "the first by the rules; it could not be measured: " + problem

@@ -82,7 +82,7 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%s: chose %d, want %d: %+v", name, chosen, test.chosen, verdicts)
 		}
 		for i, v := range verdicts {
-			if (v.Outcome == Chosen) != (i == chosen) || !strings.Contains(v.Reason, test.reasons[i]) {
+			if v.Failed != strings.HasPrefix(test.reasons[i], "failed") || !strings.Contains(v.Reason, test.reasons[i]) {
 				t.Errorf("%s: candidate %d: %+v, want %s", name, i, v, test.reasons[i])
 			}
 		}

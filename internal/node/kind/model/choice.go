@@ -84,14 +84,14 @@ func (c *controller) try(ctx context.Context, at *work, packs []pack.Info) (tabl
 		tried = append(tried, t)
 	}
 	chosen, verdicts := trial.Choose(tried)
-	table = tabulate(packs, tried, verdicts)
+	table = tabulate(packs, tried, chosen, verdicts)
 	for i := range table {
 		c.o.Log.Info("engine tried", "model", c.key.Name, "pack", table[i].Pack, "chosen", table[i].Chosen, "reason", table[i].Reason, "batch1", table[i].Batch1.Std())
 	}
 	if chosen != 0 {
 		c.report.Event(reconcile.ReasonChosen, summary(table))
 	}
-	return table, slices.ContainsFunc(verdicts, func(v trial.Verdict) bool { return v.Outcome == trial.Failed }), nil
+	return table, slices.ContainsFunc(verdicts, func(v trial.Verdict) bool { return v.Failed }), nil
 }
 
 // errNoRoom says that engines cannot be measured beside a worker.
@@ -136,11 +136,11 @@ func (c *controller) tryOne(ctx context.Context, at work, name string) (_ *trial
 	return c.o.Server.Try(ctx, w, TrialTime)
 }
 
-func tabulate(packs []pack.Info, tried []trial.Candidate, verdicts []trial.Verdict) []object.ModelCandidate {
+func tabulate(packs []pack.Info, tried []trial.Candidate, chosen int, verdicts []trial.Verdict) []object.ModelCandidate {
 	table := make([]object.ModelCandidate, len(packs))
 	for i, v := range verdicts {
 		t := &table[i]
-		t.Pack, t.Chosen, t.Reason = packs[i].Name+" "+packs[i].Version, v.Outcome == trial.Chosen, v.Reason
+		t.Pack, t.Chosen, t.Reason = packs[i].Name+" "+packs[i].Version, i == chosen, v.Reason
 		if r := tried[i].Result; r != nil {
 			t.Engine, t.Load = r.Metadata.Engine, object.Duration(r.Load)
 			t.Batch1, t.Batch8 = object.Duration(r.Latency[0]), object.Duration(r.Latency[1])
