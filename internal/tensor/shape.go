@@ -90,6 +90,11 @@ type Spec struct {
 	AnyRank bool // the model does not say how many dimensions there are; Shape is empty
 }
 
+// Find is the index of the spec of a name, or -1.
+func Find(specs []Spec, name string) int {
+	return slices.IndexFunc(specs, func(s Spec) bool { return s.Name == name })
+}
+
 // Accepts checks a concrete shape against what the model says.
 func (s *Spec) Accepts(got Shape) error {
 	if !s.AnyRank {

@@ -115,18 +115,9 @@ func (c *cache) get(ctx context.Context, key cacheKey, a *answer, began time.Tim
 	if err := a.hold(ctx, int(entry.bytes)); err != nil {
 		return true, err
 	}
-	a.data, a.outputs = a.data[:0], a.outputs[:0]
-	for i := range entry.outputs {
-		a.data = append(a.data, entry.outputs[i].Data...)
-	}
-	at := 0
 	for i := range entry.outputs {
 		from := &entry.outputs[i]
-		a.outputs = grow(a.outputs)
-		out := &a.outputs[i]
-		out.Name, out.Type, out.Shape = from.Name, from.Type, append(out.Shape[:0], from.Shape...)
-		out.Data = a.data[at : at+len(from.Data) : at+len(from.Data)]
-		at += len(from.Data)
+		a.add(from.Name, from.Type, from.Shape, from.Data)
 	}
 	c.metrics.hits.observe(time.Since(began))
 	return true, nil

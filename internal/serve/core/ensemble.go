@@ -66,7 +66,7 @@ func (r *Registry) resolve(e *Ensemble, plan *ensemble.Plan) (*channel.Metadata,
 			specs []tensor.Spec
 		}{{"input", step.Inputs, s.Inputs}, {"output", step.Outputs, s.Outputs}} {
 			for _, name := range slices.Sorted(maps.Keys(side.names)) {
-				at := slices.IndexFunc(side.specs, func(spec tensor.Spec) bool { return spec.Name == name })
+				at := tensor.Find(side.specs, name)
 				if at < 0 {
 					return nil, fmt.Errorf("%w: %s: %s %q is not known (%s)", errStep, where, side.kind, name, names("the model's "+side.kind+"s are", side.specs))
 				}
@@ -240,13 +240,9 @@ func (a *answer) gather(ctx context.Context, wanted []string, tensors map[string
 	if err := a.hold(ctx, total); err != nil {
 		return err
 	}
-	a.data, a.outputs = slices.Grow(a.data[:0], total), a.outputs[:0]
-	for i, name := range wanted {
-		from, data, at := tensors[name], tensors[name].Data.(Bytes), len(a.data)
-		a.data = append(a.data, data...)
-		a.outputs = grow(a.outputs)
-		out := &a.outputs[i]
-		out.Name, out.Type, out.Shape, out.Data = name, from.Type, append(out.Shape[:0], from.Shape...), a.data[at:len(a.data):len(a.data)]
+	for _, name := range wanted {
+		from := tensors[name]
+		a.add(name, from.Type, from.Shape, from.Data.(Bytes))
 	}
 	return nil
 }

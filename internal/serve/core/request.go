@@ -154,12 +154,21 @@ const (
 
 func newAnswers(all int64) *answers { return &answers{room: semaphore.NewWeighted(all), all: all} }
 
-// hold counts the bytes that an answer is about to have.
+// hold empties an answer, and counts and makes room for the bytes that it is about
+// to have.
 func (a *answer) hold(ctx context.Context, n int) error {
-	more := min(int64(n), a.pool.all) - a.held
-	if more <= 0 {
-		return nil
+	if more := min(int64(n), a.pool.all) - a.held; more > 0 {
+		if err := a.wait(ctx, more); err != nil {
+			return err
+		}
+		a.held += more
 	}
+	a.data, a.outputs = slices.Grow(a.data[:0], n), a.outputs[:0]
+	return nil
+}
+
+// wait takes more of the bytes that all answers may have.
+func (a *answer) wait(ctx context.Context, more int64) error {
 	if !a.pool.room.TryAcquire(more) {
 		if a.holds {
 			return fmt.Errorf("%w: answers of %d bytes wait for their clients to read them, and no step of an ensemble waits for them", ErrOverloaded, a.pool.all)
@@ -170,8 +179,15 @@ func (a *answer) hold(ctx context.Context, n int) error {
 			return fmt.Errorf("%w: answers of %d bytes wait for their clients to read them", ErrOverloaded, a.pool.all)
 		}
 	}
-	a.held += more
 	return nil
+}
+
+// add copies an output into the room of an answer.
+func (a *answer) add(name string, kind tensor.DataType, shape tensor.Shape, data []byte) {
+	from := len(a.data)
+	a.data, a.outputs = append(a.data, data...), grow(a.outputs)
+	out := &a.outputs[len(a.outputs)-1]
+	out.Name, out.Type, out.Shape, out.Data = name, kind, append(out.Shape[:0], shape...), a.data[from:len(a.data):len(a.data)]
 }
 
 func (p *answers) get() *answer {
@@ -239,7 +255,7 @@ func (q *Request) bind(meta *channel.Metadata, run *channel.Request, order []int
 		}
 	}
 	for _, name := range q.Outputs {
-		i := slices.IndexFunc(meta.Outputs, func(s tensor.Spec) bool { return s.Name == name })
+		i := tensor.Find(meta.Outputs, name)
 		if i < 0 {
 			return nil, fmt.Errorf("%w: output %q is not known (%s)", ErrInvalid, name, names("the model's outputs are", meta.Outputs))
 		}
@@ -319,24 +335,16 @@ func (c *call) collect(a *answer, meta *channel.Metadata, slot []byte) (used int
 // collectFrom does so for one part of an answer.
 func (j *job) collectFrom(result *channel.Result, a *answer, meta *channel.Metadata, slot []byte) (used int, err error) {
 	total := 0
-	a.outputs = a.outputs[:0]
-	for i, shape := range result.Shapes {
-		spec, n := &meta.Outputs[j.outputIndex(i)], result.Sizes[i]
-		a.outputs = grow(a.outputs)
-		out := &a.outputs[i]
-		out.Name, out.Type, out.Shape = spec.Name, spec.Type, append(out.Shape[:0], shape...)
+	for i, n := range result.Sizes[:len(result.Shapes)] {
 		total += n
 		used = max(used, result.Offsets[i]+n)
 	}
 	if err := a.hold(j.ctx, total); err != nil {
 		return used, err
 	}
-	a.data = slices.Grow(a.data[:0], total)
-	for i := range a.outputs {
-		out, from := &a.outputs[i], len(a.data)
-		at, n := result.Offsets[i], result.Sizes[i]
-		a.data = append(a.data, slot[at:at+n]...)
-		out.Data = a.data[from : from+n : from+n]
+	for i, shape := range result.Shapes {
+		spec, at := &meta.Outputs[j.outputIndex(i)], result.Offsets[i]
+		a.add(spec.Name, spec.Type, shape, slot[at:at+result.Sizes[i]])
 	}
 	return used, nil
 }

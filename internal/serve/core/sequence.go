@@ -115,7 +115,7 @@ func newSequences(s Sequencing, meta *channel.Metadata, kept *states) (*sequence
 		return nil, errors.New("a model that streams its answers keeps no state")
 	}
 	find := func(specs []tensor.Spec, kind, name string) (tensor.Spec, error) {
-		i := slices.IndexFunc(specs, func(spec tensor.Spec) bool { return spec.Name == name })
+		i := tensor.Find(specs, name)
 		if i < 0 {
 			return tensor.Spec{}, fmt.Errorf("%s %q of the state is not known (%s)", kind, name, names("the model's "+kind+"s are", specs))
 		}
@@ -170,7 +170,7 @@ func newSequences(s Sequencing, meta *channel.Metadata, kept *states) (*sequence
 // inputs, and behind the outputs that are wanted.
 func (s *sequences) withState(q *Request, states []Input) (Request, error) {
 	for i := range q.Inputs {
-		if !slices.ContainsFunc(s.inputs, func(spec tensor.Spec) bool { return spec.Name == q.Inputs[i].Name }) {
+		if tensor.Find(s.inputs, q.Inputs[i].Name) < 0 {
 			return Request{}, fmt.Errorf("%w: input %q is not known, or kept by the node (%s)", ErrInvalid, q.Inputs[i].Name, names("the model's inputs are", s.inputs))
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -149,7 +148,7 @@ func (s *Session) list(count, get clib.Func, kind string) ([]tensor.Spec, error)
 		port := s.out[0]
 		err := s.port(port, &specs[i])
 		l.portFree.Call(port)
-		if specs[i].Name == "" || slices.ContainsFunc(specs[:i], func(t tensor.Spec) bool { return t.Name == specs[i].Name }) {
+		if specs[i].Name == "" || tensor.Find(specs[:i], specs[i].Name) >= 0 {
 			specs[i].Name = kind + strconv.Itoa(i) // the format need not name it
 		}
 		if err != nil {

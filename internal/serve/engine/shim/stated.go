@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -24,7 +23,7 @@ func ParseSpecs(text string) ([]tensor.Spec, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%q: %w", field, err)
 		}
-		if slices.ContainsFunc(specs, func(s tensor.Spec) bool { return s.Name == spec.Name }) {
+		if tensor.Find(specs, spec.Name) >= 0 {
 			return nil, fmt.Errorf("%q: there is another of that name", field)
 		}
 		if specs = append(specs, spec); len(specs) > channel.MaxTensors {

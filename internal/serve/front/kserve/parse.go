@@ -69,15 +69,6 @@ func parse(text []byte, specs []tensor.Spec) (*predict, error) {
 	return p, nil
 }
 
-func known(specs []tensor.Spec, name string) bool {
-	for i := range specs {
-		if specs[i].Name == name {
-			return true
-		}
-	}
-	return false
-}
-
 // instances gathers rows: each is an object with a value for each input, or, of
 // a model with one input, that value.
 func instances(text []byte, specs []tensor.Spec) (values map[string][]byte, rows int, err error) {
@@ -143,7 +134,7 @@ func (g *gatherer) row(row []byte) error {
 // the first row.
 func (g *gatherer) add(name string, value []byte) error {
 	switch {
-	case !known(g.specs, name):
+	case tensor.Find(g.specs, name) < 0:
 		return fmt.Errorf("%w: instance %d: input %q is not known", core.ErrInvalid, g.rows, name)
 	case g.counts[name] > g.rows:
 		return fmt.Errorf("%w: instance %d: input %q is given twice", core.ErrInvalid, g.rows, name)
@@ -177,7 +168,7 @@ func inputs(text []byte, specs []tensor.Spec) (map[string][]byte, error) {
 	}
 	values := map[string][]byte{}
 	err := front.Members(text, func(name string, value []byte) error {
-		if !known(specs, name) {
+		if tensor.Find(specs, name) < 0 {
 			return fmt.Errorf("%w: input %q is not known", core.ErrInvalid, name)
 		}
 		values[name] = value

@@ -17,10 +17,8 @@ func CheckClasses(specs []tensor.Spec, name string, p OutputParameters) error {
 	if p.Classes == 0 {
 		return nil
 	}
-	for i := range specs {
-		if spec := &specs[i]; spec.Name == name && scoreOf(spec.Type) == nil {
-			return fmt.Errorf("%w: output %q: classification needs numbers, and its elements are %s", core.ErrInvalid, name, spec.Type)
-		}
+	if i := tensor.Find(specs, name); i >= 0 && scoreOf(specs[i].Type) == nil {
+		return fmt.Errorf("%w: output %q: classification needs numbers, and its elements are %s", core.ErrInvalid, name, specs[i].Type)
 	}
 	return nil
 }
@@ -89,10 +87,8 @@ func classify(out *core.Output, n int, spec tensor.Spec) error {
 
 // specOf finds the output of a name.
 func specOf(specs []tensor.Spec, name string) tensor.Spec {
-	for i := range specs {
-		if specs[i].Name == name {
-			return specs[i]
-		}
+	if i := tensor.Find(specs, name); i >= 0 {
+		return specs[i]
 	}
 	return tensor.Spec{Name: name}
 }
