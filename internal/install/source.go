@@ -133,16 +133,6 @@ func (s *Source) read(files fs.FS, name string, limit int64) ([]byte, error) {
 // size is that of the root with its hash tree, in bytes.
 func (s *Source) size() int64 { return s.rootSize + int64(len(s.tree)) }
 
-// Need is how many bytes a disk must have.
-func (s *Source) Need() int64 {
-	_, err := layout.Plan(0, s.size(), release.EmptyDataSize)
-	var small *layout.TooSmallError
-	if errors.As(err, &small) {
-		return small.Need
-	}
-	return 0
-}
-
 // reader reads root and hash tree.
 func (s *Source) reader() io.Reader {
 	return io.MultiReader(io.NewSectionReader(s.root, 0, s.rootSize), bytes.NewReader(s.tree))

@@ -28,20 +28,10 @@ type Layout struct {
 func Plan(size, root, least int64) (Layout, error) {
 	l := Layout{Disk: size, Slot: max(192*MiB, AlignUp(root+root/3, 32*MiB))}
 	if need := l.DataStart() + least + MiB; size < need {
-		return l, &TooSmallError{size, AlignUp(need, MiB)}
+		return l, fmt.Errorf("%d MiB are too small for this root: at least %d MiB are needed", size/MiB, AlignUp(need, MiB)/MiB)
 	}
 	l.Disk = size / MiB * MiB
 	return l, nil
-}
-
-// TooSmallError is [Plan]'s for a disk that is too small.
-type TooSmallError struct {
-	Size, Need int64 // bytes
-}
-
-// Error says both sizes.
-func (e *TooSmallError) Error() string {
-	return fmt.Sprintf("%d MiB are too small for this root: at least %d MiB are needed", e.Size/MiB, e.Need/MiB)
 }
 
 // DataStart is where the data partition begins, in bytes.
