@@ -18,6 +18,7 @@ import (
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/image"
 	"oscine.dev/oscine/internal/printable"
+	"oscine.dev/oscine/internal/uki"
 	"oscine.dev/oscine/internal/update/repository"
 )
 
@@ -183,9 +184,13 @@ func (a *attestation) addRelease(expected map[int]string, info *pb.InfoResponse)
 			return err
 		}
 		defer m.Close()
-		pcr, err := m.PCR11()
+		name, kernel, err := m.KernelImage()
 		if err != nil {
 			return err
+		}
+		pcr, err := uki.PCR11(kernel)
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", m.Path, name, err)
 		}
 		add(11, hex.EncodeToString(pcr[:]))
 	case a.releases != "":

@@ -55,14 +55,7 @@ func (t *hereTarget) openImage(name string) error {
 		return err
 	}
 	t.done = append(t.done, i.Close)
-	names, err := i.UKIs()
-	if err != nil {
-		return err
-	}
-	if len(names) == 0 {
-		return fmt.Errorf("%s holds no kernel image", name)
-	}
-	kernel, err := i.ReadESP(names[0])
+	_, kernel, err := i.KernelImage()
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/image/cpio"
+	"oscine.dev/oscine/internal/uki"
 )
 
 // maxContents bounds the list of a root's contents in bytes.
@@ -67,13 +68,17 @@ func Inspect(name string) (*Report, error) {
 }
 
 func (r *Report) readImage(m *Image) error {
-	u, err := m.UKI()
+	name, kernel, err := m.KernelImage()
 	if err != nil {
 		return err
 	}
-	pcr, err := m.PCR11()
+	u, err := uki.Read(kernel)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %s: %w", m.Path, name, err)
+	}
+	pcr, err := uki.PCR11(kernel)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", m.Path, name, err)
 	}
 	v, err := u.Verity()
 	if err != nil {
@@ -82,11 +87,7 @@ func (r *Report) readImage(m *Image) error {
 	if r.root, r.Slot, err = m.Root(v); err != nil {
 		return err
 	}
-	names, err := m.UKIs()
-	if err != nil {
-		return err
-	}
-	r.UKI, r.Cmdline, r.RootHash = names[0], u.Cmdline, fmt.Sprintf("%x", v.RootHash)
+	r.UKI, r.Cmdline, r.RootHash = name, u.Cmdline, fmt.Sprintf("%x", v.RootHash)
 	r.PCR11 = fmt.Sprintf("%x", pcr)
 	if r.Initramfs, err = ReadInitramfs(u.Initramfs); err != nil {
 		return err

@@ -134,7 +134,7 @@ func (m *Image) UKI() (*uki.Image, error) {
 	return u, nil
 }
 
-// KernelImage returns the file that UKI reads, and its name on the ESP.
+// KernelImage returns the file that [Image.UKI] reads, and its name on the ESP.
 func (m *Image) KernelImage() (name string, data []byte, err error) {
 	names, err := m.UKIs()
 	if err != nil {
@@ -145,20 +145,6 @@ func (m *Image) KernelImage() (name string, data []byte, err error) {
 	}
 	data, err = m.ReadESP(names[0])
 	return names[0], data, err
-}
-
-// PCR11 is what register 11 of a TPM holds once that kernel image has started:
-// see [uki.PCR11].
-func (m *Image) PCR11() ([32]byte, error) {
-	name, data, err := m.KernelImage()
-	if err != nil {
-		return [32]byte{}, err
-	}
-	pcr, err := uki.PCR11(data)
-	if err != nil {
-		return pcr, fmt.Errorf("%s: %s: %w", m.Path, name, err)
-	}
-	return pcr, nil
 }
 
 // Root finds the slot that holds the root of v, checks every block of it

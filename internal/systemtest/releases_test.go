@@ -110,11 +110,7 @@ func (p *publisher) publishAltered(file, version, words string) {
 		p.t.Fatal(err)
 	}
 	defer disk.Close()
-	names, err := disk.UKIs()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	kernel, err := disk.ReadESP(names[0])
+	_, kernel, err := disk.KernelImage()
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -34,24 +34,17 @@ func OpenImage(name string) (*Parts, error) {
 		return nil, err
 	}
 	defer m.Close()
-	names, err := m.UKIs()
-	if err != nil {
-		return nil, err
-	}
-	if len(names) == 0 {
-		return nil, fmt.Errorf("%s holds no kernel image", name)
-	}
-	kernel, err := m.ReadESP(names[0])
+	file, kernel, err := m.KernelImage()
 	if err != nil {
 		return nil, err
 	}
 	u, err := uki.Read(kernel)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", name, names[0], err)
+		return nil, fmt.Errorf("%s: %s: %w", name, file, err)
 	}
 	v, err := u.Verity()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", name, names[0], err)
+		return nil, fmt.Errorf("%s: %s: %w", name, file, err)
 	}
 	_, slot, err := m.Root(v) // checks every block
 	if err != nil {
