@@ -52,7 +52,7 @@ type alias struct{ pattern, module string }
 // openModules reads the lists of the running kernel. Where one is missing the
 // modules it would name cannot be loaded.
 func openModules(log *Log) *modules {
-	m := &modules{dir: modulesDir(), depends: map[string][]string{}, seen: map[string]bool{}, loaded: map[string]bool{}}
+	m := &modules{dir: linux.ModulesDir(), depends: map[string][]string{}, seen: map[string]bool{}, loaded: map[string]bool{}}
 	for name, parse := range map[string]func([]byte){"modules.dep": m.parseDep, "modules.alias": m.parseAlias} {
 		raw, err := readBounded(filepath.Join(m.dir, name), maxModuleList)
 		if err != nil {
@@ -77,15 +77,6 @@ func (m *modules) parseLoaded(raw []byte) {
 	}
 }
 
-// modulesDir is the module tree of the running kernel.
-func modulesDir() string {
-	var uts unix.Utsname
-	if unix.Uname(&uts) != nil {
-		return "/usr/lib/modules"
-	}
-	return "/usr/lib/modules/" + unix.ByteSliceToString(uts.Release[:])
-}
-
 func readBounded(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -100,7 +91,7 @@ func (m *modules) parseDep(raw []byte) {
 	for line := range bytes.Lines(raw) {
 		file, needs, ok := strings.Cut(strings.TrimSpace(string(line)), ":")
 		if ok {
-			m.depends[moduleName(file)] = append([]string{file}, strings.Fields(needs)...)
+			m.depends[linux.ModuleName(file)] = append([]string{file}, strings.Fields(needs)...)
 		}
 	}
 }
@@ -109,22 +100,16 @@ func (m *modules) parseDep(raw []byte) {
 func (m *modules) parseAlias(raw []byte) {
 	for line := range bytes.Lines(raw) {
 		if f := strings.Fields(string(line)); len(f) == 3 && f[0] == "alias" {
-			m.aliases = append(m.aliases, alias{f[1], moduleName(f[2])})
+			m.aliases = append(m.aliases, alias{f[1], linux.ModuleName(f[2])})
 		}
 	}
-}
-
-// moduleName is the name under which the kernel knows a file or a dependency.
-func moduleName(file string) string {
-	name, _, _ := strings.Cut(filepath.Base(file), ".ko")
-	return strings.ReplaceAll(name, "-", "_")
 }
 
 // load loads what serves name, a module or an alias, with what it needs. A module
 // named by itself gets the parameters.
 func (m *modules) load(name, parameters string) error {
-	if _, ok := m.depends[moduleName(name)]; ok {
-		return m.loadModule(moduleName(name), parameters)
+	if _, ok := m.depends[linux.ModuleName(name)]; ok {
+		return m.loadModule(linux.ModuleName(name), parameters)
 	}
 	err := errNoModule
 	for _, a := range m.aliases {
@@ -163,7 +148,7 @@ func (m *modules) loadFile(file, params string) error {
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(m.dir, file)
 	}
-	name := moduleName(file)
+	name := linux.ModuleName(file)
 	if m.loaded[name] {
 		return nil
 	}

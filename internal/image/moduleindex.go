@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/linux"
 )
 
 // maxModule bounds an unpacked module in bytes.
@@ -72,7 +73,7 @@ func readModules(ctx context.Context, dir string, found map[string]*Module) erro
 			if err != nil {
 				return fmt.Errorf("module %s: %w", path, err)
 			}
-			m.Name = moduleName(path)
+			m.Name = linux.ModuleName(path)
 			if m.Path, err = filepath.Rel(dir, path); err != nil {
 				return err
 			}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/linux"
 )
 
 // Module is a loadable kernel module, or one built into the kernel.
@@ -30,12 +32,6 @@ type Modules struct {
 	byName map[string]*Module
 }
 
-// moduleName is the name under which the kernel knows a file or a dependency.
-func moduleName(s string) string {
-	s, _, _ = strings.Cut(filepath.Base(s), ".ko")
-	return strings.ReplaceAll(s, "-", "_")
-}
-
 // parseModinfo reads the .modinfo section of a module: strings key=value, each
 // ended by a zero byte (include/linux/moduleparam.h).
 func parseModinfo(section []byte) Module {
@@ -50,11 +46,11 @@ func parseModinfo(section []byte) Module {
 func (m *Module) set(key, value string) {
 	switch key {
 	case "name":
-		m.Name = moduleName(value)
+		m.Name = linux.ModuleName(value)
 	case "depends":
 		for dep := range strings.SplitSeq(value, ",") {
 			if dep != "" {
-				m.Depends = append(m.Depends, moduleName(dep))
+				m.Depends = append(m.Depends, linux.ModuleName(dep))
 			}
 		}
 	case "alias":
@@ -84,7 +80,7 @@ func parseBuiltin(text []byte) []Module {
 		if !ok || !ok2 || name == "" {
 			continue
 		}
-		name = moduleName(name)
+		name = linux.ModuleName(name)
 		m := found[name]
 		if m == nil {
 			m = &Module{Name: name}
@@ -122,7 +118,7 @@ func readBuiltin(dir string) ([]Module, error) {
 	}
 	scan := bufio.NewScanner(bytes.NewReader(list))
 	for scan.Scan() {
-		if name := moduleName(scan.Text()); name != "" && found[name] == nil {
+		if name := linux.ModuleName(scan.Text()); name != "" && found[name] == nil {
 			found[name] = &Module{Name: name}
 		}
 	}
@@ -137,7 +133,7 @@ func (x *Modules) find(name string) []*Module {
 			x.byName[x.Loaded[i].Name] = &x.Loaded[i]
 		}
 	}
-	if m := x.byName[moduleName(name)]; m != nil {
+	if m := x.byName[linux.ModuleName(name)]; m != nil {
 		return []*Module{m}
 	}
 	var out []*Module

@@ -2,5 +2,5 @@
 // them, loading them with their parameters, and unloading those that are no longer
 // wanted. It lists those that it has loaded in a file that its caller names, and loads
 // them with the program that the kernel itself runs as modprobe. Modules that devices
-// need are internal/boot's. It depends on internal/object and durable.
+// need are internal/boot's. It depends on internal/object, durable and linux.
 package kmod

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -34,12 +35,7 @@ type Kernel struct {
 
 // Running is the kernel of this machine.
 func Running() *Kernel {
-	k := &Kernel{Dir: "/usr/lib/modules", Sys: "/sys/module", Load: modprobe, Unload: func(name string) error { return unix.DeleteModule(name, unix.O_NONBLOCK) }}
-	var uts unix.Utsname
-	if unix.Uname(&uts) == nil {
-		k.Dir = filepath.Join(k.Dir, unix.ByteSliceToString(uts.Release[:]))
-	}
-	return k
+	return &Kernel{Dir: linux.ModulesDir(), Sys: "/sys/module", Load: modprobe, Unload: func(name string) error { return unix.DeleteModule(name, unix.O_NONBLOCK) }}
 }
 
 // modprobe runs the program that the kernel itself runs for a module.
@@ -66,7 +62,7 @@ func (k *Kernel) Check(wanted []object.KernelModule) error {
 	}
 	var errs []error
 	for _, m := range wanted {
-		if !names[canonical(m.Name)] {
+		if !names[linux.ModuleName(m.Name)] {
 			errs = append(errs, fmt.Errorf("%s: the image has no such kernel module", m.Name))
 		}
 	}
@@ -83,16 +79,10 @@ func (k *Kernel) names(lists ...string) (map[string]bool, error) {
 		}
 		for line := range strings.Lines(string(raw)) {
 			file, _, _ := strings.Cut(strings.TrimSpace(line), ":")
-			names[canonical(file)] = true
+			names[linux.ModuleName(file)] = true
 		}
 	}
 	return names, nil
-}
-
-// canonical is the name under which the kernel lists a module or its file.
-func canonical(file string) string {
-	name, _, _ := strings.Cut(filepath.Base(file), ".ko")
-	return strings.ReplaceAll(name, "-", "_")
 }
 
 // Set loads the modules in order. Those that an earlier call has loaded, and that are
@@ -107,7 +97,7 @@ func (k *Kernel) Set(memory string, wanted []object.KernelModule) error {
 	}
 	var errs []error
 	for _, name := range slices.Backward(slices.Clone(loaded)) { // one may need those before it
-		if slices.ContainsFunc(wanted, func(m object.KernelModule) bool { return canonical(m.Name) == name }) {
+		if slices.ContainsFunc(wanted, func(m object.KernelModule) bool { return linux.ModuleName(m.Name) == name }) {
 			continue
 		}
 		switch err := k.Unload(name); {
@@ -123,7 +113,7 @@ func (k *Kernel) Set(memory string, wanted []object.KernelModule) error {
 	for _, m := range wanted {
 		ours, err := k.set(m)
 		if ours {
-			loaded = append(loaded, canonical(m.Name))
+			loaded = append(loaded, linux.ModuleName(m.Name))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.Name, err))
@@ -139,9 +129,9 @@ func (k *Kernel) Set(memory string, wanted []object.KernelModule) error {
 // set loads a module, or changes the parameters of one that is there. It reports
 // whether it has loaded it.
 func (k *Kernel) set(m object.KernelModule) (loaded bool, err error) {
-	dir := filepath.Join(k.Sys, canonical(m.Name))
+	dir := filepath.Join(k.Sys, linux.ModuleName(m.Name))
 	if _, err := os.Stat(dir); err != nil {
-		if builtin, err := k.names("modules.builtin"); err != nil || builtin[canonical(m.Name)] && len(m.Parameters) == 0 {
+		if builtin, err := k.names("modules.builtin"); err != nil || builtin[linux.ModuleName(m.Name)] && len(m.Parameters) == 0 {
 			return false, err // the kernel shows only those that have parameters
 		}
 		var parameters []string

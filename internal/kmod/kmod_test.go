@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -19,7 +20,7 @@ func newKernel(t *testing.T, calls *[]string) *Kernel {
 	k := &Kernel{Dir: t.TempDir(), Sys: t.TempDir()}
 	k.Load = func(name string, parameters []string) error {
 		*calls = append(*calls, strings.Join(append([]string{"+" + name}, parameters...), " "))
-		return os.MkdirAll(filepath.Join(k.Sys, canonical(name)), 0o755)
+		return os.MkdirAll(filepath.Join(k.Sys, linux.ModuleName(name)), 0o755)
 	}
 	k.Unload = func(name string) error {
 		*calls = append(*calls, "-"+name)

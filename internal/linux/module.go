@@ -3,6 +3,7 @@ package linux
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,4 +31,21 @@ func LoadModule(file, params string) error {
 		return fmt.Errorf("load module %s: %w", file, err)
 	}
 	return nil
+}
+
+// ModulesDir is the folder of the running kernel's modules, with the lists that
+// depmod(8) makes.
+func ModulesDir() string {
+	var uts unix.Utsname
+	if unix.Uname(&uts) != nil {
+		return "/usr/lib/modules"
+	}
+	return "/usr/lib/modules/" + unix.ByteSliceToString(uts.Release[:])
+}
+
+// ModuleName is the name under which the kernel knows a module, of its name or its
+// file.
+func ModuleName(file string) string {
+	name, _, _ := strings.Cut(filepath.Base(file), ".ko")
+	return strings.ReplaceAll(name, "-", "_")
 }
