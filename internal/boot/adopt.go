@@ -8,9 +8,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/release"
 )
 
@@ -84,13 +84,8 @@ func wipe(name string) error {
 	if err == nil {
 		_, err = f.WriteAt(make([]byte, min(size, maxMachineFile)), 0)
 	}
-	err = errors.Join(err, f.Sync(), f.Close(), durable.Remove(name))
-	if err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close(), durable.Remove(name)); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
+	return linux.FlushFileSystem(filepath.Dir(name))
 }

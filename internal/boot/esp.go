@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/release"
 )
@@ -53,13 +52,8 @@ func renameImage(esp, image, name string) error {
 	if err := os.Rename(from, filepath.Join(dir, name)); err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
+	if err := linux.FlushFileSystem(dir); err != nil {
 		return fmt.Errorf("flush %s: %w", dir, err)
 	}
-	return unix.Syncfs(int(d.Fd()))
+	return nil
 }

@@ -2,7 +2,6 @@ package boot
 
 import (
 	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -169,9 +168,5 @@ func forgetReset(esp string) error {
 	if err := os.Remove(filepath.Join(esp, release.ESPReset)); err != nil {
 		return err
 	}
-	dir, err := os.Open(esp)
-	if err != nil {
-		return err
-	}
-	return errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
+	return linux.FlushFileSystem(esp)
 }

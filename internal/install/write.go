@@ -89,7 +89,7 @@ func (w *writer) install() error {
 	if err := layout.AddToESP(w.disk, []layout.File{loader}, time.Now()); err != nil {
 		return fmt.Errorf("write the boot loader: %w", err)
 	}
-	if err := w.sync(); err != nil {
+	if err := linux.Flush(w.disk); err != nil {
 		return err
 	}
 	if err := w.checkESP(esp, append(files, loader)); err != nil {
@@ -153,7 +153,7 @@ func (w *writer) writeTable() error {
 	if err := w.layout.WriteTable(w.disk, w.size, newID); err != nil {
 		return err
 	}
-	if err := w.sync(); err != nil {
+	if err := linux.Flush(w.disk); err != nil {
 		return err
 	}
 	got, err := layout.ReadTable(w.disk, w.size)
@@ -266,15 +266,7 @@ func (w *writer) flush() error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	return w.sync()
-}
-
-// sync is a flush that is not interrupted.
-func (w *writer) sync() error {
-	if err := w.disk.Sync(); err != nil {
-		return err
-	}
-	return unix.Fadvise(int(w.disk.Fd()), 0, 0, unix.FADV_DONTNEED)
+	return linux.Flush(w.disk)
 }
 
 // total is how many bytes are written and read back.

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -126,4 +127,23 @@ func Discard(f *os.File, start, length int64) error {
 		return fmt.Errorf("discard %d bytes of %s: %w", length, f.Name(), err)
 	}
 	return nil
+}
+
+// Flush returns when what was written to f is on its disk, and has what is read of it
+// afterwards come from there.
+func Flush(f *os.File) error {
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+// FlushFileSystem returns when all that was written to the file system of dir is on
+// its disk. FAT's syncfs leaves it in the disk's own cache, which fsync empties.
+func FlushFileSystem(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(d.Fd())), d.Sync(), d.Close())
 }

@@ -78,12 +78,7 @@ type partition struct {
 func (p *partition) Size() int64 { return p.size }
 
 // Flush implements Partition.
-func (p *partition) Flush() error {
-	if err := p.Sync(); err != nil {
-		return err
-	}
-	return unix.Fadvise(int(p.Fd()), 0, 0, unix.FADV_DONTNEED)
-}
+func (p *partition) Flush() error { return linux.Flush(p.File) }
 
 // folder is an ESP that is mounted there.
 type folder string
@@ -158,11 +153,7 @@ func (f folder) Remove(path string) error {
 
 // Flush implements ESP.
 func (f folder) Flush() error {
-	root, err := os.Open(string(f))
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(unix.Syncfs(int(root.Fd())), root.Close()); err != nil {
+	if err := linux.FlushFileSystem(string(f)); err != nil {
 		return fmt.Errorf("flush the ESP: %w", err)
 	}
 	return nil

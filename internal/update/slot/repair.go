@@ -81,7 +81,8 @@ func whole(image []byte) bool {
 	if _, err := uki.Read(image); err != nil {
 		return false
 	}
-	return signed(image) || isUnsigned(image)
+	_, err := uki.Signer(image)
+	return err == nil || errors.Is(err, uki.ErrUnsigned)
 }
 
 func isUnsigned(image []byte) bool {
@@ -215,12 +216,8 @@ func (s *Slots) put(r repair) error {
 		return err
 	}
 	return s.disk.ESP(func(esp ESP) error {
-		got, err := readAll(esp, hidden)
-		if err == nil && !bytes.Equal(got, r.content) {
-			err = errors.New("the ESP gives back something else than was written: is its disk failing?")
-		}
-		if err != nil {
-			return errors.Join(err, esp.Remove(hidden), esp.Flush())
+		if err := readBack(esp, hidden, r.content); err != nil {
+			return err
 		}
 		if err := esp.Rename(hidden, path.Base(r.path)); err != nil {
 			return err

@@ -260,15 +260,23 @@ func (s *Slots) Stage(version string, image []byte) error {
 		return err
 	}
 	return s.disk.ESP(func(esp ESP) error {
-		got, err := readAll(esp, file)
-		if err == nil && !bytes.Equal(got, image) {
-			err = errors.New("the ESP gives back something else than was written: is its disk failing?")
-		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("%w: %w", ErrImage, err), esp.Remove(file), esp.Flush())
+		if err := readBack(esp, file, image); err != nil {
+			return fmt.Errorf("%w: %w", ErrImage, err)
 		}
 		return nil
 	})
+}
+
+// readBack removes a file of the ESP that does not hold what was written.
+func readBack(esp ESP, file string, content []byte) error {
+	got, err := readAll(esp, file)
+	if err == nil && !bytes.Equal(got, content) {
+		err = errors.New("the ESP gives back something else than was written: is its disk failing?")
+	}
+	if err != nil {
+		return errors.Join(err, esp.Remove(file), esp.Flush())
+	}
+	return nil
 }
 
 // imageName begins the name of every kernel image of ours.
