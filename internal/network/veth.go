@@ -45,7 +45,7 @@ func (b *Bridge) ensureBridge() error {
 		}
 	}
 	link, err := netlink.LinkByName(bridgeName)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
+	if isGone(err) {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = bridgeName
 		attrs.MTU = uplinkMTU()
@@ -329,7 +329,7 @@ func vethWorks(path string, addr netip.Addr) bool {
 // removeVeth deletes the pair of id; deleting one end takes both.
 func removeVeth(id string) error {
 	link, err := netlink.LinkByName(vethName(id))
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
+	if isGone(err) {
 		return nil
 	}
 	if err != nil {
