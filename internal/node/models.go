@@ -1,17 +1,14 @@
 package node
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
 
-	"oscine.dev/oscine/internal/gguf"
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/core"
@@ -38,22 +35,7 @@ func (n *Node) PullModel(ctx context.Context, reference string, plainHTTP bool, 
 
 // ModelHeader returns the header of a stored language model, by which its memory is
 // planned; nil for any other model.
-func (n *Node) ModelHeader(digest string) []byte {
-	f, err := os.Open(n.files.Path(digest))
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	var header bytes.Buffer
-	if _, err := gguf.Read(io.TeeReader(f, &header), info.Size()); err != nil {
-		return nil
-	}
-	return header.Bytes()
-}
+func (n *Node) ModelHeader(digest string) []byte { return n.files.Header(digest) }
 
 // referredFiles are the digests of model files that objects refer to. It is not
 // known while one of the objects cannot be read.

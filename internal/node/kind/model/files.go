@@ -1,8 +1,10 @@
 package model
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/gguf"
 )
 
 // maxBytes bounds one model.
@@ -170,4 +173,22 @@ func (f *Files) remove(name, why string) {
 		return
 	}
 	f.log.Info("a model file was removed", "file", name, "reason", why)
+}
+
+// Header returns the header of a stored language model; nil for any other model.
+func (f *Files) Header(digest string) []byte {
+	file, err := os.Open(f.Path(digest))
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	var header bytes.Buffer
+	if _, err := gguf.Read(io.TeeReader(file, &header), info.Size()); err != nil {
+		return nil
+	}
+	return header.Bytes()
 }
