@@ -71,7 +71,7 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f.StringToStringVar(&o.options, "option", nil, "what the engine must know besides the file, as NAME=VALUE")
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")
 	f.BoolVar(&o.plainHTTP, "plain-http", false, "ask the registry of a reference without TLS, which those on the way can read and change")
-	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest, with an empty digest, and do nothing")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest and do nothing; the digest of a file is left empty")
 	return c
 }
 
