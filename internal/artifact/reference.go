@@ -97,6 +97,14 @@ func (r Reference) String() string {
 	return layoutScheme + r.layout + ":" + r.tag
 }
 
+// Source is the reference in full with its scheme, as a Model's spec.source takes it.
+func (r Reference) Source() string {
+	if r.Local() {
+		return r.String()
+	}
+	return remoteScheme + r.String()
+}
+
 // Local reports whether the artifact lies in a layout on this machine.
 func (r Reference) Local() bool { return r.layout != "" }
 

@@ -258,6 +258,30 @@ func (s *Store) pushOnce(ctx context.Context, d ocispec.Descriptor, open func() 
 	return s.to.Push(ctx, d, r)
 }
 
+// Progress wraps what is read of a file of so many bytes.
+type Progress func(name string, size int64, r io.ReadCloser) io.ReadCloser
+
+// PushFile writes a file as a blob, which it describes with annotations. Progress is
+// told the file by the name.
+func (s *Store) PushFile(ctx context.Context, mediaType, file, name string, annotations map[string]string, progress Progress) (d ocispec.Descriptor, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return d, err
+	}
+	d, err = Descriptor(mediaType, f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return d, fmt.Errorf("read %s: %w", file, err)
+	}
+	d.Annotations = annotations
+	return d, s.PushBlob(ctx, d, func() (io.ReadCloser, error) {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		return progress(name, d.Size, f), nil
+	})
+}
+
 // Descriptor describes what r holds.
 func Descriptor(mediaType string, r io.Reader) (ocispec.Descriptor, error) {
 	sum := digest.SHA256.Digester()

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"oscine.dev/oscine/internal/bench/latency"
 	"oscine.dev/oscine/internal/bench/serving"
@@ -269,7 +268,7 @@ func (o *benchServeOptions) measure(ctx context.Context, env *Env, requests []se
 		return requests[number%uint64(len(requests))].Send(ctx)
 	}
 	end := func() {}
-	if file, ok := env.Err.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	if file, ok := terminalOf(env.Err); ok {
 		fmt.Fprint(file, "warming up")
 		o.load.Progress = func(s serving.Snapshot) { showProgress(file, o.load, s) }
 		end = func() { fmt.Fprint(file, "\r\033[K") }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/x509"
@@ -10,14 +9,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
-	"golang.org/x/term"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/client"
@@ -156,20 +153,14 @@ func checkFingerprint(env *Env, o applyOptions, node *client.Maintenance) error 
 
 // confirmFingerprint asks the person.
 func confirmFingerprint(env *Env, address, fingerprint string) error {
-	fmt.Fprintf(env.Err, "The machine at %s shows the fingerprint\n  %s\nDoes the node's console show the same? [y/N] ", address, fingerprint)
-	answer, err := bufio.NewReader(env.In).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
+	answer, err := askLine(env, fmt.Sprintf("The machine at %s shows the fingerprint\n  %s\nDoes the node's console show the same? [y/N] ", address, fingerprint))
+	if err != nil {
 		return err
 	}
-	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+	if answer = strings.ToLower(answer); answer != "y" && answer != "yes" {
 		return errors.New("nothing was sent: the fingerprint was not confirmed")
 	}
 	return nil
-}
-
-func isTerminal(in any) bool {
-	f, ok := in.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // machineDraft is what a manifest says about the node's certificate.

@@ -132,22 +132,13 @@ func (s *execSession) pumpInput(stream *execStream) {
 
 var errNoTerminal = usageError{errors.New("--tty needs a terminal as standard input; leave it out to send data")}
 
-// terminalOf is the descriptor of the person's terminal, false where standard
-// input is none.
-func terminalOf(env *Env) (fd int, ok bool) {
-	file, ok := env.In.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
-		return 0, false
-	}
-	return int(file.Fd()), true
-}
-
 // rawTerminal passes every key to the program and the window's size with it.
 func (s *execSession) rawTerminal(ctx context.Context, stream *execStream) (restore func(), err error) {
-	fd, ok := terminalOf(s.env)
+	in, ok := terminalOf(s.env.In)
 	if !ok {
 		return nil, errNoTerminal
 	}
+	fd := int(in.Fd())
 	old, err := term.MakeRaw(fd)
 	if err != nil {
 		return nil, fmt.Errorf("set up the terminal: %w", err)

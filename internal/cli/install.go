@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -158,7 +157,7 @@ func (o *installOptions) install(ctx context.Context, env *Env, t target, d *pb.
 			fmt.Fprintln(env.Err, printable.Text(step))
 		}
 		p.label, p.total = printable.Text(step), m.TotalBytes
-		p.add(int(m.DoneBytes - p.bytes))
+		p.at(m.DoneBytes)
 	})
 	p.done()
 	if err != nil {
@@ -201,12 +200,11 @@ func confirmByName(env *Env, yes bool, name string) error {
 }
 
 func askName(env *Env, name string) error {
-	fmt.Fprintf(env.Err, "Type %s to go on: ", printable.Text(name))
-	answer, err := bufio.NewReader(env.In).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
+	answer, err := askLine(env, "Type "+printable.Text(name)+" to go on: ")
+	if err != nil {
 		return err
 	}
-	if strings.TrimSpace(answer) != name {
+	if answer != name {
 		return errors.New("nothing was changed: the name was not typed")
 	}
 	return nil

@@ -149,7 +149,7 @@ func (t *hereTarget) fetch(ctx context.Context, env *Env, from update.Source, c 
 	t.done = append(t.done, f.Close)
 	p := newProgress(env, "fetch "+filepath.Base(name), c.Size)
 	defer p.done()
-	err = from.Fetch(ctx, c, nil, f, func(now update.Progress) { p.add(int(now.Done - p.bytes)) })
+	err = from.Fetch(ctx, c, nil, f, func(now update.Progress) { p.at(now.Done) })
 	return f, err
 }
 

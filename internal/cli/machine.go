@@ -359,7 +359,7 @@ func printFile(w io.Writer, name string) error {
 // attachConsole hands every key to the machine while standard input is a
 // terminal.
 func attachConsole(ctx context.Context, env *Env, m *machine.Machine) error {
-	if f, ok := env.In.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if f, ok := terminalOf(env.In); ok {
 		fmt.Fprintf(env.Err, "console of %s, leave with Ctrl-]\n", m.Name())
 		state, err := term.MakeRaw(int(f.Fd()))
 		if err != nil {

@@ -58,7 +58,7 @@ oci:FILE.tar:TAG. Credentials are those of docker login. No node is asked.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(env.Out, "%s pushed\n%s\n", reference(r), reference(r.Pinned(digest)))
+			fmt.Fprintf(env.Out, "%s pushed\n%s\n", r.Source(), r.Pinned(digest).Source())
 			return nil
 		},
 	}
@@ -66,14 +66,6 @@ oci:FILE.tar:TAG. Credentials are those of docker login. No node is asked.`,
 	c.Flags().StringVar(&version, "version", "", "version in the model's description")
 	plain = addPlainHTTP(c)
 	return c
-}
-
-// reference is how a model's reference is written, as spec.source takes it.
-func reference(r artifact.Reference) string {
-	if r.Local() {
-		return r.String()
-	}
-	return "oci://" + r.String()
 }
 
 // list is the files of the model, also where it is one.
@@ -128,7 +120,7 @@ oci:FILE.tar:TAG, is sent from this computer. An interrupted download is resumed
 
 // pullModel has the node fetch a model.
 func pullModel(ctx context.Context, env *Env, node *client.Client, r artifact.Reference, plain bool) (*pb.PullModelResponse, error) {
-	stream, err := node.Models.Pull(ctx, connect.NewRequest(&pb.PullModelRequest{Reference: reference(r), PlainHttp: plain}))
+	stream, err := node.Models.Pull(ctx, connect.NewRequest(&pb.PullModelRequest{Reference: r.Source(), PlainHttp: plain}))
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +135,7 @@ func pullModel(ctx context.Context, env *Env, node *client.Client, r artifact.Re
 			bar = newProgress(env, "pull "+r.String(), m.SizeBytes)
 			defer bar.done()
 		}
-		bar.add(int(m.ReceivedBytes - bar.bytes))
+		bar.at(m.ReceivedBytes)
 	}
 	return nil, errors.Join(stream.Err(), errIncomplete(stream.Err()))
 }
@@ -182,7 +174,7 @@ func fetchModel(ctx context.Context, env *Env, r artifact.Reference) (file strin
 	defer bar.done()
 	err = errors.Join(os.Mkdir(work, 0o700), os.Mkdir(out, 0o700))
 	if err == nil {
-		err = m.Fetch(ctx, store, work, out, func(n int64) error { bar.add(int(n - bar.bytes)); return nil })
+		err = m.Fetch(ctx, store, work, out, func(n int64) error { bar.at(n); return nil })
 	}
 	if err != nil {
 		remove()
@@ -207,7 +199,7 @@ func nameOf(r artifact.Reference) string {
 // runReference has the node pull a model and serve it.
 func (o *serveOptions) runReference(ctx context.Context, env *Env, r artifact.Reference) (*object.ModelStatus, error) {
 	o.name = cmp.Or(o.name, nameOf(r))
-	text, err := o.manifest("", reference(r))
+	text, err := o.manifest("", r.Source())
 	if err != nil {
 		return nil, err
 	}

@@ -88,8 +88,8 @@ func newPackPullCommand(env *Env) *cobra.Command {
 		Use: "pull REFERENCE", Short: "Have the node fetch a pack from a registry and install it",
 		Long: `Have the node fetch a pack from a registry and install it, in place of its other versions. The node checks that an
 admin of its cluster signed it when it was pushed. It uses the credentials of its Secrets (oscine secret set
---registry). A pack in an OCI image layout, oci:FOLDER:TAG or oci:FILE.tar:TAG, is sent from this computer. A
-download that was cut goes on with the same command.`,
+--registry). A pack in an OCI image layout, oci:FOLDER:TAG or oci:FILE.tar:TAG, is sent from this computer. An
+interrupted download is resumed by the same command.`,
 		Example: "  oscine pack pull ghcr.io/acme/packs/onnxruntime:1.31\n  oscine pack pull oci:packs.tar:onnxruntime",
 		Args:    exactArgs(1, "a reference such as HOST/REPOSITORY:TAG"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -134,7 +134,7 @@ func pullPack(ctx context.Context, env *Env, node *client.Client, r artifact.Ref
 			bar = newProgress(env, "pull "+r.String(), m.SizeBytes)
 			defer bar.done()
 		}
-		bar.add(int(m.ReceivedBytes - bar.bytes))
+		bar.at(m.ReceivedBytes)
 	}
 	return nil, "", errors.Join(stream.Err(), errIncomplete(stream.Err()))
 }

@@ -3,10 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
-
-	"golang.org/x/term"
 
 	"oscine.dev/oscine/internal/printable"
 )
@@ -23,12 +20,15 @@ type progress struct {
 }
 
 func newProgress(env *Env, label string, total int64) *progress {
-	file, ok := env.Err.(*os.File)
-	return &progress{env: env, label: label, total: total, live: ok && term.IsTerminal(int(file.Fd()))}
+	return &progress{env: env, label: label, total: total, live: isTerminal(env.Err)}
 }
 
-func (p *progress) add(n int) {
-	p.bytes += int64(n)
+// add counts bytes that came.
+func (p *progress) add(n int) { p.at(p.bytes + int64(n)) }
+
+// at says how many bytes have come.
+func (p *progress) at(bytes int64) {
+	p.bytes = bytes
 	if !p.live || time.Since(p.last) < 100*time.Millisecond {
 		return
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -78,8 +77,8 @@ func askPassphrase(env *Env, file string) func() ([]byte, error) {
 			text, err := readBounded(env, file, 4096, "so not a passphrase")
 			return []byte(strings.TrimRight(string(text), "\r\n")), err
 		}
-		in, ok := env.In.(*os.File)
-		if !ok || !term.IsTerminal(int(in.Fd())) {
+		in, ok := terminalOf(env.In)
+		if !ok {
 			return nil, fmt.Errorf("%w: give --passphrase-file", keys.ErrPassphrase)
 		}
 		fmt.Fprint(env.Err, "Passphrase of the keys: ")

@@ -50,7 +50,7 @@ and not logged.`,
 			if o.detach && (o.interactive || o.tty) {
 				return usageError{errors.New("-i and -t attach you to the program, and --detach leaves it: choose one")}
 			}
-			if _, ok := terminalOf(env); o.tty && !ok {
+			if o.tty && !isTerminal(env.In) {
 				return errNoTerminal
 			}
 			text, err := o.manifest(args[0], afterDashes(args[1:]))

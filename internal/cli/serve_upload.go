@@ -105,7 +105,7 @@ func (s *modelSource) upload(ctx context.Context, env *Env, node *client.Client)
 		return "", err
 	}
 	bar := newProgress(env, s.path, size)
-	bar.add(int(from))
+	bar.at(from)
 	chunks := &chunkWriter{send: func(p []byte) error {
 		bar.add(len(p))
 		return stream.Send(&pb.Chunk{Data: p})

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"oscine.dev/oscine/internal/sim"
 )
@@ -148,8 +147,7 @@ type bar struct {
 }
 
 func newBar(env *Env, label string) *bar {
-	file, ok := env.Err.(*os.File)
-	return &bar{env: env, label: label, start: time.Now(), live: ok && term.IsTerminal(int(file.Fd()))}
+	return &bar{env: env, label: label, start: time.Now(), live: isTerminal(env.Err)}
 }
 
 func (b *bar) show(done float64) {

@@ -1,11 +1,39 @@
 package cli
 
 import (
+	"bufio"
+	"errors"
+	"fmt"
 	"io"
+	"os"
+	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/term"
 
 	"oscine.dev/oscine/internal/printable"
 )
+
+// terminalOf is a stream as the file of a terminal, false where it is none.
+func terminalOf(stream any) (*os.File, bool) {
+	f, ok := stream.(*os.File)
+	return f, ok && term.IsTerminal(int(f.Fd()))
+}
+
+func isTerminal(stream any) bool {
+	_, ok := terminalOf(stream)
+	return ok
+}
+
+// askLine asks a person, and returns the line that is typed without space around it.
+func askLine(env *Env, question string) (string, error) {
+	fmt.Fprint(env.Err, question)
+	answer, err := bufio.NewReader(env.In).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	return strings.TrimSpace(answer), nil
+}
 
 // forTerminal is text as it is, for a pipe or a file, and without what would
 // steer a terminal for one.

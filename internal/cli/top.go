@@ -37,8 +37,8 @@ this one. oscine top workloads and oscine top models show what those use.`,
 			if err != nil {
 				return err
 			}
-			out, terminal := env.Out.(*os.File)
-			if once || !terminal || !term.IsTerminal(int(out.Fd())) {
+			out, terminal := terminalOf(env.Out)
+			if once || !terminal {
 				return topOnce(c.Context(), env.Out, watch, every)
 			}
 			return topLive(c.Context(), env, &topScreen{out: out, name: name}, watch, every)
@@ -79,7 +79,7 @@ func topOnce(ctx context.Context, w io.Writer, watch hardwareWatch, every time.D
 func topLive(ctx context.Context, env *Env, screen *topScreen, watch hardwareWatch, every time.Duration) (err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	if in, ok := env.In.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+	if in, ok := terminalOf(env.In); ok {
 		state, err := term.MakeRaw(int(in.Fd()))
 		if err != nil {
 			return fmt.Errorf("set up the terminal: %w", err)

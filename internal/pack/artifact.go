@@ -70,13 +70,10 @@ func (a *Artifact) Fetch(ctx context.Context, store *artifact.Store, f *os.File,
 	return store.Fetch(ctx, a.layer, f, progress)
 }
 
-// Progress wraps what is read of a file of so many bytes.
-type Progress func(file string, size int64, r io.ReadCloser) io.ReadCloser
-
 // PushArtifact writes packs' files, one or one for each architecture, as an artifact
 // with their signatures, and returns its digest.
 func PushArtifact(ctx context.Context, r artifact.Reference, access artifact.Access, files []string,
-	sign func(statement []byte) (pki.Signature, error), progress Progress) (digest string, err error) {
+	sign func(statement []byte) (pki.Signature, error), progress artifact.Progress) (digest string, err error) {
 	return artifact.Create(ctx, r, access, func(store *artifact.Store) (ocispec.Descriptor, error) {
 		var index []ocispec.Descriptor
 		arches := map[string]string{}
@@ -101,7 +98,7 @@ func PushArtifact(ctx context.Context, r artifact.Reference, access artifact.Acc
 }
 
 func pushFile(ctx context.Context, store *artifact.Store, file string, sign func(statement []byte) (pki.Signature, error),
-	progress Progress) (d ocispec.Descriptor, m *Manifest, err error) {
+	progress artifact.Progress) (d ocispec.Descriptor, m *Manifest, err error) {
 	text, m, err := readFile(ctx, file)
 	if err != nil {
 		return d, nil, err
@@ -114,22 +111,8 @@ func pushFile(ctx context.Context, store *artifact.Store, file string, sign func
 	if err != nil {
 		return d, nil, err
 	}
-	f, err := os.Open(file)
-	if err != nil {
-		return d, nil, err
-	}
-	layer, err := artifact.Descriptor(mediaTypeErofs, f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return d, nil, fmt.Errorf("read %s: %w", file, err)
-	}
-	layer.Annotations = map[string]string{ocispec.AnnotationTitle: m.Name + "-" + m.Arch + ".erofs"}
-	err = store.PushBlob(ctx, layer, func() (io.ReadCloser, error) {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		return progress(file, layer.Size, f), nil
-	})
+	title := map[string]string{ocispec.AnnotationTitle: m.Name + "-" + m.Arch + ".erofs"}
+	layer, err := store.PushFile(ctx, mediaTypeErofs, file, file, title, progress)
 	if err != nil {
 		return d, nil, err
 	}

@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -16,12 +13,9 @@ import (
 	"oscine.dev/oscine/internal/serve/bundle"
 )
 
-// Progress wraps what is read of a file of so many bytes.
-type Progress func(name string, size int64, r io.ReadCloser) io.ReadCloser
-
 // Push writes the files of a model as a ModelPack, a layer for each, and returns
 // the digest of its manifest. The same files, name and version give the same digest.
-func Push(ctx context.Context, r artifact.Reference, access artifact.Access, files []bundle.File, name, version string, progress Progress) (digest string, err error) {
+func Push(ctx context.Context, r artifact.Reference, access artifact.Access, files []bundle.File, name, version string, progress artifact.Progress) (digest string, err error) {
 	files = slices.Clone(files)
 	slices.SortFunc(files, func(a, b bundle.File) int { return strings.Compare(a.Name, b.Name) })
 	var config modelConfig
@@ -55,24 +49,9 @@ func Push(ctx context.Context, r artifact.Reference, access artifact.Access, fil
 	})
 }
 
-func pushFile(ctx context.Context, store *artifact.Store, f bundle.File, progress Progress) (layer ocispec.Descriptor, err error) {
+func pushFile(ctx context.Context, store *artifact.Store, f bundle.File, progress artifact.Progress) (layer ocispec.Descriptor, err error) {
 	if err := bundle.CheckName(f.Name); err != nil {
 		return layer, err
 	}
-	in, err := os.Open(f.Path)
-	if err != nil {
-		return layer, err
-	}
-	layer, err = artifact.Descriptor(mediaTypeOf(f.Name), in)
-	if err := errors.Join(err, in.Close()); err != nil {
-		return layer, fmt.Errorf("read %s: %w", f.Path, err)
-	}
-	layer.Annotations = map[string]string{annotationPath: f.Name}
-	return layer, store.PushBlob(ctx, layer, func() (io.ReadCloser, error) {
-		in, err := os.Open(f.Path)
-		if err != nil {
-			return nil, err
-		}
-		return progress(f.Name, layer.Size, in), nil
-	})
+	return store.PushFile(ctx, mediaTypeOf(f.Name), f.Path, f.Name, map[string]string{annotationPath: f.Name}, progress)
 }
