@@ -30,13 +30,13 @@ type chatOptions struct {
 func newChatCommand(env *Env) *cobra.Command {
 	var o chatOptions
 	c := &cobra.Command{
-		Use:               "chat MODEL|FILE|URL [MESSAGE...]",
+		Use:               "chat MODEL|FILE|URL|REFERENCE [MESSAGE...]",
 		ValidArgsFunction: completeModelThenFiles(env),
 		Short:             "Chat with a language model",
-		Long: `Chat with a language model that the node serves. A GGUF file, or the URL of one, is served
-first, under the name of the file. On a terminal the conversation goes on until /bye or the end of
+		Long: `Chat with a language model that the node serves. A GGUF file, the URL of one, or the reference
+of one in a registry, oci://HOST/REPOSITORY:TAG, is served first, under its name. On a terminal the conversation goes on until /bye or the end of
 the input; Ctrl-C stops an answer. A message from the command line or from a pipe gets one answer.`,
-		Example: "  oscine chat smollm2\n  oscine chat ./smollm2.gguf\n  oscine chat smollm2 Why is the sky blue?\n  oscine chat smollm2 < question.txt",
+		Example: "  oscine chat smollm2\n  oscine chat ./smollm2.gguf\n  oscine chat oci://docker.io/ai/smollm2:135M-Q4_0\n  oscine chat smollm2 Why is the sky blue?\n  oscine chat smollm2 < question.txt",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{fmt.Errorf("needs a model: %s", c.UseLine())}

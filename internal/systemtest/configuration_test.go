@@ -43,10 +43,10 @@ func testConfiguration(d *daemon, port int) {
 		t.Errorf("metrics: %.200q", page)
 	}
 	if out := d.run("config", "rollback", "1"); !strings.Contains(out, "- spec.metrics.port") {
-		t.Errorf("return said %q", out)
+		t.Errorf("rollback said %q", out)
 	}
 	if _, err := d.get(metrics, "/metrics"); err == nil {
-		t.Error("the port is open after the return")
+		t.Error("the port is open after the rollback")
 	}
 
 	taken, err := net.Listen("tcp", loopback(0))
