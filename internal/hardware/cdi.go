@@ -18,6 +18,10 @@ import (
 // CDIVendor is the vendor of the CDI kinds: oscine.dev/gpu, oscine.dev/npu.
 const CDIVendor = "oscine.dev"
 
+// DriverLibraries is where a container finds the libraries that must be of the
+// version of the node's kernel driver. NVIDIA's own images look there.
+const DriverLibraries = "/usr/local/nvidia/lib64"
+
 // CDI returns one CDI specification for each kind of usable accelerator, with
 // a device for every accelerator and partition, and "all" for all of a kind.
 // See https://github.com/cncf-tags/container-device-interface, SPEC.md.

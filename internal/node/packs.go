@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
+	"strings"
 
 	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/disk"
+	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/pki"
@@ -105,6 +108,18 @@ func packError(err error) error {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return err
+}
+
+// device tells which driver is behind a device that an object was given.
+func (n *Node) device(name string) pack.Device {
+	d := pack.Device{Name: name}
+	_, id, _ := strings.Cut(name, "=")
+	for _, a := range n.drivers.Machine().Accelerators {
+		if a.ID == id || slices.ContainsFunc(a.Partitions, func(p hardware.Partition) bool { return p.ID == id }) {
+			d.Driver, d.Version = a.Driver, a.DriverVersion
+		}
+	}
+	return d
 }
 
 // retryModels wakes the models: some may wait for an engine.

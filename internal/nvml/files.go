@@ -8,10 +8,6 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 )
 
-// containerLibraries is where NVIDIA's own images look for the driver's
-// libraries: their LD_LIBRARY_PATH names it.
-const containerLibraries = "/usr/local/nvidia/lib64"
-
 // files are the driver's libraries that a program in a container needs, which
 // must be of the version of the kernel driver and so cannot be in its image.
 // They lie beside NVML.
@@ -27,7 +23,7 @@ func (l *Library) files() []hardware.DeviceFile {
 	} {
 		file := filepath.Join(dir, lib.name+"."+l.driver)
 		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
-			all = append(all, hardware.DeviceFile{Host: file, Container: containerLibraries + "/" + lib.name + "." + lib.soname})
+			all = append(all, hardware.DeviceFile{Host: file, Container: hardware.DriverLibraries + "/" + lib.name + "." + lib.soname})
 		}
 	}
 	return all

@@ -68,7 +68,7 @@ func (r recipe) steps() []step {
 
 // recipes are the packs that Oscine's source makes, the usual one first.
 func recipes() []recipe {
-	return []recipe{onnxruntimeRecipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), nvidiaRecipe()}
+	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), nvidiaRecipe()}
 }
 
 // Build makes a pack. Two builds of one source give the same file. It needs the

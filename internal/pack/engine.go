@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 // engineSteps make the pack of an engine that comes from a wheel: the program that
 // runs all of them, the wheel's libraries and those of Debian that they need.
 func engineSteps(w *wheel) []step {
-	return []step{numberedBy(w), (*builder).skeleton, (*builder).worker, engineFrom(w), debianLibraries(w), (*builder).resolved}
+	return []step{numberedBy(w), (*builder).skeleton, (*builder).worker, engineFrom(w), debianLibraries(w), resolved(w)}
 }
 
 // libraries of Debian that the worker and ONNX Runtime need.
@@ -29,16 +30,16 @@ func (b *builder) worker(ctx context.Context, _ *lock) error {
 // debianLibraries is the step that adds the libraries, whose licences lie beside them.
 func debianLibraries(w *wheel) step {
 	return func(b *builder, ctx context.Context, _ *lock) error {
-		return b.debian(ctx, append(slices.Clone(libraries), w.debian...))
+		return b.debian(ctx, cmp.Or(w.debianSet, "engine"), append(slices.Clone(libraries), w.debian...))
 	}
 }
 
-func (b *builder) debian(ctx context.Context, libraries []string) error {
+func (b *builder) debian(ctx context.Context, set string, libraries []string) error {
 	source, err := debian.Open(b.Log)
 	if err != nil {
 		return err
 	}
-	tree, err := source.Tree(ctx, "engine", b.Arch)
+	tree, err := source.Tree(ctx, set, b.Arch)
 	if err != nil {
 		return err
 	}

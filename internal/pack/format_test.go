@@ -89,7 +89,7 @@ func TestRecipes(t *testing.T) {
 
 func TestParseEngineManifest(t *testing.T) {
 	const good = `"formats":[{"name":"f","suffixes":[".f"],"magic":[{"offset":4,"hex":"0a0b"}]}],"platform":"p_f","protocols":[2],` +
-		`"memoryBytes":1048576,"requires":{"cpu":["avx2"],"devices":["vendor.com/gpu"]},"licences"`
+		`"memoryBytes":1048576,"requires":{"cpu":["avx2"],"devices":["vendor.com/gpu"],"kernelDrivers":{"nvidia":"580.1"}},"licences"`
 	text := strings.Replace(manifestText("arm64"), `"licences"`, good, 1)
 	m, err := ParseManifest([]byte(text))
 	if err != nil || m.Formats[0].Magic[0].Offset != 4 || m.Requires.CPU[0] != "avx2" {
@@ -109,6 +109,9 @@ func TestParseEngineManifest(t *testing.T) {
 		{`1048576`, `-1`, "is negative"},
 		{`"avx2"`, `"AVX 2"`, `"AVX 2" is no feature`},
 		{`"vendor.com/gpu"`, `"gpu"`, "must be a kind of CDI devices"},
+		{`["vendor.com/gpu"]`, `[]`, "requires.devices must say"},
+		{`"580.1"`, `"new"`, "must be a driver's name and numbers"},
+		{`"nvidia"`, `"NV/1"`, "must be a driver's name and numbers"},
 		{`"engines":["x"],"entrypoint":["/usr/bin/w","-a"],`, `"drivers":["d"],`, "no engine that they are for"},
 	} {
 		bad := strings.Replace(text, test.from, test.to, 1)
@@ -135,17 +138,28 @@ func TestRequires(t *testing.T) {
 		}
 	}
 	m := Manifest{Name: "p", MemoryBytes: 64 << 20, Requires: Requires{Devices: []string{"v.com/gpu"}}}
+	with := Manifest{Name: "p", Requires: Requires{Devices: []string{"v.com/gpu"}, KernelDrivers: map[string]string{"nvidia": "580"}}}
+	gpu := func(driver, version string) []Device {
+		return []Device{{"other.com/nic=eth0", "", ""}, {"v.com/gpu=gpu0", driver, version}}
+	}
 	for _, test := range []struct {
-		devices []string
+		m       Manifest
+		devices []Device
 		memory  int64
 		want    string
 	}{
-		{[]string{"v.com/gpu=0"}, 0, ""},
-		{[]string{"v.com/gpu=0"}, 64 << 20, ""},
-		{[]string{"v.com/gpu=0"}, 1 << 20, "needs 64 MiB"},
-		{[]string{"v.com/gpus=0"}, 0, "needs a device v.com/gpu"},
-		{nil, 0, "needs a device v.com/gpu"},
+		{m, gpu("", ""), 0, ""},
+		{m, gpu("", ""), 64 << 20, ""},
+		{m, gpu("", ""), 1 << 20, "needs 64 MiB"},
+		{m, []Device{{Name: "v.com/gpus=0"}}, 0, "needs a device v.com/gpu"},
+		{m, nil, 0, "needs a device v.com/gpu"},
+		{with, gpu("nvidia", "580.159.03"), 0, ""},
+		{with, gpu("nvidia", "1000.1"), 0, ""},
+		{with, gpu("nvidia", ""), 0, ""},
+		{with, gpu("nvidia", "550.163.01"), 0, "the pack p needs the kernel driver nvidia 580 or newer; gpu0 has 550.163.01: install a newer driver"},
+		{with, gpu("amdgpu", "6.12"), 0, `the kernel driver nvidia 580 or newer; gpu0 has the driver "amdgpu"`},
 	} {
+		m := test.m
 		err := m.CheckUse(test.devices, test.memory)
 		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%q with %d bytes: got %v, want %q", test.devices, test.memory, err, test.want)

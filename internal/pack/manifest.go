@@ -46,6 +46,9 @@ type Manifest struct {
 type Requires struct {
 	CPU     []string `json:"cpu,omitempty"`     // features as /proc/cpuinfo names them, for example avx2
 	Devices []string `json:"devices,omitempty"` // kinds of CDI devices, of which a model must ask for one, for example nvidia.com/gpu
+	// KernelDrivers are kernel drivers, each with its least version: such a device
+	// must be of one of them. For example nvidia: "580".
+	KernelDrivers map[string]string `json:"kernelDrivers,omitempty"`
 }
 
 // Licence says under which terms a component of the pack is given on.
@@ -63,12 +66,14 @@ type Input struct {
 }
 
 var (
-	nameRE     = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
-	featureRE  = regexp.MustCompile(`^[a-z0-9_.]{1,40}$`)
-	deviceRE   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}/[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
-	versionRE  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,62}$`)
-	platformRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
-	digestRE   = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
+	nameRE          = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
+	featureRE       = regexp.MustCompile(`^[a-z0-9_.]{1,40}$`)
+	deviceRE        = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}/[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+	driverRE        = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+	versionRE       = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,62}$`)
+	platformRE      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+	driverVersionRE = regexp.MustCompile(`^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$`)
+	digestRE        = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
 )
 
 // ParseManifest reads and checks a pack's manifest. Foreign bytes are bounded
@@ -143,7 +148,7 @@ func (m *Manifest) checkEngine() error {
 	switch {
 	case len(m.Engines) == 0 && (len(m.Formats) > 0 || len(m.Protocols) > 0 || m.Platform != "" || m.MemoryBytes != 0):
 		return fmt.Errorf("formats, platform, protocols, memoryBytes: there is no engine that they are for")
-	case len(m.Formats) > maxList || len(m.Protocols) > maxList || len(m.Requires.CPU) > maxList || len(m.Requires.Devices) > maxList:
+	case len(m.Formats) > maxList || len(m.Protocols) > maxList || len(m.Requires.CPU) > maxList || len(m.Requires.Devices) > maxList || len(m.Requires.KernelDrivers) > maxList:
 		return fmt.Errorf("formats, protocols, requires: at most %d of each are accepted", maxList)
 	case m.Platform != "" && !platformRE.MatchString(m.Platform):
 		return fmt.Errorf("platform %q: must be letters, digits, '_', '.' or '-', at most 63", m.Platform)
@@ -163,6 +168,14 @@ func (m *Manifest) checkEngine() error {
 	for _, f := range m.Requires.CPU {
 		if !featureRE.MatchString(f) {
 			return fmt.Errorf("requires.cpu: %q is no feature of /proc/cpuinfo", f)
+		}
+	}
+	if len(m.Requires.KernelDrivers) > 0 && len(m.Requires.Devices) == 0 {
+		return fmt.Errorf("requires.kernelDrivers: requires.devices must say of which devices")
+	}
+	for name, least := range m.Requires.KernelDrivers {
+		if !driverRE.MatchString(name) || !driverVersionRE.MatchString(least) {
+			return fmt.Errorf("requires.kernelDrivers: %q: %q must be a driver's name and numbers with dots between", name, least)
 		}
 	}
 	for _, d := range m.Requires.Devices {

@@ -3,7 +3,6 @@ package pack
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"oscine.dev/oscine/internal/serve/channel"
 )
@@ -27,7 +26,7 @@ func pytorchRecipe() recipe {
 			licences: []string{"torch-2.15.0.dist-info/licenses/LICENSE"}, others: "torch-2.15.0.dist-info/licenses/third_party",
 			libraries: torchLibraries,
 			// libtorch_cpu names them; without a driver they do nothing.
-			with:   []*wheel{cudaLibrary("nvidia-cuda-runtime", "libcudart.so.13"), cudaLibrary("nvidia-cuda-cupti", "libcupti.so.13")},
+			with:   []*wheel{cudaLibrary("nvidia-cuda-runtime", cudaRuntime, "libcudart.so.13"), cudaLibrary("nvidia-cuda-cupti", cudaRuntime, "libcupti.so.13")},
 			debian: []string{"libutil.so.1"},
 			shim: &shim{
 				source: "pytorch", standard: "c++20", headers: []string{"torch/include"},
@@ -54,15 +53,4 @@ func torchLibraries(arch string) map[string]string {
 		files["torch/lib/"+name] = name
 	}
 	return files
-}
-
-// cudaLibrary is one of NVIDIA's, which its licence lets others give on.
-func cudaLibrary(wheelName, library string) *wheel {
-	return &wheel{
-		name: wheelName, spdx: "LicenseRef-NVIDIA-CUDA",
-		licences: []string{strings.ReplaceAll(wheelName, "-", "_") + "-13.2.86.dist-info/licenses/License.txt"},
-		libraries: func(string) map[string]string {
-			return map[string]string{"nvidia/cu13/lib/" + library: library}
-		},
-	}
 }

@@ -1,9 +1,12 @@
 package pack
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -45,12 +48,25 @@ func missingFeatures(cpuinfo string, wanted []string) []string {
 	return missing
 }
 
-// CheckUse refuses to run a model by the pack with what it asked for: the
-// names of its CDI devices and its memory limit in bytes, 0 for none.
-func (m *Manifest) CheckUse(devices []string, memory int64) error {
+// Device is a device that a model has.
+type Device struct {
+	Name    string // in CDI, such as oscine.dev/gpu=gpu0
+	Driver  string // of the kernel, such as nvidia; "" where unknown
+	Version string // of that driver, such as 580.95.05; "" where unknown
+}
+
+// CheckUse refuses to run a model by the pack with what it asked for: its devices,
+// and its memory limit in bytes, 0 for none.
+func (m *Manifest) CheckUse(devices []Device, memory int64) error {
 	for _, kind := range m.Requires.Devices {
-		if !slices.ContainsFunc(devices, func(d string) bool { return strings.HasPrefix(d, kind+"=") }) {
+		of := slices.DeleteFunc(slices.Clone(devices), func(d Device) bool { return !strings.HasPrefix(d.Name, kind+"=") })
+		if len(of) == 0 {
 			return fmt.Errorf("%w: the pack %s needs a device %s: ask for one in spec.resources.devices", ErrNoEngine, m.Name, kind)
+		}
+		for _, d := range of {
+			if err := m.checkDriver(d); err != nil {
+				return err
+			}
 		}
 	}
 	if memory > 0 && memory < m.MemoryBytes {
@@ -58,4 +74,47 @@ func (m *Manifest) CheckUse(devices []string, memory int64) error {
 			ErrNoEngine, m.Name, m.MemoryBytes>>20, memory>>20)
 	}
 	return nil
+}
+
+// checkDriver refuses a device whose kernel driver the pack's libraries cannot use.
+func (m *Manifest) checkDriver(d Device) error {
+	if len(m.Requires.KernelDrivers) == 0 {
+		return nil
+	}
+	_, id, _ := strings.Cut(d.Name, "=")
+	least, ok := m.Requires.KernelDrivers[d.Driver]
+	switch {
+	case !ok:
+		var wanted []string
+		for _, name := range slices.Sorted(maps.Keys(m.Requires.KernelDrivers)) {
+			wanted = append(wanted, name+" "+m.Requires.KernelDrivers[name])
+		}
+		return fmt.Errorf("%w: the pack %s needs a device with the kernel driver %s or newer; %s has the driver %q: choose another device with a selector, or another engine",
+			ErrNoEngine, m.Name, strings.Join(wanted, ", "), id, d.Driver)
+	case d.Version == "":
+		return nil // the worker finds out
+	case compareDrivers(d.Version, least) < 0:
+		return fmt.Errorf("%w: the pack %s needs the kernel driver %s %s or newer; %s has %s: install a newer driver on the node (see oscine hardware --explain %s)",
+			ErrNoEngine, m.Name, d.Driver, least, id, d.Version, id)
+	}
+	return nil
+}
+
+// compareDrivers compares versions that are numbers with dots between; text that is
+// no number counts as 0.
+func compareDrivers(a, b string) int {
+	x, y := strings.Split(a, "."), strings.Split(b, ".")
+	for i := range max(len(x), len(y)) {
+		number := func(parts []string) int {
+			if i >= len(parts) {
+				return 0
+			}
+			n, _ := strconv.Atoi(parts[i])
+			return n
+		}
+		if c := cmp.Compare(number(x), number(y)); c != 0 {
+			return c
+		}
+	}
+	return 0
 }

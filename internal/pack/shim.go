@@ -70,12 +70,8 @@ func (s *shim) linked(ctx context.Context, parts []part, arch string, fetch bool
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	for _, p := range parts {
-		for _, name := range p.libraries(arch) {
-			if err := os.Link(filepath.Join(p.dir, name), filepath.Join(tmp, name)); err != nil {
-				return "", err
-			}
-		}
+	if err := linkAll(parts, arch, tmp); err != nil {
+		return "", err
 	}
 	c, err := newCompiler(ctx, arch, log)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	_ "embed" // of wheels.json
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/licence"
 	"oscine.dev/oscine/internal/pypi"
 )
@@ -49,8 +51,10 @@ type wheel struct {
 	// libraries gives for an architecture the libraries by their path in the
 	// wheel, with the name that they have in the pack.
 	libraries func(arch string) map[string]string
-	with      []*wheel // that hold more libraries; the engine has a shim then
+	with      []*wheel // that hold more libraries
 	debian    []string // libraries of Debian that other packs do without
+	debianSet string   // of Debian's lock, that holds them; "": the set of all engines
+	driver    []string // libraries that come with the node's kernel driver, never with a pack
 	shim      *shim    // over all these; nil: the engine has a C API
 }
 
@@ -100,9 +104,52 @@ func (w *wheel) parts(ctx context.Context, l *lock, arch string, fetch bool, log
 // gathered returns a folder of the cache with all libraries of an engine.
 func (w *wheel) gathered(ctx context.Context, parts []part, arch string, fetch bool, log io.Writer) (string, error) {
 	if w.shim == nil {
-		return parts[0].dir, nil
+		return together(parts, arch)
 	}
 	return w.shim.linked(ctx, parts, arch, fetch, log)
+}
+
+// together returns a folder of the cache with the libraries of all wheels.
+func together(parts []part, arch string) (string, error) {
+	if len(parts) == 1 {
+		return parts[0].dir, nil
+	}
+	sum := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintln(sum, filepath.Base(p.dir)) // holds the wheel's digest
+	}
+	trees := filepath.Dir(parts[0].dir)
+	dir := filepath.Join(trees, "with-"+parts[0].name+"-"+hex.EncodeToString(sum.Sum(nil))[:16])
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	tmp, err := os.MkdirTemp(trees, "new-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	if err := linkAll(parts, arch, tmp); err != nil {
+		return "", err
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return "", err
+	}
+	if err := durable.ReplaceTree(tmp, dir); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err // another process may have been faster
+	}
+	return dir, nil
+}
+
+// linkAll links the libraries of wheels into a folder.
+func linkAll(parts []part, arch, dir string) error {
+	for _, p := range parts {
+		for _, name := range p.libraries(arch) {
+			if err := os.Link(filepath.Join(p.dir, name), filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // names are the libraries' in the pack.

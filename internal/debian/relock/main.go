@@ -129,7 +129,7 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 		sets = append(sets, set)
 	}
 	skip := func(name string) bool { return slices.Contains(unneeded, name) }
-	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "fonts": fonts, "tools": tools, "tpm": trust, "clang": compiler, "registry": registry} {
+	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "engine-cuda": {"libstdc++6", "zlib1g"}, "fonts": fonts, "tools": tools, "tpm": trust, "clang": compiler, "registry": registry} {
 		packages, err := index.Closure(arch, stable, roots, skip)
 		if err != nil {
 			return nil, err

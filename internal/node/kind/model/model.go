@@ -15,6 +15,7 @@ import (
 
 	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/container"
+	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox"
@@ -111,6 +112,8 @@ type Options struct {
 	Server  Server
 	Paths   Paths
 	Packs   Packs
+	// Device tells what is known of a device by its CDI name.
+	Device func(name string) pack.Device
 	// Protocols are the versions of the worker's channel that the server speaks.
 	Protocols []int
 	Files     *Files
@@ -386,10 +389,14 @@ func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
 	if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(filepath.Dir(dir), 0o700)); err != nil {
 		return nil, fmt.Errorf("make the worker's socket folder: %w", err)
 	}
+	var env []string
+	if len(w.placement.Devices) > 0 {
+		env = []string{"LD_LIBRARY_PATH=" + hardware.DriverLibraries}
+	}
 	now, err := c.o.Sandbox.Start(ctx, sandbox.Run{
 		Object: as(m, w.key), Placement: w.placement, KeepMemory: true, // its weights
 		Spec: container.Spec{
-			RootFS: w.root, LogBytes: c.o.LogBytes,
+			RootFS: w.root, LogBytes: c.o.LogBytes, Env: env,
 			Entrypoint: append(append([]string{}, w.engine.Entrypoint...), c.o.Server.WorkerArgs()...),
 			Mounts: []container.Mount{
 				{Source: dir, Target: c.o.Paths.SocketDir, ReadOnly: true},

@@ -59,7 +59,7 @@ func newBench(t *testing.T) *bench {
 	}
 	b.c = New(&Options{
 		Choices: choices,
-		Sandbox: b.Sandbox, Server: b, Paths: Paths{SocketDir: "/run/oscine", SocketName: "worker.sock", Model: "/model", Folder: "/model.d"}, Packs: b, Protocols: []int{2},
+		Sandbox: b.Sandbox, Server: b, Paths: Paths{SocketDir: "/run/oscine", SocketName: "worker.sock", Model: "/model", Folder: "/model.d"}, Packs: b, Device: func(name string) pack.Device { return pack.Device{Name: name, Driver: "nvidia", Version: "550.163.01"} }, Protocols: []int{2},
 		Files: b.files, Sockets: t.TempDir() + "/models", Log: slog.New(slog.DiscardHandler), Life: t.Context(),
 	}, digits, b)
 	return b

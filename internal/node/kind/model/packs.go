@@ -24,10 +24,14 @@ func (c *controller) candidates(w *work) ([]pack.Info, error) {
 		return nil, err
 	}
 	memory, _ := m.Spec.Resources.Memory.Value() // checked with the manifest
+	var devices []pack.Device
+	for _, name := range w.placement.Devices {
+		devices = append(devices, c.o.Device(name))
+	}
 	var usable []pack.Info
 	var refused error
 	for _, p := range packs {
-		if err := p.CheckUse(w.placement.Devices, memory); err != nil {
+		if err := p.CheckUse(devices, memory); err != nil {
 			refused = errors.Join(refused, err)
 			continue
 		}

@@ -64,7 +64,11 @@ const (
 	fnGetMapValueType                = 106
 	fnGetSequenceElementType         = 107
 	fnAddSessionConfigEntry          = 130
-	tableSize                        = 150
+	fnAppendExecutionProviderCUDA    = 204 // …_CUDA_V2
+	fnCreateCUDAProviderOptions      = 205
+	fnUpdateCUDAProviderOptions      = 206
+	fnReleaseCUDAProviderOptions     = 208
+	tableSize                        = 210
 )
 
 // Library is a loaded ONNX Runtime. It stays loaded for the life of the

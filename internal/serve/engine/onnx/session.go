@@ -20,6 +20,8 @@ import (
 type Engine struct {
 	library string
 	loaded  *Library
+	cuda    bool   // on a GPU
+	gpu     string // its name
 }
 
 // Name is the library's file name.
@@ -36,15 +38,21 @@ func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	if err == nil {
 		err = complete(file, file != path)
 	}
+	if err == nil && e.cuda && e.gpu == "" {
+		e.gpu, err = e.openGPU()
+	}
 	if err == nil && e.loaded == nil {
 		e.loaded, err = Load(e.library)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s, err := e.loaded.Open(file, o.Threads)
+	s, err := e.loaded.open(file, o.Threads, e.cuda)
 	if err != nil {
 		return nil, err
+	}
+	if e.cuda {
+		s.meta.Engine += " with CUDA on " + e.gpu
 	}
 	if s.alone != nil {
 		fmt.Fprintln(os.Stderr, "requests are not joined into batches:", s.alone)
@@ -81,6 +89,10 @@ type scratch struct{ a, b uintptr }
 // Open loads a model file with the given number of threads, which do not spin
 // while they wait: they share their cores with others.
 func (l *Library) Open(path string, threads int) (*Session, error) {
+	return l.open(path, threads, false)
+}
+
+func (l *Library) open(path string, threads int, cuda bool) (*Session, error) {
 	s := &Session{lib: l, dims: clib.NewWords(tensor.MaxRank)}
 	v := &s.scratch
 	if err := l.call(fnCreateSessionOptions, l.out(&v.a)); err != nil {
@@ -100,6 +112,11 @@ func (l *Library) Open(path string, threads int) (*Session, error) {
 	} {
 		if err := l.call(fnAddSessionConfigEntry, options, clib.String(entry[0]), clib.String(entry[1])); err != nil {
 			return nil, fmt.Errorf("set %s: %w", entry[0], err)
+		}
+	}
+	if cuda {
+		if err := l.onGPU(options); err != nil {
+			return nil, err
 		}
 	}
 	if err := l.call(fnCreateSession, l.env, clib.String(path), options, l.out(&v.b)); err != nil {

@@ -1,0 +1,51 @@
+package model
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/node/allocate"
+	"oscine.dev/oscine/internal/pack"
+)
+
+// TestKernelDriver has a model with a GPU whose driver a pack's libraries cannot
+// use: the pack is left out, and where it is the only one its reason is the model's.
+func TestKernelDriver(t *testing.T) {
+	b := newBench(t)
+	m := b.upload(t, "weights")
+	c := b.c.(*controller)
+	w := &work{model: m, digest: m.Spec.Source, key: digits, placement: &allocate.Placement{Devices: []string{"oscine.dev/gpu=gpu0"}}}
+	cuda := func(least string) pack.Info {
+		return pack.Info{Manifest: pack.Manifest{Name: "cuda", Requires: pack.Requires{Devices: []string{"oscine.dev/gpu"}, KernelDrivers: map[string]string{"nvidia": least}}}}
+	}
+	b.packs = []pack.Info{cuda("580")}
+	if _, err := c.candidates(w); err == nil || !strings.Contains(err.Error(), "nvidia 580 or newer; gpu0 has 550.163.01: install a newer driver") {
+		t.Errorf("got %v", err)
+	}
+	b.packs = []pack.Info{cuda("580"), {Manifest: pack.Manifest{Name: "plain"}}, cuda("550")}
+	usable, err := c.candidates(w)
+	if names := []string{usable[0].Name, usable[1].Name}; err != nil || len(usable) != 2 || !slices.Equal(names, []string{"plain", "cuda"}) {
+		t.Errorf("got %v, %v", names, err)
+	}
+}
+
+// TestDriverLibraries has the worker of a model with a device find the libraries
+// that come with it.
+func TestDriverLibraries(t *testing.T) {
+	for _, devices := range [][]string{nil, {"oscine.dev/gpu=gpu0"}} {
+		b := newBench(t)
+		m := b.upload(t, "weights")
+		if err := b.c.Up(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		c := b.c.(*controller)
+		c.live.placement.Devices = devices
+		if _, err := c.start(t.Context(), c.live); err != nil {
+			t.Fatal(err)
+		}
+		if env := b.Running()["model-digits"].Env; slices.Contains(env, "LD_LIBRARY_PATH=/usr/local/nvidia/lib64") != (devices != nil) {
+			t.Errorf("with devices %q: environment %q", devices, env)
+		}
+	}
+}
