@@ -71,7 +71,7 @@ func TestConfigApply(t *testing.T) {
 		"nobody to ask":         {nil, "shows the fingerprint " + fingerprint + ": compare it with the node's console"},
 		"another machine":       {[]string{"--fingerprint", strings.Repeat("ab", 32)}, "this is another machine, or someone is in between"},
 		"another authority":     {[]string{"--insecure-skip-fingerprint", "--authority", t.TempDir()}, "say where oscine config generate put ca.crt"},
-		"two answers":           {[]string{"--insecure-skip-fingerprint", "--fingerprint", "ab"}, "were all set"},
+		"two answers":           {[]string{"--insecure-skip-fingerprint", "--fingerprint", "ab"}, "exclude each other"},
 		"a manifest that lacks": {[]string{"-f", writeTemp(t, "kind: Machine\n"), "--authority", dir, "--fingerprint", fingerprint}, "apiVersion"},
 	} {
 		code, _, said := run("", append([]string{"config", "apply", "-f", file, "--address", address}, c.args...)...)

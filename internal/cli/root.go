@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -48,6 +49,9 @@ func (e *Env) Run(ctx context.Context, args []string) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(e.Err, "oscine: %s\n", printable.Lines(err.Error()))
 		return exitUsage
+	case flagGroup(err) != "":
+		fmt.Fprintf(e.Err, "oscine: %s\n", flagGroup(err))
+		return exitUsage
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
 		fmt.Fprintf(e.Err, "oscine: %v; see oscine --help\n", err)
 		return exitUsage
@@ -57,6 +61,21 @@ func (e *Env) Run(ctx context.Context, args []string) int {
 	}
 	fmt.Fprintf(e.Err, "oscine: %s\n", printable.Lines(message(err)))
 	return exitStatus(err)
+}
+
+// groupError matches what cobra says of flags that exclude or need each other.
+var groupError = regexp.MustCompile(`^if any flags in the group \[.*\] are set (none of the others can be; \[(.*)\] were all set|they must all be set; missing \[(.*)\])$`)
+
+// flagGroup is such an error in our words, "" for another.
+func flagGroup(err error) string {
+	switch m := groupError.FindStringSubmatch(err.Error()); {
+	case m == nil:
+		return ""
+	case m[2] != "":
+		return fmt.Sprintf("--%s exclude each other: give one of them", strings.Join(strings.Fields(m[2]), " and --"))
+	default:
+		return fmt.Sprintf("needs --%s too", strings.Join(strings.Fields(m[3]), " and --"))
+	}
 }
 
 // message is an error as a person reads it: what the node said, without the

@@ -115,10 +115,10 @@ func TestUpgradeFlags(t *testing.T) {
 		"--at":   {"--at", "tomorrow"},
 		"--wait": {"--wait=soon"},
 		"SOURCE": {"/a", "/b"},
-		`has no command "staus": do you mean status`: {"staus"},
-		"none of the others":                         {"--now", "--reboot-window", "02:00 1h"},
+		`has no command "staus": do you mean status`:   {"staus"},
+		"--now and --reboot-window exclude each other": {"--now", "--reboot-window", "02:00 1h"},
 	} {
-		if status, _, errOut := n.command(t, append([]string{"upgrade"}, args...)...); status == 0 || !strings.Contains(errOut, want) {
+		if status, _, errOut := n.command(t, append([]string{"upgrade"}, args...)...); status != exitUsage || !strings.Contains(errOut, want) {
 			t.Errorf("%v: status %d, %s", args, status, errOut)
 		}
 	}
