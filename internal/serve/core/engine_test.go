@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,20 +16,10 @@ import (
 	"oscine.dev/oscine/internal/tensor"
 )
 
-// testEngine serves a model of the engine for tests, by its own program.
+// testEngine serves a model of the engine for tests.
 func testEngine(r *servetest.Rig, name, kind string) *servetest.Exec {
 	r.Helper()
-	dir := r.TempDir()
-	program := filepath.Join(dir, "engine")
-	build := exec.CommandContext(r.Context(), "go", "build", "-o", program, "oscine.dev/oscine/internal/serve/engine/enginetest/oscine-engine-test")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		r.Skipf("needs the go command: %v %s", err, out)
-	}
-	starter := &servetest.Exec{Command: []string{program}, Model: filepath.Join(dir, "model"), Dir: filepath.Join(dir, "s"), Log: os.Stderr}
-	if err := os.WriteFile(starter.Model, []byte(enginetest.Magic+kind+"\n"), 0o600); err != nil {
-		r.Fatal(err)
-	}
+	starter := servetest.Engine(r, kind)
 	r.Serve(core.Model{Name: name, Starter: starter})
 	r.Wait(name)
 	return starter

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/serve/core"
+	"oscine.dev/oscine/internal/serve/engine/enginetest"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -40,6 +41,17 @@ func Worker(dir, kind string) *Exec {
 	// The folder may be gone with its test: then the worker says so.
 	_ = os.WriteFile(filepath.Join(dir, "model"), []byte("a model\n"), 0o600)
 	return &Exec{Command: []string{os.Args[0]}, Model: filepath.Join(dir, "model"), Dir: filepath.Join(dir, "s"), Log: os.Stderr, Env: []string{workerVariable + "=" + kind}}
+}
+
+// Engine returns a Starter of the test's own program, with the engine for tests and
+// a model of that kind (package enginetest).
+func Engine(t testing.TB, kind string) *Exec {
+	t.Helper()
+	starter := Worker(t.TempDir(), testEngine)
+	if err := os.WriteFile(starter.Model, []byte(enginetest.Magic+kind+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return starter
 }
 
 // Serve adds a model; without a Starter it gets a doubler.

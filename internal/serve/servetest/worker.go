@@ -11,17 +11,27 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/engine/enginetest"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
 
-const workerVariable = "OSCINE_TEST_WORKER"
+// workerVariable tells the test's program which kind of worker it is: testEngine,
+// or a doubler's.
+const (
+	workerVariable = "OSCINE_TEST_WORKER"
+	testEngine     = "engine"
+)
 
 // Main runs a package's tests. It turns the test's program into a worker when a
 // test starts it as one, so that the tests speak to a real process through the
 // real protocol.
 func Main(m *testing.M) {
-	if kind := os.Getenv(workerVariable); kind != "" {
+	switch kind := os.Getenv(workerVariable); kind {
+	case "":
+	case testEngine:
+		os.Exit(worker.Main("worker", new(enginetest.Engine), os.Args[1:], os.Stderr))
+	default:
 		os.Exit(worker.Main("worker", &doubler{kind: kind}, os.Args[1:], os.Stderr))
 	}
 	os.Exit(m.Run())

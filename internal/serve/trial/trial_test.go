@@ -3,38 +3,23 @@ package trial_test
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
-	"oscine.dev/oscine/internal/serve/engine/enginetest"
 	"oscine.dev/oscine/internal/serve/servetest"
 	"oscine.dev/oscine/internal/serve/trial"
-	"oscine.dev/oscine/internal/serve/worker"
 )
 
-const asWorker = "OSCINE_TRIAL_TEST_WORKER"
-
 // The test program is the worker too.
-func TestMain(m *testing.M) {
-	if os.Getenv(asWorker) != "" {
-		os.Exit(worker.Main("test", new(enginetest.Engine), os.Args[1:], os.Stderr))
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { servetest.Main(m) }
 
 // try runs a trial of a model of the engine for tests.
 func try(t *testing.T, ctx context.Context, kind string) (*trial.Result, error) {
 	t.Helper()
-	dir := t.TempDir()
-	model := filepath.Join(dir, "model")
-	if err := os.WriteFile(model, []byte(enginetest.Magic+kind+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	starter := &servetest.Exec{Command: []string{os.Args[0]}, Model: model, Threads: 1, Dir: filepath.Join(dir, "s"), Log: os.Stderr, Env: []string{asWorker + "=1"}}
+	starter := servetest.Engine(t, kind)
+	starter.Threads = 1
 	w, err := starter.Start(ctx)
 	if err != nil {
 		t.Fatal(err)
