@@ -64,7 +64,7 @@ func (s *modelService) List(context.Context, *connect.Request[pb.ListModelFilesR
 	}
 	resp := &pb.ListModelFilesResponse{}
 	for _, f := range files {
-		resp.Files = append(resp.Files, &pb.ModelFile{Digest: f.Digest, SizeBytes: f.Size, Used: timestamppb.New(f.Used), Objects: f.Objects})
+		resp.Files = append(resp.Files, &pb.ModelFile{Digest: f.Digest, SizeBytes: f.Size, Used: timestamppb.New(f.Used), Objects: f.Objects, Release: f.Release})
 	}
 	return connect.NewResponse(resp), nil
 }

@@ -75,10 +75,14 @@ func (s *upgradeService) Plan(ctx context.Context, req *connect.Request[pb.Start
 		return nil, err
 	}
 	slots := s.node.Upgrades().Status().Slots
-	return connect.NewResponse(&pb.PlanUpgradeResponse{
+	plan := &pb.PlanUpgradeResponse{
 		Version: manifest.Version, Kernel: manifest.Kernel, Running: slots.Active.Version, Slot: slots.Idle.Slot,
 		FetchBytes: transfer.Size, RootBytes: manifest.Root.Size, Delta: transfer.Base != "",
-	}), nil
+	}
+	for _, p := range s.node.Upgrades().Pins(manifest) {
+		plan.Files = append(plan.Files, &pb.PinnedFile{Kind: p.Kind, Name: p.Name, SizeBytes: p.Size, Stored: p.Here})
+	}
+	return connect.NewResponse(plan), nil
 }
 
 func (s *upgradeService) Cancel(ctx context.Context, _ *connect.Request[pb.CancelUpgradeRequest]) (*connect.Response[pb.CancelUpgradeResponse], error) {

@@ -23,7 +23,8 @@ import (
 type inspectedPack struct {
 	Digest    string        `json:"digest"`
 	SizeBytes int64         `json:"sizeBytes"`
-	Signer    string        `json:"signer,omitempty"` // a name that nothing has proven yet, except on a node
+	Signer    string        `json:"signer,omitempty"`  // a name that nothing has proven yet, except on a node
+	Release   string        `json:"release,omitempty"` // of Oscine that it came with, in place of a signer
 	Reference string        `json:"reference,omitempty"`
 	Manifest  pack.Manifest `json:"manifest"`
 }
@@ -72,7 +73,7 @@ func inspectPack(ctx context.Context, env *Env, name, arch string, plain bool) (
 	}
 	for _, p := range resp.Msg.Packs {
 		if p.Name == name {
-			shown := &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Signer: p.Signer}
+			shown := &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Signer: p.Signer, Release: p.Release}
 			if err := json.Unmarshal([]byte(p.Manifest), &shown.Manifest); err != nil {
 				return nil, fmt.Errorf("the node's manifest of %s: %w", name, err)
 			}
@@ -120,6 +121,7 @@ func (p *inspectedPack) table(out io.Writer, _ bool) error {
 	} else {
 		row("signed by", p.Signer)
 	}
+	row("with release", p.Release)
 	row("reference", p.Reference)
 	row("engines", strings.Join(m.Engines, ", "))
 	for _, f := range m.Formats {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/printable"
 	"oscine.dev/oscine/internal/update"
 	"oscine.dev/oscine/internal/update/keys"
@@ -154,10 +156,17 @@ func newReleaseCreateCommand(env *Env) *cobra.Command {
 kernel image and its root. Version, architecture and kernel flavour are read from
 the image. Deltas are made from the newest earlier releases for the same machines
 and kept where they are smaller. Nodes see all of the release at once, or, after
-an error, nothing.`,
+an error, nothing.
+
+Nodes that upgrade to it install its packs (--pack), whoever signed them, and store its
+models (--model), which a Model names as release:FILE.`,
 		Example: "  oscine image build --version 1.2.0 -o out/oscine.img\n  oscine release create releases out/oscine.img --keys ~/keys --min-version 1.0.0",
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := s.open(env, args[0])
+			if err != nil {
+				return err
+			}
+			packs, err := readPacks(c.Context(), rel.Packs)
 			if err != nil {
 				return err
 			}
@@ -165,6 +174,11 @@ an error, nothing.`,
 				return err
 			}
 			defer rel.Parts.Close()
+			for _, p := range packs {
+				if p.Arch != rel.Parts.Arch {
+					return fmt.Errorf("%s: the pack %s is for %s, the release for %s", p.File, p.Name, p.Arch, rel.Parts.Arch)
+				}
+			}
 			if !quiet {
 				rel.Log = env.Err
 			}
@@ -184,12 +198,29 @@ an error, nothing.`,
 	f := c.Flags()
 	f.StringVar(&rel.MinVersion, "min-version", "", "oldest version that can be upgraded directly to this one")
 	f.StringVar(&rel.Floor, "floor", "", "oldest version that nodes accept once this one has passed its checks")
-	f.StringArrayVar(&rel.Packs, "pack", nil, "pack that belongs to the release; may be repeated")
-	f.StringArrayVar(&rel.Models, "model", nil, "model file that belongs to the release; may be repeated")
+	f.StringArrayVar(&rel.Packs, "pack", nil, "pack that nodes install with the release; may be repeated")
+	f.StringArrayVar(&rel.Models, "model", nil, "model file that nodes store with the release; may be repeated")
 	f.IntVar(&rel.Deltas, "deltas", 3, "number of earlier releases to make deltas from")
 	output = addReportOutput(c)
 	f.BoolVarP(&quiet, "quiet", "q", false, "no progress lines")
 	return c
+}
+
+// readPacks reads the manifests of packs, and refuses what is none and two of one name.
+func readPacks(ctx context.Context, files []string) (packs []*pack.Info, err error) {
+	for _, file := range files {
+		p, err := pack.ReadFile(ctx, file)
+		if err != nil {
+			return nil, err
+		}
+		for _, other := range packs {
+			if other.Name == p.Name {
+				return nil, fmt.Errorf("%s and %s are both packs of the name %s: a node keeps one", other.File, file, p.Name)
+			}
+		}
+		packs = append(packs, p)
+	}
+	return packs, nil
 }
 
 func newReleaseSignCommand(env *Env) *cobra.Command {

@@ -91,7 +91,11 @@ func newModelListCommand(env *Env) *cobra.Command {
 				return err
 			}
 			return listOf(resp.Msg.Files, (*pb.ModelFile).GetDigest, "DIGEST\tSIZE\tUSED\tOBJECTS", func(f *pb.ModelFile, wide bool) string {
-				return fmt.Sprintf("%s\t%s\t%s ago\t%s", shortDigest(f.Digest, wide), printable.Bytes(f.SizeBytes), time.Since(f.Used.AsTime()).Round(time.Second), orDash(strings.Join(f.Objects, ",")))
+				users := f.Objects
+				if f.Release != "" {
+					users = append(users, "release "+f.Release)
+				}
+				return fmt.Sprintf("%s\t%s\t%s ago\t%s", shortDigest(f.Digest, wide), printable.Bytes(f.SizeBytes), time.Since(f.Used.AsTime()).Round(time.Second), orDash(strings.Join(users, ",")))
 			}).print(env.Out, *output)
 		},
 	}

@@ -24,7 +24,8 @@ func newUpgradeCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "upgrade [SOURCE]", Short: "Upgrade a node to another release of Oscine, or roll it back", Args: rangeArgs(0, 1, "SOURCE at most"),
 		Long: `Upgrade a node to another release of Oscine. The release is fetched into the idle
-slot, checked, and started at a time that you allow. Then the node
+slot, and the packs and models that it pins beside those in use; it is checked, and
+started at a time that you allow. Then the node
 checks itself: its API, network, clock and storage, that everything that ran before
 runs again, one inference of each model, and what the Machine asks for. If a check
 fails, or the release does not start at all, the node rolls back to the previous
@@ -124,9 +125,17 @@ func planUpgrade(ctx context.Context, env *Env, node *client.Client, req *pb.Sta
 	if m.Delta {
 		how = "a delta of the root"
 	}
-	fmt.Fprintf(env.Out, "%s would be replaced by %s (kernel %s)\nfetch %s: %s for a root of %s\nwrite it to %s, restart, check, and keep it or roll back\n",
-		printable.Text(m.Running), printable.Text(m.Version), printable.Text(m.Kernel), how, printable.Bytes(m.FetchBytes), printable.Bytes(m.RootBytes), printable.Text(m.Slot))
-	return nil
+	fmt.Fprintf(env.Out, "%s would be replaced by %s (kernel %s)\nfetch %s: %s for a root of %s\n",
+		printable.Text(m.Running), printable.Text(m.Version), printable.Text(m.Kernel), how, printable.Bytes(m.FetchBytes), printable.Bytes(m.RootBytes))
+	for _, f := range m.Files {
+		size := printable.Bytes(f.SizeBytes)
+		if f.Stored {
+			size += ", stored already"
+		}
+		fmt.Fprintf(env.Out, "fetch the %s %s: %s\n", printable.Text(f.Kind), printable.Text(f.Name), size)
+	}
+	_, err = fmt.Fprintf(env.Out, "write it to %s, restart, check, and keep it or roll back\n", printable.Text(m.Slot))
+	return err
 }
 
 // upgradePoll is how often a waiting command asks.

@@ -43,6 +43,13 @@ func (u *upgradingNode) Status(context.Context, *connect.Request[pb.UpgradeStatu
 	}), nil
 }
 
+func (u *upgradingNode) Plan(context.Context, *connect.Request[pb.StartUpgradeRequest]) (*connect.Response[pb.PlanUpgradeResponse], error) {
+	return connect.NewResponse(&pb.PlanUpgradeResponse{
+		Version: "1.1", Kernel: "7.2", Running: "1.0", Slot: "root-b", FetchBytes: 1 << 20, RootBytes: 30 << 20, Delta: true,
+		Files: []*pb.PinnedFile{{Kind: "pack", Name: "llama.erofs", SizeBytes: 2 << 20}, {Kind: "model", Name: "digits\x1b.onnx", SizeBytes: 3 << 20, Stored: true}},
+	}), nil
+}
+
 func (u *upgradingNode) History(context.Context, *connect.Request[pb.UpgradeHistoryRequest]) (*connect.Response[pb.UpgradeHistoryResponse], error) {
 	return connect.NewResponse(&pb.UpgradeHistoryResponse{Upgrades: u.stages}), nil
 }
@@ -105,6 +112,20 @@ func TestUpgradeStatusAndHistory(t *testing.T) {
 	}
 	if _, out, _ = n.command(t, "upgrade", "history"); !strings.Contains(out, "failed at stage trial") {
 		t.Errorf("history: %s", out)
+	}
+}
+
+func TestUpgradeDryRun(t *testing.T) {
+	n := &fakeNode{upgrades: &upgradingNode{}}
+	n.serve(t)
+	status, out, errOut := n.command(t, "upgrade", "--dry-run")
+	if status != 0 || strings.Contains(out, "\x1b") {
+		t.Errorf("status %d: %q%s", status, out, errOut)
+	}
+	for _, line := range []string{"1.0 would be replaced by 1.1 (kernel 7.2)\n", "fetch a delta of the root: ", "fetch the pack llama.erofs: ", ".onnx: 3 MiB, stored already\n", "write it to root-b, restart"} {
+		if !strings.Contains(out, line) {
+			t.Errorf("%q is missing in\n%s", line, out)
+		}
 	}
 }
 

@@ -6,6 +6,11 @@ import "io"
 // then.
 func Asking(r io.Reader, room func() error) io.Reader { return &asking{r: r, room: room} }
 
+// AskingTo is Asking for what is written.
+func AskingTo(w io.Writer, room func() error) io.Writer {
+	return io.MultiWriter(&askingWriter{room: room}, w)
+}
+
 // AskingFor is Asking for a download that tells how many bytes are here: it passes
 // that on now and then.
 func AskingFor(room func() error, progress func(received int64)) func(int64) error {
@@ -42,4 +47,20 @@ func (a *asking) Read(p []byte) (int, error) {
 	n, err := a.r.Read(p)
 	a.read += int64(n)
 	return n, err
+}
+
+type askingWriter struct {
+	room    func() error
+	written int64 // since room was asked for
+}
+
+func (a *askingWriter) Write(p []byte) (int, error) {
+	if a.written >= askEvery {
+		a.written = 0
+		if err := a.room(); err != nil {
+			return 0, err
+		}
+	}
+	a.written += int64(len(p))
+	return len(p), nil
 }

@@ -51,6 +51,9 @@ func (n *Node) referredFiles() (referred map[string]bool, known bool) {
 			referred[st.Source], referred[st.Digest] = true, true // of the manifest before, which is served still
 		}
 	}
+	for digest := range n.upgrades.PinnedModels() {
+		referred[digest] = true
+	}
 	return referred, true
 }
 
@@ -82,6 +85,7 @@ func (n *Node) checkEnsemble(m *object.Model, applied []object.Object) error {
 type ModelFile struct {
 	model.File
 	Objects []string // as Kind/name
+	Release string   // of Oscine that it comes with; empty for none
 }
 
 // ModelFiles lists the stored model files by digest.
@@ -90,9 +94,9 @@ func (n *Node) ModelFiles() ([]ModelFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := make([]ModelFile, len(files))
+	list, pinned := make([]ModelFile, len(files)), n.upgrades.PinnedModels()
 	for i, f := range files {
-		list[i].File = f
+		list[i].File, list[i].Release = f, pinned[f.Digest]
 		for _, obj := range n.loop.Objects() {
 			if m, ok := obj.(*object.Model); ok && n.files.Digest(m.Spec.Source) == f.Digest {
 				list[i].Objects = append(list[i].Objects, m.Key().String())
@@ -123,6 +127,9 @@ func (n *Node) RemoveModelFile(digest string) (full string, err error) {
 		return "", fmt.Errorf("%w: %d model files begin with %q: give more of the digest", ErrInvalid, len(found), digest)
 	case len(found[0].Objects) > 0:
 		return "", fmt.Errorf("%w: %s is of the file %s: delete that first", ErrConflict, found[0].Objects[0], found[0].Digest)
+	}
+	if version := found[0].Release; version != "" {
+		return "", fmt.Errorf("%w: the file %s comes with the release %s, which is in a slot: it is removed some time after neither slot has such a release", ErrConflict, found[0].Digest, version)
 	}
 	return found[0].Digest, n.files.Remove(found[0].Digest)
 }

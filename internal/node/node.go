@@ -170,10 +170,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("spec.api.ca: %w", err)
 	}
-	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs"), trust); err != nil {
+	if err = n.openPacks(trust); err != nil {
 		return err
 	}
-	n.packs.Revoked = n.access.Revoked
 	n.drivers = allocate.NewDrivers(n.packs, n.log)
 	n.reserveHugePages() // before the machine is looked at
 	if n.shares, err = allocate.OpenShares(filepath.Join(n.config.RunDir, "devices"), n.drivers, n.askDrivers, n.log); err != nil {
@@ -194,6 +193,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.files, err = model.OpenFiles(filepath.Join(n.config.StateDir, "models"), n.disk.Room, n.log); err != nil {
 		return err
 	}
+	n.files.Pinned = n.upgrades.PinnedModel
 	allow := n.machine.Spec.Images.Allow
 	if len(allow) == 0 {
 		allow = []string{"*"}

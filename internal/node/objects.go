@@ -128,8 +128,10 @@ func (n *Node) checkApply(objects, there []object.Object) error {
 			if err := n.checkEnsemble(m, objects); err != nil {
 				problems = append(problems, fmt.Sprintf("%s: spec.ensemble: %v", obj.Key(), err))
 			}
-		} else if ok && m.Registry() == "" && !n.files.Has(m.Spec.Source) {
-			problems = append(problems, fmt.Sprintf("%s: spec.source: this node has no model file %s: upload it with oscine serve FILE", obj.Key(), m.Spec.Source))
+		} else if ok {
+			if err := n.files.CheckSource(m.Spec.Source); err != nil {
+				problems = append(problems, fmt.Sprintf("%s: spec.source: %v", obj.Key(), err))
+			}
 		}
 	}
 	if len(problems) > 0 {

@@ -9,6 +9,7 @@ import (
 
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/release"
 )
 
 // Everything stored can be listed and removed, but not what an object needs.
@@ -88,6 +89,20 @@ func TestModelFilesAreListedAndRemoved(t *testing.T) {
 	}
 	if files, err := h.ModelFiles(); err != nil || len(files) != 1 || files[0].Digest != used {
 		t.Errorf("got %+v, %v", files, err)
+	}
+	// A release of Oscine in a slot keeps the files that it brought.
+	kept := digest("kept")
+	state := `{"releases": [{"version": "1.1", "models": [{"name": "kept.onnx", "sha256": "` + strings.TrimPrefix(kept, "sha256:") + `"}]}]}`
+	if err := os.WriteFile(filepath.Join(h.config.StateDir, upgradeFile), []byte(state), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.config.Upgrading.Facts = func() release.Facts { return release.Facts{Image: "EFI/Linux/oscine_1.1.efi"} }
+	h.openUpgrades()
+	if _, err := h.RemoveModelFile(kept); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "release 1.1") {
+		t.Errorf("got %v", err)
+	}
+	if referred, ok := h.referredFiles(); !ok || !referred[kept] || h.upgrades.PinnedModel("kept.onnx") != kept {
+		t.Errorf("referred to are %v, pinned is %q", referred, h.upgrades.PinnedModel("kept.onnx"))
 	}
 	if space := h.Info().Disk; space.Size.Bytes == 0 || space.Free.Bytes == 0 {
 		t.Errorf("the node reports no disk: %+v", space)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -16,9 +17,11 @@ import (
 	"sync"
 	"time"
 
+	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/node/upgrade"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/tensor"
@@ -52,7 +55,7 @@ func (n *Node) openUpgrades() {
 		File: filepath.Join(n.config.StateDir, upgradeFile), Dir: filepath.Join(n.config.StateDir, upgradeDir),
 		BootLog: filepath.Join(n.config.StateDir, release.BootLogFile), BootID: bootID(),
 		Arch: runtime.GOARCH, Kernel: kernelRelease(), Machine: n.machine.Spec.Update, Root: how.Root,
-		Facts: how.Facts, Open: how.Open, Tell: how.Tell, Host: &upgradeHost{n}, Log: n.log,
+		Facts: how.Facts, Open: how.Open, Tell: how.Tell, Host: &upgradeHost{n}, Stores: upgradeStores{n}, Log: n.log,
 	}
 	if how.Facts != nil && how.Facts().Data != "" {
 		n.slots = slot.New(slot.OpenDisk(how.Facts().Disk, filepath.Join(n.config.RunDir, "esp")), how.Facts)
@@ -77,6 +80,45 @@ func filesOfESP(dir string, log *slog.Logger) map[string][]byte {
 		log.Warn("the boot loader's files cannot be repaired", "error", err)
 	}
 	return files
+}
+
+// openPacks opens the store of packs, in which those of the running release count.
+func (n *Node) openPacks(trust *x509.CertPool) (err error) {
+	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs"), trust); err != nil {
+		return err
+	}
+	n.packs.Revoked, n.packs.Pinned, n.packs.Release = n.access.Revoked, n.upgrades.PinsPack, n.upgrades.Running()
+	return nil
+}
+
+// upgradeStores are the node's packs and model files as upgrades see them.
+type upgradeStores struct{ n *Node }
+
+// HasPack implements upgrade.Stores.
+func (s upgradeStores) HasPack(digest string) bool { return s.n.packs.Holds(digest) }
+
+// HasModel implements upgrade.Stores.
+func (s upgradeStores) HasModel(digest string) bool {
+	stored, _ := s.n.files.Received(digest, false)
+	return stored
+}
+
+// AddPack implements upgrade.Stores.
+func (s upgradeStores) AddPack(ctx context.Context, release, digest string, fetch func(io.Reader, io.Writer) error) error {
+	return s.n.packs.Stage(ctx, release, digest, s.asking(fetch))
+}
+
+// AddModel implements upgrade.Stores.
+func (s upgradeStores) AddModel(name, digest string, fetch func(io.Reader, io.Writer) error) error {
+	return s.n.files.Fetch(name, digest, s.asking(fetch))
+}
+
+// Settle implements upgrade.Stores.
+func (s upgradeStores) Settle() ([]string, error) { return s.n.packs.Settle() }
+
+// asking ends a fetch when the disk is full.
+func (s upgradeStores) asking(fetch func(io.Reader, io.Writer) error) func(io.Reader, io.Writer) error {
+	return func(have io.Reader, w io.Writer) error { return fetch(have, disk.AskingTo(w, s.n.disk.Room)) }
 }
 
 // Upgrades is what takes the machine from release to release.

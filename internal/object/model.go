@@ -53,7 +53,8 @@ type ModelSpec struct {
 	Engine string `json:"engine,omitempty"` // that runs it; default: by the file's format
 	Format string `json:"format,omitempty"` // ending of the file's name, such as .onnx; default: by its content
 	// Source is the digest of an uploaded file, sha256:…, or a reference to a model
-	// in a registry, oci://HOST/REPOSITORY:TAG or oci://HOST/REPOSITORY@sha256:…; required
+	// in a registry, oci://HOST/REPOSITORY:TAG or oci://HOST/REPOSITORY@sha256:…, or
+	// release:FILE, the file of that name that comes with the running release; required
 	// without ensemble.
 	Source string `json:"source,omitempty"`
 	// Ensemble makes it a pipeline of other Models, whose tensors go from step to
@@ -286,6 +287,8 @@ var (
 	optionRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,62}$`)
 	servedRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
 	formatRE = regexp.MustCompile(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
+
+	releaseFileRE = regexp.MustCompile(`^[0-9A-Za-z_~^-][0-9A-Za-z._~^-]{0,254}$`)
 )
 
 // isReference reports whether a source names a model in a registry.
@@ -293,6 +296,13 @@ func isReference(source string) bool {
 	rest, ok := strings.CutPrefix(source, "oci://")
 	named, err := imageref.ParseDockerRef(rest)
 	return ok && err == nil && strings.HasPrefix(rest, imageref.Domain(named)+"/")
+}
+
+// ReleaseModel returns the name of the file where a source is one that the running
+// release pins.
+func ReleaseModel(source string) (name string, ok bool) {
+	name, ok = strings.CutPrefix(source, "release:")
+	return name, ok && releaseFileRE.MatchString(name)
 }
 
 // Registry is the host of the registry that the model comes from, "" where it was
@@ -346,8 +356,8 @@ func (m *Model) Check(c *Checker) {
 	}
 	if m.Spec.Ensemble != nil {
 		m.checkEnsemble(c)
-	} else if !digestRE.MatchString(m.Spec.Source) && !isReference(m.Spec.Source) {
-		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), or oci://HOST/REPOSITORY:TAG, got %q", m.Spec.Source)
+	} else if _, pinned := ReleaseModel(m.Spec.Source); !pinned && !digestRE.MatchString(m.Spec.Source) && !isReference(m.Spec.Source) {
+		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), oci://HOST/REPOSITORY:TAG, or release:FILE for a file of the running release, got %q", m.Spec.Source)
 	}
 	if m.Spec.ServedAs != "" && !servedRE.MatchString(m.Spec.ServedAs) {
 		c.Bad("spec.servedAs", "must be letters, digits, '.', '_' or '-', at most 255, got %q", m.Spec.ServedAs)

@@ -15,4 +15,5 @@ type Info struct {
 	File      string // path of the erofs file
 
 	Signature pki.Signature // of an admin, checked at every mount
+	Release   string        // of Oscine that pins it, in place of a signature; empty for none
 }

@@ -19,13 +19,14 @@ var ErrUntrusted = errdefs.ErrPermissionDenied.WithMessage("pack not trusted")
 
 // record is the JSON file that says which file is the pack of a name: one name, one
 // record, so that none is ever installed twice. Anyone who can write to the disk can write it:
-// only the signature counts, and what it is for.
+// only the signature counts, and what it is for, or what the node knows of a release.
 type record struct {
 	Digest    string        `json:"digest"`
 	SizeBytes int64         `json:"sizeBytes"`
 	Installed time.Time     `json:"installed"`
 	Manifest  Manifest      `json:"manifest"`
 	Signature pki.Signature `json:"signature"`
+	Release   string        `json:"release,omitempty"` // see Info
 }
 
 // hex is the digest as part of a file's name.
@@ -50,7 +51,10 @@ func parseRecord(text []byte, name string) (*record, error) {
 }
 
 func readRecord(dir, name string) (*record, error) {
-	file := filepath.Join(dir, name+".json")
+	return readRecordFile(filepath.Join(dir, name+".json"), name)
+}
+
+func readRecordFile(file, name string) (*record, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -77,7 +81,7 @@ func Sign(file string, sign func(statement []byte) (pki.Signature, error)) (pki.
 // welcome is authentic for a pack that comes now: the signer has not been revoked
 // since.
 func (s *Store) welcome(digest string, signature pki.Signature) error {
-	if err := s.authentic(digest, signature); err != nil {
+	if err := s.authentic(digest, signature, ""); err != nil {
 		return err
 	}
 	if serial := signature.Serial(); s.Revoked != nil && s.Revoked(serial) {
@@ -86,7 +90,15 @@ func (s *Store) welcome(digest string, signature pki.Signature) error {
 	return nil
 }
 
-func (s *Store) authentic(digest string, signature pki.Signature) error {
+// authentic holds that an admin signed a pack, or that a release of Oscine pins it
+// which this node has verified.
+func (s *Store) authentic(digest string, signature pki.Signature, release string) error {
+	if release != "" {
+		if s.Pinned == nil || !s.Pinned(digest) {
+			return fmt.Errorf("%w: no release that this node has verified pins it: an admin of this node installs it with oscine pack install", ErrUntrusted)
+		}
+		return nil
+	}
 	if err := signature.Check(s.trust, pki.Admin, statement(digest)); err != nil {
 		return fmt.Errorf("%w: %w: an admin of this node installs it with oscine pack install", ErrUntrusted, err)
 	}

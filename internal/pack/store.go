@@ -41,7 +41,7 @@ const MaxBytes = 8 << 30
 // each name, and mounts them. It is safe for concurrent use within one
 // process.
 type Store struct {
-	dir    string // HEX.erofs, and NAME.json that says which of them is the pack of a name
+	dir    string // HEX.erofs, NAME.json that says which of them is the pack of a name, and NAME.staged
 	mounts string // HEX/, mount points
 	cpu    string // of procfs, cpuinfo
 	trust  *x509.CertPool
@@ -49,6 +49,12 @@ type Store struct {
 	// Revoked reports certificates of admins whose signatures count no longer; nil
 	// means none. What is installed already stays. Set it before the first use.
 	Revoked func(serial string) bool
+	// Release is the version of Oscine that runs; empty where it is not known. Set it
+	// before the first use.
+	Release string
+	// Pinned reports that a release of Oscine pins the pack of a digest, and that the
+	// release was verified here; nil means none. Set it before the first use.
+	Pinned func(digest string) bool
 
 	pulling  chan struct{} // holds one token while a pack is pulled
 	mounting sync.Mutex    // held while files are mounted, which reads them whole; taken before mu
@@ -79,8 +85,8 @@ func clear(dir string) error {
 	}
 	counts := map[string]bool{}
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok {
-			if rec, err := readRecord(dir, name); err == nil {
+		if name, ok := recordOf(e.Name()); ok {
+			if rec, err := readRecordFile(filepath.Join(dir, e.Name()), name); err == nil {
 				counts[e.Name()], counts[rec.hex()+".erofs"] = true, true
 			}
 		}
@@ -147,16 +153,9 @@ func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signat
 // copyPack copies at most MaxBytes and checks the first block on the way, so
 // that something else is refused before it fills the disk.
 func copyPack(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
-	head := make([]byte, 4096)
-	if _, err := io.ReadFull(r, head); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return 0, fmt.Errorf("%w: the file is shorter than any pack", ErrNotPack)
-		}
+	head, err := readHead(r)
+	if err != nil {
 		return 0, err
-	}
-	const superblock, magic = 1024, 0xe0f5e1e2
-	if binary.LittleEndian.Uint32(head[superblock:]) != magic {
-		return 0, fmt.Errorf("%w: it is no erofs file", ErrNotPack)
 	}
 	if _, err := w.Write(head); err != nil {
 		return 0, err
@@ -175,6 +174,22 @@ func copyPack(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
 		}
 	}
 	return 0, ctx.Err()
+}
+
+// readHead reads the first block of a pack.
+func readHead(r io.Reader) ([]byte, error) {
+	head := make([]byte, 4096)
+	if _, err := io.ReadFull(r, head); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, fmt.Errorf("%w: the file is shorter than any pack", ErrNotPack)
+		}
+		return nil, err
+	}
+	const superblock, magic = 1024, 0xe0f5e1e2
+	if binary.LittleEndian.Uint32(head[superblock:]) != magic {
+		return nil, fmt.Errorf("%w: it is no erofs file", ErrNotPack)
+	}
+	return head, nil
 }
 
 // inspect mounts a file for a moment and reads its manifest.
@@ -216,10 +231,15 @@ func (s *Store) commit(tmp string, rec *record) error {
 	if err := durable.WriteFile(s.recordFile(rec.Manifest.Name), text, 0o600); err != nil {
 		return err
 	}
-	if before == nil || before.Digest == rec.Digest {
-		return nil
+	if before != nil {
+		if err := s.dropFile(s.info(before)); err != nil {
+			return err
+		}
 	}
-	return s.dropFile(s.info(before))
+	if next, err := s.readStaged(rec.Manifest.Name); err == nil && next.Release == s.Release {
+		return s.dropStaged(next) // it would count in place of this one
+	}
+	return nil
 }
 
 func (s *Store) recordFile(name string) string { return filepath.Join(s.dir, name+".json") }
@@ -227,7 +247,7 @@ func (s *Store) recordFile(name string) string { return filepath.Join(s.dir, nam
 func (s *Store) file(hexDigest string) string { return filepath.Join(s.dir, hexDigest+".erofs") }
 
 func (s *Store) info(rec *record) *Info {
-	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(rec.hex()), Signature: rec.Signature}
+	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(rec.hex()), Signature: rec.Signature, Release: rec.Release}
 }
 
 // List returns the installed packs, sorted by name. It waits for no pack that is
@@ -239,14 +259,17 @@ func (s *Store) List() ([]Info, error) {
 }
 
 func (s *Store) list() ([]Info, error) {
-	files, err := filepath.Glob(filepath.Join(s.dir, "*.json"))
+	records, err := s.records()
 	if err != nil {
 		return nil, err
 	}
 	packs := []Info{}
-	for _, file := range files {
-		base := strings.TrimSuffix(filepath.Base(file), ".json")
-		if rec, err := readRecord(s.dir, base); err == nil {
+	for name, rec := range records {
+		if name == rec.Manifest.Name+".json" {
+			if next := records[rec.Manifest.Name+staged]; next == nil || next.Release != s.Release {
+				packs = append(packs, *s.info(rec))
+			}
+		} else if rec.Release == s.Release {
 			packs = append(packs, *s.info(rec))
 		}
 	}
@@ -284,7 +307,7 @@ func (s *Store) Mount(name string) (*Info, string, error) {
 		return nil, "", err
 	}
 	dir := s.mountDir(p)
-	if err := s.authentic(p.Digest, p.Signature); err != nil {
+	if err := s.authentic(p.Digest, p.Signature, p.Release); err != nil {
 		return nil, "", fmt.Errorf("mount the pack %s: %w", p.Name, err)
 	}
 	if !mounted(dir) {
@@ -349,17 +372,33 @@ func (s *Store) Remove(name string) error {
 	return fmt.Errorf("%w: %s (see oscine pack list)", ErrNotInstalled, name)
 }
 
-// drop takes the record first: without it the file does not count.
+// drop takes the records first: without them the files do not count.
 func (s *Store) drop(p *Info) error {
-	if err := durable.Remove(s.recordFile(p.Name)); err != nil {
+	var errs []error
+	if rec, err := readRecord(s.dir, p.Name); err == nil {
+		errs = append(errs, durable.Remove(s.recordFile(p.Name)), s.dropFile(s.info(rec)))
+	}
+	if next, err := s.readStaged(p.Name); err == nil && next.Release == s.Release {
+		errs = append(errs, s.dropStaged(next))
+	}
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove the pack %s: %w", p.Name, err)
 	}
-	return s.dropFile(p)
+	return nil
 }
 
-// dropFile removes the file of a pack that no longer counts, and its mount.
+// dropFile removes the file of a pack and its mount, unless a record names it still.
 func (s *Store) dropFile(p *Info) error {
-	err := durable.Remove(p.File)
+	records, err := s.records()
+	if err != nil {
+		return err
+	}
+	for _, rec := range records {
+		if rec.Digest == p.Digest {
+			return nil
+		}
+	}
+	err = durable.Remove(p.File)
 	if dir := s.mountDir(p); mounted(dir) {
 		err = errors.Join(err, unmount(dir), os.Remove(dir))
 	}

@@ -83,22 +83,25 @@ func (p *publisher) root() string {
 	return string(raw)
 }
 
-func (p *publisher) publish(parts *repository.Parts) {
+func (p *publisher) publish(r repository.Release) {
 	p.t.Helper()
-	defer parts.Close()
-	if _, err := p.repo.Create(p.t.Context(), repository.Release{Parts: parts}); err != nil {
+	defer r.Parts.Close()
+	if _, err := p.repo.Create(p.t.Context(), r); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
 // publishImage publishes a disk image as it is.
-func (p *publisher) publishImage(file string) {
+func (p *publisher) publishImage(file string) { p.publishWith(file, repository.Release{}) }
+
+// publishWith publishes a disk image with the packs and models of a release.
+func (p *publisher) publishWith(file string, r repository.Release) {
 	p.t.Helper()
-	parts, err := repository.OpenImage(file)
-	if err != nil {
+	var err error
+	if r.Parts, err = repository.OpenImage(file); err != nil {
 		p.t.Fatal(err)
 	}
-	p.publish(parts)
+	p.publish(r)
 }
 
 // publishAltered publishes the root of a disk image with a kernel image that calls
@@ -133,7 +136,7 @@ func (p *publisher) publishAltered(file, version, words string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.publish(parts)
+	p.publish(repository.Release{Parts: parts})
 }
 
 // alterImage changes text sections of a unified kernel image, within the room that

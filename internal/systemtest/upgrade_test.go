@@ -16,6 +16,8 @@ import (
 	"oscine.dev/oscine/internal/image"
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/machine/machinetest"
+	"oscine.dev/oscine/internal/serve/engine/enginetest"
+	"oscine.dev/oscine/internal/update/repository"
 )
 
 const (
@@ -128,16 +130,35 @@ func firstLine(text string) string {
 }
 
 // TestUpgradeMachine goes to a release whose gate fails and back by itself, then
-// to the same release for good, with a workload that is stopped in order.
+// to the same release for good, with a workload that is stopped in order. The release
+// brings an engine and a model that only it has.
 func TestUpgradeMachine(t *testing.T) {
 	n, m, p, source, refuse := upgradable(t)
-	p.publishImage(machinetest.ImageOf(t, worksVersion))
-	if got := n.run("upgrade", source, "--dry-run"); !strings.Contains(got, image.DefaultVersion+" would be replaced by "+worksVersion) {
-		t.Errorf("--dry-run: got %s", got)
+	model := filepath.Join(t.TempDir(), "digits.otm")
+	if err := os.WriteFile(model, []byte(enginetest.Magic+"add\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	p.publishWith(machinetest.ImageOf(t, worksVersion), repository.Release{Packs: []string{makeEnginePack(n)}, Models: []string{model}})
+	plan := n.run("upgrade", source, "--dry-run")
+	for _, line := range []string{image.DefaultVersion + " would be replaced by " + worksVersion, "fetch the pack made-up.erofs: ", "fetch the model digits.otm: "} {
+		if !strings.Contains(plan, line) {
+			t.Errorf("--dry-run lacks %q:\n%s", line, plan)
+		}
+	}
+	served := filepath.Join(t.TempDir(), "model.yaml")
+	if err := os.WriteFile(served, []byte("apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: digits}\nspec: {source: 'release:digits.otm'}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.refuse([]string{"apply", "-f", served}, "the running release brings no model file digits.otm")
 	refuse.Store(true)
 	n.wentBack(source, worksVersion, "503 Service Unavailable")
 	refuse.Store(false)
+	n.eventually("the pack of the failed release to go", later, func() string {
+		if got := n.run("pack", "list"); strings.Contains(got, "made-up") {
+			return got
+		}
+		return ""
+	})
 
 	n.run("upgrade", "lock", "training", "--reason", "epoch 7 of 9")
 	n.run("upgrade", source, "--force")
@@ -160,6 +181,11 @@ func TestUpgradeMachine(t *testing.T) {
 		return ""
 	})
 	n.awaitPhase("workload", "web", "Running", later)
+	n.run("apply", "-f", served)
+	n.awaitPhase("model", "digits", "Running", later)
+	if got := n.run("pack", "inspect", "made-up"); !strings.Contains(got, "with release") {
+		t.Errorf("the pack: got %s", got)
+	}
 	info := n.run("info")
 	for _, line := range []string{worksVersion + ", good, running", image.DefaultVersion + ", good"} {
 		if !strings.Contains(info, line) {

@@ -32,9 +32,8 @@ type Manifest struct {
 	Image    Content `json:"image"`    // the signed unified kernel image
 	Root     Content `json:"root"`     // the bytes of the root partition: erofs and verity tree
 
-	// Packs and Models belong to the release; nodes do not install them yet.
-	Packs  []Pin `json:"packs,omitempty"`
-	Models []Pin `json:"models,omitempty"`
+	Packs  []Pin `json:"packs,omitempty"`  // installed with the release, new beside old
+	Models []Pin `json:"models,omitempty"` // stored with the release; a Model names one as release:NAME
 }
 
 // ManifestFormat is the format of manifests that this version reads and

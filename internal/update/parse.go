@@ -116,7 +116,12 @@ func faultsOfPins(name string, pins []Pin) (faults []error) {
 	if len(pins) > maxPins {
 		return []error{fmt.Errorf("%s: more than %d", name, maxPins)}
 	}
+	names := map[string]bool{}
 	for _, p := range pins {
+		if names[p.Name] {
+			faults = append(faults, fmt.Errorf("%s: name %.80q: it is there twice", name, p.Name))
+		}
+		names[p.Name] = true
 		if p.Name == "" || len(p.Name) > maxPath || !validPath(p.Path) || p.Size <= 0 || p.Size > maxContent {
 			faults = append(faults, fmt.Errorf("%s: name %.80q, path %.80q or size %d out of range", name, p.Name, p.Path, p.Size))
 		}

@@ -23,6 +23,11 @@ type Source interface {
 	// When a delta turns out not to fit base, it goes on with the full transfer.
 	Fetch(ctx context.Context, content *Content, base *Base, slot Slot, report func(Progress)) error
 
+	// FetchPin writes a pack or model to w, from offset, and reports an error
+	// unless all of the file, what lies before offset included, has the pinned
+	// SHA-256. To resume, pass the bytes that are there as have.
+	FetchPin(ctx context.Context, pin Pin, have io.Reader, w io.Writer, report func(Progress)) error
+
 	Close() error
 }
 

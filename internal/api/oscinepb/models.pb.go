@@ -321,6 +321,7 @@ type ModelFile struct {
 	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	Used          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=used,proto3" json:"used,omitempty"`       // uploaded or referred to most lately
 	Objects       []string               `protobuf:"bytes,4,rep,name=objects,proto3" json:"objects,omitempty"` // that refer to it, as Kind/name
+	Release       string                 `protobuf:"bytes,5,opt,name=release,proto3" json:"release,omitempty"` // of Oscine that it comes with; empty for none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -381,6 +382,13 @@ func (x *ModelFile) GetObjects() []string {
 		return x.Objects
 	}
 	return nil
+}
+
+func (x *ModelFile) GetRelease() string {
+	if x != nil {
+		return x.Release
+	}
+	return ""
 }
 
 type ListModelFilesRequest struct {
@@ -577,13 +585,14 @@ const file_oscine_v1_models_proto_rawDesc = "" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x1c\n" +
 	"\treference\x18\x04 \x01(\tR\treference\x12\x16\n" +
 	"\x06format\x18\x05 \x01(\tR\x06format\x12%\n" +
-	"\x0elanguage_model\x18\x06 \x01(\fR\rlanguageModel\"\x8c\x01\n" +
+	"\x0elanguage_model\x18\x06 \x01(\fR\rlanguageModel\"\xa6\x01\n" +
 	"\tModelFile\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12.\n" +
 	"\x04used\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04used\x12\x18\n" +
-	"\aobjects\x18\x04 \x03(\tR\aobjects\"\x17\n" +
+	"\aobjects\x18\x04 \x03(\tR\aobjects\x12\x18\n" +
+	"\arelease\x18\x05 \x01(\tR\arelease\"\x17\n" +
 	"\x15ListModelFilesRequest\"D\n" +
 	"\x16ListModelFilesResponse\x12*\n" +
 	"\x05files\x18\x01 \x03(\v2\x14.oscine.v1.ModelFileR\x05files\"0\n" +

@@ -183,6 +183,7 @@ type PlanUpgradeResponse struct {
 	FetchBytes    int64                  `protobuf:"varint,5,opt,name=fetch_bytes,json=fetchBytes,proto3" json:"fetch_bytes,omitempty"` // of the root
 	RootBytes     int64                  `protobuf:"varint,6,opt,name=root_bytes,json=rootBytes,proto3" json:"root_bytes,omitempty"`
 	Delta         bool                   `protobuf:"varint,7,opt,name=delta,proto3" json:"delta,omitempty"`
+	Files         []*PinnedFile          `protobuf:"bytes,8,rep,name=files,proto3" json:"files,omitempty"` // packs, then models
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +267,82 @@ func (x *PlanUpgradeResponse) GetDelta() bool {
 	return false
 }
 
+func (x *PlanUpgradeResponse) GetFiles() []*PinnedFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// PinnedFile is a pack or model that comes with a release.
+type PinnedFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // pack or model
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	SizeBytes     int64                  `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Stored        bool                   `protobuf:"varint,4,opt,name=stored,proto3" json:"stored,omitempty"` // on the node: it is not fetched
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinnedFile) Reset() {
+	*x = PinnedFile{}
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinnedFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinnedFile) ProtoMessage() {}
+
+func (x *PinnedFile) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinnedFile.ProtoReflect.Descriptor instead.
+func (*PinnedFile) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PinnedFile) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PinnedFile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PinnedFile) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *PinnedFile) GetStored() bool {
+	if x != nil {
+		return x.Stored
+	}
+	return false
+}
+
 type CancelUpgradeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -274,7 +351,7 @@ type CancelUpgradeRequest struct {
 
 func (x *CancelUpgradeRequest) Reset() {
 	*x = CancelUpgradeRequest{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[3]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +363,7 @@ func (x *CancelUpgradeRequest) String() string {
 func (*CancelUpgradeRequest) ProtoMessage() {}
 
 func (x *CancelUpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[3]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +376,7 @@ func (x *CancelUpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelUpgradeRequest.ProtoReflect.Descriptor instead.
 func (*CancelUpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{3}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{4}
 }
 
 type CancelUpgradeResponse struct {
@@ -311,7 +388,7 @@ type CancelUpgradeResponse struct {
 
 func (x *CancelUpgradeResponse) Reset() {
 	*x = CancelUpgradeResponse{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[4]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +400,7 @@ func (x *CancelUpgradeResponse) String() string {
 func (*CancelUpgradeResponse) ProtoMessage() {}
 
 func (x *CancelUpgradeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[4]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +413,7 @@ func (x *CancelUpgradeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelUpgradeResponse.ProtoReflect.Descriptor instead.
 func (*CancelUpgradeResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{4}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CancelUpgradeResponse) GetUpgrade() *Upgrade {
@@ -355,7 +432,7 @@ type UpgradeStatusRequest struct {
 
 func (x *UpgradeStatusRequest) Reset() {
 	*x = UpgradeStatusRequest{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[5]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +444,7 @@ func (x *UpgradeStatusRequest) String() string {
 func (*UpgradeStatusRequest) ProtoMessage() {}
 
 func (x *UpgradeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[5]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +457,7 @@ func (x *UpgradeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{5}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UpgradeStatusRequest) GetNumber() int64 {
@@ -406,7 +483,7 @@ type UpgradeStatusResponse struct {
 
 func (x *UpgradeStatusResponse) Reset() {
 	*x = UpgradeStatusResponse{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[6]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +495,7 @@ func (x *UpgradeStatusResponse) String() string {
 func (*UpgradeStatusResponse) ProtoMessage() {}
 
 func (x *UpgradeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[6]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +508,7 @@ func (x *UpgradeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeStatusResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{6}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UpgradeStatusResponse) GetUpgrade() *Upgrade {
@@ -498,7 +575,7 @@ type UpgradeHistoryRequest struct {
 
 func (x *UpgradeHistoryRequest) Reset() {
 	*x = UpgradeHistoryRequest{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[7]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +587,7 @@ func (x *UpgradeHistoryRequest) String() string {
 func (*UpgradeHistoryRequest) ProtoMessage() {}
 
 func (x *UpgradeHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[7]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +600,7 @@ func (x *UpgradeHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeHistoryRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{7}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{8}
 }
 
 type UpgradeHistoryResponse struct {
@@ -535,7 +612,7 @@ type UpgradeHistoryResponse struct {
 
 func (x *UpgradeHistoryResponse) Reset() {
 	*x = UpgradeHistoryResponse{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[8]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +624,7 @@ func (x *UpgradeHistoryResponse) String() string {
 func (*UpgradeHistoryResponse) ProtoMessage() {}
 
 func (x *UpgradeHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[8]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +637,7 @@ func (x *UpgradeHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeHistoryResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{8}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpgradeHistoryResponse) GetUpgrades() []*Upgrade {
@@ -581,7 +658,7 @@ type LockUpgradeRequest struct {
 
 func (x *LockUpgradeRequest) Reset() {
 	*x = LockUpgradeRequest{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[9]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +670,7 @@ func (x *LockUpgradeRequest) String() string {
 func (*LockUpgradeRequest) ProtoMessage() {}
 
 func (x *LockUpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[9]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +683,7 @@ func (x *LockUpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockUpgradeRequest.ProtoReflect.Descriptor instead.
 func (*LockUpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{9}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LockUpgradeRequest) GetName() string {
@@ -638,7 +715,7 @@ type LockUpgradeResponse struct {
 
 func (x *LockUpgradeResponse) Reset() {
 	*x = LockUpgradeResponse{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[10]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +727,7 @@ func (x *LockUpgradeResponse) String() string {
 func (*LockUpgradeResponse) ProtoMessage() {}
 
 func (x *LockUpgradeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[10]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +740,7 @@ func (x *LockUpgradeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockUpgradeResponse.ProtoReflect.Descriptor instead.
 func (*LockUpgradeResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{10}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{11}
 }
 
 type UnlockUpgradeRequest struct {
@@ -675,7 +752,7 @@ type UnlockUpgradeRequest struct {
 
 func (x *UnlockUpgradeRequest) Reset() {
 	*x = UnlockUpgradeRequest{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[11]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +764,7 @@ func (x *UnlockUpgradeRequest) String() string {
 func (*UnlockUpgradeRequest) ProtoMessage() {}
 
 func (x *UnlockUpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[11]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +777,7 @@ func (x *UnlockUpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockUpgradeRequest.ProtoReflect.Descriptor instead.
 func (*UnlockUpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{11}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UnlockUpgradeRequest) GetName() string {
@@ -718,7 +795,7 @@ type UnlockUpgradeResponse struct {
 
 func (x *UnlockUpgradeResponse) Reset() {
 	*x = UnlockUpgradeResponse{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[12]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +807,7 @@ func (x *UnlockUpgradeResponse) String() string {
 func (*UnlockUpgradeResponse) ProtoMessage() {}
 
 func (x *UnlockUpgradeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[12]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +820,7 @@ func (x *UnlockUpgradeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockUpgradeResponse.ProtoReflect.Descriptor instead.
 func (*UnlockUpgradeResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{12}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{13}
 }
 
 type HoldUpgradeRequest struct {
@@ -761,7 +838,7 @@ type HoldUpgradeRequest struct {
 
 func (x *HoldUpgradeRequest) Reset() {
 	*x = HoldUpgradeRequest{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[13]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +850,7 @@ func (x *HoldUpgradeRequest) String() string {
 func (*HoldUpgradeRequest) ProtoMessage() {}
 
 func (x *HoldUpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[13]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +863,7 @@ func (x *HoldUpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldUpgradeRequest.ProtoReflect.Descriptor instead.
 func (*HoldUpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{13}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HoldUpgradeRequest) GetWhat() isHoldUpgradeRequest_What {
@@ -868,7 +945,7 @@ type HoldUpgradeResponse struct {
 
 func (x *HoldUpgradeResponse) Reset() {
 	*x = HoldUpgradeResponse{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[14]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +957,7 @@ func (x *HoldUpgradeResponse) String() string {
 func (*HoldUpgradeResponse) ProtoMessage() {}
 
 func (x *HoldUpgradeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[14]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +970,7 @@ func (x *HoldUpgradeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldUpgradeResponse.ProtoReflect.Descriptor instead.
 func (*HoldUpgradeResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{14}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{15}
 }
 
 type Upgrade struct {
@@ -919,7 +996,7 @@ type Upgrade struct {
 
 func (x *Upgrade) Reset() {
 	*x = Upgrade{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[15]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1008,7 @@ func (x *Upgrade) String() string {
 func (*Upgrade) ProtoMessage() {}
 
 func (x *Upgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[15]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1021,7 @@ func (x *Upgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
 func (*Upgrade) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{15}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Upgrade) GetNumber() int64 {
@@ -1067,7 +1144,7 @@ type SlotVersion struct {
 
 func (x *SlotVersion) Reset() {
 	*x = SlotVersion{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[16]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1156,7 @@ func (x *SlotVersion) String() string {
 func (*SlotVersion) ProtoMessage() {}
 
 func (x *SlotVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[16]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1169,7 @@ func (x *SlotVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotVersion.ProtoReflect.Descriptor instead.
 func (*SlotVersion) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{16}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SlotVersion) GetSlot() string {
@@ -1157,7 +1234,7 @@ type UpgradeLock struct {
 
 func (x *UpgradeLock) Reset() {
 	*x = UpgradeLock{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[17]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1246,7 @@ func (x *UpgradeLock) String() string {
 func (*UpgradeLock) ProtoMessage() {}
 
 func (x *UpgradeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[17]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1259,7 @@ func (x *UpgradeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeLock.ProtoReflect.Descriptor instead.
 func (*UpgradeLock) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{17}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpgradeLock) GetName() string {
@@ -1231,7 +1308,7 @@ type RefusedVersion struct {
 
 func (x *RefusedVersion) Reset() {
 	*x = RefusedVersion{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[18]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1320,7 @@ func (x *RefusedVersion) String() string {
 func (*RefusedVersion) ProtoMessage() {}
 
 func (x *RefusedVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[18]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1333,7 @@ func (x *RefusedVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedVersion.ProtoReflect.Descriptor instead.
 func (*RefusedVersion) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{18}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RefusedVersion) GetVersion() string {
@@ -1297,7 +1374,7 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\rdownload_only\x18\b \x01(\bR\fdownloadOnly\x12!\n" +
 	"\fgate_seconds\x18\t \x01(\x03R\vgateSeconds\"D\n" +
 	"\x14StartUpgradeResponse\x12,\n" +
-	"\aupgrade\x18\x01 \x01(\v2\x12.oscine.v1.UpgradeR\aupgrade\"\xcb\x01\n" +
+	"\aupgrade\x18\x01 \x01(\v2\x12.oscine.v1.UpgradeR\aupgrade\"\xf8\x01\n" +
 	"\x13PlanUpgradeResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x12\x18\n" +
@@ -1307,7 +1384,15 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"fetchBytes\x12\x1d\n" +
 	"\n" +
 	"root_bytes\x18\x06 \x01(\x03R\trootBytes\x12\x14\n" +
-	"\x05delta\x18\a \x01(\bR\x05delta\"\x16\n" +
+	"\x05delta\x18\a \x01(\bR\x05delta\x12+\n" +
+	"\x05files\x18\b \x03(\v2\x15.oscine.v1.PinnedFileR\x05files\"k\n" +
+	"\n" +
+	"PinnedFile\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n" +
+	"\x06stored\x18\x04 \x01(\bR\x06stored\"\x16\n" +
 	"\x14CancelUpgradeRequest\"E\n" +
 	"\x15CancelUpgradeResponse\x12,\n" +
 	"\aupgrade\x18\x01 \x01(\v2\x12.oscine.v1.UpgradeR\aupgrade\".\n" +
@@ -1400,65 +1485,67 @@ func file_oscine_v1_upgrades_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_upgrades_proto_rawDescData
 }
 
-var file_oscine_v1_upgrades_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_oscine_v1_upgrades_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_oscine_v1_upgrades_proto_goTypes = []any{
 	(*StartUpgradeRequest)(nil),    // 0: oscine.v1.StartUpgradeRequest
 	(*StartUpgradeResponse)(nil),   // 1: oscine.v1.StartUpgradeResponse
 	(*PlanUpgradeResponse)(nil),    // 2: oscine.v1.PlanUpgradeResponse
-	(*CancelUpgradeRequest)(nil),   // 3: oscine.v1.CancelUpgradeRequest
-	(*CancelUpgradeResponse)(nil),  // 4: oscine.v1.CancelUpgradeResponse
-	(*UpgradeStatusRequest)(nil),   // 5: oscine.v1.UpgradeStatusRequest
-	(*UpgradeStatusResponse)(nil),  // 6: oscine.v1.UpgradeStatusResponse
-	(*UpgradeHistoryRequest)(nil),  // 7: oscine.v1.UpgradeHistoryRequest
-	(*UpgradeHistoryResponse)(nil), // 8: oscine.v1.UpgradeHistoryResponse
-	(*LockUpgradeRequest)(nil),     // 9: oscine.v1.LockUpgradeRequest
-	(*LockUpgradeResponse)(nil),    // 10: oscine.v1.LockUpgradeResponse
-	(*UnlockUpgradeRequest)(nil),   // 11: oscine.v1.UnlockUpgradeRequest
-	(*UnlockUpgradeResponse)(nil),  // 12: oscine.v1.UnlockUpgradeResponse
-	(*HoldUpgradeRequest)(nil),     // 13: oscine.v1.HoldUpgradeRequest
-	(*HoldUpgradeResponse)(nil),    // 14: oscine.v1.HoldUpgradeResponse
-	(*Upgrade)(nil),                // 15: oscine.v1.Upgrade
-	(*SlotVersion)(nil),            // 16: oscine.v1.SlotVersion
-	(*UpgradeLock)(nil),            // 17: oscine.v1.UpgradeLock
-	(*RefusedVersion)(nil),         // 18: oscine.v1.RefusedVersion
-	(*timestamppb.Timestamp)(nil),  // 19: google.protobuf.Timestamp
+	(*PinnedFile)(nil),             // 3: oscine.v1.PinnedFile
+	(*CancelUpgradeRequest)(nil),   // 4: oscine.v1.CancelUpgradeRequest
+	(*CancelUpgradeResponse)(nil),  // 5: oscine.v1.CancelUpgradeResponse
+	(*UpgradeStatusRequest)(nil),   // 6: oscine.v1.UpgradeStatusRequest
+	(*UpgradeStatusResponse)(nil),  // 7: oscine.v1.UpgradeStatusResponse
+	(*UpgradeHistoryRequest)(nil),  // 8: oscine.v1.UpgradeHistoryRequest
+	(*UpgradeHistoryResponse)(nil), // 9: oscine.v1.UpgradeHistoryResponse
+	(*LockUpgradeRequest)(nil),     // 10: oscine.v1.LockUpgradeRequest
+	(*LockUpgradeResponse)(nil),    // 11: oscine.v1.LockUpgradeResponse
+	(*UnlockUpgradeRequest)(nil),   // 12: oscine.v1.UnlockUpgradeRequest
+	(*UnlockUpgradeResponse)(nil),  // 13: oscine.v1.UnlockUpgradeResponse
+	(*HoldUpgradeRequest)(nil),     // 14: oscine.v1.HoldUpgradeRequest
+	(*HoldUpgradeResponse)(nil),    // 15: oscine.v1.HoldUpgradeResponse
+	(*Upgrade)(nil),                // 16: oscine.v1.Upgrade
+	(*SlotVersion)(nil),            // 17: oscine.v1.SlotVersion
+	(*UpgradeLock)(nil),            // 18: oscine.v1.UpgradeLock
+	(*RefusedVersion)(nil),         // 19: oscine.v1.RefusedVersion
+	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
 }
 var file_oscine_v1_upgrades_proto_depIdxs = []int32{
-	19, // 0: oscine.v1.StartUpgradeRequest.not_before:type_name -> google.protobuf.Timestamp
-	15, // 1: oscine.v1.StartUpgradeResponse.upgrade:type_name -> oscine.v1.Upgrade
-	15, // 2: oscine.v1.CancelUpgradeResponse.upgrade:type_name -> oscine.v1.Upgrade
-	15, // 3: oscine.v1.UpgradeStatusResponse.upgrade:type_name -> oscine.v1.Upgrade
-	16, // 4: oscine.v1.UpgradeStatusResponse.slots:type_name -> oscine.v1.SlotVersion
-	17, // 5: oscine.v1.UpgradeStatusResponse.locks:type_name -> oscine.v1.UpgradeLock
-	17, // 6: oscine.v1.UpgradeStatusResponse.hold:type_name -> oscine.v1.UpgradeLock
-	18, // 7: oscine.v1.UpgradeStatusResponse.refused:type_name -> oscine.v1.RefusedVersion
-	15, // 8: oscine.v1.UpgradeHistoryResponse.upgrades:type_name -> oscine.v1.Upgrade
-	19, // 9: oscine.v1.Upgrade.began:type_name -> google.protobuf.Timestamp
-	19, // 10: oscine.v1.Upgrade.ended:type_name -> google.protobuf.Timestamp
-	19, // 11: oscine.v1.UpgradeLock.since:type_name -> google.protobuf.Timestamp
-	19, // 12: oscine.v1.UpgradeLock.until:type_name -> google.protobuf.Timestamp
-	19, // 13: oscine.v1.RefusedVersion.at:type_name -> google.protobuf.Timestamp
-	0,  // 14: oscine.v1.Upgrades.Start:input_type -> oscine.v1.StartUpgradeRequest
-	0,  // 15: oscine.v1.Upgrades.Plan:input_type -> oscine.v1.StartUpgradeRequest
-	3,  // 16: oscine.v1.Upgrades.Cancel:input_type -> oscine.v1.CancelUpgradeRequest
-	5,  // 17: oscine.v1.Upgrades.Status:input_type -> oscine.v1.UpgradeStatusRequest
-	7,  // 18: oscine.v1.Upgrades.History:input_type -> oscine.v1.UpgradeHistoryRequest
-	9,  // 19: oscine.v1.Upgrades.Lock:input_type -> oscine.v1.LockUpgradeRequest
-	11, // 20: oscine.v1.Upgrades.Unlock:input_type -> oscine.v1.UnlockUpgradeRequest
-	13, // 21: oscine.v1.Upgrades.Hold:input_type -> oscine.v1.HoldUpgradeRequest
-	1,  // 22: oscine.v1.Upgrades.Start:output_type -> oscine.v1.StartUpgradeResponse
-	2,  // 23: oscine.v1.Upgrades.Plan:output_type -> oscine.v1.PlanUpgradeResponse
-	4,  // 24: oscine.v1.Upgrades.Cancel:output_type -> oscine.v1.CancelUpgradeResponse
-	6,  // 25: oscine.v1.Upgrades.Status:output_type -> oscine.v1.UpgradeStatusResponse
-	8,  // 26: oscine.v1.Upgrades.History:output_type -> oscine.v1.UpgradeHistoryResponse
-	10, // 27: oscine.v1.Upgrades.Lock:output_type -> oscine.v1.LockUpgradeResponse
-	12, // 28: oscine.v1.Upgrades.Unlock:output_type -> oscine.v1.UnlockUpgradeResponse
-	14, // 29: oscine.v1.Upgrades.Hold:output_type -> oscine.v1.HoldUpgradeResponse
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	20, // 0: oscine.v1.StartUpgradeRequest.not_before:type_name -> google.protobuf.Timestamp
+	16, // 1: oscine.v1.StartUpgradeResponse.upgrade:type_name -> oscine.v1.Upgrade
+	3,  // 2: oscine.v1.PlanUpgradeResponse.files:type_name -> oscine.v1.PinnedFile
+	16, // 3: oscine.v1.CancelUpgradeResponse.upgrade:type_name -> oscine.v1.Upgrade
+	16, // 4: oscine.v1.UpgradeStatusResponse.upgrade:type_name -> oscine.v1.Upgrade
+	17, // 5: oscine.v1.UpgradeStatusResponse.slots:type_name -> oscine.v1.SlotVersion
+	18, // 6: oscine.v1.UpgradeStatusResponse.locks:type_name -> oscine.v1.UpgradeLock
+	18, // 7: oscine.v1.UpgradeStatusResponse.hold:type_name -> oscine.v1.UpgradeLock
+	19, // 8: oscine.v1.UpgradeStatusResponse.refused:type_name -> oscine.v1.RefusedVersion
+	16, // 9: oscine.v1.UpgradeHistoryResponse.upgrades:type_name -> oscine.v1.Upgrade
+	20, // 10: oscine.v1.Upgrade.began:type_name -> google.protobuf.Timestamp
+	20, // 11: oscine.v1.Upgrade.ended:type_name -> google.protobuf.Timestamp
+	20, // 12: oscine.v1.UpgradeLock.since:type_name -> google.protobuf.Timestamp
+	20, // 13: oscine.v1.UpgradeLock.until:type_name -> google.protobuf.Timestamp
+	20, // 14: oscine.v1.RefusedVersion.at:type_name -> google.protobuf.Timestamp
+	0,  // 15: oscine.v1.Upgrades.Start:input_type -> oscine.v1.StartUpgradeRequest
+	0,  // 16: oscine.v1.Upgrades.Plan:input_type -> oscine.v1.StartUpgradeRequest
+	4,  // 17: oscine.v1.Upgrades.Cancel:input_type -> oscine.v1.CancelUpgradeRequest
+	6,  // 18: oscine.v1.Upgrades.Status:input_type -> oscine.v1.UpgradeStatusRequest
+	8,  // 19: oscine.v1.Upgrades.History:input_type -> oscine.v1.UpgradeHistoryRequest
+	10, // 20: oscine.v1.Upgrades.Lock:input_type -> oscine.v1.LockUpgradeRequest
+	12, // 21: oscine.v1.Upgrades.Unlock:input_type -> oscine.v1.UnlockUpgradeRequest
+	14, // 22: oscine.v1.Upgrades.Hold:input_type -> oscine.v1.HoldUpgradeRequest
+	1,  // 23: oscine.v1.Upgrades.Start:output_type -> oscine.v1.StartUpgradeResponse
+	2,  // 24: oscine.v1.Upgrades.Plan:output_type -> oscine.v1.PlanUpgradeResponse
+	5,  // 25: oscine.v1.Upgrades.Cancel:output_type -> oscine.v1.CancelUpgradeResponse
+	7,  // 26: oscine.v1.Upgrades.Status:output_type -> oscine.v1.UpgradeStatusResponse
+	9,  // 27: oscine.v1.Upgrades.History:output_type -> oscine.v1.UpgradeHistoryResponse
+	11, // 28: oscine.v1.Upgrades.Lock:output_type -> oscine.v1.LockUpgradeResponse
+	13, // 29: oscine.v1.Upgrades.Unlock:output_type -> oscine.v1.UnlockUpgradeResponse
+	15, // 30: oscine.v1.Upgrades.Hold:output_type -> oscine.v1.HoldUpgradeResponse
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_upgrades_proto_init() }
@@ -1467,7 +1554,7 @@ func file_oscine_v1_upgrades_proto_init() {
 		return
 	}
 	file_oscine_v1_options_proto_init()
-	file_oscine_v1_upgrades_proto_msgTypes[13].OneofWrappers = []any{
+	file_oscine_v1_upgrades_proto_msgTypes[14].OneofWrappers = []any{
 		(*HoldUpgradeRequest_Hold)(nil),
 		(*HoldUpgradeRequest_Unhold)(nil),
 		(*HoldUpgradeRequest_Pin)(nil),
@@ -1479,7 +1566,7 @@ func file_oscine_v1_upgrades_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_upgrades_proto_rawDesc), len(file_oscine_v1_upgrades_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -170,6 +170,9 @@ func (m *Manager) fetch(ctx context.Context, u *Upgrade) error {
 	if err != nil {
 		return err
 	}
+	if err := m.fetchPins(ctx, source, u.Number, r); err != nil {
+		return err
+	}
 	// From here the idle slot is no version to go back to.
 	if err := m.Slots.Clear(); err != nil {
 		return err

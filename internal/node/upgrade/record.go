@@ -105,6 +105,12 @@ type state struct {
 	Pin     string             `json:"pin,omitempty"`     // the only version that is taken
 	Locks   []Lock             `json:"locks,omitempty"`
 	Ended   map[Stage]int      `json:"ended,omitempty"` // how many, since the machine was installed
+
+	// Releases are the versions in the slots that were found good here, at most two.
+	Releases []*update.Manifest `json:"releases,omitempty"`
+	// Packs are the digests of packs that verified releases pin, each with the version,
+	// as long as they are here or on their way.
+	Packs map[string]string `json:"packs,omitempty"`
 }
 
 // Bounds of what is kept.
@@ -146,7 +152,8 @@ func (s *state) clone() *state {
 		c.Current = &current
 	}
 	c.History, c.Locks = slices.Clone(s.History), slices.Clone(s.Locks)
-	c.Refused, c.Ended = maps.Clone(s.Refused), maps.Clone(s.Ended)
+	c.Refused, c.Ended, c.Packs = maps.Clone(s.Refused), maps.Clone(s.Ended), maps.Clone(s.Packs)
+	c.Releases = slices.Clone(s.Releases)
 	return &c
 }
 

@@ -138,6 +138,7 @@ func (m *Manager) judge(ctx context.Context, u *Upgrade) {
 		if r := s.Current.Manifest; r != nil && r.Built.After(s.Built) {
 			s.Built = r.Built
 		}
+		s.keepRelease(s.Current)
 		delete(s.Refused, u.To)
 		s.end(Good, "", m.Now())
 	})

@@ -66,6 +66,20 @@ type Host interface {
 	Note(reason, message string, warning bool)
 }
 
+// Stores are where the packs and models of releases go. Fetch, as their methods call
+// it, is given what an earlier try left of a file, and writes what follows.
+type Stores interface {
+	// HasPack and HasModel report whether the file of a digest is here.
+	HasPack(digest string) bool
+	HasModel(digest string) bool
+	// AddPack stores a pack that counts once a release runs; see pack.Store.Stage.
+	AddPack(ctx context.Context, release, digest string, fetch func(have io.Reader, w io.Writer) error) error
+	// AddModel stores a model file.
+	AddModel(name, digest string, fetch func(have io.Reader, w io.Writer) error) error
+	// Settle is called while no upgrade is under way; see pack.Store.Settle.
+	Settle() (packs []string, err error)
+}
+
 // Config says what a Manager works with.
 type Config struct {
 	File    string // where the state is kept
@@ -78,6 +92,7 @@ type Config struct {
 	Root    []byte // the trusted TUF root of the image; nil where it has none
 	Slots   Slots  // nil where the machine is not ours
 	Copies  slot.Copies
+	Stores  Stores // for packs and models; needed where Slots is
 	Facts   func() release.Facts
 	Open    func(source string, o update.Options) (update.Source, error)
 	Tell    func(release.Notification) error // PID 1
@@ -129,13 +144,14 @@ func (m *Manager) Pending() bool {
 	if m.Slots == nil || u == nil || !m.Facts().Trial {
 		return false
 	}
-	entry, ok := release.ParseEntry(lastName(m.Facts().Image))
-	return ok && u.wentTo(entry.Version())
+	return u.wentTo(m.Running())
 }
 
 // wentTo reports that the version that runs is the new one. The stage does not
 // count: its last change may never have reached the disk.
-func (u *Upgrade) wentTo(running string) bool { return running == u.To && running != u.From }
+func (u *Upgrade) wentTo(running string) bool {
+	return running != "" && running == u.To && running != u.From
+}
 
 // change edits the state and writes it. The edit stands even where it cannot be
 // written: what the disk holds decides after a restart.

@@ -152,6 +152,7 @@ func (m *Manager) idle(ctx context.Context) time.Duration {
 			}
 		}
 	}
+	m.settlePins()
 	pause := m.repair(ctx) // before an upgrade may begin
 	return min(pause, m.follow(ctx))
 }

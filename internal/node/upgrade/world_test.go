@@ -40,7 +40,11 @@ type world struct {
 	refused error  // by the slots
 	looks   func() // called when the node looks at what runs
 	running []string
-	failing map[string]error // checks, by name
+	packs   map[string]string // digests, with the release that they wait for; "" for installed ones
+	models  map[string]bool   // digests
+	pins    map[string]error  // what fetching the file of a name ends with
+	fetched []string          // names of files
+	failing map[string]error  // checks, by name
 	drained atomic.Int32
 	notes   []string
 	told    []release.Notification
@@ -52,6 +56,7 @@ func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, dir: t.TempDir(), now: time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC), good: true,
 		active: slot.Version{Slot: "root-a", Version: "1.0", Health: slot.Good, Running: true}, idle: slot.Version{Slot: "root-b", Health: slot.Empty},
+		packs: map[string]string{}, models: map[string]bool{}, pins: map[string]error{},
 		failing: map[string]error{}, reboots: make(chan struct{}, 8), backs: make(chan string, 8),
 		offered: []*update.Manifest{manifest("1.1"), manifest("0.9")}, running: []string{"Workload/web"},
 	}
@@ -72,7 +77,7 @@ func (w *world) daemon(machine object.MachineUpdate) *Manager {
 	machine.SetDefaults()
 	c := Config{
 		File: filepath.Join(w.dir, "upgrade.json"), Dir: filepath.Join(w.dir, "upgrade"), BootLog: filepath.Join(w.dir, release.BootLogFile),
-		BootID: fmt.Sprint(w.boot), Arch: "amd64", Kernel: "7-cloud-amd64", Machine: machine, Slots: (*fakeSlots)(w), Facts: w.facts,
+		BootID: fmt.Sprint(w.boot), Arch: "amd64", Kernel: "7-cloud-amd64", Machine: machine, Slots: (*fakeSlots)(w), Stores: (*fakeStores)(w), Facts: w.facts,
 		Open: func(string, update.Options) (update.Source, error) { return (*fakeSource)(w), nil },
 		Tell: w.tell, Host: (*fakeHost)(w), Now: w.clock, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
@@ -286,7 +291,66 @@ func (s *fakeSource) Fetch(ctx context.Context, c *update.Content, _ *update.Bas
 	report(update.Progress{Done: c.Size, Size: c.Size})
 	return ctx.Err()
 }
+func (s *fakeSource) FetchPin(_ context.Context, p update.Pin, _ io.Reader, _ io.Writer, report func(update.Progress)) error {
+	report(update.Progress{Path: p.Path, Done: p.Size, Size: p.Size})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fetched = append(s.fetched, p.Name)
+	return s.pins[p.Name]
+}
 func (s *fakeSource) Close() error { return nil }
+
+// fakeStores hold digests.
+type fakeStores world
+
+func (s *fakeStores) HasPack(digest string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.packs[digest]
+	return ok
+}
+func (s *fakeStores) HasModel(digest string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.models[digest]
+}
+func (s *fakeStores) AddPack(_ context.Context, release, digest string, fetch func(io.Reader, io.Writer) error) error {
+	if s.HasPack(digest) {
+		return nil
+	}
+	if err := fetch(nil, io.Discard); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.packs[digest] = release
+	return nil
+}
+func (s *fakeStores) AddModel(_, digest string, fetch func(io.Reader, io.Writer) error) error {
+	if s.HasModel(digest) {
+		return nil
+	}
+	if err := fetch(nil, io.Discard); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.models[digest] = true
+	return nil
+}
+func (s *fakeStores) Settle() (packs []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for digest, release := range s.packs {
+		if release != "" && release != s.active.Version {
+			delete(s.packs, digest)
+			continue
+		}
+		s.packs[digest] = ""
+		packs = append(packs, digest)
+	}
+	return packs, nil
+}
 
 type fakeHost world
 

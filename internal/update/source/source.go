@@ -3,6 +3,7 @@ package source
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -136,6 +137,47 @@ func (s *source) apply(ctx context.Context, content *update.Content, transfer up
 		},
 	})
 }
+
+// FetchPin implements [update.Source].
+func (s *source) FetchPin(ctx context.Context, pin update.Pin, have io.Reader, w io.Writer, report func(update.Progress)) error {
+	sum, at := sha256.New(), int64(0)
+	if have != nil {
+		n, err := io.Copy(sum, io.LimitReader(have, pin.Size))
+		if err != nil {
+			return fmt.Errorf("read what is there of %s: %w", pin.Name, err)
+		}
+		at = n
+	}
+	progress := update.Progress{Path: pin.Path, Done: at, Size: pin.Size, ToFetch: pin.Size - at}
+	if at < pin.Size {
+		stream, err := s.stream(ctx, hashed(pin.Path, pin.SHA256), at)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.where, err)
+		}
+		defer stream.Close()
+		counted := writerFunc(func(p []byte) (int, error) {
+			progress.Done, progress.Fetched = progress.Done+int64(len(p)), progress.Fetched+int64(len(p))
+			if report != nil {
+				report(progress)
+			}
+			return len(p), nil
+		})
+		if _, err := io.CopyN(io.MultiWriter(w, sum, counted), stream, pin.Size-at); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("%w: %s ends too early", update.ErrDamaged, pin.Path)
+			}
+			return fmt.Errorf("%s: %w", s.where, err)
+		}
+	}
+	if update.Digest(sum.Sum(nil)) != pin.SHA256 {
+		return fmt.Errorf("%s: %w: %s: remove what is there of it and fetch it again", s.where, update.ErrDamaged, pin.Path)
+	}
+	return nil
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // hashed is the file of a target, with its digest in its name (TUF
 // specification, section 6.2).

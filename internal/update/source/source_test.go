@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -214,32 +216,55 @@ func TestBandwidth(t *testing.T) {
 	}
 }
 
-func TestPins(t *testing.T) {
+func TestFetchPin(t *testing.T) {
 	dir, r, root := publish(t)
 	pack := filepath.Join(t.TempDir(), "engine.pack")
-	first, second := repositorytest.Noise(7, 1<<20), repositorytest.Noise(8, 1<<20) // of the same name
-	for version, data := range map[string][]byte{"1.0.0": first, "1.1.0": second} {
-		if err := os.WriteFile(pack, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := r.Create(t.Context(), repository.Release{Parts: repositorytest.Parts(t, version, repositorytest.Kernel, repositorytest.Files(version)), Packs: []string{pack}, Models: []string{pack}}); err != nil {
-			t.Fatal(err)
+	data := repositorytest.Noise(7, 1<<20)
+	if err := os.WriteFile(pack, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Create(t.Context(), repository.Release{Parts: repositorytest.Parts(t, "1.0.0", repositorytest.Kernel, repositorytest.Files("1.0.0")), Packs: []string{pack}, Models: []string{pack}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := client(t, dir, root)
+	list, err := s.Releases(t.Context(), "amd64", "cloud")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := list[0].Packs[0]
+	for have, want := range map[string]error{"": nil, string(data[:1000]): nil, string(data): nil, "something else": update.ErrDamaged} {
+		var got bytes.Buffer
+		got.WriteString(have)
+		err := s.FetchPin(t.Context(), pin, strings.NewReader(have), &got, nil)
+		if !errors.Is(err, want) || err == nil && !bytes.Equal(got.Bytes(), data) {
+			t.Errorf("with %d bytes: %v, got %d", len(have), err, got.Len())
 		}
 	}
-	list, err := client(t, dir, root).Releases(t.Context(), "amd64", "cloud")
-	if err != nil || len(list) != 2 {
+	// The next release brings another file of the same name.
+	next := repositorytest.Noise(8, 1<<20)
+	if err := os.WriteFile(pack, next, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = r.Create(t.Context(), repository.Release{Parts: repositorytest.Parts(t, "1.1.0", repositorytest.Kernel, repositorytest.Files("1.1.0")), Packs: []string{pack}, Models: []string{pack}}); err != nil {
+		t.Fatal(err)
+	}
+	s = client(t, dir, root)
+	if list, err = s.Releases(t.Context(), "amd64", "cloud"); err != nil || len(list) != 2 {
 		t.Fatalf("got %d releases, %v", len(list), err)
 	}
-	for i, want := range [][]byte{second, first} {
-		for _, pin := range []update.Pin{list[i].Packs[0], list[i].Models[0]} {
-			if got, err := os.ReadFile(filepath.Join(dir, hashed(pin.Path, pin.SHA256))); err != nil || !bytes.Equal(got, want) {
-				t.Errorf("%s of %s: %v, got %d bytes", pin.Path, list[i].Version, err, len(got))
-			}
+	for i, want := range [][]byte{next, data} {
+		var got bytes.Buffer
+		if err := s.FetchPin(t.Context(), list[i].Packs[0], strings.NewReader(""), &got, nil); err != nil || !bytes.Equal(got.Bytes(), want) {
+			t.Errorf("the pack of %s: %v, got %d bytes", list[i].Version, err, got.Len())
 		}
 	}
 	// The key of releases, which signed both, may sign what they pin.
 	report, err := Verify(t.Context(), dir, update.Options{Root: root, State: filepath.Join(t.TempDir(), "state"), Now: at(start)}, nil)
 	if err != nil || len(report.Releases) != 2 || report.Targets != 10 {
 		t.Errorf("verify: %+v, %v", report, err)
+	}
+	if err := s.FetchPin(t.Context(), update.Pin{Name: "x", Path: "packs/x", Size: 1}, nil, io.Discard, nil); err == nil {
+		t.Error("a pin that is not there was fetched")
 	}
 }

@@ -41,6 +41,10 @@ type Files struct {
 	room func() error
 	log  *slog.Logger
 
+	// Pinned returns the digest of the file of a name that the running release of Oscine
+	// pins, "" for none. Nil means that it pins none. Set it before the first use.
+	Pinned func(name string) string
+
 	mu        sync.Mutex      // held while a model appears, is found or is removed
 	receiving map[string]bool // digests of uploads under way
 }

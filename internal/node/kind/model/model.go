@@ -218,6 +218,9 @@ func (c *controller) files(ctx context.Context, m *object.Model) (string, error)
 	if digestRE.MatchString(m.Spec.Source) {
 		return m.Spec.Source, nil
 	}
+	if _, ok := object.ReleaseModel(m.Spec.Source); ok {
+		return c.o.Files.Digest(m.Spec.Source), c.o.Files.CheckSource(m.Spec.Source)
+	}
 	p, err := c.o.Files.Pull(ctx, m.Spec.Source, c.o.Registries, runtime.GOARCH, func(received, size int64) {
 		if c.live == nil { // else one answers meanwhile
 			c.report.Phase(object.Starting, fmt.Sprintf("pulls %s: %s of %s", m.Spec.Source, printable.Bytes(received), printable.Bytes(size)))

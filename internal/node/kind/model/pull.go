@@ -15,6 +15,7 @@ import (
 	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/modelpack"
 )
 
@@ -27,10 +28,17 @@ type Pulled struct {
 }
 
 // Digest is the digest under which the files of a model's source are stored: of a
-// reference with a tag the one to which it led last, "" where it never did.
+// reference with a tag the one to which it led last, "" where it never did, and of a
+// file of the running release the pinned one, "" for none.
 func (f *Files) Digest(source string) string {
 	if digestRE.MatchString(source) {
 		return source
+	}
+	if name, ok := object.ReleaseModel(source); ok {
+		if f.Pinned == nil {
+			return ""
+		}
+		return f.Pinned(name)
 	}
 	r, err := artifact.Parse(source)
 	if err != nil {

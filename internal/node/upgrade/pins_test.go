@@ -1,0 +1,155 @@
+package upgrade
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"oscine.dev/oscine/internal/update"
+	"oscine.dev/oscine/internal/update/slot"
+)
+
+// pinned is a release with a pack and a model.
+func pinned(version string, mark byte) *update.Manifest {
+	m := manifest(version)
+	m.Packs = []update.Pin{{Name: "engine.erofs", Path: "packs/engine.erofs", Size: 10, SHA256: update.Digest{mark}}}
+	m.Models = []update.Pin{{Name: "digits.onnx", Path: "models/digits.onnx", Size: 20, SHA256: update.Digest{mark, 1}}}
+	return m
+}
+
+func (w *world) settled(m *Manager, packs ...string) {
+	w.t.Helper()
+	w.await("the packs to be settled", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return slices.Equal(slices.Sorted(maps.Keys(w.packs)), packs)
+	})
+	w.await("what is pinned", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return len(m.state.Packs) == len(packs)
+	})
+}
+
+// TestPins has the packs and models of a release come before its slot is written,
+// count when it runs, go when it fails, and stay when it is good.
+func TestPins(t *testing.T) {
+	w := newWorld(t)
+	one := pinned("1.1", 1)
+	w.offered = []*update.Manifest{one}
+	pack, model := digestOf(&one.Packs[0]), digestOf(&one.Models[0])
+	m := w.daemon(manual())
+	plan, _, err := m.Plan(t.Context(), Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pins := m.Pins(plan); len(pins) != 2 || pins[0].Here || pins[1].Here || pins[0].Kind != "pack" || pins[1].Name != "digits.onnx" {
+		t.Errorf("planned %+v", pins)
+	}
+	if m.PinsPack(pack) || m.PinnedModel("digits.onnx") != "" {
+		t.Error("pinned before anything was asked for")
+	}
+	w.failing["network"] = errors.New("no address")
+	start(t, m, Request{})
+	w.awaitReboot()
+	if !m.PinsPack(pack) || m.PinnedModels()[model] != "1.1" || m.PinnedModel("digits.onnx") != "" {
+		t.Error("fetched, and not pinned, or pinned by the release that runs still")
+	}
+	w.restart(true)
+	m = w.daemon(manual())
+	w.awaitBack()
+	if m.PinnedModel("digits.onnx") != model || m.PinnedModel("other.onnx") != "" {
+		t.Error("on trial: it has not the model of its release")
+	}
+	w.back()
+	m = w.daemon(manual())
+	w.awaitStage(m, Failed)
+	w.settled(m)
+	if m.PinsPack(pack) || len(m.PinnedModels()) != 0 {
+		t.Error("failed, and still pinned")
+	}
+
+	delete(w.failing, "network")
+	start(t, m, Request{To: "1.1", Options: Options{Force: true}})
+	w.awaitReboot()
+	w.restart(true)
+	m = w.daemon(manual())
+	w.awaitStage(m, Good)
+	w.settled(m, pack)
+	if !m.PinsPack(pack) || m.PinnedModel("digits.onnx") != model {
+		t.Error("good, and not pinned")
+	}
+	if pins := m.Pins(one); !pins[0].Here || !pins[1].Here {
+		t.Errorf("they are here: %+v", pins)
+	}
+	// The next one brings another model and no pack; the one before stays for the way back.
+	two := pinned("1.2", 2)
+	two.Packs = nil
+	w.mu.Lock()
+	w.offered, w.fetched = []*update.Manifest{two}, nil
+	w.mu.Unlock()
+	start(t, m, Request{})
+	w.awaitReboot()
+	w.restart(true)
+	m = w.daemon(manual())
+	w.awaitStage(m, Good)
+	w.settled(m, pack)
+	if got := m.PinnedModels(); len(got) != 2 || got[model] != "1.1" || m.PinnedModel("digits.onnx") != digestOf(&two.Models[0]) {
+		t.Errorf("pinned %v", got)
+	}
+	if !slices.Equal(w.fetched, []string{"digits.onnx"}) {
+		t.Errorf("fetched %v", w.fetched)
+	}
+}
+
+// TestPinFails leaves the other slot as it was.
+func TestPinFails(t *testing.T) {
+	for name, c := range map[string]struct {
+		file string
+		err  error
+		want string
+	}{
+		"damaged":    {"engine.erofs", update.ErrDamaged, "fetch the pack engine.erofs: "},
+		"not stored": {"digits.onnx", errors.New("the disk is full"), "fetch the model digits.onnx: the disk is full"},
+		"too large":  {"", nil, "its packs and models need"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.idle = slot.Version{Slot: "root-b", Version: "0.9", Health: slot.Good}
+			r := pinned("1.1", 1)
+			w.offered, w.pins[c.file] = []*update.Manifest{r}, c.err
+			if c.file == "" {
+				r.Models[0].Size = 1 << 60
+			}
+			m := w.daemon(manual())
+			start(t, m, Request{})
+			u := w.awaitStage(m, Failed)
+			if u.FailedStage != Downloading || !strings.Contains(u.Message, c.want) {
+				t.Errorf("got %+v", u)
+			}
+			if _, idle := w.slots(); idle.Version != "0.9" {
+				t.Errorf("the other slot: %+v", idle)
+			}
+			w.settled(m)
+		})
+	}
+}
+
+// TestPinUnreachable tries again, and goes on.
+func TestPinUnreachable(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.pins["digits.onnx"] = []*update.Manifest{pinned("1.1", 1)}, update.ErrUnreachable
+	m := w.daemon(manual())
+	start(t, m, Request{})
+	w.await("a pause", func() bool { u := m.Current(); return u != nil && strings.Contains(u.Message, "trying again") })
+	w.mu.Lock()
+	delete(w.pins, "digits.onnx")
+	w.mu.Unlock()
+	m.poke()
+	w.awaitReboot()
+	if again := w.fetched[1:]; w.fetched[0] != "engine.erofs" || len(again) < 2 || slices.Contains(again, "engine.erofs") {
+		t.Errorf("fetched %v", w.fetched)
+	}
+}

@@ -1,0 +1,231 @@
+package pack
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/pki"
+)
+
+// staged ends the name of the record of a pack that came with a release of Oscine. It
+// counts in place of the pack of its name while that release runs: the release
+// before, to which the machine may go back, has its own packs still. Settle decides.
+const staged = ".staged"
+
+// recordOf returns the name of the pack that a file is a record of.
+func recordOf(file string) (name string, ok bool) {
+	if name, ok = strings.CutSuffix(file, ".json"); ok {
+		return name, true
+	}
+	return strings.CutSuffix(file, staged)
+}
+
+// records reads all records, by the names of their files. One that cannot be read
+// does not count.
+func (s *Store) records() (map[string]*record, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]*record{}
+	for _, e := range entries {
+		if name, ok := recordOf(e.Name()); ok {
+			if rec, err := readRecordFile(filepath.Join(s.dir, e.Name()), name); err == nil {
+				all[e.Name()] = rec
+			}
+		}
+	}
+	return all, nil
+}
+
+func (s *Store) stagedFile(name string) string { return filepath.Join(s.dir, name+staged) }
+
+func (s *Store) readStaged(name string) (*record, error) {
+	return readRecordFile(s.stagedFile(name), name)
+}
+
+// Holds reports whether the pack of a digest is here, installed or staged.
+func (s *Store) Holds(digest string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	records, err := s.records()
+	if err != nil {
+		return false
+	}
+	for _, rec := range records {
+		if rec.Digest == digest {
+			return true
+		}
+	}
+	return false
+}
+
+// Stage stores the pack of a digest that a release of Oscine pins. It counts while
+// that release runs; see Settle. Fetch is given what an earlier Stage left of the
+// file, and writes what follows. Errors: ErrUntrusted where Pinned does not know the
+// digest, ErrNotPack.
+func (s *Store) Stage(ctx context.Context, release, digest string, fetch func(have io.Reader, w io.Writer) error) error {
+	if s.Holds(digest) {
+		if got, err := fileDigest(s.file(strings.TrimPrefix(digest, "sha256:"))); err == nil && "sha256:"+got == digest {
+			return nil
+		}
+	}
+	if err := s.authentic(digest, pki.Signature{}, release); err != nil {
+		return err
+	}
+	select {
+	case s.pulling <- struct{}{}:
+		defer func() { <-s.pulling }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := s.dropPartials(digest); err != nil {
+		return err
+	}
+	file := filepath.Join(s.dir, partial+strings.TrimPrefix(digest, "sha256:"))
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := resumed(f, fetch); err != nil {
+		if goesOn(ctx, err) {
+			return err
+		}
+		return errors.Join(err, os.Remove(file))
+	}
+	if err := s.stage(f, release, digest); err != nil {
+		os.Remove(file) // unless it has its own name by now
+		return err
+	}
+	return nil
+}
+
+// resumed has a file fetched, and fetched again from the start where what was there
+// of it is damaged: a power failure may have kept its last bytes from the disk.
+func resumed(f *os.File, fetch func(have io.Reader, w io.Writer) error) error {
+	at, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	err = fetch(io.NewSectionReader(f, 0, at), f)
+	if at == 0 || !errdefs.IsDataLoss(err) {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	return fetch(strings.NewReader(""), f)
+}
+
+// stage writes the record of a file that was fetched.
+func (s *Store) stage(f *os.File, release, digest string) error {
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	size, err := io.Copy(sum, io.NewSectionReader(f, 0, MaxBytes+1))
+	if err != nil {
+		return err
+	}
+	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != digest {
+		return fmt.Errorf("%w: it has the digest %s instead of %s", ErrDamaged, got, digest)
+	}
+	s.mounting.Lock()
+	defer s.mounting.Unlock()
+	if _, err := readHead(io.NewSectionReader(f, 0, size)); err != nil {
+		return err
+	}
+	manifest, err := s.inspect(f)
+	if err != nil {
+		return err
+	}
+	rec := record{Digest: digest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Release: release}
+	return s.commitStaged(f.Name(), &rec)
+}
+
+// commitStaged is commit for a pack that comes with a release.
+func (s *Store) commitStaged(tmp string, rec *record) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, err := json.MarshalIndent(rec, "", " ")
+	if err != nil {
+		return err
+	}
+	before, err := s.readStaged(rec.Manifest.Name)
+	if err != nil {
+		before = nil // there is none that counts
+	}
+	if err := durable.Rename(tmp, s.file(rec.hex())); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(s.stagedFile(rec.Manifest.Name), text, 0o600); err != nil {
+		return err
+	}
+	if before == nil {
+		return nil
+	}
+	return s.dropFile(s.info(before))
+}
+
+// Settle is called while no upgrade is under way: the staged packs of the release
+// that runs take the places of those before them, and others are removed. It returns
+// the digests of what releases brought and is installed.
+func (s *Store) Settle() (pinned []string, err error) {
+	s.mounting.Lock()
+	defer s.mounting.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	records, err := s.records()
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for file, rec := range records {
+		if !strings.HasSuffix(file, staged) {
+			continue
+		}
+		if rec.Release != s.Release {
+			errs = append(errs, s.dropStaged(rec))
+			continue
+		}
+		before := records[rec.Manifest.Name+".json"]
+		if err := durable.Rename(s.stagedFile(rec.Manifest.Name), s.recordFile(rec.Manifest.Name)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if before != nil {
+			errs = append(errs, s.dropFile(s.info(before)))
+		}
+	}
+	packs, err := s.list()
+	for i := range packs {
+		if packs[i].Release != "" {
+			pinned = append(pinned, packs[i].Digest)
+		}
+	}
+	return pinned, errors.Join(append(errs, err)...)
+}
+
+// dropStaged takes the record first: without it the file does not count.
+func (s *Store) dropStaged(rec *record) error {
+	if err := durable.Remove(s.stagedFile(rec.Manifest.Name)); err != nil {
+		return err
+	}
+	return s.dropFile(s.info(rec))
+}
