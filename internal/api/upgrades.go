@@ -112,6 +112,9 @@ func (s *upgradeService) Status(_ context.Context, req *connect.Request[pb.Upgra
 			resp.Upgrade.DoneBytes, resp.Upgrade.SizeBytes = st.Progress.Done, st.Progress.Size
 		}
 	}
+	if p := st.NoReturn; p != nil {
+		resp.NoReturn, resp.NoReturnVersion = lockMessage(&p.Lock), p.Version
+	}
 	if st.Problem == "" {
 		resp.Slots = []*pb.SlotVersion{slotMessage(st.Slots.Active), slotMessage(st.Slots.Idle)}
 	}
@@ -138,7 +141,7 @@ func (s *upgradeService) Lock(ctx context.Context, req *connect.Request[pb.LockU
 	if req.Msg.Seconds < 0 || req.Msg.Seconds > most {
 		return nil, fmt.Errorf("%w: a lock is held for 0 (no end) to %d seconds, got %d", errdefs.ErrInvalidArgument, most, req.Msg.Seconds)
 	}
-	l := upgrade.Lock{Name: req.Msg.Name, Reason: req.Msg.Reason, By: who.name}
+	l := upgrade.Lock{Name: req.Msg.Name, Reason: req.Msg.Reason, By: who.name, NoReturn: req.Msg.NoReturn}
 	if req.Msg.Seconds > 0 {
 		l.Until = time.Now().Add(time.Duration(req.Msg.Seconds) * time.Second)
 	}

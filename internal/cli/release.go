@@ -158,8 +158,8 @@ the image. Deltas are made from the newest earlier releases for the same machine
 and kept where they are smaller. Nodes see all of the release at once, or, after
 an error, nothing.
 
-Nodes that upgrade to it install its packs (--pack), whoever signed them, and store its
-models (--model), which a Model names as release:FILE.`,
+Nodes that upgrade to it install its packs (--pack), which need no admin's signature, and
+store its models (--model), which a Model names as release:FILE.`,
 		Example: "  oscine image build --version 1.2.0 -o out/oscine.img\n  oscine release create releases out/oscine.img --keys ~/keys --min-version 1.0.0",
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := s.open(env, args[0])

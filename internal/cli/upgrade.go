@@ -80,7 +80,7 @@ fails if the node rolled back.`,
 	f.StringArrayVar(&req.Windows, "reboot-window", nil, "restart only within, in UTC: such as 'Sat,Sun 02:00 4h' (default: the windows of the Machine); may be repeated")
 	f.BoolVar(&req.Anytime, "now", false, "restart as soon as the release is written, ignoring the windows of the Machine")
 	f.BoolVar(&req.OverrideLocks, "override-locks", false, "restart even if applications hold locks")
-	f.BoolVar(&req.Force, "force", false, "allow a version that failed on this node before")
+	f.BoolVar(&req.Force, "force", false, "allow a version that failed on this node before, or one from before a point of no return")
 	f.BoolVar(&req.DownloadOnly, "download-only", false, "fetch and check the release, but do not restart until oscine upgrade is run again")
 	f.DurationVar(&gate, "gate-deadline", 0, "time in which the new version must pass its checks (default: the Machine's)")
 	f.BoolVar(&dryRun, "dry-run", false, "show what would be done, and do nothing")
@@ -287,6 +287,9 @@ func printUpgradeStatus(out io.Writer, m *pb.UpgradeStatusResponse) error {
 	}
 	if m.Floor != "" {
 		fmt.Fprintf(w, "Oldest accepted\t%s\n", printable.Text(m.Floor))
+	}
+	if p := m.NoReturn; p != nil {
+		fmt.Fprintf(w, "No return before\t%s: %s, by %s: %s\n", printable.Text(m.NoReturnVersion), printable.Text(p.Name), printable.Text(p.By), printable.Text(p.Reason))
 	}
 	for _, l := range m.Locks {
 		until := ""

@@ -38,8 +38,13 @@ func newUpgradeLockCommand(env *Env) *cobra.Command {
 		Use: "lock NAME", Short: "Keep the machine from restarting for an upgrade", Args: exactArgs(1, "NAME"),
 		Long: `Keep the machine from restarting for an upgrade, while something must not be
 interrupted. The upgrade waits until all locks are released; an admin
-can override them with oscine upgrade --override-locks.`,
-		Example: "  oscine upgrade lock training --reason 'epoch 7 of 9' --for 6h\n  oscine upgrade unlock training",
+can override them with oscine upgrade --override-locks.
+
+With --no-return an application asks whether it may change its data in a way that older
+versions cannot use, such as migrating a database. The command fails while the running
+version is on trial, as the node may roll it back. Once it has succeeded, the node
+refuses older versions, also after the lock is released.`,
+		Example: "  oscine upgrade lock training --reason 'epoch 7 of 9' --for 6h\n  oscine upgrade unlock training\n  oscine upgrade lock db --no-return --reason 'migrates to format 9' && migrate; oscine upgrade unlock db",
 		RunE: func(c *cobra.Command, args []string) error {
 			if hold < 0 {
 				return usageError{errors.New("--for must not be negative")}
@@ -57,6 +62,7 @@ can override them with oscine upgrade --override-locks.`,
 		},
 	}
 	c.Flags().StringVar(&req.Reason, "reason", "", "reason, shown while an upgrade waits for the lock")
+	c.Flags().BoolVar(&req.NoReturn, "no-return", false, "data is about to be changed for good: refuse older versions from now on")
 	c.Flags().DurationVar(&hold, "for", 0, "release the lock after this time (default: never)")
 	return c
 }

@@ -18,6 +18,12 @@ type upgradingNode struct {
 	pbconnect.UnimplementedUpgradesHandler
 	stages []*pb.Upgrade // the last one stays
 	asked  *pb.StartUpgradeRequest
+	locked *pb.LockUpgradeRequest
+}
+
+func (u *upgradingNode) Lock(_ context.Context, req *connect.Request[pb.LockUpgradeRequest]) (*connect.Response[pb.LockUpgradeResponse], error) {
+	u.locked = req.Msg
+	return connect.NewResponse(&pb.LockUpgradeResponse{}), nil
 }
 
 func (u *upgradingNode) Start(_ context.Context, req *connect.Request[pb.StartUpgradeRequest]) (*connect.Response[pb.StartUpgradeResponse], error) {
@@ -35,10 +41,11 @@ func (u *upgradingNode) Status(context.Context, *connect.Request[pb.UpgradeStatu
 		u.stages = u.stages[1:]
 	}
 	return connect.NewResponse(&pb.UpgradeStatusResponse{
-		Upgrade: now,
-		Slots:   []*pb.SlotVersion{{Slot: "root-a", Version: "1.0", Health: "good", Running: true, Kernel: "7.2"}, {Slot: "root-b", Version: "1.1", Health: "trial", TriesLeft: 2, Kernel: "7.2"}},
-		Locks:   []*pb.UpgradeLock{{Name: "training", By: "ci", Reason: "epoch 7"}},
-		Pin:     "1.1", Floor: "0.9", Hold: &pb.UpgradeLock{By: "anna", Reason: "freeze"},
+		Upgrade:  now,
+		Slots:    []*pb.SlotVersion{{Slot: "root-a", Version: "1.0", Health: "good", Running: true, Kernel: "7.2"}, {Slot: "root-b", Version: "1.1", Health: "trial", TriesLeft: 2, Kernel: "7.2"}},
+		Locks:    []*pb.UpgradeLock{{Name: "training", By: "ci", Reason: "epoch 7"}},
+		NoReturn: &pb.UpgradeLock{Name: "db", By: "ci", Reason: "format 9"}, NoReturnVersion: "1.0",
+		Pin: "1.1", Floor: "0.9", Hold: &pb.UpgradeLock{By: "anna", Reason: "freeze"},
 		Refused: []*pb.RefusedVersion{{Version: "1.2", Reason: "its checks: \x1b[2J"}},
 	}), nil
 }
@@ -102,7 +109,7 @@ func TestUpgradeStatusAndHistory(t *testing.T) {
 	if status != 0 {
 		t.Fatal(errOut)
 	}
-	for _, line := range []string{"1.0, good, running, kernel 7.2", "1.1, trial with 2 tries left", "Failed stage", "its checks: no network", "Lock training", "Pinned to", "Held", "Oldest accepted", "Refused 1.2"} {
+	for _, line := range []string{"1.0, good, running, kernel 7.2", "1.1, trial with 2 tries left", "Failed stage", "its checks: no network", "Lock training", "Pinned to", "Held", "Oldest accepted", "No return before  1.0: db, by ci: format 9", "Refused 1.2"} {
 		if !strings.Contains(out, line) {
 			t.Errorf("%q is missing in\n%s", line, out)
 		}
@@ -126,6 +133,18 @@ func TestUpgradeDryRun(t *testing.T) {
 		if !strings.Contains(out, line) {
 			t.Errorf("%q is missing in\n%s", line, out)
 		}
+	}
+}
+
+func TestUpgradeLock(t *testing.T) {
+	u := &upgradingNode{}
+	n := &fakeNode{upgrades: u}
+	n.serve(t)
+	if status, out, errOut := n.command(t, "upgrade", "lock", "db", "--no-return", "--reason", "format 9", "--for", "1m"); status != 0 || !strings.Contains(out, "locked: db") {
+		t.Errorf("status %d: %s%s", status, out, errOut)
+	}
+	if l := u.locked; l.Name != "db" || !l.NoReturn || l.Seconds != 60 || l.Reason != "format 9" {
+		t.Errorf("locked %v", l)
 	}
 }
 

@@ -468,17 +468,19 @@ func (x *UpgradeStatusRequest) GetNumber() int64 {
 }
 
 type UpgradeStatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Upgrade       *Upgrade               `protobuf:"bytes,1,opt,name=upgrade,proto3" json:"upgrade,omitempty"` // absent before the first
-	Slots         []*SlotVersion         `protobuf:"bytes,2,rep,name=slots,proto3" json:"slots,omitempty"`     // the running one first
-	Problem       string                 `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"` // why the slots are not known
-	Locks         []*UpgradeLock         `protobuf:"bytes,4,rep,name=locks,proto3" json:"locks,omitempty"`
-	Hold          *UpgradeLock           `protobuf:"bytes,5,opt,name=hold,proto3" json:"hold,omitempty"`
-	Pin           string                 `protobuf:"bytes,6,opt,name=pin,proto3" json:"pin,omitempty"`     // the only version that is taken
-	Floor         string                 `protobuf:"bytes,7,opt,name=floor,proto3" json:"floor,omitempty"` // no version before it is taken
-	Refused       []*RefusedVersion      `protobuf:"bytes,8,rep,name=refused,proto3" json:"refused,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Upgrade         *Upgrade               `protobuf:"bytes,1,opt,name=upgrade,proto3" json:"upgrade,omitempty"` // absent before the first
+	Slots           []*SlotVersion         `protobuf:"bytes,2,rep,name=slots,proto3" json:"slots,omitempty"`     // the running one first
+	Problem         string                 `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"` // why the slots are not known
+	Locks           []*UpgradeLock         `protobuf:"bytes,4,rep,name=locks,proto3" json:"locks,omitempty"`
+	Hold            *UpgradeLock           `protobuf:"bytes,5,opt,name=hold,proto3" json:"hold,omitempty"`
+	Pin             string                 `protobuf:"bytes,6,opt,name=pin,proto3" json:"pin,omitempty"`     // the only version that is taken
+	Floor           string                 `protobuf:"bytes,7,opt,name=floor,proto3" json:"floor,omitempty"` // no version before it is taken
+	Refused         []*RefusedVersion      `protobuf:"bytes,8,rep,name=refused,proto3" json:"refused,omitempty"`
+	NoReturn        *UpgradeLock           `protobuf:"bytes,9,opt,name=no_return,json=noReturn,proto3" json:"no_return,omitempty"`                         // the newest point of no return that was declared; absent for none
+	NoReturnVersion string                 `protobuf:"bytes,10,opt,name=no_return_version,json=noReturnVersion,proto3" json:"no_return_version,omitempty"` // that ran then: older ones are refused
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UpgradeStatusResponse) Reset() {
@@ -567,6 +569,20 @@ func (x *UpgradeStatusResponse) GetRefused() []*RefusedVersion {
 	return nil
 }
 
+func (x *UpgradeStatusResponse) GetNoReturn() *UpgradeLock {
+	if x != nil {
+		return x.NoReturn
+	}
+	return nil
+}
+
+func (x *UpgradeStatusResponse) GetNoReturnVersion() string {
+	if x != nil {
+		return x.NoReturnVersion
+	}
+	return ""
+}
+
 type UpgradeHistoryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -651,7 +667,8 @@ type LockUpgradeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	Seconds       int64                  `protobuf:"varint,3,opt,name=seconds,proto3" json:"seconds,omitempty"` // 0: until Unlock
+	Seconds       int64                  `protobuf:"varint,3,opt,name=seconds,proto3" json:"seconds,omitempty"`                   // 0: until Unlock
+	NoReturn      bool                   `protobuf:"varint,4,opt,name=no_return,json=noReturn,proto3" json:"no_return,omitempty"` // data is about to be changed for good: refuse older versions from now on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -705,6 +722,13 @@ func (x *LockUpgradeRequest) GetSeconds() int64 {
 		return x.Seconds
 	}
 	return 0
+}
+
+func (x *LockUpgradeRequest) GetNoReturn() bool {
+	if x != nil {
+		return x.NoReturn
+	}
+	return false
 }
 
 type LockUpgradeResponse struct {
@@ -1397,7 +1421,7 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\x15CancelUpgradeResponse\x12,\n" +
 	"\aupgrade\x18\x01 \x01(\v2\x12.oscine.v1.UpgradeR\aupgrade\".\n" +
 	"\x14UpgradeStatusRequest\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\x03R\x06number\"\xc4\x02\n" +
+	"\x06number\x18\x01 \x01(\x03R\x06number\"\xa5\x03\n" +
 	"\x15UpgradeStatusResponse\x12,\n" +
 	"\aupgrade\x18\x01 \x01(\v2\x12.oscine.v1.UpgradeR\aupgrade\x12,\n" +
 	"\x05slots\x18\x02 \x03(\v2\x16.oscine.v1.SlotVersionR\x05slots\x12\x18\n" +
@@ -1406,14 +1430,18 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\x04hold\x18\x05 \x01(\v2\x16.oscine.v1.UpgradeLockR\x04hold\x12\x10\n" +
 	"\x03pin\x18\x06 \x01(\tR\x03pin\x12\x14\n" +
 	"\x05floor\x18\a \x01(\tR\x05floor\x123\n" +
-	"\arefused\x18\b \x03(\v2\x19.oscine.v1.RefusedVersionR\arefused\"\x17\n" +
+	"\arefused\x18\b \x03(\v2\x19.oscine.v1.RefusedVersionR\arefused\x123\n" +
+	"\tno_return\x18\t \x01(\v2\x16.oscine.v1.UpgradeLockR\bnoReturn\x12*\n" +
+	"\x11no_return_version\x18\n" +
+	" \x01(\tR\x0fnoReturnVersion\"\x17\n" +
 	"\x15UpgradeHistoryRequest\"H\n" +
 	"\x16UpgradeHistoryResponse\x12.\n" +
-	"\bupgrades\x18\x01 \x03(\v2\x12.oscine.v1.UpgradeR\bupgrades\"Z\n" +
+	"\bupgrades\x18\x01 \x03(\v2\x12.oscine.v1.UpgradeR\bupgrades\"w\n" +
 	"\x12LockUpgradeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
-	"\aseconds\x18\x03 \x01(\x03R\aseconds\"\x15\n" +
+	"\aseconds\x18\x03 \x01(\x03R\aseconds\x12\x1b\n" +
+	"\tno_return\x18\x04 \x01(\bR\bnoReturn\"\x15\n" +
 	"\x13LockUpgradeResponse\"*\n" +
 	"\x14UnlockUpgradeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
@@ -1519,33 +1547,34 @@ var file_oscine_v1_upgrades_proto_depIdxs = []int32{
 	18, // 6: oscine.v1.UpgradeStatusResponse.locks:type_name -> oscine.v1.UpgradeLock
 	18, // 7: oscine.v1.UpgradeStatusResponse.hold:type_name -> oscine.v1.UpgradeLock
 	19, // 8: oscine.v1.UpgradeStatusResponse.refused:type_name -> oscine.v1.RefusedVersion
-	16, // 9: oscine.v1.UpgradeHistoryResponse.upgrades:type_name -> oscine.v1.Upgrade
-	20, // 10: oscine.v1.Upgrade.began:type_name -> google.protobuf.Timestamp
-	20, // 11: oscine.v1.Upgrade.ended:type_name -> google.protobuf.Timestamp
-	20, // 12: oscine.v1.UpgradeLock.since:type_name -> google.protobuf.Timestamp
-	20, // 13: oscine.v1.UpgradeLock.until:type_name -> google.protobuf.Timestamp
-	20, // 14: oscine.v1.RefusedVersion.at:type_name -> google.protobuf.Timestamp
-	0,  // 15: oscine.v1.Upgrades.Start:input_type -> oscine.v1.StartUpgradeRequest
-	0,  // 16: oscine.v1.Upgrades.Plan:input_type -> oscine.v1.StartUpgradeRequest
-	4,  // 17: oscine.v1.Upgrades.Cancel:input_type -> oscine.v1.CancelUpgradeRequest
-	6,  // 18: oscine.v1.Upgrades.Status:input_type -> oscine.v1.UpgradeStatusRequest
-	8,  // 19: oscine.v1.Upgrades.History:input_type -> oscine.v1.UpgradeHistoryRequest
-	10, // 20: oscine.v1.Upgrades.Lock:input_type -> oscine.v1.LockUpgradeRequest
-	12, // 21: oscine.v1.Upgrades.Unlock:input_type -> oscine.v1.UnlockUpgradeRequest
-	14, // 22: oscine.v1.Upgrades.Hold:input_type -> oscine.v1.HoldUpgradeRequest
-	1,  // 23: oscine.v1.Upgrades.Start:output_type -> oscine.v1.StartUpgradeResponse
-	2,  // 24: oscine.v1.Upgrades.Plan:output_type -> oscine.v1.PlanUpgradeResponse
-	5,  // 25: oscine.v1.Upgrades.Cancel:output_type -> oscine.v1.CancelUpgradeResponse
-	7,  // 26: oscine.v1.Upgrades.Status:output_type -> oscine.v1.UpgradeStatusResponse
-	9,  // 27: oscine.v1.Upgrades.History:output_type -> oscine.v1.UpgradeHistoryResponse
-	11, // 28: oscine.v1.Upgrades.Lock:output_type -> oscine.v1.LockUpgradeResponse
-	13, // 29: oscine.v1.Upgrades.Unlock:output_type -> oscine.v1.UnlockUpgradeResponse
-	15, // 30: oscine.v1.Upgrades.Hold:output_type -> oscine.v1.HoldUpgradeResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	18, // 9: oscine.v1.UpgradeStatusResponse.no_return:type_name -> oscine.v1.UpgradeLock
+	16, // 10: oscine.v1.UpgradeHistoryResponse.upgrades:type_name -> oscine.v1.Upgrade
+	20, // 11: oscine.v1.Upgrade.began:type_name -> google.protobuf.Timestamp
+	20, // 12: oscine.v1.Upgrade.ended:type_name -> google.protobuf.Timestamp
+	20, // 13: oscine.v1.UpgradeLock.since:type_name -> google.protobuf.Timestamp
+	20, // 14: oscine.v1.UpgradeLock.until:type_name -> google.protobuf.Timestamp
+	20, // 15: oscine.v1.RefusedVersion.at:type_name -> google.protobuf.Timestamp
+	0,  // 16: oscine.v1.Upgrades.Start:input_type -> oscine.v1.StartUpgradeRequest
+	0,  // 17: oscine.v1.Upgrades.Plan:input_type -> oscine.v1.StartUpgradeRequest
+	4,  // 18: oscine.v1.Upgrades.Cancel:input_type -> oscine.v1.CancelUpgradeRequest
+	6,  // 19: oscine.v1.Upgrades.Status:input_type -> oscine.v1.UpgradeStatusRequest
+	8,  // 20: oscine.v1.Upgrades.History:input_type -> oscine.v1.UpgradeHistoryRequest
+	10, // 21: oscine.v1.Upgrades.Lock:input_type -> oscine.v1.LockUpgradeRequest
+	12, // 22: oscine.v1.Upgrades.Unlock:input_type -> oscine.v1.UnlockUpgradeRequest
+	14, // 23: oscine.v1.Upgrades.Hold:input_type -> oscine.v1.HoldUpgradeRequest
+	1,  // 24: oscine.v1.Upgrades.Start:output_type -> oscine.v1.StartUpgradeResponse
+	2,  // 25: oscine.v1.Upgrades.Plan:output_type -> oscine.v1.PlanUpgradeResponse
+	5,  // 26: oscine.v1.Upgrades.Cancel:output_type -> oscine.v1.CancelUpgradeResponse
+	7,  // 27: oscine.v1.Upgrades.Status:output_type -> oscine.v1.UpgradeStatusResponse
+	9,  // 28: oscine.v1.Upgrades.History:output_type -> oscine.v1.UpgradeHistoryResponse
+	11, // 29: oscine.v1.Upgrades.Lock:output_type -> oscine.v1.LockUpgradeResponse
+	13, // 30: oscine.v1.Upgrades.Unlock:output_type -> oscine.v1.UnlockUpgradeResponse
+	15, // 31: oscine.v1.Upgrades.Hold:output_type -> oscine.v1.HoldUpgradeResponse
+	24, // [24:32] is the sub-list for method output_type
+	16, // [16:24] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_upgrades_proto_init() }

@@ -7,15 +7,32 @@ import (
 	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/release"
+	"oscine.dev/oscine/internal/update/slot"
 )
 
 // AddLock keeps the machine from restarting for upgrades. A lock of the same name
-// is replaced.
+// is replaced. One with NoReturn is also a point of no return: its holder may change
+// data for good once AddLock returned nil, and older versions are refused from then
+// on. Errors: ErrTooLate; slot.ErrOnTrial for one with NoReturn while the running
+// version may be rolled back.
 func (m *Manager) AddLock(l Lock) error {
 	if l.Name == "" || len(l.Name) > 63 || len(l.Reason) > 512 {
 		return fmt.Errorf("%w: a lock has a name of 1 to 63 and a reason of at most 512 bytes", errdefs.ErrInvalidArgument)
 	}
 	l.Since = m.Now()
+	running := ""
+	if l.NoReturn {
+		if m.Slots == nil {
+			return m.notHere()
+		}
+		slots, err := m.Slots.State()
+		if err != nil {
+			return err
+		}
+		if running = slots.Active.Version; slots.Active.Health != slot.Good {
+			return fmt.Errorf("%w: %s: leave the data as it is, and ask again once it has passed its checks", slot.ErrOnTrial, running)
+		}
+	}
 	return m.certainly(func(s *state) error {
 		if u := s.Current; u != nil && u.Stage == Rebooting {
 			return ErrTooLate
@@ -25,6 +42,9 @@ func (m *Manager) AddLock(l Lock) error {
 			return fmt.Errorf("%w: at most %d locks can be held", errdefs.ErrResourceExhausted, maxLocks)
 		}
 		s.Locks = append(held, l)
+		if l.NoReturn && (s.NoReturn == nil || release.CompareVersions(running, s.NoReturn.Version) >= 0) {
+			s.NoReturn = &NoReturn{running, l}
+		}
 		return nil
 	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/update"
 )
 
@@ -85,6 +86,26 @@ type Lock struct {
 	By     string    `json:"by"`
 	Since  time.Time `json:"since"`
 	Until  time.Time `json:"until,omitzero"` // zero: until it is given back
+	// NoReturn says that its holder changes data so that older versions cannot use it.
+	NoReturn bool `json:"noReturn,omitempty"`
+}
+
+// NoReturn is a point of no return: an application has changed its data under a
+// version, so that an older one may not have it work.
+type NoReturn struct {
+	Version string `json:"version"`
+	Lock    `json:"lock"`
+}
+
+// closes reports that a version is from before the point; p may be nil.
+func (p *NoReturn) closes(version string) bool {
+	return p != nil && version != "" && release.CompareVersions(version, p.Version) < 0
+}
+
+// String says what was changed, when and by whom.
+func (p *NoReturn) String() string {
+	return fmt.Sprintf("%s has changed its data for %s on %s (by %s: %s), and may not work with an older version",
+		p.Name, p.Version, p.Since.UTC().Format("2006-01-02 15:04 MST"), p.By, p.Reason)
 }
 
 // Refusal is a version that failed here.
@@ -104,7 +125,9 @@ type state struct {
 	Hold    *Lock              `json:"hold,omitempty"`    // no upgrade begins
 	Pin     string             `json:"pin,omitempty"`     // the only version that is taken
 	Locks   []Lock             `json:"locks,omitempty"`
-	Ended   map[Stage]int      `json:"ended,omitempty"` // how many, since the machine was installed
+	// NoReturn is the newest point of no return that was declared; nil for none.
+	NoReturn *NoReturn     `json:"noReturn,omitempty"`
+	Ended    map[Stage]int `json:"ended,omitempty"` // how many, since the machine was installed
 
 	// Releases are the versions in the slots that were found good here, at most two.
 	Releases []*update.Manifest `json:"releases,omitempty"`

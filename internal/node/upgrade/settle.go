@@ -80,6 +80,11 @@ func (m *Manager) lookForRot(ctx context.Context) {
 		return
 	}
 	why := fmt.Sprintf("it was found good and has failed since, so the machine rolled back to %s: its slot %s may be damaged (see oscine logs init)", slots.Active.Version, slots.Idle.Slot)
+	m.mu.Lock()
+	if p := m.state.NoReturn; p.closes(slots.Active.Version) {
+		why += "; " + p.String()
+	}
+	m.mu.Unlock()
 	told := false
 	m.change(func(s *state) {
 		if _, told = s.Refused[last.To]; !told {
@@ -139,6 +144,9 @@ func (m *Manager) judge(ctx context.Context, u *Upgrade) {
 			s.Built = r.Built
 		}
 		s.keepRelease(s.Current)
+		if s.NoReturn.closes(u.To) {
+			s.NoReturn = nil // it was forced
+		}
 		delete(s.Refused, u.To)
 		s.end(Good, "", m.Now())
 	})

@@ -21,6 +21,7 @@ type Status struct {
 	Pin      string
 	Floor    string
 	Refused  map[string]Refusal
+	NoReturn *NoReturn // nil for none
 }
 
 // Status returns the state of upgrades.
@@ -47,6 +48,7 @@ func (m *Manager) Status() Status {
 		st.Last = m.state.History[n-1]
 	}
 	st.Locks, st.Hold, st.Pin, st.Floor = m.state.locks(m.Now()), m.state.Hold, m.state.Pin, m.state.Floor
+	st.NoReturn = m.state.NoReturn
 	st.Refused = map[string]Refusal{}
 	for v, r := range m.state.Refused {
 		st.Refused[v] = r

@@ -24,6 +24,8 @@ var (
 	ErrHeld = errdefs.ErrFailedPrecondition.WithMessage("upgrades of this node are held")
 	// ErrFailedBefore: the version failed on this node.
 	ErrFailedBefore = errdefs.ErrFailedPrecondition.WithMessage("this version failed here before")
+	// ErrNoReturn: an application changed its data under a later version.
+	ErrNoReturn = errdefs.ErrFailedPrecondition.WithMessage("a point of no return was passed")
 	// ErrNothing: there is no upgrade that could be cancelled.
 	ErrNothing = errdefs.ErrNotFound.WithMessage("no upgrade is under way")
 	// ErrTooLate: the machine restarts into the new version already.
@@ -276,6 +278,9 @@ func (s *state) allowed(version string, force bool) error {
 	}
 	if s.Pin != "" && version != "" && version != s.Pin {
 		return fmt.Errorf("%w: its version is pinned to %s: end that with oscine upgrade unpin", ErrHeld, s.Pin)
+	}
+	if p := s.NoReturn; !force && p.closes(version) {
+		return fmt.Errorf("%w: %s: go there all the same with --force", ErrNoReturn, p)
 	}
 	if failed, ok := s.Refused[version]; ok && !force {
 		return fmt.Errorf("%w, on %s: %s: try it again with --force", ErrFailedBefore, failed.At.UTC().Format("2006-01-02 15:04 MST"), failed.Reason)

@@ -217,6 +217,9 @@ func (m *Manager) blocked(s *state, now time.Time) string {
 	if s.Pin != "" && u.To != s.Pin {
 		return "the version is pinned to " + s.Pin
 	}
+	if p := s.NoReturn; !u.Options.Force && p.closes(u.To) {
+		return p.String() + ": cancel the upgrade, or begin it again with --force"
+	}
 	if u.Options.DownloadOnly {
 		return "only the download was requested: run oscine upgrade to continue"
 	}
