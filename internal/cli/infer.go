@@ -113,7 +113,7 @@ func notServed(ctx context.Context, env *Env, model string, refusal error) error
 	if err != nil || state.Status == nil {
 		return refusal
 	}
-	if st := state.Status.Common(); st.Phase != object.Running {
+	if st := state.Status.Common(); st.Phase != object.Running && st.Phase != object.Idle {
 		return fmt.Errorf("model %s is %s and answers nothing: %s (see oscine describe model %s)", model, st.Phase, cmp.Or(firstLine(st.Message), "no reason is known yet"), model)
 	}
 	return refusal

@@ -24,6 +24,7 @@ import (
 // importOptions are the flags of model import.
 type importOptions struct {
 	class, cpu, memory string
+	onDemand           bool
 	ignored            []string
 	wait               time.Duration
 	dryRun             bool
@@ -48,6 +49,7 @@ docs/models.md lists the fields.`,
 	f.StringVar(&o.class, "class", "", "realtime, interactive or batch, for every model")
 	f.StringVar(&o.cpu, "cpu", "", "cores for every model whose configuration names no threads (default 100m, or 1 with class realtime)")
 	f.StringVar(&o.memory, "memory", "", "memory limit of every model, such as 256Mi")
+	f.BoolVar(&o.onDemand, "on-demand", false, "load every model at its first request, and unload it when it is not used")
 	f.StringSliceVar(&o.ignored, "ignore", nil, "fields of config.pbtxt to do without, such as instance_group.count")
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until all answer; 0 does not wait")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifests, with empty digests, and do nothing")
@@ -136,6 +138,9 @@ func (o *importOptions) manifest(m *object.Model, digest string) (string, error)
 		if o.class != "" {
 			spec["class"] = o.class
 		}
+		if o.onDemand {
+			spec["load"] = string(object.LoadOnDemand)
+		}
 		resources, _ := spec["resources"].(map[string]any)
 		for field, value := range map[string]string{"cpu": o.cpu, "memory": o.memory} {
 			if value == "" || resources[field] != nil {
@@ -180,7 +185,7 @@ func (o *importOptions) apply(ctx context.Context, env *Env, node *client.Client
 		case err != nil:
 			errs = append(errs, err)
 		default:
-			engine := status.Engine
+			engine := cmp.Or(status.Engine, "a worker that its next request starts")
 			if m.Spec.Ensemble != nil {
 				engine = "its steps"
 			}

@@ -25,6 +25,9 @@ import (
 type serveOptions struct {
 	name, class, cpu, memory, version, engine, maxRequest string
 
+	onDemand    bool
+	idleTimeout time.Duration
+
 	servedAs string
 	traffic  int
 	shadow   bool
@@ -69,6 +72,8 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f.StringVar(&o.version, "version", "", "version that clients see (default 1)")
 	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
 	f.StringToStringVar(&o.options, "option", nil, "what the engine must know besides the file, as NAME=VALUE")
+	f.BoolVar(&o.onDemand, "on-demand", false, "load the model at its first request, and unload it when it is not used")
+	f.DurationVar(&o.idleTimeout, "idle-timeout", 0, "with --on-demand, how long without a request until it is unloaded (default 5m)")
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")
 	f.BoolVar(&o.plainHTTP, "plain-http", false, "ask the registry of a reference without TLS, which those on the way can read and change")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest and do nothing; the digest of a file is left empty")
@@ -166,6 +171,12 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 			resources[field] = value
 		}
 	}
+	if o.onDemand {
+		spec["load"] = string(object.LoadOnDemand)
+	}
+	if o.idleTimeout != 0 {
+		spec["idleTimeout"] = o.idleTimeout.String()
+	}
 	if o.servedAs != "" {
 		spec["servedAs"] = o.servedAs
 	}
@@ -241,7 +252,7 @@ func awaitModel(ctx context.Context, env *Env, node *client.Client, key object.K
 		if update := st.Update; update != nil && update.Phase == object.Failed {
 			return false, fmt.Errorf("model %s: the new manifest is not served, version %s still answers: %s", key.Name, st.Version, update.Message)
 		}
-		return st.Phase != object.Running || ok && (st.Source != m.Spec.Source || st.Version != m.Spec.Version), nil
+		return st.Phase != object.Running && st.Phase != object.Idle || ok && (st.Source != m.Spec.Source || st.Version != m.Spec.Version), nil
 	})
 	return st, err
 }
@@ -252,7 +263,11 @@ func (o *serveOptions) report(env *Env, status *object.ModelStatus) error {
 		fmt.Fprintf(env.Out, "model/%s applied\n", o.name)
 		return nil
 	}
-	fmt.Fprintf(env.Out, "model/%s is served by %s on CPUs %s\n", o.name, status.Engine, status.CPUs())
+	if status.Phase == object.Idle {
+		fmt.Fprintf(env.Out, "model/%s is loaded by its next request\n", o.name)
+	} else {
+		fmt.Fprintf(env.Out, "model/%s is served by %s on CPUs %s\n", o.name, status.Engine, status.CPUs())
+	}
 	if p := status.Placement; p != nil && p.Reason != "" {
 		fmt.Fprintf(env.Out, "  placed there: %s\n", p.Reason)
 	}

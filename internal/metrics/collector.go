@@ -186,6 +186,8 @@ func (w *writer) model(m *Model) {
 	w.value("model_runs_total", float64(m.Runs), m.Name)
 	w.value("model_rows_total", float64(m.Rows), m.Name)
 	w.value("model_queue_duration_seconds_total", m.Queued.Seconds(), m.Name)
+	w.value("model_loads_total", float64(m.Loads), m.Name)
+	w.value("model_evictions_total", float64(m.Evictions), m.Name)
 	w.value("model_pending_requests", float64(m.Pending), m.Name)
 	w.value("model_compute_seconds_total", m.Compute.Seconds(), m.Name)
 	if m.PromptTokens > 0 || m.Generated > 0 {

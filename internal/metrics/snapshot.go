@@ -93,6 +93,7 @@ type Model struct {
 	Ready                     bool
 	Requests, Errors, Expired int64 // Expired are among Errors, Errors among Requests
 	Missed                    int64 // answered after the objective, or after their own timeout
+	Loads, Evictions          int64 // of the model into memory, and out of it to make room for another
 	Rows                      int64 // that were computed
 	Queued                    time.Duration
 	Pending                   int   // requests that wait now

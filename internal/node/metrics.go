@@ -124,7 +124,7 @@ func usageMetrics(u isolate.Usage) metrics.Usage {
 }
 
 func (n *Node) modelMetrics(st *core.Status) metrics.Model {
-	m := metrics.Model{Name: st.Name, Ready: st.State == core.Ready, Requests: st.Requests, Errors: st.Errors, Expired: st.Expired, Missed: st.Missed,
+	m := metrics.Model{Name: st.Name, Ready: st.Answers(), Loads: st.Loads, Evictions: st.Evicted, Requests: st.Requests, Errors: st.Errors, Expired: st.Expired, Missed: st.Missed,
 		Rows: st.Rows, Queued: st.Queued, Pending: st.Pending}
 	m.Stateful, m.Sequences = len(st.Sequencing.States) > 0, st.Sequences
 	if c := st.Cache; c.On {

@@ -246,6 +246,7 @@ func (n *Node) openBox() {
 		Placer: n.placer, Store: placements{n}, Shares: n.shares, Network: n.bridge, Isolator: n.isolator, Runtime: n.runtime, Log: n.log,
 		Displace: func(names map[string]error) { n.loop.Displace(names) },
 		Freed:    func() { n.loop.Wake(nil) },
+		MakeRoom: n.makeRoom,
 	})
 }
 

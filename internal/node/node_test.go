@@ -173,6 +173,7 @@ func newHouse(t *testing.T) *house {
 	n.box = sandbox.New(sandbox.Options{
 		Placer: n.placer, Store: placements{n}, Shares: h.box.Shares, Network: h.box.Network, Isolator: h.box.Isolator, Runtime: n.runtime, Log: log,
 		Displace: func(names map[string]error) { n.loop.Displace(names) }, Freed: func() { n.loop.Wake(nil) },
+		MakeRoom: n.makeRoom,
 	})
 	if err := n.takeUp(t.Context()); err != nil {
 		t.Fatal(err)

@@ -73,6 +73,9 @@ func (n *Node) allot(ctx context.Context, objects []object.Object, results []Res
 	var desired []allocate.Desired
 	var at []int
 	for i, obj := range objects {
+		if m, ok := obj.(*object.Model); ok && m.OnDemand() {
+			continue // it is placed when it is loaded
+		}
 		if _, ok := obj.(object.Placeable); ok {
 			desired = append(desired, allocate.Desired{Object: obj, Changed: results[i].Action != reconcile.Unchanged})
 			at = append(at, i)

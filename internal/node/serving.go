@@ -67,7 +67,7 @@ type server struct {
 }
 
 var servingPhases = map[core.State]object.Phase{
-	core.Starting: object.Starting, core.Ready: object.Running, core.Failed: object.Failed, core.Waiting: object.Waiting,
+	core.Starting: object.Starting, core.Ready: object.Running, core.Idle: object.Idle, core.Failed: object.Failed, core.Waiting: object.Waiting,
 }
 
 // workerPaths are where a worker finds what is its own.
@@ -127,10 +127,31 @@ func (s server) model(m model.Served) core.Model {
 			served.Sequencing.States = append(served.Sequencing.States, core.KeptState{Input: state.InputName, Output: state.OutputName, Shape: state.Dims})
 		}
 	}
+	served.Loading = core.Loading{OnDemand: m.OnDemand, Now: m.LoadNow, Idle: m.IdleTimeout, Unloaded: m.Unloaded}
 	if m.Class == object.Batch {
 		served.Precedence = -1
 	}
 	return served
+}
+
+// makeRoom unloads the model that is loaded on demand and was used least recently,
+// where an object would have room without all of these.
+func (n *Node) makeRoom(ctx context.Context, obj object.Placeable) bool {
+	idle := n.registry.Evictable()
+	ids := make([]string, len(idle))
+	for i, name := range idle {
+		ids[i] = object.Key{Kind: object.KindModel, Name: name}.ID()
+	}
+	if len(idle) == 0 || !n.placer.FitsWithout(ctx, obj, ids) {
+		return false
+	}
+	for _, name := range idle {
+		if n.registry.Evict(ctx, name) {
+			n.log.Info("a model was unloaded to make room", "model", name, "for", obj.Key().String())
+			return true
+		}
+	}
+	return false
 }
 
 // Withdraw implements model.Server.
@@ -153,7 +174,7 @@ func (s server) Serving(name string) (model.Serving, bool) {
 			st.Engine, st.Requests, st.Errors = now.Engine, now.Requests, now.Errors
 			st.Missed, st.Expired, st.PriorityUnavailable, st.BatchingStopped = now.Missed, now.Expired, now.PriorityUnavailable, now.BatchingStopped
 			st.CacheHits, st.CacheMisses = now.Cache.Hits, now.Cache.Misses
-			st.Sequences = now.Sequences
+			st.Sequences, st.Loads, st.Evictions = now.Sequences, now.Loads, now.Evicted
 			for _, p := range now.Curve {
 				st.Costs = append(st.Costs, object.ModelCost{Rows: math.Round(10*p.Rows) / 10, Time: object.Duration(p.Time)})
 			}

@@ -278,7 +278,7 @@ func (h *upgradeHost) objectCheck(kind, name string) upgrade.Check {
 		switch st := states[0].Status.Common(); {
 		case st.Phase == object.Exited:
 			return nil
-		case st.Phase != object.Running:
+		case st.Phase != object.Running && st.Phase != object.Idle:
 			return fmt.Errorf("it is %s: %s", st.Phase, st.Message)
 		}
 		if object.Kind(kind) == object.KindModel {
@@ -294,6 +294,11 @@ func (n *Node) inferOnce(ctx context.Context, name string) error {
 	st, err := n.registry.Status(name)
 	if err != nil {
 		return err
+	}
+	if st.State == core.Idle { // its inputs are known once it is loaded
+		if st, err = n.registry.Ready(ctx, st.ServedAs, st.Version); err != nil {
+			return err
+		}
 	}
 	q := core.Request{Model: st.ServedAs, Version: st.Version, Timeout: 10 * time.Second}
 	total := int64(0)

@@ -79,6 +79,11 @@ type ModelSpec struct {
 	// Shadow sends it copies of the requests to other versions; its answers are
 	// counted and discarded.
 	Shadow bool `json:"shadow,omitempty"`
+	// Load says when the model is in memory: always (default), or onDemand: from a
+	// request until there was none for idleTimeout, or until another model needs the
+	// room.
+	Load        LoadPolicy `json:"load,omitempty"`
+	IdleTimeout Duration   `json:"idleTimeout,omitzero"` // without a request, until a model with load onDemand is unloaded; default 5m
 	// DynamicBatching says whether and how requests are batched; by default they are
 	// if the model's graph proves that its rows are independent, with all that wait.
 	DynamicBatching *DynamicBatching `json:"dynamicBatching,omitempty"`
@@ -93,6 +98,18 @@ type ModelSpec struct {
 	MaxRequest Quantity  `json:"maxRequest,omitzero"`
 	Resources  Resources `json:"resources,omitzero"` // cpu defaults to 100m, or to 1 with class realtime
 }
+
+// LoadPolicy says when a model is in memory.
+type LoadPolicy string
+
+// The load policies.
+const (
+	LoadAlways   LoadPolicy = "always"
+	LoadOnDemand LoadPolicy = "onDemand"
+)
+
+// OnDemand reports whether the model is loaded by its requests.
+func (m *Model) OnDemand() bool { return m.Spec.Load == LoadOnDemand }
 
 // Ensemble says which Models make up a pipeline, as Triton's ensemble_scheduling does.
 type Ensemble struct {
@@ -127,6 +144,7 @@ func (m *Model) checkEnsemble(c *Checker) {
 	}
 	others := map[string]bool{
 		"source": s.Source != "", "engine": s.Engine != "", "format": s.Format != "", "options": len(s.Options) > 0, "maxRequest": !s.MaxRequest.IsZero(), "timeout": s.Timeout != 0,
+		"load": s.Load != "", "idleTimeout": s.IdleTimeout != 0,
 		"dynamicBatching": s.DynamicBatching != nil, "responseCache": s.ResponseCache != nil, "sequenceBatching": s.SequenceBatching != nil, "resources": !reflect.ValueOf(s.Resources).IsZero(),
 	}
 	for _, field := range slices.Sorted(maps.Keys(others)) {
@@ -245,6 +263,8 @@ type ModelStatus struct {
 	CacheHits           int64        `json:"cacheHits,omitempty"`           // answered from the response cache
 	CacheMisses         int64        `json:"cacheMisses,omitempty"`         // looked for there in vain
 	Sequences           int          `json:"sequences,omitempty"`           // whose state is kept
+	Loads               int64        `json:"loads,omitempty"`               // of the model into memory
+	Evictions           int64        `json:"evictions,omitempty"`           // to make room for another model
 	PriorityUnavailable string       `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
 	// Costs are how long runs of so many rows took, where requests share runs.
 	Costs []ModelCost `json:"costs,omitempty"`
@@ -367,6 +387,16 @@ func (m *Model) Check(c *Checker) {
 			c.Bad("spec.maxRequest", "must be bytes from 4Ki to 1Gi, got %s", m.Spec.MaxRequest)
 		}
 	}
+	if m.Spec.Load != "" && m.Spec.Load != LoadAlways && m.Spec.Load != LoadOnDemand {
+		c.Bad("spec.load", "must be always or onDemand, got %q", m.Spec.Load)
+	}
+	if m.Spec.IdleTimeout != 0 && !m.OnDemand() {
+		c.Bad("spec.idleTimeout", "is only for load: onDemand")
+	}
+	if m.OnDemand() && m.Spec.Resources.Gang != nil {
+		c.Bad("spec.load", "a gang is placed together: leave out one of onDemand and resources.gang")
+	}
+	c.Duration("spec.idleTimeout", m.Spec.IdleTimeout, time.Second, 7*24*time.Hour)
 	if r := m.Spec.ResponseCache; r != nil {
 		r.check(c)
 	}

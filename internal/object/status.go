@@ -16,6 +16,7 @@ const (
 	Starting  Phase = "Starting"  // the process exists, its health is not known yet
 	Ready     Phase = "Ready"     // there, and nothing runs for it
 	Running   Phase = "Running"   // and healthy, where a check is given
+	Idle      Phase = "Idle"      // a model that is loaded by the next request
 	Unhealthy Phase = "Unhealthy" // running, but its check fails
 	Waiting   Phase = "Waiting"   // something failed; tried again after a pause
 	Unplaced  Phase = "Unplaced"  // no part of this machine fits
@@ -26,7 +27,7 @@ const (
 
 // Phases are all that an object may be in.
 func Phases() []Phase {
-	return []Phase{Pending, Pulling, Starting, Ready, Running, Unhealthy, Waiting, Unplaced, Exited, Stopped, Failed}
+	return []Phase{Pending, Pulling, Starting, Ready, Running, Idle, Unhealthy, Waiting, Unplaced, Exited, Stopped, Failed}
 }
 
 // Status is what a node reports about an object: a pointer to the status type of

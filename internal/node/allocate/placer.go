@@ -390,6 +390,21 @@ func (p *Placer) LendTo(ctx context.Context, obj object.Object) (*Placement, err
 	return p.placement(&lent), nil
 }
 
+// FitsWithout reports whether an object would get a part of the machine if others
+// gave back theirs.
+func (p *Placer) FitsWithout(ctx context.Context, obj object.Object, others []string) bool {
+	req, err := requestOf(obj)
+	if err != nil {
+		return false
+	}
+	state := p.state.Load().Clone()
+	for _, name := range others {
+		state.Release(name)
+	}
+	_, err = state.Place(ctx, req)
+	return err == nil
+}
+
 // Holders are the names of the placements that have a device.
 func (p *Placer) Holders(device string) []string {
 	var names []string

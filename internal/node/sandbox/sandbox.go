@@ -70,6 +70,9 @@ type Options struct {
 	// Freed is called after an object has given back its part of the machine
 	// and stays: there may be room for others now.
 	Freed func()
+	// MakeRoom frees a part of the machine that an object, which was refused one,
+	// could have with others like it, and reports whether it has; nil: there is none.
+	MakeRoom func(context.Context, object.Placeable) bool
 }
 
 // Sandbox starts and stops what objects run. It is safe for concurrent use, by
@@ -90,6 +93,9 @@ func (s *Sandbox) Place(ctx context.Context, obj object.Placeable) (*allocate.Pl
 		return nil, errors.Join(err, s.GiveUp(ctx, obj))
 	}
 	placement, displaced, err := s.Placer.Place(ctx, s.Store, obj)
+	for allocate.Unsatisfied(err) && s.MakeRoom != nil && s.MakeRoom(ctx, obj) {
+		placement, displaced, err = s.Placer.Place(ctx, s.Store, obj)
+	}
 	s.Displace(displaced)
 	if err != nil {
 		err = refused(err)
@@ -250,6 +256,12 @@ func (s *Sandbox) startIsolated(ctx context.Context, promise isolate.Spec, spec 
 		return err
 	}
 	return s.Isolator.Adopt(promise.ID, now.PID)
+}
+
+// Runs reports whether an object's container runs.
+func (s *Sandbox) Runs(ctx context.Context, key object.Key) bool {
+	now, err := s.Runtime.Status(ctx, key.ID())
+	return err == nil && now.State == container.Running
 }
 
 // Stop stops an object's container; one that is not there is stopped.

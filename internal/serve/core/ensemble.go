@@ -46,7 +46,10 @@ func (r *Registry) resolve(e *Ensemble, plan *ensemble.Plan) (*channel.Metadata,
 		if err == nil && s.Ensemble != nil {
 			return nil, fmt.Errorf("%w: %s is an ensemble itself: name its steps instead", errStep, where)
 		}
-		if err == nil && s.State != Ready {
+		if err == nil && s.State == Idle && len(s.Outputs) == 0 { // loaded once, to learn what it takes
+			r.want(s.Name)
+		}
+		if err == nil && s.State != Ready && (s.State != Idle || len(s.Outputs) == 0) {
 			err = fmt.Errorf("%w: %s", ErrNotReady, s.Reason())
 		}
 		if err != nil && waits == nil {

@@ -29,26 +29,30 @@ func (r *Registry) inferAdmitted(ctx context.Context, q Request) (response Respo
 		q.times = times
 		defer func() { r.end(ctx, times, m, err) }()
 	}
+	if q.Arrived.IsZero() {
+		q.Arrived = time.Now()
+	}
 	m, shadows, err := r.useReady(ctx, &q)
 	if err != nil {
 		return Response{}, err
 	}
 	defer m.users.Done()
-	if q.Arrived.IsZero() {
-		q.Arrived = time.Now()
-	}
 	r.cast(&q, shadows)
 	return r.answer(ctx, m, q)
 }
 
-// useReady is use, once the model is ready where it takes the place of another.
-// One that is replaced before it was ever ready leaves its requests to the next.
+// useReady is use, once the model is ready where it takes the place of another or
+// is loaded on demand. One that is replaced before it was ready leaves its requests
+// to the next.
 func (r *Registry) useReady(ctx context.Context, q *Request) (m *model, shadows []*model, err error) {
 	for {
 		if m, shadows, err = r.use(ctx, q); err != nil {
 			return nil, nil, err
 		}
-		if _, _, err := m.ready(ctx); err == nil || m.ctx.Err() == nil {
+		wait, cancel := m.until(ctx, q)
+		_, _, err := m.ready(wait)
+		cancel()
+		if err == nil || m.ctx.Err() == nil {
 			return m, shadows, nil // infer says what is wrong
 		}
 		for _, s := range shadows {
@@ -93,7 +97,7 @@ func (r *Registry) Accepts(q *Request) error {
 		return err
 	}
 	mem, meta, err := m.opened()
-	if err != nil && m.succeeds && !m.failed() {
+	if err != nil && (m.succeeds || m.demand != nil) && !m.failed() {
 		return nil // it is waited for
 	}
 	if err != nil || len(q.Inputs) == 0 {
@@ -152,8 +156,8 @@ func (r *Registry) Outputs(name, version string) []tensor.Spec {
 	return m.metadata.Outputs
 }
 
-// Ready waits for a model that takes the place of another, as Infer does, and
-// describes it. It fails as Infer would where the model takes no requests.
+// Ready waits for a model that takes the place of another or is loaded on demand, as
+// Infer does, and describes it. It fails as Infer would where the model takes no requests.
 func (r *Registry) Ready(ctx context.Context, name, version string) (Status, error) {
 	for {
 		m, err := r.asked(name, version)
@@ -207,9 +211,14 @@ func (m *model) failed() bool {
 	return m.state == Failed
 }
 
-// ready returns what requests need. For a model that takes the place of another
-// they wait until its worker is ready.
+// ready returns what requests need. For a model that takes the place of another,
+// or is loaded on demand, they wait until its worker is ready.
 func (m *model) ready(ctx context.Context) (*memory, *channel.Metadata, error) {
+	if m.demand != nil {
+		if err := m.load(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
 	if m.succeeds && !m.open.Load() {
 		ctx, cancel := context.WithTimeout(ctx, m.Timeout)
 		defer cancel()
@@ -221,7 +230,12 @@ func (m *model) ready(ctx context.Context) (*memory, *channel.Metadata, error) {
 }
 
 func (m *model) infer(ctx context.Context, c *call, a *answer, q *Request) error {
-	mem, meta, err := m.ready(ctx)
+	wait, cancel := m.until(ctx, q)
+	defer cancel()
+	if m.demand != nil {
+		defer m.hold()()
+	}
+	mem, meta, err := m.ready(wait)
 	if err != nil {
 		return err
 	}

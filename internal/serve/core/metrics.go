@@ -11,6 +11,7 @@ import (
 // metrics counts a model's inferences without locks.
 type metrics struct {
 	requests, errors, missed, expired atomic.Int64
+	loads, evictions                  atomic.Int64
 	rows                              atomic.Int64 // of the runs that ended well
 	queued                            atomic.Int64 // ns that requests waited, from their arrival to their run
 
@@ -54,6 +55,7 @@ func (m *metrics) ran(batch []*job, at time.Time) (rows int64) {
 func (m *metrics) fill(s *Status) {
 	s.Requests, s.Errors = m.requests.Load(), m.errors.Load()
 	s.Missed, s.Expired = m.missed.Load(), m.expired.Load()
+	s.Loads, s.Evicted = m.loads.Load(), m.evictions.Load()
 	if last := m.last.Load(); last > 0 {
 		s.Last = time.Unix(0, last)
 	}

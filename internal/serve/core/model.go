@@ -51,6 +51,7 @@ type Model struct {
 	Cache     Caching
 	// Sequencing says whether the model has state.
 	Sequencing Sequencing
+	Loading    Loading
 	// OnChange is called after each change of State, without locks held, and must
 	// return at once; may be nil.
 	OnChange func()
@@ -90,6 +91,9 @@ func (m *Model) check() error {
 	if m.Timeout < 0 {
 		return fmt.Errorf("model %s: timeout %v is negative", m.Name, m.Timeout)
 	}
+	if m.Loading.Idle < 0 {
+		return fmt.Errorf("model %s: unloaded after %v without a request", m.Name, m.Loading.Idle)
+	}
 	if m.Objective < 0 {
 		return fmt.Errorf("model %s: objective %v is negative", m.Name, m.Objective)
 	}
@@ -103,7 +107,7 @@ func (m *Model) check() error {
 		if _, err := ensemble.Arrange(e.Steps, e.Outputs); err != nil {
 			return fmt.Errorf("model %s: ensemble: %w", m.Name, err)
 		}
-		if m.Starter != nil || m.Cache.Bytes > 0 || len(m.Sequencing.States) > 0 {
+		if m.Starter != nil || m.Loading.OnDemand || m.Cache.Bytes > 0 || len(m.Sequencing.States) > 0 {
 			return fmt.Errorf("model %s: an ensemble has no worker, cache or state of its own", m.Name)
 		}
 		return nil
@@ -121,6 +125,7 @@ type State string
 const (
 	Starting State = "starting" // the worker starts or loads the model
 	Ready    State = "ready"
+	Idle     State = "idle"    // loaded on demand: it has no worker until a request comes
 	Failed   State = "failed"  // the worker refused the model; only a new Add helps
 	Waiting  State = "waiting" // the worker ended; it is started again after a pause
 )
@@ -132,6 +137,9 @@ func (s *Status) Reason() string {
 	}
 	return fmt.Sprintf("model %s is %s: %s", s.Name, s.State, s.Message)
 }
+
+// Answers reports whether requests are answered, if after the model is loaded.
+func (s *Status) Answers() bool { return s.State == Ready || s.State == Idle }
 
 // Status is what is known of a model.
 type Status struct {
@@ -153,6 +161,8 @@ type Status struct {
 	Streams  bool          // an answer may come in parts
 	Missed   int64         // inferences answered after the objective, or after their own timeout
 	Expired  int64         // requests refused because their timeout had passed, or would have
+	Loads    int64         // of the model by a worker
+	Evicted  int64         // of those, ended to make room for another model
 	Rows     int64         // that the engine computed
 	Queued   time.Duration // that all computed requests together waited, from their arrival to their run
 	Pending  int           // requests that wait for a slot or a run now

@@ -105,7 +105,7 @@ func (m *model) comesUp(ctx context.Context) error {
 		state, message := m.state, m.message
 		m.mu.Unlock()
 		switch state {
-		case Ready:
+		case Ready, Idle:
 			return nil
 		case Failed, Waiting:
 			return fmt.Errorf("%w: %s", ErrNotReady, message)

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,8 @@ type model struct {
 	plan    *ensemble.Plan // nil: it is no ensemble
 	resolve func() (*channel.Metadata, error)
 
+	demand *demand // nil: it is always loaded
+
 	states    *states                   // of all models
 	sequences atomic.Pointer[sequences] // nil: it has no state, or no worker has been ready
 
@@ -67,6 +70,7 @@ type model struct {
 	state    State
 	message  string
 	starts   int
+	unloads  int               // workers that were ended because nobody needed them
 	conn     *channel.Conn     // nil unless Ready
 	changed  signal            // of state
 	memory   *memory           // from the first Ready on
@@ -87,6 +91,9 @@ func (r *Registry) startModel(m Model, before <-chan struct{}, old *model) *mode
 		metrics: new(metrics), cores: &r.cores, states: r.states, shadowed: semaphore.NewWeighted(maxShadowed)}
 	if old != nil {
 		s.metrics, s.succeeds = old.metrics, true
+	}
+	if m.Loading.OnDemand {
+		s.Loading.Idle, s.demand = cmp.Or(m.Loading.Idle, DefaultLoadedIdle), newDemand()
 	}
 	s.curve = newCurve(m.Curve)
 	s.cache = newCache(m.Cache, r.cached, s.metrics)
@@ -154,10 +161,17 @@ func (m *model) supervise() {
 	if m.before != nil {
 		<-m.before // its worker ends, or is being killed
 	}
-	pause := firstPause
-	for m.ctx.Err() == nil {
+	pause, why := firstPause, ""
+	for first := true; m.ctx.Err() == nil; first = false {
+		if m.demand != nil && !(first && m.Loading.Now) && !m.awaitDemand(why) {
+			break
+		}
 		begin := time.Now()
 		err := m.life()
+		if why = ""; errors.Is(err, errUnloaded) {
+			pause = firstPause
+			continue
+		}
 		var refused *channel.ModelError
 		if errors.As(err, &refused) {
 			m.set(Failed, refused.Text, nil)
@@ -167,7 +181,8 @@ func (m *model) supervise() {
 		if time.Since(begin) > soundAfter {
 			pause = firstPause
 		}
-		m.set(Waiting, err.Error(), nil)
+		why = err.Error()
+		m.set(Waiting, why, nil)
 		select {
 		case <-m.ctx.Done():
 		case <-time.After(pause):
@@ -240,9 +255,22 @@ func (m *model) life() error {
 			return d.err
 		}
 		defer d.conn.Close()
+		m.metrics.loads.Add(1)
 		m.set(Ready, "", d.conn)
 	}
+	var unneeded chan bool // nil: it is always needed
+	if m.demand != nil {
+		stop := make(chan struct{})
+		defer close(stop)
+		unneeded = make(chan bool, 1)
+		go func() { unneeded <- m.unneeded(stop) }()
+	}
 	select {
+	case <-unneeded:
+		if m.killUntilEnd(worker, ended); m.ctx.Err() != nil {
+			return m.ctx.Err()
+		}
+		return errUnloaded
 	case err := <-ended:
 		return endedError(err)
 	case <-m.kills:
@@ -394,6 +422,10 @@ func (m *model) adopt(conn *channel.Conn) error {
 // waitConn returns the connection of the living worker, waiting for it as long
 // as ctx allows.
 func (m *model) waitConn(ctx context.Context) (*channel.Conn, error) {
+	if m.demand != nil {
+		m.demand.waiters.Add(1)
+		defer m.demand.waiters.Add(-1)
+	}
 	for {
 		changed := m.changed.wait()
 		m.mu.Lock()
@@ -404,6 +436,8 @@ func (m *model) waitConn(ctx context.Context) (*channel.Conn, error) {
 			return conn, nil
 		case Failed:
 			return nil, fmt.Errorf("%w: %s: %s", ErrNotReady, m.Name, message)
+		case Idle:
+			m.demand.want()
 		}
 		select {
 		case <-changed:
@@ -440,7 +474,7 @@ func (m *model) status() Status {
 	pending := m.pending() // takes queue.mu, which comes before mu
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Ensemble: m.Ensemble, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1)}
+	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Ensemble: m.Ensemble, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1-m.unloads)}
 	if m.metadata != nil {
 		s.Inputs, s.Outputs, s.Streams = m.metadata.Inputs, m.metadata.Outputs, m.metadata.Streams
 	}

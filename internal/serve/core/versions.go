@@ -154,7 +154,7 @@ func newest(list []*model) *model {
 func (m *model) takesRest() bool { return !m.Shadow && m.Traffic == nil }
 
 // answers reports whether a model takes requests, if late.
-func (m *model) answers() bool { return m.open.Load() }
+func (m *model) answers() bool { return m.open.Load() || m.demand != nil && !m.failed() }
 
 // use finds the model that is to answer a request, which done ends.
 func (r *Registry) use(ctx context.Context, q *Request) (m *model, shadows []*model, err error) {

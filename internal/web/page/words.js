@@ -67,7 +67,7 @@ export function clock(ms) {
 
 // mood is the class of a phase.
 export function mood(phase) {
-  if (phase === "Running") return "good";
+  if (phase === "Running" || phase === "Idle") return "good";
   if (phase === "Failed" || phase === "Unhealthy") return "bad";
   if (phase === "Waiting" || phase === "Unplaced") return "warn";
   return "";

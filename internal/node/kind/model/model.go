@@ -82,8 +82,13 @@ type Served struct {
 	MaxBatch       int                      // rows of a batch; 0: as many as wait
 	Costs          []Cost                   // of batches, learned before
 	// KeepCosts takes what was learned when the model is served no more.
-	KeepCosts  func([]Cost)
-	QueueDelay time.Duration // for which a request waits for others
+	KeepCosts   func([]Cost)
+	QueueDelay  time.Duration // for which a request waits for others
+	OnDemand    bool          // the worker starts when a request comes
+	LoadNow     bool          // the first worker starts at once
+	IdleTimeout time.Duration // without a request, until a worker that started on demand ends; 0: the usual
+	// Unloaded is called after such a worker has ended.
+	Unloaded func()
 	// Start starts the worker, or adopts the one that runs. It is called again
 	// after the worker has ended.
 	Start func(context.Context) (*Worker, error)
@@ -188,7 +193,9 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 		return err
 	}
 	c.report.Phase(object.Starting, "")
-	c.o.Log.Info("model placed", "name", c.key.Name, "placement", w.placement.Reason)
+	if w.placement != nil {
+		c.o.Log.Info("model placed", "name", c.key.Name, "placement", w.placement.Reason)
+	}
 	if err := c.o.Server.Serve(c.served(w)); err != nil {
 		return err
 	}
@@ -196,21 +203,38 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	return nil
 }
 
-// prepare finds what the worker of a manifest needs in its own place.
-func (c *controller) prepare(ctx context.Context, m *object.Model) (*work, error) {
-	placement, err := c.o.Sandbox.Place(ctx, m)
-	if err != nil {
+// prepare finds what the worker of a manifest needs in its own place. One that is
+// loaded on demand has none yet, unless its worker runs, or replaces another one.
+func (c *controller) prepare(ctx context.Context, m *object.Model) (w *work, err error) {
+	w = &work{model: m, key: c.key}
+	w.now = !m.OnDemand() || c.live != nil || c.o.Sandbox.Runs(ctx, c.key)
+	if w.now || len(m.Spec.Resources.Devices) > 0 { // the devices decide which engines there are
+		if w.placement, err = c.o.Sandbox.Place(ctx, m); err != nil {
+			return nil, err
+		}
+	}
+	if w.digest, err = c.files(ctx, m); err != nil {
 		return nil, err
 	}
-	digest, err := c.files(ctx, m)
-	if err != nil {
-		return nil, err
-	}
-	w := &work{model: m, digest: digest, key: c.key, placement: placement}
 	if w.engine, w.root, err = c.chooseEngine(ctx, w); err != nil {
 		return nil, err
 	}
+	if !w.now { // what it had before, and for finding the engine
+		w.placement = nil
+		if err := c.o.Sandbox.GiveUp(ctx, m); err != nil {
+			return nil, err
+		}
+	}
 	return w, nil
+}
+
+// unloaded gives back the place of a worker that was loaded on demand and has
+// ended.
+func (c *controller) unloaded(w *work) {
+	if err := c.o.Sandbox.Finish(c.o.Life, w.model); err != nil {
+		c.o.Log.Warn("the place of a model that was unloaded is not given back", "name", c.key.Name, "error", err)
+	}
+	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt, st.Placement = 0, nil, nil })
 }
 
 // files has the model's files here and returns the digest under which they are stored.
@@ -235,9 +259,10 @@ func (c *controller) files(ctx context.Context, m *object.Model) (string, error)
 // work is a manifest with all that its worker needs.
 type work struct {
 	model     *object.Model
-	digest    string     // of the model's files
-	key       object.Key // of the container
-	placement *allocate.Placement
+	digest    string              // of the model's files
+	key       object.Key          // of the container
+	placement *allocate.Placement // nil: it is given one when it is loaded
+	now       bool                // it is loaded at once
 	engine    *pack.Info
 	root      string
 }
@@ -270,13 +295,21 @@ func (c *controller) served(w *work) Served {
 		s.CachePerClient = r.PerClient
 	}
 	s.Sequences = spec.SequenceBatching
+	if w.onDemand() {
+		s.OnDemand, s.LoadNow, s.IdleTimeout = true, w.now, spec.IdleTimeout.Std()
+		s.Unloaded = func() { c.unloaded(w) }
+	}
 	return s
 }
+
+// onDemand reports whether a worker is loaded by its requests; one beside it is
+// loaded always.
+func (w *work) onDemand() bool { return w.model.OnDemand() && w.key.Kind == object.KindModel }
 
 // shared are the CPUs on which a work's runs meet those of other models. Where it
 // computes on devices they say nothing.
 func shared(w *work) []int {
-	if w.placement.Request.Exclusive || len(w.model.Spec.Resources.Devices) > 0 {
+	if w.placement == nil || w.placement.Request.Exclusive || len(w.model.Spec.Resources.Devices) > 0 {
 		return nil
 	}
 	return slices.Sorted(slices.Values(w.placement.CPUs))
@@ -287,16 +320,19 @@ func (c *controller) serves(w *work) {
 	c.live = w
 	c.set(func(st *object.ModelStatus) {
 		if st.Pack, st.Placement = "", nil; w.engine != nil {
-			st.Pack, st.Placement = w.engine.Digest, w.placement.Status()
+			st.Pack = w.engine.Digest
+		}
+		if w.placement != nil {
+			st.Placement = w.placement.Status()
 		}
 		st.Source, st.Digest, st.Version, st.Update = w.model.Spec.Source, w.digest, w.model.Spec.Version, nil
 	})
 }
 
-// answers reports whether what is served answers requests.
+// answers reports whether what is served answers requests, if after it is loaded.
 func (c *controller) answers() bool {
 	now, ok := c.o.Server.Serving(c.key.Name)
-	return ok && now.Phase == object.Running
+	return ok && (now.Phase == object.Running || now.Phase == object.Idle || c.live.onDemand() && now.Phase == object.Starting)
 }
 
 // noteChange wakes Attend; changes that come before it looks are one.
@@ -383,6 +419,15 @@ func SocketDir(sockets string, key object.Key) string { return filepath.Join(soc
 // start starts a worker in its own container and cgroup, with the pack as its
 // root.
 func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
+	if w.onDemand() {
+		placed := *w
+		var err error
+		if placed.placement, err = c.o.Sandbox.Place(ctx, w.model); err != nil {
+			return nil, err
+		}
+		w = &placed
+		c.set(func(st *object.ModelStatus) { st.Placement = w.placement.Status() })
+	}
 	m, dir := w.model, SocketDir(c.o.Sockets, w.key)
 	file, inside := c.o.Files.Path(w.digest), c.o.Paths.Model
 	if info, err := os.Stat(file); err == nil && info.IsDir() {

@@ -23,8 +23,9 @@ import (
 // when it is told to.
 type bench struct {
 	*sandboxtest.Machine
-	c     reconcile.Controller
-	files *Files
+	c       reconcile.Controller
+	options *Options
+	files   *Files
 
 	mu      sync.Mutex
 	served  *Served
@@ -57,13 +58,17 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.c = New(&Options{
+	b.options = &Options{
 		Choices: choices,
 		Sandbox: b.Sandbox, Server: b, Paths: Paths{SocketDir: "/run/oscine", SocketName: "worker.sock", Model: "/model", Folder: "/model.d"}, Packs: b, Device: func(name string) pack.Device { return pack.Device{Name: name, Driver: "nvidia", Version: "550.163.01"} }, Protocols: []int{2},
 		Files: b.files, Sockets: t.TempDir() + "/models", Log: slog.New(slog.DiscardHandler), Life: t.Context(),
-	}, digits, b)
+	}
+	b.c = b.next(digits)
 	return b
 }
+
+// next is a controller that knows nothing of an earlier one's.
+func (b *bench) next(key object.Key) reconcile.Controller { return New(b.options, key, b) }
 
 // upload stores a file and returns the Model of it.
 func (b *bench) upload(t *testing.T, content string) *object.Model {

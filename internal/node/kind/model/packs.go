@@ -25,8 +25,10 @@ func (c *controller) candidates(w *work) ([]pack.Info, error) {
 	}
 	memory, _ := m.Spec.Resources.Memory.Value() // checked with the manifest
 	var devices []pack.Device
-	for _, name := range w.placement.Devices {
-		devices = append(devices, c.o.Device(name))
+	if w.placement != nil { // else it asks for none
+		for _, name := range w.placement.Devices {
+			devices = append(devices, c.o.Device(name))
+		}
 	}
 	var usable []pack.Info
 	var refused error

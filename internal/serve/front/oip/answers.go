@@ -52,7 +52,7 @@ func (h *handler) modelReady(w http.ResponseWriter, r *http.Request) {
 		front.Error(w, err)
 		return
 	}
-	if s.State != core.Ready {
+	if !s.Answers() {
 		front.JSON(w, http.StatusServiceUnavailable, map[string]any{"name": s.ServedAs, "ready": false, "error": s.Reason()})
 		return
 	}

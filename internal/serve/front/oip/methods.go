@@ -45,7 +45,7 @@ func (m *Methods) ServerReady(context.Context, *pb.ServerReadyRequest) (*pb.Serv
 // notReady says which model does not answer.
 func (m *Methods) notReady() error {
 	for _, s := range m.registry.List() {
-		if s.State != core.Ready {
+		if !s.Answers() {
 			return fmt.Errorf("%w: %s", errdefs.ErrUnavailable, s.Reason())
 		}
 	}
@@ -55,12 +55,19 @@ func (m *Methods) notReady() error {
 // ModelReady says whether a model answers; one that is not known is not ready.
 func (m *Methods) ModelReady(_ context.Context, q *pb.ModelReadyRequest) (*pb.ModelReadyResponse, error) {
 	s, err := m.registry.StatusOf(q.Name, q.Version)
-	return &pb.ModelReadyResponse{Ready: err == nil && s.State == core.Ready}, nil
+	return &pb.ModelReadyResponse{Ready: err == nil && s.Answers()}, nil
 }
 
-// described returns a model whose worker has said what it takes.
-func (m *Methods) described(name, version string) (core.Status, error) {
+// described returns a model whose worker has said what it takes. One that is loaded
+// on demand is loaded for it, once.
+func (m *Methods) described(ctx context.Context, name, version string) (core.Status, error) {
 	s, err := m.registry.StatusOf(name, version)
+	if err == nil && len(s.Outputs) == 0 && s.State == core.Idle {
+		if _, err := m.registry.Ready(ctx, name, version); err != nil {
+			return s, err
+		}
+		s, err = m.registry.StatusOf(name, version)
+	}
 	if err == nil && len(s.Outputs) == 0 {
 		err = fmt.Errorf("%w: %s", core.ErrNotReady, s.Reason())
 	}
@@ -68,8 +75,8 @@ func (m *Methods) described(name, version string) (core.Status, error) {
 }
 
 // ModelMetadata says what a model takes and gives.
-func (m *Methods) ModelMetadata(_ context.Context, q *pb.ModelMetadataRequest) (*pb.ModelMetadataResponse, error) {
-	s, err := m.described(q.Name, q.Version)
+func (m *Methods) ModelMetadata(ctx context.Context, q *pb.ModelMetadataRequest) (*pb.ModelMetadataResponse, error) {
+	s, err := m.described(ctx, q.Name, q.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -84,8 +91,8 @@ func (m *Methods) ModelMetadata(_ context.Context, q *pb.ModelMetadataRequest) (
 }
 
 // ModelConfig says of a model what Triton's clients ask for.
-func (m *Methods) ModelConfig(_ context.Context, q *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
-	s, err := m.described(q.Name, q.Version)
+func (m *Methods) ModelConfig(ctx context.Context, q *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
+	s, err := m.described(ctx, q.Name, q.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -189,6 +196,8 @@ func (m *Methods) RepositoryIndex(_ context.Context, q *pb.RepositoryIndexReques
 		e := &pb.RepositoryIndexResponse_ModelIndex{Name: s.ServedAs, Version: s.Version, State: "READY"}
 		switch s.State {
 		case core.Ready:
+		case core.Idle:
+			e.State, e.Reason = "UNAVAILABLE", "idle: it is loaded by its next request, or by a load"
 		case core.Starting:
 			e.State, e.Reason = "LOADING", s.Reason()
 		default:

@@ -50,7 +50,7 @@ type entry struct {
 }
 
 func entryOf(s *core.Status) entry {
-	return entry{ID: s.ServedAs, Object: "model", OwnedBy: "oscine", Name: s.ServedAs, Ready: s.State == core.Ready}
+	return entry{ID: s.ServedAs, Object: "model", OwnedBy: "oscine", Name: s.ServedAs, Ready: s.Answers()}
 }
 
 // list lists all models; models has their names as KServe's version 1 does.

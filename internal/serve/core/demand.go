@@ -1,0 +1,263 @@
+package core
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Loading says when a model's worker runs.
+type Loading struct {
+	// OnDemand starts the worker when a request wants the model, and ends it when
+	// there was none for Idle, or for Evict.
+	OnDemand bool
+	Idle     time.Duration // 0: DefaultLoadedIdle
+	// Now starts the first worker at once.
+	Now bool
+	// Unloaded is called after a worker of a model that is loaded on demand has ended
+	// and before the next is started; may be nil.
+	Unloaded func()
+}
+
+// DefaultLoadedIdle is how long a model that is loaded on demand stays loaded
+// without a request.
+const DefaultLoadedIdle = 5 * time.Minute
+
+// wantPatience is how long who only wants a model loaded waits for the start of its
+// worker.
+const wantPatience = 200 * time.Millisecond
+
+// loadPatience bounds how long a request waits for a model that loads.
+const loadPatience = 10 * time.Minute
+
+// demand is what a model that is loaded on demand knows of its requests.
+type demand struct {
+	busy    atomic.Int32     // requests that have it, or wait for it
+	waiters atomic.Int32     // those that wait for its worker
+	used    atomic.Int64     // when the last request ended, in ns since 1970
+	wanted  chan struct{}    // holds a token when somebody waits
+	unload  chan chan<- bool // asks the living worker's supervisor to end it
+
+	mu      sync.Mutex
+	evictor chan<- bool // waits for the end of the worker; nil: nobody does
+}
+
+func newDemand() *demand {
+	return &demand{wanted: make(chan struct{}, 1), unload: make(chan chan<- bool)}
+}
+
+// errUnloaded ends the life of a worker that nobody needs.
+var errUnloaded = errors.New("it was unloaded")
+
+// awaitDemand has the model idle until somebody waits for it; why says what
+// became of its last worker. It reports false where the model is served no more.
+func (m *model) awaitDemand(why string) bool {
+	if m.Loading.Unloaded != nil {
+		m.Loading.Unloaded()
+	}
+	m.set(Idle, why, nil)
+	m.demand.mu.Lock()
+	if m.demand.evictor != nil {
+		m.demand.evictor <- true
+		m.demand.evictor = nil
+	}
+	m.demand.mu.Unlock()
+	for {
+		select {
+		case <-m.demand.wanted:
+			if m.demand.waiters.Load() > 0 {
+				return true
+			}
+		case <-m.ctx.Done():
+			return false
+		}
+	}
+}
+
+// want asks for a worker.
+func (d *demand) want() {
+	select {
+	case d.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// unneeded waits until the worker that is ready is to be unloaded, and makes the
+// model idle: no request has it then, and none gets it before the next worker. It
+// returns false where stop ends first.
+func (m *model) unneeded(stop <-chan struct{}) bool {
+	d := m.demand
+	d.used.Store(time.Now().UnixNano())
+	timer := time.NewTimer(m.Loading.Idle)
+	defer timer.Stop()
+	for {
+		select {
+		case <-stop:
+			return false
+		case reply := <-d.unload:
+			if !m.rest("making room for another model") {
+				reply <- false
+				continue
+			}
+			m.metrics.evictions.Add(1)
+			d.mu.Lock()
+			d.evictor = reply
+			d.mu.Unlock()
+			return true
+		case <-timer.C:
+			left := m.Loading.Idle - time.Since(time.Unix(0, d.used.Load()))
+			if d.busy.Load() > 0 {
+				left = m.Loading.Idle
+			}
+			if left <= 0 && m.rest("") {
+				return true
+			}
+			timer.Reset(max(left, time.Millisecond))
+		}
+	}
+}
+
+// rest takes the worker from the requests, unless one has it.
+func (m *model) rest(why string) bool {
+	m.mu.Lock()
+	if m.demand.busy.Load() > 0 || m.conn == nil {
+		m.mu.Unlock()
+		return false
+	}
+	m.conn, m.state, m.message = nil, Idle, why
+	m.unloads++
+	m.mu.Unlock()
+	m.changed.broadcast()
+	m.notify()
+	return true
+}
+
+// hold keeps a model that is loaded on demand loaded for a request, until the
+// function is called.
+func (m *model) hold() func() {
+	m.demand.busy.Add(1)
+	return func() {
+		m.demand.used.Store(time.Now().UnixNano())
+		m.demand.busy.Add(-1)
+	}
+}
+
+// load waits until the model is loaded, and has it loaded where it is not. Where
+// loading fails it is tried for a while.
+func (m *model) load(ctx context.Context) error {
+	m.demand.waiters.Add(1)
+	defer m.demand.waiters.Add(-1)
+	timer := time.NewTimer(loadPatience)
+	defer timer.Stop()
+	failing, why := false, ""
+	for {
+		changed := m.changed.wait()
+		m.mu.Lock()
+		state, message := m.state, m.message
+		m.mu.Unlock()
+		switch state {
+		case Ready:
+			return nil
+		case Failed:
+			return fmt.Errorf("%w: %s: %s", ErrNotReady, m.Name, message)
+		case Idle:
+			m.demand.want()
+		case Waiting:
+			if why = message; !failing {
+				failing = true
+				timer.Reset(restartWait)
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if why != "" {
+				return fmt.Errorf("%w: %s cannot be loaded now: %s", ErrNotReady, m.Name, why)
+			}
+			return m.left(ctx)
+		case <-timer.C:
+			return fmt.Errorf("%w: %s cannot be loaded now: %s", ErrNotReady, m.Name, cmp.Or(why, "loading takes too long"))
+		}
+	}
+}
+
+// until is a context that ends when a request has expired.
+func (m *model) until(ctx context.Context, q *Request) (context.Context, context.CancelFunc) {
+	if m.demand == nil {
+		return ctx, func() {}
+	}
+	expires := m.rank(q).expires
+	if expires.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, expires)
+}
+
+// Evictable are the names of the models that Evict can unload now, the least
+// recently used first.
+func (r *Registry) Evictable() []string {
+	type candidate struct {
+		name string
+		used int64
+	}
+	var list []candidate
+	r.mu.RLock()
+	for name, m := range r.models {
+		if m.demand == nil || m.demand.busy.Load() > 0 || m.current() == nil {
+			continue
+		}
+		list = append(list, candidate{name, m.demand.used.Load()})
+	}
+	r.mu.RUnlock()
+	slices.SortFunc(list, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.name, b.name)) })
+	names := make([]string, len(list))
+	for i, c := range list {
+		names[i] = c.name
+	}
+	return names
+}
+
+// Evict unloads a model that is loaded on demand, and returns once its worker has
+// ended. It reports false where a request has the model, or it is not loaded.
+func (r *Registry) Evict(ctx context.Context, name string) bool {
+	m, err := r.model(name)
+	if err != nil || m.demand == nil {
+		return false
+	}
+	reply := make(chan bool, 1)
+	patience := time.NewTimer(time.Second) // the supervisor is busy with another end of the worker
+	defer patience.Stop()
+	select {
+	case m.demand.unload <- reply:
+	case <-patience.C:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case done := <-reply:
+		return done
+	case <-m.done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// want has a model loaded that is loaded on demand, without waiting for it.
+func (r *Registry) want(name string) {
+	m, err := r.model(name)
+	if err != nil || m.demand == nil {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(m.ctx, wantPatience)
+		defer cancel()
+		_ = m.load(ctx) // the caller looks at the state again
+	}()
+}
