@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -58,6 +59,17 @@ type caller struct {
 }
 
 type callerKey struct{}
+
+// verified is the state of a connection that serverTLS has verified, with the
+// client's certificate as its chain.
+func verified(state *tls.ConnectionState) *tls.ConnectionState {
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return state
+	}
+	chained := *state
+	chained.VerifiedChains = [][]*x509.Certificate{state.PeerCertificates[:1]}
+	return &chained
+}
 
 func callerOf(state *tls.ConnectionState) caller {
 	if state == nil || len(state.VerifiedChains) == 0 {
@@ -172,8 +184,13 @@ func serverTLS(ca, certificate, key string) (*tls.Config, error) {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{pair},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    pool,
-		NextProtos:   []string{"h2", "http/1.1"},
+		// Not RequireAndVerifyClientCert, which lets nobody in while the node's
+		// clock stands at 1970.
+		ClientAuth: tls.RequireAnyClientCert,
+		ClientCAs:  pool,
+		VerifyConnection: func(state tls.ConnectionState) error { // of resumed connections too
+			return pki.VerifyClient(pool, state.PeerCertificates[0], time.Now())
+		},
+		NextProtos: []string{"h2", "http/1.1"},
 	}, nil
 }

@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	errExpired = errors.New("your certificate has expired: make a new one with oscine config credentials")
+	errExpired = errors.New("your certificate has expired: have it renewed (oscine config renew)")
 	errRevoked = errors.New("your certificate has been revoked: ask an administrator of the node for another")
 )
 
@@ -40,7 +40,8 @@ func newEntrance(list *access.List) *entrance {
 // certificate already.
 func (e *entrance) identify(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who := callerOf(r.TLS)
+		state := verified(r.TLS)
+		who := callerOf(state)
 		ctx, end := context.WithCancelCause(r.Context())
 		defer end(nil)
 		if who.serial != "" {
@@ -61,7 +62,9 @@ func (e *entrance) identify(next http.Handler) http.Handler {
 		if who.refused != nil {
 			w.Header().Set("Connection", "close") // over HTTP/2 too, see http.Server
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, callerKey{}, who)))
+		r = r.WithContext(context.WithValue(ctx, callerKey{}, who))
+		r.TLS = state
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -199,6 +200,5 @@ func (m *Maintenance) owner(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	_, err = peer.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	return err == nil && pki.RoleOf(peer) >= pki.Admin
+	return pki.VerifyClient(pool, peer, time.Now()) == nil && pki.RoleOf(peer) >= pki.Admin
 }

@@ -136,6 +136,9 @@ func sign(parent *Pair, own crypto.Signer, template *x509.Certificate, public cr
 		if !pair.Leaf.IsCA {
 			return nil, errors.New("the signing certificate is no authority")
 		}
+		if end := pair.Leaf.NotAfter; template.NotAfter.After(end) { // beyond, nobody would accept it
+			template.NotAfter = end
+		}
 		signer, signerKey = pair.Leaf, pair.PrivateKey
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, signer, public, signerKey)
@@ -143,6 +146,31 @@ func sign(parent *Pair, own crypto.Signer, template *x509.Certificate, public cr
 		return nil, fmt.Errorf("sign the certificate of %s: %w", template.Subject.CommonName, err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
+// Lifetime is how long a certificate was to be valid when it was signed.
+func Lifetime(cert *x509.Certificate) time.Duration {
+	return cert.NotAfter.Sub(cert.NotBefore) - backdate
+}
+
+// RenewFrom is when a certificate is to be renewed: a month before its end, or
+// when a third of a shorter life is left.
+func RenewFrom(cert *x509.Certificate) time.Time {
+	return cert.NotAfter.Add(-min(30*24*time.Hour, Lifetime(cert)/3))
+}
+
+// VerifyClient returns an error unless the authority certified a client, whose
+// certificate has not expired. One that begins in the future is accepted: the
+// authority dates none ahead, so it is the verifier's clock that is behind.
+func VerifyClient(authority *x509.CertPool, cert *x509.Certificate, now time.Time) error {
+	if authority == nil { // crypto/x509 would take the system's authorities
+		return errors.New("there is no authority")
+	}
+	if now.Before(cert.NotBefore) {
+		now = cert.NotBefore
+	}
+	_, err := cert.Verify(x509.VerifyOptions{Roots: authority, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, CurrentTime: now})
+	return err
 }
 
 // Fingerprint returns the SHA-256 of a DER certificate in lower-case hex.

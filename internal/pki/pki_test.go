@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -140,4 +141,77 @@ func FuzzParseRequest(f *testing.F) {
 			t.Errorf("got %v, %v", key, err)
 		}
 	})
+}
+
+// Time in a bubble starts in the year 2000.
+func TestRenewFrom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		authority, err := NewAuthority("test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for lifetime, left := range map[time.Duration]time.Duration{
+			ClientLifetime: 30 * 24 * time.Hour, 30 * 24 * time.Hour: 10 * 24 * time.Hour, 24 * time.Hour: 8 * time.Hour,
+		} {
+			pair, err := NewClient(authority, "rita", Reader, lifetime)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cert := leaf(t, pair)
+			if got := Lifetime(cert); got != lifetime {
+				t.Errorf("lifetime: got %v, want %v", got, lifetime)
+			}
+			if got := cert.NotAfter.Sub(RenewFrom(cert)); got != left {
+				t.Errorf("of %v the last %v are for renewal, want %v", lifetime, got, left)
+			}
+		}
+		pair, err := NewClient(authority, "rita", Reader, 2*AuthorityLifetime)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := leaf(t, pair).NotAfter, leaf(t, authority).NotAfter; !got.Equal(want) {
+			t.Errorf("a certificate outlives its authority: got %v, want %v", got, want)
+		}
+	})
+}
+
+func TestVerifyClient(t *testing.T) {
+	authority, err := NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := NewAuthority("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(p Pair, err error) *x509.Certificate {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return leaf(t, p)
+	}
+	pool, err := Pool(authority.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rita := sign(NewClient(authority, "rita", Reader, time.Hour))
+	for _, tc := range []struct {
+		name string
+		pool *x509.CertPool
+		cert *x509.Certificate
+		now  time.Time
+		good bool
+	}{
+		{"now", pool, rita, time.Now(), true},
+		{"by a clock at 1970", pool, rita, time.Unix(0, 0), true},
+		{"expired", pool, rita, time.Now().Add(2 * time.Hour), false},
+		{"no authority", nil, rita, time.Now(), false},
+		{"another's", pool, sign(NewClient(other, "rita", Reader, time.Hour)), time.Now(), false},
+		{"a node's", pool, sign(NewNode(authority, "edge1", nil)), time.Now(), false},
+	} {
+		if err := VerifyClient(tc.pool, tc.cert, tc.now); (err == nil) != tc.good {
+			t.Errorf("%s: got %v", tc.name, err)
+		}
+	}
 }

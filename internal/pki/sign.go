@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"time"
 )
 
 // Signature proves that a client of the cluster stated something.
@@ -72,13 +71,7 @@ func (s *Signature) Check(authority *x509.CertPool, least Role, statement []byte
 	if err != nil {
 		return fmt.Errorf("%w: the signer's certificate: %v", ErrSignature, err)
 	}
-	if authority == nil { // crypto/x509 would take the system's authorities
-		return fmt.Errorf("%w: this node has no authority", ErrSignature)
-	}
-	_, err = cert.Verify(x509.VerifyOptions{
-		Roots: authority, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, CurrentTime: cert.NotBefore.Add(time.Second),
-	})
-	if err != nil {
+	if err := VerifyClient(authority, cert, cert.NotBefore); err != nil {
 		return fmt.Errorf("%w: the signer %q is a stranger to this node's authority: %v", ErrSignature, cert.Subject.CommonName, err)
 	}
 	if role := RoleOf(cert); role < least {
