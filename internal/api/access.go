@@ -55,7 +55,8 @@ func (s *accessService) ListRevoked(context.Context, *connect.Request[pb.ListRev
 	return connect.NewResponse(resp), nil
 }
 
-func (s *accessService) Restore(_ context.Context, req *connect.Request[pb.RestoreRequest]) (*connect.Response[pb.RestoreResponse], error) {
+func (s *accessService) Restore(ctx context.Context, req *connect.Request[pb.RestoreRequest]) (*connect.Response[pb.RestoreResponse], error) {
+	who, _ := ctx.Value(callerKey{}).(caller)
 	var serials []string
 	for _, text := range req.Msg.Serials {
 		serial, err := parseSerial(text)
@@ -64,7 +65,7 @@ func (s *accessService) Restore(_ context.Context, req *connect.Request[pb.Resto
 		}
 		serials = append(serials, serial)
 	}
-	if err := s.list.Restore(serials); err != nil {
+	if err := s.list.Restore(serials, who.name); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&pb.RestoreResponse{}), nil

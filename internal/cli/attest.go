@@ -102,7 +102,7 @@ func (a *attestation) run(c *cobra.Command, env *Env) (*attested, error) {
 	if err != nil {
 		return nil, err
 	}
-	node, err := client.New(ctx)
+	node, err := env.Client()
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ func newConfigCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Keys, contexts, and a node's Machine"}
 	c.AddCommand(newConfigGenerateCommand(env), newConfigCredentialsCommand(env), newConfigApplyCommand(env),
 		newConfigContextsCommand(env), newConfigMergeCommand(env), newConfigFilesCommand(env), newConfigUseCommand(env), newConfigDeleteCommand(env),
-		newConfigRevokeCommand(env), newConfigRevokedCommand(env), newConfigRestoreCommand(env),
+		newConfigRenewCommand(env), newConfigCertificatesCommand(env), newConfigRevokeCommand(env), newConfigRestoreCommand(env),
 		newConfigShowCommand(env), newConfigHistoryCommand(env), newConfigRollbackCommand(env), newConfigConfirmCommand(env))
 	return c
 }
@@ -85,6 +85,10 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	if o.dir == "" {
 		o.dir = name
 	}
+	folder, err := filepath.Abs(o.dir)
+	if err != nil {
+		return err
+	}
 	host, port, err := splitAddress(o.address)
 	if err != nil {
 		return err
@@ -135,7 +139,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	}
 	config.Set(name, &client.Context{
 		Address: net.JoinHostPort(host, port), ServerName: name,
-		CA: string(authority.Certificate), Certificate: string(admin.Certificate), Key: string(admin.Key),
+		CA: string(authority.Certificate), Certificate: string(admin.Certificate), Key: string(admin.Key), Authority: folder,
 	})
 	if err := config.Save(path); err != nil {
 		return err

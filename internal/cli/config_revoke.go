@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -21,9 +20,9 @@ func newConfigRevokeCommand(env *Env) *cobra.Command {
 		Long: `Have the node of the chosen context refuse certificates before they expire, and
 end the calls that are under way with them. Each node has its own list.
 
-SERIAL is a certificate's serial number (oscine config contexts). NAME stands for
-all certificates that oscine config credentials has made for that name, by the
-list issued.txt beside the authority.`,
+SERIAL is a certificate's serial number (oscine config certificates). NAME stands
+for all certificates that the authority has signed for that name, by the list
+issued.txt beside it.`,
 		Example: "  oscine config revoke rita\n  oscine config revoke 1f0c5e6a7b8d9e0f1a2b3c4d5e6f7081",
 		Args:    rangeArgs(1, 1000, "SERIAL or NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -44,7 +43,7 @@ list issued.txt beside the authority.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&authority, "authority", "", "folder with "+issuedFile+" (default ./CONTEXT)")
+	c.Flags().StringVar(&authority, "authority", "", "folder with "+issuedFile+" (default the one that the context names, else ./CONTEXT)")
 	c.Flags().BoolVar(&own, "yes-revoke-my-own", false, "also the certificate of this very call, which locks you out")
 	return c
 }
@@ -57,13 +56,11 @@ func chosenCertificates(env *Env, dir string, args []string) ([]*pb.Revocation, 
 			list = append(list, &pb.Revocation{Serial: serial})
 			continue
 		}
-		name, _, err := env.context()
+		name, ctx, err := env.context()
 		if err != nil {
 			return nil, err
 		}
-		if dir == "" {
-			dir = name
-		}
+		dir = authorityDir(dir, name, ctx)
 		serials, err := issuedTo(dir, arg)
 		if err != nil {
 			return nil, fmt.Errorf("whose certificate %q is: %w: give its serial number, or say where the authority lies with --authority DIR", arg, err)
@@ -76,28 +73,6 @@ func chosenCertificates(env *Env, dir string, args []string) ([]*pb.Revocation, 
 		}
 	}
 	return list, nil
-}
-
-func newConfigRevokedCommand(env *Env) *cobra.Command {
-	var output *string
-	c := &cobra.Command{
-		Use: "revoked", Short: "List the certificates that the node refuses", Args: exactArgs(0, ""),
-		RunE: func(c *cobra.Command, _ []string) error {
-			node, err := env.Client()
-			if err != nil {
-				return err
-			}
-			resp, err := node.Access.ListRevoked(c.Context(), connect.NewRequest(&pb.ListRevokedRequest{}))
-			if err != nil {
-				return err
-			}
-			return listOf(resp.Msg.Certificates, (*pb.Revocation).GetSerial, "SERIAL\tNAME\tREVOKED\tBY", func(r *pb.Revocation, _ bool) string {
-				return fmt.Sprintf("%s\t%s\t%s\t%s", orDash(r.Serial), orDash(r.Name), r.Revoked.AsTime().Format(time.RFC3339), orDash(r.By))
-			}).print(env.Out, *output)
-		},
-	}
-	output = addOutput(c)
-	return c
 }
 
 func newConfigRestoreCommand(env *Env) *cobra.Command {

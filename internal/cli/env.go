@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/object"
@@ -21,6 +22,8 @@ type Env struct {
 	Context    string
 
 	Kinds object.Table // that the commands know
+
+	renewalTold bool // that the certificate is near its end
 }
 
 // configPath returns the client configuration's path.
@@ -61,13 +64,13 @@ func (e *Env) context() (string, *client.Context, error) {
 }
 
 // Client returns a client of the chosen context's node. It dials on the first
-// call.
+// call. A certificate near its end is renewed before; see fresh.
 func (e *Env) Client() (*client.Client, error) {
-	_, ctx, err := e.context()
+	name, ctx, err := e.context()
 	if err != nil {
 		return nil, err
 	}
-	return client.New(ctx)
+	return client.New(e.fresh(name, ctx, time.Now()))
 }
 
 // knows reports whether a context has the name.

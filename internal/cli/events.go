@@ -25,7 +25,7 @@ func newEventsCommand(env *Env) *cobra.Command {
 		Use: "events [KIND [NAME]]", Short: "Show what happened on a node: promises, devices, starts and ends", ValidArgsFunction: completeTarget(env), Args: rangeArgs(0, 2, "KIND and NAME at most"),
 		Long: `Show what happened on a node, the oldest first: promises that were broken or
 repaired, devices that were lost or wear out, workloads that started, ended or
-were displaced. What happened several times is shown once, with its count.
+were displaced, certificates that were revoked. What happened several times is shown once, with its count.
 
 The last 512 are kept, also over a restart of the node.`,
 		Example: "  oscine events -f\n  oscine events workload web\n  oscine events --device gpu0\n  oscine events --warnings --tail 20",

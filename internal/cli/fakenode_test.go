@@ -43,6 +43,7 @@ type fakeNode struct {
 	metrics http.HandlerFunc        // nil for none
 	models  pbconnect.ModelsHandler // nil for none
 	tokens  pbconnect.TokensHandler // nil for none
+	access  pbconnect.AccessHandler // nil for none
 
 	dir string // of the client's configuration
 }
@@ -148,6 +149,9 @@ func (n *fakeNode) serve(t *testing.T) {
 	}
 	if n.tokens != nil {
 		mux.Handle(pbconnect.NewTokensHandler(n.tokens))
+	}
+	if n.access != nil {
+		mux.Handle(pbconnect.NewAccessHandler(n.access))
 	}
 	if n.metrics != nil {
 		mux.HandleFunc("/metrics", n.metrics)

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -57,8 +58,7 @@ func New(ctx *Context) (*Client, error) {
 		return nil, fmt.Errorf("context for %s: client certificate: %w", ctx.Address, err)
 	}
 	if time.Now().After(pair.Leaf.NotAfter) {
-		return nil, fmt.Errorf("your certificate for %s expired on %s: make a new one with oscine config credentials",
-			ctx.Address, pair.Leaf.NotAfter.Format(time.DateOnly))
+		return nil, fmt.Errorf("your certificate for %s expired on %s: %s", ctx.Address, pair.Leaf.NotAfter.Format(time.DateOnly), HowToRenew(pair.Leaf))
 	}
 	client := newHTTPClient(&tls.Config{
 		MinVersion:   tls.VersionTLS13,
@@ -88,6 +88,12 @@ func New(ctx *Context) (*Client, error) {
 		http:          client,
 		pair:          pair,
 	}, nil
+}
+
+// HowToRenew says how a client gets another certificate.
+func HowToRenew(cert *x509.Certificate) string {
+	return fmt.Sprintf("renew it with oscine config renew --authority DIR, the folder with ca.crt and ca.key; if you have none, ask its owner for the FILE of oscine config credentials %q --role %s -o FILE, and take it with oscine config merge FILE --force",
+		cert.Subject.CommonName, pki.RoleOf(cert))
 }
 
 // HTTP returns the client's transport and the base URL of the node, for the

@@ -34,6 +34,9 @@ type Context struct {
 	// AttestationKey is the fingerprint of the key of the node's TPM, known since
 	// the first oscine attest; empty before.
 	AttestationKey string `yaml:"attestationKey,omitempty"`
+	// Authority is the folder on this computer with the authority's certificate and
+	// key, by which the certificate is renewed; empty where the person has none.
+	Authority string `yaml:"authority,omitempty"`
 
 	CA          string `yaml:"ca"`
 	Certificate string `yaml:"certificate"`

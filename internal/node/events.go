@@ -35,6 +35,12 @@ func (n *Node) note(key object.Key, reason, message string) {
 	n.events.Add(reconcile.ObjectEvent(key, reason, message))
 }
 
+// noteAccess records who may no longer come in, or may again.
+func (n *Node) noteAccess(reason, message string) {
+	n.log.Info(message)
+	n.events.Add(Event{Reason: reason, Message: message})
+}
+
 // notePromise records what became of a promise of isolation.
 func (n *Node) notePromise(e isolate.Event) {
 	key, _ := n.config.Kinds.ParseID(e.ID) // zero where it is about none

@@ -166,6 +166,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)
+	n.access.Noted = n.noteAccess
 	trust, err := pki.Pool([]byte(n.machine.Spec.API.CA))
 	if err != nil {
 		return fmt.Errorf("spec.api.ca: %w", err)

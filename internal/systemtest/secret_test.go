@@ -111,8 +111,8 @@ func revokedReaderIsCutOff(n *testNode, reader string) {
 	if _, errOut, code := n.tryWith(reader, "", "info"); code == 0 || !strings.Contains(errOut, "revoked") {
 		t.Errorf("a revoked reader: exit status %d, %s", code, errOut)
 	}
-	if out := n.run("config", "revoked"); !strings.Contains(out, "sam") {
-		t.Errorf("config revoked: got %q", out)
+	if out := n.run("config", "certificates"); !strings.Contains(out, "revoked ") {
+		t.Errorf("config certificates: got %q", out)
 	}
 }
 

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,12 @@ type Revocation struct {
 	At     time.Time `json:"at"`
 }
 
+// Reasons of what Noted is called with.
+const (
+	ReasonRevoked  = "CertificateRevoked"
+	ReasonRestored = "CertificateRestored"
+)
+
 // Bounds of the list.
 const (
 	maxRevoked = 10_000
@@ -37,6 +44,10 @@ var ErrNotRevoked = errdefs.ErrNotFound.WithMessage("not revoked")
 // List is the certificates that a node refuses. A change is on disk before its
 // method returns. It is safe for concurrent use.
 type List struct {
+	// Noted is called with each change that was made, in words; nil for nothing. Set
+	// it before the list is in use.
+	Noted func(reason, message string)
+
 	path string
 
 	mu      sync.RWMutex
@@ -90,13 +101,15 @@ func sorted(revoked map[string]Revocation) []Revocation {
 
 // Revoke adds certificates, all or none; one that is listed stays as it is.
 func (l *List) Revoke(certificates []Revocation) error {
-	return l.change(func(revoked map[string]Revocation) error {
+	var added []Revocation
+	err := l.change(func(revoked map[string]Revocation) error {
 		for _, r := range certificates {
 			if len(r.Name) > maxName {
 				return fmt.Errorf("%w: the name of a certificate has at most %d bytes, got %d", errdefs.ErrInvalidArgument, maxName, len(r.Name))
 			}
 			if _, ok := revoked[r.Serial]; !ok {
 				revoked[r.Serial] = r
+				added = append(added, r)
 			}
 		}
 		if len(revoked) > maxRevoked {
@@ -104,19 +117,45 @@ func (l *List) Revoke(certificates []Revocation) error {
 		}
 		return nil
 	})
+	if err == nil {
+		l.note(ReasonRevoked, "revoked", added, "")
+	}
+	return err
 }
 
-// Restore takes certificates off the list, all or none. Errors: ErrNotRevoked.
-func (l *List) Restore(serials []string) error {
-	return l.change(func(revoked map[string]Revocation) error {
+// Restore takes certificates off the list, all or none; by is who asks for it.
+// Errors: ErrNotRevoked.
+func (l *List) Restore(serials []string, by string) error {
+	var removed []Revocation
+	err := l.change(func(revoked map[string]Revocation) error {
 		for _, serial := range serials {
-			if _, ok := revoked[serial]; !ok {
+			r, ok := revoked[serial]
+			if !ok {
 				return fmt.Errorf("certificate %.60q: %w", serial, ErrNotRevoked)
 			}
+			removed = append(removed, r)
 			delete(revoked, serial)
 		}
 		return nil
 	})
+	if err == nil {
+		l.note(ReasonRestored, "restored", removed, by)
+	}
+	return err
+}
+
+// note tells what was done to certificates, by somebody or who revoked each.
+func (l *List) note(reason, did string, certificates []Revocation, by string) {
+	if l.Noted == nil {
+		return
+	}
+	for _, r := range certificates {
+		of := ""
+		if r.Name != "" {
+			of = fmt.Sprintf(" of %q", r.Name)
+		}
+		l.Noted(reason, fmt.Sprintf("certificate %s%s %s by %q", r.Serial, of, did, cmp.Or(by, r.By)))
+	}
 }
 
 // change edits a copy, which takes the list's place once it is on disk.
