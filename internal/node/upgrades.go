@@ -59,7 +59,7 @@ func (n *Node) openUpgrades() {
 	}
 	if how.Facts != nil && how.Facts().Data != "" {
 		n.slots = slot.New(slot.OpenDisk(how.Facts().Disk, filepath.Join(n.config.RunDir, "esp")), how.Facts)
-		c.Slots = n.slots
+		c.Slots, c.Firmware = n.slots, slot.OpenFirmware(how.Facts().Disk)
 		c.Copies = slot.Copies{Dir: filepath.Join(n.config.StateDir, copiesDir), Files: filesOfESP(release.ESPOnRoot, n.log)}
 	}
 	n.upgrades = upgrade.Open(c)

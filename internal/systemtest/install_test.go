@@ -1,6 +1,7 @@
 package systemtest
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
 
+	"oscine.dev/oscine/internal/image"
 	"oscine.dev/oscine/internal/image/layout"
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/machine/machinetest"
@@ -70,7 +72,11 @@ func TestInstall(t *testing.T) {
 	n.run("shutdown")
 	m.WaitOff(later)
 
-	damageESP(t, other)
+	damageESP(t, other, "/loader/loader.conf", []byte("timeouts"))
+	loader := layout.LoaderPath(n.arch)
+	damageESP(t, other, loader, alterImage(t, onESP(t, other, loader), func(_, text string) string {
+		return strings.ReplaceAll(text, loaderNow, loaderOlder)
+	}))
 	m = machinetest.Start(t, machine.Options{Name: "installed", Image: other, Ports: ports})
 	n = openNode(t, dir, m)
 	m.WaitConsole(`oscine-init: configuration taken from /oscine/machine.yaml of the ESP`, later)
@@ -85,11 +91,57 @@ func TestInstall(t *testing.T) {
 		}
 		return ""
 	})
+	testLoader(n, m, other)
 	testReset(n, m)
 }
 
-// damageESP writes something else into a file of a disk's ESP.
-func damageESP(t *testing.T, disk string) {
+// testLoader restarts a machine whose boot loader says that it is older than that of
+// the root: firmware starts the one on the root once, which then takes its place.
+func testLoader(n *testNode, m *machinetest.Machine, disk string) {
+	n.t.Helper()
+	told := func(what string) {
+		n.t.Helper()
+		n.eventually(what, later, func() string {
+			if got := n.run("events"); !strings.Contains(got, what) {
+				return got
+			}
+			return ""
+		})
+	}
+	told("BootLoaderStaged")
+	offset := len(m.Console())
+	n.run("reboot")
+	m.WaitConsoleAfter(offset, `oscine-init: slot root-a`, later)
+	n.awaitAPI()
+	told("BootLoaderReplaced")
+	if loader := onESP(n.t, disk, layout.LoaderPath(n.arch)); !bytes.Contains(loader, []byte(loaderNow)) {
+		n.t.Error("the boot loader was not replaced")
+	}
+}
+
+// What boot loaders say of themselves: the one of the pinned package, and an older one.
+const (
+	loaderNow   = "#### LoaderInfo: systemd-boot 257."
+	loaderOlder = "#### LoaderInfo: systemd-boot 256."
+)
+
+// onESP reads a file of a disk's ESP.
+func onESP(t testing.TB, disk, name string) []byte {
+	t.Helper()
+	m, err := image.Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	content, err := m.ReadESP(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// damageESP writes something else of the same length into a file of a disk's ESP.
+func damageESP(t *testing.T, disk, name string, content []byte) {
 	t.Helper()
 	f, err := os.OpenFile(disk, os.O_RDWR, 0)
 	if err != nil {
@@ -100,11 +152,11 @@ func damageESP(t *testing.T, disk string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := esp.OpenFile("/loader/loader.conf", os.O_RDWR)
+	w, err := esp.OpenFile(name, os.O_RDWR)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Write([]byte("timeouts")); err != nil {
+	if _, err := w.Write(content); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {

@@ -139,8 +139,8 @@ func (p *publisher) publishAltered(file, version, words string) {
 	p.publish(repository.Release{Parts: parts})
 }
 
-// alterImage changes text sections of a unified kernel image, within the room that
-// they have, and signs it again.
+// alterImage changes text sections of a unified kernel image or boot loader, within
+// the room that they have, and signs it again.
 func alterImage(t testing.TB, signed []byte, edit func(section, text string) string) []byte {
 	t.Helper()
 	header := int(binary.LittleEndian.Uint32(signed[0x3c:]))
@@ -153,7 +153,7 @@ func alterImage(t testing.TB, signed []byte, edit func(section, text string) str
 		t.Fatal(err)
 	}
 	for i, s := range file.Sections {
-		if s.Name != ".cmdline" && s.Name != ".osrel" {
+		if s.Name != ".cmdline" && s.Name != ".osrel" && s.Name != ".sdmagic" {
 			continue
 		}
 		text := edit(s.Name, string(out[s.Offset:][:s.VirtualSize]))

@@ -54,6 +54,7 @@ type Slots interface {
 	Arm(version string) error
 	Disarm() error
 	Repair(context.Context, slot.Copies) ([]string, error)
+	ReplaceLoader(slot.Firmware, map[string][]byte) (slot.LoaderStep, error)
 }
 
 // Host is what the node does for an upgrade.
@@ -94,13 +95,15 @@ type Config struct {
 	Root    []byte // the trusted TUF root of the image; nil where it has none
 	Slots   Slots  // nil where the machine is not ours
 	Copies  slot.Copies
-	Stores  Stores // for packs and models; needed where Slots is
-	Facts   func() release.Facts
-	Open    func(source string, o update.Options) (update.Source, error)
-	Tell    func(release.Notification) error // PID 1
-	Host    Host
-	Now     func() time.Time
-	Log     *slog.Logger
+	// Firmware starts the boot loader; needed where Slots is.
+	Firmware slot.Firmware
+	Stores   Stores // for packs and models; needed where Slots is
+	Facts    func() release.Facts
+	Open     func(source string, o update.Options) (update.Source, error)
+	Tell     func(release.Notification) error // PID 1
+	Host     Host
+	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // Manager takes the node from release to release. It is safe for concurrent use.
@@ -119,6 +122,7 @@ type Manager struct {
 	cancel   context.CancelFunc // of the step under way
 	checked  time.Time          // when the policy looked for a release
 	repaired time.Time          // when the ESP was compared with its copies
+	loader   slot.LoaderStep    // that was told last
 	tries    int                // to reach the source
 	asked    time.Time          // when PID 1 was asked to restart
 	failing  error              // the last error of writing the state

@@ -438,11 +438,11 @@ func TestStateIsBounded(t *testing.T) {
 // running version was found good.
 func TestRepairIsReported(t *testing.T) {
 	w := newWorld(t)
-	w.damaged, w.good = []string{"EFI/BOOT/BOOTX64.EFI"}, false
+	w.damaged, w.loader, w.good = []string{"EFI/BOOT/BOOTX64.EFI"}, slot.LoaderStaged, false
 	noted := func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return slices.Contains(w.notes, "ESPRepaired")
+		return slices.Contains(w.notes, "ESPRepaired") && slices.Contains(w.notes, "BootLoaderStaged")
 	}
 	m := w.daemon(object.MachineUpdate{})
 	time.Sleep(50 * time.Millisecond)

@@ -204,7 +204,33 @@ func (m *Manager) repair(ctx context.Context) time.Duration {
 		m.Log.Error("repair the ESP", "error", err)
 		m.Host.Note("ESPDamaged", err.Error(), true)
 	}
+	if err == nil {
+		m.replaceLoader()
+	}
 	return repairEvery
+}
+
+// replaceLoader takes the boot loader to that of the running version, by way of a
+// start that tries it.
+func (m *Manager) replaceLoader() {
+	step, err := m.Slots.ReplaceLoader(m.Firmware, m.Copies.Files)
+	if err != nil {
+		m.Log.Warn("the boot loader stays as it is", "error", err)
+		return
+	}
+	if step == m.loader {
+		return
+	}
+	m.loader = step
+	m.Log.Info("boot loader", "step", string(step))
+	switch step {
+	case slot.LoaderStaged:
+		m.Host.Note("BootLoaderStaged", "the next start of the machine tries the boot loader of "+m.Running(), false)
+	case slot.LoaderReplaced:
+		m.Host.Note("BootLoaderReplaced", "the machine was started by the boot loader of "+m.Running()+", which is kept", false)
+	case slot.LoaderRefused:
+		m.Host.Note("BootLoaderRefused", "the firmware did not start the boot loader of "+m.Running()+": the one before stays, until a release brings another", true)
+	}
 }
 
 // blocked says why the machine must not restart now for the current upgrade, ""

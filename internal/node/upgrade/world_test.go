@@ -33,6 +33,7 @@ type world struct {
 	boot    int
 	active  slot.Version
 	idle    slot.Version
+	loader  slot.LoaderStep
 	damaged []string // files of the ESP, until it is repaired
 	good    bool     // PID 1 marked the running version
 	offered []*update.Manifest
@@ -269,6 +270,12 @@ func (s *fakeSlots) Repair(context.Context, slot.Copies) ([]string, error) {
 		return nil, s.refused
 	}
 	return s.damaged, nil
+}
+
+func (s *fakeSlots) ReplaceLoader(slot.Firmware, map[string][]byte) (slot.LoaderStep, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loader, nil
 }
 
 // nothing is a partition that takes everything.

@@ -143,6 +143,20 @@ func (f folder) Rename(path, name string) error {
 	return os.Rename(from, filepath.Join(filepath.Dir(from), name))
 }
 
+// Replace implements ESP. The old file is open until the new name is on the disk: the
+// kernel frees clusters when a file is closed, and a table on the disk that has them
+// free before the folder has the new ones would leave the name with neither file.
+func (f folder) Replace(path, name string) error {
+	old, err := os.Open(filepath.Join(filepath.Dir(f.at(path)), name))
+	if err == nil {
+		defer old.Close()
+	}
+	if err := f.Rename(path, name); err != nil {
+		return err
+	}
+	return f.Flush()
+}
+
 // Remove implements ESP.
 func (f folder) Remove(path string) error {
 	if err := os.Remove(f.at(path)); !errors.Is(err, fs.ErrNotExist) {

@@ -23,6 +23,10 @@ type ESP interface {
 	Create(path string, content io.Reader, size int64) error
 	// Rename gives a file another name in the same folder.
 	Rename(path, name string) error
+	// Replace gives a file the name of another one in the same folder, which it
+	// replaces. It returns when that is on the disk; whenever power fails, the name has
+	// one of the two, whole.
+	Replace(path, name string) error
 	Remove(path string) error
 	Flush() error
 	// Free is how many bytes are left.

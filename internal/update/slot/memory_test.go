@@ -24,8 +24,9 @@ type memoryDisk struct {
 	files    map[string][]byte // what the programs see
 	durable  map[string][]byte
 	parts    map[string]*memoryPartition
-	capacity int64          // of the ESP
-	broken   map[string]int // files of so many bytes whose rest cannot be read
+	capacity int64           // of the ESP
+	replaced map[string]bool // names that have one file or the other when power fails
+	broken   map[string]int  // files of so many bytes whose rest cannot be read
 
 	operations int
 	failAt     int // the operation that fails; 0 for none
@@ -67,6 +68,7 @@ func (d *memoryDisk) operation(do func(half bool)) error {
 // restart gives back power: what was flushed is there, of the rest some.
 func (d *memoryDisk) restart(r *rand.Rand) {
 	d.off, d.failAt, d.operations = false, 0, 0
+	defer func() { d.replaced = nil }()
 	names := map[string]bool{}
 	for name := range d.files {
 		names[name] = true
@@ -81,6 +83,10 @@ func (d *memoryDisk) restart(r *rand.Rand) {
 			continue
 		}
 		switch {
+		case d.replaced[name] && wasThere:
+			if r.IntN(2) == 0 {
+				d.files[name] = was
+			}
 		case r.IntN(3) == 0 && wasThere: // undone
 			d.files[name] = was
 		case r.IntN(2) == 0 && isThere && !d.flushed(is): // half done
@@ -218,6 +224,20 @@ func (e memoryESP) Rename(name, to string) error {
 			delete(e.d.files, name)
 		}
 	})
+}
+
+func (e memoryESP) Replace(name, to string) error {
+	to = path.Join(path.Dir(name), to)
+	err := e.d.operation(func(bool) {
+		e.d.files[to] = e.d.files[name]
+		delete(e.d.files, name)
+		delete(e.d.broken, to)
+		e.d.replaced = map[string]bool{to: true}
+	})
+	if err != nil {
+		return err
+	}
+	return e.Flush()
 }
 
 func (e memoryESP) Remove(name string) error {

@@ -219,9 +219,6 @@ func (s *Slots) put(r repair) error {
 		if err := readBack(esp, hidden, r.content); err != nil {
 			return err
 		}
-		if err := esp.Rename(hidden, path.Base(r.path)); err != nil {
-			return err
-		}
-		return esp.Flush()
+		return esp.Replace(hidden, path.Base(r.path))
 	})
 }
