@@ -7,7 +7,7 @@ import (
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/release"
-	"oscine.dev/oscine/internal/update/source"
+	"oscine.dev/oscine/internal/update/stick"
 )
 
 // upgrading is how the node goes to other releases: only on the image.
@@ -20,7 +20,7 @@ func (o *options) upgrading() node.Upgrading {
 		root = nil // the Machine may name one
 	}
 	return node.Upgrading{
-		Facts: o.facts, Open: source.Open, Root: root,
+		Facts: o.facts, Open: stick.Open, Root: root,
 		Tell: func(n release.Notification) error {
 			if err := notify(n); err != nil && !errors.Is(err, linux.ErrNoSupervisor) {
 				return err

@@ -31,12 +31,13 @@ runs again, one inference of each model, and what the Machine asks for. If a che
 fails, or the release does not start at all, the node rolls back to the previous
 version by itself, and records why.
 
-SOURCE is where the releases are: a URL, or the path of a folder on the node. By default it is
-spec.update.source of the Machine.
+SOURCE is where the releases are: a URL, the path of a folder on the node, or
+stick:LABEL/FOLDER for a USB stick in the node whose file system has that label. By
+default it is spec.update.source of the Machine.
 
 With --wait the command succeeds once the new version has passed its checks, and
 fails if the node rolled back.`,
-		Example: "  oscine upgrade --wait\n  oscine upgrade https://releases.example.com --to 1.4.2 --reboot-window 'Sat,Sun 02:00 4h'\n  oscine upgrade --dry-run\n  oscine upgrade status",
+		Example: "  oscine upgrade --wait\n  oscine upgrade https://releases.example.com --to 1.4.2 --reboot-window 'Sat,Sun 02:00 4h'\n  oscine upgrade stick:RELEASES/releases --wait\n  oscine upgrade --dry-run\n  oscine upgrade status",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				req.Source = args[0]

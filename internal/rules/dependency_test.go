@@ -28,6 +28,7 @@ func layers() [][]string {
 		{"internal/update/repository"},
 		{"internal/update/repository/repositorytest", "internal/serve/modelpack"},
 		{"internal/update/slot", "internal/install"},
+		{"internal/update/stick"},
 		{"internal/serve/engine/clib", "internal/serve/engine/modeltest"},
 		{"internal/serve/engine/shim"},
 		{"internal/serve/engine/litert", "internal/serve/engine/openvino", "internal/serve/engine/tensorflow", "internal/serve/engine/executorch", "internal/serve/engine/pytorch", "internal/serve/engine/onnx", "internal/serve/engine/llama", "internal/serve/engine/enginetest", "internal/bench/classes", "internal/bench/serving", "internal/serve/front", "internal/serve/fastpath", "internal/samples/fetch"},
