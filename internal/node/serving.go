@@ -127,11 +127,21 @@ func (s server) model(m model.Served) core.Model {
 			served.Sequencing.States = append(served.Sequencing.States, core.KeptState{Input: state.InputName, Output: state.OutputName, Shape: state.Dims})
 		}
 	}
+	if r := m.Reshape; r != nil {
+		served.Reshapes = core.Reshapes{Inputs: reshapes(r.Inputs), Outputs: reshapes(r.Outputs)}
+	}
 	served.Loading = core.Loading{OnDemand: m.OnDemand, Now: m.LoadNow, Idle: m.IdleTimeout, Unloaded: m.Unloaded}
 	if m.Class == object.Batch {
 		served.Precedence = -1
 	}
 	return served
+}
+
+func reshapes(tensors map[string]object.TensorReshape) (list []core.Reshape) {
+	for _, name := range slices.Sorted(maps.Keys(tensors)) {
+		list = append(list, core.Reshape{Name: name, Client: tensors[name].Dims, Model: tensors[name].Shape})
+	}
+	return list
 }
 
 // makeRoom unloads the model that is loaded on demand and was used least recently,

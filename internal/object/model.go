@@ -93,6 +93,9 @@ type ModelSpec struct {
 	// SequenceBatching says that the model has state, which the node keeps between the
 	// requests of a sequence (sequence_id, sequence_start, sequence_end).
 	SequenceBatching *SequenceBatching `json:"sequenceBatching,omitempty"`
+	// Reshape gives tensors other shapes for clients than the model has, as Triton's
+	// configuration does.
+	Reshape *Reshape `json:"reshape,omitempty"`
 	// MaxRequest is how many bytes the inputs and outputs of one request may have,
 	// at most 1Gi; default 256Mi, or what fixed shapes need.
 	MaxRequest Quantity  `json:"maxRequest,omitzero"`
@@ -144,7 +147,7 @@ func (m *Model) checkEnsemble(c *Checker) {
 	}
 	others := map[string]bool{
 		"source": s.Source != "", "engine": s.Engine != "", "format": s.Format != "", "options": len(s.Options) > 0, "maxRequest": !s.MaxRequest.IsZero(), "timeout": s.Timeout != 0,
-		"load": s.Load != "", "idleTimeout": s.IdleTimeout != 0,
+		"reshape": s.Reshape != nil, "load": s.Load != "", "idleTimeout": s.IdleTimeout != 0,
 		"dynamicBatching": s.DynamicBatching != nil, "responseCache": s.ResponseCache != nil, "sequenceBatching": s.SequenceBatching != nil, "resources": !reflect.ValueOf(s.Resources).IsZero(),
 	}
 	for _, field := range slices.Sorted(maps.Keys(others)) {
@@ -152,6 +155,49 @@ func (m *Model) checkEnsemble(c *Checker) {
 			c.Bad("spec."+field, "an ensemble has no worker: set it in the Models of its steps")
 		}
 	}
+}
+
+// Reshape says which tensors of a model clients know by other shapes.
+type Reshape struct {
+	Inputs  map[string]TensorReshape `json:"inputs,omitempty"`  // by their names
+	Outputs map[string]TensorReshape `json:"outputs,omitempty"` // by their names
+}
+
+// TensorReshape is two shapes of the same elements. A dimension of -1 in one stands
+// for that of the other, in their order.
+type TensorReshape struct {
+	Dims  []int64 `json:"dims"`  // for clients, with the dimension of the batch
+	Shape []int64 `json:"shape"` // of the model
+}
+
+func (r *Reshape) check(c *Checker) {
+	for field, tensors := range map[string]map[string]TensorReshape{"inputs": r.Inputs, "outputs": r.Outputs} {
+		for _, name := range slices.Sorted(maps.Keys(tensors)) {
+			t := tensors[name]
+			bad := func(d int64) bool { return d < -1 || d > 1<<30 }
+			if len(t.Dims) > 16 || len(t.Shape) > 16 || slices.ContainsFunc(t.Dims, bad) || slices.ContainsFunc(t.Shape, bad) || !sameElements(t.Dims, t.Shape) {
+				c.Bad("spec.reshape."+field, "%.60q: dims and shape must be at most 16 numbers from -1 to 1073741824, with as many -1, and the same product of the others", name)
+			}
+		}
+	}
+}
+
+// sameElements reports whether two shapes can be of the same elements.
+func sameElements(a, b []int64) bool {
+	product := func(dims []int64) (product float64, open int) {
+		product = 1
+		for _, d := range dims {
+			if d == -1 {
+				open++
+				continue
+			}
+			product *= float64(d)
+		}
+		return product, open
+	}
+	x, m := product(a)
+	y, n := product(b)
+	return x == y && m == n
 }
 
 // SequenceBatching says what state a model has, as Triton's configuration does.
@@ -399,6 +445,12 @@ func (m *Model) Check(c *Checker) {
 	c.Duration("spec.idleTimeout", m.Spec.IdleTimeout, time.Second, 7*24*time.Hour)
 	if r := m.Spec.ResponseCache; r != nil {
 		r.check(c)
+	}
+	if r := m.Spec.Reshape; r != nil {
+		r.check(c)
+		if m.Spec.SequenceBatching != nil {
+			c.Bad("spec.reshape", "cannot be combined with sequenceBatching")
+		}
 	}
 	if s := m.Spec.SequenceBatching; s != nil {
 		s.check(c)

@@ -57,6 +57,19 @@ ensemble_scheduling {
 			t.Errorf("%s: the picture of a one reads as:\n%s", name, got)
 		}
 	}
+	// Clients send and get other shapes than the model has.
+	write("flat/config.pbtxt", `input { name: "image" data_type: TYPE_FP32 dims: [ 784 ] reshape { shape: [ 1, 1, 28, 28 ] } }
+output { name: "scores" data_type: TYPE_FP32 dims: [ 2, 5 ] reshape { shape: [ 1, 10 ] } }
+`)
+	write("flat/1/model.onnx", string(model))
+	n.run("model", "import", filepath.Join(dir, "flat"))
+	write("request.json", `{"inputs":[{"name":"image","shape":[784],"datatype":"FP32","data":[`+strings.Repeat("0,", 783)+`0]}]}`)
+	if got := strings.ReplaceAll(n.run("infer", "flat", "-f", filepath.Join(dir, "request.json")), " ", ""); !strings.Contains(got, "[2,5]") {
+		t.Errorf("a model with other shapes answers\n%s", got)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "flat")); err != nil {
+		t.Fatal(err)
+	}
 	// One version by itself, and once more.
 	write("Digits_CNN/config.pbtxt", config)
 	n.run("delete", "model", "digits-cnn-v1", "digits-cnn-v2")

@@ -69,6 +69,9 @@ func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, e
 	a.holds = q.holds
 	c.job.times, c.job.arrived = q.times, q.Arrived
 	err := m.checkSequence(&q)
+	if err == nil {
+		err = m.Reshapes.request(&q)
+	}
 	switch {
 	case err == nil && m.Ensemble != nil:
 		err = r.inferSteps(ctx, m, a, &q)
@@ -77,6 +80,9 @@ func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, e
 		err = m.inferNext(ctx, c, a, &q)
 	default:
 		err = m.infer(ctx, c, a, &q)
+	}
+	if err == nil {
+		err = m.Reshapes.outputs(a.outputs)
 	}
 	c.job.times = nil
 	r.calls.put(c)
@@ -112,6 +118,13 @@ func (r *Registry) Accepts(q *Request) error {
 			return err
 		}
 		q = &full
+	}
+	if !m.Reshapes.none() {
+		shaped := *q
+		if err := m.Reshapes.request(&shaped); err != nil {
+			return err
+		}
+		q = &shaped
 	}
 	var run channel.Request
 	if _, err := q.bind(meta, &run, nil); err != nil {
@@ -153,7 +166,7 @@ func (r *Registry) Outputs(name, version string) []tensor.Spec {
 	if m.metadata == nil {
 		return nil
 	}
-	return m.metadata.Outputs
+	return seen(m.Reshapes.Outputs, m.metadata.Outputs)
 }
 
 // Ready waits for a model that takes the place of another or is loaded on demand, as

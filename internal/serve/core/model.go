@@ -52,6 +52,8 @@ type Model struct {
 	// Sequencing says whether the model has state.
 	Sequencing Sequencing
 	Loading    Loading
+	// Reshapes are the tensors that clients know by other shapes.
+	Reshapes Reshapes
 	// OnChange is called after each change of State, without locks held, and must
 	// return at once; may be nil.
 	OnChange func()
@@ -69,11 +71,14 @@ func (m *Model) complete() error {
 		m.Platform = cmp.Or(m.Platform, "ensemble")
 	}
 	m.Version, m.ServedAs = cmp.Or(m.Version, "1"), cmp.Or(m.ServedAs, m.Name)
-	if err := errors.Join(m.Routing.check(), m.Batching.check(), m.Cache.check(), m.Sequencing.check()); err != nil {
+	if err := errors.Join(m.Routing.check(), m.Batching.check(), m.Cache.check(), m.Sequencing.check(), m.Reshapes.check()); err != nil {
 		return fmt.Errorf("model %s: %w", m.Name, err)
 	}
 	if m.Cache.Bytes > 0 && len(m.Sequencing.States) > 0 {
 		return fmt.Errorf("model %s: responses that depend on a state are not cached", m.Name)
+	}
+	if !m.Reshapes.none() && (m.Ensemble != nil || len(m.Sequencing.States) > 0) {
+		return fmt.Errorf("model %s: an ensemble, or a model that keeps state, is not reshaped", m.Name)
 	}
 	return m.check()
 }

@@ -387,6 +387,9 @@ func (m *model) adopt(conn *channel.Conn) error {
 	if m.cache != nil && meta.Streams {
 		return &channel.ModelError{Text: "responses that are streamed are not cached: leave out spec.responseCache"}
 	}
+	if err := m.Reshapes.fits(meta); err != nil {
+		return &channel.ModelError{Text: "spec.reshape: " + err.Error()}
+	}
 	if first != nil && !first.SameModel(meta) {
 		return &channel.ModelError{Text: "the worker, started again, says other things of the same model"}
 	}
@@ -476,7 +479,7 @@ func (m *model) status() Status {
 	defer m.mu.Unlock()
 	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Ensemble: m.Ensemble, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1-m.unloads)}
 	if m.metadata != nil {
-		s.Inputs, s.Outputs, s.Streams = m.metadata.Inputs, m.metadata.Outputs, m.metadata.Streams
+		s.Inputs, s.Outputs, s.Streams = seen(m.Reshapes.Inputs, m.metadata.Inputs), seen(m.Reshapes.Outputs, m.metadata.Outputs), m.metadata.Streams
 	}
 	if all := m.sequences.Load(); all != nil {
 		s.Inputs, s.Outputs, s.Sequencing, s.Sequences = all.inputs, all.outputs, all.Sequencing, all.count()

@@ -33,17 +33,23 @@ func (r *reading) bad(format string, args ...any) {
 }
 
 // refuse notes a field that is not supported, unless the caller does without it.
-// It reports whether the field is ignored.
-func (r *reading) refuse(field, format string, args ...any) (ignored bool) {
-	if slices.ContainsFunc(r.ignored, func(i string) bool { return field == i || strings.HasPrefix(field, i+".") }) {
-		r.leave(field)
-		return true
+func (r *reading) refuse(field, format string, args ...any) {
+	if r.ignores(field) {
+		return
 	}
 	err := fmt.Errorf("model %s: %s is not supported: %s; --ignore %s imports the model without it", r.name, field, fmt.Sprintf(format, args...), field)
 	if !slices.ContainsFunc(r.errs, func(other error) bool { return other.Error() == err.Error() }) {
 		r.errs = append(r.errs, err)
 	}
-	return false
+}
+
+// ignores reports whether the caller does without a field that is set.
+func (r *reading) ignores(field string) bool {
+	ignored := slices.ContainsFunc(r.ignored, func(i string) bool { return field == i || strings.HasPrefix(field, i+".") })
+	if ignored {
+		r.leave(field)
+	}
+	return ignored
 }
 
 func (r *reading) ensemble() bool {
@@ -63,7 +69,8 @@ func (r *reading) model() *object.Model {
 	} else {
 		r.backend()
 	}
-	r.instances()
+	m.Spec.Resources.Devices = r.instances()
+	m.Spec.Reshape = r.reshape()
 	m.Spec.DynamicBatching = r.batching(&m.Spec.DefaultTimeout)
 	m.Spec.SequenceBatching = r.sequences()
 	if c.GetResponseCache().GetEnable() {
@@ -90,18 +97,53 @@ func (r *reading) backend() {
 	}
 }
 
-// instances refuses what one worker on CPUs does not do.
-func (r *reading) instances() {
+// instances refuses what one worker does not do, and returns the device that it
+// needs.
+func (r *reading) instances() (devices []object.DeviceClaim) {
 	count := int32(0)
 	for _, g := range r.config.GetInstanceGroup() {
-		if g.GetKind() == pb.ModelInstanceGroup_KIND_GPU {
-			r.refuse("instance_group.kind", "KIND_GPU: no engine that Oscine builds computes on GPUs, the model would run on CPUs")
+		if len(g.GetGpus()) > 1 {
+			r.refuse("instance_group.gpus", "%d GPUs: a model has one worker, on one GPU", len(g.GetGpus()))
+		}
+		if g.GetKind() == pb.ModelInstanceGroup_KIND_GPU && !r.ignores("instance_group.kind") {
+			devices = []object.DeviceClaim{{Name: "gpu", Selector: `device.driver == "gpu.nvidia.com"`}}
 		}
 		count += max(g.GetCount(), 1)
 	}
 	if count > 1 {
 		r.refuse("instance_group.count", "%d instances: a model has one worker, which computes with as many threads as it has CPUs (--cpu %d)", count, count)
 	}
+	return devices
+}
+
+// reshape says which tensors clients know by other shapes than the model.
+func (r *reading) reshape() *object.Reshape {
+	out := &object.Reshape{}
+	shape := func(dims []int64, to *pb.ModelTensorReshape) object.TensorReshape {
+		return object.TensorReshape{Dims: r.whole(dims), Shape: r.whole(to.GetShape())}
+	}
+	for _, in := range r.config.GetInput() {
+		if in.GetReshape() != nil && !r.ignores("input.reshape") {
+			out.Inputs = set(out.Inputs, in.GetName(), shape(in.GetDims(), in.GetReshape()))
+		}
+	}
+	for _, o := range r.config.GetOutput() {
+		if o.GetReshape() != nil && !r.ignores("output.reshape") {
+			out.Outputs = set(out.Outputs, o.GetName(), shape(o.GetDims(), o.GetReshape()))
+		}
+	}
+	if len(out.Inputs)+len(out.Outputs) == 0 {
+		return nil
+	}
+	return out
+}
+
+func set(m map[string]object.TensorReshape, name string, t object.TensorReshape) map[string]object.TensorReshape {
+	if m == nil {
+		m = map[string]object.TensorReshape{}
+	}
+	m[name] = t
+	return m
 }
 
 // batching says how requests share runs; their default timeout goes to where it
@@ -178,7 +220,7 @@ func (r *reading) whole(dims []int64) []int64 {
 	if r.config.GetMaxBatchSize() > 0 {
 		return slices.Concat([]int64{-1}, dims)
 	}
-	return slices.Clone(dims)
+	return append([]int64{}, dims...) // never nil
 }
 
 // steps are those of an ensemble.
@@ -226,6 +268,7 @@ type tensor interface {
 	GetName() string
 	GetDataType() pb.DataType
 	GetDims() []int64
+	GetReshape() *pb.ModelTensorReshape
 }
 
 func list[T tensor](tensors []T) (list []tensor) {
@@ -255,8 +298,12 @@ func (r *reading) tensors(list []tensor) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", t.GetName(), err)
 		}
+		own := t.GetDims()
+		if s := t.GetReshape(); s != nil {
+			own = s.GetShape()
+		}
 		var dims []string
-		for _, d := range r.whole(t.GetDims()) {
+		for _, d := range r.whole(own) {
 			dims = append(dims, strconv.FormatInt(d, 10))
 		}
 		out = append(out, fmt.Sprintf("%s:%s[%s]", t.GetName(), kind, strings.Join(dims, ",")))

@@ -20,12 +20,12 @@ const (
 var fields = map[string]string{
 	"name": taken, "platform": taken, "backend": taken, "version_policy": taken, "max_batch_size": taken, "default_model_filename": taken,
 	"input": within, "input.name": taken, "input.data_type": taken, "input.dims": taken, "input.format": without, "input.optional": "clients of Oscine send every input",
-	"input.reshape":                 "clients send the shapes that the model itself has",
+	"input.reshape":                 taken,
 	"input.allow_ragged_batch":      "requests of different shapes share no run",
 	"input.is_shape_tensor":         "only TensorRT has shape tensors",
 	"input.is_non_linear_format_io": "only TensorRT has such formats",
 	"output":                        within, "output.name": taken, "output.data_type": taken, "output.dims": taken, "output.label_filename": without,
-	"output.reshape":                 "clients get the shapes that the model itself has",
+	"output.reshape":                 taken,
 	"output.is_shape_tensor":         "only TensorRT has shape tensors",
 	"output.is_non_linear_format_io": "only TensorRT has such formats",
 	"batch_input":                    "requests of different shapes share no run",
@@ -36,7 +36,7 @@ var fields = map[string]string{
 	"optimization.execution_accelerators": "the node chooses the engine, or spec.engine does",
 
 	"instance_group": within, "instance_group.name": without, "instance_group.kind": taken, "instance_group.count": taken, "instance_group.rate_limiter": without, "instance_group.host_policy": without,
-	"instance_group.gpus":              "no engine that Oscine builds computes on GPUs",
+	"instance_group.gpus":              taken,
 	"instance_group.secondary_devices": "no engine that Oscine builds computes on such devices",
 	"instance_group.profile":           "only TensorRT has profiles",
 	"instance_group.passive":           "every model has a worker that answers",

@@ -76,6 +76,7 @@ type Served struct {
 	Shadow         bool  // its answers are thrown away
 	CacheBytes     int64 // of responses that are kept; 0: none is
 	CachePerClient bool
+	Reshape        *object.Reshape          // nil: clients know the model's own shapes
 	Sequences      *object.SequenceBatching // nil: the model has no state
 	Ensemble       *object.Ensemble         // nil: it has a worker
 	Preferred      []int                    // sizes of batches; none: any
@@ -294,7 +295,7 @@ func (c *controller) served(w *work) Served {
 		s.CacheBytes, _ = r.Size.Value()
 		s.CachePerClient = r.PerClient
 	}
-	s.Sequences = spec.SequenceBatching
+	s.Sequences, s.Reshape = spec.SequenceBatching, spec.Reshape
 	if w.onDemand() {
 		s.OnDemand, s.LoadNow, s.IdleTimeout = true, w.now, spec.IdleTimeout.Std()
 		s.Unloaded = func() { c.unloaded(w) }
