@@ -247,6 +247,41 @@ func TestBadRegistries(t *testing.T) {
 	}
 }
 
+func TestBlob(t *testing.T) {
+	registry := artifacttest.StartFaulty(t)
+	r, raw := parse(t, registry.Host+"/a:1"), content(350_000)
+	if _, err := push(t, r, artifact.Access{}, raw); err != nil {
+		t.Fatal(err)
+	}
+	s, err := artifact.Open(t.Context(), r, artifact.Access{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	artifact.SetStall(s)
+	m, err := s.Manifest(t.Context(), "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob := func() ([]byte, error) {
+		b, err := s.Blob(t.Context(), m.Layers[0], 100)
+		if err != nil {
+			return nil, err
+		}
+		defer b.Close()
+		return io.ReadAll(b)
+	}
+	if got, err := blob(); err != nil || !bytes.Equal(got, raw[100:]) {
+		t.Errorf("got %d bytes, %v", len(got), err)
+	}
+	registry.Hang(200_000)
+	if got, err := blob(); !errors.Is(err, artifact.ErrUnreachable) || !bytes.HasPrefix(raw[100:], got) {
+		t.Errorf("a silent registry: %d bytes, %v", len(got), err)
+	}
+	if _, err := s.Blob(t.Context(), ocispec.Descriptor{Digest: digest.FromString("none"), Size: 4}, 0); !errors.Is(err, artifact.ErrNotFound) {
+		t.Errorf("no such blob: got %v", err)
+	}
+}
+
 func TestSilentRegistry(t *testing.T) {
 	registry := artifacttest.StartFaulty(t)
 	r := parse(t, registry.Host+"/a:1")

@@ -129,6 +129,55 @@ func (s *Store) part(ctx context.Context, d ocispec.Descriptor, w *blobWriter) e
 	return nil
 }
 
+// Blob opens a blob for reading from an offset. The caller checks its digest. Reading
+// fails with ErrUnreachable where nothing comes for a minute.
+func (s *Store) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	b := &blob{ctx: ctx, cancel: cancel}
+	b.watch = time.AfterFunc(s.stall, func() {
+		cancel(fmt.Errorf("%w: %s sent nothing for %v", ErrUnreachable, s.ref.Host(), s.stall))
+	})
+	r, err := s.from.Fetch(ctx, d)
+	if err == nil {
+		b.closer = r
+		if err = skip(r, offset); err != nil {
+			r.Close()
+		}
+	}
+	if err != nil {
+		err = s.explain(stalled(ctx, err))
+		b.watch.Stop()
+		cancel(nil)
+		return nil, err
+	}
+	b.tracked = tracked{r: r, moved: func() { b.watch.Reset(s.stall) }}
+	return b, nil
+}
+
+// blob is a blob that is being read.
+type blob struct {
+	tracked
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	watch  *time.Timer
+	closer io.Closer
+}
+
+func (b *blob) Read(p []byte) (int, error) {
+	n, err := b.tracked.Read(p)
+	if b.failed {
+		err = stalled(b.ctx, fmt.Errorf("%w: the connection was cut: %w", ErrUnreachable, err))
+	}
+	return n, err
+}
+
+func (b *blob) Close() error {
+	b.watch.Stop()
+	err := b.closer.Close()
+	b.cancel(nil)
+	return err
+}
+
 // stalled returns why a context was cancelled, if it was, and else err.
 func stalled(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {

@@ -27,7 +27,7 @@ metadata of The Update Framework (TUF). Any web server, registry or USB stick ca
 it: nodes trust the keys, not the place. See docs/releases.md.`,
 	}
 	c.AddCommand(newReleaseInitCommand(env), newReleaseCreateCommand(env), newReleaseSignCommand(env), newReleaseKeysCommand(env),
-		newReleaseListCommand(env), newReleaseVerifyCommand(env), newReleaseServeCommand(env), newReleaseDeltaCommand(env))
+		newReleaseListCommand(env), newReleaseVerifyCommand(env), newReleaseServeCommand(env), newReleasePushCommand(env), newReleaseDeltaCommand(env))
 	return c
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/printable"
 	"oscine.dev/oscine/internal/update"
 	"oscine.dev/oscine/internal/update/repository"
@@ -24,12 +25,13 @@ import (
 func newReleaseVerifyCommand(env *Env) *cobra.Command {
 	var rootFile string
 	var output *string
+	var plain *bool
 	c := &cobra.Command{
-		Use: "verify FOLDER|URL", Short: "Check a release folder as a node would, and every file in it", Args: exactArgs(1, "FOLDER or URL"),
+		Use: "verify FOLDER|URL|REFERENCE", Short: "Check a release folder as a node would, and every file in it", Args: exactArgs(1, "FOLDER, URL or REFERENCE"),
 		Long: `Check signatures, versions and expiry from a trusted root on, as a node does; then read
 every file and compare it with what was signed, and apply every transfer, full and
 delta. --root is the root that nodes were given, which need not be the newest.`,
-		Example: "  oscine release verify releases --root releases/metadata/1.root.json\n  oscine release verify https://example.com/releases --root root.json",
+		Example: "  oscine release verify releases --root releases/metadata/1.root.json\n  oscine release verify https://example.com/releases --root root.json\n  oscine release verify oci://ghcr.io/acme/releases:stable --root root.json",
 		RunE: func(c *cobra.Command, args []string) error {
 			root, err := readBounded(env, rootFile, 1<<20, "so not root metadata")
 			if err != nil {
@@ -41,7 +43,11 @@ delta. --root is the root that nodes were given, which need not be the newest.`,
 			}
 			defer os.RemoveAll(state)
 			waiting := newWaiting(env, args[0])
-			r, err := source.Verify(c.Context(), args[0], update.Options{Root: root, State: state}, func(name string) { waiting.tell(args[0] + ": " + name) })
+			options := update.Options{Root: root, State: state, PlainHTTP: *plain}
+			if options.Login, err = dockerLogin(c.Context()); err != nil {
+				return err
+			}
+			r, err := source.Verify(c.Context(), args[0], options, func(name string) { waiting.tell(args[0] + ": " + name) })
 			waiting.done()
 			if err != nil {
 				return err
@@ -56,8 +62,56 @@ delta. --root is the root that nodes were given, which need not be the newest.`,
 		},
 	}
 	c.Flags().StringVar(&rootFile, "root", "", "file of the trusted root metadata")
+	plain = addPlainHTTP(c)
 	output = addReportOutput(c)
 	_ = c.MarkFlagRequired("root") // fails for an unknown flag only
+	return c
+}
+
+// dockerLogin has the credentials of docker login.
+func dockerLogin(ctx context.Context) (func(host string) (username, password string), error) {
+	login, err := artifact.DockerLogin()
+	if err != nil {
+		return nil, err
+	}
+	return func(host string) (string, string) {
+		c, err := login(ctx, host)
+		if err != nil {
+			return "", "" // the registry says that it wants some
+		}
+		return c.Username, c.Password
+	}, nil
+}
+
+func newReleasePushCommand(env *Env) *cobra.Command {
+	var plain *bool
+	c := &cobra.Command{
+		Use: "push FOLDER REFERENCE", Short: "Write a release folder to a registry", Args: exactArgs(2, "FOLDER and REFERENCE"),
+		Long: `Write what is published of a release folder to a registry, oci://HOST/REPOSITORY:TAG, as
+one artifact. Files that are there already are not sent, and the tag moves last: nodes
+see the old state or the new one. Push again after each oscine release create and
+sign. Credentials are those of docker login.`,
+		Example: "  oscine release push releases oci://ghcr.io/acme/releases:stable",
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := artifact.Parse(args[1])
+			if err != nil {
+				return usageError{err}
+			}
+			access, err := registries(*plain)
+			if err != nil {
+				return err
+			}
+			digest, err := repository.Push(c.Context(), args[0], r, access, func(file string, size int64, in io.ReadCloser) io.ReadCloser {
+				return newReadProgress(env, "push "+file, size, in)
+			})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Out, "%s pushed\n%s\n", r.Source(), r.Pinned(digest).Source())
+			return nil
+		},
+	}
+	plain = addPlainHTTP(c)
 	return c
 }
 

@@ -31,9 +31,9 @@ runs again, one inference of each model, and what the Machine asks for. If a che
 fails, or the release does not start at all, the node rolls back to the previous
 version by itself, and records why.
 
-SOURCE is where the releases are: a URL, the path of a folder on the node, or
-stick:LABEL/FOLDER for a USB stick in the node whose file system has that label. By
-default it is spec.update.source of the Machine.
+SOURCE is where the releases are: a URL, oci://HOST/REPOSITORY:TAG in a registry, the path
+of a folder on the node, or stick:LABEL/FOLDER for a USB stick in the node whose file
+system has that label. By default it is spec.update.source of the Machine.
 
 With --wait the command succeeds once the new version has passed its checks, and
 fails if the node rolled back.`,

@@ -20,7 +20,7 @@ const (
 
 // MachineUpdate says where a node's releases come from and when it installs them.
 type MachineUpdate struct {
-	Source     string         `json:"source,omitempty"`    // of releases: a URL, a folder on the node, or stick:LABEL/FOLDER on a USB stick
+	Source     string         `json:"source,omitempty"`    // of releases: a URL, oci://HOST/REPOSITORY:TAG in a registry, a folder on the node, or stick:LABEL/FOLDER on a USB stick
 	Root       string         `json:"root,omitempty"`      // the trusted TUF root metadata, JSON; default: the image's
 	Policy     UpdatePolicy   `json:"policy,omitempty"`    // manual (default), download or auto
 	CheckEvery Duration       `json:"checkEvery,omitzero"` // how often to look for a release; default 6h

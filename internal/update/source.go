@@ -66,4 +66,8 @@ type Options struct {
 	BytesPerSecond int64
 	// CA is a PEM bundle of further certificate authorities for https.
 	CA []byte
+	// Login returns the credentials for a registry; nil for none.
+	Login func(host string) (username, password string)
+	// PlainHTTP allows a registry without TLS. One on this machine is always asked so.
+	PlainHTTP bool
 }

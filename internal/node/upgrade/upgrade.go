@@ -100,7 +100,8 @@ type Config struct {
 	Stores   Stores // for packs and models; needed where Slots is
 	Facts    func() release.Facts
 	Open     func(source string, o update.Options) (update.Source, error)
-	Tell     func(release.Notification) error // PID 1
+	Login    func(registry string) (username, password string) // for a source in a registry; nil for none
+	Tell     func(release.Notification) error                  // PID 1
 	Host     Host
 	Now      func() time.Time
 	Log      *slog.Logger

@@ -1,5 +1,5 @@
 // Package source reads releases from where they are published: a folder, a
-// mounted stick or a web server. It implements update.Source with the client
+// web server or a registry. It implements update.Source with the client
 // workflow of TUF (specification, section 5.3) on go-tuf's checks, and keeps the
 // newest metadata that it saw, by which it finds what was rolled back.
 //

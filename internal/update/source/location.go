@@ -31,12 +31,15 @@ func locate(where string, o update.Options) (location, error) {
 	if err == nil && (u.Scheme == "http" || u.Scheme == "https") {
 		return newWeb(u, o)
 	}
+	if err == nil && u.Scheme == "oci" {
+		return newRegistry(context.Background(), where, o)
+	}
 	if err == nil && u.Scheme == "file" {
 		where = u.Path
 	}
 	root, err := os.OpenRoot(where)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w: give a folder or the address of a web server", update.ErrUnreachable, err)
+		return nil, fmt.Errorf("%w: %w: give a folder, the address of a web server, or oci://HOST/REPOSITORY:TAG", update.ErrUnreachable, err)
 	}
 	return folder{root}, nil
 }

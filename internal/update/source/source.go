@@ -26,7 +26,7 @@ const (
 )
 
 // Open is a source of releases at a location: the path of a folder, such as a
-// mounted stick, a file, http or https address. It reads nothing yet but the
+// mounted stick, a file, http or https address, or a reference with oci://. It reads nothing yet but the
 // trusted root and its own state.
 func Open(where string, options update.Options) (update.Source, error) {
 	return open(where, options)
