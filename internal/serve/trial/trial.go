@@ -66,6 +66,11 @@ func opens() []int64 { return []int64{64, 224, 512, 1} }
 // where once takes longer, and ends the worker. Its error wraps a
 // *channel.ModelError where the engine refuses the model.
 func Run(ctx context.Context, w Worker, limit time.Duration) (*Result, error) {
+	return attend(ctx, w, func(t *trial) error { return t.measure(ctx, limit) })
+}
+
+// attend has the worker load its model, does something with it, and ends it.
+func attend(ctx context.Context, w Worker, do func(*trial) error) (*Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -75,7 +80,7 @@ func Run(ctx context.Context, w Worker, limit time.Duration) (*Result, error) {
 		time.AfterFunc(time.Second, cancel) // what it said before it ended is read
 	}()
 	defer context.AfterFunc(ctx, func() { _ = w.Kill() })() // a run under way ends with it
-	result, err := run(ctx, w, limit)
+	result, err := run(ctx, w, do)
 	killed := w.Kill()
 	how := <-ended
 	switch {
@@ -89,7 +94,7 @@ func Run(ctx context.Context, w Worker, limit time.Duration) (*Result, error) {
 	return nil, err
 }
 
-func run(ctx context.Context, w Worker, limit time.Duration) (*Result, error) {
+func run(ctx context.Context, w Worker, do func(*trial) error) (*Result, error) {
 	l, err := channel.Listen(w.Socket())
 	if err != nil {
 		return nil, fmt.Errorf("listen for the worker: %w", err)
@@ -114,8 +119,7 @@ func run(ctx context.Context, w Worker, limit time.Duration) (*Result, error) {
 	if err := conn.Share(region); err != nil {
 		return nil, err
 	}
-	t := trial{conn: conn, result: r, slot: region.Slot(0)}
-	return r, t.measure(ctx, limit)
+	return r, do(&trial{conn: conn, result: r, slot: region.Slot(0)})
 }
 
 // trial is one engine's, under way.
@@ -197,29 +201,37 @@ func (t *trial) once(batch, open int64) (took time.Duration, problem string, err
 	for i, spec := range meta.Inputs {
 		fill(&spec, t.slot[offsets[i]:][:sizes[i]])
 	}
-	t.ids++
-	request := channel.Request{ID: t.ids, Shapes: shapes, Sizes: sizes}
-	results := make([]channel.Result, 1)
-	begin := time.Now()
-	if err := t.conn.Run([]channel.Request{request}, results, mostRun, nil); err != nil {
+	took, r, err := t.run(shapes, sizes)
+	switch {
+	case err != nil:
 		return 0, "", err
-	}
-	took = max(time.Since(begin), 1)
-	if r := &results[0]; r.Code != channel.OK {
+	case r.Code != channel.OK:
 		return 0, r.Err, nil
 	}
 	if batch == Batches[0] {
-		t.keep(&results[0])
+		t.result.outputs = t.outputs(r)
 	}
 	return took, "", nil
 }
 
-func (t *trial) keep(r *channel.Result) {
-	t.result.outputs = t.result.outputs[:0]
+// run runs the model on the inputs in the slot.
+func (t *trial) run(shapes []tensor.Shape, sizes []int) (took time.Duration, _ *channel.Result, err error) {
+	t.ids++
+	request := channel.Request{ID: t.ids, Shapes: shapes, Sizes: sizes}
+	results := make([]channel.Result, 1)
+	begin := time.Now()
+	err = t.conn.Run([]channel.Request{request}, results, mostRun, nil)
+	return max(time.Since(begin), 1), &results[0], err
+}
+
+// outputs copies those of a run out of the slot.
+func (t *trial) outputs(r *channel.Result) []Output {
+	var list []Output
 	for i, spec := range t.result.Metadata.Outputs {
 		data := bytes.Clone(t.slot[r.Offsets[i]:][:r.Sizes[i]])
-		t.result.outputs = append(t.result.outputs, Output{spec.Name, spec.Type, slices.Clone(r.Shapes[i]), data})
+		list = append(list, Output{spec.Name, spec.Type, slices.Clone(r.Shapes[i]), data})
 	}
+	return list
 }
 
 // shapesFor are the shapes and bytes of inputs with a number of rows and a size for
