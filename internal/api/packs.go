@@ -73,7 +73,7 @@ func packMessage(p *pack.Info) *pb.Pack {
 		manifest = nil // it was read from JSON
 	}
 	return &pb.Pack{
-		Name: p.Name, Version: p.Version, Architecture: p.Arch, Digest: p.Digest, SizeBytes: p.SizeBytes, Engines: p.Engines, Drivers: p.Drivers,
+		Name: p.Name, Version: p.Version, Architecture: p.Arch, Digest: p.Digest, SizeBytes: p.SizeBytes, Engines: p.Engines, Drivers: p.Drivers, Tools: p.Tools,
 		Manifest: string(manifest), Signer: p.Signature.Signer(), Release: p.Release,
 	}
 }

@@ -129,9 +129,9 @@ func packNames(ctx context.Context, node *client.Client) ([]string, error) {
 
 // listPacks lists packs; a wide table has their whole digests.
 func listPacks(packs []*pb.Pack) listing {
-	return listOf(packs, (*pb.Pack).GetName, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDRIVERS\tDIGEST", func(p *pb.Pack, wide bool) string {
-		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", orDash(p.Name), orDash(p.Version), orDash(p.Architecture), printable.Bytes(p.SizeBytes),
-			printable.Text(strings.Join(p.Engines, ",")), printable.Text(strings.Join(p.Drivers, ",")), shortDigest(p.Digest, wide))
+	return listOf(packs, (*pb.Pack).GetName, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDRIVERS\tTOOLS\tDIGEST", func(p *pb.Pack, wide bool) string {
+		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", orDash(p.Name), orDash(p.Version), orDash(p.Architecture), printable.Bytes(p.SizeBytes),
+			printable.Text(strings.Join(p.Engines, ",")), printable.Text(strings.Join(p.Drivers, ",")), printable.Text(strings.Join(p.Tools, ",")), shortDigest(p.Digest, wide))
 	})
 }
 

@@ -128,6 +128,7 @@ func (p *inspectedPack) table(out io.Writer, _ bool) error {
 		row("reads", f.Name+" "+strings.Join(f.Suffixes, ", "))
 	}
 	row("drivers", strings.Join(m.Drivers, ", "))
+	row("tools", strings.Join(m.Tools, ", "))
 	if m.MemoryBytes > 0 {
 		row("memory, empty", printable.Bytes(m.MemoryBytes))
 	}

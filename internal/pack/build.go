@@ -28,7 +28,7 @@ type BuildOptions struct {
 
 // Revision of the packs that this source builds; it grows when a pack changes
 // while its engine's version does not.
-const revision = "5"
+const revision = "6"
 
 // packUUID is the file system's fixed identity, so that two builds are alike.
 const packUUID = "05c13e00-7061-636b-8000-000000000001"
@@ -61,6 +61,8 @@ func (r recipe) steps() []step {
 		return llamaSteps()
 	case r.name == nvidiaName:
 		return nvidiaSteps()
+	case r.name == OptimizeONNX:
+		return optimizeSteps()
 	default:
 		return engineSteps(r.wheel)
 	}
@@ -68,7 +70,7 @@ func (r recipe) steps() []step {
 
 // recipes are the packs that Oscine's source makes, the usual one first.
 func recipes() []recipe {
-	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), nvidiaRecipe()}
+	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), nvidiaRecipe(), optimizeRecipe()}
 }
 
 // Build makes a pack. Two builds of one source give the same file. It needs the
@@ -217,6 +219,7 @@ func sourceRoot(dir string) (string, error) {
 }
 
 func (b *builder) describe(context.Context, *lock) error {
+	b.manifest.Licences = unique(b.manifest.Licences)
 	if err := b.manifest.check(); err != nil {
 		return err
 	}
@@ -225,6 +228,18 @@ func (b *builder) describe(context.Context, *lock) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(b.root, ManifestPath), append(text, '\n'), 0o644)
+}
+
+// unique leaves out what is listed again: two programs of a pack may have modules
+// in common.
+func unique(list []Licence) []Licence {
+	var all []Licence
+	for _, l := range list {
+		if !slices.Contains(all, l) {
+			all = append(all, l)
+		}
+	}
+	return all
 }
 
 func (b *builder) input(name, version, digest string) {

@@ -34,6 +34,7 @@ func debianLibraries(w *wheel) step {
 	}
 }
 
+// debian adds libraries of a set of packages, and the loader.
 func (b *builder) debian(ctx context.Context, set string, libraries []string) error {
 	source, err := debian.Open(b.Log)
 	if err != nil {

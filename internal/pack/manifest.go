@@ -28,8 +28,9 @@ type Manifest struct {
 	Version    string   `json:"version"`
 	Arch       string   `json:"arch"`                 // amd64 or arm64
 	Engines    []string `json:"engines,omitempty"`    // engines that a Model may name, for example onnxruntime
-	Entrypoint []string `json:"entrypoint,omitempty"` // of the engines: absolute path inside the pack, then fixed arguments
+	Entrypoint []string `json:"entrypoint,omitempty"` // of the engines or of the tool: absolute path inside the pack, then fixed arguments
 	Drivers    []string `json:"drivers,omitempty"`    // driver programs in DriversPath, for example oscine-nvml
+	Tools      []string `json:"tools,omitempty"`      // what a Workload runs that names the pack, for example optimize-onnx
 	// Of a pack with engines: the files that they read, the platform that
 	// clients of a model see, the versions of the protocol between daemon and
 	// worker, and the memory of a worker without a model.
@@ -106,13 +107,15 @@ func (m *Manifest) check() error {
 		return fmt.Errorf("version %q is not a version", m.Version)
 	case m.Arch != "amd64" && m.Arch != "arm64":
 		return fmt.Errorf("arch %q: must be amd64 or arm64", m.Arch)
-	case len(m.Engines) == 0 && len(m.Drivers) == 0:
-		return fmt.Errorf("engines, drivers: must name at least one")
-	case len(m.Engines) > 0 && len(m.Entrypoint) == 0:
+	case len(m.Engines) == 0 && len(m.Drivers) == 0 && len(m.Tools) == 0:
+		return fmt.Errorf("engines, drivers, tools: must name at least one")
+	case len(m.Engines) > 0 && len(m.Tools) > 0:
+		return fmt.Errorf("engines, tools: the entrypoint is for one of them: make two packs")
+	case !m.runs() && len(m.Entrypoint) > 0:
+		return fmt.Errorf("entrypoint: there is no engine or tool that it is for")
+	case m.runs() && len(m.Entrypoint) == 0:
 		return fmt.Errorf("entrypoint: is missing")
-	case len(m.Engines) == 0 && len(m.Entrypoint) > 0:
-		return fmt.Errorf("entrypoint: there is no engine that it is for")
-	case len(m.Engines) > 0 && (!path.IsAbs(m.Entrypoint[0]) || path.Clean(m.Entrypoint[0]) != m.Entrypoint[0]):
+	case m.runs() && (!path.IsAbs(m.Entrypoint[0]) || path.Clean(m.Entrypoint[0]) != m.Entrypoint[0]):
 		return fmt.Errorf("entrypoint %q: must be a clean absolute path inside the pack", m.Entrypoint[0])
 	case slices.ContainsFunc(m.Entrypoint, func(s string) bool { return strings.ContainsRune(s, 0) }):
 		return fmt.Errorf("entrypoint: holds a NUL byte")
@@ -130,6 +133,11 @@ func (m *Manifest) check() error {
 			return fmt.Errorf("driver %q: must be lower-case letters, digits, '.' or '-'", d)
 		}
 	}
+	for _, t := range m.Tools {
+		if !nameRE.MatchString(t) {
+			return fmt.Errorf("tool %q: must be lower-case letters, digits, '.' or '-'", t)
+		}
+	}
 	for _, in := range m.Inputs {
 		if !digestRE.MatchString(in.Digest) {
 			return fmt.Errorf("input %q: digest %q is neither sha256:… nor sha512:…", in.Name, in.Digest)
@@ -137,6 +145,9 @@ func (m *Manifest) check() error {
 	}
 	return nil
 }
+
+// runs reports whether the pack has a program that containers run.
+func (m *Manifest) runs() bool { return len(m.Engines) > 0 || len(m.Tools) > 0 }
 
 // maxList bounds the lists of a manifest, maxProtocol the versions.
 const (

@@ -3,7 +3,7 @@ package pack
 import (
 	"context"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,25 +17,27 @@ func resolved(w *wheel) step {
 }
 
 func (b *builder) resolve(driver []string) error {
-	dir := filepath.Join(b.root, platformOf(b.Arch).libs)
-	entries, err := os.ReadDir(dir)
+	var files []string // libraries, and modules of Python with those that came with them
+	err := filepath.WalkDir(b.root, func(file string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && strings.Contains(d.Name(), ".so") {
+			files = append(files, file)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if !strings.Contains(e.Name(), ".so") {
-			continue
-		}
-		needed, err := neededBy(filepath.Join(dir, e.Name()))
+	for _, file := range files {
+		needed, err := neededBy(file)
 		if err != nil {
-			return fmt.Errorf("%s: %w", e.Name(), err)
+			return err
 		}
 		for _, name := range needed {
 			if slices.Contains(driver, name) {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-				return fmt.Errorf("%s needs %s, which the pack lacks: add it to the recipe", e.Name(), name)
+			if !slices.ContainsFunc(files, func(f string) bool { return filepath.Base(f) == name }) {
+				return fmt.Errorf("%s needs %s, which the pack lacks: add it to the recipe", filepath.Base(file), name)
 			}
 		}
 	}

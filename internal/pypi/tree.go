@@ -107,7 +107,23 @@ func ExtractFolders(wheel, dir string, folders []string) error {
 	return Extract(wheel, dir, want)
 }
 
-// below lists the files in a folder of a wheel.
+// ExtractAll takes those files out of a wheel that wanted is true for, with their
+// paths in it, to a path below dir.
+func ExtractAll(wheel, dir string, wanted func(name string) bool) error {
+	names, err := below(wheel, "")
+	if err != nil {
+		return err
+	}
+	want := map[string]string{}
+	for _, name := range names {
+		if wanted(name) {
+			want[name] = name
+		}
+	}
+	return Extract(wheel, dir, want)
+}
+
+// below lists the files in a folder of a wheel, in all of it for "".
 func below(wheel, folder string) ([]string, error) {
 	z, err := zip.OpenReader(wheel)
 	if err != nil {
@@ -115,7 +131,7 @@ func below(wheel, folder string) ([]string, error) {
 	}
 	var names []string
 	for _, f := range z.File {
-		if !f.FileInfo().IsDir() && strings.HasPrefix(f.Name, folder+"/") {
+		if !f.FileInfo().IsDir() && (folder == "" || strings.HasPrefix(f.Name, folder+"/")) {
 			names = append(names, f.Name)
 		}
 	}
