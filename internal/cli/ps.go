@@ -72,6 +72,9 @@ func runningOf(state object.State) (running, bool) {
 		r.pid = st.PID
 		if w, ok := state.Object.(*object.Workload); ok {
 			r.what = w.Spec.Image
+			if w.Spec.Pack != "" {
+				r.what = "pack " + w.Spec.Pack
+			}
 		}
 	case *object.ModelStatus:
 		r.pid, r.what = st.PID, st.Engine

@@ -17,7 +17,7 @@ import (
 func (n *Node) controllers() map[object.Kind]reconcile.NewController {
 	logBytes, _ := n.machine.Spec.Logs.MaxSize.Value() // checked when the file was read
 	workloads := &workload.Options{
-		Sandbox: n.box, Images: images{n.runtime, n.secrets().login}, Secrets: n.secrets(), Disk: n.disk, Volumes: filepath.Join(n.config.StateDir, "volumes"), Inference: n.inferenceDir(),
+		Sandbox: n.box, Images: images{n.runtime, n.secrets().login}, Secrets: n.secrets(), Packs: n.packs, Disk: n.disk, Volumes: filepath.Join(n.config.StateDir, "volumes"), Inference: n.inferenceDir(),
 		LogBytes: logBytes, Log: n.log, Now: time.Now,
 	}
 	models := &model.Options{

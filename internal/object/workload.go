@@ -62,7 +62,8 @@ type WorkloadStatus struct {
 // WorkloadSpec is what a workload asks for.
 type WorkloadSpec struct {
 	Class      Class             `json:"class,omitempty"`      // default interactive
-	Image      string            `json:"image"`                // OCI reference, pulled or imported
+	Image      string            `json:"image,omitempty"`      // OCI reference, pulled or imported; required without a pack
+	Pack       string            `json:"pack,omitempty"`       // in place of an image: an installed pack that holds a tool, which is run
 	Command    []string          `json:"command,omitempty"`    // replaces the image's entrypoint
 	Args       []string          `json:"args,omitempty"`       // replaces the image's command
 	Env        map[string]string `json:"env,omitempty"`        // added to the image's environment
@@ -187,6 +188,12 @@ func (w *Workload) Check(c *Checker) {
 	s := &w.Spec
 	c.Class(s.Class)
 	switch {
+	case s.Image != "" && s.Pack != "":
+		c.Bad("spec.pack", "takes the place of spec.image: give one of them")
+	case s.Pack != "":
+		if err := CheckName(s.Pack); err != nil {
+			c.Bad("spec.pack", "%v", err)
+		}
 	case s.Image == "":
 		c.Bad("spec.image", "is required, such as docker.io/library/nginx:1.27")
 	case !imageRE.MatchString(s.Image):

@@ -120,7 +120,7 @@ func TestFields(t *testing.T) {
 		kind, path, want string
 	}{
 		{"workload", "spec.ports.port", "whole number, required, from 1 to 65535"},
-		{"workload", "image", "text, required, an image reference"},
+		{"workload", "image", "text, an image reference"},
 		{"workload", "spec.class", "text, default interactive, one of realtime, interactive, batch"},
 		{"workload", "spec.health.interval", "duration, default 10s, from 100ms to 24h"},
 		{"workload", "spec.stopGrace", "duration, default 10s, from 0s to 1h"},

@@ -19,6 +19,7 @@ import (
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pack"
 )
 
 // Images finds and fetches container images.
@@ -27,6 +28,11 @@ type Images interface {
 	Find(ctx context.Context, ref string) (string, error)
 	// Pull fetches an image and returns its stored name.
 	Pull(ctx context.Context, ref string, progress func(string)) (string, error)
+}
+
+// Packs hold the tools that workloads run; see pack.Store.
+type Packs interface {
+	Mount(name string) (*pack.Info, string, error)
 }
 
 // Disk bounds what workloads hold on the data partition; see disk.Disk.
@@ -48,6 +54,7 @@ type Secrets interface {
 type Options struct {
 	Sandbox *sandbox.Sandbox
 	Images  Images
+	Packs   Packs
 	Secrets Secrets
 	Disk    Disk
 	Volumes string // the folder of all volumes
@@ -121,8 +128,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 		return err
 	}
 	c.set(func(st *object.WorkloadStatus) { st.Placement = placement.Status() })
-	c.report.Phase(object.Pending, "looks for the image "+w.Spec.Image)
-	image, err := c.image(ctx, w.Spec.Image)
+	program, err := c.program(ctx, w)
 	if err != nil {
 		return err
 	}
@@ -135,7 +141,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 		return err
 	}
 	c.report.Phase(object.Pending, "makes its root file system and starts its program")
-	now, err := c.o.Sandbox.Start(ctx, sandbox.Run{Object: w, Placement: placement, Spec: c.spec(w, given, image, netns), Grace: w.Spec.StopGrace.Std()})
+	now, err := c.o.Sandbox.Start(ctx, sandbox.Run{Object: w, Placement: placement, Spec: c.spec(w, given, program, netns), Grace: w.Spec.StopGrace.Std()})
 	if err == nil && w.Spec.Security.WritableRoot { // it may run since before this daemon
 		err = c.claimLayer(ctx, w)
 	}
@@ -199,6 +205,28 @@ func (c *controller) ended(now container.Status) {
 	c.set(func(st *object.WorkloadStatus) { st.PID, st.ExitCode, st.OOMKilled = 0, &now.ExitCode, now.OOMKilled })
 }
 
+// program finds what the workload runs: its image, or the tool of its pack.
+func (c *controller) program(ctx context.Context, w *object.Workload) (container.Spec, error) {
+	if w.Spec.Pack == "" {
+		c.report.Phase(object.Pending, "looks for the image "+w.Spec.Image)
+		image, err := c.image(ctx, w.Spec.Image)
+		return container.Spec{Image: image, Entrypoint: w.Spec.Command}, err
+	}
+	c.report.Phase(object.Pending, "looks for the pack "+w.Spec.Pack)
+	p, root, err := c.o.Packs.Mount(w.Spec.Pack)
+	if err != nil {
+		return container.Spec{}, err
+	}
+	if len(p.Tools) == 0 {
+		return container.Spec{}, fmt.Errorf("the pack %s holds no tool that a workload can run: name one that does, such as %s", p.Name, pack.OptimizeONNX)
+	}
+	entrypoint := w.Spec.Command
+	if len(entrypoint) == 0 {
+		entrypoint = p.Entrypoint
+	}
+	return container.Spec{RootFS: root, Entrypoint: entrypoint}, nil
+}
+
 // image pulls the reference unless it is here.
 func (c *controller) image(ctx context.Context, ref string) (string, error) {
 	name, err := c.o.Images.Find(ctx, ref)
@@ -241,13 +269,11 @@ func (c *controller) claimLayer(ctx context.Context, w *object.Workload) error {
 	return c.o.Disk.Claim(c.key, "writable layer", dir, limit)
 }
 
-func (c *controller) spec(w *object.Workload, given secrets, image, netns string) container.Spec {
+func (c *controller) spec(w *object.Workload, given secrets, spec container.Spec, netns string) container.Spec {
 	s := &w.Spec
-	spec := container.Spec{
-		Image: image, Entrypoint: s.Command, Args: s.Args, Cwd: s.WorkingDir, User: s.User, Hold: s.StartOnAttach,
-		Env: environment(s.Env, given.env), Files: given.files, NetNS: netns, LogBytes: c.o.LogBytes,
-		Security: container.Security{AllowRoot: s.Security.AllowRoot, WritableRoot: s.Security.WritableRoot, AddCapabilities: s.Security.AddCapabilities},
-	}
+	spec.Args, spec.Cwd, spec.User, spec.Hold = s.Args, s.WorkingDir, s.User, s.StartOnAttach
+	spec.Env, spec.Files, spec.NetNS, spec.LogBytes = environment(s.Env, given.env), given.files, netns, c.o.LogBytes
+	spec.Security = container.Security{AllowRoot: s.Security.AllowRoot, WritableRoot: s.Security.WritableRoot, AddCapabilities: s.Security.AddCapabilities}
 	for _, v := range s.Volumes {
 		spec.Mounts = append(spec.Mounts, container.Mount{
 			Source: filepath.Join(c.o.Volumes, v.Name), Target: v.Path, ReadOnly: v.ReadOnly, Volume: true,

@@ -21,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox/sandboxtest"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pack"
 )
 
 // bench is a workload on a machine in memory.
@@ -32,6 +33,7 @@ type bench struct {
 	full    error
 	held    error // by the disk
 	secrets map[string]map[string][]byte
+	packs   map[string]*pack.Info
 
 	mu     sync.Mutex
 	phases []string
@@ -41,7 +43,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	b := &bench{Machine: sandboxtest.New(t), have: map[string]string{"x": "docker.io/library/x:latest"}}
 	b.c = New(&Options{
-		Sandbox: b.Sandbox, Images: b, Secrets: b, Disk: fakeDisk{b}, Volumes: t.TempDir(), Inference: "/run/oscine/inference/workloads", Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Sandbox: b.Sandbox, Images: b, Packs: fakePacks{b}, Secrets: b, Disk: fakeDisk{b}, Volumes: t.TempDir(), Inference: "/run/oscine/inference/workloads", Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}, web, b)
 	return b
 }
@@ -86,6 +88,37 @@ func (b *bench) said() (phases, events []string) {
 
 func (b *bench) status() *object.WorkloadStatus {
 	return b.c.Status(object.Observed{Phase: object.Running, Restarts: 2}).(*object.WorkloadStatus)
+}
+
+type fakePacks struct{ b *bench }
+
+func (p fakePacks) Mount(name string) (*pack.Info, string, error) {
+	if info := p.b.packs[name]; info != nil {
+		return info, "/run/oscine/packs/" + name, nil
+	}
+	return nil, "", pack.ErrNotInstalled
+}
+
+// A workload runs the tool of a pack that is installed, and waits for one that is not.
+func TestPackInPlaceOfAnImage(t *testing.T) {
+	b := newBench(t)
+	w := parse(t, "")
+	w.Spec.Image, w.Spec.Pack, w.Spec.Args = "", "tool", []string{"--now"}
+	if err := b.c.Up(t.Context(), w); !errors.Is(err, pack.ErrNotInstalled) {
+		t.Errorf("without the pack: got %v", err)
+	}
+	b.packs = map[string]*pack.Info{"tool": {Manifest: pack.Manifest{Name: "tool", Engines: []string{"e"}, Entrypoint: []string{"/usr/bin/e"}}}}
+	if err := b.c.Up(t.Context(), w); err == nil || !strings.Contains(err.Error(), "the pack tool holds no tool") {
+		t.Errorf("with a pack of an engine: got %v", err)
+	}
+	b.packs["tool"].Engines, b.packs["tool"].Tools = nil, []string{"tool"}
+	if err := b.c.Up(t.Context(), w); err != nil {
+		t.Fatal(err)
+	}
+	spec := b.Running()["workload-web"]
+	if spec.Image != "" || spec.RootFS != "/run/oscine/packs/tool" || !slices.Equal(spec.Entrypoint, []string{"/usr/bin/e"}) || !slices.Equal(spec.Args, []string{"--now"}) {
+		t.Errorf("container %+v", spec)
+	}
 }
 
 type fakeDisk struct{ b *bench }
