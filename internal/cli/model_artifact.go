@@ -142,7 +142,7 @@ func pullModel(ctx context.Context, env *Env, node *client.Client, r artifact.Re
 
 // sendModel sends the node a model from an OCI layout and returns its digest.
 func sendModel(ctx context.Context, env *Env, node *client.Client, r artifact.Reference) (string, error) {
-	file, remove, err := fetchModel(ctx, env, r)
+	file, remove, err := fetchModel(ctx, env, r, artifact.Access{})
 	if err != nil {
 		return "", err
 	}
@@ -154,9 +154,9 @@ func sendModel(ctx context.Context, env *Env, node *client.Client, r artifact.Re
 	return source.upload(ctx, env, node)
 }
 
-// fetchModel takes a model out of an OCI layout, as a file or folder.
-func fetchModel(ctx context.Context, env *Env, r artifact.Reference) (file string, remove func(), err error) {
-	store, err := artifact.Open(ctx, r, artifact.Access{})
+// fetchModel takes a model out of an OCI layout or a registry, as a file or folder.
+func fetchModel(ctx context.Context, env *Env, r artifact.Reference, access artifact.Access) (file string, remove func(), err error) {
+	store, err := artifact.Open(ctx, r, access)
 	if err != nil {
 		return "", nil, err
 	}

@@ -91,7 +91,7 @@ func (o *serveOptions) run(ctx context.Context, env *Env, path string) (*object.
 			return o.runReference(ctx, env, r)
 		}
 		o.name = cmp.Or(o.name, nameOf(r))
-		file, remove, err := fetchModel(ctx, env, r)
+		file, remove, err := fetchModel(ctx, env, r, artifact.Access{})
 		if err != nil {
 			return nil, err
 		}

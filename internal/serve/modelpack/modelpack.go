@@ -236,6 +236,9 @@ func (c *modelConfig) describe(files []bundle.File) {
 // mediaTypeOf is the media type of a model's file.
 func mediaTypeOf(name string) string {
 	base := strings.ToLower(path.Base(name))
+	if strings.HasSuffix(base, ".provenance.json") { // of oscine optimize
+		return prefixDoc + string(raw)
+	}
 	switch path.Ext(base) {
 	case ".md":
 		return prefixDoc + string(raw)

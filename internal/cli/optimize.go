@@ -1,0 +1,301 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"oscine.dev/oscine/internal/artifact"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/optimize"
+	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/printable"
+	"oscine.dev/oscine/internal/serve/bundle"
+)
+
+// optimizeOptions are the flags of optimize.
+type optimizeOptions struct {
+	target, int8, calibration, maxDrop, accuracy, output, cpu, memory string
+
+	force, plainHTTP bool
+}
+
+// int8Auto is --int8 without a value.
+const int8Auto = "auto"
+
+func newOptimizeCommand(env *Env) *cobra.Command {
+	var o optimizeOptions
+	c := &cobra.Command{
+		Use: "optimize MODEL", Short: "Make a faster model for a node's CPU, and measure that it is, and how accurate",
+		Long: `Make a faster model of one in ONNX, with ONNX Runtime's own tools, as a batch workload on the node for
+which it is meant: its own CPU decides about the options, and measures original and result.
+
+Without --int8 the graph is optimised, which changes no answer: what the engine otherwise does at each
+load is stored. With --int8 the model is quantised: statically with --calibration, else only its weights.
+
+The result is written where its accuracy drops by no more than --max-drop and it is faster by a tenth;
+else it is refused, with both figures. Where it comes from is in a file beside it. See docs/optimize.md.`,
+		Example: "  oscine optimize net.onnx --for edge1\n  oscine optimize net.onnx --for edge1 --int8 --calibration ./pictures --max-drop 1%\n  oscine optimize net.onnx --int8 --output oci://ghcr.io/acme/net:int8",
+		Args:    exactArgs(1, "a model's file, folder, URL or reference"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return o.run(c.Context(), env, args[0])
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.target, "for", "", "the node for which it is meant, by the name of its context (default: the current one)")
+	f.StringVar(&o.int8, "int8", "", "quantise to eight bits: static or dynamic (default: static where there is --calibration)")
+	f.Lookup("int8").NoOptDefVal = int8Auto
+	f.StringVar(&o.calibration, "calibration", "", "folder with data as the model gets it: .npy, .npz, pictures, labels.txt")
+	f.StringVar(&o.maxDrop, "max-drop", "0.5%", "the most that the accuracy may drop")
+	f.StringVar(&o.accuracy, "accuracy", string(optimize.Auto), "how it is measured: auto, labels, top-1 or difference")
+	f.StringVar(&o.output, "output", "", "file or reference to write (default: MODEL.int8.onnx or MODEL.optimized.onnx, here)")
+	f.BoolVar(&o.force, "force", false, "keep the result although it is refused")
+	f.StringVar(&o.cpu, "cpu", "1", "cores to work on, and threads to measure with")
+	f.StringVar(&o.memory, "memory", "", "memory limit, such as 4Gi")
+	f.BoolVar(&o.plainHTTP, "plain-http", false, "ask the registry of a reference without TLS, which those on the way can read and change")
+	completeValues(c, "int8", "static", "dynamic")
+	completeValues(c, "accuracy", optimize.Measures()...)
+	_ = c.RegisterFlagCompletionFunc("for", completeContext(env)) // fails for an unknown flag only
+	return c
+}
+
+// optimization is what is to be done, checked.
+type optimization struct {
+	*optimizeOptions
+	env     *Env
+	named   string // the model, as it was given
+	request optimize.Request
+	model   *modelSource
+	files   []bundle.File // of the archive for the tool, but the request
+	data    string        // digest of the calibration data, "" for none
+	output  string        // a file
+	push    *artifact.Reference
+}
+
+func (o *optimizeOptions) run(ctx context.Context, env *Env, model string) error {
+	z := &optimization{optimizeOptions: o, env: env}
+	if err := z.check(); err != nil {
+		return err
+	}
+	if err := z.aim(); err != nil {
+		return err
+	}
+	path, remove, err := o.fetch(ctx, env, model)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	z.named = model
+	if err := z.prepare(ctx, path); err != nil {
+		return err
+	}
+	return z.optimise(ctx)
+}
+
+// check reads the flags.
+func (z *optimization) check() (err error) {
+	r := &z.request
+	if r.MaxDrop, err = optimize.ParsePercent(z.maxDrop); err != nil {
+		return usageError{fmt.Errorf("--max-drop: %w", err)}
+	}
+	if r.Measure = optimize.Measure(z.accuracy); !slices.Contains(optimize.Measures(), r.Measure) {
+		return usageError{fmt.Errorf("--accuracy %q: must be auto, labels, top-1 or difference", z.accuracy)}
+	}
+	switch {
+	case z.int8 == "":
+		r.Method = optimize.Graph
+	case z.int8 == "dynamic", z.int8 == int8Auto && z.calibration == "":
+		r.Method = optimize.Dynamic
+	case z.int8 != "static" && z.int8 != int8Auto:
+		return usageError{fmt.Errorf("--int8=%s: must be static or dynamic", z.int8)}
+	case z.calibration == "":
+		return usageError{errors.New("--int8=static needs data to find the ranges of activations: give a folder with --calibration, or use --int8=dynamic")}
+	default:
+		r.Method = optimize.Static
+	}
+	if z.calibration != "" {
+		if _, err := optimize.DataFiles(z.calibration); err != nil {
+			return fmt.Errorf("--calibration: %w", unreadable(z.calibration, err))
+		}
+	}
+	if artifact.Is(z.optimizeOptions.output) {
+		ref, err := artifact.Parse(z.optimizeOptions.output)
+		if err != nil {
+			return usageError{fmt.Errorf("--output: %w", err)}
+		}
+		z.push = &ref
+	}
+	r.Force = z.force
+	resources := object.Resources{}
+	if err := resources.CPU.UnmarshalText([]byte(z.cpu)); err != nil {
+		return usageError{fmt.Errorf("--cpu: %w", err)}
+	}
+	milli, _ := resources.CPU.MilliValue() // what is too much the manifest's check refuses
+	r.Threads = max(1, int(milli+999)/1000)
+	return nil
+}
+
+// aim chooses the node.
+func (z *optimization) aim() error {
+	switch {
+	case z.target == "":
+		return nil
+	case z.env.knows(z.target):
+		z.env.Context = z.target
+		return nil
+	}
+	if _, err := os.Stat(z.target); err == nil {
+		return usageError{fmt.Errorf("--for %s is a file: original and result are measured on the hardware itself, so name a node that has it (oscine config list)", z.target)}
+	}
+	return usageError{fmt.Errorf("--for %s: no context has this name: name the node whose CPU the model is for (oscine config list)", printable.Text(z.target))}
+}
+
+// fetch brings a model here that is elsewhere.
+func (o *optimizeOptions) fetch(ctx context.Context, env *Env, model string) (path string, remove func(), err error) {
+	switch {
+	case artifact.Is(model):
+		r, err := artifact.Parse(model)
+		if err != nil {
+			return "", nil, usageError{err}
+		}
+		access, err := registries(o.plainHTTP)
+		if err != nil {
+			return "", nil, err
+		}
+		return fetchModel(ctx, env, r, access)
+	case isURL(model):
+		file, err := download(ctx, env, model)
+		return file, func() { _ = os.RemoveAll(filepath.Dir(file)) }, err
+	}
+	return model, func() {}, nil
+}
+
+// tools are what would optimise models of other formats, by their files' endings.
+func tools() map[string]string {
+	return map[string]string{
+		".gguf": "llama-quantize", ".tflite": "AI Edge Quantizer", ".xml": "NNCF", ".bin": "NNCF", ".pb": "NNCF",
+		".pt": "torch.ao", ".pth": "torch.ao", ".jit": "torch.ao", ".pt2": "torch.ao", ".pte": "ExecuTorch's export",
+	}
+}
+
+// prepare finds the model's files and those of the data.
+func (z *optimization) prepare(ctx context.Context, path string) (err error) {
+	if z.model, err = findModel(path); err != nil {
+		return err
+	}
+	files, err := z.model.list()
+	if err != nil {
+		return err
+	}
+	var models []string
+	for _, f := range files {
+		if strings.EqualFold(filepath.Ext(f.Name), ".onnx") {
+			models = append(models, f.Name)
+		}
+	}
+	switch {
+	case len(models) > 1:
+		return fmt.Errorf("%s holds %d models in ONNX: name the file of one", path, len(models))
+	case len(models) == 0:
+		for _, f := range files {
+			if tool := tools()[strings.ToLower(filepath.Ext(f.Name))]; tool != "" {
+				return fmt.Errorf("%s is not in ONNX: models of its format are optimised with %s, for which there is no pack yet: use it before you serve the model, or export the model to ONNX", path, tool)
+			}
+		}
+		return fmt.Errorf("%s is not in ONNX: only such models are optimised; its file ends in .onnx", path)
+	}
+	z.request.Model = models[0]
+	if z.request.Digest, _, err = z.model.sum(ctx); err != nil {
+		return err
+	}
+	for _, f := range files {
+		f.Name = optimize.ModelDir + "/" + f.Name
+		z.files = append(z.files, f)
+	}
+	if err := z.findData(ctx); err != nil {
+		return err
+	}
+	return z.findOutput()
+}
+
+func (z *optimization) findData(ctx context.Context) error {
+	if z.calibration == "" {
+		return nil
+	}
+	names, err := optimize.DataFiles(z.calibration)
+	if err != nil {
+		return err
+	}
+	var files []bundle.File
+	for _, name := range names {
+		file := filepath.Join(z.calibration, name)
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		files = append(files, bundle.File{Name: name, Path: file, Size: info.Size()})
+	}
+	if z.data, _, err = (&modelSource{z.calibration, files}).sum(ctx); err != nil {
+		return err
+	}
+	for _, f := range files {
+		f.Name = optimize.DataDir + "/" + f.Name
+		z.files = append(z.files, f)
+	}
+	return nil
+}
+
+// findOutput decides where the result goes, which must not be there.
+func (z *optimization) findOutput() error {
+	name := modelName(z.named)
+	if r, err := artifact.Parse(z.named); artifact.Is(z.named) && err == nil {
+		name = nameOf(r)
+	}
+	kind := ".optimized.onnx"
+	if z.request.Method.Int8() {
+		kind = ".int8.onnx"
+	}
+	z.output = z.optimizeOptions.output
+	if z.output == "" || z.push != nil {
+		z.output = cmp.Or(name, "model") + kind
+	}
+	z.request.Result = filepath.Base(z.output)
+	if !strings.EqualFold(filepath.Ext(z.output), ".onnx") {
+		return usageError{fmt.Errorf("--output %s: the name of the result ends in .onnx", z.output)}
+	}
+	if z.push != nil {
+		return nil
+	}
+	for _, file := range []string{z.output, provenance(z.output)} {
+		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is there already: remove it, or choose another with --output", file)
+		}
+	}
+	if _, err := os.Stat(filepath.Dir(z.output)); err != nil {
+		return fmt.Errorf("--output: %w", unreadable(filepath.Dir(z.output), err))
+	}
+	return nil
+}
+
+// provenance is the name of the file that says where a result comes from.
+func provenance(result string) string { return result + ".provenance.json" }
+
+// manifest is the workload's.
+func (z *optimization) manifest(name string) (string, error) {
+	resources := map[string]any{"cpu": z.cpu}
+	if z.memory != "" {
+		resources["memory"] = z.memory
+	}
+	return objectFromFlags(object.KindWorkload, name, map[string]any{
+		"class": string(object.Batch), "pack": pack.OptimizeONNX, "restart": object.RestartNever, "startOnAttach": true,
+		"resources": resources, "security": map[string]any{"writableRoot": true},
+	})
+}
