@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -393,16 +394,29 @@ func (p *Placer) LendTo(ctx context.Context, obj object.Object) (*Placement, err
 // FitsWithout reports whether an object would get a part of the machine if others
 // gave back theirs.
 func (p *Placer) FitsWithout(ctx context.Context, obj object.Object, others []string) bool {
+	return p.without(ctx, obj, func(name string) bool { return slices.Contains(others, name) }) == nil
+}
+
+// CheckFits returns why an object gets no part of the machine even if it is alone
+// there, nil where it does.
+func (p *Placer) CheckFits(ctx context.Context, obj object.Object) error {
+	return p.without(ctx, obj, func(string) bool { return true })
+}
+
+// without tries to place an object on a copy without some others.
+func (p *Placer) without(ctx context.Context, obj object.Object, others func(name string) bool) error {
 	req, err := requestOf(obj)
 	if err != nil {
-		return false
+		return err
 	}
 	state := p.state.Load().Clone()
-	for _, name := range others {
-		state.Release(name)
+	for _, held := range state.Placements() {
+		if others(held.Request.Name) {
+			state.Release(held.Request.Name)
+		}
 	}
 	_, err = state.Place(ctx, req)
-	return err == nil
+	return err
 }
 
 // Holders are the names of the placements that have a device.

@@ -108,6 +108,11 @@ func (s *Sandbox) Place(ctx context.Context, obj object.Placeable) (*allocate.Pl
 	return placement, nil
 }
 
+// CheckFits refuses an object that has no room even if it is alone on the machine.
+func (s *Sandbox) CheckFits(ctx context.Context, obj object.Placeable) error {
+	return refused(s.Placer.CheckFits(ctx, obj))
+}
+
 // Lend gives an object a part of the machine that is stored nowhere, for what runs
 // for a while: it takes from nobody. Remove gives it back.
 func (s *Sandbox) Lend(ctx context.Context, obj object.Placeable) (*allocate.Placement, error) {

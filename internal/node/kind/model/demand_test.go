@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -94,6 +95,11 @@ func TestRoomIsMade(t *testing.T) {
 	if err := b.next(key).Up(t.Context(), second); err == nil || len(b.Running()) != 1 {
 		t.Errorf("a model that never fits: %v, %d containers", err, len(b.Running()))
 	}
+	second.Spec.Load = object.LoadOnDemand
+	if err := b.next(key).Up(t.Context(), second); !reconcile.IsRefused(err) {
+		t.Errorf("a model on demand that never fits: got %v, want it refused", err)
+	}
+	second.Spec.Load = object.LoadAlways
 	asked, second.Spec.Resources.Memory = 0, memory(t, "800Mi")
 	if err := b.next(key).Up(t.Context(), second); err != nil || asked != 1 {
 		t.Errorf("got %v after %d calls", err, asked)

@@ -209,6 +209,11 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 func (c *controller) prepare(ctx context.Context, m *object.Model) (w *work, err error) {
 	w = &work{model: m, key: c.key}
 	w.now = !m.OnDemand() || c.live != nil || c.o.Sandbox.Runs(ctx, c.key)
+	if !w.now {
+		if err := c.o.Sandbox.CheckFits(ctx, m); err != nil {
+			return nil, err
+		}
+	}
 	if w.now || len(m.Spec.Resources.Devices) > 0 { // the devices decide which engines there are
 		if w.placement, err = c.o.Sandbox.Place(ctx, m); err != nil {
 			return nil, err
