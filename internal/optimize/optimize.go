@@ -142,20 +142,10 @@ func (r *Report) Judge() string {
 	return strings.Join(why, ", and ")
 }
 
-// Percent writes a share for people.
+// Percent writes a share for people, to a thousandth of a percent.
 func Percent(share float64) string {
-	return strconv.FormatFloat(100*share, 'f', decimals(100*share), 64) + " %"
-}
-
-// decimals keeps two digits of a small number.
-func decimals(percent float64) int {
-	switch {
-	case percent == 0 || percent >= 10:
-		return 1
-	case percent >= 1:
-		return 2
-	}
-	return 3
+	text := strconv.FormatFloat(100*share, 'f', 3, 64)
+	return strings.TrimSuffix(strings.TrimRight(text, "0"), ".") + " %"
 }
 
 // ParsePercent reads a share such as 0.5%, from 0 to 100 %.

@@ -20,6 +20,14 @@ func TestParsePercent(t *testing.T) {
 	}
 }
 
+func TestPercent(t *testing.T) {
+	for share, want := range map[float64]string{0: "0 %", 0.005: "0.5 %", 1: "100 %", 0.0833333: "8.333 %", 91.83352: "9183.352 %", 0.1: "10 %"} {
+		if got := Percent(share); got != want {
+			t.Errorf("%g: got %q, want %q", share, got, want)
+		}
+	}
+}
+
 func TestJudge(t *testing.T) {
 	const ms = time.Millisecond
 	speed := func(originalRun, resultRun, originalLoad, resultLoad time.Duration) Speed {
@@ -32,10 +40,10 @@ func TestJudge(t *testing.T) {
 		want   []string // of the refusal; none: it passes
 	}{
 		"faster and as good":          {Static, speed(10*ms, 5*ms, ms, ms), 0.005, nil},
-		"too great a drop":            {Static, speed(10*ms, 5*ms, ms, ms), 0.006, []string{"drops by 0.600 %, more than the 0.500 %"}},
-		"not a number":                {Static, speed(10*ms, 5*ms, ms, ms), math.NaN(), []string{"more than the 0.500 %"}},
+		"too great a drop":            {Static, speed(10*ms, 5*ms, ms, ms), 0.006, []string{"drops by 0.6 %, more than the 0.5 %"}},
+		"not a number":                {Static, speed(10*ms, 5*ms, ms, ms), math.NaN(), []string{"more than the 0.5 %"}},
 		"not faster":                  {Dynamic, speed(10*ms, 9500*time.Microsecond, ms, ms/9), 0, []string{"does not run faster by a tenth"}},
-		"neither":                     {Static, speed(10*ms, 11*ms, ms, ms), 1, []string{"drops by 100.0 %", ", and it does not run faster"}},
+		"neither":                     {Static, speed(10*ms, 11*ms, ms, ms), 1, []string{"drops by 100 %", ", and it does not run faster"}},
 		"a graph loads faster":        {Graph, speed(10*ms, 10*ms, 10*ms, 5*ms), 0, nil},
 		"a graph runs faster":         {Graph, speed(10*ms, 8*ms, 10*ms, 12*ms), 0, nil},
 		"a graph gains nothing":       {Graph, speed(10*ms, 10*ms, 10*ms, 10*ms), 0, []string{"neither runs nor loads faster"}},
