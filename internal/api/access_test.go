@@ -25,12 +25,19 @@ import (
 // quietNode answers Info, and a Watch that never reports anything.
 type quietNode struct {
 	Node
-	list   *access.List
-	tokens *access.Tokens
+	list     *access.List
+	tokens   *access.Tokens
+	renewals *access.Renewals
 }
 
 func (n *quietNode) Access() *access.List { return n.list }
-func (n *quietNode) Info() node.Info      { return node.Info{Name: "quiet"} }
+func (n *quietNode) Renewals() *access.Renewals {
+	if n.renewals == nil {
+		return &access.Renewals{}
+	}
+	return n.renewals
+}
+func (n *quietNode) Info() node.Info { return node.Info{Name: "quiet"} }
 func (n *quietNode) Inference() ([]string, http.Handler) {
 	return []string{"/v2", "/v2/"}, http.NotFoundHandler()
 }

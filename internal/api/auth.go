@@ -55,7 +55,8 @@ type caller struct {
 	role    pki.Role
 	until   time.Time // when the certificate expires; zero for none
 	serial  string    // of the certificate
-	refused error     // why nothing is answered; nil where the role decides
+	leaf    *x509.Certificate
+	refused error // why nothing is answered; nil where the role decides
 }
 
 type callerKey struct{}
@@ -76,7 +77,7 @@ func callerOf(state *tls.ConnectionState) caller {
 		return caller{}
 	}
 	leaf := state.VerifiedChains[0][0]
-	return caller{name: leaf.Subject.CommonName, role: pki.RoleOf(leaf), until: leaf.NotAfter, serial: pki.Serial(leaf)}
+	return caller{name: leaf.Subject.CommonName, role: pki.RoleOf(leaf), until: leaf.NotAfter, serial: pki.Serial(leaf), leaf: leaf}
 }
 
 // authorizer refuses calls beyond the caller's role and logs the ones that

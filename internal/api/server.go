@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log"
@@ -61,7 +62,7 @@ func mount[S any](handler func(S, ...connect.HandlerOption) (string, http.Handle
 }
 
 // services has a line for each domain.
-func services(n Node, gate *entrance) []service {
+func services(n Node, gate *entrance, authority *x509.CertPool) []service {
 	return []service{
 		mount[pbconnect.NodeHandler](pbconnect.NewNodeHandler, &nodeService{n}),
 		mount[pbconnect.HardwareHandler](pbconnect.NewHardwareHandler, &hardwareService{n}),
@@ -73,7 +74,7 @@ func services(n Node, gate *entrance) []service {
 		mount[pbconnect.VolumesHandler](pbconnect.NewVolumesHandler, &volumeService{n}),
 		mount[pbconnect.PacksHandler](pbconnect.NewPacksHandler, &packService{n}),
 		mount[pbconnect.BenchHandler](pbconnect.NewBenchHandler, &benchService{n}),
-		mount[pbconnect.AccessHandler](pbconnect.NewAccessHandler, &accessService{n.Access(), gate}),
+		mount[pbconnect.AccessHandler](pbconnect.NewAccessHandler, &accessService{n, gate, authority}),
 		mount[pbconnect.UpgradesHandler](pbconnect.NewUpgradesHandler, &upgradeService{n}),
 		mount[pbconnect.InstallationHandler](pbconnect.NewInstallationHandler, &installationService{n}),
 		mount[pbconnect.TokensHandler](pbconnect.NewTokensHandler, &tokenService{n}),
@@ -99,7 +100,7 @@ func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, 
 	}
 	gate := newEntrance(n.Access())
 	calls := http.NewServeMux()
-	for _, s := range services(n, gate) {
+	for _, s := range services(n, gate, tlsConfig.ClientCAs) {
 		calls.Handle(s(options...))
 	}
 	mux := http.NewServeMux()

@@ -29,7 +29,7 @@ func newConfigCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Keys, contexts, and a node's Machine"}
 	c.AddCommand(newConfigGenerateCommand(env), newConfigCredentialsCommand(env), newConfigApplyCommand(env),
 		newConfigContextsCommand(env), newConfigMergeCommand(env), newConfigFilesCommand(env), newConfigUseCommand(env), newConfigDeleteCommand(env),
-		newConfigRenewCommand(env), newConfigCertificatesCommand(env), newConfigRevokeCommand(env), newConfigRestoreCommand(env),
+		newConfigRenewCommand(env), newConfigApproveCommand(env), newConfigCertificatesCommand(env), newConfigRevokeCommand(env), newConfigRestoreCommand(env),
 		newConfigShowCommand(env), newConfigHistoryCommand(env), newConfigRollbackCommand(env), newConfigConfirmCommand(env))
 	return c
 }
@@ -131,7 +131,11 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 			return err
 		}
 	}
-	if _, err := noteIssued(o.dir, admin); err != nil {
+	signed, err := admin.TLS()
+	if err != nil {
+		return err
+	}
+	if err := noteIssued(o.dir, signed.Leaf); err != nil {
 		return err
 	}
 	if err := durable.WriteFile(machineFile, text, 0o600); err != nil {

@@ -85,7 +85,7 @@ func makeCredentials(env *Env, user string, o credentialsOptions) error {
 		return err
 	}
 	other := *base
-	other.Certificate, other.Key, other.Authority = string(pair.Certificate), string(pair.Key), ""
+	other.Certificate, other.Key, other.Authority, other.RenewalKey = string(pair.Certificate), string(pair.Key), "", ""
 	config := &client.Config{}
 	config.Set(name, &other)
 	if err := config.Save(o.output); err != nil {
@@ -134,6 +134,9 @@ func signClient(dir, user string, role pki.Role, lifetime time.Duration) (pair p
 	if err != nil {
 		return pair, "", err
 	}
-	serial, err = noteIssued(dir, pair)
-	return pair, serial, err
+	signed, err := pair.TLS()
+	if err != nil {
+		return pair, "", err
+	}
+	return pair, pki.Serial(signed.Leaf), noteIssued(dir, signed.Leaf)
 }

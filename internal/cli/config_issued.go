@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -24,28 +26,23 @@ import (
 // line each: serial number, name, role, end. It lies beside the authority.
 const issuedFile = "issued.txt"
 
-func noteIssued(dir string, pair pki.Pair) (serial string, err error) {
-	signed, err := pair.TLS()
-	if err != nil {
-		return "", err
-	}
-	serial = pki.Serial(signed.Leaf)
+func noteIssued(dir string, cert *x509.Certificate) error {
 	path := filepath.Join(dir, issuedFile)
 	raw, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read the list of issued certificates: %w", err)
+		return fmt.Errorf("read the list of issued certificates: %w", err)
 	}
 	name := strings.Map(func(r rune) rune {
 		if r == '\t' || r == '\n' || r == '\r' {
 			return ' '
 		}
 		return r
-	}, signed.Leaf.Subject.CommonName)
-	line := fmt.Sprintf("%s\t%s\t%s\t%s\n", serial, name, pki.RoleOf(signed.Leaf), signed.Leaf.NotAfter.Format(time.DateOnly))
+	}, cert.Subject.CommonName)
+	line := fmt.Sprintf("%s\t%s\t%s\t%s\n", pki.Serial(cert), name, pki.RoleOf(cert), cert.NotAfter.Format(time.DateOnly))
 	if err := durable.WriteFile(path, append(raw, line...), 0o600); err != nil {
-		return "", fmt.Errorf("write the list of issued certificates: %w", err)
+		return fmt.Errorf("write the list of issued certificates: %w", err)
 	}
-	return serial, nil
+	return nil
 }
 
 // clientCertificate is a client's certificate as config certificates lists it.
@@ -57,6 +54,7 @@ type clientCertificate struct {
 	State   string `json:"state"`             // valid, expired, revoked
 	By      string `json:"revokedBy,omitempty"`
 	Revoked string `json:"revoked,omitempty"` // when, RFC 3339
+	Asked   string `json:"asked,omitempty"`   // when its owner asked for a renewal, RFC 3339
 }
 
 // issued reads the list beside the authority, the oldest first.
@@ -100,8 +98,9 @@ func newConfigCertificatesCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "certificates", Short: "List clients' certificates: valid, expired and revoked", Args: exactArgs(0, ""),
 		Long: `List the clients' certificates that the authority has signed, by the list
-issued.txt beside it, and which of them the node of the chosen context refuses
-(oscine config revoke). Without that list only the revoked ones are known.`,
+issued.txt beside it, which of them the node of the chosen context refuses (oscine
+config revoke), and whose owners ask for a renewal (oscine config approve). Without
+that list only the last two are known.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			name, ctx, err := env.context()
 			if err != nil {
@@ -110,7 +109,7 @@ issued.txt beside it, and which of them the node of the chosen context refuses
 			dir := authorityDir(authority, name, ctx)
 			all, err := issued(dir)
 			if authority == "" && errors.Is(err, fs.ErrNotExist) {
-				fmt.Fprintf(env.Err, "%s is not in %s: only revoked certificates are listed; say where the authority lies with --authority DIR\n", issuedFile, dir)
+				fmt.Fprintf(env.Err, "%s is not in %s: only revoked certificates and renewals are listed; say where the authority lies with --authority DIR\n", issuedFile, dir)
 			} else if err != nil {
 				return fmt.Errorf("read the list of issued certificates: %w", err)
 			}
@@ -123,6 +122,11 @@ issued.txt beside it, and which of them the node of the chosen context refuses
 				return err
 			}
 			all = withRevoked(all, resp.Msg.Certificates)
+			asked, err := node.Access.ListRenewals(c.Context(), connect.NewRequest(&pb.ListRenewalsRequest{}))
+			if err != nil {
+				return err
+			}
+			all = withRenewals(all, asked.Msg.Renewals)
 			serials := make([]string, len(all))
 			for i, c := range all {
 				serials[i] = c.Serial
@@ -152,6 +156,25 @@ func withRevoked(all []clientCertificate, revoked []*pb.Revocation) []clientCert
 	return all
 }
 
+// withRenewals marks certificates whose owners ask for another, and adds what the
+// list lacks.
+func withRenewals(all []clientCertificate, renewals []*pb.Renewal) []clientCertificate {
+	for _, r := range renewals {
+		cert, err := x509.ParseCertificate(r.Certificate)
+		if err != nil {
+			continue
+		}
+		serial := pki.Serial(cert)
+		i := slices.IndexFunc(all, func(c clientCertificate) bool { return c.Serial == serial })
+		if i < 0 {
+			i = len(all)
+			all = append(all, clientCertificate{Serial: serial, Name: cert.Subject.CommonName, Role: pki.RoleOf(cert).String(), Expires: date(cert), State: "valid"})
+		}
+		all[i].Asked = r.Asked.AsTime().Format(time.RFC3339)
+	}
+	return all
+}
+
 func printCertificates(out io.Writer, all []clientCertificate) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "SERIAL\tNAME\tROLE\tEXPIRES\tSTATE")
@@ -159,6 +182,9 @@ func printCertificates(out io.Writer, all []clientCertificate) error {
 		state := c.State
 		if c.Revoked != "" {
 			state += " " + c.Revoked + " by " + orDash(printable.Text(c.By))
+		}
+		if c.Asked != "" {
+			state += ", renewal asked " + c.Asked
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", printable.Text(c.Serial), orDash(printable.Text(c.Name)), orDash(printable.Text(c.Role)), orDash(printable.Text(c.Expires)), state)
 	}

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -18,23 +21,37 @@ func newConfigRenewCommand(env *Env) *cobra.Command {
 	var days int
 	c := &cobra.Command{
 		Use: "renew", Short: "Give the chosen context a new certificate", Args: exactArgs(0, ""),
-		Long: `Give the chosen context a certificate of the same name and role with another key,
-signed by the authority on this computer. The one before it stays valid until it
-expires or is revoked (oscine config revoke).
+		Long: `Give the chosen context a certificate of the same name and role with another key.
+The one before it stays valid until it expires or is revoked (oscine config revoke).
+
+With the authority on this computer (--authority) it is signed at once. Without it
+the node is asked, which keeps the request until the holder of the authority
+approves it (oscine config approve); the next command then takes the certificate.
 
 Commands that call the node do this by themselves in the last 30 days of a
-certificate, or the last third of a shorter one, if the context names the
-authority's folder: config generate and config renew --authority note it.`,
-		Example: "  oscine config renew --authority edge1",
+certificate, or the last third of a shorter one. They know the authority's folder
+from config generate or config renew --authority.`,
+		Example: "  oscine config renew\n  oscine config renew --authority edge1",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if c.Flags().Changed("days") {
 				if err := checkDays(days); err != nil {
 					return err
 				}
 			}
-			name, _, err := env.context()
+			name, ctx, err := env.context()
 			if err != nil {
 				return err
+			}
+			if _, err := os.Stat(filepath.Join(authorityDir(authority, name, ctx), "ca.key")); err != nil && authority == "" {
+				if days != 0 {
+					return usageError{errors.New("--days is for the holder of the authority: say where ca.key lies with --authority DIR")}
+				}
+				said, err := askRenewal(c.Context(), env, name)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintln(env.Out, said)
+				return nil
 			}
 			renewed, err := renewContext(env, name, authority, time.Duration(days)*day)
 			if err != nil {
@@ -55,7 +72,6 @@ func date(cert *x509.Certificate) string { return cert.NotAfter.Format(time.Date
 // renewal is what renewContext did.
 type renewal struct {
 	before, now *x509.Certificate
-	context     *client.Context
 }
 
 // renewContext signs another certificate for a context. An empty dir is the one
@@ -66,7 +82,6 @@ func renewContext(env *Env, name, dir string, lifetime time.Duration) (r renewal
 		if err != nil {
 			return err
 		}
-		r.context = chosen
 		if r.before, err = leafOf(chosen); err != nil {
 			return fmt.Errorf("the certificate of context %q: %w", name, err)
 		}
@@ -88,7 +103,7 @@ func renewContext(env *Env, name, dir string, lifetime time.Duration) (r renewal
 		if err != nil {
 			return err
 		}
-		chosen.Certificate, chosen.Key, chosen.Authority = string(pair.Certificate), string(pair.Key), dir
+		chosen.Certificate, chosen.Key, chosen.Authority, chosen.RenewalKey = string(pair.Certificate), string(pair.Key), dir, ""
 		r.now, err = leafOf(chosen)
 		return err
 	})
@@ -121,25 +136,102 @@ func isAuthorityOf(ctx *client.Context, dir string) error {
 	return nil
 }
 
+// askRenewal asks the node for a certificate in place of a context's, and takes it
+// where the holder of the authority has signed it. It returns what to say.
+func askRenewal(ctx context.Context, env *Env, name string) (said string, err error) {
+	var key string
+	err = env.editConfig(func(config *client.Config) error {
+		_, chosen, err := config.Context(name)
+		if err != nil {
+			return err
+		}
+		if chosen.RenewalKey == "" {
+			made, err := pki.NewKey()
+			if err != nil {
+				return err
+			}
+			chosen.RenewalKey = string(made)
+		}
+		key = chosen.RenewalKey
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	config, err := env.clientConfig()
+	if err != nil {
+		return "", err
+	}
+	_, chosen, err := config.Context(name)
+	if err != nil {
+		return "", err
+	}
+	before, err := leafOf(chosen)
+	if err != nil {
+		return "", fmt.Errorf("the certificate of context %q: %w", name, err)
+	}
+	node, err := client.New(chosen)
+	if err != nil {
+		return "", err
+	}
+	authority, err := pki.Pool([]byte(chosen.CA))
+	if err != nil {
+		return "", err
+	}
+	certificate, err := node.Renew(ctx, authority, []byte(key))
+	if err != nil {
+		return "", err
+	}
+	if certificate == "" {
+		return fmt.Sprintf("the certificate of context %q expires on %s: a renewal is asked for, which the holder of the authority approves with oscine config approve %q",
+			name, date(before), before.Subject.CommonName), nil
+	}
+	return fmt.Sprintf("the certificate of context %q was to expire on %s: renewed", name, date(before)), env.editConfig(func(config *client.Config) error {
+		_, chosen, err := config.Context(name)
+		if err != nil {
+			return err
+		}
+		if chosen.RenewalKey == key {
+			chosen.Certificate, chosen.Key, chosen.RenewalKey = certificate, key, ""
+		}
+		return nil
+	})
+}
+
+// askTimeout bounds how long a command waits for the node's answer about a renewal.
+const askTimeout = 5 * time.Second
+
 // fresh returns a context whose certificate is renewed where its end is near, and
 // says what it did, or what to do, once a command.
 func (e *Env) fresh(name string, ctx *client.Context, now time.Time) *client.Context {
 	leaf, err := leafOf(ctx)
-	if err != nil || e.renewalTold || now.Before(pki.RenewFrom(leaf)) {
+	if err != nil || e.renewalTold || now.Before(pki.RenewFrom(leaf)) && ctx.RenewalKey == "" {
 		return ctx
 	}
 	e.renewalTold = true
-	reason := ""
-	if ctx.Authority != "" {
-		r, err := renewContext(e, name, "", 0)
-		if err == nil {
-			fmt.Fprintf(e.Err, "oscine: the certificate of context %q was to expire on %s: renewed until %s\n", name, date(leaf), date(r.now))
-			return r.context
+	said, err := e.renew(name, ctx, leaf, now)
+	switch {
+	case err == nil:
+		fmt.Fprintln(e.Err, "oscine:", said)
+		if _, renewed, err := e.context(); err == nil {
+			return renewed
 		}
-		reason = fmt.Sprintf(" and could not be renewed (%s)", printable.Text(err.Error()))
-	}
-	if now.Before(leaf.NotAfter) { // one that has expired is an error of its own
-		fmt.Fprintf(e.Err, "oscine: the certificate of context %q expires on %s%s: %s\n", name, date(leaf), reason, client.HowToRenew(leaf))
+	case now.Before(leaf.NotAfter): // one that has expired is an error of its own
+		fmt.Fprintf(e.Err, "oscine: the certificate of context %q expires on %s and could not be renewed (%s): %s\n", name, date(leaf), printable.Text(message(err)), client.HowToRenew(leaf))
 	}
 	return ctx
+}
+
+// renew renews by the authority on this computer, else through the node.
+func (e *Env) renew(name string, ctx *client.Context, leaf *x509.Certificate, now time.Time) (said string, err error) {
+	if ctx.Authority != "" {
+		r, err := renewContext(e, name, "", 0)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("the certificate of context %q was to expire on %s: renewed until %s", name, date(leaf), date(r.now)), nil
+	}
+	limited, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	return askRenewal(limited, e, name)
 }

@@ -20,10 +20,33 @@ import (
 	"oscine.dev/oscine/internal/pki"
 )
 
-// refusing is a node that refuses some certificates.
+// refusing is a node that refuses some certificates, and keeps the renewal that one
+// client asks for.
 type refusing struct {
 	pbconnect.UnimplementedAccessHandler
 	revoked []*pb.Revocation
+
+	caller []byte      // certificate of who asks for renewals, DER
+	asked  *pb.Renewal // by the caller
+	answer string
+}
+
+func (r *refusing) Renew(_ context.Context, req *connect.Request[pb.RenewRequest]) (*connect.Response[pb.RenewResponse], error) {
+	r.asked = &pb.Renewal{CertificateRequest: req.Msg.CertificateRequest, Certificate: r.caller, Signature: req.Msg.Signature, Asked: timestamppb.New(time.Unix(0, 0))}
+	return connect.NewResponse(&pb.RenewResponse{Certificate: r.answer}), nil
+}
+
+func (r *refusing) ListRenewals(context.Context, *connect.Request[pb.ListRenewalsRequest]) (*connect.Response[pb.ListRenewalsResponse], error) {
+	resp := &pb.ListRenewalsResponse{}
+	if r.asked != nil && r.answer == "" {
+		resp.Renewals = append(resp.Renewals, r.asked)
+	}
+	return connect.NewResponse(resp), nil
+}
+
+func (r *refusing) Approve(_ context.Context, req *connect.Request[pb.ApproveRequest]) (*connect.Response[pb.ApproveResponse], error) {
+	r.answer = req.Msg.Certificate
+	return connect.NewResponse(&pb.ApproveResponse{}), nil
 }
 
 func (r *refusing) Revoke(_ context.Context, req *connect.Request[pb.RevokeRequest]) (*connect.Response[pb.RevokeResponse], error) {
@@ -58,7 +81,7 @@ func TestCertificatesAreListed(t *testing.T) {
 	if err := os.Remove(filepath.Join(n.dir, issuedFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, out, errOut = n.command(t, "config", "certificates"); !strings.Contains(errOut, "only revoked certificates are listed") || !strings.Contains(out, "rita") {
+	if _, out, errOut = n.command(t, "config", "certificates"); !strings.Contains(errOut, "only revoked certificates and renewals are listed") || !strings.Contains(out, "rita") {
 		t.Errorf("without the list: got %q, %q", out, errOut)
 	}
 }
@@ -133,4 +156,77 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 			t.Errorf("expired without ca.key: got %q", said)
 		}
 	})
+}
+
+// Who has no authority asks the node, the holder approves, and the next command takes
+// the certificate.
+func TestCertificatesAreRenewedThroughTheNode(t *testing.T) {
+	node := &refusing{}
+	n := &fakeNode{access: node}
+	n.serve(t)
+	path := filepath.Join(n.dir, "rita.config")
+	if status, _, errOut := n.command(t, "config", "credentials", "rita", "-o", path); status != 0 {
+		t.Fatal(errOut)
+	}
+	read := func() *client.Context {
+		t.Helper()
+		config, err := client.Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config.Contexts["test"]
+	}
+	rita := func(args ...string) (int, string, string) {
+		t.Helper()
+		return n.command(t, append([]string{"--config", path}, args...)...)
+	}
+	before, err := leafOf(read())
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.caller = before.Raw
+	if status, out, errOut := rita("config", "renew", "--days", "3"); status == 0 || !strings.Contains(errOut, "--days is for the holder") {
+		t.Errorf("got %q, %q", out, errOut)
+	}
+	const asked = `a renewal is asked for, which the holder of the authority approves with oscine config approve "rita"`
+	if status, out, errOut := rita("config", "renew"); status != 0 || !strings.Contains(out, asked) {
+		t.Fatalf("got %q, %q", out, errOut)
+	}
+	key := read().RenewalKey
+	if status, _, errOut := rita("config", "certificates"); status != 0 || strings.Count(errOut, asked) != 1 || read().RenewalKey != key {
+		t.Errorf("the next command: got %q", errOut)
+	}
+	if _, out, errOut := n.command(t, "config", "certificates"); !strings.Contains(out, "valid, renewal asked 1970-01-01T00:00:00Z") {
+		t.Errorf("got %q, %q", out, errOut)
+	}
+	if status, _, errOut := n.command(t, "config", "approve", "bob"); status == 0 || !strings.Contains(errOut, `no renewal is asked for by "bob"`) {
+		t.Errorf("nobody's: got %q", errOut)
+	}
+	node.asked.Signature[8] ^= 1
+	if status, _, errOut := n.command(t, "config", "approve", "rita"); status == 0 || !strings.Contains(errOut, "is for something else") || node.answer != "" {
+		t.Errorf("forged on its way: got %q", errOut)
+	}
+	node.asked.Signature[8] ^= 1
+	if status, out, errOut := n.command(t, "config", "approve", pki.Serial(before)); status != 0 || !regexp.MustCompile(`^[0-9a-f]+ rita with role reader renewed until `).MatchString(out) {
+		t.Fatalf("got %q, %q", out, errOut)
+	}
+	if serials, err := issuedTo(n.dir, "rita"); err != nil || len(serials) != 2 {
+		t.Errorf("the list of issued certificates: %v, %v", serials, err)
+	}
+	good := node.answer
+	config, err := client.Load(filepath.Join(n.dir, "config"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.answer = config.Contexts["test"].Certificate
+	if _, _, errOut := rita("config", "certificates"); !strings.Contains(errOut, "could not be renewed (the renewed certificate is for another key)") || read().RenewalKey != key {
+		t.Errorf("another's certificate: got %q", errOut)
+	}
+	node.answer = good
+	if _, _, errOut := rita("config", "certificates"); !strings.Contains(errOut, "renewed\n") {
+		t.Errorf("got %q", errOut)
+	}
+	if c := read(); c.Certificate != good || c.Key != key || c.RenewalKey != "" {
+		t.Errorf("the context after: %+v", c)
+	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	pb "oscine.dev/oscine/internal/api/oscinepb"
 	pbconnect "oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
 	"oscine.dev/oscine/internal/pki"
 )
@@ -90,10 +91,27 @@ func New(ctx *Context) (*Client, error) {
 	}, nil
 }
 
-// HowToRenew says how a client gets another certificate.
+// HowToRenew says how a client gets another certificate without the node.
 func HowToRenew(cert *x509.Certificate) string {
 	return fmt.Sprintf("renew it with oscine config renew --authority DIR, the folder with ca.crt and ca.key; if you have none, ask its owner for the FILE of oscine config credentials %q --role %s -o FILE, and take it with oscine config merge FILE --force",
 		cert.Subject.CommonName, pki.RoleOf(cert))
+}
+
+// Renew asks the node for a certificate for another key, PEM, in place of the
+// context's. It returns "" until the holder of the authority has signed one.
+func (c *Client) Renew(ctx context.Context, authority *x509.CertPool, key []byte) (certificate string, err error) {
+	renewal, err := pki.NewRenewal(c.pair, key)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.Access.Renew(ctx, connect.NewRequest(&pb.RenewRequest{CertificateRequest: string(renewal.Request), Signature: renewal.Signature.Value}))
+	if err != nil || resp.Msg.Certificate == "" {
+		return "", err
+	}
+	if err := renewal.CheckAnswer(authority, []byte(resp.Msg.Certificate), time.Now()); err != nil {
+		return "", err
+	}
+	return resp.Msg.Certificate, nil
 }
 
 // HTTP returns the client's transport and the base URL of the node, for the

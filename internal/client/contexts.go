@@ -41,6 +41,9 @@ type Context struct {
 	CA          string `yaml:"ca"`
 	Certificate string `yaml:"certificate"`
 	Key         string `yaml:"key"`
+	// RenewalKey is the key of the certificate for which the person has asked the
+	// node, PEM; empty if none is asked for.
+	RenewalKey string `yaml:"renewalKey,omitempty"`
 }
 
 // DefaultPath returns $OSCINE_CONFIG, or oscine/config under

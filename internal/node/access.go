@@ -5,12 +5,16 @@ import "oscine.dev/oscine/internal/node/access"
 // Access is the list of client certificates that the node refuses.
 func (n *Node) Access() *access.List { return n.access }
 
+// Renewals are the clients that ask for another certificate.
+func (n *Node) Renewals() *access.Renewals { return n.renewals }
+
 // Tokens are those of the clients of inference.
 func (n *Node) Tokens() *access.Tokens { return n.tokens }
 
-// accessFile is where the revoked certificates are kept, and tokenFile the tokens,
-// below the state folder.
+// Where the revoked certificates, the renewals and the tokens are kept, below the
+// state folder.
 const (
-	accessFile = "revoked.json"
-	tokenFile  = "tokens.json"
+	accessFile  = "revoked.json"
+	renewalFile = "renewals.json"
+	tokenFile   = "tokens.json"
 )

@@ -81,6 +81,7 @@ type Node struct {
 
 	store     *reconcile.Store
 	access    *access.List
+	renewals  *access.Renewals
 	tokens    *access.Tokens
 	loop      *reconcile.Loop
 	box       *sandbox.Sandbox
@@ -166,7 +167,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)
-	n.access.Noted = n.noteAccess
+	n.renewals = access.OpenRenewals(filepath.Join(n.config.StateDir, renewalFile), n.log)
+	n.access.Noted, n.renewals.Noted = n.noteAccess, n.noteAccess
 	trust, err := pki.Pool([]byte(n.machine.Spec.API.CA))
 	if err != nil {
 		return fmt.Errorf("spec.api.ca: %w", err)

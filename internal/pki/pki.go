@@ -77,11 +77,15 @@ func nodeTemplate(name string, hosts []string) *x509.Certificate {
 
 // NewClient signs a client certificate for a person or program.
 func NewClient(authority Pair, name string, role Role, lifetime time.Duration) (Pair, error) {
-	return issue(&authority, &x509.Certificate{
+	return issue(&authority, clientTemplate(name, role), lifetime)
+}
+
+func clientTemplate(name string, role Role) *x509.Certificate {
+	return &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name, Organization: []string{role.organization()}},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, lifetime)
+	}
 }
 
 // MaintenanceName is the name in the certificate of a node in maintenance mode.

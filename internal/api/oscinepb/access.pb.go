@@ -338,6 +338,339 @@ func (*RestoreResponse) Descriptor() ([]byte, []int) {
 	return file_oscine_v1_access_proto_rawDescGZIP(), []int{6}
 }
 
+// Renewal is a client's request for another certificate of its name and role.
+type Renewal struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	CertificateRequest string                 `protobuf:"bytes,1,opt,name=certificate_request,json=certificateRequest,proto3" json:"certificate_request,omitempty"` // PKCS #10, PEM: signed by the new key
+	Certificate        []byte                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`                                         // that is to be renewed, DER
+	Signature          []byte                 `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`                                             // of the request, by the key of the certificate
+	Asked              *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=asked,proto3" json:"asked,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *Renewal) Reset() {
+	*x = Renewal{}
+	mi := &file_oscine_v1_access_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Renewal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Renewal) ProtoMessage() {}
+
+func (x *Renewal) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_access_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Renewal.ProtoReflect.Descriptor instead.
+func (*Renewal) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_access_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Renewal) GetCertificateRequest() string {
+	if x != nil {
+		return x.CertificateRequest
+	}
+	return ""
+}
+
+func (x *Renewal) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *Renewal) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *Renewal) GetAsked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+type RenewRequest struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	CertificateRequest string                 `protobuf:"bytes,1,opt,name=certificate_request,json=certificateRequest,proto3" json:"certificate_request,omitempty"` // as in Renewal
+	Signature          []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`                                             // as in Renewal; the certificate is the caller's
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_oscine_v1_access_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_access_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_access_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RenewRequest) GetCertificateRequest() string {
+	if x != nil {
+		return x.CertificateRequest
+	}
+	return ""
+}
+
+func (x *RenewRequest) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+type RenewResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   string                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM; empty until it is signed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewResponse) Reset() {
+	*x = RenewResponse{}
+	mi := &file_oscine_v1_access_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewResponse) ProtoMessage() {}
+
+func (x *RenewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_access_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
+func (*RenewResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_access_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RenewResponse) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+type ListRenewalsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRenewalsRequest) Reset() {
+	*x = ListRenewalsRequest{}
+	mi := &file_oscine_v1_access_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRenewalsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRenewalsRequest) ProtoMessage() {}
+
+func (x *ListRenewalsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_access_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRenewalsRequest.ProtoReflect.Descriptor instead.
+func (*ListRenewalsRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_access_proto_rawDescGZIP(), []int{10}
+}
+
+type ListRenewalsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Renewals      []*Renewal             `protobuf:"bytes,1,rep,name=renewals,proto3" json:"renewals,omitempty"` // that nobody has approved yet, the oldest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRenewalsResponse) Reset() {
+	*x = ListRenewalsResponse{}
+	mi := &file_oscine_v1_access_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRenewalsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRenewalsResponse) ProtoMessage() {}
+
+func (x *ListRenewalsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_access_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRenewalsResponse.ProtoReflect.Descriptor instead.
+func (*ListRenewalsResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_access_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListRenewalsResponse) GetRenewals() []*Renewal {
+	if x != nil {
+		return x.Renewals
+	}
+	return nil
+}
+
+type ApproveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Serial        string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"`           // of the certificate that is to be renewed
+	Certificate   string                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"` // the new one, PEM
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveRequest) Reset() {
+	*x = ApproveRequest{}
+	mi := &file_oscine_v1_access_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveRequest) ProtoMessage() {}
+
+func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_access_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
+func (*ApproveRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_access_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ApproveRequest) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *ApproveRequest) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+type ApproveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveResponse) Reset() {
+	*x = ApproveResponse{}
+	mi := &file_oscine_v1_access_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveResponse) ProtoMessage() {}
+
+func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_access_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
+func (*ApproveResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_access_proto_rawDescGZIP(), []int{13}
+}
+
 var File_oscine_v1_access_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_access_proto_rawDesc = "" +
@@ -358,11 +691,31 @@ const file_oscine_v1_access_proto_rawDesc = "" +
 	"\fcertificates\x18\x01 \x03(\v2\x15.oscine.v1.RevocationR\fcertificates\"*\n" +
 	"\x0eRestoreRequest\x12\x18\n" +
 	"\aserials\x18\x01 \x03(\tR\aserials\"\x11\n" +
-	"\x0fRestoreResponse2\xe9\x01\n" +
+	"\x0fRestoreResponse\"\xac\x01\n" +
+	"\aRenewal\x12/\n" +
+	"\x13certificate_request\x18\x01 \x01(\tR\x12certificateRequest\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\x120\n" +
+	"\x05asked\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\"]\n" +
+	"\fRenewRequest\x12/\n" +
+	"\x13certificate_request\x18\x01 \x01(\tR\x12certificateRequest\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"1\n" +
+	"\rRenewResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\tR\vcertificate\"\x15\n" +
+	"\x13ListRenewalsRequest\"F\n" +
+	"\x14ListRenewalsResponse\x12.\n" +
+	"\brenewals\x18\x01 \x03(\v2\x12.oscine.v1.RenewalR\brenewals\"J\n" +
+	"\x0eApproveRequest\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\tR\vcertificate\"\x11\n" +
+	"\x0fApproveResponse2\xca\x03\n" +
 	"\x06Access\x12C\n" +
 	"\x06Revoke\x12\x18.oscine.v1.RevokeRequest\x1a\x19.oscine.v1.RevokeResponse\"\x04\x88\xb5\x18\x04\x12R\n" +
 	"\vListRevoked\x12\x1d.oscine.v1.ListRevokedRequest\x1a\x1e.oscine.v1.ListRevokedResponse\"\x04\x88\xb5\x18\x04\x12F\n" +
-	"\aRestore\x12\x19.oscine.v1.RestoreRequest\x1a\x1a.oscine.v1.RestoreResponse\"\x04\x88\xb5\x18\x04B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
+	"\aRestore\x12\x19.oscine.v1.RestoreRequest\x1a\x1a.oscine.v1.RestoreResponse\"\x04\x88\xb5\x18\x04\x12@\n" +
+	"\x05Renew\x12\x17.oscine.v1.RenewRequest\x1a\x18.oscine.v1.RenewResponse\"\x04\x88\xb5\x18\x02\x12U\n" +
+	"\fListRenewals\x12\x1e.oscine.v1.ListRenewalsRequest\x1a\x1f.oscine.v1.ListRenewalsResponse\"\x04\x88\xb5\x18\x04\x12F\n" +
+	"\aApprove\x12\x19.oscine.v1.ApproveRequest\x1a\x1a.oscine.v1.ApproveResponse\"\x04\x88\xb5\x18\x04B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
 	file_oscine_v1_access_proto_rawDescOnce sync.Once
@@ -376,7 +729,7 @@ func file_oscine_v1_access_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_access_proto_rawDescData
 }
 
-var file_oscine_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_oscine_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_oscine_v1_access_proto_goTypes = []any{
 	(*Revocation)(nil),            // 0: oscine.v1.Revocation
 	(*RevokeRequest)(nil),         // 1: oscine.v1.RevokeRequest
@@ -385,23 +738,38 @@ var file_oscine_v1_access_proto_goTypes = []any{
 	(*ListRevokedResponse)(nil),   // 4: oscine.v1.ListRevokedResponse
 	(*RestoreRequest)(nil),        // 5: oscine.v1.RestoreRequest
 	(*RestoreResponse)(nil),       // 6: oscine.v1.RestoreResponse
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Renewal)(nil),               // 7: oscine.v1.Renewal
+	(*RenewRequest)(nil),          // 8: oscine.v1.RenewRequest
+	(*RenewResponse)(nil),         // 9: oscine.v1.RenewResponse
+	(*ListRenewalsRequest)(nil),   // 10: oscine.v1.ListRenewalsRequest
+	(*ListRenewalsResponse)(nil),  // 11: oscine.v1.ListRenewalsResponse
+	(*ApproveRequest)(nil),        // 12: oscine.v1.ApproveRequest
+	(*ApproveResponse)(nil),       // 13: oscine.v1.ApproveResponse
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_oscine_v1_access_proto_depIdxs = []int32{
-	7, // 0: oscine.v1.Revocation.revoked:type_name -> google.protobuf.Timestamp
-	0, // 1: oscine.v1.RevokeRequest.certificates:type_name -> oscine.v1.Revocation
-	0, // 2: oscine.v1.ListRevokedResponse.certificates:type_name -> oscine.v1.Revocation
-	1, // 3: oscine.v1.Access.Revoke:input_type -> oscine.v1.RevokeRequest
-	3, // 4: oscine.v1.Access.ListRevoked:input_type -> oscine.v1.ListRevokedRequest
-	5, // 5: oscine.v1.Access.Restore:input_type -> oscine.v1.RestoreRequest
-	2, // 6: oscine.v1.Access.Revoke:output_type -> oscine.v1.RevokeResponse
-	4, // 7: oscine.v1.Access.ListRevoked:output_type -> oscine.v1.ListRevokedResponse
-	6, // 8: oscine.v1.Access.Restore:output_type -> oscine.v1.RestoreResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	14, // 0: oscine.v1.Revocation.revoked:type_name -> google.protobuf.Timestamp
+	0,  // 1: oscine.v1.RevokeRequest.certificates:type_name -> oscine.v1.Revocation
+	0,  // 2: oscine.v1.ListRevokedResponse.certificates:type_name -> oscine.v1.Revocation
+	14, // 3: oscine.v1.Renewal.asked:type_name -> google.protobuf.Timestamp
+	7,  // 4: oscine.v1.ListRenewalsResponse.renewals:type_name -> oscine.v1.Renewal
+	1,  // 5: oscine.v1.Access.Revoke:input_type -> oscine.v1.RevokeRequest
+	3,  // 6: oscine.v1.Access.ListRevoked:input_type -> oscine.v1.ListRevokedRequest
+	5,  // 7: oscine.v1.Access.Restore:input_type -> oscine.v1.RestoreRequest
+	8,  // 8: oscine.v1.Access.Renew:input_type -> oscine.v1.RenewRequest
+	10, // 9: oscine.v1.Access.ListRenewals:input_type -> oscine.v1.ListRenewalsRequest
+	12, // 10: oscine.v1.Access.Approve:input_type -> oscine.v1.ApproveRequest
+	2,  // 11: oscine.v1.Access.Revoke:output_type -> oscine.v1.RevokeResponse
+	4,  // 12: oscine.v1.Access.ListRevoked:output_type -> oscine.v1.ListRevokedResponse
+	6,  // 13: oscine.v1.Access.Restore:output_type -> oscine.v1.RestoreResponse
+	9,  // 14: oscine.v1.Access.Renew:output_type -> oscine.v1.RenewResponse
+	11, // 15: oscine.v1.Access.ListRenewals:output_type -> oscine.v1.ListRenewalsResponse
+	13, // 16: oscine.v1.Access.Approve:output_type -> oscine.v1.ApproveResponse
+	11, // [11:17] is the sub-list for method output_type
+	5,  // [5:11] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_access_proto_init() }
@@ -416,7 +784,7 @@ func file_oscine_v1_access_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_access_proto_rawDesc), len(file_oscine_v1_access_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,12 @@ const (
 	AccessListRevokedProcedure = "/oscine.v1.Access/ListRevoked"
 	// AccessRestoreProcedure is the fully-qualified name of the Access's Restore RPC.
 	AccessRestoreProcedure = "/oscine.v1.Access/Restore"
+	// AccessRenewProcedure is the fully-qualified name of the Access's Renew RPC.
+	AccessRenewProcedure = "/oscine.v1.Access/Renew"
+	// AccessListRenewalsProcedure is the fully-qualified name of the Access's ListRenewals RPC.
+	AccessListRenewalsProcedure = "/oscine.v1.Access/ListRenewals"
+	// AccessApproveProcedure is the fully-qualified name of the Access's Approve RPC.
+	AccessApproveProcedure = "/oscine.v1.Access/Approve"
 )
 
 // AccessClient is a client for the oscine.v1.Access service.
@@ -48,6 +54,12 @@ type AccessClient interface {
 	ListRevoked(context.Context, *connect.Request[oscinepb.ListRevokedRequest]) (*connect.Response[oscinepb.ListRevokedResponse], error)
 	// Restore lets revoked certificates in again.
 	Restore(context.Context, *connect.Request[oscinepb.RestoreRequest]) (*connect.Response[oscinepb.RestoreResponse], error)
+	// Renew asks for another certificate in place of the caller's, and returns it
+	// once it is signed. Ask with the same request until then.
+	Renew(context.Context, *connect.Request[oscinepb.RenewRequest]) (*connect.Response[oscinepb.RenewResponse], error)
+	ListRenewals(context.Context, *connect.Request[oscinepb.ListRenewalsRequest]) (*connect.Response[oscinepb.ListRenewalsResponse], error)
+	// Approve brings the certificate for which a client asked.
+	Approve(context.Context, *connect.Request[oscinepb.ApproveRequest]) (*connect.Response[oscinepb.ApproveResponse], error)
 }
 
 // NewAccessClient constructs a client for the oscine.v1.Access service. By default, it uses the
@@ -79,14 +91,35 @@ func NewAccessClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(accessMethods.ByName("Restore")),
 			connect.WithClientOptions(opts...),
 		),
+		renew: connect.NewClient[oscinepb.RenewRequest, oscinepb.RenewResponse](
+			httpClient,
+			baseURL+AccessRenewProcedure,
+			connect.WithSchema(accessMethods.ByName("Renew")),
+			connect.WithClientOptions(opts...),
+		),
+		listRenewals: connect.NewClient[oscinepb.ListRenewalsRequest, oscinepb.ListRenewalsResponse](
+			httpClient,
+			baseURL+AccessListRenewalsProcedure,
+			connect.WithSchema(accessMethods.ByName("ListRenewals")),
+			connect.WithClientOptions(opts...),
+		),
+		approve: connect.NewClient[oscinepb.ApproveRequest, oscinepb.ApproveResponse](
+			httpClient,
+			baseURL+AccessApproveProcedure,
+			connect.WithSchema(accessMethods.ByName("Approve")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // accessClient implements AccessClient.
 type accessClient struct {
-	revoke      *connect.Client[oscinepb.RevokeRequest, oscinepb.RevokeResponse]
-	listRevoked *connect.Client[oscinepb.ListRevokedRequest, oscinepb.ListRevokedResponse]
-	restore     *connect.Client[oscinepb.RestoreRequest, oscinepb.RestoreResponse]
+	revoke       *connect.Client[oscinepb.RevokeRequest, oscinepb.RevokeResponse]
+	listRevoked  *connect.Client[oscinepb.ListRevokedRequest, oscinepb.ListRevokedResponse]
+	restore      *connect.Client[oscinepb.RestoreRequest, oscinepb.RestoreResponse]
+	renew        *connect.Client[oscinepb.RenewRequest, oscinepb.RenewResponse]
+	listRenewals *connect.Client[oscinepb.ListRenewalsRequest, oscinepb.ListRenewalsResponse]
+	approve      *connect.Client[oscinepb.ApproveRequest, oscinepb.ApproveResponse]
 }
 
 // Revoke calls oscine.v1.Access.Revoke.
@@ -104,6 +137,21 @@ func (c *accessClient) Restore(ctx context.Context, req *connect.Request[oscinep
 	return c.restore.CallUnary(ctx, req)
 }
 
+// Renew calls oscine.v1.Access.Renew.
+func (c *accessClient) Renew(ctx context.Context, req *connect.Request[oscinepb.RenewRequest]) (*connect.Response[oscinepb.RenewResponse], error) {
+	return c.renew.CallUnary(ctx, req)
+}
+
+// ListRenewals calls oscine.v1.Access.ListRenewals.
+func (c *accessClient) ListRenewals(ctx context.Context, req *connect.Request[oscinepb.ListRenewalsRequest]) (*connect.Response[oscinepb.ListRenewalsResponse], error) {
+	return c.listRenewals.CallUnary(ctx, req)
+}
+
+// Approve calls oscine.v1.Access.Approve.
+func (c *accessClient) Approve(ctx context.Context, req *connect.Request[oscinepb.ApproveRequest]) (*connect.Response[oscinepb.ApproveResponse], error) {
+	return c.approve.CallUnary(ctx, req)
+}
+
 // AccessHandler is an implementation of the oscine.v1.Access service.
 type AccessHandler interface {
 	// Revoke refuses certificates from now on and ends their calls.
@@ -111,6 +159,12 @@ type AccessHandler interface {
 	ListRevoked(context.Context, *connect.Request[oscinepb.ListRevokedRequest]) (*connect.Response[oscinepb.ListRevokedResponse], error)
 	// Restore lets revoked certificates in again.
 	Restore(context.Context, *connect.Request[oscinepb.RestoreRequest]) (*connect.Response[oscinepb.RestoreResponse], error)
+	// Renew asks for another certificate in place of the caller's, and returns it
+	// once it is signed. Ask with the same request until then.
+	Renew(context.Context, *connect.Request[oscinepb.RenewRequest]) (*connect.Response[oscinepb.RenewResponse], error)
+	ListRenewals(context.Context, *connect.Request[oscinepb.ListRenewalsRequest]) (*connect.Response[oscinepb.ListRenewalsResponse], error)
+	// Approve brings the certificate for which a client asked.
+	Approve(context.Context, *connect.Request[oscinepb.ApproveRequest]) (*connect.Response[oscinepb.ApproveResponse], error)
 }
 
 // NewAccessHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -138,6 +192,24 @@ func NewAccessHandler(svc AccessHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(accessMethods.ByName("Restore")),
 		connect.WithHandlerOptions(opts...),
 	)
+	accessRenewHandler := connect.NewUnaryHandler(
+		AccessRenewProcedure,
+		svc.Renew,
+		connect.WithSchema(accessMethods.ByName("Renew")),
+		connect.WithHandlerOptions(opts...),
+	)
+	accessListRenewalsHandler := connect.NewUnaryHandler(
+		AccessListRenewalsProcedure,
+		svc.ListRenewals,
+		connect.WithSchema(accessMethods.ByName("ListRenewals")),
+		connect.WithHandlerOptions(opts...),
+	)
+	accessApproveHandler := connect.NewUnaryHandler(
+		AccessApproveProcedure,
+		svc.Approve,
+		connect.WithSchema(accessMethods.ByName("Approve")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/oscine.v1.Access/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AccessRevokeProcedure:
@@ -146,6 +218,12 @@ func NewAccessHandler(svc AccessHandler, opts ...connect.HandlerOption) (string,
 			accessListRevokedHandler.ServeHTTP(w, r)
 		case AccessRestoreProcedure:
 			accessRestoreHandler.ServeHTTP(w, r)
+		case AccessRenewProcedure:
+			accessRenewHandler.ServeHTTP(w, r)
+		case AccessListRenewalsProcedure:
+			accessListRenewalsHandler.ServeHTTP(w, r)
+		case AccessApproveProcedure:
+			accessApproveHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -165,4 +243,16 @@ func (UnimplementedAccessHandler) ListRevoked(context.Context, *connect.Request[
 
 func (UnimplementedAccessHandler) Restore(context.Context, *connect.Request[oscinepb.RestoreRequest]) (*connect.Response[oscinepb.RestoreResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Access.Restore is not implemented"))
+}
+
+func (UnimplementedAccessHandler) Renew(context.Context, *connect.Request[oscinepb.RenewRequest]) (*connect.Response[oscinepb.RenewResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Access.Renew is not implemented"))
+}
+
+func (UnimplementedAccessHandler) ListRenewals(context.Context, *connect.Request[oscinepb.ListRenewalsRequest]) (*connect.Response[oscinepb.ListRenewalsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Access.ListRenewals is not implemented"))
+}
+
+func (UnimplementedAccessHandler) Approve(context.Context, *connect.Request[oscinepb.ApproveRequest]) (*connect.Response[oscinepb.ApproveResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Access.Approve is not implemented"))
 }
