@@ -33,6 +33,10 @@ func Routes() []string {
 	return routes
 }
 
+// Rejecter returns what answers a request that is kept from NewHandler, as the
+// clients of its protocol expect it.
+func Rejecter() func(http.ResponseWriter, *http.Request, error) { return front.Rejecter(fronts()) }
+
 // NewHandler serves the registry's models over all protocols.
 func NewHandler(r *core.Registry, o Options) http.Handler {
 	return front.Handler(r, o, fronts())

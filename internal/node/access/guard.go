@@ -8,14 +8,15 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/core"
-	"oscine.dev/oscine/internal/serve/front"
 )
 
 // Guard lets requests with a valid token through to next, and those without any
 // where required is false. A token that is not valid is refused in any case:
 // a client that shows one relies on its bounds.
 func (t *Tokens) Guard(required bool, next http.Handler) http.Handler {
+	reject := serve.Rejecter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		secret, err := bearer(r.Header)
 		switch {
@@ -23,12 +24,12 @@ func (t *Tokens) Guard(required bool, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		case err != nil:
-			front.Reject(w, r, err)
+			reject(w, r, err)
 			return
 		}
 		c, err := t.find(secret)
 		if err != nil {
-			front.Reject(w, r, err)
+			reject(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(core.WithGuard(r.Context(), c)))

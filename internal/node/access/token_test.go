@@ -188,6 +188,30 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// A refusal has the form of errors that the clients of the path read.
+func TestRefusalsHaveTheirForm(t *testing.T) {
+	tokens, _ := openTokens(t)
+	h := tokens.Guard(true, http.NotFoundHandler())
+	for path, want := range map[string]string{
+		"/v1/chat/completions":      `"type":"authentication_error"`,
+		"/v1/models":                `"code":"invalid_api_key"`,
+		"/v1/nope":                  `"code":"invalid_api_key"`,
+		"/v1/models/digits:predict": `{"error":"`,
+		"/v2/models/digits/infer":   `{"error":"`,
+		"/nope":                     `{"error":"`,
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("POST", path, nil))
+		if path == "/v1/models" {
+			w = httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		}
+		if w.Code != 401 || w.Header().Get("WWW-Authenticate") == "" || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: got %d %v %s, want %s", path, w.Code, w.Header(), w.Body, want)
+		}
+	}
+}
+
 // A client that floods a model leaves the others their part of it.
 func TestTurnsAreFair(t *testing.T) { synctest.Test(t, turnsAreFair) }
 

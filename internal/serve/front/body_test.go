@@ -172,7 +172,7 @@ func TestRequestsAreBounded(t *testing.T) {
 	enter, leave := make(chan bool), make(chan bool)
 	work := new(atomic.Int64)
 	work.Store(maxRequests - 1)
-	h := bounded(work, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	h := bounded(work, reject, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		enter <- true
 		<-leave
 	}))

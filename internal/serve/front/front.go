@@ -18,6 +18,9 @@ type Front struct {
 	Routes []string
 	// New returns the handler of the routes.
 	New func(*core.Registry, Options) http.Handler
+	// Reject answers a request of the routes that does not come to New's handler, in
+	// the protocol's form of errors; nil: as Error does.
+	Reject func(http.ResponseWriter, error)
 }
 
 // Options are the settings of all fronts.
@@ -46,10 +49,31 @@ func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
 			mux.Handle(route, h)
 		}
 	}
+	reject := Rejecter(fronts)
 	if o.Trace != nil {
-		return bounded(o.work, o.Trace(mux))
+		return bounded(o.work, reject, o.Trace(mux))
 	}
-	return bounded(o.work, mux)
+	return bounded(o.work, reject, mux)
+}
+
+// Rejecter returns what answers a request that no front gets to see, as the clients
+// of its protocol expect it.
+func Rejecter(fronts []Front) func(http.ResponseWriter, *http.Request, error) {
+	mux, forms := http.NewServeMux(), map[string]func(http.ResponseWriter, error){}
+	for _, f := range fronts {
+		for _, route := range f.Routes {
+			mux.Handle(route, http.NotFoundHandler())
+			forms[route] = f.Reject
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request, err error) {
+		_, route := mux.Handler(r)
+		if form := forms[route]; form != nil {
+			form(w, err)
+			return
+		}
+		reject(w, r, err)
+	}
 }
 
 // maxRequests bounds the requests that are read, computed and answered at a
@@ -57,11 +81,11 @@ func Handler(r *core.Registry, o Options, fronts []Front) http.Handler {
 const maxRequests = 16 << 10
 
 // bounded refuses requests while there are too many.
-func bounded(work *atomic.Int64, next http.Handler) http.Handler {
+func bounded(work *atomic.Int64, reject func(http.ResponseWriter, *http.Request, error), next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer work.Add(-1)
 		if err := begin(work); err != nil {
-			Reject(w, r, err)
+			reject(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -71,9 +71,8 @@ func RetryAfter(err error) time.Duration {
 	return time.Second
 }
 
-// Reject answers a request that no front gets to see, as gRPC's clients or as
-// all others expect it.
-func Reject(w http.ResponseWriter, r *http.Request, err error) {
+// reject answers as gRPC's clients, or as all others, expect it.
+func reject(w http.ResponseWriter, r *http.Request, err error) {
 	if r.ProtoMajor >= 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		code := "16" // unauthenticated
 		if errdefs.IsResourceExhausted(err) {

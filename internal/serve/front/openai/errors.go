@@ -21,6 +21,7 @@ const (
 	codeLimit    = "rate_limit_exceeded"
 	codeNotReady = "model_not_ready"
 	codeKey      = "invalid_api_key"
+	codeURL      = "unknown_url"
 
 	typeAuthentication = "authentication_error"
 	typePermission     = "permission_error"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/front"
@@ -14,11 +15,11 @@ const modelsPath = "/v1/models"
 
 // Front returns the protocol's front.
 func Front() front.Front {
-	routes := []string{"GET " + modelsPath, "GET " + modelsPath + "/{model}"}
+	routes := []string{"GET " + modelsPath, "GET " + modelsPath + "/{model}", "/v1/"}
 	for _, path := range language.Paths() {
 		routes = append(routes, "POST "+path)
 	}
-	return front.Front{Name: "OpenAI", Routes: routes, New: newHandler}
+	return front.Front{Name: "OpenAI", Routes: routes, New: newHandler, Reject: writeError}
 }
 
 // handler serves OpenAI's API.
@@ -35,7 +36,18 @@ func newHandler(r *core.Registry, o front.Options) http.Handler {
 	for _, path := range language.Paths() {
 		mux.HandleFunc("POST "+path, h.answer)
 	}
+	mux.HandleFunc("/v1/", unknown)
 	return mux
+}
+
+// unknown answers what has no route, in the API's form: its clients read no other.
+func unknown(w http.ResponseWriter, r *http.Request) {
+	e := &apiError{Message: fmt.Sprintf("nothing is served at %s %s: see docs/language-models.md for what is", r.Method, r.URL.Path), Type: typeInvalid, Code: new(codeURL), status: http.StatusNotFound}
+	if slices.Contains(language.Paths(), r.URL.Path) {
+		e.Message, e.Code, e.status = fmt.Sprintf("%s takes POST", r.URL.Path), nil, http.StatusMethodNotAllowed
+		w.Header().Set("Allow", http.MethodPost)
+	}
+	front.JSON(w, e.status, map[string]*apiError{"error": e})
 }
 
 // entry is one model in the forms of two protocols that share the path: OpenAI's,

@@ -166,6 +166,12 @@ func TestModels(t *testing.T) {
 	if status := get("/v1/models/c", &failed); status != 404 || failed.Error.Code != "model_not_found" {
 		t.Errorf("got %d %+v", status, failed)
 	}
+	if status := get("/v1/nope", &failed); status != 404 || failed.Error.Code != "unknown_url" {
+		t.Errorf("got %d %+v", status, failed)
+	}
+	if status := get("/v1/chat/completions", &failed); status != 405 {
+		t.Errorf("got %d %+v", status, failed)
+	}
 }
 
 // events reads the data of a stream of server-sent events until it ends.
