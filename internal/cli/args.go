@@ -60,6 +60,18 @@ type missing struct{ error }
 // NotFound marks the error for its exit status.
 func (missing) NotFound() {}
 
+// unreached is the error of a server that did not answer.
+type unreached struct{ error }
+
+// Unavailable marks the error for its exit status.
+func (unreached) Unavailable() {}
+
+// noRoom is the error of what does not fit the node.
+type noRoom struct{ error }
+
+// ResourceExhausted marks the error for its exit status.
+func (noRoom) ResourceExhausted() {}
+
 // unreadable tells why a file that a person named could not be opened; other
 // errors pass unchanged.
 func unreadable(file string, err error) error {

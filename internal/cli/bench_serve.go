@@ -161,11 +161,7 @@ func (o *benchServeOptions) run(ctx context.Context, env *Env, model string) err
 		err = o.try(ctx, requests[0])
 	}
 	if err != nil {
-		explained := explainInfer(err, model, to.URL)
-		if o.url == "" && errors.As(err, new(*oip.Error)) {
-			return notServed(ctx, env, model, explained)
-		}
-		return explained
+		return o.explain(ctx, env, server, model, err)
 	}
 	return o.measure(ctx, env, requests, report)
 }

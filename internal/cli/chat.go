@@ -13,6 +13,7 @@ import (
 
 	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/serve/chat"
+	"oscine.dev/oscine/internal/serve/oip"
 )
 
 // chatOptions are the flags of chat.
@@ -50,7 +51,7 @@ the input; Ctrl-C stops an answer. A message from the command line or from a pip
 				return err
 			}
 			err := talk.run(c.Context(), strings.Join(args[1:], " "))
-			return o.explain(c.Context(), env, talk, err)
+			return o.explain(c.Context(), env, talk.server, talk.request.Model, err)
 		},
 	}
 	f := c.Flags()
@@ -62,7 +63,7 @@ the input; Ctrl-C stops an answer. A message from the command line or from a pip
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "print token counts and times after each answer")
 	o.addFlags(c)
 	f.StringVar(&o.memory, "memory", "", "memory limit, if a file is served (default: what its header asks for)")
-	f.StringVar(&o.cpu, "cpu", "", "cores, if a file is served (default 1)")
+	f.StringVar(&o.cpu, "cpu", "", "cores, if a file is served (default 100m)")
 	f.StringToStringVar(&o.options, "option", nil, "slots, context or task, if a file is served, as NAME=VALUE")
 	return c
 }
@@ -76,26 +77,11 @@ func (o *chatOptions) temperatureGiven(c *cobra.Command, r *chat.Request) {
 	}
 }
 
-// explain adds the next step to what a server or the network said.
-func (o *chatOptions) explain(ctx context.Context, env *Env, talk *conversation, err error) error {
-	var refused *chat.Error
-	switch {
-	case err == nil || errors.Is(err, context.Canceled):
-		return err
-	case errors.As(err, &refused) && refused.Status == 401:
-		return fmt.Errorf("%w: %s", err, tokenHint)
-	case errors.As(err, &refused) && refused.Status == 404:
-		return fmt.Errorf("%w: see oscine get models, and oscine serve FILE to serve one", err)
-	case errors.As(err, &refused) && refused.Status == 503:
-		return fmt.Errorf("%w: see oscine describe model %s", err, talk.request.Model)
-	}
-	return explainInfer(err, talk.request.Model, talk.client.URL)
-}
-
 // conversation is a chat with one model.
 type conversation struct {
 	env     *Env
 	options *chatOptions
+	server  *oip.Client
 	client  *chat.Client
 	request chat.Request
 }
@@ -110,6 +96,7 @@ func (t *conversation) reach(ctx context.Context, model string) error {
 	if err != nil {
 		return err
 	}
+	t.server = server
 	t.client = &chat.Client{HTTP: server.HTTP, URL: server.URL, Token: server.Token}
 	if !isURL(model) && !artifact.Is(model) && !isFile(model) {
 		return nil

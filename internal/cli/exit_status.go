@@ -1,7 +1,13 @@
 package cli
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -28,30 +34,49 @@ var statuses = []struct {
 	meaning string
 	is      func(error) bool
 	codes   []connect.Code
+	http    []int // as package front answers errors of the class
 }{
-	{exitUsage, "the command or the manifest is wrong", errdefs.IsInvalidArgument, []connect.Code{connect.CodeInvalidArgument, connect.CodeOutOfRange}},
-	{exitNotFound, "what was named does not exist", errdefs.IsNotFound, []connect.Code{connect.CodeNotFound}},
+	{exitUsage, "the command or the manifest is wrong", errdefs.IsInvalidArgument, []connect.Code{connect.CodeInvalidArgument, connect.CodeOutOfRange},
+		[]int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity}},
+	{exitNotFound, "what was named does not exist", func(err error) bool { return errdefs.IsNotFound(err) || errors.Is(err, fs.ErrNotExist) },
+		[]connect.Code{connect.CodeNotFound}, []int{http.StatusNotFound, http.StatusGone}},
 	{exitConflict, "the present state forbids it; it may work later", func(err error) bool {
 		return errdefs.IsFailedPrecondition(err) || errdefs.IsAlreadyExists(err) || errdefs.IsConflict(err) || errdefs.IsAborted(err)
-	}, []connect.Code{connect.CodeFailedPrecondition, connect.CodeAlreadyExists, connect.CodeAborted}},
+	}, []connect.Code{connect.CodeFailedPrecondition, connect.CodeAlreadyExists, connect.CodeAborted}, []int{http.StatusConflict}},
 	{exitDenied, "not allowed with these credentials", func(err error) bool { return errdefs.IsPermissionDenied(err) || errdefs.IsUnauthorized(err) },
-		[]connect.Code{connect.CodePermissionDenied, connect.CodeUnauthenticated}},
-	{exitNoRoom, "the node has no room for it", errdefs.IsResourceExhausted, []connect.Code{connect.CodeResourceExhausted}},
-	{exitUnavailable, "the node was not reached, or did not answer in time", func(err error) bool { return errdefs.IsUnavailable(err) || errdefs.IsDeadlineExceeded(err) },
-		[]connect.Code{connect.CodeUnavailable, connect.CodeDeadlineExceeded}},
+		[]connect.Code{connect.CodePermissionDenied, connect.CodeUnauthenticated}, []int{http.StatusUnauthorized, http.StatusForbidden}},
+	{exitNoRoom, "the node has no room for it", errdefs.IsResourceExhausted, []connect.Code{connect.CodeResourceExhausted},
+		[]int{http.StatusTooManyRequests, http.StatusInsufficientStorage}},
+	{exitUnavailable, "the node was not reached, or did not answer in time", func(err error) bool {
+		return errdefs.IsUnavailable(err) || errdefs.IsDeadlineExceeded(err) || notReached(err)
+	}, []connect.Code{connect.CodeUnavailable, connect.CodeDeadlineExceeded},
+		[]int{http.StatusRequestTimeout, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}},
+}
+
+// notReached reports that a request did not come to an answer. A server that is
+// not trusted was reached.
+func notReached(err error) bool {
+	var request *url.Error
+	var untrusted *tls.CertificateVerificationError
+	return errors.As(err, &request) && request.Op != "parse" && !errors.As(err, &untrusted)
+}
+
+// answered is the HTTP status of the refusal that an error holds, 0 for none.
+func answered(err error) int {
+	var refusal interface{ HTTPStatus() int }
+	if errors.As(err, &refusal) {
+		return refusal.HTTPStatus()
+	}
+	return 0
 }
 
 // exitStatus returns the status that tells scripts the class of an error.
 func exitStatus(err error) int {
 	code := connect.CodeOf(err) // of the node's answer; CodeUnknown for an error of our own
+	status := answered(err)
 	for _, s := range statuses {
-		if s.is(err) {
+		if s.is(err) || slices.Contains(s.codes, code) || slices.Contains(s.http, status) {
 			return s.status
-		}
-		for _, c := range s.codes {
-			if code == c {
-				return s.status
-			}
 		}
 	}
 	return exitFailure

@@ -1,15 +1,26 @@
 package cli
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"connectrpc.com/connect"
 	"github.com/containerd/errdefs"
 
+	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/machine"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/chat"
+	"oscine.dev/oscine/internal/serve/oip"
 )
 
 func TestExitStatus(t *testing.T) {
@@ -29,9 +40,79 @@ func TestExitStatus(t *testing.T) {
 		{errdefs.ErrUnavailable, 7},
 		{connect.NewError(connect.CodeUnavailable, errors.New("x")), 7},
 		{connect.NewError(connect.CodeUnknown, errors.New("x")), 1},
+		{&oip.Error{Status: 400}, 2},
+		{&oip.Error{Status: 404}, 3},
+		{&chat.Error{Status: 404}, 3},
+		{&oip.Error{Status: 401}, 5},
+		{&chat.Error{Status: 403}, 5},
+		{&chat.Error{Status: 429}, 6},
+		{&oip.Error{Status: 503}, 7},
+		{&oip.Error{Status: 500}, 1},
+		{&fs.PathError{Op: "open", Path: "x", Err: syscall.ENOENT}, 3},
+		{&url.Error{Op: "Get", URL: "http://x", Err: syscall.ECONNREFUSED}, 7},
+		{&url.Error{Op: "Get", URL: "http://x", Err: &tls.CertificateVerificationError{Err: errors.New("x")}}, 1},
 	} {
 		if got := exitStatus(fmt.Errorf("get: %w", c.err)); got != c.want {
 			t.Errorf("%v: got exit status %d, want %d", c.err, got, c.want)
 		}
+	}
+}
+
+// What a person named and what is wrong with it have their statuses in every command.
+func TestExitStatusOfCommands(t *testing.T) {
+	address := tokenServer(t)
+	t.Setenv(tokenVariable, "tok-1")
+	repository := t.TempDir()
+	if err := os.WriteFile(filepath.Join(repository, "config.pbtxt"), []byte("nope: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := &fakeNode{}
+	n.serve(t)
+	for _, test := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"serve", "/nope.onnx"}, 3},
+		{[]string{"serve", "oci:/nope:1"}, 3},
+		{[]string{"serve", "http://127.0.0.1:1/x.onnx"}, 7},
+		{[]string{"serve", address + "/x.onnx"}, 5},
+		{[]string{"chat", "/nope.gguf", "Hi"}, 3},
+		{[]string{"infer", "m", "/nope.png", "--url", address}, 3},
+		{[]string{"infer", "m", "-f", "/nope.json", "--url", address}, 3},
+		{[]string{"model", "import", "/nope"}, 3},
+		{[]string{"model", "import", repository}, 2},
+		{[]string{"model", "push", "/nope.onnx", "oci:x:1"}, 3},
+		{[]string{"pack", "install", "/nope"}, 3},
+		{[]string{"get", "models", "--context", "nope"}, 3},
+	} {
+		if status, _, errOut := n.command(t, test.args...); status != test.want {
+			t.Errorf("%q: exit status %d, want %d: %s", test.args, status, test.want, errOut)
+		}
+	}
+}
+
+// A model without room ends serve with the status of that.
+func TestServeWithoutRoom(t *testing.T) {
+	n := &fakeNode{changes: []*pb.WatchResponse{{Object: &pb.Object{
+		Kind: "Model", Name: "m",
+		Manifest: structOf(t, `{"apiVersion":"oscine.dev/v1","kind":"Model","metadata":{"name":"m"},"spec":{"source":"sha256:`+strings.Repeat("0", 64)+`"}}`),
+		Status:   structOf(t, `{"phase":"Unplaced","message":"99 CPUs"}`),
+	}}}}
+	n.serve(t)
+	env := &Env{Out: io.Discard, Err: io.Discard, ConfigPath: filepath.Join(n.dir, "config"), Kinds: object.Kinds()}
+	node, err := env.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := awaitModel(t.Context(), env, node, object.Key{Kind: object.KindModel, Name: "m"}); exitStatus(err) != exitNoRoom {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What no flag says, no manifest says: a traffic of 0 would get a model no requests.
+func TestManifestOfNoFlags(t *testing.T) {
+	o := serveOptions{name: "m"}
+	if text, err := o.manifest("m.gguf", "sha256:"+strings.Repeat("0", 64)); err != nil || strings.Contains(text, "traffic") {
+		t.Errorf("got %s %v", text, err)
 	}
 }

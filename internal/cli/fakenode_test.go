@@ -44,6 +44,9 @@ type fakeNode struct {
 	models  pbconnect.ModelsHandler // nil for none
 	tokens  pbconnect.TokensHandler // nil for none
 	access  pbconnect.AccessHandler // nil for none
+	answers http.Handler            // requests to models, nil for none
+
+	address string
 
 	dir string // of the client's configuration
 }
@@ -111,7 +114,7 @@ func (n *fakeNode) serve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.dir = t.TempDir()
+	n.dir, n.address = t.TempDir(), l.Addr().String()
 	if status, _, errOut := n.command(t, "config", "generate", "test", "--with-key", "--output", n.dir, "--address", l.Addr().String()); status != 0 {
 		t.Fatal(errOut)
 	}
@@ -152,6 +155,10 @@ func (n *fakeNode) serve(t *testing.T) {
 	}
 	if n.access != nil {
 		mux.Handle(pbconnect.NewAccessHandler(n.access))
+	}
+	if n.answers != nil {
+		mux.Handle("/v1/", n.answers)
+		mux.Handle("/v2/", n.answers)
 	}
 	if n.metrics != nil {
 		mux.HandleFunc("/metrics", n.metrics)

@@ -119,8 +119,12 @@ func printTable(env *Env, objects []*oscinepb.Object, wide bool) error {
 	for _, column := range own {
 		titles = append(titles, column.Title)
 	}
+	models := len(states) > 0 && !slices.ContainsFunc(states, func(s object.State) bool { return s.Kind != object.KindModel })
 	if wide {
 		titles = append(titles, "NUMA", "DEVICES", "CLASS")
+		if models {
+			titles = append(titles, "SERVED AS")
+		}
 	}
 	fmt.Fprintln(tw, strings.Join(append(titles, "MESSAGE"), "\t"))
 	for _, state := range states {
@@ -134,6 +138,11 @@ func printTable(env *Env, objects []*oscinepb.Object, wide bool) error {
 		}
 		if wide {
 			cells = append(cells, wideCells(state)...)
+			if m, ok := state.Object.(*object.Model); models && ok {
+				cells = append(cells, orDash(cmp.Or(m.Spec.ServedAs, state.Name)))
+			} else if models {
+				cells = append(cells, orDash(""))
+			}
 		}
 		fmt.Fprintln(tw, strings.Join(append(cells, firstLine(st.Message)), "\t"))
 	}

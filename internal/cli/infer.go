@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -9,19 +8,13 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
-	pb "oscine.dev/oscine/internal/api/oscinepb"
-	"oscine.dev/oscine/internal/client"
-	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/oip"
 	"oscine.dev/oscine/internal/serve/picture"
 	"oscine.dev/oscine/internal/tensor"
@@ -66,11 +59,7 @@ picture. With -f FILE, the model's answer is printed unchanged.`,
 				return err
 			}
 			err = o.infer(c.Context(), env, server, args[0], args[1:])
-			err = explainInfer(err, args[0], server.URL)
-			if o.url == "" && errors.As(err, new(*oip.Error)) {
-				return notServed(c.Context(), env, args[0], err)
-			}
-			return err
+			return o.explain(c.Context(), env, server, args[0], err)
 		},
 	}
 	f := c.Flags()
@@ -80,43 +69,6 @@ picture. With -f FILE, the model's answer is printed unchanged.`,
 	f.StringSliceVar(&o.labels, "labels", nil, "names of the answers, in the model's order")
 	o.addFlags(c)
 	return c
-}
-
-// explainInfer adds the next step to what a server or the network said.
-func explainInfer(err error, model, address string) error {
-	var refused *oip.Error
-	var unreachable *url.Error
-	switch {
-	case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized:
-		return fmt.Errorf("%w: %s", err, tokenHint)
-	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
-		return fmt.Errorf("%w: see oscine get models, and oscine serve FILE to serve one", err)
-	case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
-		return fmt.Errorf("%w: see oscine describe model %s", err, model)
-	case errors.As(err, &unreachable):
-		return fmt.Errorf("%s does not answer: %w: is the machine up (oscine machine list)?", address, unreachable.Err)
-	}
-	return err
-}
-
-// notServed says what the node knows of a model that does not answer.
-func notServed(ctx context.Context, env *Env, model string, refusal error) error {
-	node, err := env.Client()
-	if err != nil {
-		return refusal
-	}
-	resp, err := node.Objects.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindModel), Name: model}))
-	if err != nil || len(resp.Msg.Objects) != 1 {
-		return refusal
-	}
-	state, err := client.State(env.Kinds, resp.Msg.Objects[0])
-	if err != nil || state.Status == nil {
-		return refusal
-	}
-	if st := state.Status.Common(); st.Phase != object.Running && st.Phase != object.Idle {
-		return fmt.Errorf("model %s is %s and answers nothing: %s (see oscine describe model %s)", model, st.Phase, cmp.Or(firstLine(st.Message), "no reason is known yet"), model)
-	}
-	return refusal
 }
 
 func (o *inferOptions) infer(ctx context.Context, env *Env, server *oip.Client, name string, files []string) error {
@@ -178,7 +130,7 @@ type scored struct {
 func (o *inferOptions) inferPicture(ctx context.Context, env *Env, server *oip.Client, model *oip.Model, file string) error {
 	f, err := os.Open(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return errors.New("there is no such file")
+		return missing{errors.New("there is no such file")}
 	}
 	if err != nil {
 		return err

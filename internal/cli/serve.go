@@ -29,7 +29,7 @@ type serveOptions struct {
 	idleTimeout time.Duration
 
 	servedAs string
-	traffic  int
+	traffic  *int // nil: not given
 	shadow   bool
 	options  map[string]string
 	wait     time.Duration
@@ -41,6 +41,7 @@ type serveOptions struct {
 
 func newServeCommand(env *Env) *cobra.Command {
 	var o serveOptions
+	var traffic int
 	c := &cobra.Command{
 		Use:   "serve FILE|FOLDER|URL|REFERENCE",
 		Short: "Send a model to the node and serve it",
@@ -53,6 +54,9 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2\n  oscine serve ./saved_model\n  oscine serve smollm2.gguf --option slots=2 --option context=8192\n  oscine serve oci://docker.io/ai/smollm2:135M-Q4_0",
 		Args:    exactArgs(1, "a model's file, folder, URL or reference"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if c.Flags().Changed("traffic") {
+				o.traffic = &traffic
+			}
 			status, err := o.run(c.Context(), env, args[0])
 			if err != nil || o.dryRun {
 				return err
@@ -67,7 +71,7 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f.StringVar(&o.memory, "memory", "", "memory limit, such as 256Mi")
 	f.StringVar(&o.maxRequest, "max-request", "", "maximum bytes of one request's inputs and outputs, up to 1Gi (default 256Mi)")
 	f.StringVar(&o.servedAs, "served-as", "", "name that clients use; several versions may share it (default: the model's name)")
-	f.IntVar(&o.traffic, "traffic", -1, "percentage of the requests without a version that it gets (default: what other versions leave)")
+	f.IntVar(&traffic, "traffic", 0, "percentage of the requests without a version that it gets (default: what other versions leave)")
 	f.BoolVar(&o.shadow, "shadow", false, "send it copies of other versions' requests, and discard its answers")
 	f.StringVar(&o.version, "version", "", "version that clients see (default 1)")
 	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
@@ -180,8 +184,8 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 	if o.servedAs != "" {
 		spec["servedAs"] = o.servedAs
 	}
-	if o.traffic >= 0 {
-		spec["traffic"] = o.traffic
+	if o.traffic != nil {
+		spec["traffic"] = *o.traffic
 	}
 	if o.shadow {
 		spec["shadow"] = true
@@ -247,7 +251,11 @@ func awaitModel(ctx context.Context, env *Env, node *client.Client, key object.K
 		}
 		switch st.Phase {
 		case object.Waiting, object.Unplaced, object.Failed:
-			return false, fmt.Errorf("model %s: %s\n(it stays applied, and is tried again; oscine delete model %s forgets it)", key.Name, st.Message, key.Name)
+			err := fmt.Errorf("model %s: %s\n(it stays applied, and is tried again; oscine delete model %s forgets it)", key.Name, st.Message, key.Name)
+			if st.Phase == object.Unplaced {
+				err = noRoom{err}
+			}
+			return false, err
 		}
 		if update := st.Update; update != nil && update.Phase == object.Failed {
 			return false, fmt.Errorf("model %s: the new manifest is not served, version %s still answers: %s", key.Name, st.Version, update.Message)

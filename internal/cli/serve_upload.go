@@ -30,7 +30,7 @@ func findModel(path string) (*modelSource, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("%s: there is no such file or folder", path)
+		return nil, missing{fmt.Errorf("%s: there is no such file or folder", path)}
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular() && !info.IsDir():

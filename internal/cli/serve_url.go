@@ -11,6 +11,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"oscine.dev/oscine/internal/serve/oip"
 )
 
 // isURL reports whether the argument is the URL of a model.
@@ -37,12 +39,16 @@ func download(ctx context.Context, env *Env, address string) (file string, err e
 		return "", err
 	}
 	resp, err := http.DefaultClient.Do(q)
+	var request *url.Error
+	if errors.As(err, &request) && ctx.Err() == nil {
+		return "", unreached{fmt.Errorf("%s: no answer: %w: is the address right, and the network there?", address, request.Err)}
+	}
 	if err != nil {
 		return "", err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: the server answered %s", address, resp.Status)
+		return "", &oip.Error{Status: resp.StatusCode, Text: fmt.Sprintf("%s: the server answered %s: try the address in a browser, or fetch the file yourself and serve that", address, resp.Status)}
 	}
 	dir, err := os.MkdirTemp("", "oscine-model-")
 	if err != nil {

@@ -144,7 +144,7 @@ type explainer struct{ address string }
 func (x *explainer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		resp, err := next(ctx, req)
-		return resp, explain(err, x.address)
+		return resp, Explain(err, x.address)
 	}
 }
 
@@ -161,20 +161,20 @@ type explainedStream struct {
 }
 
 func (s *explainedStream) Receive(m any) error {
-	return explain(s.StreamingClientConn.Receive(m), s.address)
+	return Explain(s.StreamingClientConn.Receive(m), s.address)
 }
 
 func (s *explainedStream) Send(m any) error {
-	return explain(s.StreamingClientConn.Send(m), s.address)
+	return Explain(s.StreamingClientConn.Send(m), s.address)
 }
 
 func (x *explainer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return next
 }
 
-// explain rewrites the errors of a call to the node at address so that they
+// Explain rewrites the errors of a call to the node at address so that they
 // name the reason and the next step; others pass unchanged.
-func explain(err error, address string) error {
+func Explain(err error, address string) error {
 	if err == nil || errors.Is(err, context.Canceled) || connect.IsWireError(err) {
 		return err // none, the caller's own, or what the node itself answered
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"oscine.dev/oscine/internal/bounded"
@@ -114,7 +115,7 @@ func (c *Config) Context(name string) (string, *Context, error) {
 	}
 	ctx, ok := c.Contexts[name]
 	if !ok {
-		return "", nil, fmt.Errorf("no context is named %q (known: %s)", name, c.list())
+		return "", nil, c.unknown(name)
 	}
 	return name, ctx, nil
 }
@@ -129,11 +130,22 @@ func (c *Config) Names() []string {
 	return names
 }
 
+// unknown is the error of a name that no context has.
+func (c *Config) unknown(name string) error {
+	return notFound{fmt.Errorf("no context is named %q: choose one of %s, or make it with oscine config generate", name, c.list())}
+}
+
+// notFound marks an error for github.com/containerd/errdefs.
+type notFound struct{ error }
+
+// NotFound gives the error its class.
+func (notFound) NotFound() {}
+
 func (c *Config) list() string {
 	if len(c.Contexts) == 0 {
 		return "none"
 	}
-	return fmt.Sprint(c.Names())
+	return strings.Join(c.Names(), ", ")
 }
 
 // Set adds or replaces a context and makes it current.
@@ -148,7 +160,7 @@ func (c *Config) Set(name string, ctx *Context) {
 // Delete removes a context; the current one becomes none.
 func (c *Config) Delete(name string) error {
 	if _, ok := c.Contexts[name]; !ok {
-		return fmt.Errorf("no context is named %q (known: %s)", name, c.list())
+		return c.unknown(name)
 	}
 	delete(c.Contexts, name)
 	if c.Current == name {

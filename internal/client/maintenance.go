@@ -41,7 +41,7 @@ func (m *Maintenance) IsFingerprint(text string) bool {
 func DialMaintenance(ctx context.Context, address string, own *Context) (*Maintenance, error) {
 	shown, err := showsCertificate(ctx, address)
 	if err != nil {
-		return nil, explain(err, address)
+		return nil, Explain(err, address)
 	}
 	if !slices.Contains(shown.DNSNames, pki.MaintenanceName) {
 		return nil, fmt.Errorf("%s: the node is configured already: it is %s of %s; talk to it with a context of that authority (oscine config contexts)",

@@ -24,7 +24,7 @@ func (c *Client) Metrics(ctx context.Context) (map[string]*dto.MetricFamily, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, explain(err, c.address)
+		return nil, Explain(err, c.address)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -43,7 +43,7 @@ func (c *Client) Metrics(ctx context.Context) (map[string]*dto.MetricFamily, err
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(io.LimitReader(resp.Body, maxMetrics))
 	if err != nil {
-		return nil, fmt.Errorf("the node's metrics are not understood: %w", explain(err, c.address))
+		return nil, fmt.Errorf("the node's metrics are not understood: %w", Explain(err, c.address))
 	}
 	return families, nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -59,6 +60,9 @@ type Error struct {
 // Error returns the server's reason.
 func (e *Error) Error() string { return e.Message }
 
+// HTTPStatus returns the status of the refusal.
+func (e *Error) HTTPStatus() int { return e.Status }
+
 // Bounds of what is read.
 const (
 	maxError = 64 << 10
@@ -105,12 +109,18 @@ func (c *Client) Ask(ctx context.Context, r Request, take func(Piece) error) (An
 }
 
 func refusal(resp *http.Response) error {
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxError)) // what came of it tells more than nothing
 	var said event
-	if err != nil || json.Unmarshal(text, &said) != nil || said.Error == nil || said.Error.Message == "" {
-		return &Error{resp.StatusCode, fmt.Sprintf("the server answered %s", resp.Status)}
+	if json.Unmarshal(text, &said) == nil && said.Error != nil && said.Error.Message != "" {
+		return &Error{resp.StatusCode, said.Error.Message}
 	}
-	return &Error{resp.StatusCode, said.Error.Message}
+	var plain struct {
+		Error string `json:"error"` // as servers of other protocols answer
+	}
+	if json.Unmarshal(text, &plain) == nil && plain.Error != "" {
+		return &Error{resp.StatusCode, plain.Error}
+	}
+	return &Error{resp.StatusCode, strings.TrimSpace(fmt.Sprintf("the server answered %s %.200s", resp.Status, text))}
 }
 
 var errTooLong = errors.New("the answer is longer than is read here")

@@ -56,6 +56,8 @@ func TestAsk(t *testing.T) {
 		take   func(Piece) error
 		want   string
 	}{
+		"plain error":    {401, `{"error":"it needs a token"}`, take, "it needs a token"},
+		"plain text":     {400, "Client sent an HTTP request to an HTTPS server.\n", take, "400 Bad Request Client sent"},
 		"refused":        {404, `{"error":{"message":"no model","code":"x"}}`, take, "no model"},
 		"not in form":    {502, "<html>", take, "502"},
 		"broken off":     {200, stream + `data: {"error":{"message":"the worker died"}}`, take, "broke off: the worker died"},

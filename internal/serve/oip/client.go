@@ -35,6 +35,9 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Text }
 
+// HTTPStatus returns the status of the refusal.
+func (e *Error) HTTPStatus() int { return e.Status }
+
 // Tensor is an input or output with its elements, little-endian, row-major.
 type Tensor struct {
 	tensor.Spec
