@@ -2,7 +2,11 @@ package systemtest
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -39,6 +43,9 @@ func TestInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p := newPublisher(t, dir)
+	config = fmt.Appendf(config, "    update:\n        root: '%s'\n", strings.ReplaceAll(p.root(), "\n", " "))
+	p.publishImage(machinetest.Image(t, ""))
 	other, args := otherDisk(t)
 	ports := []machine.Port{{Guest: machinetest.APIPort}}
 	m := machinetest.Start(t, machine.Options{Name: "stick", Image: machinetest.Image(t, ""), Config: config, Ports: ports, ExtraArgs: args})
@@ -77,7 +84,7 @@ func TestInstall(t *testing.T) {
 	damageESP(t, other, loader, alterImage(t, onESP(t, other, loader), func(_, text string) string {
 		return strings.ReplaceAll(text, loaderNow, loaderOlder)
 	}))
-	m = machinetest.Start(t, machine.Options{Name: "installed", Image: other, Ports: ports})
+	m = machinetest.Start(t, machine.Options{Name: "installed", Image: other, Ports: ports, ExtraArgs: stickWith(t, p.dir)})
 	n = openNode(t, dir, m)
 	m.WaitConsole(`oscine-init: configuration taken from /oscine/machine.yaml of the ESP`, later)
 	m.WaitConsole(`oscine-init: data grown from`, later)
@@ -91,6 +98,9 @@ func TestInstall(t *testing.T) {
 		}
 		return ""
 	})
+	n.refuse([]string{"upgrade", "stick:NONE", "--dry-run"}, `no file system has the label "NONE": plug the stick in`)
+	n.refuse([]string{"upgrade", "stick:RELEASES/none", "--dry-run"}, `the folder "none" on the stick: `)
+	n.refuse([]string{"upgrade", "stick:RELEASES/releases", "--dry-run"}, "this version runs already")
 	testLoader(n, m, other)
 	testReset(n, m)
 }
@@ -138,6 +148,50 @@ func onESP(t testing.TB, disk, name string) []byte {
 		t.Fatal(err)
 	}
 	return content
+}
+
+// stickWith is a disk with FAT32 and what a node reads of a release folder before it
+// fetches anything.
+func stickWith(t *testing.T, folder string) (args []string) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "stick.img")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const size = 128 << 20
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	disk, err := fat32.Create(file.New(f, false), size, 0, layout.SectorSize, "RELEASES", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(folder, func(from string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(from, ".json") {
+			return err
+		}
+		below, err := filepath.Rel(folder, from)
+		if err != nil {
+			return err
+		}
+		to := path.Join("/releases", filepath.ToSlash(below))
+		content, err := os.ReadFile(from)
+		if err := errors.Join(err, disk.Mkdir(path.Dir(to))); err != nil {
+			return err
+		}
+		w, err := disk.OpenFile(to, os.O_CREATE|os.O_RDWR)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(content)
+		return errors.Join(err, w.Close())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"-drive", "if=none,id=stick,format=raw,file=" + name, "-device", "virtio-blk-pci,drive=stick,serial=STICK"}
 }
 
 // damageESP writes something else of the same length into a file of a disk's ESP.
