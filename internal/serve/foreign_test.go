@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/serve"
@@ -90,6 +91,35 @@ func TestForeignClients(t *testing.T) {
 			out, err := exec.CommandContext(t.Context(), python, script, server.Listener.Addr().String(), "digits").CombinedOutput()
 			if err != nil || !strings.Contains(string(out), "answers agree") {
 				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
+
+// TestForeignClientsOnDemand lets Triton's and KServe's clients, unchanged, ask a
+// model that their first call loads, and that is unloaded between their calls.
+func TestForeignClientsOnDemand(t *testing.T) {
+	python := pythonClients(t)
+	for _, script := range []string{"triton_grpc", "triton_http", "kserve_client"} {
+		t.Run(script, func(t *testing.T) {
+			registry := core.NewRegistry()
+			server := newServer(serve.NewHandler(registry, serve.Options{}))
+			t.Cleanup(server.Close)
+			m := core.Model{Name: "digits", Platform: "onnxruntime_onnx", Starter: engine(t, digits), Loading: core.Loading{OnDemand: true, Idle: time.Millisecond}}
+			if err := registry.Add(m); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := registry.Remove("digits"); err != nil {
+					t.Error(err)
+				}
+			})
+			out, err := exec.CommandContext(t.Context(), python, "testdata/"+script+".py", server.Listener.Addr().String(), "digits").CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "answers agree") {
+				t.Errorf("%v\n%s", err, out)
+			}
+			if s, err := registry.Status("digits"); err != nil || s.Loads < 1 {
+				t.Errorf("it was loaded %d times, %v", s.Loads, err)
 			}
 		})
 	}
