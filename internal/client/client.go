@@ -190,6 +190,8 @@ func Explain(err error, address string) error {
 		return unreachable("%s: the node waits for its configuration: oscine config apply -f MACHINE.yaml --address %s", address, address)
 	case strings.Contains(text, "certificate signed by unknown authority"), strings.Contains(text, "certificate is valid for"):
 		return fmt.Errorf("%s: the node's certificate is not from this context's authority: another machine answers there, or it was configured again (%w)", address, err)
+	case strings.Contains(text, "certificate has expired or is not yet valid"):
+		return fmt.Errorf("%s: the node's certificate is not valid at the time of this computer's clock, %s: set the clock, or if it is right, configure the node again with oscine reset (%w)", address, time.Now().Format(time.DateOnly), err)
 	case strings.Contains(text, "remote error: tls"), strings.Contains(text, "certificate required"):
 		return fmt.Errorf("%s: the node does not accept this context's certificate: it is expired or from another authority; see oscine config contexts (%w)", address, err)
 	case strings.Contains(text, "no such host"):
