@@ -69,6 +69,7 @@ def int8(onnx, onnxruntime, model, result, static, request):
         refuse("the model is quantised already: give the one that it was made from")
     import onnx.version_converter
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.registry import IntegerOpsRegistry
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     say("preparing the model")
@@ -101,7 +102,9 @@ def int8(onnx, onnxruntime, model, result, static, request):
             quantize_static(prepared, result, Reader(request["inputs"], request["samples"]), per_channel=channels, **given)
         else:
             say("quantising the weights")
-            quantize_dynamic(prepared, result, per_channel=channels, **given)
+            # Convolutions whose ranges are found anew in each run become several times slower.
+            kinds = [kind for kind in IntegerOpsRegistry if kind != "Conv"]
+            quantize_dynamic(prepared, result, op_types_to_quantize=kinds, per_channel=channels, **given)
         try:
             onnxruntime.InferenceSession(result, providers=["CPUExecutionProvider"])
             break
@@ -111,7 +114,7 @@ def int8(onnx, onnxruntime, model, result, static, request):
             say("a scale for each channel makes no sound model; once more with one for each tensor")
     made = onnx.load(result)
     if not quantised(made):
-        refuse("the model has no operator that can be quantised")
+        refuse("the model has no operator that can be quantised" + ("" if static else " without --calibration"))
     options["opset"] = opset(made)
     return {name: str(value) for name, value in options.items()}
 
