@@ -119,6 +119,10 @@ bench-engines: ## processor time of every engine served beside the engine alone,
 	@go run ./internal/bench/cost -engines -o $(OUT)/engines.json
 	@go test -run '^$$' -bench Tokens -benchtime 5x ./internal/serve
 
+.PHONY: gpu-check
+gpu-check: build ## on a machine with a GPU, as root: probe it, give it to engines in containers, compare them with the CPU
+	@go run ./internal/gpucheck
+
 bench-delta: ## print the size of an update between two disk images: make bench-delta OLD=a.img NEW=b.img
 	@$(OSCINE) release delta $(OLD) $(NEW)
 

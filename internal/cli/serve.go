@@ -29,7 +29,8 @@ type serveOptions struct {
 	idleTimeout time.Duration
 
 	servedAs string
-	traffic  *int // nil: not given
+	devices  []string // selectors
+	traffic  *int     // nil: not given
 	shadow   bool
 	options  map[string]string
 	wait     time.Duration
@@ -69,6 +70,7 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f.StringVar(&o.class, "class", "", "realtime, interactive or batch")
 	f.StringVar(&o.cpu, "cpu", "", "cores, such as 2 or 500m; others may use them while the model is idle (default 100m, or 1 with class realtime)")
 	f.StringVar(&o.memory, "memory", "", "memory limit, such as 256Mi")
+	f.StringArrayVar(&o.devices, "device", nil, `a device that it computes on, as a selector such as 'device.driver == "gpu.nvidia.com"' (repeatable)`)
 	f.StringVar(&o.maxRequest, "max-request", "", "maximum bytes of one request's inputs and outputs, up to 1Gi (default 256Mi)")
 	f.StringVar(&o.servedAs, "served-as", "", "name that clients use; several versions may share it (default: the model's name)")
 	f.IntVar(&traffic, "traffic", 0, "percentage of the requests without a version that it gets (default: what other versions leave)")
@@ -180,6 +182,13 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 	}
 	if o.idleTimeout != 0 {
 		spec["idleTimeout"] = o.idleTimeout.String()
+	}
+	var devices []map[string]any
+	for i, selector := range o.devices {
+		devices = append(devices, map[string]any{"name": fmt.Sprintf("device%d", i+1), "selector": selector})
+	}
+	if len(devices) > 0 {
+		resources["devices"] = devices
 	}
 	if o.servedAs != "" {
 		spec["servedAs"] = o.servedAs

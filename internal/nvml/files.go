@@ -20,6 +20,8 @@ func (l *Library) files() []hardware.DeviceFile {
 	for _, lib := range []struct{ name, soname string }{
 		{"libcuda.so", "1"}, {"libnvidia-ml.so", "1"}, {"libnvidia-ptxjitcompiler.so", "1"}, {"libnvidia-nvvm.so", "4"},
 		{"libnvidia-gpucomp.so", l.driver}, {"libcudadebugger.so", "1"}, {"libnvidia-opencl.so", "1"},
+		// Vulkan without a window system.
+		{"libEGL_nvidia.so", "0"}, {"libnvidia-eglcore.so", l.driver}, {"libnvidia-glsi.so", l.driver}, {"libnvidia-tls.so", l.driver}, {"libnvidia-glvkspirv.so", l.driver},
 	} {
 		file := filepath.Join(dir, lib.name+"."+l.driver)
 		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {

@@ -59,6 +59,8 @@ func (r recipe) steps() []step {
 	switch {
 	case r.name == llamaName:
 		return llamaSteps()
+	case r.name == llamaVulkanName:
+		return llamaVulkanSteps()
 	case r.name == nvidiaName:
 		return nvidiaSteps()
 	case r.name == OptimizeONNX:
@@ -70,7 +72,7 @@ func (r recipe) steps() []step {
 
 // recipes are the packs that Oscine's source makes, the usual one first.
 func recipes() []recipe {
-	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), nvidiaRecipe(), optimizeRecipe()}
+	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), llamaVulkanRecipe(), nvidiaRecipe(), optimizeRecipe()}
 }
 
 // Build makes a pack. Two builds of one source give the same file. It needs the

@@ -30,13 +30,39 @@ func llamaRecipe() recipe {
 	}
 }
 
+// llamaVulkanRecipe is the same engine with the library that computes by Vulkan on
+// NVIDIA's GPUs. Their driver's libraries come with the device.
+func llamaVulkanRecipe() recipe {
+	r := llamaRecipe()
+	r.name = llamaVulkanName
+	m := &r.manifest
+	m.Name, m.Engines, m.Entrypoint = llamaVulkanName, []string{llamaVulkanName}, append(m.Entrypoint, "--gpu")
+	m.MemoryBytes = 192 << 20
+	m.Requires = Requires{Devices: []string{"oscine.dev/gpu"}, KernelDrivers: map[string]string{"nvidia": "550"}}
+	return r
+}
+
+// Names of the packs, and of the sets of packages in Debian's lock.
 const (
-	llamaName = "llama.cpp"
-	llamaSet  = "llama.cpp" // of packages in Debian's lock
+	llamaName       = "llama.cpp"
+	llamaVulkanName = "llama.cpp-vulkan"
 )
 
 func llamaSteps() []step {
 	return []step{(*builder).skeleton, (*builder).llamaWorker, (*builder).llamaServer}
+}
+
+func llamaVulkanSteps() []step { return append(llamaSteps(), (*builder).vulkanDriver) }
+
+// vulkanDriver tells Vulkan's loader of NVIDIA's driver, by the library that needs
+// no window system.
+func (b *builder) vulkanDriver(context.Context, *lock) error {
+	const dir = "usr/share/vulkan/icd.d"
+	if err := os.MkdirAll(filepath.Join(b.root, dir), 0o755); err != nil {
+		return err
+	}
+	const text = `{"file_format_version": "1.0.0", "ICD": {"library_path": "libEGL_nvidia.so.0", "api_version": "1.3.277"}}` + "\n"
+	return os.WriteFile(filepath.Join(b.root, dir, "nvidia_icd.json"), []byte(text), 0o644)
 }
 
 func (b *builder) llamaWorker(ctx context.Context, _ *lock) error {
@@ -50,7 +76,7 @@ func (b *builder) llamaServer(ctx context.Context, _ *lock) error {
 	if err != nil {
 		return err
 	}
-	tree, err := source.Tree(ctx, llamaSet, b.Arch)
+	tree, err := source.Tree(ctx, b.manifest.Name, b.Arch)
 	if err != nil {
 		return err
 	}
@@ -64,6 +90,12 @@ func (b *builder) llamaServer(ctx context.Context, _ *lock) error {
 	if err != nil || len(backends) == 0 {
 		return fmt.Errorf("the packages of llama.cpp have no library that computes on a CPU: %w", errors.Join(err, fs.ErrNotExist))
 	}
+	// Beside them lies, in a pack that has it, the library for GPUs.
+	vulkan, err := filepath.Glob(filepath.Join(tree.Dir, p.libs, "ggml/backends*/libggml-vulkan.so"))
+	if err != nil || (len(vulkan) > 0) != (b.manifest.Name == llamaVulkanName) {
+		return fmt.Errorf("the packages of %s have %d libraries for Vulkan: %w", b.manifest.Name, len(vulkan), errors.Join(err, fs.ErrNotExist))
+	}
+	backends = append(backends, vulkan...)
 	roots := []string{"usr/bin/llama-server"}
 	for _, file := range backends {
 		roots = append(roots, strings.TrimPrefix(file, tree.Dir+"/"))

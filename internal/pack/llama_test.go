@@ -66,11 +66,11 @@ func TestLlamaPack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := source.Cached(llamaSet, runtime.GOARCH); err != nil {
+	if _, err := source.Cached(llamaName, runtime.GOARCH); err != nil {
 		t.Skipf("needs llama.cpp (oscine pack build llama.cpp): %v", err)
 	}
 	for _, arch := range []string{"amd64", "arm64"} {
-		if _, err := source.Cached(llamaSet, arch); err != nil {
+		if _, err := source.Cached(llamaName, arch); err != nil {
 			continue
 		}
 		var digests []string

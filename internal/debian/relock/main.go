@@ -77,6 +77,9 @@ var python = []string{"python3.13-minimal", "libpython3.13-stdlib", "libstdc++6"
 var unneededByPython = []string{"dpkg", "tar", "debconf", "media-types", "netbase", "tzdata", "libncursesw6", "libtinfo6", "libreadline8t64", "readline-common",
 	"libsqlite3-0", "libdb5.3t64", "libnsl2", "libtirpc3t64", "libgssapi-krb5-2", "libssl3t64", "ca-certificates"}
 
+// llamaVulkan is the same with the library that computes on GPUs.
+var llamaVulkan = append(slices.Clone(llama), "libggml0-backend-vulkan")
+
 // unneededByLlama are what the server neither loads nor starts.
 var unneededByLlama = []string{"debconf", "wget", "libc-gconv-modules-extra", "openssl-provider-legacy"}
 
@@ -147,7 +150,7 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 	for _, s := range []struct {
 		name, suite     string
 		roots, unneeded []string
-	}{{"llama.cpp", rolling, llama, unneededByLlama}, {"python", stable, python, unneededByPython}, {"sysroot", stable, sysroot, unneededBySysroot}} {
+	}{{"llama.cpp", rolling, llama, unneededByLlama}, {"llama.cpp-vulkan", rolling, llamaVulkan, unneededByLlama}, {"python", stable, python, unneededByPython}, {"sysroot", stable, sysroot, unneededBySysroot}} {
 		packages, err := index.Closure(arch, s.suite, s.roots, func(name string) bool { return slices.Contains(s.unneeded, name) })
 		if err != nil {
 			return nil, err

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/language"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -132,6 +133,10 @@ type trial struct {
 }
 
 func (t *trial) measure(ctx context.Context, limit time.Duration) error {
+	if meta := &t.result.Metadata; language.Is(meta.Inputs, meta.Outputs) {
+		t.result.Problem = "how fast a language model answers depends on the request"
+		return nil
+	}
 	for i, batch := range Batches {
 		if i > 0 && (t.result.Problem != "" || !batched(&t.result.Metadata)) {
 			break

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"oscine.dev/oscine/internal/pack"
 )
@@ -42,6 +43,8 @@ func (c *controller) candidates(w *work) ([]pack.Info, error) {
 	if len(usable) == 0 {
 		return nil, refused
 	}
+	// A model that asked for a device is to compute on it, where nothing else is faster.
+	slices.SortStableFunc(usable, func(a, b pack.Info) int { return cmp.Compare(len(b.Requires.Devices), len(a.Requires.Devices)) })
 	return usable, nil
 }
 

@@ -25,7 +25,7 @@ func TestKernelDriver(t *testing.T) {
 	}
 	b.packs = []pack.Info{cuda("580"), {Manifest: pack.Manifest{Name: "plain"}}, cuda("550")}
 	usable, err := c.candidates(w)
-	if names := []string{usable[0].Name, usable[1].Name}; err != nil || len(usable) != 2 || !slices.Equal(names, []string{"plain", "cuda"}) {
+	if names := []string{usable[0].Name, usable[1].Name}; err != nil || len(usable) != 2 || !slices.Equal(names, []string{"cuda", "plain"}) {
 		t.Errorf("got %v, %v", names, err)
 	}
 }

@@ -15,12 +15,16 @@ import (
 )
 
 // Engine implements worker.Engine.
-type Engine struct{ program, dir string }
+type Engine struct {
+	program, dir string
+	gpu          bool
+}
 
 // Flags implements worker.Engine.
 func (e *Engine) Flags(f *flag.FlagSet) {
 	f.StringVar(&e.program, "server", "/usr/bin/llama-server", "`path` of llama-server")
 	f.StringVar(&e.dir, "dir", "/tmp", "`folder` for the socket of llama-server")
+	f.BoolVar(&e.gpu, "gpu", false, "compute on a GPU, and refuse a model where there is none")
 }
 
 // Open implements worker.Engine.
@@ -41,11 +45,22 @@ func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the model (%s) cannot be served: %w", header, err)
 	}
-	s, err := start(e, arguments(path, o, header, &plan), o.Lost)
+	args := arguments(path, o, header, &plan)
+	gpu := ""
+	if e.gpu {
+		if gpu, err = e.findGPU(); err != nil {
+			return nil, err
+		}
+		args = append(args, "--gpu-layers", "all", "--device", gpuDevice)
+	}
+	s, err := start(e, args, o.Lost)
 	if err != nil {
 		return nil, err
 	}
 	s.plan = plan
+	if gpu != "" {
+		s.version += " with Vulkan on " + gpu
+	}
 	fmt.Fprintf(s.log, "oscine-llama: %s: %d slots of %d tokens, cache %s, prompt cache %s\n", header, plan.Slots, plan.Context,
 		printable.Bytes(plan.Cache), printable.Bytes(plan.PromptCache))
 	return s, nil

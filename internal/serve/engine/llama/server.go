@@ -60,7 +60,7 @@ func start(e *Engine, args []string, lost func(error)) (*session, error) {
 	s.cmd = exec.Command(e.program, append(args, "--host", socket)...)
 	s.cmd.Stdout, s.cmd.Stderr = last, last
 	// No setting of the server comes from the environment.
-	s.cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=" + dir, "LLAMA_CACHE=" + dir, "LC_ALL=C.UTF-8"}
+	s.cmd.Env = environment(dir)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start llama-server: %w", err), os.RemoveAll(dir))
