@@ -139,8 +139,12 @@ func (l *Library) call(fn int, args ...uintptr) error {
 	}
 	code, _, _ := purego.SyscallN(l.table[fnGetErrorCode], status)
 	message, _, _ := purego.SyscallN(l.table[fnGetErrorMessage], status)
-	err := errors.New(plain(clib.Text(message)))
+	text := clib.Text(message)
+	err := errors.New(plain(text))
 	purego.SyscallN(l.table[fnReleaseStatus], status)
+	if said := cudaFailure(text); said != "" {
+		return fmt.Errorf("%w: %s", worker.ErrEngine, said) // nor is a GPU that fails
+	}
 	if uint32(code) == runtimeException && strings.Contains(err.Error(), "alloc") {
 		return fmt.Errorf("%w: %w", worker.ErrEngine, err) // no memory is no fault of the request
 	}

@@ -3,6 +3,7 @@ package onnx
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"oscine.dev/oscine/internal/serve/engine/clib"
 )
@@ -86,7 +87,6 @@ func (l *Library) onGPU(options uintptr) error {
 	provider := v.a
 	defer l.release(fnReleaseCUDAProviderOptions, provider)
 	settings := [][2]string{
-		{"device_id", "0"},
 		// As the CPU computes, so that answers do not depend on where a model runs.
 		{"use_tf32", "0"},
 		// Measured for each new shape otherwise, while a request waits.
@@ -107,6 +107,17 @@ func (l *Library) onGPU(options uintptr) error {
 		return fmt.Errorf("compute with CUDA: %w", err)
 	}
 	return nil
+}
+
+// cudaFailure finds in ONNX Runtime's message what CUDA said, without the place in
+// ONNX Runtime's source; "" where it was not CUDA.
+func cudaFailure(message string) string {
+	_, said, ok := strings.Cut(message, "CUDA failure ")
+	if !ok {
+		return ""
+	}
+	said, _, _ = strings.Cut(said, ";")
+	return "CUDA failure " + strings.TrimSpace(said)
 }
 
 // NewCUDA returns the engine that computes on the first of NVIDIA's GPUs.

@@ -120,6 +120,9 @@ func (l *Library) open(path string, threads int, cuda bool) (*Session, error) {
 		}
 	}
 	if err := l.call(fnCreateSession, l.env, clib.String(path), options, l.out(&v.b)); err != nil {
+		if cuda && errors.Is(err, worker.ErrEngine) {
+			return nil, fmt.Errorf("load the model on the GPU: %w", err)
+		}
 		return nil, fmt.Errorf("not a model that ONNX Runtime %s can load: %s", l.version, strings.ReplaceAll(err.Error(), path, "the file"))
 	}
 	s.ptr = v.b
