@@ -72,7 +72,7 @@ func (r recipe) steps() []step {
 
 // recipes are the packs that Oscine's source makes, the usual one first.
 func recipes() []recipe {
-	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), llamaVulkanRecipe(), nvidiaRecipe(), optimizeRecipe()}
+	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), onnxruntimeCUDA12Recipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), llamaVulkanRecipe(), nvidiaRecipe(), optimizeRecipe()}
 }
 
 // Build makes a pack. Two builds of one source give the same file. It needs the

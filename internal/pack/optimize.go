@@ -148,9 +148,9 @@ func (b *builder) modules(ctx context.Context, l *lock) error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
-	version := func(name string) string { p, _ := l.wheel(name); return p.Version }
+	version := func(name string) string { p, _ := l.wheel(name, ""); return p.Version }
 	for _, m := range append(toolModules(version), module{name: "onnxruntime"}) {
-		pinned, err := l.wheel(m.name)
+		pinned, err := l.wheel(m.name, "")
 		if err != nil {
 			return err
 		}

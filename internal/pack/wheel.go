@@ -33,10 +33,11 @@ func readLock() (*lock, error) {
 	return &lock{wheels}, nil
 }
 
-func (l *lock) wheel(name string) (pypi.Package, error) {
-	i := slices.IndexFunc(l.wheels, func(p pypi.Package) bool { return p.Name == name })
+// wheel returns the wheel of a name, and of a version where that is not "".
+func (l *lock) wheel(name, version string) (pypi.Package, error) {
+	i := slices.IndexFunc(l.wheels, func(p pypi.Package) bool { return p.Name == name && (version == "" || p.Version == version) })
 	if i < 0 {
-		return pypi.Package{}, fmt.Errorf("the lock of packs has no wheel of %s", name)
+		return pypi.Package{}, fmt.Errorf("the lock of packs has no wheel of %s %s", name, version)
 	}
 	return l.wheels[i], nil
 }
@@ -45,6 +46,7 @@ func (l *lock) wheel(name string) (pypi.Package, error) {
 type wheel struct {
 	name     string // of the project in the index
 	arm64    string // its name there for arm64, where that is another
+	version  string // where the lock has several; else ""
 	spdx     string
 	licences []string // their texts, by the path in the wheel
 	others   string   // a folder of the wheel with the licences of what its makers took from elsewhere; "": none
@@ -84,7 +86,7 @@ func (w *wheel) parts(ctx context.Context, l *lock, arch string, fetch bool, log
 	}
 	var all []part
 	for _, one := range append([]*wheel{w}, w.with...) {
-		p, err := l.wheel(one.project(arch))
+		p, err := l.wheel(one.project(arch), one.version)
 		if err != nil {
 			return nil, err
 		}
@@ -256,7 +258,7 @@ func (b *builder) wheel(ctx context.Context, p *part) error {
 // numberedBy is the step that gives the pack the version of a wheel.
 func numberedBy(w *wheel) func(*builder, context.Context, *lock) error {
 	return func(b *builder, _ context.Context, l *lock) error {
-		p, err := l.wheel(w.project(b.Arch))
+		p, err := l.wheel(w.project(b.Arch), w.version)
 		if err == nil {
 			b.manifest.Version = p.Version + "-" + revision
 		}

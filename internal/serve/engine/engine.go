@@ -22,13 +22,14 @@ type Engine struct {
 // All returns the engines by the names that packs give them, each to be used once.
 func All() map[string]Engine {
 	return map[string]Engine{
-		"executorch":       {new(executorch.Engine), executorch.Name},
-		"litert":           {new(litert.Engine), litert.Name},
-		"onnxruntime":      {new(onnx.Engine), onnx.Name},
-		"onnxruntime-cuda": {onnx.NewCUDA(), onnx.Name},
-		"openvino":         {new(openvino.Engine), openvino.Name},
-		"pytorch":          {new(pytorch.Engine), pytorch.Name},
-		"tensorflow":       {new(tensorflow.Engine), tensorflow.Name},
+		"executorch":         {new(executorch.Engine), executorch.Name},
+		"litert":             {new(litert.Engine), litert.Name},
+		"onnxruntime":        {new(onnx.Engine), onnx.Name},
+		"onnxruntime-cuda":   {onnx.NewCUDA(13), onnx.Name},
+		"onnxruntime-cuda12": {onnx.NewCUDA(12), onnx.Name},
+		"openvino":           {new(openvino.Engine), openvino.Name},
+		"pytorch":            {new(pytorch.Engine), pytorch.Name},
+		"tensorflow":         {new(tensorflow.Engine), tensorflow.Name},
 	}
 }
 

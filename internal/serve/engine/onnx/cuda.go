@@ -8,10 +8,6 @@ import (
 	"oscine.dev/oscine/internal/serve/engine/clib"
 )
 
-// cudaVersion is the CUDA that the pack's libraries are of, as cuDriverGetVersion
-// counts it. Its drivers begin with the branch 580.
-const cudaVersion = 13000
-
 // cudaDriver is NVIDIA's driver API (cuda.h).
 type cudaDriver struct {
 	init, version, count, get, name, errorName clib.Func
@@ -46,15 +42,16 @@ func (d *cudaDriver) call(what string, f clib.Func, args ...uintptr) error {
 	return fmt.Errorf("%s: %s", what, text)
 }
 
-// gpu returns the name of the first GPU, which is the one that models run on.
-func (d *cudaDriver) gpu() (string, error) {
+// gpu returns the name of the first GPU, which is the one that models run on. The
+// driver has to support a CUDA.
+func (d *cudaDriver) gpu(cuda int) (string, error) {
 	v := clib.NewWords(1)
 	defer v.Free()
 	if err := d.call("ask NVIDIA's driver for its version", d.version, v.Address()); err != nil {
 		return "", err
 	}
-	if version := uint32(v[0]); version < cudaVersion {
-		return "", fmt.Errorf("NVIDIA's driver on the node supports CUDA %d.%d; this engine needs CUDA %d: install a driver of the branch 580 or newer", version/1000, version%1000/10, cudaVersion/1000)
+	if version := int(uint32(v[0])); version < 1000*cuda {
+		return "", fmt.Errorf("NVIDIA's driver on the node supports CUDA %d.%d; this engine needs CUDA %d: install a newer driver", version/1000, version%1000/10, cuda)
 	}
 	if err := d.call("initialise CUDA", d.init, 0); err != nil {
 		return "", fmt.Errorf("%w: the driver's libraries and its kernel module must be of one version, and the GPU usable (see oscine hardware --explain gpu0)", err)
@@ -120,8 +117,9 @@ func cudaFailure(message string) string {
 	return "CUDA failure " + strings.TrimSpace(said)
 }
 
-// NewCUDA returns the engine that computes on the first of NVIDIA's GPUs.
-func NewCUDA() *Engine { return &Engine{cuda: true} }
+// NewCUDA returns the engine that computes on the first of NVIDIA's GPUs, with
+// libraries of a CUDA, such as 13.
+func NewCUDA(version int) *Engine { return &Engine{cuda: version} }
 
 // openGPU finds the GPU before the library looks for it.
 func (e *Engine) openGPU() (string, error) {
@@ -129,5 +127,5 @@ func (e *Engine) openGPU() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return driver.gpu()
+	return driver.gpu(e.cuda)
 }

@@ -19,7 +19,7 @@ func TestCUDADriverMissing(t *testing.T) {
 	if _, err := clib.Load("libcuda.so.1"); err == nil {
 		t.Skip("this machine has NVIDIA's driver")
 	}
-	e := NewCUDA()
+	e := NewCUDA(13)
 	e.library = "/nothing"
 	_, err := e.Open(writeModel(t, doubler("batch", 4)), worker.Options{Threads: 1})
 	if err == nil || !strings.Contains(err.Error(), "NVIDIA's driver is missing: libcuda.so.1") || !strings.Contains(err.Error(), "spec.resources.devices") {

@@ -20,7 +20,7 @@ import (
 type Engine struct {
 	library string
 	loaded  *Library
-	cuda    bool   // on a GPU
+	cuda    int    // its version, for a GPU; 0: on CPUs
 	gpu     string // its name
 }
 
@@ -38,7 +38,7 @@ func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	if err == nil {
 		err = complete(file, file != path)
 	}
-	if err == nil && e.cuda && e.gpu == "" {
+	if err == nil && e.cuda > 0 && e.gpu == "" {
 		e.gpu, err = e.openGPU()
 	}
 	if err == nil && e.loaded == nil {
@@ -47,11 +47,11 @@ func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := e.loaded.open(file, o.Threads, e.cuda)
+	s, err := e.loaded.open(file, o.Threads, e.cuda > 0)
 	if err != nil {
 		return nil, err
 	}
-	if e.cuda {
+	if e.cuda > 0 {
 		s.meta.Engine += " with CUDA on " + e.gpu
 	}
 	if s.alone != nil {
