@@ -44,7 +44,7 @@ func (e *Engine) findGPU() (string, error) {
 	}
 	m := gpuLine.FindSubmatch(out)
 	if m == nil {
-		return "", fmt.Errorf("Vulkan shows no GPU here: ask for one of NVIDIA's in spec.resources.devices; its driver's libraries for Vulkan (libEGL_nvidia.so.0, on Debian libegl-nvidia0 and nvidia-egl-common) come with the device")
+		return "", fmt.Errorf("there is no GPU that Vulkan shows: ask for one of NVIDIA's in spec.resources.devices; its driver's libraries for Vulkan (libEGL_nvidia.so.0, on Debian libegl-nvidia0 and nvidia-egl-common) come with the device")
 	}
 	return printable.Text(string(m[1])), nil
 }

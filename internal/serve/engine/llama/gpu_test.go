@@ -46,7 +46,7 @@ func TestNoGPU(t *testing.T) {
 	}
 	e := &Engine{program: server(t, "Available devices:\n  (none)\n"), gpu: true}
 	_, err := e.Open(file, worker.Options{Threads: 1})
-	if err == nil || !strings.Contains(err.Error(), "Vulkan shows no GPU here: ask for one of NVIDIA's in spec.resources.devices") {
+	if err == nil || !strings.Contains(err.Error(), "there is no GPU that Vulkan shows: ask for one of NVIDIA's in spec.resources.devices") {
 		t.Errorf("got %v", err)
 	}
 }
