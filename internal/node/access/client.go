@@ -61,6 +61,9 @@ func (c *client) validLocked(now time.Time) error {
 	return nil
 }
 
+// Allows implements core.Guard.
+func (c *client) Allows(model string) bool { return c.token.Allows(model) }
+
 // Admit implements core.Guard.
 func (c *client) Admit(_ context.Context, model string) (done func(), err error) {
 	now := c.now()

@@ -90,6 +90,9 @@ type turn struct {
 // Client is whom the turn is for; see core.ClientOf.
 func (t *turn) Client() string { return t.client }
 
+// Allows implements core.Guard.
+func (t *turn) Allows(model string) bool { return t.bounds == nil || t.bounds.Allows(model) }
+
 // Admit implements core.Guard.
 func (t *turn) Admit(ctx context.Context, model string) (done func(), err error) {
 	ended := func() {}

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"crypto/sha256"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"oscine.dev/oscine/internal/serve"
+	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/servetest"
 )
 
@@ -66,5 +68,52 @@ func TestTokensBoundEveryProtocol(t *testing.T) {
 				t.Errorf("beyond its rate: %d %v %s", w.Code, w.Header(), w.Body)
 			}
 		})
+	}
+}
+
+// A token that is for one model tells nothing of the others: no list names them,
+// and what is said of each is refused, as for a model that there is not.
+func TestTokensBoundWhatIsSeen(t *testing.T) {
+	r := servetest.New(t)
+	r.Ready("mine")
+	r.Ready("secret")
+	r.Serve(core.Model{Name: "secret-fails", Starter: servetest.Worker(t.TempDir(), "refuse")})
+	_ = r.Registry.WaitReady(t.Context(), "secret-fails")
+	tokens, err := OpenTokens(filepath.Join(t.TempDir(), "tokens.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := create(t, tokens, Token{Name: "limited", Models: []string{"mine"}})
+	h := tokens.Guard(true, NewFair().Handler(serve.NewHandler(r.Registry, serve.Options{})))
+	do := func(method, path string) (int, string) {
+		q := httptest.NewRequest(method, path, strings.NewReader("{}"))
+		q.Header.Set("Authorization", "Bearer "+token)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, q)
+		return w.Code, w.Body.String()
+	}
+	for _, list := range []string{"GET /v1/models", "GET /v2/models/stats", "POST /v2/repository/index", "GET /v2/health/ready"} {
+		method, path, _ := strings.Cut(list, " ")
+		status, text := do(method, path)
+		if status != 200 || strings.Contains(text, "secret") || path != "/v2/health/ready" && !strings.Contains(text, "mine") {
+			t.Errorf("%s: got %d %s, want mine only", list, status, text)
+		}
+	}
+	for _, of := range []string{
+		"GET /v2/models/NAME", "GET /v2/models/NAME/config", "GET /v2/models/NAME/stats", "GET /v2/models/NAME/ready", "GET /v2/models/NAME/trace/setting", "GET /v2/models/NAME/versions/1",
+		"POST /v2/models/NAME/infer", "POST /v2/repository/models/NAME/load", "GET /v1/models/NAME", "POST /v1/models/NAME:predict",
+	} {
+		method, path, _ := strings.Cut(of, " ")
+		for _, name := range []string{"secret", "none"} {
+			if status, text := do(method, strings.Replace(path, "NAME", name, 1)); status != 403 || !strings.Contains(text, "not for model") {
+				t.Errorf("%s of %s: got %d %s, want 403", of, name, status, text)
+			}
+		}
+		if status, text := do(method, strings.Replace(path, "NAME", "mine", 1)); status == 403 {
+			t.Errorf("%s of mine: got %d %s", of, status, text)
+		}
+	}
+	if used := tokens.clients[sha256.Sum256([]byte(token))].usage(); used.Refused != 20 {
+		t.Errorf("%d requests counted as refused, want 20", used.Refused)
 	}
 }

@@ -17,6 +17,8 @@ type visitor string
 
 func (v visitor) Client() string { return string(v) }
 
+func (visitor) Allows(string) bool { return true }
+
 func (v visitor) Admit(context.Context, string) (func(), error) { return func() {}, nil }
 
 func cacheOf(r *servetest.Rig) core.CacheFigures {

@@ -68,7 +68,7 @@ func TestOnDemand(t *testing.T) {
 	if s := state(t, r, "m"); s.State != core.Idle || starter.starts.Load() != 0 {
 		t.Fatalf("before a request it is %s, %d workers", s.State, starter.starts.Load())
 	}
-	if err := r.Registry.Accepts(&core.Request{Model: "m"}); err != nil {
+	if err := r.Registry.Accepts(t.Context(), &core.Request{Model: "m"}); err != nil {
 		t.Errorf("a request is not accepted: %v", err)
 	}
 	for round := int32(1); round <= 2; round++ {

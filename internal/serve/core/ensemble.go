@@ -42,7 +42,7 @@ func (r *Registry) resolve(e *Ensemble, plan *ensemble.Plan) (*channel.Metadata,
 	var waits error
 	for _, i := range plan.Order {
 		step, where := &e.Steps[i], ensemble.Name(e.Steps, i)
-		s, err := r.StatusOf(step.Model, step.Version)
+		s, err := r.StatusOf(context.Background(), step.Model, step.Version)
 		if err == nil && s.Ensemble != nil {
 			return nil, fmt.Errorf("%w: %s is an ensemble itself: name its steps instead", errStep, where)
 		}

@@ -70,7 +70,7 @@ func TestEnsemble(t *testing.T) {
 	if s.Platform != "ensemble" || s.Inputs[0].Name != "raw" || s.Inputs[0].Shape.String() != "[-1,4]" || len(s.Outputs) != 1 || s.Outputs[0].Name != "out" {
 		t.Errorf("got %+v", s)
 	}
-	if err := r.Registry.Accepts(&q); err != nil {
+	if err := r.Registry.Accepts(t.Context(), &q); err != nil {
 		t.Error(err)
 	}
 	response, err := r.Registry.Infer(t.Context(), q)
@@ -208,7 +208,7 @@ func TestStepsReachNoEnsemble(t *testing.T) {
 			t.Fatal("it is not noticed")
 		}
 	}
-	if err := r.Registry.Accepts(&q); !errors.Is(err, core.ErrNotReady) || !strings.Contains(err.Error(), "model loop is failed: the steps do not fit") {
+	if err := r.Registry.Accepts(t.Context(), &q); !errors.Is(err, core.ErrNotReady) || !strings.Contains(err.Error(), "model loop is failed: the steps do not fit") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -2,9 +2,12 @@ package core
 
 import "context"
 
-// Guard says what one client may ask. Infer asks the one that the request's
+// Guard says what one client may ask. The registry asks the one that the request's
 // context carries, so that no front can forget it.
 type Guard interface {
+	// Allows reports whether the client may know of a model and ask it. Where it does
+	// not, Admit refuses.
+	Allows(model string) bool
 	// Admit returns nil where the client may ask the model that it names now, and
 	// what is to be called when the request has ended. It may wait, no longer than
 	// ctx. Its errors are of errdefs' classes: permission denied, resource exhausted
@@ -32,6 +35,25 @@ func ClientOf(ctx context.Context) string {
 		return c.Client()
 	}
 	return ""
+}
+
+// allows reports whether the client of a context may know of a model.
+func allows(ctx context.Context, model string) bool {
+	g := GuardOf(ctx)
+	return g == nil || g.Allows(model)
+}
+
+// permit refuses what is asked of a model that the client of a context may not
+// know of, whether there is one or not.
+func permit(ctx context.Context, model string) error {
+	if allows(ctx, model) {
+		return nil
+	}
+	done, err := admit(ctx, model)
+	if err == nil {
+		done()
+	}
+	return err
 }
 
 // admit asks the guard of a context, where there is one.

@@ -97,7 +97,10 @@ func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, e
 // Accepts returns nil where Infer would take the request into its queue. It
 // looks at everything but the data: a front asks before it reads many of them,
 // and before it reads any with a request that has no inputs yet.
-func (r *Registry) Accepts(q *Request) error {
+func (r *Registry) Accepts(ctx context.Context, q *Request) error {
+	if err := permit(ctx, q.Model); err != nil {
+		return err
+	}
 	m, err := r.asked(q.Model, q.Version)
 	if err != nil {
 		return err
@@ -172,6 +175,9 @@ func (r *Registry) Outputs(name, version string) []tensor.Spec {
 // Ready waits for a model that takes the place of another or is loaded on demand, as
 // Infer does, and describes it. It fails as Infer would where the model takes no requests.
 func (r *Registry) Ready(ctx context.Context, name, version string) (Status, error) {
+	if err := permit(ctx, name); err != nil {
+		return Status{}, err
+	}
 	for {
 		m, err := r.asked(name, version)
 		if err != nil {

@@ -128,9 +128,12 @@ func (r *Registry) Status(name string) (Status, error) {
 	return m.status(), nil
 }
 
-// StatusOf describes a version of the model that a client names, or returns
-// ErrNotFound; version "" means the newest that answers.
-func (r *Registry) StatusOf(name, version string) (Status, error) {
+// StatusOf describes a version of the model that the client of ctx names, or returns
+// ErrNotFound or what its guard says; version "" means the newest that answers.
+func (r *Registry) StatusOf(ctx context.Context, name, version string) (Status, error) {
+	if err := permit(ctx, name); err != nil {
+		return Status{}, err
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	m, err := r.find(name, version)
@@ -144,12 +147,14 @@ func (r *Registry) StatusOf(name, version string) (Status, error) {
 	return s, nil
 }
 
-// List describes all models, sorted by name.
-func (r *Registry) List() []Status {
+// List describes all models that the client of ctx may ask, sorted by name.
+func (r *Registry) List(ctx context.Context) []Status {
 	r.mu.RLock()
 	list := make([]Status, 0, len(r.models))
 	for _, m := range r.models {
-		list = append(list, m.status())
+		if allows(ctx, m.ServedAs) {
+			list = append(list, m.status())
+		}
 	}
 	r.mu.RUnlock()
 	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })

@@ -98,7 +98,7 @@ func TestRegistry(t *testing.T) {
 		t.Error("a bad name was accepted")
 	}
 	names := []string{}
-	for _, s := range r.Registry.List() {
+	for _, s := range r.Registry.List(t.Context()) {
 		names = append(names, s.Name)
 	}
 	if diff := cmp.Diff([]string{"m"}, names); diff != "" {
@@ -202,7 +202,7 @@ func TestModelServedUnderAnotherName(t *testing.T) {
 	if err := r.Registry.Remove("m"); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.Registry.StatusOf("Doubler_v1.5", ""); !errdefs.IsNotFound(err) {
+	if _, err := r.Registry.StatusOf(t.Context(), "Doubler_v1.5", ""); !errdefs.IsNotFound(err) {
 		t.Errorf("after it was removed: %v", err)
 	}
 }

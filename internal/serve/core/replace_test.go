@@ -153,7 +153,7 @@ func TestVersionsSideBySide(t *testing.T) {
 	asked("9", "9")
 	asked("10", "10")
 	asked("", "10")
-	if s, err := r.Registry.StatusOf("m", ""); err != nil || s.Version != "10" || strings.Join(s.Versions, " ") != "9 10" {
+	if s, err := r.Registry.StatusOf(t.Context(), "m", ""); err != nil || s.Version != "10" || strings.Join(s.Versions, " ") != "9 10" {
 		t.Errorf("status %+v, %v", s, err)
 	}
 	// Back at once, while both go on; then the new one as a shadow.

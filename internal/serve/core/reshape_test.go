@@ -39,7 +39,7 @@ func TestReshape(t *testing.T) {
 	for _, name := range []string{"m", "m", "e"} { // the second comes from the cache
 		inputs := []core.Input{{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{2, 2, 2}, Data: data}}
 		q := core.Request{Model: name, Inputs: inputs}
-		if err := r.Registry.Accepts(&q); err != nil {
+		if err := r.Registry.Accepts(t.Context(), &q); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		response, err := r.Registry.Infer(t.Context(), q)
@@ -54,8 +54,8 @@ func TestReshape(t *testing.T) {
 	}
 	for _, wrong := range []tensor.Shape{{2, 4}, {2, 2, 3}, {2, -1, 2}} {
 		q := core.Request{Model: "m", Inputs: []core.Input{{Name: "x", Type: tensor.FP32, Shape: wrong, Data: data}}}
-		if _, err := r.Registry.Infer(t.Context(), q); !errors.Is(err, core.ErrInvalid) || !errors.Is(r.Registry.Accepts(&q), core.ErrInvalid) {
-			t.Errorf("%v: got %v, %v", wrong, err, r.Registry.Accepts(&q))
+		if _, err := r.Registry.Infer(t.Context(), q); !errors.Is(err, core.ErrInvalid) || !errors.Is(r.Registry.Accepts(t.Context(), &q), core.ErrInvalid) {
+			t.Errorf("%v: got %v, %v", wrong, err, r.Registry.Accepts(t.Context(), &q))
 		}
 	}
 }

@@ -104,11 +104,11 @@ func TestSequences(t *testing.T) {
 		if _, err := r.Registry.Infer(t.Context(), q); !errors.Is(err, core.ErrInvalid) {
 			t.Errorf("%+v: got %v", q, err)
 		}
-		if err := r.Registry.Accepts(&q); !errors.Is(err, core.ErrInvalid) {
+		if err := r.Registry.Accepts(t.Context(), &q); !errors.Is(err, core.ErrInvalid) {
 			t.Errorf("%+v is accepted: %v", q, err)
 		}
 	}
-	if err := r.Registry.Accepts(&core.Request{Model: "m", Sequence: on, Inputs: number(1)}); err != nil {
+	if err := r.Registry.Accepts(t.Context(), &core.Request{Model: "m", Sequence: on, Inputs: number(1)}); err != nil {
 		t.Error(err)
 	}
 }

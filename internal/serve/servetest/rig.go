@@ -26,7 +26,7 @@ func New(t testing.TB) *Rig {
 	t.Helper()
 	r := &Rig{TB: t, Registry: core.NewRegistry()}
 	t.Cleanup(func() {
-		for _, s := range r.Registry.List() {
+		for _, s := range r.Registry.List(context.Background()) {
 			if err := r.Registry.Remove(s.Name); err != nil {
 				t.Error(err)
 			}

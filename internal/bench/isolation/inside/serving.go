@@ -74,7 +74,7 @@ func (b *bench) served(name string, urgent bool) (err error) {
 		}
 	}
 	f := figure.Figure{Name: name, CPUs: b.cpus, Requests: b.play(r, serve.NewHandler(registry, serve.Options{})), Load: &latency.LoadReport{}}
-	for _, s := range registry.List() {
+	for _, s := range registry.List(b.ctx) {
 		if s.Errors > 0 || s.PriorityUnavailable != "" {
 			return fmt.Errorf("model %s: %d errors; urgency: %s", s.Name, s.Errors, s.PriorityUnavailable)
 		}

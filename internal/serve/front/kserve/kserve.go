@@ -37,7 +37,7 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := core.Request{Model: model, Arrived: time.Now()}
-	if err := h.registry.Accepts(&q); err != nil {
+	if err := h.registry.Accepts(r.Context(), &q); err != nil {
 		front.Error(w, err)
 		return
 	}

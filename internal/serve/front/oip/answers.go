@@ -38,8 +38,8 @@ func (h *handler) live(w http.ResponseWriter, r *http.Request) {
 	answer(w, a, err)
 }
 
-func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
-	if err := h.methods.notReady(); err != nil {
+func (h *handler) ready(w http.ResponseWriter, r *http.Request) {
+	if err := h.methods.notReady(r.Context()); err != nil {
 		front.JSON(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "error": err.Error()})
 		return
 	}
@@ -47,7 +47,7 @@ func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (h *handler) modelReady(w http.ResponseWriter, r *http.Request) {
-	s, err := h.registry.StatusOf(r.PathValue("model"), r.PathValue("version"))
+	s, err := h.registry.StatusOf(r.Context(), r.PathValue("model"), r.PathValue("version"))
 	if err != nil {
 		front.Error(w, err)
 		return

@@ -52,7 +52,7 @@ func (p *pool) put(c *call) {
 
 func (h *handler) infer(w http.ResponseWriter, r *http.Request) {
 	q := core.Request{Model: r.PathValue("model"), Version: r.PathValue("version"), Arrived: time.Now()}
-	if err := h.registry.Accepts(&q); err != nil {
+	if err := h.registry.Accepts(r.Context(), &q); err != nil {
 		front.Error(w, err)
 		return
 	}
@@ -107,7 +107,7 @@ func (h *handler) read(c *call, q *core.Request, body *front.Body, r *http.Reque
 		q.Timeout = within
 	}
 	if c.request.binary > checkBytes {
-		if err := h.registry.Accepts(q); err != nil {
+		if err := h.registry.Accepts(r.Context(), q); err != nil {
 			return err
 		}
 	}

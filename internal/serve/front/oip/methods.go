@@ -2,6 +2,7 @@ package oip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -37,14 +38,14 @@ func (m *Methods) ServerLive(context.Context, *pb.ServerLiveRequest) (*pb.Server
 	return &pb.ServerLiveResponse{Live: true}, nil
 }
 
-// ServerReady says whether all models answer.
-func (m *Methods) ServerReady(context.Context, *pb.ServerReadyRequest) (*pb.ServerReadyResponse, error) {
-	return &pb.ServerReadyResponse{Ready: m.notReady() == nil}, nil
+// ServerReady says whether all models that the client may ask answer.
+func (m *Methods) ServerReady(ctx context.Context, _ *pb.ServerReadyRequest) (*pb.ServerReadyResponse, error) {
+	return &pb.ServerReadyResponse{Ready: m.notReady(ctx) == nil}, nil
 }
 
 // notReady says which model does not answer.
-func (m *Methods) notReady() error {
-	for _, s := range m.registry.List() {
+func (m *Methods) notReady(ctx context.Context) error {
+	for _, s := range m.registry.List(ctx) {
 		if !s.Answers() {
 			return fmt.Errorf("%w: %s", errdefs.ErrUnavailable, s.Reason())
 		}
@@ -53,20 +54,23 @@ func (m *Methods) notReady() error {
 }
 
 // ModelReady says whether a model answers; one that is not known is not ready.
-func (m *Methods) ModelReady(_ context.Context, q *pb.ModelReadyRequest) (*pb.ModelReadyResponse, error) {
-	s, err := m.registry.StatusOf(q.Name, q.Version)
+func (m *Methods) ModelReady(ctx context.Context, q *pb.ModelReadyRequest) (*pb.ModelReadyResponse, error) {
+	s, err := m.registry.StatusOf(ctx, q.Name, q.Version)
+	if err != nil && !errors.Is(err, core.ErrNotFound) {
+		return nil, err
+	}
 	return &pb.ModelReadyResponse{Ready: err == nil && s.Answers()}, nil
 }
 
 // described returns a model whose worker has said what it takes. One that is loaded
 // on demand is loaded for it, once.
 func (m *Methods) described(ctx context.Context, name, version string) (core.Status, error) {
-	s, err := m.registry.StatusOf(name, version)
+	s, err := m.registry.StatusOf(ctx, name, version)
 	if err == nil && len(s.Outputs) == 0 && s.State == core.Idle {
 		if _, err := m.registry.Ready(ctx, name, version); err != nil {
 			return s, err
 		}
-		s, err = m.registry.StatusOf(name, version)
+		s, err = m.registry.StatusOf(ctx, name, version)
 	}
 	if err == nil && len(s.Outputs) == 0 {
 		err = fmt.Errorf("%w: %s", core.ErrNotReady, s.Reason())
@@ -135,17 +139,17 @@ func configType(d tensor.DataType) pb.DataType {
 }
 
 // ModelStatistics says what has been counted of a model, or of all of them.
-func (m *Methods) ModelStatistics(_ context.Context, q *pb.ModelStatisticsRequest) (*pb.ModelStatisticsResponse, error) {
+func (m *Methods) ModelStatistics(ctx context.Context, q *pb.ModelStatisticsRequest) (*pb.ModelStatisticsResponse, error) {
 	var list []core.Status
 	if q.Name == "" {
-		list = m.registry.List()
+		list = m.registry.List(ctx)
 	} else {
-		s, err := m.registry.StatusOf(q.Name, q.Version)
+		s, err := m.registry.StatusOf(ctx, q.Name, q.Version)
 		if err != nil {
 			return nil, err
 		}
 		if list = []core.Status{s}; q.Version == "" && len(s.Versions) > 1 {
-			list = m.versions(s)
+			list = m.versions(ctx, s)
 		}
 	}
 	out := &pb.ModelStatisticsResponse{}
@@ -179,10 +183,10 @@ func (m *Methods) ModelStatistics(_ context.Context, q *pb.ModelStatisticsReques
 }
 
 // versions returns all versions of a model of which one is given.
-func (m *Methods) versions(one core.Status) []core.Status {
+func (m *Methods) versions(ctx context.Context, one core.Status) []core.Status {
 	var list []core.Status
 	for _, version := range one.Versions {
-		if s, err := m.registry.StatusOf(one.ServedAs, version); err == nil {
+		if s, err := m.registry.StatusOf(ctx, one.ServedAs, version); err == nil {
 			list = append(list, s)
 		}
 	}
@@ -190,9 +194,9 @@ func (m *Methods) versions(one core.Status) []core.Status {
 }
 
 // RepositoryIndex lists the models.
-func (m *Methods) RepositoryIndex(_ context.Context, q *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
+func (m *Methods) RepositoryIndex(ctx context.Context, q *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
 	out := &pb.RepositoryIndexResponse{}
-	for _, s := range m.registry.List() {
+	for _, s := range m.registry.List(ctx) {
 		e := &pb.RepositoryIndexResponse_ModelIndex{Name: s.ServedAs, Version: s.Version, State: "READY"}
 		switch s.State {
 		case core.Ready:
@@ -216,7 +220,7 @@ func (m *Methods) RepositoryModelLoad(ctx context.Context, q *pb.RepositoryModel
 	if len(q.Parameters) > 0 {
 		return nil, fmt.Errorf("%w: a load with parameters, such as another configuration or other files, is not supported: change the model's manifest", core.ErrInvalid)
 	}
-	s, err := m.registry.StatusOf(q.ModelName, "")
+	s, err := m.registry.StatusOf(ctx, q.ModelName, "")
 	if err != nil {
 		return nil, fmt.Errorf("%w: operators decide what is served, with oscine serve", err)
 	}
@@ -266,9 +270,9 @@ func (m *Methods) SystemSharedMemoryUnregister(ctx context.Context, q *pb.System
 }
 
 // TraceSetting says that nothing is traced.
-func (m *Methods) TraceSetting(_ context.Context, q *pb.TraceSettingRequest) (*pb.TraceSettingResponse, error) {
+func (m *Methods) TraceSetting(ctx context.Context, q *pb.TraceSettingRequest) (*pb.TraceSettingResponse, error) {
 	if q.ModelName != "" {
-		if _, err := m.registry.StatusOf(q.ModelName, ""); err != nil {
+		if _, err := m.registry.StatusOf(ctx, q.ModelName, ""); err != nil {
 			return nil, err
 		}
 	}

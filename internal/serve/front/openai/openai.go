@@ -65,17 +65,23 @@ func entryOf(s *core.Status) entry {
 	return entry{ID: s.ServedAs, Object: "model", OwnedBy: "oscine", Name: s.ServedAs, Ready: s.Answers()}
 }
 
-// list lists all models; models has their names as KServe's version 1 does.
-func (h *handler) list(w http.ResponseWriter, _ *http.Request) {
+// list lists the models that the client may ask, each once whatever versions it
+// has; models has their names as KServe's version 1 does.
+func (h *handler) list(w http.ResponseWriter, r *http.Request) {
 	all, names := []entry{}, []string{}
-	for _, s := range h.registry.List() {
-		all, names = append(all, entryOf(&s)), append(names, s.ServedAs)
+	for _, s := range h.registry.List(r.Context()) {
+		if slices.Contains(names, s.ServedAs) {
+			continue
+		}
+		if s, err := h.registry.StatusOf(r.Context(), s.ServedAs, ""); err == nil { // else it was removed meanwhile
+			all, names = append(all, entryOf(&s)), append(names, s.ServedAs)
+		}
 	}
 	front.JSON(w, http.StatusOK, map[string]any{"object": "list", "data": all, "models": names})
 }
 
 func (h *handler) describe(w http.ResponseWriter, r *http.Request) {
-	s, err := h.registry.StatusOf(r.PathValue("model"), "")
+	s, err := h.registry.StatusOf(r.Context(), r.PathValue("model"), "")
 	if err != nil {
 		writeError(w, err)
 		return

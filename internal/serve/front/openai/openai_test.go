@@ -140,6 +140,7 @@ func TestModels(t *testing.T) {
 	r := newRig(t)
 	r.Ready("b")
 	r.Ready("a")
+	r.Serve(core.Model{Name: "a-2", ServedAs: "a", Version: "2"}) // is no model of its own here
 	get := func(path string, into any) int {
 		resp := r.request(t.Context(), http.MethodGet, path, "")
 		if err := json.NewDecoder(resp.Body).Decode(into); err != nil {

@@ -70,7 +70,7 @@ func (h *handler) answer(ctx context.Context, c *call, streamed bool, part func(
 			return part(r)
 		}
 	}
-	if err := h.registry.Accepts(&ask); err != nil {
+	if err := h.registry.Accepts(ctx, &ask); err != nil {
 		return err
 	}
 	if err := c.fill(&ask); err != nil {
