@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -99,11 +100,12 @@ func (n *Node) allot(ctx context.Context, objects []object.Object, results []Res
 }
 
 // checkApply finds what only the node can know: host ports that another
-// workload or the node itself holds, models that were not uploaded, and values
-// of secrets that are not there to be kept.
+// workload or the node itself holds, models that were not uploaded or are served by
+// a name that is taken, and values of secrets that are not there to be kept.
 func (n *Node) checkApply(objects, there []object.Object) error {
 	var problems []string
 	held := n.heldPorts(objects, there)
+	problems = append(problems, checkServed(objects, there)...)
 	for _, obj := range objects {
 		row, ok := n.config.Kinds.Find(obj.Key().Kind)
 		if !ok || !row.Stored() {
@@ -141,6 +143,41 @@ func (n *Node) checkApply(objects, there []object.Object) error {
 		return fmt.Errorf("%w:\n%s", ErrInvalid, strings.Join(problems, "\n"))
 	}
 	return nil
+}
+
+// checkServed finds Models that would be served by a name and version that another
+// one has, and versions of a name that would get more than all requests.
+func checkServed(objects, there []object.Object) (problems []string) {
+	models := map[object.Key]*object.Model{}
+	for _, obj := range slices.Concat(there, objects) {
+		if m, ok := obj.(*object.Model); ok {
+			models[m.Key()] = m
+		}
+	}
+	for _, obj := range objects {
+		m, ok := obj.(*object.Model)
+		if !ok {
+			continue
+		}
+		sum, others := 0, []string{}
+		for _, key := range slices.SortedFunc(maps.Keys(models), func(a, b object.Key) int { return strings.Compare(a.Name, b.Name) }) {
+			other := models[key]
+			if other.ServedName() != m.ServedName() {
+				continue
+			}
+			if key != m.Key() && other.Spec.Version == m.Spec.Version {
+				problems = append(problems, fmt.Sprintf("%s: spec.version: version %s of %s is %s: choose another spec.version or spec.servedAs", m.Key(), m.Spec.Version, m.ServedName(), key))
+			}
+			if t := other.Spec.Traffic; t != nil {
+				sum += *t
+				others = append(others, fmt.Sprintf("%s %d", key, *t))
+			}
+		}
+		if m.Spec.Traffic != nil && sum > 100 {
+			problems = append(problems, fmt.Sprintf("%s: spec.traffic: the versions of %s would get %d percent (%s), at most 100 are there: lower one first, or apply them together", m.Key(), m.ServedName(), sum, strings.Join(others, ", ")))
+		}
+	}
+	return problems
 }
 
 // heldPorts maps published ports to their holders, leaving out the objects

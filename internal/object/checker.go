@@ -47,7 +47,8 @@ func (e Errors) Error() string {
 // Checker collects the mistakes of a stream.
 type Checker struct {
 	errs  Errors
-	lines map[string]int // path → line of the document at hand
+	lines map[string]int  // path → line of the document at hand
+	zeros map[string]bool // paths of the document at hand at which a zero is written
 	kinds Table
 
 	confidential bool // the document at hand may hold secrets
@@ -99,9 +100,16 @@ func (c *Checker) OneOf(at, got string, allowed ...string) {
 	c.Bad(at, "must be one of %s, got %q", strings.Join(allowed, ", "), got)
 }
 
+// Number checks that a number is within bounds, or absent.
+func (c *Checker) Number(at string, n, least, most int64) {
+	if (n != 0 || c.zeros[at]) && (n < least || n > most) {
+		c.Bad(at, "must be from %d to %d, got %d", least, most, n)
+	}
+}
+
 // Duration checks that a duration is within bounds, or absent.
 func (c *Checker) Duration(at string, d Duration, least, most time.Duration) {
-	if d != 0 && (d.Std() < least || d.Std() > most) {
+	if (d != 0 || c.zeros[at]) && (d.Std() < least || d.Std() > most) {
 		c.Bad(at, "must be from %v to %v, got %v", least, most, d)
 	}
 }

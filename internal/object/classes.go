@@ -34,19 +34,12 @@ func (m *MachineClasses) check(c *Checker, at string) {
 }
 
 func (l *ClassLimits) check(c *Checker, at string) {
-	weight := func(name string, value int64) {
-		if value < 0 || value > 10000 {
-			c.Bad(at+"."+name, "must be from 1 to 10000, got %d", value)
-		}
-	}
-	weight("cpuWeight", l.CPUWeight)
-	weight("ioWeight", l.IOWeight)
+	c.Number(at+".cpuWeight", l.CPUWeight, 1, 10000)
+	c.Number(at+".ioWeight", l.IOWeight, 1, 10000)
 	for name, q := range map[string]Quantity{"memoryMin": l.MemoryMin, "memoryLow": l.MemoryLow, "memoryHigh": l.MemoryHigh} {
 		if bytes, ok := q.Value(); !ok || bytes < 0 || (!q.IsZero() && bytes < 1<<20) {
 			c.Bad(at+"."+name, "must be at least 1Mi, got %s", q)
 		}
 	}
-	if l.PIDs < 0 || l.PIDs > maxPIDs {
-		c.Bad(at+".pids", "must be from 1 to %d, got %d", maxPIDs, l.PIDs)
-	}
+	c.Number(at+".pids", int64(l.PIDs), 1, maxPIDs)
 }

@@ -62,7 +62,9 @@ func (c *Checker) decodeText(n *yaml.Node, v reflect.Value, path string) {
 	}
 	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil {
 		c.Bad(path, "%v", err)
+		return
 	}
+	c.zeros[path] = v.IsZero()
 }
 
 func (c *Checker) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
@@ -134,6 +136,7 @@ func (c *Checker) decodeScalar(n *yaml.Node, v reflect.Value, path string) {
 			return
 		}
 		v.SetInt(i)
+		c.zeros[path] = i == 0
 	case reflect.Float64:
 		f, err := strconv.ParseFloat(n.Value, 64)
 		if err != nil || (n.Tag != "!!float" && n.Tag != "!!int") {

@@ -1,6 +1,7 @@
 package object
 
 import (
+	"cmp"
 	"maps"
 	"reflect"
 	"regexp"
@@ -73,8 +74,8 @@ type ModelSpec struct {
 	// none.
 	DefaultTimeout Duration `json:"defaultTimeout,omitzero"`
 	// Traffic is the percentage of the requests without a version that this Model
-	// gets where several share a name; by default the newest gets what the others
-	// leave. A change takes effect immediately.
+	// gets where several share a name, together at most 100; by default the newest
+	// gets what the others leave. A change takes effect immediately.
 	Traffic *int `json:"traffic,omitempty"`
 	// Shadow sends it copies of the requests to other versions; its answers are
 	// counted and discarded.
@@ -235,9 +236,7 @@ func (s *SequenceBatching) check(c *Checker) {
 			}
 		}
 	}
-	if s.MaxSequences < 0 || s.MaxSequences > 4096 {
-		c.Bad("spec.sequenceBatching.maxSequences", "must be from 1 to 4096, got %d", s.MaxSequences)
-	}
+	c.Number("spec.sequenceBatching.maxSequences", int64(s.MaxSequences), 1, 4096)
 	c.Duration("spec.sequenceBatching.maxSequenceIdle", s.MaxSequenceIdle, time.Millisecond, 24*time.Hour)
 }
 
@@ -267,9 +266,7 @@ func (d *DynamicBatching) check(c *Checker) {
 	if d.Disabled && (len(d.PreferredBatchSizes) > 0 || d.MaxBatchSize != 0 || d.MaxQueueDelay != 0) {
 		c.Bad("spec.dynamicBatching.disabled", "cannot be combined with preferredBatchSizes, maxBatchSize or maxQueueDelay")
 	}
-	if d.MaxBatchSize < 0 || d.MaxBatchSize > 1<<16 {
-		c.Bad("spec.dynamicBatching.maxBatchSize", "must be from 1 to 65536, got %d", d.MaxBatchSize)
-	}
+	c.Number("spec.dynamicBatching.maxBatchSize", int64(d.MaxBatchSize), 1, 1<<16)
 	if len(d.PreferredBatchSizes) > 16 {
 		c.Bad("spec.dynamicBatching.preferredBatchSizes", "has %d entries, at most 16 are accepted", len(d.PreferredBatchSizes))
 	}
@@ -348,11 +345,12 @@ type ModelCandidate struct {
 }
 
 var (
-	digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	engineRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
-	optionRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,62}$`)
-	servedRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
-	formatRE = regexp.MustCompile(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
+	digestRE  = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	engineRE  = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
+	optionRE  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,62}$`)
+	versionRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	servedRE  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
+	formatRE  = regexp.MustCompile(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
 
 	releaseFileRE = regexp.MustCompile(`^[0-9A-Za-z_~^-][0-9A-Za-z._~^-]{0,254}$`)
 )
@@ -370,6 +368,9 @@ func ReleaseModel(source string) (name string, ok bool) {
 	name, ok = strings.CutPrefix(source, "release:")
 	return name, ok && releaseFileRE.MatchString(name)
 }
+
+// ServedName is the name by which clients ask for the model.
+func (m *Model) ServedName() string { return cmp.Or(m.Spec.ServedAs, m.Metadata.Name) }
 
 // Registry is the host of the registry that the model comes from, "" where it was
 // uploaded.
@@ -424,6 +425,9 @@ func (m *Model) Check(c *Checker) {
 		m.checkEnsemble(c)
 	} else if _, pinned := ReleaseModel(m.Spec.Source); !pinned && !digestRE.MatchString(m.Spec.Source) && !isReference(m.Spec.Source) {
 		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), oci://HOST/REPOSITORY:TAG, or release:FILE for a file of the running release, got %q", m.Spec.Source)
+	}
+	if m.Spec.Version != "" && !versionRE.MatchString(m.Spec.Version) {
+		c.Bad("spec.version", "must be letters, digits, '.', '_' or '-', at most 63, got %q", m.Spec.Version)
 	}
 	if m.Spec.ServedAs != "" && !servedRE.MatchString(m.Spec.ServedAs) {
 		c.Bad("spec.servedAs", "must be letters, digits, '.', '_' or '-', at most 255, got %q", m.Spec.ServedAs)

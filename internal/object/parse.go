@@ -88,7 +88,7 @@ func decodeDocument(dec *yaml.Decoder, doc *yaml.Node) (err error) {
 }
 
 func (c *Checker) object(root *yaml.Node) Object {
-	c.lines = map[string]int{}
+	c.lines, c.zeros = map[string]int{}, map[string]bool{}
 	if root.Kind != yaml.MappingNode {
 		c.add(root.Line, "", "a manifest is a mapping with apiVersion, kind, metadata and spec, not %s", describe(root))
 		return nil

@@ -31,9 +31,7 @@ var (
 func (r *Resources) Check(c *Checker, at string, class Class) {
 	r.checkCPU(c, at, class)
 	r.checkMemory(c, at)
-	if r.PIDs < 0 || r.PIDs > maxPIDs {
-		c.Bad(at+".pids", "must be from 1 to %d, got %d", maxPIDs, r.PIDs)
-	}
+	c.Number(at+".pids", int64(r.PIDs), 1, maxPIDs)
 	c.Duration(at+".latency", r.Latency, time.Microsecond, time.Hour)
 	claims := r.checkDevices(c, at)
 	for i, l := range r.Links {
@@ -137,9 +135,7 @@ func (r *Resources) checkDevices(c *Checker, at string) map[string]bool {
 			c.Bad(path+".name", "%q is used twice", d.Name)
 		}
 		names[d.Name] = true
-		if d.Count < 0 || d.Count > maxDevices {
-			c.Bad(path+".count", "must be from 1 to %d, got %d", maxDevices, d.Count)
-		}
+		c.Number(path+".count", int64(d.Count), 1, maxDevices)
 		if d.Selector != "" {
 			if _, err := place.CompileSelector(d.Selector); err != nil {
 				c.Bad(path+".selector", "%v", err)

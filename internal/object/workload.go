@@ -290,9 +290,7 @@ func (h *Health) check(c *Checker, at string) {
 	if given != 1 {
 		c.Bad(at, "needs exactly one of http, tcp and exec, got %d", given)
 	}
-	if h.Retries < 0 || h.Retries > maxRetries {
-		c.Bad(at+".retries", "must be from 1 to %d, got %d", maxRetries, h.Retries)
-	}
+	c.Number(at+".retries", int64(h.Retries), 1, maxRetries)
 	c.Duration(at+".interval", h.Interval, 100*time.Millisecond, 24*time.Hour)
 	c.Duration(at+".timeout", h.Timeout, time.Millisecond, time.Hour)
 	c.Duration(at+".startPeriod", h.StartPeriod, 0, 24*time.Hour)

@@ -65,20 +65,21 @@ var (
 	servedRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
 )
 
-// complete fills in what was left out and checks the rest.
+// complete fills in what was left out and checks the rest. Its errors don't name the
+// model: the caller knows it.
 func (m *Model) complete() error {
 	if m.Ensemble != nil {
 		m.Platform = cmp.Or(m.Platform, "ensemble")
 	}
 	m.Version, m.ServedAs = cmp.Or(m.Version, "1"), cmp.Or(m.ServedAs, m.Name)
 	if err := errors.Join(m.Routing.check(), m.Batching.check(), m.Cache.check(), m.Sequencing.check(), m.Reshapes.check()); err != nil {
-		return fmt.Errorf("model %s: %w", m.Name, err)
+		return err
 	}
 	if m.Cache.Bytes > 0 && len(m.Sequencing.States) > 0 {
-		return fmt.Errorf("model %s: responses that depend on a state are not cached", m.Name)
+		return errors.New("responses that depend on a state are not cached")
 	}
 	if !m.Reshapes.none() && (m.Ensemble != nil || len(m.Sequencing.States) > 0) {
-		return fmt.Errorf("model %s: an ensemble, or a model that keeps state, is not reshaped", m.Name)
+		return errors.New("an ensemble, or a model that keeps state, is not reshaped")
 	}
 	return m.check()
 }
@@ -88,37 +89,37 @@ func (m *Model) check() error {
 		return fmt.Errorf("model name %q: must be letters, digits, '.', '_' or '-', at most 63", m.Name)
 	}
 	if !servedRE.MatchString(m.ServedAs) {
-		return fmt.Errorf("model %s: served as %q: must be letters, digits, '.', '_' or '-', at most 255", m.Name, m.ServedAs)
+		return fmt.Errorf("served as %q: must be letters, digits, '.', '_' or '-', at most 255", m.ServedAs)
 	}
 	if !nameRE.MatchString(m.Version) {
-		return fmt.Errorf("model %s: version %q: must be letters, digits, '.', '_' or '-', at most 63", m.Name, m.Version)
+		return fmt.Errorf("version %q: must be letters, digits, '.', '_' or '-', at most 63", m.Version)
 	}
 	if m.Timeout < 0 {
-		return fmt.Errorf("model %s: timeout %v is negative", m.Name, m.Timeout)
+		return fmt.Errorf("timeout %v is negative", m.Timeout)
 	}
 	if m.Loading.Idle < 0 {
-		return fmt.Errorf("model %s: unloaded after %v without a request", m.Name, m.Loading.Idle)
+		return fmt.Errorf("unloaded after %v without a request", m.Loading.Idle)
 	}
 	if m.Objective < 0 {
-		return fmt.Errorf("model %s: objective %v is negative", m.Name, m.Objective)
+		return fmt.Errorf("objective %v is negative", m.Objective)
 	}
 	if m.DefaultTimeout < 0 || m.DefaultTimeout > MaxTimeout {
-		return fmt.Errorf("model %s: default timeout %v: choose at most %v", m.Name, m.DefaultTimeout, MaxTimeout)
+		return fmt.Errorf("default timeout %v: choose at most %v", m.DefaultTimeout, MaxTimeout)
 	}
 	if m.MaxRequest != 0 && (m.MaxRequest < LeastMaxRequest || m.MaxRequest > MostMaxRequest) {
-		return fmt.Errorf("model %s: requests of %d bytes: choose %d to %d", m.Name, m.MaxRequest, LeastMaxRequest, MostMaxRequest)
+		return fmt.Errorf("requests of %d bytes: choose %d to %d", m.MaxRequest, LeastMaxRequest, MostMaxRequest)
 	}
 	if e := m.Ensemble; e != nil {
 		if _, err := ensemble.Arrange(e.Steps, e.Outputs); err != nil {
-			return fmt.Errorf("model %s: ensemble: %w", m.Name, err)
+			return fmt.Errorf("ensemble: %w", err)
 		}
 		if m.Starter != nil || m.Loading.OnDemand || m.Cache.Bytes > 0 || len(m.Sequencing.States) > 0 {
-			return fmt.Errorf("model %s: an ensemble has no worker, cache or state of its own", m.Name)
+			return errors.New("an ensemble has no worker, cache or state of its own")
 		}
 		return nil
 	}
 	if m.Starter == nil {
-		return fmt.Errorf("model %s: has no Starter", m.Name)
+		return errors.New("has no Starter")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -29,7 +30,7 @@ func (r *Registry) Replace(ctx context.Context, m Model) error {
 	r.mu.Lock()
 	delete(r.coming, m.Name)
 	if err == nil && (r.models[m.Name] != old || r.closed) {
-		err = fmt.Errorf("model %s: it was removed meanwhile", m.Name)
+		err = errors.New("it was removed meanwhile")
 	}
 	if err == nil {
 		r.withdraw(old)

@@ -35,7 +35,7 @@ func (r *Routing) check() error {
 // Route changes which requests a model gets, at once.
 func (r *Registry) Route(name string, to Routing) error {
 	if err := to.check(); err != nil {
-		return fmt.Errorf("model %s: %w", name, err)
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -56,7 +56,7 @@ func (r *Registry) free(m *Model) error {
 	}
 	for _, other := range r.served[m.ServedAs] {
 		if other.Version == m.Version && other.Name != m.Name {
-			return fmt.Errorf("model %s: version %s of %s is model %s: choose another spec.version or spec.servedAs", m.Name, m.Version, m.ServedAs, other.Name)
+			return fmt.Errorf("version %s of %s is model %s: choose another spec.version or spec.servedAs", m.Version, m.ServedAs, other.Name)
 		}
 	}
 	return nil
