@@ -64,7 +64,7 @@ the input; Ctrl-C stops an answer. A message from the command line or from a pip
 	o.addFlags(c)
 	f.StringVar(&o.memory, "memory", "", "memory limit, if a file is served (default: what its header asks for)")
 	f.StringVar(&o.cpu, "cpu", "", "cores, if a file is served (default 100m)")
-	f.StringToStringVar(&o.options, "option", nil, "slots, context or task, if a file is served, as NAME=VALUE")
+	f.Var((*optionFlag)(&o.options), "option", "slots, context or task, if a file is served, as NAME=VALUE")
 	return c
 }
 

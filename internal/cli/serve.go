@@ -77,7 +77,7 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f.BoolVar(&o.shadow, "shadow", false, "send it copies of other versions' requests, and discard its answers")
 	f.StringVar(&o.version, "version", "", "version that clients see (default 1)")
 	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
-	f.StringToStringVar(&o.options, "option", nil, "what the engine must know besides the file, as NAME=VALUE")
+	f.Var((*optionFlag)(&o.options), "option", "what the engine must know besides the file, as NAME=VALUE")
 	f.BoolVar(&o.onDemand, "on-demand", false, "load the model at its first request, and unload it when it is not used")
 	f.DurationVar(&o.idleTimeout, "idle-timeout", 0, "with --on-demand, how long without a request until it is unloaded (default 5m)")
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")

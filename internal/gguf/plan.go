@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"slices"
 	"strconv"
+	"strings"
 
 	"oscine.dev/oscine/internal/printable"
 )
@@ -43,6 +44,9 @@ type Want struct {
 	Task    Task
 }
 
+// Options are the names of a model's options for the engine.
+func Options() []string { return []string{"context", "slots", "task"} }
+
 // ParseWant reads a model's options for the engine; memory is what its worker may use, 0 for no
 // limit. It refuses values that mean nothing, and options that there are not.
 func ParseWant(options map[string]string, memory int64) (Want, error) {
@@ -61,7 +65,7 @@ func ParseWant(options map[string]string, memory int64) (Want, error) {
 				err = fmt.Errorf("choose %s, %s or %s", Generate, Embed, Rerank)
 			}
 		default:
-			err = errors.New("there is no such option; there are context, slots and task")
+			err = fmt.Errorf("there is no such option; there are %s", strings.Join(Options(), ", "))
 		}
 		if err != nil {
 			return w, fmt.Errorf("option %s=%s: %w", name, value, err)

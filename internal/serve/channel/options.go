@@ -30,6 +30,18 @@ var workerOptions = map[string][]string{
 	OptionDeterministic: {DeterministicYes, DeterministicNo},
 }
 
+// CheckOptions refuses options for an engine that are none of those that it knows.
+func CheckOptions(options map[string]string, known []string) error {
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		if !slices.Contains(known, name) {
+			all := append(slices.Sorted(maps.Keys(workerOptions)), known...)
+			slices.Sort(all)
+			return fmt.Errorf("option %s=%s: there is no such option of this engine; there are %s", name, options[name], strings.Join(all, ", "))
+		}
+	}
+	return nil
+}
+
 // SplitOptions tells a Model's options for the engine from those that every worker
 // knows. It refuses values that the latter do not have.
 func SplitOptions(all map[string]string) (engine, worker map[string]string, err error) {

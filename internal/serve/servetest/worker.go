@@ -58,6 +58,8 @@ type doubler struct{ kind, path string }
 
 func (d *doubler) Flags(*flag.FlagSet) {}
 
+func (d *doubler) Options() []string { return nil }
+
 func (d *doubler) Open(path string, _ worker.Options) (worker.Session, error) {
 	if d.kind == "refuse" {
 		return nil, errors.New("not a model: it is a test")

@@ -79,6 +79,9 @@ func (s *server) open(load channel.Load) error {
 	if err != nil {
 		return err
 	}
+	if err := channel.CheckOptions(values, s.engine.Options()); err != nil {
+		return err
+	}
 	session, err := s.engine.Open(load.Path, Options{Threads: threads, Values: values, Name: load.Name, Memory: load.Memory, Lost: s.lost})
 	if err != nil {
 		return err

@@ -31,6 +31,9 @@ var ErrEngine = errors.New("the engine failed")
 type Engine interface {
 	// Flags adds the engine's own flags, such as where its library lies.
 	Flags(f *flag.FlagSet)
+	// Options are the names of the Model's options that the engine knows, in
+	// alphabetical order. Open gets no others.
+	Options() []string
 	// Open loads the model. Its error is what a person reads of a model that
 	// cannot be served.
 	Open(path string, o Options) (Session, error)

@@ -381,10 +381,14 @@ func TestRefusal(t *testing.T) {
 		"unknown": "not a model of the engine for tests",
 		"once":    "ran the model once and not a second time",
 		"add":     "option deterministic=maybe: choose true or false",
+		"upper":   "option suffix=a: there is no such option of this engine; there are batch, deterministic, prefix",
 	} {
 		r := startWorker(t, kind)
 		if kind == "add" {
 			r.load.Options["deterministic"] = "maybe"
+		}
+		if kind == "upper" {
+			r.load.Options["suffix"] = "a"
 		}
 		err := r.connect()
 		var refused *channel.ModelError

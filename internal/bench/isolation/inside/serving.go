@@ -179,6 +179,8 @@ func runModel(socket string) int {
 
 func (model) Flags(*flag.FlagSet) {}
 
+func (model) Options() []string { return nil }
+
 func (m model) Open(string, worker.Options) (worker.Session, error) { return m, nil }
 
 func (model) Close() error { return nil }

@@ -69,6 +69,9 @@ func kinds() map[string]model {
 	}
 }
 
+// Options implements worker.Engine.
+func (*Engine) Options() []string { return []string{"prefix"} }
+
 // Open implements worker.Engine.
 func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	text, err := os.ReadFile(path)

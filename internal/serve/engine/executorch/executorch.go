@@ -29,6 +29,9 @@ func (e *Engine) Flags(f *flag.FlagSet) {
 	f.StringVar(&e.library, "library", Name, "ExecuTorch `library`")
 }
 
+// Options implements worker.Engine.
+func (*Engine) Options() []string { return []string{"inputs", "method", "outputs"} }
+
 // Open implements worker.Engine.
 func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	file, err := worker.Entry(path, ".pte")

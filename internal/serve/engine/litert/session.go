@@ -30,6 +30,9 @@ func (e *Engine) Flags(f *flag.FlagSet) {
 	f.StringVar(&e.library, "library", Name, "LiteRT `library`")
 }
 
+// Options implements worker.Engine.
+func (*Engine) Options() []string { return []string{"signature"} }
+
 // Open implements worker.Engine.
 func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	if err := inspect(path); err != nil {

@@ -27,6 +27,9 @@ func (e *Engine) Flags(f *flag.FlagSet) {
 	f.BoolVar(&e.gpu, "gpu", false, "compute on a GPU, and refuse a model where there is none")
 }
 
+// Options implements worker.Engine.
+func (*Engine) Options() []string { return gguf.Options() }
+
 // Open implements worker.Engine.
 func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	path, err := worker.Entry(path, ".gguf")

@@ -32,6 +32,9 @@ func (e *Engine) Flags(f *flag.FlagSet) {
 	f.StringVar(&e.library, "library", Name, "ONNX Runtime `library`")
 }
 
+// Options implements worker.Engine.
+func (*Engine) Options() []string { return nil }
+
 // Open implements worker.Engine.
 func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	file, err := worker.Entry(path, ".onnx", ".ort")

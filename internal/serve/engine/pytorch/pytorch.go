@@ -35,6 +35,9 @@ func (e *Engine) Flags(f *flag.FlagSet) {
 	f.StringVar(&e.library, "library", Name, "PyTorch `library`")
 }
 
+// Options implements worker.Engine.
+func (*Engine) Options() []string { return []string{"inputs", "method", "outputs", "reset"} }
+
 // Open implements worker.Engine.
 func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 	file, err := worker.Entry(path, ".pt", ".pth", ".ts", ".jit", ".pt2")

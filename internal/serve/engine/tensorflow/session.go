@@ -18,7 +18,7 @@ import (
 // Name is the library's file name.
 const Name = "libtensorflow_cc.so.2"
 
-// Engine implements worker.Engine. It knows one option: signature, the key of the
+// Engine implements worker.Engine. Its option signature is the key of the
 // model's signature to run; the default is serving_default.
 type Engine struct {
 	library string
@@ -29,6 +29,9 @@ type Engine struct {
 func (e *Engine) Flags(f *flag.FlagSet) {
 	f.StringVar(&e.library, "library", Name, "TensorFlow `library`")
 }
+
+// Options implements worker.Engine.
+func (*Engine) Options() []string { return []string{"signature"} }
 
 // Open implements worker.Engine.
 func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
