@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/printable"
 )
 
 func newTokenCommand(env *Env) *cobra.Command {
@@ -68,11 +70,30 @@ requests and to a lifetime. It gives no access to the node's API.`,
 	f := c.Flags()
 	f.StringArrayVar(&token.Models, "model", nil, "pattern of models' names that the token is for, with * and ? (default: all models)")
 	f.StringVar(&rate, "rate", "", "average requests per second, such as 100 or 5/m (default: no limit)")
-	f.Uint32Var(&token.Burst, "burst", 0, "size of a burst, in requests (default: one second's worth)")
-	f.Uint32Var(&token.Concurrent, "max-concurrent", 0, "concurrent requests (default: no limit)")
+	f.Var((*limitFlag)(&token.Burst), "burst", "size of a burst, in requests (default: one second's worth)")
+	f.Var((*limitFlag)(&token.Concurrent), "max-concurrent", "concurrent requests (default: no limit)")
 	f.StringVar(&lifetime, "expires", "", "how long the token is valid, such as 90d or 12h (default: until it is removed)")
 	return c
 }
+
+// limitFlag is a flag for a number of requests; 0 where it is left out.
+type limitFlag uint32
+
+// Set implements pflag.Value.
+func (l *limitFlag) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || n == 0 {
+		return errors.New("write a whole number from 1 on; leave it out for the default")
+	}
+	*l = limitFlag(n)
+	return nil
+}
+
+// String implements pflag.Value.
+func (l *limitFlag) String() string { return strconv.FormatUint(uint64(*l), 10) }
+
+// Type implements pflag.Value.
+func (*limitFlag) Type() string { return "uint32" }
 
 // parseRate reads requests a second, or with /s, /m or /h behind a number in
 // that time.
@@ -81,7 +102,7 @@ func parseRate(text string) (float64, error) {
 	per, ok := map[string]float64{"": 1, "s": 1, "m": 60, "h": 3600}[unit]
 	n, err := strconv.ParseFloat(number, 64)
 	if err != nil || !ok || !(n > 0) {
-		return 0, fmt.Errorf("--rate %q: write requests per second, or a rate such as 5/m or 100/h", text)
+		return 0, fmt.Errorf("--rate %q: write requests per second, or a rate such as 5/m or 100/h; leave it out for no limit", text)
 	}
 	return n / per, nil
 }
@@ -121,7 +142,8 @@ func newTokenListCommand(env *Env) *cobra.Command {
 func tokenRow(t *pb.Token, _ bool) string {
 	rate := "-"
 	if t.Rate > 0 {
-		rate = strconv.FormatFloat(t.Rate, 'g', 4, 64) + "/s"
+		number, unit := printable.Rate(t.Rate)
+		rate = number + "/" + unit
 	}
 	concurrent := "-"
 	if t.Concurrent > 0 {

@@ -45,7 +45,7 @@ func TestTokenCommands(t *testing.T) {
 		t.Errorf("asked for %v", q)
 	}
 	status, out, _ = n.command(t, "token", "list")
-	for _, want := range []string{"web    digits*  0.5/s  2", "other  -"} {
+	for _, want := range []string{"web    digits*  30/m  2", "other  -"} {
 		if status != 0 || !strings.Contains(out, want) {
 			t.Errorf("%d, want %q in\n%s", status, want, out)
 		}
@@ -56,8 +56,8 @@ func TestTokenCommands(t *testing.T) {
 	if status, out, _ = n.command(t, "token", "rm", "web", "other"); status != 0 || out != "token/web removed\ntoken/other removed\n" || len(tokens.removed) != 2 {
 		t.Errorf("%d %s", status, out)
 	}
-	for _, wrong := range [][]string{{"--rate", "fast"}, {"--rate", "0"}, {"--rate", "5/d"}, {"--expires", "soon"}, {"--expires", "-1h"}, {"--expires", "0d"}} {
-		if status, _, errOut := n.command(t, append([]string{"token", "create", "web"}, wrong...)...); status != 2 || !strings.Contains(errOut, wrong[0]) {
+	for _, wrong := range [][]string{{"--rate", "fast"}, {"--rate", "0"}, {"--rate", "5/d"}, {"--expires", "soon"}, {"--expires", "-1h"}, {"--expires", "0d"}, {"--max-concurrent", "0"}, {"--max-concurrent", "-1"}, {"--burst", "x"}} {
+		if status, _, errOut := n.command(t, append([]string{"token", "create", "web"}, wrong...)...); status != 2 || !strings.Contains(errOut, wrong[0]) || strings.Contains(errOut, "strconv") {
 			t.Errorf("%v: %d %s", wrong, status, errOut)
 		}
 	}

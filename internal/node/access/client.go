@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"oscine.dev/oscine/internal/printable"
 )
 
 // client is who holds a token, with what is left of the rate. It
@@ -100,7 +102,9 @@ func (c *client) admit(now time.Time, model string) error {
 	c.filled = now
 	if c.left < 1 {
 		after := time.Duration((1 - c.left) / t.Rate * float64(time.Second))
-		return &late{fmt.Errorf("%w: token %s has reached its limit of %g requests per second", errdefs.ErrResourceExhausted, t.Name, t.Rate), after}
+		number, unit := printable.Rate(t.Rate)
+		per := map[string]string{"s": "second", "m": "minute", "h": "hour"}[unit]
+		return &late{fmt.Errorf("%w: token %s has reached its limit of %s requests per %s", errdefs.ErrResourceExhausted, t.Name, number, per), after}
 	}
 	c.left--
 	return nil

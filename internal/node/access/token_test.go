@@ -124,6 +124,9 @@ func tokensAreBounded(t *testing.T) {
 	second()
 	admit(nil)()
 	_, err = c.Admit(t.Context(), "m1") // three have come at once
+	if !strings.Contains(err.Error(), "its limit of 2 requests per second") {
+		t.Errorf("got %v", err)
+	}
 	if after := front.RetryAfter(err); !errdefs.IsResourceExhausted(err) || after != 500*time.Millisecond {
 		t.Errorf("got %v, after %v", err, after)
 	}
