@@ -60,7 +60,7 @@ func newModelCommand(env *Env) *cobra.Command {
 after an hour, or sooner where the disk is nearly full.`,
 	}
 	c.AddCommand(newModelListCommand(env), newModelExplainCommand(env), newModelPushCommand(env), newModelPullCommand(env), newModelImportCommand(env), &cobra.Command{
-		Use: "remove DIGEST", Aliases: []string{"rm"}, Short: "Remove a model file that no Model refers to, by its digest or the beginning of that", Args: exactArgs(1, "DIGEST"),
+		Use: "remove DIGEST", Aliases: []string{"rm"}, Short: "Remove a model file that no Model refers to, by its digest or at least 6 digits of that", Args: exactArgs(1, "DIGEST"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
 			if err != nil {

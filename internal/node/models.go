@@ -106,17 +106,21 @@ func (n *Node) ModelFiles() ([]ModelFile, error) {
 	return list, nil
 }
 
-// RemoveModelFile removes a model file that no object refers to, by its digest or
-// the beginning of that, and returns the whole digest.
+// RemoveModelFile removes a model file that no object refers to, by its digest or at
+// least the first 6 digits of that, with or without sha256:, and returns the whole digest.
 func (n *Node) RemoveModelFile(digest string) (full string, err error) {
 	files, err := n.ModelFiles()
 	if err != nil {
 		return "", err
 	}
-	const shortest = len("sha256:") + 6
+	const shortest = 6
+	digits := strings.TrimPrefix(digest, "sha256:")
+	if len(digits) < shortest {
+		return "", fmt.Errorf("%w: %q is too short: give at least %d digits of the digest (see oscine model list)", ErrInvalid, digest, shortest)
+	}
 	var found []ModelFile
 	for _, f := range files {
-		if f.Digest == digest || len(digest) >= shortest && strings.HasPrefix(f.Digest, digest) {
+		if strings.HasPrefix(f.Digest, "sha256:"+digits) {
 			found = append(found, f)
 		}
 	}

@@ -86,6 +86,9 @@ func (n *Node) Packs() ([]pack.Info, error) { return n.packs.List() }
 // RemovePack removes a pack that no model runs on.
 func (n *Node) RemovePack(_ context.Context, name string) error {
 	info, err := n.packs.Find(name)
+	if errors.Is(err, pack.ErrNotInstalled) {
+		return fmt.Errorf("%w: no pack %q is installed (see oscine pack list)", ErrNotFound, name)
+	}
 	if err != nil {
 		return packError(err)
 	}

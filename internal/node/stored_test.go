@@ -79,12 +79,12 @@ func TestModelFilesAreListedAndRemoved(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", f.Digest, f.Objects, want)
 		}
 	}
-	for d, want := range map[string]error{used: ErrConflict, "sha256:": ErrNotFound, "sha256:../../x": ErrNotFound, "": ErrNotFound} {
+	for d, want := range map[string]error{used: ErrConflict, used[7:13]: ErrConflict, "sha256:": ErrInvalid, "sha256:../../x": ErrNotFound, "": ErrInvalid, old[:12]: ErrInvalid, old[7:12]: ErrInvalid} {
 		if _, err := h.RemoveModelFile(d); !errors.Is(err, want) {
 			t.Errorf("remove %q: got %v, want %v", d, err, want)
 		}
 	}
-	if full, err := h.RemoveModelFile(old[:len("sha256:")+12]); err != nil || full != old {
+	if full, err := h.RemoveModelFile(old[len("sha256:"):][:12]); err != nil || full != old {
 		t.Errorf("got %q, %v", full, err)
 	}
 	if files, err := h.ModelFiles(); err != nil || len(files) != 1 || files[0].Digest != used {
