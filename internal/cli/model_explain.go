@@ -40,6 +40,9 @@ processor changes. With spec.engine in the manifest nothing is measured.`,
 				if err != nil {
 					return err
 				}
+				if m, ok := state.Object.(*object.Model); ok && m.Spec.Ensemble != nil {
+					return fmt.Errorf("model %s is an ensemble, which has no engine: explain the Models of its steps", args[0])
+				}
 				if st, ok := state.Status.(*object.ModelStatus); ok {
 					return explained(args[0], st).print(env.Out, *output)
 				}

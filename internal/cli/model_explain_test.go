@@ -30,4 +30,8 @@ func TestModelExplain(t *testing.T) {
 	if _, out, _ := n.command(t, "model", "explain", "digits"); out != "model/digits has no engine yet: Waiting no installed pack can run the model\n" {
 		t.Errorf("without an engine: %q", out)
 	}
+	n.objects[0].Manifest = structOf(t, `{"apiVersion":"oscine.dev/v1","kind":"Model","metadata":{"name":"digits"},"spec":{"ensemble":{"steps":[{"modelName":"a","inputMap":{"x":"raw"},"outputMap":{"y":"out"}}]}}}`)
+	if status, _, errOut := n.command(t, "model", "explain", "digits"); status == 0 || !strings.Contains(errOut, "is an ensemble, which has no engine") {
+		t.Errorf("an ensemble: %d %q", status, errOut)
+	}
 }

@@ -18,7 +18,10 @@ func TestLifeOfAnEnsemble(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = h.Apply(t.Context(), objects, ApplyOptions{})
+		results, err := h.Apply(t.Context(), objects, ApplyOptions{})
+		if err == nil && results[0].Placement != nil {
+			t.Errorf("it is placed on %v", results[0].Placement)
+		}
 		return err
 	}
 	key := object.Key{Kind: object.KindModel, Name: "pipeline"}
@@ -34,6 +37,9 @@ func TestLifeOfAnEnsemble(t *testing.T) {
 	}
 	if st := states[0].Status.(*object.ModelStatus); !strings.Contains(st.Message, "step 1 (a): model not found") || st.PID != 0 || st.Placement != nil {
 		t.Errorf("got %+v", st)
+	}
+	if _, err := h.logPath(object.KindModel, "pipeline"); err == nil || !strings.Contains(err.Error(), "is an ensemble, which has no worker and no log") {
+		t.Errorf("its log: got %v", err)
 	}
 	if len(h.box.Running()) != 0 {
 		t.Errorf("containers run: %v", h.box.Running())

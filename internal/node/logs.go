@@ -107,8 +107,12 @@ func (n *Node) logPath(kind object.Kind, name string) (string, error) {
 		}
 		return path, nil
 	}
-	if _, err := n.Get(kind, name); err != nil {
+	states, err := n.Get(kind, name)
+	if err != nil {
 		return "", err
+	}
+	if m, ok := states[0].Object.(*object.Model); ok && m.Spec.Ensemble != nil {
+		return "", fmt.Errorf("%w: %s %s is an ensemble, which has no worker and no log: see those of the Models of its steps", ErrInvalid, kind, name)
 	}
 	path := n.systemLog(object.Key{Kind: kind, Name: name}.ID())
 	if !journal.Exists(path) {

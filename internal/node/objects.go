@@ -74,8 +74,8 @@ func (n *Node) allot(ctx context.Context, objects []object.Object, results []Res
 	var desired []allocate.Desired
 	var at []int
 	for i, obj := range objects {
-		if m, ok := obj.(*object.Model); ok && m.OnDemand() {
-			continue // it is placed when it is loaded
+		if m, ok := obj.(*object.Model); ok && (m.OnDemand() || m.Spec.Ensemble != nil) {
+			continue // it is placed when it is loaded, an ensemble never
 		}
 		if _, ok := obj.(object.Placeable); ok {
 			desired = append(desired, allocate.Desired{Object: obj, Changed: results[i].Action != reconcile.Unchanged})

@@ -278,7 +278,7 @@ func (s *sequences) find(m *model, key sequenceKey, start bool) (found *sequence
 	case found != nil:
 		return found, false, nil
 	case !start:
-		return nil, false, fmt.Errorf("%w: %s has no sequence %.64q of this client: the first request of a sequence needs sequence_start, and one ends after %v without a request, to make room for another client, or when the model is loaded again", ErrInvalid, m.Name, key.id, s.Idle)
+		return nil, false, fmt.Errorf("%w: %s has no sequence %.64s of this client: the first request of a sequence needs sequence_start, and one ends after %v without a request, to make room for another client, or when the model is loaded again", ErrInvalid, m.Name, key.id, s.Idle)
 	case len(s.all) >= s.Most && !s.makeRoom(key.client):
 		return nil, false, &overload{fmt.Errorf("%w: %s has %d sequences, as many as spec.sequenceBatching.maxSequences allows, and this client has its share of them: end one", ErrOverloaded, m.Name, s.Most), min(s.Idle, time.Minute)}
 	}

@@ -306,6 +306,9 @@ func TestStepsHaveTheirOwnStates(t *testing.T) {
 		}
 		response.Free()
 	}
+	if _, err := next(r, "a", core.Sequence{ID: `"none"`}, 1); err == nil || !strings.Contains(err.Error(), `m has no sequence "none" of this client`) {
+		t.Errorf("a sequence that there is not: got %v", err)
+	}
 	if got, err := next(r, "a", core.Sequence{ID: "1"}, 1); got != 101 || err != nil {
 		t.Errorf("asked directly: got %d, %v", got, err)
 	}
