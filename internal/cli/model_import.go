@@ -93,6 +93,9 @@ func (o *importOptions) run(ctx context.Context, env *Env, dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := checkReplaced(ctx, env, node, models); err != nil {
+		return err
+	}
 	for i, m := range models {
 		if m.files == nil {
 			continue
@@ -106,6 +109,31 @@ func (o *importOptions) run(ctx context.Context, env *Env, dir string) error {
 		}
 	}
 	return o.apply(ctx, env, node, models, strings.Join(manifests, "---\n"))
+}
+
+// checkReplaced refuses to replace a Model that clients know by another name.
+func checkReplaced(ctx context.Context, env *Env, node *client.Client, models []imported) error {
+	resp, err := node.Objects.Get(ctx, connect.NewRequest(&pb.GetRequest{Kind: string(object.KindModel)}))
+	if err != nil {
+		return err
+	}
+	there := map[string]string{}
+	for _, obj := range resp.Msg.Objects {
+		state, err := client.State(env.Kinds, obj)
+		if err != nil {
+			return err
+		}
+		if m, ok := state.Object.(*object.Model); ok {
+			there[obj.Name] = m.ServedName()
+		}
+	}
+	for i := range models {
+		m := &models[i].Model
+		if served, ok := there[m.Metadata.Name]; ok && served != m.ServedName() {
+			return fmt.Errorf("model %s would take the place of the Model %s, which clients know as %s: rename the folder, or delete that one first: oscine delete model %[2]s", m.ServedName(), m.Metadata.Name, served)
+		}
+	}
+	return nil
 }
 
 // tellWithout says which fields have no effect, once for each model.

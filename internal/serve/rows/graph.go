@@ -22,7 +22,7 @@ const (
 
 	tensorDims, tensorType, tensorFloats, tensorInt32s, tensorInt64s, tensorName, tensorRaw, tensorLocation = 1, 2, 4, 5, 7, 8, 9, 14
 
-	infoName, infoType, typeTensor, typeShape, shapeDim, dimValue, dimParam = 1, 2, 1, 2, 1, 1, 2
+	infoName, infoType, typeTensor, typeElement, typeShape, shapeDim, dimValue, dimParam = 1, 2, 1, 1, 2, 1, 1, 2
 )
 
 // Numbers of element types in onnx.proto.

@@ -63,6 +63,9 @@ func (r *reading) model() *object.Model {
 	if c.GetName() != "" && c.GetName() != r.name {
 		r.bad("name is %q: it must be the name of the folder, or left out", c.GetName())
 	}
+	if c.GetMaxBatchSize() < 0 {
+		r.bad("max_batch_size is %d: it must be 0, for a model without batches, or more", c.GetMaxBatchSize())
+	}
 	r.walk(c.ProtoReflect(), "")
 	if r.ensemble() {
 		m.Spec.Ensemble = r.steps()
@@ -92,7 +95,9 @@ func (r *reading) model() *object.Model {
 func (r *reading) backend() {
 	c := r.config
 	asked := cmp.Or(c.GetPlatform(), c.GetBackend())
-	if _, known := backends[asked]; !known {
+	if asked == "onnx" {
+		r.bad("there is no backend %q: write backend: \"onnxruntime\" or platform: \"onnxruntime_onnx\"", asked)
+	} else if _, known := backends[asked]; !known {
 		r.bad("no pack of Oscine runs models of the backend %q: export the model to a format of docs/packs.md, such as ONNX, or leave the folder out", asked)
 	}
 }
@@ -167,8 +172,17 @@ func (r *reading) batching(timeout *object.Duration) *object.DynamicBatching {
 			*timeout = microseconds(us)
 		}
 	}
-	if r.config.GetMaxBatchSize() < 1 {
-		r.leave("dynamic_batching") // Triton batches nothing then
+	if r.config.GetMaxBatchSize() < 1 { // Triton batches nothing then
+		if *timeout == 0 {
+			r.leave("dynamic_batching")
+			return nil
+		}
+		if len(d.GetPreferredBatchSize()) > 0 {
+			r.leave("dynamic_batching.preferred_batch_size")
+		}
+		if d.GetMaxQueueDelayMicroseconds() > 0 {
+			r.leave("dynamic_batching.max_queue_delay_microseconds")
+		}
 		return nil
 	}
 	out := &object.DynamicBatching{MaxBatchSize: int(r.config.GetMaxBatchSize()), MaxQueueDelay: microseconds(d.GetMaxQueueDelayMicroseconds())}
@@ -198,11 +212,18 @@ func (r *reading) sequences() *object.SequenceBatching {
 		return nil
 	}
 	out := &object.SequenceBatching{}
-	if us := s.GetMaxSequenceIdleMicroseconds(); us > 0 {
-		out.MaxSequenceIdle = max(microseconds(us), object.Duration(time.Millisecond))
+	if us := s.GetMaxSequenceIdleMicroseconds(); us > 0 && (us < 1000 || us > uint64(24*time.Hour/time.Microsecond)) {
+		r.refuse("sequence_batching.max_sequence_idle_microseconds", "%d: a sequence ends after 1 ms to 24 h without a request", us)
+	} else {
+		out.MaxSequenceIdle = microseconds(us)
 	}
 	for _, state := range s.GetState() {
 		kept := object.SequenceState{InputName: state.GetInputName(), OutputName: state.GetOutputName()}
+		for _, initial := range state.GetInitialState() {
+			if t := initial.GetDataType(); t != pb.DataType_TYPE_INVALID && state.GetDataType() != pb.DataType_TYPE_INVALID && t != state.GetDataType() {
+				r.bad("sequence_batching.state %q is %s, its initial_state %s", state.GetInputName(), state.GetDataType(), t)
+			}
+		}
 		if dims := state.GetDims(); len(dims) > 0 && !slices.ContainsFunc(dims, func(d int64) bool { return d < 1 }) {
 			kept.Dims = r.whole(dims)
 			if r.config.GetMaxBatchSize() > 0 {
@@ -235,6 +256,16 @@ func (r *reading) steps() *object.Ensemble {
 	}
 	for _, o := range r.config.GetOutput() {
 		out.Outputs = append(out.Outputs, o.GetName())
+	}
+	for _, in := range r.config.GetInput() {
+		if !slices.ContainsFunc(out.Steps, func(s object.EnsembleStep) bool {
+			return slices.Contains(slices.Collect(maps.Values(s.InputMap)), in.GetName())
+		}) {
+			r.bad("input %q is taken by no step of the ensemble", in.GetName())
+		}
+	}
+	if len(out.Steps) == 0 {
+		r.bad("is an ensemble without steps: ensemble_scheduling must have them")
 	}
 	return out
 }

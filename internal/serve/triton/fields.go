@@ -1,6 +1,7 @@
 package triton
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -73,6 +74,16 @@ var fields = map[string]string{
 	"model_operations":        "engines load no libraries with a model",
 	"cc_model_filenames":      "there is one file for all GPUs",
 	"runtime":                 "the node chooses the engine, or spec.engine does",
+}
+
+// checkIgnored refuses fields that a configuration does not have.
+func checkIgnored(ignored []string) (errs []error) {
+	for _, field := range ignored {
+		if _, known := fields[field]; !known && !strings.HasPrefix(field, "parameters.") {
+			errs = append(errs, fmt.Errorf("--ignore %s: config.pbtxt has no such field: write it as the error that refuses it does", field))
+		}
+	}
+	return errs
 }
 
 // walk decides on all fields that a message sets.

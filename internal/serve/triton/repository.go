@@ -74,7 +74,7 @@ func Read(dir string, ignored []string) ([]Version, error) {
 		}
 	}
 	var all []Version
-	var errs []error
+	errs := checkIgnored(ignored)
 	for _, model := range models {
 		versions, err := read(model, ignored)
 		all, errs = append(all, versions...), append(errs, err)
@@ -173,6 +173,9 @@ func read(dir string, ignored []string) ([]Version, error) {
 		return nil, wrong{errors.Join(r.errs...)}
 	}
 	object := strings.Trim(notInName.ReplaceAllString(strings.ToLower(name), "-"), "-")
+	if object == "" {
+		return nil, fmt.Errorf("model %s: the name of the folder has no letter or digit to name a Model by: rename the folder", name)
+	}
 	var list []Version
 	for _, v := range served {
 		one := Version{Model: *m, Source: v.source, Without: r.without}
@@ -275,6 +278,7 @@ func (r *reading) served(dir string) (list []found) {
 			}
 			continue
 		}
+		r.compare(source)
 		list = append(list, found{v, source, format(source)})
 	}
 	return list

@@ -57,6 +57,7 @@ func TestRead(t *testing.T) {
 		{"batches of a model without", `max_batch_size: 0 dynamic_batching { }`, nil, `{"format":".onnx","version":"1"}`},
 		{"a default timeout", `max_batch_size: 2 dynamic_batching { default_queue_policy { default_timeout_microseconds: 5000 allow_timeout_override: true } }`, nil,
 			`{"format":".onnx","version":"1","defaultTimeout":"5ms","dynamicBatching":{"maxBatchSize":2}}`},
+		{"a default timeout without batches", `dynamic_batching { default_queue_policy { default_timeout_microseconds: 5000 } preferred_batch_size: 4 }`, nil, `{"format":".onnx","version":"1","defaultTimeout":"5ms"}`},
 		{"a cache", `response_cache { enable: true }`, nil, `{"format":".onnx","version":"1","responseCache":{"size":"64Mi"}}`},
 		{"a state", `max_batch_size: 1 sequence_batching { max_sequence_idle_microseconds: 5000000 direct { } state [ { input_name: "s" output_name: "t" data_type: TYPE_FP32 dims: [ 2, 64 ] initial_state { data_type: TYPE_FP32 dims: [ 2, 64 ] zero_data: true name: "zero" } } ] }`, nil,
 			`{"format":".onnx","version":"1","sequenceBatching":{"state":[{"inputName":"s","outputName":"t","dims":[1,2,64]}],"maxSequenceIdle":"5s"}}`},
@@ -108,6 +109,9 @@ func TestRead(t *testing.T) {
 		alone, err := Read(filepath.Join(dir, "m"), nil)
 		if err != nil || len(alone) != 1 || spec(t, &alone[0].Model) != c.want {
 			t.Errorf("%s, by its own folder: got %v, %v", c.what, alone, err)
+		}
+		if c.what == "a default timeout without batches" && strings.Join(got[0].Without, " ") != "dynamic_batching.preferred_batch_size" {
+			t.Errorf("without %q", got[0].Without)
 		}
 		if c.what == "hints" && strings.Join(got[0].Without, " ") != "model_warmup optimization.graph optimization.input_pinned_memory" {
 			t.Errorf("without %q", got[0].Without)
@@ -167,6 +171,12 @@ func TestRefused(t *testing.T) {
 		`max_batch_size: 2 dynamic_batching { preferred_batch_size: 4 }`:                                                        "preferred_batch_size 4: must be from 1 to max_batch_size, which is 2",
 		`max_batch_size: 2 dynamic_batching { default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 1 } }`: "timeout_action is not supported: DELAY",
 		`max_batch_size: 2 dynamic_batching { priority_levels: 4 default_priority_level: 2 }`:                                   "default_priority_level is not supported",
+		`max_batch_size: -1`:   "max_batch_size is -1: it must be 0",
+		`platform: "onnx"`:     `there is no backend "onnx": write backend: "onnxruntime"`,
+		`platform: "ensemble"`: "is an ensemble without steps",
+		`ensemble_scheduling { step { model_name: "a" input_map { key: "x" value: "raw" } output_map { key: "y" value: "out" } } } input { name: "zz" }`: `input "zz" is taken by no step`,
+		`sequence_batching { max_sequence_idle_microseconds: 5 state { input_name: "a" output_name: "b" } }`:                                             "max_sequence_idle_microseconds is not supported: 5",
+		`sequence_batching { state { input_name: "a" output_name: "b" data_type: TYPE_FP32 initial_state { data_type: TYPE_INT64 zero_data: true } } }`:  "its initial_state TYPE_INT64",
 		`platform: "pytorch_libtorch"`: "has no input: PyTorch's models do not tell them",
 	} {
 		dir := repository(t, map[string]string{"m/1/model.onnx": "x", "m/config.pbtxt": config})
@@ -178,6 +188,7 @@ func TestRefused(t *testing.T) {
 		"":                                  "has 0 folders",
 		"m/model.onnx":                      "model m: has no version",
 		"m/1/other.bin":                     "version 1 has no model",
+		"--/1/model.onnx":                   "model --: the name of the folder has no letter or digit",
 		"a_b/1/model.onnx a.b/1/model.onnx": "would both be model a-b",
 	} {
 		all := map[string]string{}
@@ -198,6 +209,9 @@ func TestIgnored(t *testing.T) {
 	_, err := Read(dir, []string{"instance_group.kind"})
 	if err == nil || strings.Contains(err.Error(), "instance_group.kind") || strings.Count(err.Error(), "not supported") != 3 {
 		t.Errorf("got %v, want three fields", err)
+	}
+	if _, err := Read(dir, []string{"instance_group", "instance_groups.count"}); err == nil || !strings.Contains(err.Error(), "--ignore instance_groups.count: config.pbtxt has no such field") {
+		t.Errorf("a field that there is not: got %v", err)
 	}
 	got, err := Read(dir, []string{"instance_group", "parameters.a", "runtime"})
 	if err != nil || strings.Join(got[0].Without, " ") != "instance_group.count instance_group.kind parameters.a" {
