@@ -1,6 +1,7 @@
 package artifact_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -89,6 +90,44 @@ func fetch(t *testing.T, r artifact.Reference, a artifact.Access, arch, file str
 	}
 	defer f.Close()
 	return m, s.Fetch(t.Context(), m.Layers[0], f, nil)
+}
+
+// A second artifact in a layout leaves the first there, and nothing but a layout is
+// written over.
+func TestSeveralTagsOfALayout(t *testing.T) {
+	for _, layout := range []string{"layout", "layout.tar"} {
+		at := "oci:" + filepath.Join(t.TempDir(), layout)
+		for _, tag := range []string{"1", "2", "2", "3"} {
+			if _, err := push(t, parse(t, at+":"+tag), artifact.Access{}, []byte("data "+tag)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, tag := range []string{"1", "2", "3"} {
+			file := filepath.Join(t.TempDir(), "layer")
+			if _, err := fetch(t, parse(t, at+":"+tag), artifact.Access{}, "", file); err != nil {
+				t.Errorf("%s:%s: %v", layout, tag, err)
+				continue
+			}
+			if got, err := os.ReadFile(file); err != nil || string(got) != "data "+tag {
+				t.Errorf("%s:%s: got %q %v", layout, tag, got, err)
+			}
+		}
+	}
+	other := new(bytes.Buffer)
+	w := tar.NewWriter(other)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "../../x", Typeflag: tar.TypeReg, Size: 1}), w.Close()); err == nil {
+		t.Fatal("a tar file is whole without its content")
+	}
+	for name, text := range map[string]string{"no tar file": strings.Repeat("notes ", 1000), "another tar file": other.String() + "x" + strings.Repeat("\x00", 511+1024)} {
+		file := filepath.Join(t.TempDir(), "a.tar")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := push(t, parse(t, "oci:"+file+":1"), artifact.Access{}, []byte("x"))
+		if got, _ := os.ReadFile(file); !errors.Is(err, artifact.ErrManifest) || string(got) != text {
+			t.Errorf("%s: got %v, and the file is the same: %v", name, err, string(got) == text)
+		}
+	}
 }
 
 func TestEveryPlace(t *testing.T) {

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -15,13 +18,16 @@ import (
 )
 
 // createTar writes an artifact into a layout beside the tar file, and that into the
-// file.
+// file. What the file holds already stays.
 func createTar(ctx context.Context, r Reference, a Access, fill func(*Store) (ocispec.Descriptor, error)) (digest string, err error) {
 	folder, err := os.MkdirTemp(filepath.Dir(r.layout), ".oci-")
 	if err != nil {
 		return "", fmt.Errorf("write %s: %w", r.layout, err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	if err := unpackTar(ctx, r.layout, folder); err != nil {
+		return "", err
+	}
 	inside := r
 	inside.layout = folder
 	if digest, err = Create(ctx, inside, a, fill); err != nil {
@@ -46,6 +52,52 @@ func createTar(ctx context.Context, r Reference, a Access, fill func(*Store) (oc
 		return "", fmt.Errorf("write %s: %w", r.layout, err)
 	}
 	return digest, nil
+}
+
+// inLayout matches the files of an OCI layout.
+var inLayout = regexp.MustCompile(`^(oci-layout|index\.json|blobs/[a-z0-9+._-]+/[a-zA-Z0-9]+)$`)
+
+// unpackTar unpacks the layout of a tar file, which need not be there.
+func unpackTar(ctx context.Context, file, folder string) error {
+	in, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the OCI layout: %w", err)
+	}
+	defer in.Close()
+	for r := tar.NewReader(in); ; {
+		h, err := r.Next()
+		switch name := ""; {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return fmt.Errorf("%w: %s is there, and is no OCI layout: choose another file: %v", ErrManifest, file, err)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case h.Typeflag == tar.TypeDir:
+		default:
+			if name = path.Clean(h.Name); h.Typeflag != tar.TypeReg || !inLayout.MatchString(name) {
+				return fmt.Errorf("%w: %s is there, and holds %.100q, which is not of an OCI layout: choose another file", ErrManifest, file, h.Name)
+			}
+			if err := unpackFile(r, filepath.Join(folder, filepath.FromSlash(name))); err != nil {
+				return fmt.Errorf("%s: %w", file, err)
+			}
+		}
+	}
+}
+
+func unpackFile(r io.Reader, name string) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	out, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, r)
+	return errors.Join(err, out.Close())
 }
 
 func addFile(ctx context.Context, w *tar.Writer, folder, file string) error {
