@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 
 	"oscine.dev/oscine/internal/hardware"
@@ -46,11 +45,8 @@ func (n *Node) openPlacer(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the machine's hardware: %w", err)
 	}
-	hostname, err := os.Hostname()
-	if err != nil {
-		return fmt.Errorf("read the host name: %w", err)
-	}
-	n.placer, err = allocate.NewPlacer(n.drivers.Complete(ctx, m), hostname, n.log)
+	// Hosted, the host has a name of its own.
+	n.placer, err = allocate.NewPlacer(n.drivers.Complete(ctx, m), n.machine.Metadata.Name, n.log)
 	return err
 }
 

@@ -99,11 +99,11 @@ func (c *Checker) object(root *yaml.Node) Object {
 	}
 	version, kind := scalarField(root, "apiVersion"), scalarField(root, "kind")
 	if version != APIVersion {
-		c.add(root.Line, "apiVersion", "must be %q, got %s", APIVersion, quote(version))
+		c.add(lineOf(root, "apiVersion"), "apiVersion", "must be %q, got %s", APIVersion, quote(version))
 	}
 	row, ok := c.kinds.Find(Kind(kind))
 	if !ok {
-		c.add(root.Line, "kind", "must be %s, got %s", c.kinds.Names(), quote(kind))
+		c.add(lineOf(root, "kind"), "kind", "must be %s, got %s", c.kinds.Names(), quote(kind))
 		return nil
 	}
 	c.confidential = row.Confidential
@@ -119,6 +119,16 @@ func (c *Checker) object(root *yaml.Node) Object {
 	}
 	obj.Check(c)
 	return obj
+}
+
+// lineOf is the line of a field, or that of the mapping which has none of the name.
+func lineOf(root *yaml.Node, field string) int {
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if root.Content[i].Value == field {
+			return root.Content[i].Line
+		}
+	}
+	return root.Line
 }
 
 // withoutStatus leaves out what a node adds to an object when it shows it, so

@@ -111,8 +111,8 @@ kind: Pod
 		`line 16: spec.volumes[0].path: must be an absolute path`,
 		`line 17: spec.health: needs exactly one of http, tcp and exec`,
 		`line 18: spec.restart: must be text, got a list`,
-		`line 20: apiVersion: must be "oscine.dev/v1", got "v1"`,
-		`line 24: kind: must be Machine, Workload, Model or Secret, got "Pod"`,
+		`line 21: apiVersion: must be "oscine.dev/v1", got "v1"`,
+		`line 25: kind: must be Machine, Workload, Model or Secret, got "Pod"`,
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the error lacks %q", want)
