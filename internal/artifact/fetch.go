@@ -52,7 +52,11 @@ func (s *Store) Fetch(ctx context.Context, d ocispec.Descriptor, f *os.File, pro
 		}
 	}
 	if !w.verifier.Verified() {
-		return errors.Join(fmt.Errorf("%w: %s of %s: the registry sent something else", ErrDigest, d.Digest, s.ref), f.Truncate(0))
+		what := "the registry sent something else: try again, and push it again where that does not help"
+		if s.ref.Local() {
+			what = "the layout is damaged: push it again"
+		}
+		return errors.Join(fmt.Errorf("%w: %s of %s: %s", ErrDigest, d.Digest, s.ref, what), f.Truncate(0))
 	}
 	return nil
 }

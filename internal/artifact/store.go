@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -54,6 +55,9 @@ func Open(ctx context.Context, r Reference, a Access) (*Store, error) {
 		return s, nil
 	}
 	info, err := os.Stat(r.layout)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no OCI layout %s on this computer: write oci:FOLDER:TAG or oci:FILE.tar:TAG, or oci://HOST/REPOSITORY:TAG for a registry", ErrNotFound, r.layout)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the OCI layout: %w", err)
 	}

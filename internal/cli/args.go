@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -52,6 +53,27 @@ func readBounded(env *Env, file string, limit int64, otherwise string) ([]byte, 
 		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
 	return raw, nil
+}
+
+// checkOutput says before long work why its result could not be written to the file
+// that a flag names.
+func checkOutput(flag, file string) error {
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return usageError{fmt.Errorf("--%s %s is a folder: name a file", flag, file)}
+	}
+	dir := filepath.Dir(file)
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return missing{fmt.Errorf("--%s %s: there is no folder %s: make it first, or name another file", flag, file, dir)}
+	case err != nil || !info.IsDir():
+		return usageError{fmt.Errorf("--%s %s: %s is no folder: name another file", flag, file, dir)}
+	}
+	f, err := os.CreateTemp(dir, ".oscine-")
+	if err != nil {
+		return fmt.Errorf("--%s %s: nothing can be written in %s: %w: name another file", flag, file, dir, err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // missing is the error of what was named and does not exist.

@@ -89,7 +89,7 @@ func benchBoot(ctx context.Context, env *Env, b bench.Boot) (bench.BootReport, e
 	if err != nil {
 		return bench.BootReport{}, err
 	}
-	config, err := machineManifest(authority, name, []string{"127.0.0.1"}, nil, true)
+	config, err := machineManifest(authority, name, []string{"127.0.0.1"}, nil, 0, true)
 	if err != nil {
 		return bench.BootReport{}, err
 	}

@@ -46,6 +46,8 @@ func (o *benchScenarioOptions) check(c *cobra.Command) error {
 	switch {
 	case stream && (set("clients") || set("rate")):
 		return fmt.Errorf("scenario %s sends one query after the other: leave out --clients and --rate", o.name)
+	case set("latency") && o.name != string(loadgen.Server):
+		return fmt.Errorf("--latency is what scenario server keeps: scenario %s measures it; leave it out", o.name)
 	case o.mode == string(loadgen.Accuracy) && o.logs == "":
 		return errors.New("--mode accuracy needs --logs FOLDER, where the answers go")
 	}

@@ -8,11 +8,14 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"oscine.dev/oscine/internal/bench/latency"
+	"oscine.dev/oscine/internal/bench/loadgen"
 	"oscine.dev/oscine/internal/bench/serving"
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/object"
@@ -64,6 +67,19 @@ MLPerf's own load generator does.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(c); err != nil {
 				return usageError{err}
+			}
+			if o.page != "" {
+				if err := checkOutput("html", o.page); err != nil {
+					return err
+				}
+			}
+			if o.scenario.logs != "" {
+				if err := os.MkdirAll(o.scenario.logs, 0o755); err != nil {
+					return fmt.Errorf("--logs: %w: name another folder", err)
+				}
+				if err := checkOutput("logs", filepath.Join(o.scenario.logs, loadgen.SummaryFile)); err != nil {
+					return err
+				}
 			}
 			return o.run(c.Context(), env, args[0])
 		},
@@ -217,13 +233,12 @@ func (o *benchServeOptions) requests(ctx context.Context, env *Env, target servi
 const maxPrepared = 1 << 30
 
 func (o *benchServeOptions) generate(target serving.Target, model *oip.Model, shapes map[string]tensor.Shape, report *serving.Report) ([]serving.Prepared, error) {
-	report.Batch = o.batch
 	var all []serving.Prepared
 	total := 0
 	for i := range o.samples {
 		inputs, err := serving.Inputs(model, serving.InputOptions{Batch: o.batch, Shapes: shapes, Seed: o.load.Seed + uint64(i)})
 		if err != nil {
-			return nil, err
+			return nil, usageError{err} // of --shape and --batch
 		}
 		one, err := target.Prepare(report.Model, inputs, report.Encoding)
 		if err != nil {
@@ -236,11 +251,31 @@ func (o *benchServeOptions) generate(target serving.Target, model *oip.Model, sh
 		if i > 0 {
 			continue
 		}
+		report.Batch = rows(model, inputs)
 		for _, in := range inputs {
 			report.Inputs = append(report.Inputs, fmt.Sprintf("%s %s%s", in.Name, in.Type, in.Shape))
 		}
 	}
 	return all, nil
+}
+
+// rows is the number of rows of a request with these inputs: the first dimension of
+// those whose first dimension is open, 1 where there are none, and 0, not known,
+// where they differ.
+func rows(model *oip.Model, inputs []oip.Tensor) int {
+	n := 1
+	seen := false
+	for i, spec := range model.Inputs {
+		if len(spec.Shape) == 0 || spec.Shape[0] != -1 {
+			continue
+		}
+		first := int(inputs[i].Shape[0])
+		if seen && first != n {
+			return 0
+		}
+		n, seen = first, true
+	}
+	return n
 }
 
 // try sends one request, so that one that can't be answered is told at once.
@@ -249,7 +284,10 @@ func (o *benchServeOptions) try(ctx context.Context, request serving.Prepared) e
 	defer cancel()
 	err := request.Send(ctx)
 	var refused *oip.Error
-	if errors.As(err, &refused) && refused.Status == 400 && len(o.inputs) == 0 {
+	if errors.As(err, &refused) && refused.Status == 400 && len(o.inputs) == 0 && strings.Contains(refused.Text, "sequence_id") {
+		return fmt.Errorf("%w: send a request with its parameters sequence_id, sequence_start and sequence_end by --input FILE", err)
+	}
+	if errors.As(err, &refused) && refused.Status == 400 && len(o.inputs) == 0 && !strings.Contains(refused.Text, "HTTPS server") {
 		return fmt.Errorf("the model refuses generated inputs: %w: choose others by --shape, or a request by --input FILE", err)
 	}
 	var network *url.Error
@@ -281,15 +319,15 @@ func (o *benchServeOptions) measure(ctx context.Context, env *Env, requests []se
 		return err
 	}
 	report.Measured = *m
-	if o.page != "" {
-		if err := durable.Write(o.page, 0o644, func(f *os.File) error { return report.WriteHTML(f) }); err != nil {
-			return fmt.Errorf("write the report: %w", err)
-		}
-	}
 	if *o.output == outputTable {
 		err = report.WriteText(env.Out)
 	} else {
 		err = writeDocument(env.Out, report, *o.output)
+	}
+	if o.page != "" { // whatever comes of it, the measurement was printed
+		if failed := durable.Write(o.page, 0o644, func(f *os.File) error { return report.WriteHTML(f) }); failed != nil {
+			err = errors.Join(err, fmt.Errorf("write the report: %w", failed))
+		}
 	}
 	switch {
 	case err != nil:

@@ -13,7 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"oscine.dev/oscine/internal/bench/serving"
+	"oscine.dev/oscine/internal/gguf"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/oip"
+	"oscine.dev/oscine/internal/tensor"
 )
 
 // A server of the protocol that knows JSON alone, as the specification allows.
@@ -64,10 +68,10 @@ func TestBenchServe(t *testing.T) {
 		{[]string{"m", "--input", request, "--rate", "1000", "--count", "50", "--warmup", "10ms"}, 0, "open loop, 1000 requests/s"},
 		{[]string{"m", "--shape", "x:2,4", "--count", "5", "-o", "json"}, 0, `"encoding": "json"`},
 		{[]string{"m", "--shape", "x:2,4", "--count", "5", "-o", "yaml"}, 0, "answered: 5"},
-		{[]string{"m", "--count", "5"}, 1, "refuses generated inputs: x needs 4 columns: choose others by --shape"},
-		{[]string{"m", "--shape", "y:2,4"}, 1, `model m has no input "y": it has x FP32[-1,-1]`},
+		{[]string{"m", "--count", "5"}, 2, "refuses generated inputs: x needs 4 columns: choose others by --shape"},
+		{[]string{"m", "--shape", "y:2,4"}, 2, `model m has no input "y": it has x FP32[-1,-1]`},
 		{[]string{"m", "--shape", "x"}, 2, "write NAME:1,3,224,224"},
-		{[]string{"other"}, 1, "no such model: see oscine get models"},
+		{[]string{"other"}, 3, "no such model: see oscine get models"},
 	} {
 		status, out, errOut := runCommand(t.Context(), append([]string{"bench", "serve", "--url", address}, c.args...)...)
 		if status != c.status || !strings.Contains(out+errOut, c.want) {
@@ -121,5 +125,87 @@ func TestBenchServeInterrupted(t *testing.T) {
 	status, out, errOut := runCommand(ctx, "bench", "serve", "m", "--url", plainServer(t), "--shape", "x:1,4", "--warmup", "0", "--duration", "1h")
 	if status != 0 || !strings.Contains(out, "interrupted") || strings.Contains(out, " 0 answered") {
 		t.Errorf("exit status %d\n%s%s", status, out, errOut)
+	}
+}
+
+// Rows are those that are sent, whatever --batch says.
+func TestRowsOfRequests(t *testing.T) {
+	model := &oip.Model{Inputs: []tensor.Spec{
+		{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{-1, 4}}, {Name: "y", Type: tensor.FP32, Shape: tensor.Shape{2}}, {Name: "z", Type: tensor.FP32, Shape: tensor.Shape{-1}},
+	}}
+	for _, test := range []struct {
+		shapes map[string]tensor.Shape
+		want   int
+	}{
+		{nil, 8},
+		{map[string]tensor.Shape{"x": {1, 4}, "z": {1}}, 1},
+		{map[string]tensor.Shape{"x": {1, 4}}, 0},
+	} {
+		inputs, err := serving.Inputs(model, serving.InputOptions{Batch: 8, Shapes: test.shapes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := rows(model, inputs); got != test.want {
+			t.Errorf("%v: got %d rows, want %d", test.shapes, got, test.want)
+		}
+	}
+	model.Inputs = model.Inputs[1:2]
+	if inputs, err := serving.Inputs(model, serving.InputOptions{Batch: 8}); err != nil || rows(model, inputs) != 1 {
+		t.Errorf("fixed shapes: got %d rows, %v", rows(model, inputs), err)
+	}
+}
+
+// A model with state refuses generated requests: the hint is the flag that helps.
+func TestBenchServeOfState(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			io.WriteString(w, `{"name":"m","inputs":[{"name":"x","datatype":"FP32","shape":[1]}]}`)
+			return
+		}
+		w.WriteHeader(400)
+		io.WriteString(w, `{"error":"m keeps state: the request needs a sequence_id that is not 0 or empty"}`)
+	}))
+	defer s.Close()
+	if status, _, errOut := runCommand(t.Context(), "bench", "serve", "m", "--url", s.URL); status != 2 || !strings.Contains(errOut, "sequence_end by --input FILE") || strings.Contains(errOut, "--shape") {
+		t.Errorf("exit status %d, %s", status, errOut)
+	}
+}
+
+// What serve prints can be typed: the name by which clients ask, and the command that
+// the model's inputs fit.
+func TestServeReports(t *testing.T) {
+	input := ""
+	n := &fakeNode{answers: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/models/digits" {
+			w.WriteHeader(404)
+			return
+		}
+		io.WriteString(w, `{"name":"digits","inputs":[{"name":"x","datatype":"FP32","shape":`+input+`}]}`)
+	})}
+	n.serve(t)
+	for _, test := range []struct {
+		o     serveOptions
+		input string
+		want  []string
+	}{
+		{serveOptions{name: "d3", servedAs: "digits"}, "[1,1,28,28]", []string{"/v2/models/digits/infer\n", "try: oscine infer digits PICTURE.png\n"}},
+		{serveOptions{name: "digits"}, "[-1,4]", []string{"/v2/models/digits/infer\n", "try: oscine infer digits -f REQUEST.json\n"}},
+		{serveOptions{name: "d3", servedAs: "tiny", task: gguf.Generate}, "", []string{"/v1\n", "try: oscine chat tiny\n"}},
+		{serveOptions{name: "d3", servedAs: "tiny", task: gguf.Embed}, "", []string{"/v1/embeddings, model tiny\n"}},
+	} {
+		input = test.input
+		var out bytes.Buffer
+		env := &Env{Out: &out, Err: io.Discard, ConfigPath: filepath.Join(n.dir, "config"), Kinds: object.Kinds()}
+		if err := test.o.report(t.Context(), env, &object.ModelStatus{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range test.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%+v: %q is not in\n%s", test.o, want, out.String())
+			}
+		}
+		if test.o.task == gguf.Embed && strings.Contains(out.String(), "oscine chat") {
+			t.Errorf("an embedding model is no partner for chat:\n%s", out.String())
+		}
 	}
 }

@@ -42,6 +42,12 @@ the input; Ctrl-C stops an answer. A message from the command line or from a pip
 			if len(args) == 0 {
 				return usageError{fmt.Errorf("needs a model: %s", c.UseLine())}
 			}
+			switch {
+			case o.maxTokens < 0:
+				return usageError{fmt.Errorf("--max-tokens %d: give at least 1, or 0 for what the context holds", o.maxTokens)}
+			case !(o.temperature >= 0 && o.temperature <= maxTemperature):
+				return usageError{fmt.Errorf("--temperature %g: give 0 to %d", o.temperature, maxTemperature)}
+			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
@@ -67,6 +73,9 @@ the input; Ctrl-C stops an answer. A message from the command line or from a pip
 	f.Var((*optionFlag)(&o.options), "option", "slots, context or task, if a file is served, as NAME=VALUE")
 	return c
 }
+
+// maxTemperature is that of OpenAI's API.
+const maxTemperature = 2
 
 func (o *chatOptions) temperatureGiven(c *cobra.Command, r *chat.Request) {
 	if c.Flags().Changed("temperature") {

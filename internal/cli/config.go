@@ -42,6 +42,7 @@ type generateOptions struct {
 	inferencePort int
 	metricsPort   int
 	withKey       bool
+	port          int // 0: not given
 	force         bool
 }
 
@@ -59,10 +60,11 @@ The manifest holds no key: the node makes its own, and waits until oscine config
 apply has its certificate signed. It recognises nobody but admins of this
 authority, who recognise it by the manifest's join token. With --with-key the
 node need not wait: the manifest then holds its key, so run this command where
-the node will run.
+the node will run. The node then listens on the port of --address; without
+--with-key on 7443, to which a machine's ports are forwarded, or on --port.
 
 ca.key signs everything: keep it off the node and off-line where you can.`,
-		Example: "  oscine config generate edge1 --address 192.0.2.7\n  oscine machine start edge1 --image out/oscine-amd64.img --config-file edge1/edge1.yaml",
+		Example: "  oscine config generate edge1 --address 192.0.2.7\n  oscine machine start edge1 --image out/oscine-amd64.img --config-file edge1/edge1.yaml\n\n  oscine config generate host1 --with-key --address 127.0.0.1:17443\n  sudo oscined --hosted --config host1/host1.yaml",
 		Args:    exactArgs(1, "NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return generateConfig(env, args[0], o)
@@ -70,6 +72,7 @@ ca.key signs everything: keep it off the node and off-line where you can.`,
 	}
 	c.Flags().StringVarP(&o.dir, "output", "o", "", "folder for the files (default ./NAME)")
 	c.Flags().StringVar(&o.address, "address", "127.0.0.1", "host or host:port under which clients reach the node's API")
+	c.Flags().IntVar(&o.port, "port", 0, "port on which the node's API listens (default 7443, with --with-key that of --address)")
 	c.Flags().StringSliceVar(&o.hosts, "host", nil, "further names and addresses for the node's certificate")
 	c.Flags().IntVar(&o.inferencePort, "open-inference-port", 0, "also serve inference without client certificates on this port")
 	c.Flags().IntVar(&o.metricsPort, "open-metrics-port", 0, "also show metrics without client certificates on this port")
@@ -93,6 +96,12 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	if err != nil {
 		return err
 	}
+	listens := o.port
+	if listens == 0 && o.withKey {
+		if listens, err = strconv.Atoi(port); err != nil {
+			return err
+		}
+	}
 	path, err := env.configPath()
 	if err != nil {
 		return err
@@ -114,7 +123,7 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	if err != nil {
 		return err
 	}
-	text, err := machineManifest(authority, name, append([]string{host, "127.0.0.1", "localhost"}, o.hosts...), map[string]int{"inference": o.inferencePort, "metrics": o.metricsPort}, o.withKey)
+	text, err := machineManifest(authority, name, append([]string{host, "127.0.0.1", "localhost"}, o.hosts...), map[string]int{"inference": o.inferencePort, "metrics": o.metricsPort}, listens, o.withKey)
 	if err != nil {
 		return err
 	}
@@ -153,10 +162,13 @@ func generateConfig(env *Env, name string, o generateOptions) error {
 	return nil
 }
 
+// defaultPort is where a node's API listens unless its Machine says otherwise.
+const defaultPort = 7443
+
 func splitAddress(address string) (host, port string, err error) {
 	host, port, err = net.SplitHostPort(address)
 	if err != nil {
-		host, port = strings.Trim(address, "[]"), "7443"
+		host, port = strings.Trim(address, "[]"), strconv.Itoa(defaultPort)
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	_, notIPv6 := netip.ParseAddr(host)
@@ -205,8 +217,11 @@ func loadAuthority(dir string) (pki.Pair, error) {
 
 // machineManifest writes the Machine object of a node with DHCP and the
 // defaults.
-func machineManifest(authority pki.Pair, name string, hosts []string, open map[string]int, withKey bool) ([]byte, error) {
+func machineManifest(authority pki.Pair, name string, hosts []string, open map[string]int, port int, withKey bool) ([]byte, error) {
 	api := map[string]any{"ca": string(authority.Certificate)}
+	if port != 0 && port != defaultPort {
+		api["port"] = port
+	}
 	if withKey {
 		node, err := pki.NewNode(authority, name, hosts)
 		if err != nil {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"time"
 
@@ -24,6 +25,14 @@ reader on it, send it pictures of digits in fonts that it never saw, and say wha
 It needs the source of Oscine, and neither root nor KVM.`,
 		Args: exactArgs(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if o.Count < 1 {
+				return usageError{fmt.Errorf("--pictures %d: at least one is sent", o.Count)}
+			}
+			if o.Report != "" {
+				if err := checkOutput("out", o.Report); err != nil {
+					return err
+				}
+			}
 			o.Tools = demo.Tools{Generate: generateQuietly, Connect: connectTo, Install: installQuietly, Serve: serveQuietly, ServeLanguage: serveLanguageQuietly, Upgrade: upgradeQuietly}
 			return demo.Run(c.Context(), o)
 		},
@@ -48,7 +57,7 @@ func quietly(config string) *Env {
 }
 
 func generateQuietly(config, dir, name, address string) error {
-	return generateConfig(quietly(config), name, generateOptions{dir: dir, address: address, withKey: true})
+	return generateConfig(quietly(config), name, generateOptions{dir: dir, address: address, withKey: true, port: defaultPort})
 }
 
 func connectTo(config, name string) (*client.Client, error) {

@@ -61,7 +61,7 @@ func TestEndpointWithTLS(t *testing.T) {
 			{[]string{"--url", s.URL, "--ca", ca}, 0, ""},
 			{[]string{"--url", s.URL}, 1, "its certificate is not trusted: x509: certificate signed by unknown authority: give the authority that signed it by --ca FILE"},
 			{[]string{"--url", s.URL, "--ca", request}, 2, "--ca " + request},
-			{[]string{"--url", s.URL, "--ca", "/nope.crt"}, 3, "/nope.crt: there is no such file"},
+			{[]string{"--url", s.URL, "--ca", ca + "x"}, 3, "x: there is no such file"},
 			{[]string{"--ca", ca}, 2, "--ca is for --url"},
 			{[]string{"--url", strings.Replace(s.URL, "https", "http", 1)}, 2, "speaks TLS: write --url " + s.URL},
 			{[]string{"--url", strings.Replace(tokenServer(t), "http", "https", 1)}, 2, "speaks plain HTTP: write --url http://"},

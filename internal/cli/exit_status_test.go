@@ -62,7 +62,7 @@ func TestExitStatus(t *testing.T) {
 func TestExitStatusOfCommands(t *testing.T) {
 	address := tokenServer(t)
 	t.Setenv(tokenVariable, "tok-1")
-	repository := t.TempDir()
+	none, repository := filepath.Join(t.TempDir(), "none"), t.TempDir()
 	if err := os.WriteFile(filepath.Join(repository, "config.pbtxt"), []byte("nope: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -72,17 +72,17 @@ func TestExitStatusOfCommands(t *testing.T) {
 		args []string
 		want int
 	}{
-		{[]string{"serve", "/nope.onnx"}, 3},
-		{[]string{"serve", "oci:/nope:1"}, 3},
+		{[]string{"serve", none + ".onnx"}, 3},
+		{[]string{"serve", "oci:" + none + ":1"}, 3},
 		{[]string{"serve", "http://127.0.0.1:1/x.onnx"}, 7},
 		{[]string{"serve", address + "/x.onnx"}, 5},
-		{[]string{"chat", "/nope.gguf", "Hi"}, 3},
-		{[]string{"infer", "m", "/nope.png", "--url", address}, 3},
-		{[]string{"infer", "m", "-f", "/nope.json", "--url", address}, 3},
-		{[]string{"model", "import", "/nope"}, 3},
+		{[]string{"chat", none + ".gguf", "Hi"}, 3},
+		{[]string{"infer", "m", none + ".png", "--url", address}, 3},
+		{[]string{"infer", "m", "-f", none + ".json", "--url", address}, 3},
+		{[]string{"model", "import", none}, 3},
 		{[]string{"model", "import", repository}, 2},
-		{[]string{"model", "push", "/nope.onnx", "oci:x:1"}, 3},
-		{[]string{"pack", "install", "/nope"}, 3},
+		{[]string{"model", "push", none + ".onnx", "oci:x:1"}, 3},
+		{[]string{"pack", "install", none}, 3},
 		{[]string{"get", "models", "--context", "nope"}, 3},
 	} {
 		if status, _, errOut := n.command(t, test.args...); status != test.want {
@@ -114,5 +114,32 @@ func TestManifestOfNoFlags(t *testing.T) {
 	o := serveOptions{name: "m"}
 	if text, err := o.manifest("m.gguf", "sha256:"+strings.Repeat("0", 64)); err != nil || strings.Contains(text, "traffic") {
 		t.Errorf("got %s %v", text, err)
+	}
+}
+
+// Mistakes are told with the next step, and without the codes that programs read.
+func TestErrorsSayTheNextStep(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	n := &fakeNode{}
+	n.serve(t)
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"serve", "oci:" + none + ":1"}, "there is no OCI layout " + none + " on this computer: write oci:FOLDER:TAG"},
+		{[]string{"serve", "http://127.0.0.1:1/x.onnx"}, "is the address right, and the network there?"},
+		{[]string{"serve", "HTTP://127.0.0.1:1/x.onnx"}, "is the address right, and the network there?"},
+		{[]string{"serve", "ftp://127.0.0.1:1/x.onnx"}, "nothing is fetched by ftp: give a URL with http://"},
+		{[]string{"pack", "install", none}, "there is no such file; oscine pack build makes one"},
+		{[]string{"get", "models", "--context", "nope"}, "choose one of test, or make it with oscine config generate"},
+		{[]string{"apply"}, "oscine: needs --file: see oscine apply --help"},
+		{[]string{"wait", "model/m"}, "oscine: needs --for: see oscine wait --help"},
+	} {
+		if _, _, errOut := n.command(t, test.args...); !strings.Contains(errOut, test.want) {
+			t.Errorf("%q: got %s, want %s", test.args, errOut, test.want)
+		}
+	}
+	if got := message(fmt.Errorf("send m.onnx: %w", connect.NewError(connect.CodeNotFound, errors.New("no pack")))); got != "send m.onnx: no pack" {
+		t.Errorf("got %q", got)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -35,6 +34,9 @@ host name or cgroup name. oscine hardware --root FILE shows its map.`,
 			}
 			if f.topology != "" {
 				return usageError{errors.New("record reads a machine, not a --topology file")}
+			}
+			if err := checkOutput("output", output); err != nil {
+				return err
 			}
 			record, err := f.recorder(c.Context(), env)
 			if err != nil {
@@ -97,9 +99,6 @@ func recordNode(ctx context.Context, node *client.Client, w io.Writer) (recorded
 
 // recordHardware writes the archive whole or not at all.
 func recordHardware(env *Env, record func(io.Writer) (hardware.Recorded, error), output string) error {
-	if _, err := os.Stat(filepath.Dir(output)); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s: there is no such folder", filepath.Dir(output))
-	}
 	var recorded hardware.Recorded
 	err := durable.Write(output, 0o644, func(f *os.File) (err error) {
 		recorded, err = record(f)

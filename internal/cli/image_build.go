@@ -47,6 +47,9 @@ Two builds of one commit give the same root and the same unified kernel image.`,
 				if err := os.MkdirAll(dir, 0o755); err != nil {
 					return fmt.Errorf("make the folder of %s: %w", o.Out, err)
 				}
+				if err := checkOutput("output", o.Out); err != nil {
+					return err
+				}
 			}
 			r, err := image.Build(cmd.Context(), o)
 			if err != nil {
@@ -116,6 +119,11 @@ module with the licence that it declares, as an SPDX expression.`,
 		RunE: func(_ *cobra.Command, args []string) (err error) {
 			if _, err := os.Stat(args[0]); err != nil {
 				return fmt.Errorf("%w; oscine image build makes an image", unreadable(args[0], err))
+			}
+			if sbom != "" && sbom != "-" {
+				if err := checkOutput("sbom", sbom); err != nil {
+					return err
+				}
 			}
 			r, err := image.Inspect(args[0])
 			if err != nil {

@@ -50,6 +50,8 @@ picture. With -f FILE, the model's answer is printed unchanged.`,
 				return usageError{fmt.Errorf("needs pictures, or a request by -f FILE: %s", c.UseLine())}
 			case o.request != "" && len(args) > 1:
 				return usageError{errors.New("give either pictures or -f FILE")}
+			case o.top < 1:
+				return usageError{fmt.Errorf("--top %d: at least one answer is printed", o.top)}
 			}
 			return nil
 		},

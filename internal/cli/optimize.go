@@ -279,10 +279,7 @@ func (z *optimization) findOutput() error {
 			return fmt.Errorf("%s is there already: remove it, or choose another with --output", file)
 		}
 	}
-	if _, err := os.Stat(filepath.Dir(z.output)); err != nil {
-		return fmt.Errorf("--output: %w", unreadable(filepath.Dir(z.output), err))
-	}
-	return nil
+	return checkOutput("output", z.output)
 }
 
 // provenance is the name of the file that says where a result comes from.

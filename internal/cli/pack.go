@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -91,6 +92,9 @@ func newPackInstallCommand(env *Env) *cobra.Command {
 // installPack sends a pack with the signature of the context's client, which the
 // node checks whenever it mounts it.
 func installPack(ctx context.Context, env *Env, node *client.Client, file string) (*pb.InstallPackResponse, error) {
+	if _, err := os.Stat(file); err != nil {
+		return nil, fmt.Errorf("%w; oscine pack build makes one, and oscine pack pull fetches one from a registry", unreadable(file, err))
+	}
 	signature, err := pack.Sign(file, node.Sign)
 	if err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 func (e *Env) Run(ctx context.Context, args []string) int {
 	root := newRootCommand(e)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	var status exitError
 	var usage usageError
 	switch {
@@ -52,7 +52,10 @@ func (e *Env) Run(ctx context.Context, args []string) int {
 	case flagGroup(err) != "":
 		fmt.Fprintf(e.Err, "oscine: %s\n", flagGroup(err))
 		return exitUsage
-	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"):
+	case requiredFlags(err) != "":
+		fmt.Fprintf(e.Err, "oscine: needs %s: see %s --help\n", requiredFlags(err), c.CommandPath())
+		return exitUsage
+	case strings.HasPrefix(err.Error(), "unknown command"):
 		fmt.Fprintf(e.Err, "oscine: %v; see oscine --help\n", err)
 		return exitUsage
 	case ctx.Err() != nil:
@@ -78,12 +81,24 @@ func flagGroup(err error) string {
 	}
 }
 
+// requiredError matches what cobra says of flags that are missing.
+var requiredError = regexp.MustCompile(`^required flag\(s\) "(.*)" not set$`)
+
+// requiredFlags are the flags that such an error names, "" for another.
+func requiredFlags(err error) string {
+	m := requiredError.FindStringSubmatch(err.Error())
+	if m == nil {
+		return ""
+	}
+	return "--" + strings.ReplaceAll(m[1], `", "`, " and --")
+}
+
 // message is an error as a person reads it: what the node said, without the
 // code that programs read.
 func message(err error) string {
 	var remote *connect.Error
-	if errors.As(err, &remote) && err == error(remote) {
-		return remote.Message()
+	if errors.As(err, &remote) {
+		return strings.Replace(err.Error(), remote.Error(), remote.Message(), 1)
 	}
 	return err.Error()
 }

@@ -16,8 +16,11 @@ import (
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/client"
+	"oscine.dev/oscine/internal/gguf"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/language"
+	"oscine.dev/oscine/internal/serve/picture"
 	"oscine.dev/oscine/internal/serve/triton"
 )
 
@@ -36,8 +39,8 @@ type serveOptions struct {
 	wait     time.Duration
 	dryRun   bool
 
-	plainHTTP bool // the registry may be asked without TLS
-	language  bool // it is a language model
+	plainHTTP bool      // the registry may be asked without TLS
+	task      gguf.Task // of a language model, "" for another
 }
 
 func newServeCommand(env *Env) *cobra.Command {
@@ -62,7 +65,7 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 			if err != nil || o.dryRun {
 				return err
 			}
-			return o.report(env, status)
+			return o.report(c.Context(), env, status)
 		},
 	}
 	f := c.Flags()
@@ -103,6 +106,11 @@ func (o *serveOptions) run(ctx context.Context, env *Env, path string) (*object.
 		}
 		defer remove()
 		path = file
+	}
+	if scheme, _, ok := strings.Cut(path, "://"); ok && !isURL(path) {
+		if _, err := os.Stat(path); err != nil {
+			return nil, usageError{fmt.Errorf("%s: nothing is fetched by %s: give a URL with http:// or https://, a reference with oci://, or a file", path, scheme)}
+		}
 	}
 	if triton.Is(path) {
 		return nil, fmt.Errorf("%[1]s is a Triton model repository: oscine model import %[1]s serves its models", path)
@@ -275,7 +283,7 @@ func awaitModel(ctx context.Context, env *Env, node *client.Client, key object.K
 }
 
 // report tells where the model runs and how to use it.
-func (o *serveOptions) report(env *Env, status *object.ModelStatus) error {
+func (o *serveOptions) report(ctx context.Context, env *Env, status *object.ModelStatus) error {
 	if status == nil {
 		fmt.Fprintf(env.Out, "model/%s applied\n", o.name)
 		return nil
@@ -292,11 +300,21 @@ func (o *serveOptions) report(env *Env, status *object.ModelStatus) error {
 	if err != nil {
 		return err
 	}
-	_, url := node.HTTP()
-	if o.language {
-		fmt.Fprintf(env.Out, "  endpoint: %s/v1\n  try: oscine chat %s\n", url, o.name)
-		return nil
+	served := cmp.Or(o.servedAs, o.name)
+	server := inferenceOf(node)
+	switch o.task {
+	case "":
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		try := served + " -f REQUEST.json"
+		if model, err := server.Model(ctx, served); err == nil && len(model.Inputs) == 1 && picture.Is(model.Inputs[0]) {
+			try = served + " PICTURE.png"
+		}
+		fmt.Fprintf(env.Out, "  endpoint: %s/v2/models/%s/infer\n  try: oscine infer %s\n", server.URL, served, try)
+	case gguf.Generate:
+		fmt.Fprintf(env.Out, "  endpoint: %s/v1\n  try: oscine chat %s\n", server.URL, served)
+	default:
+		fmt.Fprintf(env.Out, "  endpoint: %s%s, model %s\n", server.URL, map[gguf.Task]string{gguf.Embed: language.Embeddings, gguf.Rerank: language.Rerank}[o.task], served)
 	}
-	fmt.Fprintf(env.Out, "  endpoint: %s/v2/models/%s/infer\n  try: oscine infer %s PICTURE.png\n", url, o.name, o.name)
 	return nil
 }

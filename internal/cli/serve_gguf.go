@@ -28,7 +28,6 @@ func (o *serveOptions) planMemory(path string, log io.Writer) error {
 
 // planLanguage is planMemory by a language model's header.
 func (o *serveOptions) planLanguage(path string, header *gguf.Header, log io.Writer) (err error) {
-	o.language = true
 	var memory int64
 	if o.memory != "" {
 		if memory, err = quantity.ParseBytes(o.memory); err != nil {
@@ -47,7 +46,7 @@ func (o *serveOptions) planLanguage(path string, header *gguf.Header, log io.Wri
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if o.memory != "" {
+	if o.task = plan.Task; o.memory != "" {
 		return nil // the worker plans the same
 	}
 	o.memory = fmt.Sprintf("%dMi", (plan.Need()+1<<20-1)>>20)

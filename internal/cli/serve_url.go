@@ -17,6 +17,7 @@ import (
 
 // isURL reports whether the argument is the URL of a model.
 func isURL(text string) bool {
+	text = strings.ToLower(text)
 	return strings.HasPrefix(text, "https://") || strings.HasPrefix(text, "http://")
 }
 

@@ -110,7 +110,7 @@ func TestWait(t *testing.T) {
 		{[]string{"workload/gone", "--for", "phase=Running"}, exitNotFound, "", "not found"},
 		{[]string{"workload/gone", "--for", "phase=Ready"}, exitNotFound, "", "not found"},
 		{[]string{"workload/web", "--for", "phase=Happy"}, exitUsage, "", "with one of Pending,"},
-		{[]string{"workload/web"}, exitUsage, "", "required flag"},
+		{[]string{"workload/web"}, exitUsage, "", "needs --for"},
 	} {
 		status, out, errOut := n.command(t, append([]string{"wait"}, c.args...)...)
 		if status != c.status || out != c.out || !strings.Contains(errOut, c.errOut) {

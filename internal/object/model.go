@@ -424,7 +424,7 @@ func (m *Model) Check(c *Checker) {
 	if m.Spec.Ensemble != nil {
 		m.checkEnsemble(c)
 	} else if _, pinned := ReleaseModel(m.Spec.Source); !pinned && !digestRE.MatchString(m.Spec.Source) && !isReference(m.Spec.Source) {
-		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads and prints it), oci://HOST/REPOSITORY:TAG, or release:FILE for a file of the running release, got %q", m.Spec.Source)
+		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads a file and applies its Model; oscine model list prints the digests of those that the node has), oci://HOST/REPOSITORY:TAG, or release:FILE for a file of the running release, got %q", m.Spec.Source)
 	}
 	if m.Spec.Version != "" && !versionRE.MatchString(m.Spec.Version) {
 		c.Bad("spec.version", "must be letters, digits, '.', '_' or '-', at most 63, got %q", m.Spec.Version)

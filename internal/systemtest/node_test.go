@@ -29,7 +29,7 @@ type testNode struct {
 func newTestNode(t testing.TB, dir, address string) *testNode {
 	t.Helper()
 	n := &testNode{t: t, dir: dir, config: filepath.Join(dir, "config"), api: address}
-	n.run("config", "generate", "node1", "--with-key", "-o", dir, "--address", address)
+	n.run("config", "generate", "node1", "--with-key", "-o", dir, "--address", address, "--port", "7443")
 	return n
 }
 

@@ -86,6 +86,17 @@ func layoutOf(spec tensor.Spec) (layout, error) {
 	return l, nil
 }
 
+// Is reports whether an input of a model takes a picture.
+func Is(spec tensor.Spec) bool {
+	_, err := layoutOf(spec)
+	return err == nil && takes(spec.Type)
+}
+
+// takes reports whether elements of the type hold a picture.
+func takes(kind tensor.DataType) bool {
+	return kind == tensor.FP32 || kind == tensor.FP64 || kind == tensor.Uint8
+}
+
 // Tensor returns the picture as one input of the model: elements row-major,
 // from 0 to 1 for floating point and to 255 for UINT8, and its concrete shape.
 // One channel means a written sign: see Ink. Three channels are scaled to the
@@ -95,7 +106,7 @@ func Tensor(img image.Image, spec tensor.Spec) ([]byte, tensor.Shape, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if spec.Type != tensor.FP32 && spec.Type != tensor.FP64 && spec.Type != tensor.Uint8 {
+	if !takes(spec.Type) {
 		return nil, nil, fmt.Errorf("input %q holds %s; a picture is sent as FP32, FP64 or UINT8", spec.Name, spec.Type)
 	}
 	var planes []plane

@@ -70,7 +70,7 @@ func call(f clib.Func, args ...uintptr) error {
 	case 2:
 		return fmt.Errorf("%w: out of memory", worker.ErrEngine)
 	case 3:
-		return fmt.Errorf("%w: LiteRT cannot run the model, its log says why", worker.ErrEngine)
+		return fmt.Errorf("%w: LiteRT cannot run the model: oscine logs of it says why", worker.ErrEngine)
 	case 5:
 		return fmt.Errorf("%w: LiteRT does not support it", worker.ErrEngine)
 	case 100:
