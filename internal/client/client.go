@@ -181,7 +181,7 @@ func Explain(err error, address string) error {
 	text := err.Error()
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return unreachable("%s: nothing listens there: is the node up (a local machine: oscine machine list; hosted: systemctl status oscined, or is oscined --hosted started there), and the port right (oscine config contexts)?", address)
+		return unreachable("%s: nothing listens there: is the node up (oscine machine list, or oscined --hosted on its computer), and the port right (oscine config contexts)?", address)
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), strings.Contains(text, "TLS handshake timeout"), strings.HasSuffix(text, ": EOF"):
 		return unreachable("%s: the connection was cut before an answer: the node is starting, restarting or stopping: try again, or watch it with oscine machine console (%w)", address, err)
 	case strings.Contains(text, "client connection lost"), strings.Contains(text, "unexpected EOF"), strings.Contains(text, "GOAWAY"):
