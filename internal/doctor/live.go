@@ -185,10 +185,14 @@ func landlock(*prober) (string, error) {
 	return fmt.Sprintf("interface version %d", version), nil
 }
 
-func fifo(*prober) (string, error) {
+func fifo(p *prober) (string, error) {
 	return onOwnThread(func() (string, error) {
 		if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0); err != nil {
 			return "", fmt.Errorf("take priority 1: %w", err)
+		}
+		// Kernels with CONFIG_RT_GROUP_SCHED have this file, and give new groups none of it.
+		if _, err := p.read("sys/fs/cgroup/cpu/cpu.rt_runtime_us"); err == nil {
+			return "", errors.New("this kernel gives new cgroups of version 1 no real-time (cpu.rt_runtime_us)")
 		}
 		return "priorities 1 to 99", nil
 	})

@@ -49,7 +49,7 @@ func liveProbes() []probe {
 		{"forwarding", "published ports, and workloads that reach the outside",
 			"let that firewall accept oscine0; beside Docker: iptables -I DOCKER-USER -i oscine0 -j ACCEPT, and the same with -o", forwarding},
 		{"Landlock", "a second wall around functions and engine workers", "boot with lsm=landlock,… on the kernel command line", landlock},
-		{"SCHED_FIFO", "the class realtime", "start oscined as root; on cgroup v1 give its group cpu.rt_runtime_us", fifo},
+		{"SCHED_FIFO", "the class realtime", "start oscined as root; with cgroup version 1 boot with systemd.unified_cgroup_hierarchy=1", fifo},
 		{"SCHED_DEADLINE", "reserved CPU time in the class realtime", "start oscined as root in a cgroup that has its CPUs for itself", deadline},
 		{"CPU wake-up latency control", "realtime cores that never sleep deeply", "needs /dev/cpu_dma_latency (CONFIG_PM) and root", wakeLatency},
 		{"locked memory", "tensors and realtime workers that are never paged out", "raise LimitMEMLOCK of oscined's service to infinity", lockedMemory},

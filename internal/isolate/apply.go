@@ -75,7 +75,7 @@ func (i *Isolator) applyRealtime(h *holding, pid int) error {
 	}
 	return i.forThreads(pid, func(tid int) error {
 		if err := linux.SetScheduling(tid, linux.Scheduling{Policy: linux.PolicyFIFO, Priority: RealtimePriority}); err != nil {
-			return fmt.Errorf("workload %s: SCHED_FIFO for thread %d: %w", h.spec.ID, tid, err)
+			return fmt.Errorf("SCHED_FIFO for thread %d: %w", tid, i.whyNotFIFO(h.group(), err))
 		}
 		return nil
 	})

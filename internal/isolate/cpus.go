@@ -93,9 +93,7 @@ func (i *Isolator) gather(h *holding) {
 // the cgroups of version 1 that the container runtime made, else by the
 // affinity of each of its threads.
 func (i *Isolator) confine(h *holding, pid int) {
-	legacy := func(controller, file string) string {
-		return i.host.file("sys/fs/cgroup", controller, h.group(), file)
-	}
+	legacy := func(controller, file string) string { return i.legacy(controller, h.group(), file) }
 	if h.spec.MilliCPU > 0 {
 		i.try(legacy("cpu", "cpu.shares"), strconv.FormatInt(max(h.spec.MilliCPU*1024/1000, 2), 10))
 	}

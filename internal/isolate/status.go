@@ -23,6 +23,8 @@ func (i *Isolator) Status(id string) (object.IsolationStatus, error) {
 		i.readGroup(h.group(), &st)
 		st.Incidents = i.incidents(h.group())
 		st.Missed, st.Observed = h.seen.missed.Load(), h.seen.observed.Load()
+	} else {
+		st.CPUTime = object.Duration(i.legacyUsage(h.group()).CPUTime)
 	}
 	i.readDelay(h, &st)
 	st.Wakeups = i.wakeups(id)

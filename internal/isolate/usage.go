@@ -43,9 +43,7 @@ func (i *Isolator) Usage(id string, bounds []time.Duration) (WorkloadUsage, erro
 		return WorkloadUsage{}, fmt.Errorf("workload %s %w", id, ErrUnknown)
 	}
 	u := WorkloadUsage{Class: h.spec.Class, MemoryLimit: h.spec.Memory}
-	if i.host.cgroups != "" {
-		u.Usage = i.usage(h.group())
-	}
+	u.Usage = i.usage(h.group())
 	u.Missed, u.Observed = h.seen.missed.Load(), h.seen.observed.Load()
 	st := object.IsolationStatus{Pressure: u.Pressure, Incidents: u.Incidents, Wakeups: i.wakeups(id)}
 	for _, p := range i.promises(h, &st) {
@@ -60,12 +58,8 @@ func (i *Isolator) Usage(id string, bounds []time.Duration) (WorkloadUsage, erro
 	return u, nil
 }
 
-// ClassUsage reads what a class uses as a whole. It is empty on a host without
-// cgroup version 2.
+// ClassUsage reads what a class uses as a whole.
 func (i *Isolator) ClassUsage(c object.Class) Usage {
-	if i.host.cgroups == "" {
-		return Usage{}
-	}
 	return i.usage(filepath.Join(i.o.Slice, string(c)))
 }
 
@@ -78,6 +72,9 @@ func (i *Isolator) HeldBack() string {
 }
 
 func (i *Isolator) usage(group string) Usage {
+	if i.host.cgroups == "" {
+		return i.legacyUsage(group)
+	}
 	st := object.IsolationStatus{Pressure: map[string]object.Pressure{}}
 	i.readGroup(group, &st)
 	u := Usage{CPUTime: time.Duration(st.CPUTime), Throttled: time.Duration(st.Throttled), Pressure: st.Pressure, Incidents: i.incidents(group)}
