@@ -12,7 +12,8 @@ type Header struct {
 	Metadata   Metadata `json:"metadata"`
 }
 
-// Metadata names an object; see CheckName for what a name may be.
+// Metadata names an object: 1 to 63 lower-case letters and digits, with single
+// hyphens between them.
 type Metadata struct {
 	Name   string            `json:"name"`             // unique among the objects of the kind
 	Labels map[string]string `json:"labels,omitempty"` // your own keys and values, to select objects by

@@ -11,7 +11,7 @@ const (
 
 // Resources is the part of the machine that a workload or model asks for.
 type Resources struct {
-	CPU             Quantity  `json:"cpu,omitzero"`              // cores, its share against others; "500m" is half of one; absent: best effort
+	CPU             Quantity  `json:"cpu,omitzero"`              // cores, its share against others; "500m" is half of one; absent: best effort, of a Model its default
 	CPULimit        Quantity  `json:"cpuLimit,omitzero"`         // cores' worth of time, a hard quota on shared cores; absent: what others leave
 	CPUPolicy       CPUPolicy `json:"cpuPolicy,omitempty"`       // default shared, exclusive for realtime
 	CoreKind        string    `json:"coreKind,omitempty"`        // performance or efficiency; default any
