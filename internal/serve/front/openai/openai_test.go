@@ -141,6 +141,7 @@ func TestModels(t *testing.T) {
 	r.Ready("b")
 	r.Ready("a")
 	r.Serve(core.Model{Name: "a-2", ServedAs: "a", Version: "2"}) // is no model of its own here
+	r.Wait("a-2")
 	get := func(path string, into any) int {
 		resp := r.request(t.Context(), http.MethodGet, path, "")
 		if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
