@@ -45,7 +45,10 @@ func printInfo(out io.Writer, m *pb.InfoResponse) error {
 	for _, s := range m.Slots {
 		fmt.Fprintf(w, "Slot %s\t%s\n", printable.Text(s.Slot), slotText(s))
 	}
-	fmt.Fprintf(w, "Up\t%s\nReady after\t%.2f s\n", time.Duration(m.UptimeSeconds*float64(time.Second)).Round(time.Second), m.ReadySeconds)
+	fmt.Fprintf(w, "Up\t%s\n", time.Duration(m.UptimeSeconds*float64(time.Second)).Round(time.Second))
+	if m.Mode != "hosted" { // else it counts from the host's boot
+		fmt.Fprintf(w, "Ready after\t%.2f s\n", m.ReadySeconds)
+	}
 	fmt.Fprintf(w, "System memory\t%s\n", printable.Bytes(m.SystemMemoryBytes))
 	for _, p := range m.Processes {
 		fmt.Fprintf(w, "  %s\t%s\n", p.Name, printable.Bytes(p.Bytes))

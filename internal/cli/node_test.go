@@ -24,3 +24,13 @@ func TestInfoShowsTheNetwork(t *testing.T) {
 		}
 	}
 }
+
+// Of a hosted node the time from the boot of its host to its API says nothing.
+func TestInfoOfAHostedNode(t *testing.T) {
+	for mode, want := range map[string]bool{"hosted": false, "image": true} {
+		var out strings.Builder
+		if err := printInfo(&out, &pb.InfoResponse{Mode: mode, ReadySeconds: 41674}); err != nil || strings.Contains(out.String(), "Ready after") != want {
+			t.Errorf("%s: got %v, %s", mode, err, out.String())
+		}
+	}
+}
