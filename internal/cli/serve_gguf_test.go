@@ -22,7 +22,7 @@ func TestLanguageModelsOptions(t *testing.T) {
 		"task=sing":    "choose generate, embed or rerank",
 		"slots=0":      "must be a number from 1 on",
 		"context=many": "must be a number from 1 on",
-		"speed=high":   "there are context, slots and task",
+		"speed=high":   "there are context, slots, task",
 		"batch=off":    "choose independent or alone",
 	} {
 		name, value, _ := strings.Cut(option, "=")
