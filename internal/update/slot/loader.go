@@ -95,18 +95,17 @@ func (s *Slots) replaceLoader(firmware Firmware, name string, want []byte) (Load
 	if err != nil {
 		return LoaderSame, err
 	}
-	if strings.EqualFold(came, trial) {
-		if err := s.put(repair{name, want}); err != nil {
-			return LoaderSame, err
-		}
-		return LoaderReplaced, s.endTrial(firmware, trial)
-	}
 	tries, waits, err := firmware.Tries()
 	switch {
 	case err != nil:
 		return LoaderSame, err
 	case waits:
 		return LoaderStaged, nil
+	case tries > 0 && strings.EqualFold(came, trial): // without a try, this boot came through an earlier one at that path
+		if err := s.put(repair{name, want}); err != nil {
+			return LoaderSame, err
+		}
+		return LoaderReplaced, s.endTrial(firmware, trial)
 	case tries >= loaderTries:
 		return LoaderRefused, nil
 	}

@@ -163,6 +163,34 @@ func TestLoaderRefused(t *testing.T) {
 	}
 }
 
+// A boot that came through a boot loader on trial says nothing of the one that took
+// its path since.
+func TestLoaderStagedAfterTrial(t *testing.T) {
+	key := newKey(t)
+	old, next, third := makeLoader(t, key, "257"), makeLoader(t, key, "258"), makeLoader(t, key, "259")
+	d, s, fw, files := loaderWorld(t, old, next)
+	mustStep(t, s, fw, files, LoaderStaged)
+	fw.start(t) // into a version with yet another boot loader
+	files[firmwareLoader], fw.broken = third, third
+	mustStep(t, s, fw, files, LoaderStaged)
+	mustStep(t, s, fw, files, LoaderStaged)
+	if err := fw.Forget(); err != nil { // as when the daemon ends before the firmware is told
+		t.Fatal(err)
+	}
+	mustStep(t, s, fw, files, LoaderStaged)
+	if !bytes.Equal(d.files[firmwareLoader], old) {
+		t.Error("one that was never started took the place of the old one")
+	}
+	fw.start(t)
+	mustStep(t, s, fw, files, LoaderStaged)
+	fw.broken = nil
+	fw.start(t)
+	mustStep(t, s, fw, files, LoaderReplaced)
+	if !bytes.Equal(d.files[firmwareLoader], third) {
+		t.Error("it was not replaced")
+	}
+}
+
 // Power fails at each operation, and once more at each later one: the machine starts
 // each time, and has the new boot loader in the end.
 func TestReplaceLoaderPowerCut(t *testing.T) {
