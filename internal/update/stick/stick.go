@@ -108,7 +108,9 @@ func mount(device, kind, dir string) error {
 	switch kind {
 	case "vfat":
 	case "ext2", "ext3", "ext4":
-		kind, options = "ext4", "noload" // nothing is written, not even what a journal says
+		// Nothing is written, not even what a journal says. A stick may ask for a panic
+		// of the kernel when it is damaged.
+		kind, options = "ext4", "noload,errors=continue"
 	default:
 		return fmt.Errorf("%s holds %q: a node reads FAT32 and ext4", device, kind)
 	}

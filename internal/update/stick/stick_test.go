@@ -69,7 +69,7 @@ func TestOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := filepath.Join(t.TempDir(), "stick")
-	if out, err := exec.CommandContext(t.Context(), "mke2fs", "-q", "-t", "ext4", "-d", top, "-L", "RELEASES", image, "64M").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "mke2fs", "-q", "-t", "ext4", "-e", "panic", "-d", top, "-L", "RELEASES", image, "64M").CombinedOutput(); err != nil {
 		t.Skipf("needs mke2fs: %v: %s", err, out)
 	}
 	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", "--read-only", image).CombinedOutput()
@@ -85,6 +85,12 @@ func TestOpen(t *testing.T) {
 	s, err := open(device, "ext4", "releases", options)
 	if err != nil {
 		t.Fatal(err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	_, line, _ := strings.Cut(string(mounts), "/oscine-stick-")
+	line, _, _ = strings.Cut(line, "\n")
+	if err != nil || !strings.Contains(line, "errors=continue") {
+		t.Errorf("a damaged stick has the kernel panic: %q, %v", line, err)
 	}
 	all, err := s.Releases(t.Context(), "amd64", "cloud")
 	if err != nil || len(all) != 1 || all[0].Version != "1.0.0" {
