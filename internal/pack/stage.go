@@ -72,12 +72,50 @@ func (s *Store) Holds(digest string) bool {
 	return false
 }
 
+// holdsFor is Holds for a release. One that was staged for another release, which the
+// machine did not go to, is staged for this one instead: Settle would remove it.
+func (s *Store) holdsFor(release, digest string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	records, err := s.records()
+	if err != nil {
+		return false, err
+	}
+	held := false
+	for file, rec := range records {
+		if rec.Digest != digest {
+			continue
+		}
+		held = true
+		if strings.HasSuffix(file, staged) && rec.Release != release {
+			rec.Release = release
+			if err := s.writeStaged(rec); err != nil {
+				return false, err
+			}
+		}
+	}
+	return held, nil
+}
+
+// writeStaged writes the record of a staged pack.
+func (s *Store) writeStaged(rec *record) error {
+	text, err := json.MarshalIndent(rec, "", " ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(s.stagedFile(rec.Manifest.Name), text, 0o600)
+}
+
 // Stage stores the pack of a digest that a release of Oscine pins. It counts while
 // that release runs; see Settle. Fetch is given what an earlier Stage left of the
 // file, and writes what follows. Errors: ErrUntrusted where Pinned does not know the
 // digest, ErrNotPack.
 func (s *Store) Stage(ctx context.Context, release, digest string, fetch func(have io.Reader, w io.Writer) error) error {
-	if s.Holds(digest) {
+	held, err := s.holdsFor(release, digest)
+	if err != nil {
+		return err
+	}
+	if held {
 		if got, err := fileDigest(s.file(strings.TrimPrefix(digest, "sha256:"))); err == nil && "sha256:"+got == digest {
 			return nil
 		}
@@ -163,10 +201,6 @@ func (s *Store) stage(f *os.File, release, digest string) error {
 func (s *Store) commitStaged(tmp string, rec *record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	text, err := json.MarshalIndent(rec, "", " ")
-	if err != nil {
-		return err
-	}
 	before, err := s.readStaged(rec.Manifest.Name)
 	if err != nil {
 		before = nil // there is none that counts
@@ -174,7 +208,7 @@ func (s *Store) commitStaged(tmp string, rec *record) error {
 	if err := durable.Rename(tmp, s.file(rec.hex())); err != nil {
 		return err
 	}
-	if err := durable.WriteFile(s.stagedFile(rec.Manifest.Name), text, 0o600); err != nil {
+	if err := s.writeStaged(rec); err != nil {
 		return err
 	}
 	if before == nil {

@@ -113,6 +113,29 @@ func TestStagedPack(t *testing.T) {
 	good.holds(t, old, 2)
 }
 
+// A pack that was staged for a release which was cancelled counts for the next one
+// that pins it.
+func TestStagedForAnotherRelease(t *testing.T) {
+	s, c, _ := openTestStore(t)
+	old, next := makePack(t, runtime.GOARCH, "old"), makePack(t, runtime.GOARCH, "next")
+	_, err := c.install(s, old)
+	skipUnmountable(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = s.as(t, "1.0", next)
+	for _, release := range []string{"1.1", "1.2"} {
+		if err := s.Stage(t.Context(), release, digestOf(next), sending(next)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = s.as(t, "1.2", next)
+	if _, err := s.Settle(); err != nil {
+		t.Error(err)
+	}
+	s.holds(t, next, 2)
+}
+
 // An admin's pack is the one that counts, also while the release is on trial.
 func TestStagedPackIsReplaced(t *testing.T) {
 	s, c, _ := openTestStore(t)
