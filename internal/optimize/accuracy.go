@@ -125,6 +125,9 @@ func rightOf(original, result Answers, labels []int) (Accuracy, error) {
 			if len(best) != 1 {
 				return a, fmt.Errorf("a row of data has %d rows of scores: labels say nothing of them, measure otherwise", len(best))
 			}
+			if classes := answers[0].Shape[1]; int64(labels[i]) >= classes {
+				return a, fmt.Errorf("%s names the class %d, but the model's classes are 0 to %d: number them as its scores, from 0", LabelsFile, labels[i], classes-1)
+			}
 			if best[0] == labels[i] {
 				right[j]++
 			}

@@ -63,6 +63,9 @@ func TestCompare(t *testing.T) {
 	if got, err := Compare(scoresOf(0), row, nil, Auto); err != nil || got.Drop != 1 {
 		t.Errorf("a row of no numbers counts as the class %+v, %v", got, err)
 	}
+	if got, err := Compare(scoresOf(0, 2), scoresOf(1, 1), []int{1, 3}, Auto); err == nil {
+		t.Errorf("labels that are numbered from 1: got %+v, want a refusal", got)
+	}
 	for name, measure := range map[string]Measure{"no labels": Labels, "no classes": Top1} {
 		if got, err := Compare(vector(1), vector(1), nil, measure); err == nil {
 			t.Errorf("%s: got %+v, want a refusal", name, got)
