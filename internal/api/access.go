@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
@@ -96,6 +97,11 @@ func (s *accessService) Renew(ctx context.Context, req *connect.Request[pb.Renew
 	certificate, err := s.node.Renewals().Ask(before, renewal, time.Now())
 	if err != nil {
 		return nil, err
+	}
+	// Revoked while this call was under way, it may have asked after Revoke forgot
+	// what it had asked for.
+	if s.node.Access().Revoked(who.serial) {
+		return nil, errors.Join(connect.NewError(connect.CodeUnauthenticated, errRevoked), s.node.Renewals().Drop([]string{who.serial}, time.Now()))
 	}
 	return connect.NewResponse(&pb.RenewResponse{Certificate: certificate}), nil
 }

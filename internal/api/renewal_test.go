@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -139,5 +140,49 @@ func TestRenewalThroughTheNode(t *testing.T) {
 	}
 	if err := approve(admin, serial, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("approved for a revoked client: %v", err)
+	}
+}
+
+// A call that was let in before its certificate was revoked leaves no request behind.
+func TestRenewalUnderWayWhenRevoked(t *testing.T) {
+	dir := t.TempDir()
+	list, err := access.Open(filepath.Join(dir, "revoked.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &quietNode{list: list, renewals: access.OpenRenewals(filepath.Join(dir, "renewals.json"), slog.New(slog.DiscardHandler))}
+	authority, _ := newNodePair(t)
+	pool, err := pki.Pool(authority.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := pki.NewClient(authority, "rita", pki.Reader, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rita, err := pair.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewal, err := pki.NewRenewal(rita, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial := pki.Serial(rita.Leaf)
+	if err := list.Revoke([]access.Revocation{{Serial: serial, At: time.Now()}}); err != nil {
+		t.Fatal(err)
+	}
+	s := &accessService{node: n, authority: pool}
+	ctx := context.WithValue(t.Context(), callerKey{}, caller{name: "rita", role: pki.Reader, serial: serial, leaf: rita.Leaf})
+	_, err = s.Renew(ctx, connect.NewRequest(&pb.RenewRequest{CertificateRequest: string(renewal.Request), Signature: renewal.Signature.Value}))
+	if connect.CodeOf(err) != connect.CodeUnauthenticated {
+		t.Errorf("got %v, want that the certificate is revoked", err)
+	}
+	if pending := n.renewals.Pending(time.Now()); len(pending) != 0 {
+		t.Errorf("its request is pending: %v", pending)
 	}
 }

@@ -30,6 +30,10 @@ const (
 // the same month.
 const maxRenewals = 256
 
+// askAgain is how long the owner of a certificate waits before asking with another
+// key while nobody has answered: each such change is a write to disk and an event.
+const askAgain = time.Minute
+
 // AskedRenewal is a client's request for another certificate.
 type AskedRenewal struct {
 	pki.Renewal
@@ -70,7 +74,8 @@ func OpenRenewals(path string, log *slog.Logger) *Renewals {
 }
 
 // Ask notes a renewal that pki.Renewal.Check accepts, of a certificate. It returns the new
-// one where it is signed, as PEM, else "".
+// one where it is signed, as PEM, else "". It returns ErrResourceExhausted where too many
+// ask, or one asks with key after key.
 func (r *Renewals) Ask(before *x509.Certificate, renewal pki.Renewal, now time.Time) (certificate string, err error) {
 	serial := pki.Serial(before)
 	r.mu.Lock()
@@ -80,6 +85,11 @@ func (r *Renewals) Ask(before *x509.Certificate, renewal pki.Renewal, now time.T
 		return known.Certificate, nil
 	}
 	err = r.change(now, func(asked map[string]AskedRenewal) error {
+		known, ok := asked[serial]
+		since := now.Sub(known.At)
+		if ok && known.Certificate == "" && since >= 0 && since < askAgain && !known.SameKey(renewal) {
+			return fmt.Errorf("%w: certificate %s asked for a renewal with another key less than a minute ago: ask again in a minute", errdefs.ErrResourceExhausted, serial)
+		}
 		if asked[serial] = (AskedRenewal{Renewal: renewal, At: now, Until: before.NotAfter}); len(asked) > maxRenewals {
 			return fmt.Errorf("%w: at most %d clients can ask for a renewal at a time: ask for new credentials instead (oscine config credentials)", errdefs.ErrResourceExhausted, maxRenewals)
 		}
