@@ -27,6 +27,7 @@ import (
 type benchServeOptions struct {
 	load serving.Options
 	endpoint
+	version            string
 	protocol, encoding string
 	inputs, shapes     []string
 	batch, samples     int
@@ -85,6 +86,7 @@ MLPerf's own load generator does.`,
 		},
 	}
 	f := c.Flags()
+	f.StringVar(&o.version, "version", "", "version of the model (default the one that the server chooses)")
 	f.IntVar(&o.load.Clients, "clients", 0, "requests at a time; with --rate the most (default 1, with --rate 1024)")
 	f.Float64Var(&o.load.Rate, "rate", 0, "requests a second, at random times (open loop)")
 	f.DurationVar(&o.load.Warmup, "warmup", o.load.Warmup, "load before the measurement")
@@ -161,7 +163,7 @@ func (o *benchServeOptions) run(ctx context.Context, env *Env, model string) err
 	if err != nil {
 		return err
 	}
-	to := serving.Endpoint{URL: server.URL, Token: server.Token, Protocol: o.protocol, Clients: o.load.Clients}
+	to := serving.Endpoint{URL: server.URL, Version: o.version, Token: server.Token, Protocol: o.protocol, Clients: o.load.Clients}
 	if web, ok := server.HTTP.Transport.(*http.Transport); ok {
 		to.TLS = web.TLSClientConfig.Clone() // the node's
 	}

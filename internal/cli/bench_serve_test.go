@@ -37,6 +37,9 @@ func plainServer(t *testing.T) string {
 		time.Sleep(2 * time.Millisecond) // so that a client's rate has an end
 		io.WriteString(w, `{"outputs":[{"name":"y","datatype":"FP32","shape":[1],"data":[1]}]}`)
 	})
+	mux.HandleFunc("POST /v2/models/m/versions/2/infer", func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"model_version":"2"}`)
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(404)
 		io.WriteString(w, `{"error":"no such model"}`)
@@ -206,6 +209,22 @@ func TestServeReports(t *testing.T) {
 		}
 		if test.o.task == gguf.Embed && strings.Contains(out.String(), "oscine chat") {
 			t.Errorf("an embedding model is no partner for chat:\n%s", out.String())
+		}
+	}
+}
+
+// A version is asked for by name.
+func TestVersionIsAskedFor(t *testing.T) {
+	address, request := plainServer(t), filepath.Join(t.TempDir(), "request.json")
+	if err := os.WriteFile(request, []byte(`{}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, errOut := runCommand(t.Context(), "infer", "m", "--version", "2", "-f", request, "--url", address); status != 0 || !strings.Contains(out, `"model_version":"2"`) {
+		t.Errorf("infer: exit status %d, %s%s", status, out, errOut)
+	}
+	for _, args := range [][]string{{"infer", "m", "-f", request}, {"bench", "serve", "m"}} {
+		if status, _, errOut := runCommand(t.Context(), append(args, "--version", "9", "--url", address)...); status != exitNotFound || !strings.Contains(errOut, "no such model") {
+			t.Errorf("%q: exit status %d, %s", args, status, errOut)
 		}
 	}
 }

@@ -23,6 +23,7 @@ import (
 // inferOptions are the flags of infer.
 type inferOptions struct {
 	endpoint
+	version string
 	request string
 	output  *string
 	top     int
@@ -60,11 +61,13 @@ picture. With -f FILE, the model's answer is printed unchanged.`,
 			if err != nil {
 				return err
 			}
+			server.Version = o.version
 			err = o.infer(c.Context(), env, server, args[0], args[1:])
 			return o.explain(c.Context(), env, server, args[0], err)
 		},
 	}
 	f := c.Flags()
+	f.StringVar(&o.version, "version", "", "version of the model (default the one that the server chooses)")
 	f.StringVarP(&o.request, "file", "f", "", "send this JSON request, - for standard input")
 	o.output = addOutput(c)
 	f.IntVar(&o.top, "top", 3, "how many answers to print for each picture")

@@ -32,10 +32,11 @@ const (
 
 // grpcTarget speaks gRPC, over several connections where there are many clients.
 type grpcTarget struct {
-	url   string
-	token string
-	conns []*grpc.ClientConn
-	next  atomic.Uint64
+	url     string
+	version string
+	token   string
+	conns   []*grpc.ClientConn
+	next    atomic.Uint64
 }
 
 func dialGRPC(e Endpoint) (Target, error) {
@@ -51,7 +52,7 @@ func dialGRPC(e Endpoint) (Target, error) {
 	if u.Port() == "" {
 		host += map[string]string{"http": ":80", "https": ":443"}[u.Scheme]
 	}
-	t := &grpcTarget{url: e.URL, token: e.Token}
+	t := &grpcTarget{url: e.URL, version: e.Version, token: e.Token}
 	for range min((e.Clients+perConnection-1)/perConnection, maxConnections) {
 		// passthrough: the name is resolved by the dialler, without a proxy.
 		conn, err := grpc.NewClient("passthrough:///"+host, grpc.WithTransportCredentials(secret), grpc.WithNoProxy(),
@@ -111,7 +112,7 @@ func (t *grpcTarget) HasBinary(context.Context) (bool, error) { return true, nil
 
 func (t *grpcTarget) Model(ctx context.Context, name string) (*oip.Model, error) {
 	answer := &pb.ModelMetadataResponse{}
-	if err := t.call(ctx, "ModelMetadata", &pb.ModelMetadataRequest{Name: name}, answer); err != nil {
+	if err := t.call(ctx, "ModelMetadata", &pb.ModelMetadataRequest{Name: name, Version: t.version}, answer); err != nil {
 		return nil, err
 	}
 	m := &oip.Model{Name: answer.Name, Versions: answer.Versions, Platform: answer.Platform}
@@ -131,7 +132,7 @@ func (t *grpcTarget) Model(ctx context.Context, name string) (*oip.Model, error)
 }
 
 func (t *grpcTarget) Prepare(model string, inputs []oip.Tensor, _ string) (Prepared, error) {
-	message := &pb.ModelInferRequest{ModelName: model}
+	message := &pb.ModelInferRequest{ModelName: model, ModelVersion: t.version}
 	for _, in := range inputs {
 		message.Inputs = append(message.Inputs, &pb.ModelInferRequest_InferInputTensor{Name: in.Name, Datatype: in.Type.String(), Shape: in.Shape})
 		message.RawInputContents = append(message.RawInputContents, in.Data)

@@ -122,6 +122,29 @@ func TestTokenIsSent(t *testing.T) {
 	}
 }
 
+// A version that is asked for is the one that is described and answers.
+func TestVersions(t *testing.T) {
+	address := serveDoubler(t)
+	for _, protocol := range []string{HTTP, GRPC} {
+		for version, known := range map[string]bool{"1": true, "9": false} {
+			target, err := Dial(Endpoint{URL: address, Version: version, Protocol: protocol, Clients: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer target.Close()
+			_, described := target.Model(t.Context(), "m")
+			row := oip.Tensor{Spec: tensor.Spec{Name: "x", Type: tensor.FP32, Shape: tensor.Shape{1, 4}}, Data: make([]byte, 16)}
+			request, err := target.Prepare("m", []oip.Tensor{row}, Binary)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if answered := request.Send(t.Context()); (described == nil) != known || (answered == nil) != known {
+				t.Errorf("%s, version %s: %v, %v", protocol, version, described, answered)
+			}
+		}
+	}
+}
+
 func TestRefusalsAreCountedByReason(t *testing.T) {
 	address := serveDoubler(t)
 	for protocol, want := range map[string]string{HTTP: "HTTP 404 Not Found", GRPC: "NotFound"} {

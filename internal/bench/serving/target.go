@@ -34,6 +34,7 @@ const (
 type Endpoint struct {
 	URL      string      // http or https, without a path
 	TLS      *tls.Config // of https; nil: the system's authorities
+	Version  string      // of the model; empty for the one that the server chooses
 	Token    string      // sent as Authorization: Bearer; empty for none
 	Protocol string
 	Clients  int // how many requests there are at a time
@@ -74,7 +75,7 @@ func Dial(e Endpoint) (Target, error) {
 		DisableCompression:  true,
 	}
 	transport.Protocols.SetHTTP1(true)
-	return &httpTarget{&oip.Client{HTTP: &http.Client{Transport: transport}, URL: e.URL, Token: e.Token}}, nil
+	return &httpTarget{&oip.Client{HTTP: &http.Client{Transport: transport}, URL: e.URL, Version: e.Version, Token: e.Token}}, nil
 }
 
 // httpTarget speaks HTTP/1.1.

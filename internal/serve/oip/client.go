@@ -22,6 +22,8 @@ const headerLength = "Inference-Header-Content-Length"
 type Client struct {
 	HTTP *http.Client
 	URL  string // such as https://127.0.0.1:7443, without /v2
+	// Version is that of the models asked; empty for the one that the server chooses.
+	Version string
 	// Token is sent as Authorization: Bearer; empty for none.
 	Token string
 }
@@ -71,7 +73,11 @@ func (w *wireTensor) spec() (tensor.Spec, error) {
 }
 
 func (c *Client) path(model, rest string) string {
-	return c.URL + "/v2/models/" + url.PathEscape(model) + rest
+	path := c.URL + "/v2/models/" + url.PathEscape(model)
+	if c.Version != "" {
+		path += "/versions/" + url.PathEscape(c.Version)
+	}
+	return path + rest
 }
 
 // Ready asks whether the model answers. An *Error says why not.
