@@ -46,6 +46,7 @@ func (c *controller) change(ctx context.Context, m *object.Model) error {
 	}
 	if err == nil {
 		c.set(func(st *object.ModelStatus) { st.Update = &object.ModelUpdate{Phase: object.Starting} })
+		w.unsure = from.OnDemand()
 		c.report.Phase(object.Running, fmt.Sprintf("version %s is loading, version %s answers until it is ready", m.Spec.Version, from.Spec.Version))
 		err = c.replace(ctx, w)
 	}
@@ -62,8 +63,22 @@ func (c *controller) change(ctx context.Context, m *object.Model) error {
 			return errors.Join(err, e)
 		}
 	}
+	if e := c.giveUpIdle(ctx); e != nil {
+		return errors.Join(err, e)
+	}
 	c.notServed(err)
 	return nil
+}
+
+// giveUpIdle gives back the place that was for a manifest that is not served, where
+// the model has no worker now.
+func (c *controller) giveUpIdle(ctx context.Context) error {
+	if !c.live.onDemand() {
+		return nil
+	}
+	c.starting.Lock()
+	defer c.starting.Unlock()
+	return c.o.Sandbox.GiveUp(ctx, c.live.model)
 }
 
 // notServed tells why the manifest before is served still.
@@ -83,7 +98,7 @@ func (c *controller) replace(ctx context.Context, w *work) error {
 			return err
 		}
 		beside := *w
-		beside.key, c.beside = c.besides(), true
+		beside.key, beside.unsure, c.beside = c.besides(), false, true
 		var err error
 		if beside.placement, err = c.o.Sandbox.Lend(ctx, as(w.model, beside.key)); err != nil {
 			c.report.Event(reconcile.ReasonDisplaced, fmt.Sprintf("no room for two workers at once (%v): the worker of version %s stops before that of version %s starts, and requests wait", err, c.live.model.Spec.Version, w.model.Spec.Version))

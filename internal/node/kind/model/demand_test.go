@@ -65,6 +65,53 @@ func TestOnDemand(t *testing.T) {
 	}
 }
 
+// A model that is loaded always from now on keeps its place, although the worker on
+// demand that it replaces is unloaded meanwhile.
+func TestUnloadedWhileReplaced(t *testing.T) {
+	b := newBench(t)
+	m := b.upload(t, "a model")
+	m.Spec.Load = object.LoadOnDemand
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	old := b.served
+	if _, err := old.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.locked(func() { b.serving.Phase = object.Running })
+	b.replaced = func(id string) {
+		if id != digits.ID() { // the one beside it
+			old.Unloaded()
+		}
+	}
+	always := b.upload(t, "a model")
+	if err := b.c.Up(t.Context(), always); err != nil {
+		t.Fatal(err)
+	}
+	if b.served.OnDemand || len(b.Running()) != 1 || b.Placer.Shared()[digits.ID()] == nil {
+		t.Errorf("got %+v, %d containers, placed: %v", b.served, len(b.Running()), b.Placer.Shared())
+	}
+}
+
+// A manifest that is not served leaves an idle model without a part of the machine.
+func TestIdleAfterARefusedManifest(t *testing.T) {
+	b := newBench(t)
+	m := b.upload(t, "a model")
+	m.Spec.Load = object.LoadOnDemand
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	b.locked(func() { b.serving.Phase = object.Idle })
+	bad := b.upload(t, "no model")
+	bad.Spec.Load, b.refuse = object.LoadOnDemand, bad.Spec.Source
+	if err := b.c.Up(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	if st := b.status(); st.Update == nil || st.Source != m.Spec.Source || len(b.Running()) != 0 || b.Placer.Shared()[digits.ID()] != nil {
+		t.Errorf("got %+v, %d containers, placed: %v", st, len(b.Running()), b.Placer.Shared())
+	}
+}
+
 // Who finds no room has others unloaded, as long as that may help.
 func TestRoomIsMade(t *testing.T) {
 	b := newBench(t)

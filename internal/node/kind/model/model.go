@@ -143,6 +143,8 @@ type controller struct {
 	live   *work // that the server was given; nil: none. Only the loop's calls use it.
 	beside bool  // there may be something in the place of besides
 
+	starting sync.Mutex // held while a worker that is placed at its start gets its place and starts
+
 	mu sync.Mutex
 	st object.ModelStatus // Version is empty while the server has nothing
 }
@@ -269,6 +271,7 @@ type work struct {
 	key       object.Key          // of the container
 	placement *allocate.Placement // nil: it is given one when it is loaded
 	now       bool                // it is loaded at once
+	unsure    bool                // the worker on demand that it replaces may have given back the place
 	engine    *pack.Info
 	root      string
 }
@@ -425,7 +428,9 @@ func SocketDir(sockets string, key object.Key) string { return filepath.Join(soc
 // start starts a worker in its own container and cgroup, with the pack as its
 // root.
 func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
-	if w.onDemand() {
+	if w.onDemand() || w.unsure {
+		c.starting.Lock()
+		defer c.starting.Unlock()
 		placed := *w
 		var err error
 		if placed.placement, err = c.o.Sandbox.Place(ctx, w.model); err != nil {
