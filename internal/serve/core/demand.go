@@ -42,13 +42,14 @@ type demand struct {
 	used    atomic.Int64     // when the last request ended, in ns since 1970
 	wanted  chan struct{}    // holds a token when somebody waits
 	unload  chan chan<- bool // asks the living worker's supervisor to end it
+	tried   time.Duration    // restartWait, but for tests
 
 	mu      sync.Mutex
 	evictor chan<- bool // waits for the end of the worker; nil: nobody does
 }
 
 func newDemand() *demand {
-	return &demand{wanted: make(chan struct{}, 1), unload: make(chan chan<- bool)}
+	return &demand{wanted: make(chan struct{}, 1), unload: make(chan chan<- bool), tried: restartWait}
 }
 
 // errUnloaded ends the life of a worker that nobody needs.
@@ -148,13 +149,13 @@ func (m *model) hold() func() {
 }
 
 // load waits until the model is loaded, and has it loaded where it is not. Where
-// loading fails it is tried for a while.
+// loading fails it is tried for a while; a load that has begun by then is waited for.
 func (m *model) load(ctx context.Context) error {
 	m.demand.waiters.Add(1)
 	defer m.demand.waiters.Add(-1)
 	timer := time.NewTimer(loadPatience)
 	defer timer.Stop()
-	failing, why := false, ""
+	failing, last, why := false, false, "" // last: what is tried now is the last
 	for {
 		changed := m.changed.wait()
 		m.mu.Lock()
@@ -168,9 +169,12 @@ func (m *model) load(ctx context.Context) error {
 		case Idle:
 			m.demand.want()
 		case Waiting:
-			if why = message; !failing {
+			switch why = message; {
+			case last:
+				timer.Reset(0)
+			case !failing:
 				failing = true
-				timer.Reset(restartWait)
+				timer.Reset(m.demand.tried)
 			}
 		}
 		select {
@@ -181,6 +185,11 @@ func (m *model) load(ctx context.Context) error {
 			}
 			return m.left(ctx)
 		case <-timer.C:
+			if state == Starting && failing && !last {
+				last = true
+				timer.Reset(loadPatience)
+				continue
+			}
 			return fmt.Errorf("%w: %s cannot be loaded now: %s", ErrNotReady, m.Name, cmp.Or(why, "loading takes too long"))
 		}
 	}

@@ -20,13 +20,20 @@ type counting struct {
 	core.Starter
 	starts atomic.Int32
 	fails  atomic.Bool
+	wait   chan struct{} // closed when a start may go on; nil: at once
 }
 
 func (c *counting) Start(ctx context.Context) (core.Worker, error) {
 	if c.fails.Load() {
 		return nil, errors.New("no room for a test")
 	}
-	c.starts.Add(1)
+	if c.starts.Add(1); c.wait != nil {
+		select {
+		case <-c.wait:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	return c.Starter.Start(ctx)
 }
 
@@ -239,5 +246,40 @@ func TestEnsembleOfModelsOnDemand(t *testing.T) {
 	response.Free()
 	if s := state(t, r, "e"); s.State != core.Ready {
 		t.Errorf("the ensemble is %s: %s", s.State, s.Message)
+	}
+}
+
+// A request waits once as long as a load is tried, and for one that has begun by
+// then as long as it takes.
+func TestLoadIsTriedForAWhile(t *testing.T) {
+	r := servetest.New(t)
+	starter := doubler(t)
+	starter.fails.Store(true)
+	r.Serve(core.Model{Name: "m", Starter: starter, Loading: core.Loading{OnDemand: true}})
+	const tried = 2 * time.Second
+	r.Registry.SetTried("m", tried)
+	begin := time.Now()
+	_, err := r.Ask(t.Context(), core.Request{Model: "m"}, 1)
+	if took := time.Since(begin); !errors.Is(err, core.ErrNotReady) || took < tried || took > tried*9/5 {
+		t.Errorf("got %v after %v", err, took)
+	}
+
+	slow := doubler(t)
+	slow.fails.Store(true)
+	slow.wait = make(chan struct{})
+	r.Serve(core.Model{Name: "slow", Starter: slow, Loading: core.Loading{OnDemand: true}})
+	r.Registry.SetTried("slow", 500*time.Millisecond)
+	described := make(chan error, 1)
+	go func() {
+		_, err := r.Registry.Ready(t.Context(), "slow", "")
+		described <- err
+	}()
+	await(t, r, "slow", core.Waiting)
+	slow.fails.Store(false)
+	await(t, r, "slow", core.Starting)
+	time.Sleep(time.Second)
+	close(slow.wait)
+	if err := <-described; err != nil {
+		t.Errorf("a load that takes longer than it is tried: %v", err)
 	}
 }

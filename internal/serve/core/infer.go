@@ -53,7 +53,10 @@ func (r *Registry) useReady(ctx context.Context, q *Request) (m *model, shadows 
 		_, _, err := m.ready(wait)
 		cancel()
 		if err == nil || m.ctx.Err() == nil {
-			return m, shadows, nil // infer says what is wrong
+			if m.demand != nil {
+				q.unloaded = err
+			}
+			return m, shadows, nil // answer says what is wrong
 		}
 		for _, s := range shadows {
 			s.shadowed.Release(1)
@@ -68,7 +71,10 @@ func (r *Registry) answer(ctx context.Context, m *model, q Request) (Response, e
 	c, a := r.calls.get(), r.answers.get()
 	a.holds = q.holds
 	c.job.times, c.job.arrived = q.times, q.Arrived
-	err := m.checkSequence(&q)
+	err := q.unloaded
+	if err == nil {
+		err = m.checkSequence(&q)
+	}
 	if err == nil {
 		err = m.Reshapes.request(&q)
 	}

@@ -45,6 +45,8 @@ type Request struct {
 	step  bool   // it is one of an ensemble
 	holds bool   // answers of other steps are held for it
 	times *Times // nil: nobody wants them
+
+	unloaded error // why the model was not loaded for it; nil: it was, or needs not be
 }
 
 // Input is one input tensor of a request. Its elements are little-endian, in
