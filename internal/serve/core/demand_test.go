@@ -249,6 +249,39 @@ func TestEnsembleOfModelsOnDemand(t *testing.T) {
 	}
 }
 
+// A model that is being loaded answers, as one that is idle does, and so does an
+// ensemble of it.
+func TestAnswersWhileLoading(t *testing.T) {
+	r := servetest.New(t)
+	starter := doubler(t)
+	r.Serve(core.Model{Name: "m", Starter: starter, Loading: core.Loading{OnDemand: true}})
+	e := &core.Ensemble{Steps: []ensemble.Step{{Model: "m", Inputs: map[string]string{"x": "x"}, Outputs: map[string]string{"y": "y"}}}}
+	if err := r.Registry.Add(core.Model{Name: "e", Ensemble: e}); err != nil {
+		t.Fatal(err)
+	}
+	r.Wait("e")
+	for !r.Registry.Evict(t.Context(), "m") {
+		time.Sleep(time.Millisecond)
+	}
+	starter.wait = make(chan struct{})
+	answered := make(chan error, 1)
+	go func() {
+		_, err := r.Ask(t.Context(), core.Request{Model: "m"}, 1)
+		answered <- err
+	}()
+	await(t, r, "m", core.Starting)
+	time.Sleep(50 * time.Millisecond) // for the ensemble to see it
+	for _, name := range []string{"m", "e"} {
+		if s := state(t, r, name); !s.Answers() {
+			t.Errorf("%s is %s (%s) and does not answer", name, s.State, s.Message)
+		}
+	}
+	close(starter.wait)
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+}
+
 // A request waits once as long as a load is tried, and for one that has begun by
 // then as long as it takes.
 func TestLoadIsTriedForAWhile(t *testing.T) {

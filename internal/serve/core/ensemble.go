@@ -49,7 +49,7 @@ func (r *Registry) resolve(e *Ensemble, plan *ensemble.Plan) (*channel.Metadata,
 		if err == nil && s.State == Idle && len(s.Outputs) == 0 { // loaded once, to learn what it takes
 			r.want(s.Name)
 		}
-		if err == nil && s.State != Ready && (s.State != Idle || len(s.Outputs) == 0) {
+		if err == nil && (!s.Answers() || len(s.Outputs) == 0) {
 			err = fmt.Errorf("%w: %s", ErrNotReady, s.Reason())
 		}
 		if err != nil && waits == nil {

@@ -145,7 +145,7 @@ func (s *Status) Reason() string {
 }
 
 // Answers reports whether requests are answered, if after the model is loaded.
-func (s *Status) Answers() bool { return s.State == Ready || s.State == Idle }
+func (s *Status) Answers() bool { return s.State == Ready || s.OnDemand && s.State != Failed }
 
 // Status is what is known of a model.
 type Status struct {
@@ -154,6 +154,7 @@ type Status struct {
 	Version  string
 	Versions []string // that are served by the same name, the oldest first; of StatusOf
 	State    State
+	OnDemand bool   // it is loaded by its requests
 	Message  string // why, when the state is Failed or Waiting
 	Platform string // of Model
 	Engine   string // name and version, once the worker has answered

@@ -477,7 +477,7 @@ func (m *model) status() Status {
 	pending := m.pending() // takes queue.mu, which comes before mu
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Ensemble: m.Ensemble, Engine: m.engine, State: m.state, Message: m.message, Restarts: max(0, m.starts-1-m.unloads)}
+	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Ensemble: m.Ensemble, Engine: m.engine, State: m.state, OnDemand: m.demand != nil, Message: m.message, Restarts: max(0, m.starts-1-m.unloads)}
 	if m.metadata != nil {
 		s.Inputs, s.Outputs, s.Streams = seen(m.Reshapes.Inputs, m.metadata.Inputs), seen(m.Reshapes.Outputs, m.metadata.Outputs), m.metadata.Streams
 	}

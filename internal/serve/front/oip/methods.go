@@ -66,7 +66,7 @@ func (m *Methods) ModelReady(ctx context.Context, q *pb.ModelReadyRequest) (*pb.
 // on demand is loaded for it, once.
 func (m *Methods) described(ctx context.Context, name, version string) (core.Status, error) {
 	s, err := m.registry.StatusOf(ctx, name, version)
-	if err == nil && len(s.Outputs) == 0 && s.State == core.Idle {
+	if err == nil && len(s.Outputs) == 0 && s.OnDemand && s.Answers() {
 		if _, err := m.registry.Ready(ctx, name, version); err != nil {
 			return s, err
 		}
