@@ -117,10 +117,11 @@ func (s *Store) part(ctx context.Context, d ocispec.Descriptor, w *blobWriter) e
 		return stalled(ctx, err)
 	}
 	defer r.Close()
-	if err := skip(r, w.have); err != nil {
+	moved := func() { watch.Reset(s.stall) }
+	if err := skip(r, w.have, moved); err != nil {
 		return stalled(ctx, fmt.Errorf("%w: %w", ErrUnreachable, err))
 	}
-	in := &tracked{r: io.LimitReader(r, d.Size-w.have), moved: func() { watch.Reset(s.stall) }}
+	in := &tracked{r: io.LimitReader(r, d.Size-w.have), moved: moved}
 	if _, err := io.Copy(w, in); err != nil {
 		if in.failed { // and not the file
 			err = fmt.Errorf("%w: the connection was cut after %d of %d bytes: %w", ErrUnreachable, w.have, d.Size, err)
@@ -141,10 +142,11 @@ func (s *Store) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (i
 	b.watch = time.AfterFunc(s.stall, func() {
 		cancel(fmt.Errorf("%w: %s sent nothing for %v", ErrUnreachable, s.ref.Host(), s.stall))
 	})
+	moved := func() { b.watch.Reset(s.stall) }
 	r, err := s.from.Fetch(ctx, d)
 	if err == nil {
 		b.closer = r
-		if err = skip(r, offset); err != nil {
+		if err = skip(r, offset, moved); err != nil {
 			r.Close()
 		}
 	}
@@ -154,7 +156,7 @@ func (s *Store) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (i
 		cancel(nil)
 		return nil, err
 	}
-	b.tracked = tracked{r: r, moved: func() { b.watch.Reset(s.stall) }}
+	b.tracked = tracked{r: r, moved: moved}
 	return b, nil
 }
 
@@ -190,8 +192,9 @@ func stalled(ctx context.Context, err error) error {
 	return err
 }
 
-// skip leaves out what is there already.
-func skip(r io.Reader, n int64) error {
+// skip leaves out what is there already. Where the registry sends that too, moved is
+// told.
+func skip(r io.Reader, n int64, moved func()) error {
 	if n == 0 {
 		return nil
 	}
@@ -200,7 +203,7 @@ func skip(r io.Reader, n int64) error {
 			return nil
 		}
 	}
-	_, err := io.CopyN(io.Discard, r, n)
+	_, err := io.CopyN(io.Discard, &tracked{r: r, moved: moved}, n)
 	return err
 }
 
