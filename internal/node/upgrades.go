@@ -104,6 +104,12 @@ func (s upgradeStores) HasModel(digest string) bool {
 	return stored
 }
 
+// Left implements upgrade.Stores.
+func (s upgradeStores) Left(digest string) int64 {
+	_, model := s.n.files.Received(digest, false)
+	return model + s.n.packs.Left(digest)
+}
+
 // AddPack implements upgrade.Stores.
 func (s upgradeStores) AddPack(ctx context.Context, release, digest string, fetch func(io.Reader, io.Writer) error) error {
 	return s.n.packs.Stage(ctx, release, digest, s.asking(fetch))

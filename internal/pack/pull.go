@@ -48,7 +48,7 @@ func (s *Store) Pull(ctx context.Context, a *Artifact, store *artifact.Store, pr
 			return p, nil
 		}
 	}
-	file := filepath.Join(s.dir, partial+strings.TrimPrefix(a.Digest, "sha256:"))
+	file := s.partialFile(a.Digest)
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", a.Reference, err)
@@ -83,6 +83,10 @@ func (s *Store) dropPartials(digest string) error {
 		}
 	}
 	return nil
+}
+
+func (s *Store) partialFile(digest string) string {
+	return filepath.Join(s.dir, partial+strings.TrimPrefix(digest, "sha256:"))
 }
 
 // goesOn reports whether a download that ended with an error is worth keeping.

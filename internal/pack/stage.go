@@ -72,6 +72,15 @@ func (s *Store) Holds(digest string) bool {
 	return false
 }
 
+// Left is how many bytes of the pack of a digest a download that was cut left here.
+func (s *Store) Left(digest string) int64 {
+	info, err := os.Stat(s.partialFile(digest))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // holdsFor is Holds for a release. One that was staged for another release, which the
 // machine did not go to, is staged for this one instead: Settle would remove it.
 func (s *Store) holdsFor(release, digest string) (bool, error) {
@@ -132,7 +141,7 @@ func (s *Store) Stage(ctx context.Context, release, digest string, fetch func(ha
 	if err := s.dropPartials(digest); err != nil {
 		return err
 	}
-	file := filepath.Join(s.dir, partial+strings.TrimPrefix(digest, "sha256:"))
+	file := s.partialFile(digest)
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err

@@ -185,6 +185,9 @@ func TestStageResumes(t *testing.T) {
 	if err := s.Stage(t.Context(), "1.1", digestOf(raw), cut); !errors.Is(err, update.ErrUnreachable) {
 		t.Errorf("cut: got %v", err)
 	}
+	if got := s.Left(digestOf(raw)); got != 1000 {
+		t.Errorf("it left %d bytes", got)
+	}
 	had := -1
 	err := s.Stage(t.Context(), "1.1", digestOf(raw), func(have io.Reader, w io.Writer) error {
 		there, err := io.ReadAll(have)

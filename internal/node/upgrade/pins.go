@@ -60,7 +60,7 @@ func (m *Manager) roomForPins(r *update.Manifest) error {
 	need := int64(0)
 	for _, p := range m.Pins(r) {
 		if !p.Here {
-			need += p.Size
+			need += max(p.Size-m.Stores.Left(digestOf(&p.Pin)), 0)
 		}
 	}
 	var fs unix.Statfs_t

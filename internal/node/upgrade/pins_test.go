@@ -137,6 +137,17 @@ func TestPinFails(t *testing.T) {
 	}
 }
 
+// TestPinNeedsItsRestOnly has a download that was cut go on where there is room for the
+// rest.
+func TestPinNeedsItsRestOnly(t *testing.T) {
+	w := newWorld(t)
+	r := pinned("1.1", 1)
+	r.Models[0].Size = 1 << 60
+	w.offered, w.left = []*update.Manifest{r}, map[string]int64{digestOf(&r.Models[0]): 1<<60 - 10}
+	start(t, w.daemon(manual()), Request{})
+	w.awaitReboot()
+}
+
 // TestPinUnreachable tries again, and goes on.
 func TestPinUnreachable(t *testing.T) {
 	w := newWorld(t)

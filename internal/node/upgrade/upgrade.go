@@ -75,6 +75,8 @@ type Stores interface {
 	// HasPack and HasModel report whether the file of a digest is here.
 	HasPack(digest string) bool
 	HasModel(digest string) bool
+	// Left is how many bytes an earlier try left of the file of a digest.
+	Left(digest string) int64
 	// AddPack stores a pack that counts once a release runs; see pack.Store.Stage.
 	AddPack(ctx context.Context, release, digest string, fetch func(have io.Reader, w io.Writer) error) error
 	// AddModel stores a model file.

@@ -43,6 +43,7 @@ type world struct {
 	running []string
 	packs   map[string]string // digests, with the release that they wait for; "" for installed ones
 	models  map[string]bool   // digests
+	left    map[string]int64  // bytes of files that were cut, by digest
 	pins    map[string]error  // what fetching the file of a name ends with
 	fetched []string          // names of files
 	failing map[string]error  // checks, by name
@@ -320,6 +321,11 @@ func (s *fakeStores) HasModel(digest string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.models[digest]
+}
+func (s *fakeStores) Left(digest string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left[digest]
 }
 func (s *fakeStores) AddPack(_ context.Context, release, digest string, fetch func(io.Reader, io.Writer) error) error {
 	if s.HasPack(digest) {
