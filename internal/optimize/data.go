@@ -23,8 +23,9 @@ const LabelsFile = "labels.txt"
 
 // Bounds of the data.
 const (
-	maxData   = 4 << 30 // bytes of all arrays
-	maxLabels = 16 << 20
+	maxData    = 4 << 30 // bytes of all arrays
+	maxSamples = 1 << 20
+	maxLabels  = 16 << 20
 )
 
 // suffixes of the files that are read.
@@ -102,6 +103,9 @@ func ReadData(dir string, inputs []tensor.Spec) (*Data, error) {
 		}
 		if err == nil && total > maxData {
 			err = fmt.Errorf("the folder holds more than %d bytes of data: use fewer files", int64(maxData))
+		}
+		if err == nil && len(d.Samples) > maxSamples {
+			err = fmt.Errorf("the folder holds more than %d rows of data: use fewer files", maxSamples)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", printable.Text(name), err)
@@ -199,6 +203,9 @@ func split(arrays []Tensor, inputs []tensor.Spec) ([]Sample, error) {
 			}
 		}
 		return []Sample{arrays}, nil
+	}
+	if rows > maxSamples { // a compressed file of a megabyte may hold a billion rows
+		return nil, fmt.Errorf("the array has %d rows, at most %d are read: some hundred are enough", rows, maxSamples)
 	}
 	samples := make([]Sample, rows)
 	for r := range samples {

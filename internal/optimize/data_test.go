@@ -151,3 +151,12 @@ func FuzzReadNPY(f *testing.F) {
 		}
 	})
 }
+
+// A small file may claim rows without end, of nothing or well compressed.
+func TestManyRowsAreRefused(t *testing.T) {
+	spec := tensor.Spec{Name: "x", Type: tensor.Uint8, Shape: tensor.Shape{-1, -1}}
+	arrays := []Tensor{{Type: tensor.Uint8, Shape: tensor.Shape{maxSamples + 1, 0}}}
+	if got, err := split(arrays, []tensor.Spec{spec}); err == nil {
+		t.Errorf("got %d samples", len(got))
+	}
+}
