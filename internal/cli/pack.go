@@ -141,7 +141,7 @@ func listPacks(packs []*pb.Pack) listing {
 
 func newPackRemoveCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "remove NAME", Aliases: []string{"rm"}, Short: "Remove a pack that no model runs on from the node", ValidArgsFunction: completeListed(env, packNames), Args: exactArgs(1, "NAME"),
+		Use: "remove NAME", Aliases: []string{"rm"}, Short: "Remove a pack that no model or workload runs on from the node", ValidArgsFunction: completeListed(env, packNames), Args: exactArgs(1, "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
 			if err != nil {

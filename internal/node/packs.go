@@ -83,7 +83,7 @@ func (n *Node) packInstalled(info *pack.Info) {
 // Packs lists the installed packs by name.
 func (n *Node) Packs() ([]pack.Info, error) { return n.packs.List() }
 
-// RemovePack removes a pack that no model runs on.
+// RemovePack removes a pack that no model runs on, and no workload.
 func (n *Node) RemovePack(_ context.Context, name string) error {
 	info, err := n.packs.Find(name)
 	if errors.Is(err, pack.ErrNotInstalled) {
@@ -92,15 +92,27 @@ func (n *Node) RemovePack(_ context.Context, name string) error {
 	if err != nil {
 		return packError(err)
 	}
-	for _, state := range n.loop.Get(object.KindModel, "") {
-		if st, ok := state.Status.(*object.ModelStatus); ok && st.Pack == info.Digest {
-			return fmt.Errorf("%w: %s runs on the pack %s: delete that first", ErrConflict, state.Key, info.Name)
-		}
+	if user, ok := userOf(info, n.loop.Get("", "")); ok {
+		return fmt.Errorf("%w: %s runs on the pack %s: delete that first", ErrConflict, user, info.Name)
 	}
 	if len(info.Drivers) > 0 {
 		defer n.drivers.Wake()
 	}
 	return packError(n.packs.Remove(info.Name))
+}
+
+// userOf finds an object that needs a pack: a model that runs on it, or a workload
+// whose manifest names it.
+func userOf(p *pack.Info, states []object.State) (object.Key, bool) {
+	for _, state := range states {
+		if st, ok := state.Status.(*object.ModelStatus); ok && st.Pack == p.Digest {
+			return state.Key, true
+		}
+		if w, ok := state.Object.(*object.Workload); ok && w.Spec.Pack == p.Name {
+			return state.Key, true
+		}
+	}
+	return object.Key{}, false
 }
 
 func packError(err error) error {
