@@ -48,7 +48,7 @@ func TestOnDemand(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := b.next(digits)
-	if err := next.Up(t.Context(), m); err != nil || !b.served.LoadNow || !held() {
+	if err := next.Up(t.Context(), m); err != nil || !b.served.LoadNow || len(b.served.CPUs) > 0 || !held() {
 		t.Errorf("a worker that runs: %v, %+v", err, b.served)
 	}
 	b.locked(func() { b.serving.Phase = object.Idle })

@@ -316,9 +316,9 @@ func (c *controller) served(w *work) Served {
 func (w *work) onDemand() bool { return w.model.OnDemand() && w.key.Kind == object.KindModel }
 
 // shared are the CPUs on which a work's runs meet those of other models. Where it
-// computes on devices they say nothing.
+// computes on devices they say nothing, and one on demand has others at each load.
 func shared(w *work) []int {
-	if w.placement == nil || w.placement.Request.Exclusive || len(w.model.Spec.Resources.Devices) > 0 {
+	if w.placement == nil || w.onDemand() || w.placement.Request.Exclusive || len(w.model.Spec.Resources.Devices) > 0 {
 		return nil
 	}
 	return slices.Sorted(slices.Values(w.placement.CPUs))
