@@ -246,10 +246,10 @@ func TestWriteAfterAPassedDeadline(t *testing.T) {
 		}
 		r.read()
 	})
-	if _, err := ask(c, false, 20*time.Millisecond); err != nil {
+	if _, err := ask(c, false, 200*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(40 * time.Millisecond)
+	time.Sleep(250 * time.Millisecond)
 	// As a run that begins while another waits longer does not move the deadline.
 	err := c.write(func(b []byte) []byte {
 		return appendRun(b, []Request{{ID: 8, Slot: 1, Shapes: []tensor.Shape{{1}}}})
@@ -282,7 +282,7 @@ func TestFiguresWaitForParts(t *testing.T) {
 	c, _ := hostile(t, func(r *rogue) {
 		r.requests()
 		for at := 64; at < 64*6; at += 64 {
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 			r.write(answer(func(a *Result) { a.Code, a.Offsets[0] = Partial, at }))
 		}
 		r.write(answer(func(a *Result) { a.Offsets[0] = 64 * 6 }))
@@ -294,10 +294,10 @@ func TestFiguresWaitForParts(t *testing.T) {
 	figures := make(chan error, 1)
 	if _, err := func() (Result, error) {
 		go func() {
-			_, err := c.Statistics(60 * time.Millisecond)
+			_, err := c.Statistics(400 * time.Millisecond) // less than all parts take
 			figures <- err
 		}()
-		return ask(c, true, 60*time.Millisecond)
+		return ask(c, true, 400*time.Millisecond)
 	}(); err != nil {
 		t.Errorf("the run: %v", err)
 	}

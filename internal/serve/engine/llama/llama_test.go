@@ -154,7 +154,7 @@ func TestRefusesModel(t *testing.T) {
 	}{
 		"cut":             {cut, worker.Options{}, "cut short"},
 		"no model":        {[]byte("GGUF"), worker.Options{}, "not a sound GGUF"},
-		"option":          {file, worker.Options{Values: map[string]string{"ctx": "5"}}, "there are context, slots and task"},
+		"option":          {file, worker.Options{Values: map[string]string{"ctx": "5"}}, "there are context, slots, task"},
 		"number":          {file, worker.Options{Values: map[string]string{"slots": "-1"}}, "must be a number"},
 		"task":            {file, worker.Options{Values: map[string]string{"task": "sing"}}, "choose generate, embed or rerank"},
 		"memory":          {file, worker.Options{Memory: 8 << 20}, "give it more memory"},
