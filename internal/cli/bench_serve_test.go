@@ -188,18 +188,21 @@ func TestServeReports(t *testing.T) {
 	n.serve(t)
 	for _, test := range []struct {
 		o     serveOptions
+		phase object.Phase
 		input string
 		want  []string
 	}{
-		{serveOptions{name: "d3", servedAs: "digits"}, "[1,1,28,28]", []string{"/v2/models/digits/infer\n", "try: oscine infer digits PICTURE.png\n"}},
-		{serveOptions{name: "digits"}, "[-1,4]", []string{"/v2/models/digits/infer\n", "try: oscine infer digits -f REQUEST.json\n"}},
-		{serveOptions{name: "d3", servedAs: "tiny", task: gguf.Generate}, "", []string{"/v1\n", "try: oscine chat tiny\n"}},
-		{serveOptions{name: "d3", servedAs: "tiny", task: gguf.Embed}, "", []string{"/v1/embeddings, model tiny\n"}},
+		// One that is not loaded is not asked, which would load it.
+		{serveOptions{name: "digits"}, object.Idle, "[1,1,28,28]", []string{"is loaded by its next request\n", "try: oscine infer digits -f REQUEST.json\n"}},
+		{serveOptions{name: "d3", servedAs: "digits"}, object.Running, "[1,1,28,28]", []string{"/v2/models/digits/infer\n", "try: oscine infer digits PICTURE.png\n"}},
+		{serveOptions{name: "digits"}, object.Running, "[-1,4]", []string{"/v2/models/digits/infer\n", "try: oscine infer digits -f REQUEST.json\n"}},
+		{serveOptions{name: "d3", servedAs: "tiny", task: gguf.Generate}, object.Running, "", []string{"/v1\n", "try: oscine chat tiny\n"}},
+		{serveOptions{name: "d3", servedAs: "tiny", task: gguf.Embed}, object.Running, "", []string{"/v1/embeddings, model tiny\n"}},
 	} {
 		input = test.input
 		var out bytes.Buffer
 		env := &Env{Out: &out, Err: io.Discard, ConfigPath: filepath.Join(n.dir, "config"), Kinds: object.Kinds()}
-		if err := test.o.report(t.Context(), env, &object.ModelStatus{}); err != nil {
+		if err := test.o.report(t.Context(), env, &object.ModelStatus{Observed: object.Observed{Phase: test.phase}}); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range test.want {

@@ -20,6 +20,7 @@ import (
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/language"
+	"oscine.dev/oscine/internal/serve/oip"
 	"oscine.dev/oscine/internal/serve/picture"
 	"oscine.dev/oscine/internal/serve/triton"
 )
@@ -304,10 +305,8 @@ func (o *serveOptions) report(ctx context.Context, env *Env, status *object.Mode
 	server := inferenceOf(node)
 	switch o.task {
 	case "":
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
 		try := served + " -f REQUEST.json"
-		if model, err := server.Model(ctx, served); err == nil && len(model.Inputs) == 1 && picture.Is(model.Inputs[0]) {
+		if status.Phase != object.Idle && takesPictures(ctx, server, served) { // asking would load it
 			try = served + " PICTURE.png"
 		}
 		fmt.Fprintf(env.Out, "  endpoint: %s/v2/models/%s/infer\n  try: oscine infer %s\n", server.URL, served, try)
@@ -317,4 +316,11 @@ func (o *serveOptions) report(ctx context.Context, env *Env, status *object.Mode
 		fmt.Fprintf(env.Out, "  endpoint: %s%s, model %s\n", server.URL, map[gguf.Task]string{gguf.Embed: language.Embeddings, gguf.Rerank: language.Rerank}[o.task], served)
 	}
 	return nil
+}
+
+func takesPictures(ctx context.Context, server *oip.Client, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	model, err := server.Model(ctx, name)
+	return err == nil && len(model.Inputs) == 1 && picture.Is(model.Inputs[0])
 }
