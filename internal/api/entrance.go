@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	errExpired = errors.New("your certificate has expired: have it renewed (oscine config renew)")
+	errExpired = errors.New("your certificate has expired: ask the holder of the authority for another (oscine config credentials)")
 	errRevoked = errors.New("your certificate has been revoked: ask an administrator of the node for another")
 )
 

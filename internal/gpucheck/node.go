@@ -112,12 +112,19 @@ func (c *check) stop() error {
 			_, _, err := c.oscine("delete", name)
 			errs = append(errs, err)
 		}
+		kill := time.AfterFunc(30*time.Second, func() { _ = n.command.Process.Kill() })
 		errs = append(errs, n.command.Process.Signal(syscall.SIGTERM), n.command.Wait())
+		kill.Stop()
 	}
 	for _, dir := range []string{n.runDir, n.dir} {
-		if dir != "" {
-			errs = append(errs, unmountBelow(dir), os.RemoveAll(dir))
+		if dir == "" {
+			continue
 		}
+		if err := unmountBelow(dir); err != nil { // what is mounted there is not ours to remove
+			errs = append(errs, fmt.Errorf("%s is left: %w", dir, err))
+			continue
+		}
+		errs = append(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
 }

@@ -67,8 +67,11 @@ func (c *check) compare(n *network) error {
 		return err
 	}
 	var list []struct{ Status object.ModelStatus }
-	if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 1 {
-		return fmt.Errorf("the status of %d models: %w", len(list), err)
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return fmt.Errorf("the status of model %s: %w", n.name, err)
+	}
+	if len(list) != 1 {
+		return fmt.Errorf("the status of %d models, want that of %s", len(list), n.name)
 	}
 	got := list[0]
 	table, _, err := c.oscine("model", "explain", n.name)
