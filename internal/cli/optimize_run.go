@@ -94,13 +94,7 @@ func (z *optimization) onNode(ctx context.Context, node *client.Client, dir stri
 		return err
 	}
 	tellDisplaced(z.env.Err, resp.Msg.Results)
-	defer func() {
-		// Also after an interrupt: what was begun here is not left behind.
-		_, err := node.Objects.Delete(context.WithoutCancel(ctx), connect.NewRequest(&pb.DeleteRequest{Kind: string(key.Kind), Name: key.Name}))
-		if err != nil {
-			fmt.Fprintf(z.env.Err, "oscine: remove workload %s: %v\n", key.Name, err)
-		}
-	}()
+	defer removeWorkload(ctx, z.env, node, key.Name)
 	if _, err := awaitWorkload(ctx, z.env, node, key, object.Running, object.Exited, object.Stopped); err != nil {
 		return err
 	}

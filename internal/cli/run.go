@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -193,13 +194,7 @@ func (o *runOptions) run(ctx context.Context, env *Env, node *client.Client, tex
 	}
 	tellDisplaced(env.Err, resp.Msg.Results)
 	if !o.keep {
-		defer func() {
-			// Also after an interrupt: what was begun here is not left behind.
-			_, err := node.Objects.Delete(context.WithoutCancel(ctx), connect.NewRequest(&pb.DeleteRequest{Kind: kind, Name: o.name}))
-			if err != nil {
-				fmt.Fprintf(env.Err, "oscine: remove workload %s: %v\n", o.name, err)
-			}
-		}()
+		defer removeWorkload(ctx, env, node, o.name)
 	}
 	if _, err := awaitWorkload(ctx, env, node, key, object.Running, object.Unhealthy, object.Exited, object.Stopped); err != nil {
 		return err
@@ -248,4 +243,14 @@ func awaitWorkload(ctx context.Context, env *Env, node *client.Client, key objec
 		return !slices.Contains(phases, st.Phase), nil
 	})
 	return st, err
+}
+
+// removeWorkload removes what a command began, also after an interrupt, and says so
+// where it cannot.
+func removeWorkload(ctx context.Context, env *Env, node *client.Client, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if _, err := node.Objects.Delete(ctx, connect.NewRequest(&pb.DeleteRequest{Kind: string(object.KindWorkload), Name: name})); err != nil {
+		fmt.Fprintf(env.Err, "oscine: remove workload %s: %v: it may be left on the node\n", name, err)
+	}
 }
