@@ -39,8 +39,8 @@ image: build ## build the disk image: make image [ARCH=arm64] [KERNEL=cloud|meta
 packs: build ## build the packs of engines and drivers from their pinned packages
 	@for name in onnxruntime llama.cpp nvidia; do $(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs $$name || exit 1; done
 
-demo: setup build ## boot an image, serve a model, read 500 digits: make demo [KEEP=1] [UPGRADE=1]
-	@$(OSCINE) demo $(if $(KEEP),--keep) $(if $(UPGRADE),--upgrade)
+demo: setup build ## boot an image, serve a model, read 500 digits, upgrade: make demo [KEEP=1] [UPGRADE=0]
+	@$(OSCINE) demo $(if $(KEEP),--keep) $(if $(filter 0,$(UPGRADE)),,--upgrade)
 
 demo-chat: setup build ## the same, and ask a language model in the machine
 	@$(OSCINE) demo --chat $(if $(KEEP),--keep)
