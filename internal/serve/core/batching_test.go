@@ -60,7 +60,7 @@ func TestJoinedAnswersAreChecked(t *testing.T) {
 func TestJoinedAnswersAreNotCached(t *testing.T) {
 	r := servetest.New(t)
 	starter := testEngine(r, "plain", "mean")
-	r.Serve(core.Model{Name: "m", Starter: &servetest.Exec{Command: starter.Command, Model: starter.Model, Dir: t.TempDir() + "/s", Log: starter.Log, Env: starter.Env}, Cache: core.Caching{Bytes: 1 << 20}})
+	r.Serve(core.Model{Name: "m", Starter: starter.Again(t), Cache: core.Caching{Bytes: 1 << 20}})
 	r.Wait("m")
 	ask := func(first float32) float32 {
 		response, err := r.Registry.Infer(t.Context(), core.Request{Model: "m", Inputs: servetest.Row(first)})

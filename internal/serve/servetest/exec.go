@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"testing"
 
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/core"
@@ -24,6 +25,13 @@ type Exec struct {
 	Env     []string // added to the environment, KEY=value
 	Name    string   // by which clients ask for the model
 	Options map[string]string
+}
+
+// Again returns a Starter of another worker for the same model.
+func (e *Exec) Again(t testing.TB) *Exec {
+	other := *e
+	other.Dir = filepath.Join(t.TempDir(), "s")
+	return &other
 }
 
 // Start implements core.Starter.

@@ -9,7 +9,6 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,28 +16,21 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/serve/channel"
+	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/engine/enginetest"
+	"oscine.dev/oscine/internal/serve/servetest"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
 
-const program = "OSCINE_TEST_PROGRAM"
-
-// TestMain turns the test binary into an engine program when a test starts it
-// as one, so that the tests speak to a real process.
-func TestMain(m *testing.M) {
-	if os.Getenv(program) != "" {
-		os.Exit(worker.Main("test", new(enginetest.Engine), os.Args[1:], os.Stderr))
-	}
-	os.Exit(m.Run())
-}
+// The test program is the worker too.
+func TestMain(m *testing.M) { servetest.Main(m) }
 
 // rig is a worker process and the daemon's end of its connection.
 type rig struct {
 	*testing.T
-	socket string
+	worker core.Worker
 	load   channel.Load
-	cmd    *exec.Cmd
 	conn   *channel.Conn
 	region *channel.Region
 	ids    atomic.Uint64
@@ -46,33 +38,28 @@ type rig struct {
 
 func startWorker(t *testing.T, kind string) *rig {
 	t.Helper()
-	dir := t.TempDir()
-	r := &rig{T: t, socket: filepath.Join(dir, "s"), load: channel.Load{Path: filepath.Join(dir, "model"), Options: map[string]string{"prefix": "t"}}}
-	if err := os.WriteFile(r.load.Path, []byte(enginetest.Magic+kind+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r.cmd = exec.Command(os.Args[0], "--socket", r.socket)
-	r.cmd.Env = append(os.Environ(), program+"=1")
-	r.cmd.Stderr = os.Stderr
-	if err := r.cmd.Start(); err != nil {
+	starter := servetest.Engine(t, kind)
+	starter.Options = map[string]string{"prefix": "t"}
+	w, err := starter.Start(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = r.cmd.Process.Kill()
-		_ = r.cmd.Wait()
+		_ = w.Kill()
+		_ = w.Wait()
 	})
-	return r
+	return &rig{T: t, worker: w, load: w.Load()}
 }
 
 // connect takes the worker's connection and loads its model.
 func (r *rig) connect() error {
 	r.Helper()
-	l, err := channel.Listen(r.socket)
+	l, err := channel.Listen(r.worker.Socket())
 	if err != nil {
 		r.Fatal(err)
 	}
 	defer l.Close()
-	conn, err := l.Accept(r.Context(), func(pid int) bool { return pid == r.cmd.Process.Pid })
+	conn, err := l.Accept(r.Context(), r.worker.Owns)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -395,7 +382,8 @@ func TestRefusal(t *testing.T) {
 		if !errors.As(err, &refused) || !strings.Contains(refused.Text, want) {
 			t.Errorf("%s: got %v, want %s", kind, err, want)
 		}
-		if err := r.cmd.Wait(); r.cmd.ProcessState.ExitCode() != worker.ExitRefused {
+		var ended *exec.ExitError
+		if err := r.worker.Wait(); !errors.As(err, &ended) || ended.ExitCode() != worker.ExitRefused {
 			t.Errorf("%s: the program ended with %v, want status %d", kind, err, worker.ExitRefused)
 		}
 	}
