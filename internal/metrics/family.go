@@ -71,7 +71,7 @@ func families() []family {
 		{"container_wakeup_latency_seconds", histogramKind, containerLabels(), "How long its threads waited for a processor after they were woken."},
 		{"container_wakeups_missed_total", counter, containerLabels(), "Wake-ups that took longer than its latency."},
 
-		{"model_ready", gauge, model, "1 while the model answers, if after it is loaded on demand."},
+		{"model_ready", gauge, model, "1 while the model answers requests; on demand also before it is loaded."},
 		{"model_requests_total", counter, append(model, "result"), "Inferences answered, by result: success, error, or expired (its timeout had passed before it was computed, or would have)."},
 		{"model_deadline_misses_total", counter, model, "Inferences answered after the model's latency or their own timeout."},
 		{"model_runs_total", counter, model, "Runs of the engine, each for one request or several, as its worker last said."},

@@ -28,8 +28,7 @@ type Loading struct {
 // without a request.
 const DefaultLoadedIdle = 5 * time.Minute
 
-// wantPatience is how long who only wants a model loaded waits for the start of its
-// worker.
+// wantPatience bounds how long want keeps asking for a worker.
 const wantPatience = 200 * time.Millisecond
 
 // loadPatience bounds how long a request waits for a model that loads.
@@ -148,8 +147,8 @@ func (m *model) hold() func() {
 	}
 }
 
-// load waits until the model is loaded, and has it loaded where it is not. Where
-// loading fails it is tried for a while; a load that has begun by then is waited for.
+// load waits until the model is loaded, and loads it where it is not. Where loading
+// fails it is tried again for a while; a load that has begun by then is waited for.
 func (m *model) load(ctx context.Context) error {
 	m.demand.waiters.Add(1)
 	defer m.demand.waiters.Add(-1)
@@ -258,7 +257,7 @@ func (r *Registry) Evict(ctx context.Context, name string) bool {
 	}
 }
 
-// want has a model loaded that is loaded on demand, without waiting for it.
+// want starts loading a model that is loaded on demand, and does not wait for it.
 func (r *Registry) want(name string) {
 	m, err := r.model(name)
 	if err != nil || m.demand == nil {

@@ -144,7 +144,8 @@ func (s *Status) Reason() string {
 	return fmt.Sprintf("model %s is %s: %s", s.Name, s.State, s.Message)
 }
 
-// Answers reports whether requests are answered, if after the model is loaded.
+// Answers reports whether requests are answered, on demand after the model is loaded
+// for them.
 func (s *Status) Answers() bool { return s.State == Ready || s.OnDemand && s.State != Failed }
 
 // Status is what is known of a model.

@@ -153,7 +153,7 @@ func newest(list []*model) *model {
 
 func (m *model) takesRest() bool { return !m.Shadow && m.Traffic == nil }
 
-// answers reports whether a model takes requests, if late.
+// answers reports whether a model takes requests, on demand before it is loaded too.
 func (m *model) answers() bool { return m.open.Load() || m.demand != nil && !m.failed() }
 
 // use finds the model that is to answer a request, which done ends.

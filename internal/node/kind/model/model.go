@@ -338,7 +338,8 @@ func (c *controller) serves(w *work) {
 	})
 }
 
-// answers reports whether what is served answers requests, if after it is loaded.
+// answers reports whether what is served answers requests, on demand after it is
+// loaded for them.
 func (c *controller) answers() bool {
 	now, ok := c.o.Server.Serving(c.key.Name)
 	return ok && (now.Phase == object.Running || now.Phase == object.Idle || c.live.onDemand() && now.Phase == object.Starting)
