@@ -1,6 +1,7 @@
 package triton
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,11 +84,7 @@ func (r *reading) compareTensor(field string, ports map[string]rows.Port, t tens
 
 // names lists the tensors of a model.
 func names(ports map[string]rows.Port) string {
-	var list []string
-	for name := range ports {
-		list = append(list, name)
-	}
-	slices.Sort(list)
+	list := slices.Sorted(maps.Keys(ports))
 	if len(list) > 8 {
 		list = append(list[:8], "…")
 	}

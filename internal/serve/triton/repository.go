@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/encoding/prototext"
 
 	"oscine.dev/oscine/internal/bounded"
@@ -53,11 +54,11 @@ func Read(dir string, ignored []string) ([]Version, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, missing{fmt.Errorf("%s: there is no such folder", dir)}
+		return nil, errdefs.ErrNotFound.WithMessage(dir + ": there is no such folder")
 	case err != nil:
 		return nil, err
 	case !info.IsDir():
-		return nil, wrong{fmt.Errorf("%s is no folder: a model repository has a folder for each model (oscine serve takes a single file)", dir)}
+		return nil, invalid("%s is no folder: a model repository has a folder for each model (oscine serve takes a single file)", dir)
 	}
 	models := []string{dir}
 	if !isModel(dir) {
@@ -66,7 +67,7 @@ func Read(dir string, ignored []string) ([]Version, error) {
 			return nil, err
 		}
 		if len(names) == 0 || len(names) > maxModels {
-			return nil, wrong{fmt.Errorf("%s has %d folders: a model repository has 1 to %d, one for each model", dir, len(names), maxModels)}
+			return nil, invalid("%s has %d folders: a model repository has 1 to %d, one for each model", dir, len(names), maxModels)
 		}
 		models = models[:0]
 		for _, name := range names {
@@ -91,9 +92,9 @@ func distinct(all []Version) error {
 	seen := map[string]string{}
 	for i := range all {
 		m := &all[i].Model
-		served := cmp.Or(m.Spec.ServedAs, m.Metadata.Name) + " version " + m.Spec.Version
+		served := m.ServedName() + " version " + m.Spec.Version
 		if other := seen[m.Metadata.Name]; other != "" {
-			return wrong{fmt.Errorf("%s and %s would both be model %s: rename the folder of one of them", other, served, m.Metadata.Name)}
+			return invalid("%s and %s would both be model %s: rename the folder of one of them", other, served, m.Metadata.Name)
 		}
 		seen[m.Metadata.Name] = served
 	}
@@ -170,7 +171,7 @@ func read(dir string, ignored []string) ([]Version, error) {
 	m := r.model()
 	served := r.served(dir)
 	if len(r.errs) > 0 {
-		return nil, wrong{errors.Join(r.errs...)}
+		return nil, invalid("%v", errors.Join(r.errs...))
 	}
 	object := strings.Trim(notInName.ReplaceAllString(strings.ToLower(name), "-"), "-")
 	if object == "" {
@@ -192,17 +193,10 @@ func read(dir string, ignored []string) ([]Version, error) {
 	return list, nil
 }
 
-// missing is the error of a folder that is not there, and wrong that of a
-// configuration; their methods give them their classes in
-// github.com/containerd/errdefs.
-type (
-	missing struct{ error }
-	wrong   struct{ error }
-)
-
-func (missing) NotFound() {}
-
-func (wrong) InvalidParameter() {}
+// invalid is the error of a repository or configuration that is wrong.
+func invalid(format string, args ...any) error {
+	return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf(format, args...))
+}
 
 // readConfig reads a configuration; a missing one is empty.
 func readConfig(path string) (*pb.ModelConfig, error) {
@@ -228,7 +222,7 @@ func parse(text []byte, config *pb.ModelConfig) error {
 		// The library's errors begin with one of two kinds of spaces, so that nobody
 		// compares them.
 		why := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "proto:"), "\u00a0", " ")
-		return wrong{fmt.Errorf("%s: %s", ConfigFile, strings.TrimSpace(why))}
+		return invalid("%s: %s", ConfigFile, strings.TrimSpace(why))
 	}
 	return nil
 }
