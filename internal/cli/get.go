@@ -139,7 +139,7 @@ func printTable(env *Env, objects []*oscinepb.Object, wide bool) error {
 		if wide {
 			cells = append(cells, wideCells(state)...)
 			if m, ok := state.Object.(*object.Model); models && ok {
-				cells = append(cells, orDash(cmp.Or(m.Spec.ServedAs, state.Name)))
+				cells = append(cells, m.ServedName())
 			} else if models {
 				cells = append(cells, orDash(""))
 			}

@@ -141,7 +141,7 @@ func tellWithout(w io.Writer, versions []triton.Version) {
 	last := ""
 	for i := range versions {
 		m := &versions[i].Model
-		name := cmp.Or(m.Spec.ServedAs, m.Metadata.Name)
+		name := m.ServedName()
 		if len(versions[i].Without) > 0 && name != last {
 			fmt.Fprintf(w, "model %s: no effect here: %s\n", name, strings.Join(versions[i].Without, ", "))
 		}
@@ -217,7 +217,7 @@ func (o *importOptions) apply(ctx context.Context, env *Env, node *client.Client
 			if m.Spec.Ensemble != nil {
 				engine = "its steps"
 			}
-			fmt.Fprintf(env.Out, "model/%s is served as %s version %s by %s\n", m.Metadata.Name, cmp.Or(m.Spec.ServedAs, m.Metadata.Name), m.Spec.Version, printable.Text(engine))
+			fmt.Fprintf(env.Out, "model/%s is served as %s version %s by %s\n", m.Metadata.Name, m.ServedName(), m.Spec.Version, printable.Text(engine))
 		}
 	}
 	return errors.Join(errs...)

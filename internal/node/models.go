@@ -66,7 +66,7 @@ func (n *Node) checkEnsemble(m *object.Model, applied []object.Object) error {
 		if !ok {
 			continue
 		}
-		name := cmp.Or(other.Spec.ServedAs, other.Metadata.Name)
+		name := other.ServedName()
 		i := slices.IndexFunc(m.Spec.Ensemble.Steps, func(s object.EnsembleStep) bool {
 			return s.ModelName == name && (s.ModelVersion == "" || s.ModelVersion == cmp.Or(other.Spec.Version, "1"))
 		})

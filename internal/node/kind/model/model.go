@@ -1,7 +1,6 @@
 package model
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -471,7 +470,7 @@ func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
 	memory, _ := m.Spec.Resources.Memory.Value() // checked with the manifest
 	return &Worker{
 		c: c, key: w.key, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m), options: options(m),
-		served: cmp.Or(m.Spec.ServedAs, c.key.Name), memory: memory, model: inside,
+		served: m.ServedName(), memory: memory, model: inside,
 	}, nil
 }
 
