@@ -13,6 +13,7 @@ import (
 	imageref "github.com/distribution/reference"
 
 	"oscine.dev/oscine/internal/serve/ensemble"
+	"oscine.dev/oscine/internal/tensor"
 )
 
 // Bounds of a model's options.
@@ -175,30 +176,11 @@ func (r *Reshape) check(c *Checker) {
 	for field, tensors := range map[string]map[string]TensorReshape{"inputs": r.Inputs, "outputs": r.Outputs} {
 		for _, name := range slices.Sorted(maps.Keys(tensors)) {
 			t := tensors[name]
-			bad := func(d int64) bool { return d < -1 || d > 1<<30 }
-			if len(t.Dims) > 16 || len(t.Shape) > 16 || slices.ContainsFunc(t.Dims, bad) || slices.ContainsFunc(t.Shape, bad) || !sameElements(t.Dims, t.Shape) {
-				c.Bad("spec.reshape."+field, "%.60q: dims and shape must be at most 16 numbers from -1 to 1073741824, with as many -1, and the same product of the others", name)
+			if len(t.Dims) > tensor.MaxRank || len(t.Shape) > tensor.MaxRank || !tensor.Shape(t.Dims).SameElements(t.Shape) {
+				c.Bad("spec.reshape."+field, "%.60q: dims and shape must be at most %d numbers from -1 on, with as many -1, and the same product of the others, at most %d", name, tensor.MaxRank, tensor.MaxBytes)
 			}
 		}
 	}
-}
-
-// sameElements reports whether two shapes can be of the same elements.
-func sameElements(a, b []int64) bool {
-	product := func(dims []int64) (product float64, open int) {
-		product = 1
-		for _, d := range dims {
-			if d == -1 {
-				open++
-				continue
-			}
-			product *= float64(d)
-		}
-		return product, open
-	}
-	x, m := product(a)
-	y, n := product(b)
-	return x == y && m == n
 }
 
 // SequenceBatching says what state a model has, as Triton's configuration does.

@@ -82,6 +82,21 @@ func (s Shape) Accepts(got Shape) error {
 	return nil
 }
 
+// Matches reports whether a concrete shape can be of both; -1 is any number in either.
+func (s Shape) Matches(other Shape) bool {
+	return slices.EqualFunc(s, other, func(a, b int64) bool { return a < 0 || b < 0 || a == b })
+}
+
+// SameElements reports whether s and another shape can be of the same elements: both
+// have as many dimensions of -1, and as many elements in the others.
+func (s Shape) SameElements(other Shape) bool {
+	concrete := func(s Shape) Shape { return slices.DeleteFunc(slices.Clone(s), func(d int64) bool { return d == -1 }) }
+	a, b := concrete(s), concrete(other)
+	m, err := a.Elements()
+	n, err2 := b.Elements()
+	return err == nil && err2 == nil && m == n && len(s)-len(a) == len(other)-len(b)
+}
+
 // Spec is the name, type and shape of one input or output of a model.
 type Spec struct {
 	Name    string

@@ -30,3 +30,26 @@ func TestConcrete(t *testing.T) {
 		t.Error("any rank and a scalar are taken for one")
 	}
 }
+
+func TestOpenShapes(t *testing.T) {
+	for _, test := range []struct {
+		a, b                  Shape
+		matches, sameElements bool
+	}{
+		{Shape{}, Shape{1, 1}, false, true},
+		{Shape{-1, 3}, Shape{-1, 3}, true, true},
+		{Shape{-1, 3}, Shape{2, -1}, true, false},
+		{Shape{-1, 3}, Shape{-1, 1, 3}, false, true},
+		{Shape{-1, 3}, Shape{3, 3}, true, false},
+		{Shape{2, 3}, Shape{3, 2}, false, true},
+		{Shape{-2}, Shape{-2}, true, false},
+		{Shape{MaxBytes, 2}, Shape{MaxBytes, 2}, true, false}, // larger than any tensor
+	} {
+		if got := test.a.Matches(test.b); got != test.matches {
+			t.Errorf("%s matches %s: %v", test.a, test.b, got)
+		}
+		if got := test.a.SameElements(test.b); got != test.sameElements {
+			t.Errorf("%s has the same elements as %s: %v", test.a, test.b, got)
+		}
+	}
+}

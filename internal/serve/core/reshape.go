@@ -27,31 +27,11 @@ func (r *Reshapes) check() error {
 		if len(one.Client) > tensor.MaxRank || len(one.Model) > tensor.MaxRank {
 			return fmt.Errorf("reshape of %q: at most %d dimensions are accepted", one.Name, tensor.MaxRank)
 		}
-		if !sameElements(one.Client, one.Model) {
+		if !one.Client.SameElements(one.Model) {
 			return fmt.Errorf("reshape of %q: %s and %s must have as many dimensions of -1, and as many elements in the others", one.Name, one.Client, one.Model)
 		}
 	}
 	return nil
-}
-
-// sameElements reports whether two shapes, of which -1 are any numbers, can be of
-// the same elements.
-func sameElements(a, b tensor.Shape) bool {
-	open := func(s tensor.Shape) (fixed tensor.Shape, n int) {
-		for _, d := range s {
-			if d == -1 {
-				n++
-				continue
-			}
-			fixed = append(fixed, d)
-		}
-		return fixed, n
-	}
-	left, m := open(a)
-	right, n := open(b)
-	x, err := left.Elements()
-	y, err2 := right.Elements()
-	return err == nil && err2 == nil && x == y && m == n
 }
 
 // convert is a concrete shape of from as one of to.
@@ -138,14 +118,7 @@ func (r *Reshapes) fits(meta *channel.Metadata) error {
 				return fmt.Errorf("%s %q is not known (%s)", side.kind, one.Name, names("the model's "+side.kind+"s are", side.specs))
 			}
 			spec := &side.specs[i]
-			if spec.AnyRank {
-				continue
-			}
-			same := len(one.Model) == len(spec.Shape)
-			for i := 0; same && i < len(spec.Shape); i++ {
-				same = one.Model[i] < 0 || spec.Shape[i] < 0 || one.Model[i] == spec.Shape[i]
-			}
-			if !same {
+			if !spec.AnyRank && !spec.Shape.Matches(one.Model) {
 				return fmt.Errorf("%s %q has the shape %s in the model, not %s", side.kind, one.Name, spec.Shape, one.Model)
 			}
 		}
