@@ -1,13 +1,28 @@
 package rows
 
-import "io"
+import (
+	"io"
+
+	"oscine.dev/oscine/internal/tensor"
+)
 
 // Port is an input or output of an ONNX model.
 type Port struct {
-	// Type is the element type as TensorProto.DataType in onnx.proto numbers it, 0
-	// where the port is no tensor or does not say.
-	Type int64
-	Dims []int64 // -1: open; nil: the number of dimensions is not told
+	Type tensor.DataType // Invalid where the port is no tensor or does not say
+	Dims tensor.Shape    // -1: open; nil: the number of dimensions is not told
+}
+
+// DataType is the type that TensorProto.DataType of onnx.proto numbers, as ONNX
+// Runtime's API does too; Invalid for one that the protocol lacks.
+func DataType(element int64) tensor.DataType {
+	types := [...]tensor.DataType{
+		1: tensor.FP32, 2: tensor.Uint8, 3: tensor.Int8, 4: tensor.Uint16, 5: tensor.Int16, 6: tensor.Int32,
+		7: tensor.Int64, 8: tensor.Bytes, 9: tensor.Bool, 10: tensor.FP16, 11: tensor.FP64, 12: tensor.Uint32, 13: tensor.Uint64, 16: tensor.BF16,
+	}
+	if element >= 0 && element < int64(len(types)) {
+		return types[element]
+	}
+	return tensor.Invalid
 }
 
 // Ports returns the inputs and outputs of an ONNX model by their names. Inputs may be
@@ -33,14 +48,16 @@ func Ports(r io.ReaderAt, size int64) (inputs, outputs map[string]Port, err erro
 				port.Dims = append(port.Dims, d.size)
 			}
 			if told.dims != nil && port.Dims == nil {
-				port.Dims = []int64{}
+				port.Dims = tensor.Shape{}
 			}
 			err = info.sub(infoType, func(kind message) error {
 				return kind.sub(typeTensor, func(t message) error {
-					return t.each(func(v field) (err error) {
-						if v.number == typeElement {
-							port.Type, err = v.varint()
+					return t.each(func(v field) error {
+						if v.number != typeElement {
+							return nil
 						}
+						element, err := v.varint()
+						port.Type = DataType(element)
 						return err
 					})
 				})

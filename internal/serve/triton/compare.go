@@ -11,13 +11,6 @@ import (
 	pb "oscine.dev/oscine/internal/serve/triton/modelconfigpb"
 )
 
-// onnxTypes are the types of tensors as onnx.proto numbers them.
-var onnxTypes = map[int64]pb.DataType{
-	1: pb.DataType_TYPE_FP32, 2: pb.DataType_TYPE_UINT8, 3: pb.DataType_TYPE_INT8, 4: pb.DataType_TYPE_UINT16, 5: pb.DataType_TYPE_INT16, 6: pb.DataType_TYPE_INT32,
-	7: pb.DataType_TYPE_INT64, 8: pb.DataType_TYPE_STRING, 9: pb.DataType_TYPE_BOOL, 10: pb.DataType_TYPE_FP16, 11: pb.DataType_TYPE_FP64, 12: pb.DataType_TYPE_UINT32,
-	13: pb.DataType_TYPE_UINT64, 16: pb.DataType_TYPE_BF16,
-}
-
 // compare refuses a configuration that contradicts the ONNX model that it is for, as
 // Triton does. A file that cannot be read is its engine's to refuse.
 func (r *reading) compare(source string) {
@@ -56,14 +49,14 @@ func (r *reading) comparePort(field string, ports map[string]rows.Port, name str
 		r.bad("%s %q: the model has none of that name, it has %s", field, name, names(ports))
 		return port, false
 	}
-	if own, known := onnxTypes[port.Type]; known && kind != pb.DataType_TYPE_INVALID && kind != own {
+	if own := configType(port.Type); own != pb.DataType_TYPE_INVALID && kind != pb.DataType_TYPE_INVALID && kind != own {
 		r.bad("%s %q is %s, in the model it is %s", field, name, kind, own)
 	}
 	return port, true
 }
 
 // compareTensor compares an input or output with the model's.
-func (r *reading) compareTensor(field string, ports map[string]rows.Port, t tensor) {
+func (r *reading) compareTensor(field string, ports map[string]rows.Port, t configTensor) {
 	port, ok := r.comparePort(field, ports, t.GetName(), t.GetDataType())
 	dims := t.GetDims()
 	if s := t.GetReshape(); s != nil {
@@ -73,12 +66,8 @@ func (r *reading) compareTensor(field string, ports map[string]rows.Port, t tens
 		return
 	}
 	whole := r.whole(dims)
-	fits := len(whole) == len(port.Dims)
-	for i := 0; fits && i < len(whole); i++ {
-		fits = whole[i] < 0 || port.Dims[i] < 0 || whole[i] == port.Dims[i]
-	}
-	if !fits {
-		r.bad("%s %q has the dims %v, which with max_batch_size %d are %v; in the model it has %v", field, t.GetName(), dims, r.config.GetMaxBatchSize(), whole, port.Dims)
+	if !port.Dims.Matches(whole) {
+		r.bad("%s %q has the dims %v, which with max_batch_size %d are %v; in the model it has %v", field, t.GetName(), dims, r.config.GetMaxBatchSize(), whole, []int64(port.Dims))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"oscine.dev/oscine/internal/object"
 	pb "oscine.dev/oscine/internal/serve/triton/modelconfigpb"
+	"oscine.dev/oscine/internal/tensor"
 )
 
 // cacheBytes is the size of a response cache: Triton has one size for all models,
@@ -280,7 +281,7 @@ func (r *reading) options() map[string]string {
 		return nil
 	}
 	options := map[string]string{}
-	for name, list := range map[string][]tensor{"inputs": list(c.GetInput()), "outputs": list(c.GetOutput())} {
+	for name, list := range map[string][]configTensor{"inputs": list(c.GetInput()), "outputs": list(c.GetOutput())} {
 		if len(list) == 0 {
 			r.bad("has no %[1]s: PyTorch's models do not tell them, so its %[2]s must", strings.TrimSuffix(name, "s"), ConfigFile)
 			continue
@@ -294,15 +295,15 @@ func (r *reading) options() map[string]string {
 	return options
 }
 
-// tensor is an input or output of a configuration.
-type tensor interface {
+// configTensor is an input or output of a configuration.
+type configTensor interface {
 	GetName() string
 	GetDataType() pb.DataType
 	GetDims() []int64
 	GetReshape() *pb.ModelTensorReshape
 }
 
-func list[T tensor](tensors []T) (list []tensor) {
+func list[T configTensor](tensors []T) (list []configTensor) {
 	for _, t := range tensors {
 		list = append(list, t)
 	}
@@ -311,8 +312,8 @@ func list[T tensor](tensors []T) (list []tensor) {
 
 // tensors writes inputs or outputs as the engines' options state them, in the order
 // of the indices that Triton's convention for names, NAME__INDEX, ends with.
-func (r *reading) tensors(list []tensor) (string, error) {
-	index := func(t tensor) int {
+func (r *reading) tensors(list []configTensor) (string, error) {
+	index := func(t configTensor) int {
 		_, digits, _ := strings.Cut(t.GetName(), "__")
 		n, err := strconv.ParseUint(digits, 10, 16)
 		if err != nil {
@@ -320,8 +321,8 @@ func (r *reading) tensors(list []tensor) (string, error) {
 		}
 		return int(n)
 	}
-	if !slices.ContainsFunc(list, func(t tensor) bool { return index(t) < 0 }) {
-		slices.SortStableFunc(list, func(a, b tensor) int { return cmp.Compare(index(a), index(b)) })
+	if !slices.ContainsFunc(list, func(t configTensor) bool { return index(t) < 0 }) {
+		slices.SortStableFunc(list, func(a, b configTensor) int { return cmp.Compare(index(a), index(b)) })
 	}
 	var out []string
 	for _, t := range list {
@@ -340,6 +341,14 @@ func (r *reading) tensors(list []tensor) (string, error) {
 		out = append(out, fmt.Sprintf("%s:%s[%s]", t.GetName(), kind, strings.Join(dims, ",")))
 	}
 	return strings.Join(out, " "), nil
+}
+
+// configType is a type as configurations name it.
+func configType(d tensor.DataType) pb.DataType {
+	if d == tensor.Bytes {
+		return pb.DataType_TYPE_STRING
+	}
+	return pb.DataType(pb.DataType_value["TYPE_"+d.String()])
 }
 
 // dataType is the protocol's name of a type.

@@ -286,7 +286,7 @@ func (s *Session) typeAndShape(info uintptr, spec *tensor.Spec) error {
 		return err
 	}
 	element := uint32(v.a)
-	if spec.Type = dataType(element); spec.Type == tensor.Invalid {
+	if spec.Type = rows.DataType(int64(element)); spec.Type == tensor.Invalid {
 		return fmt.Errorf("holds elements of ONNX's type %d, which cannot be served", element)
 	}
 	if err := l.call(fnGetDimensionsCount, info, l.out(&v.a)); err != nil {
@@ -306,21 +306,9 @@ func (s *Session) typeAndShape(info uintptr, spec *tensor.Spec) error {
 	return nil
 }
 
-// elements maps ONNXTensorElementDataType to the protocol's types.
-func dataType(element uint32) tensor.DataType {
-	types := [...]tensor.DataType{
-		1: tensor.FP32, 2: tensor.Uint8, 3: tensor.Int8, 4: tensor.Uint16, 5: tensor.Int16, 6: tensor.Int32,
-		7: tensor.Int64, stringElement: tensor.Bytes, 9: tensor.Bool, 10: tensor.FP16, 11: tensor.FP64, 12: tensor.Uint32, 13: tensor.Uint64, 16: tensor.BF16,
-	}
-	if element < uint32(len(types)) {
-		return types[element]
-	}
-	return tensor.Invalid
-}
-
 func elementType(d tensor.DataType) uintptr {
-	for element := range uint32(17) {
-		if dataType(element) == d {
+	for element := range int64(17) {
+		if rows.DataType(element) == d {
 			return uintptr(element)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"oscine.dev/oscine/internal/serve/engine/clib"
+	"oscine.dev/oscine/internal/serve/rows"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
 )
@@ -69,7 +70,7 @@ func (s *Session) describeMaps(typeInfo uintptr, kind uint32, spec *tensor.Spec)
 	if err := l.call(fnGetTensorElementType, v.a, l.out(&v.b)); err != nil {
 		return 0, err
 	}
-	if spec.Type = dataType(uint32(v.b)); spec.Type == tensor.Invalid || spec.Type == tensor.Bytes {
+	if spec.Type = rows.DataType(int64(uint32(v.b))); spec.Type == tensor.Invalid || spec.Type == tensor.Bytes {
 		return 0, errors.New("is a map whose values are no numbers, which cannot be served")
 	}
 	return found, nil
