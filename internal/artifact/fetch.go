@@ -34,7 +34,7 @@ func (s *Store) Fetch(ctx context.Context, d ocispec.Descriptor, f *os.File, pro
 	}
 	for failed := 0; w.have < d.Size; {
 		before := w.have
-		err := s.explain(s.part(ctx, d, w))
+		err := s.part(ctx, d, w)
 		if err == nil {
 			break
 		}
@@ -106,27 +106,13 @@ func (w *blobWriter) Write(p []byte) (int, error) {
 
 // part fetches what is missing over one connection.
 func (s *Store) part(ctx context.Context, d ocispec.Descriptor, w *blobWriter) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watch := time.AfterFunc(s.stall, func() {
-		cancel(fmt.Errorf("%w: %s sent nothing for %v", ErrUnreachable, s.ref.Host(), s.stall))
-	})
-	defer watch.Stop()
-	r, err := s.from.Fetch(ctx, d)
+	r, err := s.Blob(ctx, d, w.have)
 	if err != nil {
-		return stalled(ctx, err)
+		return err
 	}
 	defer r.Close()
-	moved := func() { watch.Reset(s.stall) }
-	if err := skip(r, w.have, moved); err != nil {
-		return stalled(ctx, fmt.Errorf("%w: %w", ErrUnreachable, err))
-	}
-	in := &tracked{r: io.LimitReader(r, d.Size-w.have), moved: moved}
-	if _, err := io.Copy(w, in); err != nil {
-		if in.failed { // and not the file
-			err = fmt.Errorf("%w: the connection was cut after %d of %d bytes: %w", ErrUnreachable, w.have, d.Size, err)
-		}
-		return stalled(ctx, err)
+	if _, err := io.Copy(w, io.LimitReader(r, d.Size-w.have)); err != nil {
+		return s.explain(err)
 	}
 	if w.have < d.Size {
 		return fmt.Errorf("%w: %d of %d bytes of %s came", ErrUnreachable, w.have, d.Size, d.Digest)
@@ -138,7 +124,7 @@ func (s *Store) part(ctx context.Context, d ocispec.Descriptor, w *blobWriter) e
 // fails with ErrUnreachable where nothing comes for a minute.
 func (s *Store) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	b := &blob{ctx: ctx, cancel: cancel}
+	b := &blob{ctx: ctx, cancel: cancel, at: offset, size: d.Size}
 	b.watch = time.AfterFunc(s.stall, func() {
 		cancel(fmt.Errorf("%w: %s sent nothing for %v", ErrUnreachable, s.ref.Host(), s.stall))
 	})
@@ -148,6 +134,7 @@ func (s *Store) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (i
 		b.closer = r
 		if err = skip(r, offset, moved); err != nil {
 			r.Close()
+			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 	}
 	if err != nil {
@@ -163,16 +150,18 @@ func (s *Store) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (i
 // blob is a blob that is being read.
 type blob struct {
 	tracked
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	watch  *time.Timer
-	closer io.Closer
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	watch    *time.Timer
+	closer   io.Closer
+	at, size int64 // bytes
 }
 
 func (b *blob) Read(p []byte) (int, error) {
 	n, err := b.tracked.Read(p)
+	b.at += int64(n)
 	if b.failed {
-		err = stalled(b.ctx, fmt.Errorf("%w: the connection was cut: %w", ErrUnreachable, err))
+		err = stalled(b.ctx, fmt.Errorf("%w: the connection was cut after %d of %d bytes: %w", ErrUnreachable, b.at, b.size, err))
 	}
 	return n, err
 }
