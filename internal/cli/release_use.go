@@ -43,11 +43,11 @@ delta. --root is the root that nodes were given, which need not be the newest.`,
 			}
 			defer os.RemoveAll(state)
 			waiting := newWaiting(env, args[0])
-			options := update.Options{Root: root, State: state, PlainHTTP: *plain}
-			if options.Login, err = dockerLogin(c.Context()); err != nil {
+			access, err := registries(*plain)
+			if err != nil {
 				return err
 			}
-			r, err := source.Verify(c.Context(), args[0], options, func(name string) { waiting.tell(args[0] + ": " + name) })
+			r, err := source.Verify(c.Context(), args[0], update.Options{Root: root, State: state, Registry: access}, func(name string) { waiting.tell(args[0] + ": " + name) })
 			waiting.done()
 			if err != nil {
 				return err
@@ -66,21 +66,6 @@ delta. --root is the root that nodes were given, which need not be the newest.`,
 	output = addReportOutput(c)
 	_ = c.MarkFlagRequired("root") // fails for an unknown flag only
 	return c
-}
-
-// dockerLogin has the credentials of docker login.
-func dockerLogin(ctx context.Context) (func(host string) (username, password string), error) {
-	login, err := artifact.DockerLogin()
-	if err != nil {
-		return nil, err
-	}
-	return func(host string) (string, string) {
-		c, err := login(ctx, host)
-		if err != nil {
-			return "", "" // the registry says that it wants some
-		}
-		return c.Username, c.Password
-	}, nil
 }
 
 func newReleasePushCommand(env *Env) *cobra.Command {

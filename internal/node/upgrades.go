@@ -56,7 +56,7 @@ func (n *Node) openUpgrades() {
 		BootLog: filepath.Join(n.config.StateDir, release.BootLogFile), BootID: bootID(),
 		Arch: runtime.GOARCH, Kernel: kernelRelease(), Machine: n.machine.Spec.Update, Root: how.Root,
 		Facts: how.Facts, Open: how.Open, Tell: how.Tell, Host: &upgradeHost{n}, Stores: upgradeStores{n}, Log: n.log,
-		Login: func(host string) (string, string) { return n.secrets().login(host) },
+		Registry: n.registries(false),
 	}
 	if how.Facts != nil && how.Facts().Data != "" {
 		n.slots = slot.New(slot.OpenDisk(how.Facts().Disk, filepath.Join(n.config.RunDir, "esp")), how.Facts)

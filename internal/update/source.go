@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"time"
+
+	"oscine.dev/oscine/internal/artifact"
 )
 
 // Source is somewhere that releases come from: a folder, a stick, a web server
@@ -66,8 +68,6 @@ type Options struct {
 	BytesPerSecond int64
 	// CA is a PEM bundle of further certificate authorities for https.
 	CA []byte
-	// Login returns the credentials for a registry; nil for none.
-	Login func(host string) (username, password string)
-	// PlainHTTP allows a registry without TLS. One on this machine is always asked so.
-	PlainHTTP bool
+	// Registry is how a source in a registry is reached.
+	Registry artifact.Access
 }

@@ -49,7 +49,7 @@ func (m *Manager) open(source string) (update.Source, error) {
 		root = []byte(m.Machine.Root)
 	}
 	bandwidth, _ := m.Machine.Bandwidth.Value() // checked when the Machine was read
-	return m.Open(source, update.Options{Root: root, State: filepath.Join(m.Dir, "trust"), NotBefore: m.built(), Now: m.Now, BytesPerSecond: bandwidth, Login: m.Login})
+	return m.Open(source, update.Options{Root: root, State: filepath.Join(m.Dir, "trust"), NotBefore: m.built(), Now: m.Now, BytesPerSecond: bandwidth, Registry: m.Registry})
 }
 
 // built is when the newest release that was found good here was made: that time is

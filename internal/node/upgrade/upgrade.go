@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/update"
@@ -102,8 +103,8 @@ type Config struct {
 	Stores   Stores // for packs and models; needed where Slots is
 	Facts    func() release.Facts
 	Open     func(source string, o update.Options) (update.Source, error)
-	Login    func(registry string) (username, password string) // for a source in a registry; nil for none
-	Tell     func(release.Notification) error                  // PID 1
+	Registry artifact.Access                  // for a source in a registry
+	Tell     func(release.Notification) error // PID 1
 	Host     Host
 	Now      func() time.Time
 	Log      *slog.Logger

@@ -28,11 +28,7 @@ func newRegistry(ctx context.Context, where string, o update.Options) (*registry
 	if err != nil {
 		return nil, err
 	}
-	access := artifact.Access{PlainHTTP: o.PlainHTTP, SignIn: "oscine secret set NAME --registry %s --username USER --from-stdin password"}
-	if o.Login != nil {
-		access.Login = artifact.Passwords(o.Login)
-	}
-	store, err := artifact.Open(ctx, r, access)
+	store, err := artifact.Open(ctx, r, o.Registry)
 	if err != nil {
 		return nil, err
 	}

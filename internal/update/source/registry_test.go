@@ -76,9 +76,9 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("no password: got %v", err)
 	}
 	known := client(t, where, root, func(o *update.Options) {
-		o.Login = func(host string) (string, string) {
+		o.Registry.Login = artifact.Passwords(func(host string) (string, string) {
 			return "rita", map[string]string{registry.Host: "secret"}[host]
-		}
+		})
 	})
 	offers(t, known, "[1.1.0 1.0.0]")
 	registry.Password("")
