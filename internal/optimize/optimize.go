@@ -2,7 +2,6 @@ package optimize
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -156,14 +155,4 @@ func ParsePercent(text string) (float64, error) {
 		return 0, fmt.Errorf("%q is not a percentage: write a number from 0 to 100 with a percent sign, such as 0.5%%", text)
 	}
 	return percent / 100, nil
-}
-
-// OptionList are the tool's options in their order.
-func (r *Report) OptionList() string {
-	var list []string
-	for name, value := range r.Options {
-		list = append(list, name+"="+value)
-	}
-	slices.Sort(list)
-	return strings.Join(list, " ")
 }
