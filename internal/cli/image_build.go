@@ -34,7 +34,7 @@ the go command. Packages are fetched once, checked against pinned digests, and
 kept in the cache folder ($OSCINE_CACHE, or oscine in the user's cache folder).
 Two builds of one commit give the same root and the same unified kernel image.`,
 		Example: "  oscine image build -o out/oscine-amd64.img\n  oscine image build --arch arm64 --kernel metal --size 4GiB",
-		Args:    cobra.NoArgs,
+		Args:    exactArgs(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if o.Size, err = quantity.ParseBytes(size); err != nil {

@@ -38,7 +38,7 @@ func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 func (e *Env) Run(ctx context.Context, args []string) int {
 	root := newRootCommand(e)
 	root.SetArgs(args)
-	c, err := root.ExecuteContextC(ctx)
+	err := root.ExecuteContext(ctx)
 	var status exitError
 	var usage usageError
 	switch {
@@ -48,15 +48,6 @@ func (e *Env) Run(ctx context.Context, args []string) int {
 		return int(status)
 	case errors.As(err, &usage):
 		fmt.Fprintf(e.Err, "oscine: %s\n", printable.Lines(err.Error()))
-		return exitUsage
-	case flagGroup(err) != "":
-		fmt.Fprintf(e.Err, "oscine: %s\n", flagGroup(err))
-		return exitUsage
-	case requiredFlags(err) != "":
-		fmt.Fprintf(e.Err, "oscine: needs %s: see %s --help\n", requiredFlags(err), c.CommandPath())
-		return exitUsage
-	case strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintf(e.Err, "oscine: %v; see oscine --help\n", err)
 		return exitUsage
 	case ctx.Err() != nil:
 		fmt.Fprintln(e.Err, "oscine: interrupted")
@@ -69,28 +60,25 @@ func (e *Env) Run(ctx context.Context, args []string) int {
 // groupError matches what cobra says of flags that exclude or need each other.
 var groupError = regexp.MustCompile(`^if any flags in the group \[.*\] are set (none of the others can be; \[(.*)\] were all set|they must all be set; missing \[(.*)\])$`)
 
-// flagGroup is such an error in our words, "" for another.
-func flagGroup(err error) string {
+// checkFlags checks for cobra, before it does, which flags are missing, exclude or
+// need each other: its errors are of no type, and their words are not ours.
+func checkFlags(c *cobra.Command, _ []string) error {
+	if err := c.ValidateRequiredFlags(); err != nil {
+		_, names, _ := strings.Cut(strings.TrimSuffix(err.Error(), `" not set`), `"`)
+		return usageError{fmt.Errorf("needs --%s: see %s --help", strings.ReplaceAll(names, `", "`, " and --"), c.CommandPath())}
+	}
+	err := c.ValidateFlagGroups()
+	if err == nil {
+		return nil
+	}
 	switch m := groupError.FindStringSubmatch(err.Error()); {
 	case m == nil:
-		return ""
+		return usageError{err}
 	case m[2] != "":
-		return fmt.Sprintf("--%s exclude each other: give one of them", strings.Join(strings.Fields(m[2]), " and --"))
+		return usageError{fmt.Errorf("--%s exclude each other: give one of them", strings.Join(strings.Fields(m[2]), " and --"))}
 	default:
-		return fmt.Sprintf("needs --%s too", strings.Join(strings.Fields(m[3]), " and --"))
+		return usageError{fmt.Errorf("needs --%s too", strings.Join(strings.Fields(m[3]), " and --"))}
 	}
-}
-
-// requiredError matches what cobra says of flags that are missing.
-var requiredError = regexp.MustCompile(`^required flag\(s\) "(.*)" not set$`)
-
-// requiredFlags are the flags that such an error names, "" for another.
-func requiredFlags(err error) string {
-	m := requiredError.FindStringSubmatch(err.Error())
-	if m == nil {
-		return ""
-	}
-	return "--" + strings.ReplaceAll(m[1], `", "`, " and --")
 }
 
 // message is an error as a person reads it: what the node said, without the
@@ -131,11 +119,12 @@ type usageError struct{ error }
 
 func newRootCommand(env *Env) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "oscine",
-		Short:         "Oscine is an operating system for AI machines",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Version:       version.Version,
+		Use:               "oscine",
+		Short:             "Oscine is an operating system for AI machines",
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		PersistentPreRunE: checkFlags,
+		Version:           version.Version,
 	}
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
