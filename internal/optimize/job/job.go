@@ -36,7 +36,9 @@ type job struct {
 	dir       string
 	request   optimize.Request
 	report    optimize.Report
-	data      *optimize.Data // nil: none was given
+	inputs    []tensor.Spec  // of the original, where there is data
+	data      *optimize.Data // what the models are measured with; nil: none was given, or none was read yet
+	calibrate [][]string     // files of arrays that the model is calibrated with, one for each input
 	engineLog tail
 	each      time.Duration // that a model is run for its speed in a pass
 	compared  bool          // the answers to all samples are here
@@ -96,70 +98,63 @@ func (j *job) optimise(ctx context.Context) error {
 		Original: optimize.File{Name: j.request.Model, Digest: j.request.Digest, SizeBytes: info.Size()}, Method: j.request.Method, MaxDrop: j.request.MaxDrop,
 		Target: optimize.Target{Arch: runtime.GOARCH, CPU: cpu.name, Features: cpu.deciding(), Threads: j.request.Threads},
 	}
-	given, calibrate, err := j.samples()
-	if err != nil {
-		return err
-	}
 	var n int
 	n, j.each = passes(j.request.Method)
-	original, err := j.measure(ctx, "the original", j.original(), given)
+	original, err := j.measure(ctx, "the original", j.original())
 	if err != nil {
 		return err
 	}
 	if err := os.Mkdir(j.path("out"), 0o700); err != nil {
 		return err
 	}
-	if err := j.make(ctx, cpu, *calibrate); err != nil {
+	if err := j.make(ctx, cpu); err != nil {
 		return err
 	}
-	result, err := j.measure(ctx, "the result", j.result(), given)
+	result, err := j.measure(ctx, "the result", j.result())
 	if err != nil {
 		return err
 	}
 	j.compared = true
 	for range n - 1 {
-		if err := j.again(ctx, original, "the original again", j.original(), given); err != nil {
+		if err := j.again(ctx, original, "the original again", j.original()); err != nil {
 			return err
 		}
-		if err := j.again(ctx, result, "the result again", j.result(), given); err != nil {
+		if err := j.again(ctx, result, "the result again", j.result()); err != nil {
 			return err
 		}
 	}
 	return j.judge(original, result)
 }
 
-// samples returns how to find what the model is measured with, nil for made-up inputs.
-// Which it is calibrated with is known once that was called.
-func (j *job) samples() (find samples, calibrate *[]calibration, err error) {
-	calibrate = new([]calibration)
-	if _, err := os.Stat(j.path("in", optimize.DataDir)); errors.Is(err, os.ErrNotExist) {
-		return nil, calibrate, nil
-	}
-	var inputs []tensor.Spec
-	return func(specs []tensor.Spec) ([]optimize.Sample, error) {
-		if j.data != nil {
-			if !slices.EqualFunc(inputs, specs, tensor.Spec.Equal) {
-				return nil, errors.New("the result has other inputs than the original")
-			}
-			return j.data.Samples, nil
+// given reports whether there is data: else inputs are made up.
+func (j *job) given() bool {
+	_, err := os.Stat(j.path("in", optimize.DataDir))
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+// samples are what a model with these inputs is measured with. The first call reads
+// them, and writes those that the model is calibrated with.
+func (j *job) samples(inputs []tensor.Spec) ([]optimize.Sample, error) {
+	if j.data != nil {
+		if !slices.EqualFunc(j.inputs, inputs, tensor.Spec.Equal) {
+			return nil, errors.New("the result has other inputs than the original")
 		}
-		j.say("reading the data")
-		data, err := optimize.ReadData(j.path("in", optimize.DataDir), specs)
-		if err != nil {
+		return j.data.Samples, nil
+	}
+	j.say("reading the data")
+	data, err := optimize.ReadData(j.path("in", optimize.DataDir), inputs)
+	if err != nil {
+		return nil, err
+	}
+	j.inputs, j.data = inputs, data
+	var with []optimize.Sample
+	if j.request.Method == optimize.Static {
+		if with, j.data, err = data.Divide(); err != nil {
 			return nil, err
 		}
-		held := data
-		var with []optimize.Sample
-		if j.request.Method == optimize.Static {
-			if with, held, err = data.Divide(); err != nil {
-				return nil, err
-			}
-		}
-		*calibrate, err = j.write(specs, with)
-		j.data, inputs = held, specs
-		j.report.Calibration = &optimize.Calibration{Files: data.Files, Calibrated: len(with), HeldOut: len(held.Samples)}
-		return held.Samples, err
-	}, calibrate, nil
+	}
+	j.report.Calibration = &optimize.Calibration{Files: data.Files, Calibrated: len(with), HeldOut: len(j.data.Samples)}
+	return j.data.Samples, j.write(with)
 }
 
 func (j *job) judge(original, result *measured) error {

@@ -10,7 +10,6 @@ import (
 	"oscine.dev/oscine/internal/optimize"
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/trial"
-	"oscine.dev/oscine/internal/tensor"
 )
 
 // passes are how often original and result are measured in turn, and for how long each
@@ -33,19 +32,16 @@ type measured struct {
 }
 
 // again measures once more, and keeps the shorter times.
-func (j *job) again(ctx context.Context, m *measured, what, model string, given samples) error {
-	other, err := j.measure(ctx, what, model, given)
+func (j *job) again(ctx context.Context, m *measured, what, model string) error {
+	other, err := j.measure(ctx, what, model)
 	if err == nil {
 		m.run, m.load = min(m.run, other.run), min(m.load, other.load)
 	}
 	return err
 }
 
-// samples finds what a model with these inputs is run on.
-type samples func([]tensor.Spec) ([]optimize.Sample, error)
-
 // measure runs a model on samples, or where there are none on made-up inputs.
-func (j *job) measure(ctx context.Context, what, model string, given samples) (*measured, error) {
+func (j *job) measure(ctx context.Context, what, model string) (*measured, error) {
 	dir, err := os.MkdirTemp(j.dir, "w")
 	if err != nil {
 		return nil, err
@@ -57,7 +53,7 @@ func (j *job) measure(ctx context.Context, what, model string, given samples) (*
 	}
 	m := &measured{}
 	j.say("measuring %s", what)
-	r, err := j.try(ctx, w, what, m, given)
+	r, err := j.try(ctx, w, what, m)
 	if err != nil {
 		var refused *channel.ModelError
 		if errors.As(err, &refused) {
@@ -69,8 +65,8 @@ func (j *job) measure(ctx context.Context, what, model string, given samples) (*
 	return m, nil
 }
 
-func (j *job) try(ctx context.Context, w *worker, what string, m *measured, given samples) (*trial.Result, error) {
-	if given == nil {
+func (j *job) try(ctx context.Context, w *worker, what string, m *measured) (*trial.Result, error) {
+	if !j.given() {
 		r, err := trial.Run(ctx, w, j.each)
 		if err == nil && r.Problem != "" {
 			err = fmt.Errorf("it does not run on made-up inputs, give --calibration: %s", r.Problem)
@@ -83,7 +79,7 @@ func (j *job) try(ctx context.Context, w *worker, what string, m *measured, give
 	return trial.RunGiven(ctx, w, trial.Given{
 		Limit: j.each,
 		Inputs: func(meta *channel.Metadata) ([][]trial.Input, error) {
-			list, err := given(meta.Inputs)
+			list, err := j.samples(meta.Inputs)
 			if j.compared {
 				list = list[:min(len(list), mostTimed)]
 			}

@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"oscine.dev/oscine/internal/optimize"
-	"oscine.dev/oscine/internal/tensor"
 )
 
 //go:embed onnx.py
@@ -31,45 +30,37 @@ type task struct {
 	Samples     [][]string      `json:"samples"` // a file for each input
 }
 
-// calibration is a sample in files, one for each input of these names.
-type calibration struct{ inputs, files []string }
-
-// write writes samples as NumPy reads them.
-func (j *job) write(specs []tensor.Spec, samples []optimize.Sample) ([]calibration, error) {
-	var names []string
-	for _, s := range specs {
-		names = append(names, s.Name)
-	}
-	var list []calibration
+// write writes the samples that the model is calibrated with as NumPy reads them.
+func (j *job) write(samples []optimize.Sample) error {
 	for i, s := range samples {
-		c := calibration{inputs: names}
+		var files []string
 		for k, t := range s {
 			file := j.path(fmt.Sprintf("%d-%d.npy", i, k))
 			f, err := os.Create(file)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if err := errors.Join(optimize.WriteNPY(f, t), f.Close()); err != nil {
-				return nil, err
+				return err
 			}
-			c.files = append(c.files, file)
+			files = append(files, file)
 		}
-		list = append(list, c)
+		j.calibrate = append(j.calibrate, files)
 	}
-	return list, nil
+	return nil
 }
 
 // refusedByScript is the exit status of the script for what a person can act on.
 const refusedByScript = 3
 
 // make has the script make the result.
-func (j *job) make(ctx context.Context, cpu cpu, samples []calibration) error {
+func (j *job) make(ctx context.Context, cpu cpu) error {
 	t := task{
 		Model: j.original(), Result: j.result(), Work: j.dir, Method: j.request.Method,
-		ReduceRange: cpu.saturates(), Activation: cpu.activation(), Samples: [][]string{},
+		ReduceRange: cpu.saturates(), Activation: cpu.activation(), Samples: j.calibrate,
 	}
-	for _, s := range samples {
-		t.Inputs, t.Samples = s.inputs, append(t.Samples, s.files)
+	for _, in := range j.inputs {
+		t.Inputs = append(t.Inputs, in.Name)
 	}
 	text, err := json.Marshal(t)
 	if err != nil {
@@ -118,8 +109,8 @@ func (j *job) make(ctx context.Context, cpu cpu, samples []calibration) error {
 		return fmt.Errorf("ONNX Runtime's tools failed: they did not say what they did%s", problem.last())
 	}
 	j.report.Tool, j.report.Options = done.Tool, done.Options
-	for _, s := range samples { // they may take much room
-		for _, f := range s.files {
+	for _, files := range j.calibrate { // they may take much room
+		for _, f := range files {
 			_ = os.Remove(f)
 		}
 	}
