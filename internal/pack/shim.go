@@ -137,7 +137,10 @@ func (s *shim) unpack(ctx context.Context, p pypi.Package, arch, work string) er
 	if err := os.MkdirAll(headers, 0o755); err != nil {
 		return err
 	}
-	if err := pypi.ExtractFolders(wheel, headers, s.headers); err != nil {
+	ours := func(name string) bool {
+		return slices.ContainsFunc(s.headers, func(folder string) bool { return strings.HasPrefix(name, folder+"/") })
+	}
+	if err := pypi.ExtractAll(wheel, headers, ours); err != nil {
 		return err
 	}
 	for _, name := range s.files() {

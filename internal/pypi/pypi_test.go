@@ -124,7 +124,7 @@ func TestFolders(t *testing.T) {
 	dir, out := t.TempDir(), t.TempDir()
 	wheel(t, dir)
 	file := filepath.Join(dir, wheelName)
-	if err := ExtractFolders(file, out, []string{"example"}); err != nil {
+	if err := ExtractAll(file, out, func(name string) bool { return strings.HasPrefix(name, "example/") }); err != nil {
 		t.Fatal(err)
 	}
 	found, err := filepath.Glob(filepath.Join(out, "*", "*"))

@@ -10,10 +10,11 @@ import (
 	"io"
 	"maps"
 	"os"
-	"oscine.dev/oscine/internal/durable"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/durable"
 )
 
 // maxFile bounds one file that is taken out of a wheel.
@@ -91,47 +92,29 @@ func Extract(wheel, dir string, want map[string]string) error {
 	return nil
 }
 
-// ExtractFolders takes folders out of a wheel, with their paths in it, to a path
-// below dir.
-func ExtractFolders(wheel, dir string, folders []string) error {
-	want := map[string]string{}
-	for _, folder := range folders {
-		names, err := below(wheel, folder)
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			want[name] = name
-		}
-	}
-	return Extract(wheel, dir, want)
-}
-
 // ExtractAll takes those files out of a wheel that wanted is true for, with their
 // paths in it, to a path below dir.
 func ExtractAll(wheel, dir string, wanted func(name string) bool) error {
-	names, err := below(wheel, "")
+	names, err := files(wheel, wanted)
 	if err != nil {
 		return err
 	}
 	want := map[string]string{}
 	for _, name := range names {
-		if wanted(name) {
-			want[name] = name
-		}
+		want[name] = name
 	}
 	return Extract(wheel, dir, want)
 }
 
-// below lists the files in a folder of a wheel, in all of it for "".
-func below(wheel, folder string) ([]string, error) {
+// files lists those of a wheel that wanted is true for.
+func files(wheel string, wanted func(name string) bool) ([]string, error) {
 	z, err := zip.OpenReader(wheel)
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, f := range z.File {
-		if !f.FileInfo().IsDir() && (folder == "" || strings.HasPrefix(f.Name, folder+"/")) {
+		if !f.FileInfo().IsDir() && wanted(f.Name) {
 			names = append(names, f.Name)
 		}
 	}
@@ -145,7 +128,7 @@ const maxTexts = 16 << 20
 // Texts joins all files in a folder of a wheel, in the order of their names, each
 // below its name.
 func Texts(wheel, folder string) (string, error) {
-	names, err := below(wheel, folder)
+	names, err := files(wheel, func(name string) bool { return strings.HasPrefix(name, folder+"/") })
 	if err != nil {
 		return "", err
 	}
