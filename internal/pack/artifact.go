@@ -154,7 +154,7 @@ func ReadFile(ctx context.Context, file string) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Info{Manifest: *m, Digest: "sha256:" + digest, SizeBytes: info.Size(), File: file}, nil
+	return &Info{Manifest: *m, Digest: digest, SizeBytes: info.Size(), File: file}, nil
 }
 
 // readFile reads the manifest in a pack's file, as it is and parsed.

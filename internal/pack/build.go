@@ -114,7 +114,7 @@ func Build(ctx context.Context, o BuildOptions) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Info{Manifest: b.manifest, Digest: "sha256:" + digest, SizeBytes: info.Size(), File: file}, nil
+	return &Info{Manifest: b.manifest, Digest: digest, SizeBytes: info.Size(), File: file}, nil
 }
 
 // builder fills a folder that becomes the pack.
@@ -195,7 +195,7 @@ func (b *builder) compile(ctx context.Context, name, dir string) error {
 	if err != nil {
 		return err
 	}
-	b.input(name, b.manifest.Version, "sha256:"+digest)
+	b.input(name, b.manifest.Version, digest)
 	b.manifest.Licences = append(b.manifest.Licences, Licence{Component: name, SPDX: "Apache-2.0"})
 	if err := b.goLicences(ctx, file, source); err != nil {
 		return err

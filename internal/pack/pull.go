@@ -44,7 +44,7 @@ func (s *Store) Pull(ctx context.Context, a *Artifact, store *artifact.Store, pr
 		return nil, fmt.Errorf("pull %s: %w", a.Reference, err)
 	}
 	if p, err := s.Find(a.Name); err == nil && p.Digest == a.Digest {
-		if digest, err := fileDigest(p.File); err == nil && "sha256:"+digest == a.Digest {
+		if digest, err := fileDigest(p.File); err == nil && digest == a.Digest {
 			return p, nil
 		}
 	}

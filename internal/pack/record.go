@@ -75,7 +75,7 @@ func Sign(file string, sign func(statement []byte) (pki.Signature, error)) (pki.
 	if err != nil {
 		return pki.Signature{}, fmt.Errorf("sign the pack: %w", err)
 	}
-	return sign(statement("sha256:" + digest))
+	return sign(statement(digest))
 }
 
 // welcome is authentic for a pack that comes now: the signer has not been revoked

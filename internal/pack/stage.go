@@ -125,7 +125,7 @@ func (s *Store) Stage(ctx context.Context, release, digest string, fetch func(ha
 		return err
 	}
 	if held {
-		if got, err := fileDigest(s.file(strings.TrimPrefix(digest, "sha256:"))); err == nil && "sha256:"+got == digest {
+		if got, err := fileDigest(s.file(strings.TrimPrefix(digest, "sha256:"))); err == nil && got == digest {
 			return nil
 		}
 	}

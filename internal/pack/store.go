@@ -333,11 +333,11 @@ func mountChecked(p *Info, dir string) error {
 		return fmt.Errorf("mount the pack %s: %w", p.Name, err)
 	}
 	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
+	got, err := sumOf(f)
+	if err != nil {
 		return fmt.Errorf("mount the pack %s: %w", p.Name, err)
 	}
-	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != p.Digest {
+	if got != p.Digest {
 		return fmt.Errorf("%w: %s has the digest %s instead of %s: install it again", ErrDamaged, p.Name, got, p.Digest)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
