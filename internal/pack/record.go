@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 
+	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/pki"
 )
 
@@ -50,11 +50,7 @@ func parseRecord(text []byte, name string) (*record, error) {
 	return &rec, nil
 }
 
-func readRecord(dir, name string) (*record, error) {
-	return readRecordFile(filepath.Join(dir, name+".json"), name)
-}
-
-func readRecordFile(file, name string) (*record, error) {
+func readRecord(file, name string) (*record, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -64,6 +60,14 @@ func readRecordFile(file, name string) (*record, error) {
 		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
 	return rec, nil
+}
+
+func (r *record) write(file string) error {
+	text, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(file, text, 0o600)
 }
 
 // statement is what an admin signs of a pack.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -42,7 +41,7 @@ func (s *Store) records() (map[string]*record, error) {
 	all := map[string]*record{}
 	for _, e := range entries {
 		if name, ok := recordOf(e.Name()); ok {
-			if rec, err := readRecordFile(filepath.Join(s.dir, e.Name()), name); err == nil {
+			if rec, err := readRecord(filepath.Join(s.dir, e.Name()), name); err == nil {
 				all[e.Name()] = rec
 			}
 		}
@@ -53,7 +52,7 @@ func (s *Store) records() (map[string]*record, error) {
 func (s *Store) stagedFile(name string) string { return filepath.Join(s.dir, name+staged) }
 
 func (s *Store) readStaged(name string) (*record, error) {
-	return readRecordFile(s.stagedFile(name), name)
+	return readRecord(s.stagedFile(name), name)
 }
 
 // Holds reports whether the pack of a digest is here, installed or staged.
@@ -98,21 +97,12 @@ func (s *Store) holdsFor(release, digest string) (bool, error) {
 		held = true
 		if strings.HasSuffix(file, staged) && rec.Release != release {
 			rec.Release = release
-			if err := s.writeStaged(rec); err != nil {
+			if err := rec.write(s.stagedFile(rec.Manifest.Name)); err != nil {
 				return false, err
 			}
 		}
 	}
 	return held, nil
-}
-
-// writeStaged writes the record of a staged pack.
-func (s *Store) writeStaged(rec *record) error {
-	text, err := json.MarshalIndent(rec, "", " ")
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(s.stagedFile(rec.Manifest.Name), text, 0o600)
 }
 
 // Stage stores the pack of a digest that a release of Oscine pins. It counts while
@@ -203,27 +193,9 @@ func (s *Store) stage(f *os.File, release, digest string) error {
 		return err
 	}
 	rec := record{Digest: digest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Release: release}
-	return s.commitStaged(f.Name(), &rec)
-}
-
-// commitStaged is commit for a pack that comes with a release.
-func (s *Store) commitStaged(tmp string, rec *record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before, err := s.readStaged(rec.Manifest.Name)
-	if err != nil {
-		before = nil // there is none that counts
-	}
-	if err := durable.Rename(tmp, s.file(rec.hex())); err != nil {
-		return err
-	}
-	if err := s.writeStaged(rec); err != nil {
-		return err
-	}
-	if before == nil {
-		return nil
-	}
-	return s.dropFile(s.info(before))
+	return s.replace(f.Name(), s.stagedFile(manifest.Name), &rec)
 }
 
 // Settle is called while no upgrade is under way: the staged packs of the release

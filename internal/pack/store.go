@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -86,7 +85,7 @@ func clear(dir string) error {
 	counts := map[string]bool{}
 	for _, e := range entries {
 		if name, ok := recordOf(e.Name()); ok {
-			if rec, err := readRecordFile(filepath.Join(dir, e.Name()), name); err == nil {
+			if rec, err := readRecord(filepath.Join(dir, e.Name()), name); err == nil {
 				counts[e.Name()], counts[rec.hex()+".erofs"] = true, true
 			}
 		}
@@ -212,34 +211,36 @@ func (s *Store) inspect(f *os.File) (*Manifest, error) {
 	return m, errors.Join(err, unmount(dir))
 }
 
-// commit gives the file its name, then writes the record, which makes it count in
-// place of the version before, and then removes that.
+// commit makes a file the pack of its name.
 func (s *Store) commit(tmp string, rec *record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	text, err := json.MarshalIndent(rec, "", " ")
-	if err != nil {
+	if err := s.replace(tmp, s.recordFile(rec.Manifest.Name), rec); err != nil {
 		return err
 	}
-	before, err := readRecord(s.dir, rec.Manifest.Name)
+	if next, err := s.readStaged(rec.Manifest.Name); err == nil && next.Release == s.Release {
+		return s.dropStaged(next) // it would count in place of this one
+	}
+	return nil
+}
+
+// replace gives a pack its name, then writes its record to a file, which makes it
+// count in place of the one before, and then removes that.
+func (s *Store) replace(tmp, file string, rec *record) error {
+	before, err := readRecord(file, rec.Manifest.Name)
 	if err != nil {
 		before = nil // there is none that counts
 	}
 	if err := durable.Rename(tmp, s.file(rec.hex())); err != nil {
 		return err
 	}
-	if err := durable.WriteFile(s.recordFile(rec.Manifest.Name), text, 0o600); err != nil {
+	if err := rec.write(file); err != nil {
 		return err
 	}
-	if before != nil {
-		if err := s.dropFile(s.info(before)); err != nil {
-			return err
-		}
+	if before == nil {
+		return nil
 	}
-	if next, err := s.readStaged(rec.Manifest.Name); err == nil && next.Release == s.Release {
-		return s.dropStaged(next) // it would count in place of this one
-	}
-	return nil
+	return s.dropFile(s.info(before))
 }
 
 func (s *Store) recordFile(name string) string { return filepath.Join(s.dir, name+".json") }
@@ -375,7 +376,7 @@ func (s *Store) Remove(name string) error {
 // drop takes the records first: without them the files do not count.
 func (s *Store) drop(p *Info) error {
 	var errs []error
-	if rec, err := readRecord(s.dir, p.Name); err == nil {
+	if rec, err := readRecord(s.recordFile(p.Name), p.Name); err == nil {
 		errs = append(errs, durable.Remove(s.recordFile(p.Name)), s.dropFile(s.info(rec)))
 	}
 	if next, err := s.readStaged(p.Name); err == nil && next.Release == s.Release {
