@@ -2,12 +2,14 @@ package main
 
 import (
 	"io"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
 	"oscine.dev/oscine/internal/pack"
+	"oscine.dev/oscine/internal/samples/synthetic"
 	"oscine.dev/oscine/internal/serve/engine"
 	"oscine.dev/oscine/internal/serve/worker"
 )
@@ -31,18 +33,19 @@ func TestNetworks(t *testing.T) {
 		t.Skip(err)
 	}
 	e := engine.All()["onnxruntime"]
-	small := network{"small", func(g *graph) {
-		g.input("batch", 3, 16, 16)
-		g.convolution(3, 4, 7, 2)
-		g.convolution(4, 4, 3, 1)
-		g.node("GlobalAveragePool")
-		g.node("Flatten")
-		g.dense(4, 10)
-		g.node("Relu")
+	small := network{"small", func() []byte {
+		m := synthetic.New(3, 16, 16)
+		m.Convolution(3, 4, 7, 2)
+		m.Convolution(4, 4, 3, 1)
+		m.Operator("GlobalAveragePool")
+		m.Operator("Flatten")
+		m.Dense(4, 10)
+		m.Operator("Relu")
+		return m.Bytes(10)
 	}}
 	for _, n := range append(nets()[:1], small) {
 		file := filepath.Join(t.TempDir(), n.name+".onnx")
-		if err := n.save(file); err != nil {
+		if err := os.WriteFile(file, n.model(), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		s, err := e.Open(filepath.Join(dir, e.Library), file, worker.Options{Threads: 1})

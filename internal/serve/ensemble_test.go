@@ -10,8 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
+	"oscine.dev/oscine/internal/samples/synthetic"
 	"oscine.dev/oscine/internal/serve"
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/ensemble"
@@ -21,21 +20,10 @@ import (
 // softmax writes an ONNX model of one operator: y = Softmax(x) over [batch,10].
 func softmax(t *testing.T) (file string) {
 	t.Helper()
-	message := func(number protowire.Number, parts ...[]byte) []byte {
-		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), bytes.Join(parts, nil))
-	}
-	text := func(number protowire.Number, s string) []byte { return message(number, []byte(s)) }
-	whole := func(number protowire.Number, n uint64) []byte {
-		return protowire.AppendVarint(protowire.AppendTag(nil, number, protowire.VarintType), n)
-	}
-	value := func(number protowire.Number, name string) []byte { // ValueInfoProto
-		shape := message(2, message(1, text(2, "batch")), message(1, whole(1, 10)))
-		return message(number, text(1, name), message(2, message(1, whole(1, 1), shape)))
-	}
-	node := message(1, text(1, "x"), text(2, "y"), text(4, "Softmax"))
-	model := bytes.Join([][]byte{whole(1, 8), message(7, node, text(2, "g"), value(11, "x"), value(12, "y")), message(8, whole(2, 13))}, nil)
+	m := synthetic.New(10)
+	m.Operator("Softmax")
 	file = filepath.Join(t.TempDir(), "softmax.onnx")
-	if err := os.WriteFile(file, model, 0o600); err != nil {
+	if err := os.WriteFile(file, m.Bytes(10), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file

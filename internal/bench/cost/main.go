@@ -180,7 +180,7 @@ func (b *bench) startAll() error {
 		return fmt.Errorf("build the worker, in the source tree: %w", err)
 	}
 	b.models = map[string]subject{digitsName: {engine: onnxName, library: library, file: digitsFile}}
-	for name, hidden := range map[string][]int{smallName: nil, largeName: {768, 768, 768, 768, 768}} {
+	for name, hidden := range map[string][]uint64{smallName: nil, largeName: {768, 768, 768, 768, 768}} {
 		b.models[name] = subject{engine: onnxName, library: library, file: filepath.Join(b.dir, name+".onnx")}
 		if err := os.WriteFile(b.models[name].file, mlp(hidden...), 0o600); err != nil {
 			return err
