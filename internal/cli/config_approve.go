@@ -106,7 +106,7 @@ func (a *approval) run(c *cobra.Command, args []string) error {
 	}
 	for _, arg := range args {
 		if !found[arg] {
-			errs = append(errs, fmt.Errorf("no renewal is asked for by %q: see oscine config certificates", arg))
+			errs = append(errs, missing{fmt.Errorf("no renewal is asked for by %q: see oscine config certificates", arg)})
 		}
 	}
 	return joined(errs)

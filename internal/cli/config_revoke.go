@@ -66,7 +66,7 @@ func chosenCertificates(env *Env, dir string, args []string) ([]*pb.Revocation, 
 			return nil, fmt.Errorf("whose certificate %q is: %w: give its serial number, or say where the authority lies with --authority DIR", arg, err)
 		}
 		if len(serials) == 0 {
-			return nil, fmt.Errorf("%s lists no valid certificate of %q: give its serial number", issuedFile, arg)
+			return nil, missing{fmt.Errorf("%s lists no valid certificate of %q: give its serial number", issuedFile, arg)}
 		}
 		for _, serial := range serials {
 			list = append(list, &pb.Revocation{Serial: serial, Name: arg})

@@ -109,14 +109,11 @@ address unless --listen says otherwise. Nodes trust the folder's signatures, so 
 anyone may serve it, and anyone may read it.`,
 		Example: "  oscine release serve releases\n  oscine release serve releases --listen 192.168.1.10:8099",
 		RunE: func(c *cobra.Command, args []string) error {
-			root, err := os.OpenRoot(args[0])
+			root, err := repository.OpenPublished(args[0])
 			if err != nil {
 				return err
 			}
 			defer root.Close()
-			if _, err := root.Stat("metadata/timestamp.json"); err != nil {
-				return fmt.Errorf("%s is not a published release folder: %w", args[0], err)
-			}
 			l, err := net.Listen("tcp", listen)
 			if err != nil {
 				return err

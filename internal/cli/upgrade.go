@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -231,7 +232,7 @@ func upgradeOutcome(env *Env, u *pb.Upgrade) error {
 	}
 	printUpgradeLog(env.Err, u)
 	if u.Stage == "cancelled" {
-		return fmt.Errorf("the upgrade to %s was cancelled %s", u.To, u.Message)
+		return fmt.Errorf("the upgrade to %s was cancelled %s", cmp.Or(u.To, "the newest release"), u.Message)
 	}
 	return fmt.Errorf("the upgrade to %s failed at stage %s, and the node runs %s: %s", u.To, u.FailedStage, u.From, u.Message)
 }
@@ -281,7 +282,7 @@ func printUpgradeStatus(out io.Writer, m *pb.UpgradeStatusResponse) error {
 		}
 	}
 	if h := m.Hold; h != nil {
-		fmt.Fprintf(w, "Held\tby %s: %s\n", printable.Text(h.By), printable.Text(h.Reason))
+		fmt.Fprintf(w, "Held\tby %s\n", whose(h))
 	}
 	if m.Pin != "" {
 		fmt.Fprintf(w, "Pinned to\t%s\n", printable.Text(m.Pin))
@@ -290,14 +291,14 @@ func printUpgradeStatus(out io.Writer, m *pb.UpgradeStatusResponse) error {
 		fmt.Fprintf(w, "Oldest accepted\t%s\n", printable.Text(m.Floor))
 	}
 	if p := m.NoReturn; p != nil {
-		fmt.Fprintf(w, "No return before\t%s: %s, by %s: %s\n", printable.Text(m.NoReturnVersion), printable.Text(p.Name), printable.Text(p.By), printable.Text(p.Reason))
+		fmt.Fprintf(w, "No return before\t%s: %s, by %s\n", printable.Text(m.NoReturnVersion), printable.Text(p.Name), whose(p))
 	}
 	for _, l := range m.Locks {
 		until := ""
 		if l.Until != nil {
 			until = ", until " + l.Until.AsTime().Local().Format(time.DateTime)
 		}
-		fmt.Fprintf(w, "Lock %s\tby %s: %s%s\n", printable.Text(l.Name), printable.Text(l.By), printable.Text(l.Reason), until)
+		fmt.Fprintf(w, "Lock %s\tby %s%s\n", printable.Text(l.Name), whose(l), until)
 	}
 	for _, r := range m.Refused {
 		fmt.Fprintf(w, "Refused %s\t%s\n", printable.Text(r.Version), oneLine(r.Reason))
@@ -351,4 +352,12 @@ func newUpgradeHistoryCommand(env *Env) *cobra.Command {
 	}
 	output = addOutput(c)
 	return c
+}
+
+// whose says who made a lock, and why where that was said.
+func whose(l *pb.UpgradeLock) string {
+	if l.Reason == "" {
+		return printable.Text(l.By)
+	}
+	return printable.Text(l.By + ": " + l.Reason)
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,7 +26,7 @@ func newUpgradeCancelCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(env.Out, "upgrade %d to %s cancelled\n", resp.Msg.Upgrade.Number, printable.Text(resp.Msg.Upgrade.To))
+			fmt.Fprintf(env.Out, "upgrade %d to %s cancelled\n", resp.Msg.Upgrade.Number, printable.Text(cmp.Or(resp.Msg.Upgrade.To, "the newest release")))
 			return nil
 		},
 	}

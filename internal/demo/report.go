@@ -2,6 +2,8 @@ package demo
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"text/tabwriter"
 
 	"oscine.dev/oscine/internal/printable"
@@ -122,13 +124,17 @@ func (r *run) summary() {
 		fmt.Fprintf(r.Out, "\nThe machine is gone. make demo KEEP=1 leaves it running for you.\n")
 		return
 	}
+	programs, err := os.Executable()
+	if err != nil {
+		programs = os.Args[0]
+	}
 	fmt.Fprintf(r.Out, `
 The machine %[1]s goes on running. Go on by hand:
-  export OSCINE_CONFIG=%[2]s
+  export PATH=%[4]s:$PATH OSCINE_CONFIG=%[2]s
   oscine infer digits %[3]s/pictures/*.png
   oscine describe model digits
   oscine hardware
   oscine get models --watch
 Remove it with: oscine machine delete --force %[1]s
-`, Name, r.config(), r.dir())
+`, Name, r.config(), r.dir(), filepath.Dir(programs))
 }

@@ -3,6 +3,7 @@ package object
 import (
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -57,6 +58,11 @@ func (u *MachineUpdate) check(c *Checker, at string) {
 	if u.Source == "" && u.Policy != "" && u.Policy != UpdateManual {
 		c.Bad(at+".source", "is needed with policy %s", u.Policy)
 	}
+	if u.Source != "" {
+		if err := CheckReleaseSource(u.Source); err != nil {
+			c.Bad(at+".source", "%v", err)
+		}
+	}
 	if _, ok := u.Bandwidth.Value(); !ok {
 		c.Bad(at+".bandwidth", "must be bytes a second, such as 2Mi, got %s", u.Bandwidth)
 	}
@@ -70,6 +76,30 @@ func (u *MachineUpdate) check(c *Checker, at string) {
 			c.Bad(fmt.Sprintf("%s.windows[%d]", at, i), "%v", err)
 		}
 	}
+}
+
+// CheckReleaseSource reports what is wrong with the form of a source of releases.
+func CheckReleaseSource(source string) error {
+	scheme, rest, _ := strings.Cut(source, ":")
+	u, err := url.Parse(source)
+	ok := false
+	switch scheme {
+	case "http", "https":
+		ok = err == nil && u.Host != ""
+	case "oci":
+		ok = isReference(source)
+	case "stick":
+		label, folder, _ := strings.Cut(rest, "/")
+		ok = label != "" && (folder == "" || filepath.IsLocal(folder))
+	case "file":
+		ok = err == nil && u.Host == "" && filepath.IsAbs(u.Path)
+	default:
+		ok = filepath.IsAbs(source)
+	}
+	if !ok {
+		return fmt.Errorf("must be the URL of a web server, oci://HOST/REPOSITORY:TAG, stick:LABEL/FOLDER or a folder of the node such as /data/releases, got %q", source)
+	}
+	return nil
 }
 
 const day = 24 * time.Hour

@@ -61,3 +61,15 @@ func TestMachineUpdateIsChecked(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckReleaseSource(t *testing.T) {
+	for source, good := range map[string]bool{
+		"https://releases.example.com/a": true, "http://10.0.2.2:8000": true, "/data/releases": true, "file:///data/releases": true,
+		"oci://ghcr.io/acme/releases:stable": true, "oci://127.0.0.1:5000/x": true, "stick:RELEASES": true, "stick:RELEASES/a/b": true,
+		"": false, "releases": false, "https://": false, "ftp://x/y": false, "oci://": false, "oci:folder": false, "stick:": false, "stick:/a": false, "stick:A/../b": false, "file:a": false,
+	} {
+		if err := CheckReleaseSource(source); (err == nil) != good {
+			t.Errorf("%q: got %v", source, err)
+		}
+	}
+}

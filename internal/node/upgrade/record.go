@@ -90,6 +90,14 @@ type Lock struct {
 	NoReturn bool `json:"noReturn,omitempty"`
 }
 
+// whose says who made it, and why where that was said.
+func (l *Lock) whose() string {
+	if l.Reason == "" {
+		return l.By
+	}
+	return l.By + ": " + l.Reason
+}
+
 // NoReturn is a point of no return: an application has changed its data under a
 // version, so that an older one may not have it work.
 type NoReturn struct {
@@ -104,8 +112,8 @@ func (p *NoReturn) closes(version string) bool {
 
 // String says what was changed, when and by whom.
 func (p *NoReturn) String() string {
-	return fmt.Sprintf("%s has changed its data for %s on %s (by %s: %s), and may not work with an older version",
-		p.Name, p.Version, p.Since.UTC().Format("2006-01-02 15:04 MST"), p.By, p.Reason)
+	return fmt.Sprintf("%s has changed its data for %s on %s (by %s), and may not work with an older version",
+		p.Name, p.Version, p.Since.UTC().Format("2006-01-02 15:04 MST"), p.whose())
 }
 
 // Refusal is a version that failed here.

@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -252,7 +253,7 @@ func (m *Manager) Start(r Request) (*Upgrade, error) {
 	}
 	defer m.mu.Unlock()
 	if u != nil {
-		return nil, fmt.Errorf("%w: to %s, %s: see oscine upgrade status, or oscine upgrade cancel", ErrBusy, u.To, u.Stage)
+		return nil, fmt.Errorf("%w: to %s, %s: see oscine upgrade status, or oscine upgrade cancel", ErrBusy, cmp.Or(u.To, "the newest release"), u.Stage)
 	}
 	if err := m.state.allowed(r.To, r.Force); err != nil {
 		return nil, err
@@ -262,6 +263,9 @@ func (m *Manager) Start(r Request) (*Upgrade, error) {
 	}
 	if r.Source == "" {
 		return nil, fmt.Errorf("%w: name one, or set spec.update.source of the Machine", ErrNoSource)
+	}
+	if err := object.CheckReleaseSource(r.Source); err != nil {
+		return nil, fmt.Errorf("%w: the source %w", errdefs.ErrInvalidArgument, err)
 	}
 	now := m.Now()
 	m.state.Number++
@@ -282,7 +286,7 @@ func (m *Manager) Start(r Request) (*Upgrade, error) {
 // allowed refuses a version that a person or a failure excludes.
 func (s *state) allowed(version string, force bool) error {
 	if s.Hold != nil {
-		return fmt.Errorf("%w by %s: %s: end that with oscine upgrade unhold", ErrHeld, s.Hold.By, s.Hold.Reason)
+		return fmt.Errorf("%w by %s: end that with oscine upgrade unhold", ErrHeld, s.Hold.whose())
 	}
 	if s.Pin != "" && version != "" && version != s.Pin {
 		return fmt.Errorf("%w: its version is pinned to %s: end that with oscine upgrade unpin", ErrHeld, s.Pin)

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/update"
@@ -408,6 +410,10 @@ func TestRefusedAtOnce(t *testing.T) {
 		if _, err := m.Start(Request{}); !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+	m := newWorld(t).daemon(manual())
+	if _, err := m.Start(Request{Source: "stick:"}); !errors.Is(err, errdefs.ErrInvalidArgument) || m.current() != nil {
+		t.Errorf("a source that is none: got %v, %+v", err, m.current())
 	}
 	for to, want := range map[string]string{"7.7": "no such release is offered", "1.0": "runs already"} {
 		w := newWorld(t)

@@ -238,7 +238,7 @@ func (m *Manager) replaceLoader() {
 func (m *Manager) blocked(s *state, now time.Time) string {
 	u := s.Current
 	if s.Hold != nil {
-		return "upgrades are held: " + s.Hold.Reason
+		return "upgrades are held by " + s.Hold.whose()
 	}
 	if s.Pin != "" && u.To != s.Pin {
 		return "the version is pinned to " + s.Pin
@@ -264,7 +264,7 @@ func (m *Manager) blocked(s *state, now time.Time) string {
 		return fmt.Sprintf("for a window (UTC): %v", windows)
 	}
 	if locks := s.locks(now); len(locks) > 0 && !u.Options.OverrideLocks {
-		return fmt.Sprintf("lock %s is held by %s: %s", locks[0].Name, locks[0].By, locks[0].Reason)
+		return fmt.Sprintf("lock %s is held by %s", locks[0].Name, locks[0].whose())
 	}
 	return ""
 }

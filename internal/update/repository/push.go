@@ -18,18 +18,27 @@ const (
 	fileType   = "application/vnd.oscine.releases.file.v1"
 )
 
+// OpenPublished opens a release folder of which something is published.
+func OpenPublished(dir string) (*os.Root, error) {
+	root, err := os.OpenRoot(dir)
+	if err == nil {
+		if _, err = root.Stat("metadata/timestamp.json"); err == nil {
+			return root, nil
+		}
+		root.Close()
+	}
+	return nil, fmt.Errorf("%s is not a published release folder: make one with oscine release init and create: %w", dir, err)
+}
+
 // Push writes what is published of a release folder to a registry, as one artifact
 // with a layer for each file. What is there already is not sent, and the tag moves
 // last: nodes see the old state or the new one. It returns the artifact's digest.
 func Push(ctx context.Context, dir string, r artifact.Reference, access artifact.Access, progress artifact.Progress) (string, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := OpenPublished(dir)
 	if err != nil {
 		return "", err
 	}
 	defer root.Close()
-	if _, err := root.Stat("metadata/timestamp.json"); err != nil {
-		return "", fmt.Errorf("%s is not a published release folder: %w", dir, err)
-	}
 	files, err := published(root)
 	if err != nil {
 		return "", err
