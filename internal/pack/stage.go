@@ -198,7 +198,7 @@ func (s *Store) stage(f *os.File, release, digest string) error {
 	return s.replace(f.Name(), s.stagedFile(manifest.Name), &rec)
 }
 
-// Settle is called while no upgrade is under way: the staged packs of the release
+// Settle is called once the running release is good and no other is fetched: the staged packs of the release
 // that runs take the places of those before them, and others are removed. It returns
 // the digests of what releases brought and is installed.
 func (s *Store) Settle() (pinned []string, err error) {

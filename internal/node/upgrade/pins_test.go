@@ -77,6 +77,11 @@ func TestPins(t *testing.T) {
 	w.restart(true)
 	m = w.daemon(manual())
 	w.awaitStage(m, Good)
+	w.mu.Lock()
+	if release, here := w.packs[pack]; !here || release != "" {
+		t.Error("good, and its pack is staged still: an upgrade that begins now would lose it")
+	}
+	w.mu.Unlock()
 	w.settled(m, pack)
 	if !m.PinsPack(pack) || m.PinnedModel("digits.onnx") != model {
 		t.Error("good, and not pinned")

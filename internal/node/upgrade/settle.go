@@ -133,6 +133,7 @@ func (m *Manager) judge(ctx context.Context, u *Upgrade) {
 			return
 		}
 	}
+	m.settlePins() // before another upgrade can begin, after which they would not count
 	m.change(func(s *state) {
 		if s.Current == nil || s.Current.Number != u.Number {
 			return
