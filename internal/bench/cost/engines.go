@@ -52,8 +52,6 @@ func (m engineModel) subject(ctx context.Context, progress io.Writer) (s subject
 	return s, err
 }
 
-func aloneFigure(model string) string { return "load alone " + model }
-
 // startEngines starts each engine alone and in a worker, and adds both. What cannot
 // be had is named and left out.
 func (b *bench) startEngines() error {
@@ -120,14 +118,6 @@ func (b *bench) startEngine(self string, m engineModel) error {
 	b.add(target{hopFigure(name), b.front, asking(b.front, "core "+name), 1})
 	b.add(target{unixFigure(name), b.front, served.run, 1})
 	return nil
-}
-
-// asking has a process do something n times.
-func asking(p *process, what string) func(n int) error {
-	return func(n int) error {
-		_, err := p.ask(fmt.Sprintf("%s %d", what, n))
-		return err
-	}
 }
 
 func (b *bench) printEngines(out io.Writer) {

@@ -233,16 +233,10 @@ func (b *bench) addFasthttp(p *process) error {
 
 func (b *bench) addRaw(engine *process) {
 	for _, name := range []string{smallName, digitsName, largeName} {
-		b.add(target{rawFigure(name), engine, func(n int) error {
-			_, err := engine.ask(fmt.Sprintf("raw %s 1 %d", b.models[name], n))
-			return err
-		}, 1})
+		b.add(target{rawFigure(name), engine, asking(engine, "raw "+b.models[name].String()+" 1"), 1})
 	}
 	for _, rows := range batches() {
-		b.add(target{batchFigure(rows), engine, func(n int) error {
-			_, err := engine.ask(fmt.Sprintf("raw %s %d %d", b.models[largeName], rows, n))
-			return err
-		}, rows})
+		b.add(target{batchFigure(rows), engine, asking(engine, fmt.Sprintf("raw %s %d", b.models[largeName], rows)), rows})
 	}
 }
 
@@ -300,10 +294,7 @@ func (b *bench) coldStarts() error {
 		}
 		first.close()
 		b.figures[coldFigure(name)] = float64((cpu(b.front.tree()) - before).Microseconds())
-		b.add(target{name: hopFigure(name), of: b.front, run: func(n int) error {
-			_, err := b.front.ask(fmt.Sprintf("core %s %d", name, n))
-			return err
-		}})
+		b.add(target{hopFigure(name), b.front, asking(b.front, "core "+name), 1})
 		if err := errors.Join(
 			b.addClients(memoryPathFigure(name), b.front, 1, func() (client, error) { return dialShared(socket, name) }),
 			b.addHTTP(unixFigure(name), b.front, "unix", socket, name, oip.EncodeBinary),

@@ -27,21 +27,19 @@ type peer struct {
 }
 
 func peers() []peer {
-	fastapi := func() ([]byte, error) {
-		x, err := tensor.AppendJSON(nil, tensor.FP32, floats(features))
-		return post("/infer", http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"x":%s}`, x)), err
-	}
-	litserve := func() ([]byte, error) {
-		x, err := tensor.AppendJSON(nil, tensor.FP32, floats(features))
-		return post("/predict", http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"x":%s}`, x)), err
+	plain := func(path string) func() ([]byte, error) {
+		return func() ([]byte, error) {
+			x, err := tensor.AppendJSON(nil, tensor.FP32, floats(features))
+			return post(path, http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"x":%s}`, x)), err
+		}
 	}
 	infer := func(encode encoding) func() ([]byte, error) {
 		return func() ([]byte, error) { return request("m", encode) }
 	}
 	return []peer{
-		{"FastAPI and ONNX Runtime, JSON", "fastapi_server.py", "python.txt", fastapi, jsonFigure, 20},
+		{"FastAPI and ONNX Runtime, JSON", "fastapi_server.py", "python.txt", plain("/infer"), jsonFigure, 20},
 		{"MLServer, JSON", "mlserver_server.py", "python.txt", infer(oip.EncodeJSON), jsonFigure, 10},
-		{"LitServe, JSON", "litserve_server.py", "litserve.txt", litserve, jsonFigure, 1},
+		{"LitServe, JSON", "litserve_server.py", "litserve.txt", plain("/predict"), jsonFigure, 1},
 		{"Triton (nvidia-pytriton), binary", "triton_server.py", "triton.txt", infer(oip.EncodeBinary), binaryFigure, 5},
 	}
 }

@@ -77,6 +77,14 @@ func (p *process) ask(what string) (string, error) {
 	return strings.TrimSpace(answer), nil
 }
 
+// asking has a process do something n times.
+func asking(p *process, what string) func(n int) error {
+	return func(n int) error {
+		_, err := p.ask(fmt.Sprintf("%s %d", what, n))
+		return err
+	}
+}
+
 // tree lists the process and all that descend from it.
 func (p *process) tree() []int {
 	pids := []int{p.cmd.Process.Pid}

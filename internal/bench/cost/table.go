@@ -29,6 +29,7 @@ func jsonFigure(model string) string       { return "http json " + model }
 func grpcFigure(model string) string       { return "grpc " + model }
 func crowdFigure(model string) string      { return "64 clients unix binary " + model }
 func coldFigure(model string) string       { return "cold start " + model }
+func aloneFigure(model string) string      { return "load alone " + model }
 func peerFigure(peer, model string) string { return peer + ", " + model }
 
 func (b *bench) print(out io.Writer) {
