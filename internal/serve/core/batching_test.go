@@ -3,6 +3,7 @@ package core_test
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -133,71 +134,46 @@ func TestRequestsWaitForOthers(t *testing.T) {
 	}
 }
 
-// The size of a batch is the largest preferred one that can be filled.
-func TestPreferredSizes(t *testing.T) {
-	r := servetest.New(t)
-	r.Serve(core.Model{Name: "p", Batching: core.Batching{PreferredRows: []int{2, 4}}})
-	r.Wait("p")
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	sizes := map[int]int{}
-	for i := range 40 {
-		wg.Go(func() {
-			first := float32(i)
-			if i%8 == 0 {
-				first = servetest.Sloth
-			}
-			got, err := r.Ask(t.Context(), core.Request{Model: "p"}, first)
-			if err != nil || got.Doubled != 2*first {
-				t.Errorf("got %+v, %v", got, err)
-			}
-			mu.Lock()
-			sizes[got.Shared]++
-			mu.Unlock()
-		})
-	}
-	wg.Wait()
-	for n := range sizes {
-		if n > 4 || n == 3 {
-			t.Errorf("runs of %v rows, want 1, 2 or 4", sizes)
+// The size of a batch is the largest preferred one that can be filled, and no batch
+// has more rows than the model allows.
+func TestBatchSizes(t *testing.T) {
+	for _, test := range []struct {
+		batching core.Batching
+		sizes    []int
+	}{
+		{core.Batching{PreferredRows: []int{2, 4}}, []int{1, 2, 4}},
+		{core.Batching{MostRows: 3}, []int{1, 2, 3}},
+	} {
+		r := servetest.New(t)
+		r.Serve(core.Model{Name: "p", Batching: test.batching})
+		r.Wait("p")
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		sizes := map[int]int{}
+		for i := range 40 {
+			wg.Go(func() {
+				first := float32(i)
+				if i%8 == 0 {
+					first = servetest.Sloth
+				}
+				got, err := r.Ask(t.Context(), core.Request{Model: "p"}, first)
+				if err != nil || got.Doubled != 2*first {
+					t.Errorf("got %+v, %v", got, err)
+				}
+				mu.Lock()
+				sizes[got.Shared]++
+				mu.Unlock()
+			})
 		}
-	}
-	if sizes[4] == 0 {
-		t.Errorf("no run of 4 rows: %v", sizes)
-	}
-}
-
-// No batch has more rows than the model allows.
-func TestMostRows(t *testing.T) {
-	r := servetest.New(t)
-	r.Serve(core.Model{Name: "p", Batching: core.Batching{MostRows: 3}})
-	r.Wait("p")
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	sizes := map[int]int{}
-	for i := range 40 {
-		wg.Go(func() {
-			first := float32(i)
-			if i%8 == 0 {
-				first = servetest.Sloth
+		wg.Wait()
+		for n := range sizes {
+			if !slices.Contains(test.sizes, n) {
+				t.Errorf("%+v: runs of %v rows, want %v", test.batching, sizes, test.sizes)
 			}
-			got, err := r.Ask(t.Context(), core.Request{Model: "p"}, first)
-			if err != nil || got.Doubled != 2*first {
-				t.Errorf("got %+v, %v", got, err)
-			}
-			mu.Lock()
-			sizes[got.Shared]++
-			mu.Unlock()
-		})
-	}
-	wg.Wait()
-	for n := range sizes {
-		if n > 3 {
-			t.Errorf("runs of %v rows, want at most 3", sizes)
 		}
-	}
-	if sizes[3] == 0 {
-		t.Errorf("no run of 3 rows: %v", sizes)
+		if largest := slices.Max(test.sizes); sizes[largest] == 0 {
+			t.Errorf("%+v: no run of %d rows: %v", test.batching, largest, sizes)
+		}
 	}
 }
 
