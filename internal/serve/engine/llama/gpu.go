@@ -3,7 +3,6 @@ package llama
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -14,16 +13,6 @@ import (
 
 // gpuDevice is llama.cpp's name of the first GPU that Vulkan shows.
 const gpuDevice = "Vulkan0"
-
-// environment is llama-server's: no setting of the server comes from this process's,
-// only where the driver's libraries are.
-func environment(home string) []string {
-	env := []string{"PATH=/usr/bin:/bin", "HOME=" + home, "LLAMA_CACHE=" + home, "LC_ALL=C.UTF-8"}
-	if libraries := os.Getenv("LD_LIBRARY_PATH"); libraries != "" {
-		env = append(env, "LD_LIBRARY_PATH="+libraries)
-	}
-	return env
-}
 
 // listTime bounds the listing of devices.
 const listTime = 30 * time.Second

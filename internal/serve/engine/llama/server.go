@@ -59,7 +59,6 @@ func start(e *Engine, args []string, lost func(error)) (*session, error) {
 	last := &tail{out: s.log}
 	s.cmd = exec.Command(e.program, append(args, "--host", socket)...)
 	s.cmd.Stdout, s.cmd.Stderr = last, last
-	// No setting of the server comes from the environment.
 	s.cmd.Env = environment(dir)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
@@ -71,6 +70,16 @@ func start(e *Engine, args []string, lost func(error)) (*session, error) {
 	}
 	s.watch.begin(s)
 	return s, nil
+}
+
+// environment is llama-server's: no setting of the server comes from this process's,
+// only where the driver's libraries are.
+func environment(home string) []string {
+	env := []string{"PATH=/usr/bin:/bin", "HOME=" + home, "LLAMA_CACHE=" + home, "LC_ALL=C.UTF-8"}
+	if libraries := os.Getenv("LD_LIBRARY_PATH"); libraries != "" {
+		env = append(env, "LD_LIBRARY_PATH="+libraries)
+	}
+	return env
 }
 
 // reap waits for the end of llama-server.
