@@ -98,8 +98,7 @@ func (s server) model(m model.Served) core.Model {
 	served := core.Model{
 		Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Platform: m.Platform, OnChange: m.Changed,
 		Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, DefaultTimeout: m.DefaultTimeout, CPUs: m.CPUs, Routing: core.Routing{Traffic: m.Traffic, Shadow: m.Shadow},
-		Batching: core.Batching{PreferredRows: m.Preferred, MostRows: m.MaxBatch, Delay: m.QueueDelay},
-		Cache:    core.Caching{Bytes: m.CacheBytes, PerClient: m.CachePerClient},
+		Cache: core.Caching{Bytes: m.CacheBytes, PerClient: m.CachePerClient},
 	}
 	if e := m.Ensemble; e != nil {
 		served.Ensemble = &core.Ensemble{Steps: e.Arranged(), Outputs: e.Outputs}
@@ -120,6 +119,9 @@ func (s server) model(m model.Served) core.Model {
 	}
 	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
 		served.Urgency = s.isolator.Priority(m.ID)
+	}
+	if b := m.Batching; b != nil {
+		served.Batching = core.Batching{PreferredRows: b.PreferredBatchSizes, MostRows: b.MaxBatchSize, Delay: b.MaxQueueDelay.Std()}
 	}
 	if s := m.Sequences; s != nil {
 		served.Sequencing = core.Sequencing{Most: s.MaxSequences, Idle: s.MaxSequenceIdle.Std()}

@@ -2,7 +2,6 @@ package model
 
 import (
 	"maps"
-	"time"
 
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/channel"
@@ -20,25 +19,4 @@ func options(m *object.Model) map[string]string {
 		all[channel.OptionBatch] = channel.BatchAlone
 	}
 	return all
-}
-
-func preferred(d *object.DynamicBatching) []int {
-	if d == nil {
-		return nil
-	}
-	return d.PreferredBatchSizes
-}
-
-func queueDelay(d *object.DynamicBatching) time.Duration {
-	if d == nil {
-		return 0
-	}
-	return d.MaxQueueDelay.Std()
-}
-
-func maxBatch(d *object.DynamicBatching) int {
-	if d == nil {
-		return 0
-	}
-	return d.MaxBatchSize
 }

@@ -78,12 +78,10 @@ type Served struct {
 	Reshape        *object.Reshape          // nil: clients know the model's own shapes
 	Sequences      *object.SequenceBatching // nil: the model has no state
 	Ensemble       *object.Ensemble         // nil: it has a worker
-	Preferred      []int                    // sizes of batches; none: any
-	MaxBatch       int                      // rows of a batch; 0: as many as wait
+	Batching       *object.DynamicBatching  // nil: nothing is said of it
 	Costs          []Cost                   // of batches, learned before
 	// KeepCosts takes what was learned when the model is served no more.
 	KeepCosts   func([]Cost)
-	QueueDelay  time.Duration // for which a request waits for others
 	OnDemand    bool          // the worker starts when a request comes
 	LoadNow     bool          // the first worker starts at once
 	IdleTimeout time.Duration // without a request, until a worker that started on demand ends; 0: the usual
@@ -288,7 +286,7 @@ func (c *controller) served(w *work) Served {
 	s := Served{
 		Key: c.key, ID: w.key.ID(), Version: spec.Version, ServedAs: spec.ServedAs, Platform: w.engine.Platform, Class: spec.Class,
 		Timeout: spec.Timeout.Std(), MaxRequest: maxRequest, Objective: spec.Resources.Latency.Std(), DefaultTimeout: spec.DefaultTimeout.Std(), CPUs: shared(w), Traffic: spec.Traffic, Shadow: spec.Shadow,
-		Preferred: preferred(spec.DynamicBatching), MaxBatch: maxBatch(spec.DynamicBatching), QueueDelay: queueDelay(spec.DynamicBatching), Changed: c.noteChange,
+		Batching: spec.DynamicBatching, Changed: c.noteChange,
 		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, w) },
 	}
 	learned := c.o.Choices.key(w, []pack.Info{*w.engine})
