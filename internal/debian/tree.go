@@ -112,9 +112,6 @@ func (s *Source) unpacked(ctx context.Context, set Set) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(tree.Dir), 0o755); err != nil {
-		return nil, err
-	}
 	release, err := lockFile(ctx, filepath.Join(s.cache, "unpack.lock"))
 	if err != nil {
 		return nil, err
@@ -123,24 +120,18 @@ func (s *Source) unpacked(ctx context.Context, set Set) (*Tree, error) {
 	if _, err := os.Stat(tree.Dir); err == nil {
 		return tree, nil
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(tree.Dir), "new-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(tmp)
 	fmt.Fprintf(s.log, "unpack %s for %s\n", set.Name, set.Arch)
-	for i, file := range files {
-		if err := verify(file, set.Packages[i]); err != nil {
-			return nil, errors.Join(err, os.Remove(file))
+	return tree, durable.MakeTree(tree.Dir, func(empty string) error {
+		for i, file := range files {
+			if err := verify(file, set.Packages[i]); err != nil {
+				return errors.Join(err, os.Remove(file))
+			}
+			if err := Unpack(ctx, file, empty, useful); err != nil {
+				return err
+			}
 		}
-		if err := Unpack(ctx, file, tmp, useful); err != nil {
-			return nil, err
-		}
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return nil, err
-	}
-	return tree, durable.ReplaceTree(tmp, tree.Dir)
+		return nil
+	})
 }
 
 // digest identifies the content of a set.

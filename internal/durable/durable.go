@@ -67,6 +67,31 @@ func ReplaceTree(from, to string) error {
 	return Rename(from, to)
 }
 
+// MakeTree makes a folder, with those above it, whole or not at all: fill puts into an
+// empty folder what dir then holds, readable by all. Where another process was faster,
+// what that one made stays.
+func MakeTree(dir string, fill func(empty string) error) error {
+	above := filepath.Dir(dir)
+	if err := os.MkdirAll(above, 0o755); err != nil {
+		return err
+	}
+	making, err := os.MkdirTemp(above, "new-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(making)
+	if err := fill(making); err != nil {
+		return err
+	}
+	if err := os.Chmod(making, 0o755); err != nil {
+		return err
+	}
+	if err := ReplaceTree(making, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
 // Remove removes a file and returns when the folder is on the disk. A file that
 // is not there is no error.
 func Remove(name string) error {

@@ -71,6 +71,33 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// A tree is there whole or not at all, and one that is there stays.
+func TestMakeTree(t *testing.T) {
+	above := filepath.Join(t.TempDir(), "trees")
+	dir := filepath.Join(above, "a")
+	with := func(content string) func(string) error {
+		return func(empty string) error { return os.WriteFile(filepath.Join(empty, "x"), []byte(content), 0o600) }
+	}
+	broken := errors.New("broken")
+	if err := MakeTree(dir, func(empty string) error { return errors.Join(with("half")(empty), broken) }); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+	for _, content := range []string{"first", "second"} {
+		if err := MakeTree(dir, with(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "x")); err != nil || string(got) != "first" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("got %v, %v", info, err)
+	}
+	if left, err := os.ReadDir(above); err != nil || len(left) != 1 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 // TestWriteFileFails leaves the old file and nothing beside it.
 func TestWriteFileFails(t *testing.T) {
 	dir := t.TempDir()

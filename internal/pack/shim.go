@@ -57,41 +57,31 @@ func (s *shim) linked(ctx context.Context, parts []part, arch string, fetch bool
 	if err != nil {
 		return "", err
 	}
-	trees := filepath.Dir(parts[0].dir)
-	dir := filepath.Join(trees, "shim-"+s.source+"-"+id)
+	dir := filepath.Join(filepath.Dir(parts[0].dir), "shim-"+s.source+"-"+id)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
 	if !fetch {
 		return "", fmt.Errorf("the library %s is not in the cache: %w", s.library(), os.ErrNotExist)
 	}
-	tmp, err := os.MkdirTemp(trees, "new-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(tmp)
-	if err := linkAll(parts, arch, tmp); err != nil {
-		return "", err
-	}
-	c, err := newCompiler(ctx, arch, log)
-	if err != nil {
-		return "", err
-	}
-	work := filepath.Join(tmp, ".work")
-	if err := s.unpack(ctx, parts[0].pinned, arch, work); err != nil {
-		return "", err
-	}
-	fmt.Fprintf(log, "compile %s for %s\n", s.library(), arch)
-	if err := c.build(ctx, s, work, tmp); err != nil {
-		return "", fmt.Errorf("compile %s for %s: %w", s.library(), arch, err)
-	}
-	if err := os.RemoveAll(work); err != nil {
-		return "", err
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return "", err
-	}
-	return dir, durable.ReplaceTree(tmp, dir)
+	return dir, durable.MakeTree(dir, func(empty string) error {
+		if err := linkAll(parts, arch, empty); err != nil {
+			return err
+		}
+		c, err := newCompiler(ctx, arch, log)
+		if err != nil {
+			return err
+		}
+		work := filepath.Join(empty, ".work")
+		if err := s.unpack(ctx, parts[0].pinned, arch, work); err != nil {
+			return err
+		}
+		fmt.Fprintf(log, "compile %s for %s\n", s.library(), arch)
+		if err := c.build(ctx, s, work, empty); err != nil {
+			return fmt.Errorf("compile %s for %s: %w", s.library(), arch, err)
+		}
+		return os.RemoveAll(work)
+	})
 }
 
 // digest is of all that the folder is made of.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	_ "embed" // of wheels.json
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -120,26 +119,11 @@ func together(parts []part, arch string) (string, error) {
 	for _, p := range parts {
 		fmt.Fprintln(sum, filepath.Base(p.dir)) // holds the wheel's digest
 	}
-	trees := filepath.Dir(parts[0].dir)
-	dir := filepath.Join(trees, "with-"+parts[0].name+"-"+hex.EncodeToString(sum.Sum(nil))[:16])
+	dir := filepath.Join(filepath.Dir(parts[0].dir), "with-"+parts[0].name+"-"+hex.EncodeToString(sum.Sum(nil))[:16])
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	tmp, err := os.MkdirTemp(trees, "new-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(tmp)
-	if err := linkAll(parts, arch, tmp); err != nil {
-		return "", err
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return "", err
-	}
-	if err := durable.ReplaceTree(tmp, dir); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", err // another process may have been faster
-	}
-	return dir, nil
+	return dir, durable.MakeTree(dir, func(empty string) error { return linkAll(parts, arch, empty) })
 }
 
 // linkAll links the libraries of wheels into a folder.

@@ -42,24 +42,12 @@ func (s *Source) Tree(ctx context.Context, p Package, arch string, want map[stri
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return "", err
-	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), "new-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(tmp)
-	if err := Extract(wheel, tmp, want); err != nil {
-		return "", fmt.Errorf("unpack the wheel of %s %s: %w", p.Name, p.Version, err)
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return "", err
-	}
-	if err := durable.ReplaceTree(tmp, dir); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", err // another process may have been faster
-	}
-	return dir, nil
+	return dir, durable.MakeTree(dir, func(empty string) error {
+		if err := Extract(wheel, empty, want); err != nil {
+			return fmt.Errorf("unpack the wheel of %s %s: %w", p.Name, p.Version, err)
+		}
+		return nil
+	})
 }
 
 // Extract takes files out of a wheel, each by its path in it, to a path below
