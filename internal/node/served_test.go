@@ -5,6 +5,13 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"oscine.dev/oscine/internal/node/kind/model"
+	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/core"
 )
 
 // What cannot be served beside the other Models is refused when it is applied.
@@ -38,6 +45,25 @@ func TestModelsThatCannotBeServedTogether(t *testing.T) {
 		err := apply(step.text)
 		if step.want == "" && err != nil || step.want != "" && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), step.want)) {
 			t.Errorf("%s: got %v, want %q", step.text, err, step.want)
+		}
+	}
+}
+
+// What a manifest says of batches, states and shapes comes to the registry.
+func TestServedAsTheManifestSays(t *testing.T) {
+	got := server{}.model(model.Served{
+		Class:     object.Batch,
+		Batching:  &object.DynamicBatching{PreferredBatchSizes: []int{2, 4}, MaxBatchSize: 8, MaxQueueDelay: object.Duration(time.Millisecond)},
+		Sequences: &object.SequenceBatching{State: []object.SequenceState{{InputName: "a", OutputName: "b", Dims: []int64{2}}}, MaxSequences: 9, MaxSequenceIdle: object.Duration(time.Second)},
+		Reshape:   &object.Reshape{Inputs: map[string]object.TensorReshape{"x": {Dims: []int64{4}, Shape: []int64{2, 2}}}},
+	})
+	for _, part := range []struct{ got, want any }{
+		{got.Batching, core.Batching{PreferredRows: []int{2, 4}, MostRows: 8, Delay: time.Millisecond}},
+		{got.Sequencing, core.Sequencing{States: []core.KeptState{{Input: "a", Output: "b", Shape: []int64{2}}}, Most: 9, Idle: time.Second}},
+		{got.Reshapes, core.Reshapes{Inputs: []core.Reshape{{Name: "x", Client: []int64{4}, Model: []int64{2, 2}}}}},
+	} {
+		if diff := cmp.Diff(part.want, part.got); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
 		}
 	}
 }
