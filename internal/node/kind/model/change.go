@@ -70,17 +70,6 @@ func (c *controller) change(ctx context.Context, m *object.Model) error {
 	return nil
 }
 
-// giveUpIdle gives back the place that was for a manifest that is not served, where
-// the model has no worker now.
-func (c *controller) giveUpIdle(ctx context.Context) error {
-	if !c.live.onDemand() {
-		return nil
-	}
-	c.starting.Lock()
-	defer c.starting.Unlock()
-	return c.o.Sandbox.GiveUp(ctx, c.live.model)
-}
-
 // notServed tells why the manifest before is served still.
 func (c *controller) notServed(why error) {
 	c.set(func(st *object.ModelStatus) {

@@ -233,15 +233,6 @@ func (c *controller) prepare(ctx context.Context, m *object.Model) (w *work, err
 	return w, nil
 }
 
-// unloaded gives back the place of a worker that was loaded on demand and has
-// ended.
-func (c *controller) unloaded(w *work) {
-	if err := c.o.Sandbox.Finish(c.o.Life, w.model); err != nil {
-		c.o.Log.Warn("the place of a model that was unloaded is not given back", "name", c.key.Name, "error", err)
-	}
-	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt, st.Placement = 0, nil, nil })
-}
-
 // files has the model's files here and returns the digest under which they are stored.
 func (c *controller) files(ctx context.Context, m *object.Model) (string, error) {
 	if digestRE.MatchString(m.Spec.Source) {
@@ -307,10 +298,6 @@ func (c *controller) served(w *work) Served {
 	}
 	return s
 }
-
-// onDemand reports whether a worker is loaded by its requests; one beside it is
-// loaded always.
-func (w *work) onDemand() bool { return w.model.OnDemand() && w.key.Kind == object.KindModel }
 
 // shared are the CPUs on which a work's runs meet those of other models. Where it
 // computes on devices they say nothing, and one on demand has others at each load.

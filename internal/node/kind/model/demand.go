@@ -1,0 +1,31 @@
+package model
+
+import (
+	"context"
+
+	"oscine.dev/oscine/internal/object"
+)
+
+// onDemand reports whether a worker is loaded by its requests; one beside it is
+// loaded always.
+func (w *work) onDemand() bool { return w.model.OnDemand() && w.key.Kind == object.KindModel }
+
+// unloaded gives back the place of a worker that was loaded on demand and has
+// ended.
+func (c *controller) unloaded(w *work) {
+	if err := c.o.Sandbox.Finish(c.o.Life, w.model); err != nil {
+		c.o.Log.Warn("the place of a model that was unloaded is not given back", "name", c.key.Name, "error", err)
+	}
+	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt, st.Placement = 0, nil, nil })
+}
+
+// giveUpIdle gives back the place that was for a manifest that is not served, where
+// the model has no worker now.
+func (c *controller) giveUpIdle(ctx context.Context) error {
+	if !c.live.onDemand() {
+		return nil
+	}
+	c.starting.Lock()
+	defer c.starting.Unlock()
+	return c.o.Sandbox.GiveUp(ctx, c.live.model)
+}
