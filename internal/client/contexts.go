@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"go.yaml.in/yaml/v3"
+
 	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/durable"
 )
@@ -132,14 +134,8 @@ func (c *Config) Names() []string {
 
 // unknown is the error of a name that no context has.
 func (c *Config) unknown(name string) error {
-	return notFound{fmt.Errorf("no context is named %q: choose one of %s, or make it with oscine config generate", name, c.list())}
+	return errdefs.ErrNotFound.WithMessage(fmt.Sprintf("no context is named %q: choose one of %s, or make it with oscine config generate", name, c.list()))
 }
-
-// notFound marks an error for github.com/containerd/errdefs.
-type notFound struct{ error }
-
-// NotFound gives the error its class.
-func (notFound) NotFound() {}
 
 func (c *Config) list() string {
 	if len(c.Contexts) == 0 {
