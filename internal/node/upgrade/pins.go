@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -169,7 +170,7 @@ func (m *Manager) Running() string {
 	if m.Facts == nil {
 		return ""
 	}
-	entry, ok := release.ParseEntry(lastName(m.Facts().Image))
+	entry, ok := release.ParseEntry(path.Base(m.Facts().Image))
 	if !ok {
 		return ""
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"strings"
 	"time"
 
@@ -23,8 +22,6 @@ const (
 	keptLines = 30
 	maxLine   = 400 // bytes
 )
-
-func lastName(image string) string { return path.Base(image) }
 
 // settle finds out what became of an upgrade that an earlier daemon, or the boot
 // before, was at.
