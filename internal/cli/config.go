@@ -215,6 +215,15 @@ func loadAuthority(dir string) (pki.Pair, error) {
 	return authority, nil
 }
 
+// requireAuthority is loadAuthority for a command with --authority.
+func requireAuthority(dir string) (pki.Pair, error) {
+	authority, err := loadAuthority(dir)
+	if err != nil {
+		return authority, fmt.Errorf("%w: say where oscine config generate put ca.crt and ca.key with --authority DIR", err)
+	}
+	return authority, nil
+}
+
 // machineManifest writes the Machine object of a node with DHCP and the
 // defaults.
 func machineManifest(authority pki.Pair, name string, hosts []string, open map[string]int, port int, withKey bool) ([]byte, error) {
@@ -301,15 +310,15 @@ func printContexts(out io.Writer, infos []contextInfo) error {
 }
 
 func describeCertificate(ctx *client.Context) (user, role, expires, serial string) {
-	pair, err := pki.Pair{Certificate: []byte(ctx.Certificate), Key: []byte(ctx.Key)}.TLS()
+	leaf, err := leafOf(ctx)
 	if err != nil {
 		return "-", "unreadable", "-", "-"
 	}
-	expires = pair.Leaf.NotAfter.Format(time.DateOnly)
-	if time.Now().After(pair.Leaf.NotAfter) {
+	expires = date(leaf)
+	if time.Now().After(leaf.NotAfter) {
 		expires += " (expired)"
 	}
-	return pair.Leaf.Subject.CommonName, pki.RoleOf(pair.Leaf).String(), expires, pki.Serial(pair.Leaf)
+	return leaf.Subject.CommonName, pki.RoleOf(leaf).String(), expires, pki.Serial(leaf)
 }
 
 func newConfigUseCommand(env *Env) *cobra.Command {

@@ -72,9 +72,9 @@ func applyConfig(ctx context.Context, env *Env, o applyOptions) error {
 	if o.authority == "" {
 		o.authority = filepath.Dir(o.file)
 	}
-	authority, err := loadAuthority(o.authority)
+	authority, err := requireAuthority(o.authority)
 	if err != nil {
-		return fmt.Errorf("%w: say where oscine config generate put ca.crt and ca.key with --authority DIR", err)
+		return err
 	}
 	host, port, err := splitAddress(o.address)
 	if err != nil {

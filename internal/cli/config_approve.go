@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/pki"
 )
 
@@ -38,10 +40,10 @@ certificate before, which must be valid, so that nobody in between can change it
 				return err
 			}
 			a := approval{env: env, dir: authorityDir(authority, name, ctx), lifetime: time.Duration(days) * day}
-			if err := isAuthorityOf(ctx, a.dir); err != nil {
+			if a.authority, err = authorityOf(ctx, a.dir); err != nil {
 				return err
 			}
-			return a.run(c, args)
+			return a.run(c.Context(), args)
 		},
 	}
 	c.Flags().StringVar(&authority, "authority", "", authorityUsage)
@@ -51,25 +53,18 @@ certificate before, which must be valid, so that nobody in between can change it
 
 // approval signs renewals.
 type approval struct {
-	env      *Env
-	dir      string        // of the authority
-	lifetime time.Duration // 0: as long as the certificate before
+	env       *Env
+	dir       string // of the authority
+	authority pki.Pair
+	lifetime  time.Duration // 0: as long as the certificate before
 }
 
-func (a *approval) run(c *cobra.Command, args []string) error {
-	authority, err := loadAuthority(a.dir)
-	if err != nil {
-		return err
-	}
-	pool, err := pki.Pool(authority.Certificate)
-	if err != nil {
-		return err
-	}
+func (a *approval) run(ctx context.Context, args []string) error {
 	node, err := a.env.Client()
 	if err != nil {
 		return err
 	}
-	resp, err := node.Access.ListRenewals(c.Context(), connect.NewRequest(&pb.ListRenewalsRequest{}))
+	resp, err := node.Access.ListRenewals(ctx, connect.NewRequest(&pb.ListRenewalsRequest{}))
 	if err != nil {
 		return err
 	}
@@ -86,20 +81,9 @@ func (a *approval) run(c *cobra.Command, args []string) error {
 		}) {
 			continue
 		}
-		// The node is not believed: it passes on what the client has signed.
-		before, err := renewal.Check(pool, time.Now())
+		signed, err := a.approve(ctx, node, renewal)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("the renewal of %q, certificate %s: %w", name, serial, err))
-			continue
-		}
-		signed, err := a.sign(authority, renewal, before)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed.Raw}))
-		if _, err := node.Access.Approve(c.Context(), connect.NewRequest(&pb.ApproveRequest{Serial: serial, Certificate: text})); err != nil {
-			errs = append(errs, err)
 			continue
 		}
 		fmt.Fprintf(a.env.Out, "%s %s with role %s renewed until %s\n", pki.Serial(signed), name, pki.RoleOf(signed), date(signed))
@@ -112,13 +96,10 @@ func (a *approval) run(c *cobra.Command, args []string) error {
 	return joined(errs)
 }
 
-// sign signs a renewal and notes the certificate beside the authority.
-func (a *approval) sign(authority pki.Pair, renewal pki.Renewal, before *x509.Certificate) (*x509.Certificate, error) {
-	lifetime := a.lifetime
-	if lifetime == 0 {
-		lifetime = pki.Lifetime(before)
-	}
-	text, err := pki.Renew(authority, renewal, lifetime)
+// approve signs a renewal, notes the certificate beside the authority and leaves it on
+// the node, which is not believed: it passes on what the client has signed.
+func (a *approval) approve(ctx context.Context, node *client.Client, renewal pki.Renewal) (*x509.Certificate, error) {
+	text, err := pki.Renew(a.authority, renewal, a.lifetime)
 	if err != nil {
 		return nil, err
 	}
@@ -127,5 +108,9 @@ func (a *approval) sign(authority pki.Pair, renewal pki.Renewal, before *x509.Ce
 	if err != nil {
 		return nil, err
 	}
-	return signed, noteIssued(a.dir, signed)
+	if err := noteIssued(a.dir, signed); err != nil {
+		return nil, err
+	}
+	_, err = node.Access.Approve(ctx, connect.NewRequest(&pb.ApproveRequest{Serial: renewal.Signature.Serial(), Certificate: string(text)}))
+	return signed, err
 }

@@ -80,7 +80,12 @@ func makeCredentials(env *Env, user string, o credentialsOptions) error {
 	if err != nil {
 		return err
 	}
-	pair, serial, err := signClient(authorityDir(o.authority, name, base), user, r, time.Duration(o.days)*day)
+	dir := authorityDir(o.authority, name, base)
+	authority, err := requireAuthority(dir)
+	if err != nil {
+		return err
+	}
+	pair, serial, err := signClient(authority, dir, user, r, time.Duration(o.days)*day)
 	if err != nil {
 		return err
 	}
@@ -107,29 +112,19 @@ func (o credentialsOptions) base(env *Env) (string, *client.Context, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	authority, err := loadAuthority(cmp.Or(o.authority, o.node))
+	authority, err := requireAuthority(cmp.Or(o.authority, o.node))
 	return o.node, &client.Context{Address: net.JoinHostPort(host, port), ServerName: o.node, CA: string(authority.Certificate)}, err
 }
 
 // authorityDir is the folder of the authority that signs for a context: the one
 // that was given, else the one that the context names, else that of its name.
 func authorityDir(given, name string, ctx *client.Context) string {
-	switch {
-	case given != "":
-		return given
-	case ctx.Authority != "":
-		return ctx.Authority
-	}
-	return name
+	return cmp.Or(given, ctx.Authority, name)
 }
 
 // signClient signs a client's certificate and notes its serial number beside
 // the authority.
-func signClient(dir, user string, role pki.Role, lifetime time.Duration) (pair pki.Pair, serial string, err error) {
-	authority, err := loadAuthority(dir)
-	if err != nil {
-		return pair, "", fmt.Errorf("%w: say where oscine config generate put ca.crt and ca.key with --authority DIR", err)
-	}
+func signClient(authority pki.Pair, dir, user string, role pki.Role, lifetime time.Duration) (pair pki.Pair, serial string, err error) {
 	pair, err = pki.NewClient(authority, user, role, lifetime)
 	if err != nil {
 		return pair, "", err

@@ -96,10 +96,11 @@ func renewContext(env *Env, name, dir string, lifetime time.Duration) (r renewal
 		if err != nil {
 			return err
 		}
-		if err := isAuthorityOf(chosen, dir); err != nil {
+		authority, err := authorityOf(chosen, dir)
+		if err != nil {
 			return err
 		}
-		pair, _, err := signClient(dir, r.before.Subject.CommonName, role, lifetime)
+		pair, _, err := signClient(authority, dir, r.before.Subject.CommonName, role, lifetime)
 		if err != nil {
 			return err
 		}
@@ -115,31 +116,31 @@ func leafOf(ctx *client.Context) (*x509.Certificate, error) {
 	return pair.Leaf, err
 }
 
-// isAuthorityOf refuses a folder with another authority than the context's: its
-// node would not accept what that one signs.
-func isAuthorityOf(ctx *client.Context, dir string) error {
-	authority, err := loadAuthority(dir)
+// authorityOf loads the authority in a folder. It refuses one that is not the context's,
+// whose node would not accept what it signs.
+func authorityOf(ctx *client.Context, dir string) (pki.Pair, error) {
+	authority, err := requireAuthority(dir)
 	if err != nil {
-		return fmt.Errorf("%w: say where oscine config generate put ca.crt and ca.key with --authority DIR", err)
+		return authority, err
 	}
 	pool, err := pki.Pool(authority.Certificate)
 	if err != nil {
-		return err
+		return authority, err
 	}
 	leaf, err := leafOf(ctx)
 	if err != nil {
-		return err
+		return authority, err
 	}
 	if err := pki.VerifyClient(pool, leaf, leaf.NotBefore); err != nil {
-		return fmt.Errorf("%s holds another authority than the one that signed this context's certificate: give its folder with --authority DIR (%w)", dir, err)
+		return authority, fmt.Errorf("%s holds another authority than the one that signed this context's certificate: give its folder with --authority DIR (%w)", dir, err)
 	}
-	return nil
+	return authority, nil
 }
 
 // askRenewal asks the node for a certificate in place of a context's, and takes it
 // where the holder of the authority has signed it. It returns what to say.
 func askRenewal(ctx context.Context, env *Env, name string) (said string, err error) {
-	var key string
+	var asking client.Context
 	err = env.editConfig(func(config *client.Config) error {
 		_, chosen, err := config.Context(name)
 		if err != nil {
@@ -152,33 +153,25 @@ func askRenewal(ctx context.Context, env *Env, name string) (said string, err er
 			}
 			chosen.RenewalKey = string(made)
 		}
-		key = chosen.RenewalKey
+		asking = *chosen
 		return nil
 	})
 	if err != nil {
 		return "", err
 	}
-	config, err := env.clientConfig()
-	if err != nil {
-		return "", err
-	}
-	_, chosen, err := config.Context(name)
-	if err != nil {
-		return "", err
-	}
-	before, err := leafOf(chosen)
+	before, err := leafOf(&asking)
 	if err != nil {
 		return "", fmt.Errorf("the certificate of context %q: %w", name, err)
 	}
-	node, err := client.New(chosen)
+	node, err := client.New(&asking)
 	if err != nil {
 		return "", err
 	}
-	authority, err := pki.Pool([]byte(chosen.CA))
+	authority, err := pki.Pool([]byte(asking.CA))
 	if err != nil {
 		return "", err
 	}
-	certificate, err := node.Renew(ctx, authority, []byte(key))
+	certificate, err := node.Renew(ctx, authority, []byte(asking.RenewalKey))
 	if err != nil {
 		return "", err
 	}
@@ -191,8 +184,8 @@ func askRenewal(ctx context.Context, env *Env, name string) (said string, err er
 		if err != nil {
 			return err
 		}
-		if chosen.RenewalKey == key {
-			chosen.Certificate, chosen.Key, chosen.RenewalKey = certificate, key, ""
+		if chosen.RenewalKey == asking.RenewalKey {
+			chosen.Certificate, chosen.Key, chosen.RenewalKey = certificate, asking.RenewalKey, ""
 		}
 		return nil
 	})

@@ -60,7 +60,8 @@ func (r *Renewal) Check(authority *x509.CertPool, now time.Time) (*x509.Certific
 }
 
 // Renew signs what a renewal that Check accepts asks for. Name and role are those of
-// the certificate before; what the request itself says of them does not count.
+// the certificate before; what the request itself says of them does not count. So is
+// the lifetime where it is 0.
 func Renew(authority Pair, r Renewal, lifetime time.Duration) (certificate []byte, err error) {
 	pool, err := Pool(authority.Certificate)
 	if err != nil {
@@ -73,6 +74,9 @@ func Renew(authority Pair, r Renewal, lifetime time.Duration) (certificate []byt
 	key, err := parseRequest(r.Request)
 	if err != nil {
 		return nil, err
+	}
+	if lifetime == 0 {
+		lifetime = Lifetime(before)
 	}
 	return sign(&authority, nil, clientTemplate(before.Subject.CommonName, RoleOf(before)), key, lifetime)
 }
