@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -16,6 +18,15 @@ import (
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/pki"
 )
+
+// openPacks opens the store of packs, in which those of the running release count.
+func (n *Node) openPacks(trust *x509.CertPool) (err error) {
+	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs"), trust); err != nil {
+		return err
+	}
+	n.packs.Revoked, n.packs.Pinned, n.packs.Release = n.access.Revoked, n.upgrades.PinsPack, n.upgrades.Running()
+	return nil
+}
 
 // InstallPack stores a pack, after checking that it is one for this architecture
 // and signed by an admin, and replaces the one of the same name. Models that run from

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +20,6 @@ import (
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/node/upgrade"
 	"oscine.dev/oscine/internal/object"
-	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/tensor"
@@ -81,15 +79,6 @@ func filesOfESP(dir string, log *slog.Logger) map[string][]byte {
 		log.Warn("the boot loader's files cannot be repaired", "error", err)
 	}
 	return files
-}
-
-// openPacks opens the store of packs, in which those of the running release count.
-func (n *Node) openPacks(trust *x509.CertPool) (err error) {
-	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs"), trust); err != nil {
-		return err
-	}
-	n.packs.Revoked, n.packs.Pinned, n.packs.Release = n.access.Revoked, n.upgrades.PinsPack, n.upgrades.Running()
-	return nil
 }
 
 // upgradeStores are the node's packs and model files as upgrades see them.
