@@ -18,10 +18,7 @@ func TestNoReturn(t *testing.T) {
 	machine := manual()
 	machine.Gate.Deadline = object.Duration(time.Hour)
 	m := w.daemon(machine)
-	start(t, m, Request{})
-	w.awaitReboot()
-	w.restart(true)
-	m = w.daemon(machine)
+	m = w.upgraded(m, Request{}, machine)
 	w.awaitStage(m, Trial)
 	lock := Lock{Name: "db", By: "ci", Reason: "format 9", NoReturn: true}
 	if err := m.AddLock(lock); !errors.Is(err, slot.ErrOnTrial) || len(m.Status().Locks) != 0 || m.Status().NoReturn != nil {
@@ -58,18 +55,12 @@ func TestNoReturn(t *testing.T) {
 			t.Errorf("plan %s: got %v", version, err)
 		}
 	}
-	start(t, m, Request{To: "1.2"})
-	w.awaitReboot()
-	w.restart(true)
-	m = w.daemon(machine)
+	m = w.upgraded(m, Request{To: "1.2"}, machine)
 	w.awaitStage(m, Good)
 	if p := m.Status().NoReturn; p == nil || p.Version != "1.1" {
 		t.Errorf("after a newer one: %+v", p)
 	}
-	start(t, m, Request{To: "1.0", Options: Options{Force: true}})
-	w.awaitReboot()
-	w.restart(true)
-	m = w.daemon(machine)
+	m = w.upgraded(m, Request{To: "1.0", Options: Options{Force: true}}, machine)
 	w.awaitStage(m, Good)
 	if p := m.Status().NoReturn; p != nil {
 		t.Errorf("it was forced, and still stands: %+v", p)

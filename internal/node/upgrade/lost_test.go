@@ -151,10 +151,7 @@ func TestNeverStarted(t *testing.T) {
 func TestBuiltOutlivesHistory(t *testing.T) {
 	w := newWorld(t)
 	m := w.daemon(manual())
-	start(t, m, Request{})
-	w.awaitReboot()
-	w.restart(true)
-	m = w.daemon(manual())
+	m = w.upgraded(m, Request{}, manual())
 	w.awaitStage(m, Good)
 	m.change(func(s *state) { s.History = nil })
 	if m = w.daemon(manual()); !m.built().Equal(w.offered[0].Built) {

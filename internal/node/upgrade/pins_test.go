@@ -72,10 +72,7 @@ func TestPins(t *testing.T) {
 	}
 
 	delete(w.failing, "network")
-	start(t, m, Request{To: "1.1", Options: Options{Force: true}})
-	w.awaitReboot()
-	w.restart(true)
-	m = w.daemon(manual())
+	m = w.upgraded(m, Request{To: "1.1", Options: Options{Force: true}}, manual())
 	w.awaitStage(m, Good)
 	w.mu.Lock()
 	if release, here := w.packs[pack]; !here || release != "" {
@@ -95,10 +92,7 @@ func TestPins(t *testing.T) {
 	w.mu.Lock()
 	w.offered, w.fetched = []*update.Manifest{two}, nil
 	w.mu.Unlock()
-	start(t, m, Request{})
-	w.awaitReboot()
-	w.restart(true)
-	m = w.daemon(manual())
+	m = w.upgraded(m, Request{}, manual())
 	w.awaitStage(m, Good)
 	w.settled(m, pack)
 	if got := m.PinnedModels(); len(got) != 2 || got[model] != "1.1" || m.PinnedModel("digits.onnx") != digestOf(&two.Models[0]) {

@@ -32,6 +32,15 @@ func start(t *testing.T, m *Manager, r Request) *Upgrade {
 	return u
 }
 
+// upgraded starts an upgrade and returns the daemon of the version that then runs.
+func (w *world) upgraded(m *Manager, r Request, machine object.MachineUpdate) *Manager {
+	w.t.Helper()
+	start(w.t, m, r)
+	w.awaitReboot()
+	w.restart(true)
+	return w.daemon(machine)
+}
+
 func TestUpgrade(t *testing.T) {
 	w := newWorld(t)
 	w.offered[0].Floor = "1.0"
@@ -76,10 +85,7 @@ func TestPending(t *testing.T) {
 	machine := manual()
 	machine.Gate.Deadline = object.Duration(time.Hour)
 	m := w.daemon(machine)
-	start(t, m, Request{})
-	w.awaitReboot()
-	w.restart(true)
-	m = w.daemon(machine)
+	m = w.upgraded(m, Request{}, machine)
 	if !m.Pending() {
 		t.Error("a version on trial with checks to pass: not pending")
 	}
@@ -103,10 +109,7 @@ func TestGateFails(t *testing.T) {
 		w := newWorld(t)
 		w.failing[check] = errors.New("it is gone")
 		m := w.daemon(manual())
-		start(t, m, Request{})
-		w.awaitReboot()
-		w.restart(true)
-		w.daemon(manual())
+		w.upgraded(m, Request{}, manual())
 		if why := w.awaitBack(); !strings.Contains(why, check+": it is gone") {
 			t.Errorf("PID 1 was told %q", why)
 		}
@@ -131,10 +134,7 @@ func TestGateFails(t *testing.T) {
 		w.mu.Lock()
 		delete(w.failing, check)
 		w.mu.Unlock()
-		start(t, m, Request{To: "1.1", Options: Options{Force: true}})
-		w.awaitReboot()
-		w.restart(true)
-		m = w.daemon(manual())
+		m = w.upgraded(m, Request{To: "1.1", Options: Options{Force: true}}, manual())
 		w.awaitStage(m, Good)
 		if len(m.Status().Refused) != 0 {
 			t.Errorf("still refused: %v", m.Status().Refused)
@@ -147,10 +147,7 @@ func TestGateFails(t *testing.T) {
 func TestRot(t *testing.T) {
 	w := newWorld(t)
 	m := w.daemon(manual())
-	start(t, m, Request{})
-	w.awaitReboot()
-	w.restart(true)
-	w.awaitStage(w.daemon(manual()), Good)
+	w.awaitStage(w.upgraded(m, Request{}, manual()), Good)
 	w.back()
 	for range 2 {
 		m = w.daemon(manual())
