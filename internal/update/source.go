@@ -9,7 +9,7 @@ import (
 )
 
 // Source is somewhere that releases come from: a folder, a stick, a web server
-// or another node. It is made by package source, which also checks trust: what
+// or a registry. It is made by package source, which also checks trust: what
 // comes out of a Source is signed, current and whole. It is not safe for
 // concurrent use.
 type Source interface {
