@@ -119,8 +119,11 @@ func (e *efi) next() (number uint16, ok bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
 	}
-	if err != nil || len(raw) != 6 {
-		return 0, false, errors.Join(err, fmt.Errorf("EFI variable %s: %d bytes", bootNext, len(raw)))
+	if err != nil {
+		return 0, false, err
+	}
+	if len(raw) != 6 {
+		return 0, false, fmt.Errorf("EFI variable %s has %d bytes, not 6", bootNext, len(raw))
 	}
 	return binary.LittleEndian.Uint16(raw[4:]), true, nil
 }
