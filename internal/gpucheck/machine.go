@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -18,11 +17,7 @@ func (c *check) probe() (*hardware.Machine, []hardware.Driver, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx := c.ctx
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	drivers, err := hardware.AskDrivers(ctx, m, filepath.Join(c.bin, "oscine-nvml"))
+	drivers, err := hardware.AskDrivers(c.ctx, m, filepath.Join(c.bin, "oscine-nvml"))
 	return m, drivers, err
 }
 
@@ -52,7 +47,7 @@ func (c *check) machine() error {
 			return fmt.Errorf("%s is cut into partitions: remove them first", a.ID)
 		}
 	}
-	for id, load := range hardware.AskLoads(context.Background(), m, drivers) {
+	for id, load := range hardware.AskLoads(c.ctx, m, drivers) {
 		c.say("%s: %s used, %.0f °C, %.0f W", id, printable.Bytes(int64(load.Used)), load.Celsius, load.Watts)
 	}
 	if len(c.gpus) > 0 {

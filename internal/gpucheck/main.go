@@ -34,7 +34,7 @@ func packs() []string {
 
 func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
 	flags := flag.NewFlagSet("gpu-check", flag.ContinueOnError)
-	c := &check{out: out, progress: progress}
+	c := &check{ctx: ctx, out: out, progress: progress}
 	flags.StringVar(&c.bin, "bin", "out/bin", "folder with Oscine's programs")
 	flags.StringVar(&c.packs, "packs", "out/packs", "folder with the packs; those that it lacks are built")
 	flags.StringVar(&c.gguf, "gguf", "", "a language model (default: SmolLM2 135M, fetched by make test-inputs)")
@@ -54,9 +54,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, *limit)
+	var cancel context.CancelFunc
+	c.ctx, cancel = context.WithTimeout(ctx, *limit)
 	defer cancel()
-	c.ctx = ctx
 	_ = c.step("devices", c.devices)
 	if err := c.step("node", c.startNode); err != nil {
 		return errors.Join(err, c.stop())

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"oscine.dev/oscine/internal/linux"
 )
 
 // node is a hosted oscined of this run, with all that it keeps in folders of its own.
@@ -120,29 +122,11 @@ func (c *check) stop() error {
 		if dir == "" {
 			continue
 		}
-		if err := unmountBelow(dir); err != nil { // what is mounted there is not ours to remove
+		if err := linux.UnmountBelow(dir); err != nil { // what is mounted there is not ours to remove
 			errs = append(errs, fmt.Errorf("%s is left: %w", dir, err))
 			continue
 		}
 		errs = append(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
-}
-
-// unmountBelow undoes the mounts that a daemon leaves for its successor.
-func unmountBelow(dir string) error {
-	raw, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return err
-	}
-	lines := strings.Split(string(raw), "\n")
-	for i := len(lines) - 1; i >= 0; i-- {
-		fields := strings.Fields(lines[i])
-		if len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
-			if err := syscall.Unmount(fields[1], syscall.MNT_DETACH); err != nil {
-				return fmt.Errorf("unmount %s: %w", fields[1], err)
-			}
-		}
-	}
-	return nil
 }

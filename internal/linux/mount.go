@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,4 +37,21 @@ func WithESP(p Partition, dir string, flags uintptr, f func(dir string) error) (
 func isMountedAt(node, dir string) bool {
 	var device, root unix.Stat_t
 	return unix.Stat(node, &device) == nil && unix.Stat(dir, &root) == nil && root.Dev == device.Rdev
+}
+
+// UnmountBelow detaches all that is mounted below a folder, the latest first. It stops
+// at the first that stays.
+func UnmountBelow(dir string) error {
+	text, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for _, line := range slices.Backward(strings.Split(string(text), "\n")) {
+		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
+			if err := unix.Unmount(fields[1], unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("unmount %s: %w", fields[1], err)
+			}
+		}
+	}
+	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"oscine.dev/oscine/internal/linux"
 )
 
 // daemon is a hosted oscined of this test, with everything it needs in
@@ -126,31 +128,13 @@ func (d *daemon) cleanUp() {
 		d.stop(syscall.SIGTERM)
 	}
 	for _, dir := range []string{d.runDir, d.state} {
-		if err := unmountBelow(dir); err != nil {
+		if err := linux.UnmountBelow(dir); err != nil {
 			d.t.Error(err)
 		}
 	}
 	if err := os.RemoveAll(d.runDir); err != nil {
 		d.t.Error(err)
 	}
-}
-
-// unmountBelow undoes the mounts that a daemon leaves for its successor.
-func unmountBelow(dir string) error {
-	raw, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return err
-	}
-	lines := strings.Split(string(raw), "\n")
-	for i := len(lines) - 1; i >= 0; i-- {
-		fields := strings.Fields(lines[i])
-		if len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
-			if err := syscall.Unmount(fields[1], syscall.MNT_DETACH); err != nil {
-				return fmt.Errorf("unmount %s: %w", fields[1], err)
-			}
-		}
-	}
-	return nil
 }
 
 // TestHosted is a day in the life of a daemon on somebody else's Linux.
