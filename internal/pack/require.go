@@ -1,13 +1,13 @@
 package pack
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
+
+	"oscine.dev/oscine/internal/release"
 )
 
 // checkCPU refuses a pack whose programs this machine's CPUs cannot run.
@@ -93,28 +93,9 @@ func (m *Manifest) checkDriver(d Device) error {
 			ErrNoEngine, m.Name, strings.Join(wanted, ", "), id, d.Driver)
 	case d.Version == "":
 		return nil // the worker finds out
-	case compareDrivers(d.Version, least) < 0:
+	case release.CompareVersions(d.Version, least) < 0:
 		return fmt.Errorf("%w: the pack %s needs the kernel driver %s %s or newer; %s has %s: install a newer driver on the node (see oscine hardware --explain %s)",
 			ErrNoEngine, m.Name, d.Driver, least, id, d.Version, id)
 	}
 	return nil
-}
-
-// compareDrivers compares versions that are numbers with dots between; text that is
-// no number counts as 0.
-func compareDrivers(a, b string) int {
-	x, y := strings.Split(a, "."), strings.Split(b, ".")
-	for i := range max(len(x), len(y)) {
-		number := func(parts []string) int {
-			if i >= len(parts) {
-				return 0
-			}
-			n, _ := strconv.Atoi(parts[i])
-			return n
-		}
-		if c := cmp.Compare(number(x), number(y)); c != 0 {
-			return c
-		}
-	}
-	return 0
 }
