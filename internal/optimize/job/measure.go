@@ -72,7 +72,7 @@ func (j *job) try(ctx context.Context, w *worker, what string, m *measured) (*tr
 			err = fmt.Errorf("it does not run on made-up inputs, give --calibration: %s", r.Problem)
 		}
 		if err == nil {
-			m.answers = append(m.answers, tensors(r.Outputs()))
+			m.answers = append(m.answers, tensors(r.Outputs))
 		}
 		return r, err
 	}

@@ -113,7 +113,7 @@ func first(n int, ok func(int) bool) int {
 // othersAnswer reports whether a candidate but i answers anything but zeros.
 func othersAnswer(candidates []Candidate, i int) bool {
 	for j := range candidates {
-		if r := candidates[j].Result; j != i && candidates[j].Err == nil && len(r.outputs) > 0 && !r.zero() {
+		if r := candidates[j].Result; j != i && candidates[j].Err == nil && len(r.Outputs) > 0 && !r.zero() {
 			return true
 		}
 	}
@@ -122,7 +122,7 @@ func othersAnswer(candidates []Candidate, i int) bool {
 
 // zero reports whether it answered nothing but zeros.
 func (r *Result) zero() bool {
-	return len(r.outputs) > 0 && !slices.ContainsFunc(r.outputs, func(o Output) bool {
+	return len(r.Outputs) > 0 && !slices.ContainsFunc(r.Outputs, func(o Output) bool {
 		return len(bytes.Trim(o.Data, "\x00")) > 0
 	})
 }
@@ -164,15 +164,15 @@ func compare(reference, other *Result) (difference float64, reason string) {
 			return math.NaN(), fmt.Sprintf("has no output %q of %s", spec.Name, spec.Type)
 		}
 	}
-	if len(reference.outputs) == 0 || len(other.outputs) == 0 {
+	if len(reference.Outputs) == 0 || len(other.Outputs) == 0 {
 		return math.NaN(), "its outputs could not be compared"
 	}
-	for _, o := range reference.outputs {
-		i := slices.IndexFunc(other.outputs, func(p Output) bool { return p.Name == o.Name })
-		if !slices.Equal(o.Shape, other.outputs[i].Shape) {
-			return math.NaN(), fmt.Sprintf("its output %q is %s instead of %s", o.Name, other.outputs[i].Shape, o.Shape)
+	for _, o := range reference.Outputs {
+		i := slices.IndexFunc(other.Outputs, func(p Output) bool { return p.Name == o.Name })
+		if !slices.Equal(o.Shape, other.Outputs[i].Shape) {
+			return math.NaN(), fmt.Sprintf("its output %q is %s instead of %s", o.Name, other.Outputs[i].Shape, o.Shape)
 		}
-		difference = max(difference, distance(o, other.outputs[i]))
+		difference = max(difference, distance(o, other.Outputs[i]))
 	}
 	if !(difference <= Spread) {
 		return difference, fmt.Sprintf("its outputs differ by %.2g, engines that agree by less than %g", difference, Spread)

@@ -25,7 +25,7 @@ func gave(name string, one, eight time.Duration, numbers ...float32) Candidate {
 	}
 	return Candidate{Name: name, Result: &Result{
 		Metadata: channel.Metadata{Engine: name + " 1", Inputs: spec("x"), Outputs: spec("y")},
-		Latency:  [2]time.Duration{one, eight}, outputs: []Output{{"y", tensor.FP32, shape, data}},
+		Latency:  [2]time.Duration{one, eight}, Outputs: []Output{{"y", tensor.FP32, shape, data}},
 	}}
 }
 
@@ -45,7 +45,7 @@ func scalar(c Candidate) Candidate {
 }
 
 func unmeasured(c Candidate) Candidate {
-	c.Result.Latency, c.Result.outputs, c.Result.Problem = [2]time.Duration{}, nil, "it wants a picture"
+	c.Result.Latency, c.Result.Outputs, c.Result.Problem = [2]time.Duration{}, nil, "it wants a picture"
 	return c
 }
 

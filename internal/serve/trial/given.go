@@ -99,6 +99,3 @@ func (t *trial) one(in []Input) (time.Duration, []Output, error) {
 	}
 	return took, t.outputs(r), nil
 }
-
-// Outputs are those of one row of made-up inputs, none where there was no such run.
-func (r *Result) Outputs() []Output { return r.outputs }

@@ -39,8 +39,8 @@ type Result struct {
 	Latency [len(Batches)]time.Duration
 	// Problem is why the model could not be run on made-up inputs; "" where it was.
 	Problem string
-
-	outputs []Output // of one row
+	// Outputs are those of one row of made-up inputs; none where there was no such run.
+	Outputs []Output
 }
 
 // Output is an output of a run.
@@ -214,7 +214,7 @@ func (t *trial) once(batch, open int64) (took time.Duration, problem string, err
 		return 0, r.Err, nil
 	}
 	if batch == Batches[0] {
-		t.result.outputs = t.outputs(r)
+		t.result.Outputs = t.outputs(r)
 	}
 	return took, "", nil
 }
