@@ -50,8 +50,10 @@ func newNeighbours(t *testing.T, models ...core.Model) *neighbours {
 	})
 	t.Cleanup(n.open)
 	n.ask(core.Request{Model: "busy"}, servetest.Gated)
-	for end := time.Now().Add(10 * time.Second); n.Registry.Turns() == 0 && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
+	for end := time.Now().Add(10 * time.Second); n.Registry.Turns() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the model that keeps the processors busy does not run")
+		}
 	}
 	return n
 }

@@ -253,8 +253,11 @@ func TestDeadlinesReachTheQueue(t *testing.T) {
 		}
 		cancel()
 		for range 50 {
-			if s, err := r.Registry.Status("m"); err != nil || s.Expired > 0 {
-				expired = true
+			s, err := r.Registry.Status("m")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if expired = s.Expired > 0; expired {
 				break
 			}
 			time.Sleep(time.Millisecond)
