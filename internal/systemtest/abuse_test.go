@@ -36,10 +36,10 @@ func TestAbuse(t *testing.T) {
 	// Processes and memory without end, in each class.
 	for class, cpu := range map[string]string{"realtime": "cpu: 1, ", "interactive": "cpu: 100m, ", "batch": ""} {
 		n.apply(abuser("forks-"+class, class, "fork", "{"+cpu+"memory: 96Mi, pids: 48}", ""))
-		n.awaitText("the refused forks", []string{"describe", "workload", "forks-" + class}, "forksRefused:")
-		n.awaitText("the event of refused forks", []string{"events", "workload", "forks-" + class}, "LimitReached")
+		n.awaitOutput("forksRefused:", "describe", "workload", "forks-"+class)
+		n.awaitOutput("LimitReached", "events", "workload", "forks-"+class)
 		n.apply(abuser("eats-"+class, class, "eat", "{"+cpu+"memory: 48Mi}", ""))
-		n.awaitText("the end of what ate memory", []string{"describe", "workload", "eats-" + class}, "more than its memory limit")
+		n.awaitOutput("more than its memory limit", "describe", "workload", "eats-"+class)
 		n.run("delete", "workload", "eats-"+class)
 		n.reachable()
 	}
@@ -75,9 +75,9 @@ func TestFullDisk(t *testing.T) {
 	// the disk has but the reserve.
 	n.apply(abuser("fills-volume", "batch", "fill, /data", `{memory: 64Mi}`, "  volumes: [{name: small, path: /data, size: 16Mi}]\n"))
 	n.apply(abuser("fills-layer", "batch", "fill, /data", `{memory: 64Mi, ephemeralStorage: 8Mi}`, "  security: {writableRoot: true}\n"))
-	n.awaitText("the full volume", []string{"describe", "workload", "fills-volume"}, "its volume small is full")
-	n.awaitText("the full layer", []string{"describe", "workload", "fills-layer"}, "its writable layer is full")
-	n.awaitText("what the kernel said", []string{"logs", "fills-volume"}, "disk quota exceeded")
+	n.awaitOutput("its volume small is full", "describe", "workload", "fills-volume")
+	n.awaitOutput("its writable layer is full", "describe", "workload", "fills-layer")
+	n.awaitOutput("disk quota exceeded", "logs", "fills-volume")
 	n.run("delete", "workload", "fills-layer")
 	// What is copied in is bounded as well as what the workload writes.
 	n.apply(abuser("bounded", "batch", "sleep", `{memory: 32Mi}`, "  volumes: [{name: bounded, path: /data, size: 2Mi}]\n"))
@@ -90,11 +90,11 @@ func TestFullDisk(t *testing.T) {
 	n.run("delete", "workload", "bounded")
 	// Empty files take no bytes, but inodes.
 	n.apply(abuser("litters", "batch", "litter, /data", `{memory: 64Mi}`, "  volumes: [{name: litter, path: /data, size: 4Mi}]\n"))
-	n.awaitText("the volume full of files", []string{"describe", "workload", "litters"}, "its volume litter is full: 1024 of 1024 files")
-	n.awaitText("what the kernel said of files", []string{"logs", "litters"}, "disk quota exceeded")
+	n.awaitOutput("its volume litter is full: 1024 of 1024 files", "describe", "workload", "litters")
+	n.awaitOutput("disk quota exceeded", "logs", "litters")
 	n.apply(abuser("fills-disk", "batch", "fill, /data", `{memory: 64Mi}`, "  volumes: [{name: endless, path: /data}]\n"))
-	n.awaitText("the full disk", []string{"describe", "workload", "fills-disk"}, "the data partition is nearly full")
-	n.awaitText("the event of the full disk", []string{"events", "workload", "fills-disk"}, "DiskFull")
+	n.awaitOutput("the data partition is nearly full", "describe", "workload", "fills-disk")
+	n.awaitOutput("DiskFull", "events", "workload", "fills-disk")
 	// The daemon's state can be written, and so can others' volumes.
 	n.apply(classManifest("late", "batch", `{memory: 32Mi}`))
 	n.awaitPhase("workload", "late", "Running", later)
@@ -121,16 +121,4 @@ func (n *testNode) reachable() {
 	if took > 30*time.Second {
 		n.t.Errorf("the API answered after %v", took)
 	}
-}
-
-// awaitText polls a command until it prints the text.
-func (n *testNode) awaitText(what string, args []string, text string) {
-	n.t.Helper()
-	n.eventually(what, later, func() string {
-		out, errOut, _ := n.try(args...)
-		if strings.Contains(out, text) {
-			return ""
-		}
-		return out + errOut
-	})
 }

@@ -61,12 +61,7 @@ func TestHostedArtifacts(t *testing.T) {
 	}
 	source := "oci://" + host + "/models/add:1"
 	n.apply("apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: waits}\nspec: {source: '" + source + "'}\n")
-	n.eventually("the model to say what is missing", soon, func() string {
-		if out := n.run("describe", "model", "waits"); !strings.Contains(out, "artifact not found") {
-			return out
-		}
-		return ""
-	})
+	n.awaitOutput("artifact not found", "describe", "model", "waits")
 	pushed := strings.Fields(n.run("model", "push", model, source))
 	n.awaitPhase("model", "waits", "Running", soon)
 	request := filepath.Join(t.TempDir(), "request.json")

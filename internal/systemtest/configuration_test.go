@@ -99,12 +99,7 @@ func testMachineSystem(n *testNode) {
 `, found[1])); code != 0 {
 		t.Fatalf("a VLAN and a module: %s", said)
 	}
-	n.eventually("the VLAN", later, func() string {
-		if got := n.run("info"); !strings.Contains(got, "198.51.100.1/24") {
-			return got
-		}
-		return ""
-	})
+	n.awaitOutput("198.51.100.1/24", "info")
 	if got := n.run("logs", "system", "oscined"); strings.Contains(got, "spec.kernelModules of the Machine") {
 		t.Errorf("the module:\n%s", got)
 	}

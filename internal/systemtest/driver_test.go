@@ -83,11 +83,9 @@ func TestDriverPack(t *testing.T) {
 	if got := d.run("pack", "list"); !regexp.MustCompile(`example-qpu +1\.0 .* qpu +sha256:`).MatchString(got) {
 		t.Errorf("pack list lacks the pack or its driver:\n%s", got)
 	}
-	d.eventually("the driver's device on the map", soon, func() string {
-		if list := d.devices("quantum"); len(list) != 1 || list[0].ID != "quantum0" || list[0].Model != "Five" || !list[0].Usable() {
-			return fmt.Sprintf("%+v", list)
-		}
-		return ""
+	d.eventually("the driver's device on the map", soon, func() (string, bool) {
+		list := d.devices("quantum")
+		return fmt.Sprintf("%+v", list), len(list) == 1 && list[0].ID == "quantum0" && list[0].Model == "Five" && list[0].Usable()
 	})
 	if explained := d.run("hardware", "--explain", "quantum0"); !strings.Contains(explained, "usr/lib/oscine/drivers/qpu") {
 		t.Errorf("explained without its program:\n%s", explained)
@@ -119,12 +117,9 @@ func testShare(d *daemon, state string) {
 	t := d.t
 	cut := func(want int) {
 		t.Helper()
-		d.eventually(fmt.Sprintf("a device cut into %d", want), soon, func() string {
+		d.eventually(fmt.Sprintf("a device cut into %d", want), soon, func() (string, bool) {
 			text, err := os.ReadFile(state)
-			if got := strings.Count(string(text), `"half"`); got != want || err != nil && want > 0 {
-				return fmt.Sprintf("%d: %s, %v", got, text, err)
-			}
-			return ""
+			return fmt.Sprintf("%s, %v", text, err), err == nil && strings.Count(string(text), `"half"`) == want
 		})
 	}
 	half := func(name string, port int) string {

@@ -198,12 +198,7 @@ func testStopped(d *daemon, port int) {
 	d.awaitPhase("workload", "web", "Running", soon)
 	before := d.mustGet(port, "/")
 	d.run("restart", "web")
-	d.eventually("another process answers", soon, func() string {
-		if got, err := d.get(port, "/"); err != nil || got == before {
-			return fmt.Sprint(got, err)
-		}
-		return ""
-	})
+	d.awaitRestarted(port, before)
 	if out := d.run("logs", "web", "--previous"); out == "" {
 		d.t.Error("nothing is known of the run before")
 	}

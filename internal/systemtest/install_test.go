@@ -92,12 +92,7 @@ func TestInstall(t *testing.T) {
 	if got := n.run("info"); !strings.Contains(got, "node1") {
 		t.Errorf("another node answers:\n%s", got)
 	}
-	n.eventually("the ESP to be repaired", later, func() string {
-		if got := n.run("events", "--warnings"); !strings.Contains(got, "loader/loader.conf was missing or damaged") {
-			return got
-		}
-		return ""
-	})
+	n.awaitOutput("loader/loader.conf was missing or damaged", "events", "--warnings")
 	n.refuse([]string{"upgrade", "stick:NONE", "--dry-run"}, `no file system has the label "NONE": plug the stick in`)
 	n.refuse([]string{"upgrade", "stick:RELEASES/none", "--dry-run"}, `the folder "none" on the stick: `)
 	n.refuse([]string{"upgrade", "stick:RELEASES/releases", "--dry-run"}, "this version runs already")
@@ -109,21 +104,12 @@ func TestInstall(t *testing.T) {
 // the root: firmware starts the one on the root once, which then takes its place.
 func testLoader(n *testNode, m *machinetest.Machine, disk string) {
 	n.t.Helper()
-	told := func(what string) {
-		n.t.Helper()
-		n.eventually(what, later, func() string {
-			if got := n.run("events"); !strings.Contains(got, what) {
-				return got
-			}
-			return ""
-		})
-	}
-	told("BootLoaderStaged")
+	n.awaitOutput("BootLoaderStaged", "events")
 	offset := len(m.Console())
 	n.run("reboot")
 	m.WaitConsoleAfter(offset, `oscine-init: slot root-a`, later)
 	n.awaitAPI()
-	told("BootLoaderReplaced")
+	n.awaitOutput("BootLoaderReplaced", "events")
 	if loader := onESP(n.t, disk, layout.LoaderPath(n.arch)); !bytes.Contains(loader, []byte(loaderNow)) {
 		n.t.Error("the boot loader was not replaced")
 	}

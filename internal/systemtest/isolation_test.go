@@ -50,12 +50,9 @@ func TestIsolation(t *testing.T) {
 	n.apply(classManifest("rt2", "realtime", `{cpu: "2", memory: 64Mi}`))
 	n.awaitPhase("workload", "rt2", "Running", later)
 	n.apply(classManifest("rt3", "realtime", `{cpu: "1", memory: 64Mi}`))
-	n.eventually("the refusal of the last CPU", later, func() string {
+	n.eventually("the refusal of the last CPU", later, func() (string, bool) {
 		text := n.run("describe", "workload", "rt3")
-		if !strings.Contains(text, "no CPU for the system") && !strings.Contains(text, "phase: Unplaced") {
-			return text
-		}
-		return ""
+		return text, strings.Contains(text, "no CPU for the system") || strings.Contains(text, "phase: Unplaced")
 	})
 	for _, name := range []string{"rt2", "rt3"} {
 		n.run("delete", "workload", name)
@@ -104,13 +101,10 @@ func testShared(n *testNode) {
 	}
 	on := func(want hardware.Set) {
 		n.t.Helper()
-		n.eventually("shared work on CPUs "+want.String(), soon, func() string {
+		n.eventually("shared work on CPUs "+want.String(), soon, func() (string, bool) {
 			got := n.run("exec", "shares", "--", "/web", "facts")
 			cpus, _ := n.placed("shares")
-			if strings.Contains(got, "Cpus_allowed_list: "+want.String()+"\n") && cpus == want.String() {
-				return ""
-			}
-			return got + "placed on " + cpus
+			return got + "placed on " + cpus, strings.Contains(got, "Cpus_allowed_list: "+want.String()+"\n") && cpus == want.String()
 		})
 	}
 	on(all)

@@ -144,14 +144,12 @@ func TestHostedLanguageModel(t *testing.T) {
 		if err := syscall.Kill(victim(), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		d.eventually("the killed worker's model to answer", soon, func() string {
+		d.eventually("the killed worker's model to answer", soon, func() (string, bool) {
 			out, errOut, code := d.try(append([]string{"chat", "talk", "Good", "day"}, fixed...)...)
-			if now := d.pid("model", "talk"); code != 0 || out != first || now == pid || now == 0 {
-				return fmt.Sprintf("%q %s", out, errOut)
-			}
-			pid = d.pid("model", "talk")
-			return ""
+			now := d.pid("model", "talk")
+			return fmt.Sprintf("%q %s", out, errOut), code == 0 && out == first && now != pid && now != 0
 		})
+		pid = d.pid("model", "talk")
 	}
 	// The next daemon takes the worker over, with its server.
 	server := children(t, pid)
@@ -164,12 +162,9 @@ func TestHostedLanguageModel(t *testing.T) {
 	if got := ask(); got != first {
 		t.Errorf("after the restart: got %q, before %q", got, first)
 	}
-	d.eventually("tokens to be counted", soon, func() string {
+	d.eventually("tokens to be counted", soon, func() (string, bool) {
 		text := scraped(t, filepath.Join(d.dir, "config"))
-		if !regexp.MustCompile(`oscine_model_generated_tokens_total\{model="talk"\} [1-9]`).MatchString(text) {
-			return text
-		}
-		return ""
+		return text, regexp.MustCompile(`oscine_model_generated_tokens_total\{model="talk"\} [1-9]`).MatchString(text)
 	})
 
 	smol, err := samples.SmolLM2(t.Context(), false, nil)

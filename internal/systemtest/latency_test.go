@@ -24,11 +24,9 @@ func TestBenchLatency(t *testing.T) {
 	n.refuse([]string{"bench", "latency", "--scheduler", "stock"}, "this node's scheduler is sched_ext")
 	leave := n.beginBench(t.Context())
 	defer leave()
-	n.eventually("the measuring process", soon, func() string {
-		if out, _, _ := n.try("info", "-o", "json"); strings.Count(out, `"oscined (`) < 2 {
-			return out
-		}
-		return ""
+	n.eventually("the measuring process", soon, func() (string, bool) {
+		out, errOut, _ := n.try("info", "-o", "json")
+		return out + errOut, strings.Count(out, `"oscined (`) >= 2
 	})
 	offset := len(m.Console())
 	m.SysRq('i')
@@ -97,13 +95,7 @@ func testBenchLeft(n *testNode) {
 	short := []string{"bench", "latency", "--class", "default", "--alone", "--duration", "200ms"}
 	n.refuse(short, "not possible now", "measures this machine already")
 	leave()
-	n.eventually("the end of a measurement whose caller left", soon, func() string {
-		out, errOut, code := n.try(short...)
-		if code == 0 && strings.Contains(out, "default, alone") {
-			return ""
-		}
-		return out + errOut
-	})
+	n.awaitOutput("default, alone", short...)
 }
 
 // beginBench begins to measure real-time work, until leave is called.

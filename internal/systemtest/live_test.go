@@ -82,7 +82,7 @@ func TestDeviceIsPulled(t *testing.T) {
 	}
 	m.Plug("virtio-net-pci,id=card,bus=port9,netdev=second,romfile=")
 	var card string
-	n.eventually("the card on the map", later, func() string {
+	n.eventually("the card on the map", later, func() (string, bool) {
 		card = ""
 		var shown struct {
 			Interfaces []struct{ Name, Address string }
@@ -96,10 +96,7 @@ func TestDeviceIsPulled(t *testing.T) {
 				card = i.Name
 			}
 		}
-		if card == "" {
-			return fmt.Sprint(shown.Interfaces)
-		}
-		return ""
+		return fmt.Sprint(shown.Interfaces), card != ""
 	})
 	n.apply(fmt.Sprintf(`
 apiVersion: oscine.dev/v1

@@ -133,12 +133,9 @@ func TestHostedModel(t *testing.T) {
 	for range 5 {
 		d.run("infer", "second", picture)
 	}
-	d.eventually("the killed worker's model to answer", soon, func() string {
+	d.eventually("the killed worker's model to answer", soon, func() (string, bool) {
 		_, errOut, code := d.try("infer", "digits", picture)
-		if code != 0 {
-			return errOut
-		}
-		return ""
+		return errOut, code == 0
 	})
 	if again := d.pid("model", "digits"); again == pid || again == 0 {
 		t.Errorf("the worker has process %d, before it was killed %d", again, pid)

@@ -84,17 +84,17 @@ func (n *testNode) apply(text string) string {
 	return n.run("apply", "-f", file)
 }
 
-// eventually polls until check returns "" and fails with its last word.
-func (n *testNode) eventually(what string, limit time.Duration, check func() string) {
+// eventually polls until check is ok, and fails with what it saw last.
+func (n *testNode) eventually(what string, limit time.Duration, check func() (seen string, ok bool)) {
 	n.t.Helper()
 	deadline := time.Now().Add(limit)
 	for {
-		problem := check()
-		if problem == "" {
+		seen, ok := check()
+		if ok {
 			return
 		}
 		if time.Now().After(deadline) {
-			n.t.Fatalf("%s: not within %v: %s", what, limit, problem)
+			n.t.Fatalf("%s: not within %v, seen last:\n%s", what, limit, seen)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
@@ -103,13 +103,20 @@ func (n *testNode) eventually(what string, limit time.Duration, check func() str
 // awaitPhase polls a workload or model until it is in the phase.
 func (n *testNode) awaitPhase(kind, name, phase string, limit time.Duration) {
 	n.t.Helper()
-	n.eventually(kind+" "+name+" "+phase, limit, func() string {
+	n.eventually(kind+" "+name+" "+phase, limit, func() (string, bool) {
 		out, errOut, _ := n.try("get", kind, name)
 		lines := strings.Split(strings.TrimSpace(out), "\n")
-		if fields := strings.Fields(lines[len(lines)-1]); len(fields) > 2 && fields[2] == phase {
-			return ""
-		}
-		return out + errOut
+		fields := strings.Fields(lines[len(lines)-1])
+		return out + errOut, len(fields) > 2 && fields[2] == phase
+	})
+}
+
+// awaitOutput polls a command until it succeeds and prints the words.
+func (n *testNode) awaitOutput(words string, args ...string) {
+	n.t.Helper()
+	n.eventually(fmt.Sprintf("oscine %s printing %q", strings.Join(args, " "), words), later, func() (string, bool) {
+		out, errOut, code := n.try(args...)
+		return out + errOut, code == 0 && strings.Contains(out, words)
 	})
 }
 

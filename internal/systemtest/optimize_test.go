@@ -130,12 +130,7 @@ func TestHostedOptimize(t *testing.T) {
 		env := &cli.Env{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, Kinds: object.Kinds()}
 		ended <- env.Run(ctx, []string{"--config", d.config, "optimize", digits, "--int8", "--calibration", data, "--force", "--output", other})
 	}()
-	d.eventually("the workload runs", soon, func() string {
-		if got := d.run("ps"); !strings.Contains(got, "pack optimize-onnx") {
-			return got
-		}
-		return ""
-	})
+	d.awaitOutput("pack optimize-onnx", "ps")
 	interrupt()
 	if code := <-ended; code != 130 {
 		t.Errorf("the interrupted command ended with %d, want 130", code)
@@ -143,15 +138,10 @@ func TestHostedOptimize(t *testing.T) {
 	if _, err := os.Lstat(other); err == nil {
 		t.Error("an interrupted command wrote a model")
 	}
-	d.eventually("the workload is gone", soon, func() string {
-		if got := d.run("get", string(object.KindWorkload)); strings.Contains(got, "optimize-") {
-			return got
-		}
-		return ""
+	d.eventually("the workload is gone", soon, func() (string, bool) {
+		got := d.run("get", string(object.KindWorkload))
+		return got, !strings.Contains(got, "optimize-")
 	})
-	if left := d.run("get", string(object.KindWorkload)); strings.Contains(left, "optimize-") {
-		t.Errorf("workloads are left:\n%s", left)
-	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".optimize-*")); len(left) > 0 {
 		t.Errorf("files are left: %s", left)
 	}

@@ -26,22 +26,14 @@ kind: Workload
 metadata: {name: other}
 spec: {image: %s, args: [sleep], resources: {cpu: 100m, memory: 32Mi}, secretEnv: {PASSWORD: db/password}, secrets: [{name: tls, path: /run/secrets/tls}]}
 `, webImage))
-	n.eventually("the workload waits for its secret", later, func() string {
-		if out := n.run("describe", "workload", "other"); !strings.Contains(out, "waits for Secret/tls") {
-			return out
-		}
-		return ""
-	})
+	n.awaitOutput("waits for Secret/tls", "describe", "workload", "other")
 	set("tls", "key", first)
 	n.awaitPhase("workload", "other", "Running", soon)
 	said := func(want string, command ...string) {
 		t.Helper()
-		n.eventually(strings.Join(command, " "), soon, func() string {
+		n.eventually(strings.Join(command, " "), soon, func() (string, bool) {
 			out, errOut, _ := n.try(append([]string{"exec", "other", "--"}, command...)...)
-			if out != want {
-				return fmt.Sprintf("got %q %s, want %q", out, errOut, want)
-			}
-			return ""
+			return fmt.Sprintf("got %q %s, want %q", out, errOut, want), out == want
 		})
 	}
 	said(first, "/web", "env", "PASSWORD")

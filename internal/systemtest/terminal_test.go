@@ -74,11 +74,9 @@ func testInteractive(n *testNode) {
 	}()
 	await := func(what string) {
 		t.Helper()
-		n.eventually(what, soon, func() string {
-			if strings.Contains(seen.String(), what) {
-				return ""
-			}
-			return fmt.Sprintf("the terminal shows %q", seen)
+		n.eventually(what, soon, func() (string, bool) {
+			text := seen.String()
+			return text, strings.Contains(text, what)
 		})
 	}
 	await("size 90 30 true")

@@ -153,33 +153,21 @@ func TestUpgradeMachine(t *testing.T) {
 	refuse.Store(true)
 	n.wentBack(source, worksVersion, "503 Service Unavailable")
 	refuse.Store(false)
-	n.eventually("the pack of the failed release to go", later, func() string {
-		if got := n.run("pack", "list"); strings.Contains(got, "made-up") {
-			return got
-		}
-		return ""
+	n.eventually("the pack of the failed release to go", later, func() (string, bool) {
+		got := n.run("pack", "list")
+		return got, !strings.Contains(got, "made-up")
 	})
 
 	n.run("upgrade", "lock", "training", "--reason", "epoch 7 of 9")
 	n.run("upgrade", source, "--force")
-	n.eventually("the upgrade to wait", later, func() string {
-		if got := n.run("upgrade", "status"); !strings.Contains(got, "lock training is held by admin: epoch 7 of 9") {
-			return got
-		}
-		return ""
-	})
+	n.awaitOutput("lock training is held by admin: epoch 7 of 9", "upgrade", "status")
 	offset := len(m.Console())
 	n.run("upgrade", "unlock", "training")
 	// An emulated kernel may stall: then the loader tries it again.
 	m.WaitConsoleAfter(offset, `oscine-init: slot root-b on vda3 \(oscine_`+worksVersion+`\+\d-\d\.efi\)`, later)
 	m.WaitConsoleAfter(offset, `oscine-init: slot root-b is good: oscine_`+worksVersion+`\+\d-\d\.efi is now oscine_`+worksVersion+`\.efi`, later)
 	n.awaitAPI()
-	n.eventually("the upgrade to end", soon, func() string {
-		if got := n.run("upgrade", "history"); !strings.Contains(got, " good ") {
-			return got
-		}
-		return ""
-	})
+	n.awaitOutput(" good ", "upgrade", "history")
 	n.awaitPhase("workload", "web", "Running", later)
 	n.run("apply", "-f", served)
 	n.awaitPhase("model", "digits", "Running", later)
@@ -242,18 +230,12 @@ func TestUpgradePowerCut(t *testing.T) {
 			t.Logf("power was cut after %v, at:\n%s", pause, stage)
 			m.Restart()
 			n = openNode(t, n.dir, m)
-			n.eventually("the upgrade to end well", 2*later, func() string {
+			n.eventually("the upgrade to end well", 2*later, func() (string, bool) {
 				out, said, code := n.try("upgrade", "status")
-				if code != 0 {
-					return said
-				}
-				if strings.Contains(out, "failed") || !strings.Contains(out, "Upgrade") {
+				if code == 0 && (strings.Contains(out, "failed") || !strings.Contains(out, "Upgrade")) {
 					n.run("upgrade", source, "--force")
 				}
-				if !strings.Contains(out, worksVersion+", good, running") {
-					return out
-				}
-				return ""
+				return out + said, code == 0 && strings.Contains(out, worksVersion+", good, running")
 			})
 			n.awaitPhase("workload", "web", "Running", later)
 		})

@@ -23,13 +23,10 @@ spec:
   resources: {cpu: "1", memory: 256Mi, latency: 15ms}
 `, spec["source"]))
 	// The worker before serves until the new one does.
-	n.eventually("the model with its promise", later, func() string {
+	n.eventually("the model with its promise", later, func() (string, bool) {
 		st, _ := n.object("model", "digits")["status"].(map[string]any)
 		placement, _ := st["placement"].(map[string]any)
-		if st["phase"] != "Running" || st["update"] != nil || !strings.HasPrefix(fmt.Sprint(placement["reason"]), "cpu 1 ") {
-			return fmt.Sprint(st)
-		}
-		return ""
+		return fmt.Sprint(st), st["phase"] == "Running" && st["update"] == nil && strings.HasPrefix(fmt.Sprint(placement["reason"]), "cpu 1 ")
 	})
 	picture := drawOne(t)
 	for range 10 {

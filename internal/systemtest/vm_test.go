@@ -106,13 +106,7 @@ const guestWebPort = 80
 
 func (n *testNode) awaitAPI() {
 	n.t.Helper()
-	n.eventually("the API", later, func() string {
-		_, errOut, code := n.try("info")
-		if code != 0 {
-			return errOut
-		}
-		return ""
-	})
+	n.awaitOutput("node1", "info")
 }
 
 // TestMachine is a day in the life of a booted machine.
@@ -129,12 +123,7 @@ func TestMachine(t *testing.T) {
 	m.SysRq('i')
 	m.WaitConsoleAfter(offset, `oscined: API on`, later)
 	n.awaitAPI()
-	n.eventually("the workload restarted", later, func() string {
-		if got, err := n.get(guestWebPort, "/"); err != nil || got == before {
-			return fmt.Sprintf("still %q, %v", got, err)
-		}
-		return ""
-	})
+	n.awaitRestarted(guestWebPort, before)
 	before = n.mustGet(guestWebPort, "/")
 
 	// The machine starts again; the workload comes back with its volume.

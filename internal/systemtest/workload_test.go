@@ -48,15 +48,22 @@ func (n *testNode) get(hostPort int, path string) (string, error) {
 func (n *testNode) mustGet(hostPort int, path string) string {
 	n.t.Helper()
 	var body string
-	n.eventually("GET "+path, soon, func() string {
-		got, err := n.get(hostPort, path)
-		if err != nil {
-			return err.Error()
-		}
-		body = got
-		return ""
+	n.eventually("GET "+path, soon, func() (string, bool) {
+		var err error
+		body, err = n.get(hostPort, path)
+		return fmt.Sprint(err), err == nil
 	})
 	return body
+}
+
+// awaitRestarted waits until another process of the workload web answers than the one
+// that answered with before.
+func (n *testNode) awaitRestarted(hostPort int, before string) {
+	n.t.Helper()
+	n.eventually("another process that answers", later, func() (string, bool) {
+		got, err := n.get(hostPort, "/")
+		return fmt.Sprintf("%q, %v", got, err), err == nil && got != before
+	})
 }
 
 // testRuns is oscine run in all its ways.
@@ -148,11 +155,6 @@ func testCopy(n *testNode) {
 func testHealth(n *testNode, port int) {
 	before := n.mustGet(port, "/")
 	n.mustGet(port, "/sicken")
-	n.eventually("a restart of the sick workload", later, func() string {
-		if got, err := n.get(port, "/"); err != nil || got == before {
-			return fmt.Sprintf("still %q, %v", got, err)
-		}
-		return ""
-	})
+	n.awaitRestarted(port, before)
 	n.awaitPhase("workload", "web", "Running", later)
 }
