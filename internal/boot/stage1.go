@@ -182,6 +182,10 @@ func demote(parts []linux.Partition, disk string, from booted, done int) error {
 	})
 }
 
+// panicOnCorruption has a corrupt block panic, so that the boot counter of the slot
+// goes down, instead of giving programs an I/O error that they may take for anything.
+const panicOnCorruption = "panic_on_corruption"
+
 // openRoot mounts the slot's root through dm-verity.
 func openRoot(log *Log, v release.Verity, s slot) error {
 	number, err := os.ReadFile(filepath.Join("/sys/class/block", s.Device, "dev"))
@@ -189,7 +193,7 @@ func openRoot(log *Log, v release.Verity, s slot) error {
 		return err
 	}
 	device := string(trimNewline(number))
-	node, err := linux.CreateMapping("oscine-root", "verity", verityTable(v, device, s.hashStart), v.Blocks*(release.BlockSize/512))
+	node, err := linux.CreateMapping("oscine-root", "verity", v.Table(device, s.hashStart, panicOnCorruption), v.Sectors())
 	if err != nil {
 		return err
 	}

@@ -243,3 +243,33 @@ func TestDataBlocks(t *testing.T) {
 		}
 	}
 }
+
+func TestVerityTable(t *testing.T) {
+	v := Verity{Blocks: 5}
+	want := "1 254:2 254:2 4096 4096 5 5 sha256 " + strings.Repeat("00", 32) + " -"
+	if got := v.Table("254:2", 5); got != want {
+		t.Errorf("table: got %q, want %q", got, want)
+	}
+	if got := v.Table("254:2", 5, "panic_on_corruption"); got != want+" 1 panic_on_corruption" {
+		t.Errorf("table with an option: got %q", got)
+	}
+}
+
+func TestReadVerity(t *testing.T) {
+	data := bytes.Repeat([]byte{7}, 200*BlockSize) // two levels
+	tree, want, err := HashTree(bytes.NewReader(data), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadVerity(bytes.NewReader(append(data, tree...)), 200, nil)
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v, (-want +got):\n%s", err, diff)
+	}
+	again, err := ParseVerity(got.String())
+	if diff := cmp.Diff(want, again); err != nil || diff != "" {
+		t.Errorf("parsed from %s: %v, (-want +got):\n%s", got, err, diff)
+	}
+	if _, err := ReadVerity(bytes.NewReader(data), 200, nil); err == nil {
+		t.Error("data without a tree was given a name")
+	}
+}

@@ -18,13 +18,13 @@ func HashTree(data io.Reader, salt []byte) (tree []byte, v Verity, err error) {
 			break
 		}
 		if err != nil {
-			return nil, v, fmt.Errorf("hash the root after block %d: %w", v.Blocks, err)
+			return nil, v, fmt.Errorf("hash the data after block %d: %w", v.Blocks, err)
 		}
 		level = append(level, saltedHash(salt, block)...)
 		v.Blocks++
 	}
 	if v.Blocks == 0 {
-		return nil, v, errors.New("hash the root: it is empty")
+		return nil, v, errors.New("hash the data: it is empty")
 	}
 	var levels [][]byte
 	for {

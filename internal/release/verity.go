@@ -28,8 +28,8 @@ const (
 	noSalt   = "-" // the kernel's word for it
 )
 
-// Verity identifies one root by the top of its hash tree and tells how to open
-// it with dm-verity: hash type 1, SHA-256, blocks of BlockSize, no superblock,
+// Verity identifies a root, or the data of a pack, by the top of its hash tree and
+// tells how to open it with dm-verity: hash type 1, SHA-256, blocks of BlockSize, no superblock,
 // the tree right behind the data
 // (Documentation/admin-guide/device-mapper/verity.rst).
 type Verity struct {
@@ -38,10 +38,27 @@ type Verity struct {
 	Blocks   uint64 // of data; the tree begins at this block
 }
 
-// Argument is the word of the kernel command line that names v.
-func (v Verity) Argument() string {
-	return VerityArgument + "=" + hex.EncodeToString(v.RootHash[:]) + "," + v.SaltText() + "," + strconv.FormatUint(v.Blocks, 10)
+// String names v: ROOTHASH,SALT,BLOCKS with hash and salt in hex.
+func (v Verity) String() string {
+	return hex.EncodeToString(v.RootHash[:]) + "," + v.SaltText() + "," + strconv.FormatUint(v.Blocks, 10)
 }
+
+// Argument is the word of the kernel command line that names v.
+func (v Verity) Argument() string { return VerityArgument + "=" + v.String() }
+
+// Table is the parameter line of the kernel's verity target on device, which holds
+// the data and, from block hashStart on, the tree. Options are the kernel's, such as
+// panic_on_corruption; without one a block that does not have its hash is a read error.
+func (v Verity) Table(device string, hashStart uint64, options ...string) string {
+	table := fmt.Sprintf("1 %s %s %d %d %d %d sha256 %x %s", device, device, BlockSize, BlockSize, v.Blocks, hashStart, v.RootHash, v.SaltText())
+	if len(options) > 0 {
+		table += fmt.Sprintf(" %d %s", len(options), strings.Join(options, " "))
+	}
+	return table
+}
+
+// Sectors is how many sectors of 512 bytes the data has.
+func (v Verity) Sectors() uint64 { return v.Blocks * (BlockSize / 512) }
 
 // SaltText is the salt in hex, as dm-verity's table takes it as well: - stands
 // for none.
@@ -77,14 +94,15 @@ func FindVerity(commandLine string) (Verity, error) {
 	if !found {
 		return Verity{}, ErrNoVerity
 	}
-	v, err := parseVerity(value)
+	v, err := ParseVerity(value)
 	if err != nil {
 		return Verity{}, fmt.Errorf("%s=%s: %w", VerityArgument, value, err)
 	}
 	return v, nil
 }
 
-func parseVerity(value string) (v Verity, err error) {
+// ParseVerity reads what [Verity.String] writes.
+func ParseVerity(value string) (v Verity, err error) {
 	fields := strings.Split(value, ",")
 	if len(fields) != 3 {
 		return v, errors.New("must be ROOTHASH,SALT,BLOCKS")
@@ -104,6 +122,17 @@ func parseVerity(value string) (v Verity, err error) {
 	return v, nil
 }
 
+// ReadVerity names data of so many blocks by the tree that follows it on r, without
+// a superblock. It hashes the top of the tree and nothing else.
+func ReadVerity(r io.ReaderAt, blocks uint64, salt []byte) (Verity, error) {
+	v, block := Verity{Salt: salt, Blocks: blocks}, make([]byte, BlockSize)
+	if err := readBlock(r, block, blocks); err != nil {
+		return v, err
+	}
+	copy(v.RootHash[:], saltedHash(salt, block))
+	return v, nil
+}
+
 // Match hashes the one top block of the tree that follows the data on r and
 // returns the tree's first block when it is this root, and false when r holds
 // another root or none. A superblock as veritysetup writes it is skipped.
@@ -119,10 +148,7 @@ func (v Verity) Match(r io.ReaderAt) (hashStart uint64, ok bool, err error) {
 			return 0, false, err
 		}
 	}
-	h := sha256.New()
-	h.Write(v.Salt)
-	h.Write(block)
-	return hashStart, bytes.Equal(h.Sum(nil), v.RootHash[:]), nil
+	return hashStart, bytes.Equal(saltedHash(v.Salt, block), v.RootHash[:]), nil
 }
 
 func readBlock(r io.ReaderAt, block []byte, number uint64) error {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/release"
 )
@@ -73,13 +72,5 @@ func TestChooseSlot(t *testing.T) {
 	err := refusal(parts[:2], refused)
 	if !errors.Is(err, errNoSlot) || !strings.Contains(err.Error(), "root-a on sda2") {
 		t.Errorf("refusal: got %v", err)
-	}
-}
-
-func TestVerityTable(t *testing.T) {
-	v := release.Verity{Blocks: 5}
-	want := "1 254:2 254:2 4096 4096 5 5 sha256 " + strings.Repeat("00", 32) + " - 1 panic_on_corruption"
-	if diff := cmp.Diff(want, verityTable(v, "254:2", 5)); diff != "" {
-		t.Errorf("table (-want +got):\n%s", diff)
 	}
 }
