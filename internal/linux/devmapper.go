@@ -3,6 +3,7 @@ package linux
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -15,13 +16,18 @@ const DeviceMapperControl = "/dev/mapper/control"
 
 // Device mapper ioctls of include/uapi/linux/dm-ioctl.h: _IOWR(0xfd, n, struct dm_ioctl).
 const (
-	dmDevCreate  = 0xc138fd03
-	dmDevRemove  = 0xc138fd04
-	dmDevSuspend = 0xc138fd06
-	dmTableLoad  = 0xc138fd09
+	dmListDevices = 0xc138fd02
+	dmDevCreate   = 0xc138fd03
+	dmDevRemove   = 0xc138fd04
+	dmDevSuspend  = 0xc138fd06
+	dmTableLoad   = 0xc138fd09
+	dmTableStatus = 0xc138fd0c
 
-	dmReadOnlyFlag = 1 << 0
-	dmHeaderSize   = 312
+	dmReadOnlyFlag       = 1 << 0
+	dmDeferredRemoveFlag = 1 << 17
+	dmHeaderSize         = 312
+	dmTargetSize         = 40
+	dmAnswerSize         = 16 << 10
 )
 
 // dmHeader is struct dm_ioctl.
@@ -70,6 +76,97 @@ func CreateMapping(name, target, params string, sectors uint64) (string, error) 
 		return "", dmUndo(fd, name, fmt.Errorf("resume mapping %s: %w", name, err))
 	}
 	return fmt.Sprintf("/dev/dm-%d", unix.Minor(created.Dev)), nil
+}
+
+// RemoveMapping has the kernel remove a mapping: at once, or when nothing has it
+// open any more, such as a mount.
+func RemoveMapping(name string) error {
+	control, err := os.OpenFile(DeviceMapperControl, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("device mapper: %w", err)
+	}
+	defer control.Close()
+	if _, err := dmCall(int(control.Fd()), dmDevRemove, name, dmDeferredRemoveFlag, nil); err != nil {
+		return fmt.Errorf("remove mapping %s: %w", name, err)
+	}
+	return nil
+}
+
+// MappingStatus returns what the target of a mapping says of itself, such as V or C,
+// corrupted, of verity. The mapping is that of a device number, as stat(2) has it.
+func MappingStatus(device uint64) (string, error) {
+	buf, err := dmAsk(dmTableStatus, dmHeader{Dev: device})
+	if err != nil {
+		return "", fmt.Errorf("status of the mapping %d:%d: %w", unix.Major(device), unix.Minor(device), err)
+	}
+	var h dmHeader
+	if _, err := binary.Decode(buf, binary.NativeEndian, &h); err != nil {
+		return "", err
+	}
+	from := uint64(h.DataStart) + dmTargetSize
+	if h.TargetCount == 0 || from >= uint64(len(buf)) {
+		return "", nil
+	}
+	text, _, _ := bytes.Cut(buf[from:], []byte{0})
+	return string(text), nil
+}
+
+// Mappings lists the names of all mappings.
+func Mappings() ([]string, error) {
+	buf, err := dmAsk(dmListDevices, dmHeader{})
+	if err != nil {
+		return nil, fmt.Errorf("list mappings: %w", err)
+	}
+	return mappings(buf)
+}
+
+// mappings reads the chain of struct dm_name_list: the device's number, the distance
+// to the next, the name. One without mappings has a device number of zero.
+func mappings(buf []byte) ([]string, error) {
+	return dmNames(buf, 12, func(at uint64) (uint32, bool) {
+		return binary.NativeEndian.Uint32(buf[at+8:]), binary.NativeEndian.Uint64(buf[at:]) != 0
+	})
+}
+
+// dmNames reads a chain of names, each offset bytes into its element. element tells
+// the distance to the next one, and whether the one at a place counts.
+func dmNames(buf []byte, offset uint64, element func(at uint64) (next uint32, ok bool)) ([]string, error) {
+	var h dmHeader
+	if _, err := binary.Decode(buf, binary.NativeEndian, &h); err != nil {
+		return nil, err
+	}
+	var names []string
+	for at := uint64(h.DataStart); at+offset < uint64(len(buf)); {
+		next, ok := element(at)
+		if !ok {
+			break
+		}
+		name, _, found := bytes.Cut(buf[at+offset:], []byte{0})
+		if !found {
+			return nil, errors.New("a name does not end")
+		}
+		names = append(names, string(name))
+		if next == 0 {
+			break
+		}
+		at += uint64(next)
+	}
+	return names, nil
+}
+
+// dmAsk issues a request that answers more than a header.
+func dmAsk(request uintptr, h dmHeader) ([]byte, error) {
+	control, err := os.OpenFile(DeviceMapperControl, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("device mapper: %w", err)
+	}
+	defer control.Close()
+	buf := make([]byte, dmAnswerSize)
+	h.Version, h.DataStart, h.DataSize = [3]uint32{4, 0, 0}, dmHeaderSize, uint32(len(buf))
+	if _, err := binary.Encode(buf, binary.NativeEndian, &h); err != nil {
+		return nil, err
+	}
+	return buf, ioctl(int(control.Fd()), request, unsafe.Pointer(&buf[0]))
 }
 
 func dmUndo(fd int, name string, cause error) error {

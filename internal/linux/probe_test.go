@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMappingTargets(t *testing.T) {
@@ -25,5 +27,26 @@ func TestMappingTargets(t *testing.T) {
 	}
 	if got, err := mappingTargets(buf); err == nil && len(got) > 0 {
 		t.Errorf("garbage: got targets %q", got)
+	}
+}
+
+func TestMappings(t *testing.T) {
+	buf := make([]byte, 512)
+	h := dmHeader{DataStart: dmHeaderSize}
+	if _, err := binary.Encode(buf, binary.NativeEndian, &h); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := mappings(buf); err != nil || len(got) != 0 {
+		t.Errorf("none: got %q, %v", got, err)
+	}
+	at := buf[dmHeaderSize:]
+	for i, name := range []string{"oscine-root", "oscine-pack-1"} {
+		binary.NativeEndian.PutUint64(at[i*32:], uint64(unix.Mkdev(253, uint32(i))))
+		copy(at[i*32+12:], name+"\x00")
+	}
+	binary.NativeEndian.PutUint32(at[8:], 32)
+	got, err := mappings(buf)
+	if err != nil || !slices.Equal(got, []string{"oscine-root", "oscine-pack-1"}) {
+		t.Errorf("got %q, %v, want two names", got, err)
 	}
 }
