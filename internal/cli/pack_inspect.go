@@ -23,6 +23,7 @@ import (
 type inspectedPack struct {
 	Digest    string        `json:"digest"`
 	SizeBytes int64         `json:"sizeBytes"`
+	Verity    string        `json:"verity,omitempty"`  // names its hash tree: ROOTHASH,SALT,BLOCKS
 	Signer    string        `json:"signer,omitempty"`  // a name that nothing has proven yet, except on a node
 	Release   string        `json:"release,omitempty"` // of Oscine that it came with, in place of a signer
 	Reference string        `json:"reference,omitempty"`
@@ -58,7 +59,7 @@ func inspectPack(ctx context.Context, env *Env, name, arch string, plain bool) (
 		if err != nil {
 			return nil, err
 		}
-		return &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Manifest: p.Manifest}, nil
+		return &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Verity: p.Verity, Manifest: p.Manifest}, nil
 	}
 	if artifact.Is(name) || strings.Contains(name, "/") {
 		return inspectArtifact(ctx, name, arch, plain)
@@ -73,7 +74,7 @@ func inspectPack(ctx context.Context, env *Env, name, arch string, plain bool) (
 	}
 	for _, p := range resp.Msg.Packs {
 		if p.Name == name {
-			shown := &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Signer: p.Signer, Release: p.Release}
+			shown := &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Verity: p.Verity, Signer: p.Signer, Release: p.Release}
 			if err := json.Unmarshal([]byte(p.Manifest), &shown.Manifest); err != nil {
 				return nil, fmt.Errorf("the node's manifest of %s: %w", name, err)
 			}
@@ -100,7 +101,7 @@ func inspectArtifact(ctx context.Context, name, arch string, plain bool) (*inspe
 	if err != nil {
 		return nil, err
 	}
-	return &inspectedPack{Digest: a.Digest, SizeBytes: a.SizeBytes, Signer: a.Signature.Signer(), Reference: a.Reference, Manifest: a.Manifest}, nil
+	return &inspectedPack{Digest: a.Digest, SizeBytes: a.SizeBytes, Verity: a.Verity, Signer: a.Signature.Signer(), Reference: a.Reference, Manifest: a.Manifest}, nil
 }
 
 func (p *inspectedPack) table(out io.Writer, _ bool) error {
@@ -115,6 +116,8 @@ func (p *inspectedPack) table(out io.Writer, _ bool) error {
 	row("version", m.Version)
 	row("arch", m.Arch)
 	row("digest", p.Digest)
+	root, _, _ := strings.Cut(p.Verity, ",")
+	row("root hash", root)
 	row("size", printable.Bytes(p.SizeBytes))
 	if p.Reference != "" && p.Signer != "" {
 		row("signed by", p.Signer+" (not checked: a node does)")

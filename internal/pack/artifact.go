@@ -16,15 +16,18 @@ import (
 	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/pki"
+	"oscine.dev/oscine/internal/release"
 )
 
 // How a pack looks as an OCI artifact: its configuration is the pack's manifest,
-// its one layer the erofs file, and an annotation of its manifest the signature.
+// its one layer the erofs file with the hash tree, and annotations of its manifest
+// are the signature and what it is for besides the layer's digest.
 const (
 	ArtifactType        = "application/vnd.oscine.pack.v1"
 	mediaTypeManifest   = "application/vnd.oscine.pack.manifest.v1+json"
 	mediaTypeErofs      = "application/vnd.oscine.pack.v1.erofs"
 	annotationSignature = "dev.oscine.pack.signature" // base64 of the JSON of a pki.Signature
+	annotationVerity    = "dev.oscine.pack.verity"    // Info.Verity
 )
 
 // Artifact is a pack that lies in a registry or an OCI layout.
@@ -56,7 +59,10 @@ func FindArtifact(ctx context.Context, store *artifact.Store, arch string) (*Art
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrNotPack, store.Reference(), err)
 	}
-	a.Manifest = *manifest
+	a.Manifest, a.Verity = *manifest, m.Annotations[annotationVerity]
+	if _, err := release.ParseVerity(a.Verity); a.Verity != "" && err != nil {
+		return nil, fmt.Errorf("%w: %s: annotation %s: %w", ErrNotPack, store.Reference(), annotationVerity, err)
+	}
 	if raw := m.Annotations[annotationSignature]; raw != "" {
 		if a.Signature, err = decodeSignature(raw); err != nil {
 			return nil, fmt.Errorf("%w: the signature of %s: %w", ErrUntrusted, store.Reference(), err)
@@ -103,7 +109,7 @@ func pushFile(ctx context.Context, store *artifact.Store, file string, sign func
 	if err != nil {
 		return d, nil, err
 	}
-	signature, err := Sign(file, sign)
+	signature, verity, err := signFile(file, sign)
 	if err != nil {
 		return d, nil, err
 	}
@@ -120,10 +126,11 @@ func pushFile(ctx context.Context, store *artifact.Store, file string, sign func
 	if err != nil {
 		return d, nil, err
 	}
-	d, err = store.PushManifest(ctx, ocispec.Manifest{
-		ArtifactType: ArtifactType, Config: config, Layers: []ocispec.Descriptor{layer},
-		Annotations: map[string]string{ocispec.AnnotationTitle: m.Name, ocispec.AnnotationVersion: m.Version, annotationSignature: annotation},
-	})
+	annotations := map[string]string{ocispec.AnnotationTitle: m.Name, ocispec.AnnotationVersion: m.Version, annotationSignature: annotation}
+	if verity != "" {
+		annotations[annotationVerity] = verity
+	}
+	d, err = store.PushManifest(ctx, ocispec.Manifest{ArtifactType: ArtifactType, Config: config, Layers: []ocispec.Descriptor{layer}, Annotations: annotations})
 	return d, m, err
 }
 
@@ -146,15 +153,29 @@ func ReadFile(ctx context.Context, file string) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	digest, err := fileDigest(file)
+	return describeFile(file, m)
+}
+
+// describeFile tells what a pack's file with a manifest is.
+func describeFile(file string, m *Manifest) (*Info, error) {
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(file)
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	return &Info{Manifest: *m, Digest: digest, SizeBytes: info.Size(), File: file}, nil
+	verity, err := verityOf(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	digest, err := sumOf(f)
+	if err != nil {
+		return nil, err
+	}
+	return &Info{Manifest: *m, Digest: digest, SizeBytes: info.Size(), Verity: verity, File: file}, nil
 }
 
 // readFile reads the manifest in a pack's file, as it is and parsed.

@@ -28,7 +28,7 @@ type BuildOptions struct {
 
 // Revision of the packs that this source builds; it grows when a pack changes
 // while its engine's version does not.
-const revision = "6"
+const revision = "7"
 
 // packUUID is the file system's fixed identity, so that two builds are alike.
 const packUUID = "05c13e00-7061-636b-8000-000000000001"
@@ -93,7 +93,11 @@ func Build(ctx context.Context, o BuildOptions) (*Info, error) {
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return nil, err
 	}
-	root, err := os.MkdirTemp(o.Out, ".pack-")
+	out, err := filepath.Abs(o.Out) // programs are compiled from within the source
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.MkdirTemp(out, ".pack-")
 	if err != nil {
 		return nil, err
 	}
@@ -106,15 +110,7 @@ func Build(ctx context.Context, o BuildOptions) (*Info, error) {
 	if err := b.write(ctx, file); err != nil {
 		return nil, fmt.Errorf("build the pack %s for %s: %w", o.Name, o.Arch, err)
 	}
-	digest, err := fileDigest(file)
-	if err != nil {
-		return nil, err
-	}
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	return &Info{Manifest: b.manifest, Digest: digest, SizeBytes: info.Size(), File: file}, nil
+	return describeFile(file, &b.manifest)
 }
 
 // builder fills a folder that becomes the pack.
@@ -294,6 +290,9 @@ func Write(ctx context.Context, dir, file string) error {
 	cmd := tool.Command(ctx, "--quiet", "-zlz4hc", "-C65536", "-T0", "-U", packUUID, "--all-root", tmp, dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mkfs.erofs: %w: %s", err, bytes.TrimSpace(out))
+	}
+	if err := appendTree(tmp); err != nil {
+		return fmt.Errorf("write the hash tree of %s: %w", file, err)
 	}
 	return durable.Replace(tmp, file)
 }

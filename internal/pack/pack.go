@@ -13,6 +13,9 @@ type Info struct {
 	SizeBytes int64
 	Installed time.Time
 	File      string // path of the erofs file
+	// Verity names the hash tree behind the file system, as release.Verity writes it:
+	// ROOTHASH,SALT,BLOCKS. Empty in packs made before they had one.
+	Verity string
 
 	Signature pki.Signature // of an admin, checked at every mount
 	Release   string        // of Oscine that pins it, in place of a signature; empty for none

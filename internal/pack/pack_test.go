@@ -199,7 +199,7 @@ func TestInstallRefuses(t *testing.T) {
 		"text":         {bytes.Repeat([]byte("text"), 5000), "no erofs file"},
 		"wrong arch":   {other, "is for " + foreign},
 		"cut off":      {other[:2000], "shorter than any pack"},
-		"broken block": {append(bytes.Clone(other[:1030]), bytes.Repeat([]byte{0xff}, 8000)...), "mount"},
+		"broken block": {append(bytes.Clone(other[:1030]), bytes.Repeat([]byte{0xff}, 8000)...), "its file system"},
 	} {
 		_, err := c.install(s, test.raw)
 		skipUnmountable(t, err)

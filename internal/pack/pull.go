@@ -31,7 +31,7 @@ func fresh(e fs.DirEntry) bool {
 // the download is kept for a day, for the next Pull to go on with. Progress is told
 // how many bytes are here; its error ends the download.
 func (s *Store) Pull(ctx context.Context, a *Artifact, store *artifact.Store, progress func(int64) error) (*Info, error) {
-	if err := s.welcome(a.Digest, a.Signature); err != nil {
+	if err := s.welcome(a.Digest, a.Verity, a.Signature); err != nil {
 		return nil, fmt.Errorf("pull %s: %w", a.Reference, err)
 	}
 	select {

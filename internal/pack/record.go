@@ -12,6 +12,7 @@ import (
 
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/pki"
+	"oscine.dev/oscine/internal/release"
 )
 
 // ErrUntrusted means that no admin of the node's cluster has signed a pack.
@@ -26,7 +27,8 @@ type record struct {
 	Installed time.Time     `json:"installed"`
 	Manifest  Manifest      `json:"manifest"`
 	Signature pki.Signature `json:"signature"`
-	Release   string        `json:"release,omitempty"` // see Info
+	Release   string        `json:"release,omitempty"` // see Info, as of those below
+	Verity    string        `json:"verity,omitempty"`
 }
 
 // hex is the digest as part of a file's name.
@@ -43,6 +45,9 @@ func parseRecord(text []byte, name string) (*record, error) {
 	}
 	if err := rec.Manifest.check(); err != nil {
 		return nil, err
+	}
+	if _, err := release.ParseVerity(rec.Verity); rec.Verity != "" && err != nil {
+		return nil, fmt.Errorf("verity: %w", err)
 	}
 	if rec.Manifest.Name != name {
 		return nil, errors.New("it is for a pack of another name")
@@ -70,22 +75,43 @@ func (r *record) write(file string) error {
 	return durable.WriteFile(file, text, 0o600)
 }
 
-// statement is what an admin signs of a pack.
-func statement(digest string) []byte { return []byte("oscine.dev/pack/v1\n" + digest + "\n") }
+// statement is what an admin signs of a pack: its digest, and the root hash of its
+// hash tree where it has one; see Info.Verity.
+func statement(digest, verity string) []byte {
+	if verity == "" {
+		return []byte("oscine.dev/pack/v1\n" + digest + "\n")
+	}
+	return []byte("oscine.dev/pack/v2\n" + digest + "\n" + verity + "\n")
+}
 
 // Sign signs a pack's file: sign is the client's, as pki.Sign.
 func Sign(file string, sign func(statement []byte) (pki.Signature, error)) (pki.Signature, error) {
-	digest, err := fileDigest(file)
+	signature, _, err := signFile(file, sign)
+	return signature, err
+}
+
+// signFile is Sign, and returns what was signed besides the digest.
+func signFile(file string, sign func(statement []byte) (pki.Signature, error)) (signature pki.Signature, verity string, err error) {
+	f, err := os.Open(file)
 	if err != nil {
-		return pki.Signature{}, fmt.Errorf("sign the pack: %w", err)
+		return signature, "", fmt.Errorf("sign the pack: %w", err)
 	}
-	return sign(statement(digest))
+	defer f.Close()
+	if verity, err = verityOf(f); err != nil {
+		return signature, "", fmt.Errorf("sign the pack %s: %w", file, err)
+	}
+	digest, err := sumOf(f)
+	if err != nil {
+		return signature, "", fmt.Errorf("sign the pack: %w", err)
+	}
+	signature, err = sign(statement(digest, verity))
+	return signature, verity, err
 }
 
 // welcome is authentic for a pack that comes now: the signer has not been revoked
 // since.
-func (s *Store) welcome(digest string, signature pki.Signature) error {
-	if err := s.authentic(digest, signature, ""); err != nil {
+func (s *Store) welcome(digest, verity string, signature pki.Signature) error {
+	if _, err := s.authentic(digest, verity, signature, ""); err != nil {
 		return err
 	}
 	if serial := signature.Serial(); s.Revoked != nil && s.Revoked(serial) {
@@ -95,16 +121,21 @@ func (s *Store) welcome(digest string, signature pki.Signature) error {
 }
 
 // authentic holds that an admin signed a pack, or that a release of Oscine pins it
-// which this node has verified.
-func (s *Store) authentic(digest string, signature pki.Signature, release string) error {
-	if release != "" {
+// which this node has verified. It reports whether that holds for the root hash too:
+// a release, and an admin whose oscine knew of none, vouch for the digest only.
+func (s *Store) authentic(digest, verity string, signature pki.Signature, pinnedBy string) (root bool, err error) {
+	if pinnedBy != "" {
 		if s.Pinned == nil || !s.Pinned(digest) {
-			return fmt.Errorf("%w: no release that this node has verified pins it: an admin of this node installs it with oscine pack install", ErrUntrusted)
+			return false, fmt.Errorf("%w: no release that this node has verified pins it: an admin of this node installs it with oscine pack install", ErrUntrusted)
 		}
-		return nil
+		return false, nil
 	}
-	if err := signature.Check(s.trust, pki.Admin, statement(digest)); err != nil {
-		return fmt.Errorf("%w: %w: an admin of this node installs it with oscine pack install", ErrUntrusted, err)
+	err = signature.Check(s.trust, pki.Admin, statement(digest, verity))
+	if err != nil && verity != "" && signature.Check(s.trust, pki.Admin, statement(digest, "")) == nil {
+		return false, nil
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("%w: %w: an admin of this node installs it with oscine pack install", ErrUntrusted, err)
+	}
+	return verity != "", nil
 }

@@ -49,8 +49,21 @@ func newCluster(t testing.TB) *cluster {
 // signed is the admin's signature of a pack's bytes.
 func (c *cluster) signed(raw []byte) pki.Signature {
 	c.t.Helper()
-	sum := sha256.Sum256(raw)
-	s, err := pki.Sign(c.admin, statement("sha256:"+hex.EncodeToString(sum[:])))
+	return c.sign(statement(digestOf(raw), rootOf(raw)))
+}
+
+// rootOf is Info.Verity of a pack's bytes.
+func rootOf(raw []byte) string {
+	v, err := readVerity(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil || v == nil {
+		return ""
+	}
+	return v.String()
+}
+
+func (c *cluster) sign(statement []byte) pki.Signature {
+	c.t.Helper()
+	s, err := pki.Sign(c.admin, statement)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -101,7 +114,7 @@ func TestUntrustedPack(t *testing.T) {
 	// Its manifest is what the signed file says, not the record beside it.
 	lying := p.Manifest
 	lying.Drivers = []string{"root"}
-	forge(record{Digest: "sha256:" + digest, Manifest: lying, Signature: c.signed(evil)})
+	forge(record{Digest: "sha256:" + digest, Manifest: lying, Signature: c.signed(evil), Verity: rootOf(evil)})
 	for range 2 { // mounted now, and mounted already
 		info, _, err := s.Mount("e")
 		if err != nil {
@@ -125,6 +138,36 @@ func TestUntrustedPack(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "*", "*")); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// What an oscine signed that knew of no hash trees is taken, for its digest only.
+func TestSignedDigest(t *testing.T) {
+	s, c, _ := openTestStore(t)
+	raw := makePack(t, runtime.GOARCH, "x")
+	p, err := s.Install(t.Context(), bytes.NewReader(raw), c.sign(statement(digestOf(raw), "")))
+	skipUnmountable(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if root, err := s.authentic(p.Digest, p.Verity, p.Signature, ""); err != nil || root {
+		t.Errorf("signed for its digest: got %t, %v", root, err)
+	}
+	if _, _, err := s.Mount("e"); err != nil {
+		t.Error(err)
+	}
+	if p, err = c.install(s, raw); err != nil {
+		t.Fatal(err)
+	}
+	if root, err := s.authentic(p.Digest, p.Verity, p.Signature, ""); err != nil || !root {
+		t.Errorf("signed for its root hash: got %t, %v", root, err)
+	}
+	lie := strings.Replace(p.Verity, p.Verity[:8], "00000000", 1)
+	if _, err := s.authentic(p.Digest, lie, p.Signature, ""); !errors.Is(err, ErrUntrusted) {
+		t.Errorf("another root hash: got %v", err)
+	}
+	if err := s.Remove("e"); err != nil {
+		t.Error(err)
 	}
 }
 

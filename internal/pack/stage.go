@@ -119,7 +119,7 @@ func (s *Store) Stage(ctx context.Context, release, digest string, fetch func(ha
 			return nil
 		}
 	}
-	if err := s.authentic(digest, pki.Signature{}, release); err != nil {
+	if _, err := s.authentic(digest, "", pki.Signature{}, release); err != nil {
 		return err
 	}
 	select {
@@ -185,14 +185,11 @@ func (s *Store) stage(f *os.File, release, digest string) error {
 	}
 	s.mounting.Lock()
 	defer s.mounting.Unlock()
-	if _, err := readHead(io.NewSectionReader(f, 0, size)); err != nil {
-		return err
-	}
-	manifest, err := s.inspect(f)
+	manifest, verity, err := s.inspect(f)
 	if err != nil {
 		return err
 	}
-	rec := record{Digest: digest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Release: release}
+	rec := record{Digest: digest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Release: release, Verity: verity}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.replace(f.Name(), s.stagedFile(manifest.Name), &rec)

@@ -129,12 +129,16 @@ func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signat
 	if err := f.Sync(); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
-	if err := s.welcome(digest, signature); err != nil {
+	verity, err := verityOf(f)
+	if err == nil {
+		err = s.welcome(digest, verity, signature)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
 	s.mounting.Lock()
 	defer s.mounting.Unlock()
-	manifest, err := s.inspect(f)
+	manifest, verity, err := s.inspect(f)
 	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
@@ -142,7 +146,7 @@ func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signat
 		return nil, fmt.Errorf("%w: the registry promised the pack %s %s for %s, and sent %s %s for %s", ErrNotPack,
 			m.Name, m.Version, m.Arch, manifest.Name, manifest.Version, manifest.Arch)
 	}
-	rec := record{Digest: digest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Signature: signature}
+	rec := record{Digest: digest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Signature: signature, Verity: verity}
 	if err := s.commit(f.Name(), &rec); err != nil {
 		return nil, fmt.Errorf("install the pack %s: %w", manifest.Name, err)
 	}
@@ -175,40 +179,58 @@ func copyPack(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
 	return 0, ctx.Err()
 }
 
+// Where an erofs file has its superblock, within the bytes that readHead reads.
+const (
+	headBytes  = 4096
+	superblock = 1024
+)
+
 // readHead reads the first block of a pack.
 func readHead(r io.Reader) ([]byte, error) {
-	head := make([]byte, 4096)
+	head := make([]byte, headBytes)
 	if _, err := io.ReadFull(r, head); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil, fmt.Errorf("%w: the file is shorter than any pack", ErrNotPack)
 		}
 		return nil, err
 	}
-	const superblock, magic = 1024, 0xe0f5e1e2
+	const magic = 0xe0f5e1e2
 	if binary.LittleEndian.Uint32(head[superblock:]) != magic {
 		return nil, fmt.Errorf("%w: it is no erofs file", ErrNotPack)
 	}
 	return head, nil
 }
 
-// inspect mounts a file for a moment and reads its manifest.
-func (s *Store) inspect(f *os.File) (*Manifest, error) {
+// inspect checks the hash tree of a file, mounts it for a moment and reads its
+// manifest.
+func (s *Store) inspect(f *os.File) (m *Manifest, verity string, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, "", err
+	}
+	tree, err := readVerity(f, info.Size())
+	if err == nil && tree != nil {
+		verity, err = tree.String(), checkTree(f, tree)
+	}
+	if err != nil {
+		return nil, "", err
+	}
 	dir, err := os.MkdirTemp(s.mounts, "inspect-")
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer os.Remove(dir)
 	if err := mountRead(f, dir); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	m, err := Read(dir)
+	m, err = Read(dir)
 	if err == nil && m.Arch != runtime.GOARCH {
 		err = fmt.Errorf("%w: pack %s is for %s, this node is %s", ErrNotPack, m.Name, m.Arch, runtime.GOARCH)
 	}
 	if err == nil {
 		err = m.checkCPU(s.cpu)
 	}
-	return m, errors.Join(err, unmount(dir))
+	return m, verity, errors.Join(err, unmount(dir))
 }
 
 // commit makes a file the pack of its name.
@@ -248,7 +270,7 @@ func (s *Store) recordFile(name string) string { return filepath.Join(s.dir, nam
 func (s *Store) file(hexDigest string) string { return filepath.Join(s.dir, hexDigest+".erofs") }
 
 func (s *Store) info(rec *record) *Info {
-	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(rec.hex()), Signature: rec.Signature, Release: rec.Release}
+	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(rec.hex()), Signature: rec.Signature, Release: rec.Release, Verity: rec.Verity}
 }
 
 // List returns the installed packs, sorted by name. It waits for no pack that is
@@ -308,7 +330,7 @@ func (s *Store) Mount(name string) (*Info, string, error) {
 		return nil, "", err
 	}
 	dir := s.mountDir(p)
-	if err := s.authentic(p.Digest, p.Signature, p.Release); err != nil {
+	if _, err := s.authentic(p.Digest, p.Verity, p.Signature, p.Release); err != nil {
 		return nil, "", fmt.Errorf("mount the pack %s: %w", p.Name, err)
 	}
 	if !mounted(dir) {

@@ -34,6 +34,7 @@ type Pack struct {
 	Signer        string                 `protobuf:"bytes,9,opt,name=signer,proto3" json:"signer,omitempty"`     // the admin's name in the certificate
 	Release       string                 `protobuf:"bytes,10,opt,name=release,proto3" json:"release,omitempty"`  // of Oscine that it comes with, in place of a signer
 	Tools         []string               `protobuf:"bytes,11,rep,name=tools,proto3" json:"tools,omitempty"`      // what a Workload runs that names the pack
+	Verity        string                 `protobuf:"bytes,12,opt,name=verity,proto3" json:"verity,omitempty"`    // names its hash tree: ROOTHASH,SALT,BLOCKS; empty in packs made before they had one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -143,6 +144,13 @@ func (x *Pack) GetTools() []string {
 		return x.Tools
 	}
 	return nil
+}
+
+func (x *Pack) GetVerity() string {
+	if x != nil {
+		return x.Verity
+	}
+	return ""
 }
 
 type ListPacksRequest struct {
@@ -473,7 +481,7 @@ var File_oscine_v1_packs_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_packs_proto_rawDesc = "" +
 	"\n" +
-	"\x15oscine/v1/packs.proto\x12\toscine.v1\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"\xa7\x02\n" +
+	"\x15oscine/v1/packs.proto\x12\toscine.v1\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"\xbf\x02\n" +
 	"\x04Pack\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -487,7 +495,8 @@ const file_oscine_v1_packs_proto_rawDesc = "" +
 	"\x06signer\x18\t \x01(\tR\x06signer\x12\x18\n" +
 	"\arelease\x18\n" +
 	" \x01(\tR\arelease\x12\x14\n" +
-	"\x05tools\x18\v \x03(\tR\x05tools\"\x12\n" +
+	"\x05tools\x18\v \x03(\tR\x05tools\x12\x16\n" +
+	"\x06verity\x18\f \x01(\tR\x06verity\"\x12\n" +
 	"\x10ListPacksRequest\":\n" +
 	"\x11ListPacksResponse\x12%\n" +
 	"\x05packs\x18\x01 \x03(\v2\x0f.oscine.v1.PackR\x05packs\":\n" +
