@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 MAKEFLAGS   += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build bpf image packs demo demo-chat test test-fast test-vm lint fuzz generate bench-boot bench-place bench-isolation bench-serve bench-engines bench-delta clean
+.PHONY: help setup build bpf image packs demo demo-chat test test-fast test-vm lint fuzz generate bench-boot bench-place bench-isolation bench-serve bench-instructions bench-engines bench-delta clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,9 @@ bench-isolation: bpf ## wake-up latency of the classes against batch load, besid
 bench-serve: ## processor time of a request to a model beside echo servers, the engine alone and other model servers
 	@mkdir -p $(OUT)
 	@go run ./internal/bench/cost -o $(OUT)/cost.json
+
+bench-instructions: ## instructions of a request to a model, in a guest, beside those of echo servers
+	@go run ./internal/bench/cost -instructions -rounds 3
 
 bench-engines: ## processor time of every engine served beside the engine alone, and of other model servers; tokens beside llama-server alone
 	@mkdir -p $(OUT)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"oscine.dev/oscine/internal/bench/guest/guesttest"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/serve/rows"
 )
@@ -20,6 +21,7 @@ import (
 // TestMain turns the test's program into a server under measurement, as the
 // benchmark does with its own.
 func TestMain(m *testing.M) {
+	runGuest()
 	if len(os.Args) > 1 && strings.Contains(" echo raw front ", " "+os.Args[1]+" ") {
 		if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
 			os.Exit(1)
@@ -58,6 +60,24 @@ func TestRun(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "queue and worker") {
 		t.Errorf("got %s", out.String())
+	}
+}
+
+// A guest counts the same ways, and each costs instructions.
+func TestInstructions(t *testing.T) {
+	guesttest.Need(t)
+	if _, err := pack.Libraries(t.Context(), "onnxruntime", runtime.GOARCH, false, os.Stderr); err != nil {
+		t.Skip(err)
+	}
+	t.Chdir("../../..")
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"-instructions", "-rounds", "1"}, &out, io.Discard); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, line := range []string{`(?m)^bare net/http echo +[1-9]\d*\.\d +1\.00`, `(?m)^  gRPC +[1-9]\d*\.\d +[1-9]`} {
+		if !regexp.MustCompile(line).MatchString(out.String()) {
+			t.Errorf("lacks %s:\n%s", line, out.String())
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 )
 
 func main() {
+	runGuest()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
@@ -51,6 +52,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	rounds := flags.Int("rounds", 7, "measurements of each figure, of which the median counts")
 	turn := flags.Duration("turn", 250*time.Millisecond, "time of one measurement")
 	alone := flags.Bool("no-peers", false, "leave out other model servers, which are installed at the first time")
+	instructions := flags.Bool("instructions", false, "count instructions in a guest, in place of processor time")
 	engines := flags.Bool("engines", false, "measure every engine, and the other servers, in place of the ways to a model")
 	only := flags.String("only", "", "measure only what matches this `expression`, and print only the µs")
 	file := flags.String("o", "", "write the figures to this file")
@@ -64,6 +66,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if *instructions {
+		return countInstructions(ctx, *rounds, out, progress)
+	}
 	dir, err := os.MkdirTemp("", "oscine-cost-")
 	if err != nil {
 		return err
@@ -71,10 +76,20 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	defer os.RemoveAll(dir)
 	b := &bench{ctx: ctx, dir: dir, progress: progress, rounds: *rounds, turn: *turn, figures: figures{}}
 	defer b.stop()
-	if err := b.startAll(); err != nil {
+	p, err := buildPrograms(ctx, dir, progress)
+	if err != nil {
 		return err
 	}
-	if err := b.coldStarts(); err != nil {
+	if p.missing != nil {
+		b.absent = append(b.absent, fmt.Sprintf("fasthttp echo: %v", p.missing))
+	}
+	if err := b.startAll(p, smallName, digitsName, largeName); err != nil {
+		return err
+	}
+	if err := b.coldStarts(smallName, digitsName, largeName); err != nil {
+		return err
+	}
+	if err := errors.Join(b.addOther(smallName), b.addMany()); err != nil {
 		return err
 	}
 	if *engines {
@@ -167,22 +182,45 @@ func (b *bench) start(command ...string) (*process, error) {
 
 func (b *bench) say(format string, a ...any) { fmt.Fprintf(b.progress, "cost: "+format+"\n", a...) }
 
-// startAll starts the servers and connects a client to each.
-func (b *bench) startAll() error {
-	library, err := libraryOf(b.ctx, onnxName, b.progress)
-	if err != nil {
-		return err
+// programs are what is measured besides this one.
+type programs struct {
+	worker, library string
+	fasthttp        string // "" where it could not be built
+	missing         error  // why
+}
+
+// buildPrograms builds them, in the source tree.
+func buildPrograms(ctx context.Context, dir string, progress io.Writer) (p programs, err error) {
+	if p.library, err = libraryOf(ctx, onnxName, progress); err != nil {
+		return p, err
 	}
-	worker := filepath.Join(b.dir, "oscine-engine")
-	build := exec.CommandContext(b.ctx, "go", "build", "-o", worker, "./cmd/oscine-engine")
-	build.Env, build.Stderr = append(os.Environ(), "CGO_ENABLED=0"), b.progress
+	p.worker = filepath.Join(dir, "oscine-engine")
+	build := exec.CommandContext(ctx, "go", "build", "-o", p.worker, "./cmd/oscine-engine")
+	build.Env, build.Stderr = append(os.Environ(), "CGO_ENABLED=0"), progress
 	if err := build.Run(); err != nil {
-		return fmt.Errorf("build the worker, in the source tree: %w", err)
+		return p, fmt.Errorf("build the worker, in the source tree: %w", err)
 	}
-	b.models = map[string]subject{digitsName: {engine: onnxName, library: library, file: digitsFile}}
-	for name, hidden := range map[string][]uint64{smallName: nil, largeName: {768, 768, 768, 768, 768}} {
-		b.models[name] = subject{engine: onnxName, library: library, file: filepath.Join(b.dir, name+".onnx")}
-		if err := os.WriteFile(b.models[name].file, mlp(hidden...), 0o600); err != nil {
+	if p.fasthttp, p.missing = buildFasthttp(ctx, dir); p.missing != nil {
+		p.fasthttp = ""
+	}
+	return p, nil
+}
+
+// startAll starts the servers and connects a client to each.
+func (b *bench) startAll(p programs, names ...string) error {
+	b.models = map[string]subject{}
+	for _, name := range names {
+		b.models[name] = subject{engine: onnxName, library: p.library, file: filepath.Join(b.dir, name+".onnx")}
+		var err error
+		switch name {
+		case digitsName:
+			b.models[name] = subject{engine: onnxName, library: p.library, file: digitsFile}
+		case largeName:
+			err = os.WriteFile(b.models[name].file, mlp(768, 768, 768, 768, 768), 0o600)
+		default:
+			err = os.WriteFile(b.models[name].file, mlp(), 0o600)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -199,22 +237,29 @@ func (b *bench) startAll() error {
 	if err != nil {
 		return err
 	}
-	if b.front, err = b.start(self, "front", worker, b.dir); err != nil {
+	if b.front, err = b.start(self, "front", p.worker, b.dir); err != nil {
 		return err
 	}
-	fasthttp, err := buildFasthttp(b.ctx, b.dir)
-	var other *process
-	if err == nil {
-		other, err = b.start(fasthttp)
+	for _, name := range names {
+		b.add(target{rawFigure(name), engine, asking(engine, "raw "+b.models[name].String()+" 1"), 1})
 	}
-	if err != nil {
-		b.absent = append(b.absent, fmt.Sprintf("fasthttp echo: %v", err))
+	if slices.Contains(names, largeName) {
+		for _, rows := range batches() {
+			b.add(target{batchFigure(rows), engine, asking(engine, fmt.Sprintf("raw %s %d", b.models[largeName], rows)), rows})
+		}
 	}
-	b.addRaw(engine)
+	if p.fasthttp != "" {
+		other, err := b.start(p.fasthttp)
+		if err != nil {
+			return err
+		}
+		if err := b.addHTTP(fasthttpFigure, other, "tcp", other.addr, smallName, oip.EncodeBinary); err != nil {
+			return err
+		}
+	}
 	return errors.Join(
 		b.addHTTP(echoFigure, echo, "tcp", echo.addr, smallName, oip.EncodeBinary),
 		b.addHTTP(echoUnixFigure, echo, "unix", socket, smallName, oip.EncodeBinary),
-		b.addFasthttp(other),
 	)
 }
 
@@ -222,22 +267,6 @@ func (b *bench) startAll() error {
 func libraryOf(ctx context.Context, name string, progress io.Writer) (string, error) {
 	dir, err := pack.Libraries(ctx, name, runtime.GOARCH, true, progress)
 	return filepath.Join(dir, engine.All()[name].Library), err
-}
-
-func (b *bench) addFasthttp(p *process) error {
-	if p == nil {
-		return nil
-	}
-	return b.addHTTP(fasthttpFigure, p, "tcp", p.addr, smallName, oip.EncodeBinary)
-}
-
-func (b *bench) addRaw(engine *process) {
-	for _, name := range []string{smallName, digitsName, largeName} {
-		b.add(target{rawFigure(name), engine, asking(engine, "raw "+b.models[name].String()+" 1"), 1})
-	}
-	for _, rows := range batches() {
-		b.add(target{batchFigure(rows), engine, asking(engine, fmt.Sprintf("raw %s %d", b.models[largeName], rows)), rows})
-	}
 }
 
 // batches are the numbers of rows among which the engine's best is looked for.
@@ -274,9 +303,9 @@ func (b *bench) addClients(name string, p *process, n int, connect func() (clien
 }
 
 // coldStarts serves the models, and adds the ways to them.
-func (b *bench) coldStarts() error {
+func (b *bench) coldStarts(names ...string) error {
 	socket := filepath.Join(b.dir, "front.sock")
-	for _, name := range []string{smallName, digitsName, largeName} {
+	for _, name := range names {
 		before := cpu(b.front.tree())
 		if _, err := b.front.ask("serve " + name + " " + b.models[name].String()); err != nil {
 			return err
@@ -303,15 +332,27 @@ func (b *bench) coldStarts() error {
 			return err
 		}
 	}
+	return nil
+}
+
+// addOther adds the other protocols.
+func (b *bench) addOther(name string) error {
+	return errors.Join(
+		b.addHTTP(jsonFigure(name), b.front, "tcp", b.front.addr, name, oip.EncodeJSON),
+		b.addClients(grpcFigure(name), b.front, 1, func() (client, error) { return dialGRPC(b.front.addr, name) }),
+	)
+}
+
+// addMany adds large requests, and many clients.
+func (b *bench) addMany() error {
+	socket := filepath.Join(b.dir, "front.sock")
 	if _, err := b.front.ask("serve " + rowsName + " " + b.models[smallName].String()); err != nil {
 		return err
 	}
 	return errors.Join(
 		b.addClients(memoryPathFigure(rowsName), b.front, 1, func() (client, error) { return dialShared(socket, rowsName) }),
 		b.addHTTP(unixFigure(rowsName), b.front, "unix", socket, rowsName, oip.EncodeBinary),
-		b.addHTTP(jsonFigure(smallName), b.front, "tcp", b.front.addr, smallName, oip.EncodeJSON),
 		b.addHTTP(jsonFigure(largeName), b.front, "tcp", b.front.addr, largeName, oip.EncodeJSON),
-		b.addClients(grpcFigure(smallName), b.front, 1, func() (client, error) { return dialGRPC(b.front.addr, smallName) }),
 		b.addCrowd(smallName, socket),
 		b.addCrowd(largeName, socket),
 	)

@@ -32,10 +32,11 @@ func coldFigure(model string) string       { return "cold start " + model }
 func aloneFigure(model string) string      { return "load alone " + model }
 func peerFigure(peer, model string) string { return peer + ", " + model }
 
-func (b *bench) print(out io.Writer) {
-	f, w := b.figures, tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+// printWays prints what each way to the small model costs, in a unit.
+func (b *bench) printWays(w io.Writer, what, unit string) {
+	f := b.figures
 	echo, engine, hop := f[echoFigure], f[rawFigure(smallName)], f[hopFigure(smallName)]
-	fmt.Fprintf(w, "processor time of the servers for one request, one client\tµs\tadded µs\tof an echo\tgoal\n")
+	fmt.Fprintf(w, "%s\t%s\tadded\tof an echo\tgoal\n", what, unit)
 	fmt.Fprintf(w, "bare net/http echo\t%.1f\t\t1.00\t\n", echo)
 	fmt.Fprintf(w, "the same over a Unix socket\t%.1f\t\t%.2f\t\n", f[echoUnixFigure], f[echoUnixFigure]/echo)
 	if v, ok := f[fasthttpFigure]; ok {
@@ -57,6 +58,11 @@ func (b *bench) print(out io.Writer) {
 		added := f[row.figure] - hop
 		fmt.Fprintf(w, "  %s\t%.1f\t%.1f\t%.2f\t%.2f\n", row.what, f[row.figure], added, added/echo, row.goal)
 	}
+}
+
+func (b *bench) print(out io.Writer) {
+	f, w := b.figures, tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	b.printWays(w, "processor time of the servers for one request, one client", "µs")
 
 	fmt.Fprintf(w, "\nengine's share of the processor time\tengine µs\tqueue and worker\tUnix socket, memfd\tgoal\n")
 	for _, m := range []struct {
