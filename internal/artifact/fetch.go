@@ -10,6 +10,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"oscine.dev/oscine/internal/bounded"
 )
 
 const (
@@ -123,27 +125,22 @@ func (s *Store) part(ctx context.Context, d ocispec.Descriptor, w *blobWriter) e
 // Blob opens a blob for reading from an offset. The caller checks its digest. Reading
 // fails with ErrUnreachable where nothing comes for a minute.
 func (s *Store) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	b := &blob{ctx: ctx, cancel: cancel, at: offset, size: d.Size}
-	b.watch = time.AfterFunc(s.stall, func() {
-		cancel(fmt.Errorf("%w: %s sent nothing for %v", ErrUnreachable, s.ref.Host(), s.stall))
-	})
-	moved := func() { b.watch.Reset(s.stall) }
+	ctx, stall := bounded.NewStall(ctx, s.stall, fmt.Errorf("%w: %s sent nothing for %v", ErrUnreachable, s.ref.Host(), s.stall))
+	b := &blob{ctx: ctx, stall: stall, at: offset, size: d.Size}
 	r, err := s.from.Fetch(ctx, d)
 	if err == nil {
 		b.closer = r
-		if err = skip(r, offset, moved); err != nil {
+		if err = skip(r, offset, stall.Moved); err != nil {
 			r.Close()
 			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 	}
 	if err != nil {
 		err = s.explain(stalled(ctx, err))
-		b.watch.Stop()
-		cancel(nil)
+		stall.Stop()
 		return nil, err
 	}
-	b.tracked = tracked{r: r, moved: moved}
+	b.tracked = tracked{r: r, moved: stall.Moved}
 	return b, nil
 }
 
@@ -151,8 +148,7 @@ func (s *Store) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (i
 type blob struct {
 	tracked
 	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	watch    *time.Timer
+	stall    *bounded.Stall
 	closer   io.Closer
 	at, size int64 // bytes
 }
@@ -167,9 +163,8 @@ func (b *blob) Read(p []byte) (int, error) {
 }
 
 func (b *blob) Close() error {
-	b.watch.Stop()
 	err := b.closer.Close()
-	b.cancel(nil)
+	b.stall.Stop()
 	return err
 }
 

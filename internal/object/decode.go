@@ -181,7 +181,7 @@ func fieldsByName(v reflect.Value) map[string]reflect.Value {
 func suggest(got string, fields map[string]reflect.Value) string {
 	best, bestDistance := "", 3
 	for name := range fields {
-		d := editDistance(strings.ToLower(got), strings.ToLower(name))
+		d := EditDistance(strings.ToLower(got), strings.ToLower(name))
 		if d < bestDistance || (d == bestDistance && best != "" && name < best) {
 			best, bestDistance = name, d
 		}
@@ -192,7 +192,9 @@ func suggest(got string, fields map[string]reflect.Value) string {
 	return fmt.Sprintf("; did you mean %q?", best)
 }
 
-func editDistance(a, b string) int {
+// EditDistance is how many bytes have to be put in, left out or replaced to make b of a;
+// 64 for texts longer than that.
+func EditDistance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return 64
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"time"
 )
 
@@ -100,6 +101,31 @@ func Extract(root *os.Root, name string, r io.Reader) error {
 		return err
 	}
 	return Flush(root, folder)
+}
+
+// ErrName means that a file of a model cannot have the name that it was given.
+var ErrName = errors.New("a file of the model cannot have its name")
+
+// Link gives a file outside of root, on the same file system, a name in the model, of which it
+// may have several, and lets all read it and nobody write. It returns when the name is on disk. Names as CheckName
+// refuses them and names that are there are ErrName.
+func Link(root *os.Root, file, name string) error {
+	if err := CheckName(name); err != nil {
+		return fmt.Errorf("%w: %w", ErrName, err)
+	}
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return fmt.Errorf("%w: %w", ErrName, err)
+	}
+	if err := os.Chmod(file, 0o444); err != nil {
+		return err
+	}
+	if err := os.Link(file, filepath.Join(root.Name(), filepath.FromSlash(name))); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			err = fmt.Errorf("%w: there are two files %q", ErrName, name)
+		}
+		return err
+	}
+	return Flush(root, path.Dir(name))
 }
 
 // Flush puts the names in a folder and in those around it on disk, and lets all

@@ -97,22 +97,11 @@ func (m *Model) place(ctx context.Context, root *os.Root, p part, file string, l
 
 // link gives a downloaded file its name in the model, of which it may have several.
 func link(root *os.Root, file, name string) error {
-	if err := bundle.CheckName(name); err != nil {
-		return fmt.Errorf("%w: %w", artifact.ErrManifest, err)
+	err := bundle.Link(root, file, name)
+	if errors.Is(err, bundle.ErrName) {
+		err = fmt.Errorf("%w: %w", artifact.ErrManifest, err)
 	}
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return fmt.Errorf("%w: %w", artifact.ErrManifest, err)
-	}
-	if err := os.Chmod(file, 0o444); err != nil {
-		return err
-	}
-	if err := os.Link(file, filepath.Join(root.Name(), filepath.FromSlash(name))); err != nil {
-		if errors.Is(err, os.ErrExist) {
-			err = fmt.Errorf("%w: it has two files %q", artifact.ErrManifest, name)
-		}
-		return err
-	}
-	return bundle.Flush(root, path.Dir(name))
+	return err
 }
 
 // untar takes the files of an archive, and nothing else.
