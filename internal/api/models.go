@@ -10,13 +10,14 @@ import (
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/node/kind/model"
+	"oscine.dev/oscine/internal/object"
 )
 
 // modelStore keeps the files of models.
 type modelStore interface {
 	UploadModel(context.Context, io.Reader, model.Upload) (digest string, size int64, err error)
 	ReceivedModel(digest string, folder bool) (stored bool, bytes int64)
-	PullModel(ctx context.Context, reference string, plainHTTP bool, progress func(received, size int64)) (*model.Pulled, error)
+	PullModel(ctx context.Context, reference string, plainHTTP bool, s3 *object.S3, progress func(received, size int64)) (*model.Pulled, error)
 	ModelHeader(digest string) []byte
 	ModelFiles() ([]node.ModelFile, error)
 	RemoveModelFile(digest string) (full string, err error)
@@ -45,7 +46,11 @@ func (s *modelService) Received(_ context.Context, req *connect.Request[pb.Recei
 }
 
 func (s *modelService) Pull(ctx context.Context, req *connect.Request[pb.PullModelRequest], stream *connect.ServerStream[pb.PullModelResponse]) error {
-	p, err := s.node.PullModel(ctx, req.Msg.Reference, req.Msg.PlainHttp, func(received, size int64) {
+	var s3 *object.S3
+	if at := req.Msg.S3; at != nil {
+		s3 = &object.S3{Endpoint: at.Endpoint, Region: at.Region, PathStyle: at.PathStyle, Secret: at.Secret}
+	}
+	p, err := s.node.PullModel(ctx, req.Msg.Reference, req.Msg.PlainHttp, s3, func(received, size int64) {
 		// A client that is gone cancels ctx; nobody needs its progress.
 		_ = stream.Send(&pb.PullModelResponse{ReceivedBytes: received, SizeBytes: size})
 	})

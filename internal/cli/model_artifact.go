@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/artifact"
@@ -82,45 +83,124 @@ func (s *modelSource) list() ([]bundle.File, error) {
 
 func newModelPullCommand(env *Env) *cobra.Command {
 	var plain *bool
+	var s3 s3Flags
 	c := &cobra.Command{
-		Use: "pull REFERENCE", Short: "Have the node fetch a model from a registry, without serving it",
+		Use: "pull REFERENCE", Short: "Have the node fetch a model from a registry or S3 bucket, without serving it",
 		Long: `Have the node fetch a model from a registry: CNCF's ModelPack layout, Docker's and Ollama's are read. It uses the
 credentials of its Secrets (oscine secret set --registry). A model in an OCI image layout, oci:FOLDER:TAG or
-oci:FILE.tar:TAG, is sent from this computer. An interrupted download is resumed by the same command.`,
-		Example: "  oscine model pull oci://docker.io/ai/smollm2:135M-Q4_0\n  oscine model pull oci:models.tar:vision",
-		Args:    exactArgs(1, "a reference such as oci://HOST/REPOSITORY:TAG"),
+oci:FILE.tar:TAG, is sent from this computer. s3://BUCKET/KEY is a file or folder in an S3 bucket. An interrupted
+download is resumed by the same command.`,
+		Example: "  oscine model pull oci://docker.io/ai/smollm2:135M-Q4_0\n  oscine model pull oci:models.tar:vision\n  oscine model pull s3://models/digits.onnx --s3-endpoint https://minio.example:9000 --s3-secret minio",
+		Args:    exactArgs(1, "a reference such as oci://HOST/REPOSITORY:TAG or s3://BUCKET/KEY"),
 		RunE: func(c *cobra.Command, args []string) error {
-			r, err := artifact.Parse(args[0])
+			source, local, err := sourceOf(args[0])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			node, err := env.Client()
 			if err != nil {
 				return err
 			}
-			if r.Local() {
-				digest, err := sendModel(c.Context(), env, node, r)
+			if local != nil {
+				digest, err := sendModel(c.Context(), env, node, *local)
 				if err != nil {
 					return err
 				}
 				fmt.Fprintln(env.Out, digest)
 				return nil
 			}
-			resp, err := pullModel(c.Context(), env, node, r, *plain)
+			resp, err := pullModel(c.Context(), env, node, source, *plain, s3.object())
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(env.Out, "%s\noci://%s\n", resp.Digest, resp.Reference)
+			fmt.Fprintf(env.Out, "%s\n%s\n", resp.Digest, pulledSource(resp))
 			return nil
 		},
 	}
 	plain = addPlainHTTP(c)
+	s3.add(c)
 	return c
 }
 
+// sourceOf reads what a node pulls, as a Model's spec.source, or a reference to an OCI
+// layout on this computer.
+func sourceOf(text string) (source string, local *artifact.Reference, err error) {
+	if object.IsS3(text) {
+		if _, ok := object.ParseS3(text); !ok {
+			return "", nil, usageError{fmt.Errorf("%.300q names no file or folder in a bucket: write it as s3://BUCKET/KEY", text)}
+		}
+		return text, nil, nil
+	}
+	r, err := artifact.Parse(text)
+	if err != nil {
+		return "", nil, usageError{err}
+	}
+	if r.Local() {
+		local = &r
+	}
+	return r.Source(), local, nil
+}
+
+// pulledSource is what was pulled, as a Model's spec.source.
+func pulledSource(resp *pb.PullModelResponse) string {
+	if object.IsS3(resp.Reference) {
+		return resp.Reference
+	}
+	return "oci://" + resp.Reference
+}
+
+// s3Flags say how a bucket is reached.
+type s3Flags struct {
+	object.S3
+	pathStyle bool
+	set       *pflag.FlagSet
+}
+
+func (o *s3Flags) add(c *cobra.Command) {
+	o.set = c.Flags()
+	o.set.StringVar(&o.Endpoint, "s3-endpoint", "", "URL of the server of an s3:// source (default AWS)")
+	o.set.StringVar(&o.Region, "s3-region", "", "region of the bucket (default: the server is asked)")
+	o.set.BoolVar(&o.pathStyle, "s3-path-style", false, "put the bucket's name into the URL's path (default: by the endpoint)")
+	o.set.StringVar(&o.Secret, "s3-secret", "", "Secret with the entries "+object.S3AccessKeyID+" and "+object.S3SecretAccessKey+" (default: none, for public buckets)")
+}
+
+// object is nil where no flag was given.
+func (o *s3Flags) object() *object.S3 {
+	s := o.S3
+	if o.set != nil && o.set.Changed("s3-path-style") {
+		s.PathStyle = &o.pathStyle
+	}
+	if s == (object.S3{}) {
+		return nil
+	}
+	return &s
+}
+
+// spec is the same as a manifest has it, nil for nothing.
+func (o *s3Flags) spec() map[string]any {
+	s := o.object()
+	if s == nil {
+		return nil
+	}
+	spec := map[string]any{}
+	for field, value := range map[string]string{"endpoint": s.Endpoint, "region": s.Region, "secret": s.Secret} {
+		if value != "" {
+			spec[field] = value
+		}
+	}
+	if s.PathStyle != nil {
+		spec["pathStyle"] = *s.PathStyle
+	}
+	return spec
+}
+
 // pullModel has the node fetch a model.
-func pullModel(ctx context.Context, env *Env, node *client.Client, r artifact.Reference, plain bool) (*pb.PullModelResponse, error) {
-	stream, err := node.Models.Pull(ctx, connect.NewRequest(&pb.PullModelRequest{Reference: r.Source(), PlainHttp: plain}))
+func pullModel(ctx context.Context, env *Env, node *client.Client, source string, plain bool, s3 *object.S3) (*pb.PullModelResponse, error) {
+	q := &pb.PullModelRequest{Reference: source, PlainHttp: plain}
+	if s3 != nil {
+		q.S3 = &pb.S3{Endpoint: s3.Endpoint, Region: s3.Region, PathStyle: s3.PathStyle, Secret: s3.Secret}
+	}
+	stream, err := node.Models.Pull(ctx, connect.NewRequest(q))
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +212,7 @@ func pullModel(ctx context.Context, env *Env, node *client.Client, r artifact.Re
 			return m, nil
 		}
 		if bar == nil {
-			bar = newProgress(env, "pull "+r.String(), m.SizeBytes)
+			bar = newProgress(env, "pull "+strings.TrimPrefix(source, "oci://"), m.SizeBytes)
 			defer bar.done()
 		}
 		bar.at(m.ReceivedBytes)
@@ -196,10 +276,10 @@ func nameOf(r artifact.Reference) string {
 	return strings.Trim(notInName.ReplaceAllString(strings.ToLower(name), "-"), "-")
 }
 
-// runReference has the node pull a model and serve it.
-func (o *serveOptions) runReference(ctx context.Context, env *Env, r artifact.Reference) (*object.ModelStatus, error) {
-	o.name = cmp.Or(o.name, nameOf(r))
-	text, err := o.manifest("", r.Source())
+// runSource has the node pull a model and serve it.
+func (o *serveOptions) runSource(ctx context.Context, env *Env, source, name string) (*object.ModelStatus, error) {
+	o.name = cmp.Or(o.name, name)
+	text, err := o.manifest("", source)
 	if err != nil {
 		return nil, err
 	}
@@ -211,20 +291,20 @@ func (o *serveOptions) runReference(ctx context.Context, env *Env, r artifact.Re
 	if err != nil {
 		return nil, err
 	}
-	resp, err := pullModel(ctx, env, node, r, o.plainHTTP)
+	resp, err := pullModel(ctx, env, node, source, o.plainHTTP, o.s3.object())
 	if err != nil {
 		return nil, err
 	}
 	if len(resp.LanguageModel) > 0 {
 		header, err := gguf.Read(bytes.NewReader(resp.LanguageModel), resp.SizeBytes)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", r, err)
+			return nil, fmt.Errorf("%s: %w", source, err)
 		}
-		if err := o.planLanguage(r.String(), header, env.Err); err != nil {
+		if err := o.planLanguage(strings.TrimPrefix(source, "oci://"), header, env.Err); err != nil {
 			return nil, err
 		}
 	}
-	if text, err = o.manifest("", "oci://"+resp.Reference); err != nil {
+	if text, err = o.manifest("", pulledSource(resp)); err != nil {
 		return nil, err
 	}
 	return o.apply(ctx, env, node, text)

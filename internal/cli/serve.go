@@ -40,6 +40,7 @@ type serveOptions struct {
 	wait     time.Duration
 	dryRun   bool
 
+	s3        s3Flags
 	plainHTTP bool      // the registry may be asked without TLS
 	task      gguf.Task // of a language model, "" for another
 }
@@ -54,9 +55,10 @@ func newServeCommand(env *Env) *cobra.Command {
 until it answers. A model is a file, with the data files that it names, or a folder without its
 hidden files. What the node already has is not sent again; an interrupted upload is resumed.
 Serving another file under the same name replaces the model. A URL is fetched first.
-A reference, oci://HOST/REPOSITORY:TAG, is pulled from its registry by the node, and pinned by its digest. A language
+A reference, oci://HOST/REPOSITORY:TAG, is pulled from its registry by the node, and pinned by its digest; so is a file
+or folder in an S3 bucket, s3://BUCKET/KEY. A language
 model (GGUF) gets the memory that its context needs, unless --memory says otherwise.`,
-		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2\n  oscine serve ./saved_model\n  oscine serve smollm2.gguf --option slots=2 --option context=8192\n  oscine serve oci://docker.io/ai/smollm2:135M-Q4_0",
+		Example: "  oscine serve digits.onnx\n  oscine serve net.onnx --name vision --class realtime --cpu 2\n  oscine serve ./saved_model\n  oscine serve smollm2.gguf --option slots=2 --option context=8192\n  oscine serve oci://docker.io/ai/smollm2:135M-Q4_0\n  oscine serve s3://models/digits.onnx --s3-endpoint https://minio.example:9000 --s3-secret minio",
 		Args:    exactArgs(1, "a model's file, folder, URL or reference"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if c.Flags().Changed("traffic") {
@@ -86,22 +88,30 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f.DurationVar(&o.idleTimeout, "idle-timeout", 0, "with --on-demand, how long without a request until it is unloaded (default 5m)")
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")
 	f.BoolVar(&o.plainHTTP, "plain-http", false, "ask the registry of a reference without TLS, which those on the way can read and change")
+	o.s3.add(c)
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest and do nothing; the digest of a file is left empty")
 	return c
 }
 
 // run serves the model at a path or URL, or with dryRun prints its manifest.
 func (o *serveOptions) run(ctx context.Context, env *Env, path string) (*object.ModelStatus, error) {
-	if artifact.Is(path) {
-		r, err := artifact.Parse(path)
-		if err != nil {
-			return nil, usageError{err}
+	if o.s3.object() != nil && !object.IsS3(path) {
+		return nil, usageError{errors.New("--s3-endpoint, --s3-region, --s3-path-style and --s3-secret are for s3://BUCKET/KEY")}
+	}
+	if artifact.Is(path) || object.IsS3(path) {
+		source, local, err := sourceOf(path)
+		switch {
+		case err != nil:
+			return nil, err
+		case object.IsS3(source):
+			in, _ := object.ParseS3(source)
+			return o.runSource(ctx, env, source, modelName(in.Key))
+		case local == nil:
+			r, _ := artifact.Parse(source)
+			return o.runSource(ctx, env, source, nameOf(r))
 		}
-		if !r.Local() {
-			return o.runReference(ctx, env, r)
-		}
-		o.name = cmp.Or(o.name, nameOf(r))
-		file, remove, err := fetchModel(ctx, env, r, artifact.Access{})
+		o.name = cmp.Or(o.name, nameOf(*local))
+		file, remove, err := fetchModel(ctx, env, *local, artifact.Access{})
 		if err != nil {
 			return nil, err
 		}
@@ -110,7 +120,7 @@ func (o *serveOptions) run(ctx context.Context, env *Env, path string) (*object.
 	}
 	if scheme, _, ok := strings.Cut(path, "://"); ok && !isURL(path) {
 		if _, err := os.Stat(path); err != nil {
-			return nil, usageError{fmt.Errorf("%s: nothing is fetched by %s: give a URL with http:// or https://, a reference with oci://, or a file", path, scheme)}
+			return nil, usageError{fmt.Errorf("%s: nothing is fetched by %s: give a URL with http:// or https://, a reference with oci:// or s3://, or a file", path, scheme)}
 		}
 	}
 	if triton.Is(path) {
@@ -198,6 +208,9 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 	}
 	if len(devices) > 0 {
 		resources["devices"] = devices
+	}
+	if s3 := o.s3.spec(); s3 != nil {
+		spec["s3"] = s3
 	}
 	if o.servedAs != "" {
 		spec["servedAs"] = o.servedAs

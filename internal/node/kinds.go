@@ -21,7 +21,7 @@ func (n *Node) controllers() map[object.Kind]reconcile.NewController {
 		LogBytes: logBytes, Log: n.log, Now: time.Now,
 	}
 	models := &model.Options{
-		Sandbox: n.box, Server: server{n.registry, n.isolator}, Paths: workerPaths(), Packs: n.packs, Device: n.device, Protocols: channel.Versions(), Files: n.files, Registries: n.registries(false), Choices: n.choices,
+		Sandbox: n.box, Server: server{n.registry, n.isolator}, Paths: workerPaths(), Packs: n.packs, Device: n.device, Protocols: channel.Versions(), Files: n.files, Registries: n.registries(false), Bucket: n.secrets().bucket, Choices: n.choices,
 		Sockets: n.socketsDir(), LogBytes: logBytes, Log: n.log, Life: n.life,
 	}
 	return map[object.Kind]reconcile.NewController{

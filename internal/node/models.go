@@ -27,9 +27,21 @@ func (n *Node) ReceivedModel(digest string, folder bool) (stored bool, bytes int
 	return n.files.Received(digest, folder)
 }
 
-// PullModel fetches a model from a registry, with the credentials of the node's
-// Secrets. Progress is told how many bytes of how many have come.
-func (n *Node) PullModel(ctx context.Context, reference string, plainHTTP bool, progress func(received, size int64)) (*model.Pulled, error) {
+// PullModel fetches a model from a registry, or from a bucket that is reached as s3 says, with
+// the credentials of the node's Secrets. Progress is told how many bytes of how many have come.
+func (n *Node) PullModel(ctx context.Context, reference string, plainHTTP bool, s3 *object.S3, progress func(received, size int64)) (*model.Pulled, error) {
+	if object.IsS3(reference) {
+		m := &object.Model{Spec: object.ModelSpec{Source: reference, S3: s3}}
+		m.SetDefaults()
+		if err := n.config.Kinds.Check(m); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		access, err := n.secrets().bucket(s3)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
+		}
+		return n.files.PullBucket(ctx, reference, access, progress)
+	}
 	return n.files.Pull(ctx, reference, n.registries(plainHTTP), runtime.GOARCH, progress)
 }
 
@@ -46,7 +58,7 @@ func (n *Node) referredFiles() (referred map[string]bool, known bool) {
 		if !ok {
 			return nil, false
 		}
-		referred[m.Spec.Source] = true
+		referred[m.SourceID()] = true
 		if st, ok := state.Status.(*object.ModelStatus); ok {
 			referred[st.Source], referred[st.Digest] = true, true // of the manifest before, which is served still
 		}
@@ -98,7 +110,7 @@ func (n *Node) ModelFiles() ([]ModelFile, error) {
 	for i, f := range files {
 		list[i].File, list[i].Release = f, pinned[f.Digest]
 		for _, obj := range n.loop.Objects() {
-			if m, ok := obj.(*object.Model); ok && n.files.Digest(m.Spec.Source) == f.Digest {
+			if m, ok := obj.(*object.Model); ok && n.files.Digest(m.SourceID()) == f.Digest {
 				list[i].Objects = append(list[i].Objects, m.Key().String())
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/serve/bucket"
 )
 
 // secrets are the values of the node's Secrets, for those that use them.
@@ -40,6 +41,27 @@ func (s secrets) login(host string) (username, password string) {
 	return "", ""
 }
 
+// bucket says how a bucket is reached, with the credentials of its Secret. S may be nil.
+func (s secrets) bucket(at *object.S3) (bucket.Access, error) {
+	var a bucket.Access
+	if at != nil {
+		a.S3 = *at
+	}
+	if a.Secret == "" {
+		return a, nil
+	}
+	values, ok := s.Values(a.Secret)
+	if !ok {
+		return a, fmt.Errorf("waits for Secret/%s, which is not there: make it with oscine secret set %[1]s %s=… --from-stdin %s", a.Secret, object.S3AccessKeyID, object.S3SecretAccessKey)
+	}
+	for entry, value := range map[string]*string{object.S3AccessKeyID: &a.AccessKeyID, object.S3SecretAccessKey: &a.SecretAccessKey, object.S3SessionToken: &a.SessionToken} {
+		if *value = strings.TrimSpace(string(values[entry])); *value == "" && entry != object.S3SessionToken {
+			return a, fmt.Errorf("waits for the entry %s of Secret/%s: add it with oscine secret set %[2]s", entry, a.Secret)
+		}
+	}
+	return a, nil
+}
+
 // hub are the names of Docker Hub: in references, of its API, of its index.
 var hub = [...]string{"docker.io", "registry-1.docker.io", "index.docker.io"}
 
@@ -47,18 +69,23 @@ func sameServer(a, b string) bool {
 	return strings.EqualFold(a, b) || slices.Contains(hub[:], strings.ToLower(a)) && slices.Contains(hub[:], strings.ToLower(b))
 }
 
-// uses reports whether an object names a Secret.
+// uses reports whether an object runs with a Secret's values.
 func uses(obj object.Object, secret *object.Secret) bool {
 	w, ok := obj.(*object.Workload)
 	return ok && slices.Contains(w.SecretNames(), secret.Metadata.Name)
 }
 
-// pullsWith reports whether an object's image or model comes from a Secret's registry.
+// pullsWith reports whether an object's image or model comes from a Secret's registry, or
+// its model from a bucket with the Secret's credentials.
 func pullsWith(obj object.Object, secret *object.Secret) bool {
+	m, isModel := obj.(*object.Model)
+	if isModel && m.SecretName() == secret.Metadata.Name {
+		return true
+	}
 	if secret.Spec.Registry == nil {
 		return false
 	}
-	if m, ok := obj.(*object.Model); ok {
+	if isModel {
 		return sameServer(m.Registry(), secret.Spec.Registry.Server)
 	}
 	w, ok := obj.(*object.Workload)
@@ -135,15 +162,17 @@ func (n *Node) secretsChanged(objects []object.Object, results []Result) {
 	}
 }
 
-// checkDelete refuses to delete a Secret that workloads use.
+// checkDelete refuses to delete a Secret that workloads or models use.
 func checkDelete(key object.Key, there []object.Object) error {
 	if key.Kind != object.KindSecret {
 		return nil
 	}
 	var users []string
 	for _, obj := range there {
-		if w, ok := obj.(*object.Workload); ok && slices.Contains(w.SecretNames(), key.Name) {
-			users = append(users, w.Key().String())
+		w, isWorkload := obj.(*object.Workload)
+		m, isModel := obj.(*object.Model)
+		if isWorkload && slices.Contains(w.SecretNames(), key.Name) || isModel && m.SecretName() == key.Name {
+			users = append(users, obj.Key().String())
 		}
 	}
 	if len(users) > 0 {

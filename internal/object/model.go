@@ -55,9 +55,11 @@ type ModelSpec struct {
 	Format string `json:"format,omitempty"` // ending of the file's name, such as .onnx; default: by its content
 	// Source is the digest of an uploaded file, sha256:…, or a reference to a model
 	// in a registry, oci://HOST/REPOSITORY:TAG or oci://HOST/REPOSITORY@sha256:…, or
+	// a file or folder in an S3 bucket, s3://BUCKET/KEY or s3://BUCKET/KEY@sha256:…, or
 	// release:FILE, the file of that name that comes with the running release; required
 	// without ensemble.
 	Source string `json:"source,omitempty"`
+	S3     *S3    `json:"s3,omitempty"` // how the bucket of an s3:// source is reached
 	// Ensemble makes it a pipeline of other Models, whose tensors go from step to
 	// step inside the node.
 	Ensemble *Ensemble `json:"ensemble,omitempty"`
@@ -147,7 +149,7 @@ func (m *Model) checkEnsemble(c *Checker) {
 		c.Bad("spec.ensemble", "%v", err)
 	}
 	others := map[string]bool{
-		"source": s.Source != "", "engine": s.Engine != "", "format": s.Format != "", "options": len(s.Options) > 0, "maxRequest": !s.MaxRequest.IsZero(), "timeout": s.Timeout != 0,
+		"source": s.Source != "", "engine": s.Engine != "", "format": s.Format != "", "options": len(s.Options) > 0, "s3": s.S3 != nil, "maxRequest": !s.MaxRequest.IsZero(), "timeout": s.Timeout != 0,
 		"reshape": s.Reshape != nil, "load": s.Load != "", "idleTimeout": s.IdleTimeout != 0,
 		"dynamicBatching": s.DynamicBatching != nil, "responseCache": s.ResponseCache != nil, "sequenceBatching": s.SequenceBatching != nil, "resources": !reflect.ValueOf(s.Resources).IsZero(),
 	}
@@ -332,10 +334,11 @@ func (m *Model) ServedName() string { return cmp.Or(m.Spec.ServedAs, m.Metadata.
 // Registry is the host of the registry that the model comes from, "" where it was
 // uploaded.
 func (m *Model) Registry() string {
-	host, _, _ := strings.Cut(strings.TrimPrefix(m.Spec.Source, "oci://"), "/")
-	if host == m.Spec.Source {
+	rest, ok := strings.CutPrefix(m.Spec.Source, "oci://")
+	if !ok {
 		return ""
 	}
+	host, _, _ := strings.Cut(rest, "/")
 	return host
 }
 
@@ -380,8 +383,14 @@ func (m *Model) Check(c *Checker) {
 	}
 	if m.Spec.Ensemble != nil {
 		m.checkEnsemble(c)
-	} else if _, pinned := ReleaseModel(m.Spec.Source); !pinned && !digestRE.MatchString(m.Spec.Source) && !isReference(m.Spec.Source) {
-		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads a file and applies its Model; oscine model list prints the digests of those that the node has), oci://HOST/REPOSITORY:TAG, or release:FILE for a file of the running release, got %q", m.Spec.Source)
+	} else if _, pinned := ReleaseModel(m.Spec.Source); !pinned && !digestRE.MatchString(m.Spec.Source) && !isReference(m.Spec.Source) && !isS3(m.Spec.Source) {
+		c.Bad("spec.source", "must be the sha256:… digest of an uploaded file (oscine serve FILE uploads a file and applies its Model; oscine model list prints the digests of those that the node has), oci://HOST/REPOSITORY:TAG, s3://BUCKET/KEY, or release:FILE for a file of the running release, got %q", m.Spec.Source)
+	}
+	if s := m.Spec.S3; s != nil {
+		s.Check(c, "spec.s3")
+		if !IsS3(m.Spec.Source) {
+			c.Bad("spec.s3", "is only for sources that begin with %s", schemeS3)
+		}
 	}
 	if m.Spec.Version != "" && !versionRE.MatchString(m.Spec.Version) {
 		c.Bad("spec.version", "must be letters, digits, '.', '_' or '-', at most 63, got %q", m.Spec.Version)

@@ -28,7 +28,7 @@ func layers() [][]string {
 		{"internal/update/source"},
 		{"internal/object/explain", "internal/boot", "internal/network", "internal/disk", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/samples", "internal/serve/core", "internal/serve/trial", "internal/serve/worker", "internal/serve/bundle", "internal/serve/triton", "internal/image", "internal/sim", "internal/client", "internal/bench/latency", "internal/bench/loadgen"},
 		{"internal/update/repository"},
-		{"internal/update/repository/repositorytest", "internal/serve/modelpack", "internal/optimize/job"},
+		{"internal/update/repository/repositorytest", "internal/serve/modelpack", "internal/serve/bucket", "internal/serve/bucket/buckettest", "internal/optimize/job"},
 		{"internal/update/slot", "internal/install"},
 		{"internal/update/stick"},
 		{"internal/serve/engine/clib", "internal/serve/engine/modeltest"},

@@ -180,8 +180,9 @@ func (x *ReceivedModelResponse) GetReceivedBytes() int64 {
 
 type PullModelRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Reference     string                 `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`                   // oci://HOST/REPOSITORY:TAG or @DIGEST
+	Reference     string                 `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`                   // oci://HOST/REPOSITORY:TAG or @DIGEST, or s3://BUCKET/KEY
 	PlainHttp     bool                   `protobuf:"varint,2,opt,name=plain_http,json=plainHttp,proto3" json:"plain_http,omitempty"` // the registry may be asked without TLS
+	S3            *S3                    `protobuf:"bytes,3,opt,name=s3,proto3" json:"s3,omitempty"`                                 // how the bucket is reached; none for a public one of AWS
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -230,13 +231,88 @@ func (x *PullModelRequest) GetPlainHttp() bool {
 	return false
 }
 
+func (x *PullModelRequest) GetS3() *S3 {
+	if x != nil {
+		return x.S3
+	}
+	return nil
+}
+
+type S3 struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoint      string                 `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // URL; empty for AWS
+	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`     // empty: the server is asked
+	PathStyle     *bool                  `protobuf:"varint,3,opt,name=path_style,json=pathStyle,proto3,oneof" json:"path_style,omitempty"`
+	Secret        string                 `protobuf:"bytes,4,opt,name=secret,proto3" json:"secret,omitempty"` // with the credentials; empty for none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *S3) Reset() {
+	*x = S3{}
+	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *S3) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*S3) ProtoMessage() {}
+
+func (x *S3) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use S3.ProtoReflect.Descriptor instead.
+func (*S3) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *S3) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *S3) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *S3) GetPathStyle() bool {
+	if x != nil && x.PathStyle != nil {
+		return *x.PathStyle
+	}
+	return false
+}
+
+func (x *S3) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
 type PullModelResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ReceivedBytes int64                  `protobuf:"varint,1,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
 	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	// In the last message:
-	Digest        string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`                                    // of the artifact's manifest, under which it is stored
-	Reference     string `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`                              // with that digest
+	Digest        string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`                                    // under which it is stored
+	Reference     string `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`                              // with that digest, s3:// before it only if it is in a bucket
 	Format        string `protobuf:"bytes,5,opt,name=format,proto3" json:"format,omitempty"`                                    // ending of the model's file, where it is one
 	LanguageModel []byte `protobuf:"bytes,6,opt,name=language_model,json=languageModel,proto3" json:"language_model,omitempty"` // header of a GGUF file, by which its memory is planned
 	unknownFields protoimpl.UnknownFields
@@ -245,7 +321,7 @@ type PullModelResponse struct {
 
 func (x *PullModelResponse) Reset() {
 	*x = PullModelResponse{}
-	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	mi := &file_oscine_v1_models_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +333,7 @@ func (x *PullModelResponse) String() string {
 func (*PullModelResponse) ProtoMessage() {}
 
 func (x *PullModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	mi := &file_oscine_v1_models_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +346,7 @@ func (x *PullModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullModelResponse.ProtoReflect.Descriptor instead.
 func (*PullModelResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{4}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PullModelResponse) GetReceivedBytes() int64 {
@@ -328,7 +404,7 @@ type ModelFile struct {
 
 func (x *ModelFile) Reset() {
 	*x = ModelFile{}
-	mi := &file_oscine_v1_models_proto_msgTypes[5]
+	mi := &file_oscine_v1_models_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +416,7 @@ func (x *ModelFile) String() string {
 func (*ModelFile) ProtoMessage() {}
 
 func (x *ModelFile) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[5]
+	mi := &file_oscine_v1_models_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +429,7 @@ func (x *ModelFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelFile.ProtoReflect.Descriptor instead.
 func (*ModelFile) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{5}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ModelFile) GetDigest() string {
@@ -399,7 +475,7 @@ type ListModelFilesRequest struct {
 
 func (x *ListModelFilesRequest) Reset() {
 	*x = ListModelFilesRequest{}
-	mi := &file_oscine_v1_models_proto_msgTypes[6]
+	mi := &file_oscine_v1_models_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +487,7 @@ func (x *ListModelFilesRequest) String() string {
 func (*ListModelFilesRequest) ProtoMessage() {}
 
 func (x *ListModelFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[6]
+	mi := &file_oscine_v1_models_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +500,7 @@ func (x *ListModelFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListModelFilesRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{6}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{7}
 }
 
 type ListModelFilesResponse struct {
@@ -436,7 +512,7 @@ type ListModelFilesResponse struct {
 
 func (x *ListModelFilesResponse) Reset() {
 	*x = ListModelFilesResponse{}
-	mi := &file_oscine_v1_models_proto_msgTypes[7]
+	mi := &file_oscine_v1_models_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +524,7 @@ func (x *ListModelFilesResponse) String() string {
 func (*ListModelFilesResponse) ProtoMessage() {}
 
 func (x *ListModelFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[7]
+	mi := &file_oscine_v1_models_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +537,7 @@ func (x *ListModelFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListModelFilesResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{7}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListModelFilesResponse) GetFiles() []*ModelFile {
@@ -480,7 +556,7 @@ type RemoveModelFileRequest struct {
 
 func (x *RemoveModelFileRequest) Reset() {
 	*x = RemoveModelFileRequest{}
-	mi := &file_oscine_v1_models_proto_msgTypes[8]
+	mi := &file_oscine_v1_models_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +568,7 @@ func (x *RemoveModelFileRequest) String() string {
 func (*RemoveModelFileRequest) ProtoMessage() {}
 
 func (x *RemoveModelFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[8]
+	mi := &file_oscine_v1_models_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +581,7 @@ func (x *RemoveModelFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveModelFileRequest.ProtoReflect.Descriptor instead.
 func (*RemoveModelFileRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{8}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RemoveModelFileRequest) GetDigest() string {
@@ -524,7 +600,7 @@ type RemoveModelFileResponse struct {
 
 func (x *RemoveModelFileResponse) Reset() {
 	*x = RemoveModelFileResponse{}
-	mi := &file_oscine_v1_models_proto_msgTypes[9]
+	mi := &file_oscine_v1_models_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +612,7 @@ func (x *RemoveModelFileResponse) String() string {
 func (*RemoveModelFileResponse) ProtoMessage() {}
 
 func (x *RemoveModelFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[9]
+	mi := &file_oscine_v1_models_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +625,7 @@ func (x *RemoveModelFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveModelFileResponse.ProtoReflect.Descriptor instead.
 func (*RemoveModelFileResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{9}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RemoveModelFileResponse) GetDigest() string {
@@ -573,11 +649,19 @@ const file_oscine_v1_models_proto_rawDesc = "" +
 	"\x06folder\x18\x02 \x01(\bR\x06folder\"V\n" +
 	"\x15ReceivedModelResponse\x12\x16\n" +
 	"\x06stored\x18\x01 \x01(\bR\x06stored\x12%\n" +
-	"\x0ereceived_bytes\x18\x02 \x01(\x03R\rreceivedBytes\"O\n" +
+	"\x0ereceived_bytes\x18\x02 \x01(\x03R\rreceivedBytes\"n\n" +
 	"\x10PullModelRequest\x12\x1c\n" +
 	"\treference\x18\x01 \x01(\tR\treference\x12\x1d\n" +
 	"\n" +
-	"plain_http\x18\x02 \x01(\bR\tplainHttp\"\xce\x01\n" +
+	"plain_http\x18\x02 \x01(\bR\tplainHttp\x12\x1d\n" +
+	"\x02s3\x18\x03 \x01(\v2\r.oscine.v1.S3R\x02s3\"\x83\x01\n" +
+	"\x02S3\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\"\n" +
+	"\n" +
+	"path_style\x18\x03 \x01(\bH\x00R\tpathStyle\x88\x01\x01\x12\x16\n" +
+	"\x06secret\x18\x04 \x01(\tR\x06secretB\r\n" +
+	"\v_path_style\"\xce\x01\n" +
 	"\x11PullModelResponse\x12%\n" +
 	"\x0ereceived_bytes\x18\x01 \x01(\x03R\rreceivedBytes\x12\x1d\n" +
 	"\n" +
@@ -619,39 +703,41 @@ func file_oscine_v1_models_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_models_proto_rawDescData
 }
 
-var file_oscine_v1_models_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_oscine_v1_models_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_oscine_v1_models_proto_goTypes = []any{
 	(*UploadModelResponse)(nil),     // 0: oscine.v1.UploadModelResponse
 	(*ReceivedModelRequest)(nil),    // 1: oscine.v1.ReceivedModelRequest
 	(*ReceivedModelResponse)(nil),   // 2: oscine.v1.ReceivedModelResponse
 	(*PullModelRequest)(nil),        // 3: oscine.v1.PullModelRequest
-	(*PullModelResponse)(nil),       // 4: oscine.v1.PullModelResponse
-	(*ModelFile)(nil),               // 5: oscine.v1.ModelFile
-	(*ListModelFilesRequest)(nil),   // 6: oscine.v1.ListModelFilesRequest
-	(*ListModelFilesResponse)(nil),  // 7: oscine.v1.ListModelFilesResponse
-	(*RemoveModelFileRequest)(nil),  // 8: oscine.v1.RemoveModelFileRequest
-	(*RemoveModelFileResponse)(nil), // 9: oscine.v1.RemoveModelFileResponse
-	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
-	(*Chunk)(nil),                   // 11: oscine.v1.Chunk
+	(*S3)(nil),                      // 4: oscine.v1.S3
+	(*PullModelResponse)(nil),       // 5: oscine.v1.PullModelResponse
+	(*ModelFile)(nil),               // 6: oscine.v1.ModelFile
+	(*ListModelFilesRequest)(nil),   // 7: oscine.v1.ListModelFilesRequest
+	(*ListModelFilesResponse)(nil),  // 8: oscine.v1.ListModelFilesResponse
+	(*RemoveModelFileRequest)(nil),  // 9: oscine.v1.RemoveModelFileRequest
+	(*RemoveModelFileResponse)(nil), // 10: oscine.v1.RemoveModelFileResponse
+	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
+	(*Chunk)(nil),                   // 12: oscine.v1.Chunk
 }
 var file_oscine_v1_models_proto_depIdxs = []int32{
-	10, // 0: oscine.v1.ModelFile.used:type_name -> google.protobuf.Timestamp
-	5,  // 1: oscine.v1.ListModelFilesResponse.files:type_name -> oscine.v1.ModelFile
-	11, // 2: oscine.v1.Models.Upload:input_type -> oscine.v1.Chunk
-	1,  // 3: oscine.v1.Models.Received:input_type -> oscine.v1.ReceivedModelRequest
-	3,  // 4: oscine.v1.Models.Pull:input_type -> oscine.v1.PullModelRequest
-	6,  // 5: oscine.v1.Models.List:input_type -> oscine.v1.ListModelFilesRequest
-	8,  // 6: oscine.v1.Models.Remove:input_type -> oscine.v1.RemoveModelFileRequest
-	0,  // 7: oscine.v1.Models.Upload:output_type -> oscine.v1.UploadModelResponse
-	2,  // 8: oscine.v1.Models.Received:output_type -> oscine.v1.ReceivedModelResponse
-	4,  // 9: oscine.v1.Models.Pull:output_type -> oscine.v1.PullModelResponse
-	7,  // 10: oscine.v1.Models.List:output_type -> oscine.v1.ListModelFilesResponse
-	9,  // 11: oscine.v1.Models.Remove:output_type -> oscine.v1.RemoveModelFileResponse
-	7,  // [7:12] is the sub-list for method output_type
-	2,  // [2:7] is the sub-list for method input_type
-	2,  // [2:2] is the sub-list for extension type_name
-	2,  // [2:2] is the sub-list for extension extendee
-	0,  // [0:2] is the sub-list for field type_name
+	4,  // 0: oscine.v1.PullModelRequest.s3:type_name -> oscine.v1.S3
+	11, // 1: oscine.v1.ModelFile.used:type_name -> google.protobuf.Timestamp
+	6,  // 2: oscine.v1.ListModelFilesResponse.files:type_name -> oscine.v1.ModelFile
+	12, // 3: oscine.v1.Models.Upload:input_type -> oscine.v1.Chunk
+	1,  // 4: oscine.v1.Models.Received:input_type -> oscine.v1.ReceivedModelRequest
+	3,  // 5: oscine.v1.Models.Pull:input_type -> oscine.v1.PullModelRequest
+	7,  // 6: oscine.v1.Models.List:input_type -> oscine.v1.ListModelFilesRequest
+	9,  // 7: oscine.v1.Models.Remove:input_type -> oscine.v1.RemoveModelFileRequest
+	0,  // 8: oscine.v1.Models.Upload:output_type -> oscine.v1.UploadModelResponse
+	2,  // 9: oscine.v1.Models.Received:output_type -> oscine.v1.ReceivedModelResponse
+	5,  // 10: oscine.v1.Models.Pull:output_type -> oscine.v1.PullModelResponse
+	8,  // 11: oscine.v1.Models.List:output_type -> oscine.v1.ListModelFilesResponse
+	10, // 12: oscine.v1.Models.Remove:output_type -> oscine.v1.RemoveModelFileResponse
+	8,  // [8:13] is the sub-list for method output_type
+	3,  // [3:8] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_models_proto_init() }
@@ -661,13 +747,14 @@ func file_oscine_v1_models_proto_init() {
 	}
 	file_oscine_v1_chunk_proto_init()
 	file_oscine_v1_options_proto_init()
+	file_oscine_v1_models_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_models_proto_rawDesc), len(file_oscine_v1_models_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -52,7 +52,7 @@ type ModelsClient interface {
 	Upload(context.Context) *connect.ClientStreamForClient[oscinepb.Chunk, oscinepb.UploadModelResponse]
 	// Received says whether a model is stored, or how much of an interrupted upload is.
 	Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error)
-	// Pull has the node fetch a model from a registry.
+	// Pull has the node fetch a model from a registry or an S3 bucket.
 	Pull(context.Context, *connect.Request[oscinepb.PullModelRequest]) (*connect.ServerStreamForClient[oscinepb.PullModelResponse], error)
 	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
 	// Remove removes a file that no object refers to.
@@ -144,7 +144,7 @@ type ModelsHandler interface {
 	Upload(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.UploadModelResponse], error)
 	// Received says whether a model is stored, or how much of an interrupted upload is.
 	Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error)
-	// Pull has the node fetch a model from a registry.
+	// Pull has the node fetch a model from a registry or an S3 bucket.
 	Pull(context.Context, *connect.Request[oscinepb.PullModelRequest], *connect.ServerStream[oscinepb.PullModelResponse]) error
 	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
 	// Remove removes a file that no object refers to.

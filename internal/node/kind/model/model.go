@@ -21,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/printable"
+	"oscine.dev/oscine/internal/serve/bucket"
 	"oscine.dev/oscine/internal/serve/trial"
 )
 
@@ -122,10 +123,12 @@ type Options struct {
 	Files     *Files
 	// Registries is how models are pulled whose source is a reference.
 	Registries artifact.Access
-	Choices    *Choices
-	Sockets    string // the folder of all workers' sockets; its path is short
-	LogBytes   int64  // bound of one worker's log
-	Log        *slog.Logger
+	// Bucket is how a bucket is reached, with its credentials; nil is without any.
+	Bucket   func(*object.S3) (bucket.Access, error)
+	Choices  *Choices
+	Sockets  string // the folder of all workers' sockets; its path is short
+	LogBytes int64  // bound of one worker's log
+	Log      *slog.Logger
 	// Life ends with the daemon; workers outlive it.
 	Life context.Context
 }
@@ -241,15 +244,27 @@ func (c *controller) files(ctx context.Context, m *object.Model) (string, error)
 	if _, ok := object.ReleaseModel(m.Spec.Source); ok {
 		return c.o.Files.Digest(m.Spec.Source), c.o.Files.CheckSource(m.Spec.Source)
 	}
-	p, err := c.o.Files.Pull(ctx, m.Spec.Source, c.o.Registries, runtime.GOARCH, func(received, size int64) {
+	progress := func(received, size int64) {
 		if c.live == nil { // else one answers meanwhile
 			c.report.Phase(object.Starting, fmt.Sprintf("pulls %s: %s of %s", m.Spec.Source, printable.Bytes(received), printable.Bytes(size)))
 		}
-	})
+	}
+	p, err := c.pull(ctx, m, progress)
 	if err != nil {
 		return "", err
 	}
 	return p.Digest, nil
+}
+
+func (c *controller) pull(ctx context.Context, m *object.Model, progress func(received, size int64)) (*Pulled, error) {
+	if !object.IsS3(m.Spec.Source) {
+		return c.o.Files.Pull(ctx, m.Spec.Source, c.o.Registries, runtime.GOARCH, progress)
+	}
+	access, err := c.o.Bucket(m.Spec.S3)
+	if err != nil {
+		return nil, err
+	}
+	return c.o.Files.PullBucket(ctx, m.Spec.Source, access, progress)
 }
 
 // work is a manifest with all that its worker needs.

@@ -1,0 +1,70 @@
+package object
+
+import (
+	"strings"
+	"testing"
+)
+
+const digestOfNothing = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+func TestParseS3(t *testing.T) {
+	for text, want := range map[string]S3Source{
+		"s3://models/digits.onnx":                      {Bucket: "models", Key: "digits.onnx"},
+		"s3://my.bucket/a/b/":                          {Bucket: "my.bucket", Key: "a/b/"},
+		"s3://models/größe @2":                         {Bucket: "models", Key: "größe @2"},
+		"s3://models/a@" + digestOfNothing:             {Bucket: "models", Key: "a", Digest: digestOfNothing},
+		"s3://models/a@sha256:12@" + digestOfNothing:   {Bucket: "models", Key: "a@sha256:12", Digest: digestOfNothing},
+		"s3://models/" + strings.Repeat("k", maxS3Key): {Bucket: "models", Key: strings.Repeat("k", maxS3Key)},
+	} {
+		if got, ok := ParseS3(text); !ok || got != want || got.String() != text {
+			t.Errorf("%.60s: got %+v, %v", text, got, ok)
+		}
+	}
+	for _, text := range []string{"", "s3://", "s3://models", "s3://models/", "s3://models//", "s3:///key", "s3://m/key", "s3://../key", "s3://127.0.0.1/key",
+		"s3://models/a\nb", "s3://models/\xff", "s3://models/" + strings.Repeat("k", maxS3Key+1), "S3://models/a", "https://models/a", "s3://a b/c"} {
+		if got, ok := ParseS3(text); ok {
+			t.Errorf("%.60q is a source: %+v", text, got)
+		}
+	}
+}
+
+func FuzzParseS3(f *testing.F) {
+	f.Add("s3://models/a@" + digestOfNothing)
+	f.Add("s3://models/a/b")
+	f.Fuzz(func(t *testing.T, text string) {
+		if s, ok := ParseS3(text); ok && s.String() != text {
+			t.Errorf("%q became %q", text, s)
+		}
+	})
+}
+
+func TestS3IsChecked(t *testing.T) {
+	manifest := func(spec string) string {
+		return "apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: digits}\nspec: " + spec + "\n"
+	}
+	good := manifest("{source: 's3://models/digits.onnx', s3: {endpoint: 'https://minio.example:9000', region: eu-central-1, pathStyle: false, secret: minio}}")
+	objects, err := Kinds().Parse(strings.NewReader(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := objects[0].(*Model)
+	if m.SecretName() != "minio" || m.Spec.S3.PathStyle == nil || *m.Spec.S3.PathStyle || m.Registry() != "" || m.SourceID() == m.Spec.Source {
+		t.Errorf("got %+v, %q", m.Spec.S3, m.SourceID())
+	}
+	for spec, want := range map[string]string{
+		"{source: 's3://models'}":                                                    "spec.source: must be",
+		"{source: '" + digestOfNothing + "', s3: {secret: a}}":                       "spec.s3: is only for sources that begin with s3://",
+		"{source: 's3://m-1/a', s3: {endpoint: 'minio:9000'}}":                       "spec.s3.endpoint: must be https://HOST",
+		"{source: 's3://m-1/a', s3: {endpoint: 'https://h/models'}}":                 "spec.s3.endpoint: must be https://HOST",
+		"{source: 's3://m-1/a', s3: {endpoint: 'https://key:hush@h'}}":               "spec.s3.endpoint: must hold no credentials",
+		"{source: 's3://m-1/a', s3: {region: 'a b'}}":                                "spec.s3.region",
+		"{source: 's3://m-1/a', s3: {secret: 'wJalr/XUtn'}}":                         "spec.s3.secret",
+		"{source: 's3://m-1/a', s3: {accessKey: a}}":                                 "spec.s3.accessKey: unknown field",
+		"{ensemble: {steps: [{modelName: a, inputMap: {}, outputMap: {}}]}, s3: {}}": "spec.s3: an ensemble has no worker",
+	} {
+		_, err := Kinds().Parse(strings.NewReader(manifest(spec)))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: got %v, want %s", spec, err, want)
+		}
+	}
+}
