@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -68,6 +69,28 @@ func TestCompareVersions(t *testing.T) {
 	}
 	if c := CompareVersions("1.01-1", "1.1-1"); c != 0 {
 		t.Errorf("leading zeros: got %d, want 0", c)
+	}
+}
+
+// A container's image comes without lists of packages.
+func TestMirrorOfAptWithoutLists(t *testing.T) {
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		t.Skipf("needs apt-get: %v", err)
+	}
+	dir := t.TempDir()
+	sources, config := filepath.Join(dir, "sources.list"), filepath.Join(dir, "apt.conf")
+	text := fmt.Sprintf("Dir::Etc::sourcelist %q; Dir::Etc::sourceparts \"/dev/null\"; Dir::State::lists %q;\n", sources, filepath.Join(dir, "lists"))
+	if err := os.WriteFile(sources, []byte("deb http://mirror.example/debian bookworm main\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("APT_CONFIG", config)
+	t.Setenv("OSCINE_DEBIAN_MIRROR", "")
+	got, err := Mirror(t.Context())
+	if want := "http://mirror.example/debian"; err != nil || got != want {
+		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
 }
 

@@ -28,7 +28,8 @@ func Mirror(ctx context.Context) (string, error) {
 		}
 		return strings.TrimRight(m, "/"), nil
 	}
-	out, err := exec.CommandContext(ctx, "apt-get", "indextargets",
+	// With information of the release, apt names nothing before its first update.
+	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--no-release-info",
 		"--format", "$(REPO_URI)|$(SITE)|$(RELEASE)|$(COMPONENT)").Output()
 	if err == nil {
 		if m := aptMirror(out); m != "" {
