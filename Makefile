@@ -1,6 +1,7 @@
 # Everything that a person does with this tree. `make` alone lists it.
 
-ARCH    ?= $(shell go env GOARCH 2>/dev/null)
+# Before GNU make 4.4, $(shell) does not see what is exported below.
+ARCH    ?= $(shell PATH="$$PATH:/usr/local/go/bin" go env GOARCH 2>/dev/null)
 KERNEL  ?= cloud
 OUT     := out
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
