@@ -9,6 +9,9 @@ OSCINE  := $(OUT)/bin/oscine
 
 GO_BUILD := go build -trimpath -ldflags "-s -w -X oscine.dev/oscine/internal/version.Version=$(VERSION)"
 
+# Shows that what may take long is at work, and for how long.
+PROGRESS := scripts/progress.sh
+
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 MAKEFLAGS   += --no-print-directory
 
@@ -23,8 +26,8 @@ setup: ## install what building and testing needs and this machine lacks
 
 build: bpf ## build the programs for this machine into out/bin
 	@mkdir -p $(OUT)/bin
-	@CGO_ENABLED=0 $(GO_BUILD) -o $(OUT)/bin/ ./cmd/... github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
-	@scripts/build-runc.sh $(OUT)/bin/runc
+	@CGO_ENABLED=0 $(PROGRESS) 'build the programs' $(GO_BUILD) -o $(OUT)/bin/ ./cmd/... github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+	@$(PROGRESS) 'build runc' scripts/build-runc.sh $(OUT)/bin/runc
 
 # The same bytes on every host, by the pinned clang: see internal/bpf.
 BPF := $(patsubst %.c,%.o,$(wildcard internal/*/*/bpf/*.bpf.c))
@@ -32,7 +35,7 @@ BPF := $(patsubst %.c,%.o,$(wildcard internal/*/*/bpf/*.bpf.c))
 bpf: $(BPF)
 
 %.bpf.o: %.bpf.c internal/bpf/kernel.h internal/bpf/compile/main.go internal/debian/lock.json
-	@go run ./internal/bpf/compile $<
+	@$(PROGRESS) 'compile $(<F)' go run ./internal/bpf/compile $<
 
 image: build ## build the disk image: make image [ARCH=arm64] [KERNEL=cloud|metal|rt]
 	@$(OSCINE) image build --arch $(ARCH) --kernel $(KERNEL) -o $(OUT)/oscine-$(ARCH).img
@@ -88,8 +91,8 @@ test-powercut: build ## cut the power at random moments of an upgrade: make test
 lint: ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
 		if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
-	@go vet ./...
-	@go tool staticcheck ./...
+	@$(PROGRESS) 'go vet' go vet ./...
+	@$(PROGRESS) 'staticcheck' go tool staticcheck ./...
 
 fuzz: ## run every fuzz target: make fuzz [FUZZTIME=30s]
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
