@@ -24,6 +24,10 @@ help: ## list the targets
 setup: ## install what building and testing needs and this machine lacks
 	@scripts/setup.sh
 
+.PHONY: setup-demo
+setup-demo:
+	@scripts/setup.sh --demo
+
 build: bpf ## build the programs for this machine into out/bin
 	@mkdir -p $(OUT)/bin
 	@CGO_ENABLED=0 $(PROGRESS) 'build the programs' $(GO_BUILD) -o $(OUT)/bin/ ./cmd/... github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
@@ -43,10 +47,10 @@ image: build ## build the disk image: make image [ARCH=arm64] [KERNEL=cloud|meta
 packs: build ## build the packs of engines and drivers from their pinned packages
 	@for name in onnxruntime llama.cpp nvidia; do $(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs $$name || exit 1; done
 
-demo: setup build ## boot an image, serve a model, read 500 digits, upgrade: make demo [KEEP=1] [UPGRADE=0]
+demo: setup-demo build ## boot an image, serve a model, read 500 digits, upgrade: make demo [KEEP=1] [UPGRADE=0]
 	@$(OSCINE) demo $(if $(KEEP),--keep) $(if $(filter 0,$(UPGRADE)),,--upgrade)
 
-demo-chat: setup build ## the same, and ask a language model in the machine
+demo-chat: setup-demo build ## the same, and ask a language model in the machine
 	@$(OSCINE) demo --chat $(if $(KEEP),--keep)
 
 # Prints the outcome of go test -json; see its doc.go.
