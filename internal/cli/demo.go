@@ -34,6 +34,12 @@ It needs the source of Oscine, and neither root nor KVM.`,
 				}
 			}
 			o.Tools = demo.Tools{Generate: generateQuietly, Connect: connectTo, Install: installQuietly, Serve: serveQuietly, ServeLanguage: serveLanguageQuietly, Upgrade: upgradeQuietly}
+			if isTerminal(env.Out) && isTerminal(env.Err) {
+				o.Wait = func(text string) (func(string), func()) {
+					w := newWaiting(env, text)
+					return w.tell, w.done
+				}
+			}
 			return demo.Run(c.Context(), o)
 		},
 	}

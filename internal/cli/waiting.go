@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/term"
+
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/printable"
 )
@@ -51,10 +53,31 @@ func (w *waiting) follow() {
 		w.mu.Lock()
 		if took := time.Since(w.began); took >= patience {
 			w.shown = true
-			fmt.Fprintf(w.w, "\r\033[K%s  %s", printable.Text(w.text), took.Round(time.Second))
+			fmt.Fprintf(w.w, "\r\033[K%s  %s", w.fitting(), took.Round(time.Second))
 		}
 		w.mu.Unlock()
 	}
+}
+
+// fitting is the text, cut where the line would not fit the terminal.
+func (w *waiting) fitting() string {
+	text := printable.Text(w.text)
+	if f, ok := terminalOf(w.w); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return cutToFit(text, width)
+		}
+	}
+	return text
+}
+
+// cutToFit leaves room for a duration behind the text: of a line that wraps, only
+// the last part could be taken away again. A width of 0 is unknown.
+func cutToFit(text string, width int) string {
+	const duration = len("  1h59m59s") + 1
+	if runes := []rune(text); width > duration && len(runes) > width-duration {
+		return string(runes[:width-duration])
+	}
+	return text
 }
 
 // waitsFor says where an object is that is waited for.

@@ -30,3 +30,20 @@ func TestWaiting(t *testing.T) {
 		})
 	}
 }
+
+func TestCutToFit(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		width int
+		want  string
+	}{
+		{"fetch é", 18, "fetch é"},
+		{"fetch éé", 18, "fetch é"},
+		{"fetch", 0, "fetch"},
+		{"fetch", 5, "fetch"},
+	} {
+		if got := cutToFit(c.text, c.width); got != c.want {
+			t.Errorf("%q in %d columns: got %q, want %q", c.text, c.width, got, c.want)
+		}
+	}
+}

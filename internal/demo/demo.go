@@ -43,7 +43,10 @@ type Options struct {
 	Upgrade bool
 	Count   int       // pictures; Pictures
 	Out     io.Writer // a line for each step, then the summary
-	Tools   Tools
+	// Wait shows a text, and for how long already, until done; tell changes the
+	// text. It is nil where no terminal shows that.
+	Wait  func(text string) (tell func(text string), done func())
+	Tools Tools
 }
 
 // Tools are the commands that the demo uses as a person would.
@@ -88,7 +91,7 @@ func (o *Options) fill() {
 type run struct {
 	Options
 	report  Report
-	log     strings.Builder // of the step at work
+	log     stepLog // of the step at work
 	image   string
 	pack    string
 	llama   string // the pack of llama.cpp
@@ -174,10 +177,21 @@ func (r *run) dir() string    { return filepath.Join(r.Dir, "demo") }
 func (r *run) config() string { return filepath.Join(r.dir(), "config") }
 
 func (r *run) take(ctx context.Context, n, of int, s step) error {
-	fmt.Fprintf(r.Out, "[%d/%d] %-26s", n, of, s.name)
-	r.log.Reset()
+	title := fmt.Sprintf("[%d/%d] %-26s", n, of, s.name)
+	r.log = stepLog{}
 	began := time.Now()
-	text, err := s.do(ctx)
+	var text string
+	var err error
+	if r.Wait == nil {
+		fmt.Fprint(r.Out, title)
+		text, err = s.do(ctx)
+	} else {
+		tell, done := r.Wait(title)
+		r.log.wrote = func(line string) { tell(title + line) }
+		text, err = s.do(ctx)
+		done()
+		fmt.Fprint(r.Out, title)
+	}
 	if err == nil {
 		fmt.Fprintf(r.Out, "%7.1f s  %s\n", time.Since(began).Seconds(), text)
 		return nil
@@ -186,7 +200,7 @@ func (r *run) take(ctx context.Context, n, of int, s step) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	log := r.log.String()
+	log := r.log.text.String()
 	if s.logs != nil {
 		log += s.logs(r)
 	}
@@ -194,6 +208,21 @@ func (r *run) take(ctx context.Context, n, of int, s step) error {
 		fmt.Fprintf(r.Out, "the end of its log:\n%s\n", log)
 	}
 	return fmt.Errorf("step %d, %s: %w", n, s.name, err)
+}
+
+// stepLog keeps what a step writes, and tells each line.
+type stepLog struct {
+	text  strings.Builder
+	wrote func(line string) // may be nil
+}
+
+// Write keeps text of whole lines.
+func (l *stepLog) Write(text []byte) (int, error) {
+	if l.wrote != nil {
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		l.wrote(lines[len(lines)-1])
+	}
+	return l.text.Write(text)
 }
 
 // tail is the last lines of a log, without what a terminal would obey.
