@@ -97,14 +97,18 @@ func (s server) Route(name string, traffic *int, shadow bool) error {
 func (s server) model(m model.Served) core.Model {
 	served := core.Model{
 		Name: m.Key.Name, Version: m.Version, ServedAs: m.ServedAs, Platform: m.Platform, OnChange: m.Changed,
-		Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, DefaultTimeout: m.DefaultTimeout, CPUs: m.CPUs, Routing: core.Routing{Traffic: m.Traffic, Shadow: m.Shadow},
+		Timeout: m.Timeout, MaxRequest: m.MaxRequest, Objective: m.Objective, DefaultTimeout: m.DefaultTimeout, Routing: core.Routing{Traffic: m.Traffic, Shadow: m.Shadow},
 		Cache: core.Caching{Bytes: m.CacheBytes, PerClient: m.CachePerClient},
 	}
 	if e := m.Ensemble; e != nil {
 		served.Ensemble = &core.Ensemble{Steps: e.Arranged(), Outputs: e.Outputs}
 		return served
 	}
-	served.Starter = starter(m.Start)
+	instance := core.Instance{Starter: starter(m.Start), CPUs: m.CPUs, Unloaded: m.Unloaded}
+	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
+		instance.Urgency = s.isolator.Priority(m.ID)
+	}
+	served.Instances = []core.Instance{instance}
 	for _, cost := range m.Costs {
 		served.Curve = append(served.Curve, core.CurvePoint(cost))
 	}
@@ -116,9 +120,6 @@ func (s server) model(m model.Served) core.Model {
 			}
 			m.KeepCosts(costs)
 		}
-	}
-	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
-		served.Urgency = s.isolator.Priority(m.ID)
 	}
 	if b := m.Batching; b != nil {
 		served.Batching = core.Batching{PreferredRows: b.PreferredBatchSizes, MostRows: b.MaxBatchSize, Delay: b.MaxQueueDelay.Std()}
@@ -132,7 +133,7 @@ func (s server) model(m model.Served) core.Model {
 	if r := m.Reshape; r != nil {
 		served.Reshapes = core.Reshapes{Inputs: reshapes(r.Inputs), Outputs: reshapes(r.Outputs)}
 	}
-	served.Loading = core.Loading{OnDemand: m.OnDemand, Now: m.LoadNow, Idle: m.IdleTimeout, Unloaded: m.Unloaded}
+	served.Loading = core.Loading{OnDemand: m.OnDemand, Now: m.LoadNow, Idle: m.IdleTimeout}
 	if m.Class == object.Batch {
 		served.Precedence = -1
 	}

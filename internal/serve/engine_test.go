@@ -58,7 +58,7 @@ func serveEngine(t testing.TB, model string) (*core.Registry, *httptest.Server, 
 	t.Helper()
 	starter, registry := engine(t, model), core.NewRegistry()
 	server := newServer(serve.NewHandler(registry, serve.Options{}))
-	if err := registry.Add(core.Model{Name: "m", Starter: starter}); err != nil {
+	if err := registry.Add(core.Model{Name: "m", Instances: core.One(starter)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -35,7 +35,7 @@ func TestEnsembleOfRealModels(t *testing.T) {
 	server := newServer(serve.NewHandler(registry, serve.Options{}))
 	t.Cleanup(server.Close)
 	for _, m := range []core.Model{
-		{Name: "digits", Starter: engine(t, digits)}, {Name: "softmax", Starter: engine(t, softmax(t))},
+		{Name: "digits", Instances: core.One(engine(t, digits))}, {Name: "softmax", Instances: core.One(engine(t, softmax(t)))},
 		{Name: "chances", Ensemble: &core.Ensemble{Steps: []ensemble.Step{
 			{Model: "softmax", Inputs: map[string]string{"x": "scores"}, Outputs: map[string]string{"y": "chances"}},
 			{Model: "digits", Inputs: map[string]string{"image": "picture"}, Outputs: map[string]string{"scores": "scores"}},

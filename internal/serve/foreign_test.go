@@ -58,7 +58,7 @@ func TestForeignClients(t *testing.T) {
 	registry := core.NewRegistry()
 	server := newServer(serve.NewHandler(registry, serve.Options{}))
 	t.Cleanup(server.Close)
-	if err := registry.Add(core.Model{Name: "digits", Platform: "onnxruntime_onnx", Starter: engine(t, digits)}); err != nil {
+	if err := registry.Add(core.Model{Name: "digits", Platform: "onnxruntime_onnx", Instances: core.One(engine(t, digits))}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -105,7 +105,7 @@ func TestForeignClientsOnDemand(t *testing.T) {
 			registry := core.NewRegistry()
 			server := newServer(serve.NewHandler(registry, serve.Options{}))
 			t.Cleanup(server.Close)
-			m := core.Model{Name: "digits", Platform: "onnxruntime_onnx", Starter: engine(t, digits), Loading: core.Loading{OnDemand: true, Idle: time.Millisecond}}
+			m := core.Model{Name: "digits", Platform: "onnxruntime_onnx", Instances: core.One(engine(t, digits)), Loading: core.Loading{OnDemand: true, Idle: time.Millisecond}}
 			if err := registry.Add(m); err != nil {
 				t.Fatal(err)
 			}

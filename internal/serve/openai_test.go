@@ -27,7 +27,7 @@ func TestOpenAIClient(t *testing.T) {
 		if err := os.WriteFile(file, gguftest.Tiny(options), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := registry.Add(core.Model{Name: name, Starter: servetest.Llama(t, file, name, nil)}); err != nil {
+		if err := registry.Add(core.Model{Name: name, Instances: core.One(servetest.Llama(t, file, name, nil))}); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
@@ -55,7 +55,7 @@ func TestServerOfLanguageModelIsUrgent(t *testing.T) {
 	server := newServer(serve.NewHandler(registry, serve.Options{}))
 	t.Cleanup(server.Close)
 	starter := servetest.Llama(t, file, "m", map[string]string{"slots": "1"})
-	if err := registry.Add(core.Model{Name: "m", Starter: starter, Objective: time.Second, Urgency: u}); err != nil {
+	if err := registry.Add(core.Model{Name: "m", Instances: []core.Instance{{Starter: starter, Urgency: u}}, Objective: time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

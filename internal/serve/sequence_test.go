@@ -43,7 +43,7 @@ func TestSequenceOfARealModel(t *testing.T) {
 	server := newServer(serve.NewHandler(registry, serve.Options{}))
 	t.Cleanup(server.Close)
 	for name, sequencing := range map[string]core.Sequencing{"plain": {}, "vad": sileroState()} {
-		if err := registry.Add(core.Model{Name: name, Platform: "onnxruntime_onnx", Starter: engine(t, file), Sequencing: sequencing}); err != nil {
+		if err := registry.Add(core.Model{Name: name, Platform: "onnxruntime_onnx", Instances: core.One(engine(t, file)), Sequencing: sequencing}); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {

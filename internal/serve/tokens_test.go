@@ -38,7 +38,7 @@ func BenchmarkTokens(b *testing.B) {
 	registry := core.NewRegistry()
 	server := newServer(serve.NewHandler(registry, serve.Options{}))
 	defer server.Close()
-	if err := registry.Add(core.Model{Name: "m", Starter: starter}); err != nil {
+	if err := registry.Add(core.Model{Name: "m", Instances: core.One(starter)}); err != nil {
 		b.Fatal(err)
 	}
 	defer registry.Remove("m")

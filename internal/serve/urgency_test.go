@@ -45,7 +45,7 @@ func TestEngineThreadsAreUrgent(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := registry.Add(core.Model{Name: "m", Starter: starter, Objective: time.Second, Urgency: u}); err != nil {
+	if err := registry.Add(core.Model{Name: "m", Instances: []core.Instance{{Starter: starter, Urgency: u}}, Objective: time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	if err := registry.WaitReady(t.Context(), "m"); err != nil {

@@ -124,7 +124,7 @@ func frontServer(worker, dir string) error {
 				return "", err
 			}
 			s := &starter{worker, filepath.Join(dir, words[1]), what}
-			if err := registry.Add(core.Model{Name: words[1], Platform: what.engine, Starter: s}); err != nil {
+			if err := registry.Add(core.Model{Name: words[1], Platform: what.engine, Instances: core.One(s)}); err != nil {
 				return "", err
 			}
 			return "", registry.WaitReady(ctx, words[1])

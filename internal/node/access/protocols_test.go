@@ -77,7 +77,7 @@ func TestTokensBoundWhatIsSeen(t *testing.T) {
 	r := servetest.New(t)
 	r.Ready("mine")
 	r.Ready("secret")
-	r.Serve(core.Model{Name: "secret-fails", Starter: servetest.Worker(t.TempDir(), "refuse")})
+	r.Serve(core.Model{Name: "secret-fails", Instances: core.One(servetest.Worker(t.TempDir(), "refuse"))})
 	_ = r.Registry.WaitReady(t.Context(), "secret-fails")
 	tokens, err := OpenTokens(filepath.Join(t.TempDir(), "tokens.json"))
 	if err != nil {

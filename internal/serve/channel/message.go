@@ -125,6 +125,20 @@ type Statistics struct {
 	GeneratedTokens int64 `json:"generatedTokens,omitempty"`
 }
 
+// Add adds what another worker of the same model counts.
+func (s *Statistics) Add(other Statistics) {
+	s.Runs += other.Runs
+	s.Requests += other.Requests
+	s.Failed += other.Failed
+	s.Cancelled += other.Cancelled
+	s.Partial += other.Partial
+	s.ComputeNS += other.ComputeNS
+	s.MemoryBytes += other.MemoryBytes
+	s.LoadNS += other.LoadNS
+	s.PromptTokens += other.PromptTokens
+	s.GeneratedTokens += other.GeneratedTokens
+}
+
 type helloMessage struct {
 	Versions []int `json:"versions"`
 }

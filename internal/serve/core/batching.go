@@ -73,8 +73,7 @@ func (b *Batching) enough() int64 {
 
 // joins reports whether requests may share runs now.
 func (m *model) joins() bool {
-	conn := m.current()
-	return conn != nil && conn.Metadata().Batch && m.alone.Load() == nil
+	return m.batches.Load() && m.alone.Load() == nil
 }
 
 // stopJoining has requests share no runs any more: a worker has found an answer
@@ -102,10 +101,15 @@ func (m *model) waitingRows() (n int64) {
 	return n
 }
 
+// gathers reports whether a leader waits for others to join its batch.
+func (m *model) gathers(leader *job) bool {
+	return m.Batching.Delay > 0 && !leader.retried && leader.parts == nil && m.joins()
+}
+
 // gather waits for others as long as the model's delay allows and its costs
 // justify.
 func (m *model) gather(leader *job) {
-	if m.Batching.Delay == 0 || leader.retried || leader.parts != nil || !m.joins() {
+	if !m.gathers(leader) {
 		return
 	}
 	end := time.Now().Add(m.Batching.Delay)
@@ -114,6 +118,9 @@ func (m *model) gather(leader *job) {
 	q := &m.queue
 	for {
 		q.mu.Lock()
+		if q.forming == nil {
+			q.forming = leader
+		}
 		rows := m.waitingRows()
 		if rows >= m.Batching.enough() {
 			q.mu.Unlock()

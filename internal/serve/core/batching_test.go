@@ -61,7 +61,7 @@ func TestJoinedAnswersAreChecked(t *testing.T) {
 func TestJoinedAnswersAreNotCached(t *testing.T) {
 	r := servetest.New(t)
 	starter := testEngine(r, "plain", "mean")
-	r.Serve(core.Model{Name: "m", Starter: starter.Again(t), Cache: core.Caching{Bytes: 1 << 20}})
+	r.Serve(core.Model{Name: "m", Instances: core.One(starter.Again(t)), Cache: core.Caching{Bytes: 1 << 20}})
 	r.Wait("m")
 	ask := func(first float32) float32 {
 		response, err := r.Registry.Infer(t.Context(), core.Request{Model: "m", Inputs: servetest.Row(first)})
@@ -128,7 +128,7 @@ func TestRequestsWaitForOthers(t *testing.T) {
 		t.Errorf("they waited %v though all were there", took)
 	}
 	for _, b := range []core.Batching{{Delay: -1}, {Delay: time.Hour}, {PreferredRows: []int{0}}, {PreferredRows: []int{4, 2}}, {MostRows: -1}} {
-		if err := r.Registry.Add(core.Model{Name: "n", Starter: &servetest.Exec{}, Batching: b}); err == nil {
+		if err := r.Registry.Add(core.Model{Name: "n", Instances: core.One(&servetest.Exec{}), Batching: b}); err == nil {
 			t.Errorf("%+v was accepted", b)
 		}
 	}
@@ -213,7 +213,7 @@ func TestDelayIsJustified(t *testing.T) {
 	if err := r.Registry.Remove("m"); err != nil || len(kept) < 2 {
 		t.Fatalf("kept %+v, %v", kept, err)
 	}
-	m.Curve, m.Starter = kept, nil
+	m.Curve, m.Instances = kept, nil
 	r.Serve(m)
 	r.Wait("m")
 	if took := ask(1); took > 700*time.Millisecond {

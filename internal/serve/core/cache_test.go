@@ -33,7 +33,7 @@ func cacheOf(r *servetest.Rig) core.CacheFigures {
 func TestEqualRequestsAreAnsweredFromTheCache(t *testing.T) {
 	r := servetest.New(t)
 	worker := servetest.Worker(t.TempDir(), "doubler")
-	m := core.Model{Name: "m", Starter: worker, Cache: core.Caching{Bytes: 1 << 20}}
+	m := core.Model{Name: "m", Instances: core.One(worker), Cache: core.Caching{Bytes: 1 << 20}}
 	r.Serve(m)
 	r.Wait("m")
 	marker := servetest.Marker(worker.Model)
@@ -89,7 +89,7 @@ func TestCacheIsBounded(t *testing.T) {
 	if got := cacheOf(r); got.Hits != 39 || got.Misses != 41 {
 		t.Errorf("got %+v", got)
 	}
-	if err := r.Registry.Add(core.Model{Name: "n", Starter: &servetest.Exec{}, Cache: core.Caching{Bytes: core.MaxCache + 1}}); err == nil {
+	if err := r.Registry.Add(core.Model{Name: "n", Instances: core.One(&servetest.Exec{}), Cache: core.Caching{Bytes: core.MaxCache + 1}}); err == nil {
 		t.Error("a larger cache than there may be was accepted")
 	}
 }
@@ -119,7 +119,7 @@ func TestStreamsAreNotCached(t *testing.T) {
 	starter := testEngine(r, "n", "count")
 	again := *starter
 	again.Dir = filepath.Join(t.TempDir(), "s")
-	r.Serve(core.Model{Name: "m", Starter: &again, Cache: core.Caching{Bytes: 1 << 20}})
+	r.Serve(core.Model{Name: "m", Instances: core.One(&again), Cache: core.Caching{Bytes: 1 << 20}})
 	if err := r.Registry.WaitReady(t.Context(), "m"); err == nil || !strings.Contains(err.Error(), "leave out spec.responseCache") {
 		t.Errorf("got %v", err)
 	}

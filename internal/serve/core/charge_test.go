@@ -75,7 +75,7 @@ func TestHostileWritesAreTheWorkers(t *testing.T) {
 	r := servetest.New(t)
 	starter := servetest.Worker(t.TempDir(), "doubler")
 	starter.Command = []string{"/bin/sh", "-c", `echo $$ > "$0" && exec "$@"`, group.procs, os.Args[0]}
-	r.Serve(core.Model{Name: "m", Starter: starter})
+	r.Serve(core.Model{Name: "m", Instances: core.One(starter)})
 	r.Wait("m")
 	for life := range 3 {
 		if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, 1); err != nil {

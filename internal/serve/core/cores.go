@@ -83,19 +83,20 @@ func (j *job) ordered() bool { return !j.rank.shared.IsZero() && j.parts == nil 
 
 // expect gives the run that a job is to lead its place, which waits.
 func (c *cores) expect(m *model, j *job) {
-	if len(m.CPUs) == 0 || !j.ordered() {
+	cpus := j.on.CPUs
+	if len(cpus) == 0 || !j.ordered() {
 		return
 	}
 	m.mu.Lock()
 	threads := 1
 	if m.metadata != nil {
-		threads = max(1, min(m.metadata.Threads, len(m.CPUs)))
+		threads = max(1, min(m.metadata.Threads, len(cpus)))
 	}
 	m.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.came++
-	j.turn = &turn{cpus: m.CPUs, threads: threads, precedence: m.Precedence, promised: j.rank.promise, due: j.rank.shared, number: c.came, waits: true, may: make(chan struct{}, 1)}
+	j.turn = &turn{cpus: cpus, threads: threads, precedence: m.Precedence, promised: j.rank.promise, due: j.rank.shared, number: c.came, waits: true, may: make(chan struct{}, 1)}
 	c.turns = append(c.turns, j.turn)
 }
 

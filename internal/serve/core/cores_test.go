@@ -28,14 +28,20 @@ func later() time.Time { return time.Now().Add(time.Minute) }
 func newNeighbours(t *testing.T, models ...core.Model) *neighbours {
 	n := &neighbours{Rig: servetest.New(t)}
 	busy := servetest.Worker(t.TempDir(), "single")
-	all := append([]core.Model{{Name: "busy", Starter: busy, Objective: time.Millisecond}}, models...)
+	all := append([]core.Model{{Name: "busy", Instances: core.One(busy), Objective: time.Millisecond}}, models...)
 	for i := range all {
-		if all[i].Starter == nil {
-			all[i].Starter = servetest.Worker(t.TempDir(), "single")
+		if len(all[i].Instances) == 0 {
+			all[i].Instances = core.One(nil)
 		}
-		all[i].Starter.(*servetest.Exec).Threads = 1
-		if all[i].CPUs == nil {
-			all[i].CPUs = []int{3}
+		for k := range all[i].Instances {
+			in := &all[i].Instances[k]
+			if in.Starter == nil {
+				in.Starter = servetest.Worker(t.TempDir(), "single")
+			}
+			in.Starter.(*servetest.Exec).Threads = 1
+			if in.CPUs == nil {
+				in.CPUs = []int{3}
+			}
 		}
 		n.Serve(all[i])
 	}
@@ -121,7 +127,7 @@ func TestModelsOnSharedCoresAreOrdered(t *testing.T) {
 // Nobody is held who has no deadline, no time to spare, or other processors.
 func TestWhoIsNotHeld(t *testing.T) {
 	n := newNeighbours(t, core.Model{Name: "none"}, core.Model{Name: "late", Objective: 5 * time.Millisecond}, core.Model{Name: "far", Objective: 2 * time.Second},
-		core.Model{Name: "elsewhere", Objective: time.Second, CPUs: []int{1, 2, 4}}, core.Model{Name: "wide", Objective: time.Second, CPUs: []int{3, 4}})
+		core.Model{Name: "elsewhere", Objective: time.Second, Instances: []core.Instance{{CPUs: []int{1, 2, 4}}}}, core.Model{Name: "wide", Objective: time.Second, Instances: []core.Instance{{CPUs: []int{3, 4}}}})
 	for _, q := range []core.Request{{Model: "none"}, {Model: "late"}, {Model: "far", Arrived: later()}, {Model: "elsewhere", Arrived: later()}, {Model: "wide", Arrived: later()}} {
 		if _, err := n.Ask(t.Context(), q, 2); err != nil {
 			t.Errorf("%s: %v", q.Model, err)
@@ -135,7 +141,7 @@ func TestHeldLeaderYields(t *testing.T) {
 	for kind, heldAfter := range map[string]int{"single": 1, "doubler": 0} { // which joins the held one
 		t.Run(kind, func(t *testing.T) {
 			gated := servetest.Worker(t.TempDir(), kind)
-			n := newNeighbours(t, core.Model{Name: "first", Starter: servetest.Worker(t.TempDir(), kind)}, core.Model{Name: "then", Starter: gated})
+			n := newNeighbours(t, core.Model{Name: "first", Instances: core.One(servetest.Worker(t.TempDir(), kind))}, core.Model{Name: "then", Instances: core.One(gated)})
 			free := func(model string) {
 				ctx, cancel := context.WithTimeout(n.Context(), 10*time.Second)
 				defer cancel()
@@ -200,7 +206,7 @@ func TestHeldRequests(t *testing.T) {
 // shorter run is worth trying.
 func TestHopelessRequestIsNotComputed(t *testing.T) {
 	r := servetest.New(t)
-	r.Serve(core.Model{Name: "m", Starter: servetest.Worker(t.TempDir(), "single")})
+	r.Serve(core.Model{Name: "m", Instances: core.One(servetest.Worker(t.TempDir(), "single"))})
 	r.Wait("m")
 	for range 2 {
 		if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, servetest.Sloth); err != nil {

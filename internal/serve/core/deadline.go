@@ -170,8 +170,8 @@ func (j *job) soon() (lead, told bool) {
 
 // raise makes the worker's threads as urgent as what was promised for the batch
 // that they are about to compute. A kernel that refuses is not asked again until the next worker.
-func (m *model) raise(batch []*job) {
-	w := m.urgent.Load()
+func (in *instance) raise(batch []*job) {
+	w := in.urgent.Load()
 	if w == nil {
 		return
 	}
@@ -182,18 +182,18 @@ func (m *model) raise(batch []*job) {
 		}
 	}
 	if due.IsZero() {
-		m.lower()
+		in.lower()
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.raised = true
-	m.settle(w, m.Urgency.Raise(w.threads, time.Until(due)))
+	in.settle(w, in.Urgency.Raise(w.threads, time.Until(due)))
 }
 
 // lower takes back what raise gave.
-func (m *model) lower() {
-	w := m.urgent.Load()
+func (in *instance) lower() {
+	w := in.urgent.Load()
 	if w == nil {
 		return
 	}
@@ -201,13 +201,13 @@ func (m *model) lower() {
 	defer w.mu.Unlock()
 	if w.raised {
 		w.raised = false
-		m.settle(w, m.Urgency.Lower(w.threads))
+		in.settle(w, in.Urgency.Lower(w.threads))
 	}
 }
 
-func (m *model) settle(w *urgentThreads, err error) {
-	if err != nil && m.urgent.CompareAndSwap(w, nil) {
-		m.urgencyProblem.Store(new(err.Error()))
+func (in *instance) settle(w *urgentThreads, err error) {
+	if err != nil && in.urgent.CompareAndSwap(w, nil) {
+		in.urgencyProblem.Store(new(err.Error()))
 	}
 }
 
@@ -220,10 +220,10 @@ type urgentThreads struct {
 
 // makeUrgent finds the threads of a worker that has just connected, where the
 // model has an objective.
-func (m *model) makeUrgent(find func() ([]int, error)) {
-	m.urgent.Store(nil)
-	m.urgencyProblem.Store(nil)
-	if m.Urgency == nil {
+func (in *instance) makeUrgent(find func() ([]int, error)) {
+	in.urgent.Store(nil)
+	in.urgencyProblem.Store(nil)
+	if in.Urgency == nil {
 		return
 	}
 	threads, err := find()
@@ -231,8 +231,8 @@ func (m *model) makeUrgent(find func() ([]int, error)) {
 		err = errors.New("the worker names no thread that computes")
 	}
 	if err != nil {
-		m.urgencyProblem.Store(new(err.Error()))
+		in.urgencyProblem.Store(new(err.Error()))
 		return
 	}
-	m.urgent.Store(&urgentThreads{threads: threads})
+	in.urgent.Store(&urgentThreads{threads: threads})
 }

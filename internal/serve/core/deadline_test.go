@@ -161,7 +161,7 @@ func (u *recorder) Lower(threads []int) error {
 
 func TestWorkerIsUrgentWhileItComputes(t *testing.T) {
 	r, u := servetest.New(t), &recorder{}
-	r.Serve(core.Model{Name: "m", Objective: 80 * time.Second, Urgency: u})
+	r.Serve(core.Model{Name: "m", Objective: 80 * time.Second, Instances: []core.Instance{{Urgency: u}}})
 	r.Wait("m")
 	if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, 2); err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func TestWorkerIsUrgentWhileItComputes(t *testing.T) {
 // the processor from others by naming a short timeout.
 func TestTimeoutOfAClientLendsNoPriority(t *testing.T) {
 	r, u := servetest.New(t), &recorder{}
-	r.Serve(core.Model{Name: "m", Urgency: u})
+	r.Serve(core.Model{Name: "m", Instances: []core.Instance{{Urgency: u}}})
 	r.Wait("m")
 	for range 3 {
 		if _, err := r.Ask(t.Context(), core.Request{Model: "m", Timeout: 900 * time.Millisecond, Priority: 1}, 2); err != nil {
@@ -201,7 +201,7 @@ func TestTimeoutOfAClientLendsNoPriority(t *testing.T) {
 
 func TestRefusedUrgencyIsTold(t *testing.T) {
 	r, u := servetest.New(t), &recorder{fail: errors.New("not permitted")}
-	r.Serve(core.Model{Name: "m", Objective: time.Nanosecond, Urgency: u})
+	r.Serve(core.Model{Name: "m", Objective: time.Nanosecond, Instances: []core.Instance{{Urgency: u}}})
 	r.Wait("m")
 	for range 2 {
 		if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, 2); err != nil {

@@ -6,22 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Loading says when a model's worker runs.
+// Loading says when a model's workers run.
 type Loading struct {
-	// OnDemand starts the worker when a request wants the model, and ends it when
+	// OnDemand starts the workers when a request wants the model, and ends them when
 	// there was none for Idle, or for Evict.
 	OnDemand bool
 	Idle     time.Duration // 0: DefaultLoadedIdle
-	// Now starts the first worker at once.
+	// Now starts the first workers at once.
 	Now bool
-	// Unloaded is called after a worker of a model that is loaded on demand has ended
-	// and before the next is started; may be nil.
-	Unloaded func()
 }
 
 // DefaultLoadedIdle is how long a model that is loaded on demand stays loaded
@@ -37,60 +33,75 @@ const loadPatience = 10 * time.Minute
 // demand is what a model that is loaded on demand knows of its requests.
 type demand struct {
 	busy    atomic.Int32     // requests that have it, or wait for it
-	waiters atomic.Int32     // those that wait for its worker
+	waiters atomic.Int32     // those that wait for a worker
 	used    atomic.Int64     // when the last request ended, in ns since 1970
-	wanted  chan struct{}    // holds a token when somebody waits
-	unload  chan chan<- bool // asks the living worker's supervisor to end it
+	wanted  signal           // somebody waits
+	unload  chan chan<- bool // asks to have the workers ended
 	tried   time.Duration    // restartWait, but for tests
 
-	mu      sync.Mutex
-	evictor chan<- bool // waits for the end of the worker; nil: nobody does
+	// Guarded by the model's mu.
+	resting int         // instances that nobody needs and whose workers may not have ended
+	evictor chan<- bool // waits for their end; nil: nobody does
 }
 
 func newDemand() *demand {
-	return &demand{wanted: make(chan struct{}, 1), unload: make(chan chan<- bool), tried: restartWait}
+	return &demand{unload: make(chan chan<- bool), tried: restartWait}
 }
 
 // errUnloaded ends the life of a worker that nobody needs.
 var errUnloaded = errors.New("it was unloaded")
 
-// awaitDemand has the model idle until somebody waits for it; why says what
-// became of its last worker. It reports false where the model is served no more.
-func (m *model) awaitDemand(why string) bool {
-	if m.Loading.Unloaded != nil {
-		m.Loading.Unloaded()
+// awaitDemand has an instance idle until somebody waits for the model or another
+// instance is loaded; why says what became of its last worker. It reports false where
+// the model is served no more.
+func (in *instance) awaitDemand(why string) bool {
+	m, d := in.m, in.m.demand
+	if in.Unloaded != nil {
+		in.Unloaded()
 	}
-	m.set(Idle, why, nil)
-	m.demand.mu.Lock()
-	if m.demand.evictor != nil {
-		m.demand.evictor <- true
-		m.demand.evictor = nil
-	}
-	m.demand.mu.Unlock()
+	in.set(Idle, why, nil)
+	in.rested()
 	for {
+		changed, wanted := m.changed.wait(), d.wanted.wait()
+		if d.waiters.Load() > 0 || m.living() != nil {
+			return true
+		}
 		select {
-		case <-m.demand.wanted:
-			if m.demand.waiters.Load() > 0 {
-				return true
-			}
+		case <-wanted:
+		case <-changed:
 		case <-m.ctx.Done():
 			return false
 		}
 	}
 }
 
-// want asks for a worker.
-func (d *demand) want() {
+// rested notes that the worker which nobody needed has ended. With the last one there
+// is room for others.
+func (in *instance) rested() {
+	m, d := in.m, in.m.demand
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	select {
-	case d.wanted <- struct{}{}:
+	case <-in.unload: // it had ended before it was told
 	default:
+	}
+	if !in.resting {
+		return
+	}
+	in.resting = false
+	if d.resting--; d.resting == 0 && d.evictor != nil {
+		d.evictor <- true
+		d.evictor = nil
 	}
 }
 
-// unneeded waits until the worker that is ready is to be unloaded, and makes the
-// model idle: no request has it then, and none gets it before the next worker. It
-// returns false where stop ends first.
-func (m *model) unneeded(stop <-chan struct{}) bool {
+// want asks for the workers.
+func (d *demand) want() { d.wanted.broadcast() }
+
+// unneeded waits until the workers are to be unloaded, and makes the model idle: no
+// request has it then, and none gets it before the next worker. It returns where stop
+// ends first.
+func (m *model) unneeded(stop <-chan struct{}) {
 	d := m.demand
 	d.used.Store(time.Now().UnixNano())
 	timer := time.NewTimer(m.Loading.Idle)
@@ -98,39 +109,50 @@ func (m *model) unneeded(stop <-chan struct{}) bool {
 	for {
 		select {
 		case <-stop:
-			return false
+			return
 		case reply := <-d.unload:
-			if !m.rest("making room for another model") {
+			if !m.rest("making room for another model", reply) {
 				reply <- false
 				continue
 			}
 			m.metrics.evictions.Add(1)
-			d.mu.Lock()
-			d.evictor = reply
-			d.mu.Unlock()
-			return true
+			return
 		case <-timer.C:
 			left := m.Loading.Idle - time.Since(time.Unix(0, d.used.Load()))
 			if d.busy.Load() > 0 {
 				left = m.Loading.Idle
 			}
-			if left <= 0 && m.rest("") {
-				return true
+			if left <= 0 && m.rest("", nil) {
+				return
 			}
 			timer.Reset(max(left, time.Millisecond))
 		}
 	}
 }
 
-// rest takes the worker from the requests, unless one has it.
-func (m *model) rest(why string) bool {
+// rest takes the workers from the requests, unless one has them, and has them end.
+// The evictor, which may be nil, learns of their end.
+func (m *model) rest(why string, evictor chan<- bool) bool {
+	d := m.demand
 	m.mu.Lock()
-	if m.demand.busy.Load() > 0 || m.conn == nil {
+	if d.busy.Load() > 0 || m.living() == nil {
 		m.mu.Unlock()
 		return false
 	}
-	m.conn, m.state, m.message = nil, Idle, why
-	m.unloads++
+	for _, in := range m.instances {
+		if in.state == Failed || in.state == Idle {
+			continue // it has no worker
+		}
+		in.life.Store(nil)
+		in.state, in.message, in.resting = Idle, why, true
+		d.resting++
+		select {
+		case in.unload <- struct{}{}:
+		default:
+		}
+	}
+	d.evictor = evictor
+	m.summarize()
 	m.mu.Unlock()
 	m.changed.broadcast()
 	m.notify()
@@ -216,7 +238,7 @@ func (r *Registry) Evictable() []string {
 	var list []candidate
 	r.mu.RLock()
 	for name, m := range r.models {
-		if m.demand == nil || m.demand.busy.Load() > 0 || m.current() == nil {
+		if m.demand == nil || m.demand.busy.Load() > 0 || m.living() == nil {
 			continue
 		}
 		list = append(list, candidate{name, m.demand.used.Load()})

@@ -70,7 +70,7 @@ func TestOnDemand(t *testing.T) {
 	r := servetest.New(t)
 	starter := doubler(t)
 	var unloaded atomic.Int32
-	r.Serve(core.Model{Name: "m", Starter: starter, Loading: core.Loading{OnDemand: true, Idle: 300 * time.Millisecond, Unloaded: func() { unloaded.Add(1) }}})
+	r.Serve(core.Model{Name: "m", Instances: []core.Instance{{Starter: starter, Unloaded: func() { unloaded.Add(1) }}}, Loading: core.Loading{OnDemand: true, Idle: 300 * time.Millisecond}})
 	time.Sleep(50 * time.Millisecond)
 	if s := state(t, r, "m"); s.State != core.Idle || starter.starts.Load() != 0 {
 		t.Fatalf("before a request it is %s, %d workers", s.State, starter.starts.Load())
@@ -102,7 +102,7 @@ func TestOnDemand(t *testing.T) {
 func TestUnloadingLosesNothing(t *testing.T) {
 	r := servetest.New(t)
 	for _, name := range []string{"a", "b"} {
-		r.Serve(core.Model{Name: name, Starter: doubler(t), Loading: core.Loading{OnDemand: true, Idle: time.Millisecond}})
+		r.Serve(core.Model{Name: name, Instances: core.One(doubler(t)), Loading: core.Loading{OnDemand: true, Idle: time.Millisecond}})
 	}
 	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
 	defer stop()
@@ -136,7 +136,7 @@ func TestEvict(t *testing.T) {
 	r := servetest.New(t)
 	r.Ready("pinned")
 	for _, name := range []string{"a", "b", "c"} {
-		r.Serve(core.Model{Name: name, Starter: doubler(t), Loading: core.Loading{OnDemand: true}})
+		r.Serve(core.Model{Name: name, Instances: core.One(doubler(t)), Loading: core.Loading{OnDemand: true}})
 	}
 	for _, name := range []string{"c", "a", "b"} {
 		if _, err := r.Ask(t.Context(), core.Request{Model: name}, 1); err != nil {
@@ -181,7 +181,7 @@ func TestOnDemandThatFails(t *testing.T) {
 	r := servetest.New(t)
 	starter := doubler(t)
 	starter.fails.Store(true)
-	r.Serve(core.Model{Name: "m", Starter: starter, Loading: core.Loading{OnDemand: true}})
+	r.Serve(core.Model{Name: "m", Instances: core.One(starter), Loading: core.Loading{OnDemand: true}})
 	begin := time.Now()
 	_, err := r.Ask(t.Context(), core.Request{Model: "m", Timeout: 400 * time.Millisecond}, 1)
 	if !errors.Is(err, core.ErrNotReady) || !strings.Contains(err.Error(), "no room for a test") || time.Since(begin) > 5*time.Second {
@@ -198,7 +198,7 @@ func TestOnDemandThatFails(t *testing.T) {
 		t.Errorf("a request that waited: %v", err)
 	}
 	refused := &counting{Starter: servetest.Worker(t.TempDir(), "refuse")}
-	r.Serve(core.Model{Name: "bad", Starter: refused, Loading: core.Loading{OnDemand: true}})
+	r.Serve(core.Model{Name: "bad", Instances: core.One(refused), Loading: core.Loading{OnDemand: true}})
 	if _, err := r.Ask(t.Context(), core.Request{Model: "bad"}, 1); !errors.Is(err, core.ErrNotReady) {
 		t.Errorf("a model that does not load: got %v", err)
 	}
@@ -209,17 +209,17 @@ func TestOnDemandThatFails(t *testing.T) {
 func TestReplaceOnDemand(t *testing.T) {
 	r := servetest.New(t)
 	loading := core.Loading{OnDemand: true, Idle: 50 * time.Millisecond}
-	r.Serve(core.Model{Name: "m", Starter: doubler(t), Loading: loading})
+	r.Serve(core.Model{Name: "m", Instances: core.One(doubler(t)), Loading: loading})
 	loading.Now = true
 	next := doubler(t)
-	if err := r.Registry.Replace(t.Context(), core.Model{Name: "m", Version: "2", Starter: next, Loading: loading}); err != nil || next.starts.Load() != 1 {
+	if err := r.Registry.Replace(t.Context(), core.Model{Name: "m", Version: "2", Instances: core.One(next), Loading: loading}); err != nil || next.starts.Load() != 1 {
 		t.Fatalf("got %v, %d workers", err, next.starts.Load())
 	}
 	await(t, r, "m", core.Idle)
 	if got, err := r.Ask(t.Context(), core.Request{Model: "m", Version: "2"}, 3); err != nil || got.Doubled != 6 {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	refused := core.Model{Name: "m", Version: "3", Starter: servetest.Worker(t.TempDir(), "refuse"), Loading: loading}
+	refused := core.Model{Name: "m", Version: "3", Instances: core.One(servetest.Worker(t.TempDir(), "refuse")), Loading: loading}
 	if err := r.Registry.Replace(t.Context(), refused); err == nil {
 		t.Error("a model that does not load was taken")
 	}
@@ -232,7 +232,7 @@ func TestReplaceOnDemand(t *testing.T) {
 // when they are idle.
 func TestEnsembleOfModelsOnDemand(t *testing.T) {
 	r := servetest.New(t)
-	r.Serve(core.Model{Name: "m", Starter: doubler(t), Loading: core.Loading{OnDemand: true, Idle: 50 * time.Millisecond}})
+	r.Serve(core.Model{Name: "m", Instances: core.One(doubler(t)), Loading: core.Loading{OnDemand: true, Idle: 50 * time.Millisecond}})
 	e := &core.Ensemble{Steps: []ensemble.Step{{Model: "m", Inputs: map[string]string{"x": "x"}, Outputs: map[string]string{"y": "y"}}}}
 	if err := r.Registry.Add(core.Model{Name: "e", Ensemble: e}); err != nil {
 		t.Fatal(err)
@@ -254,7 +254,7 @@ func TestEnsembleOfModelsOnDemand(t *testing.T) {
 func TestAnswersWhileLoading(t *testing.T) {
 	r := servetest.New(t)
 	starter := doubler(t)
-	r.Serve(core.Model{Name: "m", Starter: starter, Loading: core.Loading{OnDemand: true}})
+	r.Serve(core.Model{Name: "m", Instances: core.One(starter), Loading: core.Loading{OnDemand: true}})
 	e := &core.Ensemble{Steps: []ensemble.Step{{Model: "m", Inputs: map[string]string{"x": "x"}, Outputs: map[string]string{"y": "y"}}}}
 	if err := r.Registry.Add(core.Model{Name: "e", Ensemble: e}); err != nil {
 		t.Fatal(err)
@@ -288,7 +288,7 @@ func TestLoadIsTriedForAWhile(t *testing.T) {
 	r := servetest.New(t)
 	starter := doubler(t)
 	starter.fails.Store(true)
-	r.Serve(core.Model{Name: "m", Starter: starter, Loading: core.Loading{OnDemand: true}})
+	r.Serve(core.Model{Name: "m", Instances: core.One(starter), Loading: core.Loading{OnDemand: true}})
 	const tried = 2 * time.Second
 	r.Registry.SetTried("m", tried)
 	begin := time.Now()
@@ -300,7 +300,7 @@ func TestLoadIsTriedForAWhile(t *testing.T) {
 	slow := doubler(t)
 	slow.fails.Store(true)
 	slow.wait = make(chan struct{})
-	r.Serve(core.Model{Name: "slow", Starter: slow, Loading: core.Loading{OnDemand: true}})
+	r.Serve(core.Model{Name: "slow", Instances: core.One(slow), Loading: core.Loading{OnDemand: true}})
 	r.Registry.SetTried("slow", 500*time.Millisecond)
 	described := make(chan error, 1)
 	go func() {

@@ -20,7 +20,7 @@ import (
 func testEngine(r *servetest.Rig, name, kind string) *servetest.Exec {
 	r.Helper()
 	starter := servetest.Engine(r, kind)
-	r.Serve(core.Model{Name: name, Starter: starter})
+	r.Serve(core.Model{Name: name, Instances: core.One(starter)})
 	r.Wait(name)
 	return starter
 }

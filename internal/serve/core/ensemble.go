@@ -129,7 +129,7 @@ func (m *model) follow() {
 		m.describe(m.resolve())
 		select {
 		case <-m.ctx.Done():
-			m.set(Failed, "the model is served no more", nil)
+			m.set(Failed, "the model is served no more")
 			return
 		case <-changed:
 		}
@@ -156,7 +156,7 @@ func (m *model) describe(meta *channel.Metadata, err error) {
 	}
 	m.mu.Unlock()
 	if !same {
-		m.set(state, message, nil)
+		m.set(state, message)
 	}
 }
 

@@ -25,9 +25,9 @@ func (r *Registry) Break(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := m.waitConn(ctx)
-	if err == nil {
-		m.broken(conn)
+	err = m.waitReady(ctx)
+	if in := m.living(); in != nil {
+		m.broken(in.life.Load())
 	}
 	return err
 }

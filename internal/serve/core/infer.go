@@ -247,7 +247,7 @@ func (m *model) ready(ctx context.Context) (*memory, *channel.Metadata, error) {
 	if m.succeeds && !m.open.Load() {
 		ctx, cancel := context.WithTimeout(ctx, m.Timeout)
 		defer cancel()
-		if _, err := m.waitConn(ctx); err != nil {
+		if err := m.waitReady(ctx); err != nil {
 			return nil, nil, err
 		}
 	}

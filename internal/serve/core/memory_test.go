@@ -79,7 +79,7 @@ func (h *hasty) Lower([]int) error { return nil }
 // A request that panics on its way takes neither the queue nor its slot along.
 func TestPanicFreesTheQueue(t *testing.T) {
 	r := servetest.New(t)
-	r.Serve(core.Model{Name: "m", Objective: time.Second, Urgency: &hasty{}})
+	r.Serve(core.Model{Name: "m", Objective: time.Second, Instances: []core.Instance{{Urgency: &hasty{}}}})
 	r.Wait("m")
 	func() {
 		defer func() {

@@ -16,8 +16,9 @@ type Model struct {
 	Name     string // by which the registry's owner names it
 	ServedAs string // by which clients name it; "" means Name
 	Version  string // "" means "1"
-	Starter  Starter
-	// Ensemble makes it one of other models, without a Starter; nil: it is none.
+	// Instances are its workers, at least one and at most MostInstances.
+	Instances []Instance
+	// Ensemble makes it one of other models, without workers; nil: it is none.
 	Ensemble *Ensemble
 	// Platform is what clients see as the kind of engine and format, for example
 	// onnxruntime_onnx; "" means unknown.
@@ -33,15 +34,9 @@ type Model struct {
 	Objective time.Duration
 	// DefaultTimeout is the timeout of requests that name none; 0: never.
 	DefaultTimeout time.Duration
-	// CPUs are those on which the worker computes, ascending, where other models'
-	// workers may compute too: runs are ordered by their deadlines. None: they are
-	// ordered within the model only.
-	CPUs []int
 	// Precedence orders models on the same CPUs before any deadline does: the
 	// higher goes first.
 	Precedence int
-	// Urgency gets the deadline of what the worker computes; may be nil.
-	Urgency Urgency
 	Routing
 	Batching Batching
 	// Curve is what was learned of the costs of batches before, and KeepCurve gets
@@ -113,13 +108,18 @@ func (m *Model) check() error {
 		if _, err := ensemble.Arrange(e.Steps, e.Outputs); err != nil {
 			return fmt.Errorf("ensemble: %w", err)
 		}
-		if m.Starter != nil || m.Loading.OnDemand || m.Cache.Bytes > 0 || len(m.Sequencing.States) > 0 {
+		if len(m.Instances) > 0 || m.Loading.OnDemand || m.Cache.Bytes > 0 || len(m.Sequencing.States) > 0 {
 			return errors.New("an ensemble has no worker, cache or state of its own")
 		}
 		return nil
 	}
-	if m.Starter == nil {
-		return errors.New("has no Starter")
+	if n := len(m.Instances); n < 1 || n > MostInstances {
+		return fmt.Errorf("%d instances: choose 1 to %d", n, MostInstances)
+	}
+	for _, in := range m.Instances {
+		if in.Starter == nil {
+			return errors.New("has no Starter")
+		}
 	}
 	return nil
 }
@@ -130,10 +130,10 @@ type State string
 // The states of a model.
 const (
 	Starting State = "starting" // the worker starts or loads the model
-	Ready    State = "ready"
-	Idle     State = "idle"    // loaded on demand: it has no worker until a request comes
-	Failed   State = "failed"  // the worker refused the model; only a new Add helps
-	Waiting  State = "waiting" // the worker ended; it is started again after a pause
+	Ready    State = "ready"    // of a model: one of its instances is
+	Idle     State = "idle"     // loaded on demand: it has no worker until a request comes
+	Failed   State = "failed"   // the worker refused the model; only a new Add helps
+	Waiting  State = "waiting"  // the worker ended; it is started again after a pause
 )
 
 // Reason says in a sentence why a model cannot answer.
@@ -150,33 +150,34 @@ func (s *Status) Answers() bool { return s.State == Ready || s.OnDemand && s.Sta
 
 // Status is what is known of a model.
 type Status struct {
-	Name     string
-	ServedAs string // by clients
-	Version  string
-	Versions []string // that are served by the same name, the oldest first; of StatusOf
-	State    State
-	OnDemand bool   // it is loaded by its requests
-	Message  string // why, when the state is Failed or Waiting
-	Platform string // of Model
-	Engine   string // name and version, once the worker has answered
-	Inputs   []tensor.Spec
-	Outputs  []tensor.Spec
-	Restarts int           // workers started after the first
-	Requests int64         // inferences answered, with errors
-	Errors   int64         // inferences answered with an error
-	P50, P99 time.Duration // of the time inside the daemon and worker, since Add
-	Last     time.Time     // of the last answer without an error; zero: none yet
-	Streams  bool          // an answer may come in parts
-	Missed   int64         // inferences answered after the objective, or after their own timeout
-	Expired  int64         // requests refused because their timeout had passed, or would have
-	Loads    int64         // of the model by a worker
-	Evicted  int64         // of those, ended to make room for another model
-	Rows     int64         // that the engine computed
-	Queued   time.Duration // that all computed requests together waited, from their arrival to their run
-	Pending  int           // requests that wait for a slot or a run now
-	Cache    CacheFigures
-	Ensemble *Ensemble    // nil: it is none
-	Curve    []CurvePoint // what batches cost, by their rows; none where requests share no runs
+	Name      string
+	ServedAs  string // by clients
+	Version   string
+	Versions  []string // that are served by the same name, the oldest first; of StatusOf
+	State     State
+	OnDemand  bool   // it is loaded by its requests
+	Message   string // why, when the state is Failed or Waiting; which instances are not ready, when others are
+	Platform  string // of Model
+	Engine    string // name and version, once the worker has answered
+	Inputs    []tensor.Spec
+	Outputs   []tensor.Spec
+	Restarts  int // workers started after the first of their instance
+	Instances []InstanceStatus
+	Requests  int64         // inferences answered, with errors
+	Errors    int64         // inferences answered with an error
+	P50, P99  time.Duration // of the time inside the daemon and worker, since Add
+	Last      time.Time     // of the last answer without an error; zero: none yet
+	Streams   bool          // an answer may come in parts
+	Missed    int64         // inferences answered after the objective, or after their own timeout
+	Expired   int64         // requests refused because their timeout had passed, or would have
+	Loads     int64         // of the model by a worker
+	Evicted   int64         // of those, ended to make room for another model
+	Rows      int64         // that the engine computed
+	Queued    time.Duration // that all computed requests together waited, from their arrival to their run
+	Pending   int           // requests that wait for a slot or a run now
+	Cache     CacheFigures
+	Ensemble  *Ensemble    // nil: it is none
+	Curve     []CurvePoint // what batches cost, by their rows; none where requests share no runs
 	// Sequencing is set for a model that keeps state, with the shapes of it, and
 	// Sequences is how many there are.
 	Sequencing Sequencing

@@ -35,7 +35,7 @@ func (w greedyWorker) Wait() error { return fmt.Errorf("%w: %w", core.ErrMemory,
 func TestOneRequestTakesOneWorkerAlong(t *testing.T) {
 	r := servetest.New(t)
 	g := &greedy{Starter: servetest.Worker(t.TempDir(), "single")}
-	r.Serve(core.Model{Name: "m", Starter: g})
+	r.Serve(core.Model{Name: "m", Instances: core.One(g)})
 	r.Wait("m")
 	_, err := r.Ask(t.Context(), core.Request{Model: "m"}, servetest.Poison)
 	if !errors.Is(err, core.ErrMemory) || errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "not tried again") {
@@ -52,7 +52,7 @@ func TestOneRequestTakesOneWorkerAlong(t *testing.T) {
 // Who is refused is told when it is worth asking again.
 func TestRetryAfterFollowsTheQueue(t *testing.T) {
 	r := servetest.New(t)
-	r.Serve(core.Model{Name: "m", Starter: servetest.Worker(t.TempDir(), "single"), Timeout: 20 * time.Second})
+	r.Serve(core.Model{Name: "m", Instances: core.One(servetest.Worker(t.TempDir(), "single")), Timeout: 20 * time.Second})
 	r.Wait("m")
 	for range 20 { // runs of 50 ms are the usual
 		if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, servetest.Sloth); err != nil {

@@ -14,15 +14,17 @@ import (
 // restartWait bounds how long requests wait for a worker that restarts.
 const restartWait = 10 * time.Second
 
-// queue lets requests of one model run as many batches at a time as its engine
-// computes, most often one, without a goroutine of its own: the one that finds the
-// worker idle runs its request at once and, when done, hands the lead to the most
-// urgent of those that came meanwhile, who runs as many of them as fit as the
+// queue lets requests of one model run as many batches at a time as its instances
+// compute, most often one each, without a goroutine of its own: the one that finds an
+// instance idle runs its request there at once and, when done, hands the lead to the
+// most urgent of those that came meanwhile, who runs as many of them as fit as the
 // next batch, by rank. Nothing waits for a batch to fill, unless the model's
 // Batching has it wait and the curve of its costs says that it pays.
 type queue struct {
 	mu      sync.Mutex
-	leaders int // batches that run
+	leaders int  // jobs that lead: their batches run, or are about to
+	forming *job // that of them which waits for others to join its batch; nil: none
+	seeking *job // that of them which waits for an instance to be ready; nil: none
 	waiting []*job
 	leading []*job        // that wait until their run is next on its processors
 	more    chan struct{} // closed when another job waits; nil where nobody looks
@@ -37,10 +39,11 @@ type job struct {
 	rank    rank
 	retried bool
 	leads   bool      // it was told to lead, and waits no more
+	on      *instance // on which it leads; nil: it leads on none
 	turn    *turn     // among the runs of all models; nil: none
 	wake    chan bool // true: lead; false: done
 	parts   *parts    // of a stream; nil: the answer is wanted as a whole
-	writer  *ending   // of a worker that may still write into the slot; nil: none
+	writer  *life     // of a worker that may still write into the slot; nil: none
 	times   *Times    // of a request that somebody follows; nil: none
 	arrived time.Time // the request
 
@@ -53,7 +56,7 @@ type job struct {
 // run executes the job and returns when its result or error is set.
 func (m *model) run(j *job) {
 	q := &m.queue
-	j.err, j.retried, j.leads, j.writer = nil, false, false, nil
+	j.err, j.retried, j.leads, j.on, j.writer = nil, false, false, nil, nil
 	q.mu.Lock()
 	q.waiting = append(q.waiting, j)
 	for _, leader := range q.leading {
@@ -63,17 +66,19 @@ func (m *model) run(j *job) {
 		close(q.more)
 		q.more = nil
 	}
-	if q.leaders >= int(m.parallel.Load()) {
+	var in *instance
+	if q.forming == nil {
+		in = m.idle()
+	}
+	if in == nil && q.leaders > 0 {
 		q.mu.Unlock()
 		if lead := m.await(j); !lead {
 			return
 		}
-		q.mu.Lock()
 	} else {
-		q.leaders++
+		m.appoint(j, in)
+		q.mu.Unlock()
 	}
-	j.leads = true
-	q.mu.Unlock()
 	for m.lead(j) {
 		if lead := m.await(j); !lead {
 			return
@@ -89,19 +94,25 @@ func (m *model) lead(j *job) (yielded bool) {
 			m.passOn(j)
 		}
 	}()
+	q := &m.queue
 	for done := false; !done; {
 		j.times.forms()
-		m.gather(j)
-		yielded, err := m.takeTurn(j)
+		yielded, err := m.seat(j)
+		if !yielded && err == nil {
+			m.gather(j)
+			yielded, err = m.takeTurn(j)
+		}
 		if yielded {
 			return true // what becomes of the job is another leader's from here on
 		}
 		if j.err = err; err != nil {
 			return false
 		}
-		m.queue.mu.Lock()
+		q.mu.Lock()
+		q.formed(j)
 		m.takeBatch(j)
-		m.queue.mu.Unlock()
+		m.handOut()
+		q.mu.Unlock()
 		j.formed()
 		if done = m.runBatch(j); !done {
 			m.cores.leave(j)
@@ -113,22 +124,35 @@ func (m *model) lead(j *job) (yielded bool) {
 // takeTurn waits until the run that a job leads is next on its processors, or the
 // job has yielded the lead. A job that is refused leaves the queue.
 func (m *model) takeTurn(j *job) (yielded bool, err error) {
-	if len(m.CPUs) == 0 {
+	if len(j.on.CPUs) == 0 {
 		return false, nil
 	}
 	q := &m.queue
 	q.mu.Lock()
 	q.leading = append(q.leading, j)
+	q.formed(j) // other instances need not wait for a turn on the processors of this one
 	q.mu.Unlock()
 	yielded, err = m.cores.enter(m, j)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	isJ := func(other *job) bool { return other == j }
-	q.leading = slices.DeleteFunc(q.leading, isJ)
+	q.leading = slices.DeleteFunc(q.leading, func(other *job) bool { return other == j })
 	if err != nil {
-		q.waiting = slices.DeleteFunc(q.waiting, isJ)
+		q.drop(j)
 	}
 	return yielded, err
+}
+
+// formed notes that a leader waits for no others to join its batch any more. The
+// caller holds mu.
+func (q *queue) formed(leader *job) {
+	if q.forming == leader {
+		q.forming = nil
+	}
+}
+
+// drop takes a job out of those that wait. The caller holds mu.
+func (q *queue) drop(j *job) {
+	q.waiting = slices.DeleteFunc(q.waiting, func(other *job) bool { return other == j })
 }
 
 // yield hands the lead of a run that is held to a waiting job that nothing would
@@ -142,7 +166,7 @@ func (m *model) yield(leader *job) bool {
 		return false
 	}
 	m.cores.leave(leader)
-	leader.leads, next.leads = false, true
+	leader.leads, next.leads, leader.on, next.on = false, true, nil, leader.on
 	next.wake <- true
 	return true
 }
@@ -174,14 +198,22 @@ func (m *model) passOn(leader *job) {
 	q := &m.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if next := q.next(func(*job) bool { return true }); next != nil {
-		next.leads = true
-		m.cores.expect(m, next)
-		next.wake <- true
+	in := leader.on
+	leader.on = nil // until it is known whether another one leads there
+	q.leave(leader)
+	if in != nil {
+		in.leads--
+	}
+	m.handOut()
+	if in != nil && in.leads == 0 {
+		in.lower()
+	}
+	if q.leaders > 0 {
 		return
 	}
-	if q.leaders--; q.leaders == 0 {
-		m.lower()
+	if next := q.next(func(*job) bool { return true }); next != nil { // no instance is ready
+		m.appoint(next, nil)
+		next.wake <- true
 	}
 }
 
@@ -231,19 +263,6 @@ func (j *job) inputBytes() (n int) {
 	return n
 }
 
-func (m *model) current() *channel.Conn {
-	conn, _ := m.living()
-	return conn
-}
-
-// living is the connection to the worker, nil where none is ready, with how that
-// worker will have ended.
-func (m *model) living() (*channel.Conn, *ending) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.conn, m.last
-}
-
 // finish tells a job of the leader's batch that it is done.
 func (leader *job) finish(j *job) {
 	if j != leader {
@@ -252,46 +271,75 @@ func (leader *job) finish(j *job) {
 }
 
 // runBatch runs the batch and wakes all but the leader. When the worker died,
-// jobs that have not been retried go back to the queue; it reports whether the
-// leader's own job is done.
+// jobs that have not been retried go back to the queue, once it has ended: what it
+// still wrote would be in their slots. It reports whether the leader's own job is done.
 func (m *model) runBatch(leader *job) bool {
 	if m.dropUnwanted(leader); len(leader.batch) == 0 {
 		return true
 	}
-	conn, worker, err := m.exchange(leader)
+	worker, err := m.exchange(leader)
+	batch := leader.batch
+	leader.batch = leader.batch[:0]
+	if err != nil {
+		return m.lost(leader, batch, worker, err)
+	}
+	for i, j := range batch {
+		j.writer = nil // where it was retried, the worker before has ended
+		m.take(j, &leader.results[i])
+		leader.finish(j)
+	}
+	return true
+}
+
+// lost ends a run that a worker did not answer, or that no worker has seen where
+// that is nil. It reports whether the leader's own job is done.
+func (m *model) lost(leader *job, batch []*job, worker *life, err error) (done bool) {
 	guilty := false // the worker died of this request
-	if err != nil && conn != nil {
-		m.broken(conn)
-		if guilty = len(leader.batch) == 1 && m.outOfMemory(); guilty {
+	if worker != nil {
+		m.broken(worker)
+		if guilty = len(batch) == 1 && worker.outOfMemory(); guilty {
 			err = fmt.Errorf("%w: %s: the request needed more memory than its worker may have (spec.resources.memory); the worker starts again, the request is not tried again", ErrMemory, m.Name)
 		}
 	}
-	batch := leader.batch
-	leader.batch = leader.batch[:0]
-	mine := true
-	for i, j := range batch {
-		if err == nil {
-			j.writer = nil // where it was retried, the worker before has ended
-		} else if conn != nil {
+	var again []*job
+	for _, j := range batch {
+		if worker != nil {
 			j.writer = worker
 		}
-		switch {
-		case err == nil:
-			m.take(j, &leader.results[i])
-		case conn != nil && !guilty && !j.retried && m.ctx.Err() == nil && !j.parts.begun():
-			m.queue.mu.Lock()
-			j.retried = true
-			m.queue.waiting = append(m.queue.waiting, j)
-			m.queue.mu.Unlock()
-			mine = mine && j != leader
+		if errors.Is(err, errUnseated) || worker != nil && !guilty && !j.retried && m.ctx.Err() == nil && !j.parts.begun() {
+			again = append(again, j)
 			continue
-		default:
-			j.err = err
 		}
+		j.err = err
 		leader.finish(j)
 	}
-	return mine
+	if len(again) == 0 {
+		return true
+	}
+	if worker != nil {
+		ctx, cancel := context.WithTimeout(m.ctx, restartWait)
+		defer cancel()
+		if !worker.ended(ctx) {
+			for _, j := range again {
+				j.err = err
+				leader.finish(j)
+			}
+			return true
+		}
+	}
+	m.queue.mu.Lock()
+	defer m.queue.mu.Unlock()
+	for _, j := range again {
+		j.retried = j.retried || worker != nil
+		m.queue.waiting = append(m.queue.waiting, j)
+	}
+	m.handOut()
+	return !slices.Contains(again, leader)
 }
+
+// errUnseated means that the worker which was to compute a batch has gone before it
+// saw it.
+var errUnseated = errors.New("no worker has seen the requests")
 
 // dropUnwanted takes out of the batch what nobody waits for any more.
 func (m *model) dropUnwanted(leader *job) {
@@ -307,19 +355,12 @@ func (m *model) dropUnwanted(leader *job) {
 	})
 }
 
-// exchange sends the batch to the worker, and says which. A nil connection in its
-// answer means that no worker has seen it.
-func (m *model) exchange(leader *job) (*channel.Conn, *ending, error) {
-	conn, worker := m.living()
-	if conn == nil {
-		ctx, cancel := context.WithTimeout(m.ctx, restartWait)
-		defer cancel()
-		if _, err := m.waitConn(ctx); err != nil {
-			return nil, nil, err
-		}
-		if conn, worker = m.living(); conn == nil {
-			return nil, nil, fmt.Errorf("%w: %s: the worker failed", ErrNotReady, m.Name)
-		}
+// exchange sends the batch to the leader's worker, and says which. Where that is nil
+// no worker has seen it.
+func (m *model) exchange(leader *job) (*life, error) {
+	worker := leader.on.life.Load()
+	if worker == nil {
+		return nil, errUnseated
 	}
 	leader.runs = leader.runs[:0]
 	for _, j := range leader.batch {
@@ -335,7 +376,7 @@ func (m *model) exchange(leader *job) (*channel.Conn, *ending, error) {
 	for len(leader.results) < len(leader.runs) {
 		leader.results = append(leader.results, channel.Result{})
 	}
-	m.raise(leader.batch)
+	leader.on.raise(leader.batch)
 	if m.worthStopping(leader) {
 		id, slot := leader.request.ID, leader.request.Slot
 		stop := context.AfterFunc(leader.ctx, func() { m.stopComputing(slot, id) })
@@ -343,22 +384,23 @@ func (m *model) exchange(leader *job) (*channel.Conn, *ending, error) {
 	}
 	leader.note(sent)
 	begin := time.Now()
-	err := conn.Run(leader.runs, leader.results[:len(leader.runs)], m.Timeout, leader.parts.sink())
+	err := worker.conn.Run(leader.runs, leader.results[:len(leader.runs)], m.Timeout, leader.parts.sink())
 	leader.note(ended)
 	if errors.Is(err, channel.ErrTooLong) {
-		return nil, nil, fmt.Errorf("%w: %s: %w", ErrInvalid, m.Name, err) // the worker has not seen it
+		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, m.Name, err) // the worker has not seen it
 	}
 	if err != nil {
-		return conn, worker, fmt.Errorf("%w: %s: the worker failed during the inference: %w", ErrNotReady, m.Name, err)
+		return worker, fmt.Errorf("%w: %s: the worker failed during the inference: %w", ErrNotReady, m.Name, err)
 	}
 	took := time.Since(begin)
 	m.usual.Store(int64(took)/8 + m.usual.Load()*7/8)
 	m.costs.observe(leader.runs, took)
+	leader.on.runs.Add(1)
 	rows := m.metrics.ran(leader.batch, begin)
-	if leader.parts == nil && conn.Metadata().Batch {
+	if leader.parts == nil && worker.conn.Metadata().Batch {
 		m.curve.observe(rows, took)
 	}
-	return conn, worker, nil
+	return worker, nil
 }
 
 // stoppable is how long a model's runs take for it to be worth arranging that

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Registry holds the models that a node serves. Each has its own worker, its
+// Registry holds the models that a node serves. Each has its own workers, its
 // own shared memory and its own queue. It is safe for concurrent use.
 type Registry struct {
 	mu      sync.RWMutex
@@ -167,8 +167,7 @@ func (r *Registry) WaitReady(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = m.waitConn(ctx)
-	return err
+	return m.waitReady(ctx)
 }
 
 // model finds a model by its owner's name.

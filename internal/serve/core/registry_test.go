@@ -91,10 +91,10 @@ func TestStuckWorkerIsKilled(t *testing.T) {
 func TestRegistry(t *testing.T) {
 	r := servetest.New(t)
 	r.Ready("m")
-	if err := r.Registry.Add(core.Model{Name: "m", Starter: &servetest.Exec{}}); err == nil || !strings.Contains(err.Error(), "already served") {
+	if err := r.Registry.Add(core.Model{Name: "m", Instances: core.One(&servetest.Exec{})}); err == nil || !strings.Contains(err.Error(), "already served") {
 		t.Errorf("a name twice: got %v", err)
 	}
-	if err := r.Registry.Add(core.Model{Name: "../m", Starter: &servetest.Exec{}}); err == nil {
+	if err := r.Registry.Add(core.Model{Name: "../m", Instances: core.One(&servetest.Exec{})}); err == nil {
 		t.Error("a bad name was accepted")
 	}
 	names := []string{}
@@ -191,11 +191,11 @@ func TestModelServedUnderAnotherName(t *testing.T) {
 	if err != nil || s.Name != "m" || s.ServedAs != "Doubler_v1.5" {
 		t.Errorf("%+v %v", s, err)
 	}
-	if err := r.Registry.Add(core.Model{Name: "n", ServedAs: "Doubler_v1.5", Starter: &servetest.Exec{}}); err == nil || !strings.Contains(err.Error(), "version 1 of Doubler_v1.5 is model m") {
+	if err := r.Registry.Add(core.Model{Name: "n", ServedAs: "Doubler_v1.5", Instances: core.One(&servetest.Exec{})}); err == nil || !strings.Contains(err.Error(), "version 1 of Doubler_v1.5 is model m") {
 		t.Errorf("a name that clients use for another: %v", err)
 	}
 	for _, name := range []string{"../m", "a b", "a/b", ".hidden", strings.Repeat("x", 256)} {
-		if err := r.Registry.Add(core.Model{Name: "n", ServedAs: name, Starter: &servetest.Exec{}}); err == nil {
+		if err := r.Registry.Add(core.Model{Name: "n", ServedAs: name, Instances: core.One(&servetest.Exec{})}); err == nil {
 			t.Errorf("%q was accepted", name)
 		}
 	}

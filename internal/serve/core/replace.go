@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -97,18 +98,20 @@ func (r *Registry) retire(m *model) error {
 	return err
 }
 
-// comesUp waits until a model that has just started is ready, or says why it is
-// not the first time.
+// comesUp waits until all instances of a model that has just started have been tried,
+// and says why none is ready where that is so.
 func (m *model) comesUp(ctx context.Context) error {
 	for {
 		changed := m.changed.wait()
 		m.mu.Lock()
 		state, message := m.state, m.message
+		tried := !slices.ContainsFunc(m.instances, func(in *instance) bool { return in.state == Starting })
 		m.mu.Unlock()
-		switch state {
-		case Ready, Idle:
+		switch {
+		case !tried || state == Starting:
+		case state == Ready || state == Idle:
 			return nil
-		case Failed, Waiting:
+		default:
 			return fmt.Errorf("%w: %s", ErrNotReady, message)
 		}
 		select {

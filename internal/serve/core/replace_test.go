@@ -54,7 +54,7 @@ func TestReplacementsLoseNoRequest(t *testing.T) {
 			r.Ready("m")
 			stop := asking(t, r, 4)
 			for i := range 5 {
-				if err := replace(r.Registry, t.Context(), core.Model{Name: "m", Starter: servetest.Worker(t.TempDir(), "doubler")}); err != nil {
+				if err := replace(r.Registry, t.Context(), core.Model{Name: "m", Instances: core.One(servetest.Worker(t.TempDir(), "doubler"))}); err != nil {
 					t.Errorf("replacement %d: %v", i, err)
 				}
 			}
@@ -70,17 +70,17 @@ func TestReplacementThatDoesNotLoad(t *testing.T) {
 	r := servetest.New(t)
 	r.Ready("m")
 	stop := asking(t, r, 2)
-	bad := core.Model{Name: "m", Starter: servetest.Worker(t.TempDir(), "refuse")}
+	bad := core.Model{Name: "m", Instances: core.One(servetest.Worker(t.TempDir(), "refuse"))}
 	if err := r.Registry.Replace(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "not a model") {
 		t.Errorf("got %v", err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	good := core.Model{Name: "m", Starter: servetest.Worker(t.TempDir(), "doubler")}
+	good := core.Model{Name: "m", Instances: core.One(servetest.Worker(t.TempDir(), "doubler"))}
 	if err := r.Registry.Replace(gone, good); !errors.Is(err, context.Canceled) {
 		t.Errorf("given up: %v", err)
 	}
-	if err := r.Registry.Replace(t.Context(), core.Model{Name: "other", Starter: good.Starter}); !errors.Is(err, core.ErrNotFound) {
+	if err := r.Registry.Replace(t.Context(), core.Model{Name: "other", Instances: good.Instances}); !errors.Is(err, core.ErrNotFound) {
 		t.Errorf("of no model: %v", err)
 	}
 	stop()
@@ -117,7 +117,7 @@ func TestUnloadAnswersWhatItHas(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := servetest.New(t)
 			starter := &known{Starter: servetest.Worker(t.TempDir(), "doubler")}
-			r.Serve(core.Model{Name: "m", Starter: starter})
+			r.Serve(core.Model{Name: "m", Instances: core.One(starter)})
 			r.Wait("m")
 			defer func() { _ = starter.worker.Kill() }() // a daemon that ends leaves it
 			var wg sync.WaitGroup
@@ -202,7 +202,7 @@ func (failing) Start(context.Context) (core.Worker, error) { return nil, errors.
 func TestReplacementThatNeverCameIsReplacedAtOnce(t *testing.T) {
 	r := servetest.New(t)
 	r.Ready("m")
-	if err := r.Registry.ReplaceInTurn(t.Context(), core.Model{Name: "m", Starter: failing{}}); err == nil {
+	if err := r.Registry.ReplaceInTurn(t.Context(), core.Model{Name: "m", Instances: core.One(failing{})}); err == nil {
 		t.Fatal("a worker that does not start is served")
 	}
 	answered := make(chan error, 1)
@@ -212,7 +212,7 @@ func TestReplacementThatNeverCameIsReplacedAtOnce(t *testing.T) {
 	}()
 	time.Sleep(50 * time.Millisecond) // it most often waits by then
 	begin := time.Now()
-	if err := r.Registry.ReplaceInTurn(t.Context(), core.Model{Name: "m", Starter: servetest.Worker(t.TempDir(), "doubler")}); err != nil {
+	if err := r.Registry.ReplaceInTurn(t.Context(), core.Model{Name: "m", Instances: core.One(servetest.Worker(t.TempDir(), "doubler"))}); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(begin); took > 9*time.Second {

@@ -66,7 +66,7 @@ func TestReshapeThatDoesNotFit(t *testing.T) {
 		"must have as many dimensions of -1": {{Name: "x", Client: tensor.Shape{-1, 4}, Model: tensor.Shape{1, 4}}},
 		"as many elements in the others":     {{Name: "x", Client: tensor.Shape{5}, Model: tensor.Shape{1, 4}}},
 	} {
-		if err := r.Registry.Add(core.Model{Name: "m", Starter: doubler(t), Reshapes: core.Reshapes{Inputs: list}}); err == nil || !strings.Contains(err.Error(), want) {
+		if err := r.Registry.Add(core.Model{Name: "m", Instances: core.One(doubler(t)), Reshapes: core.Reshapes{Inputs: list}}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}

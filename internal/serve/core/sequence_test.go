@@ -30,7 +30,7 @@ func stateful(r *servetest.Rig, kind string, s core.Sequencing) *servetest.Rig {
 	if s.States == nil {
 		s.States = []core.KeptState{{Input: "before", Output: "after"}}
 	}
-	r.Serve(core.Model{Name: "m", Starter: starter.Again(r.TB), Sequencing: s})
+	r.Serve(core.Model{Name: "m", Instances: core.One(starter.Again(r.TB)), Sequencing: s})
 	return r
 }
 
@@ -262,7 +262,7 @@ func TestSequenceStaysWithItsVersion(t *testing.T) {
 	r := totals(t, core.Sequencing{})
 	half := 50
 	starter := testEngine(r, "spare", "total")
-	r.Serve(core.Model{Name: "n", ServedAs: "m", Version: "2", Starter: starter.Again(t),
+	r.Serve(core.Model{Name: "n", ServedAs: "m", Version: "2", Instances: core.One(starter.Again(t)),
 		Sequencing: core.Sequencing{States: []core.KeptState{{Input: "before", Output: "after"}}}, Routing: core.Routing{Traffic: &half}})
 	r.Wait("m")
 	r.Wait("n")

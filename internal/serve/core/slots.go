@@ -172,7 +172,7 @@ func (m *model) overloaded(why string) error {
 	if m.joins() {
 		share = channel.MaxRequests
 	}
-	runs := (before + share - 1) / share / int(max(m.parallel.Load(), 1))
+	runs := (before + share - 1) / share / m.capacity()
 	after := time.Duration(m.usual.Load()) * time.Duration(max(runs, 1))
 	return &overload{fmt.Errorf("%w: %s: %s", ErrOverloaded, m.Name, why), after}
 }

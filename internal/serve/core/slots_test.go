@@ -90,7 +90,7 @@ func TestSlotOfAFailedRunIsHeld(t *testing.T) {
 	if !ok || !mem.room.TryAcquire(1) {
 		t.Fatal("no slot is free")
 	}
-	worker := &ending{over: make(chan struct{})}
+	worker := &life{over: make(chan struct{})}
 	j := &job{writer: worker}
 	j.request.Slot = slot
 	m.release(mem, j, 0, 1)

@@ -59,7 +59,7 @@ func newStubborn(t *testing.T) *stubborn {
 func TestRemoveOfWorkerThatCannotBeKilled(t *testing.T) {
 	r, s := servetest.New(t), newStubborn(t)
 	r.Registry.SetPatience(50 * time.Millisecond)
-	r.Serve(core.Model{Name: "m", Starter: s})
+	r.Serve(core.Model{Name: "m", Instances: core.One(s)})
 	r.Wait("m")
 	s.cannot.Store(true)
 	for range 2 {
@@ -70,7 +70,7 @@ func TestRemoveOfWorkerThatCannotBeKilled(t *testing.T) {
 	if _, err := r.Registry.Status("m"); !errors.Is(err, core.ErrNotFound) {
 		t.Errorf("a removed model: got %v", err)
 	}
-	r.Serve(core.Model{Name: "m", Starter: s}) // waits for the first to end
+	r.Serve(core.Model{Name: "m", Instances: core.One(s)}) // waits for the first to end
 	time.Sleep(20 * time.Millisecond)
 	if n := s.started.Load(); n != 1 {
 		t.Errorf("%d workers were started, want 1", n)
@@ -89,7 +89,7 @@ func TestRefusalOutlivesItsWorker(t *testing.T) {
 	for range 8 {
 		r := servetest.New(t)
 		s := &stubborn{Exec: servetest.Worker(t.TempDir(), "refuse")}
-		r.Serve(core.Model{Name: "m", Starter: s})
+		r.Serve(core.Model{Name: "m", Instances: core.One(s)})
 		err := r.Registry.WaitReady(t.Context(), "m")
 		st, _ := r.Registry.Status("m")
 		if st.State != core.Failed || !strings.Contains(st.Message, "not a model") || s.started.Load() != 1 {
@@ -101,7 +101,7 @@ func TestRefusalOutlivesItsWorker(t *testing.T) {
 // A broken worker that cannot be killed at first is killed in the end.
 func TestBrokenWorkerIsKilledInTheEnd(t *testing.T) {
 	r, s := servetest.New(t), newStubborn(t)
-	r.Serve(core.Model{Name: "m", Starter: s})
+	r.Serve(core.Model{Name: "m", Instances: core.One(s)})
 	r.Wait("m")
 	s.cannot.Store(true)
 	if err := r.Registry.Break(t.Context(), "m"); err != nil {
@@ -132,7 +132,7 @@ func TestSlotIsHeldUntilItsWorkerHasEnded(t *testing.T) {
 	if err := r.Registry.Remove("m"); err != nil {
 		t.Fatal(err)
 	}
-	r.Serve(core.Model{Name: "m", Starter: s})
+	r.Serve(core.Model{Name: "m", Instances: core.One(s)})
 	r.Wait("m")
 	s.cannot.Store(true)
 	broken := false

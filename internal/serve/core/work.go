@@ -6,40 +6,49 @@ import (
 	"oscine.dev/oscine/internal/serve/channel"
 )
 
-// work is what a model's worker has counted, as it was last told.
+// work is what a worker has counted, as it was last told.
 type work struct {
 	mu     sync.Mutex
 	asking bool
 	last   channel.Statistics
 }
 
-// Work returns what the worker of a model has counted since its start, and asks
-// it again for the next caller: a worker that computes answers late. The numbers
-// are the worker's own word.
+// Work returns what the workers of a model have counted since their start, together,
+// and asks them again for the next caller: a worker that computes answers late. The
+// numbers are the workers' own word.
 func (r *Registry) Work(name string) (channel.Statistics, error) {
 	m, err := r.model(name)
 	if err != nil {
 		return channel.Statistics{}, err
 	}
-	conn := m.current()
-	m.work.mu.Lock()
-	defer m.work.mu.Unlock()
-	if conn != nil && !m.work.asking {
-		m.work.asking = true
-		go m.askWork(conn)
+	var all channel.Statistics
+	for _, in := range m.instances {
+		all.Add(in.counted())
 	}
-	return m.work.last, nil
+	return all, nil
 }
 
-func (m *model) askWork(conn *channel.Conn) {
-	s, err := conn.Statistics(m.Timeout)
-	if err != nil {
-		m.broken(conn) // the worker hangs, or has ended already
+// counted is what the worker of an instance has counted, as it was last told.
+func (in *instance) counted() channel.Statistics {
+	worker := in.life.Load()
+	in.work.mu.Lock()
+	defer in.work.mu.Unlock()
+	if worker != nil && !in.work.asking {
+		in.work.asking = true
+		go in.askWork(worker)
 	}
-	m.work.mu.Lock()
-	defer m.work.mu.Unlock()
-	m.work.asking = false
+	return in.work.last
+}
+
+func (in *instance) askWork(worker *life) {
+	s, err := worker.conn.Statistics(in.m.Timeout)
+	if err != nil {
+		in.m.broken(worker) // the worker hangs, or has ended already
+	}
+	in.work.mu.Lock()
+	defer in.work.mu.Unlock()
+	in.work.asking = false
 	if err == nil {
-		m.work.last = s
+		in.work.last = s
 	}
 }

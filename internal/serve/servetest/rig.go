@@ -54,11 +54,17 @@ func Engine(t testing.TB, kind string) *Exec {
 	return starter
 }
 
-// Serve adds a model; without a Starter it gets a doubler.
+// Serve adds a model; an instance without a Starter gets a doubler, and a model
+// without an instance gets one.
 func (r *Rig) Serve(m core.Model) {
 	r.Helper()
-	if m.Starter == nil {
-		m.Starter = Worker(r.TempDir(), "doubler")
+	if len(m.Instances) == 0 {
+		m.Instances = core.One(nil)
+	}
+	for i := range m.Instances {
+		if m.Instances[i].Starter == nil {
+			m.Instances[i].Starter = Worker(r.TempDir(), "doubler")
+		}
 	}
 	m.Platform = "doubler_test"
 	if err := r.Registry.Add(m); err != nil {
@@ -114,7 +120,7 @@ func (r *Rig) Ask(ctx context.Context, q core.Request, first float32) (Answer, e
 func (r *Rig) Gate(kind string) (open func()) {
 	r.Helper()
 	starter := Worker(r.TempDir(), kind)
-	r.Serve(core.Model{Name: "m", Starter: starter})
+	r.Serve(core.Model{Name: "m", Instances: core.One(starter)})
 	r.Wait("m")
 	done := make(chan bool)
 	go func() {

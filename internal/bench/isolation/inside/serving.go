@@ -61,9 +61,9 @@ func (b *bench) served(name string, urgent bool) (err error) {
 		k := &r.Kinds[i/b.cpus]
 		name := modelName(k, i%b.cpus)
 		starter := &modelStarter{b: b, id: "model-" + name}
-		model := core.Model{Name: name, Starter: starter, Objective: k.Deadline}
+		model := core.Model{Name: name, Instances: core.One(starter), Objective: k.Deadline}
 		if urgent {
-			model.Urgency = b.iso.Priority(starter.id)
+			model.Instances[0].Urgency = b.iso.Priority(starter.id)
 		}
 		if err := registry.Add(model); err != nil {
 			return err

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { servetest.Main(m) }
 func TestProtocol(t *testing.T) {
 	r := servetest.New(t)
 	r.Ready("m")
-	r.Serve(core.Model{Name: "bad", Starter: servetest.Worker(t.TempDir(), "refuse")})
+	r.Serve(core.Model{Name: "bad", Instances: core.One(servetest.Worker(t.TempDir(), "refuse"))})
 	_ = r.Registry.WaitReady(t.Context(), "bad")
 	h := front.Handler(r.Registry, front.Options{MaxBodyBytes: 1 << 20}, []front.Front{Front()})
 	const predict = "/v1/models/m:predict"
@@ -86,7 +86,9 @@ func TestRequestsWaitForAReplacement(t *testing.T) {
 	r.Ready("m")
 	next := &held{servetest.Worker(t.TempDir(), "doubler"), make(chan struct{})}
 	replaced := make(chan error, 1)
-	go func() { replaced <- r.Registry.ReplaceInTurn(t.Context(), core.Model{Name: "m", Starter: next}) }()
+	go func() {
+		replaced <- r.Registry.ReplaceInTurn(t.Context(), core.Model{Name: "m", Instances: core.One(next)})
+	}()
 	for {
 		if s, err := r.Registry.Status("m"); err != nil || s.State != core.Ready {
 			break

@@ -63,7 +63,7 @@ func doRequest(t testing.TB, url, method, path string, header http.Header, body 
 func TestProtocol(t *testing.T) {
 	r := newRig(t)
 	r.Ready("m")
-	r.Serve(core.Model{Name: "bad", Starter: servetest.Worker(t.TempDir(), "refuse")})
+	r.Serve(core.Model{Name: "bad", Instances: core.One(servetest.Worker(t.TempDir(), "refuse"))})
 	if err := r.Registry.WaitReady(t.Context(), "bad"); !errors.Is(err, core.ErrNotReady) || !strings.Contains(err.Error(), "not a model: it is a test") {
 		t.Errorf("a refused model: got %v", err)
 	}

@@ -49,7 +49,7 @@ func (r *rig) language(name string, model gguftest.Options, options map[string]s
 		r.Fatal(err)
 	}
 	starter := servetest.Llama(r, file, name, options)
-	r.Serve(core.Model{Name: strings.ToLower(name), ServedAs: name, Starter: starter})
+	r.Serve(core.Model{Name: strings.ToLower(name), ServedAs: name, Instances: core.One(starter)})
 	r.Wait(strings.ToLower(name))
 	return starter
 }
@@ -327,7 +327,7 @@ func kill(t *testing.T, starter *servetest.Exec, worker bool) {
 // A model that starts is not ready, and says when to come again.
 func TestNotReady(t *testing.T) {
 	r := newRig(t)
-	r.Serve(core.Model{Name: "m", Starter: servetest.Worker(t.TempDir(), "refuse")})
+	r.Serve(core.Model{Name: "m", Instances: core.One(servetest.Worker(t.TempDir(), "refuse"))})
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
 		resp := r.request(t.Context(), http.MethodPost, "/v1/chat/completions", `{"model":"m"}`)
 		text, err := io.ReadAll(resp.Body)
