@@ -88,7 +88,7 @@ find_go() {
 # fetch_go has the go command fetch the version that go.mod asks for, where it is
 # another one.
 fetch_go() {
-	if ! scripts/progress.sh "setup: fetch Go $wanted_go" go env GOVERSION >"$log"; then
+	if ! scripts/progress.sh "setup: fetch Go $wanted_go" go list -m >"$log"; then
 		cat "$log" >&2
 		echo "setup: go.mod asks for Go $wanted_go, and $(command -v go) could not fetch it; its words are above." >&2
 		echo "setup: install Go $wanted_go from https://go.dev/dl/, or leave GOTOOLCHAIN unset so that Go fetches it." >&2
