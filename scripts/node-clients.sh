@@ -13,7 +13,8 @@ if [[ ! -e $folder/complete ]]; then
 	rm -rf "$folder"
 	mkdir -p "$folder"
 	cp "$1/package.json" "$1/package-lock.json" "$folder/"
-	(cd "$folder" && npm ci --silent --ignore-scripts --no-audit --no-fund >&2)
+	progress=$PWD/scripts/progress.sh
+	(cd "$folder" && "$progress" 'node-clients: install' npm ci --silent --ignore-scripts --no-audit --no-fund >&2)
 	touch "$folder/complete"
 fi
 echo "$folder"

@@ -13,7 +13,7 @@ if [[ ! -e $folder/complete ]]; then
 	echo "python-clients: installing into $folder" >&2
 	rm -rf "$folder"
 	python3 -m venv "$folder" >&2
-	"$folder/bin/python" -m pip install -q --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r "$pins" >&2
+	scripts/progress.sh "python-clients: install $(grep -c == "$pins") packages" "$folder/bin/python" -m pip install -q --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r "$pins" >&2
 	touch "$folder/complete"
 fi
 echo "$folder/bin/python"

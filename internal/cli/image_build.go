@@ -40,9 +40,6 @@ Two builds of one commit give the same root and the same unified kernel image.`,
 			if o.Size, err = quantity.ParseBytes(size); err != nil {
 				return usageError{fmt.Errorf("--size %q: %w", size, err)}
 			}
-			if !quiet {
-				o.Log = env.Err
-			}
 			if dir := filepath.Dir(o.Out); o.Out != "" {
 				if err := os.MkdirAll(dir, 0o755); err != nil {
 					return fmt.Errorf("make the folder of %s: %w", o.Out, err)
@@ -51,7 +48,13 @@ Two builds of one commit give the same root and the same unified kernel image.`,
 					return err
 				}
 			}
+			working := func() {}
+			if !quiet {
+				w := newWaiting(env, "...")
+				o.Log, working = w, w.done
+			}
 			r, err := image.Build(cmd.Context(), o)
+			working()
 			if err != nil {
 				return err
 			}

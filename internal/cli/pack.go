@@ -32,7 +32,7 @@ Registries carry packs as OCI artifacts, with the signature of the admin who pus
 }
 
 func newPackBuildCommand(env *Env) *cobra.Command {
-	o := pack.BuildOptions{Log: env.Err}
+	var o pack.BuildOptions
 	var quiet bool
 	c := &cobra.Command{
 		Use: "build [" + strings.Join(pack.Builds(), "|") + "]", Short: "Build a pack from its pinned packages and Oscine's source", Args: rangeArgs(0, 1, "a pack's name at most"),
@@ -44,11 +44,14 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 			if o.Name != "" && !slices.Contains(pack.Builds(), o.Name) {
 				return usageError{fmt.Errorf("there is no pack %q: %s can be built", o.Name, strings.Join(pack.Builds(), ", "))}
 			}
-			if quiet {
-				o.Log = nil
+			working := func() {}
+			if !quiet {
+				w := newWaiting(env, "...")
+				o.Log, working = w, w.done
 			}
 			begin := time.Now()
 			p, err := pack.Build(c.Context(), o)
+			working()
 			if err != nil {
 				return err
 			}

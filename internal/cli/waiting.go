@@ -96,6 +96,19 @@ func (w *waiting) tell(text string) {
 	w.text = text
 }
 
+// Write passes lines of the work on, and has the time begin again: w is the log of
+// work that says itself what it is at.
+func (w *waiting) Write(lines []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.shown {
+		fmt.Fprint(w.w, "\r\033[K")
+		w.shown = false
+	}
+	w.began = time.Now()
+	return w.w.Write(lines)
+}
+
 // done takes the line away.
 func (w *waiting) done() {
 	close(w.end)

@@ -31,6 +31,23 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
+func TestWaitingPassesLinesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		w := startWaiting(&out, true, "...")
+		for _, line := range []string{"fetch\n", "build\n"} {
+			if n, err := w.Write([]byte(line)); n != len(line) || err != nil {
+				t.Errorf("write %q: got %d, %v", line, n, err)
+			}
+			time.Sleep(2500 * time.Millisecond)
+		}
+		w.done()
+		if got, want := out.String(), "fetch\n\r\033[K...  2s\r\033[Kbuild\n\r\033[K...  3s\r\033[K"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
 func TestCutToFit(t *testing.T) {
 	for _, c := range []struct {
 		text  string

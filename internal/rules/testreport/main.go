@@ -15,6 +15,8 @@ import (
 )
 
 func main() {
+	// On a fresh machine minutes pass before go test writes anything.
+	fmt.Fprintln(os.Stderr, "go test builds the tests first, then tells each package's outcome:")
 	passed, err := run(os.Args[1:], os.Stdin, os.Stdout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testreport:", err)
