@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/serve/h2c"
 	"oscine.dev/oscine/internal/serve/region"
 )
 
@@ -45,9 +46,10 @@ type conn struct {
 	controls int
 	read     func(fd uintptr) bool
 
-	mu     sync.Mutex
-	busy   bool // a request is answered here
-	closed bool
+	mu      sync.Mutex
+	busy    bool // a request is answered here
+	closed  bool
+	session *h2c.Session // nil: it does not speak HTTP/2, or net/http answers it
 }
 
 // NetConn is the connection as it was accepted.
@@ -58,6 +60,9 @@ func (c *conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
+	if c.session != nil {
+		go c.session.Shutdown() // it may have to wait for the client
+	}
 	if c.busy {
 		return nil
 	}
@@ -90,6 +95,9 @@ func (c *conn) Read(p []byte) (int, error) {
 		n, err := c.receive(into)
 		if err != nil {
 			return copy(p, into[:n]), err
+		}
+		if c.speaksHTTP2(into[:n]) {
+			return 0, c.serveHTTP2(into[:n])
 		}
 		size, ok := c.head.parse(into[:n])
 		rest := n - size
@@ -191,6 +199,17 @@ func (c *conn) end(lost bool) bool {
 	return !c.closed
 }
 
+// active tells the server of the first request.
+func (c *conn) active() {
+	if c.known {
+		return
+	}
+	c.known = true
+	if c.path.state != nil {
+		c.path.state(c, http.StateActive)
+	}
+}
+
 // exchange is the memory of one request, which later ones use again.
 type exchange struct {
 	url    url.URL
@@ -210,12 +229,7 @@ func (c *conn) answer(first []byte) (err error) {
 			err = net.ErrClosed
 		}
 	}()
-	if !c.known {
-		c.known = true
-		if c.path.state != nil {
-			c.path.state(c, http.StateActive)
-		}
-	}
+	c.active()
 	x, ok := c.path.unused.Get().(*exchange)
 	if !ok {
 		x = new(exchange)
