@@ -3,6 +3,7 @@ package systemtest
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,11 +86,16 @@ func TestHostedArtifacts(t *testing.T) {
 	n.refuse([]string{"model", "pull", "oci://" + host + "/packs/made-up:1"}, "holds no model that can be served")
 	n.refuse([]string{"serve", "oci://" + host + "/models/none:1"}, "artifact not found")
 
-	// The registry goes; a restarted daemon still has the model.
+	// The registry refuses the node, which still has the model.
 	if _, errOut, code := n.tryWith(n.config, "no", "secret", "set", "registry", "--registry", host, "--username", "rita", "--from-stdin", "password"); code != 0 {
 		t.Fatalf("secret set: %s", errOut)
 	}
+	before := n.pid("model", "second")
 	n.run("restart", "model", "second")
+	n.eventually("another worker of the model", soon, func() (string, bool) {
+		pid := n.pid("model", "second")
+		return fmt.Sprint("process ", pid), pid != 0 && pid != before
+	})
 	n.awaitPhase("model", "second", "Running", soon)
 	n.run("model", "push", model, "oci:"+tar+":add")
 	n.run("serve", "oci:"+tar+":add", "--name", "third")

@@ -104,7 +104,8 @@ func testMachineSystem(n *testNode) {
 		t.Errorf("the module:\n%s", got)
 	}
 	n.run("config", "rollback", "1")
-	if got := n.run("info"); strings.Contains(got, "198.51.100.1/24") {
+	n.awaitOutput(" (dhcp)", "info") // the daemon has told what links it has
+	if got := n.run("info"); strings.Contains(got, "Network data") {
 		t.Errorf("the VLAN is there after the rollback:\n%s", got)
 	}
 }

@@ -44,6 +44,15 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
+// awaitWritten waits until a process has written the words.
+func (n *testNode) awaitWritten(words string, output *lockedBuffer) {
+	n.t.Helper()
+	n.eventually(fmt.Sprintf("%q", words), soon, func() (string, bool) {
+		text := output.String()
+		return text, strings.Contains(text, words)
+	})
+}
+
 // newDaemon builds the programs and starts the daemon; it skips where that
 // cannot work.
 func newDaemon(t *testing.T) *daemon {

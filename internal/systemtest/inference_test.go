@@ -35,6 +35,9 @@ spec: {image: %s, args: [sleep], resources: {cpu: 100m, memory: 32Mi}, inference
 	if resp.StatusCode != 200 {
 		t.Errorf("got %s", resp.Status)
 	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/web", d.pid("workload", "does-not"))); err != nil {
+		t.Errorf("the files of a workload that did not ask cannot be seen: %v", err)
+	}
 	if _, err := os.Stat(inside("does-not")); !os.IsNotExist(err) {
 		t.Errorf("a workload that did not ask: %v", err)
 	}

@@ -219,6 +219,7 @@ func testReset(n *testNode, m *machinetest.Machine) {
 	offset = len(m.Console())
 	m.Restart()
 	m.WaitConsoleAfter(offset, `This node waits for its configuration`, later)
+	m.WaitConsoleAfter(offset, `oscine-init: oscined is ready`, later) // as no node is that has an owner and no configuration
 	text := m.Console()[offset:]
 	if strings.Contains(text, "has an owner") || !strings.Contains(text, "slot root-a") {
 		n.t.Errorf("after a reset:\n%s", text)

@@ -61,7 +61,7 @@ func TestIsolation(t *testing.T) {
 	for _, name := range []string{"rt", "answers", "fills"} {
 		n.run("delete", "workload", name)
 	}
-	if left := n.run("get"); strings.Contains(left, "workload/") {
+	if left := n.run("get", "workloads", "-o", "name"); left != "" {
 		t.Errorf("workloads are left:\n%s", left)
 	}
 	testDeadline(n)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"oscine.dev/oscine/internal/cli"
 )
 
 // testSecrets gives a workload secrets that a reader finds nowhere, and then cuts
@@ -82,12 +84,12 @@ func readerSeesNothing(n *testNode, reader string, values ...string) {
 
 func revokedReaderIsCutOff(n *testNode, reader string) {
 	t := n.t
-	ended := make(chan string, 1)
+	ended, output := make(chan string, 1), &lockedBuffer{}
 	go func() {
-		_, errOut, code := n.tryWith(reader, "", "get", "workloads", "--watch")
-		ended <- fmt.Sprintf("exit status %d: %s", code, errOut)
+		code := cli.Run([]string{"--config", reader, "get", "workloads", "--watch"}, strings.NewReader(""), output, output)
+		ended <- fmt.Sprintf("exit status %d: %s", code, output)
 	}()
-	time.Sleep(2 * time.Second) // until it watches; a revocation before is refused too
+	n.awaitWritten("workload/other", output)
 	n.refuse([]string{"config", "revoke", "admin", "--authority", n.dir}, "the certificate of this very call")
 	if out := n.run("config", "revoke", "sam", "--authority", n.dir); !strings.Contains(out, "sam revoked") {
 		t.Errorf("config revoke: got %q", out)

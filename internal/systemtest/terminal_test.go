@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -13,8 +14,9 @@ import (
 	"oscine.dev/oscine/internal/cli"
 )
 
-// openTerminal opens a terminal, a person's side of it and a program's.
-func openTerminal(t testing.TB) (person, program *os.File) {
+// openTerminal opens a terminal, a person's side of it and a program's, and notes
+// what it shows.
+func openTerminal(t testing.TB) (person, program *os.File, seen *lockedBuffer) {
 	t.Helper()
 	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
@@ -33,7 +35,17 @@ func openTerminal(t testing.TB) (person, program *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { program.Close() })
-	return person, program
+	setSize(t, person, 90, 30)
+	seen = &lockedBuffer{}
+	go func() { _, _ = io.Copy(seen, person) }() // until the terminal is closed
+	return person, program, seen
+}
+
+func setSize(t testing.TB, terminal *os.File, columns, rows uint16) {
+	t.Helper()
+	if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: columns, Row: rows}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // testInteractive is oscine run with a person at it.
@@ -49,42 +61,17 @@ func testInteractive(n *testNode) {
 	n.refuse([]string{"run", "-it", webImage}, "needs a terminal")
 	n.refuse([]string{"run", "-d", "-i", webImage}, "choose one")
 
-	person, program := openTerminal(t)
-	resize := func(columns, rows uint16) {
-		t.Helper()
-		if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: columns, Row: rows}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	resize(90, 30)
+	person, program, seen := openTerminal(t)
 	ended := make(chan int, 1)
 	go func() {
 		ended <- cli.Run([]string{"--config", n.config, "run", "-it", webImage, "--", "terminal"}, program, program, program)
 	}()
-	seen := &lockedBuffer{}
-	go func() {
-		buf := make([]byte, 1024)
-		for {
-			k, err := person.Read(buf)
-			if err != nil {
-				return
-			}
-			seen.Write(buf[:k])
-		}
-	}()
-	await := func(what string) {
-		t.Helper()
-		n.eventually(what, soon, func() (string, bool) {
-			text := seen.String()
-			return text, strings.Contains(text, what)
-		})
-	}
-	await("size 90 30 true")
-	resize(100, 40)
+	n.awaitWritten("size 90 30 true", seen)
+	setSize(t, person, 100, 40)
 	if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil { // as the kernel tells a program in that terminal
 		t.Fatal(err)
 	}
-	await("size 100 40 true")
+	n.awaitWritten("size 100 40 true", seen)
 	if _, err := person.Write([]byte{3}); err != nil { // Ctrl-C
 		t.Fatal(err)
 	}

@@ -106,7 +106,7 @@ const guestWebPort = 80
 
 func (n *testNode) awaitAPI() {
 	n.t.Helper()
-	n.awaitOutput("node1", "info")
+	n.awaitOutput("Oscine", "info")
 }
 
 // TestMachine is a day in the life of a booted machine.
