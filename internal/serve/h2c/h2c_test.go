@@ -97,6 +97,26 @@ func TestAnswersBesideNetHTTP(t *testing.T) {
 	}
 }
 
+// A handler that alters the header of its request alters no later one's.
+func TestHeaderIsTheHandlers(t *testing.T) {
+	r := serve(t, func(w http.ResponseWriter, q *http.Request) {
+		io.WriteString(w, q.Header.Get("User-Agent"))
+		q.Header.Set("User-Agent", "altered")
+	})
+	client := r.client()
+	for range 2 {
+		answer, err := client.Get("http://" + r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil || string(got) == "altered" {
+			t.Errorf("the handler sees %q, %v", got, err)
+		}
+	}
+}
+
 // Many requests of one connection are answered at once, each with its own answer.
 func TestManyAtOnce(t *testing.T) {
 	var at atomic.Int64

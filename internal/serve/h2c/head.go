@@ -14,7 +14,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// head is that of a request. It does not change.
+// head is that of a request. It does not change: requests get copies.
 type head struct {
 	fields []hpack.HeaderField
 	method string
@@ -76,7 +76,7 @@ func newHead(f *http2.MetaHeadersFrame) (*head, error) {
 func (h *head) request(ctx context.Context, st *stream) *http.Request {
 	url, length := *h.url, h.length
 	r := (&http.Request{
-		Method: h.method, URL: &url, Proto: "HTTP/2.0", ProtoMajor: 2, Header: h.header, Host: h.host,
+		Method: h.method, URL: &url, Proto: "HTTP/2.0", ProtoMajor: 2, Header: h.header.Clone(), Host: h.host,
 		RemoteAddr: st.session.remote, RequestURI: h.uri, Body: st, ContentLength: length,
 	}).WithContext(ctx)
 	if st.over {
