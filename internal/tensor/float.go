@@ -54,8 +54,7 @@ func (p *elements) float32() (float32, error) {
 		return p.slowFloat32(start)
 	}
 	f := float64(mantissa) / powersOfTen[-exponent]
-	const low, middle, near = 1<<29 - 1, 1 << 28, 4
-	if tail := math.Float64bits(f) & low; (tail > middle-near && tail < middle+near) || f > math.MaxFloat32 || (f < 0x1p-126 && mantissa != 0) {
+	if unclear(f) || f > math.MaxFloat32 || (f < 0x1p-126 && mantissa != 0) {
 		return p.slowFloat32(start)
 	}
 	p.at = at
@@ -73,4 +72,72 @@ func (p *elements) slowFloat32(start int) (float32, error) {
 		return 0, p.fail("not an FP32 number")
 	}
 	return float32(f), nil
+}
+
+// appendFloat32 appends a number as strconv.AppendFloat(…, 'g', -1, 32) does. Most
+// are computed in 64 bits: six digits, or the few more that it takes for the number to
+// be read as the same float32. Where 64 bits cannot tell the nearer of two, as above,
+// and for the very large and small, strconv does it.
+func appendFloat32(dst []byte, f float32) []byte {
+	v := math.Abs(float64(f))
+	if !(v >= 1e-4 && v < 1e6) {
+		return strconv.AppendFloat(dst, float64(f), 'g', -1, 32)
+	}
+	decimals := 9 // of six digits
+	for _, power := range [...]float64{1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5} {
+		if v >= power {
+			decimals--
+		}
+	}
+	for most := decimals + 3; decimals <= most; decimals++ {
+		scaled := v * powersOfTen[decimals]
+		whole := math.Floor(scaled)
+		const near = 1e-6 // of numbers below 1e9
+		switch rest := scaled - whole; {
+		case rest > 0.5+near:
+			whole++
+		case rest >= 0.5-near:
+			return strconv.AppendFloat(dst, float64(f), 'g', -1, 32)
+		}
+		back := whole / powersOfTen[decimals]
+		if unclear(back) {
+			break
+		}
+		if float32(back) == float32(v) {
+			if f < 0 {
+				dst = append(dst, '-')
+			}
+			return appendDecimal(dst, uint64(whole), decimals)
+		}
+	}
+	return strconv.AppendFloat(dst, float64(f), 'g', -1, 32)
+}
+
+// unclear reports whether a number is so near to the middle between two float32
+// that rounding it to 32 bits may be wrong, where it is off by two units of its last
+// place.
+func unclear(f float64) bool {
+	const low, middle, near = 1<<29 - 1, 1 << 28, 4
+	tail := math.Float64bits(f) & low
+	return tail > middle-near && tail < middle+near
+}
+
+// appendDecimal appends a number with so many decimals, without zeros at its end.
+func appendDecimal(dst []byte, n uint64, decimals int) []byte {
+	for decimals > 0 && n%10 == 0 {
+		n /= 10
+		decimals--
+	}
+	var text [24]byte
+	at := len(text)
+	for i := 0; n > 0 || i <= decimals; i++ {
+		if i == decimals && i > 0 {
+			at--
+			text[at] = '.'
+		}
+		at--
+		text[at] = '0' + byte(n%10)
+		n /= 10
+	}
+	return append(dst, text[at:]...)
 }

@@ -255,9 +255,17 @@ func appendElement(dst []byte, d DataType, e []byte) []byte {
 	le := binary.LittleEndian
 	switch d {
 	case FP32:
-		return appendFloat(dst, float64(math.Float32frombits(le.Uint32(e))), 32)
+		f := math.Float32frombits(le.Uint32(e))
+		if notFinite(float64(f)) {
+			return appendNotFinite(dst, float64(f))
+		}
+		return appendFloat32(dst, f)
 	case FP64:
-		return appendFloat(dst, math.Float64frombits(le.Uint64(e)), 64)
+		f := math.Float64frombits(le.Uint64(e))
+		if notFinite(f) {
+			return appendNotFinite(dst, f)
+		}
+		return strconv.AppendFloat(dst, f, 'g', -1, 64)
 	case Bool:
 		return strconv.AppendBool(dst, e[0] != 0)
 	case Uint8:
@@ -279,14 +287,14 @@ func appendElement(dst []byte, d DataType, e []byte) []byte {
 	}
 }
 
-func appendFloat(dst []byte, f float64, bits int) []byte {
+func notFinite(f float64) bool { return f-f != 0 }
+
+func appendNotFinite(dst []byte, f float64) []byte {
 	switch {
 	case math.IsNaN(f):
 		return append(dst, "NaN"...)
-	case math.IsInf(f, 1):
+	case f > 0:
 		return append(dst, "Infinity"...)
-	case math.IsInf(f, -1):
-		return append(dst, "-Infinity"...)
 	}
-	return strconv.AppendFloat(dst, f, 'g', -1, bits)
+	return append(dst, "-Infinity"...)
 }

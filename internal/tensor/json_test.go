@@ -169,3 +169,55 @@ func BenchmarkParseJSON(b *testing.B) {
 		}
 	})
 }
+
+// Numbers are written as strconv writes them: the shortest that is read as the same.
+func TestAppendFloat32(t *testing.T) {
+	check := func(bits uint32) {
+		f := math.Float32frombits(bits)
+		if notFinite(float64(f)) {
+			return
+		}
+		if got, want := string(appendFloat32(nil, f)), strconv.FormatFloat(float64(f), 'g', -1, 32); got != want {
+			t.Fatalf("%#x: got %s, want %s", bits, got, want)
+		}
+	}
+	for _, f := range []float32{0, float32(math.Copysign(0, -1)), 1, 10, 999999, 1e6, 999999.94, 0.1, 0.5, 0.3, 1e-4, 9.9999e-5, 123.25, 16777216, 2097152.2, 33554.434} {
+		for _, step := range []uint32{0, 1, 2} { // and their neighbours
+			bits := math.Float32bits(f)
+			check(bits + step)
+			check(bits - step)
+			check((bits + step) | 1<<31)
+		}
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 1_000_000 {
+		check(random.Uint32())
+		check(math.Float32bits(random.Float32()))
+		check(math.Float32bits(float32(random.IntN(1e6)) / 100))
+	}
+}
+
+func BenchmarkAppendJSON(b *testing.B) {
+	random := rand.New(rand.NewPCG(1, 2))
+	values, raw := make([]float32, 784), []byte(nil)
+	for i := range values {
+		values[i] = random.Float32()
+		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(values[i]))
+	}
+	text := make([]byte, 0, 16<<10)
+	b.Run("oscine", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := AppendJSON(text, FP32, raw); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("strconv", func(b *testing.B) {
+		for b.Loop() {
+			text = text[:0]
+			for _, f := range values {
+				text = strconv.AppendFloat(append(text, ','), float64(f), 'g', -1, 32)
+			}
+		}
+	})
+}
