@@ -8,7 +8,10 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/tensor"
 )
@@ -18,12 +21,15 @@ import (
 // answer one reads for all, so that a single one wakes nobody else.
 type Conn struct {
 	conn   *net.UnixConn
+	raw    syscall.RawConn // of conn
 	pid    int
 	meta   Metadata
 	region *Region
 
-	sending sync.Mutex
-	out     []byte
+	sending  sync.Mutex
+	out      []byte
+	sent     bool // of writeNow
+	writeNow func(fd uintptr) bool
 
 	mu       sync.Mutex
 	slots    []underWay
@@ -63,8 +69,14 @@ type waiter struct {
 	answer []byte
 }
 
-func newConn(nc *net.UnixConn) *Conn {
-	return &Conn{conn: nc, in: make([]byte, MaxMessage)}
+func newConn(nc *net.UnixConn) (*Conn, error) {
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{conn: nc, raw: raw, in: make([]byte, MaxMessage)}
+	c.writeNow = c.sendNow
+	return c, nil
 }
 
 // PID returns the worker's process, as this one numbers it.
@@ -147,7 +159,8 @@ func (c *Conn) takeWaiter() *waiter {
 // enter makes w one of those that wait. The caller holds mu.
 func (c *Conn) enter(w *waiter, deadline time.Time) {
 	w.deadline = deadline
-	if len(c.waiting) == 0 || earlier(deadline, c.deadline) {
+	// One that is too early for all that wait is put off when it passes.
+	if earlier(deadline, c.deadline) {
 		c.setDeadline(deadline)
 	}
 	c.waiting = append(c.waiting, w)
@@ -163,17 +176,29 @@ func (c *Conn) setDeadline(deadline time.Time) {
 	}
 }
 
-// write sends one message. The deadline is its own: that of an earlier one may
-// have passed.
+// write sends one message. The deadline counts where it has to wait.
 func (c *Conn) write(message func([]byte) []byte, oob []byte, deadline time.Time) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	c.out = message(c.out[:0])
+	if len(oob) == 0 {
+		c.sent = false
+		if err := c.raw.Write(c.writeNow); err != nil || c.sent {
+			return err
+		}
+	}
 	if err := c.conn.SetWriteDeadline(deadline); err != nil {
 		return err
 	}
 	_, _, err := c.conn.WriteMsgUnix(c.out, oob, nil)
-	return err
+	return errors.Join(err, c.conn.SetWriteDeadline(time.Time{}))
+}
+
+// sendNow sends the message where there is room for it. Errors are the next write's.
+func (c *Conn) sendNow(fd uintptr) bool {
+	_, err := unix.SendmsgN(int(fd), c.out, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	c.sent = err == nil
+	return true
 }
 
 // exchange sends a control message, unless it is empty, and waits for the

@@ -91,7 +91,11 @@ func (l *Listener) Accept(ctx context.Context, owned func(pid int) bool) (*Conn,
 		if err != nil {
 			return nil, fmt.Errorf("wait for the worker: %w", err)
 		}
-		c := newConn(nc)
+		c, err := newConn(nc)
+		if err != nil {
+			_ = nc.Close()
+			continue
+		}
 		if c.pid, err = peer(nc); err != nil || !owned(c.pid) {
 			_ = nc.Close()
 			continue
