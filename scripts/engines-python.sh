@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Prints the path of a Python that has the engines' own packages, at the versions
-# of the packs, for make test-engines. It makes a virtual environment in the cache
+# of the packs, for make test-engines; scripts/engines-python.txt pins what these bring. It makes a virtual environment in the cache
 # the first time; nothing is installed on the system.
 set -euo pipefail
 
 packages=(onnxruntime==1.31.1 openvino==2026.4.1 ai-edge-litert==2.3.0 torch==2.15.0 executorch==1.5.1)
 
+cd "$(dirname "$0")/.."
+pins=scripts/engines-python.txt
 cache=${OSCINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/oscine}
-dir=$cache/engines-python/$(printf '%s\n' "$(python3 --version)" "${packages[@]}" | sha256sum | cut -c1-16)
+dir=$cache/engines-python/$({ printf '%s\n' "$(python3 --version)" "${packages[@]}" && cat "$pins"; } | sha256sum | cut -c1-16)
 if [[ ! -e $dir/done ]]; then
 	rm -rf "$dir"
 	mkdir -p "$(dirname "$dir")"
@@ -15,7 +17,7 @@ if [[ ! -e $dir/done ]]; then
 		echo "engines-python: python3 -m venv failed; on Debian: apt-get install python3-venv" >&2
 		exit 1
 	fi
-	"$dir/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}" >&2
+	scripts/progress.sh 'engines-python: install' "$dir/bin/pip" install --quiet --disable-pip-version-check -c "$pins" "${packages[@]}" >&2
 	touch "$dir/done"
 fi
 echo "$dir/bin/python"
