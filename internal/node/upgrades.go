@@ -275,6 +275,9 @@ func (h *upgradeHost) objectCheck(kind, name string) upgrade.Check {
 		case st.Phase == object.Exited:
 			return nil
 		case st.Phase != object.Running && st.Phase != object.Idle:
+			if st.Message == "" {
+				return fmt.Errorf("it is %s", st.Phase)
+			}
 			return fmt.Errorf("it is %s: %s", st.Phase, st.Message)
 		}
 		if object.Kind(kind) == object.KindModel {
