@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the path of a Python that has the engines' own packages, at the versions
-# of the packs, for make test-engines; scripts/engines-python.txt pins what these bring. It makes a virtual environment in the cache
-# the first time; nothing is installed on the system.
+# of the packs, for make test-engines; scripts/engines-python.txt pins what these
+# bring. It makes a virtual environment in the cache the first time; nothing is installed on the system.
 set -euo pipefail
 
 packages=(onnxruntime==1.31.1 openvino==2026.4.1 ai-edge-litert==2.3.0 torch==2.15.0 executorch==1.5.1)
