@@ -83,6 +83,24 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// Without a list, as make test-fast has none, skips are told and not judged.
+func TestReportWithoutList(t *testing.T) {
+	vm := []string{"    a_test.go:9: boots a machine: set X=1\n"}
+	input := events(t, packageOf("pass", testOf("TestVM", "skip", vm...), testOf("TestOtherVM", "skip", vm...),
+		testOf("TestRoot", "skip", "    a_test.go:5: needs root\n"))...)
+	var out strings.Builder
+	if passed, err := run(nil, strings.NewReader(input), &out); err != nil || !passed {
+		t.Errorf("got %t, %v\n%s", passed, err, &out)
+	}
+	if want := "3 skipped\n  2 tests: boots a machine: set X=1\n  internal/a.TestRoot: needs root\n"; !strings.HasSuffix(out.String(), want) {
+		t.Errorf("the report does not end with %q:\n%s", want, &out)
+	}
+	bad := events(t, packageOf("fail", testOf("TestBad", "fail"))...)
+	if passed, err := run(nil, strings.NewReader(bad), &out); err != nil || passed {
+		t.Errorf("a failure: got %t, %v", passed, err)
+	}
+}
+
 // TestTheList parses the tree's own list, and wants a reason above each entry.
 func TestTheList(t *testing.T) {
 	text, err := os.ReadFile("skips.txt")
