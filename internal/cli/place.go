@@ -142,6 +142,11 @@ func readManifest(env *Env, file string) (text string, objects []object.Object, 
 // placeAll places the objects in order, gangs as a whole.
 func (f *placeFlags) placeAll(ctx context.Context, s *place.State, objects []object.Object) ([]placed, error) {
 	var results []placed
+	var all []object.Object
+	for _, obj := range objects {
+		all = append(all, object.Instances(obj)...)
+	}
+	objects = all
 	done := map[string]bool{}
 	for i, obj := range objects {
 		placeable := obj.(object.Placeable) // run has refused others

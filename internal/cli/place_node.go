@@ -66,7 +66,7 @@ func placedOf(r *oscinepb.ApplyResult) (placed, error) {
 		result.Displaces = append(result.Displaces, displaced{objectName(d.Kind, d.Name), d.Why})
 	}
 	switch {
-	case r.Placement != nil:
+	case r.Placement != nil && r.Unplaced == "": // else of some instances only
 		result.Placement = &place.Placement{}
 		return result, read(r.Placement, result.Placement)
 	case r.Refusal != nil:
@@ -95,8 +95,13 @@ func (f *placeFlags) addMoves(ctx context.Context, env *Env, node *client.Client
 			return err
 		}
 		if results[i].Refusal == nil {
-			if _, err := state.Place(ctx, req); err != nil {
-				return err
+			for _, one := range object.Instances(obj) {
+				if req, err = object.PlaceRequest(one.(object.Placeable)); err != nil {
+					return err
+				}
+				if _, err := state.Place(ctx, req); err != nil {
+					return err
+				}
 			}
 			continue
 		}
@@ -141,12 +146,14 @@ func nodeState(ctx context.Context, env *Env, node *client.Client, objects []obj
 		if !ok || replaced[p.Key()] {
 			continue
 		}
-		req, err := object.PlaceRequest(p)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := state.PlaceRunning(ctx, req); err != nil {
-			fmt.Fprintf(env.Err, "oscine: %s runs on the node but is left out here: %v\n", req.Name, err)
+		for _, one := range object.Instances(p) {
+			req, err := object.PlaceRequest(one.(object.Placeable))
+			if err != nil {
+				return nil, err
+			}
+			if _, err := state.PlaceRunning(ctx, req); err != nil {
+				fmt.Fprintf(env.Err, "oscine: %s runs on the node but is left out here: %v\n", req.Name, err)
+			}
 		}
 	}
 	return state, nil

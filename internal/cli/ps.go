@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -78,6 +79,9 @@ func runningOf(state object.State) (running, bool) {
 		}
 	case *object.ModelStatus:
 		r.pid, r.what = st.PID, st.Engine
+		for i := range st.Instances {
+			r.pid = cmp.Or(r.pid, st.Instances[i].PID)
+		}
 	}
 	return r, r.pid != 0
 }

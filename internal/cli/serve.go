@@ -30,6 +30,7 @@ type serveOptions struct {
 	name, class, cpu, memory, version, engine, maxRequest string
 
 	onDemand    bool
+	instances   int
 	idleTimeout time.Duration
 
 	servedAs string
@@ -85,6 +86,7 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f.StringVar(&o.engine, "engine", "", "engine that runs it (default: by the file's format)")
 	f.Var((*optionFlag)(&o.options), "option", "what the engine must know besides the file, as NAME=VALUE")
 	f.BoolVar(&o.onDemand, "on-demand", false, "load the model at its first request, and unload it when it is not used")
+	f.IntVar(&o.instances, "instances", 0, "how many workers load the model, each with --cpu and --memory for itself (default 1)")
 	f.DurationVar(&o.idleTimeout, "idle-timeout", 0, "with --on-demand, how long without a request until it is unloaded (default 5m)")
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")
 	f.BoolVar(&o.plainHTTP, "plain-http", false, "ask the registry of a reference without TLS, which those on the way can read and change")
@@ -195,6 +197,9 @@ func (o *serveOptions) manifest(file, digest string) (string, error) {
 		if value != "" {
 			resources[field] = value
 		}
+	}
+	if o.instances != 0 {
+		spec["instances"] = o.instances
 	}
 	if o.onDemand {
 		spec["load"] = string(object.LoadOnDemand)

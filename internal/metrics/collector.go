@@ -183,6 +183,8 @@ func (w *writer) model(m *Model) {
 	w.value("model_requests_total", float64(m.Errors-m.Expired), m.Name, "error")
 	w.value("model_requests_total", float64(m.Expired), m.Name, "expired")
 	w.value("model_deadline_misses_total", float64(m.Missed), m.Name)
+	w.value("model_instances", float64(m.Instances), m.Name)
+	w.value("model_instances_ready", float64(m.ReadyInstances), m.Name)
 	w.value("model_runs_total", float64(m.Runs), m.Name)
 	w.value("model_rows_total", float64(m.Rows), m.Name)
 	w.value("model_queue_duration_seconds_total", m.Queued.Seconds(), m.Name)

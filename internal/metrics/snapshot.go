@@ -65,6 +65,29 @@ type Container struct {
 	WakeupsMissed    uint64
 }
 
+// Add adds what another process of the same object uses and was promised.
+func (c *Container) Add(o *Container) {
+	c.CPU, c.Throttled, c.Memory, c.Processes = c.CPU+o.CPU, c.Throttled+o.Throttled, c.Memory+o.Memory, c.Processes+o.Processes
+	if c.MemoryLimit == 0 || o.MemoryLimit == 0 {
+		c.MemoryLimit = 0 // one of them has none
+	} else {
+		c.MemoryLimit += o.MemoryLimit
+	}
+	c.LimitHits, c.Killed, c.ForksRefused = c.LimitHits+o.LimitHits, c.Killed+o.Killed, c.ForksRefused+o.ForksRefused
+	c.Promises, c.Broken, c.WakeupsMissed = c.Promises+o.Promises, c.Broken+o.Broken, c.WakeupsMissed+o.WakeupsMissed
+	for i := range min(len(c.Pressure), len(o.Pressure)) { // in the order of their resources
+		c.Pressure[i].Some += o.Pressure[i].Some
+		c.Pressure[i].All += o.Pressure[i].All
+	}
+	if c.Wakeups == nil || o.Wakeups == nil {
+		return
+	}
+	c.Wakeups.Count, c.Wakeups.Sum = c.Wakeups.Count+o.Wakeups.Count, c.Wakeups.Sum+o.Wakeups.Sum
+	for i := range min(len(c.Wakeups.Within), len(o.Wakeups.Within)) {
+		c.Wakeups.Within[i] += o.Wakeups.Within[i]
+	}
+}
+
 // Usage is what a container or a class of them uses.
 type Usage struct {
 	CPU, Throttled time.Duration
@@ -91,13 +114,14 @@ type Distribution struct {
 type Model struct {
 	Name                      string
 	Ready                     bool
+	Instances, ReadyInstances int   // workers that it is to have, and that have loaded it; an ensemble has none
 	Requests, Errors, Expired int64 // Expired are among Errors, Errors among Requests
 	Missed                    int64 // answered after the objective, or after their own timeout
 	Loads, Evictions          int64 // of the model into memory, and out of it to make room for another
 	Rows                      int64 // that were computed
 	Queued                    time.Duration
 	Pending                   int   // requests that wait now
-	Runs                      int64 // of the engine, each for one request or several; since its worker's start
+	Runs                      int64 // of the engine, each for one request or several; since its workers' start
 	Compute                   time.Duration
 	PromptTokens, Generated   int64 // tokens of a language model, read and written; since its worker's start
 	Durations                 Distribution

@@ -79,12 +79,12 @@ func (n *Node) upgradeMetrics(s *metrics.Snapshot) {
 func (n *Node) objectMetrics(held map[string]int) (objects []metrics.Object, models []metrics.Model) {
 	for _, state := range n.loop.Get("", "") {
 		st := state.Status.Common()
-		o := metrics.Object{Kind: string(state.Kind), Name: state.Name, Phase: string(st.Phase), Restarts: st.Restarts, Container: n.containerMetrics(state.Key)}
+		o := metrics.Object{Kind: string(state.Kind), Name: state.Name, Phase: string(st.Phase), Restarts: st.Restarts, Container: n.containersMetrics(state)}
 		if st.StartedAt != nil {
 			o.Started = *st.StartedAt
 		}
-		if st.Placement != nil {
-			for _, d := range st.Placement.Devices {
+		for _, placement := range placementsOf(state.Status) {
+			for _, d := range placement.Devices {
 				held[d]++
 			}
 		}
@@ -96,6 +96,41 @@ func (n *Node) objectMetrics(held map[string]int) (objects []metrics.Object, mod
 		}
 	}
 	return objects, models
+}
+
+// placementsOf are those of an object, or of a model's instances.
+func placementsOf(status object.Status) (all []*object.PlacementStatus) {
+	if st, ok := status.(*object.ModelStatus); ok && len(st.Instances) > 0 {
+		for i := range st.Instances {
+			if p := st.Instances[i].Placement; p != nil {
+				all = append(all, p)
+			}
+		}
+		return all
+	}
+	if p := status.Common().Placement; p != nil {
+		all = append(all, p)
+	}
+	return all
+}
+
+// containersMetrics is what the processes of an object's instances use together, nil
+// before one starts.
+func (n *Node) containersMetrics(state object.State) (all *metrics.Container) {
+	instances := 1
+	if m, ok := state.Object.(*object.Model); ok {
+		instances = max(m.Workers(), 1)
+	}
+	for i := range instances {
+		switch one := n.containerMetrics(object.InstanceKey(state.Key, i)); {
+		case one == nil:
+		case all == nil:
+			all = one
+		default:
+			all.Add(one)
+		}
+	}
+	return all
 }
 
 // containerMetrics is what an object's processes use, nil before they start.
@@ -126,6 +161,12 @@ func usageMetrics(u isolate.Usage) metrics.Usage {
 func (n *Node) modelMetrics(st *core.Status) metrics.Model {
 	m := metrics.Model{Name: st.Name, Ready: st.Answers(), Loads: st.Loads, Evictions: st.Evicted, Requests: st.Requests, Errors: st.Errors, Expired: st.Expired, Missed: st.Missed,
 		Rows: st.Rows, Queued: st.Queued, Pending: st.Pending}
+	m.Instances = len(st.Instances)
+	for _, in := range st.Instances {
+		if in.State == core.Ready {
+			m.ReadyInstances++
+		}
+	}
 	m.Stateful, m.Sequences = len(st.Sequencing.States) > 0, st.Sequences
 	if c := st.Cache; c.On {
 		m.Cache = &metrics.Cache{Hits: c.Hits, Misses: c.Misses, Bytes: c.Bytes, HitTime: c.HitTime, MissTime: c.MissTime}

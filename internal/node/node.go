@@ -247,7 +247,7 @@ func (p placements) ForgetPlacement(obj object.Object) error { return p.n.store.
 func (n *Node) openBox() {
 	n.box = sandbox.New(sandbox.Options{
 		Placer: n.placer, Store: placements{n}, Shares: n.shares, Network: n.bridge, Isolator: n.isolator, Runtime: n.runtime, Log: n.log,
-		Displace: func(names map[string]error) { n.loop.Displace(names) },
+		Displace: n.displace,
 		Freed:    func() { n.loop.Wake(nil) },
 		MakeRoom: n.makeRoom,
 	})
@@ -263,7 +263,7 @@ func (n *Node) startLoop(ctx context.Context, controllers map[object.Kind]reconc
 	}
 	n.loop = reconcile.New(ctx, reconcile.Options{
 		Records: n.store, Clock: reconcile.System(), Log: n.log, Note: n.note, Adopt: n.placer.Adopt,
-		Vacated:     func(obj object.Object) error { _, err := n.placer.Yield(n.box.Store, obj); return err },
+		Vacated:     n.vacated,
 		Controllers: controllers,
 	})
 	return n.loop.Load()

@@ -3,11 +3,13 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
+	"oscine.dev/oscine/internal/container"
 	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
@@ -33,7 +35,7 @@ type ApplyOptions struct {
 // Result is what Apply did with one object.
 type Result struct {
 	reconcile.Result
-	Placement *place.Placement // nil where it has none
+	Placement *place.Placement // of its first instance; nil where it has none
 	Displaced []Displaced      // in order of kind and name
 	Unplaced  error            // why it has no placement; nil where it needs none now
 }
@@ -72,22 +74,32 @@ func (n *Node) Apply(ctx context.Context, objects []object.Object, o ApplyOption
 // to their results what became of that.
 func (n *Node) allot(ctx context.Context, objects []object.Object, results []Result, o ApplyOptions) {
 	var desired []allocate.Desired
-	var at []int
+	var at []int // the object of each, as instances are placed by themselves
 	for i, obj := range objects {
 		if m, ok := obj.(*object.Model); ok && (m.OnDemand() || m.Spec.Ensemble != nil) {
 			continue // it is placed when it is loaded, an ensemble never
 		}
 		if _, ok := obj.(object.Placeable); ok {
-			desired = append(desired, allocate.Desired{Object: obj, Changed: results[i].Action != reconcile.Unchanged})
-			at = append(at, i)
+			for _, one := range object.Instances(obj) {
+				desired = append(desired, allocate.Desired{Object: one, Changed: results[i].Action != reconcile.Unchanged})
+				at = append(at, i)
+			}
 		}
 	}
 	if len(desired) == 0 {
 		return
 	}
-	for i, outcome := range n.box.Allot(ctx, desired, o.Displace, o.DryRun) {
+	outcomes := n.box.Allot(ctx, desired, o.Displace, o.DryRun)
+	for i, outcome := range outcomes {
 		r := &results[at[i]]
-		r.Placement, r.Unplaced = outcome.Placement, outcome.Err
+		if i == 0 || at[i-1] != at[i] {
+			r.Placement = outcome.Placement
+			n := 1
+			for i+n < len(at) && at[i+n] == at[i] {
+				n++
+			}
+			r.Unplaced = unplacedInstance(outcomes[i : i+n])
+		}
 		for id, why := range outcome.Displaced {
 			key, err := n.config.Kinds.ParseID(id)
 			if err != nil { // work of the node's own
@@ -97,6 +109,23 @@ func (n *Node) allot(ctx context.Context, objects []object.Object, results []Res
 		}
 		slices.SortFunc(r.Displaced, func(a, b Displaced) int { return strings.Compare(a.String(), b.String()) })
 	}
+}
+
+// unplacedInstance says that not all instances of an object have a placement.
+func unplacedInstance(outcomes []allocate.Outcome) error {
+	placed, why, first := 0, error(nil), 0
+	for i, o := range outcomes {
+		switch {
+		case o.Placement != nil:
+			placed++
+		case why == nil:
+			why, first = o.Err, i+1
+		}
+	}
+	if why == nil || len(outcomes) == 1 {
+		return why
+	}
+	return fmt.Errorf("%d of %d instances are placed; instance %d waits: %w", placed, len(outcomes), first, why)
 }
 
 // checkApply finds what only the node can know: host ports that another
@@ -225,14 +254,46 @@ func (n *Node) wantedPorts() map[string][]object.Port {
 }
 
 // has reports whether there is an object with that ID, one that is being deleted
-// included.
+// included, or an instance of one.
 func (n *Node) has(id string) bool {
-	for _, key := range n.loop.Keys() {
-		if key.ID() == id {
-			return true
+	key, instance, err := n.config.Kinds.ParseInstance(id)
+	if err != nil || !slices.Contains(n.loop.Keys(), key) {
+		return false
+	}
+	for _, obj := range n.loop.Objects() {
+		if obj.Key() == key {
+			return instance < max(len(object.Instances(obj)), 1)
 		}
 	}
-	return false
+	return true // its manifest may not be readable
+}
+
+// vacated forgets the placements of an object that was stopped and has given back all
+// it held.
+func (n *Node) vacated(obj object.Object) error {
+	var errs []error
+	for _, one := range object.Instances(obj) {
+		_, err := n.placer.Yield(n.box.Store, one)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// displace has objects placed again whose placement, by ID, is gone. Of an instance
+// after the first it ends the worker: when it starts again it is placed.
+func (n *Node) displace(names map[string]error) {
+	for id, why := range names {
+		key, instance, err := n.config.Kinds.ParseInstance(id)
+		if err != nil || instance == 0 {
+			continue
+		}
+		n.log.Warn("the placement of an instance was lost; placing again", "object", key.String(), "instance", instance+1, "reason", why)
+		n.note(key, reconcile.ReasonDisplaced, fmt.Sprintf("instance %d: %v", instance+1, why))
+		if err := n.runtime.Kill(n.life, id, container.Abort); err != nil && !errors.Is(err, container.ErrNotFound) && !errors.Is(err, container.ErrNotRunning) {
+			n.log.Warn("end a displaced instance", "id", id, "error", err)
+		}
+	}
+	n.loop.Displace(names)
 }
 
 // Get returns the objects of a kind and name, all for empty ones, in order of

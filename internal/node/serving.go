@@ -104,11 +104,13 @@ func (s server) model(m model.Served) core.Model {
 		served.Ensemble = &core.Ensemble{Steps: e.Arranged(), Outputs: e.Outputs}
 		return served
 	}
-	instance := core.Instance{Starter: starter(m.Start), CPUs: m.CPUs, Unloaded: m.Unloaded}
-	if m.Class == object.Interactive { // real-time work has its priority, batch needs none
-		instance.Urgency = s.isolator.Priority(m.ID)
+	for _, in := range m.Instances {
+		instance := core.Instance{Starter: starter(in.Start), CPUs: in.CPUs, Unloaded: in.Unloaded}
+		if m.Class == object.Interactive { // real-time work has its priority, batch needs none
+			instance.Urgency = s.isolator.Priority(in.ID)
+		}
+		served.Instances = append(served.Instances, instance)
 	}
-	served.Instances = []core.Instance{instance}
 	for _, cost := range m.Costs {
 		served.Curve = append(served.Curve, core.CurvePoint(cost))
 	}
@@ -151,9 +153,15 @@ func reshapes(tensors map[string]object.TensorReshape) (list []core.Reshape) {
 // where an object would have room without all of these.
 func (n *Node) makeRoom(ctx context.Context, obj object.Placeable) bool {
 	idle := n.registry.Evictable()
-	ids := make([]string, len(idle))
-	for i, name := range idle {
-		ids[i] = object.Key{Kind: object.KindModel, Name: name}.ID()
+	var ids []string
+	for _, name := range idle {
+		now, err := n.registry.Status(name)
+		if err != nil {
+			continue // it was removed meanwhile
+		}
+		for i := range now.Instances {
+			ids = append(ids, object.InstanceKey(object.Key{Kind: object.KindModel, Name: name}, i).ID())
+		}
 	}
 	if len(idle) == 0 || !n.placer.FitsWithout(ctx, obj, ids) {
 		return false
@@ -188,6 +196,12 @@ func (s server) Serving(name string) (model.Serving, bool) {
 			st.Missed, st.Expired, st.PriorityUnavailable, st.BatchingStopped = now.Missed, now.Expired, now.PriorityUnavailable, now.BatchingStopped
 			st.CacheHits, st.CacheMisses = now.Cache.Hits, now.Cache.Misses
 			st.Sequences, st.Loads, st.Evictions = now.Sequences, now.Loads, now.Evicted
+			st.Instances = nil
+			for _, in := range now.Instances {
+				if len(now.Instances) > 1 {
+					st.Instances = append(st.Instances, object.ModelInstance{Phase: servingPhases[in.State], Message: in.Message, Restarts: in.Restarts, Runs: in.Runs})
+				}
+			}
 			for _, p := range now.Curve {
 				st.Costs = append(st.Costs, object.ModelCost{Rows: math.Round(10*p.Rows) / 10, Time: object.Duration(p.Time)})
 			}

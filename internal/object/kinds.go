@@ -139,16 +139,24 @@ func (t Table) ParseKey(text string) (Key, error) {
 	return Key{Kind(kind), name}, nil
 }
 
-// ParseID reads what Key.ID writes. It fails for what is no object's, such as
-// the cgroup of another program.
+// ParseID reads what Key.ID writes, also of an object's instance. It fails for what is
+// no object's, such as the cgroup of another program.
 func (t Table) ParseID(id string) (Key, error) {
+	key, _, err := t.ParseInstance(id)
+	return key, err
+}
+
+// ParseInstance is ParseID that tells which instance of the object it is, from 0.
+func (t Table) ParseInstance(id string) (of Key, i int, err error) {
 	word, name, ok := strings.Cut(id, "-")
 	if ok && validName(name) {
-		for i := range t {
-			if t[i].Stored() && t[i].Word() == word {
-				return Key{t[i].Kind, name}, nil
+		key, i := (Key{Kind(word), name}).Instance()
+		word = string(key.Kind)
+		for k := range t {
+			if t[k].Stored() && t[k].Word() == word && (i == 0 || t[k].Kind == KindModel) {
+				return Key{t[k].Kind, name}, i, nil
 			}
 		}
 	}
-	return Key{}, fmt.Errorf("no object is called %s", quote(id))
+	return Key{}, 0, fmt.Errorf("no object is called %s", quote(id))
 }

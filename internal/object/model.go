@@ -85,8 +85,13 @@ type ModelSpec struct {
 	// Load says when the model is in memory: always (default), or onDemand: from a
 	// request until there was none for idleTimeout, or until another model needs the
 	// room.
-	Load        LoadPolicy `json:"load,omitempty"`
-	IdleTimeout Duration   `json:"idleTimeout,omitzero"` // without a request, until a model with load onDemand is unloaded; default 5m
+	Load LoadPolicy `json:"load,omitempty"`
+	// Instances is how many workers load the model, 1 to 32, each with all of
+	// spec.resources for itself, on NUMA nodes and devices of its own where there are
+	// several; default 1. They take requests from one queue. The model answers with
+	// those that there is room for.
+	Instances   int      `json:"instances,omitempty"`
+	IdleTimeout Duration `json:"idleTimeout,omitzero"` // without a request, until a model with load onDemand is unloaded; default 5m
 	// DynamicBatching says whether and how requests are batched; by default they are
 	// if the model's graph proves that its rows are independent, with all that wait.
 	DynamicBatching *DynamicBatching `json:"dynamicBatching,omitempty"`
@@ -150,7 +155,7 @@ func (m *Model) checkEnsemble(c *Checker) {
 	}
 	others := map[string]bool{
 		"source": s.Source != "", "engine": s.Engine != "", "format": s.Format != "", "options": len(s.Options) > 0, "s3": s.S3 != nil, "maxRequest": !s.MaxRequest.IsZero(), "timeout": s.Timeout != 0,
-		"reshape": s.Reshape != nil, "load": s.Load != "", "idleTimeout": s.IdleTimeout != 0,
+		"reshape": s.Reshape != nil, "load": s.Load != "", "idleTimeout": s.IdleTimeout != 0, "instances": s.Instances != 0,
 		"dynamicBatching": s.DynamicBatching != nil, "responseCache": s.ResponseCache != nil, "sequenceBatching": s.SequenceBatching != nil, "resources": !reflect.ValueOf(s.Resources).IsZero(),
 	}
 	for _, field := range slices.Sorted(maps.Keys(others)) {
@@ -268,6 +273,9 @@ type ModelStatus struct {
 	Loads               int64        `json:"loads,omitempty"`               // of the model into memory
 	Evictions           int64        `json:"evictions,omitempty"`           // to make room for another model
 	PriorityUnavailable string       `json:"priorityUnavailable,omitempty"` // why requests get no priority by their deadlines
+	// Instances are the workers, where the manifest asks for several; the fields above
+	// that are of one process are the first one's.
+	Instances []ModelInstance `json:"instances,omitempty"`
 	// Costs are how long runs of so many rows took, where requests share runs.
 	Costs []ModelCost `json:"costs,omitempty"`
 	// BatchingStopped says why requests share no runs any more.
@@ -275,6 +283,17 @@ type ModelStatus struct {
 	// Candidates are the packs whose engines read the model, the one that the rules
 	// prefer first, with what came out where they were tried.
 	Candidates []ModelCandidate `json:"candidates,omitempty"`
+}
+
+// ModelInstance is one of a model's workers.
+type ModelInstance struct {
+	Phase     Phase            `json:"phase"`
+	Message   string           `json:"message,omitempty"` // why the phase is not Running
+	PID       int              `json:"pid,omitempty"`
+	Restarts  int              `json:"restarts"` // since the model is served
+	StartedAt *time.Time       `json:"startedAt,omitempty"`
+	Runs      int64            `json:"runs"` // batches that it has computed
+	Placement *PlacementStatus `json:"placement,omitempty"`
 }
 
 // ModelCost is what a batch of a size takes, on average.
@@ -411,6 +430,10 @@ func (m *Model) Check(c *Checker) {
 	}
 	if m.OnDemand() && m.Spec.Resources.Gang != nil {
 		c.Bad("spec.load", "a gang is placed together: leave out one of onDemand and resources.gang")
+	}
+	c.Number("spec.instances", int64(m.Spec.Instances), 1, MaxInstances)
+	if m.Spec.Instances > 1 && m.Spec.Resources.Gang != nil {
+		c.Bad("spec.instances", "a gang's member is one worker: leave out one of instances and resources.gang")
 	}
 	c.Duration("spec.idleTimeout", m.Spec.IdleTimeout, time.Second, 7*24*time.Hour)
 	if r := m.Spec.ResponseCache; r != nil {

@@ -50,7 +50,11 @@ type Publisher interface {
 // engine, under the name of its ID. It fails on what Check would have
 // reported.
 func PlaceRequest(obj Placeable) (place.Request, error) {
-	return obj.Resources().Request(obj.Key().ID(), obj.Class())
+	req, err := obj.Resources().Request(obj.Key().ID(), obj.Class())
+	if of, i := obj.Key().Instance(); i > 0 {
+		req.Of = of.ID()
+	}
+	return req, err
 }
 
 // GangOf returns the gang that an object belongs to, nil for none.

@@ -18,6 +18,7 @@ const (
 // deviceSet is a possible answer to all device requests.
 type deviceSet struct {
 	picks  [][]int             // by request
+	crowd  int                 // other instances of the work on them
 	score  int64               // of the links between all of them
 	loss   int64               // what the choice takes from others; smaller is better
 	grants map[int]DeviceGrant // by device
@@ -32,6 +33,7 @@ type deviceSearch struct {
 	effort   *effort
 	match    [][]int              // free devices by request
 	degree   []int64              // links of each free device to the other free ones
+	crowd    []int                // other instances of the same work on each device
 	loss     [][]int64            // lossOf by request and device, -1: not known yet
 	exact    bool                 // look at every answer to all requests
 	every    bool                 // keep all sets rather than the best for each set of NUMA nodes
@@ -57,7 +59,7 @@ func (s *State) everyDeviceSet(e *effort, req *Request, match [][]int) []deviceS
 
 func (s *State) searchDevices(e *effort, req *Request, match [][]int, every bool) []deviceSet {
 	ds := &deviceSearch{s: s, req: req, effort: e, match: match, every: every, sets: map[string]deviceSet{}}
-	ds.degree = ds.degrees()
+	ds.degree, ds.crowd = ds.degrees(), s.crowd(req)
 	ds.exact = ds.answers() <= maxSets
 	ds.loss = make([][]int64, len(req.Devices))
 	for r := range ds.loss {
@@ -85,7 +87,7 @@ func (s *State) searchDevices(e *effort, req *Request, match [][]int, every bool
 }
 
 func compareSets(a, b deviceSet) int {
-	return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.loss, b.loss), slices.Compare(a.all(), b.all()))
+	return cmp.Or(cmp.Compare(a.crowd, b.crowd), cmp.Compare(b.score, a.score), cmp.Compare(a.loss, b.loss), slices.Compare(a.all(), b.all()))
 }
 
 func (d *DeviceRequest) count() int { return max(d.Count, 1) }
@@ -196,6 +198,9 @@ func (ds *deviceSearch) keep(set deviceSet) {
 		}
 	}
 	all := set.all()
+	for _, d := range all {
+		set.crowd += ds.crowd[d]
+	}
 	set.score = ds.s.fabric.setScore(all)
 	if len(all) > 1 || ds.s.linkDemand {
 		for _, d := range all {
@@ -206,6 +211,22 @@ func (ds *deviceSearch) keep(set deviceSet) {
 	if old, ok := ds.sets[key]; !ok || compareSets(set, old) < 0 {
 		ds.sets[key] = set
 	}
+}
+
+// crowd counts the other instances of the same work on each device.
+func (s *State) crowd(req *Request) []int {
+	crowd := make([]int, len(s.machine.Devices))
+	for _, p := range s.placed {
+		if p.Request.work() != req.work() {
+			continue
+		}
+		for _, g := range p.Devices {
+			if d, ok := s.deviceAt[g.ID]; ok {
+				crowd[d]++
+			}
+		}
+	}
+	return crowd
 }
 
 // grants says what each request gets of the devices of its pick.

@@ -20,6 +20,7 @@ type nodeNeed struct {
 	barred  []bool
 	near    [][]int // a set shares a node with each of these
 	devices []int   // free devices on each node, spared where none are asked for
+	crowd   []int   // other instances of the work on each node
 	one     bool    // refuse sets of more than one node
 }
 
@@ -29,16 +30,18 @@ type nodeSet struct {
 	cost  setCost
 }
 
-// setCost orders sets: fewer nodes, then nearer, then less left over.
+// setCost orders sets: fewer nodes, then fewer instances of the same work, then
+// nearer, then less left over.
 type setCost struct {
 	count    int
+	crowd    int
 	distance int64
 	spared   int   // free devices that the set takes cores and memory from
 	waste    int64 // thousandths of the nodes' supply left over
 }
 
 func (a setCost) compare(b setCost) int {
-	return cmp.Or(cmp.Compare(a.count, b.count), cmp.Compare(a.distance, b.distance), cmp.Compare(a.spared, b.spared), cmp.Compare(a.waste, b.waste))
+	return cmp.Or(cmp.Compare(a.count, b.count), cmp.Compare(a.crowd, b.crowd), cmp.Compare(a.distance, b.distance), cmp.Compare(a.spared, b.spared), cmp.Compare(a.waste, b.waste))
 }
 
 // nodeSets returns sets of the fewest nodes that meet the need, the best
@@ -252,6 +255,7 @@ func (s *State) costed(need *nodeNeed, nodes []int) nodeSet {
 			c.distance += s.distance[a][b]
 		}
 		c.spared += need.devices[a]
+		c.crowd += need.crowd[a]
 	}
 	for i, amount := range need.amounts {
 		if amount <= 0 {

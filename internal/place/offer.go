@@ -47,7 +47,14 @@ func (s *State) offerOf(req *Request, only cpuSort) *offer {
 	o.supplyCPUs()
 	o.neighbours()
 	need.one = req.OneNode
-	need.devices = make([]int, len(s.nodes))
+	need.devices, need.crowd = make([]int, len(s.nodes)), make([]int, len(s.nodes))
+	for _, p := range s.placed {
+		if p.Request.work() == req.work() {
+			for _, n := range s.indexes(append(p.homeNodes(), p.NUMANodes...)) {
+				need.crowd[n]++
+			}
+		}
+	}
 	if len(req.Devices) == 0 {
 		s.countFreeDevices(need.devices)
 	}
@@ -75,7 +82,7 @@ func (o *offer) neighbours() {
 	s, need := o.s, &o.need0
 	need.barred = make([]bool, len(s.nodes))
 	for name, p := range s.placed {
-		if slices.Contains(o.req.Apart, name) || slices.Contains(p.Request.Apart, o.req.Name) {
+		if slices.Contains(o.req.Apart, name) || slices.Contains(o.req.Apart, p.Request.work()) || slices.Contains(p.Request.Apart, o.req.work()) {
 			for _, n := range s.indexes(append(p.homeNodes(), p.NUMANodes...)) {
 				need.barred[n] = true
 			}

@@ -35,14 +35,15 @@ type candidate struct {
 	cpus    []*CPU
 }
 
-// compare orders candidates: fewest NUMA nodes and nearest first, then the
-// links of the devices, then what is taken from others.
+// compare orders candidates: fewest NUMA nodes, fewest instances of the same work
+// and nearest first, then the links of the devices, then what is taken from others.
 func (a *candidate) compare(b *candidate) int {
 	x, y := a.nodes.cost, b.nodes.cost
 	return cmp.Or(
 		cmp.Compare(x.count, y.count),
+		cmp.Compare(x.crowd, y.crowd),
 		cmp.Compare(x.distance, y.distance),
-		compareSets(deviceSet{score: a.devices.score, loss: a.devices.loss}, deviceSet{score: b.devices.score, loss: b.devices.loss}),
+		compareSets(deviceSet{crowd: a.devices.crowd, score: a.devices.score, loss: a.devices.loss}, deviceSet{crowd: b.devices.crowd, score: b.devices.score, loss: b.devices.loss}),
 		cmp.Compare(x.spared, y.spared),
 		cmp.Compare(x.waste, y.waste),
 		slices.Compare(a.devices.all(), b.devices.all()),

@@ -1,6 +1,7 @@
 package place
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"time"
@@ -56,6 +57,7 @@ const (
 // for nothing and is always granted: best effort on the shared CPUs.
 type Request struct {
 	Name      string          `json:"name,omitempty"` // unique on the node
+	Of        string          `json:"of,omitempty"`   // the name of the work of which it is a further instance: they share as few NUMA nodes and devices as can be
 	Class     Class           `json:"class"`
 	Priority  int             `json:"priority,omitempty"`   // within a class, the higher displaces the lower
 	MilliCPU  int64           `json:"milliCPU,omitempty"`   // thousandths of a logical CPU; whole thousands where Exclusive
@@ -74,6 +76,9 @@ type Request struct {
 	Latency   time.Duration   `json:"latency,omitempty"` // objective of an interactive request, which then prefers performance cores; 0: none
 	OneNode   bool            `json:"oneNode,omitempty"` // refuse rather than span NUMA nodes
 }
+
+// work is the name that all instances of the same work share.
+func (r *Request) work() string { return cmp.Or(r.Of, r.Name) }
 
 // HugePages asks for pages of one size.
 type HugePages struct {

@@ -27,6 +27,7 @@ type Record struct {
 	Manifest  json.RawMessage
 	Values    map[string][]byte // of a Confidential object, beside its manifest
 	Placement json.RawMessage   // nil before the first placement
+	Instances []json.RawMessage // placements of the instances after the first, nil for none
 	Created   time.Time         // zero for a record of an earlier release
 	Deleting  bool              // its deletion was asked for and has not ended
 	Stopped   bool              // somebody stopped it
@@ -40,6 +41,7 @@ type storedRecord struct {
 	Manifest  json.RawMessage   `json:"manifest"`
 	Values    map[string][]byte `json:"values,omitempty"`
 	Placement json.RawMessage   `json:"placement,omitempty"`
+	Instances []json.RawMessage `json:"instances,omitempty"`
 	Created   time.Time         `json:"created,omitzero"`
 	Deleting  bool              `json:"deleting,omitempty"`
 	Stopped   bool              `json:"stopped,omitempty"`
@@ -95,7 +97,7 @@ func (s *Store) Records() ([]Record, error) {
 				rec := Record{Key: object.Key{Kind: kind.Kind, Name: string(name)}}
 				var stored storedRecord
 				if rec.Problem = json.Unmarshal(value, &stored); rec.Problem == nil {
-					rec.Manifest, rec.Values, rec.Placement, rec.Created = stored.Manifest, stored.Values, stored.Placement, stored.Created
+					rec.Manifest, rec.Values, rec.Placement, rec.Instances, rec.Created = stored.Manifest, stored.Values, stored.Placement, stored.Instances, stored.Created
 					rec.Deleting, rec.Stopped, rec.Starts = stored.Deleting, stored.Stopped, stored.Starts
 				}
 				records = append(records, rec)
@@ -205,7 +207,7 @@ func (s *Store) Delete(key object.Key) error {
 func (s *Store) SetPlacements(placed []allocate.Placed) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		for _, p := range placed {
-			key := p.Object.Key()
+			key, instance := p.Object.Key().Instance()
 			raw, err := json.Marshal(p.Placement)
 			if err != nil {
 				return fmt.Errorf("encode the placement of %s: %w", key, err)
@@ -214,7 +216,7 @@ func (s *Store) SetPlacements(placed []allocate.Placed) error {
 			if err != nil {
 				return err
 			}
-			rec.Placement = raw
+			rec.place(instance, raw)
 			if err := putRecord(tx, key, rec); err != nil {
 				return err
 			}
@@ -225,8 +227,27 @@ func (s *Store) SetPlacements(placed []allocate.Placed) error {
 
 // ForgetPlacement is part of allocate.Store.
 func (s *Store) ForgetPlacement(obj object.Object) error {
-	return s.change([]object.Key{obj.Key()}, func(rec *storedRecord) { rec.Placement = nil })
+	key, instance := obj.Key().Instance()
+	return s.change([]object.Key{key}, func(rec *storedRecord) { rec.place(instance, nil) })
 }
+
+// place notes where an instance is placed, nil for nowhere.
+func (r *storedRecord) place(instance int, placement json.RawMessage) {
+	if instance == 0 {
+		r.Placement = placement
+		return
+	}
+	for len(r.Instances) < instance {
+		r.Instances = append(r.Instances, nil)
+	}
+	r.Instances[instance-1] = placement
+	for n := len(r.Instances); n > 0 && isNull(r.Instances[n-1]); n-- {
+		r.Instances = r.Instances[:n-1]
+	}
+}
+
+// isNull reports whether there is no JSON value, or null: what was nil comes back so.
+func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
 
 // change edits records that can be read; others have nothing to edit.
 func (s *Store) change(keys []object.Key, edit func(*storedRecord)) error {

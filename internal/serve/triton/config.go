@@ -73,7 +73,7 @@ func (r *reading) model() *object.Model {
 	} else {
 		r.backend()
 	}
-	m.Spec.Resources.Devices = r.instances()
+	m.Spec.Instances, m.Spec.Resources.Devices = r.instances()
 	m.Spec.Reshape = r.reshape()
 	m.Spec.DynamicBatching = r.batching(&m.Spec.DefaultTimeout)
 	m.Spec.SequenceBatching = r.sequences()
@@ -103,23 +103,46 @@ func (r *reading) backend() {
 	}
 }
 
-// instances refuses what one worker does not do, and returns the device that it
-// needs.
-func (r *reading) instances() (devices []object.DeviceClaim) {
-	count := int32(0)
-	for _, g := range r.config.GetInstanceGroup() {
-		if len(g.GetGpus()) > 1 {
-			r.refuse("instance_group.gpus", "%d GPUs: a model has one worker, on one GPU", len(g.GetGpus()))
-		}
-		if g.GetKind() == pb.ModelInstanceGroup_KIND_GPU && !r.ignores("instance_group.kind") {
-			devices = []object.DeviceClaim{{Name: "gpu", Selector: `device.driver == "gpu.nvidia.com"`}}
-		}
-		count += max(g.GetCount(), 1)
+// instances are how many workers the groups ask for, 0 for one, and the device that
+// each needs: of several on one GPU each gets its share.
+func (r *reading) instances() (instances int, devices []object.DeviceClaim) {
+	groups := r.config.GetInstanceGroup()
+	if r.ensemble() && len(groups) > 0 {
+		r.leave("instance_group")
+		return 0, nil
 	}
-	if count > 1 {
-		r.refuse("instance_group.count", "%d instances: a model has one worker, which computes with as many threads as it has CPUs (--cpu %d)", count, count)
+	each, onGPU, onCPU := 1, false, false
+	for _, g := range groups {
+		count, gpus := max(int(g.GetCount()), 1), len(g.GetGpus())
+		if gpus > 1 && r.ignores("instance_group.gpus") {
+			gpus = 1
+		}
+		gpu := g.GetKind() == pb.ModelInstanceGroup_KIND_GPU || g.GetKind() == pb.ModelInstanceGroup_KIND_AUTO && gpus > 0
+		if gpu && r.ignores("instance_group.kind") {
+			gpu, gpus = false, 0
+		}
+		if onGPU, onCPU = onGPU || gpu, onCPU || !gpu; gpus > 0 {
+			each = max(each, count)
+		}
+		instances += count * max(gpus, 1)
 	}
-	return devices
+	if instances < 2 || r.ignores("instance_group.count") {
+		instances, each = 0, 1
+	}
+	if instances > object.MaxInstances {
+		r.refuse("instance_group.count", "%d instances: a model has at most %d", instances, object.MaxInstances)
+	}
+	if onGPU && onCPU {
+		r.refuse("instance_group.kind", "some instances on CPUs and some on GPUs: those of a model are alike; ignored, all are on CPUs")
+	}
+	if onGPU {
+		claim := object.DeviceClaim{Name: "gpu", Selector: `device.driver == "gpu.nvidia.com"`}
+		if each > 1 {
+			claim.Fraction = &object.DeviceFraction{Share: quantity(fmt.Sprintf("%dm", 1000/each))}
+		}
+		devices = []object.DeviceClaim{claim}
+	}
+	return instances, devices
 }
 
 // reshape says which tensors clients know by other shapes than the model.

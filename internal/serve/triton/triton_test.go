@@ -82,6 +82,10 @@ func TestRead(t *testing.T) {
 		{"PyTorch's own shapes", `backend: "pytorch" input { name: "x" data_type: TYPE_FP32 dims: 4 reshape { shape: [ 2, 2 ] } } output { name: "y" data_type: TYPE_FP32 dims: 1 }`, map[string]string{"1/model.pt": "x"},
 			`{"format":".pt","options":{"inputs":"x:FP32[2,2]","outputs":"y:FP32[1]"},"version":"1","reshape":{"inputs":{"x":{"dims":[4],"shape":[2,2]}}}}`},
 		{"a GPU", `instance_group { count: 1 kind: KIND_GPU gpus: [ 0 ] }`, nil, `{"format":".onnx","version":"1","resources":{"devices":[{"name":"gpu","selector":"device.driver == \"gpu.nvidia.com\""}]}}`},
+		{"instances", `instance_group [ { count: 2 kind: KIND_CPU }, { } ]`, nil, `{"format":".onnx","version":"1","instances":3}`},
+		{"a GPU for each", `instance_group { kind: KIND_GPU gpus: [ 0, 1 ] }`, nil, `{"format":".onnx","version":"1","instances":2,"resources":{"devices":[{"name":"gpu","selector":"device.driver == \"gpu.nvidia.com\""}]}}`},
+		{"several on each GPU", `instance_group { count: 3 gpus: [ 0, 2 ] }`, nil, `{"format":".onnx","version":"1","instances":6,"resources":{"devices":[{"name":"gpu","selector":"device.driver == \"gpu.nvidia.com\"","fraction":{"share":"333m"}}]}}`},
+		{"GPUs unnamed", `instance_group { count: 2 kind: KIND_GPU }`, nil, `{"format":".onnx","version":"1","instances":2,"resources":{"devices":[{"name":"gpu","selector":"device.driver == \"gpu.nvidia.com\""}]}}`},
 		{"hints", `optimization { graph { level: 1 } input_pinned_memory { enable: true } } instance_group [ { count: 1 kind: KIND_CPU } ] model_warmup [ { name: "w" batch_size: 1 } ]`, nil, `{"format":".onnx","version":"1"}`},
 	} {
 		files := map[string]string{"m/config.pbtxt": c.config}
@@ -158,8 +162,8 @@ func TestRefused(t *testing.T) {
 		`default_model_filename: "../x.onnx"`:                            `default_model_filename "../x.onnx" leads out of the version's folder`,
 		`default_model_filename: "none.onnx"`:                            "holds none of none.onnx",
 		`version_policy { specific { versions: 7 } }`:                    "version_policy asks for version 7, and there is no folder",
-		`instance_group { count: 2 kind: KIND_CPU }`:                     "instance_group.count is not supported: 2 instances: a model has one worker, which computes with as many threads as it has CPUs (--cpu 2); --ignore instance_group.count imports",
-		`instance_group { kind: KIND_GPU gpus: [ 0, 1 ] }`:               "instance_group.gpus is not supported: 2 GPUs",
+		`instance_group { count: 33 kind: KIND_CPU }`:                    "instance_group.count is not supported: 33 instances: a model has at most 32; --ignore instance_group.count imports",
+		`instance_group [ { kind: KIND_GPU }, { kind: KIND_CPU } ]`:      "instance_group.kind is not supported: some instances on CPUs and some on GPUs",
 		`max_batch_size: 8 input { name: "x" allow_ragged_batch: true }`: "input.allow_ragged_batch is not supported",
 		`sequence_batching { oldest { max_candidate_sequences: 4 } state { input_name: "a" output_name: "b" } }`: "sequence_batching.oldest is not supported: sequences are computed each by itself, as with direct",
 		`sequence_batching { direct { } }`: "sequence_batching is not supported: it names no state",
@@ -204,7 +208,7 @@ func TestRefused(t *testing.T) {
 // What is ignored is left out, by its own name or by that of what holds it, and
 // said; all mistakes are told at once.
 func TestIgnored(t *testing.T) {
-	config := `instance_group [ { count: 2 kind: KIND_GPU gpus: [ 0 ] } ] parameters { key: "a" value { string_value: "1" } }`
+	config := `instance_group [ { count: 40 kind: KIND_GPU gpus: [ 0 ] } ] parameters { key: "a" value { string_value: "1" } }`
 	dir := repository(t, map[string]string{"m/1/model.onnx": "x", "m/config.pbtxt": config, "n/1/model.onnx": "x", "n/config.pbtxt": `runtime: "x"`})
 	_, err := Read(dir, []string{"instance_group.kind"})
 	if err == nil || strings.Contains(err.Error(), "instance_group.kind") || strings.Count(err.Error(), "not supported") != 3 {

@@ -52,7 +52,7 @@ func (c *controller) change(ctx context.Context, m *object.Model) error {
 	}
 	switch {
 	case err == nil:
-		return nil
+		return c.trim(w)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case c.live == nil || !c.answers():
@@ -86,20 +86,18 @@ func (c *controller) replace(ctx context.Context, w *work) error {
 		if err := c.clearBeside(); err != nil {
 			return err
 		}
-		beside := *w
-		beside.key, beside.unsure, c.beside = c.besides(), false, true
-		var err error
-		if beside.placement, err = c.o.Sandbox.Lend(ctx, as(w.model, beside.key)); err != nil {
+		beside, err := c.lend(ctx, w)
+		if err != nil {
 			c.report.Event(reconcile.ReasonDisplaced, fmt.Sprintf("no room for two workers at once (%v): the worker of version %s stops before that of version %s starts, and requests wait", err, c.live.model.Spec.Version, w.model.Spec.Version))
 			return c.replaceInTurn(ctx, w)
 		}
-		if err := c.o.Server.Replace(ctx, c.served(&beside)); err != nil {
+		if err := c.o.Server.Replace(ctx, c.served(beside)); err != nil {
 			if e := c.clearBeside(); e != nil {
 				c.o.Log.Warn("what was beside a worker stays", "model", c.key.Name, "error", e)
 			}
 			return err
 		}
-		c.live = &beside
+		c.live = beside
 		c.set(func(st *object.ModelStatus) {
 			st.Source, st.Digest, st.Version, st.Update = w.model.Spec.Source, w.digest, w.model.Spec.Version, nil
 			st.Placement = w.placement.Status()
@@ -110,6 +108,25 @@ func (c *controller) replace(ctx context.Context, w *work) error {
 	}
 	c.serves(w)
 	return c.clearBeside()
+}
+
+// lend is a work beside the model's own place, with room for all its instances.
+func (c *controller) lend(ctx context.Context, w *work) (*work, error) {
+	beside := *w
+	beside.key, beside.unsure, beside.more = c.besides(), false, nil
+	for i := range w.model.Workers() {
+		c.beside = i + 1
+		lent, err := c.o.Sandbox.Lend(ctx, as(w.model, object.InstanceKey(beside.key, i)))
+		if err != nil {
+			return nil, errors.Join(err, c.clearBeside())
+		}
+		if i == 0 {
+			beside.placement = lent
+			continue
+		}
+		beside.more = append(beside.more, lent)
+	}
+	return &beside, nil
 }
 
 // settle has the manifest of a guest served in the model's own place.
@@ -147,13 +164,17 @@ func (c *controller) replaceInTurn(ctx context.Context, w *work) error {
 // clearBeside removes what is beside the model's own place, unless that is what
 // answers.
 func (c *controller) clearBeside() error {
-	key := c.besides()
-	if !c.beside || c.live != nil && c.live.key == key {
+	if c.live != nil && c.live.key == c.besides() {
 		return nil
 	}
-	if err := c.o.Sandbox.Remove(context.WithoutCancel(c.o.Life), key, 0); err != nil {
-		return err
+	for ; c.beside > 0; c.beside-- {
+		key := object.InstanceKey(c.besides(), c.beside-1)
+		if err := c.o.Sandbox.Remove(context.WithoutCancel(c.o.Life), key, 0); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(SocketDir(c.o.Sockets, key)); err != nil {
+			return err
+		}
 	}
-	c.beside = false
-	return os.RemoveAll(SocketDir(c.o.Sockets, key))
+	return nil
 }

@@ -16,7 +16,7 @@ func answering(t *testing.T, b *bench, m *object.Model) {
 	if err := b.c.Up(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	w, err := b.served.Start(t.Context())
+	w, err := b.served.Instances[0].Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

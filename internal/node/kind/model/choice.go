@@ -111,7 +111,7 @@ func (c *controller) trialPlace(ctx context.Context, w *work) (*work, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
 	}
-	c.beside = true
+	c.beside = 1
 	return &work{model: w.model, digest: w.digest, key: key, placement: lent}, nil
 }
 

@@ -48,7 +48,7 @@ func TestNextEngineIsTaken(t *testing.T) {
 			st.Candidates[0].Reason != "refused: it would answer zeros" || st.Candidates[1].Batch1.Std() != time.Millisecond {
 			t.Errorf("got %+v", st.Candidates)
 		}
-		if _, err := b.served.Start(t.Context()); err != nil {
+		if _, err := b.served.Instances[0].Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if root := b.Running()["model-digits"].RootFS; root != "/packs/second" {

@@ -13,10 +13,10 @@ func (w *work) onDemand() bool { return w.model.OnDemand() && w.key.Kind == obje
 // unloaded gives back the place of a worker that was loaded on demand and has
 // ended.
 func (c *controller) unloaded(w *work) {
-	if err := c.o.Sandbox.Finish(c.o.Life, w.model); err != nil {
+	if err := c.o.Sandbox.Finish(c.o.Life, w.model.Instance(w.instance)); err != nil {
 		c.o.Log.Warn("the place of a model that was unloaded is not given back", "name", c.key.Name, "error", err)
 	}
-	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt, st.Placement = 0, nil, nil })
+	c.note(w.instance, func(now *object.ModelInstance) { *now = object.ModelInstance{} })
 }
 
 // giveUpIdle gives back the place that was for a manifest that is not served, where
@@ -27,5 +27,10 @@ func (c *controller) giveUpIdle(ctx context.Context) error {
 	}
 	c.starting.Lock()
 	defer c.starting.Unlock()
-	return c.o.Sandbox.GiveUp(ctx, c.live.model)
+	for i := range c.live.model.Workers() {
+		if err := c.o.Sandbox.GiveUp(ctx, c.live.model.Instance(i)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

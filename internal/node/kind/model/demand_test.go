@@ -27,7 +27,7 @@ func TestOnDemand(t *testing.T) {
 		t.Errorf("before a request: %+v, %d containers, placed %v", s, len(b.Running()), held())
 	}
 	for range 2 {
-		w, err := s.Start(t.Context())
+		w, err := s.Instances[0].Start(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -37,18 +37,18 @@ func TestOnDemand(t *testing.T) {
 		if err := w.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		s.Unloaded()
+		s.Instances[0].Unloaded()
 		if st := b.c.Status(object.Observed{}).(*object.ModelStatus); st.Placement != nil || st.PID != 0 || held() || st.Source == "" {
 			t.Errorf("unloaded: %+v, placed %v", st, held())
 		}
 	}
 	// The next daemon takes over the worker that runs, and the next manifest is
 	// loaded before it answers.
-	if _, err := s.Start(t.Context()); err != nil {
+	if _, err := s.Instances[0].Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	next := b.next(digits)
-	if err := next.Up(t.Context(), m); err != nil || !b.served.LoadNow || len(b.served.CPUs) > 0 || !held() {
+	if err := next.Up(t.Context(), m); err != nil || !b.served.LoadNow || len(b.served.Instances[0].CPUs) > 0 || !held() {
 		t.Errorf("a worker that runs: %v, %+v", err, b.served)
 	}
 	b.locked(func() { b.serving.Phase = object.Idle })
@@ -75,13 +75,13 @@ func TestUnloadedWhileReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := b.served
-	if _, err := old.Start(t.Context()); err != nil {
+	if _, err := old.Instances[0].Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	b.locked(func() { b.serving.Phase = object.Running })
 	b.replaced = func(id string) {
 		if id != digits.ID() { // the one beside it
-			old.Unloaded()
+			old.Instances[0].Unloaded()
 		}
 	}
 	always := b.upload(t, "a model")
@@ -121,7 +121,7 @@ func TestRoomIsMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := b.served
-	w, err := s.Start(t.Context())
+	w, err := s.Instances[0].Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestRoomIsMade(t *testing.T) {
 		if err := w.Kill(); err != nil {
 			t.Error(err)
 		}
-		s.Unloaded()
+		s.Instances[0].Unloaded()
 		return true
 	}
 	second := b.upload(t, "another model")

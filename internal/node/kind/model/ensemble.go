@@ -29,10 +29,13 @@ func (c *controller) upEnsemble(ctx context.Context, m *object.Model) error {
 		return c.Up(ctx, m)
 	}
 	// What an earlier manifest had of the machine it needs no more.
-	if err := c.o.Sandbox.Remove(ctx, c.key, 0); err != nil {
-		return err
+	for i := range max(c.most, 1) {
+		if err := c.freeOne(ctx, i, c.o.Sandbox.Remove); err != nil {
+			return err
+		}
 	}
-	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt, st.Candidates = 0, nil, nil })
+	c.most = 0
+	c.set(func(st *object.ModelStatus) { st.Candidates = nil })
 	c.report.Phase(object.Starting, "")
 	if err := c.o.Server.Serve(c.served(w)); err != nil {
 		return err

@@ -27,7 +27,7 @@ func TestEnsemble(t *testing.T) {
 	if err := b.c.Up(t.Context(), ensembleOf(t, "2", "a")); err != nil {
 		t.Fatal(err)
 	}
-	if b.served == nil || b.served.Ensemble == nil || b.served.Start != nil || len(b.Running()) != 0 || len(b.Left()) != 0 {
+	if b.served == nil || b.served.Ensemble == nil || len(b.served.Instances) > 0 || len(b.Running()) != 0 || len(b.Left()) != 0 {
 		t.Errorf("served %+v, what runs: %+v, left %v", b.served, b.Running(), b.Left())
 	}
 	b.becomes(object.Running, "")
@@ -52,7 +52,7 @@ func TestEnsemble(t *testing.T) {
 	if err := b.c.Up(t.Context(), model); err != nil {
 		t.Fatal(err)
 	}
-	if b.served.Ensemble != nil || b.served.Start == nil || b.status().Source != model.Spec.Source {
+	if b.served.Ensemble != nil || len(b.served.Instances) == 0 || b.status().Source != model.Spec.Source {
 		t.Errorf("served %+v, status %+v", b.served, b.status())
 	}
 	if err := b.c.Up(t.Context(), ensembleOf(t, "5", "a")); err != nil {

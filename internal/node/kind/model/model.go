@@ -58,7 +58,6 @@ type Paths struct {
 // Served is a model that a Server is to serve.
 type Served struct {
 	Key      object.Key
-	ID       string // of its worker's container
 	Version  string
 	Platform string // the name that clients see; "" for the engine's own
 	Class    object.Class
@@ -69,9 +68,6 @@ type Served struct {
 	Objective  time.Duration // of a request; 0: none
 	// DefaultTimeout is that of requests that name none; 0: none.
 	DefaultTimeout time.Duration
-	// CPUs are those on which other models may compute too; none: its runs are not
-	// ordered among theirs.
-	CPUs           []int
 	Traffic        *int  // percentage of requests without a version; nil: what others leave
 	Shadow         bool  // its answers are thrown away
 	CacheBytes     int64 // of responses that are kept; 0: none is
@@ -86,13 +82,23 @@ type Served struct {
 	OnDemand    bool          // the worker starts when a request comes
 	LoadNow     bool          // the first worker starts at once
 	IdleTimeout time.Duration // without a request, until a worker that started on demand ends; 0: the usual
-	// Unloaded is called after such a worker has ended.
-	Unloaded func()
+	Instances   []Instance    // none: it is an ensemble
+	// Changed is called when the phase in Serving changes. It returns at once.
+	Changed func()
+}
+
+// Instance is one worker of a model that a Server is to serve.
+type Instance struct {
+	ID string // of its container
+	// CPUs are those on which other models may compute too; none: its runs are not
+	// ordered among theirs.
+	CPUs []int
 	// Start starts the worker, or adopts the one that runs. It is called again
 	// after the worker has ended.
 	Start func(context.Context) (*Worker, error)
-	// Changed is called when the phase in Serving changes. It returns at once.
-	Changed func()
+	// Unloaded is called after a worker that started on demand has ended; nil: none
+	// does.
+	Unloaded func()
 }
 
 // Serving is the state of a served model.
@@ -141,12 +147,15 @@ type controller struct {
 	changed chan struct{} // holds one token after the server knows more
 
 	live   *work // that the server was given; nil: none. Only the loop's calls use it.
-	beside bool  // there may be something in the place of besides
+	beside int   // how many instances there may be in the place of besides
+	most   int   // how many instances there may be in its own place
 
 	starting sync.Mutex // held while a worker that is placed at its start gets its place and starts
 
 	mu sync.Mutex
 	st object.ModelStatus // Version is empty while the server has nothing
+	// more are the workers after the first, as far as this controller knows of them.
+	more []object.ModelInstance
 }
 
 // New returns the controller of a Model.
@@ -164,6 +173,7 @@ func (c *controller) Status(seen object.Observed) object.Status {
 	if now, ok := c.o.Server.Serving(c.key.Name); ok && st.Version != "" {
 		st.Phase, st.Message, st.Restarts = now.Phase, now.Message, now.Restarts
 		now.Fill(&st)
+		c.fillInstances(&st)
 	}
 	return &st
 }
@@ -203,14 +213,15 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 		return err
 	}
 	c.serves(w)
-	return nil
+	return c.trim(w)
 }
 
 // prepare finds what the worker of a manifest needs in its own place. One that is
 // loaded on demand has none yet, unless its worker runs, or replaces another one.
 func (c *controller) prepare(ctx context.Context, m *object.Model) (w *work, err error) {
 	w = &work{model: m, key: c.key}
-	w.now = !m.OnDemand() || c.live != nil || c.o.Sandbox.Runs(ctx, c.key)
+	w.now = !m.OnDemand() || c.live != nil || c.runs(ctx, m)
+	c.most = max(c.most, m.Workers())
 	if !w.now {
 		if err := c.o.Sandbox.CheckFits(ctx, m); err != nil {
 			return nil, err
@@ -218,6 +229,11 @@ func (c *controller) prepare(ctx context.Context, m *object.Model) (w *work, err
 	}
 	if w.now || len(m.Spec.Resources.Devices) > 0 { // the devices decide which engines there are
 		if w.placement, err = c.o.Sandbox.Place(ctx, m); err != nil {
+			return nil, err
+		}
+	}
+	if w.now {
+		if err := c.placeMore(ctx, w); err != nil {
 			return nil, err
 		}
 	}
@@ -270,11 +286,13 @@ func (c *controller) pull(ctx context.Context, m *object.Model, progress func(re
 // work is a manifest with all that its worker needs.
 type work struct {
 	model     *object.Model
-	digest    string              // of the model's files
-	key       object.Key          // of the container
-	placement *allocate.Placement // nil: it is given one when it is loaded
-	now       bool                // it is loaded at once
-	unsure    bool                // the worker on demand that it replaces may have given back the place
+	digest    string                // of the model's files
+	key       object.Key            // of the first container
+	instance  int                   // which of the model's, from 0
+	placement *allocate.Placement   // of the instance; nil: it is given one when it is loaded
+	more      []*allocate.Placement // of the instances after the first; may lack some
+	now       bool                  // it is loaded at once
+	unsure    bool                  // the worker on demand that it replaces may have given back the place
 	engine    *pack.Info
 	root      string
 }
@@ -290,10 +308,17 @@ func (c *controller) served(w *work) Served {
 	}
 	maxRequest, _ := spec.MaxRequest.Value() // checked with the manifest
 	s := Served{
-		Key: c.key, ID: w.key.ID(), Version: spec.Version, ServedAs: spec.ServedAs, Platform: w.engine.Platform, Class: spec.Class,
-		Timeout: spec.Timeout.Std(), MaxRequest: maxRequest, Objective: spec.Resources.Latency.Std(), DefaultTimeout: spec.DefaultTimeout.Std(), CPUs: shared(w), Traffic: spec.Traffic, Shadow: spec.Shadow,
+		Key: c.key, Version: spec.Version, ServedAs: spec.ServedAs, Platform: w.engine.Platform, Class: spec.Class,
+		Timeout: spec.Timeout.Std(), MaxRequest: maxRequest, Objective: spec.Resources.Latency.Std(), DefaultTimeout: spec.DefaultTimeout.Std(), Traffic: spec.Traffic, Shadow: spec.Shadow,
 		Batching: spec.DynamicBatching, Changed: c.noteChange,
-		Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, w) },
+	}
+	for i := range w.model.Workers() {
+		one := w.at(i)
+		instance := Instance{ID: one.own().ID(), CPUs: shared(one), Start: func(ctx context.Context) (*Worker, error) { return c.start(ctx, one) }}
+		if w.onDemand() {
+			instance.Unloaded = func() { c.unloaded(one) }
+		}
+		s.Instances = append(s.Instances, instance)
 	}
 	learned := c.o.Choices.key(w, []pack.Info{*w.engine})
 	s.Costs = c.o.Choices.costs(learned)
@@ -309,7 +334,6 @@ func (c *controller) served(w *work) Served {
 	s.Sequences, s.Reshape = spec.SequenceBatching, spec.Reshape
 	if w.onDemand() {
 		s.OnDemand, s.LoadNow, s.IdleTimeout = true, w.now, spec.IdleTimeout.Std()
-		s.Unloaded = func() { c.unloaded(w) }
 	}
 	return s
 }
@@ -401,24 +425,40 @@ func (c *controller) withdraw() error {
 }
 
 // Remove implements reconcile.Controller.
-func (c *controller) Remove(ctx context.Context, _ object.Object) error {
-	return c.free(ctx, c.o.Sandbox.Remove)
+func (c *controller) Remove(ctx context.Context, obj object.Object) error {
+	return c.free(ctx, obj, c.o.Sandbox.Remove)
 }
 
 // Halt implements reconcile.Controller.
-func (c *controller) Halt(ctx context.Context, _ object.Object) error {
-	return c.free(ctx, c.o.Sandbox.Halt)
+func (c *controller) Halt(ctx context.Context, obj object.Object) error {
+	return c.free(ctx, obj, c.o.Sandbox.Halt)
 }
 
-func (c *controller) free(ctx context.Context, sandbox func(context.Context, object.Key, time.Duration) error) error {
+func (c *controller) free(ctx context.Context, obj object.Object, sandbox func(context.Context, object.Key, time.Duration) error) error {
 	if err := c.withdraw(); err != nil {
 		return err
 	}
-	if err := sandbox(ctx, c.key, 0); err != nil {
+	n := object.MaxInstances // as many as there may be, where the manifest cannot be read
+	if m, ok := obj.(*object.Model); ok {
+		n = max(m.Workers(), c.most, 1)
+	}
+	for i := range n {
+		if err := c.freeOne(ctx, i, sandbox); err != nil {
+			return err
+		}
+	}
+	c.most = 0
+	return nil
+}
+
+// freeOne frees what an instance holds.
+func (c *controller) freeOne(ctx context.Context, i int, sandbox func(context.Context, object.Key, time.Duration) error) error {
+	key := object.InstanceKey(c.key, i)
+	if err := sandbox(ctx, key, 0); err != nil {
 		return err
 	}
-	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt, st.Placement = 0, nil, nil })
-	return os.RemoveAll(SocketDir(c.o.Sockets, c.key))
+	c.note(i, func(now *object.ModelInstance) { *now = object.ModelInstance{} })
+	return os.RemoveAll(SocketDir(c.o.Sockets, key))
 }
 
 // SocketDir is the folder of a model's socket. It has a short name whatever the model is called, so that the
@@ -428,18 +468,19 @@ func SocketDir(sockets string, key object.Key) string { return filepath.Join(soc
 // start starts a worker in its own container and cgroup, with the pack as its
 // root.
 func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
-	if w.onDemand() || w.unsure {
+	key := w.own()
+	if w.onDemand() || w.unsure || w.instance > 0 && w.key == c.key {
 		c.starting.Lock()
 		defer c.starting.Unlock()
 		placed := *w
 		var err error
-		if placed.placement, err = c.o.Sandbox.Place(ctx, w.model); err != nil {
+		if placed.placement, err = c.o.Sandbox.Place(ctx, w.model.Instance(w.instance)); err != nil {
 			return nil, err
 		}
 		w = &placed
-		c.set(func(st *object.ModelStatus) { st.Placement = w.placement.Status() })
+		c.note(w.instance, func(now *object.ModelInstance) { now.Placement = w.placement.Status() })
 	}
-	m, dir := w.model, SocketDir(c.o.Sockets, w.key)
+	m, dir := w.model, SocketDir(c.o.Sockets, key)
 	file, inside := c.o.Files.Path(w.digest), c.o.Paths.Model
 	if info, err := os.Stat(file); err == nil && info.IsDir() {
 		inside = c.o.Paths.Folder // a folder can be mounted on a folder only
@@ -453,7 +494,7 @@ func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
 		env = []string{"LD_LIBRARY_PATH=" + hardware.DriverLibraries}
 	}
 	now, err := c.o.Sandbox.Start(ctx, sandbox.Run{
-		Object: as(m, w.key), Placement: w.placement, KeepMemory: true, // its weights
+		Object: as(m, key), Placement: w.placement, KeepMemory: true, // its weights
 		Spec: container.Spec{
 			RootFS: w.root, LogBytes: c.o.LogBytes, Env: env,
 			Entrypoint: append(append([]string{}, w.engine.Entrypoint...), c.o.Server.WorkerArgs()...),
@@ -466,10 +507,10 @@ func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.set(func(st *object.ModelStatus) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
+	c.note(w.instance, func(st *object.ModelInstance) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
 	memory, _ := m.Spec.Resources.Memory.Value() // checked with the manifest
 	return &Worker{
-		c: c, key: w.key, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m), options: options(m),
+		c: c, key: key, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m), options: options(m),
 		served: m.ServedName(), memory: memory, model: inside,
 	}, nil
 }

@@ -101,7 +101,7 @@ func (b *bench) replace(ctx context.Context, how string, s Served) error {
 		return ctx.Err()
 	}
 	if b.replaced != nil {
-		defer b.replaced(s.ID)
+		defer b.replaced(s.Instances[0].ID)
 	}
 	if s.Ensemble != nil {
 		b.locked(func() { b.calls = append(b.calls, how) })
@@ -111,12 +111,12 @@ func (b *bench) replace(ctx context.Context, how string, s Served) error {
 		b.locked(func() { b.served = &s })
 		return nil
 	}
-	w, err := s.Start(ctx)
+	w, err := s.Instances[0].Start(ctx)
 	if err != nil {
 		return err
 	}
-	spec := b.Running()[s.ID]
-	b.locked(func() { b.calls = append(b.calls, how+" "+s.ID) })
+	spec := b.Running()[s.Instances[0].ID]
+	b.locked(func() { b.calls = append(b.calls, how+" "+s.Instances[0].ID) })
 	if strings.HasSuffix(spec.Mounts[1].Source, strings.TrimPrefix(b.refuse, "sha256:")) && b.refuse != "" {
 		_ = w.Kill()
 		return errors.New("not a model")
@@ -217,7 +217,7 @@ func TestLifeOfAModel(t *testing.T) {
 	if string(b.chosen.Head) != "weights" || !slices.Equal(b.chosen.Protocols, []int{2}) {
 		t.Errorf("a pack was asked for by %+v", b.chosen)
 	}
-	w, err := b.served.Start(t.Context())
+	w, err := b.served.Instances[0].Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +298,7 @@ func TestModelOfSeveralFiles(t *testing.T) {
 	if files := b.chosen.Files; len(files) != 1 || files[0].Name != "saved_model.pb" || string(files[0].Head) != "graph" {
 		t.Errorf("a pack was asked for by %+v", b.chosen)
 	}
-	if _, err := b.served.Start(t.Context()); err != nil {
+	if _, err := b.served.Instances[0].Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if mount := b.Running()["model-digits"].Mounts[1]; mount.Source != dir || mount.Target != "/model.d" || !mount.ReadOnly {
@@ -313,7 +313,7 @@ func TestWorkersEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	for code, want := range map[int]string{0: "", 137: "memory limit"} {
-		w, err := b.served.Start(t.Context())
+		w, err := b.served.Instances[0].Start(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -323,7 +323,7 @@ func TestWorkersEnd(t *testing.T) {
 		}
 	}
 	b.Fail("Start", errors.New("no space left"))
-	if _, err := b.served.Start(t.Context()); err == nil {
+	if _, err := b.served.Instances[0].Start(t.Context()); err == nil {
 		t.Error("started what cannot be")
 	}
 }

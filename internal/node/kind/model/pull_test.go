@@ -176,7 +176,7 @@ func TestModelFromARegistry(t *testing.T) {
 	if st.Source != m.Spec.Source || st.Digest != digest {
 		t.Errorf("the status has the source %s and the digest %s", st.Source, st.Digest)
 	}
-	if _, err := b.served.Start(t.Context()); err != nil {
+	if _, err := b.served.Instances[0].Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if mount := b.Running()["model-digits"].Mounts[1]; mount.Source != b.files.Path(digest) {

@@ -1,0 +1,97 @@
+package model
+
+import (
+	"context"
+
+	"oscine.dev/oscine/internal/node/allocate"
+	"oscine.dev/oscine/internal/node/reconcile"
+	"oscine.dev/oscine/internal/object"
+)
+
+// at is a work as that of one instance.
+func (w *work) at(i int) *work {
+	one := *w
+	if one.instance = i; i > 0 {
+		one.placement = nil
+		if i <= len(w.more) {
+			one.placement = w.more[i-1]
+		}
+	}
+	return &one
+}
+
+// own is the key of the instance's container.
+func (w *work) own() object.Key { return object.InstanceKey(w.key, w.instance) }
+
+// placeMore places the instances after the first, as many as fit. The others are
+// placed when there is room: their start is tried again until then.
+func (c *controller) placeMore(ctx context.Context, w *work) error {
+	w.more = make([]*allocate.Placement, max(w.model.Workers()-1, 0))
+	for i := range w.more {
+		placed, err := c.o.Sandbox.Place(ctx, w.model.Instance(i+1))
+		if err != nil && !reconcile.IsRefused(err) {
+			return err
+		}
+		w.more[i] = placed
+	}
+	return nil
+}
+
+// runs reports whether a worker of a model runs, as after a restart of the daemon.
+func (c *controller) runs(ctx context.Context, m *object.Model) bool {
+	for i := range m.Workers() {
+		if c.o.Sandbox.Runs(ctx, object.InstanceKey(c.key, i)) {
+			return true
+		}
+	}
+	return false
+}
+
+// trim frees what the instances hold that a work has no more.
+func (c *controller) trim(w *work) error {
+	ctx := context.WithoutCancel(c.o.Life)
+	for ; c.most > w.model.Workers(); c.most-- {
+		i := c.most - 1
+		if err := c.freeOne(ctx, i, c.o.Sandbox.Remove); err != nil {
+			return err
+		}
+		if err := c.o.Sandbox.GiveUp(ctx, w.model.Instance(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// note changes what is shown of an instance.
+func (c *controller) note(i int, change func(*object.ModelInstance)) {
+	c.set(func(st *object.ModelStatus) {
+		if i > 0 {
+			for len(c.more) < i {
+				c.more = append(c.more, object.ModelInstance{})
+			}
+			change(&c.more[i-1])
+			return
+		}
+		first := object.ModelInstance{PID: st.PID, StartedAt: st.StartedAt, Placement: st.Placement}
+		change(&first)
+		st.PID, st.StartedAt, st.Placement = first.PID, first.StartedAt, first.Placement
+	})
+}
+
+// fillInstances adds what this controller knows of the instances to what the server
+// has counted of them.
+func (c *controller) fillInstances(st *object.ModelStatus) {
+	c.mu.Lock()
+	more := append([]object.ModelInstance(nil), c.more...)
+	c.mu.Unlock()
+	for i := range st.Instances {
+		now := &st.Instances[i]
+		if i == 0 {
+			now.PID, now.StartedAt, now.Placement = st.PID, st.StartedAt, st.Placement
+		} else if i <= len(more) {
+			known := &more[i-1]
+			now.PID, now.StartedAt = known.PID, known.StartedAt
+			now.Placement = c.o.Sandbox.Placer.Now(object.InstanceKey(c.key, i).ID(), known.Placement)
+		}
+	}
+}
