@@ -24,7 +24,7 @@ type logService struct{ node history }
 
 func (s *logService) Read(ctx context.Context, req *connect.Request[pb.LogsRequest], stream *connect.ServerStream[pb.LogLine]) error {
 	m := req.Msg
-	query := node.LogQuery{Follow: m.Follow, Tail: int(m.Tail), Previous: m.Previous}
+	query := node.LogQuery{Follow: m.Follow, Tail: int(m.Tail), Previous: m.Previous, Instance: int(min(max(m.Instance, 0), object.MaxInstances+1))}
 	if m.Since != nil {
 		query.Since = m.Since.AsTime()
 	}

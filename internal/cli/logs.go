@@ -12,11 +12,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/object"
 )
 
 func newLogsCommand(env *Env) *cobra.Command {
 	var o logOptions
 	var since string
+	var instance int64
 	c := &cobra.Command{
 		Use: "logs [KIND] NAME", Short: "Show what a workload, a model or the system wrote", ValidArgsFunction: completeTarget(env), Args: rangeArgs(1, 2, "NAME or KIND NAME"),
 		Example: `  oscine logs web            (the workload or model web)
@@ -25,7 +27,7 @@ func newLogsCommand(env *Env) *cobra.Command {
   oscine logs system oscined
   oscine logs system init    (PID 1, since the machine started)`,
 		RunE: func(c *cobra.Command, args []string) error {
-			req := &oscinepb.LogsRequest{Follow: o.follow, Tail: o.tail, Previous: o.previous}
+			req := &oscinepb.LogsRequest{Follow: o.follow, Tail: o.tail, Previous: o.previous, Instance: instance}
 			system := len(args) == 2 && args[0] == "system"
 			from, err := sinceTime(since, time.Now())
 			if err != nil {
@@ -44,6 +46,9 @@ func newLogsCommand(env *Env) *cobra.Command {
 				req.Name, o.merge = args[1], true
 			} else if req.Kind, req.Name, err = env.parseNamed(args); err != nil {
 				return err
+			}
+			if instance < 0 || instance > object.MaxInstances {
+				return usageError{fmt.Errorf("--instance must be from 1 to %d", object.MaxInstances)}
 			}
 			if o.tail < 0 {
 				return usageError{errors.New("--tail must not be negative")}
@@ -69,6 +74,7 @@ func newLogsCommand(env *Env) *cobra.Command {
 	o.register(c)
 	c.Flags().Int64Var(&o.tail, "tail", 0, "only the last lines (0: all that is kept)")
 	c.Flags().StringVar(&since, "since", "", "only lines since then: how long ago, such as 10m or 24h, or a time such as 2026-01-31T15:04:05Z")
+	c.Flags().Int64Var(&instance, "instance", 0, "of a model with several instances, which one, from 1 (default: the first)")
 	c.Flags().BoolVarP(&o.previous, "previous", "p", false, "show the log of the previous run")
 	return c
 }

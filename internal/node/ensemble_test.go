@@ -38,7 +38,7 @@ func TestLifeOfAnEnsemble(t *testing.T) {
 	if st := states[0].Status.(*object.ModelStatus); !strings.Contains(st.Message, "step 1 (a): model not found") || st.PID != 0 || st.Placement != nil {
 		t.Errorf("got %+v", st)
 	}
-	if _, err := h.logPath(object.KindModel, "pipeline"); err == nil || !strings.Contains(err.Error(), "is an ensemble, which has no worker and no log") {
+	if _, err := h.logPath(object.KindModel, "pipeline", 0); err == nil || !strings.Contains(err.Error(), "is an ensemble, which has no worker and no log") {
 		t.Errorf("its log: got %v", err)
 	}
 	if len(h.box.Running()) != 0 {

@@ -30,6 +30,7 @@ type LogQuery struct {
 	Tail     int       // at most the last so many; 0 means all
 	Since    time.Time // only lines from this time on
 	Previous bool      // those of the run before the last one; not with Follow
+	Instance int       // of a model, from 1; 0 means the first
 }
 
 // Logs calls each with the chosen lines of an object, or for an empty kind of a
@@ -42,7 +43,7 @@ func (n *Node) Logs(ctx context.Context, kind object.Kind, name string, q LogQue
 	if kind == "" && name == initProgram && n.config.Mode == OnImage {
 		return initLog(ctx, linux.KernelLogFile, q, each)
 	}
-	path, err := n.logPath(kind, name)
+	path, err := n.logPath(kind, name, q.Instance)
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,10 @@ func (n *Node) awaitExited(ctx context.Context, kind object.Kind, name string) b
 // ended reports whether an object in that phase writes no more by itself.
 func ended(phase object.Phase) bool { return phase == object.Exited || phase == object.Stopped }
 
-func (n *Node) logPath(kind object.Kind, name string) (string, error) {
+func (n *Node) logPath(kind object.Kind, name string, instance int) (string, error) {
+	if kind != object.KindModel && instance != 0 {
+		return "", fmt.Errorf("%w: only a model has instances: leave out instance", ErrInvalid)
+	}
 	if kind == "" {
 		if key, err := n.config.Kinds.ParseID(name); err == nil {
 			return "", fmt.Errorf("%w: %q is the log of an object: see oscine logs %s", ErrInvalid, name, key)
@@ -114,7 +118,10 @@ func (n *Node) logPath(kind object.Kind, name string) (string, error) {
 	if m, ok := states[0].Object.(*object.Model); ok && m.Spec.Ensemble != nil {
 		return "", fmt.Errorf("%w: %s %s is an ensemble, which has no worker and no log: see those of the Models of its steps", ErrInvalid, kind, name)
 	}
-	path := n.systemLog(object.Key{Kind: kind, Name: name}.ID())
+	if m, ok := states[0].Object.(*object.Model); ok && instance > m.Workers() {
+		return "", fmt.Errorf("%w: %s %s has %d instances, not %d", ErrInvalid, kind, name, m.Workers(), instance)
+	}
+	path := n.systemLog(object.InstanceKey(object.Key{Kind: kind, Name: name}, max(instance-1, 0)).ID())
 	if !journal.Exists(path) {
 		return "", fmt.Errorf("%w: %s %s has not started yet: see oscine describe", ErrConflict, kind, name)
 	}

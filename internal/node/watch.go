@@ -58,6 +58,6 @@ func (n *Node) hardwareChanged(m *hardware.Machine) {
 		n.log.Error("the changed machine is not understood; placements stay", "error", err)
 		return
 	}
-	n.loop.Displace(displaced)
+	n.displace(displaced)
 	n.box.UpdateCPUs()
 }

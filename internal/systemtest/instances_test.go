@@ -63,6 +63,12 @@ func TestHostedInstances(t *testing.T) {
 		t.Errorf("applied again:\n%s", got)
 	}
 
+	n.eventually("the log of the second instance", later, func() (string, bool) {
+		_, errOut, code := n.try("logs", "model", "m", "--instance", "2") // which wrote to its stderr
+		return errOut, code == 0 && strings.Contains(errOut, "serves model")
+	})
+	n.refuse([]string{"logs", "model", "m", "--instance", "3"}, "has 2 instances, not 3")
+
 	// Clients that never pause, while one worker after the other is killed.
 	var clients sync.WaitGroup
 	done := make(chan struct{})

@@ -30,6 +30,7 @@ type LogsRequest struct {
 	Tail          int64                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`         // last lines; 0 means all
 	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`        // only lines from this time on; absent: all
 	Previous      bool                   `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"` // the run before the last one of a workload or model; not with follow
+	Instance      int64                  `protobuf:"varint,7,opt,name=instance,proto3" json:"instance,omitempty"` // of a model, from 1; 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -104,6 +105,13 @@ func (x *LogsRequest) GetPrevious() bool {
 		return x.Previous
 	}
 	return false
+}
+
+func (x *LogsRequest) GetInstance() int64 {
+	if x != nil {
+		return x.Instance
+	}
+	return 0
 }
 
 type LogLine struct {
@@ -408,14 +416,15 @@ var File_oscine_v1_logs_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_logs_proto_rawDesc = "" +
 	"\n" +
-	"\x14oscine/v1/logs.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"\xaf\x01\n" +
+	"\x14oscine/v1/logs.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\"\xcb\x01\n" +
 	"\vLogsRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x12\n" +
 	"\x04tail\x18\x04 \x01(\x03R\x04tail\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
-	"\bprevious\x18\x06 \x01(\bR\bprevious\"e\n" +
+	"\bprevious\x18\x06 \x01(\bR\bprevious\x12\x1a\n" +
+	"\binstance\x18\a \x01(\x03R\binstance\"e\n" +
 	"\aLogLine\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +

@@ -298,6 +298,12 @@ func (p *Placer) Now(id string, shown *object.PlacementStatus) *object.Placement
 	return &st
 }
 
+// Holds reports whether an object has a part of the machine.
+func (p *Placer) Holds(id string) bool {
+	_, ok := p.state.Load().Placement(id)
+	return ok
+}
+
 // Existing tells placement which partitions there are on the devices: those
 // that no placement has are somebody else's.
 func (p *Placer) Existing(m *hardware.Machine) {

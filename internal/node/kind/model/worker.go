@@ -74,7 +74,11 @@ func (w *Worker) Wait() error {
 	case now.OOMKilled:
 		return ErrMemory
 	case now.ExitCode != 0:
-		return fmt.Errorf("the worker ended with exit code %d; see oscine logs model %s", now.ExitCode, w.c.key.Name)
+		see := w.c.key.Name
+		if _, i := w.key.Instance(); i > 0 {
+			see += fmt.Sprintf(" --instance %d", i+1)
+		}
+		return fmt.Errorf("the worker ended with exit code %d; see oscine logs model %s", now.ExitCode, see)
 	}
 	return nil
 }
