@@ -55,6 +55,12 @@ func TestHostedInstances(t *testing.T) {
 	model := write("m.otm", enginetest.Magic+"sleep\n")
 	n.refuse([]string{"serve", model, "--instances", "33"}, "spec.instances: must be from 1 to 32, got 33")
 	n.run("serve", model, "--instances", "2", "--memory", "64Mi")
+	ready(2)
+	n.run("delete", "model", "m")
+	if left := leftOf("model-m", "model2-m"); len(left) > 0 {
+		t.Errorf("after it was deleted: %q", left)
+	}
+	n.run("serve", model, "--instances", "2", "--memory", "64Mi")
 	st := ready(2)
 	if a, b := st.Instances[0], st.Instances[1]; a.PID == b.PID || a.Placement == nil || b.Placement == nil || st.PID != a.PID || st.Phase != object.Running || st.Message != "" {
 		t.Errorf("got %+v", st)
@@ -132,11 +138,7 @@ func TestHostedInstances(t *testing.T) {
 	// is said.
 	n.run("serve", model, "--memory", "64Mi")
 	n.eventually("the second instance is gone", 60*time.Second, func() (string, bool) {
-		left := []string{}
-		for _, pattern := range []string{"/sys/fs/cgroup/oscine.slice/*/model2-m", "/sys/fs/cgroup/*/oscine.slice/*/model2-m"} {
-			found, _ := filepath.Glob(pattern)
-			left = append(left, found...)
-		}
+		left := leftOf("model2-m")
 		st = status()
 		return fmt.Sprintf("%q, %+v", left, st), len(left) == 0 && len(st.Instances) == 0 && st.Phase == object.Running && st.Update == nil
 	})
@@ -153,4 +155,15 @@ func TestHostedInstances(t *testing.T) {
 		return fmt.Sprintf("%+v", st), st.Phase == object.Running && strings.Contains(st.Message, "1 of 2 instances are ready; instance 2 is waiting") && strings.Contains(st.Message, "memory")
 	})
 	n.run("infer", "m", "-f", filepath.Join(dir, "request0.json"))
+}
+
+// leftOf are the cgroups that objects or instances still have, by their IDs.
+func leftOf(ids ...string) (left []string) {
+	for _, id := range ids {
+		for _, below := range []string{"", "*/"} { // cgroup v2 and v1
+			found, _ := filepath.Glob("/sys/fs/cgroup/" + below + "oscine.slice/*/" + id)
+			left = append(left, found...)
+		}
+	}
+	return left
 }
