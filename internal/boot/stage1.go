@@ -6,7 +6,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -197,20 +196,15 @@ func openRoot(log *Log, v release.Verity, s slot) error {
 	if err != nil {
 		return err
 	}
-	limitReadAhead(log, node)
+	if err := linux.SetReadAhead(node, rootReadAhead); err != nil {
+		log.Error("read ahead of the root: %v", err)
+	}
 	return mount{node, newRoot, "erofs", unix.MS_RDONLY | unix.MS_NODEV, ""}.do()
 }
 
 // rootReadAhead is how much of a program is read, and each of its blocks checked,
 // for one page that is missing. The kernel's 8 MiB read all of each program.
 const rootReadAhead = 64 // KiB
-
-func limitReadAhead(log *Log, node string) {
-	file := filepath.Join("/sys/class/block", filepath.Base(node), "queue/read_ahead_kb")
-	if err := os.WriteFile(file, []byte(strconv.Itoa(rootReadAhead)), 0o644); err != nil {
-		log.Error("read ahead of the root: %v", err)
-	}
-}
 
 func trimNewline(b []byte) []byte {
 	for len(b) > 0 && b[len(b)-1] == '\n' {

@@ -115,7 +115,7 @@ func MappingStatus(device uint64) (string, error) {
 func Mappings() ([]string, error) {
 	buf, err := dmAsk(dmListDevices, dmHeader{})
 	if err != nil {
-		return nil, fmt.Errorf("list mappings: %w", err)
+		return nil, err
 	}
 	return mappings(buf)
 }
@@ -166,7 +166,10 @@ func dmAsk(request uintptr, h dmHeader) ([]byte, error) {
 	if _, err := binary.Encode(buf, binary.NativeEndian, &h); err != nil {
 		return nil, err
 	}
-	return buf, ioctl(int(control.Fd()), request, unsafe.Pointer(&buf[0]))
+	if err := ioctl(int(control.Fd()), request, unsafe.Pointer(&buf[0])); err != nil {
+		return nil, fmt.Errorf("device mapper: %w", err)
+	}
+	return buf, nil
 }
 
 func dmUndo(fd int, name string, cause error) error {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -146,4 +148,11 @@ func FlushFileSystem(dir string) error {
 		return err
 	}
 	return errors.Join(unix.Syncfs(int(d.Fd())), d.Sync(), d.Close())
+}
+
+// SetReadAhead bounds how many KiB the kernel reads ahead of what is asked of a block
+// device, given by its node.
+func SetReadAhead(node string, kib int) error {
+	file := filepath.Join("/sys/class/block", filepath.Base(node), "queue/read_ahead_kb")
+	return os.WriteFile(file, []byte(strconv.Itoa(kib)), 0o644)
 }
