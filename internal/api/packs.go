@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	"oscine.dev/oscine/internal/pack"
@@ -72,8 +73,13 @@ func packMessage(p *pack.Info) *pb.Pack {
 	if err != nil {
 		manifest = nil // it was read from JSON
 	}
+	var damaged *timestamppb.Timestamp
+	if !p.Damaged.IsZero() {
+		damaged = timestamppb.New(p.Damaged)
+	}
 	return &pb.Pack{
 		Name: p.Name, Version: p.Version, Architecture: p.Arch, Digest: p.Digest, SizeBytes: p.SizeBytes, Engines: p.Engines, Drivers: p.Drivers, Tools: p.Tools,
-		Manifest: string(manifest), Signer: p.Signature.Signer(), Release: p.Release, Verity: p.Verity,
+		Manifest: string(manifest), Signer: p.Signature.Signer(), Release: p.Release,
+		Verity: p.Verity, Unverified: p.Unverified, Damaged: damaged, Source: p.Source,
 	}
 }

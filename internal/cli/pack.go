@@ -23,7 +23,7 @@ func newPackCommand(env *Env) *cobra.Command {
 		Use: "pack", Short: "Build, push, pull, install and list packs of engines and drivers",
 		Long: `A pack carries an engine, such as ONNX Runtime, and everything that it needs, or the
 programs by which a node knows devices of a kind, as one read-only file with a fixed digest.
-It is built here, installed on a node, and checked each time before the node mounts it.
+It is built here and installed on a node, where each block of it is checked when it is read.
 Registries carry packs as OCI artifacts, with the signature of the admin who pushed them.`,
 	}
 	c.AddCommand(newPackBuildCommand(env), newPackInstallCommand(env), newPackPushCommand(env), newPackPullCommand(env),
@@ -136,8 +136,12 @@ func packNames(ctx context.Context, node *client.Client) ([]string, error) {
 
 // listPacks lists packs; a wide table has their whole digests.
 func listPacks(packs []*pb.Pack) listing {
-	return listOf(packs, (*pb.Pack).GetName, "NAME\tVERSION\tARCH\tSIZE\tENGINES\tDRIVERS\tTOOLS\tDIGEST", func(p *pb.Pack, wide bool) string {
-		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", orDash(p.Name), orDash(p.Version), orDash(p.Architecture), printable.Bytes(p.SizeBytes),
+	return listOf(packs, (*pb.Pack).GetName, "NAME\tVERSION\tSTATUS\tARCH\tSIZE\tENGINES\tDRIVERS\tTOOLS\tDIGEST", func(p *pb.Pack, wide bool) string {
+		status := "Installed"
+		if p.Damaged != nil {
+			status = "Damaged"
+		}
+		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", orDash(p.Name), orDash(p.Version), status, orDash(p.Architecture), printable.Bytes(p.SizeBytes),
 			printable.Text(strings.Join(p.Engines, ",")), printable.Text(strings.Join(p.Drivers, ",")), printable.Text(strings.Join(p.Tools, ",")), shortDigest(p.Digest, wide))
 	})
 }

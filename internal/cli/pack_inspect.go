@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -21,13 +22,20 @@ import (
 
 // inspectedPack is what inspect shows.
 type inspectedPack struct {
-	Digest    string        `json:"digest"`
-	SizeBytes int64         `json:"sizeBytes"`
-	Verity    string        `json:"verity,omitempty"`  // names its hash tree: ROOTHASH,SALT,BLOCKS
-	Signer    string        `json:"signer,omitempty"`  // a name that nothing has proven yet, except on a node
-	Release   string        `json:"release,omitempty"` // of Oscine that it came with, in place of a signer
-	Reference string        `json:"reference,omitempty"`
-	Manifest  pack.Manifest `json:"manifest"`
+	Digest    string `json:"digest"`
+	SizeBytes int64  `json:"sizeBytes"`
+	Verity    string `json:"verity,omitempty"` // names its hash tree: ROOTHASH,SALT,BLOCKS
+	// Of a pack on a node: why blocks that are read from it are not checked, when it was found damaged, and from where
+	// the node fetched it.
+	Unverified string        `json:"unverified,omitempty"`
+	Damaged    *time.Time    `json:"damaged,omitempty"`
+	Source     string        `json:"source,omitempty"`
+	Signer     string        `json:"signer,omitempty"`  // a name that nothing has proven yet, except on a node
+	Release    string        `json:"release,omitempty"` // of Oscine that it came with, in place of a signer
+	Reference  string        `json:"reference,omitempty"`
+	Manifest   pack.Manifest `json:"manifest"`
+
+	onNode bool
 }
 
 func newPackInspectCommand(env *Env) *cobra.Command {
@@ -74,7 +82,11 @@ func inspectPack(ctx context.Context, env *Env, name, arch string, plain bool) (
 	}
 	for _, p := range resp.Msg.Packs {
 		if p.Name == name {
-			shown := &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Verity: p.Verity, Signer: p.Signer, Release: p.Release}
+			shown := &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Verity: p.Verity, Unverified: p.Unverified, Source: p.Source, Signer: p.Signer, Release: p.Release, onNode: true}
+			if p.Damaged != nil {
+				at := p.Damaged.AsTime()
+				shown.Damaged = &at
+			}
 			if err := json.Unmarshal([]byte(p.Manifest), &shown.Manifest); err != nil {
 				return nil, fmt.Errorf("the node's manifest of %s: %w", name, err)
 			}
@@ -115,9 +127,19 @@ func (p *inspectedPack) table(out io.Writer, _ bool) error {
 	row("name", m.Name)
 	row("version", m.Version)
 	row("arch", m.Arch)
+	if p.Damaged != nil {
+		again := pack.Info{Source: p.Source}
+		row("damaged", "since "+p.Damaged.Local().Format(time.DateTime)+": "+again.Repair())
+	}
 	row("digest", p.Digest)
 	root, _, _ := strings.Cut(p.Verity, ",")
 	row("root hash", root)
+	switch {
+	case p.Unverified != "":
+		row("reads", "not checked: "+p.Unverified)
+	case p.onNode:
+		row("reads", "checked block by block (dm-verity)")
+	}
 	row("size", printable.Bytes(p.SizeBytes))
 	if p.Reference != "" && p.Signer != "" {
 		row("signed by", p.Signer+" (not checked: a node does)")
@@ -126,6 +148,7 @@ func (p *inspectedPack) table(out io.Writer, _ bool) error {
 	}
 	row("with release", p.Release)
 	row("reference", p.Reference)
+	row("fetched from", p.Source)
 	row("engines", strings.Join(m.Engines, ", "))
 	for _, f := range m.Formats {
 		row("reads", f.Name+" "+strings.Join(f.Suffixes, ", "))

@@ -42,7 +42,7 @@ func liveProbes() []probe {
 			"needs Linux 5.12 or later and a file system that supports it: ext4, xfs, btrfs, tmpfs from 6.3", idMappedMounts},
 		{"overlayfs", "the layers of images", "modprobe overlay", overlay},
 		{"erofs from a file", "engine packs", "modprobe erofs; Linux 6.12 or later mounts the file without a loop device", erofs},
-		{"dm-verity", "the verified root of the image; hosted nodes do without", "modprobe dm-verity", dmVerity},
+		{"dm-verity", "the verified root of the image, and packs whose blocks are checked when they are read; a hosted node without it checks a pack as a whole when it mounts it", "modprobe dm-verity loop", dmVerity},
 		{"network namespaces", "the network of workloads", "needs a kernel with CONFIG_NET_NS and the right to use it", networkNamespaces},
 		{"veth and bridge", "the network of workloads", "modprobe veth bridge", vethAndBridge},
 		{"nf_tables", "published ports, and workloads kept apart", "modprobe nf_tables nft_chain_nat nft_nat nft_masq nft_fib_ipv4 nft_ct nft_reject_ipv4", nfTables},

@@ -45,9 +45,9 @@ func parseUevent(message []byte) (Event, bool) {
 // eventLost is the action of an event that stands for those that were lost.
 const eventLost = "lost"
 
-// listenEvents delivers the kernel's events until the context ends. Where
+// ListenEvents delivers the kernel's events until the context ends. Where
 // events come faster than they are taken, an eventLost says so.
-func listenEvents(ctx context.Context) (<-chan Event, error) {
+func ListenEvents(ctx context.Context) (<-chan Event, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return nil, fmt.Errorf("listen to device events: %w", err)

@@ -35,7 +35,7 @@ func Watch(ctx context.Context, root string, interval time.Duration, update func
 	var events <-chan Event
 	var records <-chan string
 	if root == "/" {
-		if events, err = listenEvents(ctx); err != nil {
+		if events, err = ListenEvents(ctx); err != nil {
 			// A sandbox may forbid the socket: look at everything instead.
 			w.m.Gaps = append(w.m.Gaps, Gap{Path: "/sys", Reason: "device events are not heard: " + reason(err)})
 		}

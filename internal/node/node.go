@@ -90,6 +90,7 @@ type Node struct {
 	runtime   containers
 	bridge    *network.Bridge
 	packs     *pack.Store
+	damage    *damage // of packs
 	registry  *core.Registry
 	inference http.Handler    // of the registry
 	tracer    *tracing.Tracer // of its requests; nil: not traced
@@ -144,7 +145,7 @@ func Open(ctx context.Context, config Config, machine *object.Machine) (*Node, e
 	if config.Kinds == nil {
 		config.Kinds = object.Kinds()
 	}
-	n := &Node{config: config, machine: machine, log: config.Logger}
+	n := &Node{config: config, machine: machine, log: config.Logger, damage: newDamage()}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	n.live = hardware.NewLive(sysRoot, func(m *hardware.Machine) map[string]hardware.DeviceLoad {
 		return hardware.AskLoads(n.life, m, n.drivers.List())
@@ -281,6 +282,7 @@ func (n *Node) restore(ctx context.Context) error {
 	n.wg.Go(func() { n.watchHardware(n.life) })
 	n.wg.Go(func() { n.drivers.Watch(n.life, n.refreshDrivers, n.driverEvent) })
 	n.wg.Go(func() { n.watchNetwork(n.life) })
+	n.wg.Go(func() { n.watchPacks(n.life) })
 	n.wg.Go(func() { n.watchDisk(n.life) })
 	n.wg.Go(func() { n.watchFiles(n.life) })
 	return nil

@@ -137,6 +137,7 @@ func newHouse(t *testing.T) *house {
 	h := &house{box: sandboxtest.New(t)}
 	log := slog.New(slog.DiscardHandler)
 	n := &Node{
+		damage: newDamage(),
 		config: Config{Mode: Hosted, Version: "test", StateDir: dir, RunDir: dir, LogDir: dir, Kinds: object.Kinds(), Logger: log},
 		log:    log, machine: &object.Machine{},
 		runtime: &fakeRuntime{Runtime: h.box.Runtime, images: []string{"docker.io/library/x:latest"}, stray: []string{"workload-stray"}, logs: dir},

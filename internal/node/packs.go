@@ -25,6 +25,7 @@ func (n *Node) openPacks(trust *x509.CertPool) (err error) {
 		return err
 	}
 	n.packs.Revoked, n.packs.Pinned, n.packs.Release = n.access.Revoked, n.upgrades.PinsPack, n.upgrades.Running()
+	n.packs.Damaged = n.damage.wake
 	return nil
 }
 
@@ -65,6 +66,7 @@ func (n *Node) PullPack(ctx context.Context, reference string, plainHTTP bool, p
 	if err != nil {
 		return nil, "", packError(err)
 	}
+	a.PlainHTTP = plainHTTP
 	info, err := n.packs.Pull(ctx, a, store, disk.AskingFor(n.disk.Room, func(received int64) { progress(received, a.SizeBytes) }))
 	if err != nil {
 		return nil, "", packError(err)
@@ -89,6 +91,7 @@ func (n *Node) packInstalled(info *pack.Info) {
 	if len(info.Drivers) > 0 {
 		n.drivers.Wake()
 	}
+	n.packRepaired(info)
 }
 
 // Packs lists the installed packs by name.

@@ -78,7 +78,7 @@ func TestPull(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p.Name != "e" || p.Arch != runtime.GOARCH || p.SizeBytes != int64(len(mine)) || p.Signature.Signer() != "rita" {
+		if p.Name != "e" || p.Arch != runtime.GOARCH || p.SizeBytes != int64(len(mine)) || !strings.HasPrefix(p.Source, registry.Host+"/packs/e@sha256:") || p.Signature.Signer() != "rita" {
 			t.Errorf("%s: got %+v", r, p)
 		}
 	}
@@ -136,7 +136,7 @@ func TestPullOfAnotherAndOfARevokedSigner(t *testing.T) {
 	if _, err := f.Write(raw); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.take(f, digestOf(raw), int64(len(raw)), c.signed(raw), &Manifest{Name: "nvidia", Version: "1", Arch: runtime.GOARCH})
+	_, err = s.take(f, digestOf(raw), int64(len(raw)), c.signed(raw), &Artifact{Info: Info{Manifest: Manifest{Name: "nvidia", Version: "1", Arch: runtime.GOARCH}}})
 	skipUnmountable(t, err)
 	if !errors.Is(err, ErrNotPack) || !strings.Contains(err.Error(), "promised the pack nvidia") {
 		t.Errorf("another pack than promised: got %v", err)

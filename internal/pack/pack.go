@@ -16,6 +16,12 @@ type Info struct {
 	// Verity names the hash tree behind the file system, as release.Verity writes it:
 	// ROOTHASH,SALT,BLOCKS. Empty in packs made before they had one.
 	Verity string
+	// Unverified says why blocks that are read from the pack are not checked; empty where
+	// they are. Only the file as a whole is then checked, when it is mounted.
+	Unverified string
+	Damaged    time.Time // when its file was found damaged; zero where it was not
+	Source     string    // reference with digest from which a node pulled it; empty where a person sent it
+	PlainHTTP  bool      // the source's registry may be asked without TLS
 
 	Signature pki.Signature // of an admin, checked at every mount
 	Release   string        // of Oscine that pins it, in place of a signature; empty for none

@@ -43,7 +43,7 @@ func (s *Store) Pull(ctx context.Context, a *Artifact, store *artifact.Store, pr
 	if err := s.dropPartials(a.Digest); err != nil {
 		return nil, fmt.Errorf("pull %s: %w", a.Reference, err)
 	}
-	if p, err := s.Find(a.Name); err == nil && p.Digest == a.Digest {
+	if p, err := s.Find(a.Name); err == nil && p.Digest == a.Digest && p.Damaged.IsZero() {
 		if digest, err := fileDigest(p.File); err == nil && digest == a.Digest {
 			return p, nil
 		}
@@ -60,7 +60,7 @@ func (s *Store) Pull(ctx context.Context, a *Artifact, store *artifact.Store, pr
 		}
 		return nil, errors.Join(fmt.Errorf("pull %s: %w", a.Reference, err), os.Remove(file))
 	}
-	info, err := s.take(f, a.Digest, a.SizeBytes, a.Signature, &a.Manifest)
+	info, err := s.take(f, a.Digest, a.SizeBytes, a.Signature, a)
 	if err != nil {
 		os.Remove(file) // unless it has its own name by now
 		return nil, err

@@ -29,6 +29,9 @@ type record struct {
 	Signature pki.Signature `json:"signature"`
 	Release   string        `json:"release,omitempty"` // see Info, as of those below
 	Verity    string        `json:"verity,omitempty"`
+	Damaged   time.Time     `json:"damaged,omitzero"`
+	Source    string        `json:"source,omitempty"`
+	PlainHTTP bool          `json:"plainHTTP,omitempty"`
 }
 
 // hex is the digest as part of a file's name.

@@ -114,7 +114,7 @@ func (s *Store) Stage(ctx context.Context, release, digest string, fetch func(ha
 	if err != nil {
 		return err
 	}
-	if held {
+	if held && !s.damaged(digest) {
 		if got, err := fileDigest(s.file(strings.TrimPrefix(digest, "sha256:"))); err == nil && got == digest {
 			return nil
 		}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -55,6 +56,13 @@ type Store struct {
 	// release was verified here; nil means none. Set it before the first use.
 	Pinned func(digest string) bool
 
+	// Damaged is called when a pack was found damaged that was not known to be. It
+	// returns at once; nil tells nobody. Set it before the first use.
+	Damaged func()
+
+	mapping string                // how the names of this store's mappings begin
+	gap     atomic.Pointer[error] // why packs are not mounted through dm-verity; nil: they are
+
 	pulling  chan struct{} // holds one token while a pack is pulled
 	mounting sync.Mutex    // held while files are mounted, which reads them whole; taken before mu
 	mu       sync.RWMutex  // held while records change
@@ -73,7 +81,12 @@ func OpenStore(dir, mounts string, trust *x509.CertPool) (*Store, error) {
 	if err := clear(dir); err != nil {
 		return nil, fmt.Errorf("clear the store of packs: %w", err)
 	}
-	return &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo", trust: trust, pulling: make(chan struct{}, 1)}, nil
+	s := &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo", trust: trust, pulling: make(chan struct{}, 1)}
+	s.mapping = fmt.Sprintf("oscine-pack-%.4x-", sha256.Sum256([]byte(mounts)))
+	if err := s.clearMounts(); err != nil {
+		return nil, fmt.Errorf("clear the mounts of packs: %w", err)
+	}
+	return s, nil
 }
 
 // clear removes what is neither a record nor the file of one, nor a download that can go on.
@@ -123,9 +136,9 @@ func (s *Store) Install(ctx context.Context, r io.Reader, signature pki.Signatur
 	return s.take(f, "sha256:"+hex.EncodeToString(sum.Sum(nil)), size, signature, nil)
 }
 
-// take makes a file with a digest the pack of its name. If given, the file is to be
-// the pack, version and architecture of promised.
-func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signature, promised *Manifest) (*Info, error) {
+// take makes a file with a digest the pack of its name. If it came from a registry, it
+// is to be the pack, version and architecture that the artifact there promised.
+func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signature, from *Artifact) (*Info, error) {
 	if err := f.Sync(); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
@@ -142,11 +155,14 @@ func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signat
 	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
-	if m := promised; m != nil && (manifest.Name != m.Name || manifest.Version != m.Version || manifest.Arch != m.Arch) {
+	if m := from; m != nil && (manifest.Name != m.Name || manifest.Version != m.Version || manifest.Arch != m.Arch) {
 		return nil, fmt.Errorf("%w: the registry promised the pack %s %s for %s, and sent %s %s for %s", ErrNotPack,
 			m.Name, m.Version, m.Arch, manifest.Name, manifest.Version, manifest.Arch)
 	}
 	rec := record{Digest: digest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Signature: signature, Verity: verity}
+	if from != nil {
+		rec.Source, rec.PlainHTTP = from.Reference, from.PlainHTTP
+	}
 	if err := s.commit(f.Name(), &rec); err != nil {
 		return nil, fmt.Errorf("install the pack %s: %w", manifest.Name, err)
 	}
@@ -256,6 +272,9 @@ func (s *Store) replace(tmp, file string, rec *record) error {
 	if err := durable.Rename(tmp, s.file(rec.hex())); err != nil {
 		return err
 	}
+	if err := s.noteRepaired(rec.Digest); err != nil {
+		return err
+	}
 	if err := rec.write(file); err != nil {
 		return err
 	}
@@ -270,7 +289,10 @@ func (s *Store) recordFile(name string) string { return filepath.Join(s.dir, nam
 func (s *Store) file(hexDigest string) string { return filepath.Join(s.dir, hexDigest+".erofs") }
 
 func (s *Store) info(rec *record) *Info {
-	return &Info{Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(rec.hex()), Signature: rec.Signature, Release: rec.Release, Verity: rec.Verity}
+	return &Info{
+		Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(rec.hex()), Signature: rec.Signature, Release: rec.Release,
+		Verity: rec.Verity, Unverified: s.unverified(rec.Verity), Damaged: rec.Damaged, Source: rec.Source, PlainHTTP: rec.PlainHTTP,
+	}
 }
 
 // List returns the installed packs, sorted by name. It waits for no pack that is
@@ -315,65 +337,6 @@ func (s *Store) Find(name string) (*Info, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: %s: %s", ErrNotInstalled, name, howToGet(name))
-}
-
-// Mount mounts the pack of that name (or engine) read-only, unless it is
-// mounted already, and returns it with the mount's folder. Before mounting it
-// checks the signature, then reads the whole file and compares its digest;
-// ErrUntrusted and ErrDamaged mean that these don't hold. What is returned of the
-// manifest comes from the file, not from the record beside it.
-func (s *Store) Mount(name string) (*Info, string, error) {
-	s.mounting.Lock()
-	defer s.mounting.Unlock()
-	p, err := s.Find(name)
-	if err != nil {
-		return nil, "", err
-	}
-	dir := s.mountDir(p)
-	if _, err := s.authentic(p.Digest, p.Verity, p.Signature, p.Release); err != nil {
-		return nil, "", fmt.Errorf("mount the pack %s: %w", p.Name, err)
-	}
-	if !mounted(dir) {
-		if err := mountChecked(p, dir); err != nil {
-			return nil, "", err
-		}
-	}
-	manifest, err := Read(dir)
-	if err != nil {
-		return nil, "", fmt.Errorf("mount the pack %s: %w", p.Name, err)
-	}
-	if manifest.Name != p.Name {
-		return nil, "", fmt.Errorf("%w: the file of the pack %s holds %s: install it again", ErrDamaged, p.Name, manifest.Name)
-	}
-	p.Manifest = *manifest
-	return p, dir, nil
-}
-
-// mountChecked mounts a pack whose file has its digest.
-func mountChecked(p *Info, dir string) error {
-	f, err := os.Open(p.File)
-	if err != nil {
-		return fmt.Errorf("mount the pack %s: %w", p.Name, err)
-	}
-	defer f.Close()
-	got, err := sumOf(f)
-	if err != nil {
-		return fmt.Errorf("mount the pack %s: %w", p.Name, err)
-	}
-	if got != p.Digest {
-		return fmt.Errorf("%w: %s has the digest %s instead of %s: install it again", ErrDamaged, p.Name, got, p.Digest)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err := mountRead(f, dir); err != nil {
-		return fmt.Errorf("mount the pack %s: %w", p.Name, err)
-	}
-	return nil
-}
-
-func (s *Store) mountDir(p *Info) string {
-	return filepath.Join(s.mounts, strings.TrimPrefix(p.Digest, "sha256:")[:16])
 }
 
 // Remove removes the pack of that name, or returns ErrNotInstalled.
@@ -421,11 +384,7 @@ func (s *Store) dropFile(p *Info) error {
 			return nil
 		}
 	}
-	err = durable.Remove(p.File)
-	if dir := s.mountDir(p); mounted(dir) {
-		err = errors.Join(err, unmount(dir), os.Remove(dir))
-	}
-	if err != nil {
+	if err := errors.Join(durable.Remove(p.File), s.dropMount(s.mountDir(p))); err != nil {
 		return fmt.Errorf("remove the pack %s: %w", p.Name, err)
 	}
 	return nil

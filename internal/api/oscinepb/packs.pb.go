@@ -9,6 +9,7 @@ package oscinepb
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -29,12 +30,15 @@ type Pack struct {
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // sha256:… of the file
 	SizeBytes     int64                  `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	Engines       []string               `protobuf:"bytes,6,rep,name=engines,proto3" json:"engines,omitempty"`
-	Drivers       []string               `protobuf:"bytes,7,rep,name=drivers,proto3" json:"drivers,omitempty"`   // programs by which the node knows devices
-	Manifest      string                 `protobuf:"bytes,8,opt,name=manifest,proto3" json:"manifest,omitempty"` // its pack.json
-	Signer        string                 `protobuf:"bytes,9,opt,name=signer,proto3" json:"signer,omitempty"`     // the admin's name in the certificate
-	Release       string                 `protobuf:"bytes,10,opt,name=release,proto3" json:"release,omitempty"`  // of Oscine that it comes with, in place of a signer
-	Tools         []string               `protobuf:"bytes,11,rep,name=tools,proto3" json:"tools,omitempty"`      // what a Workload runs that names the pack
-	Verity        string                 `protobuf:"bytes,12,opt,name=verity,proto3" json:"verity,omitempty"`    // names its hash tree: ROOTHASH,SALT,BLOCKS; empty in packs made before they had one
+	Drivers       []string               `protobuf:"bytes,7,rep,name=drivers,proto3" json:"drivers,omitempty"`        // programs by which the node knows devices
+	Manifest      string                 `protobuf:"bytes,8,opt,name=manifest,proto3" json:"manifest,omitempty"`      // its pack.json
+	Signer        string                 `protobuf:"bytes,9,opt,name=signer,proto3" json:"signer,omitempty"`          // the admin's name in the certificate
+	Release       string                 `protobuf:"bytes,10,opt,name=release,proto3" json:"release,omitempty"`       // of Oscine that it comes with, in place of a signer
+	Tools         []string               `protobuf:"bytes,11,rep,name=tools,proto3" json:"tools,omitempty"`           // what a Workload runs that names the pack
+	Verity        string                 `protobuf:"bytes,12,opt,name=verity,proto3" json:"verity,omitempty"`         // names its hash tree: ROOTHASH,SALT,BLOCKS; empty in packs made before they had one
+	Unverified    string                 `protobuf:"bytes,13,opt,name=unverified,proto3" json:"unverified,omitempty"` // why blocks that are read from it are not checked; empty where they are
+	Damaged       *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=damaged,proto3" json:"damaged,omitempty"`       // when its file was found damaged; unset where it was not
+	Source        string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"`         // reference with digest from which the node pulled it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +153,27 @@ func (x *Pack) GetTools() []string {
 func (x *Pack) GetVerity() string {
 	if x != nil {
 		return x.Verity
+	}
+	return ""
+}
+
+func (x *Pack) GetUnverified() string {
+	if x != nil {
+		return x.Unverified
+	}
+	return ""
+}
+
+func (x *Pack) GetDamaged() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Damaged
+	}
+	return nil
+}
+
+func (x *Pack) GetSource() string {
+	if x != nil {
+		return x.Source
 	}
 	return ""
 }
@@ -481,7 +506,7 @@ var File_oscine_v1_packs_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_packs_proto_rawDesc = "" +
 	"\n" +
-	"\x15oscine/v1/packs.proto\x12\toscine.v1\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"\xbf\x02\n" +
+	"\x15oscine/v1/packs.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"\xad\x03\n" +
 	"\x04Pack\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -496,7 +521,12 @@ const file_oscine_v1_packs_proto_rawDesc = "" +
 	"\arelease\x18\n" +
 	" \x01(\tR\arelease\x12\x14\n" +
 	"\x05tools\x18\v \x03(\tR\x05tools\x12\x16\n" +
-	"\x06verity\x18\f \x01(\tR\x06verity\"\x12\n" +
+	"\x06verity\x18\f \x01(\tR\x06verity\x12\x1e\n" +
+	"\n" +
+	"unverified\x18\r \x01(\tR\n" +
+	"unverified\x124\n" +
+	"\adamaged\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\adamaged\x12\x16\n" +
+	"\x06source\x18\x0f \x01(\tR\x06source\"\x12\n" +
 	"\x10ListPacksRequest\":\n" +
 	"\x11ListPacksResponse\x12%\n" +
 	"\x05packs\x18\x01 \x03(\v2\x0f.oscine.v1.PackR\x05packs\":\n" +
@@ -535,33 +565,35 @@ func file_oscine_v1_packs_proto_rawDescGZIP() []byte {
 
 var file_oscine_v1_packs_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_oscine_v1_packs_proto_goTypes = []any{
-	(*Pack)(nil),                // 0: oscine.v1.Pack
-	(*ListPacksRequest)(nil),    // 1: oscine.v1.ListPacksRequest
-	(*ListPacksResponse)(nil),   // 2: oscine.v1.ListPacksResponse
-	(*InstallPackResponse)(nil), // 3: oscine.v1.InstallPackResponse
-	(*PullPackRequest)(nil),     // 4: oscine.v1.PullPackRequest
-	(*PullPackResponse)(nil),    // 5: oscine.v1.PullPackResponse
-	(*RemovePackRequest)(nil),   // 6: oscine.v1.RemovePackRequest
-	(*RemovePackResponse)(nil),  // 7: oscine.v1.RemovePackResponse
-	(*Chunk)(nil),               // 8: oscine.v1.Chunk
+	(*Pack)(nil),                  // 0: oscine.v1.Pack
+	(*ListPacksRequest)(nil),      // 1: oscine.v1.ListPacksRequest
+	(*ListPacksResponse)(nil),     // 2: oscine.v1.ListPacksResponse
+	(*InstallPackResponse)(nil),   // 3: oscine.v1.InstallPackResponse
+	(*PullPackRequest)(nil),       // 4: oscine.v1.PullPackRequest
+	(*PullPackResponse)(nil),      // 5: oscine.v1.PullPackResponse
+	(*RemovePackRequest)(nil),     // 6: oscine.v1.RemovePackRequest
+	(*RemovePackResponse)(nil),    // 7: oscine.v1.RemovePackResponse
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Chunk)(nil),                 // 9: oscine.v1.Chunk
 }
 var file_oscine_v1_packs_proto_depIdxs = []int32{
-	0, // 0: oscine.v1.ListPacksResponse.packs:type_name -> oscine.v1.Pack
-	0, // 1: oscine.v1.InstallPackResponse.pack:type_name -> oscine.v1.Pack
-	0, // 2: oscine.v1.PullPackResponse.pack:type_name -> oscine.v1.Pack
-	1, // 3: oscine.v1.Packs.List:input_type -> oscine.v1.ListPacksRequest
-	8, // 4: oscine.v1.Packs.Install:input_type -> oscine.v1.Chunk
-	4, // 5: oscine.v1.Packs.Pull:input_type -> oscine.v1.PullPackRequest
-	6, // 6: oscine.v1.Packs.Remove:input_type -> oscine.v1.RemovePackRequest
-	2, // 7: oscine.v1.Packs.List:output_type -> oscine.v1.ListPacksResponse
-	3, // 8: oscine.v1.Packs.Install:output_type -> oscine.v1.InstallPackResponse
-	5, // 9: oscine.v1.Packs.Pull:output_type -> oscine.v1.PullPackResponse
-	7, // 10: oscine.v1.Packs.Remove:output_type -> oscine.v1.RemovePackResponse
-	7, // [7:11] is the sub-list for method output_type
-	3, // [3:7] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	8, // 0: oscine.v1.Pack.damaged:type_name -> google.protobuf.Timestamp
+	0, // 1: oscine.v1.ListPacksResponse.packs:type_name -> oscine.v1.Pack
+	0, // 2: oscine.v1.InstallPackResponse.pack:type_name -> oscine.v1.Pack
+	0, // 3: oscine.v1.PullPackResponse.pack:type_name -> oscine.v1.Pack
+	1, // 4: oscine.v1.Packs.List:input_type -> oscine.v1.ListPacksRequest
+	9, // 5: oscine.v1.Packs.Install:input_type -> oscine.v1.Chunk
+	4, // 6: oscine.v1.Packs.Pull:input_type -> oscine.v1.PullPackRequest
+	6, // 7: oscine.v1.Packs.Remove:input_type -> oscine.v1.RemovePackRequest
+	2, // 8: oscine.v1.Packs.List:output_type -> oscine.v1.ListPacksResponse
+	3, // 9: oscine.v1.Packs.Install:output_type -> oscine.v1.InstallPackResponse
+	5, // 10: oscine.v1.Packs.Pull:output_type -> oscine.v1.PullPackResponse
+	7, // 11: oscine.v1.Packs.Remove:output_type -> oscine.v1.RemovePackResponse
+	8, // [8:12] is the sub-list for method output_type
+	4, // [4:8] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_packs_proto_init() }

@@ -118,6 +118,28 @@ func (m *Manager) PinsPack(digest string) bool {
 	return ok
 }
 
+// FetchPack writes the pack of a digest that the running release pins, from where have
+// ends, out of the Machine's source of releases.
+func (m *Manager) FetchPack(ctx context.Context, digest string, have io.Reader, w io.Writer) error {
+	r := m.runningRelease()
+	if r == nil {
+		return fmt.Errorf("%w that pins it", update.ErrNotOffered)
+	}
+	i := slices.IndexFunc(r.Packs, func(p update.Pin) bool { return digestOf(&p) == digest })
+	if i < 0 {
+		return fmt.Errorf("%w: the release %s pins no such pack", update.ErrNotOffered, r.Version)
+	}
+	if m.Machine.Source == "" {
+		return fmt.Errorf("%w: set spec.update.source of the Machine", ErrNoSource)
+	}
+	source, err := m.open(m.Machine.Source)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	return source.FetchPin(ctx, r.Packs[i], have, w, nil)
+}
+
 // PinnedModel returns the digest of the model file of a name that the running release
 // pins, "" for none.
 func (m *Manager) PinnedModel(name string) string {

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"errors"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -86,6 +87,23 @@ func TestPins(t *testing.T) {
 	if pins := m.Pins(one); !pins[0].Here || !pins[1].Here {
 		t.Errorf("they are here: %+v", pins)
 	}
+	// It can be fetched again, where a source is known.
+	w.mu.Lock()
+	w.fetched = nil
+	w.mu.Unlock()
+	if err := m.FetchPack(t.Context(), pack, nil, io.Discard); err != nil || !slices.Equal(w.fetched, []string{"engine.erofs"}) {
+		t.Errorf("fetched %v, %v", w.fetched, err)
+	}
+	if err := m.FetchPack(t.Context(), model, nil, io.Discard); !errors.Is(err, update.ErrNotOffered) {
+		t.Errorf("what is no pack of the release: %v", err)
+	}
+	source := m.Machine.Source
+	m.Machine.Source = ""
+	if err := m.FetchPack(t.Context(), pack, nil, io.Discard); !errors.Is(err, ErrNoSource) {
+		t.Errorf("without a source: %v", err)
+	}
+	m.Machine.Source = source
+
 	// The next one brings another model and no pack; the one before stays for the way back.
 	two := pinned("1.2", 2)
 	two.Packs = nil

@@ -300,7 +300,9 @@ func (s *fakeSource) Fetch(ctx context.Context, c *update.Content, _ *update.Bas
 	return ctx.Err()
 }
 func (s *fakeSource) FetchPin(_ context.Context, p update.Pin, _ io.Reader, _ io.Writer, report func(update.Progress)) error {
-	report(update.Progress{Path: p.Path, Done: p.Size, Size: p.Size})
+	if report != nil {
+		report(update.Progress{Path: p.Path, Done: p.Size, Size: p.Size})
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fetched = append(s.fetched, p.Name)

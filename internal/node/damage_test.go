@@ -1,0 +1,127 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/pack"
+)
+
+// record lays the record of a pack that was found damaged on the disk.
+func (h *house) record(t *testing.T, source string) {
+	t.Helper()
+	digest := strings.Repeat("ab", 32)
+	text, err := json.Marshal(map[string]any{
+		"digest": "sha256:" + digest, "damaged": time.Now(), "source": source,
+		"manifest": pack.Manifest{Name: "e", Version: "1", Arch: "amd64", Drivers: []string{"d"}},
+	})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(h.config.StateDir, "packs", "e.json"), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *house) told(t *testing.T) (messages []string) {
+	t.Helper()
+	if err := h.Events(t.Context(), EventQuery{}, func(e Event) error {
+		if e.Reason == reasonPackDamaged || e.Reason == reasonPackRepaired {
+			messages = append(messages, e.Reason+" "+e.Message)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return messages
+}
+
+// A damaged pack is told once, with the next step.
+func TestDamagedPackIsTold(t *testing.T) {
+	h := newHouse(t)
+	h.record(t, "")
+	h.checkPacks(t.Context())
+	h.checkPacks(t.Context())
+	got := h.told(t)
+	if len(got) != 1 || !strings.Contains(got[0], "PackDamaged the file of the pack e is damaged") || !strings.Contains(got[0], "oscine pack install FILE") {
+		t.Errorf("events: %q", got)
+	}
+	if _, _, err := h.packs.Mount("e"); err == nil {
+		t.Error("a damaged pack was mounted")
+	}
+	// Another one is installed in its place.
+	h.packInstalled(&pack.Info{Manifest: pack.Manifest{Name: "e"}, Digest: "sha256:1"})
+	h.packInstalled(&pack.Info{Manifest: pack.Manifest{Name: "e"}, Digest: "sha256:1"})
+	if got := h.told(t); len(got) != 2 || !strings.Contains(got[1], "PackRepaired the pack e is good again") {
+		t.Errorf("events: %q", got)
+	}
+}
+
+// It is fetched again where its source is known; what fails is tried again, at longer
+// and longer intervals.
+func TestDamagedPackIsFetched(t *testing.T) {
+	h := newHouse(t)
+	h.record(t, "localhost:1/packs/e@sha256:"+strings.Repeat("cd", 32))
+	h.checkPacks(t.Context())
+	h.checkPacks(t.Context())
+	got := h.told(t)
+	if len(got) != 2 || !strings.Contains(got[0], "the node fetches it again") || !strings.Contains(got[1], "cannot be fetched again") || !strings.Contains(got[1], "the next try is in 30s") {
+		t.Errorf("events: %q", got)
+	}
+	known := h.damage.packs["e"]
+	for range 20 {
+		known.next = time.Now().Add(-time.Second)
+		h.checkPacks(t.Context())
+	}
+	if known.wait != lastRefetch {
+		t.Errorf("the wait grows to %v, want %v", known.wait, lastRefetch)
+	}
+}
+
+// Packs are looked at when the kernel announces a change of a mapping, and for no other
+// device.
+func TestMappingChanged(t *testing.T) {
+	events := []hardware.Event{
+		{Action: "change", Subsystem: "block", Path: "/devices/virtual/block/dm-1"},
+		{Action: "add", Subsystem: "block", Path: "/devices/virtual/block/dm-1"},
+		{Action: "change", Subsystem: "block", Path: "/devices/virtual/block/loop0"},
+		{Action: "change", Subsystem: "net", Path: "/devices/virtual/net/dm-1"},
+	}
+	var got []bool
+	for _, e := range events {
+		got = append(got, mappingChanged(e))
+	}
+	if want := []bool{true, false, false, false}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		d := newDamage()
+		ctx, cancel := context.WithCancel(t.Context())
+		looked := 0
+		listed := make(chan hardware.Event)
+		go d.watch(ctx, listed, func() { looked++ })
+		synctest.Wait()
+		d.wake()
+		synctest.Wait()
+		listed <- events[0]
+		listed <- events[2]
+		synctest.Wait()
+		if looked != 3 {
+			t.Errorf("looked %d times at first, when woken and after an event, want 3", looked)
+		}
+		close(listed)
+		time.Sleep(damageInterval + time.Second)
+		if looked != 4 {
+			t.Errorf("looked %d times without events, want 4", looked)
+		}
+		cancel()
+	})
+}

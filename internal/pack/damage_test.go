@@ -1,0 +1,108 @@
+package pack
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// damage alters a pack's file and has the store note it, as after a block that the
+// kernel found corrupt.
+func (s *Store) damage(t *testing.T, name string) {
+	t.Helper()
+	p, err := s.Find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flip(t, p.File, p.SizeBytes/2)
+	if whole(p) {
+		t.Fatal("an altered file has its digest")
+	}
+	s.mounting.Lock()
+	defer s.mounting.Unlock()
+	if err := s.markDamaged(p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A damaged pack stays so for the next daemon, is mounted by none, and is good once it
+// is installed again, whose mount then shows the good file.
+func TestDamagedStays(t *testing.T) {
+	s, c, _ := openTestStore(t)
+	raw := makePack(t, runtime.GOARCH, strings.Repeat("good ", 9000))
+	_, err := c.install(s, raw)
+	skipUnmountable(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, dir, err := s.Mount("e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.damage(t, "e")
+	s = s.as(t, "")
+	list, err := s.List()
+	if err != nil || len(list) != 1 || list[0].Damaged.IsZero() {
+		t.Fatalf("list: %+v, %v", list, err)
+	}
+	if _, _, err := s.Mount("e"); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "install it again, with oscine pack install FILE") {
+		t.Errorf("mounted: %v", err)
+	}
+	if p, err := c.install(s, raw); err != nil || !p.Damaged.IsZero() {
+		t.Fatalf("installed again: %+v, %v", p, err)
+	}
+	if mounted(dir) {
+		t.Error("the damaged file is mounted still")
+	}
+	if _, _, err := s.Mount("e"); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "usr/bin/w")); err != nil || !strings.HasPrefix(string(got), "good") {
+		t.Errorf("read %.20q, %v", got, err)
+	}
+	if err := s.Remove("e"); err != nil {
+		t.Error(err)
+	}
+}
+
+// One that came with a release is staged again, though a record says that it is here,
+// and stays good when the machine goes back.
+func TestDamagedIsStagedAgain(t *testing.T) {
+	s, _, _ := openTestStore(t)
+	raw := makePack(t, runtime.GOARCH, strings.Repeat("good ", 9000))
+	s = s.as(t, "1.1", raw)
+	fetched := 0
+	stage := func() {
+		t.Helper()
+		err := s.Stage(t.Context(), "1.1", digestOf(raw), func(have io.Reader, w io.Writer) error {
+			fetched++
+			return sending(raw)(have, w)
+		})
+		skipUnmountable(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	stage()
+	if _, err := s.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	s.damage(t, "e")
+	if p, err := s.Find("e"); err != nil || !strings.Contains(p.Repair(), "spec.update.source") {
+		t.Errorf("found %+v, %v", p, err)
+	}
+	stage()
+	stage()
+	if fetched != 2 {
+		t.Errorf("fetched %d times, want at first and once again", fetched)
+	}
+	s.holds(t, raw, 3)
+	if _, err := s.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	s.as(t, "1.0", raw).holds(t, raw, 2)
+}
