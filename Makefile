@@ -58,7 +58,7 @@ REPORT   := go run ./internal/rules/testreport
 ONLY_LISTED := -skips internal/rules/testreport/skips.txt
 
 test: as-root setup build lint test-inputs ## check style, run all tests, those in booted machines too; fails on skips that are not listed
-	@go test -json ./... | $(REPORT) $(ONLY_LISTED) -also '.*: boots a machine: set OSCINE_VM_TESTS=1.*'
+	@go test -json -timeout 25m ./... | $(REPORT) $(ONLY_LISTED) -also '.*: boots a machine: set OSCINE_VM_TESTS=1.*'
 	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m ./... | $(REPORT) $(ONLY_LISTED)
 
 # Without it their tests would be skipped, which make test counts as failures.
@@ -85,7 +85,7 @@ test-engines: build ## compare every engine with its own Python API, bit for bit
 		OSCINE_ENGINES_PYTHON=$$python go test -count=1 -timeout 25m -v -run TestHostedPyTorch ./internal/systemtest
 
 test-fast: bpf ## run the tests that boot no machine
-	@go test -json ./... | $(REPORT)
+	@go test -json -timeout 25m ./... | $(REPORT)
 
 test-vm: build ## run the tests that boot machines; the others come from the cache
 	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m ./... | $(REPORT)
