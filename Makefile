@@ -75,6 +75,7 @@ test-inputs: build
 	@go run ./internal/samples/fetch
 	@scripts/python-clients.sh >/dev/null
 	@scripts/python-clients.sh internal/update/source/testdata/python-tuf.txt >/dev/null
+	@scripts/python-clients.sh internal/signature/testdata/model-signing.txt >/dev/null
 	@[ $(ARCH) != amd64 ] || scripts/python-clients.sh internal/bench/loadgen/testdata/mlcommons-loadgen.txt >/dev/null # it has no wheel for others
 	@scripts/node-clients.sh internal/update/source/testdata/tuf-js >/dev/null
 

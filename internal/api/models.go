@@ -18,6 +18,7 @@ type modelStore interface {
 	UploadModel(context.Context, io.Reader, model.Upload) (digest string, size int64, err error)
 	ReceivedModel(digest string, folder bool) (stored bool, bytes int64)
 	PullModel(ctx context.Context, reference string, plainHTTP bool, s3 *object.S3, progress func(received, size int64)) (*model.Pulled, error)
+	SignModel(digest string, signature []byte) error
 	ModelHeader(digest string) []byte
 	ModelFiles() ([]node.ModelFile, error)
 	RemoveModelFile(digest string) (full string, err error)
@@ -43,6 +44,10 @@ func (s *modelService) Upload(ctx context.Context, stream *connect.ClientStream[
 func (s *modelService) Received(_ context.Context, req *connect.Request[pb.ReceivedModelRequest]) (*connect.Response[pb.ReceivedModelResponse], error) {
 	stored, bytes := s.node.ReceivedModel(req.Msg.Digest, req.Msg.Folder)
 	return connect.NewResponse(&pb.ReceivedModelResponse{Stored: stored, ReceivedBytes: bytes}), nil
+}
+
+func (s *modelService) Sign(_ context.Context, req *connect.Request[pb.SignModelRequest]) (*connect.Response[pb.SignModelResponse], error) {
+	return connect.NewResponse(&pb.SignModelResponse{}), s.node.SignModel(req.Msg.Digest, req.Msg.Signature)
 }
 
 func (s *modelService) Pull(ctx context.Context, req *connect.Request[pb.PullModelRequest], stream *connect.ServerStream[pb.PullModelResponse]) error {

@@ -13,9 +13,11 @@ import (
 	"connectrpc.com/connect"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/client"
 	"oscine.dev/oscine/internal/printable"
 	"oscine.dev/oscine/internal/serve/bundle"
+	"oscine.dev/oscine/internal/signature"
 )
 
 // modelSource is a model on this machine: a file, or several.
@@ -76,9 +78,35 @@ func (c *counted) Write(p []byte) (int, error) {
 	return len(p), c.ctx.Err()
 }
 
-// upload brings the model to the node and returns its digest. What the node has
-// already is not sent.
+// upload brings the model to the node, with the signature that lies beside its file, and returns
+// its digest.
 func (s *modelSource) upload(ctx context.Context, env *Env, node *client.Client) (string, error) {
+	digest, err := s.send(ctx, env, node)
+	if err != nil || len(s.files) > 0 { // a folder's signature is in it
+		return digest, err
+	}
+	f, err := os.Open(s.path + signature.Suffix)
+	if errors.Is(err, os.ErrNotExist) {
+		return digest, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	raw, err := bounded.ReadAll(f, maxFileSignature)
+	if err != nil {
+		return "", fmt.Errorf("read the signature %s: %w", f.Name(), err)
+	}
+	_, err = node.Models.Sign(ctx, connect.NewRequest(&pb.SignModelRequest{Digest: digest, Signature: raw}))
+	return digest, err
+}
+
+// maxFileSignature bounds the signature of one file in bytes, as a node does.
+const maxFileSignature = 256 << 10
+
+// send brings the model to the node and returns its digest. What the node has
+// already is not sent.
+func (s *modelSource) send(ctx context.Context, env *Env, node *client.Client) (string, error) {
 	reading := newWaiting(env, "reading "+s.path)
 	digest, size, err := s.sum(ctx)
 	reading.done()

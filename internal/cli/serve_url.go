@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/serve/oip"
+	"oscine.dev/oscine/internal/signature"
 )
 
 // isURL reports whether the argument is the URL of a model.
@@ -80,5 +83,27 @@ func download(ctx context.Context, env *Env, address string) (file string, err e
 	case resp.ContentLength >= 0 && n != resp.ContentLength:
 		err = fmt.Errorf("%s: %d of %d bytes came", address, n, resp.ContentLength)
 	}
-	return file, errors.Join(err, f.Close())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", err
+	}
+	u.Path, u.RawPath = u.Path+signature.Suffix, ""
+	return file, downloadSignature(ctx, u.String(), file+signature.Suffix)
+}
+
+// downloadSignature fetches the signature beside a model's file, where there is one.
+func downloadSignature(ctx context.Context, address, file string) error {
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(q)
+	if err != nil {
+		return ctx.Err()
+	}
+	defer resp.Body.Close()
+	raw, err := bounded.ReadAll(resp.Body, maxFileSignature)
+	if resp.StatusCode != http.StatusOK || err != nil || !json.Valid(raw) { // some servers have a page for everything
+		return ctx.Err()
+	}
+	return os.WriteFile(file, raw, 0o600)
 }

@@ -55,11 +55,11 @@ func newVolumeListCommand(env *Env) *cobra.Command {
 
 func newModelCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{
-		Use: "model", Short: "Import, push, pull and explain models, list and remove their files",
+		Use: "model", Short: "Import, push, pull, verify and explain models, list and remove their files",
 		Long: `Model files are stored on the node by digest. One that no Model refers to is removed
 after an hour, or sooner where the disk is nearly full.`,
 	}
-	c.AddCommand(newModelListCommand(env), newModelExplainCommand(env), newModelPushCommand(env), newModelPullCommand(env), newModelImportCommand(env), &cobra.Command{
+	c.AddCommand(newModelListCommand(env), newModelExplainCommand(env), newModelPushCommand(env), newModelPullCommand(env), newModelImportCommand(env), newModelVerifyCommand(env), &cobra.Command{
 		Use: "remove DIGEST", Aliases: []string{"rm"}, Short: "Remove a model file that no Model refers to, by its digest or at least 6 digits of that", Args: exactArgs(1, "DIGEST"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()

@@ -45,6 +45,11 @@ func (n *Node) PullModel(ctx context.Context, reference string, plainHTTP bool, 
 	return n.files.Pull(ctx, reference, n.registries(plainHTTP), runtime.GOARCH, progress)
 }
 
+// SignModel keeps the signature of a stored model that is one file.
+func (n *Node) SignModel(digest string, signature []byte) error {
+	return n.files.Sign(digest, signature)
+}
+
 // ModelHeader returns the header of a stored language model, by which its memory is
 // planned; nil for any other model.
 func (n *Node) ModelHeader(digest string) []byte { return n.files.Header(digest) }

@@ -34,6 +34,7 @@ type MachineSpec struct {
 	Tracing   *Tracing       `json:"tracing,omitempty"`
 	Logs      MachineLogs    `json:"logs,omitzero"`
 	Images    MachineImages  `json:"images,omitzero"`
+	Models    MachineModels  `json:"models,omitzero"`
 	Classes   MachineClasses `json:"classes,omitzero"`
 	// HugePages are set aside when the daemon starts, while memory is in one
 	// piece: page size → bytes, such as 2Mi: 1Gi. Workloads are given of them.
@@ -109,6 +110,14 @@ type MachineImages struct {
 	Mirrors []RegistryMirror `json:"mirrors,omitempty"` // asked before a registry itself
 }
 
+// MachineModels says which models may be served.
+type MachineModels struct {
+	// SignedBy are public keys, or certificates of authorities, in PEM. With any, a model is
+	// served only if one of them signed it: with OpenSSF model signing, or in a registry with
+	// cosign. Files of a release are signed with it. Default: models need no signature.
+	SignedBy []string `json:"signedBy,omitempty"`
+}
+
 // ParseMachine reads a stream that must hold one Machine and nothing else.
 func ParseMachine(r io.Reader) (*Machine, error) {
 	objects, err := Kinds().Parse(r)
@@ -173,6 +182,7 @@ func (m *Machine) Check(c *Checker) {
 	checkSysctls(c, "spec.sysctls", s.Sysctls)
 	checkKernelModules(c, "spec.kernelModules", s.KernelModules)
 	checkMirrors(c, "spec.images.mirrors", s.Images.Mirrors)
+	checkSignedBy(c, "spec.models.signedBy", s.Models.SignedBy)
 	s.Proxy.check(c, "spec.proxy")
 	checkCertificates(c, "spec.caCertificates", s.CACertificates)
 }

@@ -60,6 +60,9 @@ type ModelSpec struct {
 	// without ensemble.
 	Source string `json:"source,omitempty"`
 	S3     *S3    `json:"s3,omitempty"` // how the bucket of an s3:// source is reached
+	// SignedBy are public keys, or certificates of authorities, in PEM, of which one must
+	// have signed the model, besides the Machine's spec.models.signedBy; default: any model.
+	SignedBy []string `json:"signedBy,omitempty"`
 	// Ensemble makes it a pipeline of other Models, whose tensors go from step to
 	// step inside the node.
 	Ensemble *Ensemble `json:"ensemble,omitempty"`
@@ -154,7 +157,7 @@ func (m *Model) checkEnsemble(c *Checker) {
 		c.Bad("spec.ensemble", "%v", err)
 	}
 	others := map[string]bool{
-		"source": s.Source != "", "engine": s.Engine != "", "format": s.Format != "", "options": len(s.Options) > 0, "s3": s.S3 != nil, "maxRequest": !s.MaxRequest.IsZero(), "timeout": s.Timeout != 0,
+		"source": s.Source != "", "engine": s.Engine != "", "format": s.Format != "", "options": len(s.Options) > 0, "s3": s.S3 != nil, "signedBy": len(s.SignedBy) > 0, "maxRequest": !s.MaxRequest.IsZero(), "timeout": s.Timeout != 0,
 		"reshape": s.Reshape != nil, "load": s.Load != "", "idleTimeout": s.IdleTimeout != 0, "instances": s.Instances != 0,
 		"dynamicBatching": s.DynamicBatching != nil, "responseCache": s.ResponseCache != nil, "sequenceBatching": s.SequenceBatching != nil, "resources": !reflect.ValueOf(s.Resources).IsZero(),
 	}
@@ -256,6 +259,7 @@ type ModelStatus struct {
 	Engine  string `json:"engine,omitempty"`
 	Source  string `json:"source,omitempty"`  // that is served
 	Digest  string `json:"digest,omitempty"`  // under which its files are stored
+	Signer  string `json:"signer,omitempty"`  // who signed them, where that had to be verified: a key by its SHA-256, or a certificate's subject
 	Version string `json:"version,omitempty"` // that is served
 	// Update is what became of the manifest that was applied last, while an
 	// earlier one is served.
@@ -410,6 +414,10 @@ func (m *Model) Check(c *Checker) {
 		if !IsS3(m.Spec.Source) {
 			c.Bad("spec.s3", "is only for sources that begin with %s", schemeS3)
 		}
+	}
+	checkSignedBy(c, "spec.signedBy", m.Spec.SignedBy)
+	if _, pinned := ReleaseModel(m.Spec.Source); pinned && len(m.Spec.SignedBy) > 0 {
+		c.Bad("spec.signedBy", "the release that brings the file is signed, and pins it: leave it out")
 	}
 	if m.Spec.Version != "" && !versionRE.MatchString(m.Spec.Version) {
 		c.Bad("spec.version", "must be letters, digits, '.', '_' or '-', at most 63, got %q", m.Spec.Version)

@@ -38,6 +38,21 @@ func FuzzParseS3(f *testing.F) {
 	})
 }
 
+func TestSignedByIsChecked(t *testing.T) {
+	const key = "-----BEGIN PUBLIC KEY-----\\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE0000\\n-----END PUBLIC KEY-----"
+	for spec, want := range map[string]string{
+		`{source: "s3://models/a", signedBy: [hush]}`:                              "spec.signedBy[0]: must be public keys or certificates in PEM",
+		`{source: "s3://models/a", signedBy: ["` + key + `"]}`:                     "spec.signedBy[0]: has a public key that cannot be read",
+		`{source: "release:a.onnx", signedBy: [x]}`:                                "spec.signedBy: the release that brings the file is signed",
+		`{source: "s3://models/a", signedBy: [` + strings.Repeat("x, ", 17) + `]}`: "has 17 entries, at most 16",
+	} {
+		_, err := Kinds().Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: digits}\nspec: " + spec + "\n"))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%.60s: got %v, want %s", spec, err, want)
+		}
+	}
+}
+
 func TestS3IsChecked(t *testing.T) {
 	manifest := func(spec string) string {
 		return "apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: digits}\nspec: " + spec + "\n"

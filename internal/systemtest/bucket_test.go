@@ -1,16 +1,21 @@
 package systemtest
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"oscine.dev/oscine/internal/serve/bucket/buckettest"
 	"oscine.dev/oscine/internal/serve/engine/enginetest"
+	"oscine.dev/oscine/internal/signature/signaturetest"
 )
 
-// TestHostedBucket serves models out of an S3 bucket, with the credentials of a Secret.
+// TestHostedBucket serves models out of an S3 bucket, with the credentials of a Secret, and signed
+// ones.
 func TestHostedBucket(t *testing.T) {
 	d := newDaemon(t)
 	n := d.testNode
@@ -71,6 +76,40 @@ func TestHostedBucket(t *testing.T) {
 	if got := n.run("infer", "waits", "-f", request); !strings.Contains(got, "[2,3,4,5]") {
 		t.Errorf("after a file that is no model it answers:\n%s", got)
 	}
+
+	// Of a model that has to be signed, what was tampered with does not replace what is served.
+	rita := signaturetest.New(t)
+	content := enginetest.Magic + "add\n"
+	s.Put(map[string]string{"nets/add.otm": content, "nets/add.otm.sig": rita.Sign(map[string]string{".": content})})
+	signed := func(version string) string {
+		return strings.Replace(strings.Replace(manifest, "waits", "signed", 1), "secret: minio}", "secret: minio}, version: '"+version+"', signedBy: ["+strconv.Quote(rita.PEM)+"]", 1)
+	}
+	n.apply(signed("1"))
+	n.awaitPhase("model", "signed", "Running", soon)
+	if st, _ := n.object("model", "signed")["status"].(map[string]any); !strings.HasPrefix(fmt.Sprint(st["signer"]), "key ") {
+		t.Errorf("describe shows the signer %v", st["signer"])
+	}
+	s.Put(map[string]string{"nets/add.otm": content + "# tampered with\n"})
+	n.apply(signed("2"))
+	n.eventually("the tampered file to be refused", soon, func() (string, bool) {
+		out := n.run("describe", "model", "signed")
+		return out, strings.Contains(out, "model not trusted: its file is not the one that was signed (spec.signedBy)")
+	})
+	if got := n.run("infer", "signed", "-f", request); !strings.Contains(got, "[2,3,4,5]") {
+		t.Errorf("after a tampered file it answers:\n%s", got)
+	}
+	// From this computer the signature goes along.
+	local := filepath.Join(t.TempDir(), "mine.otm")
+	if err := errors.Join(os.WriteFile(local, []byte(content), 0o600), os.WriteFile(local+".sig", []byte(rita.Sign(map[string]string{".": content})), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	n.run("serve", local)
+	digest, _ := n.object("model", "mine")["status"].(map[string]any)["digest"].(string)
+	n.apply("apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: mine}\nspec: {source: '" + digest + "', signedBy: [" + strconv.Quote(rita.PEM) + "]}\n")
+	n.eventually("the uploaded signature to count", soon, func() (string, bool) {
+		out := n.run("describe", "model", "mine")
+		return out, strings.Contains(out, "signer: key ") && !strings.Contains(out, "Failed")
+	})
 
 	// The server goes; a restarted model still has its files.
 	s.Close()

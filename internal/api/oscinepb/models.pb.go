@@ -178,6 +178,94 @@ func (x *ReceivedModelResponse) GetReceivedBytes() int64 {
 	return 0
 }
 
+type SignModelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Signature     []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"` // of OpenSSF model signing: a Sigstore bundle
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignModelRequest) Reset() {
+	*x = SignModelRequest{}
+	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignModelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignModelRequest) ProtoMessage() {}
+
+func (x *SignModelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignModelRequest.ProtoReflect.Descriptor instead.
+func (*SignModelRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SignModelRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *SignModelRequest) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+type SignModelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignModelResponse) Reset() {
+	*x = SignModelResponse{}
+	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignModelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignModelResponse) ProtoMessage() {}
+
+func (x *SignModelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignModelResponse.ProtoReflect.Descriptor instead.
+func (*SignModelResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{4}
+}
+
 type PullModelRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reference     string                 `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`                   // oci://HOST/REPOSITORY:TAG or @DIGEST, or s3://BUCKET/KEY
@@ -189,7 +277,7 @@ type PullModelRequest struct {
 
 func (x *PullModelRequest) Reset() {
 	*x = PullModelRequest{}
-	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	mi := &file_oscine_v1_models_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -201,7 +289,7 @@ func (x *PullModelRequest) String() string {
 func (*PullModelRequest) ProtoMessage() {}
 
 func (x *PullModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[3]
+	mi := &file_oscine_v1_models_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -214,7 +302,7 @@ func (x *PullModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullModelRequest.ProtoReflect.Descriptor instead.
 func (*PullModelRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{3}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PullModelRequest) GetReference() string {
@@ -250,7 +338,7 @@ type S3 struct {
 
 func (x *S3) Reset() {
 	*x = S3{}
-	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	mi := &file_oscine_v1_models_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -262,7 +350,7 @@ func (x *S3) String() string {
 func (*S3) ProtoMessage() {}
 
 func (x *S3) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[4]
+	mi := &file_oscine_v1_models_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -275,7 +363,7 @@ func (x *S3) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use S3.ProtoReflect.Descriptor instead.
 func (*S3) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{4}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *S3) GetEndpoint() string {
@@ -321,7 +409,7 @@ type PullModelResponse struct {
 
 func (x *PullModelResponse) Reset() {
 	*x = PullModelResponse{}
-	mi := &file_oscine_v1_models_proto_msgTypes[5]
+	mi := &file_oscine_v1_models_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +421,7 @@ func (x *PullModelResponse) String() string {
 func (*PullModelResponse) ProtoMessage() {}
 
 func (x *PullModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[5]
+	mi := &file_oscine_v1_models_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +434,7 @@ func (x *PullModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullModelResponse.ProtoReflect.Descriptor instead.
 func (*PullModelResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{5}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PullModelResponse) GetReceivedBytes() int64 {
@@ -404,7 +492,7 @@ type ModelFile struct {
 
 func (x *ModelFile) Reset() {
 	*x = ModelFile{}
-	mi := &file_oscine_v1_models_proto_msgTypes[6]
+	mi := &file_oscine_v1_models_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +504,7 @@ func (x *ModelFile) String() string {
 func (*ModelFile) ProtoMessage() {}
 
 func (x *ModelFile) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[6]
+	mi := &file_oscine_v1_models_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +517,7 @@ func (x *ModelFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelFile.ProtoReflect.Descriptor instead.
 func (*ModelFile) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{6}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ModelFile) GetDigest() string {
@@ -475,7 +563,7 @@ type ListModelFilesRequest struct {
 
 func (x *ListModelFilesRequest) Reset() {
 	*x = ListModelFilesRequest{}
-	mi := &file_oscine_v1_models_proto_msgTypes[7]
+	mi := &file_oscine_v1_models_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -487,7 +575,7 @@ func (x *ListModelFilesRequest) String() string {
 func (*ListModelFilesRequest) ProtoMessage() {}
 
 func (x *ListModelFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[7]
+	mi := &file_oscine_v1_models_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -500,7 +588,7 @@ func (x *ListModelFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListModelFilesRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{7}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{9}
 }
 
 type ListModelFilesResponse struct {
@@ -512,7 +600,7 @@ type ListModelFilesResponse struct {
 
 func (x *ListModelFilesResponse) Reset() {
 	*x = ListModelFilesResponse{}
-	mi := &file_oscine_v1_models_proto_msgTypes[8]
+	mi := &file_oscine_v1_models_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +612,7 @@ func (x *ListModelFilesResponse) String() string {
 func (*ListModelFilesResponse) ProtoMessage() {}
 
 func (x *ListModelFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[8]
+	mi := &file_oscine_v1_models_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +625,7 @@ func (x *ListModelFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListModelFilesResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{8}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListModelFilesResponse) GetFiles() []*ModelFile {
@@ -556,7 +644,7 @@ type RemoveModelFileRequest struct {
 
 func (x *RemoveModelFileRequest) Reset() {
 	*x = RemoveModelFileRequest{}
-	mi := &file_oscine_v1_models_proto_msgTypes[9]
+	mi := &file_oscine_v1_models_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +656,7 @@ func (x *RemoveModelFileRequest) String() string {
 func (*RemoveModelFileRequest) ProtoMessage() {}
 
 func (x *RemoveModelFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[9]
+	mi := &file_oscine_v1_models_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +669,7 @@ func (x *RemoveModelFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveModelFileRequest.ProtoReflect.Descriptor instead.
 func (*RemoveModelFileRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{9}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RemoveModelFileRequest) GetDigest() string {
@@ -600,7 +688,7 @@ type RemoveModelFileResponse struct {
 
 func (x *RemoveModelFileResponse) Reset() {
 	*x = RemoveModelFileResponse{}
-	mi := &file_oscine_v1_models_proto_msgTypes[10]
+	mi := &file_oscine_v1_models_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +700,7 @@ func (x *RemoveModelFileResponse) String() string {
 func (*RemoveModelFileResponse) ProtoMessage() {}
 
 func (x *RemoveModelFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_models_proto_msgTypes[10]
+	mi := &file_oscine_v1_models_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +713,7 @@ func (x *RemoveModelFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveModelFileResponse.ProtoReflect.Descriptor instead.
 func (*RemoveModelFileResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_models_proto_rawDescGZIP(), []int{10}
+	return file_oscine_v1_models_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RemoveModelFileResponse) GetDigest() string {
@@ -649,7 +737,11 @@ const file_oscine_v1_models_proto_rawDesc = "" +
 	"\x06folder\x18\x02 \x01(\bR\x06folder\"V\n" +
 	"\x15ReceivedModelResponse\x12\x16\n" +
 	"\x06stored\x18\x01 \x01(\bR\x06stored\x12%\n" +
-	"\x0ereceived_bytes\x18\x02 \x01(\x03R\rreceivedBytes\"n\n" +
+	"\x0ereceived_bytes\x18\x02 \x01(\x03R\rreceivedBytes\"H\n" +
+	"\x10SignModelRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x13\n" +
+	"\x11SignModelResponse\"n\n" +
 	"\x10PullModelRequest\x12\x1c\n" +
 	"\treference\x18\x01 \x01(\tR\treference\x12\x1d\n" +
 	"\n" +
@@ -683,10 +775,11 @@ const file_oscine_v1_models_proto_rawDesc = "" +
 	"\x16RemoveModelFileRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"1\n" +
 	"\x17RemoveModelFileResponse\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\tR\x06digest2\x9a\x03\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest2\xe3\x03\n" +
 	"\x06Models\x12B\n" +
 	"\x06Upload\x12\x10.oscine.v1.Chunk\x1a\x1e.oscine.v1.UploadModelResponse\"\x04\x88\xb5\x18\x03(\x01\x12S\n" +
-	"\bReceived\x12\x1f.oscine.v1.ReceivedModelRequest\x1a .oscine.v1.ReceivedModelResponse\"\x04\x88\xb5\x18\x03\x12M\n" +
+	"\bReceived\x12\x1f.oscine.v1.ReceivedModelRequest\x1a .oscine.v1.ReceivedModelResponse\"\x04\x88\xb5\x18\x03\x12G\n" +
+	"\x04Sign\x12\x1b.oscine.v1.SignModelRequest\x1a\x1c.oscine.v1.SignModelResponse\"\x04\x88\xb5\x18\x03\x12M\n" +
 	"\x04Pull\x12\x1b.oscine.v1.PullModelRequest\x1a\x1c.oscine.v1.PullModelResponse\"\b\x88\xb5\x18\x03\x90\xb5\x18\x000\x01\x12Q\n" +
 	"\x04List\x12 .oscine.v1.ListModelFilesRequest\x1a!.oscine.v1.ListModelFilesResponse\"\x04\x88\xb5\x18\x02\x12U\n" +
 	"\x06Remove\x12!.oscine.v1.RemoveModelFileRequest\x1a\".oscine.v1.RemoveModelFileResponse\"\x04\x88\xb5\x18\x03B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
@@ -703,38 +796,42 @@ func file_oscine_v1_models_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_models_proto_rawDescData
 }
 
-var file_oscine_v1_models_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_oscine_v1_models_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_oscine_v1_models_proto_goTypes = []any{
 	(*UploadModelResponse)(nil),     // 0: oscine.v1.UploadModelResponse
 	(*ReceivedModelRequest)(nil),    // 1: oscine.v1.ReceivedModelRequest
 	(*ReceivedModelResponse)(nil),   // 2: oscine.v1.ReceivedModelResponse
-	(*PullModelRequest)(nil),        // 3: oscine.v1.PullModelRequest
-	(*S3)(nil),                      // 4: oscine.v1.S3
-	(*PullModelResponse)(nil),       // 5: oscine.v1.PullModelResponse
-	(*ModelFile)(nil),               // 6: oscine.v1.ModelFile
-	(*ListModelFilesRequest)(nil),   // 7: oscine.v1.ListModelFilesRequest
-	(*ListModelFilesResponse)(nil),  // 8: oscine.v1.ListModelFilesResponse
-	(*RemoveModelFileRequest)(nil),  // 9: oscine.v1.RemoveModelFileRequest
-	(*RemoveModelFileResponse)(nil), // 10: oscine.v1.RemoveModelFileResponse
-	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
-	(*Chunk)(nil),                   // 12: oscine.v1.Chunk
+	(*SignModelRequest)(nil),        // 3: oscine.v1.SignModelRequest
+	(*SignModelResponse)(nil),       // 4: oscine.v1.SignModelResponse
+	(*PullModelRequest)(nil),        // 5: oscine.v1.PullModelRequest
+	(*S3)(nil),                      // 6: oscine.v1.S3
+	(*PullModelResponse)(nil),       // 7: oscine.v1.PullModelResponse
+	(*ModelFile)(nil),               // 8: oscine.v1.ModelFile
+	(*ListModelFilesRequest)(nil),   // 9: oscine.v1.ListModelFilesRequest
+	(*ListModelFilesResponse)(nil),  // 10: oscine.v1.ListModelFilesResponse
+	(*RemoveModelFileRequest)(nil),  // 11: oscine.v1.RemoveModelFileRequest
+	(*RemoveModelFileResponse)(nil), // 12: oscine.v1.RemoveModelFileResponse
+	(*timestamppb.Timestamp)(nil),   // 13: google.protobuf.Timestamp
+	(*Chunk)(nil),                   // 14: oscine.v1.Chunk
 }
 var file_oscine_v1_models_proto_depIdxs = []int32{
-	4,  // 0: oscine.v1.PullModelRequest.s3:type_name -> oscine.v1.S3
-	11, // 1: oscine.v1.ModelFile.used:type_name -> google.protobuf.Timestamp
-	6,  // 2: oscine.v1.ListModelFilesResponse.files:type_name -> oscine.v1.ModelFile
-	12, // 3: oscine.v1.Models.Upload:input_type -> oscine.v1.Chunk
+	6,  // 0: oscine.v1.PullModelRequest.s3:type_name -> oscine.v1.S3
+	13, // 1: oscine.v1.ModelFile.used:type_name -> google.protobuf.Timestamp
+	8,  // 2: oscine.v1.ListModelFilesResponse.files:type_name -> oscine.v1.ModelFile
+	14, // 3: oscine.v1.Models.Upload:input_type -> oscine.v1.Chunk
 	1,  // 4: oscine.v1.Models.Received:input_type -> oscine.v1.ReceivedModelRequest
-	3,  // 5: oscine.v1.Models.Pull:input_type -> oscine.v1.PullModelRequest
-	7,  // 6: oscine.v1.Models.List:input_type -> oscine.v1.ListModelFilesRequest
-	9,  // 7: oscine.v1.Models.Remove:input_type -> oscine.v1.RemoveModelFileRequest
-	0,  // 8: oscine.v1.Models.Upload:output_type -> oscine.v1.UploadModelResponse
-	2,  // 9: oscine.v1.Models.Received:output_type -> oscine.v1.ReceivedModelResponse
-	5,  // 10: oscine.v1.Models.Pull:output_type -> oscine.v1.PullModelResponse
-	8,  // 11: oscine.v1.Models.List:output_type -> oscine.v1.ListModelFilesResponse
-	10, // 12: oscine.v1.Models.Remove:output_type -> oscine.v1.RemoveModelFileResponse
-	8,  // [8:13] is the sub-list for method output_type
-	3,  // [3:8] is the sub-list for method input_type
+	3,  // 5: oscine.v1.Models.Sign:input_type -> oscine.v1.SignModelRequest
+	5,  // 6: oscine.v1.Models.Pull:input_type -> oscine.v1.PullModelRequest
+	9,  // 7: oscine.v1.Models.List:input_type -> oscine.v1.ListModelFilesRequest
+	11, // 8: oscine.v1.Models.Remove:input_type -> oscine.v1.RemoveModelFileRequest
+	0,  // 9: oscine.v1.Models.Upload:output_type -> oscine.v1.UploadModelResponse
+	2,  // 10: oscine.v1.Models.Received:output_type -> oscine.v1.ReceivedModelResponse
+	4,  // 11: oscine.v1.Models.Sign:output_type -> oscine.v1.SignModelResponse
+	7,  // 12: oscine.v1.Models.Pull:output_type -> oscine.v1.PullModelResponse
+	10, // 13: oscine.v1.Models.List:output_type -> oscine.v1.ListModelFilesResponse
+	12, // 14: oscine.v1.Models.Remove:output_type -> oscine.v1.RemoveModelFileResponse
+	9,  // [9:15] is the sub-list for method output_type
+	3,  // [3:9] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name
 	3,  // [3:3] is the sub-list for extension extendee
 	0,  // [0:3] is the sub-list for field type_name
@@ -747,14 +844,14 @@ func file_oscine_v1_models_proto_init() {
 	}
 	file_oscine_v1_chunk_proto_init()
 	file_oscine_v1_options_proto_init()
-	file_oscine_v1_models_proto_msgTypes[4].OneofWrappers = []any{}
+	file_oscine_v1_models_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_models_proto_rawDesc), len(file_oscine_v1_models_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -18,8 +18,10 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/bundle"
+	"oscine.dev/oscine/internal/signature"
 )
 
 const (
@@ -134,6 +136,31 @@ func open(source object.S3Source, access Access) (*reach, error) {
 	}
 	client.SetAppInfo("oscine", "1")
 	return &reach{client: client, access: access, source: source, host: u.Host}, nil
+}
+
+// Signature reads the signature of a source that is one file, the object whose key ends in
+// .sig in addition. It returns nil where there is none.
+func Signature(ctx context.Context, source object.S3Source, access Access) ([]byte, error) {
+	source.Key += signature.Suffix
+	r, err := open(source, access)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	core := minio.Core{Client: r.client}
+	body, _, _, err := core.GetObject(ctx, source.Bucket, source.Key, minio.GetObjectOptions{})
+	if code(err) == minio.NoSuchKey {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, r.explain(ctx, err)
+	}
+	raw, err := bounded.ReadAll(body, signature.MaxBytes)
+	if errors.Is(err, bounded.ErrTooLarge) {
+		err = fmt.Errorf("%w: the signature %s: %w", ErrModel, source, err)
+	}
+	return raw, r.explain(ctx, errors.Join(err, body.Close()))
 }
 
 // find finds the objects of the source, in the order of their names.

@@ -37,6 +37,8 @@ const (
 	ModelsUploadProcedure = "/oscine.v1.Models/Upload"
 	// ModelsReceivedProcedure is the fully-qualified name of the Models's Received RPC.
 	ModelsReceivedProcedure = "/oscine.v1.Models/Received"
+	// ModelsSignProcedure is the fully-qualified name of the Models's Sign RPC.
+	ModelsSignProcedure = "/oscine.v1.Models/Sign"
 	// ModelsPullProcedure is the fully-qualified name of the Models's Pull RPC.
 	ModelsPullProcedure = "/oscine.v1.Models/Pull"
 	// ModelsListProcedure is the fully-qualified name of the Models's List RPC.
@@ -52,6 +54,8 @@ type ModelsClient interface {
 	Upload(context.Context) *connect.ClientStreamForClient[oscinepb.Chunk, oscinepb.UploadModelResponse]
 	// Received says whether a model is stored, or how much of an interrupted upload is.
 	Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error)
+	// Sign keeps the signature of a stored model that is one file; a folder's is in it.
+	Sign(context.Context, *connect.Request[oscinepb.SignModelRequest]) (*connect.Response[oscinepb.SignModelResponse], error)
 	// Pull has the node fetch a model from a registry or an S3 bucket.
 	Pull(context.Context, *connect.Request[oscinepb.PullModelRequest]) (*connect.ServerStreamForClient[oscinepb.PullModelResponse], error)
 	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
@@ -82,6 +86,12 @@ func NewModelsClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(modelsMethods.ByName("Received")),
 			connect.WithClientOptions(opts...),
 		),
+		sign: connect.NewClient[oscinepb.SignModelRequest, oscinepb.SignModelResponse](
+			httpClient,
+			baseURL+ModelsSignProcedure,
+			connect.WithSchema(modelsMethods.ByName("Sign")),
+			connect.WithClientOptions(opts...),
+		),
 		pull: connect.NewClient[oscinepb.PullModelRequest, oscinepb.PullModelResponse](
 			httpClient,
 			baseURL+ModelsPullProcedure,
@@ -107,6 +117,7 @@ func NewModelsClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 type modelsClient struct {
 	upload   *connect.Client[oscinepb.Chunk, oscinepb.UploadModelResponse]
 	received *connect.Client[oscinepb.ReceivedModelRequest, oscinepb.ReceivedModelResponse]
+	sign     *connect.Client[oscinepb.SignModelRequest, oscinepb.SignModelResponse]
 	pull     *connect.Client[oscinepb.PullModelRequest, oscinepb.PullModelResponse]
 	list     *connect.Client[oscinepb.ListModelFilesRequest, oscinepb.ListModelFilesResponse]
 	remove   *connect.Client[oscinepb.RemoveModelFileRequest, oscinepb.RemoveModelFileResponse]
@@ -120,6 +131,11 @@ func (c *modelsClient) Upload(ctx context.Context) *connect.ClientStreamForClien
 // Received calls oscine.v1.Models.Received.
 func (c *modelsClient) Received(ctx context.Context, req *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error) {
 	return c.received.CallUnary(ctx, req)
+}
+
+// Sign calls oscine.v1.Models.Sign.
+func (c *modelsClient) Sign(ctx context.Context, req *connect.Request[oscinepb.SignModelRequest]) (*connect.Response[oscinepb.SignModelResponse], error) {
+	return c.sign.CallUnary(ctx, req)
 }
 
 // Pull calls oscine.v1.Models.Pull.
@@ -144,6 +160,8 @@ type ModelsHandler interface {
 	Upload(context.Context, *connect.ClientStream[oscinepb.Chunk]) (*connect.Response[oscinepb.UploadModelResponse], error)
 	// Received says whether a model is stored, or how much of an interrupted upload is.
 	Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error)
+	// Sign keeps the signature of a stored model that is one file; a folder's is in it.
+	Sign(context.Context, *connect.Request[oscinepb.SignModelRequest]) (*connect.Response[oscinepb.SignModelResponse], error)
 	// Pull has the node fetch a model from a registry or an S3 bucket.
 	Pull(context.Context, *connect.Request[oscinepb.PullModelRequest], *connect.ServerStream[oscinepb.PullModelResponse]) error
 	List(context.Context, *connect.Request[oscinepb.ListModelFilesRequest]) (*connect.Response[oscinepb.ListModelFilesResponse], error)
@@ -170,6 +188,12 @@ func NewModelsHandler(svc ModelsHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(modelsMethods.ByName("Received")),
 		connect.WithHandlerOptions(opts...),
 	)
+	modelsSignHandler := connect.NewUnaryHandler(
+		ModelsSignProcedure,
+		svc.Sign,
+		connect.WithSchema(modelsMethods.ByName("Sign")),
+		connect.WithHandlerOptions(opts...),
+	)
 	modelsPullHandler := connect.NewServerStreamHandler(
 		ModelsPullProcedure,
 		svc.Pull,
@@ -194,6 +218,8 @@ func NewModelsHandler(svc ModelsHandler, opts ...connect.HandlerOption) (string,
 			modelsUploadHandler.ServeHTTP(w, r)
 		case ModelsReceivedProcedure:
 			modelsReceivedHandler.ServeHTTP(w, r)
+		case ModelsSignProcedure:
+			modelsSignHandler.ServeHTTP(w, r)
 		case ModelsPullProcedure:
 			modelsPullHandler.ServeHTTP(w, r)
 		case ModelsListProcedure:
@@ -215,6 +241,10 @@ func (UnimplementedModelsHandler) Upload(context.Context, *connect.ClientStream[
 
 func (UnimplementedModelsHandler) Received(context.Context, *connect.Request[oscinepb.ReceivedModelRequest]) (*connect.Response[oscinepb.ReceivedModelResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Models.Received is not implemented"))
+}
+
+func (UnimplementedModelsHandler) Sign(context.Context, *connect.Request[oscinepb.SignModelRequest]) (*connect.Response[oscinepb.SignModelResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Models.Sign is not implemented"))
 }
 
 func (UnimplementedModelsHandler) Pull(context.Context, *connect.Request[oscinepb.PullModelRequest], *connect.ServerStream[oscinepb.PullModelResponse]) error {

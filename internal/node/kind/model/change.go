@@ -99,7 +99,7 @@ func (c *controller) replace(ctx context.Context, w *work) error {
 		}
 		c.live = beside
 		c.set(func(st *object.ModelStatus) {
-			st.Source, st.Digest, st.Version, st.Update = w.model.Spec.Source, w.digest, w.model.Spec.Version, nil
+			st.Source, st.Digest, st.Signer, st.Version, st.Update = w.model.Spec.Source, w.digest, w.signer, w.model.Spec.Version, nil
 			st.Placement = w.placement.Status()
 		})
 	}

@@ -147,7 +147,7 @@ func (f *Files) Sweep(referred map[string]bool) {
 	for source := range referred {
 		digest := f.Digest(source)
 		kept[strings.TrimPrefix(digest, "sha256:")] = true
-		kept[tagName(source)], kept[tagName(digest)] = true, true
+		kept[tagName(source)], kept[tagName(digest)], kept[signedName(digest)] = true, true, true
 	}
 	keep := unreferenced
 	if f.room() != nil {

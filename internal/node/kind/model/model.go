@@ -22,6 +22,7 @@ import (
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/printable"
 	"oscine.dev/oscine/internal/serve/bucket"
+	"oscine.dev/oscine/internal/signature"
 )
 
 // Packs holds the engines; see pack.Store.
@@ -44,7 +45,9 @@ type Options struct {
 	// Registries is how models are pulled whose source is a reference.
 	Registries artifact.Access
 	// Bucket is how a bucket is reached, with its credentials; nil is without any.
-	Bucket   func(*object.S3) (bucket.Access, error)
+	Bucket func(*object.S3) (bucket.Access, error)
+	// SignedBy are the keys of which one must have signed any model; nil: none.
+	SignedBy *signature.Keys
 	Choices  *Choices
 	Sockets  string // the folder of all workers' sockets; its path is short
 	LogBytes int64  // bound of one worker's log
@@ -154,6 +157,9 @@ func (c *controller) prepare(ctx context.Context, m *object.Model) (w *work, err
 	if w.digest, err = c.files(ctx, m); err != nil {
 		return nil, err
 	}
+	if w.signer, err = c.trusted(ctx, m, w.digest); err != nil {
+		return nil, err
+	}
 	if w.engine, w.root, err = c.chooseEngine(ctx, w); err != nil {
 		return nil, err
 	}
@@ -201,6 +207,7 @@ func (c *controller) pull(ctx context.Context, m *object.Model, progress func(re
 type work struct {
 	model     *object.Model
 	digest    string                // of the model's files
+	signer    string                // of them, where that was to be verified
 	key       object.Key            // of the first container
 	instance  int                   // which of the model's, from 0
 	placement *allocate.Placement   // of the instance; nil: it is given one when it is loaded
@@ -271,7 +278,7 @@ func (c *controller) serves(w *work) {
 		if w.placement != nil {
 			st.Placement = w.placement.Status()
 		}
-		st.Source, st.Digest, st.Version, st.Update = w.model.Spec.Source, w.digest, w.model.Spec.Version, nil
+		st.Source, st.Digest, st.Signer, st.Version, st.Update = w.model.Spec.Source, w.digest, w.signer, w.model.Spec.Version, nil
 	})
 }
 
@@ -334,7 +341,9 @@ func (c *controller) Stop(context.Context, object.Object) error { return c.withd
 
 func (c *controller) withdraw() error {
 	c.live = nil
-	c.set(func(st *object.ModelStatus) { st.Source, st.Digest, st.Version, st.Update = "", "", "", nil })
+	c.set(func(st *object.ModelStatus) {
+		st.Source, st.Digest, st.Signer, st.Version, st.Update = "", "", "", "", nil
+	})
 	return errors.Join(c.o.Server.Withdraw(c.key.Name), c.clearBeside())
 }
 
