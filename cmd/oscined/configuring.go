@@ -38,9 +38,11 @@ func (o *options) configurationPaths() configuration.Paths {
 }
 
 func (o *options) openConfigurations(log *slog.Logger) *configuration.Store {
-	check := checkMachine
+	check := func(machine *object.Machine) error {
+		return errors.Join(checkMachine(machine), o.checkEncryption(machine))
+	}
 	if o.hosted {
-		check = nil // the host's network and kernel are not ours
+		check = o.checkEncryption // the host's network and kernel are not ours
 	}
 	return configuration.Open(o.configurationPaths(), check, log)
 }

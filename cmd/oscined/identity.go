@@ -83,9 +83,12 @@ func (o *options) signed(api *object.MachineAPI) error {
 
 // keep stores a configuration that the owner has sent: the Machine file, unless
 // one was named on the command line, and the certificate for the node's key.
-func (o *options) keep(manifest string) error {
+func (o *options) keep(manifest string, log *slog.Logger) error {
 	machine, err := object.ParseMachine(strings.NewReader(manifest))
 	if err != nil {
+		return err
+	}
+	if err := o.encrypt(machine, false, log); err != nil {
 		return err
 	}
 	if err := durable.WriteFile(filepath.Join(o.state, certificateFile), []byte(machine.Spec.API.Certificate), 0o644); err != nil {

@@ -36,14 +36,22 @@ func findMachine(o *options, log *slog.Logger) (*object.Machine, error) {
 	case o.replaced():
 		sources = sources[1:]
 	case o.config != "":
-		return o.readMachine(o.config)
+		machine, err := o.readMachine(o.config)
+		if machine != nil {
+			err = errors.Join(err, o.checkEncryption(machine))
+		}
+		return machine, err
 	}
 	var unreadable []error
 	for _, path := range sources {
 		machine, err := o.readMachine(path)
 		if err == nil || errors.Is(err, errNoCertificate) {
 			log.Info("configuration read", "from", path)
+			refused := o.encrypt(machine, path == o.storedMachine(), log)
 			o.rememberAuthority(machine, log)
+			if refused != nil {
+				return nil, fmt.Errorf("%s: %w", path, refused)
+			}
 			return machine, err
 		}
 		if !errors.Is(err, os.ErrNotExist) {
@@ -71,7 +79,7 @@ func (o *options) maintenance(found *object.Machine, why error, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	m := &api.Maintenance{Key: key, Store: o.keep, Logger: log}
+	m := &api.Maintenance{Key: key, Logger: log, Store: func(manifest string) error { return o.keep(manifest, log) }}
 	switch {
 	case errors.Is(why, errNoCertificate):
 		m.Closed, m.Authority, m.Code = errNoCertificate.Error(), found.Spec.API.CA, consoleCode()
@@ -79,6 +87,9 @@ func (o *options) maintenance(found *object.Machine, why error, log *slog.Logger
 	case !errors.Is(why, errNeverConfigured):
 		log.Error("the configuration is refused", "error", why)
 		m.Closed, m.Authority, m.Code = "this node has an owner, but cannot read its configuration", o.authority(), consoleCode()
+		if errors.Is(why, errEncryption) {
+			m.Closed = "this node cannot use its configuration: " + why.Error()
+		}
 	}
 	return m, nil
 }
@@ -115,6 +126,19 @@ func awaitMachine(ctx context.Context, o *options, found *object.Machine, why er
 			log.Warn("cannot tell init how the node waits", "error", err)
 		}
 	}
+	machine, err := o.serveMaintenance(ctx, m, l, link, alive, log)
+	if err != nil {
+		return nil, err
+	}
+	if o.config != "" {
+		return o.readMachine(o.config)
+	}
+	o.rememberAuthority(machine, log)
+	return machine, o.identify(machine)
+}
+
+// serveMaintenance answers until what the node waits for has come.
+func (o *options) serveMaintenance(ctx context.Context, m *api.Maintenance, l net.Listener, link network.Config, alive *pulse, log *slog.Logger) (*object.Machine, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var up sync.WaitGroup
 	defer up.Wait()
@@ -129,14 +153,7 @@ func awaitMachine(ctx context.Context, o *options, found *object.Machine, why er
 	alive.provenBy(m.Answers)
 	machine, err := m.Serve(ctx, l)
 	alive.starting()
-	if err != nil {
-		return nil, err
-	}
-	if o.config != "" {
-		return o.readMachine(o.config)
-	}
-	o.rememberAuthority(machine, log)
-	return machine, o.identify(machine)
+	return machine, err
 }
 
 // waits is what init is told while the node waits, in this order: init goes back at

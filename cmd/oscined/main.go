@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"oscine.dev/oscine/internal/bench/latency"
+	"oscine.dev/oscine/internal/encryption"
+	"oscine.dev/oscine/internal/release"
 )
 
 // benchChild is the first argument of a process that measures for the daemon.
@@ -19,6 +22,15 @@ func main() {
 			fmt.Fprintf(os.Stderr, "oscined: %v\n", err)
 			os.Exit(1)
 		}
+		return
+	}
+	if len(os.Args) == 3 && os.Args[1] == release.OpenData {
+		node, err := encryption.Open(os.Args[2])
+		if err != nil {
+			fmt.Println(strings.ReplaceAll(err.Error(), "\n", ": "))
+			os.Exit(1)
+		}
+		fmt.Println(node)
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

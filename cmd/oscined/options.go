@@ -26,6 +26,8 @@ type options struct {
 	logger  string
 	debug   bool
 	version bool
+
+	releaseLog func() error // lets go of the daemon's log on disk until its next line
 }
 
 func parseOptions(args []string, out io.Writer) (*options, error) {

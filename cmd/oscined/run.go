@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"oscine.dev/oscine/internal/api"
+	"oscine.dev/oscine/internal/encryption"
 	"oscine.dev/oscine/internal/journal"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/network"
@@ -37,13 +38,11 @@ func run(ctx context.Context, args []string, errOut io.Writer) error {
 		fmt.Fprintln(errOut, version.Version)
 		return nil
 	}
-	for _, dir := range []string{o.state, o.run, o.logs} {
-		// Workloads have user ids of their own, which must reach what lies below.
-		if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {
-			return fmt.Errorf("make the daemon's folders: %w", err)
-		}
+	if err := o.makeFolders(); err != nil {
+		return err
 	}
 	log, own := openLog(o, errOut)
+	o.releaseLog = own.Release
 	environment := os.Environ() // without what the Machine adds
 	err = runNode(ctx, o, errOut, log)
 	own.Close()
@@ -51,6 +50,16 @@ func run(ctx context.Context, args []string, errOut io.Writer) error {
 		return startAgain(environment)
 	}
 	return err
+}
+
+func (o *options) makeFolders() error {
+	for _, dir := range []string{o.state, o.run, o.logs} {
+		// Workloads have user ids of their own, which must reach what lies below.
+		if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {
+			return fmt.Errorf("make the daemon's folders: %w", err)
+		}
+	}
+	return nil
 }
 
 // openLog returns the daemon's log, on errOut and in its journal.
@@ -92,6 +101,14 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 	alive := &pulse{log: log}
 	alive.starting()
 	g.Go(func() error { return alive.run(ctx) })
+	if !o.hosted {
+		if err := encryption.Close(); err != nil {
+			log.Error("what runs here could ask the TPM for the key of a data partition", "error", err)
+		}
+		if locked := o.facts().Locked; locked != "" {
+			return awaitUnlock(ctx, o, locked, console, alive, log)
+		}
+	}
 	configurations := o.openConfigurations(log)
 	machine, err := findMachine(o, log)
 	if errors.Is(err, errNoCertificate) || err != nil && o.config == "" {

@@ -19,6 +19,7 @@ import (
 	"oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
+	"oscine.dev/oscine/internal/release"
 )
 
 // Maintenance answers for a node without a configuration that it can read: the
@@ -35,6 +36,11 @@ type Maintenance struct {
 	Authority string // PEM; empty where it is not known
 	Code      string // at least 80 bits, in capitals
 	Token     string // by which the owner recognises the node; empty for none
+	// Locked says why the data partition is locked; empty where it is not. A locked
+	// node takes nothing but its recovery key, by Unlock.
+	Locked string
+	// OpenLocked opens the data partition with its recovery key.
+	OpenLocked func(recoveryKey string) error
 	// Store keeps a manifest that was accepted.
 	Store  func(manifest string) error
 	Logger *slog.Logger
@@ -44,10 +50,12 @@ type Maintenance struct {
 	done        func()
 	once        mutexOnce
 	machine     *object.Machine
+	unlocked    bool
 }
 
 // Serve answers on l until a client has delivered a valid Machine manifest,
-// which Store has accepted. It returns the parsed Machine.
+// which Store has accepted, or on a locked node the recovery key. It returns the parsed
+// Machine, or nil.
 func (m *Maintenance) Serve(ctx context.Context, l net.Listener) (*object.Machine, error) {
 	server, err := m.server()
 	if err != nil {
@@ -58,7 +66,7 @@ func (m *Maintenance) Serve(ctx context.Context, l net.Listener) (*object.Machin
 	if err := serve(ctx, server, l); err != nil {
 		return nil, err
 	}
-	if m.machine == nil {
+	if m.machine == nil && !m.unlocked {
 		return nil, context.Cause(ctx)
 	}
 	return m.machine, nil
@@ -95,7 +103,11 @@ func (m *Maintenance) server() (*http.Server, error) {
 	mux := http.NewServeMux()
 	mux.Handle(oscinepbconnect.NewMaintenanceHandler(m, connect.WithReadMaxBytes(object.MaxBytes+1024)))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "this node has no configuration yet: send it one with oscine config apply", http.StatusPreconditionFailed)
+		text := "this node has no configuration yet: send it one with oscine config apply"
+		if m.Locked != "" {
+			text = m.lockedError().Error()
+		}
+		http.Error(w, text, http.StatusPreconditionFailed)
 	})
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{m.certificate}, NextProtos: []string{"h2", "http/1.1"},
@@ -120,7 +132,7 @@ func withPeer(next http.Handler) http.Handler {
 
 // Describe implements the Maintenance service.
 func (m *Maintenance) Describe(context.Context, *connect.Request[pb.DescribeRequest]) (*connect.Response[pb.DescribeResponse], error) {
-	described := &pb.DescribeResponse{CertificateRequest: string(m.request), Closed: m.Closed}
+	described := &pb.DescribeResponse{CertificateRequest: string(m.request), Closed: m.Closed, Locked: m.Locked}
 	if m.Token != "" {
 		described.JoinProof = pki.JoinProof(m.Token, m.certificate.Certificate[0])
 	}
@@ -135,8 +147,36 @@ func (m *Maintenance) Answers(ctx context.Context) error {
 	return err
 }
 
+func (m *Maintenance) lockedError() error {
+	return fmt.Errorf("this node's data partition is locked: %s: open it with oscine unlock and its recovery key; to give its data up, put an empty file %s on the ESP with another computer, and restart", m.Locked, release.ESPReset)
+}
+
+// Unlock implements the Maintenance service. The key is too long to be guessed: nobody
+// has to wait behind those who try.
+func (m *Maintenance) Unlock(_ context.Context, req *connect.Request[pb.UnlockRequest]) (*connect.Response[pb.UnlockResponse], error) {
+	if m.Locked == "" {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("the data partition of this node is not locked"))
+	}
+	err := m.once.do(func() error {
+		if err := m.OpenLocked(req.Msg.RecoveryKey); err != nil {
+			m.Logger.Warn("the data partition stays locked", "error", err)
+			return err
+		}
+		m.unlocked = true
+		m.done()
+		return nil
+	})
+	if err != nil {
+		return nil, coded(err)
+	}
+	return connect.NewResponse(&pb.UnlockResponse{}), nil
+}
+
 // Configure implements the Maintenance service.
 func (m *Maintenance) Configure(ctx context.Context, req *connect.Request[pb.ConfigureRequest]) (*connect.Response[pb.ConfigureResponse], error) {
+	if m.Locked != "" {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, m.lockedError())
+	}
 	if err := m.authorize(ctx, req.Msg.ConsoleCode); err != nil {
 		return nil, connect.NewError(connect.CodePermissionDenied, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"oscine.dev/oscine/internal/doctor"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/object"
 )
 
 // wholeNode is the node as a whole, for those who look after it.
@@ -20,6 +21,7 @@ type wholeNode interface {
 	Attest(nonce []byte) (*attest.Evidence, error)
 	Reboot(powerOff bool) error
 	Reset(by string) error
+	CreateRecoveryKey(by string) (string, error)
 }
 
 // nodeService implements oscine.v1.Node.
@@ -35,6 +37,9 @@ func (s *nodeService) Info(ctx context.Context, _ *connect.Request[pb.InfoReques
 		Disk: &pb.DiskSpace{
 			SizeBytes: info.Disk.Size.Bytes, FreeBytes: info.Disk.Free.Bytes, SizeFiles: info.Disk.Size.Inodes, FreeFiles: info.Disk.Free.Inodes,
 		},
+	}
+	if e := info.Encryption; e != nil {
+		resp.Encryption = &pb.DataEncryption{Method: string(object.EncryptionTPM), RecoveryKey: e.RecoveryKey}
 	}
 	for _, v := range info.Slots {
 		resp.Slots = append(resp.Slots, slotMessage(v))
@@ -97,4 +102,13 @@ func (s *nodeService) Reset(ctx context.Context, _ *connect.Request[pb.ResetRequ
 		return nil, err
 	}
 	return connect.NewResponse(&pb.ResetResponse{}), nil
+}
+
+func (s *nodeService) CreateRecoveryKey(ctx context.Context, _ *connect.Request[pb.CreateRecoveryKeyRequest]) (*connect.Response[pb.CreateRecoveryKeyResponse], error) {
+	who, _ := ctx.Value(callerKey{}).(caller)
+	key, err := s.node.CreateRecoveryKey(who.name)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.CreateRecoveryKeyResponse{RecoveryKey: key}), nil
 }

@@ -10,45 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
-	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
+	"oscine.dev/oscine/internal/attest/attesttest"
 	"oscine.dev/oscine/internal/debian"
 )
-
-// emulated starts swtpm, a TPM by others, for the time of the test.
-func emulated(t testing.TB) transport.TPM {
-	t.Helper()
-	tool, err := debian.FindTool(t.Context(), "swtpm")
-	if err != nil {
-		t.Skipf("needs swtpm: %v", err)
-	}
-	dir := t.TempDir()
-	socket := filepath.Join(dir, "tpm.sock")
-	cmd := tool.Command(t.Context(), "socket", "--tpm2", "--tpmstate", "dir="+dir, "--server", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear")
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	for range 500 {
-		if tpm, err := linuxudstpm.Open(socket); err == nil {
-			if _, err := readRegisters(tpm); err == nil {
-				return tpm
-			}
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("swtpm does not listen: %s", &said)
-	return nil
-}
 
 // extend takes data up into a register.
 func extend(t *testing.T, tpm transport.TPM, pcr uint32, data string) {
@@ -64,7 +32,7 @@ func extend(t *testing.T, tpm transport.TPM, pcr uint32, data string) {
 }
 
 func TestQuote(t *testing.T) {
-	tpm := emulated(t)
+	tpm := attesttest.Emulated(t)
 	extend(t, tpm, 11, "kernel")
 	digest := sha256.Sum256([]byte("kernel"))
 	want := sha256.Sum256(append(make([]byte, 32), digest[:]...))
@@ -99,7 +67,7 @@ func TestQuote(t *testing.T) {
 	if s.Fingerprint() != changed.Fingerprint() || len(s.Fingerprint()) != 64 {
 		t.Errorf("the key of one TPM is %s, then %s", s.Fingerprint(), changed.Fingerprint())
 	}
-	another, err := Quote(emulated(t), nonce)
+	another, err := Quote(attesttest.Emulated(t), nonce)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +117,7 @@ func freeKey(t *testing.T, public []byte) []byte {
 // The files are what tpm2-tools, by others, verify.
 func TestFilesForOthers(t *testing.T) {
 	nonce := bytes.Repeat([]byte{7}, 32)
-	tpm := emulated(t)
+	tpm := attesttest.Emulated(t)
 	extend(t, tpm, 11, "kernel")
 	e, err := Quote(tpm, nonce)
 	if err != nil {
@@ -195,7 +163,7 @@ func TestFilesForOthers(t *testing.T) {
 
 func FuzzVerify(f *testing.F) {
 	nonce := bytes.Repeat([]byte{7}, 32)
-	e, err := Quote(emulated(f), nonce)
+	e, err := Quote(attesttest.Emulated(f), nonce)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package boot
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -70,21 +69,9 @@ func readMachineFile(name string) ([]byte, error) {
 	return append([]byte{}, content...), nil
 }
 
-// wipe overwrites a file with zeros and removes it: FAT leaves the blocks of a
-// removed file as they are.
+// wipe removes a file of the ESP for good.
 func wipe(name string) error {
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	size, err := f.Seek(0, io.SeekEnd)
-	if err == nil {
-		_, err = f.WriteAt(make([]byte, min(size, maxMachineFile)), 0)
-	}
-	if err := errors.Join(err, f.Sync(), f.Close(), durable.Remove(name)); err != nil {
+	if err := durable.Wipe(name); err != nil {
 		return err
 	}
 	return linux.FlushFileSystem(filepath.Dir(name))

@@ -10,20 +10,22 @@ import (
 
 	"golang.org/x/sys/unix"
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/release"
 )
 
-// mountData mounts the data partition; ext4 replays its journal by itself. What
+// mountData mounts the data partition from its node, or that of the mapping over an
+// encrypted one; ext4 replays its journal by itself. What
 // volumes may hold is bounded where the file system counts projects.
-func mountData(m *modules, p linux.Partition, target string) error {
+func mountData(m *modules, node, target string) error {
 	options := ""
-	if counts, err := ext4CountsProjects(p.Node()); err == nil && counts {
+	if counts, err := ext4CountsProjects(node); err == nil && counts {
 		options = "prjquota"
 		// Cheaper than a process of our own that the kernel starts to load it.
 		if err := m.load("quota_v2", ""); err != nil && !errors.Is(err, errNoModule) {
 			return err
 		}
 	}
-	return mount{p.Node(), target, "ext4", unix.MS_NOATIME | unix.MS_NODEV, options}.do()
+	return mount{node, target, "ext4", unix.MS_NOATIME | unix.MS_NODEV, options}.do()
 }
 
 // ext4CountsProjects tells whether a file system was made with the features
@@ -48,8 +50,8 @@ func mountVolatile(target string) error {
 	return mount{"tmpfs", target, "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755,size=50%"}.do()
 }
 
-// growData extends the data partition to the end of its disk and the mounted
-// file system to the end of the partition. Both are online and survive a power
+// growData extends the data partition to the end of its disk, the mapping over one
+// that is encrypted, and the mounted file system to the end of that. All are online and survive a power
 // failure; when there is nothing to grow, nothing is written.
 func growData(log *Log, p linux.Partition, mountPoint string) error {
 	began := time.Now()
@@ -59,7 +61,15 @@ func growData(log *Log, p linux.Partition, mountPoint string) error {
 		log.Error("the data partition keeps its %d MiB: %v", p.Size>>20, err)
 		size = p.Size
 	}
-	have, blockSize, err := ext4Size(p.Node())
+	node := p.Node()
+	if open, encrypted := linux.MappingUnder(mountPoint); encrypted {
+		size -= release.EncryptedStart
+		if err := linux.ResizeCryptMapping(open.Name, uint64(size)/4096*4096/512); err != nil {
+			return err
+		}
+		node = open.Node
+	}
+	have, blockSize, err := ext4Size(node)
 	if err != nil {
 		return err
 	}

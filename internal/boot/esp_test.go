@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -69,25 +70,58 @@ func TestRenameImage(t *testing.T) {
 
 func TestAttempts(t *testing.T) {
 	data := t.TempDir()
-	if n := attempts(data, "a.efi"); n != 0 {
+	c := counter{data: data}
+	if n := c.attempts("a.efi"); n != 0 {
 		t.Errorf("first: got %d", n)
 	}
-	if err := recordAttempts(data, "a.efi", 2); err != nil {
+	if err := c.record("a.efi", 2); err != nil {
 		t.Fatal(err)
 	}
-	if n := attempts(data, "a.efi"); n != 2 {
+	if n := c.attempts("a.efi"); n != 2 {
 		t.Errorf("got %d, want 2", n)
 	}
-	if n := attempts(data, "b.efi"); n != 0 {
+	if n := c.attempts("b.efi"); n != 0 {
 		t.Errorf("another image: got %d", n)
 	}
 	for _, spoilt := range []string{"", "x a.efi", "-1 a.efi", "3"} {
 		if err := os.WriteFile(filepath.Join(data, attemptsFile), []byte(spoilt), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if n := attempts(data, "a.efi"); n != 0 {
+		if n := c.attempts("a.efi"); n != 0 {
 			t.Errorf("%q: got %d", spoilt, n)
 		}
+	}
+}
+
+// An encrypted partition has a block for them, and nothing else of it changes.
+func TestAttemptsBesideEncryptedData(t *testing.T) {
+	device := filepath.Join(t.TempDir(), "device")
+	before := bytes.Repeat([]byte{7}, release.EncryptedStart)
+	if err := os.WriteFile(device, before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := counter{device: device}
+	if n := c.attempts("a.efi"); n != 0 {
+		t.Errorf("first: got %d", n)
+	}
+	for _, n := range []int{1, 10, 2, 0} {
+		if err := c.record("a.efi", n); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.attempts("a.efi"); got != n {
+			t.Errorf("got %d, want %d", got, n)
+		}
+	}
+	if err := c.record(strings.Repeat("a", countBlock), 1); err == nil {
+		t.Error("a name that does not fit was taken")
+	}
+	after, err := os.ReadFile(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(after[release.EncryptedCount:], before[:countBlock])
+	if !bytes.Equal(after, before) {
+		t.Error("something else was changed")
 	}
 }
 
@@ -105,17 +139,18 @@ func TestAttemptsOnAFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	if err := recordAttempts(data, "a-longer-name.efi", 0); err == nil {
+	c := counter{data: data}
+	if err := c.record("a-longer-name.efi", 0); err == nil {
 		err = os.WriteFile(filepath.Join(data, "fill"), nil, 0o600)
 		if !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("got %v, want a full disk", err)
 		}
 	}
 	for _, n := range []int{1, 2, 0} {
-		if err := recordAttempts(data, "a.efi", n); err != nil {
+		if err := c.record("a.efi", n); err != nil {
 			t.Fatal(err)
 		}
-		if got := attempts(data, "a.efi"); got != n {
+		if got := c.attempts("a.efi"); got != n {
 			t.Errorf("got %d, want %d", got, n)
 		}
 	}

@@ -26,45 +26,51 @@ type Log struct {
 	console *os.File
 
 	mu   sync.Mutex
-	kept *os.File // on the data partition, during a boot on trial
+	kept string // file on the data partition, during a boot on trial; not held open
 }
 
 // Keep also writes every line from now on to the file of that name, on the disk
 // before the call returns: it tells the version before why this one failed.
 func (l *Log) Keep(name string) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := openKept(name)
 	if err != nil {
 		return err
 	}
-	l.Release()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.kept = f
-	return nil
+	l.kept = name
+	return f.Close()
+}
+
+func openKept(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
 // Release ends Keep.
 func (l *Log) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.kept != nil {
-		_ = l.kept.Close() // every line was flushed
-	}
-	l.kept = nil
+	l.kept = ""
 }
 
-// keep writes a line to the kept file alone.
+// keep writes a line to the kept file alone. Its file system may be another one by
+// now, or none: see the daemon's encrypting.
 func (l *Log) keep(line string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.kept == nil {
+	if l.kept == "" {
 		return
 	}
-	if at, err := l.kept.Seek(0, io.SeekEnd); err != nil || at+int64(len(line)) > release.MaxBootLog {
+	f, err := openKept(l.kept)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if at, err := f.Seek(0, io.SeekEnd); err != nil || at+int64(len(line)) > release.MaxBootLog {
 		return // the first failure is what matters
 	}
-	if _, err := fmt.Fprintf(l.kept, "[%12.6f] %s\n", uptime().Seconds(), line); err == nil {
-		_ = l.kept.Sync()
+	if _, err := fmt.Fprintf(f, "[%12.6f] %s\n", uptime().Seconds(), line); err == nil {
+		_ = f.Sync()
 	}
 }
 

@@ -51,8 +51,10 @@ type alias struct{ pattern, module string }
 
 // openModules reads the lists of the running kernel. Where one is missing the
 // modules it would name cannot be loaded.
-func openModules(log *Log) *modules {
-	m := &modules{dir: linux.ModulesDir(), depends: map[string][]string{}, seen: map[string]bool{}, loaded: map[string]bool{}}
+func openModules(log *Log) *modules { return openModulesIn(log, linux.ModulesDir()) }
+
+func openModulesIn(log *Log, dir string) *modules {
+	m := &modules{dir: dir, depends: map[string][]string{}, seen: map[string]bool{}, loaded: map[string]bool{}}
 	for name, parse := range map[string]func([]byte){"modules.dep": m.parseDep, "modules.alias": m.parseAlias} {
 		raw, err := readBounded(filepath.Join(m.dir, name), maxModuleList)
 		if err != nil {

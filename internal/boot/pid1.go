@@ -327,7 +327,7 @@ func (s *system) markGood() error {
 	if s.marked() {
 		return nil
 	}
-	err := recordAttempts("/var", s.boot.Image, 0)
+	err := s.counter().record(s.boot.Image, 0)
 	if s.boot.Counted() {
 		err = errors.Join(err, s.uncount())
 	}
@@ -337,6 +337,16 @@ func (s *system) markGood() error {
 	close(s.good)
 	s.log.Release()
 	return writeFacts(factsNow(s.boot, true))
+}
+
+// counter is where the attempts of the image are counted.
+func (s *system) counter() counter {
+	if _, encrypted := linux.MappingUnder("/var"); encrypted {
+		if p, ok := s.partition(release.PartitionData); ok {
+			return counter{device: p.Node()}
+		}
+	}
+	return counter{data: "/var"}
 }
 
 func writeFacts(content []byte) error {

@@ -45,23 +45,27 @@ func stage1(log *Log) error {
 		return err
 	}
 	found := time.Now()
-	data := mountStage1Data(log, m, parts, s.Disk)
-	reset := resetWanted(log, parts, s.Disk, data)
-	if from.entry.Counted && data.Device != "" && !reset {
-		keepLog(log, filepath.Join(newData, stateDir), from.image)
+	data := findData(parts, s.Disk)
+	if !data.encrypted {
+		data.mountPlain(log, m, parts, s.Disk)
 	}
-	if err := countAttempt(log, parts, s, from, data); err != nil {
+	reset := !data.encrypted && beginData(log, parts, s.Disk, from, data)
+	if err := countAttempt(log, parts, s, from, data.counter()); err != nil {
 		return err
 	}
 	if err := openRoot(log, v, s); err != nil {
 		return err
 	}
+	if data.encrypted { // what opens it is on the root
+		data.open(log, m, from)
+		reset = beginData(log, parts, s.Disk, from, data)
+	}
 	if reset {
-		data = resetData(log, m, parts, s.Disk)
+		data = resetData(log, m, parts, s.Disk, data)
 	}
 	log.Notice("slot %s on %s (%s), root hash %.4x…; slot found in %d ms, mounted in %d ms",
 		s.Name, s.Device, imageName(from), v.RootHash, ms(modulesDone, found), ms(found, time.Now()))
-	return switchRoot(release.Facts{Slot: s.Name, Disk: s.Disk, Data: data.Device, Image: from.image, Stage1: time.Since(began)})
+	return switchRoot(release.Facts{Slot: s.Name, Disk: s.Disk, Data: data.mounted.Device, Locked: data.locked, Image: from.image, Stage1: time.Since(began)})
 }
 
 func ms(from, to time.Time) int64 { return to.Sub(from).Milliseconds() }
@@ -112,33 +116,16 @@ func armWatchdog(log *Log) {
 	}
 }
 
-// mountStage1Data mounts the data partition of the disk, and returns the
-// partition, or a zero one when /var has to be volatile.
-func mountStage1Data(log *Log, m *modules, parts []linux.Partition, disk string) linux.Partition {
-	p, ok := linux.FindPartition(parts, disk, release.PartitionData)
-	if !ok {
-		log.Error("disk %s has no partition %s: everything written will be lost at power-off", disk, release.PartitionData)
-	} else if err := mountData(m, p, newData); err != nil {
-		log.Error("cannot use the data partition, everything written will be lost at power-off: %v", err)
-	} else {
-		return p
-	}
-	if err := mountVolatile(newData); err != nil {
-		log.Error("%v", err)
-	}
-	return linux.Partition{}
-}
-
 // countAttempt keeps the boot counter of an image that was marked good before.
 // One that has used up its attempts is demoted; the error then is the reason to
 // restart into what the boot loader takes next.
-func countAttempt(log *Log, parts []linux.Partition, s slot, from booted, data linux.Partition) error {
-	if from.image == "" || from.entry.Counted || data.Device == "" {
+func countAttempt(log *Log, parts []linux.Partition, s slot, from booted, c *counter) error {
+	if from.image == "" || from.entry.Counted || c == nil {
 		return nil
 	}
-	n := attempts(newData, from.image)
+	n := c.attempts(from.image)
 	if n < maxAttempts {
-		if err := recordAttempts(newData, from.image, n+1); err != nil {
+		if err := c.record(from.image, n+1); err != nil {
 			log.Error("count this boot: %v", err)
 		}
 		return nil
@@ -147,7 +134,7 @@ func countAttempt(log *Log, parts []linux.Partition, s slot, from booted, data l
 		log.Error("%s failed %d times, but it cannot be demoted: %v", from.image, n, err)
 		return nil
 	}
-	if err := recordAttempts(newData, from.image, 0); err != nil {
+	if err := c.record(from.image, 0); err != nil {
 		log.Error("forget the attempts of %s: %v", from.image, err)
 	}
 	return fmt.Errorf("%s (slot %s) was good once and failed %d times since; it is demoted", from.image, s.Name, n)

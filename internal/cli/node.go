@@ -60,6 +60,13 @@ func printInfo(out io.Writer, m *pb.InfoResponse) error {
 		}
 		fmt.Fprintln(w)
 	}
+	if e := m.Encryption; e != nil {
+		recovery := "with a recovery key"
+		if !e.RecoveryKey {
+			recovery = "without a recovery key: make one with oscine recovery-key create"
+		}
+		fmt.Fprintf(w, "Encryption\t%s, %s\n", printable.Text(e.Method), recovery)
+	}
 	for _, l := range m.Links {
 		fmt.Fprintf(w, "Network %s\t%s\n", printable.Text(l.Name), linkText(l))
 	}

@@ -148,7 +148,7 @@ func newRootCommand(env *Env) *cobra.Command {
 	}
 	add("node", newApplyCommand(env), newDiffCommand(env), newEditCommand(env), newGetCommand(env), newPsCommand(env), newDescribeCommand(env), newStopCommand(env), newStartCommand(env), newRestartCommand(env), newDeleteCommand(env), newWaitCommand(env),
 		newRunCommand(env), newServeCommand(env), newOptimizeCommand(env), newInferCommand(env), newChatCommand(env), newLogsCommand(env), newEventsCommand(env), newExecCommand(env), newCpCommand(env), newPortForwardCommand(env),
-		newInfoCommand(env), newDmesgCommand(env), newRebootCommand(env), newShutdownCommand(env), newResetCommand(env), newUpgradeCommand(env), newPackCommand(env), newModelCommand(env), newVolumeCommand(env), newSecretCommand(env), newTokenCommand(env), newConfigCommand(env))
+		newInfoCommand(env), newDmesgCommand(env), newRebootCommand(env), newShutdownCommand(env), newResetCommand(env), newRecoveryKeyCommand(env), newUnlockCommand(env), newUpgradeCommand(env), newPackCommand(env), newModelCommand(env), newVolumeCommand(env), newSecretCommand(env), newTokenCommand(env), newConfigCommand(env))
 	add("node", newWebCommand(env), newAttestCommand(env))
 	add("machine", newInstallCommand(env))
 	add("machine", newImageCommand(env), newReleaseCommand(env), newKeysCommand(env), newMachineCommand(env), newDemoCommand(env))

@@ -3,6 +3,7 @@ package durable
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -136,4 +137,24 @@ func SyncDir(dir string) error {
 		return fmt.Errorf("flush %s: %w", dir, err)
 	}
 	return nil
+}
+
+// maxWipe is how much of a file Wipe overwrites, in bytes.
+const maxWipe = 1 << 20
+
+// Wipe overwrites a file with zeros and removes it: FAT leaves the blocks of a removed
+// file as they are. No such file is no error.
+func Wipe(name string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, min(size, maxWipe)), 0)
+	}
+	return errors.Join(err, f.Sync(), f.Close(), Remove(name))
 }

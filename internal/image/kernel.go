@@ -53,7 +53,13 @@ var rootModules = []string{
 	"loop", "nls_iso8859-1",
 	"vsock", "vmw_vsock_virtio_transport",
 	"tpm_crb?", "tpm_tis?", "wireguard",
+	"dm_crypt", "xts?", "aesni_intel?", "aes_ce_blk?", // an encrypted data partition; see byNameOnly
 }
+
+// byNameOnly are modules that are loaded by their name and not for the device that they
+// name, the processor: stage 1 loads them where the data partition is encrypted, and no
+// other boot is to pay for them.
+var byNameOnly = []string{"aesni_intel", "aes_ce_blk"}
 
 // Network cards, watchdogs and accelerators of real machines. All stand ready
 // on the root; PID 1 loads them by the identity of what it finds.
@@ -177,6 +183,9 @@ func aliasFile(modules []*Module) []byte {
 	var b strings.Builder
 	b.WriteString("# Aliases extracted from modules themselves.\n")
 	for _, m := range modules {
+		if slices.Contains(byNameOnly, m.Name) {
+			continue
+		}
 		for _, alias := range m.Aliases {
 			b.WriteString("alias " + alias + " " + m.Name + "\n")
 		}

@@ -181,6 +181,19 @@ func (w *Writer) rotate() error {
 	return nil
 }
 
+// Release lets go of the file until the next line comes: its file system is to be
+// unmounted.
+func (w *Writer) Release() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.file == nil {
+		return nil
+	}
+	err := w.file.Close()
+	w.file = nil
+	return err
+}
+
 // Close closes the journal.
 func (w *Writer) Close() error {
 	w.mu.Lock()

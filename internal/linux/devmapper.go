@@ -59,18 +59,22 @@ type dmTarget struct {
 // over sectors sectors of 512 bytes and returns its node, such as /dev/dm-0.
 // A failure removes what was made.
 func CreateMapping(name, target, params string, sectors uint64) (string, error) {
+	return createMapping(name, dmReadOnlyFlag, dmTable(target, params, sectors))
+}
+
+func createMapping(name string, flags uint32, table []byte) (string, error) {
 	control, err := os.OpenFile(DeviceMapperControl, os.O_RDWR, 0)
 	if err != nil {
 		return "", fmt.Errorf("device mapper: %w", err)
 	}
 	defer control.Close()
 	fd := int(control.Fd())
-	created, err := dmCall(fd, dmDevCreate, name, dmReadOnlyFlag, nil)
+	created, err := dmCall(fd, dmDevCreate, name, flags, nil)
 	if err != nil {
 		return "", fmt.Errorf("create mapping %s: %w", name, err)
 	}
-	if _, err := dmCall(fd, dmTableLoad, name, dmReadOnlyFlag, dmTable(target, params, sectors)); err != nil {
-		return "", dmUndo(fd, name, fmt.Errorf("load %s table of mapping %s: %w", target, name, err))
+	if _, err := dmCall(fd, dmTableLoad, name, flags, table); err != nil {
+		return "", dmUndo(fd, name, fmt.Errorf("load the table of mapping %s: %w", name, err))
 	}
 	if _, err := dmCall(fd, dmDevSuspend, name, 0, nil); err != nil {
 		return "", dmUndo(fd, name, fmt.Errorf("resume mapping %s: %w", name, err))

@@ -34,6 +34,7 @@ type Info struct {
 	Ready                               time.Duration // kernel uptime when the API began to answer
 	Missing                             []string      // what this host cannot guarantee, and why
 	Processes                           []Process
+	Encryption                          *Encryption    // nil where the data partition is not encrypted
 	Disk                                disk.Space     // where the node keeps what it stores
 	Slots                               []slot.Version // the running one first; nil where the machine is not ours
 	Links                               []network.LinkState
@@ -93,6 +94,7 @@ func (n *Node) Info() Info {
 	if slots, ok := n.upgrades.Known(); ok {
 		info.Slots = []slot.Version{slots.Active, slots.Idle}
 	}
+	info.Encryption = n.encryption()
 	if n.config.Network != nil {
 		info.Links = n.config.Network().Links
 	}

@@ -107,6 +107,7 @@ type Node struct {
 	slots     *slot.Slots  // nil where the machine is not ours, or without its data
 	upgrading sync.Once    // upgrades have begun
 	resetting sync.Mutex   // held while the marks of a reset change
+	sealing   sync.Mutex   // held while the header of the encrypted data partition is read or changed
 	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
 
 	attesting sync.Mutex // held while the TPM is used

@@ -62,6 +62,14 @@ func (n *Node) forgetReset() error {
 	return nil
 }
 
+// forgetMachine removes the Machine that was to stay over a reset which was not needed:
+// the node has it.
+func (n *Node) forgetMachine() error {
+	return n.slots.ESP(func(esp slot.ESP) error {
+		return errors.Join(esp.Remove(release.ESPMachine), esp.Flush())
+	})
+}
+
 func (n *Node) resetMark() string { return filepath.Join(n.config.StateDir, release.ResetMark) }
 
 // dropStaleReset removes a mark on the ESP that the data partition, which is in use,
@@ -88,7 +96,7 @@ func (n *Node) dropStaleReset() {
 		return f.Close()
 	})
 	if marked {
-		err = errors.Join(err, n.forgetReset())
+		err = errors.Join(err, n.forgetReset(), n.forgetMachine())
 	}
 	if err != nil {
 		n.log.Error("look for the mark of an old reset on the ESP", "error", err)

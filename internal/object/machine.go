@@ -36,6 +36,7 @@ type MachineSpec struct {
 	Images    MachineImages  `json:"images,omitzero"`
 	Models    MachineModels  `json:"models,omitzero"`
 	Classes   MachineClasses `json:"classes,omitzero"`
+	Storage   MachineStorage `json:"storage,omitzero"`
 	// HugePages are set aside when the daemon starts, while memory is in one
 	// piece: page size → bytes, such as 2Mi: 1Gi. Workloads are given of them.
 	HugePages map[Quantity]Quantity `json:"hugePages,omitempty"`
@@ -118,6 +119,21 @@ type MachineModels struct {
 	SignedBy []string `json:"signedBy,omitempty"`
 }
 
+// MachineStorage says how the data partition is kept, on the image only.
+type MachineStorage struct {
+	// Encryption, with tpm, encrypts the data partition with a key that the machine's TPM 2.0 releases to what it
+	// started before, and to a recovery key (oscine recovery-key create). It is set when a node is configured for the
+	// first time; later it changes only with oscine reset or a new installation, which erase all data. Default: not
+	// encrypted. See docs/trust.md.
+	Encryption DataEncryption `json:"encryption,omitempty"`
+}
+
+// DataEncryption is how a data partition is encrypted.
+type DataEncryption string
+
+// EncryptionTPM has the TPM keep the key.
+const EncryptionTPM DataEncryption = "tpm"
+
 // ParseMachine reads a stream that must hold one Machine and nothing else.
 func ParseMachine(r io.Reader) (*Machine, error) {
 	objects, err := Kinds().Parse(r)
@@ -176,6 +192,7 @@ func (m *Machine) Check(c *Checker) {
 	if size, ok := s.Logs.MaxSize.Value(); !ok || (!s.Logs.MaxSize.IsZero() && size < 64<<10) {
 		c.Bad("spec.logs.maxSize", "must be at least 64Ki, got %s", s.Logs.MaxSize)
 	}
+	c.OneOf("spec.storage.encryption", string(s.Storage.Encryption), string(EncryptionTPM))
 	s.Classes.check(c, "spec.classes")
 	s.Update.check(c, "spec.update")
 	checkHugePages(c, "spec.hugePages", s.HugePages)

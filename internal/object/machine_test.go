@@ -27,12 +27,13 @@ func TestMachineSystem(t *testing.T) {
       - {name: data, vlan: {link: bond0, id: 20}, addresses: [198.51.100.1/24]}
   images: {mirrors: [{registry: docker.io, endpoints: ["https://mirror.example.com/hub"]}, {registry: "*", endpoints: ["http://192.0.2.9:5000"], skipFallback: true}]}
   kernelModules: [{name: nbd, parameters: {nbds_max: "4"}}]
+  storage: {encryption: tpm}
 `
 	m, err := ParseMachine(strings.NewReader(good))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Spec.Sysctls["net.core.rmem_max"] != "16777216" || m.Spec.Proxy.HTTPS == "" || m.Spec.Tracing.Percent == nil || m.Spec.Network.Interfaces[0].Routes[0].Via != "192.0.2.1" {
+	if m.Spec.Sysctls["net.core.rmem_max"] != "16777216" || m.Spec.Proxy.HTTPS == "" || m.Spec.Storage.Encryption != EncryptionTPM || m.Spec.Tracing.Percent == nil || m.Spec.Network.Interfaces[0].Routes[0].Via != "192.0.2.1" {
 		t.Errorf("got %+v", m.Spec)
 	}
 	for spec, want := range map[string]string{
@@ -42,6 +43,7 @@ func TestMachineSystem(t *testing.T) {
 		`  sysctls: {vm.swappiness: "1\n2"}`:                                                                                      "must be one line",
 		`  proxy: {noProxy: a}`:                                                                                                   "needs http or https",
 		`  proxy: {http: "proxy:3128"}`:                                                                                           "must be the URL of a proxy",
+		`  storage: {encryption: luks}`:                                                                                           "must be one of tpm",
 		`  caCertificates: none`:                                                                                                  "must be certificates in PEM",
 		`  kernelModules: [{name: ../nbd}]`:                                                                                       "must be the name of a module",
 		`  kernelModules: [{name: nf-log}, {name: nf_log}]`:                                                                       "is listed twice",

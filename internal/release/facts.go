@@ -17,6 +17,7 @@ type Facts struct {
 	Slot   string        // that holds the root: PartitionRootA or PartitionRootB
 	Disk   string        // kernel name of the disk it lies on, such as vda
 	Data   string        // device of the data partition; empty when /var is in memory only
+	Locked string        // why the data partition is encrypted and not open; empty where it is open or plain
 	Image  string        // path of the kernel image on the ESP, with slashes; empty after a boot without a boot loader
 	Trial  bool          // the image has a boot counter that still runs
 	Good   bool          // PID 1 marked the image good in this boot
@@ -35,7 +36,7 @@ func (f Facts) Counted() bool {
 func (f Facts) String() string {
 	var b strings.Builder
 	for _, line := range []struct{ key, value string }{
-		{"slot", f.Slot}, {"disk", f.Disk}, {"data", f.Data}, {"image", f.Image},
+		{"slot", f.Slot}, {"disk", f.Disk}, {"data", f.Data}, {"locked", f.Locked}, {"image", f.Image},
 		{"trial", strconv.FormatBool(f.Trial)}, {"good", strconv.FormatBool(f.Good)},
 		{"stage1", strconv.FormatInt(f.Stage1.Milliseconds(), 10)},
 		{"kernel", strconv.FormatInt(f.Kernel.Milliseconds(), 10)},
@@ -66,6 +67,8 @@ func ParseFacts(text string) Facts {
 			f.Disk = value
 		case "data":
 			f.Data = value
+		case "locked":
+			f.Locked = value
 		case "image":
 			f.Image = value
 		case "trial":

@@ -25,12 +25,33 @@ const (
 	EmptyDataSize = 256 << 20
 )
 
+// An encrypted data partition: what it begins with (LUKS), where its data begins, and
+// a block before that which LUKS leaves alone, both in bytes. The block holds in the
+// clear what stage 1 counts before it can open the partition.
+const (
+	EncryptedMagic = "LUKS\xba\xbe"
+	EncryptedStart = 16 << 20
+	EncryptedCount = 15 << 20
+)
+
+// DataMapping is the device mapper's name of an encrypted data partition that is open.
+const DataMapping = "oscine-data"
+
+// OpenData is the daemon's first argument when stage 1 has it open an encrypted data
+// partition, whose node follows. It writes the node of the open one, or why the
+// partition stays locked.
+const OpenData = "open-data"
+
 // Marks of a data partition that is to be erased at the next boot: a file in the
 // daemon's state folder, and one on the ESP, by its path there, which counts.
 const (
 	ResetMark = "reset"
 	ESPReset  = "oscine/reset"
 )
+
+// ESPResetKeeps is what the mark on the ESP says when the Machine there is to stay: the
+// data partition was being encrypted for it.
+const ESPResetKeeps = "to be encrypted\n"
 
 // BootLogFile is the name, in the daemon's state folder, of what stage 1 and PID 1
 // say during boots on trial, one line each. It outlives the way back to the version

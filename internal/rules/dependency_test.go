@@ -17,14 +17,16 @@ const module = "oscine.dev/oscine/"
 // layers below its own.
 func layers() [][]string {
 	return [][]string{
-		{"internal/uki/ukitest", "internal/attest", "internal/signature/signaturetest"},
+		{"internal/uki/ukitest", "internal/attest", "internal/luks", "internal/signature/signaturetest"},
 		{"internal/linux", "internal/version", "internal/histogram", "internal/quantity", "internal/printable", "internal/listen", "internal/bpf", "internal/release", "internal/durable", "internal/bounded", "internal/serve/ensemble", "internal/signature", "internal/samples/synthetic"},
+		{"internal/disk/empty"},
+		{"internal/encryption"},
 		{"internal/artifact"},
 		{"internal/update", "internal/uki", "internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/image/cpio", "internal/api/oscinepb", "internal/serve/front/oip/inferencepb", "internal/serve/triton/modelconfigpb", "internal/rules", "internal/gguf", "internal/licence", "internal/isolate/urgency", "internal/isolate/schedext", "internal/isolate/runqueue"},
 		{"internal/object", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/region", "internal/serve/h2c", "internal/serve/language", "internal/serve/oip", "internal/serve/chat", "internal/serve/picture", "internal/serve/rows", "internal/metrics", "internal/hardware/render", "internal/hardware/hardwaretest", "internal/nvml/nvmltest", "internal/gguf/gguftest", "internal/pypi"},
 		{"internal/kmod", "internal/secureboot", "internal/sysctl", "internal/configuration", "internal/update/delta", "internal/update/keys", "internal/optimize"},
 		{"internal/image/layout"},
-		{"internal/artifact/artifacttest"},
+		{"internal/artifact/artifacttest", "internal/attest/attesttest"},
 		{"internal/update/source"},
 		{"internal/object/explain", "internal/boot", "internal/network", "internal/disk", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/samples", "internal/serve/core", "internal/serve/trial", "internal/serve/worker", "internal/serve/bundle", "internal/serve/triton", "internal/image", "internal/sim", "internal/client", "internal/bench/latency", "internal/bench/loadgen"},
 		{"internal/update/repository"},

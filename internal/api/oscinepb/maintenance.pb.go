@@ -67,7 +67,9 @@ type DescribeResponse struct {
 	Closed string `protobuf:"bytes,2,opt,name=closed,proto3" json:"closed,omitempty"`
 	// HMAC-SHA256 of the certificate of this connection by the join token of the
 	// node's manifest; empty for a node without one.
-	JoinProof     []byte `protobuf:"bytes,3,opt,name=join_proof,json=joinProof,proto3" json:"join_proof,omitempty"`
+	JoinProof []byte `protobuf:"bytes,3,opt,name=join_proof,json=joinProof,proto3" json:"join_proof,omitempty"`
+	// Why the data partition is locked; empty where it is not.
+	Locked        string `protobuf:"bytes,4,opt,name=locked,proto3" json:"locked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -121,6 +123,13 @@ func (x *DescribeResponse) GetJoinProof() []byte {
 		return x.JoinProof
 	}
 	return nil
+}
+
+func (x *DescribeResponse) GetLocked() string {
+	if x != nil {
+		return x.Locked
+	}
+	return ""
 }
 
 type ConfigureRequest struct {
@@ -211,24 +220,109 @@ func (*ConfigureResponse) Descriptor() ([]byte, []int) {
 	return file_oscine_v1_maintenance_proto_rawDescGZIP(), []int{3}
 }
 
+type UnlockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RecoveryKey   string                 `protobuf:"bytes,1,opt,name=recovery_key,json=recoveryKey,proto3" json:"recovery_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlockRequest) Reset() {
+	*x = UnlockRequest{}
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlockRequest) ProtoMessage() {}
+
+func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
+func (*UnlockRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_maintenance_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UnlockRequest) GetRecoveryKey() string {
+	if x != nil {
+		return x.RecoveryKey
+	}
+	return ""
+}
+
+type UnlockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlockResponse) Reset() {
+	*x = UnlockResponse{}
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlockResponse) ProtoMessage() {}
+
+func (x *UnlockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_maintenance_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlockResponse.ProtoReflect.Descriptor instead.
+func (*UnlockResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_maintenance_proto_rawDescGZIP(), []int{5}
+}
+
 var File_oscine_v1_maintenance_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_maintenance_proto_rawDesc = "" +
 	"\n" +
 	"\x1boscine/v1/maintenance.proto\x12\toscine.v1\x1a\x17oscine/v1/options.proto\"\x11\n" +
-	"\x0fDescribeRequest\"z\n" +
+	"\x0fDescribeRequest\"\x92\x01\n" +
 	"\x10DescribeResponse\x12/\n" +
 	"\x13certificate_request\x18\x01 \x01(\tR\x12certificateRequest\x12\x16\n" +
 	"\x06closed\x18\x02 \x01(\tR\x06closed\x12\x1d\n" +
 	"\n" +
-	"join_proof\x18\x03 \x01(\fR\tjoinProof\"Q\n" +
+	"join_proof\x18\x03 \x01(\fR\tjoinProof\x12\x16\n" +
+	"\x06locked\x18\x04 \x01(\tR\x06locked\"Q\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\tR\bmanifest\x12!\n" +
 	"\fconsole_code\x18\x02 \x01(\tR\vconsoleCode\"\x13\n" +
-	"\x11ConfigureResponse2\xa6\x01\n" +
+	"\x11ConfigureResponse\"2\n" +
+	"\rUnlockRequest\x12!\n" +
+	"\frecovery_key\x18\x01 \x01(\tR\vrecoveryKey\"\x10\n" +
+	"\x0eUnlockResponse2\xeb\x01\n" +
 	"\vMaintenance\x12I\n" +
 	"\bDescribe\x12\x1a.oscine.v1.DescribeRequest\x1a\x1b.oscine.v1.DescribeResponse\"\x04\x88\xb5\x18\x01\x12L\n" +
-	"\tConfigure\x12\x1b.oscine.v1.ConfigureRequest\x1a\x1c.oscine.v1.ConfigureResponse\"\x04\x88\xb5\x18\x01B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
+	"\tConfigure\x12\x1b.oscine.v1.ConfigureRequest\x1a\x1c.oscine.v1.ConfigureResponse\"\x04\x88\xb5\x18\x01\x12C\n" +
+	"\x06Unlock\x12\x18.oscine.v1.UnlockRequest\x1a\x19.oscine.v1.UnlockResponse\"\x04\x88\xb5\x18\x01B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
 	file_oscine_v1_maintenance_proto_rawDescOnce sync.Once
@@ -242,20 +336,24 @@ func file_oscine_v1_maintenance_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_maintenance_proto_rawDescData
 }
 
-var file_oscine_v1_maintenance_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_oscine_v1_maintenance_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_oscine_v1_maintenance_proto_goTypes = []any{
 	(*DescribeRequest)(nil),   // 0: oscine.v1.DescribeRequest
 	(*DescribeResponse)(nil),  // 1: oscine.v1.DescribeResponse
 	(*ConfigureRequest)(nil),  // 2: oscine.v1.ConfigureRequest
 	(*ConfigureResponse)(nil), // 3: oscine.v1.ConfigureResponse
+	(*UnlockRequest)(nil),     // 4: oscine.v1.UnlockRequest
+	(*UnlockResponse)(nil),    // 5: oscine.v1.UnlockResponse
 }
 var file_oscine_v1_maintenance_proto_depIdxs = []int32{
 	0, // 0: oscine.v1.Maintenance.Describe:input_type -> oscine.v1.DescribeRequest
 	2, // 1: oscine.v1.Maintenance.Configure:input_type -> oscine.v1.ConfigureRequest
-	1, // 2: oscine.v1.Maintenance.Describe:output_type -> oscine.v1.DescribeResponse
-	3, // 3: oscine.v1.Maintenance.Configure:output_type -> oscine.v1.ConfigureResponse
-	2, // [2:4] is the sub-list for method output_type
-	0, // [0:2] is the sub-list for method input_type
+	4, // 2: oscine.v1.Maintenance.Unlock:input_type -> oscine.v1.UnlockRequest
+	1, // 3: oscine.v1.Maintenance.Describe:output_type -> oscine.v1.DescribeResponse
+	3, // 4: oscine.v1.Maintenance.Configure:output_type -> oscine.v1.ConfigureResponse
+	5, // 5: oscine.v1.Maintenance.Unlock:output_type -> oscine.v1.UnlockResponse
+	3, // [3:6] is the sub-list for method output_type
+	0, // [0:3] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -273,7 +371,7 @@ func file_oscine_v1_maintenance_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_maintenance_proto_rawDesc), len(file_oscine_v1_maintenance_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -72,9 +72,10 @@ type InfoResponse struct {
 	SystemMemoryBytes int64                  `protobuf:"varint,10,opt,name=system_memory_bytes,json=systemMemoryBytes,proto3" json:"system_memory_bytes,omitempty"` // resident (PSS) memory of Oscine's own processes
 	MissingGuarantees []string               `protobuf:"bytes,11,rep,name=missing_guarantees,json=missingGuarantees,proto3" json:"missing_guarantees,omitempty"`    // what this host cannot hold, with the reason
 	Processes         []*ProcessMemory       `protobuf:"bytes,12,rep,name=processes,proto3" json:"processes,omitempty"`
-	Disk              *DiskSpace             `protobuf:"bytes,13,opt,name=disk,proto3" json:"disk,omitempty"`   // where the node keeps what it stores
-	Slots             []*SlotVersion         `protobuf:"bytes,14,rep,name=slots,proto3" json:"slots,omitempty"` // the running one first; none on a hosted node
-	Links             []*NetworkLink         `protobuf:"bytes,15,rep,name=links,proto3" json:"links,omitempty"` // configured interfaces that are there; none on a hosted node
+	Disk              *DiskSpace             `protobuf:"bytes,13,opt,name=disk,proto3" json:"disk,omitempty"`             // where the node keeps what it stores
+	Slots             []*SlotVersion         `protobuf:"bytes,14,rep,name=slots,proto3" json:"slots,omitempty"`           // the running one first; none on a hosted node
+	Links             []*NetworkLink         `protobuf:"bytes,15,rep,name=links,proto3" json:"links,omitempty"`           // configured interfaces that are there; none on a hosted node
+	Encryption        *DataEncryption        `protobuf:"bytes,16,opt,name=encryption,proto3" json:"encryption,omitempty"` // absent where the data partition is not encrypted
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -214,6 +215,66 @@ func (x *InfoResponse) GetLinks() []*NetworkLink {
 	return nil
 }
 
+func (x *InfoResponse) GetEncryption() *DataEncryption {
+	if x != nil {
+		return x.Encryption
+	}
+	return nil
+}
+
+// DataEncryption is how the data partition is encrypted.
+type DataEncryption struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Method        string                 `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`                               // tpm
+	RecoveryKey   bool                   `protobuf:"varint,2,opt,name=recovery_key,json=recoveryKey,proto3" json:"recovery_key,omitempty"` // whether one was made
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataEncryption) Reset() {
+	*x = DataEncryption{}
+	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataEncryption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataEncryption) ProtoMessage() {}
+
+func (x *DataEncryption) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataEncryption.ProtoReflect.Descriptor instead.
+func (*DataEncryption) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DataEncryption) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *DataEncryption) GetRecoveryKey() bool {
+	if x != nil {
+		return x.RecoveryKey
+	}
+	return false
+}
+
 // NetworkLink is an interface of the node's own network.
 type NetworkLink struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -231,7 +292,7 @@ type NetworkLink struct {
 
 func (x *NetworkLink) Reset() {
 	*x = NetworkLink{}
-	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	mi := &file_oscine_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -243,7 +304,7 @@ func (x *NetworkLink) String() string {
 func (*NetworkLink) ProtoMessage() {}
 
 func (x *NetworkLink) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	mi := &file_oscine_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -256,7 +317,7 @@ func (x *NetworkLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkLink.ProtoReflect.Descriptor instead.
 func (*NetworkLink) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *NetworkLink) GetName() string {
@@ -329,7 +390,7 @@ type DiskSpace struct {
 
 func (x *DiskSpace) Reset() {
 	*x = DiskSpace{}
-	mi := &file_oscine_v1_node_proto_msgTypes[3]
+	mi := &file_oscine_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -341,7 +402,7 @@ func (x *DiskSpace) String() string {
 func (*DiskSpace) ProtoMessage() {}
 
 func (x *DiskSpace) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[3]
+	mi := &file_oscine_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -354,7 +415,7 @@ func (x *DiskSpace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskSpace.ProtoReflect.Descriptor instead.
 func (*DiskSpace) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DiskSpace) GetSizeBytes() int64 {
@@ -395,7 +456,7 @@ type ProcessMemory struct {
 
 func (x *ProcessMemory) Reset() {
 	*x = ProcessMemory{}
-	mi := &file_oscine_v1_node_proto_msgTypes[4]
+	mi := &file_oscine_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +468,7 @@ func (x *ProcessMemory) String() string {
 func (*ProcessMemory) ProtoMessage() {}
 
 func (x *ProcessMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[4]
+	mi := &file_oscine_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +481,7 @@ func (x *ProcessMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessMemory.ProtoReflect.Descriptor instead.
 func (*ProcessMemory) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ProcessMemory) GetName() string {
@@ -445,7 +506,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[5]
+	mi := &file_oscine_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +518,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[5]
+	mi := &file_oscine_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +531,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 type DoctorResponse struct {
@@ -482,7 +543,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[6]
+	mi := &file_oscine_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +555,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[6]
+	mi := &file_oscine_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +568,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DoctorResponse) GetCapabilities() []*Capability {
@@ -530,7 +591,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_oscine_v1_node_proto_msgTypes[7]
+	mi := &file_oscine_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +603,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[7]
+	mi := &file_oscine_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +616,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Capability) GetName() string {
@@ -602,7 +663,7 @@ type AttestRequest struct {
 
 func (x *AttestRequest) Reset() {
 	*x = AttestRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[8]
+	mi := &file_oscine_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +675,7 @@ func (x *AttestRequest) String() string {
 func (*AttestRequest) ProtoMessage() {}
 
 func (x *AttestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[8]
+	mi := &file_oscine_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +688,7 @@ func (x *AttestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestRequest.ProtoReflect.Descriptor instead.
 func (*AttestRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AttestRequest) GetNonce() []byte {
@@ -650,7 +711,7 @@ type AttestResponse struct {
 
 func (x *AttestResponse) Reset() {
 	*x = AttestResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	mi := &file_oscine_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +723,7 @@ func (x *AttestResponse) String() string {
 func (*AttestResponse) ProtoMessage() {}
 
 func (x *AttestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	mi := &file_oscine_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +736,7 @@ func (x *AttestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestResponse.ProtoReflect.Descriptor instead.
 func (*AttestResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AttestResponse) GetPublic() []byte {
@@ -715,7 +776,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[10]
+	mi := &file_oscine_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +788,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[10]
+	mi := &file_oscine_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +801,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RebootRequest) GetPowerOff() bool {
@@ -758,7 +819,7 @@ type RebootResponse struct {
 
 func (x *RebootResponse) Reset() {
 	*x = RebootResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[11]
+	mi := &file_oscine_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +831,7 @@ func (x *RebootResponse) String() string {
 func (*RebootResponse) ProtoMessage() {}
 
 func (x *RebootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[11]
+	mi := &file_oscine_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +844,7 @@ func (x *RebootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootResponse.ProtoReflect.Descriptor instead.
 func (*RebootResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 type ResetRequest struct {
@@ -794,7 +855,7 @@ type ResetRequest struct {
 
 func (x *ResetRequest) Reset() {
 	*x = ResetRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[12]
+	mi := &file_oscine_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +867,7 @@ func (x *ResetRequest) String() string {
 func (*ResetRequest) ProtoMessage() {}
 
 func (x *ResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[12]
+	mi := &file_oscine_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +880,7 @@ func (x *ResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
 func (*ResetRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 type ResetResponse struct {
@@ -830,7 +891,7 @@ type ResetResponse struct {
 
 func (x *ResetResponse) Reset() {
 	*x = ResetResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[13]
+	mi := &file_oscine_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +903,7 @@ func (x *ResetResponse) String() string {
 func (*ResetResponse) ProtoMessage() {}
 
 func (x *ResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[13]
+	mi := &file_oscine_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +916,87 @@ func (x *ResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
 func (*ResetResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+type CreateRecoveryKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRecoveryKeyRequest) Reset() {
+	*x = CreateRecoveryKeyRequest{}
+	mi := &file_oscine_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRecoveryKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRecoveryKeyRequest) ProtoMessage() {}
+
+func (x *CreateRecoveryKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRecoveryKeyRequest.ProtoReflect.Descriptor instead.
+func (*CreateRecoveryKeyRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+type CreateRecoveryKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RecoveryKey   string                 `protobuf:"bytes,1,opt,name=recovery_key,json=recoveryKey,proto3" json:"recovery_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRecoveryKeyResponse) Reset() {
+	*x = CreateRecoveryKeyResponse{}
+	mi := &file_oscine_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRecoveryKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRecoveryKeyResponse) ProtoMessage() {}
+
+func (x *CreateRecoveryKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRecoveryKeyResponse.ProtoReflect.Descriptor instead.
+func (*CreateRecoveryKeyResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CreateRecoveryKeyResponse) GetRecoveryKey() string {
+	if x != nil {
+		return x.RecoveryKey
+	}
+	return ""
 }
 
 var File_oscine_v1_node_proto protoreflect.FileDescriptor
@@ -863,7 +1004,7 @@ var File_oscine_v1_node_proto protoreflect.FileDescriptor
 const file_oscine_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x14oscine/v1/node.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\x1a\x18oscine/v1/upgrades.proto\"\r\n" +
-	"\vInfoRequest\"\xbd\x04\n" +
+	"\vInfoRequest\"\xf8\x04\n" +
 	"\fInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -880,7 +1021,13 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\tprocesses\x18\f \x03(\v2\x18.oscine.v1.ProcessMemoryR\tprocesses\x12(\n" +
 	"\x04disk\x18\r \x01(\v2\x14.oscine.v1.DiskSpaceR\x04disk\x12,\n" +
 	"\x05slots\x18\x0e \x03(\v2\x16.oscine.v1.SlotVersionR\x05slots\x12,\n" +
-	"\x05links\x18\x0f \x03(\v2\x16.oscine.v1.NetworkLinkR\x05links\"\xe9\x01\n" +
+	"\x05links\x18\x0f \x03(\v2\x16.oscine.v1.NetworkLinkR\x05links\x129\n" +
+	"\n" +
+	"encryption\x18\x10 \x01(\v2\x19.oscine.v1.DataEncryptionR\n" +
+	"encryption\"K\n" +
+	"\x0eDataEncryption\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12!\n" +
+	"\frecovery_key\x18\x02 \x01(\bR\vrecoveryKey\"\xe9\x01\n" +
 	"\vNetworkLink\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x18\n" +
@@ -924,13 +1071,17 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\"\x10\n" +
 	"\x0eRebootResponse\"\x0e\n" +
 	"\fResetRequest\"\x0f\n" +
-	"\rResetResponse2\xd6\x02\n" +
+	"\rResetResponse\"\x1a\n" +
+	"\x18CreateRecoveryKeyRequest\">\n" +
+	"\x19CreateRecoveryKeyResponse\x12!\n" +
+	"\frecovery_key\x18\x01 \x01(\tR\vrecoveryKey2\xbc\x03\n" +
 	"\x04Node\x12=\n" +
 	"\x04Info\x12\x16.oscine.v1.InfoRequest\x1a\x17.oscine.v1.InfoResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
 	"\x06Doctor\x12\x18.oscine.v1.DoctorRequest\x1a\x19.oscine.v1.DoctorResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
 	"\x06Attest\x12\x18.oscine.v1.AttestRequest\x1a\x19.oscine.v1.AttestResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
 	"\x06Reboot\x12\x18.oscine.v1.RebootRequest\x1a\x19.oscine.v1.RebootResponse\"\x04\x88\xb5\x18\x04\x12@\n" +
-	"\x05Reset\x12\x17.oscine.v1.ResetRequest\x1a\x18.oscine.v1.ResetResponse\"\x04\x88\xb5\x18\x04B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
+	"\x05Reset\x12\x17.oscine.v1.ResetRequest\x1a\x18.oscine.v1.ResetResponse\"\x04\x88\xb5\x18\x04\x12d\n" +
+	"\x11CreateRecoveryKey\x12#.oscine.v1.CreateRecoveryKeyRequest\x1a$.oscine.v1.CreateRecoveryKeyResponse\"\x04\x88\xb5\x18\x04B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
 
 var (
 	file_oscine_v1_node_proto_rawDescOnce sync.Once
@@ -944,48 +1095,54 @@ func file_oscine_v1_node_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_node_proto_rawDescData
 }
 
-var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_oscine_v1_node_proto_goTypes = []any{
-	(*InfoRequest)(nil),           // 0: oscine.v1.InfoRequest
-	(*InfoResponse)(nil),          // 1: oscine.v1.InfoResponse
-	(*NetworkLink)(nil),           // 2: oscine.v1.NetworkLink
-	(*DiskSpace)(nil),             // 3: oscine.v1.DiskSpace
-	(*ProcessMemory)(nil),         // 4: oscine.v1.ProcessMemory
-	(*DoctorRequest)(nil),         // 5: oscine.v1.DoctorRequest
-	(*DoctorResponse)(nil),        // 6: oscine.v1.DoctorResponse
-	(*Capability)(nil),            // 7: oscine.v1.Capability
-	(*AttestRequest)(nil),         // 8: oscine.v1.AttestRequest
-	(*AttestResponse)(nil),        // 9: oscine.v1.AttestResponse
-	(*RebootRequest)(nil),         // 10: oscine.v1.RebootRequest
-	(*RebootResponse)(nil),        // 11: oscine.v1.RebootResponse
-	(*ResetRequest)(nil),          // 12: oscine.v1.ResetRequest
-	(*ResetResponse)(nil),         // 13: oscine.v1.ResetResponse
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*SlotVersion)(nil),           // 15: oscine.v1.SlotVersion
+	(*InfoRequest)(nil),               // 0: oscine.v1.InfoRequest
+	(*InfoResponse)(nil),              // 1: oscine.v1.InfoResponse
+	(*DataEncryption)(nil),            // 2: oscine.v1.DataEncryption
+	(*NetworkLink)(nil),               // 3: oscine.v1.NetworkLink
+	(*DiskSpace)(nil),                 // 4: oscine.v1.DiskSpace
+	(*ProcessMemory)(nil),             // 5: oscine.v1.ProcessMemory
+	(*DoctorRequest)(nil),             // 6: oscine.v1.DoctorRequest
+	(*DoctorResponse)(nil),            // 7: oscine.v1.DoctorResponse
+	(*Capability)(nil),                // 8: oscine.v1.Capability
+	(*AttestRequest)(nil),             // 9: oscine.v1.AttestRequest
+	(*AttestResponse)(nil),            // 10: oscine.v1.AttestResponse
+	(*RebootRequest)(nil),             // 11: oscine.v1.RebootRequest
+	(*RebootResponse)(nil),            // 12: oscine.v1.RebootResponse
+	(*ResetRequest)(nil),              // 13: oscine.v1.ResetRequest
+	(*ResetResponse)(nil),             // 14: oscine.v1.ResetResponse
+	(*CreateRecoveryKeyRequest)(nil),  // 15: oscine.v1.CreateRecoveryKeyRequest
+	(*CreateRecoveryKeyResponse)(nil), // 16: oscine.v1.CreateRecoveryKeyResponse
+	(*timestamppb.Timestamp)(nil),     // 17: google.protobuf.Timestamp
+	(*SlotVersion)(nil),               // 18: oscine.v1.SlotVersion
 }
 var file_oscine_v1_node_proto_depIdxs = []int32{
-	14, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
-	4,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
-	3,  // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
-	15, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
-	2,  // 4: oscine.v1.InfoResponse.links:type_name -> oscine.v1.NetworkLink
-	14, // 5: oscine.v1.NetworkLink.expires:type_name -> google.protobuf.Timestamp
-	7,  // 6: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
-	0,  // 7: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
-	5,  // 8: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
-	8,  // 9: oscine.v1.Node.Attest:input_type -> oscine.v1.AttestRequest
-	10, // 10: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	12, // 11: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
-	1,  // 12: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	6,  // 13: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	9,  // 14: oscine.v1.Node.Attest:output_type -> oscine.v1.AttestResponse
-	11, // 15: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	13, // 16: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	17, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	5,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
+	4,  // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
+	18, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
+	3,  // 4: oscine.v1.InfoResponse.links:type_name -> oscine.v1.NetworkLink
+	2,  // 5: oscine.v1.InfoResponse.encryption:type_name -> oscine.v1.DataEncryption
+	17, // 6: oscine.v1.NetworkLink.expires:type_name -> google.protobuf.Timestamp
+	8,  // 7: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
+	0,  // 8: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
+	6,  // 9: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
+	9,  // 10: oscine.v1.Node.Attest:input_type -> oscine.v1.AttestRequest
+	11, // 11: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
+	13, // 12: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
+	15, // 13: oscine.v1.Node.CreateRecoveryKey:input_type -> oscine.v1.CreateRecoveryKeyRequest
+	1,  // 14: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	7,  // 15: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	10, // 16: oscine.v1.Node.Attest:output_type -> oscine.v1.AttestResponse
+	12, // 17: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	14, // 18: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
+	16, // 19: oscine.v1.Node.CreateRecoveryKey:output_type -> oscine.v1.CreateRecoveryKeyResponse
+	14, // [14:20] is the sub-list for method output_type
+	8,  // [8:14] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_node_proto_init() }
@@ -1001,7 +1158,7 @@ func file_oscine_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_node_proto_rawDesc), len(file_oscine_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -37,6 +37,8 @@ const (
 	MaintenanceDescribeProcedure = "/oscine.v1.Maintenance/Describe"
 	// MaintenanceConfigureProcedure is the fully-qualified name of the Maintenance's Configure RPC.
 	MaintenanceConfigureProcedure = "/oscine.v1.Maintenance/Configure"
+	// MaintenanceUnlockProcedure is the fully-qualified name of the Maintenance's Unlock RPC.
+	MaintenanceUnlockProcedure = "/oscine.v1.Maintenance/Unlock"
 )
 
 // MaintenanceClient is a client for the oscine.v1.Maintenance service.
@@ -48,6 +50,10 @@ type MaintenanceClient interface {
 	// PERMISSION_DENIED on a closed node for a caller that neither has an admin's
 	// certificate of the node's authority nor read the code on its console.
 	Configure(context.Context, *connect.Request[oscinepb.ConfigureRequest]) (*connect.Response[oscinepb.ConfigureResponse], error)
+	// Unlock takes the recovery key of a locked data partition, has the TPM seal
+	// another key for it, and restarts the machine. FAILED_PRECONDITION where the data
+	// is not locked, or has no recovery key; PERMISSION_DENIED for another key.
+	Unlock(context.Context, *connect.Request[oscinepb.UnlockRequest]) (*connect.Response[oscinepb.UnlockResponse], error)
 }
 
 // NewMaintenanceClient constructs a client for the oscine.v1.Maintenance service. By default, it
@@ -73,6 +79,12 @@ func NewMaintenanceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(maintenanceMethods.ByName("Configure")),
 			connect.WithClientOptions(opts...),
 		),
+		unlock: connect.NewClient[oscinepb.UnlockRequest, oscinepb.UnlockResponse](
+			httpClient,
+			baseURL+MaintenanceUnlockProcedure,
+			connect.WithSchema(maintenanceMethods.ByName("Unlock")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -80,6 +92,7 @@ func NewMaintenanceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 type maintenanceClient struct {
 	describe  *connect.Client[oscinepb.DescribeRequest, oscinepb.DescribeResponse]
 	configure *connect.Client[oscinepb.ConfigureRequest, oscinepb.ConfigureResponse]
+	unlock    *connect.Client[oscinepb.UnlockRequest, oscinepb.UnlockResponse]
 }
 
 // Describe calls oscine.v1.Maintenance.Describe.
@@ -92,6 +105,11 @@ func (c *maintenanceClient) Configure(ctx context.Context, req *connect.Request[
 	return c.configure.CallUnary(ctx, req)
 }
 
+// Unlock calls oscine.v1.Maintenance.Unlock.
+func (c *maintenanceClient) Unlock(ctx context.Context, req *connect.Request[oscinepb.UnlockRequest]) (*connect.Response[oscinepb.UnlockResponse], error) {
+	return c.unlock.CallUnary(ctx, req)
+}
+
 // MaintenanceHandler is an implementation of the oscine.v1.Maintenance service.
 type MaintenanceHandler interface {
 	// Describe tells what the node waits for and asks for its certificate.
@@ -101,6 +119,10 @@ type MaintenanceHandler interface {
 	// PERMISSION_DENIED on a closed node for a caller that neither has an admin's
 	// certificate of the node's authority nor read the code on its console.
 	Configure(context.Context, *connect.Request[oscinepb.ConfigureRequest]) (*connect.Response[oscinepb.ConfigureResponse], error)
+	// Unlock takes the recovery key of a locked data partition, has the TPM seal
+	// another key for it, and restarts the machine. FAILED_PRECONDITION where the data
+	// is not locked, or has no recovery key; PERMISSION_DENIED for another key.
+	Unlock(context.Context, *connect.Request[oscinepb.UnlockRequest]) (*connect.Response[oscinepb.UnlockResponse], error)
 }
 
 // NewMaintenanceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -122,12 +144,20 @@ func NewMaintenanceHandler(svc MaintenanceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(maintenanceMethods.ByName("Configure")),
 		connect.WithHandlerOptions(opts...),
 	)
+	maintenanceUnlockHandler := connect.NewUnaryHandler(
+		MaintenanceUnlockProcedure,
+		svc.Unlock,
+		connect.WithSchema(maintenanceMethods.ByName("Unlock")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/oscine.v1.Maintenance/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case MaintenanceDescribeProcedure:
 			maintenanceDescribeHandler.ServeHTTP(w, r)
 		case MaintenanceConfigureProcedure:
 			maintenanceConfigureHandler.ServeHTTP(w, r)
+		case MaintenanceUnlockProcedure:
+			maintenanceUnlockHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -143,4 +173,8 @@ func (UnimplementedMaintenanceHandler) Describe(context.Context, *connect.Reques
 
 func (UnimplementedMaintenanceHandler) Configure(context.Context, *connect.Request[oscinepb.ConfigureRequest]) (*connect.Response[oscinepb.ConfigureResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Maintenance.Configure is not implemented"))
+}
+
+func (UnimplementedMaintenanceHandler) Unlock(context.Context, *connect.Request[oscinepb.UnlockRequest]) (*connect.Response[oscinepb.UnlockResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Maintenance.Unlock is not implemented"))
 }

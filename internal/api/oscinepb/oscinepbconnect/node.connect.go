@@ -43,6 +43,8 @@ const (
 	NodeRebootProcedure = "/oscine.v1.Node/Reboot"
 	// NodeResetProcedure is the fully-qualified name of the Node's Reset RPC.
 	NodeResetProcedure = "/oscine.v1.Node/Reset"
+	// NodeCreateRecoveryKeyProcedure is the fully-qualified name of the Node's CreateRecoveryKey RPC.
+	NodeCreateRecoveryKeyProcedure = "/oscine.v1.Node/CreateRecoveryKey"
 )
 
 // NodeClient is a client for the oscine.v1.Node service.
@@ -55,6 +57,10 @@ type NodeClient interface {
 	// Reset restarts the machine, which erases its data partition: all that it
 	// stores, its Machine and its identity. FAILED_PRECONDITION while it is upgraded.
 	Reset(context.Context, *connect.Request[oscinepb.ResetRequest]) (*connect.Response[oscinepb.ResetResponse], error)
+	// CreateRecoveryKey makes a recovery key for the encrypted data partition, and
+	// tells it once. The one before opens the partition no more.
+	// FAILED_PRECONDITION where the partition is not encrypted.
+	CreateRecoveryKey(context.Context, *connect.Request[oscinepb.CreateRecoveryKeyRequest]) (*connect.Response[oscinepb.CreateRecoveryKeyResponse], error)
 }
 
 // NewNodeClient constructs a client for the oscine.v1.Node service. By default, it uses the Connect
@@ -98,16 +104,23 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("Reset")),
 			connect.WithClientOptions(opts...),
 		),
+		createRecoveryKey: connect.NewClient[oscinepb.CreateRecoveryKeyRequest, oscinepb.CreateRecoveryKeyResponse](
+			httpClient,
+			baseURL+NodeCreateRecoveryKeyProcedure,
+			connect.WithSchema(nodeMethods.ByName("CreateRecoveryKey")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // nodeClient implements NodeClient.
 type nodeClient struct {
-	info   *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
-	doctor *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
-	attest *connect.Client[oscinepb.AttestRequest, oscinepb.AttestResponse]
-	reboot *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
-	reset  *connect.Client[oscinepb.ResetRequest, oscinepb.ResetResponse]
+	info              *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
+	doctor            *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
+	attest            *connect.Client[oscinepb.AttestRequest, oscinepb.AttestResponse]
+	reboot            *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
+	reset             *connect.Client[oscinepb.ResetRequest, oscinepb.ResetResponse]
+	createRecoveryKey *connect.Client[oscinepb.CreateRecoveryKeyRequest, oscinepb.CreateRecoveryKeyResponse]
 }
 
 // Info calls oscine.v1.Node.Info.
@@ -135,6 +148,11 @@ func (c *nodeClient) Reset(ctx context.Context, req *connect.Request[oscinepb.Re
 	return c.reset.CallUnary(ctx, req)
 }
 
+// CreateRecoveryKey calls oscine.v1.Node.CreateRecoveryKey.
+func (c *nodeClient) CreateRecoveryKey(ctx context.Context, req *connect.Request[oscinepb.CreateRecoveryKeyRequest]) (*connect.Response[oscinepb.CreateRecoveryKeyResponse], error) {
+	return c.createRecoveryKey.CallUnary(ctx, req)
+}
+
 // NodeHandler is an implementation of the oscine.v1.Node service.
 type NodeHandler interface {
 	Info(context.Context, *connect.Request[oscinepb.InfoRequest]) (*connect.Response[oscinepb.InfoResponse], error)
@@ -145,6 +163,10 @@ type NodeHandler interface {
 	// Reset restarts the machine, which erases its data partition: all that it
 	// stores, its Machine and its identity. FAILED_PRECONDITION while it is upgraded.
 	Reset(context.Context, *connect.Request[oscinepb.ResetRequest]) (*connect.Response[oscinepb.ResetResponse], error)
+	// CreateRecoveryKey makes a recovery key for the encrypted data partition, and
+	// tells it once. The one before opens the partition no more.
+	// FAILED_PRECONDITION where the partition is not encrypted.
+	CreateRecoveryKey(context.Context, *connect.Request[oscinepb.CreateRecoveryKeyRequest]) (*connect.Response[oscinepb.CreateRecoveryKeyResponse], error)
 }
 
 // NewNodeHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -184,6 +206,12 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("Reset")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeCreateRecoveryKeyHandler := connect.NewUnaryHandler(
+		NodeCreateRecoveryKeyProcedure,
+		svc.CreateRecoveryKey,
+		connect.WithSchema(nodeMethods.ByName("CreateRecoveryKey")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/oscine.v1.Node/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeInfoProcedure:
@@ -196,6 +224,8 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeRebootHandler.ServeHTTP(w, r)
 		case NodeResetProcedure:
 			nodeResetHandler.ServeHTTP(w, r)
+		case NodeCreateRecoveryKeyProcedure:
+			nodeCreateRecoveryKeyHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -223,4 +253,8 @@ func (UnimplementedNodeHandler) Reboot(context.Context, *connect.Request[oscinep
 
 func (UnimplementedNodeHandler) Reset(context.Context, *connect.Request[oscinepb.ResetRequest]) (*connect.Response[oscinepb.ResetResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.Reset is not implemented"))
+}
+
+func (UnimplementedNodeHandler) CreateRecoveryKey(context.Context, *connect.Request[oscinepb.CreateRecoveryKeyRequest]) (*connect.Response[oscinepb.CreateRecoveryKeyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.CreateRecoveryKey is not implemented"))
 }

@@ -1,0 +1,2 @@
+// Package attesttest starts a TPM by others for tests.
+package attesttest
