@@ -40,72 +40,110 @@ type Reread struct {
 
 // FindDamage looks at what the kernel read from the packs that are mounted through
 // dm-verity, and returns those of which a block did not have its hash. Each is
-// returned once. One whose file does not have its digest is damaged from then on.
+// returned once. One whose file does not have its digest is damaged from then on. An
+// error keeps none of the others from being looked at.
 func (s *Store) FindDamage() ([]Reread, error) {
-	s.mounting.Lock()
-	defer s.mounting.Unlock()
 	packs, err := s.List()
 	if err != nil {
 		return nil, err
 	}
 	var found []Reread
+	var errs []error
 	for i := range packs {
-		p := &packs[i]
-		dir := s.mountDir(p)
-		if !p.Damaged.IsZero() || !mounted(dir) || !mountedCorrupt(dir) {
-			continue
-		}
-		if whole(p) {
-			if err := s.dropMount(dir); err != nil {
-				return found, err
+		if p := &packs[i]; s.wrong(p) {
+			good, file := whole(p) // which takes long: others mount meanwhile
+			r, err := s.judge(p, good, file)
+			if r != nil {
+				found = append(found, *r)
 			}
-			if _, err := s.mountChecked(p, false, dir); err != nil {
-				return found, fmt.Errorf("mount the pack %s again: %w", p.Name, err)
-			}
-			found = append(found, Reread{*p, true})
-			continue
+			errs = append(errs, err)
 		}
-		if err := s.markDamaged(p); err != nil {
-			return found, err
-		}
-		found = append(found, Reread{*p, false})
 	}
-	return found, nil
+	return found, errors.Join(errs...)
+}
+
+// wrong reports whether a block was read of a mounted pack that does not have its hash.
+func (s *Store) wrong(p *Info) bool {
+	dir := s.mountDir(p)
+	return p.Damaged.IsZero() && mounted(dir) && mountedCorrupt(dir)
+}
+
+// judge mounts a pack again whose file was good when it was read, and marks it damaged
+// where it was not. It returns nil if the pack or its file is another by now.
+func (s *Store) judge(p *Info, good bool, file os.FileInfo) (*Reread, error) {
+	s.mounting.Lock()
+	defer s.mounting.Unlock()
+	p, err := s.Find(p.Name)
+	if errors.Is(err, ErrNotInstalled) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	now, err := os.Stat(p.File)
+	if missing := err != nil && file == nil; !missing && !os.SameFile(file, now) || !s.wrong(p) {
+		return nil, nil
+	}
+	if good {
+		if err := s.remount(p); !errors.Is(err, ErrDamaged) {
+			return &Reread{*p, true}, err
+		}
+	}
+	err = s.markDamaged(p)
+	return &Reread{*p, false}, err
+}
+
+// remount mounts a pack again whose mount shows what was read wrong. Where that fails,
+// the next Mount tries.
+func (s *Store) remount(p *Info) error {
+	dir := s.mountDir(p)
+	err := s.dropMount(dir)
+	if err == nil {
+		_, err = s.mountChecked(p, false, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("mount the pack %s again: %w", p.Name, err)
+	}
+	return nil
 }
 
 // whole reports whether a pack's file has its digest on the disk, whatever is in memory
-// of it.
-func whole(p *Info) bool {
+// of it, and which file that is; nil where there is none.
+func whole(p *Info) (bool, os.FileInfo) {
 	f, err := os.Open(p.File)
 	if err != nil {
-		return false
+		return false, nil
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return false, nil
+	}
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // else it is what was written that is read
 	got, err := sumOf(f)
-	return err == nil && got == p.Digest
+	return err == nil && got == p.Digest, info
 }
 
-// markDamaged notes in a pack's records that its file is damaged. The caller holds
-// s.mounting.
+// markDamaged notes that a pack's file is damaged: in memory, which a full disk cannot
+// hinder, and in its records. The caller holds s.mounting.
 func (s *Store) markDamaged(p *Info) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	p.Damaged = time.Now().UTC().Truncate(time.Second)
+	s.broken[p.Digest] = p.Damaged
+	if s.Damaged != nil {
+		s.Damaged()
+	}
 	records, err := s.records()
 	if err != nil {
 		return err
 	}
-	p.Damaged = time.Now().UTC().Truncate(time.Second)
 	for file, rec := range records {
 		if rec.Digest == p.Digest {
-			rec.Damaged = p.Damaged
 			if err := rec.write(filepath.Join(s.dir, file)); err != nil {
 				return fmt.Errorf("note that the pack %s is damaged: %w", p.Name, err)
 			}
 		}
-	}
-	if s.Damaged != nil {
-		s.Damaged()
 	}
 	return nil
 }
@@ -126,6 +164,7 @@ func (s *Store) noteRepaired(digest string) error {
 			return err
 		}
 	}
+	delete(s.broken, digest)
 	return nil
 }
 

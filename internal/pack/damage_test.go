@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // damage alters a pack's file and has the store note it, as after a block that the
@@ -19,7 +21,7 @@ func (s *Store) damage(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	flip(t, p.File, p.SizeBytes/2)
-	if whole(p) {
+	if good, _ := whole(p); good {
 		t.Fatal("an altered file has its digest")
 	}
 	s.mounting.Lock()
@@ -63,6 +65,62 @@ func TestDamagedStays(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "usr/bin/w")); err != nil || !strings.HasPrefix(string(got), "good") {
 		t.Errorf("read %.20q, %v", got, err)
+	}
+	if err := s.Remove("e"); err != nil {
+		t.Error(err)
+	}
+}
+
+// smallDisk puts a store on a disk of its own, which full fills.
+func smallDisk(t *testing.T, s *Store) (full func()) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", s.dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("mounting a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unmount(s.dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return func() {
+		t.Helper()
+		err := os.WriteFile(filepath.Join(s.dir, "full"), make([]byte, 2<<20), 0o600)
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("filling the disk: %v", err)
+		}
+	}
+}
+
+// A damaged pack counts as one on a full disk, too, which takes no record of it.
+func TestDamagedOnFullDisk(t *testing.T) {
+	s, c, _ := openTestStore(t)
+	full := smallDisk(t, s)
+	raw := makePack(t, runtime.GOARCH, "good")
+	_, err := c.install(s, raw)
+	skipUnmountable(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.Find("e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full()
+	told := 0
+	s.Damaged = func() { told++ }
+	flip(t, p.File, p.SizeBytes/2)
+	if _, _, err := s.Mount("e"); !errors.Is(err, ErrDamaged) || !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("mounted: %v, want what is damaged and that the disk is full", err)
+	}
+	if list, err := s.List(); err != nil || len(list) != 1 || list[0].Damaged.IsZero() || told != 1 || !s.damaged(p.Digest) {
+		t.Errorf("list: %+v, %v, told %d times", list, err, told)
+	}
+	remove(t, filepath.Join(s.dir, "full"))
+	if p, err := c.install(s, raw); err != nil || !p.Damaged.IsZero() || s.damaged(p.Digest) {
+		t.Errorf("installed again: %+v, %v", p, err)
+	}
+	if _, _, err := s.Mount("e"); err != nil {
+		t.Error(err)
 	}
 	if err := s.Remove("e"); err != nil {
 		t.Error(err)

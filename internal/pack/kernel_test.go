@@ -223,6 +223,75 @@ func TestKernelReadWrong(t *testing.T) {
 	}
 }
 
+// A pack whose mount cannot be renewed is told all the same, so that what runs from it
+// starts again.
+func TestKernelMountStays(t *testing.T) {
+	s, _, raw := kernelStore(t)
+	p, err := s.Find("e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open("/good.erofs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	dir := s.mountDir(p) // a second mount below keeps the folder from being removed
+	if err := errors.Join(os.Mkdir(dir, 0o755), mountRead(f, dir), s.mountFile(p, true, dir)); err != nil {
+		t.Fatal(err)
+	}
+	flip(t, p.File, int64(len(raw)/2))
+	forget(t)
+	if _, err := os.ReadFile(filepath.Join(dir, "usr/bin/w")); !errors.Is(err, unix.EIO) {
+		t.Fatalf("read an altered file: %v", err)
+	}
+	flip(t, p.File, int64(len(raw)/2))
+	found, err := s.FindDamage()
+	if !errors.Is(err, unix.EBUSY) || len(found) != 1 || !found[0].Whole {
+		t.Errorf("found %+v, %v", found, err)
+	}
+}
+
+// A damaged pack that runs is found once on a full disk, too, which takes no record of it.
+func TestKernelDamageOnFullDisk(t *testing.T) {
+	guesttest.NeedGuest(t)
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=16m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unmount(disk) })
+	s, c, raw := kernelStore(t)
+	s, err := OpenStore(filepath.Join(disk, "packs"), s.mounts, c.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.install(s, raw); err != nil {
+		t.Fatal(err)
+	}
+	p, dir, err := s.Mount("e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flip(t, p.File, int64(len(raw)/2))
+	forget(t)
+	if _, err := os.ReadFile(filepath.Join(dir, "usr/bin/w")); !errors.Is(err, unix.EIO) {
+		t.Fatalf("read an altered file: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(disk, "full"), make([]byte, 16<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("filling the disk: %v", err)
+	}
+	found, err := s.FindDamage()
+	if !errors.Is(err, unix.ENOSPC) || len(found) != 1 || found[0].Whole {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	if found, err := s.FindDamage(); err != nil || len(found) != 0 {
+		t.Errorf("found again: %+v, %v", found, err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(disk, "full")), s.Remove("e")); err != nil {
+		t.Error(err)
+	}
+}
+
 // What the first blocks or the hash tree of a file lack is noticed when it is mounted.
 func TestKernelMountDamaged(t *testing.T) {
 	for name, at := range map[string]func(raw []byte) int64{

@@ -32,7 +32,7 @@ func recordOf(file string) (name string, ok bool) {
 }
 
 // records reads all records, by the names of their files. One that cannot be read
-// does not count.
+// does not count. The caller holds s.mu.
 func (s *Store) records() (map[string]*record, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -42,6 +42,9 @@ func (s *Store) records() (map[string]*record, error) {
 	for _, e := range entries {
 		if name, ok := recordOf(e.Name()); ok {
 			if rec, err := readRecord(filepath.Join(s.dir, e.Name()), name); err == nil {
+				if at, ok := s.broken[rec.Digest]; ok {
+					rec.Damaged = at
+				}
 				all[e.Name()] = rec
 			}
 		}

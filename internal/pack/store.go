@@ -66,6 +66,8 @@ type Store struct {
 	pulling  chan struct{} // holds one token while a pack is pulled
 	mounting sync.Mutex    // held while files are mounted, which reads them whole; taken before mu
 	mu       sync.RWMutex  // held while records change
+
+	broken map[string]time.Time // by digest, when files were found damaged since the start; under mu
 }
 
 // OpenStore opens the store in dir, which it makes when absent, and clears
@@ -81,7 +83,7 @@ func OpenStore(dir, mounts string, trust *x509.CertPool) (*Store, error) {
 	if err := clear(dir); err != nil {
 		return nil, fmt.Errorf("clear the store of packs: %w", err)
 	}
-	s := &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo", trust: trust, pulling: make(chan struct{}, 1)}
+	s := &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo", trust: trust, pulling: make(chan struct{}, 1), broken: map[string]time.Time{}}
 	s.mapping = fmt.Sprintf("oscine-pack-%.4x-", sha256.Sum256([]byte(mounts)))
 	if err := s.clearMounts(); err != nil {
 		return nil, fmt.Errorf("clear the mounts of packs: %w", err)
