@@ -24,6 +24,9 @@ func (n *Node) openPacks(trust *x509.CertPool) (err error) {
 	if n.packs, err = pack.OpenStore(filepath.Join(n.config.StateDir, "packs"), filepath.Join(n.config.RunDir, "packs"), trust); err != nil {
 		return err
 	}
+	if n.packs.Uncleared != nil {
+		n.log.Warn("mounts of packs that are no more stay until the next start", "error", n.packs.Uncleared)
+	}
 	n.packs.Revoked, n.packs.Pinned, n.packs.Release = n.access.Revoked, n.upgrades.PinsPack, n.upgrades.Running()
 	n.packs.Damaged = n.damage.wake
 	return nil

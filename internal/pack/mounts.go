@@ -117,16 +117,18 @@ func (s *Store) mountDir(p *Info) string {
 }
 
 // clearMounts takes away the mappings that a crash left unmounted, and the mounts of
-// what is no pack any more. It notes whether there is a device mapper at all.
+// what is no pack any more, and notes in s.Uncleared those that stay. It notes whether there
+// is a device mapper at all.
 func (s *Store) clearMounts() error {
 	names, err := linux.Mappings()
 	if err != nil {
 		s.lacksVerity(fmt.Errorf("%w: %w", errNoVerity, err))
 	}
+	var left []error
 	for _, name := range names {
 		if strings.HasPrefix(name, s.mapping) {
 			if err := linux.RemoveMapping(name); err != nil && !errors.Is(err, unix.ENXIO) {
-				return err
+				left = append(left, err)
 			}
 		}
 	}
@@ -144,11 +146,10 @@ func (s *Store) clearMounts() error {
 	}
 	for _, e := range entries {
 		if dir := filepath.Join(s.mounts, e.Name()); !keep[dir] {
-			if err := s.dropMount(dir); err != nil {
-				return err
-			}
+			left = append(left, s.dropMount(dir))
 		}
 	}
+	s.Uncleared = errors.Join(left...)
 	return nil
 }
 

@@ -60,6 +60,10 @@ type Store struct {
 	// returns at once; nil tells nobody. Set it before the first use.
 	Damaged func()
 
+	// Uncleared says which old mounts OpenStore could not take away; nil: none stays. The
+	// store works without that.
+	Uncleared error
+
 	mapping string                // how the names of this store's mappings begin
 	gap     atomic.Pointer[error] // why packs are not mounted through dm-verity; nil: they are
 

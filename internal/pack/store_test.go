@@ -108,6 +108,25 @@ func TestStopBetweenSteps(t *testing.T) {
 	}
 }
 
+// A mount point that cannot be cleared away keeps no node from starting.
+func TestOpenStoreBesideMounts(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "mounts", "0123"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "mounts", "0123", "file"), "")
+	s, err := OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "mounts"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Uncleared == nil || !strings.Contains(s.Uncleared.Error(), "0123") {
+		t.Errorf("got %v, want what stays", s.Uncleared)
+	}
+	if s, err = OpenStore(filepath.Join(dir, "packs"), filepath.Join(dir, "other"), nil); err != nil || s.Uncleared != nil {
+		t.Errorf("got %v, %v", err, s.Uncleared)
+	}
+}
+
 func write(t *testing.T, file, text string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
