@@ -2,6 +2,7 @@ package pack
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -124,6 +125,40 @@ func TestDamagedOnFullDisk(t *testing.T) {
 	}
 	if err := s.Remove("e"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A file that ends too early, or that the disk cannot read, is damaged; what fails
+// otherwise is not.
+func TestUnreadable(t *testing.T) {
+	s, c, _ := openTestStore(t)
+	raw := makePack(t, runtime.GOARCH, "good")
+	p, err := c.install(s, raw)
+	skipUnmountable(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(p.File, 4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Mount("e"); !errors.Is(err, ErrDamaged) {
+		t.Errorf("mounted a file that was cut: %v", err)
+	}
+	if err := s.Remove("e"); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{&os.PathError{Op: "read", Err: unix.EIO}, true},
+		{io.ErrUnexpectedEOF, true},
+		{unix.ENOMEM, false},
+		{fmt.Errorf("%w: not JSON", ErrNotPack), false},
+	} {
+		if got := unreadable(c.err); errors.Is(got, ErrDamaged) != c.want || !errors.Is(got, c.err) {
+			t.Errorf("%v became %v", c.err, got)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package pack
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,7 +96,7 @@ const readAhead = 128 // KiB
 func mountVerity(f *os.File, v *release.Verity, dir, mapping string) error {
 	start, ok, err := v.Match(f)
 	if err != nil {
-		return err
+		return unreadable(err)
 	}
 	if !ok {
 		return fmt.Errorf("%w: the top of its hash tree does not have its root hash", ErrDamaged)
@@ -129,6 +130,17 @@ func mountVerity(f *os.File, v *release.Verity, dir, mapping string) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return mountError(f, err)
+}
+
+// unreadable is an error of reading a pack: ErrDamaged too if the file ends too early or
+// the disk cannot read it.
+func unreadable(err error) error {
+	for _, damage := range []error{io.EOF, io.ErrUnexpectedEOF, unix.EIO} {
+		if errors.Is(err, damage) {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
+	return err
 }
 
 // corrupt reports whether a block of an open mapping was read that does not have its

@@ -61,7 +61,7 @@ func (s *Store) mountChecked(p *Info, root bool, dir string) (*Manifest, error) 
 	case err != nil && mountedCorrupt(dir):
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	case err != nil:
-		return nil, err
+		return nil, unreadable(err)
 	case manifest.Name != p.Name:
 		return nil, fmt.Errorf("%w: its file holds the pack %s", ErrDamaged, manifest.Name)
 	}
@@ -89,7 +89,7 @@ func (s *Store) mountFile(p *Info, root bool, dir string) error {
 	}
 	got, err := sumOf(f)
 	if err != nil {
-		return err
+		return unreadable(err)
 	}
 	if got != p.Digest {
 		return fmt.Errorf("%w: it has the digest %s instead of %s", ErrDamaged, got, p.Digest)
