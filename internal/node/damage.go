@@ -21,15 +21,17 @@ const (
 	reasonPackRepaired = "PackRepaired"
 )
 
-// How often packs are looked at without an event of the kernel, and how long the node
-// waits before it tries again to fetch a damaged one.
+// How often packs are looked at without an event of the kernel, how long the node
+// waits before it makes the same pack good once more, and after how long without damage
+// it starts from the shortest wait.
 const (
 	damageInterval = 30 * time.Second
 	firstRefetch   = 30 * time.Second
 	lastRefetch    = time.Hour
+	forgetDamage   = time.Hour
 )
 
-// damage is what the node knows of damaged packs that are not good again.
+// damage is what the node knows of packs that are or were damaged.
 type damage struct {
 	changed chan struct{} // holds one token where packs are to be looked at
 
@@ -38,9 +40,12 @@ type damage struct {
 }
 
 type damagedPack struct {
-	digest string
-	next   time.Time // when it is fetched again
-	wait   time.Duration
+	digest   string
+	damaged  bool      // it is not good again
+	whole    bool      // its file is: only what runs from it is to start again
+	repaired time.Time // when it was good again last
+	next     time.Time // when it is made good, at the earliest
+	wait     time.Duration
 }
 
 func newDamage() *damage {
@@ -55,28 +60,46 @@ func (d *damage) wake() {
 	}
 }
 
-// of returns what is known of a damaged pack.
-func (d *damage) of(p *pack.Info) *damagedPack {
+// found notes that a pack is damaged, or was only read wrong, and reports whether that
+// is new.
+func (d *damage) found(p *pack.Info, whole bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	known := d.packs[p.Name]
-	if known == nil || known.digest != p.Digest {
+	if known == nil || known.digest != p.Digest || !known.damaged && time.Since(known.repaired) > forgetDamage {
 		known = &damagedPack{digest: p.Digest, wait: firstRefetch}
 		d.packs[p.Name] = known
 	}
-	return known
+	fresh := !known.damaged || known.whole != whole
+	known.damaged, known.whole = true, whole
+	return fresh
 }
 
-// repaired forgets that a pack was damaged, and returns the digest that it had; "" where
-// it was not.
+// due reports whether a damaged pack is to be made good now, or what runs from one that
+// is whole is to start again, and when the next time is.
+func (d *damage) due(name string, whole bool) (next time.Time, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known := d.packs[name]
+	if known == nil || !known.damaged || known.whole != whole || time.Now().Before(known.next) {
+		return time.Time{}, false
+	}
+	known.next = time.Now().Add(known.wait)
+	known.wait = min(2*known.wait, lastRefetch)
+	return known.next, true
+}
+
+// repaired notes that a pack is good, and returns the digest that it had when it was
+// damaged; "" where it was not. The wait stays: a disk may damage it again.
 func (d *damage) repaired(name string) (digest string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if known := d.packs[name]; known != nil {
-		digest = known.digest
+	known := d.packs[name]
+	if known == nil || !known.damaged {
+		return ""
 	}
-	delete(d.packs, name)
-	return digest
+	known.damaged, known.whole, known.repaired = false, false, time.Now()
+	return known.digest
 }
 
 // watch calls look at first, and when there may be damage, until ctx ends.
@@ -126,10 +149,8 @@ func (n *Node) checkPacks(ctx context.Context) {
 		n.log.Warn("damaged packs", "error", err)
 	}
 	for i := range found {
-		if p := &found[i]; p.Whole {
+		if p := &found[i]; p.Whole && n.damage.found(&p.Info, true) {
 			n.notePack(reasonPackDamaged, &p.Info, fmt.Sprintf("a block of the pack %s did not have its hash when it was read; its file is whole now", p.Name))
-			n.damage.of(&p.Info)
-			n.packRepaired(&p.Info)
 		}
 	}
 	packs, err := n.packs.List()
@@ -139,6 +160,8 @@ func (n *Node) checkPacks(ctx context.Context) {
 	for i := range packs {
 		if p := &packs[i]; !p.Damaged.IsZero() {
 			n.refetch(ctx, p)
+		} else if _, ok := n.damage.due(p.Name, true); ok {
+			n.packRepaired(p)
 		}
 	}
 }
@@ -146,14 +169,13 @@ func (n *Node) checkPacks(ctx context.Context) {
 // refetch tells that a pack is damaged, once, and fetches it again where its source is
 // known and the last try was long enough ago.
 func (n *Node) refetch(ctx context.Context, p *pack.Info) {
-	known := n.damage.of(p)
-	if known.next.IsZero() {
-		n.notePack(reasonPackDamaged, p, fmt.Sprintf("the file of the pack %s is damaged: a block does not have its hash, and cannot be read; %s", p.Name, p.Repair()))
-	} else if time.Now().Before(known.next) {
+	if n.damage.found(p, false) {
+		n.notePack(reasonPackDamaged, p, fmt.Sprintf("the file of the pack %s is damaged: a block does not have its hash, or cannot be read; %s", p.Name, p.Repair()))
+	}
+	next, ok := n.damage.due(p.Name, false)
+	if !ok {
 		return
 	}
-	known.next = time.Now().Add(known.wait)
-	known.wait = min(2*known.wait, lastRefetch)
 	var err error
 	switch {
 	case p.Source != "":
@@ -164,7 +186,7 @@ func (n *Node) refetch(ctx context.Context, p *pack.Info) {
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		n.notePack(reasonPackDamaged, p, fmt.Sprintf("the damaged pack %s cannot be fetched again: %v; the next try is in %s", p.Name, err, time.Until(known.next).Round(time.Second)))
+		n.notePack(reasonPackDamaged, p, fmt.Sprintf("the damaged pack %s cannot be fetched again: %v; the next try is in %s", p.Name, err, time.Until(next).Round(time.Second)))
 	}
 }
 
@@ -185,7 +207,7 @@ func (n *Node) packRepaired(p *pack.Info) {
 		return
 	}
 	n.notePack(reasonPackRepaired, p, fmt.Sprintf("the pack %s is good again: what ran from the damaged one restarts", p.Name))
-	for _, state := range n.usersOf(digest) {
+	for _, state := range usersOf(p.Name, digest, n.loop.Get("", "")) {
 		if phase := state.Status.Common().Phase; phase == object.Stopped || phase == object.Exited {
 			continue
 		}
@@ -195,22 +217,12 @@ func (n *Node) packRepaired(p *pack.Info) {
 	}
 }
 
-// notePack records what happened to a pack, for each model that runs on it as well.
+// notePack records what happened to a pack, for each object that runs on it as well.
 func (n *Node) notePack(reason string, p *pack.Info, message string) {
 	warning := reason != reasonPackRepaired
 	n.log.Warn(message, "digest", p.Digest)
 	n.events.Add(Event{Reason: reason, Message: message, Warning: warning})
-	for _, state := range n.usersOf(p.Digest) {
+	for _, state := range usersOf(p.Name, p.Digest, n.loop.Get("", "")) {
 		n.events.Add(Event{Kind: state.Key.Kind, Name: state.Key.Name, Reason: reason, Message: message, Warning: warning})
 	}
-}
-
-// usersOf are the models that run on the pack of a digest.
-func (n *Node) usersOf(digest string) (users []object.State) {
-	for _, state := range n.loop.Get(object.KindModel, "") {
-		if st, ok := state.Status.(*object.ModelStatus); ok && st.Pack == digest {
-			users = append(users, state)
-		}
-	}
-	return users
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 )
 
@@ -83,6 +84,66 @@ func TestDamagedPackIsFetched(t *testing.T) {
 	}
 	if known.wait != lastRefetch {
 		t.Errorf("the wait grows to %v, want %v", known.wait, lastRefetch)
+	}
+}
+
+// What is damaged again soon after it was made good waits like what could not be fetched;
+// after an hour without damage it is fetched at once.
+func TestDamagedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDamage()
+		p := &pack.Info{Manifest: pack.Manifest{Name: "e"}, Digest: "sha256:1"}
+		for _, whole := range []bool{false, true} {
+			for i, wait := range []time.Duration{0, 30 * time.Second, time.Minute, 2 * time.Minute} {
+				began := time.Now()
+				if !d.found(p, whole) || d.found(p, whole) {
+					t.Errorf("whole %v: damage %d is not new once", whole, i)
+				}
+				for {
+					if _, ok := d.due("e", !whole); ok {
+						t.Fatalf("whole %v: damage %d is due as the other kind", whole, i)
+					}
+					if _, ok := d.due("e", whole); ok {
+						break
+					}
+					time.Sleep(time.Second)
+				}
+				if waited := time.Since(began); waited != wait {
+					t.Errorf("whole %v: damage %d waited %v, want %v", whole, i, waited, wait)
+				}
+				if d.repaired("e") != p.Digest || d.repaired("e") != "" {
+					t.Errorf("whole %v: damage %d is not repaired once", whole, i)
+				}
+			}
+			time.Sleep(forgetDamage + time.Second)
+		}
+	})
+}
+
+// Workloads that run from a pack are told, and restarted when it is good again.
+func TestDamagedPackOfWorkload(t *testing.T) {
+	h := newHouse(t)
+	objects, err := h.Kinds().Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Workload\nmetadata: {name: job}\nspec: {pack: e}\n"))
+	if err == nil {
+		_, err = h.Apply(t.Context(), objects, ApplyOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.record(t, "")
+	h.checkPacks(t.Context())
+	h.packInstalled(&pack.Info{Manifest: pack.Manifest{Name: "e"}, Digest: "sha256:1"})
+	var got []string
+	if err := h.Events(t.Context(), EventQuery{}, func(e Event) error {
+		if e.Kind == object.KindWorkload && e.Name == "job" && strings.HasPrefix(e.Reason, "Pack") {
+			got = append(got, e.Reason)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{reasonPackDamaged, reasonPackRepaired}; !slices.Equal(got, want) {
+		t.Errorf("the workload was told %q, want %q", got, want)
 	}
 }
 

@@ -109,8 +109,8 @@ func (n *Node) RemovePack(_ context.Context, name string) error {
 	if err != nil {
 		return packError(err)
 	}
-	if user, ok := userOf(info, n.loop.Get("", "")); ok {
-		return fmt.Errorf("%w: %s runs on the pack %s: delete that first", ErrConflict, user, info.Name)
+	if users := usersOf(info.Name, info.Digest, n.loop.Get("", "")); len(users) > 0 {
+		return fmt.Errorf("%w: %s runs on the pack %s: delete that first", ErrConflict, users[0].Key, info.Name)
 	}
 	if len(info.Drivers) > 0 {
 		defer n.drivers.Wake()
@@ -118,18 +118,18 @@ func (n *Node) RemovePack(_ context.Context, name string) error {
 	return packError(n.packs.Remove(info.Name))
 }
 
-// userOf finds an object that needs a pack: a model that runs on it, or a workload
-// whose manifest names it.
-func userOf(p *pack.Info, states []object.State) (object.Key, bool) {
+// usersOf are the objects that need the pack of a name and digest: models that run on
+// it, and workloads whose manifests name it.
+func usersOf(name, digest string, states []object.State) (users []object.State) {
 	for _, state := range states {
-		if st, ok := state.Status.(*object.ModelStatus); ok && st.Pack == p.Digest {
-			return state.Key, true
+		if st, ok := state.Status.(*object.ModelStatus); ok && st.Pack == digest {
+			users = append(users, state)
 		}
-		if w, ok := state.Object.(*object.Workload); ok && w.Spec.Pack == p.Name {
-			return state.Key, true
+		if w, ok := state.Object.(*object.Workload); ok && w.Spec.Pack == name {
+			users = append(users, state)
 		}
 	}
-	return object.Key{}, false
+	return users
 }
 
 func packError(err error) error {

@@ -1,15 +1,14 @@
 package node
 
 import (
+	"slices"
 	"testing"
 
 	"oscine.dev/oscine/internal/object"
-	"oscine.dev/oscine/internal/pack"
 )
 
 // A pack is not taken from what would not start again without it.
-func TestUserOfAPack(t *testing.T) {
-	p := &pack.Info{Manifest: pack.Manifest{Name: "tool"}, Digest: "sha256:1"}
+func TestUsersOfAPack(t *testing.T) {
 	workload := func(name, pack string) object.State {
 		w := &object.Workload{}
 		w.Spec.Pack = pack
@@ -19,12 +18,12 @@ func TestUserOfAPack(t *testing.T) {
 		return object.State{Key: object.Key{Kind: object.KindModel, Name: name}, Object: &object.Model{}, Status: &object.ModelStatus{Pack: digest}}
 	}
 	others := []object.State{workload("web", ""), workload("other", "other"), model("waits", ""), model("older", "sha256:0")}
-	if got, ok := userOf(p, others); ok {
-		t.Errorf("got %s, want none", got)
+	users := []object.State{workload("job", "tool"), model("net", "sha256:1")}
+	var got []object.Key
+	for _, state := range usersOf("tool", "sha256:1", append(others, users...)) {
+		got = append(got, state.Key)
 	}
-	for _, user := range []object.State{workload("job", "tool"), model("net", "sha256:1")} {
-		if got, ok := userOf(p, append(others, user)); !ok || got != user.Key {
-			t.Errorf("got %s, want %s", got, user.Key)
-		}
+	if want := []object.Key{users[0].Key, users[1].Key}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
