@@ -119,6 +119,9 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 		return err
 	}
 	w, err := c.prepare(ctx, m)
+	if errors.Is(err, pack.ErrDamaged) {
+		return errors.Join(err, c.stopWorkers(ctx, m))
+	}
 	if err != nil {
 		return err
 	}
@@ -131,6 +134,16 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	}
 	c.serves(w)
 	return c.trim(w)
+}
+
+// stopWorkers stops what an earlier daemon left running from a damaged pack: else it
+// would be taken over when the pack is good again, with its damaged mount.
+func (c *controller) stopWorkers(ctx context.Context, m *object.Model) error {
+	var errs []error
+	for i := range m.Workers() {
+		errs = append(errs, c.o.Sandbox.Stop(ctx, object.InstanceKey(c.key, i), 0))
+	}
+	return errors.Join(errs...)
 }
 
 // prepare finds what the worker of a manifest needs in its own place. One that is

@@ -32,6 +32,7 @@ type bench struct {
 	serving Serving
 	chosen  pack.Question
 	noPack  error
+	noMount error
 	packs   []pack.Info // none: one named engine
 	tries   []string    // the packs whose engines were tried
 	try     func(name string) (*trial.Result, error)
@@ -181,7 +182,7 @@ func (b *bench) Try(_ context.Context, w *Worker, _ time.Duration) (*trial.Resul
 }
 
 func (b *bench) Mount(name string) (*pack.Info, string, error) {
-	return &pack.Info{Manifest: pack.Manifest{Name: name, Entrypoint: []string{"/engine"}}, Digest: "sha256:1"}, "/packs/" + name, nil
+	return &pack.Info{Manifest: pack.Manifest{Name: name, Entrypoint: []string{"/engine"}}, Digest: "sha256:1"}, "/packs/" + name, b.noMount
 }
 
 func (b *bench) Phase(phase object.Phase, message string) {

@@ -1,6 +1,8 @@
 package model
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +29,39 @@ func TestKernelDriver(t *testing.T) {
 	usable, err := c.candidates(w)
 	if names := []string{usable[0].Name, usable[1].Name}; err != nil || len(usable) != 2 || !slices.Equal(names, []string{"cuda", "plain"}) {
 		t.Errorf("got %v, %v", names, err)
+	}
+}
+
+// A worker of an earlier daemon that runs from a pack found damaged meanwhile is stopped,
+// so that it is not taken over once the pack is good.
+func TestWorkerOfDamagedPack(t *testing.T) {
+	b := newBench(t)
+	m := b.upload(t, "weights")
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.served.Instances[0].Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.Running()) != 1 {
+		t.Fatalf("running: %v", b.Running())
+	}
+	b.c, b.served = b.next(digits), nil
+	for range 2 {
+		b.noMount = fmt.Errorf("mount the pack: %w", pack.ErrDamaged)
+		if err := b.c.Up(t.Context(), m); !errors.Is(err, pack.ErrDamaged) {
+			t.Errorf("up: %v", err)
+		}
+		if len(b.Running()) != 0 {
+			t.Errorf("running still: %v", b.Running())
+		}
+	}
+	b.noMount = nil
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.served.Instances[0].Start(t.Context()); err != nil || len(b.Running()) != 1 {
+		t.Errorf("started again: %v, running: %v", err, b.Running())
 	}
 }
 
