@@ -150,9 +150,17 @@ func reshapes(tensors map[string]object.TensorReshape) (list []core.Reshape) {
 }
 
 // makeRoom unloads the model that is loaded on demand and was used least recently,
-// where an object would have room without all of these.
+// where an object would have room without all of these. A model makes no room for
+// itself, and one that is loaded on demand none for instances after its first: they
+// wait for room that is free.
 func (n *Node) makeRoom(ctx context.Context, obj object.Placeable) bool {
-	idle := n.registry.Evictable()
+	own, instance := obj.Key().Instance()
+	if m, ok := obj.(*object.Model); ok && m.OnDemand() && instance > 0 {
+		return false
+	}
+	idle := slices.DeleteFunc(n.registry.Evictable(), func(name string) bool {
+		return own == object.Key{Kind: object.KindModel, Name: name}
+	})
 	var ids []string
 	for _, name := range idle {
 		now, err := n.registry.Status(name)

@@ -41,7 +41,7 @@ type demand struct {
 
 	// Guarded by the model's mu.
 	resting int         // instances that nobody needs and whose workers may not have ended
-	evictor chan<- bool // waits for their end; nil: nobody does
+	evictor chan<- bool // is told when they have ended; nil: nobody is
 }
 
 func newDemand() *demand {
@@ -131,7 +131,8 @@ func (m *model) unneeded(stop <-chan struct{}) {
 }
 
 // rest takes the workers from the requests, unless one has them, and has them end.
-// The evictor, which may be nil, learns of their end.
+// The evictor, which may be nil, learns of their end. It is refused while an instance
+// starts or ends: the start may be waiting in Evict itself, for room.
 func (m *model) rest(why string, evictor chan<- bool) bool {
 	d := m.demand
 	m.mu.Lock()
@@ -139,19 +140,30 @@ func (m *model) rest(why string, evictor chan<- bool) bool {
 		m.mu.Unlock()
 		return false
 	}
+	if evictor != nil {
+		for _, in := range m.instances {
+			if in.state == Starting || in.resting {
+				m.mu.Unlock()
+				return false
+			}
+		}
+		d.evictor = evictor
+	}
 	for _, in := range m.instances {
 		if in.state == Failed || in.state == Idle {
 			continue // it has no worker
 		}
 		in.life.Store(nil)
-		in.state, in.message, in.resting = Idle, why, true
-		d.resting++
+		in.state, in.message = Idle, why
+		if !in.resting {
+			in.resting = true
+			d.resting++
+		}
 		select {
 		case in.unload <- struct{}{}:
 		default:
 		}
 	}
-	d.evictor = evictor
 	m.summarize()
 	m.mu.Unlock()
 	m.changed.broadcast()
@@ -252,8 +264,9 @@ func (r *Registry) Evictable() []string {
 	return names
 }
 
-// Evict unloads a model that is loaded on demand, and returns once its worker has
-// ended. It reports false where a request has the model, or it is not loaded.
+// Evict unloads a model that is loaded on demand, and returns once its workers have
+// ended. It reports false where a request has the model, it is not loaded, one of its
+// instances starts or ends, or its workers take too long to end.
 func (r *Registry) Evict(ctx context.Context, name string) bool {
 	m, err := r.model(name)
 	if err != nil || m.demand == nil {
@@ -269,11 +282,14 @@ func (r *Registry) Evict(ctx context.Context, name string) bool {
 	case <-ctx.Done():
 		return false
 	}
+	patience.Reset(r.patience)
 	select {
 	case done := <-reply:
 		return done
 	case <-m.done:
 		return true
+	case <-patience.C:
+		return false
 	case <-ctx.Done():
 		return false
 	}

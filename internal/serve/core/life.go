@@ -27,6 +27,9 @@ func (in *instance) supervise() {
 		var refused *channel.ModelError
 		if errors.As(err, &refused) {
 			in.set(Failed, refused.Text, nil)
+			if m.demand != nil {
+				in.rested()
+			}
 			<-m.ctx.Done()
 			break
 		}
