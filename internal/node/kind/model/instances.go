@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"errors"
 
 	"oscine.dev/oscine/internal/node/allocate"
 	"oscine.dev/oscine/internal/node/reconcile"
@@ -22,6 +23,29 @@ func (w *work) at(i int) *work {
 
 // own is the key of the instance's container.
 func (w *work) own() object.Key { return object.InstanceKey(w.key, w.instance) }
+
+// placeFirst places the first instance of a model. Where there is no room for it, the
+// others, which do not run, give back their places until there is, the last one first:
+// it may have lost its own, and without it the model is not served.
+func (c *controller) placeFirst(ctx context.Context, m *object.Model) (*allocate.Placement, error) {
+	placed, err := c.o.Sandbox.Place(ctx, m)
+	for i := m.Workers() - 1; i > 0 && reconcile.IsRefused(err); i-- {
+		one := m.Instance(i)
+		if !c.o.Sandbox.Placer.Holds(one.Key().ID()) {
+			continue
+		}
+		if c.live == nil { // what an earlier daemon left running serves nobody
+			if e := c.o.Sandbox.Stop(ctx, one.Key(), 0); e != nil {
+				return nil, errors.Join(err, e)
+			}
+		}
+		if e := c.o.Sandbox.GiveUp(ctx, one); e != nil {
+			return nil, errors.Join(err, e)
+		}
+		placed, err = c.o.Sandbox.Place(ctx, m)
+	}
+	return placed, err
+}
 
 // placeMore places the instances after the first, as many as fit. The others are
 // placed when there is room: their start is tried again until then.

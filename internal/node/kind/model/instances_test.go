@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -139,5 +140,57 @@ func TestInstancesOnDemand(t *testing.T) {
 	}
 	if err := next.Remove(context.WithoutCancel(t.Context()), nil); err != nil || len(b.Left()) > 0 {
 		t.Errorf("%v, %q is left", err, b.Left())
+	}
+}
+
+// A model whose first instance has lost its place is served by fewer: the last one
+// gives its place to the first.
+func TestFirstInstanceLosesItsPlace(t *testing.T) {
+	b := newBench(t)
+	m := b.upload(t, "a model")
+	m.Spec.Instances, m.Spec.Resources.CPU, m.Spec.Resources.Memory = 3, memory(t, "500m"), memory(t, "300Mi")
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	workers, errs := b.startAll(t)
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.c.Stop(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range workers[:2] { // the third goes on, as after a restart of the daemon
+		if err := w.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.Placer.Release(digits.ID())
+	taken := b.upload(t, "another model")
+	taken.Metadata.Name, taken.Spec.Resources.Memory = "second", memory(t, "300Mi")
+	if _, err := b.Placer.LendTo(t.Context(), taken); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	_, errs = b.startAll(t)
+	if errs[0] != nil || errs[1] != nil || !reconcile.IsRefused(errs[2]) {
+		t.Errorf("got %v, want the third refused", errs)
+	}
+	if got, want := slices.Sorted(maps.Keys(b.Running())), []string{"model-digits", "model2-digits"}; !slices.Equal(got, want) {
+		t.Errorf("running %q, want %q", got, want)
+	}
+	// What has no room at all holds nothing.
+	m.Spec.Resources.Memory = memory(t, "2Gi")
+	if err := b.c.Stop(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.c.Up(t.Context(), m); !reconcile.IsRefused(err) {
+		t.Errorf("got %v, want it refused", err)
+	}
+	for id := range b.Placer.Shared() {
+		if id != taken.Key().ID() && id != digits.ID() {
+			t.Errorf("%s holds a place", id)
+		}
 	}
 }

@@ -158,7 +158,7 @@ func (c *controller) prepare(ctx context.Context, m *object.Model) (w *work, err
 		}
 	}
 	if w.now || len(m.Spec.Resources.Devices) > 0 { // the devices decide which engines there are
-		if w.placement, err = c.o.Sandbox.Place(ctx, m); err != nil {
+		if w.placement, err = c.placeFirst(ctx, m); err != nil {
 			return nil, err
 		}
 	}
