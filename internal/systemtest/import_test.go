@@ -32,7 +32,7 @@ input [ { name: "image" data_type: TYPE_FP32 dims: [ 1, 28, 28 ] } ]
 output [ { name: "scores" data_type: TYPE_FP32 dims: [ 10 ] } ]
 dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 }
 `
-	write("Digits_CNN/config.pbtxt", config+"version_policy { all { } }\ninstance_group { count: 2 kind: KIND_CPU }\n")
+	write("Digits_CNN/config.pbtxt", config+"version_policy { all { } }\ninstance_group { count: 33 kind: KIND_CPU }\n")
 	write("Digits_CNN/1/model.onnx", string(model))
 	write("Digits_CNN/2/model.onnx", string(model))
 	write("chances/config.pbtxt", `platform: "ensemble"

@@ -375,6 +375,37 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// A body that the client did not end is no whole one.
+func TestCutBody(t *testing.T) {
+	read := make(chan error, 1)
+	r := serve(t, func(w http.ResponseWriter, q *http.Request) {
+		_, err := io.ReadAll(q.Body)
+		read <- err
+	})
+	c := r.dial()
+	c.request(1, false)
+	c.must(c.WriteData(1, false, []byte("a part")))
+	c.must(c.conn.(*net.TCPConn).CloseWrite())
+	if err := <-read; !errors.Is(err, errLeft) {
+		t.Errorf("the body ended with %v", err)
+	}
+}
+
+// A client that still sends when it is told to go reads why.
+func TestGoAwayIsRead(t *testing.T) {
+	r := serve(t, echo)
+	c := r.dial()
+	c.must(c.WriteData(99, true, nil)) // of a stream that never was
+	for range 20 {
+		c.must(c.WriteData(99, false, make([]byte, maxFrame)))
+	}
+	time.Sleep(200 * time.Millisecond) // the server, which would have closed the connection by now
+	c.until(func(f http2.Frame) bool {
+		g, ok := f.(*http2.GoAwayFrame)
+		return ok && g.ErrCode == http2.ErrCodeProtocol
+	})
+}
+
 func TestIdleConnectionEnds(t *testing.T) {
 	r := serve(t, echo)
 	r.server.IdleTimeout = 100 * time.Millisecond

@@ -75,7 +75,9 @@ func (s *Session) await() error {
 		case !busy && leaving:
 			return errDone
 		case !busy:
-			return errors.Join(errDone, s.goAway(http2.ErrCodeNo))
+			if err := s.goAway(http2.ErrCodeNo); err != nil {
+				return err
+			}
 		}
 		s.renewed = time.Time{}
 	}

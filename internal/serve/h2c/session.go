@@ -32,6 +32,9 @@ const (
 	// renewal is how old the deadline of an idle connection becomes before it is set
 	// again.
 	renewal = time.Second
+	// linger is how long a client that was told to go has to read the last answers, and
+	// to close the connection itself.
+	linger = time.Second
 	// spareWorkers bounds the goroutines that wait for another request. A new one
 	// would first have to grow its stack.
 	spareWorkers = 4
@@ -80,6 +83,7 @@ type Session struct {
 	received int64              // bytes that all streams may receive
 	owed     int64              // bytes that were read and that the client does not know of
 	leaving  bool               // takes no more requests
+	leaves   time.Time          // when reading ends; zero: not yet
 	err      error              // why the connection is of no further use
 }
 
@@ -126,10 +130,16 @@ func (s *Session) Serve() {
 		err = s.receive(greeted)
 	}
 	var broken http2.ConnectionError
-	if errors.As(err, &broken) {
+	switch {
+	case errors.Is(err, errDone):
+	case errors.As(err, &broken):
 		_ = s.goAway(http2.ErrCode(broken)) // the connection ends anyway
-	}
-	if !errors.Is(err, errDone) {
+		s.fail(err)
+		_ = s.conn.SetReadDeadline(time.Now().Add(linger))
+		_, _ = io.Copy(io.Discard, s.in) // closing what is not read would take back what is on its way
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		s.fail(errLeft)
+	default:
 		s.fail(err)
 	}
 	s.work.Wait()
@@ -141,6 +151,10 @@ func (s *Session) Serve() {
 // at work is answered.
 var errDone = errors.New("no more requests")
 
+// errLeft is what handlers read where the client closed the connection: unlike io.EOF
+// it is not the end of a body.
+var errLeft = errors.New("the client closed the connection")
+
 // Shutdown takes no more requests. Serve returns when those at work are answered.
 func (s *Session) Shutdown() {
 	_ = s.goAway(http2.ErrCodeNo) // a client that cannot be told is gone
@@ -149,12 +163,16 @@ func (s *Session) Shutdown() {
 	s.stopReading()
 }
 
-// stopReading ends the reading where nothing is at work and nothing more is taken.
-// The caller holds mu.
+// stopReading ends the reading soon, where nothing is at work and nothing more is
+// taken. The caller holds mu.
 func (s *Session) stopReading() {
-	if s.leaving && len(s.streams) == 0 {
-		_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+	if !s.leaving || len(s.streams) > 0 {
+		return
 	}
+	if s.leaves.IsZero() {
+		s.leaves = time.Now().Add(linger)
+	}
+	_ = s.conn.SetReadDeadline(s.leaves)
 }
 
 // goAway tells the client which streams are still answered.
