@@ -195,7 +195,7 @@ func keyByTPM(tpm transport.TPM, f *os.File, header *luks.Header) ([]byte, error
 
 // Close has the TPM give no key of a data partition away before the machine starts
 // again: not even to a system with somebody else's data partition. It does nothing
-// where there is no TPM.
+// where there is no TPM, or one without a SHA-256 bank, which seals nothing.
 func Close() error {
 	tpm, err := openTPM(0)
 	if errors.Is(err, attest.ErrNoTPM) {
@@ -204,7 +204,11 @@ func Close() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(closeKey(tpm), tpm.Close())
+	err = closeKey(tpm)
+	if errors.Is(err, attest.ErrNoTPM) {
+		err = nil
+	}
+	return errors.Join(err, tpm.Close())
 }
 
 // Unlock takes the recovery key of a locked partition, and has the TPM seal another key
@@ -234,7 +238,13 @@ func Unlock(partition, recovery string) error {
 }
 
 // replaceKey makes a key slot for a passphrase in place of those of a kind of token.
-func replaceKey(f *os.File, header *luks.Header, key []byte, kind string, passphrase []byte, fields map[string]any) error {
+func replaceKey(f luks.Device, header *luks.Header, key []byte, kind string, passphrase []byte, fields map[string]any) error {
+	// A power failure may have left one copy of the header older than this one, and
+	// naming a slot whose place is free in this one: it must not be what is left by
+	// another failure, once the new slot lies there.
+	if err := header.Write(f); err != nil {
+		return err
+	}
 	_, old := header.Token(kind)
 	slot, err := header.AddKey(f, passphrase, key)
 	if err != nil {

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"oscine.dev/oscine/internal/attest"
 	"oscine.dev/oscine/internal/attest/attesttest"
 	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/luks"
@@ -169,4 +171,97 @@ func TestLayout(t *testing.T) {
 	if release.EncryptedMagic != luks.Magic || release.EncryptedStart != luks.DataStart || release.EncryptedCount != luks.FreeStart {
 		t.Error("internal/release and internal/luks disagree")
 	}
+}
+
+// bankless is a TPM that has no register which it is asked for.
+type bankless struct{}
+
+// Send answers TPM2_PCR_Read with no values: header, counter, no selection, no digest.
+func (bankless) Send([]byte) ([]byte, error) {
+	return []byte{0x80, 1, 0, 0, 0, 22, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, nil
+}
+
+// A TPM without the bank that is needed is as good as none.
+func TestNoBank(t *testing.T) {
+	if err := closeKey(bankless{}); !errors.Is(err, attest.ErrNoTPM) || !strings.Contains(err.Error(), "SHA-256 bank") {
+		t.Errorf("close: got %v", err)
+	}
+	if _, err := seal(bankless{}, passphrase()); !errors.Is(err, attest.ErrNoTPM) {
+		t.Errorf("seal: got %v", err)
+	}
+}
+
+// failing is a device whose power fails at a write, which is not done, or for its first sector.
+type failing struct {
+	*os.File
+	left int
+	torn bool
+}
+
+func (f *failing) WriteAt(b []byte, at int64) (int, error) {
+	if f.left--; f.left > 0 {
+		return f.File.WriteAt(b, at)
+	}
+	if f.left == 0 && f.torn {
+		_, _ = f.File.WriteAt(b[:512], at)
+	}
+	return 0, errPower
+}
+
+func (f *failing) Sync() error { return nil }
+
+var errPower = errors.New("the power failed")
+
+// Two power failures, at any write of a key and at any of the next one, leave a
+// partition that both kinds of keys open.
+func TestPowerFailures(t *testing.T) {
+	for over, first := false, 1; !over; first++ {
+		for second := 1; !twoFailures(t, failing{left: first}, failing{left: second, torn: true}, &over); second++ {
+		}
+	}
+}
+
+// twoFailures reports that the second power failure came after the last write; over
+// says so of the first.
+func twoFailures(t *testing.T, first, second failing, over *bool) bool {
+	writes := [2]int{first.left, second.left}
+	f, err := os.Create(filepath.Join(t.TempDir(), "partition"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(MinSize); err != nil {
+		t.Fatal(err)
+	}
+	key := luks.NewKey()
+	header := luks.Create(key, Label)
+	put := func(d failing, kind, passphrase string) (whole bool) {
+		d.File = f
+		err := replaceKey(&d, header, key, kind, []byte(passphrase), nil)
+		if err != nil && !errors.Is(err, errPower) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	put(failing{left: 100}, tpmToken, "tpm 1")
+	put(failing{left: 100}, recoveryToken, "recovery 1")
+	*over = put(first, tpmToken, "tpm 2")
+	if header, err = luks.Read(f); err != nil {
+		t.Fatal(err)
+	}
+	over2 := put(second, recoveryToken, "recovery 2")
+	if header, err = luks.Read(f); err != nil {
+		t.Fatal(err)
+	}
+	for kind, passphrases := range map[string][]string{tpmToken: {"tpm 1", "tpm 2"}, recoveryToken: {"recovery 1", "recovery 2"}} {
+		_, slots := header.Token(kind)
+		opens := slices.ContainsFunc(passphrases, func(passphrase string) bool {
+			got, err := header.Unlock(f, []byte(passphrase), slots...)
+			return err == nil && bytes.Equal(got, key)
+		})
+		if !opens {
+			t.Errorf("power failed at writes %v: nothing opens the slot of %s", writes, kind)
+		}
+	}
+	return over2
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
+
+	"oscine.dev/oscine/internal/attest"
 )
 
 // Registers of the TPM that the key is sealed to. Firmware extends the first by Secure
@@ -63,7 +65,7 @@ func register(tpm transport.TPM, pcr uint) ([]byte, error) {
 		return nil, fmt.Errorf("read register %d of the TPM: %w", pcr, err)
 	}
 	if len(read.PCRValues.Digests) != 1 || len(read.PCRValues.Digests[0].Buffer) != sha256.Size {
-		return nil, errors.New("the TPM has no SHA-256 bank: switch that bank on in the firmware")
+		return nil, fmt.Errorf("%w with a SHA-256 bank: switch that bank on in the firmware", attest.ErrNoTPM)
 	}
 	return read.PCRValues.Digests[0].Buffer, nil
 }
