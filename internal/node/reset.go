@@ -63,10 +63,10 @@ func (n *Node) forgetReset() error {
 }
 
 // forgetMachine removes the Machine that was to stay over a reset which was not needed:
-// the node has it.
+// the node has it. It may hold the node's key.
 func (n *Node) forgetMachine() error {
 	return n.slots.ESP(func(esp slot.ESP) error {
-		return errors.Join(esp.Remove(release.ESPMachine), esp.Flush())
+		return errors.Join(esp.Wipe(release.ESPMachine), esp.Flush())
 	})
 }
 
@@ -96,7 +96,7 @@ func (n *Node) dropStaleReset() {
 		return f.Close()
 	})
 	if marked {
-		err = errors.Join(err, n.forgetReset(), n.forgetMachine())
+		err = errors.Join(err, n.forgetMachine(), n.forgetReset()) // without the mark nobody looks again
 	}
 	if err != nil {
 		n.log.Error("look for the mark of an old reset on the ESP", "error", err)

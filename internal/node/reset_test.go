@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"oscine.dev/oscine/internal/node/upgrade"
@@ -17,15 +18,16 @@ import (
 // memoryESP is a disk of which only the ESP is there, in memory.
 type memoryESP struct {
 	files map[string]string
+	calls []string // what was removed and wiped, in order
 }
 
 func (e *memoryESP) Open(string) (slot.Partition, error) { return nil, fs.ErrNotExist }
 
-func (e *memoryESP) ESP(f func(slot.ESP) error) error { return f(espFiles{files: e.files}) }
+func (e *memoryESP) ESP(f func(slot.ESP) error) error { return f(espFiles{memoryESP: e}) }
 
 type espFiles struct {
 	slot.ESP
-	files map[string]string
+	*memoryESP
 }
 
 func (e espFiles) Open(name string) (slot.File, error) {
@@ -43,6 +45,13 @@ func (e espFiles) Create(name string, content io.Reader, _ int64) error {
 
 func (e espFiles) Remove(name string) error {
 	delete(e.files, name)
+	e.calls = append(e.calls, "remove "+name)
+	return nil
+}
+
+func (e espFiles) Wipe(name string) error {
+	delete(e.files, name)
+	e.calls = append(e.calls, "wipe "+name)
 	return nil
 }
 
@@ -101,13 +110,17 @@ func TestResetMarks(t *testing.T) {
 	}
 }
 
-// A mark on the ESP alone goes at a boot that has its data.
+// A mark on the ESP alone goes at a boot that has its data, and a Machine there before
+// it: that may hold a key.
 func TestStaleReset(t *testing.T) {
 	n, disk := resettable(t, nil)
 	disk.files[release.ESPReset] = "asked for by anna"
 	n.dropStaleReset()
 	if onESP, _ := marks(n, disk); onESP {
 		t.Error("the mark is still on the ESP")
+	}
+	if want := []string{"wipe " + release.ESPMachine, "remove " + release.ESPReset}; !slices.Equal(disk.calls, want) {
+		t.Errorf("got %q, want %q", disk.calls, want)
 	}
 	(&Node{}).dropStaleReset() // not on another Linux
 }

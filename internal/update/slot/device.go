@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/release"
 )
@@ -164,6 +165,9 @@ func (f folder) Remove(path string) error {
 	}
 	return nil
 }
+
+// Wipe implements ESP.
+func (f folder) Wipe(path string) error { return durable.Wipe(f.at(path)) }
 
 // Flush implements ESP.
 func (f folder) Flush() error {

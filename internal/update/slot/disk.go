@@ -28,6 +28,9 @@ type ESP interface {
 	// one of the two, whole.
 	Replace(path, name string) error
 	Remove(path string) error
+	// Wipe overwrites a small file that holds a secret, and removes it. No such file is
+	// no error.
+	Wipe(path string) error
 	Flush() error
 	// Free is how many bytes are left.
 	Free() (int64, error)

@@ -244,6 +244,8 @@ func (e memoryESP) Remove(name string) error {
 	return e.d.operation(func(bool) { delete(e.d.files, name) })
 }
 
+func (e memoryESP) Wipe(name string) error { return e.Remove(name) }
+
 func (e memoryESP) Flush() error {
 	return e.d.operation(func(half bool) {
 		if !half {
