@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/printable"
@@ -83,10 +82,7 @@ func askPassphrase(env *Env, file string) func() ([]byte, error) {
 		if !ok {
 			return nil, fmt.Errorf("%w: give --passphrase-file", keys.ErrPassphrase)
 		}
-		fmt.Fprint(env.Err, "Passphrase of the keys: ")
-		text, err := term.ReadPassword(int(in.Fd()))
-		fmt.Fprintln(env.Err)
-		return text, err
+		return askSecret(env, in, "Passphrase of the keys: ")
 	}
 }
 

@@ -35,6 +35,14 @@ func askLine(env *Env, question string) (string, error) {
 	return strings.TrimSpace(answer), nil
 }
 
+// askSecret asks a person on a terminal, which does not show what is typed.
+func askSecret(env *Env, terminal *os.File, question string) ([]byte, error) {
+	fmt.Fprint(env.Err, question)
+	text, err := term.ReadPassword(int(terminal.Fd()))
+	fmt.Fprintln(env.Err)
+	return text, err
+}
+
 // forTerminal is text as it is, for a pipe or a file, and without what would
 // steer a terminal for one.
 func forTerminal(w io.Writer, text string) string {

@@ -82,8 +82,10 @@ func (o *unlockOptions) key(env *Env) (string, error) {
 		text, err := readFileOrStdin(env, o.keyFile)
 		return strings.TrimSpace(string(text)), err
 	}
-	if !isTerminal(env.In) {
+	terminal, ok := terminalOf(env.In)
+	if !ok {
 		return "", usageError{errors.New("give the recovery key by --key-file FILE, or - for standard input")}
 	}
-	return askLine(env, "Recovery key: ")
+	text, err := askSecret(env, terminal, "Recovery key (it is not shown): ")
+	return strings.TrimSpace(string(text)), err
 }
