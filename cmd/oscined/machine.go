@@ -163,9 +163,9 @@ func (o *options) waits(closed, found bool, why error) (all []release.Notificati
 	if closed && o.facts().Trial {
 		all = append(all, release.Notification{Trial: release.TrialFailed, Status: "it cannot read the node's configuration: " + why.Error()})
 	}
-	if !closed || found {
-		// A machine without any configuration, or a certificate, works as well as it
-		// can.
+	if !closed || found || errors.Is(why, errEncryption) {
+		// A machine without any configuration, or a certificate, or with a configuration
+		// that is not for it, works as well as it can: starting again helps nobody.
 		all = append(all, release.Notification{Ready: true})
 	}
 	return all

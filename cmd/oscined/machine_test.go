@@ -298,18 +298,21 @@ func TestCodeIsShown(t *testing.T) {
 func TestWaits(t *testing.T) {
 	for name, test := range map[string]struct {
 		trial, closed, found bool
+		why                  error
 		want                 string
 	}{
-		"never configured":             {true, false, false, "ready"},
-		"no certificate":               {false, true, true, "ready"},
-		"no certificate, on trial":     {true, true, true, "failed ready"},
-		"unreadable, on trial":         {true, true, false, "failed"},
-		"unreadable, was good earlier": {false, true, false, ""},
+		"never configured":              {true, false, false, errNeverConfigured, "ready"},
+		"no certificate":                {false, true, true, errNoCertificate, "ready"},
+		"no certificate, on trial":      {true, true, true, errNoCertificate, "failed ready"},
+		"unreadable, on trial":          {true, true, false, errors.New("why"), "failed"},
+		"unreadable, was good earlier":  {false, true, false, errors.New("why"), ""},
+		"cannot be encrypted":           {false, true, false, fmt.Errorf("file: %w: no TPM", errEncryption), "ready"},
+		"cannot be encrypted, on trial": {true, true, false, fmt.Errorf("file: %w: no TPM", errEncryption), "failed ready"},
 	} {
 		o := testNode(t)
 		write(t, filepath.Join(o.run, release.FactsFile), release.Facts{Slot: "root-a", Trial: test.trial}.String())
 		var got []string
-		for _, n := range o.waits(test.closed, test.found, errors.New("why")) {
+		for _, n := range o.waits(test.closed, test.found, test.why) {
 			if n.Trial == release.TrialFailed && !n.Ready {
 				got = append(got, "failed")
 			} else if n.Ready && n.Trial == "" {

@@ -204,7 +204,7 @@ func (s *system) loop() release.Request {
 	for {
 		now := time.Now()
 		next := earliest(s.daemon.tick(now), s.pet(now))
-		if s.onTrial() {
+		if s.onTrial() && s.boot.Locked == "" { // blind goes back from a locked one where it can
 			if now.After(s.trialEnds()) {
 				s.giveUp(fmt.Sprintf("not found good within %s", now.Sub(s.began).Round(time.Second)))
 				return release.RequestReboot

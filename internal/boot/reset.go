@@ -17,8 +17,8 @@ import (
 // go; the one on the data partition spares every other boot from mounting the ESP.
 // A partition that is half erased cannot be mounted, and one that was just erased
 // has no state: then the ESP is asked.
-func resetWanted(log *Log, parts []linux.Partition, disk string, data linux.Partition) bool {
-	if data.Device != "" && inUse(newData) {
+func resetWanted(log *Log, parts []linux.Partition, disk string, d stage1Data) bool {
+	if d.mounted.Device != "" && inUse(newData) {
 		return false
 	}
 	if _, ok := linux.FindPartition(parts, disk, release.PartitionData); !ok {
@@ -30,13 +30,21 @@ func resetWanted(log *Log, parts []linux.Partition, disk string, data linux.Part
 	}
 	wanted := false
 	err := linux.WithESP(esp, stage1ESP, unix.MS_RDONLY, func(dir string) error {
-		wanted = exists(filepath.Join(dir, release.ESPReset))
+		wanted = markedForReset(dir, d.locked != "")
 		return nil
 	})
 	if err != nil {
 		log.Error("cannot tell whether the data partition is to be erased: %v", err)
 	}
 	return wanted
+}
+
+// markedForReset reports that the mounted ESP has the mark. A partition that is locked
+// is encrypted already: the mark of a node that was about to do that is an old one then,
+// and only a person's has it erased.
+func markedForReset(esp string, locked bool) bool {
+	said, err := os.ReadFile(filepath.Join(esp, release.ESPReset))
+	return err == nil && !(locked && string(said) == release.ESPResetKeeps)
 }
 
 // inUse reports that a mounted data partition holds state, and no mark that it is
@@ -53,15 +61,17 @@ func inUse(data string) bool {
 func resetData(log *Log, m *modules, parts []linux.Partition, disk string, d stage1Data) stage1Data {
 	began := time.Now()
 	log.Notice("reset: erasing the data partition")
-	err := unix.Unmount(newData, 0)
-	if err == nil && d.encrypted && d.mounted.Device != "" {
-		err = linux.RemoveMapping(release.DataMapping)
-	}
-	if err != nil {
+	if err := unix.Unmount(newData, 0); err != nil {
 		log.Error("reset: %v", err)
-		return stage1Data{part: d.part, encrypted: d.encrypted} // what is mounted there stays
+		return stage1Data{part: d.part, encrypted: d.encrypted, locked: d.locked} // what is mounted there stays
 	}
-	err = empty.Make(d.part.Node(), filepath.Join(newRoot, release.EmptyData), func() { armWatchdog(log) })
+	var err error
+	if d.encrypted {
+		err = removeDataMapping()
+	}
+	if err == nil {
+		err = empty.Make(d.part.Node(), filepath.Join(newRoot, release.EmptyData), func() { armWatchdog(log) })
+	}
 	if err == nil {
 		esp, _ := linux.FindPartition(parts, disk, release.PartitionESP)
 		err = linux.WithESP(esp, stage1ESP, 0, forgetReset)

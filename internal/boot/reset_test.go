@@ -51,3 +51,28 @@ func TestForgetReset(t *testing.T) {
 		t.Errorf("without a mark: got %v", err)
 	}
 }
+
+// A node that was about to encrypt its data partition leaves a mark which counts only
+// until that is encrypted; a person's counts always.
+func TestMarkedForReset(t *testing.T) {
+	esp := t.TempDir()
+	if markedForReset(esp, false) {
+		t.Error("marked without a mark")
+	}
+	mark := filepath.Join(esp, release.ESPReset)
+	if err := os.MkdirAll(filepath.Dir(mark), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		text   string
+		locked bool
+		want   bool
+	}{{"", false, true}, {"", true, true}, {release.ESPResetKeeps, false, true}, {release.ESPResetKeeps, true, false}} {
+		if err := os.WriteFile(mark, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := markedForReset(esp, test.locked); got != test.want {
+			t.Errorf("%+v: got %t", test, got)
+		}
+	}
+}

@@ -71,7 +71,7 @@ func (d *stage1Data) mountPlain(log *Log, m *modules, parts []linux.Partition, d
 // beginData reports whether the data partition is to be erased, and has the log of a
 // boot on trial kept on one that is not.
 func beginData(log *Log, parts []linux.Partition, disk string, from booted, d stage1Data) (reset bool) {
-	reset = resetWanted(log, parts, disk, d.mounted)
+	reset = resetWanted(log, parts, disk, d)
 	if from.entry.Counted && d.mounted.Device != "" && !reset {
 		keepLog(log, filepath.Join(newData, stateDir), from.image)
 	}
@@ -94,7 +94,8 @@ func (d *stage1Data) open(log *Log, m *modules, from booted) {
 	began := time.Now()
 	loadFromRoot(log)
 	armWatchdog(log) // the countdown begins again
-	node, err := runOpenData(d.part.Node())
+	node, err := runOpenData(newRoot+Daemon, d.part.Node(), openTimeout)
+	armWatchdog(log)
 	if err == nil {
 		err = mountData(m, node, newData)
 	}
@@ -104,6 +105,9 @@ func (d *stage1Data) open(log *Log, m *modules, from booted) {
 		return
 	}
 	d.locked = err.Error()
+	if err := removeDataMapping(); err != nil { // it keeps the partition busy, and a reset is to be possible
+		log.Error("%v", err)
+	}
 	log.Error("the data partition is locked, and nothing of it is changed: %s", d.locked)
 	if err := d.counter().record(from.image, 0); err != nil {
 		log.Error("forget the attempts of %s: %v", from.image, err)
@@ -111,6 +115,14 @@ func (d *stage1Data) open(log *Log, m *modules, from booted) {
 	if err := mountVolatile(newData); err != nil {
 		log.Error("%v", err)
 	}
+}
+
+// removeDataMapping removes the open partition, if there is one.
+func removeDataMapping() error {
+	if err := linux.RemoveMapping(release.DataMapping); !errors.Is(err, unix.ENXIO) {
+		return err
+	}
+	return nil
 }
 
 // loadFromRoot loads what the data partition needs.
@@ -127,38 +139,68 @@ func loadFromRoot(log *Log) {
 // maxOpenData is the most bytes that are read of what the daemon writes.
 const maxOpenData = 2 << 10
 
-// runOpenData returns the node of the partition once it is open.
-func runOpenData(partition string) (string, error) {
+// killedWait is how long a program may take to end once it is killed. One that waits
+// for a TPM does not before the TPM answers, which the kernel gives minutes.
+const killedWait = time.Second
+
+// runOpenData has a program open the partition, and returns the open one's node. The
+// reason of an error is one line.
+func runOpenData(program, partition string, timeout time.Duration) (string, error) {
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		return "", err
 	}
-	defer reader.Close()
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return "", errors.Join(err, writer.Close())
+		return "", errors.Join(err, reader.Close(), writer.Close())
 	}
-	program := newRoot + Daemon
 	attr := &syscall.ProcAttr{Dir: "/", Files: []uintptr{null.Fd(), writer.Fd(), writer.Fd()}}
 	pid, err := syscall.ForkExec(program, []string{program, release.OpenData, partition}, attr)
 	if err := errors.Join(err, null.Close(), writer.Close()); err != nil {
-		return "", fmt.Errorf("%s: %w", program, err)
+		return "", errors.Join(fmt.Errorf("%s: %w", program, err), reader.Close())
 	}
-	hung := time.AfterFunc(openTimeout, func() { _ = unix.Kill(pid, unix.SIGKILL) })
-	said, readErr := io.ReadAll(io.LimitReader(reader, maxOpenData))
+	type result struct {
+		node string
+		err  error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		node, err := awaitOpenData(pid, reader)
+		ended <- result{node, err}
+	}()
+	select {
+	case r := <-ended:
+		return r.node, r.err
+	case <-time.After(timeout):
+	}
+	_ = unix.Kill(pid, unix.SIGKILL)
+	select {
+	case <-ended:
+	case <-time.After(killedWait): // PID 1 reaps it
+	}
+	return "", fmt.Errorf("opening it took more than %s", timeout)
+}
+
+// awaitOpenData waits for the end of the program.
+func awaitOpenData(pid int, said io.ReadCloser) (node string, err error) {
+	raw, err := io.ReadAll(io.LimitReader(said, maxOpenData))
+	if err = errors.Join(err, said.Close()); err != nil {
+		return "", err
+	}
 	var status unix.WaitStatus
 	for {
 		if _, err = unix.Wait4(pid, &status, 0, nil); !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
-	intime := hung.Stop()
-	text := strings.TrimSpace(string(said))
+	text := strings.TrimSpace(string(raw))
 	switch {
-	case err != nil || readErr != nil:
-		return "", errors.Join(err, readErr)
-	case !intime:
-		return "", fmt.Errorf("opening it took more than %s", openTimeout)
+	case err != nil:
+		return "", err
+	case status.Signaled():
+		return "", fmt.Errorf("the program that opens it was ended by a signal: %s", status.Signal())
+	case text == "":
+		return "", fmt.Errorf("the program that opens it gave no reason: exit status %d", status.ExitStatus())
 	case status.ExitStatus() != 0 || !strings.HasPrefix(text, "/dev/"):
 		return "", errors.New(text[strings.LastIndexByte(text, '\n')+1:])
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"oscine.dev/oscine/internal/release"
 )
 
@@ -138,5 +140,20 @@ func TestLastLines(t *testing.T) {
 	}
 	if lastLines(file+"x") != nil {
 		t.Error("lines of no file")
+	}
+}
+
+// A machine whose data partition is locked waits for its key, however long its version
+// is on trial.
+func TestLockedOnTrial(t *testing.T) {
+	for locked, want := range map[string]release.Request{"": release.RequestReboot, "another TPM": release.RequestPowerOff} {
+		s := onTrial()
+		s.boot.Locked, s.began = locked, time.Now().Add(-2*trialTimeout)
+		s.signals = make(chan os.Signal, 1)
+		s.signals <- unix.SIGTERM
+		s.daemon = &daemon{log: s.log, proc: &scripted{}, limits: productLimits()}
+		if got := s.loop(); got != want {
+			t.Errorf("locked %q: got %q, want %q", locked, got, want)
+		}
 	}
 }
