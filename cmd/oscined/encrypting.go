@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,7 @@ import (
 	"oscine.dev/oscine/internal/disk/empty"
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/encryption"
+	"oscine.dev/oscine/internal/kmod"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/object"
@@ -120,10 +122,12 @@ func findPartitions(facts release.Facts) (p partitions, err error) {
 
 // encryptData erases the data partition and makes it an encrypted one with the same
 // files of the node's identity. It may fail at any point: before the erasure nothing
-// has changed, and after it the partition is made as it was. A power failure meanwhile
-// leaves one that cannot be mounted, and a mark on the ESP by which stage 1 makes it
-// empty: the node then begins again, with the Machine that came from the ESP.
+// has changed, and after it the partition is made as it was. A power failure meanwhile,
+// or a disk that takes nothing more, leaves one that cannot be mounted, and a mark on
+// the ESP by which stage 1 makes it empty: the node then begins again, with the Machine
+// that came from the ESP.
 func (o *options) encryptData(p partitions, stored bool, log *slog.Logger) error {
+	loadAES(log)
 	sealed, err := encryption.Seal()
 	if err != nil {
 		return err
@@ -144,14 +148,20 @@ func (o *options) encryptData(p partitions, stored bool, log *slog.Logger) error
 	if err := o.onESP(p.esp, mark); err != nil {
 		return err
 	}
-	if err := errors.Join(o.releaseLog(), unmountData()); err != nil {
+	if err := o.unmountData(); err != nil {
 		return errors.Join(err, o.offESP(p.esp))
 	}
 	alive := func() {} // init hears from the daemon meanwhile, and init's own watchdog goes on
 	node, err := encryption.Create(p.data.Node(), sealed, release.EmptyData, alive)
 	if err != nil {
 		restored := empty.Make(p.data.Node(), release.EmptyData, alive)
-		return errors.Join(err, restored, o.fillData(p.data.Node(), files), o.offESP(p.esp))
+		if restored == nil {
+			restored = o.fillData(p.data.Node(), files)
+		}
+		if restored == nil { // else the only copy of the Machine is on the ESP
+			restored = o.offESP(p.esp)
+		}
+		return errors.Join(err, restored)
 	}
 	if err := o.fillData(node, files); err != nil {
 		return err
@@ -163,6 +173,18 @@ func (o *options) encryptData(p partitions, stored bool, log *slog.Logger) error
 		log.Error("the mark of a reset stays on the ESP until the node is ready", "error", err)
 	}
 	return nil
+}
+
+// loadAES has the kernel use the processor's AES instructions for the mapping that is
+// made next. The kernel does not ask for their module.
+func loadAES(log *slog.Logger) {
+	name, ok := map[string]string{"amd64": "aesni_intel", "arm64": "aes_ce_blk"}[runtime.GOARCH]
+	if !ok {
+		return
+	}
+	if err := kmod.Running().Load(name, nil); err != nil {
+		log.Warn("cannot load the module of the processor's AES instructions: encryption may be slow until the next start", "error", err)
+	}
 }
 
 // onESP writes files onto the ESP.
@@ -188,8 +210,11 @@ func (o *options) offESP(esp linux.Partition) error {
 // unmountWait is how long the data partition may stay busy: init grows it after a start.
 const unmountWait = 20 * time.Second
 
-func unmountData() error {
+func (o *options) unmountData() error {
 	for end := time.Now().Add(unmountWait); ; time.Sleep(100 * time.Millisecond) {
+		if err := o.releaseLog(); err != nil { // a line opens it again
+			return err
+		}
 		err := unix.Unmount(dataFolder, 0)
 		if err == nil || !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
 			return os.NewSyscallError("unmount "+dataFolder, err)

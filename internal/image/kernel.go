@@ -57,8 +57,8 @@ var rootModules = []string{
 }
 
 // byNameOnly are modules that are loaded by their name and not for the device that they
-// name, the processor: stage 1 loads them where the data partition is encrypted, and no
-// other boot is to pay for them.
+// name, the processor: stage 1 loads them where the data partition is encrypted, and
+// the daemon where it encrypts it: no other boot is to pay for them.
 var byNameOnly = []string{"aesni_intel", "aes_ce_blk"}
 
 // Network cards, watchdogs and accelerators of real machines. All stand ready
