@@ -228,6 +228,15 @@ func (s *Store) SetPlacements(placed []allocate.Placed) error {
 // ForgetPlacement is part of allocate.Store.
 func (s *Store) ForgetPlacement(obj object.Object) error {
 	key, instance := obj.Key().Instance()
+	placed := false
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		rec, err := getRecord(tx, key)
+		placed = err == nil && !isNull(rec.placed(instance)) // else there is nothing to edit
+		return nil
+	})
+	if err != nil || !placed {
+		return err
+	}
 	return s.change([]object.Key{key}, func(rec *storedRecord) { rec.place(instance, nil) })
 }
 
@@ -244,6 +253,17 @@ func (r *storedRecord) place(instance int, placement json.RawMessage) {
 	for n := len(r.Instances); n > 0 && isNull(r.Instances[n-1]); n-- {
 		r.Instances = r.Instances[:n-1]
 	}
+}
+
+// placed is where an instance is placed, nil for nowhere.
+func (r *storedRecord) placed(instance int) json.RawMessage {
+	switch {
+	case instance == 0:
+		return r.Placement
+	case instance <= len(r.Instances):
+		return r.Instances[instance-1]
+	}
+	return nil
 }
 
 // isNull reports whether there is no JSON value, or null: what was nil comes back so.

@@ -152,3 +152,35 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// What is placed nowhere costs no write when it is forgotten, however often it is tried
+// again.
+func TestForgettingNoPlacementWritesNothing(t *testing.T) {
+	s := storeAt(t, filepath.Join(t.TempDir(), "state.db"))
+	a := newThing("a", "one", "")
+	if err := s.Put([]object.Object{a}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	writes := func() int64 {
+		stats := s.db.Stats()
+		return stats.TxStats.GetWrite()
+	}
+	forget := func() {
+		t.Helper()
+		if err := s.ForgetPlacement(a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := writes()
+	forget()
+	if n := writes() - before; n != 0 {
+		t.Errorf("%d writes for nothing", n)
+	}
+	if err := s.SetPlacements([]allocate.Placed{{Object: a, Placement: place.Placement{CPUs: []int{3}}}}); err != nil {
+		t.Fatal(err)
+	}
+	forget()
+	if rec, _, err := s.record(t, "a"); err != nil || !isNull(rec.Placement) {
+		t.Errorf("got %s, %v", rec.Placement, err)
+	}
+}
