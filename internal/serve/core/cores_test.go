@@ -135,6 +135,25 @@ func TestWhoIsNotHeld(t *testing.T) {
 	}
 }
 
+// What waits behind a run that is held goes to another instance that is idle.
+func TestHeldRunLeavesOtherInstancesIdle(t *testing.T) {
+	first := servetest.Worker(t.TempDir(), "doubler")
+	n := newNeighbours(t, core.Model{Name: "m", Objective: time.Second, Batching: core.Batching{Delay: 200 * time.Millisecond},
+		Instances: []core.Instance{{Starter: first, CPUs: []int{3}}, {Starter: first.Again(t), CPUs: []int{5}}}})
+	allReady(n.Rig, 2)
+	n.ask(core.Request{Model: "m", Arrived: later()}, 1)
+	n.waiting("m", 1)
+	n.ask(core.Request{Model: "m", Arrived: later()}, 1)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, waiting := n.Registry.Waiting("m"); waiting == 1 && n.Registry.Held() == 1 && allReady(n.Rig, 2).Requests == 1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("both requests are held by one instance")
+		}
+	}
+}
+
 // A held request holds back none of its model that nobody would hold, whether that
 // one comes later or waits already.
 func TestHeldLeaderYields(t *testing.T) {

@@ -76,6 +76,13 @@ func (r *Registry) SetReadWithin(name string, d time.Duration) error {
 	return err
 }
 
+// SetRestartWait bounds how long a model's requests wait for a worker.
+func (r *Registry) SetRestartWait(name string, d time.Duration) {
+	if m, err := r.model(name); err == nil {
+		m.restartWait = d
+	}
+}
+
 // FreeSlots is how many slots of a model no request has.
 func (r *Registry) FreeSlots(name string) int {
 	m, err := r.model(name)

@@ -255,14 +255,17 @@ func (q *queue) unseat(j *job) {
 
 // seat finds a leader a ready instance, where its own has none any more. Where others
 // lead, it yields to wait for one of theirs; the last one waits for a worker. A job
-// that is refused leaves the queue.
+// that is refused leaves the queue, and with it those that have waited as long.
 func (m *model) seat(j *job) (yielded bool, err error) {
 	if j.on != nil && j.on.life.Load() != nil {
 		return false, nil
 	}
 	q := &m.queue
-	ctx, cancel := context.WithTimeout(m.ctx, restartWait)
+	ctx, cancel := context.WithTimeout(m.ctx, m.restartWait)
 	defer cancel()
+	q.mu.Lock()
+	came := q.came
+	q.mu.Unlock()
 	for {
 		q.mu.Lock()
 		if q.seeking == j {
@@ -281,7 +284,9 @@ func (m *model) seat(j *job) (yielded bool, err error) {
 			q.mu.Unlock()
 			return false, nil
 		case err != nil:
-			q.drop(j)
+			if q.drop(j); q.leaders == 1 {
+				q.refuse(came, err)
+			}
 			q.mu.Unlock()
 			return false, err
 		case q.leaders > 1:

@@ -422,3 +422,35 @@ func TestNumberOfInstances(t *testing.T) {
 		t.Error("an instance that nothing starts was accepted")
 	}
 }
+
+// Requests that wait for a worker wait for it together, whether they share runs or not.
+func TestRequestsWaitForAWorkerTogether(t *testing.T) {
+	for _, kind := range []string{"single", "doubler"} {
+		r := servetest.New(t)
+		handles, list := instances(t, 1, kind)
+		r.Serve(core.Model{Name: "m", Instances: list})
+		allReady(r, 1)
+		r.Registry.SetRestartWait("m", time.Second)
+		handles[0].noRoom.Store(true)
+		handles[0].kill(t)
+		allReady(r, 0)
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, 1); !errors.Is(err, core.ErrNotReady) {
+					t.Errorf("%s: got %v", kind, err)
+				}
+			})
+		}
+		wg.Wait()
+		if took := time.Since(begin); took > 4*time.Second {
+			t.Errorf("%s: eight requests waited %v, each may wait a second", kind, took)
+		}
+		handles[0].noRoom.Store(false)
+		r.Registry.SetRestartWait("m", 20*time.Second)
+		if got, err := r.Ask(t.Context(), core.Request{Model: "m"}, 3); err != nil || got.Doubled != 6 {
+			t.Errorf("%s: got %v, %v", kind, got, err)
+		}
+	}
+}

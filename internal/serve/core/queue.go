@@ -26,6 +26,7 @@ type queue struct {
 	forming *job // that of them which waits for others to join its batch; nil: none
 	seeking *job // that of them which waits for an instance to be ready; nil: none
 	waiting []*job
+	came    uint64        // jobs that have waited
 	leading []*job        // that wait until their run is next on its processors
 	more    chan struct{} // closed when another job waits; nil where nobody looks
 }
@@ -46,6 +47,7 @@ type job struct {
 	writer  *life     // of a worker that may still write into the slot; nil: none
 	times   *Times    // of a request that somebody follows; nil: none
 	arrived time.Time // the request
+	came    uint64    // how many have waited up to it
 
 	// Memory of the batches that it leads.
 	batch   []*job
@@ -58,7 +60,7 @@ func (m *model) run(j *job) {
 	q := &m.queue
 	j.err, j.retried, j.leads, j.on, j.writer = nil, false, false, nil, nil
 	q.mu.Lock()
-	q.waiting = append(q.waiting, j)
+	q.add(j)
 	for _, leader := range q.leading {
 		m.cores.hasten(leader, j)
 	}
@@ -130,7 +132,8 @@ func (m *model) takeTurn(j *job) (yielded bool, err error) {
 	q := &m.queue
 	q.mu.Lock()
 	q.leading = append(q.leading, j)
-	q.formed(j) // other instances need not wait for a turn on the processors of this one
+	q.formed(j)
+	m.handOut() // other instances need not wait for a turn on the processors of this one
 	q.mu.Unlock()
 	yielded, err = m.cores.enter(m, j)
 	q.mu.Lock()
@@ -148,6 +151,25 @@ func (q *queue) formed(leader *job) {
 	if q.forming == leader {
 		q.forming = nil
 	}
+}
+
+// add has a job wait. The caller holds mu.
+func (q *queue) add(j *job) {
+	q.came++
+	j.came = q.came
+	q.waiting = append(q.waiting, j)
+}
+
+// refuse ends the jobs that wait and came before others. The caller holds mu.
+func (q *queue) refuse(before uint64, err error) {
+	q.waiting = slices.DeleteFunc(q.waiting, func(j *job) bool {
+		if j.leads || j.came > before {
+			return false
+		}
+		j.err = err
+		j.wake <- false
+		return true
+	})
 }
 
 // drop takes a job out of those that wait. The caller holds mu.
@@ -317,7 +339,7 @@ func (m *model) lost(leader *job, batch []*job, worker *life, err error) (done b
 		return true
 	}
 	if worker != nil {
-		ctx, cancel := context.WithTimeout(m.ctx, restartWait)
+		ctx, cancel := context.WithTimeout(m.ctx, m.restartWait)
 		defer cancel()
 		if !worker.ended(ctx) {
 			for _, j := range again {
@@ -331,7 +353,7 @@ func (m *model) lost(leader *job, batch []*job, worker *life, err error) (done b
 	defer m.queue.mu.Unlock()
 	for _, j := range again {
 		j.retried = j.retried || worker != nil
-		m.queue.waiting = append(m.queue.waiting, j)
+		m.queue.add(j)
 	}
 	m.handOut()
 	return !slices.Contains(again, leader)

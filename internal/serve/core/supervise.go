@@ -27,7 +27,8 @@ type model struct {
 	Model
 	metrics *metrics // shared with the one that it replaces
 
-	readWithin time.Duration // readWithin, but for tests
+	readWithin  time.Duration // readWithin, but for tests
+	restartWait time.Duration // restartWait, but for tests
 
 	instances []*instance // none: it is an ensemble
 	queue     queue
@@ -80,7 +81,7 @@ func (r *Registry) startModel(m Model, before <-chan struct{}, old *model) *mode
 	if m.Timeout == 0 {
 		m.Timeout = time.Minute
 	}
-	s := &model{Model: m, state: Starting, changes: &r.changes, done: make(chan struct{}), before: before, readWithin: readWithin,
+	s := &model{Model: m, state: Starting, changes: &r.changes, done: make(chan struct{}), before: before, readWithin: readWithin, restartWait: restartWait,
 		metrics: new(metrics), cores: &r.cores, states: r.states, shadowed: semaphore.NewWeighted(maxShadowed)}
 	if old != nil {
 		s.metrics, s.succeeds = old.metrics, true
