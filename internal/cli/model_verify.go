@@ -76,6 +76,9 @@ func verifyModel(env *Env, trusted *signature.Keys, path, at string) (by string,
 		return "", err
 	}
 	if !info.IsDir() {
+		if len(source.files) > 0 { // its weights count as much
+			return "", fmt.Errorf("the model's weights are in other files, which a signature of %s does not cover: sign and verify its folder", path)
+		}
 		return trusted.File(path, raw)
 	}
 	files := map[string]string{}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -224,16 +225,15 @@ func (f *Files) pull(ctx context.Context, id string, fetch func(work, out string
 		}
 		return errors.Join(err, os.RemoveAll(work))
 	}
-	if !f.Has(digest) { // else the same was uploaded, or pulled from elsewhere, and may be served
-		if err := f.takeIn(out, digest); err != nil {
-			return err
-		}
+	if err := f.takeIn(out, digest); err != nil {
+		return err
 	}
 	return os.RemoveAll(work)
 }
 
 // takeIn gives what lies in a folder the name of a digest: the folder, or the only
-// file in it.
+// file in it. What has that name already stays: it was uploaded, or pulled from
+// elsewhere, and may be served.
 func (f *Files) takeIn(out, digest string) error {
 	entries, err := os.ReadDir(out)
 	if err != nil {
@@ -247,8 +247,8 @@ func (f *Files) takeIn(out, digest string) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := os.RemoveAll(f.Path(digest)); err != nil { // nothing is served from what has no name yet
-		return err
+	if now := time.Now(); os.Chtimes(f.Path(digest), now, now) == nil { // as Has
+		return nil
 	}
 	return durable.Rename(from, f.Path(digest))
 }
