@@ -111,6 +111,13 @@ func TestHostedInstances(t *testing.T) {
 			in := st.Instances[i]
 			return fmt.Sprintf("%+v", st.Instances), in.Phase == object.Running && in.Restarts == before[i].Restarts+1 && in.PID != before[i].PID && in.PID != 0
 		})
+		// What is tried again is tried once: it has to be answered before the
+		// next worker is killed.
+		answered := st.Requests + 12
+		n.eventually("what was tried again is answered", 60*time.Second, func() (string, bool) {
+			st = status()
+			return fmt.Sprintf("%+v", st), st.Requests >= answered
+		})
 		other := 1 - i
 		// A request that died with one worker is tried once more: it must be done before the other dies.
 		tried := st.Instances[other].Runs
