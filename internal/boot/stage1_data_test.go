@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"oscine.dev/oscine/internal/linux"
 )
 
 // What opens the data partition either names its node or gives a reason, however it ends.
@@ -51,14 +49,4 @@ func programOf(t *testing.T, script string) string {
 		t.Fatal(err)
 	}
 	return file
-}
-
-// A mapping that is not there is removed already.
-func TestRemoveDataMapping(t *testing.T) {
-	if _, err := linux.Mappings(); err != nil {
-		t.Skipf("needs the device mapper: %v", err)
-	}
-	if err := removeDataMapping(); err != nil {
-		t.Error(err)
-	}
 }
