@@ -14,12 +14,8 @@ import (
 	"oscine.dev/oscine/internal/bounded"
 )
 
-const (
-	// stallTime is how long a download may bring nothing before it is taken for cut.
-	stallTime = time.Minute
-	// attempts is how often in a row a download that brings nothing is tried.
-	attempts = 4
-)
+// stallTime is how long a download may bring nothing before it is taken for cut.
+const stallTime = time.Minute
 
 // Fetch writes a blob into a file, from where the file ends: what is there already is
 // not fetched again. It returns when the whole has its digest. A connection that is cut is made
@@ -34,23 +30,14 @@ func (s *Store) Fetch(ctx context.Context, d ocispec.Descriptor, f *os.File, pro
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", d.Digest, err)
 	}
-	for failed := 0; w.have < d.Size; {
-		before := w.have
-		err := s.part(ctx, d, w)
-		if err == nil {
-			break
-		}
-		if w.have > before {
-			failed = 0
-		}
-		failed++
-		if !errdefs.IsUnavailable(err) || failed == attempts {
+	if w.have < d.Size {
+		err := bounded.Retry(ctx, errdefs.IsUnavailable, func() (further bool, err error) {
+			before := w.have
+			err = s.part(ctx, d, w)
+			return w.have > before, err
+		})
+		if err != nil {
 			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Duration(failed) * time.Second):
 		}
 	}
 	if !w.verifier.Verified() {

@@ -18,6 +18,8 @@ import (
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/content/oci"
+
+	"oscine.dev/oscine/internal/bounded"
 )
 
 // Bounds of what is read of an artifact before its layers.
@@ -237,20 +239,13 @@ func (s *Store) PushIndex(ctx context.Context, manifests []ocispec.Descriptor) (
 // PushBlob writes a blob from what open opens, which must have the descriptor's
 // digest and size. What is there already is not sent; what is cut is sent again.
 func (s *Store) PushBlob(ctx context.Context, d ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
-	for try := 1; ; try++ {
+	return bounded.Retry(ctx, errdefs.IsUnavailable, func() (further bool, err error) {
 		there, err := s.to.Exists(ctx, d)
 		if err == nil && !there {
 			err = s.pushOnce(ctx, d, open)
 		}
-		if err = s.explain(err); err == nil || !errdefs.IsUnavailable(err) || try == attempts {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Duration(try) * time.Second):
-		}
-	}
+		return false, s.explain(err)
+	})
 }
 
 func (s *Store) pushOnce(ctx context.Context, d ocispec.Descriptor, open func() (io.ReadCloser, error)) error {

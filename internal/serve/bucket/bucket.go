@@ -100,10 +100,15 @@ func Find(ctx context.Context, source object.S3Source, access Access) (*Model, e
 		}
 	}
 	m.Version = "sha256:" + hex.EncodeToString(version.Sum(nil))
-	if len(items) == 1 {
+	if m.isFile() {
 		m.Format = strings.ToLower(path.Ext(items[0].name))
 	}
 	return m, nil
+}
+
+// isFile reports whether the model is a file, not a folder.
+func (m *Model) isFile() bool {
+	return len(m.objects) == 1 && !strings.Contains(m.objects[0].name, "/")
 }
 
 func open(source object.S3Source, access Access) (*reach, error) {
@@ -119,7 +124,7 @@ func open(source object.S3Source, access Access) (*reach, error) {
 		Secure:     u.Scheme == "https",
 		Region:     access.Region,
 		Transport:  &bounds{transport},
-		MaxRetries: attempts,
+		MaxRetries: bounded.Attempts,
 	}
 	if access.AccessKeyID != "" {
 		options.Creds = credentials.NewStaticV4(access.AccessKeyID, access.SecretAccessKey, access.SessionToken)
@@ -179,11 +184,8 @@ func (r *reach) find(ctx context.Context) ([]item, error) {
 			return nil, err
 		}
 		if len(first) == 1 && first[0].Key == key {
-			name := path.Base(key)
-			if err := bundle.CheckName(name); err != nil {
-				return nil, fmt.Errorf("%w: %s: %w", ErrModel, r.source, err)
-			}
-			return []item{{key, first[0].ETag, name, first[0].Size}}, nil
+			o, err := r.item(first[0], path.Base(key))
+			return []item{o}, err
 		}
 		key += "/"
 	}
@@ -200,16 +202,33 @@ func (r *reach) find(ctx context.Context) ([]item, error) {
 		if !ok || name == "" || strings.HasSuffix(name, "/") || strings.HasPrefix(name, ".") || strings.Contains(name, "/.") {
 			continue // what some tools put in the place of a folder, and hidden files
 		}
-		if err := bundle.CheckName(name); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrModel, r.source, err)
+		file, err := r.item(o, name)
+		if err != nil {
+			return nil, err
 		}
-		items = append(items, item{o.Key, o.ETag, name, o.Size})
+		items = append(items, file)
 	}
 	if len(items) == 0 {
 		return nil, r.missing(ctx)
 	}
 	slices.SortFunc(items, func(a, b item) int { return strings.Compare(a.name, b.name) })
 	return items, nil
+}
+
+// item is an object as a file of that name. Without an ETag nothing would tell one
+// content from another of the same length.
+func (r *reach) item(o minio.ObjectInfo, name string) (item, error) {
+	err := bundle.CheckName(name)
+	switch {
+	case err != nil:
+	case o.Size < 0:
+		err = fmt.Errorf("the server says that %.300q has %d bytes", o.Key, o.Size)
+	case o.ETag == "":
+		err = fmt.Errorf("the server names no ETag of %.300q, by which a change would be noticed", o.Key)
+	default:
+		return item{o.Key, o.ETag, name, o.Size}, nil
+	}
+	return item{}, fmt.Errorf("%w: %s: %w", ErrModel, r.source, err)
 }
 
 // list lists at most so many objects whose keys begin with prefix.
@@ -222,9 +241,6 @@ func (r *reach) listed(ctx context.Context, options minio.ListObjectsOptions, mo
 	for o := range r.client.ListObjectsIter(ctx, r.source.Bucket, options) {
 		if o.Err != nil {
 			return nil, o.Err
-		}
-		if o.Size < 0 {
-			return nil, fmt.Errorf("%w: %s: the server says that %.300q has %d bytes", ErrModel, r.source, o.Key, o.Size)
 		}
 		if list = append(list, o); len(list) == most {
 			break

@@ -244,6 +244,9 @@ func TestErrorsSayWhatHelps(t *testing.T) {
 		"a size below zero": {"nets/digits.onnx", at(s), func(w http.ResponseWriter, q *http.Request) {
 			fmt.Fprint(w, `<ListBucketResult><Contents><Key>nets/digits.onnx</Key><Size>-1</Size><ETag>"a"</ETag></Contents></ListBucketResult>`)
 		}, ErrModel, []string{"-1 bytes"}},
+		"no ETag": {"nets/digits.onnx", at(s), func(w http.ResponseWriter, q *http.Request) {
+			fmt.Fprint(w, `<ListBucketResult><Contents><Key>nets/digits.onnx</Key><Size>1</Size></Contents></ListBucketResult>`)
+		}, ErrModel, []string{"no ETag", "nets/digits.onnx"}},
 		"too large": {"nets/digits.onnx", at(s), func(w http.ResponseWriter, q *http.Request) {
 			fmt.Fprint(w, `<ListBucketResult><Contents><Key>nets/digits.onnx</Key><Size>9223372036854775807</Size><ETag>"a"</ETag></Contents></ListBucketResult>`)
 		}, ErrModel, []string{"is larger than"}},
@@ -280,6 +283,27 @@ func TestFileWithoutListing(t *testing.T) {
 	}
 	if _, err := Find(t.Context(), source(t, "m"), at(s)); !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "s3:ListBucket") {
 		t.Errorf("a folder: %v", err)
+	}
+}
+
+// A file below a folder keeps the folder, so its digest is not the file's.
+func TestFolderOfOneFile(t *testing.T) {
+	s := buckettest.Start(t)
+	s.Put(map[string]string{"file.onnx": "graph", "folder/1/file.onnx": "graph"})
+	var digests []string
+	for _, key := range []string{"file.onnx", "folder"} {
+		m, err := Find(t.Context(), source(t, key), at(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest, err := m.Fetch(t.Context(), t.TempDir(), t.TempDir(), untold)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, m.Format+" "+digest)
+	}
+	if digests[0][:6] != ".onnx " || digests[1][0] != ' ' || digests[0][6:] == digests[1][1:] {
+		t.Errorf("got %q", digests)
 	}
 }
 

@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -67,7 +68,7 @@ func (r *reach) explain(ctx context.Context, err error) error {
 func (r *reach) explainAnswer(a minio.ErrorResponse) error {
 	said := fmt.Sprintf("%s answered %.100s", r.host, a.Code)
 	if a.Region != "" && a.Region != r.access.Region && (a.Code == minio.AuthorizationHeaderMalformed || a.Code == minio.InvalidRegion || a.Code == "IllegalLocationConstraintException" || a.StatusCode/100 == 3) {
-		return fmt.Errorf("%w: the bucket %s is in the region %.63s, not %s: set the region %[3]s", ErrServer, r.source.Bucket, a.Region, or(r.access.Region, "the default one"))
+		return fmt.Errorf("%w: the bucket %s is in the region %.63s, not %s: set the region %[3]s", ErrServer, r.source.Bucket, a.Region, cmp.Or(r.access.Region, "the default one"))
 	}
 	switch a.Code {
 	case minio.NoSuchBucket:
@@ -83,7 +84,7 @@ func (r *reach) explainAnswer(a minio.ErrorResponse) error {
 	case "RequestTimeTooSkewed":
 		return fmt.Errorf("%w: the clocks of %s and of this node differ: is the node's time right?", ErrServer, r.host)
 	case minio.AuthorizationHeaderMalformed, minio.InvalidRegion:
-		return fmt.Errorf("%w: %s: the region %s is not that of the bucket %s (%.300s): set the right one", ErrServer, said, or(r.access.Region, "that the server named"), r.source.Bucket, a.Message)
+		return fmt.Errorf("%w: %s: the region %s is not that of the bucket %s (%.300s): set the right one", ErrServer, said, cmp.Or(r.access.Region, "that the server named"), r.source.Bucket, a.Message)
 	case minio.PreconditionFailed:
 		return fmt.Errorf("%w: %s changed while it was fetched: try again", ErrServer, r.source)
 	}
@@ -106,11 +107,4 @@ func (r *reach) credentials() string {
 		return fmt.Sprintf("no credentials: name a Secret that has some (oscine secret set NAME %s=… --from-stdin %s, then spec.s3.secret or --s3-secret), or make the bucket public", object.S3AccessKeyID, object.S3SecretAccessKey)
 	}
 	return fmt.Sprintf("the credentials of Secret/%s: they must allow s3:GetObject, and for a folder s3:ListBucket", r.access.Secret)
-}
-
-func or(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/minio/minio-go/v7"
@@ -20,8 +19,6 @@ import (
 )
 
 const (
-	// attempts is how often in a row what brings nothing is tried.
-	attempts = 4
 	// syncEvery is how many bytes are written before they are put on disk. Later ones may be
 	// lost in a power failure, and another Fetch fetches them again.
 	syncEvery = 16 << 20
@@ -67,7 +64,7 @@ func part(work string, i int) string { return filepath.Join(work, strconv.Itoa(i
 // digest is that of the model's files, as they are uploaded.
 func (m *Model) digest(work string) (string, error) {
 	sum := sha256.New()
-	if len(m.objects) > 1 {
+	if !m.isFile() {
 		files := make([]bundle.File, len(m.objects))
 		for i, o := range m.objects {
 			files[i] = bundle.File{Name: o.name, Path: part(work, i), Size: o.size}
@@ -116,23 +113,14 @@ func (m *Model) fetch(ctx context.Context, o item, file string, progress func(in
 	if _, err := f.Seek(w.have, io.SeekStart); err != nil {
 		return err
 	}
-	for failed := 0; w.have < o.size; {
-		before := w.have
-		err := m.part(ctx, o, w)
-		if err == nil {
-			break
-		}
-		if w.have > before {
-			failed = 0
-		}
-		failed++
-		if !errdefs.IsUnavailable(err) || failed == attempts {
+	if w.have < o.size {
+		err := bounded.Retry(ctx, errdefs.IsUnavailable, func() (further bool, err error) {
+			before := w.have
+			err = m.part(ctx, o, w)
+			return w.have > before, err
+		})
+		if err != nil {
 			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Duration(failed) * time.Second):
 		}
 	}
 	return errors.Join(f.Sync(), f.Chmod(whole))
@@ -176,12 +164,7 @@ func cut(err error, have int64, o item) error {
 // open opens an object at an offset, if it is still the one that was found.
 func (m *Model) open(ctx context.Context, o item, at int64) (io.ReadCloser, error) {
 	var options minio.GetObjectOptions
-	if o.etag != "" {
-		if err := options.SetMatchETag(o.etag); err != nil {
-			return nil, err
-		}
-	}
-	if err := options.SetRange(at, o.size-1); err != nil {
+	if err := errors.Join(options.SetMatchETag(o.etag), options.SetRange(at, o.size-1)); err != nil {
 		return nil, err
 	}
 	core := minio.Core{Client: m.reach.client}
@@ -189,7 +172,7 @@ func (m *Model) open(ctx context.Context, o item, at int64) (io.ReadCloser, erro
 	if err != nil {
 		return nil, err
 	}
-	if info.Size != o.size-at || o.etag != "" && info.ETag != o.etag {
+	if info.Size != o.size-at || info.ETag != o.etag {
 		return nil, errors.Join(fmt.Errorf("%w: of %s the server sends %d bytes from byte %d, it had %d in all: try again", ErrServer, o.key, info.Size, at, o.size), r.Close())
 	}
 	return r, nil
