@@ -1,12 +1,15 @@
 package artifact
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry"
@@ -15,110 +18,133 @@ import (
 )
 
 const (
-	// maxSignatures is how many signatures of an artifact are read.
-	maxSignatures = 32
-	// maxSignature bounds the bytes of one.
-	maxSignature = 1 << 20
+	// maxSignature bounds the bytes of a signature, and of the manifest of one that refers to
+	// an artifact.
+	maxSignature = 256 << 10
+	// maxSignatures bounds the bytes of all signatures of an artifact, with their manifests.
+	maxSignatures = 32 << 20
 )
 
 // Signatures reads what cosign attached to the artifact with the digest of a manifest: by
-// the tag that follows from the digest, and as artifacts that refer to it.
+// the tag that follows from the digest, and as artifacts that refer to it. Anyone who may
+// write to the repository can attach something broken, so that is left out. The error is about
+// what could not be read; what could is returned with it.
 func (s *Store) Signatures(ctx context.Context, digest string) ([]signature.Attached, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	tagged, err := s.taggedSignatures(ctx, strings.Replace(digest, ":", "-", 1)+".sig")
-	if err != nil {
-		return nil, s.explain(late(ctx, err))
+	r := signatureReader{Store: s, left: maxSignatures}
+	err := r.tagged(ctx, strings.Replace(digest, ":", "-", 1)+".sig")
+	if err == nil {
+		err = r.referring(ctx, digest)
 	}
-	referring, err := s.referringSignatures(ctx, digest)
-	return append(tagged, referring...), s.explain(late(ctx, err))
+	return r.found, cmp.Or(err, r.broken)
 }
 
-func (s *Store) taggedSignatures(ctx context.Context, tag string) ([]signature.Attached, error) {
-	desc, err := s.from.Resolve(ctx, tag)
+// signatureReader reads the signatures of one artifact.
+type signatureReader struct {
+	*Store
+	left   int64 // bytes that may still be read
+	found  []signature.Attached
+	broken error // why the first signature that was left out was
+}
+
+// leaveOut notes why a signature is left out. It returns an error that keeps the others from
+// being read, too.
+func (r *signatureReader) leaveOut(err error) error {
+	if r.left < 0 || errdefs.IsUnavailable(err) || errors.Is(err, ErrDenied) || errors.Is(err, ErrCertificate) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	r.broken = cmp.Or(r.broken, err)
+	return nil
+}
+
+// tagged reads signatures in cosign's own format, the layers of one artifact.
+func (r *signatureReader) tagged(ctx context.Context, tag string) error {
+	desc, err := r.from.Resolve(ctx, tag)
 	if errors.Is(err, errdef.ErrNotFound) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return r.leaveOut(r.explain(late(ctx, err)))
 	}
-	m, err := s.signatureManifest(ctx, desc)
+	layers, err := r.layers(ctx, desc, maxManifest)
 	if err != nil {
-		return nil, err
+		return r.leaveOut(err)
 	}
-	var list []signature.Attached
-	for _, layer := range m.Layers {
+	for _, layer := range layers {
 		signed := layer.Annotations[signature.SimpleAnnotation]
 		if layer.MediaType != signature.SimpleMediaType || signed == "" {
 			continue
 		}
-		payload, err := s.Bytes(ctx, layer, maxSignature)
-		if err != nil {
-			return nil, err
-		}
-		if list = append(list, signature.Attached{Payload: payload, Signature: signed}); len(list) == maxSignatures {
-			break
+		payload, err := r.read(ctx, layer, maxSignature)
+		if err == nil {
+			r.found = append(r.found, signature.Attached{Payload: payload, Signature: signed})
+		} else if err := r.leaveOut(err); err != nil {
+			return err
 		}
 	}
-	return list, nil
+	return nil
 }
 
-// referringSignatures reads Sigstore bundles that refer to an artifact.
-func (s *Store) referringSignatures(ctx context.Context, digest string) ([]signature.Attached, error) {
-	lister, ok := s.from.(registry.ReferrerLister)
+// referring reads Sigstore bundles that refer to an artifact.
+func (r *signatureReader) referring(ctx context.Context, digest string) error {
+	lister, ok := r.from.(registry.ReferrerLister)
 	if !ok {
-		return nil, nil
-	}
-	desc, err := s.from.Resolve(ctx, digest)
-	if err != nil {
-		return nil, err
-	}
-	var found []ocispec.Descriptor
-	enough := errors.New("enough")
-	err = lister.Referrers(ctx, desc, signature.BundleMediaType, func(list []ocispec.Descriptor) error {
-		if found = append(found, list...); len(found) >= maxSignatures {
-			found = found[:maxSignatures]
-			return enough
-		}
 		return nil
-	})
-	if err != nil && !errors.Is(err, enough) {
-		return nil, err
 	}
-	var list []signature.Attached
-	for _, d := range found {
-		m, err := s.signatureManifest(ctx, d)
-		if err != nil {
-			return nil, err
-		}
-		for _, layer := range m.Layers {
-			if layer.MediaType != signature.BundleMediaType {
-				continue
+	desc, err := r.from.Resolve(ctx, digest)
+	if err == nil {
+		err = lister.Referrers(ctx, desc, signature.BundleMediaType, func(list []ocispec.Descriptor) error {
+			for _, d := range list {
+				err := r.bundle(ctx, d)
+				if err := r.leaveOut(err); err != nil {
+					return err
+				}
 			}
-			bundle, err := s.Bytes(ctx, layer, maxSignature)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, signature.Attached{Bundle: bundle})
-			break
-		}
+			return nil
+		})
 	}
-	return list, nil
+	return r.leaveOut(r.explain(late(ctx, err)))
 }
 
-func (s *Store) signatureManifest(ctx context.Context, desc ocispec.Descriptor) (*ocispec.Manifest, error) {
-	raw, err := s.Bytes(ctx, desc, maxManifest)
+// bundle reads the Sigstore bundle of a manifest, if it has one.
+func (r *signatureReader) bundle(ctx context.Context, manifest ocispec.Descriptor) error {
+	layers, err := r.layers(ctx, manifest, maxSignature)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(layers, func(l ocispec.Descriptor) bool { return l.MediaType == signature.BundleMediaType })
+	if i < 0 {
+		return nil
+	}
+	bundle, err := r.read(ctx, layers[i], maxSignature)
+	if err == nil {
+		r.found = append(r.found, signature.Attached{Bundle: bundle})
+	}
+	return err
+}
+
+func (r *signatureReader) layers(ctx context.Context, manifest ocispec.Descriptor, most int64) ([]ocispec.Descriptor, error) {
+	raw, err := r.read(ctx, manifest, most)
 	if err != nil {
 		return nil, err
 	}
 	var m ocispec.Manifest
 	if err := json.Unmarshal(raw, &m); err != nil {
-		return nil, fmt.Errorf("%w: the manifest of a signature of %s: %v", ErrManifest, s.ref, err)
+		return nil, fmt.Errorf("%w: the manifest of a signature of %s: %v", ErrManifest, r.ref, err)
 	}
-	for _, layer := range m.Layers {
-		if err := check(layer); err != nil {
-			return nil, fmt.Errorf("%w: the manifest of a signature of %s: %v", ErrManifest, s.ref, err)
+	return m.Layers, nil
+}
+
+// read is Bytes, within what may still be read.
+func (r *signatureReader) read(ctx context.Context, d ocispec.Descriptor, most int64) ([]byte, error) {
+	if err := check(d); err != nil {
+		return nil, fmt.Errorf("%w: a signature of %s: %v", ErrManifest, r.ref, err)
+	}
+	if d.Size <= most { // else Bytes refuses it unread
+		if r.left -= d.Size; r.left < 0 {
+			return nil, fmt.Errorf("%w: the signatures of %s have more than %d bytes: remove those that are not needed", ErrManifest, r.ref, maxSignatures)
 		}
 	}
-	return &m, nil
+	return r.Bytes(ctx, d, most)
 }

@@ -58,14 +58,20 @@ func (s *Signer) Sign(files map[string]string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	sum := sha256.Sum256(dsse.PAE(inToto, statement))
-	signed, err := s.key.Sign(rand.Reader, sum[:], crypto.SHA256)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	raw, err := json.Marshal(map[string]any{"dsseEnvelope": map[string]any{"payload": statement, "payloadType": inToto, "signatures": []map[string]any{{"sig": signed}}}})
+	raw, err := json.Marshal(map[string]any{"dsseEnvelope": map[string]any{"payload": statement, "payloadType": inToto, "signatures": []map[string]any{{"sig": s.SignText(dsse.PAE(inToto, statement))}}}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return string(raw)
+}
+
+// SignText returns the signature of a text, as cosign signs its payload.
+func (s *Signer) SignText(text []byte) []byte {
+	s.t.Helper()
+	sum := sha256.Sum256(text)
+	signed, err := s.key.Sign(rand.Reader, sum[:], crypto.SHA256)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return signed
 }

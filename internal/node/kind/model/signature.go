@@ -83,13 +83,13 @@ func (f *Files) signer(keys *signature.Keys, digest string, s signatures) (strin
 	}
 	if !info.IsDir() {
 		if len(s.File) == 0 {
-			return "", fmt.Errorf("%w: it has no signature: sign it with model_signing, and keep the signature beside it, as FILE%s", signature.ErrUntrusted, signature.Suffix)
+			return "", fmt.Errorf("%w: it has no signature: sign it with model_signing, and keep the signature beside it, as FILE%s, or in a registry with cosign sign --key", signature.ErrUntrusted, signature.Suffix)
 		}
 		return keys.File(path, s.File)
 	}
 	raw, err := os.Open(filepath.Join(path, signature.FileName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%w: it has no signature: sign it with model_signing, and keep the signature in it, as %s", signature.ErrUntrusted, signature.FileName)
+		return "", fmt.Errorf("%w: it has no signature: sign it with model_signing, and keep the signature in it, as %s, or in a registry with cosign sign --key", signature.ErrUntrusted, signature.FileName)
 	}
 	if err != nil {
 		return "", err
@@ -145,19 +145,19 @@ func (c *controller) signer(ctx context.Context, m *object.Model, digest string,
 		return by, err
 	}
 	found, e := c.askForSignatures(ctx, m, digest, &s)
+	if found {
+		if by, err = c.o.Files.signer(keys, digest, s); err == nil {
+			return by, c.o.Files.keepSignatures(digest, s)
+		}
+	}
 	if e != nil {
-		return "", fmt.Errorf("%w; the signature beside it cannot be asked for: %w", err, e)
+		return "", fmt.Errorf("%w; a signature beside it cannot be read: %w", err, e)
 	}
-	if !found {
-		return "", err
-	}
-	if by, err = c.o.Files.signer(keys, digest, s); err != nil {
-		return "", err
-	}
-	return by, c.o.Files.keepSignatures(digest, s)
+	return "", err
 }
 
-// askForSignatures reads the signatures beside the model's source.
+// askForSignatures reads the signatures beside the model's source. With an error there may
+// be some, too: others cannot be read.
 func (c *controller) askForSignatures(ctx context.Context, m *object.Model, digest string, s *signatures) (found bool, err error) {
 	if in, ok := object.ParseS3(m.Spec.Source); ok {
 		if info, err := os.Stat(c.o.Files.Path(digest)); err != nil || info.IsDir() {

@@ -1,10 +1,14 @@
 package model
 
 import (
+	"encoding/base64"
 	"errors"
 	"strings"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/artifact/artifacttest"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/serve/bucket"
@@ -104,14 +108,52 @@ func TestSignedInABucket(t *testing.T) {
 	}
 }
 
-// A model from a registry without a signature of cosign is refused; internal/artifact tests those with one.
-func TestUnsignedInARegistry(t *testing.T) {
+// A model from a registry is served with a signature of cosign, also where there is a broken one
+// beside it; internal/artifact tests cosign's own.
+func TestSignedInARegistry(t *testing.T) {
 	b := newBench(t)
 	registry := artifacttest.StartFaulty(t)
+	rita := signaturetest.New(t)
 	m := b.upload(t, "x")
-	m.Spec.Source, m.Spec.SignedBy = "oci://"+registry.Host+"/net:1", []string{signaturetest.New(t).PEM}
-	push(t, m.Spec.Source, map[string]string{"net.onnx": "graph"})
-	if err := b.c.Up(t.Context(), m); !errors.Is(err, signature.ErrUntrusted) {
+	m.Spec.Source, m.Spec.SignedBy = "oci://"+registry.Host+"/net:1", []string{rita.PEM}
+	manifest := push(t, m.Spec.Source, map[string]string{"net.onnx": "graph"})
+	if err := b.c.Up(t.Context(), m); !errors.Is(err, signature.ErrUntrusted) || !strings.Contains(err.Error(), "cosign sign --key") {
 		t.Errorf("unsigned: %v", err)
+	}
+	attach := func(payloads ...string) {
+		t.Helper()
+		r, err := artifact.Parse("oci://" + registry.Host + "/net:" + strings.Replace(manifest, ":", "-", 1) + ".sig")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = artifact.Create(t.Context(), r, artifact.Access{}, func(s *artifact.Store) (ocispec.Descriptor, error) {
+			config, err := s.PushBytes(t.Context(), ocispec.MediaTypeImageConfig, []byte("{}"))
+			layers := make([]ocispec.Descriptor, len(payloads))
+			for i, payload := range payloads {
+				var e error
+				layers[i], e = s.PushBytes(t.Context(), signature.SimpleMediaType, []byte(payload))
+				layers[i].Annotations = map[string]string{signature.SimpleAnnotation: base64.StdEncoding.EncodeToString(rita.SignText([]byte(payload)))}
+				err = errors.Join(err, e)
+			}
+			if err != nil {
+				return config, err
+			}
+			return s.PushManifest(t.Context(), ocispec.Manifest{Config: config, Layers: layers})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	large := strings.Repeat("x", 1<<20)
+	attach(large)
+	if err := b.c.Up(t.Context(), m); !errors.Is(err, signature.ErrUntrusted) || !strings.Contains(err.Error(), "a signature beside it cannot be read: ") {
+		t.Errorf("with a large signature: %v", err)
+	}
+	attach(large, `{"critical":{"type":"cosign container image signature","image":{"docker-manifest-digest":"`+manifest+`"}}}`)
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Errorf("with a large and a good signature: %v", err)
+	}
+	if st := b.c.Status(object.Observed{}).(*object.ModelStatus); !strings.HasPrefix(st.Signer, "key ") {
+		t.Errorf("the status has the signer %q", st.Signer)
 	}
 }
