@@ -169,7 +169,8 @@ func (j *job) soon() (lead, told bool) {
 }
 
 // raise makes the worker's threads as urgent as what was promised for the batch
-// that they are about to compute. A kernel that refuses is not asked again until the next worker.
+// that they are about to compute. A kernel that refuses is not asked again until the
+// next worker.
 func (in *instance) raise(batch []*job) {
 	w := in.urgent.Load()
 	if w == nil {
@@ -218,8 +219,8 @@ type urgentThreads struct {
 	raised  bool
 }
 
-// makeUrgent finds the threads of a worker that has just connected, where the
-// model has an objective.
+// makeUrgent finds the threads of a worker that has just connected, where deadlines
+// are to be reported.
 func (in *instance) makeUrgent(find func() ([]int, error)) {
 	in.urgent.Store(nil)
 	in.urgencyProblem.Store(nil)

@@ -37,7 +37,6 @@ type demand struct {
 	used    atomic.Int64     // when the last request ended, in ns since 1970
 	wanted  signal           // somebody waits
 	unload  chan chan<- bool // asks to have the workers ended
-	tried   time.Duration    // restartWait, but for tests
 
 	// Guarded by the model's mu.
 	resting int         // instances that nobody needs and whose workers may not have ended
@@ -45,7 +44,7 @@ type demand struct {
 }
 
 func newDemand() *demand {
-	return &demand{unload: make(chan chan<- bool), tried: restartWait}
+	return &demand{unload: make(chan chan<- bool)}
 }
 
 // errUnloaded ends the life of a worker that nobody needs.
@@ -207,7 +206,7 @@ func (m *model) load(ctx context.Context) error {
 				timer.Reset(0)
 			case !failing:
 				failing = true
-				timer.Reset(m.demand.tried)
+				timer.Reset(m.restartWait)
 			}
 		}
 		select {

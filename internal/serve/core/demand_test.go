@@ -290,7 +290,7 @@ func TestLoadIsTriedForAWhile(t *testing.T) {
 	starter.fails.Store(true)
 	r.Serve(core.Model{Name: "m", Instances: core.One(starter), Loading: core.Loading{OnDemand: true}})
 	const tried = 2 * time.Second
-	r.Registry.SetTried("m", tried)
+	r.Registry.SetRestartWait("m", tried)
 	begin := time.Now()
 	_, err := r.Ask(t.Context(), core.Request{Model: "m"}, 1)
 	if took := time.Since(begin); !errors.Is(err, core.ErrNotReady) || took < tried || took > tried*9/5 {
@@ -301,7 +301,7 @@ func TestLoadIsTriedForAWhile(t *testing.T) {
 	slow.fails.Store(true)
 	slow.wait = make(chan struct{})
 	r.Serve(core.Model{Name: "slow", Instances: core.One(slow), Loading: core.Loading{OnDemand: true}})
-	r.Registry.SetTried("slow", 500*time.Millisecond)
+	r.Registry.SetRestartWait("slow", 500*time.Millisecond)
 	described := make(chan error, 1)
 	go func() {
 		_, err := r.Registry.Ready(t.Context(), "slow", "")

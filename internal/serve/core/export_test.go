@@ -35,13 +35,6 @@ func (r *Registry) Break(ctx context.Context, name string) error {
 // SetPatience bounds how long Remove and Close wait for a worker's end.
 func (r *Registry) SetPatience(d time.Duration) { r.patience = d }
 
-// SetTried bounds how long requests wait for a model that cannot be loaded.
-func (r *Registry) SetTried(name string, d time.Duration) {
-	if m, err := r.model(name); err == nil {
-		m.demand.tried = d
-	}
-}
-
 // Grows is how many bytes of outputs a model's next request is expected to need.
 func (r *Registry) Grows(name string) int64 {
 	m, err := r.model(name)

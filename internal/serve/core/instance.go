@@ -1,17 +1,12 @@
 package core
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
-	"time"
-
-	"oscine.dev/oscine/internal/serve/channel"
 )
-
-// MostInstances bounds the instances of a model.
-const MostInstances = 32
 
 // Instance is one of the workers of a model: all of them load the same model and
 // take the requests of its one queue.
@@ -64,35 +59,6 @@ type instance struct {
 	unkilled error // why the worker to be killed could not be
 }
 
-// life is that of one worker.
-type life struct {
-	in   *instance
-	conn *channel.Conn
-	over chan struct{} // closed when the worker has ended
-	err  error         // how, once over is closed
-}
-
-// ended waits for a worker's end, as long as ctx allows.
-func (l *life) ended(ctx context.Context) bool {
-	select {
-	case <-l.over:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// outOfMemory reports whether a worker that just failed ended because it needed
-// more memory than it may have.
-func (l *life) outOfMemory() bool {
-	select {
-	case <-l.over:
-		return errors.Is(l.err, ErrMemory)
-	case <-time.After(lastWords):
-		return false
-	}
-}
-
 // set changes the state of one instance, and with it the model's.
 func (in *instance) set(state State, message string, l *life) {
 	m := in.m
@@ -117,31 +83,20 @@ func (in *instance) set(state State, message string, l *life) {
 // summarize finds the state of a model in those of its instances: one that is ready
 // is enough to answer. The caller holds mu.
 func (m *model) summarize() {
-	ready, last := 0, 0
-	for i, in := range m.instances {
-		if in.state == Ready {
-			ready++
-		}
-		if in.state.rank() > m.instances[last].state.rank() {
-			last = i
-		}
-	}
-	m.state = m.instances[0].state
-	for _, in := range m.instances[1:] {
-		if in.state.rank() < m.state.rank() {
-			m.state = in.state
-		}
-	}
-	m.message = ""
+	byState := func(a, b *instance) int { return cmp.Compare(a.state.rank(), b.state.rank()) }
+	m.state, m.message = slices.MinFunc(m.instances, byState).state, ""
+	ready := 0
 	for _, in := range m.instances {
-		if in.state == m.state && in.message != "" {
-			m.message = in.message
-			break
+		switch in.state {
+		case Ready:
+			ready++
+		case m.state:
+			m.message = cmp.Or(m.message, in.message)
 		}
 	}
 	if m.state == Ready && ready < len(m.instances) {
-		missing := m.instances[last]
-		m.message = fmt.Sprintf("%d of %d instances are ready; instance %d is %s", ready, len(m.instances), last+1, missing.state)
+		missing := slices.MaxFunc(m.instances, byState)
+		m.message = fmt.Sprintf("%d of %d instances are ready; instance %d is %s", ready, len(m.instances), missing.number+1, missing.state)
 		if missing.message != "" {
 			m.message += ": " + missing.message
 		}
@@ -150,17 +105,7 @@ func (m *model) summarize() {
 
 // rank orders states: a model is in the first of those that its instances are in.
 func (s State) rank() int {
-	switch s {
-	case Ready:
-		return 0
-	case Starting:
-		return 1
-	case Waiting:
-		return 2
-	case Idle:
-		return 3
-	}
-	return 4
+	return slices.Index([]State{Ready, Starting, Waiting, Idle, Failed}, s)
 }
 
 // living is an instance that is ready, nil where none is.

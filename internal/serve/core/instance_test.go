@@ -410,13 +410,11 @@ func TestSequencesAmongInstances(t *testing.T) {
 	}
 }
 
-// Bad numbers of instances are refused.
-func TestNumberOfInstances(t *testing.T) {
+// A model without a worker, or with one that nothing starts, is refused.
+func TestNoInstance(t *testing.T) {
 	r := servetest.New(t)
-	for _, n := range []int{0, core.MostInstances + 1} {
-		if err := r.Registry.Add(core.Model{Name: "m", Instances: make([]core.Instance, n)}); err == nil || !strings.Contains(err.Error(), "choose 1 to 32") {
-			t.Errorf("%d instances: got %v", n, err)
-		}
+	if err := r.Registry.Add(core.Model{Name: "m"}); err == nil || !strings.Contains(err.Error(), "has no instance") {
+		t.Errorf("without instances: got %v", err)
 	}
 	if err := r.Registry.Add(core.Model{Name: "m", Instances: make([]core.Instance, 1)}); err == nil {
 		t.Error("an instance that nothing starts was accepted")

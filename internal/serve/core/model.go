@@ -16,7 +16,7 @@ type Model struct {
 	Name     string // by which the registry's owner names it
 	ServedAs string // by which clients name it; "" means Name
 	Version  string // "" means "1"
-	// Instances are its workers, at least one and at most MostInstances.
+	// Instances are its workers, at least one.
 	Instances []Instance
 	// Ensemble makes it one of other models, without workers; nil: it is none.
 	Ensemble *Ensemble
@@ -113,8 +113,8 @@ func (m *Model) check() error {
 		}
 		return nil
 	}
-	if n := len(m.Instances); n < 1 || n > MostInstances {
-		return fmt.Errorf("%d instances: choose 1 to %d", n, MostInstances)
+	if len(m.Instances) == 0 {
+		return errors.New("has no instance")
 	}
 	for _, in := range m.Instances {
 		if in.Starter == nil {

@@ -205,8 +205,8 @@ func (q *queue) next(may func(*job) bool) (next *job) {
 	return next
 }
 
-// passOn hands the lead to the next, however it ended: all in the batch of a leader that failed half-way get
-// an answer.
+// passOn hands the lead to the next, however it ended: all in the batch of a leader
+// that failed half-way get an answer.
 func (m *model) passOn(leader *job) {
 	defer m.cores.leave(leader) // once the next one has its place
 	for _, j := range leader.batch {

@@ -6,12 +6,12 @@ import (
 	"oscine.dev/oscine/internal/serve/channel"
 )
 
-// Starter brings the worker of one model to life. Each model has its own, so
-// an implementation holds everything it needs to know: the pack's mount
+// Starter brings the worker of one instance of a model to life. Each instance has its
+// own, so an implementation holds everything it needs to know: the pack's mount
 // directory, the model file, cores and limits.
 type Starter interface {
 	// Start starts the worker process, or adopts the one that an earlier
-	// daemon left running for the same model, and returns once the process
+	// daemon left running for the same instance, and returns once the process
 	// exists; it need not listen yet. The registry calls Start again after the
 	// worker has ended, never while one lives. An error is tried again later.
 	Start(ctx context.Context) (Worker, error)

@@ -1,17 +1,12 @@
 package core
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"oscine.dev/oscine/internal/serve/channel"
-	"oscine.dev/oscine/internal/serve/ensemble"
 )
 
 // Pauses before a worker is started again, and how long one must live to be
@@ -22,292 +17,239 @@ const (
 	soundAfter = 10 * time.Second
 )
 
-// model is a served model: its instances, its memory and its queue.
-type model struct {
-	Model
-	metrics *metrics // shared with the one that it replaces
-
-	readWithin  time.Duration // readWithin, but for tests
-	restartWait time.Duration // restartWait, but for tests
-
-	instances []*instance // none: it is an ensemble
-	queue     queue
-	ids       atomic.Uint64 // of requests
-	usual     atomic.Int64  // ns that recent runs took
-	costs     costs
-	curve     *curve
-	cores     *cores  // of all models
-	changes   *signal // of the registry
-	cache     *cache  // nil: no response is kept
-
-	plan    *ensemble.Plan // nil: it is no ensemble
-	resolve func() (*channel.Metadata, error)
-
-	demand *demand // nil: it is always loaded
-
-	states    *states                   // of all models
-	sequences atomic.Pointer[sequences] // nil: it has no state, or no worker has been ready
-
-	parallel atomic.Int32           // runs that the engine of one instance computes at once
-	batches  atomic.Bool            // the engine computes several requests in one run
-	open     atomic.Bool            // a worker has been ready: requests are taken
-	crowd    atomic.Int32           // requests that wait for a slot
-	succeeds bool                   // it replaces a model: requests wait for it
-	alone    atomic.Pointer[string] // why requests share no runs any more; nil: they may
-
-	users    sync.WaitGroup      // requests that have found it
-	shadowed *semaphore.Weighted // requests that it computes as a shadow
-
-	ctx    context.Context // ends when the model is served no more
-	cancel context.CancelFunc
-	done   chan struct{}   // closed when the supervisors have ended
-	before <-chan struct{} // closed when the supervisors of an earlier model of this name have; nil: none
-
-	changed  signal     // of an instance's state
-	adopting sync.Mutex // held while a worker's word of the model is taken
-
-	mu       sync.Mutex
-	state    State // of all instances, see summarize
-	message  string
-	memory   *memory           // from the first Ready on
-	kill     bool              // on stop, kill the workers
-	metadata *channel.Metadata // of the first worker
-	engine   string            // of the last
+// life is that of one worker.
+type life struct {
+	in     *instance
+	worker Worker
+	conn   *channel.Conn // once it is ready
+	over   chan struct{} // closed when the worker has ended
+	err    error         // how, once over is closed
 }
 
-// startModel starts a model, once before is closed, in the place of old; both may
-// be nil.
-func (r *Registry) startModel(m Model, before <-chan struct{}, old *model) *model {
-	if m.Timeout == 0 {
-		m.Timeout = time.Minute
-	}
-	s := &model{Model: m, state: Starting, changes: &r.changes, done: make(chan struct{}), before: before, readWithin: readWithin, restartWait: restartWait,
-		metrics: new(metrics), cores: &r.cores, states: r.states, shadowed: semaphore.NewWeighted(maxShadowed)}
-	if old != nil {
-		s.metrics, s.succeeds = old.metrics, true
-	}
-	if m.Loading.OnDemand {
-		s.Loading.Idle, s.demand = cmp.Or(m.Loading.Idle, DefaultLoadedIdle), newDemand()
-	}
-	s.curve = newCurve(m.Curve)
-	s.cache = newCache(m.Cache, r.cached, s.metrics)
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if e := m.Ensemble; e != nil {
-		s.plan, _ = ensemble.Arrange(e.Steps, e.Outputs) // checked with the model
-		s.resolve = func() (*channel.Metadata, error) { return r.resolve(e, s.plan) }
-		go s.follow()
-		return s
-	}
-	for i, in := range m.Instances {
-		s.instances = append(s.instances, &instance{Instance: in, m: s, number: i, state: Starting, kills: make(chan struct{}, 1), unload: make(chan struct{}, 1)})
-	}
-	go s.superviseAll()
-	return s
-}
-
-// stopPatience bounds how long a caller waits for a worker's end.
-const stopPatience = 10 * time.Second
-
-// stop ends the supervisors, and with kill the workers. Where that takes longer
-// than patience, it goes on behind the caller's back and stop returns why.
-func (m *model) stop(kill bool, patience time.Duration) error {
-	m.mu.Lock()
-	m.kill = kill
-	m.mu.Unlock()
-	m.cancel()
-	return m.ended(patience)
-}
-
-// ended waits for the end of the supervisors that were told to stop.
-func (m *model) ended(patience time.Duration) error {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+// ended waits for a worker's end, as long as ctx allows.
+func (l *life) ended(ctx context.Context) bool {
 	select {
-	case <-m.done:
-		return nil
-	case <-timer.C:
+	case <-l.over:
+		return true
+	case <-ctx.Done():
+		return false
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, in := range m.instances {
-		if in.unkilled != nil {
-			return fmt.Errorf("the worker of model %s still runs: %w; killing it is tried again", m.Name, in.unkilled)
+}
+
+// outOfMemory reports whether a worker that just failed ended because it needed
+// more memory than it may have.
+func (l *life) outOfMemory() bool {
+	select {
+	case <-l.over:
+		return errors.Is(l.err, ErrMemory)
+	case <-time.After(lastWords):
+		return false
+	}
+}
+
+// supervise keeps a worker alive until the model is stopped or the worker
+// refuses it.
+func (in *instance) supervise() {
+	m := in.m
+	pause, why := firstPause, ""
+	for first := true; m.ctx.Err() == nil; first = false {
+		if m.demand != nil && !(first && m.Loading.Now) && !in.awaitDemand(why) {
+			break
 		}
-	}
-	return fmt.Errorf("the worker of model %s has not ended within %v; it is still waited for", m.Name, patience)
-}
-
-// set changes the state of an ensemble, or of a model whose workers have ended.
-func (m *model) set(state State, message string) {
-	m.mu.Lock()
-	m.state, m.message = state, message
-	m.mu.Unlock()
-	m.changed.broadcast()
-	m.notify()
-}
-
-// notify tells others of a change.
-func (m *model) notify() {
-	m.changes.broadcast()
-	if m.OnChange != nil {
-		m.OnChange()
-	}
-}
-
-// superviseAll keeps the workers of all instances alive until the model is stopped.
-func (m *model) superviseAll() {
-	defer close(m.done)
-	if m.before != nil {
-		<-m.before // its workers end, or are being killed
-	}
-	var all sync.WaitGroup
-	for _, in := range m.instances {
-		all.Go(in.supervise)
-	}
-	all.Wait()
-	m.cache.close()
-	m.sequences.Load().close()
-	if known := m.curve.known(); m.KeepCurve != nil && len(known) > 0 {
-		m.KeepCurve(known)
-	}
-	m.set(Failed, "the model is served no more")
-}
-
-// forgetMemory gives back what a worker that has ended left in shared memory.
-func (m *model) forgetMemory() {
-	m.mu.Lock()
-	mem := m.memory
-	m.mu.Unlock()
-	if mem != nil {
-		mem.renew()
-	}
-}
-
-func (m *model) killOnStop() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.kill
-}
-
-// learn takes what a worker says of its model: the first decides what requests and
-// slots are checked against, those after it must say the same.
-func (m *model) learn(meta *channel.Metadata) (*memory, error) {
-	m.adopting.Lock()
-	defer m.adopting.Unlock()
-	m.mu.Lock()
-	mem, first := m.memory, m.metadata
-	m.mu.Unlock()
-	if m.cache != nil && meta.Streams {
-		return nil, &channel.ModelError{Text: "responses that are streamed are not cached: leave out spec.responseCache"}
-	}
-	if err := m.Reshapes.fits(meta); err != nil {
-		return nil, &channel.ModelError{Text: "spec.reshape: " + err.Error()}
-	}
-	if first != nil && !first.SameModel(meta) {
-		return nil, &channel.ModelError{Text: "the worker, started again, says other things of the same model"}
-	}
-	if mem == nil {
-		var err error
-		if mem, err = newMemory(meta, m.MaxRequest); err != nil {
-			return nil, err
+		begin := time.Now()
+		err := in.run()
+		if why = ""; errors.Is(err, errUnloaded) {
+			pause = firstPause
+			continue
 		}
-	}
-	if first == nil && len(m.Sequencing.States) > 0 {
-		all, err := newSequences(m.Sequencing, meta, m.states)
-		if err != nil {
-			return nil, &channel.ModelError{Text: "spec.sequenceBatching: " + err.Error()}
-		}
-		m.sequences.Store(all)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.memory, m.engine = mem, meta.Engine
-	if m.metadata == nil {
-		m.parallel.Store(int32(meta.Runs()))
-		m.batches.Store(meta.Batch)
-		m.metadata = meta
-		m.open.Store(true)
-	}
-	return mem, nil
-}
-
-// waitReady waits until an instance is ready, as long as ctx allows.
-func (m *model) waitReady(ctx context.Context) error {
-	if m.demand != nil {
-		m.demand.waiters.Add(1)
-		defer m.demand.waiters.Add(-1)
-	}
-	for {
-		changed := m.changed.wait()
-		m.mu.Lock()
-		state, message := m.state, m.message
-		m.mu.Unlock()
-		switch state {
-		case Ready:
-			return nil
-		case Failed:
-			return fmt.Errorf("%w: %s: %s", ErrNotReady, m.Name, message)
-		case Idle:
-			m.demand.want()
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			if message != "" {
-				message = ": " + message
+		var refused *channel.ModelError
+		if errors.As(err, &refused) {
+			in.set(Failed, refused.Text, nil)
+			if m.demand != nil {
+				in.rested()
 			}
-			return fmt.Errorf("%w: %s is %s%s", ErrNotReady, m.Name, state, message)
+			<-m.ctx.Done()
+			break
 		}
-	}
-}
-
-// broken gives up a worker with which a run failed: it is killed, in case it still
-// lives, and its supervisor brings the next one.
-func (m *model) broken(worker *life) {
-	in := worker.in
-	m.mu.Lock()
-	current := in.life.CompareAndSwap(worker, nil)
-	if current {
-		in.state, in.message = Waiting, "the worker failed"
-		m.summarize()
-	}
-	m.mu.Unlock()
-	if current {
-		m.changed.broadcast()
-		m.notify()
-		_ = worker.conn.Close()
+		if time.Since(begin) > soundAfter {
+			pause = firstPause
+		}
+		why = err.Error()
+		in.set(Waiting, why, nil)
 		select {
-		case in.kills <- struct{}{}:
-		default:
+		case <-m.ctx.Done():
+		case <-in.unload: // nobody needs it any more
+		case <-time.After(pause):
 		}
+		pause = min(2*pause, lastPause)
+	}
+	in.set(Failed, "the model is served no more", nil)
+}
+
+// run is one worker's life, from its start to its end. The error says why it
+// ended.
+func (in *instance) run() error {
+	m := in.m
+	in.set(Starting, "", nil)
+	worker, err := in.Starter.Start(m.ctx)
+	if err != nil {
+		return fmt.Errorf("start the worker: %w", err)
+	}
+	m.mu.Lock()
+	in.starts++
+	m.mu.Unlock()
+	select {
+	case <-in.kills: // was meant for an earlier worker
+	default:
+	}
+	l := &life{in: in, worker: worker, over: make(chan struct{})}
+	go func() {
+		l.err = worker.Wait()
+		m.forgetMemory()
+		close(l.over)
+	}()
+
+	accepting, stopAccepting := context.WithCancel(m.ctx)
+	defer stopAccepting()
+	loading, stopLoading := context.WithCancel(m.ctx)
+	defer stopLoading()
+	type connected struct {
+		conn *channel.Conn
+		err  error
+	}
+	ready := make(chan connected, 1)
+	go func() {
+		conn, err := in.connect(accepting, loading, worker)
+		ready <- connected{conn, err}
+	}()
+	select {
+	case <-l.over:
+		stopAccepting()
+		defer time.AfterFunc(lastWords, stopLoading).Stop()
+		d := <-ready
+		if d.err == nil {
+			_ = d.conn.Close() // it ended just as it had become ready
+		} else if errors.As(d.err, new(*channel.ModelError)) {
+			return d.err // it ended because it refuses the model
+		}
+		return endedError(l.err)
+	case <-in.unload:
+		err := l.unload()
+		stopAccepting()
+		stopLoading()
+		if d := <-ready; d.err == nil {
+			_ = d.conn.Close()
+		}
+		return err
+	case d := <-ready:
+		if d.err != nil {
+			l.killUntilEnd()
+			return d.err
+		}
+		defer d.conn.Close()
+		m.metrics.loads.Add(1)
+		l.conn = d.conn
+		in.set(Ready, "", l)
+	}
+	if m.demand != nil {
+		stop := make(chan struct{})
+		defer close(stop)
+		go m.unneeded(stop)
+	}
+	select {
+	case <-in.unload:
+		return l.unload()
+	case <-l.over:
+		return endedError(l.err)
+	case <-in.kills:
+		return endedError(l.killUntilEnd())
+	case <-m.ctx.Done():
+		l.killUntilEnd()
+		return m.ctx.Err()
 	}
 }
 
-func (m *model) status() Status {
-	pending := m.pending() // takes queue.mu, which comes before mu
+// unload ends a worker that nobody needs.
+func (l *life) unload() error {
+	m := l.in.m
+	if l.killUntilEnd(); m.ctx.Err() != nil {
+		return m.ctx.Err()
+	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	s := Status{Name: m.Name, ServedAs: m.ServedAs, Version: m.Version, Platform: m.Platform, Ensemble: m.Ensemble, Engine: m.engine, State: m.state, OnDemand: m.demand != nil, Message: m.message}
-	for _, in := range m.instances {
-		one := InstanceStatus{State: in.state, Message: in.message, Restarts: max(0, in.starts-1-in.unloads), Runs: in.runs.Load()}
-		s.Instances = append(s.Instances, one)
-		s.Restarts += one.Restarts
-		if problem := in.urgencyProblem.Load(); problem != nil {
-			s.PriorityUnavailable = *problem
+	l.in.unloads++
+	m.mu.Unlock()
+	return errUnloaded
+}
+
+// killUntilEnd kills the worker, again and again should that fail, until it has
+// ended, and returns how. A worker that is to outlive this daemon is left alone.
+func (l *life) killUntilEnd() error {
+	in, m := l.in, l.in.m
+	for pause := firstPause; m.ctx.Err() == nil || m.killOnStop(); pause = min(2*pause, lastPause) {
+		err := l.worker.Kill()
+		if err != nil {
+			in.set(Waiting, fmt.Sprintf("the worker cannot be killed: %v", err), nil)
+		}
+		m.mu.Lock()
+		in.unkilled = err
+		m.mu.Unlock()
+		var leave <-chan struct{}
+		if m.ctx.Err() == nil {
+			leave = m.ctx.Done()
+		}
+		select {
+		case <-l.over:
+			return l.err
+		case <-time.After(pause):
+		case <-leave:
 		}
 	}
-	if m.metadata != nil {
-		s.Inputs, s.Outputs, s.Streams = seen(m.Reshapes.Inputs, m.metadata.Inputs), seen(m.Reshapes.Outputs, m.metadata.Outputs), m.metadata.Streams
+	return m.ctx.Err()
+}
+
+func endedError(err error) error {
+	if err == nil {
+		return errors.New("the worker ended")
 	}
-	if all := m.sequences.Load(); all != nil {
-		s.Inputs, s.Outputs, s.Sequencing, s.Sequences = all.inputs, all.outputs, all.Sequencing, all.count()
+	return fmt.Errorf("the worker ended: %w", err)
+}
+
+// lastWords bounds how long what a worker said before it ended is waited for.
+const lastWords = time.Second
+
+// connect waits for the worker's connection and has it load the model, which
+// may take as long as it takes: the worker's end cuts it short, once what it
+// said before is read. While the worker is connected nobody listens.
+func (in *instance) connect(accepting, loading context.Context, worker Worker) (*channel.Conn, error) {
+	l, err := channel.Listen(worker.Socket())
+	if err != nil {
+		return nil, fmt.Errorf("listen for the worker: %w", err)
 	}
-	if why := m.alone.Load(); why != nil {
-		s.BatchingStopped = *why
+	defer l.Close()
+	conn, err := l.Accept(accepting, worker.Owns)
+	if err != nil {
+		return nil, err
 	}
-	s.Curve = m.curve.known()
-	m.metrics.fill(&s)
-	s.Pending = pending
-	s.Cache = m.cache.figures()
-	return s
+	if err = conn.Load(loading, worker.Load()); err == nil {
+		err = in.adopt(conn)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// adopt gives the connection the model's shared memory, making it at the first
+// time.
+func (in *instance) adopt(conn *channel.Conn) error {
+	mem, err := in.m.learn(conn.Metadata())
+	if err != nil {
+		return err
+	}
+	mem.renew()
+	if err := conn.Share(mem.region); err != nil {
+		return err
+	}
+	in.makeUrgent(conn.Threads)
+	return nil
 }
