@@ -50,7 +50,7 @@ func (s *State) offerOf(req *Request, only cpuSort) *offer {
 	need.devices, need.crowd = make([]int, len(s.nodes)), make([]int, len(s.nodes))
 	for _, p := range s.placed {
 		if p.Request.work() == req.work() {
-			for _, n := range s.indexes(append(p.homeNodes(), p.NUMANodes...)) {
+			for _, n := range s.nodesOf(p) {
 				need.crowd[n]++
 			}
 		}
@@ -83,14 +83,14 @@ func (o *offer) neighbours() {
 	need.barred = make([]bool, len(s.nodes))
 	for name, p := range s.placed {
 		if slices.Contains(o.req.Apart, name) || slices.Contains(o.req.Apart, p.Request.work()) || slices.Contains(p.Request.Apart, o.req.work()) {
-			for _, n := range s.indexes(append(p.homeNodes(), p.NUMANodes...)) {
+			for _, n := range s.nodesOf(p) {
 				need.barred[n] = true
 			}
 		}
 	}
 	for _, name := range o.req.Near {
 		if p, ok := s.placed[name]; ok {
-			need.near = append(need.near, s.indexes(append(p.homeNodes(), p.NUMANodes...)))
+			need.near = append(need.near, s.nodesOf(p))
 		}
 	}
 }

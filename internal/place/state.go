@@ -223,6 +223,11 @@ func (s *State) indexes(ids []int) []int {
 	return slices.Compact(at)
 }
 
+// nodesOf are the places of the nodes on which a placement has CPUs or memory, ascending.
+func (s *State) nodesOf(p *Placement) []int {
+	return s.indexes(slices.Concat(p.homeNodes(), p.NUMANodes)) // other searches read both
+}
+
 // Release gives back what the named request holds and reports whether it held
 // anything.
 func (s *State) Release(name string) bool {
