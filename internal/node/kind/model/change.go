@@ -100,8 +100,8 @@ func (c *controller) replace(ctx context.Context, w *work) error {
 		c.live = beside
 		c.set(func(st *object.ModelStatus) {
 			st.Source, st.Digest, st.Signer, st.Version, st.Update = w.model.Spec.Source, w.digest, w.signer, w.model.Spec.Version, nil
-			st.Placement = w.placement.Status()
 		})
+		c.note(0, func(now *object.ModelInstance) { now.Placement = w.placement.Status() })
 	}
 	if err := c.o.Server.Replace(ctx, c.served(w)); err != nil {
 		return err

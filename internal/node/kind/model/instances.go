@@ -88,34 +88,10 @@ func (c *controller) trim(w *work) error {
 
 // note changes what is shown of an instance.
 func (c *controller) note(i int, change func(*object.ModelInstance)) {
-	c.set(func(st *object.ModelStatus) {
-		if i > 0 {
-			for len(c.more) < i {
-				c.more = append(c.more, object.ModelInstance{})
-			}
-			change(&c.more[i-1])
-			return
+	c.set(func(*object.ModelStatus) {
+		for len(c.instances) <= i {
+			c.instances = append(c.instances, object.ModelInstance{})
 		}
-		first := object.ModelInstance{PID: st.PID, StartedAt: st.StartedAt, Placement: st.Placement}
-		change(&first)
-		st.PID, st.StartedAt, st.Placement = first.PID, first.StartedAt, first.Placement
+		change(&c.instances[i])
 	})
-}
-
-// fillInstances adds what this controller knows of the instances to what the server
-// has counted of them.
-func (c *controller) fillInstances(st *object.ModelStatus) {
-	c.mu.Lock()
-	more := append([]object.ModelInstance(nil), c.more...)
-	c.mu.Unlock()
-	for i := range st.Instances {
-		now := &st.Instances[i]
-		if i == 0 {
-			now.PID, now.StartedAt, now.Placement = st.PID, st.StartedAt, st.Placement
-		} else if i <= len(more) {
-			known := &more[i-1]
-			now.PID, now.StartedAt = known.PID, known.StartedAt
-			now.Placement = c.o.Sandbox.Placer.Now(object.InstanceKey(c.key, i).ID(), known.Placement)
-		}
-	}
 }

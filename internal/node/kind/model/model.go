@@ -71,8 +71,8 @@ type controller struct {
 
 	mu sync.Mutex
 	st object.ModelStatus // Version is empty while the server has nothing
-	// more are the workers after the first, as far as this controller knows of them.
-	more []object.ModelInstance
+	// instances are the workers' processes and placements, as far as they are known.
+	instances []object.ModelInstance
 }
 
 // New returns the controller of a Model.
@@ -83,14 +83,23 @@ func New(o *Options, key object.Key, report reconcile.Reporter) reconcile.Contro
 // Status implements reconcile.Controller.
 func (c *controller) Status(seen object.Observed) object.Status {
 	c.mu.Lock()
-	st := c.st
+	st, known := c.st, slices.Clone(c.instances)
 	c.mu.Unlock()
 	st.Phase, st.Message, st.Restarts = seen.Phase, seen.Message, seen.Restarts
-	st.Isolation, st.Placement = c.o.Sandbox.Isolation(c.key), c.o.Sandbox.Placer.Now(c.key.ID(), st.Placement)
+	st.Isolation = c.o.Sandbox.Isolation(c.key)
 	if now, ok := c.o.Server.Serving(c.key.Name); ok && st.Version != "" {
 		st.Phase, st.Message, st.Restarts = now.Phase, now.Message, now.Restarts
 		now.Fill(&st)
-		c.fillInstances(&st)
+	}
+	for i, in := range known {
+		in.Placement = c.o.Sandbox.Placer.Now(object.InstanceKey(c.key, i).ID(), in.Placement)
+		if i == 0 {
+			st.PID, st.StartedAt, st.Placement = in.PID, in.StartedAt, in.Placement
+		}
+		if i < len(st.Instances) {
+			now := &st.Instances[i]
+			now.PID, now.StartedAt, now.Placement = in.PID, in.StartedAt, in.Placement
+		}
 	}
 	return &st
 }
@@ -285,13 +294,15 @@ func shared(w *work) []int {
 func (c *controller) serves(w *work) {
 	c.live = w
 	c.set(func(st *object.ModelStatus) {
-		if st.Pack, st.Placement = "", nil; w.engine != nil {
+		if st.Pack = ""; w.engine != nil {
 			st.Pack = w.engine.Digest
 		}
-		if w.placement != nil {
-			st.Placement = w.placement.Status()
-		}
 		st.Source, st.Digest, st.Signer, st.Version, st.Update = w.model.Spec.Source, w.digest, w.signer, w.model.Spec.Version, nil
+	})
+	c.note(0, func(now *object.ModelInstance) {
+		if now.Placement = nil; w.placement != nil {
+			now.Placement = w.placement.Status()
+		}
 	})
 }
 
@@ -397,8 +408,9 @@ func (c *controller) freeOne(ctx context.Context, i int, sandbox func(context.Co
 	return os.RemoveAll(SocketDir(c.o.Sockets, key))
 }
 
-// SocketDir is the folder of a model's socket. It has a short name whatever the model is called, so that the
-// socket's path stays within sun_path's 108 bytes.
+// SocketDir is the folder of a worker's socket, by the key of its container. It has a
+// short name whatever the model is called, so that the socket's path stays within
+// sun_path's 108 bytes.
 func SocketDir(sockets string, key object.Key) string { return filepath.Join(sockets, key.Short()) }
 
 // start starts a worker in its own container and cgroup, with the pack as its

@@ -32,7 +32,7 @@ type Server interface {
 	WorkerArgs() []string
 }
 
-// Where a worker finds what is its own, inside its container.
+// Paths say where a worker finds what is its own, inside its container.
 type Paths struct {
 	SocketDir, SocketName string
 	Model, Folder         string // of a model that is one file, and of one that is a folder
