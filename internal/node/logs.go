@@ -115,11 +115,13 @@ func (n *Node) logPath(kind object.Kind, name string, instance int) (string, err
 	if err != nil {
 		return "", err
 	}
-	if m, ok := states[0].Object.(*object.Model); ok && m.Spec.Ensemble != nil {
-		return "", fmt.Errorf("%w: %s %s is an ensemble, which has no worker and no log: see those of the Models of its steps", ErrInvalid, kind, name)
-	}
-	if m, ok := states[0].Object.(*object.Model); ok && instance > m.Workers() {
-		return "", fmt.Errorf("%w: %s %s has %d instances, not %d", ErrInvalid, kind, name, m.Workers(), instance)
+	if m, ok := states[0].Object.(*object.Model); ok {
+		switch n := m.Workers(); {
+		case n == 0:
+			return "", fmt.Errorf("%w: %s %s is an ensemble, which has no worker and no log: see those of the Models of its steps", ErrInvalid, kind, name)
+		case instance > n:
+			return "", fmt.Errorf("%w: %s %s has %d instances, not %d", ErrInvalid, kind, name, n, instance)
+		}
 	}
 	path := n.systemLog(object.InstanceKey(object.Key{Kind: kind, Name: name}, max(instance-1, 0)).ID())
 	if !journal.Exists(path) {

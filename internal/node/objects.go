@@ -47,9 +47,10 @@ type Displaced struct {
 }
 
 // Apply stores objects, all or none, gives them their part of the machine, and
-// starts to bring them up. It returns before they run; see Get and Watch. What does not fit is stored and
-// waits for room. With DryRun nothing is changed, and the results are those that the same call would have
-// without it. Objects that contradict the node's state are refused with ErrInvalid.
+// starts to bring them up. It returns before they run; see Get and Watch. What does not
+// fit is stored and waits for room. With DryRun nothing is changed, and the results are
+// those that the same call would have without it. Objects that contradict the node's
+// state are refused with ErrInvalid.
 func (n *Node) Apply(ctx context.Context, objects []object.Object, o ApplyOptions) ([]Result, error) {
 	results := make([]Result, len(objects))
 	_, err := n.loop.Apply(ctx, objects, o.DryRun, func(there []object.Object) error { return n.checkApply(objects, there) }, func(done []reconcile.Result) {
@@ -74,7 +75,7 @@ func (n *Node) Apply(ctx context.Context, objects []object.Object, o ApplyOption
 // to their results what became of that.
 func (n *Node) allot(ctx context.Context, objects []object.Object, results []Result, o ApplyOptions) {
 	var desired []allocate.Desired
-	var at []int // the object of each, as instances are placed by themselves
+	instances := make([]int, len(objects)) // of each that are placed, by themselves
 	for i, obj := range objects {
 		if m, ok := obj.(*object.Model); ok && (m.OnDemand() || m.Spec.Ensemble != nil) {
 			continue // it is placed when it is loaded, an ensemble never
@@ -82,7 +83,7 @@ func (n *Node) allot(ctx context.Context, objects []object.Object, results []Res
 		if _, ok := obj.(object.Placeable); ok {
 			for _, one := range object.Instances(obj) {
 				desired = append(desired, allocate.Desired{Object: one, Changed: results[i].Action != reconcile.Unchanged})
-				at = append(at, i)
+				instances[i]++
 			}
 		}
 	}
@@ -90,25 +91,32 @@ func (n *Node) allot(ctx context.Context, objects []object.Object, results []Res
 		return
 	}
 	outcomes := n.box.Allot(ctx, desired, o.Displace, o.DryRun)
-	for i, outcome := range outcomes {
-		r := &results[at[i]]
-		if i == 0 || at[i-1] != at[i] {
-			r.Placement = outcome.Placement
-			n := 1
-			for i+n < len(at) && at[i+n] == at[i] {
-				n++
-			}
-			r.Unplaced = unplacedInstance(outcomes[i : i+n])
+	for i, placed := range instances {
+		if placed == 0 {
+			continue
 		}
-		for id, why := range outcome.Displaced {
+		of := outcomes[:placed]
+		outcomes = outcomes[placed:]
+		results[i].Placement, results[i].Unplaced, results[i].Displaced = of[0].Placement, unplacedInstance(of), n.displacedBy(of)
+	}
+}
+
+// displacedBy lists the objects that lose their part of the machine, each once, also
+// where several of its instances do.
+func (n *Node) displacedBy(outcomes []allocate.Outcome) (list []Displaced) {
+	for _, outcome := range outcomes {
+		for _, id := range slices.Sorted(maps.Keys(outcome.Displaced)) {
 			key, err := n.config.Kinds.ParseID(id)
 			if err != nil { // work of the node's own
 				key = object.Key{Name: id}
 			}
-			r.Displaced = append(r.Displaced, Displaced{key, why.Error()})
+			if !slices.ContainsFunc(list, func(d Displaced) bool { return d.Key == key }) {
+				list = append(list, Displaced{key, outcome.Displaced[id].Error()})
+			}
 		}
-		slices.SortFunc(r.Displaced, func(a, b Displaced) int { return strings.Compare(a.String(), b.String()) })
 	}
+	slices.SortFunc(list, func(a, b Displaced) int { return strings.Compare(a.String(), b.String()) })
+	return list
 }
 
 // unplacedInstance says that not all instances of an object have a placement.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/place"
 )
@@ -72,5 +73,18 @@ func TestDryRunTellsWhatApplyDoes(t *testing.T) {
 	states, err := h.Get(object.KindWorkload, "quick")
 	if err != nil || !strings.Contains(got[0], " on "+states[0].Status.Common().Placement.CPUs+",") {
 		t.Errorf("it runs on %s, %v; apply said %q", states[0].Status.Common().Placement.CPUs, err, got)
+	}
+}
+
+// An object of which several instances lose their place is told once.
+func TestDisplacedModelIsToldOnce(t *testing.T) {
+	h := newHouse(t)
+	digest, _, err := h.UploadModel(t.Context(), strings.NewReader("a model"), model.Upload{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.both(t, "apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: m}\nspec: {source: '"+digest+"', class: batch, instances: 5, resources: {cpu: 1, cpuPolicy: exclusive}}\n", false)
+	if got := h.both(t, exclusive("quick", "realtime", "5"), false); len(got) != 1 || strings.Count(got[0], "displaces Model/m") != 1 {
+		t.Errorf("got %q", got)
 	}
 }

@@ -83,11 +83,10 @@ func (l *Loop) parse(rec Record) (object.Object, error) {
 		return nil, fmt.Errorf("the stored object cannot be read by this release: %w: delete it, or apply it again", err)
 	}
 	l.o.Adopt(obj, rec.Placement)
-	if instances := object.Instances(obj); len(instances) > 1 {
-		for i, placement := range rec.Instances[:min(len(rec.Instances), len(instances)-1)] {
-			if !isNull(placement) {
-				l.o.Adopt(instances[i+1], placement)
-			}
+	instances := object.Instances(obj)
+	for i, placement := range rec.Instances {
+		if i+1 < len(instances) && !isNull(placement) {
+			l.o.Adopt(instances[i+1], placement)
 		}
 	}
 	return obj, nil
