@@ -3,7 +3,6 @@ package systemtest
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,14 +15,7 @@ import (
 func TestHostedOnDemand(t *testing.T) {
 	d := newDaemon(t)
 	n := d.testNode
-	dir := t.TempDir()
-	write := func(name, content string) string {
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
-	}
+	write := writing(t, t.TempDir())
 	n.run("pack", "install", makeEnginePack(n))
 	request := write("request.json", `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}`)
 	ask := func(model string) {

@@ -54,13 +54,7 @@ func makeEnginePack(n *testNode) string {
 func TestHostedEnginePack(t *testing.T) {
 	d := newDaemon(t)
 	n := d.testNode
-	write := func(name, content string) string {
-		file := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
-	}
+	write := writing(t, t.TempDir())
 	model := write("digits.otm", enginetest.Magic+"add\n")
 	n.refuse([]string{"serve", model, "--wait", "30s"}, "no installed pack can run the model", ".otm files", "oscine pack install")
 	n.run("delete", "model", "digits")

@@ -17,15 +17,7 @@ func TestHostedImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	write := func(name, text string) {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := writing(t, dir)
 	config := `platform: "onnxruntime_onnx"
 max_batch_size: 8
 input [ { name: "image" data_type: TYPE_FP32 dims: [ 1, 28, 28 ] } ]

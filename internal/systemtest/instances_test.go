@@ -3,7 +3,6 @@ package systemtest
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -22,13 +21,7 @@ func TestHostedInstances(t *testing.T) {
 	d := newDaemon(t)
 	n := d.testNode
 	dir := t.TempDir()
-	write := func(name, content string) string {
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
-	}
+	write := writing(t, dir)
 	n.run("pack", "install", makeEnginePack(n))
 	status := func() (st object.ModelStatus) {
 		t.Helper()

@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -82,6 +83,18 @@ func (n *testNode) apply(text string) string {
 		n.t.Fatal(err)
 	}
 	return n.run("apply", "-f", file)
+}
+
+// writing returns what writes files below a folder and returns their paths.
+func writing(t *testing.T, dir string) func(name, content string) string {
+	return func(name, content string) string {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
 }
 
 // eventually polls until check is ok, and fails with what it saw last.

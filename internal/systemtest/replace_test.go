@@ -3,8 +3,6 @@ package systemtest
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,14 +16,7 @@ import (
 func TestHostedReplacement(t *testing.T) {
 	d := newDaemon(t)
 	n := d.testNode
-	dir := t.TempDir()
-	write := func(name, content string) string {
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
-	}
+	write := writing(t, t.TempDir())
 	model := func(i int) string { return write("digits.otm", fmt.Sprintf("%sadd\nnumber %d\n", enginetest.Magic, i)) }
 	n.run("pack", "install", makeEnginePack(n))
 	n.run("serve", model(0))
