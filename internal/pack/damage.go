@@ -21,17 +21,6 @@ func (p *Info) Repair() string {
 	return "install it again, with oscine pack install FILE or oscine pack pull REFERENCE"
 }
 
-// unverified is Info.Unverified of a pack with that root hash.
-func (s *Store) unverified(verity string) string {
-	if verity == "" {
-		return "it was made without a hash tree: build or fetch a newer one"
-	}
-	if gap := s.gap.Load(); gap != nil {
-		return fmt.Sprintf("%v (see oscine doctor)", *gap)
-	}
-	return ""
-}
-
 // Reread is a mounted pack of which a block was read that does not have its hash.
 type Reread struct {
 	Info

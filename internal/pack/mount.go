@@ -163,9 +163,8 @@ func mountedCorrupt(dir string) bool {
 
 // mounted reports whether an erofs is mounted at dir.
 func mounted(dir string) bool {
-	const magic = 0xe0f5e1e2
 	var fs unix.Statfs_t
-	return unix.Statfs(dir, &fs) == nil && uint32(fs.Type) == magic
+	return unix.Statfs(dir, &fs) == nil && fs.Type == unix.EROFS_SUPER_MAGIC_V1
 }
 
 func unmount(dir string) error {

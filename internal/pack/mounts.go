@@ -14,14 +14,13 @@ import (
 	"oscine.dev/oscine/internal/release"
 )
 
-// Mount mounts the pack of that name (or engine) read-only, unless it is
-// mounted already, and returns it with the mount's folder. It is mounted through
-// dm-verity, if it has a hash tree and this machine can: then the kernel checks each
-// block that is read against the root hash that was signed. Else, and where only the
-// digest was signed, the whole file is read and its digest compared first. ErrUntrusted
-// and ErrDamaged mean that these don't hold; a pack that was found damaged stays so until it
-// is installed again. What is returned of the
-// manifest comes from the file, not from the record beside it.
+// Mount mounts the pack of that name (or engine) read-only, unless it is mounted already,
+// and returns it with the mount's folder. It is mounted through dm-verity, if it has a
+// hash tree and this machine can: then the kernel checks each block that is read against
+// the root hash that was signed. Else, and where only the digest was signed, the whole
+// file is read and its digest compared first. ErrUntrusted and ErrDamaged mean that these
+// don't hold; a pack that was found damaged stays so until it is installed again. The
+// manifest that is returned comes from the file, not from the record beside it.
 func (s *Store) Mount(name string) (*Info, string, error) {
 	s.mounting.Lock()
 	defer s.mounting.Unlock()
@@ -112,13 +111,24 @@ func (s *Store) lacksVerity(err error) bool {
 	return false
 }
 
+// unverified is Info.Unverified of a pack with that root hash.
+func (s *Store) unverified(verity string) string {
+	if verity == "" {
+		return "it was made without a hash tree: build or fetch a newer one"
+	}
+	if gap := s.gap.Load(); gap != nil {
+		return fmt.Sprintf("%v (see oscine doctor)", *gap)
+	}
+	return ""
+}
+
 func (s *Store) mountDir(p *Info) string {
 	return filepath.Join(s.mounts, strings.TrimPrefix(p.Digest, "sha256:")[:16])
 }
 
-// clearMounts takes away the mappings that a crash left unmounted, and the mounts of
-// what is no pack any more, and notes in s.Uncleared those that stay. It notes whether there
-// is a device mapper at all.
+// clearMounts takes away the mappings that a crash left unmounted, and the mounts of what
+// is no pack any more, and notes in s.Uncleared those that stay, and whether there is a
+// device mapper at all.
 func (s *Store) clearMounts() error {
 	names, err := linux.Mappings()
 	if err != nil {

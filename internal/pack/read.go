@@ -2,8 +2,11 @@ package pack
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path"
+
+	"github.com/opencontainers/go-digest"
 
 	"oscine.dev/oscine/internal/bounded"
 )
@@ -41,4 +44,20 @@ func Read(dir string) (*Manifest, error) {
 		}
 	}
 	return m, nil
+}
+
+// fileDigest returns the digest of a file, sha256:….
+func fileDigest(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return sumOf(f)
+}
+
+// sumOf is fileDigest of what is left to read.
+func sumOf(r io.Reader) (string, error) {
+	d, err := digest.SHA256.FromReader(r)
+	return d.String(), err
 }

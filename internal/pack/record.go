@@ -19,8 +19,8 @@ import (
 var ErrUntrusted = errdefs.ErrPermissionDenied.WithMessage("pack not trusted")
 
 // record is the JSON file that says which file is the pack of a name: one name, one
-// record, so that none is ever installed twice. Anyone who can write to the disk can write it:
-// only the signature counts, and what it is for, or what the node knows of a release.
+// record, so that none is ever installed twice. Anyone who can write to the disk can write
+// it: only the signature counts, and what it is for, or what the node knows of a release.
 type record struct {
 	Digest    string        `json:"digest"`
 	SizeBytes int64         `json:"sizeBytes"`

@@ -2,8 +2,6 @@ package pack
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -178,12 +176,15 @@ func (s *Store) stage(f *os.File, release, digest string) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	sum := sha256.New()
-	size, err := io.Copy(sum, io.NewSectionReader(f, 0, MaxBytes+1))
+	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != digest {
+	got, err := sumOf(io.NewSectionReader(f, 0, info.Size()))
+	if err != nil {
+		return err
+	}
+	if got != digest {
 		return fmt.Errorf("%w: it has the digest %s instead of %s", ErrDamaged, got, digest)
 	}
 	s.mounting.Lock()
@@ -192,15 +193,15 @@ func (s *Store) stage(f *os.File, release, digest string) error {
 	if err != nil {
 		return err
 	}
-	rec := record{Digest: digest, SizeBytes: size, Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Release: release, Verity: verity}
+	rec := record{Digest: digest, SizeBytes: info.Size(), Installed: time.Now().UTC().Truncate(time.Second), Manifest: *manifest, Release: release, Verity: verity}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.replace(f.Name(), s.stagedFile(manifest.Name), &rec)
 }
 
-// Settle is called once the running release is good and no other is fetched: the staged packs of the release
-// that runs take the places of those before them, and others are removed. It returns
-// the digests of what releases brought and is installed.
+// Settle is called once the running release is good and no other is fetched: its staged
+// packs take the places of those before them, and others are removed. It returns the
+// digests of what releases brought and is installed.
 func (s *Store) Settle() (pinned []string, err error) {
 	s.mounting.Lock()
 	defer s.mounting.Unlock()

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/pki"
@@ -74,10 +75,9 @@ type Store struct {
 	broken map[string]time.Time // by digest, when files were found damaged since the start; under mu
 }
 
-// OpenStore opens the store in dir, which it makes when absent, and clears
-// away what an interrupted installation left, and what has no record that can be
-// read. Packs are mounted below mounts, if
-// an admin of the authority trust has signed them.
+// OpenStore opens the store in dir, which it makes when absent, and clears away what an
+// interrupted installation left, and what has no record that can be read. Packs are
+// mounted below mounts, if an admin of the authority trust has signed them.
 func OpenStore(dir, mounts string, trust *x509.CertPool) (*Store, error) {
 	for _, d := range []string{dir, mounts} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -216,8 +216,7 @@ func readHead(r io.Reader) ([]byte, error) {
 		}
 		return nil, err
 	}
-	const magic = 0xe0f5e1e2
-	if binary.LittleEndian.Uint32(head[superblock:]) != magic {
+	if binary.LittleEndian.Uint32(head[superblock:]) != unix.EROFS_SUPER_MAGIC_V1 {
 		return nil, fmt.Errorf("%w: it is no erofs file", ErrNotPack)
 	}
 	return head, nil

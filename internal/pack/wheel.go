@@ -249,21 +249,3 @@ func numberedBy(w *wheel) func(*builder, context.Context, *lock) error {
 		return err
 	}
 }
-
-// fileDigest returns the digest of a file, sha256:….
-func fileDigest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	return sumOf(f)
-}
-
-func sumOf(r io.Reader) (string, error) {
-	sum := sha256.New()
-	if _, err := io.Copy(sum, r); err != nil {
-		return "", err
-	}
-	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
-}
