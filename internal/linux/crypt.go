@@ -1,12 +1,8 @@
 package linux
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // Flags of a request about a table that holds a key (include/uapi/linux/dm-ioctl.h).
@@ -30,43 +26,13 @@ func (m CryptMapping) Create() (string, error) {
 
 // ReadCryptMapping returns the mapping of that name.
 func ReadCryptMapping(name string) (CryptMapping, error) {
-	m, err := readCryptMapping(name)
-	if err != nil {
-		return m, fmt.Errorf("read mapping %s: %w", name, err)
-	}
-	return m, nil
-}
-
-func readCryptMapping(name string) (CryptMapping, error) {
 	ask := dmHeader{Flags: dmStatusTableFlag | dmSecureDataFlag}
 	copy(ask.Name[:len(ask.Name)-1], name)
-	buf, err := dmAsk(dmTableStatus, ask)
+	params, sectors, err := dmStatus(ask, "crypt")
 	if err != nil {
-		return CryptMapping{}, err
+		return CryptMapping{}, fmt.Errorf("read mapping %s: %w", name, err)
 	}
-	return parseCryptMapping(name, buf)
-}
-
-// parseCryptMapping reads the answer: struct dm_ioctl, struct dm_target_spec, and the
-// parameters as text.
-func parseCryptMapping(name string, buf []byte) (CryptMapping, error) {
-	var h dmHeader
-	var spec dmTarget
-	if _, err := binary.Decode(buf, binary.NativeEndian, &h); err != nil {
-		return CryptMapping{}, err
-	}
-	if h.TargetCount != 1 || uint64(h.DataStart)+dmTargetSize > uint64(len(buf)) {
-		return CryptMapping{}, fmt.Errorf("it has %d targets, want 1", h.TargetCount)
-	}
-	n, err := binary.Decode(buf[h.DataStart:], binary.NativeEndian, &spec)
-	if err != nil {
-		return CryptMapping{}, err
-	}
-	if target, _, _ := bytes.Cut(spec.Type[:], []byte{0}); string(target) != "crypt" {
-		return CryptMapping{}, fmt.Errorf("its target is %q, want crypt", target)
-	}
-	params, _, _ := bytes.Cut(buf[int(h.DataStart)+n:], []byte{0})
-	return CryptMapping{name, string(params), spec.Length}, nil
+	return CryptMapping{name, params, sectors}, nil
 }
 
 // ResizeCryptMapping gives a mapping another length; it may be in use.
@@ -88,24 +54,4 @@ func ResizeCryptMapping(name string, sectors uint64) error {
 		return fmt.Errorf("resize mapping %s: %w", name, err)
 	}
 	return nil
-}
-
-// OpenMapping is a mapping that a file system lies on.
-type OpenMapping struct {
-	Name string
-	Node string // such as /dev/dm-1
-}
-
-// MappingUnder returns the mapping that the file system of a folder lies on; false for
-// one that lies on a disk itself.
-func MappingUnder(folder string) (OpenMapping, bool) {
-	var st unix.Stat_t
-	if unix.Stat(folder, &st) != nil {
-		return OpenMapping{}, false
-	}
-	name, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/dm/name", unix.Major(st.Dev), unix.Minor(st.Dev)))
-	if err != nil {
-		return OpenMapping{}, false
-	}
-	return OpenMapping{string(bytes.TrimSpace(name)), fmt.Sprintf("/dev/dm-%d", unix.Minor(st.Dev))}, true
 }

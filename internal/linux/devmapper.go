@@ -97,22 +97,65 @@ func RemoveMapping(name string) error {
 }
 
 // MappingStatus returns what the target of a mapping says of itself, such as V or C,
-// corrupted, of verity. The mapping is that of a device number, as stat(2) has it.
-func MappingStatus(device uint64) (string, error) {
-	buf, err := dmAsk(dmTableStatus, dmHeader{Dev: device})
+// corrupted, of verity. The mapping is that of a device number, as stat(2) has it; one
+// with another target is an error.
+func MappingStatus(device uint64, target string) (string, error) {
+	text, _, err := dmStatus(dmHeader{Dev: device}, target)
 	if err != nil {
 		return "", fmt.Errorf("status of the mapping %d:%d: %w", unix.Major(device), unix.Minor(device), err)
 	}
+	return text, nil
+}
+
+// dmStatus asks a mapping with that one target for its state or, by ask's flags, its
+// parameters.
+func dmStatus(ask dmHeader, target string) (text string, sectors uint64, err error) {
+	buf, err := dmAsk(dmTableStatus, ask)
+	if err != nil {
+		return "", 0, err
+	}
+	return parseStatus(buf, target)
+}
+
+// parseStatus reads the answer: struct dm_ioctl, struct dm_target_spec, and the text.
+func parseStatus(buf []byte, target string) (text string, sectors uint64, err error) {
 	var h dmHeader
+	var spec dmTarget
 	if _, err := binary.Decode(buf, binary.NativeEndian, &h); err != nil {
-		return "", err
+		return "", 0, err
 	}
-	from := uint64(h.DataStart) + dmTargetSize
-	if h.TargetCount == 0 || from >= uint64(len(buf)) {
-		return "", nil
+	if h.TargetCount != 1 || uint64(h.DataStart)+dmTargetSize > uint64(len(buf)) {
+		return "", 0, fmt.Errorf("it has %d targets, want 1", h.TargetCount)
 	}
-	text, _, _ := bytes.Cut(buf[from:], []byte{0})
-	return string(text), nil
+	n, err := binary.Decode(buf[h.DataStart:], binary.NativeEndian, &spec)
+	if err != nil {
+		return "", 0, err
+	}
+	if got, _, _ := bytes.Cut(spec.Type[:], []byte{0}); string(got) != target {
+		return "", 0, fmt.Errorf("its target is %q, want %s", got, target)
+	}
+	raw, _, _ := bytes.Cut(buf[int(h.DataStart)+n:], []byte{0})
+	return string(raw), spec.Length, nil
+}
+
+// OpenMapping is a mapping that a file system lies on.
+type OpenMapping struct {
+	Name string
+	Node string // such as /dev/dm-1
+}
+
+// MappingUnder returns the mapping that the file system of a folder lies on; false for
+// one that lies on a disk itself.
+func MappingUnder(folder string) (OpenMapping, bool) {
+	var st unix.Stat_t
+	if unix.Stat(folder, &st) != nil {
+		return OpenMapping{}, false
+	}
+	name, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/dm/name", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		return OpenMapping{}, false
+	}
+	return OpenMapping{string(bytes.TrimSpace(name)), fmt.Sprintf("/dev/dm-%d", unix.Minor(st.Dev))}, true
 }
 
 // Mappings lists the names of all mappings.

@@ -24,6 +24,34 @@ func TestDeviceMapperLayout(t *testing.T) {
 	}
 }
 
+func TestParseStatus(t *testing.T) {
+	answer := func(h dmHeader, table []byte) []byte {
+		var b bytes.Buffer
+		if err := binary.Write(&b, binary.NativeEndian, &h); err != nil {
+			t.Fatal(err)
+		}
+		b.Write(table)
+		return b.Bytes()
+	}
+	one := dmHeader{DataStart: dmHeaderSize, TargetCount: 1}
+	want := "aes-xts-plain64 00 0 254:4 32768"
+	got, sectors, err := parseStatus(answer(one, dmTable("crypt", want, 80)), "crypt")
+	if err != nil || got != want || sectors != 80 {
+		t.Errorf("got %q, %d sectors, %v, want %q, 80", got, sectors, err, want)
+	}
+	for what, bad := range map[string][]byte{
+		"nothing":        nil,
+		"another target": answer(one, dmTable("linear", "254:4 0", 80)),
+		"no target":      answer(dmHeader{DataStart: dmHeaderSize}, nil),
+		"cut short":      answer(one, nil),
+		"far away":       answer(dmHeader{DataStart: 1 << 31, TargetCount: 1}, dmTable("crypt", "", 1)),
+	} {
+		if _, _, err := parseStatus(bad, "crypt"); err == nil {
+			t.Errorf("%s: got no error", what)
+		}
+	}
+}
+
 func TestPartitionLayout(t *testing.T) {
 	if got := unsafe.Sizeof(blkpgPartition{}); got != 152 {
 		t.Errorf("struct blkpg_partition: got %d bytes, want 152", got)

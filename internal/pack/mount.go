@@ -151,7 +151,7 @@ func corrupt(device *os.File) bool {
 }
 
 func corruptMapping(device uint64) bool {
-	status, err := linux.MappingStatus(device)
+	status, err := linux.MappingStatus(device, "verity")
 	return err == nil && strings.HasPrefix(status, "C")
 }
 
