@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"path"
 	"strings"
 	"sync"
@@ -150,7 +151,7 @@ func (n *Node) checkPacks(ctx context.Context) {
 	}
 	for i := range found {
 		if p := &found[i]; p.Whole && n.damage.found(&p.Info, true) {
-			n.notePack(reasonPackDamaged, &p.Info, fmt.Sprintf("a block of the pack %s did not have its hash when it was read; its file is whole now", p.Name))
+			n.notePack(reasonPackDamaged, p.Name, p.Digest, fmt.Sprintf("a block of the pack %s did not have its hash when it was read; its file is whole now", p.Name))
 		}
 	}
 	packs, err := n.packs.List()
@@ -170,7 +171,7 @@ func (n *Node) checkPacks(ctx context.Context) {
 // known and the last try was long enough ago.
 func (n *Node) refetch(ctx context.Context, p *pack.Info) {
 	if n.damage.found(p, false) {
-		n.notePack(reasonPackDamaged, p, fmt.Sprintf("the file of the pack %s is damaged: a block does not have its hash, or cannot be read; %s", p.Name, p.Repair()))
+		n.notePack(reasonPackDamaged, p.Name, p.Digest, fmt.Sprintf("the file of the pack %s is damaged: a block does not have its hash, or cannot be read; %s", p.Name, p.Repair()))
 	}
 	next, ok := n.damage.due(p.Name, false)
 	if !ok {
@@ -186,7 +187,7 @@ func (n *Node) refetch(ctx context.Context, p *pack.Info) {
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		n.notePack(reasonPackDamaged, p, fmt.Sprintf("the damaged pack %s cannot be fetched again: %v; the next try is in %s", p.Name, err, time.Until(next).Round(time.Second)))
+		n.notePack(reasonPackDamaged, p.Name, p.Digest, fmt.Sprintf("the damaged pack %s cannot be fetched again: %v; the next try is in %s", p.Name, err, time.Until(next).Round(time.Second)))
 	}
 }
 
@@ -206,8 +207,8 @@ func (n *Node) packRepaired(p *pack.Info) {
 	if digest == "" {
 		return
 	}
-	n.notePack(reasonPackRepaired, p, fmt.Sprintf("the pack %s is good again: what ran from the damaged one restarts", p.Name))
-	for _, state := range usersOf(p.Name, digest, n.loop.Get("", "")) {
+	users := n.notePack(reasonPackRepaired, p.Name, digest, fmt.Sprintf("the pack %s is good again: what ran from the damaged one restarts", p.Name))
+	for _, state := range users {
 		if phase := state.Status.Common().Phase; phase == object.Stopped || phase == object.Exited {
 			continue
 		}
@@ -217,12 +218,18 @@ func (n *Node) packRepaired(p *pack.Info) {
 	}
 }
 
-// notePack records what happened to a pack, for each object that runs on it as well.
-func (n *Node) notePack(reason string, p *pack.Info, message string) {
-	warning := reason != reasonPackRepaired
-	n.log.Warn(message, "digest", p.Digest)
+// notePack records what happened to the pack of a name and digest, also for each of the
+// objects that run on it, which it returns.
+func (n *Node) notePack(reason, name, digest, message string) (users []object.State) {
+	level, warning := slog.LevelWarn, reason != reasonPackRepaired
+	if !warning {
+		level = slog.LevelInfo
+	}
+	n.log.Log(n.life, level, message, "digest", digest)
 	n.events.Add(Event{Reason: reason, Message: message, Warning: warning})
-	for _, state := range usersOf(p.Name, p.Digest, n.loop.Get("", "")) {
+	users = usersOf(name, digest, n.loop.Get("", ""))
+	for _, state := range users {
 		n.events.Add(Event{Kind: state.Key.Kind, Name: state.Key.Name, Reason: reason, Message: message, Warning: warning})
 	}
+	return users
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 )
@@ -144,6 +145,58 @@ func TestDamagedPackOfWorkload(t *testing.T) {
 	}
 	if want := []string{reasonPackDamaged, reasonPackRepaired}; !slices.Equal(got, want) {
 		t.Errorf("the workload was told %q, want %q", got, want)
+	}
+}
+
+// onPack is the controller of what runs from the pack of a digest.
+type onPack struct{ digest string }
+
+func (*onPack) Up(context.Context, object.Object) error { return nil }
+func (*onPack) Attend(ctx context.Context, _ object.Object) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+func (*onPack) Stop(context.Context, object.Object) error   { return nil }
+func (*onPack) Halt(context.Context, object.Object) error   { return nil }
+func (*onPack) Remove(context.Context, object.Object) error { return nil }
+func (c *onPack) Status(seen object.Observed) object.Status {
+	return &object.ModelStatus{Observed: seen, Pack: c.digest}
+}
+
+// A model that runs from a damaged pack is told when another version took its place, too.
+func TestDamagedPackOfModel(t *testing.T) {
+	damaged := &pack.Info{Manifest: pack.Manifest{Name: "e"}, Digest: "sha256:1"}
+	controllers := map[object.Kind]reconcile.NewController{}
+	for _, row := range object.Kinds().Stored() {
+		controllers[row.Kind] = func(object.Key, reconcile.Reporter) reconcile.Controller { return &onPack{damaged.Digest} }
+	}
+	n, err := OpenWithoutKernel(t.Context(), t.TempDir(), object.Kinds(), &object.Machine{}, controllers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.CloseWithoutKernel(); err != nil {
+			t.Error(err)
+		}
+	})
+	n.damage = newDamage()
+	objects, err := n.Kinds().Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: m}\nspec: {source: 'oci://registry.example/m:1'}\n"))
+	if err == nil {
+		_, err = n.loop.Apply(t.Context(), objects, false, func([]object.Object) error { return nil }, func([]reconcile.Result) {})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.damage.found(damaged, false)
+	n.packRepaired(&pack.Info{Manifest: damaged.Manifest, Digest: "sha256:2"})
+	told := 0
+	if err := n.Events(t.Context(), EventQuery{Kind: object.KindModel, Name: "m"}, func(e Event) error {
+		if e.Reason == reasonPackRepaired {
+			told++
+		}
+		return nil
+	}); err != nil || told != 1 {
+		t.Errorf("the model was told %d times, %v, want once", told, err)
 	}
 }
 
