@@ -19,7 +19,7 @@ MAKEFLAGS   += --no-print-directory
 .PHONY: help setup build bpf image packs demo demo-chat test test-fast test-vm lint fuzz generate bench-boot bench-place bench-isolation bench-serve bench-instructions bench-engines bench-delta clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what building and testing needs and this machine lacks
 	@scripts/setup.sh
@@ -50,7 +50,7 @@ packs: build ## build the packs of engines and drivers from their pinned package
 demo: setup-demo build ## boot an image, serve a model, read 500 digits, upgrade: make demo [KEEP=1] [UPGRADE=0]
 	@$(OSCINE) demo $(if $(KEEP),--keep) $(if $(filter 0,$(UPGRADE)),,--upgrade)
 
-demo-chat: setup-demo build ## the same, and ask a language model in the machine
+demo-chat: setup-demo build ## the same without upgrades, and ask a language model in the machine
 	@$(OSCINE) demo --chat $(if $(KEEP),--keep)
 
 # Prints the outcome of go test -json; see its doc.go.

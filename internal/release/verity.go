@@ -28,10 +28,9 @@ const (
 	noSalt   = "-" // the kernel's word for it
 )
 
-// Verity identifies a root, or the data of a pack, by the top of its hash tree and
-// tells how to open it with dm-verity: hash type 1, SHA-256, blocks of BlockSize, no superblock,
-// the tree right behind the data
-// (Documentation/admin-guide/device-mapper/verity.rst).
+// Verity identifies a root, or the data of a pack, by the top of its hash tree and tells
+// how to open it with dm-verity: hash type 1, SHA-256, blocks of BlockSize, no superblock,
+// the tree right behind the data (Documentation/admin-guide/device-mapper/verity.rst).
 type Verity struct {
 	RootHash [hashSize]byte
 	Salt     []byte // at most 256 bytes; may be empty
