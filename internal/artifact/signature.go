@@ -17,13 +17,8 @@ import (
 	"oscine.dev/oscine/internal/signature"
 )
 
-const (
-	// maxSignature bounds the bytes of a signature, and of the manifest of one that refers to
-	// an artifact.
-	maxSignature = 256 << 10
-	// maxSignatures bounds the bytes of all signatures of an artifact, with their manifests.
-	maxSignatures = 32 << 20
-)
+// maxSignatures bounds the bytes of all signatures of an artifact, with their manifests.
+const maxSignatures = 32 << 20
 
 // Signatures reads what cosign attached to the artifact with the digest of a manifest: by
 // the tag that follows from the digest, and as artifacts that refer to it. Anyone who may
@@ -76,7 +71,7 @@ func (r *signatureReader) tagged(ctx context.Context, tag string) error {
 		if layer.MediaType != signature.SimpleMediaType || signed == "" {
 			continue
 		}
-		payload, err := r.read(ctx, layer, maxSignature)
+		payload, err := r.read(ctx, layer, signature.MaxFileBytes)
 		if err == nil {
 			r.found = append(r.found, signature.Attached{Payload: payload, Signature: signed})
 		} else if err := r.leaveOut(err); err != nil {
@@ -109,7 +104,7 @@ func (r *signatureReader) referring(ctx context.Context, digest string) error {
 
 // bundle reads the Sigstore bundle of a manifest, if it has one.
 func (r *signatureReader) bundle(ctx context.Context, manifest ocispec.Descriptor) error {
-	layers, err := r.layers(ctx, manifest, maxSignature)
+	layers, err := r.layers(ctx, manifest, signature.MaxFileBytes)
 	if err != nil {
 		return err
 	}
@@ -117,7 +112,7 @@ func (r *signatureReader) bundle(ctx context.Context, manifest ocispec.Descripto
 	if i < 0 {
 		return nil
 	}
-	bundle, err := r.read(ctx, layers[i], maxSignature)
+	bundle, err := r.read(ctx, layers[i], signature.MaxFileBytes)
 	if err == nil {
 		r.found = append(r.found, signature.Attached{Bundle: bundle})
 	}

@@ -48,13 +48,10 @@ Two builds of one commit give the same root and the same unified kernel image.`,
 					return err
 				}
 			}
-			working := func() {}
-			if !quiet {
-				w := newWaiting(env, "...")
-				o.Log, working = w, w.done
-			}
+			var done func()
+			o.Log, done = workLog(env, quiet)
 			r, err := image.Build(cmd.Context(), o)
-			working()
+			done()
 			if err != nil {
 				return err
 			}

@@ -94,7 +94,7 @@ download is resumed by the same command.`,
 		Args:    exactArgs(1, "a reference such as oci://HOST/REPOSITORY:TAG or s3://BUCKET/KEY"),
 		RunE: func(c *cobra.Command, args []string) error {
 			source, local, err := sourceOf(args[0])
-			if err != nil {
+			if err := errors.Join(err, s3.check(args[0])); err != nil {
 				return err
 			}
 			node, err := env.Client()
@@ -162,6 +162,14 @@ func (o *s3Flags) add(c *cobra.Command) {
 	o.set.StringVar(&o.Region, "s3-region", "", "region of the bucket (default: the server is asked)")
 	o.set.BoolVar(&o.pathStyle, "s3-path-style", false, "put the bucket's name into the URL's path (default: by the endpoint)")
 	o.set.StringVar(&o.Secret, "s3-secret", "", "Secret with the entries "+object.S3AccessKeyID+" and "+object.S3SecretAccessKey+" (default: none, for public buckets)")
+}
+
+// check refuses flags with a source that is in no bucket.
+func (o *s3Flags) check(source string) error {
+	if o.object() != nil && !object.IsS3(source) {
+		return usageError{errors.New("--s3-endpoint, --s3-region, --s3-path-style and --s3-secret are for s3://BUCKET/KEY")}
+	}
+	return nil
 }
 
 // object is nil where no flag was given.

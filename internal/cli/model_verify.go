@@ -20,7 +20,7 @@ func newModelVerifyCommand(env *Env) *cobra.Command {
 		Long: `Verify that a model is as it was signed with OpenSSF model signing (model_signing sign key), by one of the
 keys: a public key, or the certificate of an authority whose certificate signed. The signature is FILE.sig
 beside a file, and model.sig in a folder. A file that differs, is missing or was not signed is an error. Hidden files
-belong to no model. No node is asked: one verifies the same for Models whose spec.signedBy says so.`,
+belong to no model. No node is asked; a node verifies the same for Models with spec.signedBy.`,
 		Example: "  oscine model verify digits.onnx --key rita.pub\n  oscine model verify ./saved_model --key ca.crt --signature saved_model.sig",
 		Args:    exactArgs(1, "a model's file or folder"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -40,8 +40,11 @@ belong to no model. No node is asked: one verifies the same for Models whose spe
 				return err
 			}
 			by, err := verifyModel(env, trusted, args[0], at)
-			if err != nil {
+			if errors.Is(err, signature.ErrUntrusted) {
 				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			if err != nil {
+				return err
 			}
 			fmt.Fprintf(env.Out, "%s is signed by %s\n", args[0], by)
 			return nil

@@ -44,14 +44,11 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 			if o.Name != "" && !slices.Contains(pack.Builds(), o.Name) {
 				return usageError{fmt.Errorf("there is no pack %q: %s can be built", o.Name, strings.Join(pack.Builds(), ", "))}
 			}
-			working := func() {}
-			if !quiet {
-				w := newWaiting(env, "...")
-				o.Log, working = w, w.done
-			}
+			var done func()
+			o.Log, done = workLog(env, quiet)
 			begin := time.Now()
 			p, err := pack.Build(c.Context(), o)
-			working()
+			done()
 			if err != nil {
 				return err
 			}

@@ -175,10 +175,10 @@ store its models (--model), which a Model names as release:FILE.`,
 					return fmt.Errorf("%s: the pack %s is for %s, the release for %s", p.File, p.Name, p.Arch, rel.Parts.Arch)
 				}
 			}
-			if !quiet {
-				rel.Log = env.Err
-			}
+			var done func()
+			rel.Log, done = workLog(env, quiet)
 			created, err := r.Create(c.Context(), rel)
+			done()
 			if err != nil {
 				return err
 			}

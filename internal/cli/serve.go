@@ -91,14 +91,14 @@ model (GGUF) gets the memory that its context needs, unless --memory says otherw
 	f.DurationVar(&o.wait, "wait", 5*time.Minute, "how long to wait until it answers; 0 does not wait")
 	f.BoolVar(&o.plainHTTP, "plain-http", false, "ask the registry of a reference without TLS, which those on the way can read and change")
 	o.s3.add(c)
-	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest and do nothing; the digest of a file is left empty")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print the Model manifest and do nothing; a file's digest is shown as zeros")
 	return c
 }
 
 // run serves the model at a path or URL, or with dryRun prints its manifest.
 func (o *serveOptions) run(ctx context.Context, env *Env, path string) (*object.ModelStatus, error) {
-	if o.s3.object() != nil && !object.IsS3(path) {
-		return nil, usageError{errors.New("--s3-endpoint, --s3-region, --s3-path-style and --s3-secret are for s3://BUCKET/KEY")}
+	if err := o.s3.check(path); err != nil {
+		return nil, err
 	}
 	if artifact.Is(path) || object.IsS3(path) {
 		source, local, err := sourceOf(path)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -93,16 +94,17 @@ func (s *modelSource) upload(ctx context.Context, env *Env, node *client.Client)
 		return "", err
 	}
 	defer f.Close()
-	raw, err := bounded.ReadAll(f, maxFileSignature)
+	raw, err := bounded.ReadAll(f, signature.MaxFileBytes)
+	if errors.Is(err, bounded.ErrTooLarge) || err == nil && !json.Valid(raw) { // others sign files, too
+		fmt.Fprintf(env.Err, "%s is no signature of model_signing: it is not sent\n", f.Name())
+		return digest, nil
+	}
 	if err != nil {
 		return "", fmt.Errorf("read the signature %s: %w", f.Name(), err)
 	}
 	_, err = node.Models.Sign(ctx, connect.NewRequest(&pb.SignModelRequest{Digest: digest, Signature: raw}))
 	return digest, err
 }
-
-// maxFileSignature bounds the signature of one file in bytes, as a node does.
-const maxFileSignature = 256 << 10
 
 // send brings the model to the node and returns its digest. What the node has
 // already is not sent.

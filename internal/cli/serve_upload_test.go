@@ -16,6 +16,7 @@ import (
 	pb "oscine.dev/oscine/internal/api/oscinepb"
 	pbconnect "oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
 	"oscine.dev/oscine/internal/serve/bundle"
+	"oscine.dev/oscine/internal/signature"
 )
 
 // store keeps one upload, and ends it after a number of bytes.
@@ -25,6 +26,12 @@ type store struct {
 	content []byte
 	first   *pb.Chunk
 	stored  bool
+	signed  []byte
+}
+
+func (s *store) Sign(_ context.Context, req *connect.Request[pb.SignModelRequest]) (*connect.Response[pb.SignModelResponse], error) {
+	s.signed = req.Msg.Signature
+	return connect.NewResponse(&pb.SignModelResponse{}), nil
 }
 
 func (s *store) Received(context.Context, *connect.Request[pb.ReceivedModelRequest]) (*connect.Response[pb.ReceivedModelResponse], error) {
@@ -76,5 +83,28 @@ func TestServeGoesOnWithAnUpload(t *testing.T) {
 	models.first = nil
 	if status, _, errOut := n.command(t, "serve", "--wait", "0", dir); status != 0 || models.first != nil {
 		t.Errorf("again: exit status %d, %s, sent %v", status, errOut, models.first)
+	}
+}
+
+// A file's signature is sent with it, and what another tool has signed is left.
+func TestServeSendsTheSignature(t *testing.T) {
+	models := &store{stored: true}
+	n := &fakeNode{models: models, apply: func(*pb.ApplyRequest) (*pb.ApplyResponse, error) {
+		return &pb.ApplyResponse{Results: []*pb.ApplyResult{{Kind: "Model", Name: "net", Action: "created"}}}, nil
+	}}
+	n.serve(t)
+	file := filepath.Join(n.dir, "net.onnx")
+	for _, c := range []struct{ beside, sent, told string }{
+		{`{"a":1}`, `{"a":1}`, ""},
+		{"\x89 of gpg", "", "net.onnx.sig is no signature of model_signing: it is not sent\n"},
+		{strings.Repeat(" ", signature.MaxFileBytes) + "{}", "", "it is not sent\n"},
+	} {
+		models.signed = nil
+		if err := errors.Join(os.WriteFile(file, []byte("graph"), 0o600), os.WriteFile(file+".sig", []byte(c.beside), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if status, _, errOut := n.command(t, "serve", "--wait", "0", file); status != 0 || string(models.signed) != c.sent || !strings.Contains(errOut, c.told) {
+			t.Errorf("%.20q beside it: exit status %d, %q sent, %s", c.beside, status, models.signed, errOut)
+		}
 	}
 }

@@ -101,7 +101,7 @@ func downloadSignature(ctx context.Context, address, file string) error {
 		return ctx.Err()
 	}
 	defer resp.Body.Close()
-	raw, err := bounded.ReadAll(resp.Body, maxFileSignature)
+	raw, err := bounded.ReadAll(resp.Body, signature.MaxFileBytes)
 	if resp.StatusCode != http.StatusOK || err != nil || !json.Valid(raw) { // some servers have a page for everything
 		return ctx.Err()
 	}

@@ -109,6 +109,16 @@ func (w *waiting) Write(lines []byte) (int, error) {
 	return w.w.Write(lines)
 }
 
+// workLog is where work writes what it is at, which a terminal shows for how long already;
+// nil where nothing is to be shown. The caller calls done when the work has ended.
+func workLog(env *Env, quiet bool) (log io.Writer, done func()) {
+	if quiet {
+		return nil, func() {}
+	}
+	w := newWaiting(env, "...")
+	return w, w.done
+}
+
 // done takes the line away.
 func (w *waiting) done() {
 	close(w.end)

@@ -10,8 +10,11 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// MaxBytes bounds a signature: one of the most files that a model may have.
-const MaxBytes = 8 << 20
+// Bounds of a signature, in bytes.
+const (
+	MaxBytes     = 8 << 20   // one of the most files that a model may have
+	MaxFileBytes = 256 << 10 // one of one file, or of an artifact
+)
 
 // Names of the formats.
 const (

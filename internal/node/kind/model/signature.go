@@ -24,9 +24,6 @@ import (
 // signed begins the name of what is known of the signatures of a model, with its digest.
 const signed = ".signature-"
 
-// MaxSignature bounds the signature of one file, in bytes.
-const MaxSignature = 256 << 10
-
 // signatures are those of a stored model that are not among its files.
 type signatures struct {
 	File     []byte               `json:"file,omitempty"` // of OpenSSF model signing
@@ -37,8 +34,8 @@ func signedName(digest string) string { return signed + strings.TrimPrefix(diges
 
 // Sign keeps a signature of OpenSSF model signing for a stored file.
 func (f *Files) Sign(digest string, raw []byte) error {
-	if len(raw) > MaxSignature || !json.Valid(raw) {
-		return fmt.Errorf("%w: a signature is a Sigstore bundle, JSON of at most %d bytes", reconcile.ErrInvalid, MaxSignature)
+	if len(raw) > signature.MaxFileBytes || !json.Valid(raw) {
+		return fmt.Errorf("%w: a signature is a Sigstore bundle, JSON of at most %d bytes", reconcile.ErrInvalid, signature.MaxFileBytes)
 	}
 	if !digestRE.MatchString(digest) || !f.Has(digest) {
 		return fmt.Errorf("model file %.100q: %w: send it first", digest, errdefs.ErrNotFound)
