@@ -6,7 +6,8 @@
 //	go run ./internal/bench/cost -engines -o out/engines.json
 //	go run ./internal/bench/cost -instructions
 //
-// The third counts instructions in a guest, which the host's load does not change. The second measures every engine of the worker program, alone and served.
+// The second measures every engine of the worker program, alone and served. The third
+// counts instructions in a guest, which the host's load does not change.
 // Clients are not counted. Only processor time is read and only ratios are judged,
 // so that a busy host changes little.
 package main

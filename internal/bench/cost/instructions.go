@@ -37,6 +37,9 @@ func countInstructions(ctx context.Context, rounds int, out, progress io.Writer)
 	if err != nil {
 		return err
 	}
+	if p.missing != nil {
+		fmt.Fprintf(progress, "cost: fasthttp echo is left out: %v\n", p.missing)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err

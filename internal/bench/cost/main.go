@@ -200,9 +200,7 @@ func buildPrograms(ctx context.Context, dir string, progress io.Writer) (p progr
 	if err := build.Run(); err != nil {
 		return p, fmt.Errorf("build the worker, in the source tree: %w", err)
 	}
-	if p.fasthttp, p.missing = buildFasthttp(ctx, dir); p.missing != nil {
-		p.fasthttp = ""
-	}
+	p.fasthttp, p.missing = buildFasthttp(ctx, dir)
 	return p, nil
 }
 

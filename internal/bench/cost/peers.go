@@ -87,5 +87,8 @@ func buildFasthttp(ctx context.Context, dir string) (string, error) {
 	build := exec.CommandContext(ctx, "go", "build", "-o", program, ".")
 	build.Dir, build.Stderr = filepath.Join(here, "peers", "fasthttp"), os.Stderr
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
-	return program, build.Run()
+	if err := build.Run(); err != nil {
+		return "", err
+	}
+	return program, nil
 }

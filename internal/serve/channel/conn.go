@@ -159,7 +159,7 @@ func (c *Conn) takeWaiter() *waiter {
 // enter makes w one of those that wait. The caller holds mu.
 func (c *Conn) enter(w *waiter, deadline time.Time) {
 	w.deadline = deadline
-	// One that is too early for all that wait is put off when it passes.
+	// A read deadline that is earlier than all of theirs is moved when it passes.
 	if earlier(deadline, c.deadline) {
 		c.setDeadline(deadline)
 	}
