@@ -25,8 +25,8 @@ type inspectedPack struct {
 	Digest    string `json:"digest"`
 	SizeBytes int64  `json:"sizeBytes"`
 	Verity    string `json:"verity,omitempty"` // names its hash tree: ROOTHASH,SALT,BLOCKS
-	// Of a pack on a node: why blocks that are read from it are not checked, when it was found damaged, and from where
-	// the node fetched it.
+	// Of a pack on a node: why blocks that are read from it are not checked, when it was
+	// found damaged, and from where the node fetched it.
 	Unverified string        `json:"unverified,omitempty"`
 	Damaged    *time.Time    `json:"damaged,omitempty"`
 	Source     string        `json:"source,omitempty"`
@@ -128,7 +128,7 @@ func (p *inspectedPack) table(out io.Writer, _ bool) error {
 	row("version", m.Version)
 	row("arch", m.Arch)
 	if p.Damaged != nil {
-		again := pack.Info{Source: p.Source}
+		again := pack.Info{Source: p.Source, Release: p.Release}
 		row("damaged", "since "+p.Damaged.Local().Format(time.DateTime)+": "+again.Repair())
 	}
 	row("digest", p.Digest)
@@ -136,9 +136,9 @@ func (p *inspectedPack) table(out io.Writer, _ bool) error {
 	row("root hash", root)
 	switch {
 	case p.Unverified != "":
-		row("reads", "not checked: "+p.Unverified)
+		row("integrity", "checked as a whole when it is mounted: "+p.Unverified)
 	case p.onNode:
-		row("reads", "checked block by block (dm-verity)")
+		row("integrity", "checked block by block (dm-verity)")
 	}
 	row("size", printable.Bytes(p.SizeBytes))
 	if p.Reference != "" && p.Signer != "" {

@@ -171,7 +171,7 @@ func (n *Node) checkPacks(ctx context.Context) {
 // known and the last try was long enough ago.
 func (n *Node) refetch(ctx context.Context, p *pack.Info) {
 	if n.damage.found(p, false) {
-		n.notePack(reasonPackDamaged, p.Name, p.Digest, fmt.Sprintf("the file of the pack %s is damaged: a block does not have its hash, or cannot be read; %s", p.Name, p.Repair()))
+		n.notePack(reasonPackDamaged, p.Name, p.Digest, fmt.Sprintf("the file of the pack %s is damaged: what it holds does not have its hash, or cannot be read; %s", p.Name, p.Repair()))
 	}
 	next, ok := n.damage.due(p.Name, false)
 	if !ok {

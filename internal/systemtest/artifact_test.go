@@ -42,12 +42,12 @@ func TestHostedArtifacts(t *testing.T) {
 	if out := n.run("pack", "pull", reference); !strings.Contains(out, "pack/made-up 1.0-1 installed, signed by") {
 		t.Errorf("pack pull: %s", out)
 	}
-	reads := "checked block by block (dm-verity)"
+	integrity := "checked block by block (dm-verity)"
 	if _, err := linux.MappingTargets(); err != nil {
-		reads = "not checked: dm-verity cannot be used: device mapper"
+		integrity = "checked as a whole when it is mounted: dm-verity cannot be used: device mapper"
 	}
-	if out := n.run("pack", "inspect", "made-up"); !strings.Contains(out, reads) || !strings.Contains(out, host+"/packs/made-up@sha256:") {
-		t.Errorf("pack inspect lacks %q or from where it was fetched:\n%s", reads, out)
+	if out := n.run("pack", "inspect", "made-up"); !strings.Contains(out, integrity) || !strings.Contains(out, host+"/packs/made-up@sha256:") {
+		t.Errorf("pack inspect lacks %q or from where it was fetched:\n%s", integrity, out)
 	}
 
 	// A pack that an admin of another cluster has signed.
