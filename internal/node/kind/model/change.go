@@ -97,11 +97,8 @@ func (c *controller) replace(ctx context.Context, w *work) error {
 			}
 			return err
 		}
+		c.serves(w)
 		c.live = beside
-		c.set(func(st *object.ModelStatus) {
-			st.Source, st.Digest, st.Signer, st.Version, st.Update = w.model.Spec.Source, w.digest, w.signer, w.model.Spec.Version, nil
-		})
-		c.note(0, func(now *object.ModelInstance) { now.Placement = w.placement.Status() })
 	}
 	if err := c.o.Server.Replace(ctx, c.served(w)); err != nil {
 		return err
@@ -164,9 +161,10 @@ func (c *controller) replaceInTurn(ctx context.Context, w *work) error {
 // clearBeside removes what is beside the model's own place, unless that is what
 // answers.
 func (c *controller) clearBeside() error {
-	if c.live != nil && c.live.key == c.besides() {
+	if c.beside == 0 || c.live != nil && c.live.key == c.besides() {
 		return nil
 	}
+	defer c.o.Sandbox.Freed()
 	for ; c.beside > 0; c.beside-- {
 		key := object.InstanceKey(c.besides(), c.beside-1)
 		if err := c.o.Sandbox.Remove(context.WithoutCancel(c.o.Life), key, 0); err != nil {

@@ -44,8 +44,8 @@ func TestReplacementStartsBeside(t *testing.T) {
 	if st := b.status(); st.Source != second.Spec.Source || st.Version != "2" || st.Update != nil || st.Phase != object.Running {
 		t.Errorf("status %+v", st)
 	}
-	if held := b.Placer.Shared(); len(held) != 1 {
-		t.Errorf("places are held by %v", held)
+	if held := b.Placer.Shared(); len(held) != 1 || b.Freed() != 1 {
+		t.Errorf("places are held by %v, others are woken %d times", held, b.Freed())
 	}
 	if err := b.c.Remove(t.Context(), nil); err != nil || len(b.Left()) != 0 {
 		t.Errorf("removed: %v, left %v", err, b.Left())

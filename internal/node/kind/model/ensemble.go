@@ -35,6 +35,7 @@ func (c *controller) upEnsemble(ctx context.Context, m *object.Model) error {
 		}
 	}
 	c.most = 0
+	c.o.Sandbox.Freed()
 	c.set(func(st *object.ModelStatus) { st.Candidates = nil })
 	c.report.Phase(object.Starting, "")
 	if err := c.o.Server.Serve(c.served(w)); err != nil {

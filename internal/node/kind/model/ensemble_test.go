@@ -27,8 +27,8 @@ func TestEnsemble(t *testing.T) {
 	if err := b.c.Up(t.Context(), ensembleOf(t, "2", "a")); err != nil {
 		t.Fatal(err)
 	}
-	if b.served == nil || b.served.Ensemble == nil || len(b.served.Instances) > 0 || len(b.Running()) != 0 || len(b.Left()) != 0 {
-		t.Errorf("served %+v, what runs: %+v, left %v", b.served, b.Running(), b.Left())
+	if b.served == nil || b.served.Ensemble == nil || len(b.served.Instances) > 0 || len(b.Running()) != 0 || len(b.Left()) != 0 || b.Freed() != 1 {
+		t.Errorf("served %+v, what runs: %+v, left %v, others are woken %d times", b.served, b.Running(), b.Left(), b.Freed())
 	}
 	b.becomes(object.Running, "")
 	if st := b.status(); st.Phase != object.Running || st.Version != "2" || st.Source != "" || st.Pack != "" || st.PID != 0 || st.Placement != nil {

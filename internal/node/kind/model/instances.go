@@ -71,8 +71,12 @@ func (c *controller) runs(ctx context.Context, m *object.Model) bool {
 	return false
 }
 
-// trim frees what the instances hold that a work has no more.
+// trim frees what the instances hold that a work has no more, for others to have.
 func (c *controller) trim(w *work) error {
+	if c.most <= w.model.Workers() {
+		return nil
+	}
+	defer c.o.Sandbox.Freed()
 	ctx := context.WithoutCancel(c.o.Life)
 	for ; c.most > w.model.Workers(); c.most-- {
 		i := c.most - 1

@@ -61,8 +61,13 @@ func TestInstances(t *testing.T) {
 	// With fewer, what the last one had is free.
 	fewer := b.upload(t, "a model")
 	fewer.Spec.Instances, fewer.Spec.Resources.CPU, fewer.Spec.Resources.Memory = 2, memory(t, "500m"), memory(t, "100Mi")
+	var room map[string][]int // what was held when others were woken last
+	b.Sandbox.Freed = func() { room = b.Placer.Shared() }
 	if err := b.c.Up(t.Context(), fewer); err != nil {
 		t.Fatal(err)
+	}
+	if len(room) != 2 {
+		t.Errorf("others are woken while these hold their places: %v", room)
 	}
 	for _, left := range b.Left() {
 		if strings.Contains(left, "model3-") || strings.Contains(left, "guest") {
