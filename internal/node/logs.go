@@ -120,7 +120,7 @@ func (n *Node) logPath(kind object.Kind, name string, instance int) (string, err
 		case n == 0:
 			return "", fmt.Errorf("%w: %s %s is an ensemble, which has no worker and no log: see those of the Models of its steps", ErrInvalid, kind, name)
 		case instance > n:
-			return "", fmt.Errorf("%w: %s %s has %d instances, not %d", ErrInvalid, kind, name, n, instance)
+			return "", fmt.Errorf("%w: %s %s has no instance %d, its last one is %d", ErrInvalid, kind, name, instance, n)
 		}
 	}
 	path := n.systemLog(object.InstanceKey(object.Key{Kind: kind, Name: name}, max(instance-1, 0)).ID())

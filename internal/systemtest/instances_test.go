@@ -66,7 +66,7 @@ func TestHostedInstances(t *testing.T) {
 		_, errOut, code := n.try("logs", "model", "m", "--instance", "2") // which wrote to its stderr
 		return errOut, code == 0 && strings.Contains(errOut, "serves model")
 	})
-	n.refuse([]string{"logs", "model", "m", "--instance", "3"}, "has 2 instances, not 3")
+	n.refuse([]string{"logs", "model", "m", "--instance", "3"}, "has no instance 3, its last one is 2")
 
 	// Clients that never pause, while one worker after the other is killed.
 	var clients sync.WaitGroup
