@@ -22,9 +22,9 @@ const (
 	reasonPackRepaired = "PackRepaired"
 )
 
-// How often packs are looked at without an event of the kernel, how long the node
-// waits before it makes the same pack good once more, and after how long without damage
-// it starts from the shortest wait.
+// How often packs are looked at without an event of the kernel, how long the node waits
+// before it repairs the same pack once more, and after how long without damage it starts
+// from the shortest wait.
 const (
 	damageInterval = 30 * time.Second
 	firstRefetch   = 30 * time.Second
@@ -42,11 +42,11 @@ type damage struct {
 
 type damagedPack struct {
 	digest   string
-	damaged  bool      // it is not good again
-	whole    bool      // its file is: only what runs from it is to start again
-	repaired time.Time // when it was good again last
-	next     time.Time // when it is made good, at the earliest
-	wait     time.Duration
+	damaged  bool          // and not repaired yet
+	whole    bool          // its file is intact: only what runs from it has to restart
+	repaired time.Time     // when it was repaired last
+	next     time.Time     // of the next repair, at the earliest
+	wait     time.Duration // from that one to the next
 }
 
 func newDamage() *damage {
