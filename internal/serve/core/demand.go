@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -135,17 +136,11 @@ func (m *model) unneeded(stop <-chan struct{}) {
 func (m *model) rest(why string, evictor chan<- bool) bool {
 	d := m.demand
 	m.mu.Lock()
-	if d.busy.Load() > 0 || m.living() == nil {
+	if d.busy.Load() > 0 || m.living() == nil || evictor != nil && m.moving() {
 		m.mu.Unlock()
 		return false
 	}
 	if evictor != nil {
-		for _, in := range m.instances {
-			if in.state == Starting || in.resting {
-				m.mu.Unlock()
-				return false
-			}
-		}
 		d.evictor = evictor
 	}
 	for _, in := range m.instances {
@@ -168,6 +163,11 @@ func (m *model) rest(why string, evictor chan<- bool) bool {
 	m.changed.broadcast()
 	m.notify()
 	return true
+}
+
+// moving reports whether an instance starts or ends. The caller holds mu.
+func (m *model) moving() bool {
+	return slices.ContainsFunc(m.instances, func(in *instance) bool { return in.state == Starting || in.resting })
 }
 
 // hold keeps a model that is loaded on demand loaded for a request, until the
@@ -248,13 +248,19 @@ func (r *Registry) Evictable() []string {
 	}
 	var list []candidate
 	r.mu.RLock()
-	for name, m := range r.models {
+	models := maps.Clone(r.models)
+	r.mu.RUnlock()
+	for name, m := range models {
 		if m.demand == nil || m.demand.busy.Load() > 0 || m.living() == nil {
 			continue
 		}
-		list = append(list, candidate{name, m.demand.used.Load()})
+		m.mu.Lock()
+		moving := m.moving()
+		m.mu.Unlock()
+		if !moving {
+			list = append(list, candidate{name, m.demand.used.Load()})
+		}
 	}
-	r.mu.RUnlock()
 	slices.SortFunc(list, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.name, b.name)) })
 	names := make([]string, len(list))
 	for i, c := range list {

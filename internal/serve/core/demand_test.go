@@ -175,6 +175,30 @@ func TestEvict(t *testing.T) {
 	}
 }
 
+// A model of which an instance still starts cannot be unloaded, and is not listed.
+func TestNotEvictable(t *testing.T) {
+	r := servetest.New(t)
+	second := doubler(t)
+	second.wait = make(chan struct{})
+	r.Serve(core.Model{Name: "m", Instances: []core.Instance{{Starter: doubler(t)}, {Starter: second}}, Loading: core.Loading{OnDemand: true}})
+	if _, err := r.Ask(t.Context(), core.Request{Model: "m"}, 1); err != nil {
+		t.Fatal(err)
+	}
+	for second.starts.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if got := r.Registry.Evictable(); len(got) > 0 || r.Registry.Evict(t.Context(), "m") {
+		t.Errorf("%v can be unloaded, while an instance starts", got)
+	}
+	close(second.wait)
+	for !slices.Contains(r.Registry.Evictable(), "m") {
+		time.Sleep(time.Millisecond)
+	}
+	if !r.Registry.Evict(t.Context(), "m") {
+		t.Error("it cannot be unloaded")
+	}
+}
+
 // A request waits within its deadline, and a load that fails is tried again for
 // those that wait and for nobody else.
 func TestOnDemandThatFails(t *testing.T) {
