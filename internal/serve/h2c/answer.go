@@ -48,7 +48,11 @@ func (a *answer) answer() {
 		s.mu.Unlock()
 		_ = s.giveBack(nil, left) // the connection's own trouble
 	}()
-	s.handler.ServeHTTP(a, a.request)
+	if st.head.large {
+		http.Error(a, fmt.Sprintf("the header fields of the request have more than %d bytes", s.frames.MaxHeaderListSize), http.StatusRequestHeaderFieldsTooLarge)
+	} else {
+		s.handler.ServeHTTP(a, a.request)
+	}
 	finished = true
 	a.finish()
 }

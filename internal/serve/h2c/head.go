@@ -23,21 +23,25 @@ type head struct {
 	host   string
 	header http.Header
 	length int64 // of the body; -1: not known
+	large  bool  // has more than the server takes: nothing but the method is known
 }
 
 // same reports whether a request has this head too.
 func (h *head) same(f *http2.MetaHeadersFrame) bool {
-	return !f.Truncated && slices.Equal(h.fields, f.Fields)
+	return !f.Truncated && !h.large && slices.Equal(h.fields, f.Fields)
 }
 
 var errMalformed = errors.New("malformed request")
 
-// newHead reads a head. The framer has checked names, values and the order of
+// newHead reads a head, of one that is too large only the method. The framer has checked names, values and the order of
 // pseudo-header fields.
 func newHead(f *http2.MetaHeadersFrame) (*head, error) {
+	if f.Truncated {
+		return &head{method: f.PseudoValue("method"), url: &url.URL{Path: "/"}, header: http.Header{}, length: -1, large: true}, nil
+	}
 	h := &head{fields: f.Fields, method: f.PseudoValue("method"), uri: f.PseudoValue("path"), host: f.PseudoValue("authority"), header: make(http.Header, len(f.Fields)), length: -1}
 	scheme := f.PseudoValue("scheme")
-	if f.Truncated || h.method == "" || h.method == http.MethodConnect || h.uri == "" || scheme != "http" && scheme != "https" {
+	if h.method == "" || h.method == http.MethodConnect || h.uri == "" || scheme != "http" && scheme != "https" {
 		return nil, errMalformed
 	}
 	for _, field := range f.RegularFields() {
