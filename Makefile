@@ -57,9 +57,12 @@ demo-chat: setup-demo build ## the same without upgrades, and ask a language mod
 REPORT   := go run ./internal/rules/testreport
 ONLY_LISTED := -skips internal/rules/testreport/skips.txt
 
+# Packages whose tests boot machines: all of their tests run once, after the others.
+BOOTING := go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | grep -E '/(machinetest|guesttest)\b' | cut -d' ' -f1
+
 test: as-root setup build lint test-inputs ## check style, run all tests, those in booted machines too; fails on skips that are not listed
-	@go test -json -timeout 25m ./... | $(REPORT) $(ONLY_LISTED) -also '.*: boots a machine: set OSCINE_VM_TESTS=1.*'
-	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m ./... | $(REPORT) $(ONLY_LISTED)
+	@booting=$$($(BOOTING)) && go test -json -timeout 25m $$(go list ./... | grep -vxF "$$booting") | $(REPORT) $(ONLY_LISTED)
+	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m $$($(BOOTING)) | $(REPORT) $(ONLY_LISTED)
 
 # Without it their tests would be skipped, which make test counts as failures.
 .PHONY: as-root
@@ -88,12 +91,12 @@ test-engines: build ## compare every engine with its own Python API, bit for bit
 test-fast: bpf ## run the tests that boot no machine
 	@go test -json -timeout 25m ./... | $(REPORT)
 
-test-vm: build ## run the tests that boot machines; the others come from the cache
-	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m ./... | $(REPORT)
+test-vm: build ## run the tests of the packages that boot machines
+	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m $$($(BOOTING)) | $(REPORT)
 
 .PHONY: test-upgrade test-powercut
 test-upgrade: build ## upgrade a machine to releases that fail in every way; each must end with the version before
-	@OSCINE_VM_TESTS=1 OSCINE_UPGRADE_TESTS=1 go test -v -timeout 60m -run 'TestUpgrade(Machine|ToBroken)' ./internal/systemtest
+	@OSCINE_VM_TESTS=1 OSCINE_UPGRADE_TESTS=1 go test -v -timeout 60m -run 'Test(UpgradeMachine|UpgradeToBroken|EncryptedUpgrade)' ./internal/systemtest
 
 test-powercut: build ## cut the power at random moments of an upgrade: make test-powercut [CUTS=200]
 	@OSCINE_VM_TESTS=1 OSCINE_POWERCUTS=$(or $(CUTS),200) go test -v -timeout 48h -run TestUpgradePowerCut ./internal/systemtest

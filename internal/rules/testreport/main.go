@@ -31,7 +31,6 @@ func main() {
 func run(args []string, in io.Reader, out io.Writer) (passed bool, err error) {
 	flags := flag.NewFlagSet("testreport", flag.ContinueOnError)
 	list := flags.String("skips", "", "file with the skips that are allowed; without it all are, and told by their reasons")
-	also := flags.String("also", "", "regular expression of one more skip that is allowed")
 	slowest := flags.Int("slowest", 10, "how many of the slowest tests to name")
 	if err := flags.Parse(args); err != nil {
 		return false, err
@@ -46,13 +45,6 @@ func run(args []string, in io.Reader, out io.Writer) (passed bool, err error) {
 			return false, fmt.Errorf("%s: %w", *list, err)
 		}
 		r.judged = true
-	}
-	if *also != "" {
-		more, err := regexp.Compile("^(?:" + *also + ")$")
-		if err != nil {
-			return false, err
-		}
-		r.allowed = append(r.allowed, more)
 	}
 	if err := r.read(in); err != nil {
 		return false, err
