@@ -146,6 +146,9 @@ func (o *Options) fill() (err error) {
 	if o.Direct && o.SecureBoot {
 		return errors.New("--secureboot needs firmware, and --direct starts none: use one of them")
 	}
+	if o.Direct && o.TPM {
+		return errors.New("--tpm needs firmware, which measures the boot and tells the kernel of the TPM, and --direct starts none: use one of them")
+	}
 	if o.Accel != "" && o.Accel != "kvm" && o.Accel != "tcg" {
 		return fmt.Errorf("accelerator %q: use kvm or tcg", o.Accel)
 	}

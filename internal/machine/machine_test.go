@@ -29,6 +29,7 @@ func TestFill(t *testing.T) {
 		{"architecture", Options{Name: "a", Arch: "sparc"}, "use amd64 or arm64"},
 		{"arguments without direct", Options{Name: "a", KernelArgs: "quiet"}, "--direct"},
 		{"Secure Boot without firmware", Options{Name: "a", Direct: true, SecureBoot: true}, "needs firmware"},
+		{"TPM without firmware", Options{Name: "a", Direct: true, TPM: true}, "--tpm needs firmware"},
 		{"accelerator", Options{Name: "a", Accel: "fast"}, "use kvm or tcg"},
 		{"port out of range", Options{Name: "a", Ports: []Port{{Guest: 70000}}}, "ports lie between"},
 		{"port twice", Options{Name: "a", Ports: []Port{{Host: 80, Guest: 80}, {Host: 80, Guest: 81}}}, "asked for twice"},
