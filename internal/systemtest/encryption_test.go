@@ -2,7 +2,10 @@ package systemtest
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -105,6 +108,67 @@ func TestEncryption(t *testing.T) {
 	if got := n.run("get", "secret"); strings.Contains(got, storedName) {
 		t.Errorf("what was stored survived a reset:\n%s", got)
 	}
+}
+
+// TestEncryptedUpgrade is refused a release whose kernel image another key has signed, goes to
+// one that finds no network and back, and to one that works. The TPM gives each of them the key
+// of the data.
+func TestEncryptedUpgrade(t *testing.T) {
+	if os.Getenv(longVariable) != "1" {
+		t.Skipf("waits for releases to fail: set %s=1, or use make test-upgrade", longVariable)
+	}
+	machinetest.Need(t)
+	dir := t.TempDir()
+	keys := filepath.Join(dir, "secureboot")
+	if _, err := secureboot.Generate(keys, "Test", nil); err != nil {
+		t.Fatal(err)
+	}
+	signed := func(version, words string) string {
+		file := filepath.Join(dir, "signed-"+version+".img")
+		if _, err := image.Build(t.Context(), image.Options{Secure: keys, Version: version, Cmdline: words, Out: file}); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	n, p := newTestNode(t, dir, loopback(machinetest.APIPort)), newPublisher(t, dir)
+	config, err := os.ReadFile(n.machineFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = fmt.Appendf(config, "    storage:\n        encryption: tpm\n    update:\n        root: '%s'\n", strings.ReplaceAll(p.root(), "\n", " "))
+	m := machinetest.Start(t, machine.Options{Image: signed(image.DefaultVersion, ""), SecureBoot: true, TPM: true, Config: config})
+	m.WaitConsole(`oscine-init: slot root-a is good`, 2*later)
+	n = openNode(t, dir, m)
+	n.run("secret", "set", storedName, "word=secret")
+	n.run("recovery-key", "create")
+	opened := func(what string) {
+		t.Helper()
+		if got := n.run("get", "secret"); !strings.Contains(got, storedName) {
+			t.Errorf("%s: what was stored is gone:\n%s", what, got)
+		}
+		if got := n.run("info"); !strings.Contains(got, "tpm, with a recovery key") {
+			t.Errorf("%s: info:\n%s", what, got)
+		}
+	}
+	_, port, err := net.SplitHostPort(serveOn(t, loopback(0), http.FileServer(http.Dir(p.dir))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := "http://" + net.JoinHostPort(hostOfGuest, port)
+
+	works := signed(worksVersion, "")
+	p.publishImage(works)
+	p.publishAltered(works, panicsVersion, "quiet")
+	n.refuse([]string{"upgrade", source, "--to", panicsVersion, "--wait=20m"}, "which is not the key of the running version")
+	p.publishImage(signed(isolatedVersion, "module_blacklist=virtio_net"))
+	n.refuse([]string{"upgrade", source, "--to", isolatedVersion, "--gate-deadline", "30s", "--wait=20m"}, "network: no interface has an address")
+	opened("after the release that found no network")
+	n.run("upgrade", source, "--to", worksVersion, "--wait=20m")
+	n.awaitAPI()
+	if got := n.run("info"); !strings.Contains(got, worksVersion+", good, running") {
+		t.Errorf("info:\n%s", got)
+	}
+	opened("after the upgrade")
 }
 
 // checkCiphertext: the disk of a machine shows nothing that the node stored, and
