@@ -58,9 +58,12 @@ func NewNode(authority Pair, name string, hosts []string) (Pair, error) {
 	return issue(&authority, nodeTemplate(name, hosts), NodeLifetime)
 }
 
+// nodeOrganization is the organization of a node's certificate.
+const nodeOrganization = "oscine:node"
+
 func nodeTemplate(name string, hosts []string) *x509.Certificate {
 	template := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: name, Organization: []string{"oscine:node"}},
+		Subject:     pkix.Name{CommonName: name, Organization: []string{nodeOrganization}},
 		DNSNames:    []string{name},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -167,13 +170,31 @@ func RenewFrom(cert *x509.Certificate) time.Time {
 // certificate has not expired. One that begins in the future is accepted: the
 // authority dates none ahead, so it is the verifier's clock that is behind.
 func VerifyClient(authority *x509.CertPool, cert *x509.Certificate, now time.Time) error {
+	return verify(authority, cert, x509.ExtKeyUsageClientAuth, now)
+}
+
+// VerifyNode is VerifyClient for the certificate of a node, under whatever name or address
+// it is reached. Nodes show it to each other on both sides of a connection.
+func VerifyNode(authority *x509.CertPool, cert *x509.Certificate, now time.Time) error {
+	if !IsNode(cert) {
+		return fmt.Errorf("the certificate of %q is not a node's", cert.Subject.CommonName)
+	}
+	return verify(authority, cert, x509.ExtKeyUsageServerAuth, now)
+}
+
+// IsNode reports whether a verified certificate is a node's.
+func IsNode(cert *x509.Certificate) bool {
+	return slices.Contains(cert.Subject.Organization, nodeOrganization) && slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+}
+
+func verify(authority *x509.CertPool, cert *x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
 	if authority == nil { // crypto/x509 would take the system's authorities
 		return errors.New("there is no authority")
 	}
 	if now.Before(cert.NotBefore) {
 		now = cert.NotBefore
 	}
-	_, err := cert.Verify(x509.VerifyOptions{Roots: authority, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, CurrentTime: now})
+	_, err := cert.Verify(x509.VerifyOptions{Roots: authority, KeyUsages: []x509.ExtKeyUsage{usage}, CurrentTime: now})
 	return err
 }
 

@@ -215,3 +215,44 @@ func TestVerifyClient(t *testing.T) {
 		}
 	}
 }
+
+func TestVerifyNode(t *testing.T) {
+	authority, err := NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := NewAuthority("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(p Pair, err error) *x509.Certificate {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return leaf(t, p)
+	}
+	pool, err := Pool(authority.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edge := sign(NewNode(authority, "edge1", nil))
+	for _, tc := range []struct {
+		name string
+		pool *x509.CertPool
+		cert *x509.Certificate
+		now  time.Time
+		good bool
+	}{
+		{"now", pool, edge, time.Now(), true},
+		{"by a clock at 1970", pool, edge, time.Unix(0, 0), true},
+		{"expired", pool, edge, time.Now().Add(2 * NodeLifetime), false},
+		{"no authority", nil, edge, time.Now(), false},
+		{"another's", pool, sign(NewNode(other, "edge1", nil)), time.Now(), false},
+		{"a client's", pool, sign(NewClient(authority, "rita", Admin, time.Hour)), time.Now(), false},
+	} {
+		if err := VerifyNode(tc.pool, tc.cert, tc.now); (err == nil) != tc.good {
+			t.Errorf("%s: got %v", tc.name, err)
+		}
+	}
+}
