@@ -28,6 +28,7 @@ type quietNode struct {
 	list     *access.List
 	tokens   *access.Tokens
 	renewals *access.Renewals
+	releases http.Handler
 }
 
 func (n *quietNode) Access() *access.List { return n.list }
@@ -37,7 +38,8 @@ func (n *quietNode) Renewals() *access.Renewals {
 	}
 	return n.renewals
 }
-func (n *quietNode) Info() node.Info { return node.Info{Name: "quiet"} }
+func (n *quietNode) Releases() http.Handler { return n.releases }
+func (n *quietNode) Info() node.Info        { return node.Info{Name: "quiet"} }
 func (n *quietNode) Inference() ([]string, http.Handler) {
 	return []string{"/v2", "/v2/"}, http.NotFoundHandler()
 }

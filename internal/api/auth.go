@@ -172,8 +172,21 @@ func requireRole(role pki.Role, next http.Handler) http.Handler {
 	})
 }
 
-// serverTLS demands a client certificate of the authority.
-func serverTLS(ca, certificate, key string) (*tls.Config, error) {
+// requirePeer is requireRole for other nodes of the cluster, and for readers.
+func requirePeer(next http.Handler) http.Handler {
+	readers := requireRole(pki.Reader, next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if who, _ := r.Context().Value(callerKey{}).(caller); who.refused == nil && who.leaf != nil && pki.IsNode(who.leaf) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		readers.ServeHTTP(w, r)
+	})
+}
+
+// serverTLS demands a client certificate of the authority, or with nodes one of a node, which
+// has no role.
+func serverTLS(ca, certificate, key string, nodes bool) (*tls.Config, error) {
 	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
 	if err != nil {
 		return nil, fmt.Errorf("node certificate: %w", err)
@@ -190,6 +203,9 @@ func serverTLS(ca, certificate, key string) (*tls.Config, error) {
 		ClientAuth: tls.RequireAnyClientCert,
 		ClientCAs:  pool,
 		VerifyConnection: func(state tls.ConnectionState) error { // of resumed connections too
+			if leaf := state.PeerCertificates[0]; nodes && pki.IsNode(leaf) {
+				return pki.VerifyNode(pool, leaf, time.Now())
+			}
 			return pki.VerifyClient(pool, state.PeerCertificates[0], time.Now())
 		},
 		NextProtos: []string{"h2", "http/1.1"},

@@ -38,7 +38,7 @@ func TestClockBehindEveryCertificate(t *testing.T) {
 	}
 	signedAt := rita.Leaf.NotBefore.Add(time.Hour) // the clients' clocks are right
 	synctest.Test(t, func(t *testing.T) {
-		config, err := serverTLS(string(authority.Certificate), string(own.Certificate), string(own.Key))
+		config, err := serverTLS(string(authority.Certificate), string(own.Certificate), string(own.Key), false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +63,7 @@ func TestClockBehindEveryCertificate(t *testing.T) {
 // An expired certificate is refused in the handshake, by the node's clock.
 func TestExpiredClientIsRefused(t *testing.T) {
 	authority, own := newNodePair(t)
-	config, err := serverTLS(string(authority.Certificate), string(own.Certificate), string(own.Key))
+	config, err := serverTLS(string(authority.Certificate), string(own.Certificate), string(own.Key), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,8 @@ func (n *lockedNode) Access() *access.List { return &access.List{} }
 
 func (n *lockedNode) Inference() ([]string, http.Handler) { return nil, http.NotFoundHandler() }
 
-func (n *lockedNode) Metrics() http.Handler { return http.NotFoundHandler() }
+func (n *lockedNode) Releases() http.Handler { return nil }
+func (n *lockedNode) Metrics() http.Handler  { return http.NotFoundHandler() }
 
 // TestAnswers: the API's call to itself needs no connection, and hangs where
 // the node hangs.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -18,6 +19,7 @@ import (
 	"oscine.dev/oscine/internal/listen"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
+	"oscine.dev/oscine/internal/update/source"
 )
 
 // maxMessage bounds one message of any call: a manifest with some room for its
@@ -52,6 +54,8 @@ type Node interface {
 	Inference() (routes []string, handler http.Handler)
 	// Metrics answers Prometheus.
 	Metrics() http.Handler
+	// Releases gives files of releases to other nodes; nil where it gives none.
+	Releases() http.Handler
 }
 
 // service mounts one domain of the API.
@@ -85,7 +89,8 @@ func services(n Node, gate *entrance, authority *x509.CertPool) []service {
 // NewServer returns a server of n with the identity in config. Inference requests
 // go to n's models, and /metrics to n's metrics, for readers and above.
 func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, error) {
-	tlsConfig, err := serverTLS(config.CA, config.Certificate, config.Key)
+	releases := n.Releases()
+	tlsConfig, err := serverTLS(config.CA, config.Certificate, config.Key, releases != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +111,9 @@ func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, 
 	mux := http.NewServeMux()
 	mux.Handle("/", bounded(calls))
 	mux.Handle("/metrics", requireRole(pki.Reader, n.Metrics()))
+	if releases != nil {
+		mux.Handle(source.PeerPath, requirePeer(http.StripPrefix(strings.TrimSuffix(source.PeerPath, "/"), releases)))
+	}
 	routes, inference := n.Inference()
 	inference = requireRole(pki.Reader, inference)
 	for _, route := range routes {

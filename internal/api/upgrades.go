@@ -70,14 +70,15 @@ func (s *upgradeService) Plan(ctx context.Context, req *connect.Request[pb.Start
 	if err != nil {
 		return nil, err
 	}
-	manifest, transfer, err := s.node.Upgrades().Plan(ctx, r)
+	p, err := s.node.Upgrades().Plan(ctx, r)
 	if err != nil {
 		return nil, err
 	}
+	manifest := p.Manifest
 	slots := s.node.Upgrades().Status().Slots
 	plan := &pb.PlanUpgradeResponse{
 		Version: manifest.Version, Kernel: manifest.Kernel, Running: slots.Active.Version, Slot: slots.Idle.Slot,
-		FetchBytes: transfer.Size, RootBytes: manifest.Root.Size, Delta: transfer.Base != "",
+		FetchBytes: p.Root.Size, RootBytes: manifest.Root.Size, Delta: p.Root.Base != "", Peer: p.Peer,
 	}
 	for _, p := range s.node.Upgrades().Pins(manifest) {
 		plan.Files = append(plan.Files, &pb.PinnedFile{Kind: p.Kind, Name: p.Name, SizeBytes: p.Size, Stored: p.Here})
@@ -110,6 +111,7 @@ func (s *upgradeService) Status(_ context.Context, req *connect.Request[pb.Upgra
 		resp.Upgrade = upgradeMessage(chosen)
 		if st.Progress != nil && st.Current != nil && chosen.Number == st.Current.Number {
 			resp.Upgrade.DoneBytes, resp.Upgrade.SizeBytes = st.Progress.Done, st.Progress.Size
+			resp.Upgrade.Peer = st.Progress.From
 		}
 	}
 	if p := st.NoReturn; p != nil {
@@ -187,6 +189,9 @@ func upgradeMessage(u *upgrade.Upgrade) *pb.Upgrade {
 	m := &pb.Upgrade{
 		Number: int64(u.Number), From: u.From, To: u.To, Source: u.Source, By: u.By, Stage: string(u.Stage), Message: u.Message, Slot: u.Slot,
 		Began: timestamppb.New(u.Began), FailedStage: string(u.FailedStage), Log: u.Log, Boots: int64(u.Boots),
+	}
+	for _, f := range u.Files {
+		m.Files = append(m.Files, &pb.ReceivedFile{Name: f.Name, Peer: f.Peer, Bytes: f.Bytes})
 	}
 	if u.Ended != nil {
 		m.Ended = timestamppb.New(*u.Ended)

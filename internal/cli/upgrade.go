@@ -127,8 +127,8 @@ func planUpgrade(ctx context.Context, env *Env, node *client.Client, req *pb.Sta
 	if m.Delta {
 		how = "a delta of the root"
 	}
-	fmt.Fprintf(env.Out, "%s would be replaced by %s (kernel %s)\nfetch %s: %s for a root of %s\n",
-		printable.Text(m.Running), printable.Text(m.Version), printable.Text(m.Kernel), how, printable.Bytes(m.FetchBytes), printable.Bytes(m.RootBytes))
+	fmt.Fprintf(env.Out, "%s would be replaced by %s (kernel %s)\nfetch %s: %s for a root of %s%s\n",
+		printable.Text(m.Running), printable.Text(m.Version), printable.Text(m.Kernel), how, printable.Bytes(m.FetchBytes), printable.Bytes(m.RootBytes), fromPeer(m.Peer))
 	for _, f := range m.Files {
 		size := printable.Bytes(f.SizeBytes)
 		if f.Stored {
@@ -218,10 +218,19 @@ func upgradeStage(u *pb.Upgrade) string {
 	if u.SizeBytes > 0 {
 		text += fmt.Sprintf(", %d %% of %s", 100*u.DoneBytes/u.SizeBytes, printable.Bytes(u.SizeBytes))
 	}
+	text += fromPeer(u.Peer)
 	if u.Message != "" && u.Ended == nil {
 		text += ", " + u.Message
 	}
 	return oneLine(text)
+}
+
+// fromPeer says that something comes from a peer, nothing where it comes from the source.
+func fromPeer(peer string) string {
+	if peer == "" {
+		return ""
+	}
+	return ", from the peer " + printable.Text(peer)
 }
 
 // upgradeOutcome is what a command ends with.
@@ -279,6 +288,15 @@ func printUpgradeStatus(out io.Writer, m *pb.UpgradeStatusResponse) error {
 		fmt.Fprintf(w, "Upgrade %d\t%s\n", u.Number, upgradeStage(u))
 		if u.Stage == "failed" {
 			fmt.Fprintf(w, "Failed stage\t%s\nReason\t%s\n", printable.Text(u.FailedStage), oneLine(u.Message))
+		}
+	}
+	if u := m.Upgrade; u != nil {
+		for _, f := range u.Files {
+			from := " from the source"
+			if f.Peer != "" {
+				from = " from the peer " + printable.Text(f.Peer)
+			}
+			fmt.Fprintf(w, "Downloaded\t%s: %s%s\n", printable.Text(f.Name), printable.Bytes(f.Bytes), from)
 		}
 	}
 	if h := m.Hold; h != nil {

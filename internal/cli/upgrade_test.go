@@ -52,7 +52,7 @@ func (u *upgradingNode) Status(context.Context, *connect.Request[pb.UpgradeStatu
 
 func (u *upgradingNode) Plan(context.Context, *connect.Request[pb.StartUpgradeRequest]) (*connect.Response[pb.PlanUpgradeResponse], error) {
 	return connect.NewResponse(&pb.PlanUpgradeResponse{
-		Version: "1.1", Kernel: "7.2", Running: "1.0", Slot: "root-b", FetchBytes: 1 << 20, RootBytes: 30 << 20, Delta: true,
+		Version: "1.1", Kernel: "7.2", Running: "1.0", Slot: "root-b", FetchBytes: 1 << 20, RootBytes: 30 << 20, Delta: true, Peer: "edge1\x1b:7443",
 		Files: []*pb.PinnedFile{{Kind: "pack", Name: "llama.erofs", SizeBytes: 2 << 20}, {Kind: "model", Name: "digits\x1b.onnx", SizeBytes: 3 << 20, Stored: true}},
 	}), nil
 }
@@ -67,6 +67,7 @@ func upgradeAt(stage, message string) *pb.Upgrade {
 		u.Ended = timestamppb.New(time.Unix(1_700_000_000, 0))
 	}
 	if stage == "failed" {
+		u.Files = []*pb.ReceivedFile{{Name: "root\x1b.from-1.0", Peer: "10.0.0.2:7443", Bytes: 3 << 20}, {Name: "image", Bytes: 1 << 20}}
 		u.FailedStage, u.Log = "trial", []string{"[ 1.0] boot of x", "[ 2.0] \x1b[2Jpanic"}
 	}
 	return u
@@ -75,7 +76,7 @@ func upgradeAt(stage, message string) *pb.Upgrade {
 // TestUpgradeWait waits over a restart of the node, and ends as the upgrade did.
 func TestUpgradeWait(t *testing.T) {
 	downloading := upgradeAt("downloading", "")
-	downloading.DoneBytes, downloading.SizeBytes = 50, 100
+	downloading.DoneBytes, downloading.SizeBytes, downloading.Peer = 50, 100, "10.0.0.2:7443"
 	u := &upgradingNode{stages: []*pb.Upgrade{downloading, upgradeAt("rebooting", ""), nil, upgradeAt("good", "")}}
 	n := &fakeNode{upgrades: u}
 	n.serve(t)
@@ -83,7 +84,7 @@ func TestUpgradeWait(t *testing.T) {
 	if status != 0 || !strings.Contains(out, "1.1 passed its checks at") {
 		t.Errorf("status %d: %s%s", status, out, errOut)
 	}
-	for _, line := range []string{"1.0 → 1.1: downloading, 50 % of", "1.0 → 1.1: rebooting", "1.0 → 1.1: good"} {
+	for _, line := range []string{"1.0 → 1.1: downloading, 50 % of 100 B, from the peer 10.0.0.2:7443", "1.0 → 1.1: rebooting", "1.0 → 1.1: good"} {
 		if !strings.Contains(errOut, line) {
 			t.Errorf("%q is missing in\n%s", line, errOut)
 		}
@@ -109,7 +110,7 @@ func TestUpgradeStatusAndHistory(t *testing.T) {
 	if status != 0 {
 		t.Fatal(errOut)
 	}
-	for _, line := range []string{"1.0, good, running, kernel 7.2", "1.1, trial with 2 tries left", "Failed stage", "its checks: no network", "Lock training", "Pinned to", "Held", "Oldest accepted", "No return before  1.0: db, by ci: format 9", "Refused 1.2"} {
+	for _, line := range []string{"1.0, good, running, kernel 7.2", "1.1, trial with 2 tries left", "Failed stage", "its checks: no network", "Lock training", "Pinned to", "Held", "Oldest accepted", "No return before  1.0: db, by ci: format 9", "Refused 1.2", ".from-1.0: 3 MiB from the peer 10.0.0.2:7443\n", "Downloaded", "image: 1 MiB from the source\n"} {
 		if !strings.Contains(out, line) {
 			t.Errorf("%q is missing in\n%s", line, out)
 		}
@@ -129,7 +130,7 @@ func TestUpgradeDryRun(t *testing.T) {
 	if status != 0 || strings.Contains(out, "\x1b") {
 		t.Errorf("status %d: %q%s", status, out, errOut)
 	}
-	for _, line := range []string{"1.0 would be replaced by 1.1 (kernel 7.2)\n", "fetch a delta of the root: ", "fetch the pack llama.erofs: ", ".onnx: 3 MiB, stored already\n", "write it to root-b, restart"} {
+	for _, line := range []string{"1.0 would be replaced by 1.1 (kernel 7.2)\n", "fetch a delta of the root: ", "for a root of 30 MiB, from the peer edge1", "fetch the pack llama.erofs: ", ".onnx: 3 MiB, stored already\n", "write it to root-b, restart"} {
 		if !strings.Contains(out, line) {
 			t.Errorf("%q is missing in\n%s", line, out)
 		}

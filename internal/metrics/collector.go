@@ -112,6 +112,12 @@ func (w *writer) upgrade(s *Snapshot) {
 		w.value("upgrades_ended_total", float64(s.Upgrade.Ended[outcome]), outcome)
 	}
 	w.value("upgrade_locks", float64(s.Upgrade.Locks))
+	w.value("release_received_bytes_total", float64(s.Upgrade.FromPeers), "peer")
+	w.value("release_received_bytes_total", float64(s.Upgrade.FromSource), "source")
+	if p := s.Upgrade.Shared; p != nil {
+		w.value("release_sent_bytes_total", float64(p.Sent))
+		w.value("release_shared_bytes", float64(p.Bytes))
+	}
 }
 
 func (w *writer) node(s *Snapshot) {

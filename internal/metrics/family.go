@@ -51,6 +51,9 @@ func families() []family {
 		{"upgrade_info", gauge, []string{"to", "stage"}, "Always 1; the upgrade that is under way."},
 		{"upgrades_ended_total", counter, []string{"outcome"}, "Upgrades that ended as good, failed or cancelled, since the machine was installed."},
 		{"upgrade_locks", gauge, nil, "Locks that keep the machine from restarting for an upgrade."},
+		{"release_received_bytes_total", counter, []string{"from"}, "Bytes of releases that were downloaded from a peer or the source, since the daemon started."},
+		{"release_sent_bytes_total", counter, nil, "Bytes of releases that were sent to peers, since the daemon started."},
+		{"release_shared_bytes", gauge, nil, "What files of releases that are kept for peers take of the data partition."},
 
 		{"object_phase", gauge, objectLabels("phase"), "1 for the phase that an object is in, 0 for the others."},
 		{"object_restarts_total", counter, objectLabels(), "Starts after the first, since the daemon started."},

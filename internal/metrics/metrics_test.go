@@ -38,7 +38,7 @@ func busy() Snapshot {
 		Classes:       []Class{{"interactive", usage}},
 		BatchHeldBack: true,
 		Slots:         []Slot{{"root-a", "1.0", "good", true}, {"root-b", "", "empty", false}},
-		Upgrade:       Upgrade{To: "1.1", Stage: "armed", Ended: map[string]int{"good": 3, "failed": 1}, Locks: 2},
+		Upgrade:       Upgrade{To: "1.1", Stage: "armed", Ended: map[string]int{"good": 3, "failed": 1}, Locks: 2, FromPeers: 300, FromSource: 20, Shared: &Shared{Sent: 500, Bytes: 400}},
 		Devices:       []Device{{ID: "gpu0", Kind: "gpu", Vendor: "a \"vendor\"\n", Model: "b\\ad\xff\x1b[31m", Driver: "x", Healthy: true, Held: 1, Memory: 1 << 34, MemoryUsed: 0, Busy: .5, Celsius: -1, Watts: 100}},
 	}
 }
@@ -104,6 +104,10 @@ func TestScrapeIsReadByPrometheus(t *testing.T) {
 		{"upgrade_info", "stage=armed to=1.1", 1},
 		{"upgrades_ended_total", "outcome=good", 3},
 		{"upgrade_locks", "", 2},
+		{"release_received_bytes_total", "from=peer", 300},
+		{"release_received_bytes_total", "from=source", 20},
+		{"release_sent_bytes_total", "", 500},
+		{"release_shared_bytes", "", 400},
 		{"object_restarts_total", "kind=Workload name=web", 2},
 		{"container_cpu_usage_seconds_total", "class=interactive kind=Workload name=web", 1.5},
 		{"container_pressure_waiting_seconds_total", "class=interactive kind=Workload name=web resource=cpu", 2},

@@ -32,7 +32,14 @@ type Upgrade struct {
 	To, Stage string         // of the one under way; empty for none
 	Ended     map[string]int // by outcome
 	Locks     int
+
+	FromPeers, FromSource int64   // bytes that came, since the daemon started
+	Shared                *Shared // with peers; nil for nothing
 }
+
+// Shared is what there is to say of releases that other nodes may fetch: bytes sent since the
+// daemon started, and bytes kept.
+type Shared struct{ Sent, Bytes int64 }
 
 // NodeMemory is the memory of one NUMA node in bytes.
 type NodeMemory struct {

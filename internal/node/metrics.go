@@ -68,6 +68,10 @@ func (n *Node) upgradeMetrics(s *metrics.Snapshot) {
 		s.Slots = append(s.Slots, metrics.Slot{Name: v.Slot, Version: v.Version, Health: string(v.Health), Running: v.Running})
 	}
 	s.Upgrade = metrics.Upgrade{Locks: n.upgrades.Held(), Ended: map[string]int{}}
+	s.Upgrade.FromPeers, s.Upgrade.FromSource = n.upgrades.Received()
+	if n.sharing != nil {
+		s.Upgrade.Shared = &metrics.Shared{Sent: n.sharing.Sent(), Bytes: n.sharing.Cache.Bytes()}
+	}
 	for stage, count := range n.upgrades.Ended() {
 		s.Upgrade.Ended[string(stage)] = count
 	}

@@ -29,6 +29,7 @@ import (
 	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/tracing"
+	"oscine.dev/oscine/internal/update/share"
 	"oscine.dev/oscine/internal/update/slot"
 )
 
@@ -104,11 +105,12 @@ type Node struct {
 	recording sync.Mutex // held while the machine is recorded
 	finding   sync.Mutex // held while a new map is made the node's
 	upgrades  *upgrade.Manager
-	slots     *slot.Slots  // nil where the machine is not ours, or without its data
-	upgrading sync.Once    // upgrades have begun
-	resetting sync.Mutex   // held while the marks of a reset change
-	sealing   sync.Mutex   // held while the header of the encrypted data partition is read or changed
-	ready     atomic.Int64 // kernel uptime when the API began to answer, nanoseconds
+	sharing   *share.Server // of releases with other nodes; nil where the Machine shares none
+	slots     *slot.Slots   // nil where the machine is not ours, or without its data
+	upgrading sync.Once     // upgrades have begun
+	resetting sync.Mutex    // held while the marks of a reset change
+	sealing   sync.Mutex    // held while the header of the encrypted data partition is read or changed
+	ready     atomic.Int64  // kernel uptime when the API began to answer, nanoseconds
 
 	attesting sync.Mutex // held while the TPM is used
 
@@ -164,6 +166,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.access, err = access.Open(filepath.Join(n.config.StateDir, accessFile)); err != nil {
 		return err
 	}
+	if n.disk, err = disk.Open[object.Key](n.config.StateDir); err != nil {
+		return err
+	}
 	n.openUpgrades()
 	if n.tokens, err = access.OpenTokens(filepath.Join(n.config.StateDir, tokenFile)); err != nil {
 		return err
@@ -187,9 +192,6 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	if err = n.openIsolation(); err != nil {
-		return err
-	}
-	if n.disk, err = disk.Open[object.Key](n.config.StateDir); err != nil {
 		return err
 	}
 	if n.choices, err = model.OpenChoices(filepath.Join(n.config.StateDir, "engines"), processors("/proc/cpuinfo")); err != nil {

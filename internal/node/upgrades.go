@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,10 +21,12 @@ import (
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/node/upgrade"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/tensor"
 	"oscine.dev/oscine/internal/update"
+	"oscine.dev/oscine/internal/update/share"
 	"oscine.dev/oscine/internal/update/slot"
 )
 
@@ -39,6 +42,7 @@ type Upgrading struct {
 const (
 	upgradeFile   = "upgrade.json"
 	upgradeDir    = "upgrade"
+	shareDir      = "share"
 	copiesDir     = "boot" // copies of good kernel images
 	bootIDFile    = "/proc/sys/kernel/random/boot_id"
 	modelGrace    = 2 * time.Second
@@ -61,7 +65,51 @@ func (n *Node) openUpgrades() {
 		c.Slots, c.Firmware = n.slots, slot.OpenFirmware(how.Facts().Disk)
 		c.Copies = slot.Copies{Dir: filepath.Join(n.config.StateDir, copiesDir), Files: filesOfESP(release.ESPOnRoot, n.log)}
 	}
+	if c.Slots != nil {
+		if err := n.openPeers(&c); err != nil { // it is no reason not to run
+			n.log.Error("releases are not shared with other nodes", "error", err)
+		}
+	}
 	n.upgrades = upgrade.Open(c)
+}
+
+// openPeers is how releases come from other nodes, and go to them.
+func (n *Node) openPeers(c *upgrade.Config) error {
+	api := n.machine.Spec.API
+	own, err := tls.X509KeyPair([]byte(api.Certificate), []byte(api.Key))
+	if err != nil {
+		return fmt.Errorf("node certificate: %w", err)
+	}
+	trust, err := pki.Pool([]byte(api.CA))
+	if err != nil {
+		return fmt.Errorf("spec.api.ca: %w", err)
+	}
+	c.PeerTLS = share.PeerTLS(trust, own)
+	dir := filepath.Join(c.Dir, shareDir)
+	shared := n.machine.Spec.Update.Share
+	if shared.Size.IsZero() {
+		return os.RemoveAll(dir)
+	}
+	size, _ := shared.Size.Value() // checked when the Machine was read
+	bandwidth, _ := shared.Bandwidth.Value()
+	if c.Cache, err = share.Open(dir, size, n.disk.Room); err != nil {
+		return err
+	}
+	n.sharing = share.NewServer(share.Config{
+		Cache: c.Cache, BytesPerSecond: bandwidth,
+		Metadata: func(name string) ([]byte, error) { return n.upgrades.Metadata(name) },
+		Pinned:   func(d update.Digest) (*os.File, error) { return n.upgrades.OpenPinned(d) },
+	})
+	return nil
+}
+
+// Releases serves files of releases to other nodes of the cluster; nil where the Machine
+// shares none.
+func (n *Node) Releases() http.Handler {
+	if n.sharing == nil {
+		return nil
+	}
+	return n.sharing
 }
 
 // filesOfESP are the files that the root keeps for the ESP, by their paths there.
@@ -107,6 +155,14 @@ func (s upgradeStores) AddPack(ctx context.Context, release, digest string, fetc
 // AddModel implements upgrade.Stores.
 func (s upgradeStores) AddModel(name, digest string, fetch func(io.Reader, io.Writer) error) error {
 	return s.n.files.Fetch(name, digest, s.asking(fetch))
+}
+
+// OpenPack implements upgrade.Stores.
+func (s upgradeStores) OpenPack(digest string) (*os.File, error) { return s.n.packs.Open(digest) }
+
+// OpenModel implements upgrade.Stores.
+func (s upgradeStores) OpenModel(digest string) (*os.File, error) {
+	return os.Open(s.n.files.Path(digest))
 }
 
 // Settle implements upgrade.Stores.

@@ -147,10 +147,13 @@ func ParseMachine(r io.Reader) (*Machine, error) {
 	return machine, nil
 }
 
+// apiPort is where nodes answer unless their Machine says otherwise.
+const apiPort = 7443
+
 // SetDefaults implements Object.
 func (m *Machine) SetDefaults() {
 	setDefault(&m.Spec.Hostname, m.Metadata.Name)
-	setDefault(&m.Spec.API.Port, 7443)
+	setDefault(&m.Spec.API.Port, apiPort)
 	if m.Spec.Logs.MaxSize.IsZero() {
 		m.Spec.Logs.MaxSize = literal("8Mi")
 	}

@@ -2,9 +2,11 @@ package object
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -27,7 +29,16 @@ type MachineUpdate struct {
 	CheckEvery Duration       `json:"checkEvery,omitzero"` // how often to look for a release; default 6h
 	Windows    []UpdateWindow `json:"windows,omitempty"`   // when the node may restart for an update; default: always
 	Gate       UpdateGate     `json:"gate,omitzero"`
-	Bandwidth  Quantity       `json:"bandwidth,omitzero"` // most bytes per second for downloads; default: no limit
+	Bandwidth  Quantity       `json:"bandwidth,omitzero"` // most bytes per second for downloads from the source; default: no limit
+	Peers      []string       `json:"peers,omitempty"`    // other nodes, HOST or HOST:PORT, that are asked for files before the source, in this order
+	Share      UpdateShare    `json:"share,omitzero"`     // what other nodes may fetch from this one; default: nothing
+}
+
+// UpdateShare is what a node keeps of the releases that it fetches, for other nodes of its
+// cluster that name it as a peer.
+type UpdateShare struct {
+	Size      Quantity `json:"size,omitzero"`      // most bytes of the data partition for files of releases, at least 64Mi
+	Bandwidth Quantity `json:"bandwidth,omitzero"` // most bytes per second that all peers get together; default: no limit
 }
 
 // UpdateWindow is a time of the week, in UTC.
@@ -66,6 +77,7 @@ func (u *MachineUpdate) check(c *Checker, at string) {
 	if _, ok := u.Bandwidth.Value(); !ok {
 		c.Bad(at+".bandwidth", "must be bytes a second, such as 2Mi, got %s", u.Bandwidth)
 	}
+	u.checkPeers(c, at)
 	for i, text := range u.Gate.HTTP {
 		if target, err := url.Parse(text); err != nil || target.Scheme != "http" && target.Scheme != "https" || target.Host == "" {
 			c.Bad(fmt.Sprintf("%s.gate.http[%d]", at, i), "must be a URL such as http://127.0.0.1:8080/health, got %q", text)
@@ -76,6 +88,50 @@ func (u *MachineUpdate) check(c *Checker, at string) {
 			c.Bad(fmt.Sprintf("%s.windows[%d]", at, i), "%v", err)
 		}
 	}
+}
+
+// Bounds of what nodes give to each other.
+const (
+	maxPeers = 16
+	minShare = 64 << 20 // bytes: a release, with its deltas
+)
+
+func (u *MachineUpdate) checkPeers(c *Checker, at string) {
+	if len(u.Peers) > maxPeers {
+		c.Bad(at+".peers", "must be at most %d, got %d", maxPeers, len(u.Peers))
+	}
+	seen := map[string]bool{}
+	for i, text := range u.Peers {
+		peer, err := ParsePeer(text)
+		if err != nil {
+			c.Bad(fmt.Sprintf("%s.peers[%d]", at, i), "%v", err)
+		} else if seen[peer] {
+			c.Bad(fmt.Sprintf("%s.peers[%d]", at, i), "names %s a second time", peer)
+		}
+		seen[peer] = true
+	}
+	size, ok := u.Share.Size.Value()
+	switch {
+	case !ok || !u.Share.Size.IsZero() && size < minShare:
+		c.Bad(at+".share.size", "must be bytes, at least 64Mi, got %s", u.Share.Size)
+	case u.Share.Size.IsZero() && !u.Share.Bandwidth.IsZero():
+		c.Bad(at+".share.size", "is needed with a bandwidth: how much of the data partition files for peers may take, such as 1Gi")
+	}
+	if _, ok := u.Share.Bandwidth.Value(); !ok {
+		c.Bad(at+".share.bandwidth", "must be bytes a second, such as 2Mi, got %s", u.Share.Bandwidth)
+	}
+}
+
+// ParsePeer returns the HOST:PORT of another node's API. The port may be left out.
+func ParsePeer(text string) (string, error) {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		host, port = strings.Trim(text, "[]"), strconv.Itoa(apiPort)
+	}
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 || !registryRE.MatchString(text) {
+		return "", fmt.Errorf("must be the host and port of another node, such as 192.168.1.10 or edge1.example.com:7443, got %q", text)
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 // CheckReleaseSource reports what is wrong with the form of a source of releases.

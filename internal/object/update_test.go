@@ -53,6 +53,12 @@ func TestMachineUpdateIsChecked(t *testing.T) {
 		"{gate: {deadline: 5h}}":                        "spec.update.gate.deadline",
 		"{gate: {http: ['ftp://x']}}":                   "spec.update.gate.http[0]",
 		"{windows: [{start: '2', duration: 1h}]}":       "spec.update.windows[0]",
+		"{peers: ['https://edge1:7443']}":               "spec.update.peers[0]: must be the host and port of another node",
+		"{peers: [edge1, 'edge1:70000']}":               "spec.update.peers[1]",
+		"{peers: [edge1, 'edge1:7443']}":                "spec.update.peers[1]: names edge1:7443 a second time",
+		"{peers: [a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q]}":  "spec.update.peers: must be at most 16, got 17",
+		"{share: {size: 1Mi}}":                          "spec.update.share.size: must be bytes, at least 64Mi, got 1Mi",
+		"{share: {bandwidth: 1Mi}}":                     "spec.update.share.size: is needed with a bandwidth",
 		"{windows: [{start: '02:00', days: [Funday]}]}": "spec.update.windows[0]",
 	} {
 		_, err := Kinds().Parse(strings.NewReader(machine + text + "\n"))
@@ -70,6 +76,18 @@ func TestCheckReleaseSource(t *testing.T) {
 	} {
 		if err := CheckReleaseSource(source); (err == nil) != good {
 			t.Errorf("%q: got %v", source, err)
+		}
+	}
+}
+
+func TestParsePeer(t *testing.T) {
+	for text, want := range map[string]string{
+		"edge1": "edge1:7443", "10.0.0.2": "10.0.0.2:7443", "edge1.example.com:444": "edge1.example.com:444",
+		"[fd00::2]": "[fd00::2]:7443", "[fd00::2]:444": "[fd00::2]:444",
+		"": "", "edge1:": "", "edge1:0": "", "a/b": "", "user@edge1": "", ":7443": "", "edge1:x": "",
+	} {
+		if got, err := ParsePeer(text); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: got %q, %v", text, got, err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +71,14 @@ func (s *Store) Holds(digest string) bool {
 		}
 	}
 	return false
+}
+
+// Open opens the file of the pack of a digest, installed or staged, or returns fs.ErrNotExist.
+func (s *Store) Open(digest string) (*os.File, error) {
+	if !s.Holds(digest) {
+		return nil, fs.ErrNotExist
+	}
+	return os.Open(s.file(strings.TrimPrefix(digest, "sha256:")))
 }
 
 // Left is how many bytes of the pack of a digest a download that was cut left here.

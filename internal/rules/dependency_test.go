@@ -27,7 +27,7 @@ func layers() [][]string {
 		{"internal/kmod", "internal/secureboot", "internal/sysctl", "internal/configuration", "internal/update/delta", "internal/update/keys", "internal/optimize"},
 		{"internal/image/layout"},
 		{"internal/artifact/artifacttest", "internal/attest/attesttest"},
-		{"internal/update/source"},
+		{"internal/update/source", "internal/update/share"},
 		{"internal/object/explain", "internal/boot", "internal/network", "internal/disk", "internal/doctor", "internal/isolate", "internal/container", "internal/pack", "internal/samples", "internal/serve/core", "internal/serve/trial", "internal/serve/worker", "internal/serve/bundle", "internal/serve/triton", "internal/image", "internal/sim", "internal/client", "internal/bench/latency", "internal/bench/loadgen"},
 		{"internal/update/repository"},
 		{"internal/update/repository/repositorytest", "internal/serve/modelpack", "internal/serve/bucket", "internal/serve/bucket/buckettest", "internal/optimize/job"},

@@ -27,6 +27,13 @@ var (
 	ErrTooLong = errdefs.ErrDataLoss.WithMessage("the source sends more data than was signed for")
 	// ErrDamaged: data differs from what was signed.
 	ErrDamaged = errdefs.ErrDataLoss.WithMessage("what was fetched is damaged or was changed")
+	// ErrPeer: what a peer sent is not what was signed. The peer is not asked again by
+	// the same [Source]: the caller removes what came and tries again.
+	ErrPeer = errdefs.ErrDataLoss.WithMessage("a peer sent something else than was signed")
+	// ErrBusy: a peer is downloading the file itself, or sends to many others.
+	ErrBusy = errdefs.ErrUnavailable.WithMessage("the server is busy")
+	// ErrNotKept: a [Cache] does not take the file.
+	ErrNotKept = errdefs.ErrResourceExhausted.WithMessage("the file is not kept for peers")
 	// ErrUnreachable: the source cannot be read now.
 	ErrUnreachable = errdefs.ErrUnavailable.WithMessage("the source of releases cannot be read")
 	// ErrNotOffered: the source has no release like the one asked for.

@@ -1,7 +1,9 @@
 package update
 
 import (
+	"cmp"
 	"io"
+	"slices"
 	"time"
 
 	"oscine.dev/oscine/internal/release"
@@ -83,17 +85,21 @@ type Base struct {
 	Data io.ReaderAt
 }
 
-// Best is the smallest transfer that a node with that base can use; base may
-// be nil.
-func (c *Content) Best(base *Base) Transfer {
-	best := c.Full
+// Usable are the transfers that a node with that base can use, the smallest first; base
+// may be nil.
+func (c *Content) Usable(base *Base) []Transfer {
+	usable := []Transfer{c.Full}
 	for _, d := range c.Deltas {
-		if base != nil && d.Base == base.ID && d.Size < best.Size {
-			best = d
+		if base != nil && d.Base == base.ID && d.Size < c.Full.Size {
+			usable = append(usable, d)
 		}
 	}
-	return best
+	slices.SortStableFunc(usable, func(a, b Transfer) int { return cmp.Compare(a.Size, b.Size) })
+	return usable
 }
+
+// Best is the smallest of Usable.
+func (c *Content) Best(base *Base) Transfer { return c.Usable(base)[0] }
 
 // Newer reports whether the release is newer than a version.
 func (m *Manifest) Newer(version string) bool {

@@ -184,6 +184,7 @@ type PlanUpgradeResponse struct {
 	RootBytes     int64                  `protobuf:"varint,6,opt,name=root_bytes,json=rootBytes,proto3" json:"root_bytes,omitempty"`
 	Delta         bool                   `protobuf:"varint,7,opt,name=delta,proto3" json:"delta,omitempty"`
 	Files         []*PinnedFile          `protobuf:"bytes,8,rep,name=files,proto3" json:"files,omitempty"` // packs, then models
+	Peer          string                 `protobuf:"bytes,9,opt,name=peer,proto3" json:"peer,omitempty"`   // that has the file of the root; empty for none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -272,6 +273,13 @@ func (x *PlanUpgradeResponse) GetFiles() []*PinnedFile {
 		return x.Files
 	}
 	return nil
+}
+
+func (x *PlanUpgradeResponse) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
 }
 
 // PinnedFile is a pack or model that comes with a release.
@@ -1014,6 +1022,8 @@ type Upgrade struct {
 	Boots         int64                  `protobuf:"varint,13,opt,name=boots,proto3" json:"boots,omitempty"`                               // how often it was started, where it failed
 	DoneBytes     int64                  `protobuf:"varint,14,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`      // while downloading, of the file under way
 	SizeBytes     int64                  `protobuf:"varint,15,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Peer          string                 `protobuf:"bytes,16,opt,name=peer,proto3" json:"peer,omitempty"`   // while downloading, that the file under way comes from; empty for the source
+	Files         []*ReceivedFile        `protobuf:"bytes,17,rep,name=files,proto3" json:"files,omitempty"` // what was downloaded
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1153,6 +1163,81 @@ func (x *Upgrade) GetSizeBytes() int64 {
 	return 0
 }
 
+func (x *Upgrade) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Upgrade) GetFiles() []*ReceivedFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// ReceivedFile is how much of a file of a release came from where.
+type ReceivedFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"` // empty for the source
+	Bytes         int64                  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReceivedFile) Reset() {
+	*x = ReceivedFile{}
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReceivedFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReceivedFile) ProtoMessage() {}
+
+func (x *ReceivedFile) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReceivedFile.ProtoReflect.Descriptor instead.
+func (*ReceivedFile) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReceivedFile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReceivedFile) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *ReceivedFile) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type SlotVersion struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Slot          string                 `protobuf:"bytes,1,opt,name=slot,proto3" json:"slot,omitempty"`
@@ -1168,7 +1253,7 @@ type SlotVersion struct {
 
 func (x *SlotVersion) Reset() {
 	*x = SlotVersion{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[17]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1265,7 @@ func (x *SlotVersion) String() string {
 func (*SlotVersion) ProtoMessage() {}
 
 func (x *SlotVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[17]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1278,7 @@ func (x *SlotVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotVersion.ProtoReflect.Descriptor instead.
 func (*SlotVersion) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{17}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SlotVersion) GetSlot() string {
@@ -1258,7 +1343,7 @@ type UpgradeLock struct {
 
 func (x *UpgradeLock) Reset() {
 	*x = UpgradeLock{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[18]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1355,7 @@ func (x *UpgradeLock) String() string {
 func (*UpgradeLock) ProtoMessage() {}
 
 func (x *UpgradeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[18]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1368,7 @@ func (x *UpgradeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeLock.ProtoReflect.Descriptor instead.
 func (*UpgradeLock) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{18}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpgradeLock) GetName() string {
@@ -1332,7 +1417,7 @@ type RefusedVersion struct {
 
 func (x *RefusedVersion) Reset() {
 	*x = RefusedVersion{}
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[19]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1429,7 @@ func (x *RefusedVersion) String() string {
 func (*RefusedVersion) ProtoMessage() {}
 
 func (x *RefusedVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_upgrades_proto_msgTypes[19]
+	mi := &file_oscine_v1_upgrades_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1442,7 @@ func (x *RefusedVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedVersion.ProtoReflect.Descriptor instead.
 func (*RefusedVersion) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{19}
+	return file_oscine_v1_upgrades_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RefusedVersion) GetVersion() string {
@@ -1398,7 +1483,7 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\rdownload_only\x18\b \x01(\bR\fdownloadOnly\x12!\n" +
 	"\fgate_seconds\x18\t \x01(\x03R\vgateSeconds\"D\n" +
 	"\x14StartUpgradeResponse\x12,\n" +
-	"\aupgrade\x18\x01 \x01(\v2\x12.oscine.v1.UpgradeR\aupgrade\"\xf8\x01\n" +
+	"\aupgrade\x18\x01 \x01(\v2\x12.oscine.v1.UpgradeR\aupgrade\"\x8c\x02\n" +
 	"\x13PlanUpgradeResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x12\x18\n" +
@@ -1409,7 +1494,8 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\n" +
 	"root_bytes\x18\x06 \x01(\x03R\trootBytes\x12\x14\n" +
 	"\x05delta\x18\a \x01(\bR\x05delta\x12+\n" +
-	"\x05files\x18\b \x03(\v2\x15.oscine.v1.PinnedFileR\x05files\"k\n" +
+	"\x05files\x18\b \x03(\v2\x15.oscine.v1.PinnedFileR\x05files\x12\x12\n" +
+	"\x04peer\x18\t \x01(\tR\x04peer\"k\n" +
 	"\n" +
 	"PinnedFile\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
@@ -1452,7 +1538,7 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\x03pin\x18\x03 \x01(\tH\x00R\x03pin\x12\x16\n" +
 	"\x05unpin\x18\x04 \x01(\bH\x00R\x05unpinB\x06\n" +
 	"\x04what\"\x15\n" +
-	"\x13HoldUpgradeResponse\"\x9e\x03\n" +
+	"\x13HoldUpgradeResponse\"\xe1\x03\n" +
 	"\aUpgrade\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -1471,7 +1557,13 @@ const file_oscine_v1_upgrades_proto_rawDesc = "" +
 	"\n" +
 	"done_bytes\x18\x0e \x01(\x03R\tdoneBytes\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x0f \x01(\x03R\tsizeBytes\"\xc1\x01\n" +
+	"size_bytes\x18\x0f \x01(\x03R\tsizeBytes\x12\x12\n" +
+	"\x04peer\x18\x10 \x01(\tR\x04peer\x12-\n" +
+	"\x05files\x18\x11 \x03(\v2\x17.oscine.v1.ReceivedFileR\x05files\"L\n" +
+	"\fReceivedFile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"\xc1\x01\n" +
 	"\vSlotVersion\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\tR\x04slot\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -1513,7 +1605,7 @@ func file_oscine_v1_upgrades_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_upgrades_proto_rawDescData
 }
 
-var file_oscine_v1_upgrades_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_oscine_v1_upgrades_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_oscine_v1_upgrades_proto_goTypes = []any{
 	(*StartUpgradeRequest)(nil),    // 0: oscine.v1.StartUpgradeRequest
 	(*StartUpgradeResponse)(nil),   // 1: oscine.v1.StartUpgradeResponse
@@ -1532,49 +1624,51 @@ var file_oscine_v1_upgrades_proto_goTypes = []any{
 	(*HoldUpgradeRequest)(nil),     // 14: oscine.v1.HoldUpgradeRequest
 	(*HoldUpgradeResponse)(nil),    // 15: oscine.v1.HoldUpgradeResponse
 	(*Upgrade)(nil),                // 16: oscine.v1.Upgrade
-	(*SlotVersion)(nil),            // 17: oscine.v1.SlotVersion
-	(*UpgradeLock)(nil),            // 18: oscine.v1.UpgradeLock
-	(*RefusedVersion)(nil),         // 19: oscine.v1.RefusedVersion
-	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
+	(*ReceivedFile)(nil),           // 17: oscine.v1.ReceivedFile
+	(*SlotVersion)(nil),            // 18: oscine.v1.SlotVersion
+	(*UpgradeLock)(nil),            // 19: oscine.v1.UpgradeLock
+	(*RefusedVersion)(nil),         // 20: oscine.v1.RefusedVersion
+	(*timestamppb.Timestamp)(nil),  // 21: google.protobuf.Timestamp
 }
 var file_oscine_v1_upgrades_proto_depIdxs = []int32{
-	20, // 0: oscine.v1.StartUpgradeRequest.not_before:type_name -> google.protobuf.Timestamp
+	21, // 0: oscine.v1.StartUpgradeRequest.not_before:type_name -> google.protobuf.Timestamp
 	16, // 1: oscine.v1.StartUpgradeResponse.upgrade:type_name -> oscine.v1.Upgrade
 	3,  // 2: oscine.v1.PlanUpgradeResponse.files:type_name -> oscine.v1.PinnedFile
 	16, // 3: oscine.v1.CancelUpgradeResponse.upgrade:type_name -> oscine.v1.Upgrade
 	16, // 4: oscine.v1.UpgradeStatusResponse.upgrade:type_name -> oscine.v1.Upgrade
-	17, // 5: oscine.v1.UpgradeStatusResponse.slots:type_name -> oscine.v1.SlotVersion
-	18, // 6: oscine.v1.UpgradeStatusResponse.locks:type_name -> oscine.v1.UpgradeLock
-	18, // 7: oscine.v1.UpgradeStatusResponse.hold:type_name -> oscine.v1.UpgradeLock
-	19, // 8: oscine.v1.UpgradeStatusResponse.refused:type_name -> oscine.v1.RefusedVersion
-	18, // 9: oscine.v1.UpgradeStatusResponse.no_return:type_name -> oscine.v1.UpgradeLock
+	18, // 5: oscine.v1.UpgradeStatusResponse.slots:type_name -> oscine.v1.SlotVersion
+	19, // 6: oscine.v1.UpgradeStatusResponse.locks:type_name -> oscine.v1.UpgradeLock
+	19, // 7: oscine.v1.UpgradeStatusResponse.hold:type_name -> oscine.v1.UpgradeLock
+	20, // 8: oscine.v1.UpgradeStatusResponse.refused:type_name -> oscine.v1.RefusedVersion
+	19, // 9: oscine.v1.UpgradeStatusResponse.no_return:type_name -> oscine.v1.UpgradeLock
 	16, // 10: oscine.v1.UpgradeHistoryResponse.upgrades:type_name -> oscine.v1.Upgrade
-	20, // 11: oscine.v1.Upgrade.began:type_name -> google.protobuf.Timestamp
-	20, // 12: oscine.v1.Upgrade.ended:type_name -> google.protobuf.Timestamp
-	20, // 13: oscine.v1.UpgradeLock.since:type_name -> google.protobuf.Timestamp
-	20, // 14: oscine.v1.UpgradeLock.until:type_name -> google.protobuf.Timestamp
-	20, // 15: oscine.v1.RefusedVersion.at:type_name -> google.protobuf.Timestamp
-	0,  // 16: oscine.v1.Upgrades.Start:input_type -> oscine.v1.StartUpgradeRequest
-	0,  // 17: oscine.v1.Upgrades.Plan:input_type -> oscine.v1.StartUpgradeRequest
-	4,  // 18: oscine.v1.Upgrades.Cancel:input_type -> oscine.v1.CancelUpgradeRequest
-	6,  // 19: oscine.v1.Upgrades.Status:input_type -> oscine.v1.UpgradeStatusRequest
-	8,  // 20: oscine.v1.Upgrades.History:input_type -> oscine.v1.UpgradeHistoryRequest
-	10, // 21: oscine.v1.Upgrades.Lock:input_type -> oscine.v1.LockUpgradeRequest
-	12, // 22: oscine.v1.Upgrades.Unlock:input_type -> oscine.v1.UnlockUpgradeRequest
-	14, // 23: oscine.v1.Upgrades.Hold:input_type -> oscine.v1.HoldUpgradeRequest
-	1,  // 24: oscine.v1.Upgrades.Start:output_type -> oscine.v1.StartUpgradeResponse
-	2,  // 25: oscine.v1.Upgrades.Plan:output_type -> oscine.v1.PlanUpgradeResponse
-	5,  // 26: oscine.v1.Upgrades.Cancel:output_type -> oscine.v1.CancelUpgradeResponse
-	7,  // 27: oscine.v1.Upgrades.Status:output_type -> oscine.v1.UpgradeStatusResponse
-	9,  // 28: oscine.v1.Upgrades.History:output_type -> oscine.v1.UpgradeHistoryResponse
-	11, // 29: oscine.v1.Upgrades.Lock:output_type -> oscine.v1.LockUpgradeResponse
-	13, // 30: oscine.v1.Upgrades.Unlock:output_type -> oscine.v1.UnlockUpgradeResponse
-	15, // 31: oscine.v1.Upgrades.Hold:output_type -> oscine.v1.HoldUpgradeResponse
-	24, // [24:32] is the sub-list for method output_type
-	16, // [16:24] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	21, // 11: oscine.v1.Upgrade.began:type_name -> google.protobuf.Timestamp
+	21, // 12: oscine.v1.Upgrade.ended:type_name -> google.protobuf.Timestamp
+	17, // 13: oscine.v1.Upgrade.files:type_name -> oscine.v1.ReceivedFile
+	21, // 14: oscine.v1.UpgradeLock.since:type_name -> google.protobuf.Timestamp
+	21, // 15: oscine.v1.UpgradeLock.until:type_name -> google.protobuf.Timestamp
+	21, // 16: oscine.v1.RefusedVersion.at:type_name -> google.protobuf.Timestamp
+	0,  // 17: oscine.v1.Upgrades.Start:input_type -> oscine.v1.StartUpgradeRequest
+	0,  // 18: oscine.v1.Upgrades.Plan:input_type -> oscine.v1.StartUpgradeRequest
+	4,  // 19: oscine.v1.Upgrades.Cancel:input_type -> oscine.v1.CancelUpgradeRequest
+	6,  // 20: oscine.v1.Upgrades.Status:input_type -> oscine.v1.UpgradeStatusRequest
+	8,  // 21: oscine.v1.Upgrades.History:input_type -> oscine.v1.UpgradeHistoryRequest
+	10, // 22: oscine.v1.Upgrades.Lock:input_type -> oscine.v1.LockUpgradeRequest
+	12, // 23: oscine.v1.Upgrades.Unlock:input_type -> oscine.v1.UnlockUpgradeRequest
+	14, // 24: oscine.v1.Upgrades.Hold:input_type -> oscine.v1.HoldUpgradeRequest
+	1,  // 25: oscine.v1.Upgrades.Start:output_type -> oscine.v1.StartUpgradeResponse
+	2,  // 26: oscine.v1.Upgrades.Plan:output_type -> oscine.v1.PlanUpgradeResponse
+	5,  // 27: oscine.v1.Upgrades.Cancel:output_type -> oscine.v1.CancelUpgradeResponse
+	7,  // 28: oscine.v1.Upgrades.Status:output_type -> oscine.v1.UpgradeStatusResponse
+	9,  // 29: oscine.v1.Upgrades.History:output_type -> oscine.v1.UpgradeHistoryResponse
+	11, // 30: oscine.v1.Upgrades.Lock:output_type -> oscine.v1.LockUpgradeResponse
+	13, // 31: oscine.v1.Upgrades.Unlock:output_type -> oscine.v1.UnlockUpgradeResponse
+	15, // 32: oscine.v1.Upgrades.Hold:output_type -> oscine.v1.HoldUpgradeResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_upgrades_proto_init() }
@@ -1595,7 +1689,7 @@ func file_oscine_v1_upgrades_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_upgrades_proto_rawDesc), len(file_oscine_v1_upgrades_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/update"
 	"oscine.dev/oscine/internal/update/slot"
@@ -42,14 +43,27 @@ func (m *Manager) wanted(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// open opens a source with the node's trust.
+// open opens a source with the node's trust and its peers.
 func (m *Manager) open(source string) (update.Source, error) {
-	root := m.Root
-	if m.Machine.Root != "" {
-		root = []byte(m.Machine.Root)
+	o := m.options()
+	for _, text := range m.Machine.Peers {
+		if peer, err := object.ParsePeer(text); err == nil { // checked when the Machine was read
+			o.Peers = append(o.Peers, peer)
+		}
 	}
-	bandwidth, _ := m.Machine.Bandwidth.Value() // checked when the Machine was read
-	return m.Open(source, update.Options{Root: root, State: filepath.Join(m.Dir, "trust"), NotBefore: m.built(), Now: m.Now, BytesPerSecond: bandwidth, Registry: m.Registry})
+	o.PeerTLS, o.Trouble, o.Received = m.PeerTLS, m.trouble, m.receive
+	if m.Cache != nil {
+		o.Cache = m.Cache
+	}
+	return m.Open(source, o)
+}
+
+// options are those by which a source is trusted and reached.
+func (m *Manager) options() update.Options {
+	o := m.trusted()
+	o.BytesPerSecond, _ = m.Machine.Bandwidth.Value() // checked too
+	o.NotBefore, o.Now, o.Registry = m.built(), m.Now, m.Registry
+	return o
 }
 
 // built is when the newest release that was found good here was made: that time is
@@ -110,32 +124,40 @@ func (m *Manager) choose(ctx context.Context, source update.Source, to string, o
 	return chosen, m.Slots.Check(chosen)
 }
 
+// Plan is what an upgrade would do.
+type Plan struct {
+	Manifest *update.Manifest
+	Root     update.Transfer
+	Peer     string // that has Root; empty for none
+}
+
 // Plan says what Start would do, and changes nothing.
-func (m *Manager) Plan(ctx context.Context, r Request) (*update.Manifest, update.Transfer, error) {
+func (m *Manager) Plan(ctx context.Context, r Request) (*Plan, error) {
 	if m.Slots == nil {
-		return nil, update.Transfer{}, m.notHere()
+		return nil, m.notHere()
 	}
 	if r.Source == "" {
 		r.Source = m.Machine.Source
 	}
 	if r.Source == "" {
-		return nil, update.Transfer{}, fmt.Errorf("%w: name one, or set spec.update.source of the Machine", ErrNoSource)
+		return nil, fmt.Errorf("%w: name one, or set spec.update.source of the Machine", ErrNoSource)
 	}
 	source, err := m.open(r.Source)
 	if err != nil {
-		return nil, update.Transfer{}, err
+		return nil, err
 	}
 	defer source.Close()
 	chosen, err := m.choose(ctx, source, r.To, r.Options)
 	if err != nil {
-		return nil, update.Transfer{}, err
+		return nil, err
 	}
 	base, closer, err := m.Slots.Running()
 	if err != nil {
-		return nil, update.Transfer{}, err
+		return nil, err
 	}
 	defer closer.Close()
-	return chosen, chosen.Root.Best(base), nil
+	root, peer := source.Choose(ctx, &chosen.Root, base)
+	return &Plan{chosen, root, peer}, nil
 }
 
 // fetch brings the release onto the disk, checked, with its kernel image hidden
@@ -254,4 +276,7 @@ func (m *Manager) report(p update.Progress) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.progress = &p
+	if u := m.state.Current; u != nil && m.waiting {
+		m.waiting, u.Message = false, ""
+	}
 }

@@ -51,7 +51,7 @@ func TestNoReturn(t *testing.T) {
 		if _, err := m.Start(Request{To: version}); !errors.Is(err, ErrNoReturn) || !strings.Contains(err.Error(), "by ci: format 9") {
 			t.Errorf("%s: got %v", version, err)
 		}
-		if _, _, err := m.Plan(t.Context(), Request{To: version}); !errors.Is(err, ErrNoReturn) {
+		if _, err := m.Plan(t.Context(), Request{To: version}); !errors.Is(err, ErrNoReturn) {
 			t.Errorf("plan %s: got %v", version, err)
 		}
 	}

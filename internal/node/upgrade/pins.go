@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -39,16 +40,26 @@ func (m *Manager) fetchPins(ctx context.Context, source update.Source, number in
 	fetch := func(what string, p update.Pin) func(io.Reader, io.Writer) error {
 		return func(have io.Reader, w io.Writer) error {
 			m.say(number, what+" "+p.Name)
-			return source.FetchPin(ctx, p, have, w, m.report)
+			ours := m.fetching(p.SHA256, w)
+			defer ours.Close()
+			return source.FetchPin(ctx, p, have, ours, m.report)
+		}
+	}
+	// A peer that sent something wrong is left out the next time.
+	again := func(add func() error) error {
+		for {
+			if err := add(); !errors.Is(err, update.ErrPeer) {
+				return err
+			}
 		}
 	}
 	for _, p := range r.Packs {
-		if err := m.Stores.AddPack(ctx, r.Version, digestOf(&p), fetch("pack", p)); err != nil {
+		if err := again(func() error { return m.Stores.AddPack(ctx, r.Version, digestOf(&p), fetch("pack", p)) }); err != nil {
 			return fmt.Errorf("fetch the pack %s: %w", p.Name, err)
 		}
 	}
 	for _, p := range r.Models {
-		if err := m.Stores.AddModel(p.Name, digestOf(&p), fetch("model", p)); err != nil {
+		if err := again(func() error { return m.Stores.AddModel(p.Name, digestOf(&p), fetch("model", p)) }); err != nil {
 			return fmt.Errorf("fetch the model %s: %w", p.Name, err)
 		}
 	}
@@ -132,7 +143,7 @@ func (m *Manager) FetchPack(ctx context.Context, digest string, have io.Reader, 
 	if m.Machine.Source == "" {
 		return fmt.Errorf("%w: set spec.update.source of the Machine", ErrNoSource)
 	}
-	source, err := m.open(m.Machine.Source)
+	source, err := m.Open(m.Machine.Source, m.options()) // not from peers: w cannot take it back if one lies
 	if err != nil {
 		return err
 	}

@@ -42,11 +42,11 @@ func TestPins(t *testing.T) {
 	w.offered = []*update.Manifest{one}
 	pack, model := digestOf(&one.Packs[0]), digestOf(&one.Models[0])
 	m := w.daemon(manual())
-	plan, _, err := m.Plan(t.Context(), Request{})
+	plan, err := m.Plan(t.Context(), Request{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pins := m.Pins(plan); len(pins) != 2 || pins[0].Here || pins[1].Here || pins[0].Kind != "pack" || pins[1].Name != "digits.onnx" {
+	if pins := m.Pins(plan.Manifest); len(pins) != 2 || pins[0].Here || pins[1].Here || pins[0].Kind != "pack" || pins[1].Name != "digits.onnx" {
 		t.Errorf("planned %+v", pins)
 	}
 	if m.PinsPack(pack) || m.PinnedModel("digits.onnx") != "" {

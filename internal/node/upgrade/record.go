@@ -59,6 +59,21 @@ type Upgrade struct {
 	BootID   string           `json:"bootID,omitempty"` // of the boot that armed it
 	Missed   int              `json:"missed,omitempty"` // restarts that did not start it
 	Manifest *update.Manifest `json:"manifest,omitempty"`
+	Files    []Received       `json:"files,omitempty"` // that were fetched, in their order
+}
+
+// clone is a copy that does not change with u.
+func (u *Upgrade) clone() *Upgrade {
+	c := *u
+	c.Files = slices.Clone(u.Files)
+	return &c
+}
+
+// Received is how much of a file of a release came from where.
+type Received struct {
+	Name  string `json:"name"`
+	Peer  string `json:"peer,omitempty"` // empty for the source itself
+	Bytes int64  `json:"bytes"`
 }
 
 // Options are the choices of one who asks for an upgrade.
@@ -150,6 +165,7 @@ const (
 	maxRefused = 100
 	maxLocks   = 64
 	maxMissed  = 3
+	maxFiles   = 1024    // of one upgrade
 	maxState   = 8 << 20 // bytes
 )
 
@@ -179,8 +195,7 @@ func readState(file string) (*state, error) {
 func (s *state) clone() *state {
 	c := *s
 	if s.Current != nil {
-		current := *s.Current
-		c.Current = &current
+		c.Current = s.Current.clone()
 	}
 	c.History, c.Locks = slices.Clone(s.History), slices.Clone(s.Locks)
 	c.Refused, c.Ended, c.Packs = maps.Clone(s.Refused), maps.Clone(s.Ended), maps.Clone(s.Packs)

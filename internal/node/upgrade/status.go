@@ -37,8 +37,7 @@ func (m *Manager) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.state.Current != nil {
-		u := *m.state.Current
-		st.Current = &u
+		st.Current = m.state.Current.clone()
 	}
 	if m.progress != nil {
 		p := *m.progress
@@ -122,8 +121,7 @@ func (m *Manager) Find(number int) *Upgrade {
 	defer m.mu.Unlock()
 	for _, u := range append(slices.Clone(m.state.History), m.state.Current) {
 		if u != nil && u.Number == number {
-			found := *u
-			return &found
+			return u.clone()
 		}
 	}
 	return nil

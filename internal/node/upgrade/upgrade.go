@@ -3,9 +3,11 @@ package upgrade
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/update"
+	"oscine.dev/oscine/internal/update/share"
 	"oscine.dev/oscine/internal/update/slot"
 )
 
@@ -83,6 +86,9 @@ type Stores interface {
 	AddPack(ctx context.Context, release, digest string, fetch func(have io.Reader, w io.Writer) error) error
 	// AddModel stores a model file.
 	AddModel(name, digest string, fetch func(have io.Reader, w io.Writer) error) error
+	// OpenPack and OpenModel open the file of a digest, or return fs.ErrNotExist.
+	OpenPack(digest string) (*os.File, error)
+	OpenModel(digest string) (*os.File, error)
 	// Settle is called while no upgrade is under way; see pack.Store.Settle.
 	Settle() (packs []string, err error)
 }
@@ -105,6 +111,8 @@ type Config struct {
 	Facts    func() release.Facts
 	Open     func(source string, o update.Options) (update.Source, error)
 	Registry artifact.Access                  // for a source in a registry
+	PeerTLS  *tls.Config                      // for the Machine's peers
+	Cache    *share.Cache                     // of files for peers; nil where the Machine shares none
 	Tell     func(release.Notification) error // PID 1
 	Host     Host
 	Now      func() time.Time
@@ -124,6 +132,8 @@ type Manager struct {
 	mu       sync.Mutex
 	state    *state
 	progress *update.Progress
+	waiting  bool               // for a peer, and the current upgrade's message says so
+	received map[bool]int64     // bytes since the daemon started, by whether a peer sent them
 	cancel   context.CancelFunc // of the step under way
 	checked  time.Time          // when the policy looked for a release
 	repaired time.Time          // when the ESP was compared with its copies
@@ -143,7 +153,7 @@ func Open(c Config) *Manager {
 	if err != nil {
 		c.Log.Error("upgrades: what was known is lost", "error", err)
 	}
-	return &Manager{Config: c, state: s, wake: make(chan struct{}, 1)}
+	return &Manager{Config: c, state: s, wake: make(chan struct{}, 1), received: map[bool]int64{}}
 }
 
 // Pending reports whether the version that runs is on trial and has to pass the
@@ -204,8 +214,7 @@ func (m *Manager) current() *Upgrade {
 	if m.state.Current == nil {
 		return nil
 	}
-	u := *m.state.Current
-	return &u
+	return m.state.Current.clone()
 }
 
 func (m *Manager) poke() {

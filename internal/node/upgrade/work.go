@@ -153,6 +153,9 @@ func (m *Manager) idle(ctx context.Context) time.Duration {
 		}
 	}
 	m.settlePins()
+	if m.Cache != nil {
+		m.Cache.Trim()
+	}
 	pause := m.repair(ctx) // before an upgrade may begin
 	return min(pause, m.follow(ctx))
 }

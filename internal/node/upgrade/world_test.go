@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/update"
+	"oscine.dev/oscine/internal/update/share"
 	"oscine.dev/oscine/internal/update/slot"
 )
 
@@ -40,6 +43,10 @@ type world struct {
 	source  error  // of the source
 	refused error  // by the slots
 	looks   func() // called when the node looks at what runs
+	cache   *share.Cache
+	opened  func(update.Options)    // called when a source is opened
+	fetches func()                  // called when content is fetched
+	lies    func(name string) error // what fetching a pin ends with
 	running []string
 	packs   map[string]string // digests, with the release that they wait for; "" for installed ones
 	models  map[string]bool   // digests
@@ -80,8 +87,13 @@ func (w *world) daemon(machine object.MachineUpdate) *Manager {
 	c := Config{
 		File: filepath.Join(w.dir, "upgrade.json"), Dir: filepath.Join(w.dir, "upgrade"), BootLog: filepath.Join(w.dir, release.BootLogFile),
 		BootID: fmt.Sprint(w.boot), Arch: "amd64", Kernel: "7-cloud-amd64", Machine: machine, Slots: (*fakeSlots)(w), Stores: (*fakeStores)(w), Facts: w.facts,
-		Open: func(string, update.Options) (update.Source, error) { return (*fakeSource)(w), nil },
-		Tell: w.tell, Host: (*fakeHost)(w), Now: w.clock, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Open: func(_ string, o update.Options) (update.Source, error) {
+			if w.opened != nil {
+				w.opened(o)
+			}
+			return (*fakeSource)(w), nil
+		},
+		Cache: w.cache, Tell: w.tell, Host: (*fakeHost)(w), Now: w.clock, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	if w.foreign || w.noData {
 		c.Slots = nil
@@ -295,7 +307,13 @@ func (s *fakeSource) Releases(context.Context, string, string) ([]*update.Manife
 	defer s.mu.Unlock()
 	return s.offered, s.source
 }
+func (s *fakeSource) Choose(_ context.Context, c *update.Content, base *update.Base) (update.Transfer, string) {
+	return c.Best(base), ""
+}
 func (s *fakeSource) Fetch(ctx context.Context, c *update.Content, _ *update.Base, _ update.Slot, report func(update.Progress)) error {
+	if s.fetches != nil {
+		s.fetches()
+	}
 	report(update.Progress{Done: c.Size, Size: c.Size})
 	return ctx.Err()
 }
@@ -305,6 +323,11 @@ func (s *fakeSource) FetchPin(_ context.Context, p update.Pin, _ io.Reader, _ io
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.lies != nil {
+		if err := s.lies(p.Name); err != nil {
+			return err
+		}
+	}
 	s.fetched = append(s.fetched, p.Name)
 	return s.pins[p.Name]
 }
@@ -328,6 +351,18 @@ func (s *fakeStores) Left(digest string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.left[digest]
+}
+func (s *fakeStores) OpenPack(digest string) (*os.File, error) {
+	if !s.HasPack(digest) {
+		return nil, fs.ErrNotExist
+	}
+	return os.Open(os.DevNull)
+}
+func (s *fakeStores) OpenModel(digest string) (*os.File, error) {
+	if !s.HasModel(digest) {
+		return nil, fs.ErrNotExist
+	}
+	return os.Open(os.DevNull)
 }
 func (s *fakeStores) AddPack(_ context.Context, release, digest string, fetch func(io.Reader, io.Writer) error) error {
 	if s.HasPack(digest) {

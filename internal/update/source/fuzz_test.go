@@ -11,6 +11,7 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
+	"oscine.dev/oscine/internal/bounded"
 	"oscine.dev/oscine/internal/update"
 	"oscine.dev/oscine/internal/update/repository"
 	"oscine.dev/oscine/internal/update/repository/repositorytest"
@@ -68,7 +69,7 @@ func FuzzMetadata(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &source{where: "memory", at: files, trust: trust, limit: newLimit(0)}
+		s := &source{where: "memory", at: files, trust: trust, rate: bounded.NewRate(0)}
 		_, err = s.refresh(t.Context())
 		if err == nil && !sameMeaning(whole[name], text) {
 			t.Errorf("%s was believed: %s", name, text)

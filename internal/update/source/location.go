@@ -86,14 +86,19 @@ const (
 type web struct {
 	base   *url.URL
 	client *http.Client
+	stall  time.Duration
+}
+
+func newTransport(dial, header time.Duration) *http.Transport {
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dial}).DialContext,
+		TLSHandshakeTimeout: dial, ResponseHeaderTimeout: header, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
+		DisableCompression: true, // digests are of the files as they are
+	}
 }
 
 func newWeb(base *url.URL, o update.Options) (*web, error) {
-	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dialTime}).DialContext,
-		TLSHandshakeTimeout: dialTime, ResponseHeaderTimeout: headerTime, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
-		DisableCompression: true, // digests are of the files as they are
-	}
+	transport := newTransport(dialTime, headerTime)
 	if len(o.CA) > 0 {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
@@ -104,7 +109,7 @@ func newWeb(base *url.URL, o update.Options) (*web, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	return &web{base: base, client: &http.Client{Transport: transport}}, nil
+	return &web{base: base, client: &http.Client{Transport: transport}, stall: stallTime}, nil
 }
 
 func (w *web) close() { w.client.CloseIdleConnections() }
@@ -125,8 +130,8 @@ func (w *web) open(ctx context.Context, path string, offset int64) (io.ReadClose
 		cancel(nil)
 		return nil, err
 	}
-	body := &body{ReadCloser: response.Body, ctx: ctx, cancel: cancel, path: path}
-	body.timer = time.AfterFunc(stallTime, func() { cancel(errStalled) })
+	body := &body{ReadCloser: response.Body, ctx: ctx, cancel: cancel, path: path, stall: w.stall}
+	body.timer = time.AfterFunc(w.stall, func() { cancel(errStalled) })
 	switch {
 	case response.StatusCode == http.StatusPartialContent && offset > 0:
 		return body, nil
@@ -136,6 +141,8 @@ func (w *web) open(ctx context.Context, path string, offset int64) (io.ReadClose
 		err = fmt.Errorf("%s: the server says %s: %w", path, response.Status, fs.ErrNotExist)
 	case response.StatusCode == http.StatusRequestedRangeNotSatisfiable:
 		err = fmt.Errorf("%w: %s ends before byte %d", update.ErrDamaged, path, offset)
+	case response.StatusCode == http.StatusServiceUnavailable:
+		err = fmt.Errorf("%w: %w: %s: the server says %s", update.ErrUnreachable, update.ErrBusy, path, response.Status)
 	default:
 		err = fmt.Errorf("%w: %s: the server says %s", update.ErrUnreachable, path, response.Status)
 	}
@@ -146,7 +153,7 @@ func (w *web) open(ctx context.Context, path string, offset int64) (io.ReadClose
 	return body, nil
 }
 
-var errStalled = fmt.Errorf("no byte came in %v", stallTime)
+var errStalled = errors.New("no byte came for too long")
 
 // unreachable keeps apart whether the caller gave up or the server failed.
 func unreachable(ctx context.Context, path string, err error) error {
@@ -166,12 +173,13 @@ type body struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
+	stall  time.Duration
 	path   string
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.timer.Reset(stallTime)
+	b.timer.Reset(b.stall)
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = unreachable(b.ctx, b.path, err)
 	}

@@ -191,31 +191,6 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// No second has more bytes than the limit allows: the clock of the limit is
-// read, not the computer's.
-func TestBandwidth(t *testing.T) {
-	const perSecond = 1 << 20
-	l := newLimit(perSecond)
-	if n := l.most(10 << 20); n != perSecond/10 {
-		t.Errorf("one read may have %d bytes", n)
-	}
-	began := time.Now()
-	for range 4 {
-		if err := l.wait(t.Context(), perSecond/20); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if paid := l.next.Sub(began); paid < 200*time.Millisecond {
-		t.Errorf("a fifth of a second's bytes took %v", paid)
-	}
-	if took := time.Since(began); took < 200*time.Millisecond {
-		t.Errorf("they came in %v", took)
-	}
-	if n := newLimit(0).most(10 << 20); n != 10<<20 {
-		t.Errorf("without a limit one read may have %d bytes", n)
-	}
-}
-
 func TestFetchPin(t *testing.T) {
 	dir, r, root := publish(t)
 	pack := filepath.Join(t.TempDir(), "engine.pack")

@@ -11,11 +11,11 @@ import (
 	"oscine.dev/oscine/internal/update"
 )
 
-// readAll reads a file of at most most bytes. One that is longer is
-// [update.ErrTooLong] where exact says that its length was signed for, and too
+// readAll reads a file of at most most bytes from where the metadata comes from. One that
+// is longer is [update.ErrTooLong] where exact says that its length was signed for, and too
 // large anyway.
 func (s *source) readAll(ctx context.Context, path string, most int64, exact bool) ([]byte, error) {
-	stream, err := s.stream(ctx, path, 0)
+	stream, err := s.stream(ctx, path, 0, true)
 	if err != nil {
 		return nil, err
 	}
@@ -34,10 +34,11 @@ func (s *source) readAll(ctx context.Context, path string, most int64, exact boo
 	return text, nil
 }
 
-// stream reads a file from an offset, not faster than allowed. When the location
-// fails it is opened again where it broke off.
-func (s *source) stream(ctx context.Context, path string, at int64) (io.ReadCloser, error) {
-	r := &stream{source: s, ctx: ctx, path: path, at: at}
+// stream reads a file from an offset: where it describes releases, from where the metadata
+// comes from, otherwise from the peers or the source, from that not faster than allowed.
+// When the location fails the file is opened again where it broke off.
+func (s *source) stream(ctx context.Context, path string, at int64, describes bool) (*stream, error) {
+	r := &stream{source: s, ctx: ctx, path: path, at: at, describes: describes}
 	if err := r.reopen(nil); err != nil {
 		return nil, err
 	}
@@ -46,50 +47,78 @@ func (s *source) stream(ctx context.Context, path string, at int64) (io.ReadClos
 
 type stream struct {
 	*source
-	ctx   context.Context
-	path  string
-	at    int64
-	tries int
-	body  io.ReadCloser
+	ctx       context.Context
+	path      string
+	at        int64
+	describes bool
+	tries     int
+	body      io.ReadCloser
+	from      *peer // that body is from; nil for the source
+	got       int64 // bytes from there
 }
 
-// reopen opens the file where reading ended with err, after a while unless it is
-// the first time, and gives up after some tries in a row.
+// reopen opens the file where reading ended with err. It tries again after a while, at
+// once where it was a peer that failed, and gives up after some tries in a row.
 func (r *stream) reopen(err error) error {
 	for {
 		if err != nil {
-			if !errors.Is(err, update.ErrUnreachable) || r.tries == retries {
+			if !errors.Is(err, update.ErrUnreachable) || r.tries == r.most() {
 				return err
 			}
-			select {
-			case <-time.After(r.wait << r.tries):
-			case <-r.ctx.Done():
-				return context.Cause(r.ctx)
+			if r.from == nil {
+				select {
+				case <-time.After(r.wait << r.tries):
+				case <-r.ctx.Done():
+					return context.Cause(r.ctx)
+				}
 			}
 			r.tries++
 		}
-		r.body, err = r.source.at.open(r.ctx, r.path, r.at)
+		if r.describes {
+			r.body, err = r.described().open(r.ctx, r.path, r.at)
+		} else {
+			r.body, r.from, err = r.open(r.ctx, r.path, r.at)
+		}
 		if err == nil {
 			return nil
 		}
 	}
 }
 
+// most is how often a file is opened again. Where there are peers to go to, metadata is
+// not waited for.
+func (r *stream) most() int {
+	if len(r.peers) > 0 && r.describes {
+		return 0
+	}
+	return retries
+}
+
 func (r *stream) Read(p []byte) (int, error) {
 	for {
-		n, err := r.body.Read(p[:r.limit.most(len(p))])
+		if r.from == nil {
+			p = p[:r.rate.Most(len(p))]
+		}
+		n, err := r.body.Read(p)
 		r.at += int64(n)
 		if n > 0 {
 			r.tries = 0
-			if err := r.limit.wait(r.ctx, n); err != nil {
+			r.got += int64(n)
+			if r.from != nil {
+				r.from.took = true
+			} else if err := r.rate.Wait(r.ctx, n); err != nil {
 				return n, err
 			}
 		}
 		if n > 0 || err == nil || errors.Is(err, io.EOF) {
 			return n, ignoreAfter(n, err)
 		}
-		r.body.Close()
-		if err := r.reopen(asUnreachable(r.ctx, r.path, err)); err != nil {
+		r.end()
+		err = asUnreachable(r.ctx, r.path, err)
+		if r.from != nil {
+			r.restPeer(r.from, err)
+		}
+		if err := r.reopen(err); err != nil {
 			r.body = io.NopCloser(eof{})
 			return 0, err
 		}
@@ -115,37 +144,13 @@ type eof struct{}
 
 func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
-func (r *stream) Close() error { return r.body.Close() }
-
-// limit spreads reading so that no second has more bytes than it says.
-type limit struct {
-	perSecond int64
-	next      time.Time // when the bytes read so far are paid for
+// end closes what is read and tells how much came.
+func (r *stream) end() error {
+	if r.got > 0 && r.options.Received != nil && !r.describes {
+		r.options.Received(r.path, r.from.String(), r.got)
+	}
+	r.got = 0 // the next body may be another's
+	return r.body.Close()
 }
 
-func newLimit(perSecond int64) *limit { return &limit{perSecond: perSecond} }
-
-// most is how many bytes one read may have: a tenth of a second's.
-func (l *limit) most(n int) int {
-	if l.perSecond <= 0 {
-		return n
-	}
-	return int(min(int64(n), max(l.perSecond/10, 1)))
-}
-
-func (l *limit) wait(ctx context.Context, n int) error {
-	if l.perSecond <= 0 {
-		return nil
-	}
-	now := time.Now()
-	if l.next.Before(now) {
-		l.next = now
-	}
-	l.next = l.next.Add(time.Duration(int64(n) * int64(time.Second) / l.perSecond))
-	select {
-	case <-time.After(l.next.Sub(now)):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func (r *stream) Close() error { return r.end() }

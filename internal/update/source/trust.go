@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -43,13 +45,17 @@ func newTrust(options update.Options) (*trust, error) {
 	if options.State == "" {
 		return nil, errors.New("the source has no folder for its state")
 	}
-	t := &trust{options: options}
-	// What was seen under another root says nothing under this one.
-	t.dir = filepath.Join(options.State, fmt.Sprintf("%x", sha256.Sum256(options.Root))[:16])
+	t := &trust{options: options, dir: stateOf(options)}
 	if err := durable.MkdirAll(t.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("keep the state of the source: %w", err)
 	}
 	return t, t.reset()
+}
+
+// stateOf is the folder of a root's state: what was seen under another root says nothing
+// under this one.
+func stateOf(o update.Options) string {
+	return filepath.Join(o.State, fmt.Sprintf("%x", sha256.Sum256(o.Root))[:16])
 }
 
 // now is the clock, or the time that is surely past where the clock is behind.
@@ -99,6 +105,44 @@ func (t *trust) keep(role string, text []byte) error {
 	return nil
 }
 
+// Metadata returns metadata that was believed last, by its name in a release folder's
+// metadata, or fs.ErrNotExist. It is for peers, who check it again.
+func Metadata(o update.Options, name string) ([]byte, error) {
+	t := &trust{dir: stateOf(o)}
+	role, ok := strings.CutSuffix(name, ".json")
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	if role == "timestamp" || strings.HasSuffix(role, ".root") && number(strings.TrimSuffix(role, ".root")) {
+		return t.load(role)
+	}
+	version, role, ok := strings.Cut(role, ".")
+	if !ok || !number(version) || !roleName(role) {
+		return nil, fs.ErrNotExist
+	}
+	if role != metadata.SNAPSHOT {
+		role = "targets." + role
+	}
+	text, err := t.load(role)
+	if err != nil {
+		return nil, err
+	}
+	var kept struct {
+		Signed struct {
+			Version json.Number `json:"version"`
+		} `json:"signed"`
+	}
+	if err := json.Unmarshal(text, &kept); err != nil || kept.Signed.Version.String() != version {
+		return nil, fs.ErrNotExist
+	}
+	return text, nil
+}
+
+func number(text string) bool {
+	n, err := strconv.ParseInt(text, 10, 64)
+	return err == nil && n > 0 && strconv.FormatInt(n, 10) == text
+}
+
 // view is what the metadata offers.
 type view struct {
 	targets map[string]*metadata.TargetFiles // by path
@@ -133,6 +177,9 @@ func (s *source) roots(ctx context.Context) error {
 			return refused("root", err)
 		}
 		if err := s.trust.keep("root", text); err != nil {
+			return err
+		}
+		if err := s.trust.keep(strconv.FormatInt(set.Root.Signed.Version, 10)+".root", text); err != nil { // for peers
 			return err
 		}
 	}

@@ -85,7 +85,7 @@ func (s *source) verify(ctx context.Context, progress func(string)) (*Report, er
 
 // checkTarget reads a target.
 func (s *source) checkTarget(ctx context.Context, name string, info *metadata.TargetFiles) error {
-	stream, err := s.stream(ctx, s.trust.fileOf(name, info), 0)
+	stream, err := s.stream(ctx, s.trust.fileOf(name, info), 0, false)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
