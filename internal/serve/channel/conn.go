@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/tensor"
 )
 
@@ -42,6 +43,9 @@ type Conn struct {
 	control sync.Mutex // of exchanges: one at a time
 	in      []byte
 	results []Result
+	got     int // of readNow
+	bad     error
+	readNow func(fd uintptr) bool
 }
 
 // underWay is a request that the worker has.
@@ -75,7 +79,7 @@ func newConn(nc *net.UnixConn) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{conn: nc, raw: raw, in: make([]byte, MaxMessage)}
-	c.writeNow = c.sendNow
+	c.writeNow, c.readNow = c.sendNow, c.receiveNow
 	return c, nil
 }
 
@@ -196,7 +200,7 @@ func (c *Conn) write(message func([]byte) []byte, oob []byte, deadline time.Time
 
 // sendNow sends the message where there is room for it. Errors are the next write's.
 func (c *Conn) sendNow(fd uintptr) bool {
-	_, err := unix.SendmsgN(int(fd), c.out, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	_, err := linux.SendNow(int(fd), c.out)
 	c.sent = err == nil
 	return true
 }
@@ -294,7 +298,11 @@ func (c *Conn) failLocked(err error) {
 
 // readOne reads and handles one message.
 func (c *Conn) readOne() error {
-	n, err := c.conn.Read(c.in)
+	err := c.raw.Read(c.readNow)
+	n, bad := c.got, c.bad
+	if err == nil {
+		err = bad
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return c.overdue(err)
@@ -314,6 +322,21 @@ func (c *Conn) readOne() error {
 		}
 	}
 	return err
+}
+
+// receiveNow takes a message that is there.
+func (c *Conn) receiveNow(fd uintptr) bool {
+	for {
+		n, _, err := linux.ReceiveNow(int(fd), c.in, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return false
+		}
+		c.got, c.bad = n, err
+		return true
+	}
 }
 
 // overdue waits on where the deadline was that of a run which ended since.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"oscine.dev/oscine/internal/linux"
 )
 
 // answer is the ResponseWriter of a request. It keeps an answer until it is whole
@@ -177,7 +177,7 @@ func (c *conn) send(p []byte, deadline time.Time) error {
 
 // writeNow writes what the socket has room for. Errors are the next write's.
 func (c *conn) writeNow(fd uintptr) bool {
-	if n, err := unix.SendmsgN(int(fd), c.out, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err == nil {
+	if n, err := linux.SendNow(int(fd), c.out[:min(len(c.out), joinBytes)]); err == nil {
 		c.sent = n
 	}
 	return true

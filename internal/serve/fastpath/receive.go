@@ -5,14 +5,13 @@ import (
 	"io"
 
 	"golang.org/x/sys/unix"
+
+	"oscine.dev/oscine/internal/linux"
 )
 
 // receive reads the first bytes of a request, and takes a descriptor that comes
 // with them.
 func (c *conn) receive(p []byte) (int, error) {
-	if c.regions == nil {
-		return c.Conn.Read(p)
-	}
 	c.in, c.got, c.bad = p, 0, nil
 	err := c.raw.Read(c.read)
 	c.in = nil
@@ -29,14 +28,18 @@ func (c *conn) receive(p []byte) (int, error) {
 // readNow reads what is there.
 func (c *conn) readNow(fd uintptr) bool {
 	for {
-		n, m, _, _, err := unix.Recvmsg(int(fd), c.in, c.control[:], unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		var control []byte
+		if c.regions != nil {
+			control = c.control[:]
+		}
+		n, m, err := linux.ReceiveNow(int(fd), c.in, control)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.EAGAIN):
 			return false
 		}
-		c.got, c.bad, c.controls = max(n, 0), err, m
+		c.got, c.bad, c.controls = n, err, m
 		return true
 	}
 }
