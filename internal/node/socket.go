@@ -16,6 +16,7 @@ import (
 	"oscine.dev/oscine/internal/node/access"
 	"oscine.dev/oscine/internal/node/kind/workload"
 	"oscine.dev/oscine/internal/serve/fastpath"
+	"oscine.dev/oscine/internal/unixconn"
 )
 
 // inferenceDir is the folder that workloads get which ask for inference. The one
@@ -43,7 +44,7 @@ func (n *Node) serveSocket() error {
 	server := &http.Server{Handler: n.tokens.Guard(false, n.inference), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ConnContext: peer, Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
-	bounded := listen.New(l, listen.Limits{Strangers: 512, StrangersPerAddress: 512, Clients: 4096, ClientsPerAddress: 4096})
+	bounded := listen.New(unixconn.Listener{Listener: l}, listen.Limits{Strangers: 512, StrangersPerAddress: 512, Clients: 4096, ClientsPerAddress: 4096})
 	bounded.Watch(server)
 	context.AfterFunc(n.life, func() { server.Close() })
 	n.wg.Go(func() {
@@ -57,7 +58,7 @@ func (n *Node) serveSocket() error {
 // peer names the client of a connection by its user: containers have users of
 // their own.
 func peer(ctx context.Context, c net.Conn) context.Context {
-	socket, ok := listen.Socket(c).(*net.UnixConn)
+	socket, ok := listen.Socket(c).(*unixconn.Conn)
 	if !ok {
 		return ctx
 	}

@@ -19,7 +19,7 @@ func layers() [][]string {
 	return [][]string{
 		{"internal/uki/ukitest", "internal/attest", "internal/luks", "internal/signature/signaturetest"},
 		{"internal/linux", "internal/version", "internal/histogram", "internal/quantity", "internal/printable", "internal/listen", "internal/bpf", "internal/release", "internal/durable", "internal/bounded", "internal/serve/ensemble", "internal/signature", "internal/samples/synthetic"},
-		{"internal/disk/empty"},
+		{"internal/disk/empty", "internal/unixconn"},
 		{"internal/encryption"},
 		{"internal/artifact"},
 		{"internal/update", "internal/uki", "internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/image/cpio", "internal/api/oscinepb", "internal/serve/front/oip/inferencepb", "internal/serve/triton/modelconfigpb", "internal/rules", "internal/gguf", "internal/licence", "internal/isolate/urgency", "internal/isolate/schedext", "internal/isolate/runqueue"},

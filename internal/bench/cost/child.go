@@ -26,6 +26,7 @@ import (
 	"oscine.dev/oscine/internal/serve/fastpath"
 	"oscine.dev/oscine/internal/serve/worker"
 	"oscine.dev/oscine/internal/tensor"
+	"oscine.dev/oscine/internal/unixconn"
 )
 
 // listenAll serves a handler as an open endpoint of a node does, on a port and
@@ -47,6 +48,11 @@ func listenAll(handler http.Handler, socket string, listen func(*http.Server, ne
 	}
 	fmt.Printf("ready %s\n", port.Addr())
 	return nil
+}
+
+// listenFast serves as the daemon does.
+func listenFast(server *http.Server, l net.Listener) error {
+	return fastpath.Serve(server, unixconn.Listener{Listener: l})
 }
 
 // obey answers lines until there are no more.
@@ -112,7 +118,7 @@ func (s *starter) Start(context.Context) (core.Worker, error) {
 // without any protocol.
 func frontServer(worker, dir string) error {
 	registry := core.NewRegistry()
-	if err := listenAll(serve.NewHandler(registry, serve.Options{}), filepath.Join(dir, "front.sock"), fastpath.Serve); err != nil {
+	if err := listenAll(serve.NewHandler(registry, serve.Options{}), filepath.Join(dir, "front.sock"), listenFast); err != nil {
 		return err
 	}
 	ctx := context.Background()

@@ -15,13 +15,14 @@ import (
 
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/tensor"
+	"oscine.dev/oscine/internal/unixconn"
 )
 
 // Conn is the daemon's end of a connection to a worker. It is safe for
 // concurrent use. No goroutine of its own reads: of those that wait for an
 // answer one reads for all, so that a single one wakes nobody else.
 type Conn struct {
-	conn   *net.UnixConn
+	conn   *unixconn.Conn
 	raw    syscall.RawConn // of conn
 	pid    int
 	meta   Metadata
@@ -73,12 +74,17 @@ type waiter struct {
 	answer []byte
 }
 
-func newConn(nc *net.UnixConn) (*Conn, error) {
-	raw, err := nc.SyscallConn()
+// newConn takes the connection of a process over, also where it fails.
+func newConn(nc *net.UnixConn, pid int) (*Conn, error) {
+	conn, err := unixconn.New(nc)
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{conn: nc, raw: raw, in: make([]byte, MaxMessage)}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	c := &Conn{conn: conn, raw: raw, pid: pid, in: make([]byte, MaxMessage)}
 	c.writeNow, c.readNow = c.sendNow, c.receiveNow
 	return c, nil
 }
@@ -194,8 +200,12 @@ func (c *Conn) write(message func([]byte) []byte, oob []byte, deadline time.Time
 	if err := c.conn.SetWriteDeadline(deadline); err != nil {
 		return err
 	}
-	_, _, err := c.conn.WriteMsgUnix(c.out, oob, nil)
-	return errors.Join(err, c.conn.SetWriteDeadline(time.Time{}))
+	var err error
+	bad := c.raw.Write(func(fd uintptr) bool {
+		err = unix.Sendmsg(int(fd), c.out, oob, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	return errors.Join(bad, err, c.conn.SetWriteDeadline(time.Time{}))
 }
 
 // sendNow sends the message where there is room for it. Errors are the next write's.

@@ -91,19 +91,19 @@ func (l *Listener) Accept(ctx context.Context, owned func(pid int) bool) (*Conn,
 		if err != nil {
 			return nil, fmt.Errorf("wait for the worker: %w", err)
 		}
-		c, err := newConn(nc)
-		if err != nil {
+		pid, err := peer(nc)
+		if err != nil || !owned(pid) {
 			_ = nc.Close()
 			continue
 		}
-		if c.pid, err = peer(nc); err != nil || !owned(c.pid) {
-			_ = nc.Close()
+		c, err := newConn(nc, pid)
+		if err != nil {
 			continue
 		}
 		if err = c.hello(ctx); err == nil {
 			return c, nil
 		}
-		_ = nc.Close()
+		_ = c.conn.Close()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			<-ctx.Done() // whose deadline it was
 			return nil, context.Cause(ctx)

@@ -121,7 +121,7 @@ func (l listener) Accept() (net.Conn, error) {
 	}
 	ours := &conn{Conn: c, raw: raw, path: l.path, remote: c.RemoteAddr().String()}
 	ours.write, ours.read = ours.writeNow, ours.readNow
-	if _, ok := socket.(*net.UnixConn); ok {
+	if c.LocalAddr().Network() == "unix" {
 		ours.regions = region.New(l.path.room)
 	}
 	return ours, nil

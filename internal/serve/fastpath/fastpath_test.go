@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/listen"
+	"oscine.dev/oscine/internal/unixconn"
 )
 
 // rig is a server with the fast path on a Unix or TCP socket.
@@ -59,6 +60,9 @@ func serve(t *testing.T, network string, handler http.HandlerFunc) *rig {
 	}
 	r.Protocols.SetHTTP1(true)
 	r.Protocols.SetUnencryptedHTTP2(true)
+	if network == "unix" {
+		l = unixconn.Listener{Listener: l}
+	}
 	go func() { r.ended <- Serve(r.Server, l) }()
 	t.Cleanup(func() { r.Server.Close() })
 	return r
