@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"oscine.dev/oscine/internal/api"
+	"oscine.dev/oscine/internal/attest"
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/object"
@@ -79,7 +80,7 @@ func (o *options) maintenance(found *object.Machine, why error, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	m := &api.Maintenance{Key: key, Logger: log, Store: func(manifest string) error { return o.keep(manifest, log) }}
+	m := &api.Maintenance{Key: key, Logger: log, TPM: hasTPM(log), Store: func(manifest string) error { return o.keep(manifest, log) }}
 	switch {
 	case errors.Is(why, errNoCertificate):
 		m.Closed, m.Authority, m.Code = errNoCertificate.Error(), found.Spec.API.CA, consoleCode()
@@ -92,6 +93,18 @@ func (o *options) maintenance(found *object.Machine, why error, log *slog.Logger
 		}
 	}
 	return m, nil
+}
+
+// hasTPM reports whether the machine has one that attests it.
+func hasTPM(log *slog.Logger) bool {
+	tpm, err := attest.Open()
+	if err != nil {
+		if !errors.Is(err, attest.ErrNoTPM) {
+			log.Warn("the TPM", "error", err)
+		}
+		return false
+	}
+	return tpm.Close() == nil
 }
 
 // awaitMachine waits in maintenance mode for someone to send the configuration,

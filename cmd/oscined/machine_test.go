@@ -68,7 +68,7 @@ func configure(t *testing.T, address string, ca pki.Pair, own *client.Context, c
 	if err != nil {
 		t.Fatal(err)
 	}
-	certificate, err := pki.SignNode(ca, []byte(asks.Msg.CertificateRequest), node.Certificate, "edge1", nil)
+	certificate, err := pki.SignNode(ca, []byte(asks.Msg.CertificateRequest), node.Certificate, "edge1", nil, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}

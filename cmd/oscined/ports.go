@@ -41,9 +41,9 @@ func openPorts(o *options, n *node.Node, machine *object.Machine, log *slog.Logg
 	}
 	if inference := machine.Spec.Inference; inference != nil {
 		_, handler := n.Inference()
-		secured, err := inferenceTLS(inference, machine.Spec.API)
-		if err != nil {
-			return nil, err
+		var secured *tls.Config
+		if inference.TLS {
+			secured = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: n.Identity().Certificate}
 		}
 		add("inference", inference.Port, n.Tokens().Guard(inference.Tokens == object.TokensRequired, handler), secured)
 	}
@@ -59,19 +59,6 @@ func openPorts(o *options, n *node.Node, machine *object.Machine, log *slog.Logg
 		return nil, errors.Join(errs...)
 	}
 	return open, nil
-}
-
-// inferenceTLS is the node's own certificate where the endpoint is to be encrypted,
-// else nil.
-func inferenceTLS(open *object.Inference, own object.MachineAPI) (*tls.Config, error) {
-	if !open.TLS {
-		return nil, nil
-	}
-	pair, err := tls.X509KeyPair([]byte(own.Certificate), []byte(own.Key))
-	if err != nil {
-		return nil, fmt.Errorf("the node's certificate for spec.inference.tls: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
 }
 
 // openGrace is how long requests that were accepted get to be answered before the

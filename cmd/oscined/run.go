@@ -159,10 +159,7 @@ func runNode(ctx context.Context, o *options, console io.Writer, log *slog.Logge
 }
 
 func serveAPI(ctx context.Context, o *options, n *node.Node, machine *object.Machine, alive *pulse, log *slog.Logger) error {
-	server, err := api.NewServer(n, machine.Spec.API, log)
-	if err != nil {
-		return err
-	}
+	server := api.NewServer(n, log)
 	address := o.listen
 	if address == "" {
 		address = listenAddress(o, machine.Spec.API.Port)

@@ -18,12 +18,14 @@ import (
 	pbconnect "oscine.dev/oscine/internal/api/oscinepb/oscinepbconnect"
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/node/access"
+	"oscine.dev/oscine/internal/node/identity"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
 
 // quietNode answers Info, and a Watch that never reports anything.
 type quietNode struct {
+	identity *identity.Identity
 	Node
 	list     *access.List
 	tokens   *access.Tokens
@@ -31,7 +33,8 @@ type quietNode struct {
 	releases http.Handler
 }
 
-func (n *quietNode) Access() *access.List { return n.list }
+func (n *quietNode) Identity() *identity.Identity { return n.identity }
+func (n *quietNode) Access() *access.List         { return n.list }
 func (n *quietNode) Renewals() *access.Renewals {
 	if n.renewals == nil {
 		return &access.Renewals{}
@@ -85,12 +88,8 @@ func newGatedNode(t *testing.T, n *quietNode) *gated {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := NewServer(n, object.MachineAPI{
-		CA: string(authority.Certificate), Certificate: string(own.Certificate), Key: string(own.Key),
-	}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	n.identity = identityOf(t, authority, own)
+	server := NewServer(n, slog.New(slog.DiscardHandler))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +104,18 @@ func newGatedNode(t *testing.T, n *quietNode) *gated {
 		}
 	})
 	return &gated{t, authority, l.Addr().String()}
+}
+
+// identityOf is the identity of a node with that certificate.
+func identityOf(t *testing.T, authority, own pki.Pair) *identity.Identity {
+	t.Helper()
+	i, err := identity.Open(filepath.Join(t.TempDir(), "identity.json"), object.MachineAPI{
+		CA: string(authority.Certificate), Certificate: string(own.Certificate), Key: string(own.Key),
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
 }
 
 // client signs a certificate and returns what calls with it.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pb "oscine.dev/oscine/internal/api/oscinepb"
+	"oscine.dev/oscine/internal/node/identity"
 	"oscine.dev/oscine/internal/pki"
 )
 
@@ -184,20 +185,13 @@ func requirePeer(next http.Handler) http.Handler {
 	})
 }
 
-// serverTLS demands a client certificate of the authority, or with nodes one of a node, which
-// has no role.
-func serverTLS(ca, certificate, key string, nodes bool) (*tls.Config, error) {
-	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
-	if err != nil {
-		return nil, fmt.Errorf("node certificate: %w", err)
-	}
-	pool, err := pki.Pool([]byte(ca))
-	if err != nil {
-		return nil, errors.Join(errors.New("spec.api.ca"), err)
-	}
+// serverTLS shows the node's certificate of the moment, and demands a client
+// certificate of the authority, or with nodes one of a node, which has no role.
+func serverTLS(own *identity.Identity, nodes bool) *tls.Config {
+	pool := own.Authority()
 	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{pair},
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: own.Certificate,
 		// Not RequireAndVerifyClientCert, which lets nobody in while the node's
 		// clock stands at 1970.
 		ClientAuth: tls.RequireAnyClientCert,
@@ -209,5 +203,5 @@ func serverTLS(ca, certificate, key string, nodes bool) (*tls.Config, error) {
 			return pki.VerifyClient(pool, state.PeerCertificates[0], time.Now())
 		},
 		NextProtos: []string{"h2", "http/1.1"},
-	}, nil
+	}
 }

@@ -36,12 +36,10 @@ func TestClockBehindEveryCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	who := identityOf(t, authority, own)
 	signedAt := rita.Leaf.NotBefore.Add(time.Hour) // the clients' clocks are right
 	synctest.Test(t, func(t *testing.T) {
-		config, err := serverTLS(string(authority.Certificate), string(own.Certificate), string(own.Key), false)
-		if err != nil {
-			t.Fatal(err)
-		}
+		config := serverTLS(who, false)
 		for name, tc := range map[string]struct {
 			certificates []tls.Certificate
 			want         string
@@ -63,10 +61,7 @@ func TestClockBehindEveryCertificate(t *testing.T) {
 // An expired certificate is refused in the handshake, by the node's clock.
 func TestExpiredClientIsRefused(t *testing.T) {
 	authority, own := newNodePair(t)
-	config, err := serverTLS(string(authority.Certificate), string(own.Certificate), string(own.Key), false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	config := serverTLS(identityOf(t, authority, own), false)
 	expired, err := pki.NewClient(authority, "rita", pki.Admin, -time.Minute)
 	if err != nil {
 		t.Fatal(err)

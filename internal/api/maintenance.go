@@ -36,6 +36,7 @@ type Maintenance struct {
 	Authority string // PEM; empty where it is not known
 	Code      string // at least 80 bits, in capitals
 	Token     string // by which the owner recognises the node; empty for none
+	TPM       bool   // whether the machine has one
 	// Locked says why the data partition is locked; empty where it is not. A locked
 	// node takes nothing but its recovery key, by Unlock.
 	Locked string
@@ -132,7 +133,7 @@ func withPeer(next http.Handler) http.Handler {
 
 // Describe implements the Maintenance service.
 func (m *Maintenance) Describe(context.Context, *connect.Request[pb.DescribeRequest]) (*connect.Response[pb.DescribeResponse], error) {
-	described := &pb.DescribeResponse{CertificateRequest: string(m.request), Closed: m.Closed, Locked: m.Locked}
+	described := &pb.DescribeResponse{CertificateRequest: string(m.request), Closed: m.Closed, Locked: m.Locked, Tpm: m.TPM}
 	if m.Token != "" {
 		described.JoinProof = pki.JoinProof(m.Token, m.certificate.Certificate[0])
 	}

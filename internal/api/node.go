@@ -11,6 +11,7 @@ import (
 	"oscine.dev/oscine/internal/doctor"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node"
+	"oscine.dev/oscine/internal/node/identity"
 	"oscine.dev/oscine/internal/object"
 )
 
@@ -19,6 +20,8 @@ type wholeNode interface {
 	Info() node.Info
 	Doctor(context.Context) []doctor.Capability
 	Attest(nonce []byte) (*attest.Evidence, error)
+	Identity() *identity.Identity
+	RequestCertificate(nonce []byte) (request []byte, e *attest.Evidence, err error)
 	Reboot(powerOff bool) error
 	Reset(by string) error
 	CreateRecoveryKey(by string) (string, error)
@@ -37,6 +40,9 @@ func (s *nodeService) Info(ctx context.Context, _ *connect.Request[pb.InfoReques
 		Disk: &pb.DiskSpace{
 			SizeBytes: info.Disk.Size.Bytes, FreeBytes: info.Disk.Free.Bytes, SizeFiles: info.Disk.Size.Inodes, FreeFiles: info.Disk.Free.Inodes,
 		},
+	}
+	if c := info.Certificate; c.Serial != "" {
+		resp.Certificate = &pb.NodeCertificate{Serial: c.Serial, NotAfter: timestamppb.New(c.NotAfter), Problem: c.Problem}
 	}
 	if e := info.Encryption; e != nil {
 		resp.Encryption = &pb.DataEncryption{Method: string(object.EncryptionTPM), RecoveryKey: e.RecoveryKey}
@@ -86,7 +92,31 @@ func (s *nodeService) Attest(_ context.Context, req *connect.Request[pb.AttestRe
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&pb.AttestResponse{Public: e.Public, Quote: e.Quote, Signature: e.Signature, Pcrs: e.PCRs}), nil
+	return connect.NewResponse(evidenceMessage(e)), nil
+}
+
+func evidenceMessage(e *attest.Evidence) *pb.AttestResponse {
+	return &pb.AttestResponse{Public: e.Public, Quote: e.Quote, Signature: e.Signature, Pcrs: e.PCRs}
+}
+
+func (s *nodeService) RequestCertificate(_ context.Context, req *connect.Request[pb.RequestCertificateRequest]) (*connect.Response[pb.RequestCertificateResponse], error) {
+	request, e, err := s.node.RequestCertificate(req.Msg.Nonce)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.RequestCertificateResponse{CertificateRequest: string(request)}
+	if e != nil {
+		resp.Evidence = evidenceMessage(e)
+	}
+	return connect.NewResponse(resp), nil
+}
+
+func (s *nodeService) InstallCertificate(ctx context.Context, req *connect.Request[pb.InstallCertificateRequest]) (*connect.Response[pb.InstallCertificateResponse], error) {
+	who, _ := ctx.Value(callerKey{}).(caller)
+	if err := s.node.Identity().Install([]byte(req.Msg.Certificate), who.name); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.InstallCertificateResponse{}), nil
 }
 
 func (s *nodeService) Reboot(ctx context.Context, req *connect.Request[pb.RebootRequest]) (*connect.Response[pb.RebootResponse], error) {

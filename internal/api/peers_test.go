@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/tls"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -31,7 +32,7 @@ func (g *gated) peer() (serial string, client *http.Client) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	transport := &http.Transport{TLSClientConfig: share.PeerTLS(pool, own)}
+	transport := &http.Transport{TLSClientConfig: share.PeerTLS(pool, func() *tls.Certificate { return &own })}
 	g.t.Cleanup(transport.CloseIdleConnections)
 	return pki.Serial(own.Leaf), &http.Client{Transport: transport}
 }

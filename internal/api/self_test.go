@@ -10,6 +10,7 @@ import (
 
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/node/access"
+	"oscine.dev/oscine/internal/node/identity"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
@@ -17,6 +18,8 @@ import (
 // lockedNode has objects behind a lock, and nothing else.
 type lockedNode struct {
 	Node
+	identity *identity.Identity
+
 	mu sync.Mutex
 }
 
@@ -25,6 +28,8 @@ func (n *lockedNode) Get(object.Kind, string) ([]object.State, error) {
 	defer n.mu.Unlock()
 	return nil, node.ErrNotFound
 }
+
+func (n *lockedNode) Identity() *identity.Identity { return n.identity }
 
 func (n *lockedNode) Access() *access.List { return &access.List{} }
 
@@ -44,11 +49,8 @@ func TestAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &lockedNode{}
-	server, err := NewServer(n, object.MachineAPI{CA: string(authority.Certificate), Certificate: string(pair.Certificate), Key: string(pair.Key)}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	n := &lockedNode{identity: identityOf(t, authority, pair)}
+	server := NewServer(n, slog.New(slog.DiscardHandler))
 	if err := server.Answers(t.Context()); err != nil {
 		t.Errorf("a node that works: %v", err)
 	}

@@ -86,14 +86,11 @@ func services(n Node, gate *entrance, authority *x509.CertPool) []service {
 	}
 }
 
-// NewServer returns a server of n with the identity in config. Inference requests
-// go to n's models, and /metrics to n's metrics, for readers and above.
-func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, error) {
+// NewServer returns a server of n with its identity. Inference requests go to n's
+// models, and /metrics to n's metrics, for readers and above.
+func NewServer(n Node, logger *slog.Logger) *Server {
 	releases := n.Releases()
-	tlsConfig, err := serverTLS(config.CA, config.Certificate, config.Key, releases != nil)
-	if err != nil {
-		return nil, err
-	}
+	tlsConfig := serverTLS(n.Identity(), releases != nil)
 	stopping, stop := context.WithCancel(context.Background())
 	options := []connect.HandlerOption{
 		connect.WithInterceptors(&authorizer{logger, stopping}, coder{}),
@@ -122,7 +119,7 @@ func NewServer(n Node, config object.MachineAPI, logger *slog.Logger) (*Server, 
 	server := newHTTPServer(gate.identify(mux), tlsConfig, logger)
 	server.ConnContext = withConnection
 	server.RegisterOnShutdown(stop)
-	return &Server{server, calls}, nil
+	return &Server{server, calls}
 }
 
 func newHTTPServer(handler http.Handler, config *tls.Config, logger *slog.Logger) *http.Server {

@@ -89,6 +89,28 @@ func TestQuote(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", name, err, test.want)
 		}
 	}
+
+	// A quote that is bound to a request proves nothing for another one, and no
+	// caller has the TPM sign the binding of a request of its own.
+	request := []byte("a request")
+	boundTo, err := QuoteRequest(tpm, nonce, request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := boundTo.Verify(Binding(nonce, request)); err != nil {
+		t.Error(err)
+	}
+	for name, qualifying := range map[string][]byte{"another request": Binding(nonce, []byte("another")), "another nonce": Binding(bytes.Repeat([]byte{8}, 32), request), "none": nonce} {
+		if _, err := boundTo.Verify(qualifying); !errors.Is(err, ErrEvidence) {
+			t.Errorf("bound to a request, and verified for %s: got %v", name, err)
+		}
+	}
+	if _, err := Quote(tpm, Binding(nonce, request)); !errors.Is(err, ErrNonce) {
+		t.Errorf("a binding as nonce: got %v", err)
+	}
+	if _, err := QuoteRequest(tpm, nil, request); !errors.Is(err, ErrNonce) {
+		t.Errorf("a request without nonce: got %v", err)
+	}
 	for _, n := range []int{0, MinNonce - 1, MaxNonce + 1} {
 		if _, err := Quote(tpm, make([]byte, n)); !errors.Is(err, ErrNonce) {
 			t.Errorf("a nonce of %d bytes: got %v", n, err)

@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 
@@ -12,9 +13,9 @@ import (
 var (
 	// ErrNoTPM is returned by Open on a machine without a TPM 2.0.
 	ErrNoTPM = errdefs.ErrFailedPrecondition.WithMessage("this node has no TPM 2.0")
-	// ErrNonce is returned by Quote for a nonce of another length than MinNonce to
-	// MaxNonce.
-	ErrNonce = errdefs.ErrInvalidArgument.WithMessage("a nonce has 16 to 64 bytes")
+	// ErrNonce is returned for a nonce of another length than MinNonce to MaxNonce,
+	// and for one that looks like what Binding returns.
+	ErrNonce = errdefs.ErrInvalidArgument.WithMessage("a nonce has 16 to 64 random bytes")
 	// ErrEvidence is wrapped by all errors of Verify: nothing that the evidence says
 	// is proved.
 	ErrEvidence = errors.New("the node's evidence proves nothing")
@@ -27,6 +28,26 @@ const (
 	MinNonce = 16
 	MaxNonce = 64
 )
+
+// bound begins the qualifying data of quotes that are bound to a request. No nonce
+// of a caller may begin so, or a reader could have a request of its own bound.
+const bound = "\x00request"
+
+// Binding is the qualifying data of a quote that is bound to a request for a
+// certificate, in place of a nonce. Its 32 bytes fit TPMs that know no longer
+// digest than SHA-256.
+func Binding(nonce, request []byte) []byte {
+	of := sha256.Sum256(request)
+	sum := sha256.Sum256(append(of[:], nonce...))
+	return append([]byte(bound), sum[:sha256.Size-len(bound)]...)
+}
+
+func checkNonce(nonce []byte) error {
+	if len(nonce) < MinNonce || len(nonce) > MaxNonce || bytes.HasPrefix(nonce, []byte(bound)) {
+		return ErrNonce
+	}
+	return nil
+}
 
 // Registers is how many of the first registers a quote holds: those that firmware,
 // boot loader and kernel write. The others are free for programs.

@@ -58,10 +58,25 @@ func template() tpm2.TPMTPublic {
 
 // Quote has the TPM sign its registers with the nonce. The caller must not use the
 // TPM at the same time.
-func Quote(tpm transport.TPM, nonce []byte) (e *Evidence, err error) {
-	if len(nonce) < MinNonce || len(nonce) > MaxNonce {
-		return nil, ErrNonce
+func Quote(tpm transport.TPM, nonce []byte) (*Evidence, error) {
+	if err := checkNonce(nonce); err != nil {
+		return nil, err
 	}
+	return quote(tpm, nonce)
+}
+
+// QuoteRequest has the TPM sign its registers with the nonce and a request for a
+// certificate, so that both are of one machine: verify it with what Binding returns. The
+// caller must not use the TPM at the same time.
+func QuoteRequest(tpm transport.TPM, nonce, request []byte) (*Evidence, error) {
+	if err := checkNonce(nonce); err != nil {
+		return nil, err
+	}
+	return quote(tpm, Binding(nonce, request))
+}
+
+// quote has the TPM sign its registers with qualifying data.
+func quote(tpm transport.TPM, qualifying []byte) (e *Evidence, err error) {
 	key, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(template())}.Execute(tpm)
 	if err != nil {
 		return nil, fmt.Errorf("make the TPM's attestation key: %w", err)
@@ -81,7 +96,7 @@ func Quote(tpm transport.TPM, nonce []byte) (e *Evidence, err error) {
 		}
 		q, err := tpm2.Quote{
 			SignHandle:     tpm2.AuthHandle{Handle: key.ObjectHandle, Name: key.Name, Auth: tpm2.PasswordAuth(nil)},
-			QualifyingData: tpm2.TPM2BData{Buffer: nonce},
+			QualifyingData: tpm2.TPM2BData{Buffer: qualifying},
 			InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
 			PCRSelect:      quoted(),
 		}.Execute(tpm)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -27,6 +29,7 @@ type attestation struct {
 	image, releases, key, dir string
 	registers                 []string
 	newKey                    bool
+	renewal                   nodeRenewal
 }
 
 // attested is what oscine attest reports.
@@ -38,6 +41,8 @@ type attested struct {
 	Resets    uint32             `json:"resets"` // how often the machine was switched on or reset
 	Trusted   bool               `json:"trusted"`
 	Registers []attestedRegister `json:"registers"`
+	// Renewed is the node's certificate with --renew, where it was renewed.
+	Renewed *renewedCertificate `json:"renewed,omitempty"`
 }
 
 // attestedRegister is one register of the TPM.
@@ -64,13 +69,25 @@ The first time, the fingerprint of the TPM's key is kept in the context, and fro
 on no other key counts. Compare it at the node where that matters, or give it with
 --key. See docs/trust.md.
 
+With --renew a node that runs what is expected gets a certificate for another key of
+its own, which its TPM's signature covers, from the authority on this computer. The
+node uses it at once; connections that are open stay. Also one that has expired is
+renewed. With --every the command goes on until it is interrupted; it reports what
+fails and tries again.
+
 The exit status is not 0 where the node cannot prove it, or runs something else.`,
-		Example: "  oscine attest edge1 --image out/oscine.img\n  oscine attest edge1 --releases releases -o json\n  oscine attest edge1 --pcr 7=65ca… --write proof",
+		Example: "  oscine attest edge1 --image out/oscine.img\n  oscine attest edge1 --releases releases -o json\n  oscine attest edge1 --pcr 7=65ca… --write proof\n  oscine attest edge1 --releases releases --renew --every 8h",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				env.Context = args[0]
 			}
-			report, err := a.run(c, env)
+			if err := a.renewal.check(c); err != nil {
+				return err
+			}
+			if a.renewal.every > 0 {
+				return a.keepRenewing(c.Context(), env)
+			}
+			report, err := a.run(c.Context(), env)
 			if report == nil {
 				return err
 			}
@@ -85,6 +102,7 @@ The exit status is not 0 where the node cannot prove it, or runs something else.
 	f.StringVar(&a.key, "key", "", "fingerprint of the TPM's key (default the one that the context knows)")
 	f.BoolVar(&a.newKey, "new-key", false, "take another key than the one that the context knows: the machine has another TPM")
 	f.StringVar(&a.dir, "write", "", "write the evidence into this folder, for tpm2_checkquote of tpm2-tools")
+	a.renewal.addFlags(c)
 	c.MarkFlagsMutuallyExclusive("image", "releases")
 	c.MarkFlagsMutuallyExclusive("key", "new-key")
 	output = addReportOutput(c)
@@ -93,20 +111,20 @@ The exit status is not 0 where the node cannot prove it, or runs something else.
 
 // run asks the node and judges what it answers. After a failed comparison it
 // returns both, report and error.
-func (a *attestation) run(c *cobra.Command, env *Env) (*attested, error) {
+func (a *attestation) run(ctx context.Context, env *Env) (*attested, error) {
 	expected, err := a.given()
 	if err != nil {
 		return nil, usageError{err}
 	}
-	name, ctx, err := env.context()
+	name, chosen, err := env.context()
 	if err != nil {
 		return nil, err
 	}
-	node, err := env.Client()
+	asks, err := a.reach(env)
 	if err != nil {
 		return nil, err
 	}
-	info, err := node.Node.Info(c.Context(), connect.NewRequest(&pb.InfoRequest{}))
+	info, err := asks.node.Node.Info(ctx, connect.NewRequest(&pb.InfoRequest{}))
 	if err != nil {
 		return nil, err
 	}
@@ -115,16 +133,19 @@ func (a *attestation) run(c *cobra.Command, env *Env) (*attested, error) {
 	}
 	nonce := make([]byte, 32)
 	rand.Read(nonce)
-	resp, err := node.Node.Attest(c.Context(), connect.NewRequest(&pb.AttestRequest{Nonce: nonce}))
+	e, err := asks.quote(ctx, nonce)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	e := &attest.Evidence{Public: resp.Msg.Public, Quote: resp.Msg.Quote, Signature: resp.Msg.Signature, PCRs: resp.Msg.Pcrs}
+	nonce = asks.qualifying(nonce)
 	statement, err := e.Verify(nonce)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if err := a.checkKey(env, name, ctx, statement.Fingerprint()); err != nil {
+	if err := a.checkExpired(name, chosen, asks); err != nil {
+		return nil, err
+	}
+	if err := a.checkKey(env, name, chosen, statement.Fingerprint()); err != nil {
 		return nil, err
 	}
 	if a.dir != "" {
@@ -150,6 +171,13 @@ func (a *attestation) run(c *cobra.Command, env *Env) (*attested, error) {
 	report.Trusted = err == nil && len(expected) > 0
 	if err != nil {
 		err = fmt.Errorf("%s: %w", name, err)
+		if a.renewal.on {
+			err = fmt.Errorf("%w: its certificate was not renewed", err)
+		}
+		return report, err
+	}
+	if a.renewal.on {
+		report.Renewed, err = asks.renew(ctx)
 	}
 	return report, err
 }
@@ -262,6 +290,9 @@ func (r *attested) print(out io.Writer) error {
 			result = map[bool]string{true: "as expected", false: "expected " + p.Expected}[*p.Matches]
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\n", p.Index, p.Value, result)
+	}
+	if r.Renewed != nil {
+		fmt.Fprintf(w, "\nCertificate renewed until %s, serial %s\n", r.Renewed.NotAfter.Format(time.RFC3339), r.Renewed.Serial)
 	}
 	return w.Flush()
 }

@@ -29,7 +29,7 @@ func newConfigCommand(env *Env) *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Keys, contexts, and a node's Machine"}
 	c.AddCommand(newConfigGenerateCommand(env), newConfigCredentialsCommand(env), newConfigApplyCommand(env),
 		newConfigContextsCommand(env), newConfigMergeCommand(env), newConfigFilesCommand(env), newConfigUseCommand(env), newConfigDeleteCommand(env),
-		newConfigRenewCommand(env), newConfigApproveCommand(env), newConfigCertificatesCommand(env), newConfigRevokeCommand(env), newConfigRestoreCommand(env),
+		newConfigRenewCommand(env), newConfigCertifyCommand(env), newConfigApproveCommand(env), newConfigCertificatesCommand(env), newConfigRevokeCommand(env), newConfigRestoreCommand(env),
 		newConfigShowCommand(env), newConfigHistoryCommand(env), newConfigRollbackCommand(env), newConfigConfirmCommand(env))
 	return c
 }

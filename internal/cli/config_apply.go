@@ -11,6 +11,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -30,6 +31,7 @@ type applyOptions struct {
 	fingerprint     string
 	skipFingerprint bool
 	code            string
+	valid           time.Duration // of the node's certificate
 }
 
 func newConfigApplyCommand(env *Env) *cobra.Command {
@@ -57,6 +59,7 @@ the code on its console (--console-code).`,
 	c.Flags().StringVar(&o.authority, "authority", "", "folder with ca.crt and ca.key (default the manifest's)")
 	c.Flags().StringVar(&o.fingerprint, "fingerprint", "", "SHA-256 of the node's certificate, from its console")
 	c.Flags().BoolVar(&o.skipFingerprint, "insecure-skip-fingerprint", false, "take whichever machine answers for the node")
+	c.Flags().DurationVar(&o.valid, "valid", pki.NodeLifetime, "how long the node's certificate is valid; a short one is renewed by oscine attest --renew")
 	c.Flags().StringVar(&o.code, "console-code", "", "code on the console of a node that was configured before")
 	c.MarkFlagsMutuallyExclusive("fingerprint", "insecure-skip-fingerprint")
 	_ = c.MarkFlagRequired("file")
@@ -65,6 +68,9 @@ the code on its console (--console-code).`,
 }
 
 func applyConfig(ctx context.Context, env *Env, o applyOptions) error {
+	if o.valid < minValid || o.valid > pki.NodeLifetime {
+		return usageError{fmt.Errorf("--valid %s: must be from %s to %s", o.valid, minValid, pki.NodeLifetime)}
+	}
 	text, err := readFileOrStdin(env, o.file)
 	if err != nil {
 		return err
@@ -97,7 +103,10 @@ func applyConfig(ctx context.Context, env *Env, o applyOptions) error {
 	} else if err := checkFingerprint(env, o, node); err != nil {
 		return err
 	}
-	certificate, err := pki.SignNode(authority, []byte(asks.Msg.CertificateRequest), node.Certificate, draft.name, draft.hosts)
+	if o.valid < pki.NodeLifetime && !asks.Msg.Tpm {
+		return fmt.Errorf("--valid %s: the node has no TPM 2.0, and without it oscine attest --renew cannot renew a short certificate: leave --valid out", o.valid)
+	}
+	certificate, err := pki.SignNode(authority, []byte(asks.Msg.CertificateRequest), node.Certificate, draft.name, draft.hosts, o.valid)
 	if err != nil {
 		return err
 	}
@@ -109,6 +118,9 @@ func applyConfig(ctx context.Context, env *Env, o applyOptions) error {
 		return err
 	}
 	fmt.Fprintln(env.Out, "configured; the node comes up with it now")
+	if o.valid < pki.NodeLifetime {
+		fmt.Fprintf(env.Out, "its certificate expires at %s: renew it before with oscine attest %s --renew (docs/trust.md)\n", time.Now().Add(o.valid).Format(time.RFC3339), draft.name)
+	}
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"oscine.dev/oscine/internal/api"
 	"oscine.dev/oscine/internal/object"
@@ -31,7 +32,7 @@ func person(t *testing.T) (run func(in string, args ...string) (code int, out, e
 }
 
 // waitingNode is a node in maintenance mode; stored is what it was given.
-func waitingNode(t *testing.T) (m *api.Maintenance, address string, stored chan string) {
+func waitingNode(t *testing.T, options ...func(*api.Maintenance)) (m *api.Maintenance, address string, stored chan string) {
 	t.Helper()
 	key, err := pki.NewKey()
 	if err != nil {
@@ -39,6 +40,9 @@ func waitingNode(t *testing.T) (m *api.Maintenance, address string, stored chan 
 	}
 	stored = make(chan string, 1)
 	m = &api.Maintenance{Key: key, Logger: slog.New(slog.DiscardHandler), Store: func(text string) error { stored <- text; return nil }}
+	for _, option := range options {
+		option(m)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -115,6 +119,48 @@ func writeTemp(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return name
+}
+
+// A short certificate is for nodes that a TPM can attest, or nobody could renew it.
+func TestConfigApplyForAShortTime(t *testing.T) {
+	run := person(t)
+	dir := t.TempDir()
+	if code, _, said := run("", "config", "generate", "edge1", "-o", dir); code != 0 {
+		t.Fatal(said)
+	}
+	apply := func(m *api.Maintenance, address, valid string) (int, string, string) {
+		t.Helper()
+		fingerprint, err := m.Fingerprint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return run("", "config", "apply", "-f", filepath.Join(dir, "edge1.yaml"), "--address", address, "--fingerprint", fingerprint, "--valid", valid)
+	}
+	m, address, stored := waitingNode(t)
+	if code, _, said := apply(m, address, "24h"); code == 0 || !strings.Contains(said, "has no TPM 2.0") {
+		t.Errorf("without a TPM: exit status %d, %q", code, said)
+	}
+	if code, _, said := apply(m, address, "1s"); code == 0 || !strings.Contains(said, "--valid 1s: must be from 10m0s to") {
+		t.Errorf("for a second: exit status %d, %q", code, said)
+	}
+	if len(stored) > 0 {
+		t.Fatal("the node was configured on the way")
+	}
+	m, address, stored = waitingNode(t, func(m *api.Maintenance) { m.TPM = true })
+	if code, out, said := apply(m, address, "24h"); code != 0 || !strings.Contains(out, "renew it before with oscine attest edge1 --renew") {
+		t.Fatalf("exit status %d, %s%s", code, out, said)
+	}
+	machine, err := object.ParseMachine(strings.NewReader(<-stored))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair([]byte(machine.Spec.API.Certificate), m.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(pair.Leaf.NotAfter); left > 24*time.Hour || left < 23*time.Hour {
+		t.Errorf("the certificate is valid for %s", left)
+	}
 }
 
 // TestConfigApplyByHand takes a manifest without any certificate.

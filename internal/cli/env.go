@@ -73,6 +73,16 @@ func (e *Env) Client() (*client.Client, error) {
 	return client.New(e.fresh(name, ctx, time.Now()))
 }
 
+// authorityClient is Client for the holder of the authority, who also reaches a node
+// whose certificate has expired. shown is what the node shows.
+func (e *Env) authorityClient() (node *client.Client, shown *client.Shown, err error) {
+	name, ctx, err := e.context()
+	if err != nil {
+		return nil, nil, err
+	}
+	return client.NewForAuthority(e.fresh(name, ctx, time.Now()))
+}
+
 // knows reports whether a context has the name.
 func (e *Env) knows(name string) bool {
 	path, err := e.configPath()

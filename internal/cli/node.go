@@ -60,6 +60,13 @@ func printInfo(out io.Writer, m *pb.InfoResponse) error {
 		}
 		fmt.Fprintln(w)
 	}
+	if c := m.Certificate; c != nil {
+		text := "until " + c.NotAfter.AsTime().Format(time.RFC3339) + ", serial " + c.Serial
+		if c.Problem != "" {
+			text += ": " + c.Problem
+		}
+		fmt.Fprintf(w, "Certificate\t%s\n", printable.Text(text))
+	}
 	if e := m.Encryption; e != nil {
 		recovery := "with a recovery key"
 		if !e.RecoveryKey {

@@ -45,6 +45,7 @@ type Client struct {
 
 	address string
 	http    *http.Client
+	config  *tls.Config
 	pair    tls.Certificate
 }
 
@@ -61,14 +62,19 @@ func New(ctx *Context) (*Client, error) {
 	if time.Now().After(pair.Leaf.NotAfter) {
 		return nil, fmt.Errorf("your certificate for %s expired on %s: %s", ctx.Address, pair.Leaf.NotAfter.Format(time.DateOnly), HowToRenew(pair.Leaf))
 	}
-	client := newHTTPClient(&tls.Config{
+	return dial(ctx.Address, pair, &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		RootCAs:      pool,
 		ServerName:   ctx.ServerName,
 		Certificates: []tls.Certificate{pair},
-	})
-	url := "https://" + ctx.Address
-	options := connect.WithClientOptions(connect.WithInterceptors(explainErrors(ctx.Address)), connect.WithReadMaxBytes(maxMessage))
+	}), nil
+}
+
+// dial is a client of the node at address.
+func dial(address string, pair tls.Certificate, config *tls.Config) *Client {
+	client := newHTTPClient(config)
+	url := "https://" + address
+	options := connect.WithClientOptions(connect.WithInterceptors(explainErrors(address)), connect.WithReadMaxBytes(maxMessage))
 	return &Client{
 		Node:          pbconnect.NewNodeClient(client, url, options),
 		Hardware:      pbconnect.NewHardwareClient(client, url, options),
@@ -85,10 +91,11 @@ func New(ctx *Context) (*Client, error) {
 		Tokens:        pbconnect.NewTokensClient(client, url, options),
 		Installation:  pbconnect.NewInstallationClient(client, url, options),
 		Configuration: pbconnect.NewConfigurationClient(client, url, options),
-		address:       ctx.Address,
+		address:       address,
 		http:          client,
+		config:        config,
 		pair:          pair,
-	}, nil
+	}
 }
 
 // HowToRenew says how a client gets another certificate without the node.
@@ -112,6 +119,18 @@ func (c *Client) Renew(ctx context.Context, authority *x509.CertPool, key []byte
 		return "", err
 	}
 	return resp.Msg.Certificate, nil
+}
+
+// Handshake returns the certificate that the node shows on a new connection.
+func (c *Client) Handshake(ctx context.Context) (*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: c.config}).DialContext(ctx, "tcp", c.address)
+	if err != nil {
+		return nil, Explain(err, c.address)
+	}
+	defer conn.Close()
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 }
 
 // HTTP returns the client's transport and the base URL of the node, for the
@@ -179,6 +198,7 @@ func Explain(err error, address string) error {
 		return err // none, the caller's own, or what the node itself answered
 	}
 	text := err.Error()
+	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return unreachable("%s: nothing listens there: is the node up (oscine machine list, or oscined --hosted on its computer), and the port right (oscine config contexts)?", address)
@@ -190,8 +210,11 @@ func Explain(err error, address string) error {
 		return unreachable("%s: the node waits for its configuration: oscine config apply -f MACHINE.yaml --address %s", address, address)
 	case strings.Contains(text, "certificate signed by unknown authority"), strings.Contains(text, "certificate is valid for"):
 		return fmt.Errorf("%s: the node's certificate is not from this context's authority: another machine answers there, or it was configured again (%w)", address, err)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && strings.Contains(invalid.Detail, "is after"):
+		return fmt.Errorf("%s: the node's certificate expired at %s by this computer's clock: if that is wrong, set the clock; else the holder of the authority renews it with oscine attest %s --renew, or for a node without a TPM with oscine config certify (%w)",
+			address, invalid.Cert.NotAfter.Format(time.RFC3339), invalid.Cert.Subject.CommonName, err)
 	case strings.Contains(text, "certificate has expired or is not yet valid"):
-		return fmt.Errorf("%s: the node's certificate is not valid at the time of this computer's clock, %s: set the clock, or if it is right, configure the node again with oscine reset (%w)", address, time.Now().Format(time.DateOnly), err)
+		return fmt.Errorf("%s: the node's certificate is not valid yet at the time of this computer's clock, %s: set the clock (%w)", address, time.Now().Format(time.DateOnly), err)
 	case strings.Contains(text, "remote error: tls"), strings.Contains(text, "certificate required"):
 		return fmt.Errorf("%s: the node does not accept this context's certificate: it is expired or from another authority; see oscine config contexts (%w)", address, err)
 	case strings.Contains(text, "no such host"):

@@ -45,12 +45,12 @@ func TestNodeCertificateOutOfTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, now := range map[string]time.Time{"1970": time.Unix(0, 0), "in eleven years": time.Now().Add(pki.NodeLifetime + 24*time.Hour)} {
+	for now, want := range map[time.Time]string{time.Unix(0, 0): "is not valid yet", time.Now().Add(pki.NodeLifetime + 24*time.Hour): "renews it with oscine attest edge1 --renew"} {
 		c.http.Transport.(*http.Transport).TLSClientConfig.Time = func() time.Time { return now }
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
-		if _, err := c.Node.Info(ctx, connect.NewRequest(&pb.InfoRequest{})); err == nil || !strings.Contains(err.Error(), "set the clock") {
-			t.Errorf("%s: got %v", name, err)
+		if _, err := c.Node.Info(ctx, connect.NewRequest(&pb.InfoRequest{})); err == nil || !strings.Contains(err.Error(), "set the clock") || !strings.Contains(err.Error(), want) {
+			t.Errorf("at %s: got %v, want %q", now, err, want)
 		}
 	}
 }

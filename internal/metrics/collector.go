@@ -122,6 +122,9 @@ func (w *writer) upgrade(s *Snapshot) {
 
 func (w *writer) node(s *Snapshot) {
 	w.value("build_info", 1, s.Version, s.Kernel, s.Mode)
+	if !s.CertificateEnd.IsZero() {
+		w.value("certificate_expiry_time_seconds", float64(s.CertificateEnd.Unix()))
+	}
 	if !s.Booted.IsZero() {
 		w.value("boot_time_seconds", float64(s.Booted.UnixMilli())/1000)
 	}

@@ -37,6 +37,7 @@ func families() []family {
 	return []family{
 		{"build_info", gauge, []string{"version", "kernel", "mode"}, "Always 1; the release, the kernel and how the node runs (image or hosted)."},
 		{"boot_time_seconds", gauge, nil, "When the kernel started, in seconds since 1970."},
+		{"certificate_expiry_time_seconds", gauge, nil, "When the node's own certificate expires, in seconds since 1970."},
 		{"missing_guarantees", gauge, nil, "Guarantees that this host cannot give; oscine info lists them."},
 		{"cpus", gauge, nil, "CPUs that are online."},
 		{"reserved_cpus", gauge, nil, "CPUs that real-time workloads have for themselves."},

@@ -23,7 +23,7 @@ func busy() Snapshot {
 	usage := Usage{CPU: 1500 * time.Millisecond, Throttled: time.Second, Memory: 1 << 20, Processes: 3,
 		Pressure: []Pressure{{"cpu", 2 * time.Second, time.Second}, {"memory", 0, 0}, {"io", time.Second, 0}}}
 	return Snapshot{
-		Version: "0.1", Kernel: "7.2", Mode: "hosted", Booted: time.Unix(1_700_000_000, 500_000_000), Missing: 2,
+		Version: "0.1", Kernel: "7.2", Mode: "hosted", Booted: time.Unix(1_700_000_000, 500_000_000), CertificateEnd: time.Unix(1_800_000_000, 0), Missing: 2,
 		CPUs: 8, ReservedCPUs: 1, Memory: []NodeMemory{{0, 1 << 30, 1 << 29}}, Data: FileSystem{1 << 40, 1 << 39, 1000, 900},
 		Phases: []string{"Running", "Failed"},
 		Objects: []Object{
@@ -96,6 +96,7 @@ func TestScrapeIsReadByPrometheus(t *testing.T) {
 	}{
 		{"build_info", "kernel=7.2 mode=hosted version=0.1", 1},
 		{"boot_time_seconds", "", 1_700_000_000.5},
+		{"certificate_expiry_time_seconds", "", 1_800_000_000},
 		{"memory_used_bytes", "numa_node=0", 1 << 29},
 		{"object_phase", "kind=Workload name=web phase=Running", 1},
 		{"object_phase", "kind=Workload name=web phase=Failed", 0},

@@ -6,7 +6,8 @@ import "time"
 type Snapshot struct {
 	Version, Kernel, Mode string
 	Booted                time.Time
-	Missing               int // guarantees that the host cannot give
+	CertificateEnd        time.Time // of the node's own
+	Missing               int       // guarantees that the host cannot give
 	CPUs, ReservedCPUs    int
 	Memory                []NodeMemory
 	Data                  FileSystem

@@ -11,10 +11,12 @@ func (n *Node) Renewals() *access.Renewals { return n.renewals }
 // Tokens are those of the clients of inference.
 func (n *Node) Tokens() *access.Tokens { return n.tokens }
 
-// Where the revoked certificates, the renewals and the tokens are kept, below the
-// state folder.
+// Where the revoked certificates, the renewals, the tokens and the node's renewed
+// certificate are kept, below the state folder.
 const (
 	accessFile  = "revoked.json"
 	renewalFile = "renewals.json"
 	tokenFile   = "tokens.json"
+
+	identityFile = "identity.json"
 )

@@ -41,6 +41,12 @@ func (n *Node) noteAccess(reason, message string) {
 	n.events.Add(Event{Reason: reason, Message: message})
 }
 
+// noteIdentity records what became of the node's own certificate.
+func (n *Node) noteIdentity(warning bool, reason, message string) {
+	n.log.Info(message)
+	n.events.Add(Event{Warning: warning, Reason: reason, Message: message})
+}
+
 // notePromise records what became of a promise of isolation.
 func (n *Node) notePromise(e isolate.Event) {
 	key, _ := n.config.Kinds.ParseID(e.ID) // zero where it is about none

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"oscine.dev/oscine/internal/node/access"
+	"oscine.dev/oscine/internal/node/identity"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
 )
@@ -27,6 +28,9 @@ func OpenWithoutKernel(ctx context.Context, dir string, kinds object.Table, mach
 		return nil, err
 	}
 	if n.access, err = access.Open(filepath.Join(dir, accessFile)); err != nil {
+		return nil, errors.Join(err, n.store.Close())
+	}
+	if n.identity, err = identity.Open(filepath.Join(dir, identityFile), machine.Spec.API, n.log); err != nil {
 		return nil, errors.Join(err, n.store.Close())
 	}
 	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)

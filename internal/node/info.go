@@ -21,6 +21,8 @@ import (
 	"oscine.dev/oscine/internal/doctor"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/network"
+	"oscine.dev/oscine/internal/node/identity"
+	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/update/slot"
 )
 
@@ -38,6 +40,14 @@ type Info struct {
 	Disk                                disk.Space     // where the node keeps what it stores
 	Slots                               []slot.Version // the running one first; nil where the machine is not ours
 	Links                               []network.LinkState
+	Certificate                         Certificate // by which clients recognise the node
+}
+
+// Certificate is that of the node itself.
+type Certificate struct {
+	Serial   string // as pki.Serial writes it
+	NotAfter time.Time
+	Problem  string // that it has expired, or is about to; empty for none
 }
 
 // Process is one of Oscine's own processes.
@@ -79,6 +89,16 @@ func (n *Node) firstReady(now time.Duration) time.Duration {
 	return now
 }
 
+// certificate tells of the node's own.
+func (n *Node) certificate() Certificate {
+	leaf := n.identity.Leaf()
+	c := Certificate{Serial: pki.Serial(leaf), NotAfter: leaf.NotAfter}
+	if reason, message := n.identity.State(time.Now()); reason != "" {
+		c.Problem = message + ": " + identity.HowToRenew
+	}
+	return c
+}
+
 // Info describes the node.
 func (n *Node) Info() Info {
 	up, _ := kernelUptime() // 0 where even that fails
@@ -94,6 +114,7 @@ func (n *Node) Info() Info {
 	if slots, ok := n.upgrades.Known(); ok {
 		info.Slots = []slot.Version{slots.Active, slots.Idle}
 	}
+	info.Certificate = n.certificate()
 	info.Encryption = n.encryption()
 	if n.config.Network != nil {
 		info.Links = n.config.Network().Links
@@ -112,7 +133,17 @@ func kernelRelease() string {
 
 // Doctor probes what this host can do. It returns nil when ctx ends first.
 func (n *Node) Doctor(ctx context.Context) []doctor.Capability {
-	return n.probes.run(ctx, func() []doctor.Capability { return doctor.Run(n.life, sysRoot) })
+	return n.probes.run(ctx, func() []doctor.Capability { return append(doctor.Run(n.life, sysRoot), n.certificateCapability()) })
+}
+
+// certificateCapability says whether clients will recognise the node for a while.
+func (n *Node) certificateCapability() doctor.Capability {
+	reason, message := n.identity.State(time.Now())
+	c := doctor.Capability{Name: "node certificate", Available: reason == "", Detail: message, NeededFor: "clients, which refuse a node whose certificate has expired"}
+	if !c.Available {
+		c.Remedy = identity.HowToRenew
+	}
+	return c
 }
 
 // probes lets callers that ask at the same time share one run of the probes,

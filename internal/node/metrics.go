@@ -38,7 +38,8 @@ func (n *Node) snapshot() metrics.Snapshot {
 	s := metrics.Snapshot{
 		Version: n.config.Version, Kernel: kernelRelease(), Mode: string(n.config.Mode), Phases: phases(),
 		Missing: len(n.runtime.Missing()) + len(n.isolator.Gaps()), ReservedCPUs: n.isolator.Reserved().Len(),
-		BatchHeldBack: n.isolator.HeldBack() != "", Data: dataMetrics(n.config.StateDir),
+		CertificateEnd: n.identity.Leaf().NotAfter,
+		BatchHeldBack:  n.isolator.HeldBack() != "", Data: dataMetrics(n.config.StateDir),
 	}
 	if err == nil {
 		s.Booted = time.Now().Add(-up)

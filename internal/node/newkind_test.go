@@ -118,10 +118,7 @@ func (h *harness) restart() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	server, err := api.NewServer(n, h.machine.Spec.API, h.log)
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	server := api.NewServer(n, h.log)
 	l, err := net.Listen("tcp", h.address)
 	if err != nil {
 		h.t.Fatal(err)

@@ -20,13 +20,13 @@ import (
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node/access"
 	"oscine.dev/oscine/internal/node/allocate"
+	"oscine.dev/oscine/internal/node/identity"
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox"
 	"oscine.dev/oscine/internal/node/upgrade"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
-	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/serve/tracing"
 	"oscine.dev/oscine/internal/update/share"
@@ -82,6 +82,7 @@ type Node struct {
 
 	store     *reconcile.Store
 	access    *access.List
+	identity  *identity.Identity
 	renewals  *access.Renewals
 	tokens    *access.Tokens
 	loop      *reconcile.Loop
@@ -169,6 +170,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.disk, err = disk.Open[object.Key](n.config.StateDir); err != nil {
 		return err
 	}
+	if n.identity, err = identity.Open(filepath.Join(n.config.StateDir, identityFile), n.machine.Spec.API, n.log); err != nil {
+		return err
+	}
 	n.openUpgrades()
 	if n.tokens, err = access.OpenTokens(filepath.Join(n.config.StateDir, tokenFile)); err != nil {
 		return err
@@ -176,11 +180,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)
 	n.renewals = access.OpenRenewals(filepath.Join(n.config.StateDir, renewalFile), n.log)
 	n.access.Noted, n.renewals.Noted = n.noteAccess, n.noteAccess
-	trust, err := pki.Pool([]byte(n.machine.Spec.API.CA))
-	if err != nil {
-		return fmt.Errorf("spec.api.ca: %w", err)
-	}
-	if err = n.openPacks(trust); err != nil {
+	n.identity.Noted = n.noteIdentity
+	if err = n.openPacks(n.identity.Authority()); err != nil {
 		return err
 	}
 	n.drivers = allocate.NewDrivers(n.packs, n.log)
@@ -288,6 +289,7 @@ func (n *Node) restore(ctx context.Context) error {
 	n.wg.Go(func() { n.watchPacks(n.life) })
 	n.wg.Go(func() { n.watchDisk(n.life) })
 	n.wg.Go(func() { n.watchFiles(n.life) })
+	n.wg.Go(func() { n.identity.Watch(n.life) })
 	return nil
 }
 

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +20,6 @@ import (
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/node/upgrade"
 	"oscine.dev/oscine/internal/object"
-	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/release"
 	"oscine.dev/oscine/internal/serve/core"
 	"oscine.dev/oscine/internal/tensor"
@@ -75,16 +73,7 @@ func (n *Node) openUpgrades() {
 
 // openPeers is how releases come from other nodes, and go to them.
 func (n *Node) openPeers(c *upgrade.Config) error {
-	api := n.machine.Spec.API
-	own, err := tls.X509KeyPair([]byte(api.Certificate), []byte(api.Key))
-	if err != nil {
-		return fmt.Errorf("node certificate: %w", err)
-	}
-	trust, err := pki.Pool([]byte(api.CA))
-	if err != nil {
-		return fmt.Errorf("spec.api.ca: %w", err)
-	}
-	c.PeerTLS = share.PeerTLS(trust, own)
+	c.PeerTLS = share.PeerTLS(n.identity.Authority(), n.identity.Pair)
 	dir := filepath.Join(c.Dir, shareDir)
 	shared := n.machine.Spec.Update.Share
 	if shared.Size.IsZero() {
@@ -92,6 +81,7 @@ func (n *Node) openPeers(c *upgrade.Config) error {
 	}
 	size, _ := shared.Size.Value() // checked when the Machine was read
 	bandwidth, _ := shared.Bandwidth.Value()
+	var err error
 	if c.Cache, err = share.Open(dir, size, n.disk.Room); err != nil {
 		return err
 	}

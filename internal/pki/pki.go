@@ -12,13 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"net"
-	"slices"
 	"time"
 )
 
-// Lifetimes of what Issue signs. A node's certificate outlives a device that
-// stays offline for years; a person's is renewed yearly.
+// Lifetimes of certificates. A node's outlives a device that stays offline for
+// years, unless its owner chooses a shorter one; a person's is renewed yearly.
 const (
 	AuthorityLifetime = 20 * 365 * 24 * time.Hour
 	NodeLifetime      = 10 * 365 * 24 * time.Hour
@@ -49,33 +47,6 @@ func NewAuthority(cluster string) (Pair, error) {
 		MaxPathLenZero:        true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}, AuthorityLifetime)
-}
-
-// NewNode makes a key and signs its server certificate for a node; hosts are
-// further DNS names and IP addresses under which clients reach it. For a node
-// that makes its own key see SignNode.
-func NewNode(authority Pair, name string, hosts []string) (Pair, error) {
-	return issue(&authority, nodeTemplate(name, hosts), NodeLifetime)
-}
-
-// nodeOrganization is the organization of a node's certificate.
-const nodeOrganization = "oscine:node"
-
-func nodeTemplate(name string, hosts []string) *x509.Certificate {
-	template := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: name, Organization: []string{nodeOrganization}},
-		DNSNames:    []string{name},
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	for _, h := range hosts {
-		if ip := net.ParseIP(h); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else if !slices.Contains(template.DNSNames, h) {
-			template.DNSNames = append(template.DNSNames, h)
-		}
-	}
-	return template
 }
 
 // NewClient signs a client certificate for a person or program.
@@ -171,20 +142,6 @@ func RenewFrom(cert *x509.Certificate) time.Time {
 // authority dates none ahead, so it is the verifier's clock that is behind.
 func VerifyClient(authority *x509.CertPool, cert *x509.Certificate, now time.Time) error {
 	return verify(authority, cert, x509.ExtKeyUsageClientAuth, now)
-}
-
-// VerifyNode is VerifyClient for the certificate of a node, under whatever name or address
-// it is reached. Nodes show it to each other on both sides of a connection.
-func VerifyNode(authority *x509.CertPool, cert *x509.Certificate, now time.Time) error {
-	if !IsNode(cert) {
-		return fmt.Errorf("the certificate of %q is not a node's", cert.Subject.CommonName)
-	}
-	return verify(authority, cert, x509.ExtKeyUsageServerAuth, now)
-}
-
-// IsNode reports whether a verified certificate is a node's.
-func IsNode(cert *x509.Certificate) bool {
-	return slices.Contains(cert.Subject.Organization, nodeOrganization) && slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
 }
 
 func verify(authority *x509.CertPool, cert *x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {

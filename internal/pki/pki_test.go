@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/x509"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -94,7 +95,7 @@ func TestSignNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	key, request, maintenance := newRequest(t)
-	certificate, err := SignNode(authority, request, leaf(t, maintenance), "edge1", []string{"192.0.2.7", "edge1"})
+	certificate, err := SignNode(authority, request, leaf(t, maintenance), "edge1", []string{"192.0.2.7", "edge1"}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,8 +113,67 @@ func TestSignNode(t *testing.T) {
 	for name, request := range map[string][]byte{
 		"a key that the node did not prove": other, "none": nil, "a certificate": maintenance.Certificate, "cut off": request[:len(request)/2],
 	} {
-		if _, err := SignNode(authority, request, leaf(t, maintenance), "edge1", nil); err == nil {
+		if _, err := SignNode(authority, request, leaf(t, maintenance), "edge1", nil, time.Hour); err == nil {
 			t.Errorf("%s was signed", name)
+		}
+	}
+}
+
+// A node's certificate is renewed after its end too, with the same names and for
+// another key.
+func TestRenewNode(t *testing.T) {
+	authority, err := NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := NewAuthority("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ownKey, ownRequest, maintenance := newRequest(t)
+	signed, err := SignNode(authority, ownRequest, leaf(t, maintenance), "edge1", []string{"192.0.2.7", "edge1.example"}, -time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := leaf(t, Pair{signed, ownKey})
+	key, request, _ := newRequest(t)
+	renewed, err := RenewNode(authority, request, before, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := Pool(authority.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := CheckNode(pool, before, renewed, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"edge1", "edge1.example", "192.0.2.7"} {
+		if err := errors.Join(VerifyNode(pool, pair.Leaf, time.Now()), pair.Leaf.VerifyHostname(host)); err != nil {
+			t.Error(err)
+		}
+	}
+	if left := time.Until(pair.Leaf.NotAfter); left > time.Hour || left < time.Hour-time.Minute {
+		t.Errorf("it is valid for another %s", left)
+	}
+	client, err := NewClient(authority, "edge1", Reader, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := NewNode(other, "edge1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		request []byte
+		before  *x509.Certificate
+	}{
+		"the same key": {ownRequest, before}, "a client": {request, leaf(t, client)}, "another authority's": {request, leaf(t, stranger)},
+		"no request": {nil, before}, "a maintenance certificate": {request, leaf(t, maintenance)},
+	} {
+		if _, err := RenewNode(authority, test.request, test.before, time.Hour); err == nil {
+			t.Errorf("%s was renewed", name)
 		}
 	}
 }

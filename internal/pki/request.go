@@ -84,18 +84,3 @@ func parseRequest(request []byte) (publicKey, error) {
 	}
 	return key, nil
 }
-
-// SignNode signs a server certificate for the key of a node's request, as
-// NewNode does for a new one. proved is the certificate by which the node was
-// recognised: a request for another key is refused. Names that the request
-// itself asks for do not count.
-func SignNode(authority Pair, request []byte, proved *x509.Certificate, name string, hosts []string) (certificate []byte, err error) {
-	key, err := parseRequest(request)
-	if err != nil {
-		return nil, err
-	}
-	if !key.Equal(proved.PublicKey) {
-		return nil, errors.New("the node asks for a certificate for a key that is not its own: someone is in between")
-	}
-	return sign(&authority, nil, nodeTemplate(name, hosts), key, NodeLifetime)
-}

@@ -40,7 +40,7 @@ func layers() [][]string {
 		{"internal/serve/front/oip", "internal/serve/front/kserve", "internal/serve/front/openai"},
 		{"internal/serve/front/oip/rpc", "internal/serve/tracing"},
 		{"internal/serve"},
-		{"internal/node/allocate", "internal/node/access"},
+		{"internal/node/allocate", "internal/node/access", "internal/node/identity"},
 		{"internal/node/reconcile"},
 		{"internal/node/sandbox"},
 		{"internal/node/upgrade"},

@@ -18,6 +18,7 @@ import (
 	"oscine.dev/oscine/internal/hardware/hardwaretest"
 	"oscine.dev/oscine/internal/node"
 	"oscine.dev/oscine/internal/node/access"
+	"oscine.dev/oscine/internal/node/identity"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
@@ -30,11 +31,14 @@ type fakeNode struct {
 	machine *hardware.Machine
 	list    *access.List
 
+	identity *identity.Identity
+
 	mu       sync.Mutex
 	watchers int // streams that go on
 }
 
 func (n *fakeNode) Access() *access.List                { return n.list }
+func (n *fakeNode) Identity() *identity.Identity        { return n.identity }
 func (n *fakeNode) Kinds() object.Table                 { return object.Kinds() }
 func (n *fakeNode) Inference() ([]string, http.Handler) { return nil, http.NotFoundHandler() }
 
@@ -182,10 +186,11 @@ func serve(t *testing.T) (*fakeNode, *Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := api.NewServer(n, object.MachineAPI{CA: string(authority.Certificate), Certificate: string(own.Certificate), Key: string(own.Key)}, slog.New(slog.DiscardHandler))
+	n.identity, err = identity.Open(filepath.Join(t.TempDir(), "identity.json"), object.MachineAPI{CA: string(authority.Certificate), Certificate: string(own.Certificate), Key: string(own.Key)}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+	server := api.NewServer(n, slog.New(slog.DiscardHandler))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -69,7 +69,9 @@ type DescribeResponse struct {
 	// node's manifest; empty for a node without one.
 	JoinProof []byte `protobuf:"bytes,3,opt,name=join_proof,json=joinProof,proto3" json:"join_proof,omitempty"`
 	// Why the data partition is locked; empty where it is not.
-	Locked        string `protobuf:"bytes,4,opt,name=locked,proto3" json:"locked,omitempty"`
+	Locked string `protobuf:"bytes,4,opt,name=locked,proto3" json:"locked,omitempty"`
+	// Whether the node has a TPM 2.0, by which a short certificate can be renewed.
+	Tpm           bool `protobuf:"varint,5,opt,name=tpm,proto3" json:"tpm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -130,6 +132,13 @@ func (x *DescribeResponse) GetLocked() string {
 		return x.Locked
 	}
 	return ""
+}
+
+func (x *DescribeResponse) GetTpm() bool {
+	if x != nil {
+		return x.Tpm
+	}
+	return false
 }
 
 type ConfigureRequest struct {
@@ -305,13 +314,14 @@ var File_oscine_v1_maintenance_proto protoreflect.FileDescriptor
 const file_oscine_v1_maintenance_proto_rawDesc = "" +
 	"\n" +
 	"\x1boscine/v1/maintenance.proto\x12\toscine.v1\x1a\x17oscine/v1/options.proto\"\x11\n" +
-	"\x0fDescribeRequest\"\x92\x01\n" +
+	"\x0fDescribeRequest\"\xa4\x01\n" +
 	"\x10DescribeResponse\x12/\n" +
 	"\x13certificate_request\x18\x01 \x01(\tR\x12certificateRequest\x12\x16\n" +
 	"\x06closed\x18\x02 \x01(\tR\x06closed\x12\x1d\n" +
 	"\n" +
 	"join_proof\x18\x03 \x01(\fR\tjoinProof\x12\x16\n" +
-	"\x06locked\x18\x04 \x01(\tR\x06locked\"Q\n" +
+	"\x06locked\x18\x04 \x01(\tR\x06locked\x12\x10\n" +
+	"\x03tpm\x18\x05 \x01(\bR\x03tpm\"Q\n" +
 	"\x10ConfigureRequest\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\tR\bmanifest\x12!\n" +
 	"\fconsole_code\x18\x02 \x01(\tR\vconsoleCode\"\x13\n" +

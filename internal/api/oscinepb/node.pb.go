@@ -76,6 +76,7 @@ type InfoResponse struct {
 	Slots             []*SlotVersion         `protobuf:"bytes,14,rep,name=slots,proto3" json:"slots,omitempty"`           // the running one first; none on a hosted node
 	Links             []*NetworkLink         `protobuf:"bytes,15,rep,name=links,proto3" json:"links,omitempty"`           // configured interfaces that are there; none on a hosted node
 	Encryption        *DataEncryption        `protobuf:"bytes,16,opt,name=encryption,proto3" json:"encryption,omitempty"` // absent where the data partition is not encrypted
+	Certificate       *NodeCertificate       `protobuf:"bytes,17,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -222,6 +223,74 @@ func (x *InfoResponse) GetEncryption() *DataEncryption {
 	return nil
 }
 
+func (x *InfoResponse) GetCertificate() *NodeCertificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+// NodeCertificate is what the node shows its clients.
+type NodeCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Serial        string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"` // hexadecimal
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	Problem       string                 `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"` // that it has expired, or is about to; empty for none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeCertificate) Reset() {
+	*x = NodeCertificate{}
+	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeCertificate) ProtoMessage() {}
+
+func (x *NodeCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeCertificate.ProtoReflect.Descriptor instead.
+func (*NodeCertificate) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NodeCertificate) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *NodeCertificate) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *NodeCertificate) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // DataEncryption is how the data partition is encrypted.
 type DataEncryption struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -233,7 +302,7 @@ type DataEncryption struct {
 
 func (x *DataEncryption) Reset() {
 	*x = DataEncryption{}
-	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	mi := &file_oscine_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -245,7 +314,7 @@ func (x *DataEncryption) String() string {
 func (*DataEncryption) ProtoMessage() {}
 
 func (x *DataEncryption) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[2]
+	mi := &file_oscine_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -258,7 +327,7 @@ func (x *DataEncryption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataEncryption.ProtoReflect.Descriptor instead.
 func (*DataEncryption) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DataEncryption) GetMethod() string {
@@ -292,7 +361,7 @@ type NetworkLink struct {
 
 func (x *NetworkLink) Reset() {
 	*x = NetworkLink{}
-	mi := &file_oscine_v1_node_proto_msgTypes[3]
+	mi := &file_oscine_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +373,7 @@ func (x *NetworkLink) String() string {
 func (*NetworkLink) ProtoMessage() {}
 
 func (x *NetworkLink) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[3]
+	mi := &file_oscine_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +386,7 @@ func (x *NetworkLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkLink.ProtoReflect.Descriptor instead.
 func (*NetworkLink) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *NetworkLink) GetName() string {
@@ -390,7 +459,7 @@ type DiskSpace struct {
 
 func (x *DiskSpace) Reset() {
 	*x = DiskSpace{}
-	mi := &file_oscine_v1_node_proto_msgTypes[4]
+	mi := &file_oscine_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +471,7 @@ func (x *DiskSpace) String() string {
 func (*DiskSpace) ProtoMessage() {}
 
 func (x *DiskSpace) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[4]
+	mi := &file_oscine_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +484,7 @@ func (x *DiskSpace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskSpace.ProtoReflect.Descriptor instead.
 func (*DiskSpace) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DiskSpace) GetSizeBytes() int64 {
@@ -456,7 +525,7 @@ type ProcessMemory struct {
 
 func (x *ProcessMemory) Reset() {
 	*x = ProcessMemory{}
-	mi := &file_oscine_v1_node_proto_msgTypes[5]
+	mi := &file_oscine_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +537,7 @@ func (x *ProcessMemory) String() string {
 func (*ProcessMemory) ProtoMessage() {}
 
 func (x *ProcessMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[5]
+	mi := &file_oscine_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +550,7 @@ func (x *ProcessMemory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessMemory.ProtoReflect.Descriptor instead.
 func (*ProcessMemory) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ProcessMemory) GetName() string {
@@ -506,7 +575,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[6]
+	mi := &file_oscine_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +587,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[6]
+	mi := &file_oscine_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +600,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 type DoctorResponse struct {
@@ -543,7 +612,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[7]
+	mi := &file_oscine_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +624,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[7]
+	mi := &file_oscine_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +637,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DoctorResponse) GetCapabilities() []*Capability {
@@ -591,7 +660,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_oscine_v1_node_proto_msgTypes[8]
+	mi := &file_oscine_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +672,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[8]
+	mi := &file_oscine_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +685,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Capability) GetName() string {
@@ -663,7 +732,7 @@ type AttestRequest struct {
 
 func (x *AttestRequest) Reset() {
 	*x = AttestRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	mi := &file_oscine_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +744,7 @@ func (x *AttestRequest) String() string {
 func (*AttestRequest) ProtoMessage() {}
 
 func (x *AttestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[9]
+	mi := &file_oscine_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +757,7 @@ func (x *AttestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestRequest.ProtoReflect.Descriptor instead.
 func (*AttestRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AttestRequest) GetNonce() []byte {
@@ -711,7 +780,7 @@ type AttestResponse struct {
 
 func (x *AttestResponse) Reset() {
 	*x = AttestResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[10]
+	mi := &file_oscine_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +792,7 @@ func (x *AttestResponse) String() string {
 func (*AttestResponse) ProtoMessage() {}
 
 func (x *AttestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[10]
+	mi := &file_oscine_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +805,7 @@ func (x *AttestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestResponse.ProtoReflect.Descriptor instead.
 func (*AttestResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AttestResponse) GetPublic() []byte {
@@ -767,6 +836,184 @@ func (x *AttestResponse) GetPcrs() [][]byte {
 	return nil
 }
 
+type RequestCertificateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         []byte                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"` // 16 to 64 random bytes; empty for no evidence
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestCertificateRequest) Reset() {
+	*x = RequestCertificateRequest{}
+	mi := &file_oscine_v1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestCertificateRequest) ProtoMessage() {}
+
+func (x *RequestCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestCertificateRequest.ProtoReflect.Descriptor instead.
+func (*RequestCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RequestCertificateRequest) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+type RequestCertificateResponse struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	CertificateRequest string                 `protobuf:"bytes,1,opt,name=certificate_request,json=certificateRequest,proto3" json:"certificate_request,omitempty"` // PKCS #10, PEM: signed by the new key
+	// With a nonce. In place of it, the quote has the binding of both: 8 bytes and
+	// the first 24 of SHA-256(SHA-256(certificate_request) | nonce).
+	Evidence      *AttestResponse `protobuf:"bytes,2,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestCertificateResponse) Reset() {
+	*x = RequestCertificateResponse{}
+	mi := &file_oscine_v1_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestCertificateResponse) ProtoMessage() {}
+
+func (x *RequestCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestCertificateResponse.ProtoReflect.Descriptor instead.
+func (*RequestCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RequestCertificateResponse) GetCertificateRequest() string {
+	if x != nil {
+		return x.CertificateRequest
+	}
+	return ""
+}
+
+func (x *RequestCertificateResponse) GetEvidence() *AttestResponse {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+type InstallCertificateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   string                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstallCertificateRequest) Reset() {
+	*x = InstallCertificateRequest{}
+	mi := &file_oscine_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstallCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstallCertificateRequest) ProtoMessage() {}
+
+func (x *InstallCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstallCertificateRequest.ProtoReflect.Descriptor instead.
+func (*InstallCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *InstallCertificateRequest) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+type InstallCertificateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstallCertificateResponse) Reset() {
+	*x = InstallCertificateResponse{}
+	mi := &file_oscine_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstallCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstallCertificateResponse) ProtoMessage() {}
+
+func (x *InstallCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstallCertificateResponse.ProtoReflect.Descriptor instead.
+func (*InstallCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
 type RebootRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PowerOff      bool                   `protobuf:"varint,1,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
@@ -776,7 +1023,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[11]
+	mi := &file_oscine_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +1035,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[11]
+	mi := &file_oscine_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +1048,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RebootRequest) GetPowerOff() bool {
@@ -819,7 +1066,7 @@ type RebootResponse struct {
 
 func (x *RebootResponse) Reset() {
 	*x = RebootResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[12]
+	mi := &file_oscine_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +1078,7 @@ func (x *RebootResponse) String() string {
 func (*RebootResponse) ProtoMessage() {}
 
 func (x *RebootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[12]
+	mi := &file_oscine_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +1091,7 @@ func (x *RebootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootResponse.ProtoReflect.Descriptor instead.
 func (*RebootResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 type ResetRequest struct {
@@ -855,7 +1102,7 @@ type ResetRequest struct {
 
 func (x *ResetRequest) Reset() {
 	*x = ResetRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[13]
+	mi := &file_oscine_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +1114,7 @@ func (x *ResetRequest) String() string {
 func (*ResetRequest) ProtoMessage() {}
 
 func (x *ResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[13]
+	mi := &file_oscine_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +1127,7 @@ func (x *ResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
 func (*ResetRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 type ResetResponse struct {
@@ -891,7 +1138,7 @@ type ResetResponse struct {
 
 func (x *ResetResponse) Reset() {
 	*x = ResetResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[14]
+	mi := &file_oscine_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +1150,7 @@ func (x *ResetResponse) String() string {
 func (*ResetResponse) ProtoMessage() {}
 
 func (x *ResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[14]
+	mi := &file_oscine_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +1163,7 @@ func (x *ResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
 func (*ResetResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 type CreateRecoveryKeyRequest struct {
@@ -927,7 +1174,7 @@ type CreateRecoveryKeyRequest struct {
 
 func (x *CreateRecoveryKeyRequest) Reset() {
 	*x = CreateRecoveryKeyRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[15]
+	mi := &file_oscine_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1186,7 @@ func (x *CreateRecoveryKeyRequest) String() string {
 func (*CreateRecoveryKeyRequest) ProtoMessage() {}
 
 func (x *CreateRecoveryKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[15]
+	mi := &file_oscine_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1199,7 @@ func (x *CreateRecoveryKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRecoveryKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateRecoveryKeyRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 type CreateRecoveryKeyResponse struct {
@@ -964,7 +1211,7 @@ type CreateRecoveryKeyResponse struct {
 
 func (x *CreateRecoveryKeyResponse) Reset() {
 	*x = CreateRecoveryKeyResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[16]
+	mi := &file_oscine_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1223,7 @@ func (x *CreateRecoveryKeyResponse) String() string {
 func (*CreateRecoveryKeyResponse) ProtoMessage() {}
 
 func (x *CreateRecoveryKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[16]
+	mi := &file_oscine_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1236,7 @@ func (x *CreateRecoveryKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRecoveryKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateRecoveryKeyResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateRecoveryKeyResponse) GetRecoveryKey() string {
@@ -1004,7 +1251,7 @@ var File_oscine_v1_node_proto protoreflect.FileDescriptor
 const file_oscine_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x14oscine/v1/node.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17oscine/v1/options.proto\x1a\x18oscine/v1/upgrades.proto\"\r\n" +
-	"\vInfoRequest\"\xf8\x04\n" +
+	"\vInfoRequest\"\xb6\x05\n" +
 	"\fInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -1024,7 +1271,12 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\x05links\x18\x0f \x03(\v2\x16.oscine.v1.NetworkLinkR\x05links\x129\n" +
 	"\n" +
 	"encryption\x18\x10 \x01(\v2\x19.oscine.v1.DataEncryptionR\n" +
-	"encryption\"K\n" +
+	"encryption\x12<\n" +
+	"\vcertificate\x18\x11 \x01(\v2\x1a.oscine.v1.NodeCertificateR\vcertificate\"|\n" +
+	"\x0fNodeCertificate\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\x127\n" +
+	"\tnot_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"K\n" +
 	"\x0eDataEncryption\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12!\n" +
 	"\frecovery_key\x18\x02 \x01(\bR\vrecoveryKey\"\xe9\x01\n" +
@@ -1066,7 +1318,15 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\x06public\x18\x01 \x01(\fR\x06public\x12\x14\n" +
 	"\x05quote\x18\x02 \x01(\fR\x05quote\x12\x1c\n" +
 	"\tsignature\x18\x03 \x01(\fR\tsignature\x12\x12\n" +
-	"\x04pcrs\x18\x04 \x03(\fR\x04pcrs\",\n" +
+	"\x04pcrs\x18\x04 \x03(\fR\x04pcrs\"1\n" +
+	"\x19RequestCertificateRequest\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"\x84\x01\n" +
+	"\x1aRequestCertificateResponse\x12/\n" +
+	"\x13certificate_request\x18\x01 \x01(\tR\x12certificateRequest\x125\n" +
+	"\bevidence\x18\x02 \x01(\v2\x19.oscine.v1.AttestResponseR\bevidence\"=\n" +
+	"\x19InstallCertificateRequest\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\tR\vcertificate\"\x1c\n" +
+	"\x1aInstallCertificateResponse\",\n" +
 	"\rRebootRequest\x12\x1b\n" +
 	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\"\x10\n" +
 	"\x0eRebootResponse\"\x0e\n" +
@@ -1074,11 +1334,13 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\rResetResponse\"\x1a\n" +
 	"\x18CreateRecoveryKeyRequest\">\n" +
 	"\x19CreateRecoveryKeyResponse\x12!\n" +
-	"\frecovery_key\x18\x01 \x01(\tR\vrecoveryKey2\xbc\x03\n" +
+	"\frecovery_key\x18\x01 \x01(\tR\vrecoveryKey2\x8e\x05\n" +
 	"\x04Node\x12=\n" +
 	"\x04Info\x12\x16.oscine.v1.InfoRequest\x1a\x17.oscine.v1.InfoResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
 	"\x06Doctor\x12\x18.oscine.v1.DoctorRequest\x1a\x19.oscine.v1.DoctorResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
-	"\x06Attest\x12\x18.oscine.v1.AttestRequest\x1a\x19.oscine.v1.AttestResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
+	"\x06Attest\x12\x18.oscine.v1.AttestRequest\x1a\x19.oscine.v1.AttestResponse\"\x04\x88\xb5\x18\x02\x12g\n" +
+	"\x12RequestCertificate\x12$.oscine.v1.RequestCertificateRequest\x1a%.oscine.v1.RequestCertificateResponse\"\x04\x88\xb5\x18\x04\x12g\n" +
+	"\x12InstallCertificate\x12$.oscine.v1.InstallCertificateRequest\x1a%.oscine.v1.InstallCertificateResponse\"\x04\x88\xb5\x18\x04\x12C\n" +
 	"\x06Reboot\x12\x18.oscine.v1.RebootRequest\x1a\x19.oscine.v1.RebootResponse\"\x04\x88\xb5\x18\x04\x12@\n" +
 	"\x05Reset\x12\x17.oscine.v1.ResetRequest\x1a\x18.oscine.v1.ResetResponse\"\x04\x88\xb5\x18\x04\x12d\n" +
 	"\x11CreateRecoveryKey\x12#.oscine.v1.CreateRecoveryKeyRequest\x1a$.oscine.v1.CreateRecoveryKeyResponse\"\x04\x88\xb5\x18\x04B2Z0oscine.dev/oscine/internal/api/oscinepb;oscinepbb\x06proto3"
@@ -1095,54 +1357,66 @@ func file_oscine_v1_node_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_node_proto_rawDescData
 }
 
-var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_oscine_v1_node_proto_goTypes = []any{
-	(*InfoRequest)(nil),               // 0: oscine.v1.InfoRequest
-	(*InfoResponse)(nil),              // 1: oscine.v1.InfoResponse
-	(*DataEncryption)(nil),            // 2: oscine.v1.DataEncryption
-	(*NetworkLink)(nil),               // 3: oscine.v1.NetworkLink
-	(*DiskSpace)(nil),                 // 4: oscine.v1.DiskSpace
-	(*ProcessMemory)(nil),             // 5: oscine.v1.ProcessMemory
-	(*DoctorRequest)(nil),             // 6: oscine.v1.DoctorRequest
-	(*DoctorResponse)(nil),            // 7: oscine.v1.DoctorResponse
-	(*Capability)(nil),                // 8: oscine.v1.Capability
-	(*AttestRequest)(nil),             // 9: oscine.v1.AttestRequest
-	(*AttestResponse)(nil),            // 10: oscine.v1.AttestResponse
-	(*RebootRequest)(nil),             // 11: oscine.v1.RebootRequest
-	(*RebootResponse)(nil),            // 12: oscine.v1.RebootResponse
-	(*ResetRequest)(nil),              // 13: oscine.v1.ResetRequest
-	(*ResetResponse)(nil),             // 14: oscine.v1.ResetResponse
-	(*CreateRecoveryKeyRequest)(nil),  // 15: oscine.v1.CreateRecoveryKeyRequest
-	(*CreateRecoveryKeyResponse)(nil), // 16: oscine.v1.CreateRecoveryKeyResponse
-	(*timestamppb.Timestamp)(nil),     // 17: google.protobuf.Timestamp
-	(*SlotVersion)(nil),               // 18: oscine.v1.SlotVersion
+	(*InfoRequest)(nil),                // 0: oscine.v1.InfoRequest
+	(*InfoResponse)(nil),               // 1: oscine.v1.InfoResponse
+	(*NodeCertificate)(nil),            // 2: oscine.v1.NodeCertificate
+	(*DataEncryption)(nil),             // 3: oscine.v1.DataEncryption
+	(*NetworkLink)(nil),                // 4: oscine.v1.NetworkLink
+	(*DiskSpace)(nil),                  // 5: oscine.v1.DiskSpace
+	(*ProcessMemory)(nil),              // 6: oscine.v1.ProcessMemory
+	(*DoctorRequest)(nil),              // 7: oscine.v1.DoctorRequest
+	(*DoctorResponse)(nil),             // 8: oscine.v1.DoctorResponse
+	(*Capability)(nil),                 // 9: oscine.v1.Capability
+	(*AttestRequest)(nil),              // 10: oscine.v1.AttestRequest
+	(*AttestResponse)(nil),             // 11: oscine.v1.AttestResponse
+	(*RequestCertificateRequest)(nil),  // 12: oscine.v1.RequestCertificateRequest
+	(*RequestCertificateResponse)(nil), // 13: oscine.v1.RequestCertificateResponse
+	(*InstallCertificateRequest)(nil),  // 14: oscine.v1.InstallCertificateRequest
+	(*InstallCertificateResponse)(nil), // 15: oscine.v1.InstallCertificateResponse
+	(*RebootRequest)(nil),              // 16: oscine.v1.RebootRequest
+	(*RebootResponse)(nil),             // 17: oscine.v1.RebootResponse
+	(*ResetRequest)(nil),               // 18: oscine.v1.ResetRequest
+	(*ResetResponse)(nil),              // 19: oscine.v1.ResetResponse
+	(*CreateRecoveryKeyRequest)(nil),   // 20: oscine.v1.CreateRecoveryKeyRequest
+	(*CreateRecoveryKeyResponse)(nil),  // 21: oscine.v1.CreateRecoveryKeyResponse
+	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
+	(*SlotVersion)(nil),                // 23: oscine.v1.SlotVersion
 }
 var file_oscine_v1_node_proto_depIdxs = []int32{
-	17, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
-	5,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
-	4,  // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
-	18, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
-	3,  // 4: oscine.v1.InfoResponse.links:type_name -> oscine.v1.NetworkLink
-	2,  // 5: oscine.v1.InfoResponse.encryption:type_name -> oscine.v1.DataEncryption
-	17, // 6: oscine.v1.NetworkLink.expires:type_name -> google.protobuf.Timestamp
-	8,  // 7: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
-	0,  // 8: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
-	6,  // 9: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
-	9,  // 10: oscine.v1.Node.Attest:input_type -> oscine.v1.AttestRequest
-	11, // 11: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	13, // 12: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
-	15, // 13: oscine.v1.Node.CreateRecoveryKey:input_type -> oscine.v1.CreateRecoveryKeyRequest
-	1,  // 14: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	7,  // 15: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	10, // 16: oscine.v1.Node.Attest:output_type -> oscine.v1.AttestResponse
-	12, // 17: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	14, // 18: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
-	16, // 19: oscine.v1.Node.CreateRecoveryKey:output_type -> oscine.v1.CreateRecoveryKeyResponse
-	14, // [14:20] is the sub-list for method output_type
-	8,  // [8:14] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	22, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	6,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
+	5,  // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
+	23, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
+	4,  // 4: oscine.v1.InfoResponse.links:type_name -> oscine.v1.NetworkLink
+	3,  // 5: oscine.v1.InfoResponse.encryption:type_name -> oscine.v1.DataEncryption
+	2,  // 6: oscine.v1.InfoResponse.certificate:type_name -> oscine.v1.NodeCertificate
+	22, // 7: oscine.v1.NodeCertificate.not_after:type_name -> google.protobuf.Timestamp
+	22, // 8: oscine.v1.NetworkLink.expires:type_name -> google.protobuf.Timestamp
+	9,  // 9: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
+	11, // 10: oscine.v1.RequestCertificateResponse.evidence:type_name -> oscine.v1.AttestResponse
+	0,  // 11: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
+	7,  // 12: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
+	10, // 13: oscine.v1.Node.Attest:input_type -> oscine.v1.AttestRequest
+	12, // 14: oscine.v1.Node.RequestCertificate:input_type -> oscine.v1.RequestCertificateRequest
+	14, // 15: oscine.v1.Node.InstallCertificate:input_type -> oscine.v1.InstallCertificateRequest
+	16, // 16: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
+	18, // 17: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
+	20, // 18: oscine.v1.Node.CreateRecoveryKey:input_type -> oscine.v1.CreateRecoveryKeyRequest
+	1,  // 19: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	8,  // 20: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	11, // 21: oscine.v1.Node.Attest:output_type -> oscine.v1.AttestResponse
+	13, // 22: oscine.v1.Node.RequestCertificate:output_type -> oscine.v1.RequestCertificateResponse
+	15, // 23: oscine.v1.Node.InstallCertificate:output_type -> oscine.v1.InstallCertificateResponse
+	17, // 24: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	19, // 25: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
+	21, // 26: oscine.v1.Node.CreateRecoveryKey:output_type -> oscine.v1.CreateRecoveryKeyResponse
+	19, // [19:27] is the sub-list for method output_type
+	11, // [11:19] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_node_proto_init() }
@@ -1158,7 +1432,7 @@ func file_oscine_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_node_proto_rawDesc), len(file_oscine_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

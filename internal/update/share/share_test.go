@@ -137,7 +137,7 @@ func (n *node) options() update.Options {
 func (n *node) open(sharing bool) update.Source {
 	n.t.Helper()
 	o := n.options()
-	o.Peers, o.PeerTLS = n.peers, PeerTLS(n.pool, n.own)
+	o.Peers, o.PeerTLS = n.peers, PeerTLS(n.pool, func() *tls.Certificate { return &n.own })
 	o.Trouble = func(_ string, err error) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -256,7 +256,7 @@ func TestPeerWithoutSource(t *testing.T) {
 		t.Errorf("from a node that had it from a peer: %d releases, %v", len(list), err)
 	}
 	late := third.options()
-	late.Peers, late.PeerTLS = []string{first.address}, PeerTLS(s.pool, third.own)
+	late.Peers, late.PeerTLS = []string{first.address}, PeerTLS(s.pool, func() *tls.Certificate { return &third.own })
 	late.Now = func() time.Time { return time.Now().Add(30 * 24 * time.Hour) }
 	o, err := source.Open(s.far.URL, late)
 	if err != nil {

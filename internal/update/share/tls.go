@@ -14,16 +14,16 @@ import (
 // for all nodes.
 var ErrSelf = errors.New("this peer is the node itself")
 
-// PeerTLS is how a node with that certificate reaches its peers: both sides show their
+// PeerTLS is how a node with the certificate that own returns reaches its peers: both sides show their
 // nodes' certificates, whatever addresses those are for.
-func PeerTLS(authority *x509.CertPool, own tls.Certificate) *tls.Config {
+func PeerTLS(authority *x509.CertPool, own func() *tls.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// Whatever the server says of whom it takes: the certificate is one for servers.
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own(), nil },
 		InsecureSkipVerify:   true, // VerifyConnection verifies
 		VerifyConnection: func(state tls.ConnectionState) error {
-			if bytes.Equal(state.PeerCertificates[0].Raw, own.Certificate[0]) {
+			if bytes.Equal(state.PeerCertificates[0].Raw, own().Certificate[0]) {
 				return ErrSelf
 			}
 			return pki.VerifyNode(authority, state.PeerCertificates[0], time.Now())

@@ -39,6 +39,10 @@ const (
 	NodeDoctorProcedure = "/oscine.v1.Node/Doctor"
 	// NodeAttestProcedure is the fully-qualified name of the Node's Attest RPC.
 	NodeAttestProcedure = "/oscine.v1.Node/Attest"
+	// NodeRequestCertificateProcedure is the fully-qualified name of the Node's RequestCertificate RPC.
+	NodeRequestCertificateProcedure = "/oscine.v1.Node/RequestCertificate"
+	// NodeInstallCertificateProcedure is the fully-qualified name of the Node's InstallCertificate RPC.
+	NodeInstallCertificateProcedure = "/oscine.v1.Node/InstallCertificate"
 	// NodeRebootProcedure is the fully-qualified name of the Node's Reboot RPC.
 	NodeRebootProcedure = "/oscine.v1.Node/Reboot"
 	// NodeResetProcedure is the fully-qualified name of the Node's Reset RPC.
@@ -53,6 +57,13 @@ type NodeClient interface {
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
 	// Attest has the node's TPM sign its registers; the caller verifies what comes.
 	Attest(context.Context, *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error)
+	// RequestCertificate has the node make another key, and returns a request for a
+	// certificate for it. With a nonce the node's TPM signs its registers too, bound
+	// to that request. The last request counts.
+	RequestCertificate(context.Context, *connect.Request[oscinepb.RequestCertificateRequest]) (*connect.Response[oscinepb.RequestCertificateResponse], error)
+	// InstallCertificate brings the certificate for the last request. Connections
+	// from now on see it, and those that are open stay.
+	InstallCertificate(context.Context, *connect.Request[oscinepb.InstallCertificateRequest]) (*connect.Response[oscinepb.InstallCertificateResponse], error)
 	Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error)
 	// Reset restarts the machine, which erases its data partition: all that it
 	// stores, its Machine and its identity. FAILED_PRECONDITION while it is upgraded.
@@ -92,6 +103,18 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("Attest")),
 			connect.WithClientOptions(opts...),
 		),
+		requestCertificate: connect.NewClient[oscinepb.RequestCertificateRequest, oscinepb.RequestCertificateResponse](
+			httpClient,
+			baseURL+NodeRequestCertificateProcedure,
+			connect.WithSchema(nodeMethods.ByName("RequestCertificate")),
+			connect.WithClientOptions(opts...),
+		),
+		installCertificate: connect.NewClient[oscinepb.InstallCertificateRequest, oscinepb.InstallCertificateResponse](
+			httpClient,
+			baseURL+NodeInstallCertificateProcedure,
+			connect.WithSchema(nodeMethods.ByName("InstallCertificate")),
+			connect.WithClientOptions(opts...),
+		),
 		reboot: connect.NewClient[oscinepb.RebootRequest, oscinepb.RebootResponse](
 			httpClient,
 			baseURL+NodeRebootProcedure,
@@ -115,12 +138,14 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 
 // nodeClient implements NodeClient.
 type nodeClient struct {
-	info              *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
-	doctor            *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
-	attest            *connect.Client[oscinepb.AttestRequest, oscinepb.AttestResponse]
-	reboot            *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
-	reset             *connect.Client[oscinepb.ResetRequest, oscinepb.ResetResponse]
-	createRecoveryKey *connect.Client[oscinepb.CreateRecoveryKeyRequest, oscinepb.CreateRecoveryKeyResponse]
+	info               *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
+	doctor             *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
+	attest             *connect.Client[oscinepb.AttestRequest, oscinepb.AttestResponse]
+	requestCertificate *connect.Client[oscinepb.RequestCertificateRequest, oscinepb.RequestCertificateResponse]
+	installCertificate *connect.Client[oscinepb.InstallCertificateRequest, oscinepb.InstallCertificateResponse]
+	reboot             *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
+	reset              *connect.Client[oscinepb.ResetRequest, oscinepb.ResetResponse]
+	createRecoveryKey  *connect.Client[oscinepb.CreateRecoveryKeyRequest, oscinepb.CreateRecoveryKeyResponse]
 }
 
 // Info calls oscine.v1.Node.Info.
@@ -136,6 +161,16 @@ func (c *nodeClient) Doctor(ctx context.Context, req *connect.Request[oscinepb.D
 // Attest calls oscine.v1.Node.Attest.
 func (c *nodeClient) Attest(ctx context.Context, req *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error) {
 	return c.attest.CallUnary(ctx, req)
+}
+
+// RequestCertificate calls oscine.v1.Node.RequestCertificate.
+func (c *nodeClient) RequestCertificate(ctx context.Context, req *connect.Request[oscinepb.RequestCertificateRequest]) (*connect.Response[oscinepb.RequestCertificateResponse], error) {
+	return c.requestCertificate.CallUnary(ctx, req)
+}
+
+// InstallCertificate calls oscine.v1.Node.InstallCertificate.
+func (c *nodeClient) InstallCertificate(ctx context.Context, req *connect.Request[oscinepb.InstallCertificateRequest]) (*connect.Response[oscinepb.InstallCertificateResponse], error) {
+	return c.installCertificate.CallUnary(ctx, req)
 }
 
 // Reboot calls oscine.v1.Node.Reboot.
@@ -159,6 +194,13 @@ type NodeHandler interface {
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
 	// Attest has the node's TPM sign its registers; the caller verifies what comes.
 	Attest(context.Context, *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error)
+	// RequestCertificate has the node make another key, and returns a request for a
+	// certificate for it. With a nonce the node's TPM signs its registers too, bound
+	// to that request. The last request counts.
+	RequestCertificate(context.Context, *connect.Request[oscinepb.RequestCertificateRequest]) (*connect.Response[oscinepb.RequestCertificateResponse], error)
+	// InstallCertificate brings the certificate for the last request. Connections
+	// from now on see it, and those that are open stay.
+	InstallCertificate(context.Context, *connect.Request[oscinepb.InstallCertificateRequest]) (*connect.Response[oscinepb.InstallCertificateResponse], error)
 	Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error)
 	// Reset restarts the machine, which erases its data partition: all that it
 	// stores, its Machine and its identity. FAILED_PRECONDITION while it is upgraded.
@@ -194,6 +236,18 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("Attest")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeRequestCertificateHandler := connect.NewUnaryHandler(
+		NodeRequestCertificateProcedure,
+		svc.RequestCertificate,
+		connect.WithSchema(nodeMethods.ByName("RequestCertificate")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeInstallCertificateHandler := connect.NewUnaryHandler(
+		NodeInstallCertificateProcedure,
+		svc.InstallCertificate,
+		connect.WithSchema(nodeMethods.ByName("InstallCertificate")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeRebootHandler := connect.NewUnaryHandler(
 		NodeRebootProcedure,
 		svc.Reboot,
@@ -220,6 +274,10 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeDoctorHandler.ServeHTTP(w, r)
 		case NodeAttestProcedure:
 			nodeAttestHandler.ServeHTTP(w, r)
+		case NodeRequestCertificateProcedure:
+			nodeRequestCertificateHandler.ServeHTTP(w, r)
+		case NodeInstallCertificateProcedure:
+			nodeInstallCertificateHandler.ServeHTTP(w, r)
 		case NodeRebootProcedure:
 			nodeRebootHandler.ServeHTTP(w, r)
 		case NodeResetProcedure:
@@ -245,6 +303,14 @@ func (UnimplementedNodeHandler) Doctor(context.Context, *connect.Request[oscinep
 
 func (UnimplementedNodeHandler) Attest(context.Context, *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.Attest is not implemented"))
+}
+
+func (UnimplementedNodeHandler) RequestCertificate(context.Context, *connect.Request[oscinepb.RequestCertificateRequest]) (*connect.Response[oscinepb.RequestCertificateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.RequestCertificate is not implemented"))
+}
+
+func (UnimplementedNodeHandler) InstallCertificate(context.Context, *connect.Request[oscinepb.InstallCertificateRequest]) (*connect.Response[oscinepb.InstallCertificateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.InstallCertificate is not implemented"))
 }
 
 func (UnimplementedNodeHandler) Reboot(context.Context, *connect.Request[oscinepb.RebootRequest]) (*connect.Response[oscinepb.RebootResponse], error) {
