@@ -48,7 +48,8 @@ func (n *attestedNode) Inference() ([]string, http.Handler) { return nil, http.N
 func (n *attestedNode) Metrics() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "# metrics\n") })
 }
-func (n *attestedNode) Info() node.Info { return node.Info{Name: "edge1", Version: "1.0"} }
+func (n *attestedNode) Releases() http.Handler { return nil }
+func (n *attestedNode) Info() node.Info        { return node.Info{Name: "edge1", Version: "1.0"} }
 func (n *attestedNode) Attest(nonce []byte) (*attest.Evidence, error) {
 	return attest.Quote(n.tpm, nonce)
 }

@@ -30,8 +30,10 @@ func OpenWithoutKernel(ctx context.Context, dir string, kinds object.Table, mach
 	if n.access, err = access.Open(filepath.Join(dir, accessFile)); err != nil {
 		return nil, errors.Join(err, n.store.Close())
 	}
-	if n.identity, err = identity.Open(filepath.Join(dir, identityFile), machine.Spec.API, n.log); err != nil {
-		return nil, errors.Join(err, n.store.Close())
+	if machine.Spec.API.Certificate != "" { // else nothing asks for it
+		if n.identity, err = identity.Open(filepath.Join(dir, identityFile), machine.Spec.API, n.log); err != nil {
+			return nil, errors.Join(err, n.store.Close())
+		}
 	}
 	n.events = reconcile.OpenEvents(ctx, n.systemLog(eventJournal), time.Now, n.log)
 	if err := n.startLoop(ctx, controllers); err != nil {

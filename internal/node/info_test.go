@@ -61,7 +61,7 @@ func TestWhatTheNodeTells(t *testing.T) {
 	}
 	h.await(t, web(), object.Running)
 	h.MarkReady()
-	if info := h.Info(); info.Ready == 0 || info.Kernel == "" || info.Version != "test" || !slices.Contains(info.Missing, "quotas") {
+	if info := h.Info(); info.Ready == 0 || info.Kernel == "" || info.Version != "test" || !slices.Contains(info.Missing, "quotas") || info.Certificate.Problem != "" || info.Certificate.NotAfter.IsZero() {
 		t.Errorf("info %+v", info)
 	}
 	first := h.Info().Ready

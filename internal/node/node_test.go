@@ -21,6 +21,7 @@ import (
 	"oscine.dev/oscine/internal/isolate"
 	"oscine.dev/oscine/internal/journal"
 	"oscine.dev/oscine/internal/node/allocate"
+	"oscine.dev/oscine/internal/node/identity"
 	"oscine.dev/oscine/internal/node/kind/model"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox"
@@ -148,6 +149,12 @@ func newHouse(t *testing.T) *house {
 	n.life, n.end = context.WithCancel(t.Context())
 	var errs []error
 	keep := func(err error) { errs = append(errs, err) }
+	authority, err := pki.NewAuthority("test")
+	keep(err)
+	own, err := pki.NewNode(authority, "test", nil)
+	keep(err)
+	n.identity, err = identity.Open(filepath.Join(dir, identityFile), object.MachineAPI{CA: string(authority.Certificate), Certificate: string(own.Certificate), Key: string(own.Key)}, log)
+	keep(err)
 	n.openUpgrades()
 	n.isolator, err = isolate.Open(isolate.Options{Root: hw, Logger: log})
 	keep(err)

@@ -39,6 +39,7 @@ type fakeNode struct {
 
 func (n *fakeNode) Access() *access.List                { return n.list }
 func (n *fakeNode) Identity() *identity.Identity        { return n.identity }
+func (n *fakeNode) Releases() http.Handler              { return nil }
 func (n *fakeNode) Kinds() object.Table                 { return object.Kinds() }
 func (n *fakeNode) Inference() ([]string, http.Handler) { return nil, http.NotFoundHandler() }
 
