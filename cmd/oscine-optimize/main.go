@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -14,11 +15,15 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := job.Run(ctx, job.Options{
-		Engine: []string{"/usr/bin/oscine-engine", "onnxruntime"}, Python: []string{"/usr/bin/python3"}, Work: optimize.WorkDir, Log: os.Stderr,
-	}, os.Stdin, os.Stdout)
-	if err != nil {
+	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: oscine-optimize TOOL")
+	}
+	return job.Run(ctx, job.Options{Tool: args[0], Work: optimize.WorkDir, Log: os.Stderr}, os.Stdin, os.Stdout)
 }

@@ -14,54 +14,67 @@ import (
 	"github.com/spf13/cobra"
 
 	"oscine.dev/oscine/internal/artifact"
+	"oscine.dev/oscine/internal/gguf"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/optimize"
-	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/printable"
 	"oscine.dev/oscine/internal/serve/bundle"
 )
 
 // optimizeOptions are the flags of optimize.
 type optimizeOptions struct {
-	target, int8, calibration, maxDrop, accuracy, output, cpu, memory string
+	target, calibration, maxDrop, accuracy, output, cpu, memory string
 
+	how              optimize.Flags
+	given            []string // of the flags in how, by their names
 	force, plainHTTP bool
 }
-
-// int8Auto is --int8 without a value.
-const int8Auto = "auto"
 
 func newOptimizeCommand(env *Env) *cobra.Command {
 	var o optimizeOptions
 	c := &cobra.Command{
 		Use: "optimize MODEL", Short: "Make a faster model for a node's CPU, and measure that it is, and how accurate",
-		Long: `Make a faster model of one in ONNX, with ONNX Runtime's own tools, as a batch workload on the node for
+		Long: `Make a faster model of one in ONNX or GGUF, with the format's own tools, as a batch workload on the node for
 which it is meant: its own CPU decides about the options, and measures original and result.
 
-Without --int8 the graph is optimised, which changes no answer: what the engine otherwise does at each
+ONNX: without --int8 the graph is optimised, which changes no answer: what the engine otherwise does at each
 load is stored. With --int8 the model is quantised: statically with --calibration, else only its weights.
 
-The result is written where its accuracy drops by no more than --max-drop and it is faster by a tenth;
-else it is refused, with both figures. Where it comes from is in a file beside it. See docs/optimize.md.`,
-		Example: "  oscine optimize net.onnx --for edge1\n  oscine optimize net.onnx --for edge1 --int8 --calibration ./pictures --max-drop 1%\n  oscine optimize net.onnx --int8 --output oci://ghcr.io/acme/net:int8",
+GGUF: a language model is quantised to --type, as llama-quantize names them.
+
+The result is written where its accuracy drops by no more than --max-drop and it is faster by a tenth, or, of a
+language model, smaller; else it is refused, with both figures. Where it comes from is in a file beside it. See
+docs/optimize.md.`,
+		Example: "  oscine optimize net.onnx --for edge1\n  oscine optimize net.onnx --for edge1 --int8 --calibration ./pictures --max-drop 1%\n  oscine optimize chat-f16.gguf --for edge1 --type Q4_K_M --calibration wiki.txt\n  oscine optimize net.onnx --int8 --output oci://ghcr.io/acme/net:int8",
 		Args:    exactArgs(1, "a model's file, folder, URL or reference"),
 		RunE: func(c *cobra.Command, args []string) error {
+			for _, t := range optimize.Tools() {
+				for _, flag := range t.Flags {
+					if c.Flags().Changed(flag) && !slices.Contains(o.given, flag) {
+						o.given = append(o.given, flag)
+					}
+				}
+			}
 			return o.run(c.Context(), env, args[0])
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&o.target, "for", "", "the node for which it is meant, by the name of its context (default: the current one)")
-	f.StringVar(&o.int8, "int8", "", "quantise to eight bits: static or dynamic (default: static where there is --calibration)")
-	f.Lookup("int8").NoOptDefVal = int8Auto
-	f.StringVar(&o.calibration, "calibration", "", "folder with data as the model gets it: .npy, .npz, pictures, labels.txt")
-	f.StringVar(&o.maxDrop, "max-drop", "0.5%", "the most that the accuracy may drop")
-	f.StringVar(&o.accuracy, "accuracy", string(optimize.Auto), "how it is measured: auto, labels, top-1 or difference")
-	f.StringVar(&o.output, "output", "", "file or reference to write (default: MODEL.int8.onnx or MODEL.optimized.onnx, here)")
+	f.StringVar(&o.how.Int8, "int8", "", "quantise to eight bits: static or dynamic (default: static where there is --calibration)")
+	f.Lookup("int8").NoOptDefVal = optimize.Int8Auto
+	f.StringVar(&o.how.Type, "type", "", "GGUF: type of the weights, such as Q8_0 or Q5_K_M (default: Q4_K_M)")
+	f.BoolVar(&o.how.AllowRequantize, "allow-requantize", false, "GGUF: take a model that is quantised already, which loses more")
+	f.BoolVar(&o.how.Imatrix, "imatrix", false, "GGUF: compute an importance matrix from half of the text")
+	f.StringVar(&o.calibration, "calibration", "", "folder with data as the model gets it: .npy, .npz, pictures, labels.txt; GGUF: a text file")
+	f.StringVar(&o.maxDrop, "max-drop", "", "the most that the accuracy may drop (default: 0.5%; GGUF: 5% of the perplexity, or 10% of next tokens)")
+	f.StringVar(&o.accuracy, "accuracy", string(optimize.Auto), "how it is measured: auto, labels, top-1, difference or perplexity")
+	f.StringVar(&o.output, "output", "", "file or reference to write (default: such as MODEL.int8.onnx or MODEL-Q4_K_M.gguf, here)")
 	f.BoolVar(&o.force, "force", false, "keep the result although it is refused")
 	f.StringVar(&o.cpu, "cpu", "1", "cores to work on, and threads to measure with")
 	f.StringVar(&o.memory, "memory", "", "memory limit, such as 4Gi")
 	f.BoolVar(&o.plainHTTP, "plain-http", false, "ask the registry of a reference without TLS, which those on the way can read and change")
 	completeValues(c, "int8", "static", "dynamic")
+	completeValues(c, "type", optimize.Types()...)
 	completeValues(c, "accuracy", optimize.Measures()...)
 	_ = c.RegisterFlagCompletionFunc("for", completeContext(env)) // fails for an unknown flag only
 	return c
@@ -72,6 +85,8 @@ type optimization struct {
 	*optimizeOptions
 	env     *Env
 	named   string // the model, as it was given
+	tool    *optimize.Tool
+	ending  string // of the result's name
 	request optimize.Request
 	model   *modelSource
 	files   []bundle.File // of the archive for the tool, but the request
@@ -103,29 +118,17 @@ func (o *optimizeOptions) run(ctx context.Context, env *Env, model string) error
 // check reads the flags.
 func (z *optimization) check() (err error) {
 	r := &z.request
-	if r.MaxDrop, err = optimize.ParsePercent(z.maxDrop); err != nil {
-		return usageError{fmt.Errorf("--max-drop: %w", err)}
+	if z.maxDrop != "" {
+		drop, err := optimize.ParsePercent(z.maxDrop)
+		if err != nil {
+			return usageError{fmt.Errorf("--max-drop: %w", err)}
+		}
+		r.MaxDrop = &drop
 	}
 	if r.Measure = optimize.Measure(z.accuracy); !slices.Contains(optimize.Measures(), r.Measure) {
-		return usageError{fmt.Errorf("--accuracy %q: must be auto, labels, top-1 or difference", z.accuracy)}
+		return usageError{fmt.Errorf("--accuracy %q: must be auto, labels, top-1, difference or perplexity", z.accuracy)}
 	}
-	switch {
-	case z.int8 == "":
-		r.Method = optimize.Graph
-	case z.int8 == "dynamic", z.int8 == int8Auto && z.calibration == "":
-		r.Method = optimize.Dynamic
-	case z.int8 != "static" && z.int8 != int8Auto:
-		return usageError{fmt.Errorf("--int8=%s: must be static or dynamic", z.int8)}
-	case z.calibration == "":
-		return usageError{errors.New("--int8=static needs data to find the ranges of activations: give a folder with --calibration, or use --int8=dynamic")}
-	default:
-		r.Method = optimize.Static
-	}
-	if z.calibration != "" {
-		if _, err := optimize.DataFiles(z.calibration); err != nil {
-			return fmt.Errorf("--calibration: %w", unreadable(z.calibration, err))
-		}
-	}
+	z.how.Data = z.calibration != ""
 	if artifact.Is(z.optimizeOptions.output) {
 		ref, err := artifact.Parse(z.optimizeOptions.output)
 		if err != nil {
@@ -178,15 +181,7 @@ func (o *optimizeOptions) fetch(ctx context.Context, env *Env, model string) (pa
 	return model, func() {}, nil
 }
 
-// tools are what would optimise models of other formats, by their files' endings.
-func tools() map[string]string {
-	return map[string]string{
-		".gguf": "llama-quantize", ".tflite": "AI Edge Quantizer", ".xml": "NNCF", ".bin": "NNCF", ".pb": "NNCF",
-		".pt": "torch.ao", ".pth": "torch.ao", ".jit": "torch.ao", ".pt2": "torch.ao", ".pte": "ExecuTorch's export",
-	}
-}
-
-// prepare finds the model's files and those of the data.
+// prepare finds the model's files, its tool and those of the data.
 func (z *optimization) prepare(ctx context.Context, path string) (err error) {
 	if z.model, err = findModel(path); err != nil {
 		return err
@@ -195,24 +190,23 @@ func (z *optimization) prepare(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	var models []string
+	var names []string
 	for _, f := range files {
-		if strings.EqualFold(filepath.Ext(f.Name), ".onnx") {
-			models = append(models, f.Name)
+		names = append(names, f.Name)
+	}
+	if z.tool, z.request.Model, err = optimize.For(path, names); err != nil {
+		return err
+	}
+	plan, err := z.tool.Plan(z.how, z.request.Measure, z.given)
+	if err != nil {
+		return usageError{err}
+	}
+	z.request.Method, z.request.Options, z.ending = plan.Method, plan.Options, plan.Ending
+	if z.tool.Pack == optimize.PackGGUF {
+		if err := z.readable(path, files[slices.Index(names, z.request.Model)].Path); err != nil {
+			return err
 		}
 	}
-	switch {
-	case len(models) > 1:
-		return fmt.Errorf("%s holds %d models in ONNX: name the file of one", path, len(models))
-	case len(models) == 0:
-		for _, f := range files {
-			if tool := tools()[strings.ToLower(filepath.Ext(f.Name))]; tool != "" {
-				return fmt.Errorf("%s is not in ONNX: models of its format are optimised with %s, for which there is no pack yet: use it before you serve the model, or export the model to ONNX", path, tool)
-			}
-		}
-		return fmt.Errorf("%s is not in ONNX: only such models are optimised; its file ends in .onnx", path)
-	}
-	z.request.Model = models[0]
 	if z.request.Digest, _, err = z.model.sum(ctx); err != nil {
 		return err
 	}
@@ -226,17 +220,31 @@ func (z *optimization) prepare(ctx context.Context, path string) (err error) {
 	return z.findOutput()
 }
 
+// readable refuses a language model that would be sent in vain.
+func (z *optimization) readable(named, file string) error {
+	h, err := gguf.Open(file)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", named, err)
+	case h.Task() != gguf.Generate:
+		return fmt.Errorf("%s makes no text, by which it could be measured: only models that do are optimised", named)
+	case h.Quantized && !z.how.AllowRequantize:
+		return fmt.Errorf("%s is quantised already: give the one in F16, BF16 or F32 that it was made from, or --allow-requantize, with which more accuracy is lost", named)
+	}
+	return nil
+}
+
 func (z *optimization) findData(ctx context.Context) error {
 	if z.calibration == "" {
 		return nil
 	}
-	names, err := optimize.DataFiles(z.calibration)
+	dir, names, err := z.tool.Data(z.calibration)
 	if err != nil {
-		return err
+		return fmt.Errorf("--calibration: %w", unreadable(z.calibration, err))
 	}
 	var files []bundle.File
 	for _, name := range names {
-		file := filepath.Join(z.calibration, name)
+		file := filepath.Join(dir, name)
 		info, err := os.Stat(file)
 		if err != nil {
 			return err
@@ -259,17 +267,13 @@ func (z *optimization) findOutput() error {
 	if r, err := artifact.Parse(z.named); artifact.Is(z.named) && err == nil {
 		name = nameOf(r)
 	}
-	kind := ".optimized.onnx"
-	if z.request.Method.Int8() {
-		kind = ".int8.onnx"
-	}
 	z.output = z.optimizeOptions.output
 	if z.output == "" || z.push != nil {
-		z.output = cmp.Or(name, "model") + kind
+		z.output = cmp.Or(name, "model") + z.ending
 	}
 	z.request.Result = filepath.Base(z.output)
-	if !strings.EqualFold(filepath.Ext(z.output), ".onnx") {
-		return usageError{fmt.Errorf("--output %s: the name of the result ends in .onnx", z.output)}
+	if !strings.EqualFold(filepath.Ext(z.output), z.tool.Result) {
+		return usageError{fmt.Errorf("--output %s: the name of the result ends in %s", z.output, z.tool.Result)}
 	}
 	if z.push != nil {
 		return nil
@@ -292,7 +296,7 @@ func (z *optimization) manifest(name string) (string, error) {
 		resources["memory"] = z.memory
 	}
 	return objectFromFlags(object.KindWorkload, name, map[string]any{
-		"class": string(object.Batch), "pack": pack.OptimizeONNX, "restart": object.RestartNever, "startOnAttach": true,
+		"class": string(object.Batch), "pack": z.tool.Pack, "restart": object.RestartNever, "startOnAttach": true,
 		"resources": resources, "security": map[string]any{"writableRoot": true},
 	})
 }

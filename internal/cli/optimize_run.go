@@ -22,7 +22,6 @@ import (
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/optimize"
-	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/printable"
 	"oscine.dev/oscine/internal/serve/bundle"
 	"oscine.dev/oscine/internal/serve/modelpack"
@@ -30,7 +29,7 @@ import (
 
 // Bounds of what a node sends back.
 const (
-	maxOptimized = 8 << 30
+	maxOptimized = 16 << 30
 	maxReport    = 1 << 20
 	maxToolLog   = 64 << 10
 )
@@ -202,7 +201,7 @@ func (z *optimization) report(ctx context.Context, node *client.Client, dir stri
 		return nil, err
 	}
 	for _, p := range packs.Msg.Packs {
-		if p.Name == pack.OptimizeONNX {
+		if p.Name == z.tool.Pack {
 			r.Pack = p.Name + " " + p.Version + " " + p.Digest
 		}
 	}
@@ -212,7 +211,7 @@ func (z *optimization) report(ctx context.Context, node *client.Client, dir stri
 // keep puts the result, and where it comes from, in their place.
 func (z *optimization) keep(ctx context.Context, dir string, r *optimize.Report) error {
 	model := filepath.Join(dir, "result", optimize.ModelDir, z.request.Result)
-	made, size, err := (&modelSource{path: model}).sum(ctx)
+	made, _, err := (&modelSource{path: model}).sum(ctx)
 	if err != nil {
 		return fmt.Errorf("the tool gave no result: %w", err)
 	}
@@ -225,7 +224,7 @@ func (z *optimization) keep(ctx context.Context, dir string, r *optimize.Report)
 	}
 	text = append(text, '\n')
 	if z.push != nil {
-		return z.pushResult(ctx, dir, model, size, text, r)
+		return z.pushResult(ctx, dir, model, r.Result.SizeBytes, text, r)
 	}
 	if err := os.Chmod(model, 0o644); err != nil {
 		return err
@@ -274,18 +273,53 @@ func figures(r *optimize.Report) string {
 	if a.MadeUp {
 		of = "on made-up inputs, which says little: give --calibration"
 	}
-	switch a.Measure {
-	case optimize.Labels:
+	switch {
+	case a.Measure == optimize.Labels:
 		fmt.Fprintf(&b, "  accuracy: %s instead of %s %s\n", optimize.Percent(a.Result), optimize.Percent(a.Original), of)
-	case optimize.Top1:
+	case r.Method == optimize.Quantize:
+		languageAccuracy(&b, r)
+	case a.Measure == optimize.Top1:
 		fmt.Fprintf(&b, "  accuracy: the same class for %s %s\n", optimize.Percent(1-a.Drop), of)
 	default:
 		fmt.Fprintf(&b, "  accuracy: outputs differ by %s %s\n", optimize.Percent(a.Drop), of)
 	}
-	fmt.Fprintf(&b, "  speed: a run takes %s instead of %s, loading %s instead of %s, on %s\n", shown(s.ResultRun), shown(s.OriginalRun), shown(s.ResultLoad), shown(s.OriginalLoad),
-		printable.Text(cmp.Or(r.Target.CPU, r.Target.Arch)))
+	cpu := printable.Text(cmp.Or(r.Target.CPU, r.Target.Arch))
+	if r.Method == optimize.Quantize {
+		fmt.Fprintf(&b, "  speed: %s tokens per second instead of %s, of a prompt %s instead of %s, on %s\n", rate(s.ResultRun), rate(s.OriginalRun), rate(s.ResultPrompt), rate(s.OriginalPrompt), cpu)
+	} else {
+		fmt.Fprintf(&b, "  speed: a run takes %s instead of %s, loading %s instead of %s, on %s\n", shown(s.ResultRun), shown(s.OriginalRun), shown(s.ResultLoad), shown(s.OriginalLoad), cpu)
+	}
 	fmt.Fprintf(&b, "  size: %s instead of %s\n", printable.Bytes(r.Result.SizeBytes), printable.Bytes(r.Original.SizeBytes))
 	return b.String()
+}
+
+// languageAccuracy writes the accuracy of a language model.
+func languageAccuracy(b *strings.Builder, r *optimize.Report) {
+	a := &r.Accuracy
+	on := fmt.Sprintf("of %d tokens of the text", a.Inputs)
+	if r.Options[optimize.OptionImatrix] != "" {
+		on = fmt.Sprintf("of %d tokens that were held out", a.Inputs)
+	}
+	if a.MadeUp {
+		on = fmt.Sprintf("of %d tokens that the original wrote itself: give a text with --calibration", a.Inputs)
+	}
+	b.WriteString("  accuracy: ")
+	if !a.MadeUp {
+		fmt.Fprintf(b, "perplexity %.4g instead of %.4g, ", a.Result, a.Original)
+	}
+	fmt.Fprintf(b, "the same next token for %s %s\n", optimize.Percent(a.SameTop), on)
+}
+
+// rate is how often in a second something is done that takes so long.
+func rate(each time.Duration) string {
+	if each <= 0 {
+		return "no"
+	}
+	per := float64(time.Second) / float64(each)
+	if per >= 100 {
+		return fmt.Sprintf("%.0f", per)
+	}
+	return fmt.Sprintf("%.3g", per)
 }
 
 func shown(d time.Duration) string { return measured(object.Duration(d)) }

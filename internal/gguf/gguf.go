@@ -40,6 +40,7 @@ type Header struct {
 	Name         string // "" where the file names none
 	Tensors      int
 	TensorBytes  int64 // of all weights
+	Quantized    bool  // some of the weights are no floating-point numbers
 	Vocabulary   int   // tokens
 
 	Context int // tokens that it was trained for

@@ -19,7 +19,7 @@ func TestRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.Architecture != "llama" || h.Name != "tiny" || h.Context != 512 || h.Layers != 2 || h.Vocabulary == 0 || h.Task() != gguf.Generate {
+	if h.Architecture != "llama" || h.Name != "tiny" || h.Context != 512 || h.Layers != 2 || h.Vocabulary == 0 || h.Quantized || h.Task() != gguf.Generate {
 		t.Errorf("got %+v", h)
 	}
 	if h.TensorBytes == 0 || h.TensorBytes > int64(len(file)) {

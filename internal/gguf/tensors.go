@@ -54,6 +54,7 @@ func (h *Header) tensors(d *reader, size int64) error {
 				return bad("tensor %q has rows of %d elements, its type has blocks of %d", printable.Text(name), row, b.elements)
 			}
 			bytes = elements / b.elements * b.bytes
+			h.Quantized = h.Quantized || b.elements > 1
 		}
 		if at > uint64(size) || int64(at) > size-bytes {
 			return bad("tensor %q lies beyond the file's end", printable.Text(name))

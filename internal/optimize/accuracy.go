@@ -14,13 +14,17 @@ import (
 // Accuracy is what the result answers against what the original does.
 type Accuracy struct {
 	Measure Measure `json:"measure"`
-	Inputs  int     `json:"inputs"` // rows, or for the difference runs
+	Inputs  int     `json:"inputs"` // rows, or for the difference runs, or tokens
 	MadeUp  bool    `json:"madeUp,omitempty"`
-	// Original and Result are the shares of rows that each has right, of Labels.
+	// Original and Result are the shares of rows that each has right, of Labels, or
+	// the perplexities.
 	Original float64 `json:"original,omitempty"`
 	Result   float64 `json:"result,omitempty"`
+	// SameTop is the share of tokens after which the same token is the likeliest, of
+	// language models.
+	SameTop float64 `json:"sameTop,omitempty"`
 	// Drop is what is lost: of the share that is right, the share of rows whose
-	// highest score is another, or the difference.
+	// highest score is another, the difference, or by which part the perplexity rises.
 	Drop float64 `json:"drop"`
 }
 
@@ -30,7 +34,12 @@ func (a *Accuracy) lost() string {
 	case Labels:
 		return "its accuracy drops by " + Percent(a.Drop)
 	case Top1:
+		if a.SameTop > 0 {
+			return "another next token is the likeliest for " + Percent(a.Drop) + " of the tokens"
+		}
 		return "it answers otherwise for " + Percent(a.Drop) + " of the rows"
+	case Perplexity:
+		return "its perplexity rises by " + Percent(a.Drop)
 	}
 	return "its outputs differ by " + Percent(a.Drop)
 }

@@ -28,8 +28,8 @@ const (
 	maxLabels  = 16 << 20
 )
 
-// suffixes of the files that are read.
-func suffixes() []string { return []string{".npy", ".npz", ".png", ".jpg", ".jpeg", ".gif"} }
+// dataSuffixes are those of the files that are read.
+func dataSuffixes() []string { return []string{".npy", ".npz", ".png", ".jpg", ".jpeg", ".gif"} }
 
 // ErrNoData means that a folder holds nothing that is read.
 var ErrNoData = errors.New("no data to calibrate with")
@@ -48,12 +48,12 @@ func DataFiles(dir string) ([]string, error) {
 		case e.IsDir():
 		case e.Name() == LabelsFile:
 			labels = true
-		case slices.Contains(suffixes(), suffix):
+		case slices.Contains(dataSuffixes(), suffix):
 			files = append(files, e.Name())
 		}
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%w: %s holds none of %s", ErrNoData, printable.Text(dir), strings.Join(suffixes(), ", "))
+		return nil, fmt.Errorf("%w: %s holds none of %s", ErrNoData, printable.Text(dir), strings.Join(dataSuffixes(), ", "))
 	}
 	if labels {
 		files = append(files, LabelsFile)

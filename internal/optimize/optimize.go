@@ -30,36 +30,58 @@ const (
 	Graph   Method = "graph"
 	Dynamic Method = "int8-dynamic" // weights; activations are quantised while the model runs
 	Static  Method = "int8-static"  // weights and activations, whose ranges calibration finds
+	// Quantize stores a language model's weights in fewer bits.
+	Quantize Method = "quantize"
 )
 
 // Int8 reports whether the method quantises.
 func (m Method) Int8() bool { return m == Dynamic || m == Static }
 
+// compact reports whether a smaller result is worth it where it is no faster: its
+// memory is what bounds a language model.
+func (m Method) compact() bool { return m == Quantize }
+
 // Measure is how the accuracy is measured.
 type Measure string
 
 // The measures. Auto takes labels where there are, top-1 where the model's one output
-// looks like scores of classes, and else the difference.
+// looks like scores of classes, and else the difference. Of language models it takes the
+// perplexity where there is a text, and else top-1: a row is a token, and its classes
+// are those that may come next.
 const (
 	Auto       Measure = "auto"
 	Labels     Measure = "labels"     // the share of rows whose highest score is that of their label
 	Top1       Measure = "top-1"      // the share of rows whose highest score is that of the original's
 	Difference Measure = "difference" // of the outputs from the original's, in parts of their length as a vector
+	Perplexity Measure = "perplexity" // of a language model on a text
 )
 
 // Measures are those that may be asked for.
-func Measures() []Measure { return []Measure{Auto, Labels, Top1, Difference} }
+func Measures() []Measure { return []Measure{Auto, Labels, Top1, Difference, Perplexity} }
+
+// MaxDrop is the most that the accuracy may drop where nobody says otherwise. Language
+// models in few bits lose more than others, which few answers show.
+func (m Measure) MaxDrop(method Method) float64 {
+	switch {
+	case method != Quantize:
+		return 0.005
+	case m == Perplexity:
+		return 0.05
+	}
+	return 0.1
+}
 
 // Request is what the tool is asked for.
 type Request struct {
-	Model   string  `json:"model"` // the file below ModelDir
-	Digest  string  `json:"digest"`
-	Result  string  `json:"result"` // the name of the file to make
-	Method  Method  `json:"method"`
-	Measure Measure `json:"measure"`
-	MaxDrop float64 `json:"maxDrop"` // from 0 to 1
-	Threads int     `json:"threads"` // for measuring
-	Force   bool    `json:"force"`   // give the result though the gate refuses it
+	Model   string            `json:"model"` // the file below ModelDir
+	Digest  string            `json:"digest"`
+	Result  string            `json:"result"` // the name of the file to make
+	Method  Method            `json:"method"`
+	Measure Measure           `json:"measure"`
+	MaxDrop *float64          `json:"maxDrop,omitempty"` // from 0 to 1; nil: as of Measure.MaxDrop
+	Threads int               `json:"threads"`           // for measuring
+	Force   bool              `json:"force"`             // give the result though the gate refuses it
+	Options map[string]string `json:"options,omitempty"` // of the tool
 }
 
 // File names a model's file.
@@ -104,13 +126,17 @@ type Target struct {
 	Threads  int      `json:"threads"`
 }
 
-// Speed is how long original and result take, the shortest of many times.
+// Speed is how long original and result take, the shortest of many times. A run of a
+// language model writes one token.
 type Speed struct {
 	Inputs       int           `json:"inputs"` // over which a run is averaged
 	OriginalRun  time.Duration `json:"originalRunNs"`
 	ResultRun    time.Duration `json:"resultRunNs"`
-	OriginalLoad time.Duration `json:"originalLoadNs"`
-	ResultLoad   time.Duration `json:"resultLoadNs"`
+	OriginalLoad time.Duration `json:"originalLoadNs,omitempty"`
+	ResultLoad   time.Duration `json:"resultLoadNs,omitempty"`
+	// Of a language model: what reading one token of a prompt takes.
+	OriginalPrompt time.Duration `json:"originalPromptNs,omitempty"`
+	ResultPrompt   time.Duration `json:"resultPromptNs,omitempty"`
 }
 
 // clearly is by which part of its time a result has to be faster, as an engine that
@@ -121,8 +147,11 @@ func faster(result, original time.Duration) bool {
 	return result > 0 && float64(result) <= (1-clearly)*float64(original)
 }
 
+func (s *Speed) slower() bool { return float64(s.ResultRun) > (1+clearly)*float64(s.OriginalRun) }
+
 // Judge returns why the gate refuses the result, "" where it does not: it has to keep
-// the accuracy, and to be faster by a tenth; a graph may be that in loading alone.
+// the accuracy, and to be faster by a tenth; a graph may be that in loading alone, and a
+// compact result may be smaller instead and no slower.
 func (r *Report) Judge() string {
 	var why []string
 	if drop := r.Accuracy.Drop; !(drop <= r.MaxDrop+1e-12) { // a NaN too
@@ -131,11 +160,16 @@ func (r *Report) Judge() string {
 	s := &r.Speed
 	switch {
 	case faster(s.ResultRun, s.OriginalRun):
+	case r.Method.compact() && float64(r.Result.SizeBytes) > (1-clearly)*float64(r.Original.SizeBytes):
+		why = append(why, "it is neither faster nor smaller by a tenth")
+	case r.Method.compact() && s.slower():
+		why = append(why, "it is smaller, but runs slower by a tenth")
+	case r.Method.compact():
 	case r.Method.Int8():
 		why = append(why, "it does not run faster by a tenth")
 	case !faster(s.ResultLoad, s.OriginalLoad):
 		why = append(why, "it neither runs nor loads faster by a tenth")
-	case float64(s.ResultRun) > (1+clearly)*float64(s.OriginalRun):
+	case s.slower():
 		why = append(why, "it loads faster, but runs slower by a tenth")
 	}
 	return strings.Join(why, ", and ")

@@ -49,8 +49,11 @@ func TestJudge(t *testing.T) {
 		"a graph gains nothing":       {Graph, speed(10*ms, 10*ms, 10*ms, 10*ms), 0, []string{"neither runs nor loads faster"}},
 		"a graph loads, runs slower":  {Graph, speed(10*ms, 12*ms, 10*ms, 5*ms), 0, []string{"loads faster, but runs slower"}},
 		"a result that was never run": {Static, Speed{}, 0, []string{"does not run faster"}},
+		"smaller and as fast":         {Quantize, speed(10*ms, 10*ms, 0, 0), 0, nil},
+		"smaller and slower":          {Quantize, speed(10*ms, 12*ms, 0, 0), 0, []string{"smaller, but runs slower by a tenth"}},
 	} {
 		r := &Report{Method: test.method, MaxDrop: 0.005, Speed: test.speed, Accuracy: Accuracy{Measure: Labels, Drop: test.drop}}
+		r.Original.SizeBytes, r.Result.SizeBytes = 100, 50
 		got := r.Judge()
 		if len(test.want) == 0 && got != "" {
 			t.Errorf("%s: refused: %s", name, got)
@@ -59,6 +62,29 @@ func TestJudge(t *testing.T) {
 			if !strings.Contains(got, w) {
 				t.Errorf("%s: got %q, want %q", name, got, w)
 			}
+		}
+	}
+}
+
+func TestJudgeSize(t *testing.T) {
+	r := &Report{Method: Quantize, Speed: Speed{OriginalRun: 100, ResultRun: 95}, Original: File{SizeBytes: 100}, Result: File{SizeBytes: 95}}
+	if got := r.Judge(); got != "it is neither faster nor smaller by a tenth" {
+		t.Errorf("got %q", got)
+	}
+	r.Speed.ResultRun = 80
+	if got := r.Judge(); got != "" {
+		t.Errorf("faster: got %q", got)
+	}
+}
+
+func TestMaxDrop(t *testing.T) {
+	for _, test := range []struct {
+		measure Measure
+		method  Method
+		want    float64
+	}{{Labels, Static, 0.005}, {Top1, Dynamic, 0.005}, {Perplexity, Quantize, 0.05}, {Top1, Quantize, 0.1}} {
+		if got := test.measure.MaxDrop(test.method); got != test.want {
+			t.Errorf("%s of %s: got %g, want %g", test.measure, test.method, got, test.want)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/optimize"
 )
 
 // BuildOptions says what Build makes.
@@ -63,8 +64,10 @@ func (r recipe) steps() []step {
 		return llamaVulkanSteps()
 	case r.name == nvidiaName:
 		return nvidiaSteps()
-	case r.name == OptimizeONNX:
-		return optimizeSteps()
+	case r.name == optimize.PackONNX:
+		return optimizeONNXSteps()
+	case r.name == optimize.PackGGUF:
+		return optimizeGGUFSteps()
 	default:
 		return engineSteps(r.wheel)
 	}
@@ -72,7 +75,7 @@ func (r recipe) steps() []step {
 
 // recipes are the packs that Oscine's source makes, the usual one first.
 func recipes() []recipe {
-	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), onnxruntimeCUDA12Recipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), llamaVulkanRecipe(), nvidiaRecipe(), optimizeRecipe()}
+	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), onnxruntimeCUDA12Recipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), llamaVulkanRecipe(), nvidiaRecipe(), optimizeONNXRecipe(), optimizeGGUFRecipe()}
 }
 
 // Build makes a pack. Two builds of one source give the same file. It needs the

@@ -49,7 +49,7 @@ const (
 )
 
 func llamaSteps() []step {
-	return []step{(*builder).skeleton, (*builder).llamaWorker, (*builder).llamaServer}
+	return []step{(*builder).skeleton, (*builder).llamaWorker, llamaPrograms("llama-server")}
 }
 
 func llamaVulkanSteps() []step { return append(llamaSteps(), (*builder).vulkanDriver) }
@@ -69,9 +69,13 @@ func (b *builder) llamaWorker(ctx context.Context, _ *lock) error {
 	return b.compile(ctx, "oscine-llama", "usr/bin")
 }
 
-// llamaServer adds the server, one computing library for each kind of CPU, and
-// all libraries that these need.
-func (b *builder) llamaServer(ctx context.Context, _ *lock) error {
+// llamaPrograms is the step that adds programs of llama.cpp, one computing library for
+// each kind of CPU, and all libraries that these need.
+func llamaPrograms(programs ...string) step {
+	return func(b *builder, ctx context.Context, _ *lock) error { return b.llama(ctx, programs) }
+}
+
+func (b *builder) llama(ctx context.Context, programs []string) error {
 	source, err := debian.Open(b.Log)
 	if err != nil {
 		return err
@@ -95,9 +99,11 @@ func (b *builder) llamaServer(ctx context.Context, _ *lock) error {
 	if err != nil || (len(vulkan) > 0) != (b.manifest.Name == llamaVulkanName) {
 		return fmt.Errorf("the packages of %s have %d libraries for Vulkan: %w", b.manifest.Name, len(vulkan), errors.Join(err, fs.ErrNotExist))
 	}
-	backends = append(backends, vulkan...)
-	roots := []string{"usr/bin/llama-server"}
-	for _, file := range backends {
+	var roots []string
+	for _, name := range programs {
+		roots = append(roots, "usr/bin/"+name)
+	}
+	for _, file := range append(backends, vulkan...) {
 		roots = append(roots, strings.TrimPrefix(file, tree.Dir+"/"))
 	}
 	files, err := closure(tree.Dir, roots, []string{p.libs, filepath.Join(p.libs, "llama")})

@@ -15,22 +15,19 @@ import (
 	"oscine.dev/oscine/internal/pypi"
 )
 
-// OptimizeONNX is the name of the pack, and of its tool, that optimises models in
-// ONNX.
-const OptimizeONNX = "optimize-onnx"
-
-// optimizeRecipe is ONNX Runtime's own tools, which are written in Python, with
-// Oscine's engine beside them, by which the result is measured.
-func optimizeRecipe() recipe {
-	return recipe{
-		name: OptimizeONNX,
-		manifest: Manifest{
-			Name: OptimizeONNX, Version: "0-" + revision, Tools: []string{OptimizeONNX}, Entrypoint: []string{"/usr/bin/oscine-optimize"},
-		},
-	}
+// toolManifest is the manifest of a pack with a tool that optimises models. The tool
+// learns from its argument which one it is.
+func toolManifest(name string) Manifest {
+	return Manifest{Name: name, Version: "0-" + revision, Tools: []string{name}, Entrypoint: []string{"/usr/bin/oscine-optimize", name}}
 }
 
-func optimizeSteps() []step {
+// optimizeONNXRecipe is ONNX Runtime's own tools, which are written in Python, with
+// Oscine's engine beside them, by which the result is measured.
+func optimizeONNXRecipe() recipe {
+	return recipe{name: optimize.PackONNX, manifest: toolManifest(optimize.PackONNX)}
+}
+
+func optimizeONNXSteps() []step {
 	engine := onnxruntimeRecipe().wheel
 	engine.debian, engine.debianSet = pythonLibraries, pythonSet
 	return []step{numberedBy(engine), (*builder).skeleton, (*builder).optimizer, (*builder).worker, engineFrom(engine), debianLibraries(engine), (*builder).python, (*builder).modules, resolved(engine)}

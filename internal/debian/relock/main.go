@@ -80,6 +80,9 @@ var unneededByPython = []string{"dpkg", "tar", "debconf", "media-types", "netbas
 // llamaVulkan is the same with the library that computes on GPUs.
 var llamaVulkan = append(slices.Clone(llama), "libggml0-backend-vulkan")
 
+// llamaTools are what quantises language models and measures them.
+var llamaTools = append(slices.Clone(llama), "llama.cpp-tools-extra")
+
 // unneededByLlama are what the server neither loads nor starts.
 var unneededByLlama = []string{"debconf", "wget", "libc-gconv-modules-extra", "openssl-provider-legacy"}
 
@@ -150,7 +153,7 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 	for _, s := range []struct {
 		name, suite     string
 		roots, unneeded []string
-	}{{"llama.cpp", rolling, llama, unneededByLlama}, {"llama.cpp-vulkan", rolling, llamaVulkan, unneededByLlama}, {"python", stable, python, unneededByPython}, {"sysroot", stable, sysroot, unneededBySysroot}} {
+	}{{"llama.cpp", rolling, llama, unneededByLlama}, {"llama.cpp-vulkan", rolling, llamaVulkan, unneededByLlama}, {"optimize-gguf", rolling, llamaTools, unneededByLlama}, {"python", stable, python, unneededByPython}, {"sysroot", stable, sysroot, unneededBySysroot}} {
 		packages, err := index.Closure(arch, s.suite, s.roots, func(name string) bool { return slices.Contains(s.unneeded, name) })
 		if err != nil {
 			return nil, err

@@ -11,12 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"time"
 
 	"oscine.dev/oscine/internal/optimize"
 	"oscine.dev/oscine/internal/serve/bundle"
-	"oscine.dev/oscine/internal/tensor"
 )
 
 // maxArchive bounds what comes in, in bytes.
@@ -24,29 +21,43 @@ const maxArchive = 16 << 30
 
 // Options say by what a model is optimised; all are needed.
 type Options struct {
-	Engine []string  // command of the engine worker, without its socket
-	Python []string  // command that runs Python
-	Work   string    // folder for what is made meanwhile
-	Log    io.Writer // progress, and nothing else
+	Tool string    // the pack's, see optimize.Tools
+	Work string    // folder for what is made meanwhile
+	Log  io.Writer // progress, and nothing else
+}
+
+// tool makes results of one kind. Each lies in a file of its own.
+type tool interface {
+	// optimise makes the result, runs original and result, and says in the report what
+	// made it, how accurate it is and how fast.
+	optimise(ctx context.Context, j *job, cpu cpu) error
+}
+
+// toolOf returns the tool of a pack.
+func toolOf(name string) (tool, error) {
+	tools := map[string]tool{optimize.PackONNX: onnx(), optimize.PackGGUF: gguf{}}
+	t, ok := tools[name]
+	if !ok {
+		return nil, fmt.Errorf("there is no tool %q", name)
+	}
+	return t, nil
 }
 
 // job is one model under way.
 type job struct {
-	o         *Options
-	dir       string
-	request   optimize.Request
-	report    optimize.Report
-	inputs    []tensor.Spec  // of the original, where there is data
-	data      *optimize.Data // what the models are measured with; nil: none was given, or none was read yet
-	calibrate [][]string     // files of arrays that the model is calibrated with, one for each input
-	engineLog tail
-	each      time.Duration // that a model is run for its speed in a pass
-	compared  bool          // the answers to all samples are here
+	o       *Options
+	dir     string
+	request optimize.Request
+	report  optimize.Report
 }
 
 // Run reads an archive with a request, a model and its data, and writes one with the
 // report and, where the gate lets it pass, the result. It leaves nothing else.
 func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
+	t, err := toolOf(o.Tool)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp(o.Work, "o")
 	if err != nil {
 		return err
@@ -69,7 +80,7 @@ func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("read the request: %w", err)
 	}
-	if err := j.optimise(ctx); err != nil {
+	if err := j.optimise(ctx, t); err != nil {
 		return err
 	}
 	return j.answer(out)
@@ -87,114 +98,87 @@ func (j *job) say(format string, a ...any) {
 func (j *job) original() string { return j.path("in", optimize.ModelDir, j.request.Model) }
 func (j *job) result() string   { return j.path("out", j.request.Result) }
 
+// data is the folder of what was given to calibrate and measure with.
+func (j *job) data() string { return j.path("in", optimize.DataDir) }
+
+// given reports whether there is any.
+func (j *job) given() bool {
+	_, err := os.Stat(j.data())
+	return !errors.Is(err, os.ErrNotExist)
+}
+
 // optimise makes the result and the report.
-func (j *job) optimise(ctx context.Context) error {
-	info, err := os.Stat(j.original())
+func (j *job) optimise(ctx context.Context, t tool) error {
+	original, err := describe(j.original())
 	if err != nil {
 		return fmt.Errorf("read the model: %w", err)
 	}
+	original.Digest = j.request.Digest
 	cpu := readCPU("/proc/cpuinfo")
 	j.report = optimize.Report{
-		Original: optimize.File{Name: j.request.Model, Digest: j.request.Digest, SizeBytes: info.Size()}, Method: j.request.Method, MaxDrop: j.request.MaxDrop,
+		Original: original, Method: j.request.Method,
 		Target: optimize.Target{Arch: runtime.GOARCH, CPU: cpu.name, Features: cpu.deciding(), Threads: j.request.Threads},
-	}
-	var n int
-	n, j.each = passes(j.request.Method)
-	original, err := j.measure(ctx, "the original", j.original())
-	if err != nil {
-		return err
 	}
 	if err := os.Mkdir(j.path("out"), 0o700); err != nil {
 		return err
 	}
-	if err := j.make(ctx, cpu); err != nil {
+	if err := t.optimise(ctx, j, cpu); err != nil {
 		return err
 	}
-	result, err := j.measure(ctx, "the result", j.result())
-	if err != nil {
+	j.say("judging the result")
+	if j.report.Result, err = describe(j.result()); err != nil {
 		return err
 	}
-	j.compared = true
-	for range n - 1 {
-		if err := j.again(ctx, original, "the original again", j.original()); err != nil {
-			return err
-		}
-		if err := j.again(ctx, result, "the result again", j.result()); err != nil {
-			return err
-		}
-	}
-	return j.judge(original, result)
-}
-
-// given reports whether there is data: else inputs are made up.
-func (j *job) given() bool {
-	_, err := os.Stat(j.path("in", optimize.DataDir))
-	return !errors.Is(err, os.ErrNotExist)
-}
-
-// samples are what a model with these inputs is measured with. The first call reads
-// them, and writes those that the model is calibrated with.
-func (j *job) samples(inputs []tensor.Spec) ([]optimize.Sample, error) {
-	if j.data != nil {
-		if !slices.EqualFunc(j.inputs, inputs, tensor.Spec.Equal) {
-			return nil, errors.New("the result has other inputs than the original")
-		}
-		return j.data.Samples, nil
-	}
-	j.say("reading the data")
-	data, err := optimize.ReadData(j.path("in", optimize.DataDir), inputs)
-	if err != nil {
-		return nil, err
-	}
-	j.inputs, j.data = inputs, data
-	var with []optimize.Sample
-	if j.request.Method == optimize.Static {
-		if with, j.data, err = data.Divide(); err != nil {
-			return nil, err
-		}
-	}
-	j.report.Calibration = &optimize.Calibration{Files: data.Files, Calibrated: len(with), HeldOut: len(j.data.Samples)}
-	return j.data.Samples, j.write(with)
-}
-
-func (j *job) judge(original, result *measured) error {
 	r := &j.report
-	r.Speed = optimize.Speed{Inputs: len(original.answers), OriginalRun: original.run, ResultRun: result.run, OriginalLoad: original.load, ResultLoad: result.load}
-	var labels []int
-	measure := j.request.Measure
-	if j.data != nil {
-		labels = j.data.Labels
-	} else if measure == optimize.Auto {
-		measure = optimize.Difference // the highest score of noise says nothing
-	}
-	var err error
-	if r.Accuracy, err = optimize.Compare(original.answers, result.answers, labels, measure); err != nil {
-		return err
-	}
-	r.Accuracy.MadeUp = j.data == nil
-	info, err := os.Stat(j.result())
-	if err != nil {
-		return err
-	}
-	r.Result = optimize.File{Name: j.request.Result, SizeBytes: info.Size()}
-	if r.Result.Digest, err = digest(j.result()); err != nil {
-		return err
+	if r.MaxDrop = r.Accuracy.Measure.MaxDrop(r.Method); j.request.MaxDrop != nil {
+		r.MaxDrop = *j.request.MaxDrop
 	}
 	r.Refused = r.Judge()
 	return nil
 }
 
-func digest(file string) (string, error) {
+// files are a model's: the file itself and those with its weights.
+func files(model string) ([]bundle.File, error) {
+	list, err := bundle.Find(model)
+	if err != nil || len(list) > 0 {
+		return list, err
+	}
+	info, err := os.Stat(model)
+	if err != nil {
+		return nil, err
+	}
+	return []bundle.File{{Name: filepath.Base(model), Path: model, Size: info.Size()}}, nil
+}
+
+// describe names a model, its size and its digest, which is that of the archive where
+// it has several files.
+func describe(model string) (optimize.File, error) {
+	list, err := files(model)
+	if err != nil {
+		return optimize.File{}, err
+	}
+	f := optimize.File{Name: filepath.Base(model)}
+	for _, one := range list {
+		f.SizeBytes += one.Size
+	}
+	sum := sha256.New()
+	if len(list) > 1 {
+		err = bundle.Write(sum, list)
+	} else {
+		err = copyTo(sum, model)
+	}
+	f.Digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
+	return f, err
+}
+
+func copyTo(w io.Writer, file string) error {
 	f, err := os.Open(file)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return "", err
-	}
-	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
+	_, err = io.Copy(w, f)
+	return err
 }
 
 // answer writes the archive.
@@ -207,9 +191,16 @@ func (j *job) answer(out io.Writer) error {
 	if err := os.WriteFile(report, text, 0o600); err != nil {
 		return err
 	}
-	files := []bundle.File{{Name: optimize.ReportFile, Path: report, Size: int64(len(text))}}
+	archive := []bundle.File{{Name: optimize.ReportFile, Path: report, Size: int64(len(text))}}
 	if j.report.Refused == "" || j.request.Force {
-		files = append(files, bundle.File{Name: optimize.ModelDir + "/" + j.request.Result, Path: j.result(), Size: j.report.Result.SizeBytes})
+		made, err := files(j.result())
+		if err != nil {
+			return err
+		}
+		for _, f := range made {
+			f.Name = optimize.ModelDir + "/" + f.Name
+			archive = append(archive, f)
+		}
 	}
-	return bundle.Write(out, files)
+	return bundle.Write(out, archive)
 }

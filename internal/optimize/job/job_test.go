@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"oscine.dev/oscine/internal/optimize"
 	"oscine.dev/oscine/internal/serve/bundle"
 )
 
@@ -79,7 +80,7 @@ func TestBadRequests(t *testing.T) {
 	} {
 		work := t.TempDir()
 		var out, log bytes.Buffer
-		err := Run(t.Context(), Options{Work: work, Log: &log}, bytes.NewReader(test.in), &out)
+		err := Run(t.Context(), Options{Tool: optimize.PackONNX, Work: work, Log: &log}, bytes.NewReader(test.in), &out)
 		if err == nil || !strings.Contains(err.Error(), test.want) || out.Len() > 0 {
 			t.Errorf("%s: got %v and %d bytes, want %q", name, err, out.Len(), test.want)
 		}

@@ -91,11 +91,11 @@ def int8(onnx, onnxruntime, model, result, static, request):
             say(f"preparing it fails: {e}".splitlines()[0])
     else:
         prepared = plain
-    options = {"reduce_range": request["reduceRange"], "weight_type": "QInt8"}
-    given = dict(reduce_range=request["reduceRange"], weight_type=QuantType.QInt8)
+    options = {"reduce_range": request["cpu"]["reduceRange"], "weight_type": "QInt8"}
+    given = dict(reduce_range=request["cpu"]["reduceRange"], weight_type=QuantType.QInt8)
     if static:
-        options.update(activation_type=request["activation"], quant_format="QDQ", calibrate_method="MinMax")
-        given.update(activation_type=QuantType[request["activation"]], quant_format=QuantFormat.QDQ)
+        options.update(activation_type=request["cpu"]["activation"], quant_format="QDQ", calibrate_method="MinMax")
+        given.update(activation_type=QuantType[request["cpu"]["activation"]], quant_format=QuantFormat.QDQ)
     for channels in (True, False) if per_channel else (False,):
         options["per_channel"] = channels
         if static:

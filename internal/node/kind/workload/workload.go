@@ -19,6 +19,7 @@ import (
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/node/sandbox"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/optimize"
 	"oscine.dev/oscine/internal/pack"
 )
 
@@ -218,7 +219,7 @@ func (c *controller) program(ctx context.Context, w *object.Workload) (container
 		return container.Spec{}, err
 	}
 	if len(p.Tools) == 0 {
-		return container.Spec{}, fmt.Errorf("the pack %s holds no tool that a workload can run: name one that does, such as %s", p.Name, pack.OptimizeONNX)
+		return container.Spec{}, fmt.Errorf("the pack %s holds no tool that a workload can run: name one that does, such as %s", p.Name, optimize.PackONNX)
 	}
 	entrypoint := w.Spec.Command
 	if len(entrypoint) == 0 {
