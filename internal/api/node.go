@@ -20,6 +20,8 @@ type wholeNode interface {
 	Info() node.Info
 	Doctor(context.Context) []doctor.Capability
 	Attest(nonce []byte) (*attest.Evidence, error)
+	Endorsements() ([][]byte, error)
+	Activate(attest.Challenge) (secret []byte, err error)
 	Identity() *identity.Identity
 	RequestCertificate(nonce []byte) (request []byte, e *attest.Evidence, err error)
 	Reboot(powerOff bool) error
@@ -93,6 +95,22 @@ func (s *nodeService) Attest(_ context.Context, req *connect.Request[pb.AttestRe
 		return nil, err
 	}
 	return connect.NewResponse(evidenceMessage(e)), nil
+}
+
+func (s *nodeService) Endorsements(context.Context, *connect.Request[pb.EndorsementsRequest]) (*connect.Response[pb.EndorsementsResponse], error) {
+	certificates, err := s.node.Endorsements()
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.EndorsementsResponse{Certificates: certificates}), nil
+}
+
+func (s *nodeService) ActivateCredential(_ context.Context, req *connect.Request[pb.ActivateCredentialRequest]) (*connect.Response[pb.ActivateCredentialResponse], error) {
+	secret, err := s.node.Activate(attest.Challenge{Endorsement: req.Msg.Certificate, Credential: req.Msg.Credential, Secret: req.Msg.Secret})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.ActivateCredentialResponse{Secret: secret}), nil
 }
 
 func evidenceMessage(e *attest.Evidence) *pb.AttestResponse {

@@ -27,6 +27,8 @@ import (
 // attestation are the flags of oscine attest.
 type attestation struct {
 	image, releases, key, dir string
+	ekCA                      string
+	makers                    *attest.Makers // of ekCA; nil for none
 	registers                 []string
 	newKey                    bool
 	renewal                   nodeRenewal
@@ -41,6 +43,10 @@ type attested struct {
 	Resets    uint32             `json:"resets"` // how often the machine was switched on or reset
 	Trusted   bool               `json:"trusted"`
 	Registers []attestedRegister `json:"registers"`
+	// Endorsement is the TPM's endorsement certificate, where it was asked for and
+	// there is one.
+	Endorsement      *attestedEndorsement `json:"endorsement,omitempty"`
+	askedEndorsement bool
 	// Renewed is the node's certificate with --renew, where it was renewed.
 	Renewed *renewedCertificate `json:"renewed,omitempty"`
 }
@@ -69,6 +75,9 @@ The first time, the fingerprint of the TPM's key is kept in the context, and fro
 on no other key counts. Compare it at the node where that matters, or give it with
 --key. See docs/trust.md.
 
+With --ek-ca the TPM's maker must be one of those in the file: its endorsement
+certificate is verified, and the TPM proves that the key which signs is its own.
+
 With --renew a node that runs what is expected gets a certificate for another key of
 its own, which its TPM's signature covers, from the authority on this computer. The
 node uses it at once; connections that are open stay. Also one that has expired is
@@ -82,6 +91,10 @@ The exit status is not 0 where the node cannot prove it, or runs something else.
 				env.Context = args[0]
 			}
 			if err := a.renewal.check(c); err != nil {
+				return err
+			}
+			var err error
+			if a.makers, err = readMakers(env, a.ekCA); err != nil {
 				return err
 			}
 			if a.renewal.every > 0 {
@@ -102,6 +115,7 @@ The exit status is not 0 where the node cannot prove it, or runs something else.
 	f.StringVar(&a.key, "key", "", "fingerprint of the TPM's key (default the one that the context knows)")
 	f.BoolVar(&a.newKey, "new-key", false, "take another key than the one that the context knows: the machine has another TPM")
 	f.StringVar(&a.dir, "write", "", "write the evidence into this folder, for tpm2_checkquote of tpm2-tools")
+	f.StringVar(&a.ekCA, "ek-ca", "", "PEM file with the authorities of the TPM's maker, roots and intermediate ones: the TPM must be one of theirs")
 	a.renewal.addFlags(c)
 	c.MarkFlagsMutuallyExclusive("image", "releases")
 	c.MarkFlagsMutuallyExclusive("key", "new-key")
@@ -145,6 +159,10 @@ func (a *attestation) run(ctx context.Context, env *Env) (*attested, error) {
 	if err := a.checkExpired(name, chosen, asks); err != nil {
 		return nil, err
 	}
+	report := &attested{Node: name, Version: info.Msg.Version, Key: statement.Fingerprint(), Nonce: hex.EncodeToString(nonce), Resets: statement.Resets}
+	if err := a.checkEndorsement(ctx, env, report.Key == chosen.AttestationKey, asks.node, e, report); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	if err := a.checkKey(env, name, chosen, statement.Fingerprint()); err != nil {
 		return nil, err
 	}
@@ -155,7 +173,6 @@ func (a *attestation) run(ctx context.Context, env *Env) (*attested, error) {
 		}
 		fmt.Fprintf(env.Err, "check it with: cd %s && %s\n", a.dir, strings.Join(command, " "))
 	}
-	report := &attested{Node: name, Version: info.Msg.Version, Key: statement.Fingerprint(), Nonce: hex.EncodeToString(nonce), Resets: statement.Resets}
 	for i, pcr := range statement.PCRs {
 		r := attestedRegister{Index: i, Value: hex.EncodeToString(pcr), Expected: expected[i]}
 		if r.Expected != "" {
@@ -278,7 +295,11 @@ func (a *attestation) checkKey(env *Env, name string, ctx *client.Context, finge
 
 func (r *attested) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "Node\t%s\nOscine\t%s\nTPM key\t%s\n\n", r.Node, printable.Text(r.Version), r.Key)
+	fmt.Fprintf(w, "Node\t%s\nOscine\t%s\nTPM key\t%s\n", r.Node, printable.Text(r.Version), r.Key)
+	if r.askedEndorsement {
+		fmt.Fprintf(w, "TPM made by\t%s\n", r.Endorsement)
+	}
+	fmt.Fprintln(w)
 	if err := w.Flush(); err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ type attestedNode struct {
 	identity *nodeidentity.Identity
 	list     *access.List
 	swap     func([]byte) []byte // changes the request on its way; nil for not
+	endorsed transport.TPM       // another TPM that answers for its maker; nil for none
 
 	dir, config string
 }
@@ -52,6 +53,20 @@ func (n *attestedNode) Releases() http.Handler { return nil }
 func (n *attestedNode) Info() node.Info        { return node.Info{Name: "edge1", Version: "1.0"} }
 func (n *attestedNode) Attest(nonce []byte) (*attest.Evidence, error) {
 	return attest.Quote(n.tpm, nonce)
+}
+
+func (n *attestedNode) Endorsements() ([][]byte, error) {
+	if n.endorsed != nil {
+		return attest.Endorsements(n.endorsed)
+	}
+	return attest.Endorsements(n.tpm)
+}
+
+func (n *attestedNode) Activate(c attest.Challenge) ([]byte, error) {
+	if n.endorsed != nil {
+		return attest.Activate(n.endorsed, c)
+	}
+	return attest.Activate(n.tpm, c)
 }
 
 func (n *attestedNode) RequestCertificate(nonce []byte) ([]byte, *attest.Evidence, error) {
@@ -251,7 +266,7 @@ func TestAttestRenewExpired(t *testing.T) {
 	tpm := attesttest.Emulated(t)
 	pcr := kernelPCR(t, tpm)
 	n := serveAttested(t, tpm, -time.Minute)
-	const told = `node's certificate expired at .* renews it with oscine attest edge1 --renew`
+	const told = `node's certificate expired at .* renews it with oscine attest "edge1" --renew`
 	n.fails(told, "info")
 	n.fails(told, "attest", "edge1", "--pcr", pcr)
 	n.fails(`does not know the key of its TPM: give its fingerprint with --key`, "attest", "edge1", "--pcr", pcr, "--renew")
@@ -303,4 +318,40 @@ func TestConfigCertify(t *testing.T) {
 	expired.fails(`expired at .* give --accept-expired`, "config", "certify")
 	expired.says(`edge1 has a certificate until`, "config", "certify", "--accept-expired")
 	expired.says(`Oscine +1.0`, "info")
+}
+
+// With --ek-ca the TPM has to be of a maker in the file, and the key that attests has
+// to be of that TPM. Without, the maker is told once.
+func TestAttestEndorsement(t *testing.T) {
+	maker, other := attesttest.NewMaker(t), attesttest.NewMaker(t)
+	file := func(text []byte) string {
+		t.Helper()
+		name := filepath.Join(t.TempDir(), "makers.pem")
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	makers, others := file(maker.Authorities()), file(other.Authorities())
+	tpm := attesttest.Emulated(t)
+	pcr := kernelPCR(t, tpm)
+	n := serveAttested(t, tpm, time.Hour)
+	n.fails(`edge1: its TPM has no endorsement certificate`, "attest", "edge1", "--pcr", pcr, "--ek-ca", makers)
+	maker.Endorse(tpm, tpm2.TPMAlgRSA, tpm2.TPMAlgECC)
+	n.fails(`of IBM by "CN=Test TPM EK CA".*unknown authority`, "attest", "edge1", "--pcr", pcr, "--ek-ca", others)
+	n.fails(`no root certificate in PEM`, "attest", "edge1", "--pcr", pcr, "--ek-ca", file([]byte("hello")))
+	n.fails(`no such file`, "attest", "edge1", "--pcr", pcr, "--ek-ca", "nowhere.pem")
+
+	// A node whose key no TPM of the maker has borrows one that has another key.
+	n.endorsed = attesttest.Emulated(t)
+	maker.Endorse(n.endorsed, tpm2.TPMAlgRSA)
+	n.fails(`are not of one TPM: .*another endorsement key or attestation key`, "attest", "edge1", "--pcr", pcr, "--ek-ca", makers)
+	n.endorsed = nil
+
+	n.says(`TPM made by +IBM swtpm id:20191023, by "CN=Test TPM EK CA": not checked`, "attest", "edge1", "--pcr", pcr)
+	if _, said := n.command("attest", "edge1", "--pcr", pcr); strings.Contains(said, "TPM made by") {
+		t.Errorf("told again:\n%s", said)
+	}
+	n.says(`(?s)TPM made by +IBM .*: checked.*Certificate renewed until`, "attest", "edge1", "--pcr", pcr, "--ek-ca", makers, "--renew")
+	n.says(`"maker": "IBM",(?s:.*)"checked": true`, "attest", "edge1", "--pcr", pcr, "--ek-ca", makers, "-o", "json")
 }

@@ -212,7 +212,7 @@ func Explain(err error, address string) error {
 		return fmt.Errorf("%s: the node's certificate is not from this context's authority: another machine answers there, or it was configured again (%w)", address, err)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && strings.Contains(invalid.Detail, "is after"):
 		return fmt.Errorf("%s: the node's certificate expired at %s by this computer's clock: if that is wrong, set the clock; else the holder of the authority renews it with oscine attest %s --renew, or for a node without a TPM with oscine config certify (%w)",
-			address, invalid.Cert.NotAfter.Format(time.RFC3339), invalid.Cert.Subject.CommonName, err)
+			address, invalid.Cert.NotAfter.Format(time.RFC3339), nameOf(invalid.Cert.Subject.CommonName), err)
 	case strings.Contains(text, "certificate has expired or is not yet valid"):
 		return fmt.Errorf("%s: the node's certificate is not valid yet at the time of this computer's clock, %s: set the clock (%w)", address, time.Now().Format(time.DateOnly), err)
 	case strings.Contains(text, "remote error: tls"), strings.Contains(text, "certificate required"):

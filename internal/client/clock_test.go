@@ -45,7 +45,7 @@ func TestNodeCertificateOutOfTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for now, want := range map[time.Time]string{time.Unix(0, 0): "is not valid yet", time.Now().Add(pki.NodeLifetime + 24*time.Hour): "renews it with oscine attest edge1 --renew"} {
+	for now, want := range map[time.Time]string{time.Unix(0, 0): "is not valid yet", time.Now().Add(pki.NodeLifetime + 24*time.Hour): "renews it with oscine attest \"edge1\" --renew"} {
 		c.http.Transport.(*http.Transport).TLSClientConfig.Time = func() time.Time { return now }
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()

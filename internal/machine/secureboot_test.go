@@ -99,4 +99,51 @@ func TestSecureBoot(t *testing.T) {
 	if status, out := attest("--image", signed, "--key", strings.Repeat("ab", 32)); status == 0 || !strings.Contains(out, "want abab") {
 		t.Errorf("attest with another key: exit status %d:\n%s", status, out)
 	}
+	renewsAttested(t, config, signed, other, m)
+}
+
+// renewsAttested has the node's certificate renewed because the node runs what is
+// expected. It is kept over a restart of the machine, and renewed after its end.
+func renewsAttested(t *testing.T, config, signed, other string, m *machinetest.Machine) {
+	t.Helper()
+	oscine := func(args ...string) (status int, out string) {
+		var text bytes.Buffer
+		status = cli.Run(append([]string{"--config", config}, args...), strings.NewReader(""), &text, &text)
+		return status, text.String()
+	}
+	certificate := func() string {
+		t.Helper()
+		status, out := oscine("info")
+		line := regexp.MustCompile(`(?m)^Certificate .*$`).FindString(out)
+		if status != 0 || line == "" {
+			t.Fatalf("info: exit status %d:\n%s", status, out)
+		}
+		return line
+	}
+	renew := func(image string, more ...string) (int, string) {
+		return oscine(append([]string{"attest", "node1", "--image", image, "--renew"}, more...)...)
+	}
+	long := certificate()
+	if status, out := renew(other); status == 0 || !strings.Contains(out, "its certificate was not renewed") || certificate() != long {
+		t.Errorf("renewed for another image: exit status %d:\n%s", status, out)
+	}
+	if status, out := renew(signed, "--valid", "10m"); status != 0 || !strings.Contains(out, "Certificate renewed until ") {
+		t.Fatalf("attest --renew: exit status %d:\n%s", status, out)
+	}
+	short := certificate()
+	if short == long {
+		t.Error("the certificate is the one before")
+	}
+	offset := len(m.Console())
+	if status, out := oscine("reboot"); status != 0 {
+		t.Fatal(out)
+	}
+	m.WaitConsoleAfter(offset, apiLine, 2*bootTimeout)
+	m.WaitTLS(machinetest.APIPort, time.Minute)
+	if got := certificate(); got != short {
+		t.Errorf("after a restart of the machine: %s, want %s", got, short)
+	}
+	if status, out := renew(signed); status != 0 || certificate() == short {
+		t.Errorf("renewed again: exit status %d:\n%s", status, out)
+	}
 }

@@ -836,6 +836,191 @@ func (x *AttestResponse) GetPcrs() [][]byte {
 	return nil
 }
 
+type EndorsementsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndorsementsRequest) Reset() {
+	*x = EndorsementsRequest{}
+	mi := &file_oscine_v1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndorsementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndorsementsRequest) ProtoMessage() {}
+
+func (x *EndorsementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndorsementsRequest.ProtoReflect.Descriptor instead.
+func (*EndorsementsRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{12}
+}
+
+type EndorsementsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificates  [][]byte               `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndorsementsResponse) Reset() {
+	*x = EndorsementsResponse{}
+	mi := &file_oscine_v1_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndorsementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndorsementsResponse) ProtoMessage() {}
+
+func (x *EndorsementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndorsementsResponse.ProtoReflect.Descriptor instead.
+func (*EndorsementsResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *EndorsementsResponse) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+// ActivateCredentialRequest has the parameters of TPM2_ActivateCredential.
+type ActivateCredentialRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // of the endorsement key, DER
+	Credential    []byte                 `protobuf:"bytes,2,opt,name=credential,proto3" json:"credential,omitempty"`   // TPMS_ID_OBJECT
+	Secret        []byte                 `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`           // encrypted seed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivateCredentialRequest) Reset() {
+	*x = ActivateCredentialRequest{}
+	mi := &file_oscine_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateCredentialRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateCredentialRequest) ProtoMessage() {}
+
+func (x *ActivateCredentialRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateCredentialRequest.ProtoReflect.Descriptor instead.
+func (*ActivateCredentialRequest) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ActivateCredentialRequest) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *ActivateCredentialRequest) GetCredential() []byte {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
+func (x *ActivateCredentialRequest) GetSecret() []byte {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+type ActivateCredentialResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secret        []byte                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivateCredentialResponse) Reset() {
+	*x = ActivateCredentialResponse{}
+	mi := &file_oscine_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateCredentialResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateCredentialResponse) ProtoMessage() {}
+
+func (x *ActivateCredentialResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_oscine_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateCredentialResponse.ProtoReflect.Descriptor instead.
+func (*ActivateCredentialResponse) Descriptor() ([]byte, []int) {
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ActivateCredentialResponse) GetSecret() []byte {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
 type RequestCertificateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nonce         []byte                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"` // 16 to 64 random bytes; empty for no evidence
@@ -845,7 +1030,7 @@ type RequestCertificateRequest struct {
 
 func (x *RequestCertificateRequest) Reset() {
 	*x = RequestCertificateRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[12]
+	mi := &file_oscine_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1042,7 @@ func (x *RequestCertificateRequest) String() string {
 func (*RequestCertificateRequest) ProtoMessage() {}
 
 func (x *RequestCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[12]
+	mi := &file_oscine_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1055,7 @@ func (x *RequestCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RequestCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RequestCertificateRequest) GetNonce() []byte {
@@ -892,7 +1077,7 @@ type RequestCertificateResponse struct {
 
 func (x *RequestCertificateResponse) Reset() {
 	*x = RequestCertificateResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[13]
+	mi := &file_oscine_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1089,7 @@ func (x *RequestCertificateResponse) String() string {
 func (*RequestCertificateResponse) ProtoMessage() {}
 
 func (x *RequestCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[13]
+	mi := &file_oscine_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1102,7 @@ func (x *RequestCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestCertificateResponse.ProtoReflect.Descriptor instead.
 func (*RequestCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RequestCertificateResponse) GetCertificateRequest() string {
@@ -943,7 +1128,7 @@ type InstallCertificateRequest struct {
 
 func (x *InstallCertificateRequest) Reset() {
 	*x = InstallCertificateRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[14]
+	mi := &file_oscine_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1140,7 @@ func (x *InstallCertificateRequest) String() string {
 func (*InstallCertificateRequest) ProtoMessage() {}
 
 func (x *InstallCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[14]
+	mi := &file_oscine_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1153,7 @@ func (x *InstallCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallCertificateRequest.ProtoReflect.Descriptor instead.
 func (*InstallCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *InstallCertificateRequest) GetCertificate() string {
@@ -986,7 +1171,7 @@ type InstallCertificateResponse struct {
 
 func (x *InstallCertificateResponse) Reset() {
 	*x = InstallCertificateResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[15]
+	mi := &file_oscine_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1183,7 @@ func (x *InstallCertificateResponse) String() string {
 func (*InstallCertificateResponse) ProtoMessage() {}
 
 func (x *InstallCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[15]
+	mi := &file_oscine_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1196,7 @@ func (x *InstallCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallCertificateResponse.ProtoReflect.Descriptor instead.
 func (*InstallCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 type RebootRequest struct {
@@ -1023,7 +1208,7 @@ type RebootRequest struct {
 
 func (x *RebootRequest) Reset() {
 	*x = RebootRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[16]
+	mi := &file_oscine_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1220,7 @@ func (x *RebootRequest) String() string {
 func (*RebootRequest) ProtoMessage() {}
 
 func (x *RebootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[16]
+	mi := &file_oscine_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1233,7 @@ func (x *RebootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootRequest.ProtoReflect.Descriptor instead.
 func (*RebootRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RebootRequest) GetPowerOff() bool {
@@ -1066,7 +1251,7 @@ type RebootResponse struct {
 
 func (x *RebootResponse) Reset() {
 	*x = RebootResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[17]
+	mi := &file_oscine_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1263,7 @@ func (x *RebootResponse) String() string {
 func (*RebootResponse) ProtoMessage() {}
 
 func (x *RebootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[17]
+	mi := &file_oscine_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1276,7 @@ func (x *RebootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebootResponse.ProtoReflect.Descriptor instead.
 func (*RebootResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 type ResetRequest struct {
@@ -1102,7 +1287,7 @@ type ResetRequest struct {
 
 func (x *ResetRequest) Reset() {
 	*x = ResetRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[18]
+	mi := &file_oscine_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1299,7 @@ func (x *ResetRequest) String() string {
 func (*ResetRequest) ProtoMessage() {}
 
 func (x *ResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[18]
+	mi := &file_oscine_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1312,7 @@ func (x *ResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
 func (*ResetRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 type ResetResponse struct {
@@ -1138,7 +1323,7 @@ type ResetResponse struct {
 
 func (x *ResetResponse) Reset() {
 	*x = ResetResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[19]
+	mi := &file_oscine_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1335,7 @@ func (x *ResetResponse) String() string {
 func (*ResetResponse) ProtoMessage() {}
 
 func (x *ResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[19]
+	mi := &file_oscine_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1348,7 @@ func (x *ResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
 func (*ResetResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 type CreateRecoveryKeyRequest struct {
@@ -1174,7 +1359,7 @@ type CreateRecoveryKeyRequest struct {
 
 func (x *CreateRecoveryKeyRequest) Reset() {
 	*x = CreateRecoveryKeyRequest{}
-	mi := &file_oscine_v1_node_proto_msgTypes[20]
+	mi := &file_oscine_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1371,7 @@ func (x *CreateRecoveryKeyRequest) String() string {
 func (*CreateRecoveryKeyRequest) ProtoMessage() {}
 
 func (x *CreateRecoveryKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[20]
+	mi := &file_oscine_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1384,7 @@ func (x *CreateRecoveryKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRecoveryKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateRecoveryKeyRequest) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 type CreateRecoveryKeyResponse struct {
@@ -1211,7 +1396,7 @@ type CreateRecoveryKeyResponse struct {
 
 func (x *CreateRecoveryKeyResponse) Reset() {
 	*x = CreateRecoveryKeyResponse{}
-	mi := &file_oscine_v1_node_proto_msgTypes[21]
+	mi := &file_oscine_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1408,7 @@ func (x *CreateRecoveryKeyResponse) String() string {
 func (*CreateRecoveryKeyResponse) ProtoMessage() {}
 
 func (x *CreateRecoveryKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_oscine_v1_node_proto_msgTypes[21]
+	mi := &file_oscine_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1421,7 @@ func (x *CreateRecoveryKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRecoveryKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateRecoveryKeyResponse) Descriptor() ([]byte, []int) {
-	return file_oscine_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_oscine_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CreateRecoveryKeyResponse) GetRecoveryKey() string {
@@ -1318,7 +1503,18 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\x06public\x18\x01 \x01(\fR\x06public\x12\x14\n" +
 	"\x05quote\x18\x02 \x01(\fR\x05quote\x12\x1c\n" +
 	"\tsignature\x18\x03 \x01(\fR\tsignature\x12\x12\n" +
-	"\x04pcrs\x18\x04 \x03(\fR\x04pcrs\"1\n" +
+	"\x04pcrs\x18\x04 \x03(\fR\x04pcrs\"\x15\n" +
+	"\x13EndorsementsRequest\":\n" +
+	"\x14EndorsementsResponse\x12\"\n" +
+	"\fcertificates\x18\x01 \x03(\fR\fcertificates\"u\n" +
+	"\x19ActivateCredentialRequest\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x02 \x01(\fR\n" +
+	"credential\x12\x16\n" +
+	"\x06secret\x18\x03 \x01(\fR\x06secret\"4\n" +
+	"\x1aActivateCredentialResponse\x12\x16\n" +
+	"\x06secret\x18\x01 \x01(\fR\x06secret\"1\n" +
 	"\x19RequestCertificateRequest\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"\x84\x01\n" +
 	"\x1aRequestCertificateResponse\x12/\n" +
@@ -1334,11 +1530,13 @@ const file_oscine_v1_node_proto_rawDesc = "" +
 	"\rResetResponse\"\x1a\n" +
 	"\x18CreateRecoveryKeyRequest\">\n" +
 	"\x19CreateRecoveryKeyResponse\x12!\n" +
-	"\frecovery_key\x18\x01 \x01(\tR\vrecoveryKey2\x8e\x05\n" +
+	"\frecovery_key\x18\x01 \x01(\tR\vrecoveryKey2\xce\x06\n" +
 	"\x04Node\x12=\n" +
 	"\x04Info\x12\x16.oscine.v1.InfoRequest\x1a\x17.oscine.v1.InfoResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
 	"\x06Doctor\x12\x18.oscine.v1.DoctorRequest\x1a\x19.oscine.v1.DoctorResponse\"\x04\x88\xb5\x18\x02\x12C\n" +
-	"\x06Attest\x12\x18.oscine.v1.AttestRequest\x1a\x19.oscine.v1.AttestResponse\"\x04\x88\xb5\x18\x02\x12g\n" +
+	"\x06Attest\x12\x18.oscine.v1.AttestRequest\x1a\x19.oscine.v1.AttestResponse\"\x04\x88\xb5\x18\x02\x12U\n" +
+	"\fEndorsements\x12\x1e.oscine.v1.EndorsementsRequest\x1a\x1f.oscine.v1.EndorsementsResponse\"\x04\x88\xb5\x18\x02\x12g\n" +
+	"\x12ActivateCredential\x12$.oscine.v1.ActivateCredentialRequest\x1a%.oscine.v1.ActivateCredentialResponse\"\x04\x88\xb5\x18\x02\x12g\n" +
 	"\x12RequestCertificate\x12$.oscine.v1.RequestCertificateRequest\x1a%.oscine.v1.RequestCertificateResponse\"\x04\x88\xb5\x18\x04\x12g\n" +
 	"\x12InstallCertificate\x12$.oscine.v1.InstallCertificateRequest\x1a%.oscine.v1.InstallCertificateResponse\"\x04\x88\xb5\x18\x04\x12C\n" +
 	"\x06Reboot\x12\x18.oscine.v1.RebootRequest\x1a\x19.oscine.v1.RebootResponse\"\x04\x88\xb5\x18\x04\x12@\n" +
@@ -1357,7 +1555,7 @@ func file_oscine_v1_node_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_node_proto_rawDescData
 }
 
-var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_oscine_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_oscine_v1_node_proto_goTypes = []any{
 	(*InfoRequest)(nil),                // 0: oscine.v1.InfoRequest
 	(*InfoResponse)(nil),               // 1: oscine.v1.InfoResponse
@@ -1371,49 +1569,57 @@ var file_oscine_v1_node_proto_goTypes = []any{
 	(*Capability)(nil),                 // 9: oscine.v1.Capability
 	(*AttestRequest)(nil),              // 10: oscine.v1.AttestRequest
 	(*AttestResponse)(nil),             // 11: oscine.v1.AttestResponse
-	(*RequestCertificateRequest)(nil),  // 12: oscine.v1.RequestCertificateRequest
-	(*RequestCertificateResponse)(nil), // 13: oscine.v1.RequestCertificateResponse
-	(*InstallCertificateRequest)(nil),  // 14: oscine.v1.InstallCertificateRequest
-	(*InstallCertificateResponse)(nil), // 15: oscine.v1.InstallCertificateResponse
-	(*RebootRequest)(nil),              // 16: oscine.v1.RebootRequest
-	(*RebootResponse)(nil),             // 17: oscine.v1.RebootResponse
-	(*ResetRequest)(nil),               // 18: oscine.v1.ResetRequest
-	(*ResetResponse)(nil),              // 19: oscine.v1.ResetResponse
-	(*CreateRecoveryKeyRequest)(nil),   // 20: oscine.v1.CreateRecoveryKeyRequest
-	(*CreateRecoveryKeyResponse)(nil),  // 21: oscine.v1.CreateRecoveryKeyResponse
-	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
-	(*SlotVersion)(nil),                // 23: oscine.v1.SlotVersion
+	(*EndorsementsRequest)(nil),        // 12: oscine.v1.EndorsementsRequest
+	(*EndorsementsResponse)(nil),       // 13: oscine.v1.EndorsementsResponse
+	(*ActivateCredentialRequest)(nil),  // 14: oscine.v1.ActivateCredentialRequest
+	(*ActivateCredentialResponse)(nil), // 15: oscine.v1.ActivateCredentialResponse
+	(*RequestCertificateRequest)(nil),  // 16: oscine.v1.RequestCertificateRequest
+	(*RequestCertificateResponse)(nil), // 17: oscine.v1.RequestCertificateResponse
+	(*InstallCertificateRequest)(nil),  // 18: oscine.v1.InstallCertificateRequest
+	(*InstallCertificateResponse)(nil), // 19: oscine.v1.InstallCertificateResponse
+	(*RebootRequest)(nil),              // 20: oscine.v1.RebootRequest
+	(*RebootResponse)(nil),             // 21: oscine.v1.RebootResponse
+	(*ResetRequest)(nil),               // 22: oscine.v1.ResetRequest
+	(*ResetResponse)(nil),              // 23: oscine.v1.ResetResponse
+	(*CreateRecoveryKeyRequest)(nil),   // 24: oscine.v1.CreateRecoveryKeyRequest
+	(*CreateRecoveryKeyResponse)(nil),  // 25: oscine.v1.CreateRecoveryKeyResponse
+	(*timestamppb.Timestamp)(nil),      // 26: google.protobuf.Timestamp
+	(*SlotVersion)(nil),                // 27: oscine.v1.SlotVersion
 }
 var file_oscine_v1_node_proto_depIdxs = []int32{
-	22, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
+	26, // 0: oscine.v1.InfoResponse.booted:type_name -> google.protobuf.Timestamp
 	6,  // 1: oscine.v1.InfoResponse.processes:type_name -> oscine.v1.ProcessMemory
 	5,  // 2: oscine.v1.InfoResponse.disk:type_name -> oscine.v1.DiskSpace
-	23, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
+	27, // 3: oscine.v1.InfoResponse.slots:type_name -> oscine.v1.SlotVersion
 	4,  // 4: oscine.v1.InfoResponse.links:type_name -> oscine.v1.NetworkLink
 	3,  // 5: oscine.v1.InfoResponse.encryption:type_name -> oscine.v1.DataEncryption
 	2,  // 6: oscine.v1.InfoResponse.certificate:type_name -> oscine.v1.NodeCertificate
-	22, // 7: oscine.v1.NodeCertificate.not_after:type_name -> google.protobuf.Timestamp
-	22, // 8: oscine.v1.NetworkLink.expires:type_name -> google.protobuf.Timestamp
+	26, // 7: oscine.v1.NodeCertificate.not_after:type_name -> google.protobuf.Timestamp
+	26, // 8: oscine.v1.NetworkLink.expires:type_name -> google.protobuf.Timestamp
 	9,  // 9: oscine.v1.DoctorResponse.capabilities:type_name -> oscine.v1.Capability
 	11, // 10: oscine.v1.RequestCertificateResponse.evidence:type_name -> oscine.v1.AttestResponse
 	0,  // 11: oscine.v1.Node.Info:input_type -> oscine.v1.InfoRequest
 	7,  // 12: oscine.v1.Node.Doctor:input_type -> oscine.v1.DoctorRequest
 	10, // 13: oscine.v1.Node.Attest:input_type -> oscine.v1.AttestRequest
-	12, // 14: oscine.v1.Node.RequestCertificate:input_type -> oscine.v1.RequestCertificateRequest
-	14, // 15: oscine.v1.Node.InstallCertificate:input_type -> oscine.v1.InstallCertificateRequest
-	16, // 16: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
-	18, // 17: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
-	20, // 18: oscine.v1.Node.CreateRecoveryKey:input_type -> oscine.v1.CreateRecoveryKeyRequest
-	1,  // 19: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
-	8,  // 20: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
-	11, // 21: oscine.v1.Node.Attest:output_type -> oscine.v1.AttestResponse
-	13, // 22: oscine.v1.Node.RequestCertificate:output_type -> oscine.v1.RequestCertificateResponse
-	15, // 23: oscine.v1.Node.InstallCertificate:output_type -> oscine.v1.InstallCertificateResponse
-	17, // 24: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
-	19, // 25: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
-	21, // 26: oscine.v1.Node.CreateRecoveryKey:output_type -> oscine.v1.CreateRecoveryKeyResponse
-	19, // [19:27] is the sub-list for method output_type
-	11, // [11:19] is the sub-list for method input_type
+	12, // 14: oscine.v1.Node.Endorsements:input_type -> oscine.v1.EndorsementsRequest
+	14, // 15: oscine.v1.Node.ActivateCredential:input_type -> oscine.v1.ActivateCredentialRequest
+	16, // 16: oscine.v1.Node.RequestCertificate:input_type -> oscine.v1.RequestCertificateRequest
+	18, // 17: oscine.v1.Node.InstallCertificate:input_type -> oscine.v1.InstallCertificateRequest
+	20, // 18: oscine.v1.Node.Reboot:input_type -> oscine.v1.RebootRequest
+	22, // 19: oscine.v1.Node.Reset:input_type -> oscine.v1.ResetRequest
+	24, // 20: oscine.v1.Node.CreateRecoveryKey:input_type -> oscine.v1.CreateRecoveryKeyRequest
+	1,  // 21: oscine.v1.Node.Info:output_type -> oscine.v1.InfoResponse
+	8,  // 22: oscine.v1.Node.Doctor:output_type -> oscine.v1.DoctorResponse
+	11, // 23: oscine.v1.Node.Attest:output_type -> oscine.v1.AttestResponse
+	13, // 24: oscine.v1.Node.Endorsements:output_type -> oscine.v1.EndorsementsResponse
+	15, // 25: oscine.v1.Node.ActivateCredential:output_type -> oscine.v1.ActivateCredentialResponse
+	17, // 26: oscine.v1.Node.RequestCertificate:output_type -> oscine.v1.RequestCertificateResponse
+	19, // 27: oscine.v1.Node.InstallCertificate:output_type -> oscine.v1.InstallCertificateResponse
+	21, // 28: oscine.v1.Node.Reboot:output_type -> oscine.v1.RebootResponse
+	23, // 29: oscine.v1.Node.Reset:output_type -> oscine.v1.ResetResponse
+	25, // 30: oscine.v1.Node.CreateRecoveryKey:output_type -> oscine.v1.CreateRecoveryKeyResponse
+	21, // [21:31] is the sub-list for method output_type
+	11, // [11:21] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -1432,7 +1638,7 @@ func file_oscine_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_node_proto_rawDesc), len(file_oscine_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,10 @@ const (
 	NodeDoctorProcedure = "/oscine.v1.Node/Doctor"
 	// NodeAttestProcedure is the fully-qualified name of the Node's Attest RPC.
 	NodeAttestProcedure = "/oscine.v1.Node/Attest"
+	// NodeEndorsementsProcedure is the fully-qualified name of the Node's Endorsements RPC.
+	NodeEndorsementsProcedure = "/oscine.v1.Node/Endorsements"
+	// NodeActivateCredentialProcedure is the fully-qualified name of the Node's ActivateCredential RPC.
+	NodeActivateCredentialProcedure = "/oscine.v1.Node/ActivateCredential"
 	// NodeRequestCertificateProcedure is the fully-qualified name of the Node's RequestCertificate RPC.
 	NodeRequestCertificateProcedure = "/oscine.v1.Node/RequestCertificate"
 	// NodeInstallCertificateProcedure is the fully-qualified name of the Node's InstallCertificate RPC.
@@ -57,6 +61,12 @@ type NodeClient interface {
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
 	// Attest has the node's TPM sign its registers; the caller verifies what comes.
 	Attest(context.Context, *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error)
+	// Endorsements returns the certificates that the TPM's maker put into it.
+	Endorsements(context.Context, *connect.Request[oscinepb.EndorsementsRequest]) (*connect.Response[oscinepb.EndorsementsResponse], error)
+	// ActivateCredential has the TPM open a secret for its attestation key, which only
+	// the endorsement key of the certificate can open. FAILED_PRECONDITION where it
+	// does not.
+	ActivateCredential(context.Context, *connect.Request[oscinepb.ActivateCredentialRequest]) (*connect.Response[oscinepb.ActivateCredentialResponse], error)
 	// RequestCertificate has the node make another key, and returns a request for a
 	// certificate for it. With a nonce the node's TPM signs its registers too, bound
 	// to that request. The last request counts.
@@ -103,6 +113,18 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("Attest")),
 			connect.WithClientOptions(opts...),
 		),
+		endorsements: connect.NewClient[oscinepb.EndorsementsRequest, oscinepb.EndorsementsResponse](
+			httpClient,
+			baseURL+NodeEndorsementsProcedure,
+			connect.WithSchema(nodeMethods.ByName("Endorsements")),
+			connect.WithClientOptions(opts...),
+		),
+		activateCredential: connect.NewClient[oscinepb.ActivateCredentialRequest, oscinepb.ActivateCredentialResponse](
+			httpClient,
+			baseURL+NodeActivateCredentialProcedure,
+			connect.WithSchema(nodeMethods.ByName("ActivateCredential")),
+			connect.WithClientOptions(opts...),
+		),
 		requestCertificate: connect.NewClient[oscinepb.RequestCertificateRequest, oscinepb.RequestCertificateResponse](
 			httpClient,
 			baseURL+NodeRequestCertificateProcedure,
@@ -141,6 +163,8 @@ type nodeClient struct {
 	info               *connect.Client[oscinepb.InfoRequest, oscinepb.InfoResponse]
 	doctor             *connect.Client[oscinepb.DoctorRequest, oscinepb.DoctorResponse]
 	attest             *connect.Client[oscinepb.AttestRequest, oscinepb.AttestResponse]
+	endorsements       *connect.Client[oscinepb.EndorsementsRequest, oscinepb.EndorsementsResponse]
+	activateCredential *connect.Client[oscinepb.ActivateCredentialRequest, oscinepb.ActivateCredentialResponse]
 	requestCertificate *connect.Client[oscinepb.RequestCertificateRequest, oscinepb.RequestCertificateResponse]
 	installCertificate *connect.Client[oscinepb.InstallCertificateRequest, oscinepb.InstallCertificateResponse]
 	reboot             *connect.Client[oscinepb.RebootRequest, oscinepb.RebootResponse]
@@ -161,6 +185,16 @@ func (c *nodeClient) Doctor(ctx context.Context, req *connect.Request[oscinepb.D
 // Attest calls oscine.v1.Node.Attest.
 func (c *nodeClient) Attest(ctx context.Context, req *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error) {
 	return c.attest.CallUnary(ctx, req)
+}
+
+// Endorsements calls oscine.v1.Node.Endorsements.
+func (c *nodeClient) Endorsements(ctx context.Context, req *connect.Request[oscinepb.EndorsementsRequest]) (*connect.Response[oscinepb.EndorsementsResponse], error) {
+	return c.endorsements.CallUnary(ctx, req)
+}
+
+// ActivateCredential calls oscine.v1.Node.ActivateCredential.
+func (c *nodeClient) ActivateCredential(ctx context.Context, req *connect.Request[oscinepb.ActivateCredentialRequest]) (*connect.Response[oscinepb.ActivateCredentialResponse], error) {
+	return c.activateCredential.CallUnary(ctx, req)
 }
 
 // RequestCertificate calls oscine.v1.Node.RequestCertificate.
@@ -194,6 +228,12 @@ type NodeHandler interface {
 	Doctor(context.Context, *connect.Request[oscinepb.DoctorRequest]) (*connect.Response[oscinepb.DoctorResponse], error)
 	// Attest has the node's TPM sign its registers; the caller verifies what comes.
 	Attest(context.Context, *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error)
+	// Endorsements returns the certificates that the TPM's maker put into it.
+	Endorsements(context.Context, *connect.Request[oscinepb.EndorsementsRequest]) (*connect.Response[oscinepb.EndorsementsResponse], error)
+	// ActivateCredential has the TPM open a secret for its attestation key, which only
+	// the endorsement key of the certificate can open. FAILED_PRECONDITION where it
+	// does not.
+	ActivateCredential(context.Context, *connect.Request[oscinepb.ActivateCredentialRequest]) (*connect.Response[oscinepb.ActivateCredentialResponse], error)
 	// RequestCertificate has the node make another key, and returns a request for a
 	// certificate for it. With a nonce the node's TPM signs its registers too, bound
 	// to that request. The last request counts.
@@ -236,6 +276,18 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("Attest")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeEndorsementsHandler := connect.NewUnaryHandler(
+		NodeEndorsementsProcedure,
+		svc.Endorsements,
+		connect.WithSchema(nodeMethods.ByName("Endorsements")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeActivateCredentialHandler := connect.NewUnaryHandler(
+		NodeActivateCredentialProcedure,
+		svc.ActivateCredential,
+		connect.WithSchema(nodeMethods.ByName("ActivateCredential")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeRequestCertificateHandler := connect.NewUnaryHandler(
 		NodeRequestCertificateProcedure,
 		svc.RequestCertificate,
@@ -274,6 +326,10 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 			nodeDoctorHandler.ServeHTTP(w, r)
 		case NodeAttestProcedure:
 			nodeAttestHandler.ServeHTTP(w, r)
+		case NodeEndorsementsProcedure:
+			nodeEndorsementsHandler.ServeHTTP(w, r)
+		case NodeActivateCredentialProcedure:
+			nodeActivateCredentialHandler.ServeHTTP(w, r)
 		case NodeRequestCertificateProcedure:
 			nodeRequestCertificateHandler.ServeHTTP(w, r)
 		case NodeInstallCertificateProcedure:
@@ -303,6 +359,14 @@ func (UnimplementedNodeHandler) Doctor(context.Context, *connect.Request[oscinep
 
 func (UnimplementedNodeHandler) Attest(context.Context, *connect.Request[oscinepb.AttestRequest]) (*connect.Response[oscinepb.AttestResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.Attest is not implemented"))
+}
+
+func (UnimplementedNodeHandler) Endorsements(context.Context, *connect.Request[oscinepb.EndorsementsRequest]) (*connect.Response[oscinepb.EndorsementsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.Endorsements is not implemented"))
+}
+
+func (UnimplementedNodeHandler) ActivateCredential(context.Context, *connect.Request[oscinepb.ActivateCredentialRequest]) (*connect.Response[oscinepb.ActivateCredentialResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("oscine.v1.Node.ActivateCredential is not implemented"))
 }
 
 func (UnimplementedNodeHandler) RequestCertificate(context.Context, *connect.Request[oscinepb.RequestCertificateRequest]) (*connect.Response[oscinepb.RequestCertificateResponse], error) {
