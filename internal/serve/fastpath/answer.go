@@ -75,7 +75,7 @@ func (a *answer) Write(p []byte) (int, error) {
 	if a.err != nil {
 		return 0, a.err
 	}
-	if !a.begun && a.header.Get("Content-Length") == "" {
+	if !a.begun && a.header["Content-Length"] == nil {
 		// The handler is too modest to say how much it writes: it is little.
 		a.out = append(a.out, p...)
 		return len(p), nil
@@ -139,7 +139,7 @@ func (a *answer) head(body int) {
 	b = append(append(append(b, ' '), http.StatusText(a.status)...), "\r\n"...)
 	for name, values := range a.header {
 		for _, v := range values {
-			if strings.ContainsAny(v, "\r\n") {
+			if strings.IndexByte(v, '\r') >= 0 || strings.IndexByte(v, '\n') >= 0 {
 				v = strings.NewReplacer("\r", " ", "\n", " ").Replace(v)
 			}
 			b = append(append(append(append(b, name...), ": "...), v...), "\r\n"...)

@@ -80,7 +80,7 @@ func (o *Options) Body(w http.ResponseWriter, r *http.Request) (Body, error) {
 	if b.length > b.most {
 		return b, b.tooLarge()
 	}
-	switch encoding := r.Header.Get("Content-Encoding"); strings.ToLower(encoding) {
+	switch encoding := Header(r.Header, "Content-Encoding"); strings.ToLower(encoding) {
 	case "", "identity":
 	case "gzip", "deflate":
 		// Their readers look ahead for the header, so they begin with the first read.
@@ -326,7 +326,7 @@ func Send(w http.ResponseWriter, status int, parts ...[]byte) {
 	for _, part := range parts {
 		size += len(part)
 	}
-	w.Header().Set("Content-Length", strconv.Itoa(size))
+	w.Header()["Content-Length"] = []string{strconv.Itoa(size)}
 	if status != http.StatusOK {
 		w.WriteHeader(status)
 	}

@@ -16,7 +16,7 @@ const timeoutHeader = "X-Request-Timeout"
 // Timeout reads after how long nobody wants the answer of a request over HTTP; 0:
 // its headers do not say.
 func Timeout(h http.Header) (time.Duration, error) {
-	text := h.Get(timeoutHeader)
+	text := Header(h, timeoutHeader)
 	if text == "" {
 		return 0, nil
 	}

@@ -13,7 +13,7 @@ import (
 // readHeader reads the request's JSON, and with it everything when no binary
 // tensors follow.
 func (c *call) readHeader(body *front.Body, r *http.Request) (err error) {
-	length := r.Header.Get(headerLength)
+	length := front.Header(r.Header, headerLength)
 	if length == "" {
 		c.body, err = body.All(c.body[:0])
 	} else {

@@ -47,7 +47,61 @@ func newHandler(r *core.Registry, o front.Options, m *Methods) http.Handler {
 	mux.HandleFunc("/v2/", func(w http.ResponseWriter, r *http.Request) {
 		front.JSON(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("nothing is served at %s; GET /v2 names the extensions that are", r.URL.Path)})
 	})
-	return mux
+	return &routed{mux, h}
+}
+
+// routed finds inferences by itself, and all else by its mux.
+type routed struct {
+	*http.ServeMux
+	h *handler
+}
+
+// ServeQuick implements front.Quick.
+func (m *routed) ServeQuick(w http.ResponseWriter, r *http.Request) bool {
+	model, version, ok := inference(r)
+	if !ok {
+		return false
+	}
+	if r.Pattern = inferPattern; version != "" {
+		r.Pattern = inferVersionPattern
+	}
+	m.h.inferModel(w, r, model, version)
+	return true
+}
+
+// The patterns of inferences.
+const (
+	modelPattern        = "/v2/models/{model}"
+	versionPattern      = modelPattern + "/versions/{version}"
+	inferPattern        = modelPattern + "/infer"
+	inferVersionPattern = versionPattern + "/infer"
+)
+
+// inference is what a request asks for whose path needs no decoding; not ok where it
+// is none, or another path would have to be understood.
+func inference(r *http.Request) (model, version string, ok bool) {
+	if r.Method != http.MethodPost || r.URL.RawPath != "" {
+		return "", "", false
+	}
+	model, ok = strings.CutPrefix(r.URL.Path, "/v2/models/")
+	if ok {
+		model, ok = strings.CutSuffix(model, "/infer")
+	}
+	if !ok {
+		return "", "", false
+	}
+	model, rest, versioned := strings.Cut(model, "/")
+	if versioned {
+		if version, ok = strings.CutPrefix(rest, "versions/"); !ok || !segment(version) {
+			return "", "", false
+		}
+	}
+	return model, version, segment(model)
+}
+
+// segment reports whether a part of a path is one that a mux takes as it is.
+func segment(s string) bool {
+	return s != "" && s != "." && s != ".." && strings.IndexByte(s, '/') < 0
 }
 
 // routes has a line for each path.
@@ -81,7 +135,7 @@ func (h *handler) routes() map[string]map[string]http.HandlerFunc {
 		"/v2/systemsharedmemory/region/{region}/register":   post(h.register),
 		"/v2/systemsharedmemory/region/{region}/unregister": post(h.unregister),
 	}
-	for _, path := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
+	for _, path := range []string{modelPattern, versionPattern} {
 		routes[path] = get(h.metadata)
 		routes[path+"/config"] = get(h.config)
 		routes[path+"/stats"] = get(h.statistics)

@@ -51,7 +51,11 @@ func (p *pool) put(c *call) {
 }
 
 func (h *handler) infer(w http.ResponseWriter, r *http.Request) {
-	q := core.Request{Model: r.PathValue("model"), Version: r.PathValue("version"), Arrived: time.Now()}
+	h.inferModel(w, r, r.PathValue("model"), r.PathValue("version"))
+}
+
+func (h *handler) inferModel(w http.ResponseWriter, r *http.Request, model, version string) {
+	q := core.Request{Model: model, Version: version, Arrived: time.Now()}
 	if err := h.registry.Accepts(r.Context(), &q); err != nil {
 		front.Error(w, err)
 		return

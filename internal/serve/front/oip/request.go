@@ -97,15 +97,16 @@ func (r *inferRequest) input(s *scanner) error {
 	}
 	r.inputs = grow(r.inputs)
 	in := &r.inputs[len(r.inputs)-1]
+	last := *in
 	*in = inferInput{shape: in.shape[:0], binary: -1}
 	shaped := false
 	err := s.object(func(key string) (err error) {
 		switch key {
 		case "name":
-			in.name, err = s.text()
+			in.name, err = s.textAs(last.name)
 		case "datatype":
 			var name string
-			if name, err = s.text(); err == nil {
+			if name, err = s.word(); err == nil {
 				if in.kind, err = tensor.ParseDataType(name); err != nil {
 					err = fmt.Errorf("%w: input %q: %w", core.ErrInvalid, in.name, err)
 				}
@@ -207,18 +208,20 @@ func (r *inferRequest) output(s *scanner) error {
 	if len(r.outputs) == core.MaxTensors {
 		return fmt.Errorf("%w: more than %d outputs", core.ErrInvalid, core.MaxTensors)
 	}
-	var out Output
+	r.outputs = grow(r.outputs)
+	out := &r.outputs[len(r.outputs)-1]
+	last := out.Name
+	*out = Output{}
 	err := s.object(func(key string) (err error) {
 		switch key {
 		case "name":
-			out.Name, err = s.text()
+			out.Name, err = s.textAs(last)
 			return err
 		case "parameters":
 			return out.parameters(s)
 		}
 		return s.skip(0)
 	})
-	r.outputs = append(r.outputs, out)
 	r.places = r.places || out.place.region != ""
 	return err
 }

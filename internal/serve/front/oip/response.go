@@ -19,10 +19,10 @@ func (c *call) write(response *core.Response, w http.ResponseWriter) error {
 	}
 	header := w.Header()
 	if tail == 0 {
-		header.Set("Content-Type", "application/json")
+		header["Content-Type"] = []string{"application/json"}
 	} else {
-		header.Set("Content-Type", "application/octet-stream")
-		header.Set(headerLength, strconv.Itoa(len(b)))
+		header["Content-Type"] = []string{"application/octet-stream"}
+		header[headerLength] = []string{strconv.Itoa(len(b))}
 	}
 	joined := tail <= joinBytes
 	parts := append(c.parts[:0], nil)

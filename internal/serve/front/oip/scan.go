@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"unicode/utf8"
+	"unsafe"
 
 	"oscine.dev/oscine/internal/serve/core"
 )
@@ -47,46 +48,73 @@ func (s *scanner) expect(c byte) error {
 	return nil
 }
 
-// raw takes a string token with its quotes.
-func (s *scanner) raw() ([]byte, error) {
+// raw takes a string token with its quotes. It is plain where what is between them
+// is the text.
+func (s *scanner) raw() (token []byte, plain bool, err error) {
 	if s.peek() != '"' {
-		return nil, s.fail("a string")
+		return nil, false, s.fail("a string")
 	}
+	plain = true
 	for i := s.at + 1; i < len(s.b); i++ {
 		switch c := s.b[i]; {
-		case c == '\\':
-			i++
+		case c > '\\' && c < utf8.RuneSelf: // most letters
 		case c == '"':
-			token := s.b[s.at : i+1]
+			token = s.b[s.at : i+1]
 			s.at = i + 1
-			return token, nil
+			return token, plain, nil
+		case c == '\\':
+			plain = false
+			i++
+		case c >= utf8.RuneSelf:
+			plain = false
 		case c < ' ':
 			s.at = i
-			return nil, s.fail("no control character")
+			return nil, false, s.fail("no control character")
 		}
 	}
 	s.at = len(s.b)
-	return nil, s.fail("the end of a string")
+	return nil, false, s.fail("the end of a string")
 }
 
 // text takes a string.
-func (s *scanner) text() (string, error) {
+func (s *scanner) text() (string, error) { return s.textAs("") }
+
+// textAs takes a string. Where it is the one that is given, as most often where
+// requests are alike, it needs no memory.
+func (s *scanner) textAs(last string) (string, error) {
 	start := s.at
-	token, err := s.raw()
+	token, plain, err := s.raw()
+	switch {
+	case err != nil:
+		return "", err
+	case !plain:
+		var text string
+		if json.Unmarshal(token, &text) != nil {
+			s.at = start
+			return "", s.fail("a valid string")
+		}
+		return text, nil
+	}
+	if text := token[1 : len(token)-1]; string(text) != last {
+		return string(text), nil
+	}
+	return last, nil
+}
+
+// word takes a string that is not kept: it lies in the JSON itself.
+func (s *scanner) word() (string, error) {
+	s.peek()
+	start := s.at
+	token, plain, err := s.raw()
 	if err != nil {
 		return "", err
 	}
-	for _, c := range token {
-		if c == '\\' || c >= utf8.RuneSelf {
-			var text string
-			if json.Unmarshal(token, &text) != nil {
-				s.at = start
-				return "", s.fail("a valid string")
-			}
-			return text, nil
-		}
+	if !plain {
+		s.at = start
+		return s.text()
 	}
-	return string(token[1 : len(token)-1]), nil
+	text := token[1 : len(token)-1]
+	return unsafe.String(unsafe.SliceData(text), len(text)), nil
 }
 
 // integer takes a whole number.
@@ -157,7 +185,7 @@ func (s *scanner) object(member func(key string) error) error {
 		return nil
 	}
 	for {
-		key, err := s.text()
+		key, err := s.word()
 		if err != nil {
 			return err
 		}
@@ -207,7 +235,7 @@ func (s *scanner) skip(depth int) error {
 	case '[':
 		return s.array(func() error { return s.skip(depth + 1) })
 	case '"':
-		_, err := s.raw()
+		_, _, err := s.raw()
 		return err
 	default:
 		start := s.at
@@ -229,7 +257,11 @@ func (s *scanner) elements() ([]byte, error) {
 	}
 	depth := 0
 	for i := s.at; i < len(s.b); i++ {
-		switch s.b[i] {
+		c := s.b[i]
+		if c < '[' && c != '"' { // of numbers
+			continue
+		}
+		switch c {
 		case '[':
 			depth++
 		case ']':
@@ -241,7 +273,7 @@ func (s *scanner) elements() ([]byte, error) {
 		case '"':
 			start := s.at
 			s.at = i
-			if _, err := s.raw(); err != nil {
+			if _, _, err := s.raw(); err != nil {
 				return nil, err
 			}
 			i, s.at = s.at-1, start
