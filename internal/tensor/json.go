@@ -105,15 +105,14 @@ func (p *elements) array(element func() error) error {
 
 func (p *elements) element() error {
 	if p.done+p.size > len(p.dst) {
-		return fmt.Errorf("%w: more than the %d elements that the shape needs", ErrData, len(p.dst)/p.size)
+		return p.tooMany()
+	}
+	if p.kind == FP32 {
+		return p.float32s()
 	}
 	out := p.dst[p.done : p.done+p.size]
 	p.done += p.size
 	switch p.kind {
-	case FP32:
-		f, err := p.float32()
-		binary.LittleEndian.PutUint32(out, math.Float32bits(f))
-		return err
 	case FP64:
 		f, ok := p.notFinite()
 		var err error
@@ -130,6 +129,10 @@ func (p *elements) element() error {
 	default:
 		return p.integer(out)
 	}
+}
+
+func (p *elements) tooMany() error {
+	return fmt.Errorf("%w: more than the %d elements that the shape needs", ErrData, len(p.dst)/p.size)
 }
 
 // token takes the next number as the JSON grammar allows it, or nothing.

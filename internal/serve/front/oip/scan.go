@@ -1,6 +1,7 @@
 package oip
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -255,13 +256,15 @@ func (s *scanner) elements() ([]byte, error) {
 	if s.peek() != '[' {
 		return nil, s.fail("an array")
 	}
+	// Most often it is one of numbers, and not nested.
+	text := s.b[s.at:]
+	if end := bytes.IndexByte(text, ']'); end > 0 && bytes.IndexByte(text[1:end], '[') < 0 && bytes.IndexByte(text[:end], '"') < 0 && bytes.IndexByte(text[:end], '{') < 0 {
+		s.at += end + 1
+		return text[:end+1], nil
+	}
 	depth := 0
 	for i := s.at; i < len(s.b); i++ {
-		c := s.b[i]
-		if c < '[' && c != '"' { // of numbers
-			continue
-		}
-		switch c {
+		switch s.b[i] {
 		case '[':
 			depth++
 		case ']':
