@@ -1,8 +1,10 @@
 package oip
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"oscine.dev/oscine/internal/serve/core"
@@ -26,7 +28,7 @@ func (c *call) readHeader(body *front.Body, r *http.Request) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := c.request.parse(c.body); err != nil {
+	if err := c.parse(); err != nil {
 		return err
 	}
 	if c.request.binary > 0 && length == "" {
@@ -34,6 +36,25 @@ func (c *call) readHeader(body *front.Body, r *http.Request) (err error) {
 	}
 	if all := body.Length(); all >= 0 && all != int64(len(c.body)+c.request.binary) {
 		return fmt.Errorf("%w: the body has %d bytes; %d of JSON and %d of binary data are announced", core.ErrInvalid, all, len(c.body), c.request.binary)
+	}
+	return nil
+}
+
+// keepJSON bounds the JSON that is kept to know it again.
+const keepJSON = 4 << 10
+
+// parse reads the JSON, unless it is the last one again: where tensors are not in it,
+// a client most often repeats it.
+func (c *call) parse() error {
+	if len(c.known) > 0 && bytes.Equal(c.body, c.known) {
+		return nil
+	}
+	c.known = c.known[:0]
+	if err := c.request.parse(c.body); err != nil {
+		return err
+	}
+	if len(c.body) <= keepJSON && !slices.ContainsFunc(c.request.inputs, func(in inferInput) bool { return in.binary < 0 && in.place.region == "" }) {
+		c.known = append(c.known, c.body...)
 	}
 	return nil
 }

@@ -174,3 +174,25 @@ func TestOutputsThatJSONCannotHoldAreRefusedBefore(t *testing.T) {
 		}
 	}
 }
+
+// A request whose JSON is the last one again is read as if it were the first.
+func TestJSONAgain(t *testing.T) {
+	binary := `{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"parameters":{"binary_data_size":8}}],"parameters":{"binary_data_output":true}}`
+	placed := `{"id":"7","inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"parameters":{"shared_memory_region":"r","shared_memory_byte_size":8}}],"outputs":[{"name":"y","parameters":{"shared_memory_region":"r","shared_memory_byte_size":8}}]}`
+	numbers := `{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,2]}]}`
+	var c call
+	for i, text := range []string{binary, binary, numbers, numbers, binary, placed, placed, "{", placed, binary, strings.Replace(binary, `"x"`, `"z"`, 1), binary} {
+		var fresh call
+		c.body, fresh.body = []byte(text), []byte(text)
+		got, want := c.parse(), fresh.parse()
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%d: got %v, want %v", i, got, want)
+		}
+		if want == nil && fmt.Sprintf("%+v", c.request) != fmt.Sprintf("%+v", fresh.request) {
+			t.Errorf("%d: got %+v, want %+v", i, c.request, fresh.request)
+		}
+		if known := len(c.known) > 0; known != (want == nil && text != numbers) {
+			t.Errorf("%d: %s is kept: %v", i, text, known)
+		}
+	}
+}

@@ -27,6 +27,7 @@ type call struct {
 	inputs  []core.Input
 	outputs []string
 	body    []byte
+	known   []byte // the JSON that request was read from, where nothing of it changes by the body; empty: none
 	reply   []byte
 	parts   [][]byte
 }
