@@ -98,7 +98,7 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	bad := raw{c}.Read(func(fd uintptr) bool {
-		n, _, err = linux.ReceiveNow(int(fd), p[:min(len(p), most)], nil)
+		n, err = receive(int(fd), p)
 		return !errors.Is(err, unix.EAGAIN)
 	})
 	switch {
@@ -110,8 +110,26 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 	return n, c.named("read", err)
 }
 
-// most is how much one system call moves, which the runtime does not know of.
-const most = 128 << 10
+// little is below how many bytes the runtime is not told of a system call. Of others it
+// is: what is done with many bytes takes long, and it must look whether others wait.
+const little = 8 << 10
+
+func receive(fd int, p []byte) (n int, err error) {
+	if len(p) < little {
+		n, _, err = linux.ReceiveNow(fd, p, nil)
+		return n, err
+	}
+	n, _, err = unix.Recvfrom(fd, p, unix.MSG_DONTWAIT)
+	return max(n, 0), err
+}
+
+func send(fd int, p []byte) (int, error) {
+	if len(p) < little {
+		return linux.SendNow(fd, p)
+	}
+	n, err := unix.SendmsgN(fd, p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return max(n, 0), err
+}
 
 // Write implements net.Conn.
 func (c *Conn) Write(p []byte) (n int, err error) {
@@ -120,7 +138,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		sent := 0
 		bad := c.write(func(fd uintptr) bool {
-			sent, err = linux.SendNow(int(fd), p[n:min(len(p), n+most)])
+			sent, err = send(int(fd), p[n:])
 			return !errors.Is(err, unix.EAGAIN)
 		})
 		if bad != nil {
