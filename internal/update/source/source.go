@@ -192,35 +192,36 @@ func (s *source) manifestText(ctx context.Context, name string, info *metadata.T
 	return io.ReadAll(io.NewSectionReader(kept, 0, length))
 }
 
-// Fetch implements [update.Source].
+// Fetch implements [update.Source]. What the slot holds by then stays where a peer has to
+// be left out.
 func (s *source) Fetch(ctx context.Context, content *update.Content, base *update.Base, slot update.Slot, report func(update.Progress)) error {
-	transfer, _ := s.Choose(ctx, content, base)
-	if transfer.Base == "" {
-		base = nil
+	for {
+		transfer, _ := s.Choose(ctx, content, base)
+		err := s.apply(ctx, content, transfer, base, slot, report)
+		if errors.Is(err, delta.ErrBase) {
+			err = s.apply(ctx, content, content.Full, nil, slot, report)
+		}
+		if s.blame(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.where, err)
+		}
+		return nil
 	}
-	err := s.apply(ctx, content, transfer, base, slot, report)
-	if errors.Is(err, delta.ErrBase) {
-		err = s.apply(ctx, content, content.Full, nil, slot, report)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.where, err)
-	}
-	return nil
 }
 
-// apply makes content by one transfer. What the slot holds of it by then stays where a
-// peer has to be left out.
+// apply makes content by one transfer.
 func (s *source) apply(ctx context.Context, content *update.Content, transfer update.Transfer, base *update.Base, slot update.Slot, report func(update.Progress)) error {
 	job := delta.Job{Content: content, Transfer: transfer, Base: base, Slot: slot}
-	for {
-		err := s.applyCached(ctx, job, report)
-		if errors.Is(err, update.ErrNotKept) {
-			err = s.applyStreamed(ctx, job, report)
-		}
-		if !s.blame(err) {
-			return err
-		}
+	if transfer.Base == "" {
+		job.Base = nil
 	}
+	err := s.applyCached(ctx, job, report)
+	if errors.Is(err, update.ErrNotKept) {
+		err = s.applyStreamed(ctx, job, report)
+	}
+	return err
 }
 
 // applyStreamed applies a transfer while it comes.
