@@ -61,7 +61,7 @@ func ReadIndex(ctx context.Context, mirror string, suites, arches []string) (*In
 	}
 	var list strings.Builder
 	for _, suite := range suites {
-		fmt.Fprintf(&list, "deb [arch=%s signed-by=%s] %s %s main\n", strings.Join(arches, ","), keyring, mirror, suite)
+		fmt.Fprintf(&list, "deb [arch=%s signed-by=%s] %s %s main contrib non-free non-free-firmware\n", strings.Join(arches, ","), keyring, mirror, suite)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "sources.list"), []byte(list.String()), 0o644); err != nil {
 		return nil, err

@@ -82,6 +82,24 @@ var llamaVulkan = append(slices.Clone(llama), "libggml0-backend-vulkan")
 
 // llamaTools are what quantises language models and measures them.
 var llamaTools = append(slices.Clone(llama), "llama.cpp-tools-extra")
+// moduleTools compile kernel modules, in a root of their own: with the compiler that
+// Debian's kernels are built with, which is also the one for the other architecture.
+var moduleTools = []string{"make", "dash", "coreutils", "sed", "grep", "mawk", "findutils", "patch", "libelf1t64", "libssl3t64"}
+
+// crossCompilers are the compiler of kernel modules for the other architecture.
+var crossCompilers = map[string]string{"amd64": "gcc-14-aarch64-linux-gnu", "arm64": "gcc-14-x86-64-linux-gnu"}
+
+// unneededByModules are libraries of programs, which modules are not, and what
+// installs packages.
+var unneededByModules = []string{"dpkg", "tar", "debconf", "perl-base", "libasan8", "liblsan0", "libtsan2", "libubsan1", "libhwasan0", "libitm1", "libatomic1", "libgomp1", "libquadmath0",
+	"libasan8-arm64-cross", "liblsan0-arm64-cross", "libtsan2-arm64-cross", "libubsan1-arm64-cross", "libhwasan0-arm64-cross", "libitm1-arm64-cross", "libatomic1-arm64-cross", "libgomp1-arm64-cross",
+	"libasan8-amd64-cross", "liblsan0-amd64-cross", "libtsan2-amd64-cross", "libubsan1-amd64-cross", "libhwasan0-amd64-cross", "libitm1-amd64-cross", "libatomic1-amd64-cross", "libgomp1-amd64-cross", "libquadmath0-amd64-cross",
+	"libc6-dev", "libcc1-0", "libgprofng0", "openssl-provider-legacy", "libdebuginfod1t64"}
+
+// nvidia is NVIDIA's driver for computing without a display: its open kernel modules,
+// the firmware of its GPUs, and the libraries that programs load.
+var nvidia = []string{"nvidia-open-kernel-dkms", "firmware-nvidia-gsp", "libnvidia-ml1", "libcuda1", "libnvidia-ptxjitcompiler1", "libnvidia-nvvm4",
+	"libegl-nvidia0", "libnvidia-eglcore", "libnvidia-glvkspirv", "libnvidia-gpucomp"}
 
 // unneededByLlama are what the server neither loads nor starts.
 var unneededByLlama = []string{"debconf", "wget", "libc-gconv-modules-extra", "openssl-provider-legacy"}
@@ -141,7 +159,21 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 			set.Packages = append(set.Packages, r.Package)
 		}
 		sets = append(sets, set)
+		headers, err := listed(index, "headers-"+flavour, arch, backports, "linux-headers-"+kernel+suffix, "linux-headers-"+kernel+"-common")
+		if err != nil {
+			return nil, err
+		}
+		sets = append(sets, headers)
 	}
+	driver, err := listed(index, "nvidia-driver", arch, rolling, nvidia...)
+	if err != nil {
+		return nil, err
+	}
+	modules, err := moduleCompiler(index, arch, kernel)
+	if err != nil {
+		return nil, err
+	}
+	sets = append(sets, driver, modules)
 	skip := func(name string) bool { return slices.Contains(unneeded, name) }
 	for name, roots := range map[string][]string{"boot": {"systemd-boot-efi"}, "runtime": {"crun"}, "certificates": {"ca-certificates"}, "engine": {"libstdc++6"}, "engine-cuda": {"libstdc++6", "zlib1g"}, "fonts": fonts, "tools": tools, "tpm": trust, "clang": compiler, "registry": registry} {
 		packages, err := index.Closure(arch, stable, roots, skip)
@@ -162,4 +194,29 @@ func setsOf(index *debian.Index, arch, kernel string) ([]debian.Set, error) {
 	}
 	slices.SortFunc(sets, func(a, b debian.Set) int { return strings.Compare(a.Name, b.Name) })
 	return sets, nil
+}
+
+// listed is a set of just the packages that are named.
+func listed(index *debian.Index, name, arch, suite string, packages ...string) (debian.Set, error) {
+	set := debian.Set{Name: name, Arch: arch}
+	for _, p := range packages {
+		r, ok := index.Newest(regexp.MustCompile(regexp.QuoteMeta(p)), arch, suite)
+		if !ok {
+			return set, fmt.Errorf("%s is not in %s for %s", p, suite, arch)
+		}
+		set.Packages = append(set.Packages, r.Package)
+	}
+	return set, nil
+}
+
+// moduleCompiler is what compiles modules of a kernel on a host of an architecture.
+func moduleCompiler(index *debian.Index, arch, kernel string) (debian.Set, error) {
+	set, err := listed(index, "module-compiler", arch, backports, "linux-kbuild-"+kernel)
+	if err != nil {
+		return set, err
+	}
+	roots := append([]string{"gcc-14", crossCompilers[arch]}, moduleTools...)
+	packages, err := index.Closure(arch, stable, roots, func(name string) bool { return slices.Contains(unneededByModules, name) })
+	set.Packages = append(set.Packages, packages...)
+	return set, err
 }
