@@ -88,6 +88,10 @@ test-engines: build ## compare every engine with its own Python API, bit for bit
 	@python=$$(scripts/engines-python.sh) && OSCINE_ENGINES_PYTHON=$$python go test -count=1 -timeout 45m -p 1 -v ./cmd/oscine-engine ./internal/serve/engine/... && \
 		OSCINE_ENGINES_PYTHON=$$python go test -count=1 -timeout 25m -v -run TestHostedPyTorch ./internal/systemtest
 
+.PHONY: test-driver
+test-driver: build ## build NVIDIA's driver for the pinned kernel, and give it to a machine under Secure Boot
+	@OSCINE_VM_TESTS=1 OSCINE_DRIVER_TESTS=1 go test -count=1 -v -timeout 45m -run 'TestKernelDriver$$' ./internal/systemtest
+
 test-fast: bpf ## run the tests that boot no machine
 	@go test -json -timeout 25m ./... | $(REPORT)
 

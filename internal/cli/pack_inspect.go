@@ -27,13 +27,15 @@ type inspectedPack struct {
 	Verity    string `json:"verity,omitempty"` // names its hash tree: ROOTHASH,SALT,BLOCKS
 	// Of a pack on a node: why blocks that are read from it are not checked, when it was
 	// found damaged, and from where the node fetched it.
-	Unverified string        `json:"unverified,omitempty"`
-	Damaged    *time.Time    `json:"damaged,omitempty"`
-	Source     string        `json:"source,omitempty"`
-	Signer     string        `json:"signer,omitempty"`  // a name that nothing has proven yet, except on a node
-	Release    string        `json:"release,omitempty"` // of Oscine that it came with, in place of a signer
-	Reference  string        `json:"reference,omitempty"`
-	Manifest   pack.Manifest `json:"manifest"`
+	Unverified string     `json:"unverified,omitempty"`
+	Damaged    *time.Time `json:"damaged,omitempty"`
+	Source     string     `json:"source,omitempty"`
+	// Whether the driver of the kernel that it brings is loaded, and why not.
+	KernelState string        `json:"kernelState,omitempty"`
+	Signer      string        `json:"signer,omitempty"`  // a name that nothing has proven yet, except on a node
+	Release     string        `json:"release,omitempty"` // of Oscine that it came with, in place of a signer
+	Reference   string        `json:"reference,omitempty"`
+	Manifest    pack.Manifest `json:"manifest"`
 
 	onNode bool
 }
@@ -82,7 +84,7 @@ func inspectPack(ctx context.Context, env *Env, name, arch string, plain bool) (
 	}
 	for _, p := range resp.Msg.Packs {
 		if p.Name == name {
-			shown := &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Verity: p.Verity, Unverified: p.Unverified, Source: p.Source, Signer: p.Signer, Release: p.Release, onNode: true}
+			shown := &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Verity: p.Verity, Unverified: p.Unverified, Source: p.Source, Signer: p.Signer, Release: p.Release, KernelState: p.KernelState, onNode: true}
 			if p.Damaged != nil {
 				at := p.Damaged.AsTime()
 				shown.Damaged = &at
@@ -154,6 +156,15 @@ func (p *inspectedPack) table(out io.Writer, _ bool) error {
 		row("reads", f.Name+" "+strings.Join(f.Suffixes, ", "))
 	}
 	row("drivers", strings.Join(m.Drivers, ", "))
+	if k := m.Kernel; k != nil {
+		row("kernel driver", k.Name+" "+k.Version)
+		if k.CUDA != "" {
+			row("CUDA", "up to "+k.CUDA)
+		}
+		row("for kernels", strings.Join(k.Kernels, ", "))
+		row("kernel modules", strings.Join(k.Modules, ", "))
+		row("state", p.KernelState)
+	}
 	row("tools", strings.Join(m.Tools, ", "))
 	if m.MemoryBytes > 0 {
 		row("memory, empty", printable.Bytes(m.MemoryBytes))

@@ -174,6 +174,9 @@ store its models (--model), which a Model names as release:FILE.`,
 				if p.Arch != rel.Parts.Arch {
 					return fmt.Errorf("%s: the pack %s is for %s, the release for %s", p.File, p.Name, p.Arch, rel.Parts.Arch)
 				}
+				if !p.Fits(rel.Parts.Kernel) {
+					return fmt.Errorf("%s: %s", p.File, p.Misfit(rel.Parts.Kernel))
+				}
 			}
 			var done func()
 			rel.Log, done = workLog(env, quiet)

@@ -31,11 +31,20 @@ type Kernel struct {
 	Load func(name string, parameters []string) error
 	// Unload unloads a module; unix.EWOULDBLOCK says that it is in use.
 	Unload func(name string) error
+
+	// Of drivers that packs bring: Root has sys, proc and dev, Insert loads one file and
+	// Node makes the node of a character device.
+	Root   string
+	Insert func(file string) error
+	Node   func(file string, major, minor uint32) error
 }
 
 // Running is the kernel of this machine.
 func Running() *Kernel {
-	return &Kernel{Dir: linux.ModulesDir(), Sys: "/sys/module", Load: modprobe, Unload: func(name string) error { return unix.DeleteModule(name, unix.O_NONBLOCK) }}
+	return &Kernel{
+		Dir: linux.ModulesDir(), Sys: "/sys/module", Load: modprobe, Unload: func(name string) error { return unix.DeleteModule(name, unix.O_NONBLOCK) },
+		Root: "/", Insert: func(file string) error { return linux.LoadModule(file, "") }, Node: mknod,
+	}
 }
 
 // modprobe runs the program that the kernel itself runs for a module.

@@ -17,6 +17,7 @@ import (
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate"
+	"oscine.dev/oscine/internal/kmod"
 	"oscine.dev/oscine/internal/network"
 	"oscine.dev/oscine/internal/node/access"
 	"oscine.dev/oscine/internal/node/allocate"
@@ -92,7 +93,9 @@ type Node struct {
 	runtime   containers
 	bridge    *network.Bridge
 	packs     *pack.Store
-	damage    *damage // of packs
+	kernel    *kmod.Kernel
+	failures  driverFailures // of drivers of the kernel that packs bring
+	damage    *damage        // of packs
 	registry  *core.Registry
 	inference http.Handler    // of the registry
 	tracer    *tracing.Tracer // of its requests; nil: not traced
@@ -149,7 +152,7 @@ func Open(ctx context.Context, config Config, machine *object.Machine) (*Node, e
 	if config.Kinds == nil {
 		config.Kinds = object.Kinds()
 	}
-	n := &Node{config: config, machine: machine, log: config.Logger, damage: newDamage()}
+	n := &Node{config: config, machine: machine, log: config.Logger, damage: newDamage(), kernel: kmod.Running()}
 	n.life, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	n.live = hardware.NewLive(sysRoot, func(m *hardware.Machine) map[string]hardware.DeviceLoad {
 		return hardware.AskLoads(n.life, m, n.drivers.List())
@@ -185,6 +188,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.drivers = allocate.NewDrivers(n.packs, n.log)
+	if n.config.Mode == OnImage {
+		n.drivers.KernelDriver = n.loadKernelDriver
+	}
 	n.reserveHugePages() // before the machine is looked at
 	if n.shares, err = allocate.OpenShares(filepath.Join(n.config.RunDir, "devices"), n.drivers, n.askDrivers, n.log); err != nil {
 		return err

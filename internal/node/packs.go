@@ -29,6 +29,9 @@ func (n *Node) openPacks(trust *x509.CertPool) (err error) {
 	}
 	n.packs.Revoked, n.packs.Pinned, n.packs.Release = n.access.Revoked, n.upgrades.PinsPack, n.upgrades.Running()
 	n.packs.Damaged = n.damage.wake
+	if n.config.Mode == OnImage {
+		n.packs.Kernel, n.packs.TryModule = kernelRelease(), n.kernel.Try
+	}
 	return nil
 }
 
@@ -98,7 +101,13 @@ func (n *Node) packInstalled(info *pack.Info) {
 }
 
 // Packs lists the installed packs by name.
-func (n *Node) Packs() ([]pack.Info, error) { return n.packs.List() }
+func (n *Node) Packs() ([]pack.Info, error) {
+	packs, err := n.packs.List()
+	for i := range packs {
+		packs[i].KernelState = n.kernelDriverState(&packs[i])
+	}
+	return packs, err
+}
 
 // RemovePack removes a pack that no model runs on, and no workload.
 func (n *Node) RemovePack(_ context.Context, name string) error {
@@ -115,7 +124,11 @@ func (n *Node) RemovePack(_ context.Context, name string) error {
 	if len(info.Drivers) > 0 {
 		defer n.drivers.Wake()
 	}
-	return packError(n.packs.Remove(info.Name))
+	if err := n.packs.Remove(info.Name); err != nil {
+		return packError(err)
+	}
+	n.unloadKernelDriver(info)
+	return nil
 }
 
 // usersOf are the objects that need the pack of a name and digest: models that run on

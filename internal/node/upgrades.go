@@ -155,6 +155,11 @@ func (s upgradeStores) OpenModel(digest string) (*os.File, error) {
 	return os.Open(s.n.files.Path(digest))
 }
 
+// FitKernel implements upgrade.Stores.
+func (s upgradeStores) FitKernel(kernel string, pins []string, staged string) error {
+	return s.n.packs.FitKernel(kernel, pins, staged)
+}
+
 // Settle implements upgrade.Stores.
 func (s upgradeStores) Settle() ([]string, error) { return s.n.packs.Settle() }
 

@@ -3,8 +3,11 @@ package nvml
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -19,13 +22,27 @@ type Library struct {
 	driver  string
 }
 
-// places are where a library of that name is looked for: where the linker
-// looks, then where distributions and containers put the driver's libraries.
+// places are where a library of that name is looked for: in the pack that this program
+// comes in, where the linker looks, then where distributions and containers put the driver's libraries.
 func places() []string {
 	triplet := map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[runtime.GOARCH]
 	const name = "libnvidia-ml.so.1"
-	return []string{name, "/usr/lib/" + triplet + "/" + name, "/usr/lib/" + triplet + "/nvidia/current/" + name, "/usr/lib64/" + name,
+	all := []string{name, "/usr/lib/" + triplet + "/" + name, "/usr/lib/" + triplet + "/nvidia/current/" + name, "/usr/lib64/" + name,
 		"/run/nvidia/driver/usr/lib/" + triplet + "/" + name, "/run/opengl-driver/lib/" + name, "/usr/lib/wsl/lib/" + name}
+	// The pack with the kernel's driver brings the libraries of its version.
+	if self, err := os.Executable(); err == nil {
+		if root, ok := strings.CutSuffix(filepath.Dir(self), "/usr/lib/oscine/drivers"); ok {
+			if file := root + "/usr/lib/" + triplet + "/" + name; exists(file) {
+				return append([]string{file}, all...)
+			}
+		}
+	}
+	return all
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
 }
 
 // functions are those of nvml.h that this package calls. Every library must

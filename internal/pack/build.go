@@ -25,6 +25,12 @@ type BuildOptions struct {
 	Out    string    // folder for the pack
 	Source string    // a folder in Oscine's source; the worker is compiled from it
 	Log    io.Writer // a line for each thing fetched; may be nil
+
+	// Of a pack with a driver of the kernel.
+	Flavours      []string // of the kernels that it gets modules for; empty means all that it can have
+	Secure        string   // folder of keys of Secure Boot, whose db signs the modules; "" means this machine's development key
+	Archive       string   // of the driver, from its maker; "" means Debian's packages
+	AcceptLicence bool     // the terms of what its maker gives out without source
 }
 
 // Revision of the packs that this source builds; it grows when a pack changes
@@ -64,6 +70,8 @@ func (r recipe) steps() []step {
 		return llamaVulkanSteps()
 	case r.name == nvidiaName:
 		return nvidiaSteps()
+	case r.name == nvidiaDriverName:
+		return nvidiaDriverSteps()
 	case r.name == optimize.PackONNX:
 		return optimizeONNXSteps()
 	case r.name == optimize.PackGGUF:
@@ -75,7 +83,7 @@ func (r recipe) steps() []step {
 
 // recipes are the packs that Oscine's source makes, the usual one first.
 func recipes() []recipe {
-	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), onnxruntimeCUDA12Recipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), llamaVulkanRecipe(), nvidiaRecipe(), optimizeONNXRecipe(), optimizeGGUFRecipe()}
+	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), onnxruntimeCUDA12Recipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), llamaVulkanRecipe(), nvidiaRecipe(), nvidiaDriverRecipe(), optimizeONNXRecipe(), optimizeGGUFRecipe()}
 }
 
 // Build makes a pack. Two builds of one source give the same file. It needs the
@@ -86,6 +94,9 @@ func Build(ctx context.Context, o BuildOptions) (*Info, error) {
 	}
 	if !slices.Contains(Builds(), o.Name) {
 		return nil, fmt.Errorf("there is no pack %q to build: there are %s", o.Name, strings.Join(Builds(), ", "))
+	}
+	if o.Name != nvidiaDriverName && (len(o.Flavours) > 0 || o.Secure != "" || o.Archive != "" || o.AcceptLicence) {
+		return nil, fmt.Errorf("the pack %s has no modules of the kernel: kernels, keys, an archive and its licence are for %s", o.Name, nvidiaDriverName)
 	}
 	if o.Log == nil {
 		o.Log = io.Discard

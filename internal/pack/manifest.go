@@ -34,13 +34,15 @@ type Manifest struct {
 	// Of a pack with engines: the files that they read, the platform that
 	// clients of a model see, the versions of the protocol between daemon and
 	// worker, and the memory of a worker without a model.
-	Formats     []Format  `json:"formats,omitempty"`
-	Platform    string    `json:"platform,omitempty"` // for example onnxruntime_onnx
-	Protocols   []int     `json:"protocols,omitempty"`
-	MemoryBytes int64     `json:"memoryBytes,omitempty"`
-	Requires    Requires  `json:"requires,omitzero"`
-	Licences    []Licence `json:"licences"`
-	Inputs      []Input   `json:"inputs"` // what the pack was built from
+	Formats     []Format `json:"formats,omitempty"`
+	Platform    string   `json:"platform,omitempty"` // for example onnxruntime_onnx
+	Protocols   []int    `json:"protocols,omitempty"`
+	MemoryBytes int64    `json:"memoryBytes,omitempty"`
+	Requires    Requires `json:"requires,omitzero"`
+	// Kernel is the driver of the kernel that the pack brings, nil for none.
+	Kernel   *KernelDriver `json:"kernel,omitempty"`
+	Licences []Licence     `json:"licences"`
+	Inputs   []Input       `json:"inputs"` // what the pack was built from
 }
 
 // Requires says what a pack cannot do without.
@@ -136,6 +138,11 @@ func (m *Manifest) check() error {
 	for _, t := range m.Tools {
 		if !nameRE.MatchString(t) {
 			return fmt.Errorf("tool %q: must be lower-case letters, digits, '.' or '-'", t)
+		}
+	}
+	if m.Kernel != nil {
+		if err := m.Kernel.check(); err != nil {
+			return err
 		}
 	}
 	for _, in := range m.Inputs {

@@ -23,6 +23,10 @@ type Info struct {
 	Source     string    // reference with digest from which a node pulled it; empty where a person sent it
 	PlainHTTP  bool      // the source's registry may be asked without TLS
 
+	// KernelState says in words whether the driver of the kernel that it brings is loaded
+	// there, and why not; empty where it brings none. The node sets it.
+	KernelState string
+
 	Signature pki.Signature // of an admin, checked at every mount
 	Release   string        // of Oscine that pins it, in place of a signature; empty for none
 }

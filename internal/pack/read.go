@@ -38,6 +38,16 @@ func Read(dir string) (*Manifest, error) {
 	for _, d := range m.Drivers {
 		programs["driver "+d] = "/" + path.Join(DriversPath, d)
 	}
+	if k := m.Kernel; k != nil {
+		for _, kernel := range k.Kernels {
+			for _, name := range k.Modules {
+				file := path.Join(ModulesPath, kernel, name+".ko")
+				if info, err := root.Stat(file); err != nil || !info.Mode().IsRegular() {
+					return nil, fmt.Errorf("%w: it lacks its kernel module %s", ErrNotPack, file)
+				}
+			}
+		}
+	}
 	for what, file := range programs {
 		if info, err := root.Stat(file[1:]); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 			return nil, fmt.Errorf("%w: its %s %s is no program in it", ErrNotPack, what, file)

@@ -198,7 +198,7 @@ func (s *Store) stage(f *os.File, release, digest string) error {
 	}
 	s.mounting.Lock()
 	defer s.mounting.Unlock()
-	manifest, verity, err := s.inspect(f)
+	manifest, verity, err := s.inspect(f, nil) // its kernel is that of the release, see FitKernel
 	if err != nil {
 		return err
 	}

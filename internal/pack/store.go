@@ -57,6 +57,13 @@ type Store struct {
 	// release was verified here; nil means none. Set it before the first use.
 	Pinned func(digest string) bool
 
+	// Kernel is the running kernel, as uname -r prints it, where packs may bring modules
+	// for it; "" elsewhere. Set it before the first use.
+	Kernel string
+	// TryModule reports why the running kernel would refuse a module; nil means that it
+	// is not tried. Set it before the first use.
+	TryModule func(file string) error
+
 	// Damaged is called when a pack was found damaged that was not known to be. It
 	// returns at once; nil tells nobody. Set it before the first use.
 	Damaged func()
@@ -157,7 +164,7 @@ func (s *Store) take(f *os.File, digest string, size int64, signature pki.Signat
 	}
 	s.mounting.Lock()
 	defer s.mounting.Unlock()
-	manifest, verity, err := s.inspect(f)
+	manifest, verity, err := s.inspect(f, s.checkKernel)
 	if err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
 	}
@@ -223,8 +230,8 @@ func readHead(r io.Reader) ([]byte, error) {
 }
 
 // inspect checks the hash tree of a file, mounts it for a moment and reads its
-// manifest.
-func (s *Store) inspect(f *os.File) (m *Manifest, verity string, err error) {
+// manifest. More checks what is mounted in a folder; nil: nothing more.
+func (s *Store) inspect(f *os.File, more func(m *Manifest, dir string) error) (m *Manifest, verity string, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, "", err
@@ -250,6 +257,9 @@ func (s *Store) inspect(f *os.File) (m *Manifest, verity string, err error) {
 	}
 	if err == nil {
 		err = m.checkCPU(s.cpu)
+	}
+	if err == nil && more != nil {
+		err = more(m, dir)
 	}
 	return m, verity, errors.Join(err, unmount(dir))
 }

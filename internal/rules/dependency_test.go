@@ -24,7 +24,7 @@ func layers() [][]string {
 		{"internal/artifact"},
 		{"internal/update", "internal/uki", "internal/journal", "internal/tensor", "internal/pki", "internal/debian", "internal/place", "internal/hardware", "internal/image/cpio", "internal/api/oscinepb", "internal/serve/front/oip/inferencepb", "internal/serve/triton/modelconfigpb", "internal/rules", "internal/gguf", "internal/licence", "internal/isolate/urgency", "internal/isolate/schedext", "internal/isolate/runqueue"},
 		{"internal/object", "internal/inventory", "internal/nvml", "internal/api/oscinepb/oscinepbconnect", "internal/serve/channel", "internal/serve/region", "internal/serve/h2c", "internal/serve/language", "internal/serve/oip", "internal/serve/chat", "internal/serve/picture", "internal/serve/rows", "internal/metrics", "internal/hardware/render", "internal/hardware/hardwaretest", "internal/nvml/nvmltest", "internal/gguf/gguftest", "internal/pypi"},
-		{"internal/kmod", "internal/secureboot", "internal/sysctl", "internal/configuration", "internal/update/delta", "internal/update/keys", "internal/optimize"},
+		{"internal/kmod", "internal/kernelmodule", "internal/secureboot", "internal/sysctl", "internal/configuration", "internal/update/delta", "internal/update/keys", "internal/optimize"},
 		{"internal/image/layout"},
 		{"internal/artifact/artifacttest", "internal/attest/attesttest"},
 		{"internal/update/source", "internal/update/share"},

@@ -30,15 +30,16 @@ type Pack struct {
 	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // sha256:… of the file
 	SizeBytes     int64                  `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	Engines       []string               `protobuf:"bytes,6,rep,name=engines,proto3" json:"engines,omitempty"`
-	Drivers       []string               `protobuf:"bytes,7,rep,name=drivers,proto3" json:"drivers,omitempty"`        // programs by which the node knows devices
-	Manifest      string                 `protobuf:"bytes,8,opt,name=manifest,proto3" json:"manifest,omitempty"`      // its pack.json
-	Signer        string                 `protobuf:"bytes,9,opt,name=signer,proto3" json:"signer,omitempty"`          // the admin's name in the certificate
-	Release       string                 `protobuf:"bytes,10,opt,name=release,proto3" json:"release,omitempty"`       // of Oscine that it comes with, in place of a signer
-	Tools         []string               `protobuf:"bytes,11,rep,name=tools,proto3" json:"tools,omitempty"`           // what a Workload runs that names the pack
-	Verity        string                 `protobuf:"bytes,12,opt,name=verity,proto3" json:"verity,omitempty"`         // names its hash tree: ROOTHASH,SALT,BLOCKS; empty in packs made before they had one
-	Unverified    string                 `protobuf:"bytes,13,opt,name=unverified,proto3" json:"unverified,omitempty"` // why blocks that are read from it are not checked; empty where they are
-	Damaged       *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=damaged,proto3" json:"damaged,omitempty"`       // when its file was found damaged; unset where it was not
-	Source        string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"`         // reference with digest from which the node pulled it
+	Drivers       []string               `protobuf:"bytes,7,rep,name=drivers,proto3" json:"drivers,omitempty"`                             // programs by which the node knows devices
+	Manifest      string                 `protobuf:"bytes,8,opt,name=manifest,proto3" json:"manifest,omitempty"`                           // its pack.json
+	Signer        string                 `protobuf:"bytes,9,opt,name=signer,proto3" json:"signer,omitempty"`                               // the admin's name in the certificate
+	Release       string                 `protobuf:"bytes,10,opt,name=release,proto3" json:"release,omitempty"`                            // of Oscine that it comes with, in place of a signer
+	Tools         []string               `protobuf:"bytes,11,rep,name=tools,proto3" json:"tools,omitempty"`                                // what a Workload runs that names the pack
+	Verity        string                 `protobuf:"bytes,12,opt,name=verity,proto3" json:"verity,omitempty"`                              // names its hash tree: ROOTHASH,SALT,BLOCKS; empty in packs made before they had one
+	Unverified    string                 `protobuf:"bytes,13,opt,name=unverified,proto3" json:"unverified,omitempty"`                      // why blocks that are read from it are not checked; empty where they are
+	Damaged       *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=damaged,proto3" json:"damaged,omitempty"`                            // when its file was found damaged; unset where it was not
+	Source        string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"`                              // reference with digest from which the node pulled it
+	KernelState   string                 `protobuf:"bytes,16,opt,name=kernel_state,json=kernelState,proto3" json:"kernel_state,omitempty"` // whether the driver of the kernel that it brings is loaded, and why not; empty where it brings none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +175,13 @@ func (x *Pack) GetDamaged() *timestamppb.Timestamp {
 func (x *Pack) GetSource() string {
 	if x != nil {
 		return x.Source
+	}
+	return ""
+}
+
+func (x *Pack) GetKernelState() string {
+	if x != nil {
+		return x.KernelState
 	}
 	return ""
 }
@@ -506,7 +514,7 @@ var File_oscine_v1_packs_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_packs_proto_rawDesc = "" +
 	"\n" +
-	"\x15oscine/v1/packs.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"\xad\x03\n" +
+	"\x15oscine/v1/packs.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"\xd0\x03\n" +
 	"\x04Pack\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -526,7 +534,8 @@ const file_oscine_v1_packs_proto_rawDesc = "" +
 	"unverified\x18\r \x01(\tR\n" +
 	"unverified\x124\n" +
 	"\adamaged\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\adamaged\x12\x16\n" +
-	"\x06source\x18\x0f \x01(\tR\x06source\"\x12\n" +
+	"\x06source\x18\x0f \x01(\tR\x06source\x12!\n" +
+	"\fkernel_state\x18\x10 \x01(\tR\vkernelState\"\x12\n" +
 	"\x10ListPacksRequest\":\n" +
 	"\x11ListPacksResponse\x12%\n" +
 	"\x05packs\x18\x01 \x03(\v2\x0f.oscine.v1.PackR\x05packs\":\n" +

@@ -82,6 +82,7 @@ var llamaVulkan = append(slices.Clone(llama), "libggml0-backend-vulkan")
 
 // llamaTools are what quantises language models and measures them.
 var llamaTools = append(slices.Clone(llama), "llama.cpp-tools-extra")
+
 // moduleTools compile kernel modules, in a root of their own: with the compiler that
 // Debian's kernels are built with, which is also the one for the other architecture.
 var moduleTools = []string{"make", "dash", "coreutils", "sed", "grep", "mawk", "findutils", "patch", "libelf1t64", "libssl3t64"}

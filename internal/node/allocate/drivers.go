@@ -17,6 +17,11 @@ import (
 // Drivers are the driver programs of the machine: those of the installed packs,
 // and those that lie beside the daemon. It is safe for concurrent use.
 type Drivers struct {
+	// KernelDriver is called before the programs of a pack are asked that brings a
+	// driver of the kernel, with the pack's mounted root; nil: nothing is done. Set it
+	// before the first use.
+	KernelDriver func(p *pack.Info, root string)
+
 	packs   *pack.Store
 	log     *slog.Logger
 	changed chan struct{} // holds one token where drivers are to be asked again
@@ -49,7 +54,18 @@ func (d *Drivers) programs(m *hardware.Machine) ([]string, error) {
 	}
 	var all []string
 	var errs []error
-	for _, p := range packs {
+	// Of two packs with one program, that with the kernel's driver has the libraries too.
+	slices.SortStableFunc(packs, func(a, b pack.Info) int {
+		switch {
+		case a.Kernel != nil && b.Kernel == nil:
+			return -1
+		case a.Kernel == nil && b.Kernel != nil:
+			return 1
+		}
+		return 0
+	})
+	for i := range packs {
+		p := &packs[i]
 		if len(p.Drivers) == 0 {
 			continue
 		}
@@ -58,9 +74,16 @@ func (d *Drivers) programs(m *hardware.Machine) ([]string, error) {
 			errs = append(errs, err)
 			continue
 		}
+		if p.Kernel != nil && d.KernelDriver != nil {
+			d.KernelDriver(p, root)
+		}
 		list, err := hardware.DriverPrograms(filepath.Join(root, pack.DriversPath))
 		errs = append(errs, err)
-		all = append(all, list...)
+		for _, program := range list {
+			if !slices.ContainsFunc(all, func(other string) bool { return filepath.Base(other) == filepath.Base(program) }) {
+				all = append(all, program)
+			}
+		}
 	}
 	for _, beside := range hardware.Companions(m) {
 		if !slices.ContainsFunc(all, func(p string) bool { return filepath.Base(p) == filepath.Base(beside) }) {

@@ -121,6 +121,9 @@ func (m *Manager) choose(ctx context.Context, source update.Source, to string, o
 	if err := chosen.Allowed(m.Arch, flavour, slots.Active.Version, floor); err != nil {
 		return nil, err
 	}
+	if err := m.Stores.FitKernel(chosen.Kernel, pinNames(chosen.Packs), ""); err != nil {
+		return nil, fmt.Errorf("%w: %w", update.ErrWrongMachine, err)
+	}
 	return chosen, m.Slots.Check(chosen)
 }
 
@@ -194,6 +197,9 @@ func (m *Manager) fetch(ctx context.Context, u *Upgrade) error {
 	}
 	if err := m.fetchPins(ctx, source, u.Number, r); err != nil {
 		return err
+	}
+	if err := m.Stores.FitKernel(r.Kernel, nil, r.Version); err != nil {
+		return fmt.Errorf("%w: %w", update.ErrWrongMachine, err)
 	}
 	// From here the idle slot is no version to go back to.
 	if err := m.Slots.Clear(); err != nil {

@@ -67,6 +67,14 @@ func (m *Manager) fetchPins(ctx context.Context, source update.Source, number in
 	return ctx.Err()
 }
 
+// pinNames are the names of the files of packs.
+func pinNames(packs []update.Pin) (names []string) {
+	for i := range packs {
+		names = append(names, packs[i].Name)
+	}
+	return names
+}
+
 // roomForPins refuses packs and models that the data partition cannot hold.
 func (m *Manager) roomForPins(r *update.Manifest) error {
 	need := int64(0)

@@ -181,3 +181,30 @@ func TestPinUnreachable(t *testing.T) {
 		t.Errorf("fetched %v", w.fetched)
 	}
 }
+
+// TestKernelDriver refuses a release whose kernel an installed driver does not fit,
+// before anything is fetched, and again when the release's own pack does not fit.
+func TestKernelDriver(t *testing.T) {
+	w := newWorld(t)
+	one := pinned("1.1", 1)
+	one.Kernel = "8-cloud-amd64"
+	w.offered = []*update.Manifest{one}
+	w.fits = func(kernel string, pins []string, staged string) error {
+		if kernel == "8-cloud-amd64" && (len(pins) == 0 || staged != "") {
+			return errors.New("no modules for 8-cloud-amd64")
+		}
+		return nil
+	}
+	m := w.daemon(manual())
+	start(t, m, Request{})
+	if u := w.awaitStage(m, Failed); u.FailedStage != Downloading || !strings.Contains(u.Message, "no modules for 8-cloud-amd64") {
+		t.Errorf("got %+v", u)
+	}
+	if len(w.reboots) > 0 {
+		t.Error("the machine restarts")
+	}
+	one.Packs = nil
+	if _, err := m.Plan(t.Context(), Request{}); !errors.Is(err, update.ErrWrongMachine) {
+		t.Errorf("a release without a pack: %v", err)
+	}
+}

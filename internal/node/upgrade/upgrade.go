@@ -89,6 +89,9 @@ type Stores interface {
 	// OpenPack and OpenModel open the file of a digest, or return fs.ErrNotExist.
 	OpenPack(digest string) (*os.File, error)
 	OpenModel(digest string) (*os.File, error)
+	// FitKernel refuses a kernel that installed packs have no modules for; see
+	// pack.Store.FitKernel.
+	FitKernel(kernel string, pins []string, staged string) error
 	// Settle is called while no upgrade is under way; see pack.Store.Settle.
 	Settle() (packs []string, err error)
 }

@@ -48,12 +48,13 @@ type world struct {
 	fetches func()                  // called when content is fetched
 	lies    func(name string) error // what fetching a pin ends with
 	running []string
-	packs   map[string]string // digests, with the release that they wait for; "" for installed ones
-	models  map[string]bool   // digests
-	left    map[string]int64  // bytes of files that were cut, by digest
-	pins    map[string]error  // what fetching the file of a name ends with
-	fetched []string          // names of files
-	failing map[string]error  // checks, by name
+	packs   map[string]string                                       // digests, with the release that they wait for; "" for installed ones
+	models  map[string]bool                                         // digests
+	fits    func(kernel string, pins []string, staged string) error // nil: every kernel
+	left    map[string]int64                                        // bytes of files that were cut, by digest
+	pins    map[string]error                                        // what fetching the file of a name ends with
+	fetched []string                                                // names of files
+	failing map[string]error                                        // checks, by name
 	drained atomic.Int32
 	notes   []string
 	told    []release.Notification
@@ -432,4 +433,14 @@ func (h *fakeHost) Note(reason, _ string, _ bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.notes = append(h.notes, reason)
+}
+
+// FitKernel refuses what the test says.
+func (s *fakeStores) FitKernel(kernel string, pins []string, staged string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fits == nil {
+		return nil
+	}
+	return s.fits(kernel, pins, staged)
 }
