@@ -128,6 +128,14 @@ func TestMakers(t *testing.T) {
 	}
 }
 
+func TestVendor(t *testing.T) {
+	for text, want := range map[string]string{"id:49424D00": "IBM", "id:53544D20": "STM", "id:00001014": "id:00001014", "id:49424D": "id:49424D", "Infineon": "Infineon", "": ""} {
+		if got := vendor(text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
 func FuzzEndorsement(f *testing.F) {
 	maker := attesttest.NewMaker(f)
 	root, _ := pem.Decode(maker.Authorities())

@@ -126,13 +126,14 @@ func (e *Endorsement) describe(value []byte) error {
 }
 
 // vendor is the name that "id:" and eight hexadecimal digits stand for, four
-// characters (TCG TPM Vendor ID Registry).
+// characters (TCG TPM Vendor ID Registry), or the number where those are none.
 func vendor(text string) string {
 	raw, err := hex.DecodeString(strings.TrimPrefix(text, "id:"))
-	if err != nil || len(raw) != 4 {
+	name := strings.Trim(string(raw), " \x00")
+	if err != nil || len(raw) != 4 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return text
 	}
-	return strings.Trim(string(raw), " \x00")
+	return name
 }
 
 // Verify returns an error unless one of the makers signed the certificate, for the
