@@ -14,12 +14,26 @@ import (
 func spin() {
 	for range runtime.NumCPU() - 1 {
 		go func() {
-			for {
+			for n := 0; ; n++ {
 			}
 		}()
 	}
-	for {
+	for n := 0; ; n++ {
 	}
+}
+
+// copyMemory copies more memory than caches hold, forever, on as many threads as CPUs.
+func copyMemory() {
+	const size = 32 << 20
+	from, to := make([]byte, size), make([]byte, size)
+	for range runtime.NumCPU() {
+		go func() {
+			for {
+				copy(to, from)
+			}
+		}()
+	}
+	select {}
 }
 
 // fork starts children forever, and keeps them all.

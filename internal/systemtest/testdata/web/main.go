@@ -54,6 +54,8 @@ func main() {
 		time.Sleep(time.Hour)
 	case "spin":
 		spin()
+	case "copy":
+		copyMemory()
 	case "fork":
 		fork()
 	case "fill":
