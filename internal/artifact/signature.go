@@ -21,16 +21,17 @@ import (
 const maxSignatures = 32 << 20
 
 // Signatures reads what cosign attached to the artifact with the digest of a manifest: by
-// the tag that follows from the digest, and as artifacts that refer to it. Anyone who may
+// the tag that follows from the digest, and as artifacts that refer to it; to the index that
+// lists it, too, if the reference names one. Anyone who may
 // write to the repository can attach something broken, so that is left out. The error is about
 // what could not be read; what could is returned with it.
 func (s *Store) Signatures(ctx context.Context, digest string) ([]signature.Attached, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	r := signatureReader{Store: s, left: maxSignatures}
-	err := r.tagged(ctx, strings.Replace(digest, ":", "-", 1)+".sig")
+	err := r.attached(ctx, digest)
 	if err == nil {
-		err = r.referring(ctx, digest)
+		err = r.ofIndex(ctx, digest)
 	}
 	return r.found, cmp.Or(err, r.broken)
 }
@@ -53,6 +54,43 @@ func (r *signatureReader) leaveOut(err error) error {
 	return nil
 }
 
+// attached reads what was attached to the artifact with a digest.
+func (r *signatureReader) attached(ctx context.Context, digest string) error {
+	if err := r.tagged(ctx, strings.Replace(digest, ":", "-", 1)+".sig"); err != nil {
+		return err
+	}
+	return r.referring(ctx, digest)
+}
+
+// ofIndex reads the signatures of the index that the reference names, if it lists the artifact:
+// cosign signs the index alone, unless it is told to sign recursively.
+func (r *signatureReader) ofIndex(ctx context.Context, digest string) error {
+	index, err := r.from.Resolve(ctx, r.ref.name())
+	if errors.Is(err, errdef.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return r.leaveOut(r.explain(late(ctx, err)))
+	}
+	if !isIndex(index) {
+		return nil
+	}
+	raw, err := r.read(ctx, index, maxManifest)
+	if err != nil {
+		return r.leaveOut(err)
+	}
+	var list ocispec.Index
+	if err := json.Unmarshal(raw, &list); err != nil || !slices.ContainsFunc(list.Manifests, func(d ocispec.Descriptor) bool { return d.Digest.String() == digest }) {
+		return nil // it names another artifact now
+	}
+	before := len(r.found)
+	err = r.attached(ctx, index.Digest.String())
+	for i := range r.found[before:] {
+		r.found[before+i].Index = raw
+	}
+	return err
+}
+
 // tagged reads signatures in cosign's own format, the layers of one artifact.
 func (r *signatureReader) tagged(ctx context.Context, tag string) error {
 	desc, err := r.from.Resolve(ctx, tag)
@@ -73,7 +111,8 @@ func (r *signatureReader) tagged(ctx context.Context, tag string) error {
 		}
 		payload, err := r.read(ctx, layer, signature.MaxFileBytes)
 		if err == nil {
-			r.found = append(r.found, signature.Attached{Payload: payload, Signature: signed})
+			r.found = append(r.found, signature.Attached{Payload: payload, Signature: signed,
+				Certificate: layer.Annotations[signature.CertificateAnnotation], Entry: layer.Annotations[signature.EntryAnnotation]})
 		} else if err := r.leaveOut(err); err != nil {
 			return err
 		}

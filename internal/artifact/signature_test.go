@@ -95,7 +95,7 @@ func signedStore(t *testing.T, registry *artifacttest.Faulty) (store *artifact.S
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err = signature.ParseKeys(string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	keys, err = signature.NewKeys(nil, signature.Signer{Key: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +134,42 @@ func TestSignatures(t *testing.T) {
 	registry.Answer(503)
 	if _, err := store.Signatures(t.Context(), manifest); !errors.Is(err, artifact.ErrUnreachable) {
 		t.Errorf("offline: %v", err)
+	}
+}
+
+// The signature of an index counts for what it lists, found by the index's name.
+func TestSignaturesOfIndex(t *testing.T) {
+	registry := artifacttest.StartFaulty(t)
+	_, reference, manifest, key, keys := signedStore(t, registry)
+	r, err := artifact.Parse(reference + ":all")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := artifact.Create(t.Context(), r, artifact.Access{}, func(s *artifact.Store) (ocispec.Descriptor, error) {
+		return s.PushIndex(t.Context(), []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.Digest(manifest), Size: 2, Platform: &ocispec.Platform{OS: "linux", Architecture: "amd64"}}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cosign(t, reference, index, key)
+	for _, name := range []string{":all", "@" + index} {
+		if r, err = artifact.Parse(reference + name); err != nil {
+			t.Fatal(err)
+		}
+		store, err := artifact.Open(t.Context(), r, artifact.Access{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := store.Signatures(t.Context(), manifest)
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%s: %v, %v", name, found, err)
+		}
+		if by, err := keys.Artifact(manifest, found); err != nil || !strings.HasPrefix(by, "key ") {
+			t.Errorf("%s: signed by %q, %v", name, by, err)
+		}
+		if none, _ := store.Signatures(t.Context(), "sha256:"+strings.Repeat("0", 64)); len(none) > 0 {
+			t.Errorf("%s: of what it does not list: %v", name, none)
+		}
 	}
 }
 

@@ -92,7 +92,7 @@ func (s *Store) Manifest(ctx context.Context, arch string) (*Manifest, error) {
 	if err != nil {
 		return nil, s.explain(late(ctx, err))
 	}
-	if desc.MediaType == ocispec.MediaTypeImageIndex || desc.MediaType == DockerIndex {
+	if isIndex(desc) {
 		if desc, err = s.choose(ctx, desc, arch); err != nil {
 			return nil, err
 		}
@@ -114,6 +114,10 @@ func (s *Store) Manifest(ctx context.Context, arch string) (*Manifest, error) {
 		}
 	}
 	return m, nil
+}
+
+func isIndex(d ocispec.Descriptor) bool {
+	return d.MediaType == ocispec.MediaTypeImageIndex || d.MediaType == DockerIndex
 }
 
 // check refuses a descriptor that later steps could not trust.

@@ -10,6 +10,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// shortForm is a mapping that may be written as one text.
+type shortForm interface{ setText(text string) }
+
 var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 
 // decode stores a YAML node in a Go value, field names by their json tags,
@@ -37,6 +40,12 @@ func (c *Checker) decode(n *yaml.Node, v reflect.Value, path string) {
 	}
 	switch v.Kind() {
 	case reflect.Struct:
+		if short, ok := v.Addr().Interface().(shortForm); ok && n.Kind == yaml.ScalarNode {
+			text := reflect.New(reflect.TypeFor[string]()).Elem()
+			c.decodeScalar(n, text, path)
+			short.setText(text.String())
+			return
+		}
 		c.decodeStruct(n, v, path)
 	case reflect.Map:
 		c.decodeMap(n, v, path)

@@ -113,10 +113,13 @@ type MachineImages struct {
 
 // MachineModels says which models may be served.
 type MachineModels struct {
-	// SignedBy are public keys, or certificates of authorities, in PEM. With any, a model is
-	// served only if one of them signed it: with OpenSSF model signing, or in a registry with
-	// cosign. Files of a release are signed with it. Default: models need no signature.
-	SignedBy []string `json:"signedBy,omitempty"`
+	// SignedBy are public keys, certificates of authorities, or identities of Sigstore. With any, a
+	// model is served only if one of them signed it: with OpenSSF model signing, or in a registry
+	// with cosign. An entry that is a text is a key. Files of a release are signed with it. Default: models need no signature.
+	SignedBy []Signer `json:"signedBy,omitempty"`
+	// TrustedRoot is the content of a trusted_root.json of Sigstore, by which keyless signatures are verified; default:
+	// none, and no identity is known to have signed.
+	TrustedRoot string `json:"trustedRoot,omitempty"`
 }
 
 // MachineStorage says how the data partition is kept, on the image only.
@@ -202,7 +205,7 @@ func (m *Machine) Check(c *Checker) {
 	checkSysctls(c, "spec.sysctls", s.Sysctls)
 	checkKernelModules(c, "spec.kernelModules", s.KernelModules)
 	checkMirrors(c, "spec.images.mirrors", s.Images.Mirrors)
-	checkSignedBy(c, "spec.models.signedBy", s.Models.SignedBy)
+	s.Models.check(c)
 	s.Proxy.check(c, "spec.proxy")
 	checkCertificates(c, "spec.caCertificates", s.CACertificates)
 }

@@ -60,9 +60,10 @@ type ModelSpec struct {
 	// without ensemble.
 	Source string `json:"source,omitempty"`
 	S3     *S3    `json:"s3,omitempty"` // how the bucket of an s3:// source is reached
-	// SignedBy are public keys, or certificates of authorities, in PEM, of which one must
-	// have signed the model, besides the Machine's spec.models.signedBy; default: any model.
-	SignedBy []string `json:"signedBy,omitempty"`
+	// SignedBy are public keys, certificates of authorities, or identities of Sigstore, of which
+	// one must have signed the model, besides the Machine's spec.models.signedBy. An
+	// entry that is a text is a key; default: any model.
+	SignedBy []Signer `json:"signedBy,omitempty"`
 	// Ensemble makes it a pipeline of other Models, whose tensors go from step to
 	// step inside the node.
 	Ensemble *Ensemble `json:"ensemble,omitempty"`

@@ -1,6 +1,7 @@
 package object
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 )
@@ -43,12 +44,51 @@ func TestSignedByIsChecked(t *testing.T) {
 	for spec, want := range map[string]string{
 		`{source: "s3://models/a", signedBy: [hush]}`:                              "spec.signedBy[0]: must be public keys or certificates in PEM",
 		`{source: "s3://models/a", signedBy: ["` + key + `"]}`:                     "spec.signedBy[0]: has a public key that cannot be read",
+		`{source: "s3://models/a", signedBy: [{identity: rita@example.com}]}`:      "spec.signedBy[0]: needs the issuer of the identity",
+		`{source: "s3://models/a", signedBy: [{idendity: rita@example.com}]}`:      `spec.signedBy[0].idendity: unknown field; did you mean "identity"?`,
+		`{source: "s3://models/a", signedBy: [[x]]}`:                               "spec.signedBy[0]: must be a mapping, got",
 		`{source: "release:a.onnx", signedBy: [x]}`:                                "spec.signedBy: the release that brings the file is signed",
 		`{source: "s3://models/a", signedBy: [` + strings.Repeat("x, ", 17) + `]}`: "has 17 entries, at most 16",
 	} {
 		_, err := Kinds().Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: digits}\nspec: " + spec + "\n"))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%.60s: got %v, want %s", spec, err, want)
+		}
+	}
+}
+
+// A key is a text, in a list beside identities, and is written as one again.
+func TestSignersAreWrittenAsRead(t *testing.T) {
+	const pem = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEHyX2FqBaYqFtQjEUKUvUlA/CSVFH\nQwrI/VBctBC8m1xdAoiNQAKIZWQ4ugmKa4CnQITgwC/qyAM3CPMdkLWD/Q==\n-----END PUBLIC KEY-----\n"
+	const head = "apiVersion: oscine.dev/v1\nkind: Model\nmetadata: {name: digits}\nspec: {source: 's3://models/a', signedBy: "
+	text, err := json.Marshal(pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ list, want string }{
+		{`[` + string(text) + `, {identity: rita@example.com, issuer: "https://a.example"}]`, `[` + string(text) + `,{"identity":"rita@example.com","issuer":"https://a.example"}]`},
+		{`[{key: ` + string(text) + `}, {identityRegexp: "@example[.]com$", issuer: "https://a.example"}]`, `[` + string(text) + `,{"identityRegexp":"@example[.]com$","issuer":"https://a.example"}]`},
+	} {
+		objects, err := Kinds().Parse(strings.NewReader(head + c.list + "}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := json.Marshal(objects[0].(*Model).Spec.SignedBy)
+		if err != nil || string(got) != c.want {
+			t.Errorf("got %s, %v, want %s", got, err, c.want)
+		}
+	}
+}
+
+func TestTrustedRootIsChecked(t *testing.T) {
+	for models, want := range map[string]string{
+		`{signedBy: [{identity: rita@example.com, issuer: "https://a.example"}]}`: "spec.models.signedBy[0]: an identity is verified by a trusted root: give it as spec.models.trustedRoot",
+		`{trustedRoot: x}`:   "spec.models.trustedRoot: must be a trusted root of Sigstore",
+		`{signedBy: [hush]}`: "spec.models.signedBy[0]: must be public keys",
+	} {
+		_, err := Kinds().Parse(strings.NewReader("apiVersion: oscine.dev/v1\nkind: Machine\nmetadata: {name: edge1}\nspec: {models: " + models + "}\n"))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: got %v, want %s", models, err, want)
 		}
 	}
 }

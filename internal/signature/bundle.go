@@ -1,7 +1,9 @@
 package signature
 
 import (
+	"crypto"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 
@@ -22,6 +24,9 @@ const (
 	SimpleMediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
 	// SimpleAnnotation is the annotation of a layer of SimpleMediaType that has its signature.
 	SimpleAnnotation = "dev.cosignproject.cosign/signature"
+	// CertificateAnnotation and EntryAnnotation are those of a keyless one.
+	CertificateAnnotation = "dev.sigstore.cosign/certificate"
+	EntryAnnotation       = "dev.sigstore.cosign/bundle"
 
 	inTotoType      = "application/vnd.in-toto+json"
 	statementType   = "https://in-toto.io/Statement/v1"
@@ -69,11 +74,16 @@ func (k *Keys) open(raw []byte) (*statement, string, error) {
 
 func (k *Keys) bundleSigner(b *bundlepb.Bundle, text, signed []byte) (string, error) {
 	material := b.GetVerificationMaterial()
-	if material.GetCertificate() != nil {
-		return "", fmt.Errorf("%w: it was signed keyless, with a certificate of Fulcio: sign it with a key or an own certificate, for this needs Sigstore's servers", ErrUntrusted)
-	}
+	chain := material.GetX509CertificateChain()
 	var why error
-	if chain := material.GetX509CertificateChain(); chain != nil {
+	if material.GetCertificate() != nil || chain != nil && len(k.identities) > 0 {
+		by, err := k.keyless(b, nil)
+		if err == nil {
+			return by, nil
+		}
+		why = err
+	}
+	if chain != nil && (why == nil || len(k.roots) > 0) {
 		var certificates [][]byte
 		for _, c := range chain.GetCertificates() {
 			certificates = append(certificates, c.GetRawBytes())
@@ -98,6 +108,12 @@ type Attached struct {
 	Bundle    []byte `json:"bundle,omitempty"`    // a Sigstore bundle; else:
 	Payload   []byte `json:"payload,omitempty"`   // of cosign's own format
 	Signature string `json:"signature,omitempty"` // of it, in base64
+	// Of a keyless one, the certificate in PEM, and the entry in the transparency log.
+	Certificate string `json:"certificate,omitempty"`
+	Entry       string `json:"entry,omitempty"`
+
+	// Index is the index that the signature is of, where it is not of the artifact itself.
+	Index []byte `json:"index,omitempty"`
 }
 
 // Artifact returns who signed the artifact with the digest of a manifest. What nobody among the
@@ -117,39 +133,83 @@ func (k *Keys) Artifact(digest string, signatures []Attached) (by string, err er
 func (k *Keys) attached(digest string, a Attached) (by string, err error) {
 	signed := ""
 	if len(a.Bundle) > 0 {
-		s, by, err := k.open(a.Bundle)
-		if err != nil {
-			return "", err
-		}
-		if s.PredicateType != cosignPredicate || len(s.Subject) != 1 {
-			return "", fmt.Errorf("%w: what is signed is a statement of the type %.100q, not a signature of cosign", ErrUntrusted, s.PredicateType)
-		}
-		if signed = "sha256:" + s.Subject[0].Digest["sha256"]; signed == digest {
-			return by, nil
-		}
+		signed, by, err = k.attachedBundle(a.Bundle)
 	} else {
-		raw, err := base64.StdEncoding.DecodeString(a.Signature)
-		if err != nil {
-			return "", fmt.Errorf("%w: its signature is not base64", ErrUntrusted)
-		}
-		by, ok := k.signer(a.Payload, raw)
-		if !ok {
-			return "", fmt.Errorf("%w: its artifact was signed with another key; trusted are %s", ErrUntrusted, k)
-		}
-		var payload struct {
-			Critical struct {
-				Type  string `json:"type"`
-				Image struct {
-					Digest string `json:"docker-manifest-digest"`
-				} `json:"image"`
-			} `json:"critical"`
-		}
-		if err := json.Unmarshal(a.Payload, &payload); err != nil || payload.Critical.Type != simpleType {
-			return "", fmt.Errorf("%w: what is signed is of the type %.100q, not a signature of cosign", ErrUntrusted, payload.Critical.Type)
-		}
-		if signed = payload.Critical.Image.Digest; signed == digest {
-			return by, nil
-		}
+		signed, by, err = k.attachedPayload(a)
+	}
+	if err != nil {
+		return "", err
+	}
+	if signed == digest || len(a.Index) > 0 && lists(a.Index, signed, digest) {
+		return by, nil
 	}
 	return "", fmt.Errorf("%w: its signature is of another artifact, %.100s, and it is %s", ErrUntrusted, signed, digest)
+}
+
+// lists reports whether an index has one digest itself and lists the other.
+func lists(index []byte, own, digest string) bool {
+	var list struct {
+		Manifests []struct {
+			Digest string `json:"digest"`
+		} `json:"manifests"`
+	}
+	if own != "sha256:"+hex.EncodeToString(sum(crypto.SHA256, index)) || json.Unmarshal(index, &list) != nil {
+		return false
+	}
+	for _, m := range list.Manifests {
+		if m.Digest == digest {
+			return true
+		}
+	}
+	return false
+}
+
+// attachedBundle returns of which artifact a bundle is a signature, and who signed it.
+func (k *Keys) attachedBundle(raw []byte) (signed, by string, err error) {
+	s, by, err := k.open(raw)
+	if err != nil {
+		return "", "", err
+	}
+	if s.PredicateType != cosignPredicate || len(s.Subject) != 1 {
+		return "", "", fmt.Errorf("%w: what is signed is a statement of the type %.100q, not a signature of cosign", ErrUntrusted, s.PredicateType)
+	}
+	return "sha256:" + s.Subject[0].Digest["sha256"], by, nil
+}
+
+// attachedPayload is attachedBundle for cosign's own format.
+func (k *Keys) attachedPayload(a Attached) (signed, by string, err error) {
+	raw, err := base64.StdEncoding.DecodeString(a.Signature)
+	if err != nil {
+		return "", "", fmt.Errorf("%w: its signature is not base64", ErrUntrusted)
+	}
+	by, ok := k.signer(a.Payload, raw)
+	if !ok && a.Certificate != "" {
+		if by, err = k.certifiedPayload(a, raw); err != nil {
+			return "", "", fmt.Errorf("%w: %w; trusted are %s", ErrUntrusted, err, k)
+		}
+		ok = true
+	}
+	if !ok {
+		return "", "", fmt.Errorf("%w: its artifact was signed with another key; trusted are %s", ErrUntrusted, k)
+	}
+	var payload struct {
+		Critical struct {
+			Type  string `json:"type"`
+			Image struct {
+				Digest string `json:"docker-manifest-digest"`
+			} `json:"image"`
+		} `json:"critical"`
+	}
+	if err := json.Unmarshal(a.Payload, &payload); err != nil || payload.Critical.Type != simpleType {
+		return "", "", fmt.Errorf("%w: what is signed is of the type %.100q, not a signature of cosign", ErrUntrusted, payload.Critical.Type)
+	}
+	return payload.Critical.Image.Digest, by, nil
+}
+
+func (k *Keys) certifiedPayload(a Attached, signed []byte) (by string, err error) {
+	b, err := a.bundle(signed)
+	if err != nil {
+		return "", err
+	}
+	return k.keyless(b, a.Payload)
 }

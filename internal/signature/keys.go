@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,39 +27,58 @@ func (untrusted) Error() string { return "model not trusted" }
 // Forbidden marks the class.
 func (untrusted) Forbidden() {}
 
-// Keys are those of the signers who are trusted. It is safe for concurrent use.
+// Keys are the signers who are trusted. It is safe for concurrent use.
 type Keys struct {
-	keys  []crypto.PublicKey
-	roots []*x509.Certificate
+	keys       []crypto.PublicKey
+	roots      []*x509.Certificate
+	identities []Signer
+	root       Root // by which they are verified; nil: none was given
 }
 
 // maxPEM bounds one text with a key or certificate.
 const maxPEM = 64 << 10
 
-// ParseKeys reads public keys (PUBLIC KEY), and certificates of authorities whose
+// NewKeys reads signers: public keys (PUBLIC KEY), and certificates of authorities whose
 // certificates sign (CERTIFICATE), all in PEM: ECDSA on NIST's curves, Ed25519, or RSA of at
-// least 2048 bits.
-func ParseKeys(texts ...string) (*Keys, error) {
-	k := &Keys{}
-	for _, text := range texts {
-		rest := []byte(text)
-		if len(rest) > maxPEM {
-			return nil, fmt.Errorf("has %d bytes, at most %d are accepted", len(rest), maxPEM)
-		}
-		for n := 0; ; n++ {
-			var block *pem.Block
-			if block, rest = pem.Decode(rest); block == nil {
-				if n == 0 || strings.TrimSpace(string(rest)) != "" {
-					return nil, fmt.Errorf("must be public keys or certificates in PEM, beginning with -----BEGIN PUBLIC KEY----- or -----BEGIN CERTIFICATE-----")
-				}
-				break
-			}
-			if err := k.add(block); err != nil {
+// least 2048 bits; and identities, whose signatures are verified by a trusted root. Without
+// one, nil, no identity is known to have signed.
+func NewKeys(root Root, signers ...Signer) (*Keys, error) {
+	k := &Keys{root: root}
+	for _, s := range signers {
+		if s.Key == "" {
+			if err := s.check(); err != nil {
 				return nil, err
 			}
+			k.identities = append(k.identities, s)
+			continue
+		}
+		if s != (Signer{Key: s.Key}) {
+			return nil, errors.New("has a key beside an identity: make two entries of them")
+		}
+		if err := k.addPEM(s.Key); err != nil {
+			return nil, err
 		}
 	}
 	return k, nil
+}
+
+func (k *Keys) addPEM(text string) error {
+	rest := []byte(text)
+	if len(rest) > maxPEM {
+		return fmt.Errorf("has %d bytes, at most %d are accepted", len(rest), maxPEM)
+	}
+	for n := 0; ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			if n == 0 || strings.TrimSpace(string(rest)) != "" {
+				return errors.New("must be public keys or certificates in PEM, beginning with -----BEGIN PUBLIC KEY----- or -----BEGIN CERTIFICATE-----")
+			}
+			return nil
+		}
+		if err := k.add(block); err != nil {
+			return err
+		}
+	}
 }
 
 func (k *Keys) add(block *pem.Block) error {
@@ -110,7 +130,7 @@ func ID(key crypto.PublicKey) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-// String lists the keys by their IDs, and the authorities by their names.
+// String lists the keys by their IDs, and authorities and identities by their names.
 func (k *Keys) String() string {
 	var names []string
 	for _, key := range k.keys {
@@ -118,6 +138,9 @@ func (k *Keys) String() string {
 	}
 	for _, root := range k.roots {
 		names = append(names, fmt.Sprintf("authority %q", root.Subject.String()))
+	}
+	for _, s := range k.identities {
+		names = append(names, s.name())
 	}
 	return strings.Join(names, ", ")
 }

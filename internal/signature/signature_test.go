@@ -48,7 +48,11 @@ func publicPEM(t testing.TB, key crypto.PublicKey) string {
 
 func trust(t testing.TB, texts ...string) *Keys {
 	t.Helper()
-	k, err := ParseKeys(texts...)
+	var signers []Signer
+	for _, text := range texts {
+		signers = append(signers, Signer{Key: text})
+	}
+	k, err := NewKeys(nil, signers...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +328,7 @@ func TestArtifact(t *testing.T) {
 	}
 }
 
-func TestParseKeysRefuses(t *testing.T) {
+func TestNewKeysRefuses(t *testing.T) {
 	key := newKey(t, elliptic.P256())
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -337,7 +341,7 @@ func TestParseKeysRefuses(t *testing.T) {
 	}
 	good := publicPEM(t, key.Public())
 	for text, want := range map[string]string{
-		"":         "must be public keys",
+		"":         "needs a key, an identity",
 		"hush":     "must be public keys",
 		good + "x": "must be public keys",
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})):    "neither a PUBLIC KEY nor a CERTIFICATE",
@@ -346,7 +350,7 @@ func TestParseKeysRefuses(t *testing.T) {
 		publicPEM(t, small.Public()):             "1024 bits",
 		strings.Repeat(good, maxPEM/len(good)+1): "at most",
 	} {
-		if _, err := ParseKeys(text); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
+		if _, err := NewKeys(nil, Signer{Key: text}); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%.40q: %v, want %q", text, err, want)
 		}
 	}

@@ -42,6 +42,18 @@ func New(t testing.TB) *Signer {
 // Sign returns the signature of files by their names, "." for that of a model that is one.
 func (s *Signer) Sign(files map[string]string) string {
 	s.t.Helper()
+	const inToto = "application/vnd.in-toto+json"
+	statement := modelStatement(s.t, files)
+	raw, err := json.Marshal(map[string]any{"dsseEnvelope": map[string]any{"payload": statement, "payloadType": inToto, "signatures": []map[string]any{{"sig": s.SignText(dsse.PAE(inToto, statement))}}}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// modelStatement is what OpenSSF model signing signs of files.
+func modelStatement(t testing.TB, files map[string]string) []byte {
+	t.Helper()
 	all := sha256.New()
 	var resources []map[string]string
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -49,20 +61,15 @@ func (s *Signer) Sign(files map[string]string) string {
 		all.Write(sum[:])
 		resources = append(resources, map[string]string{"name": name, "algorithm": "sha256", "digest": hex.EncodeToString(sum[:])})
 	}
-	const inToto = "application/vnd.in-toto+json"
 	statement, err := json.Marshal(map[string]any{
 		"_type": "https://in-toto.io/Statement/v1", "predicateType": "https://model_signing/signature/v1.0",
 		"subject":   []map[string]any{{"name": "m", "digest": map[string]string{"sha256": hex.EncodeToString(all.Sum(nil))}}},
 		"predicate": map[string]any{"serialization": map[string]any{"method": "files", "hash_type": "sha256"}, "resources": resources},
 	})
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
-	raw, err := json.Marshal(map[string]any{"dsseEnvelope": map[string]any{"payload": statement, "payloadType": inToto, "signatures": []map[string]any{{"sig": s.SignText(dsse.PAE(inToto, statement))}}}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return string(raw)
+	return statement
 }
 
 // SignText returns the signature of a text, as cosign signs its payload.

@@ -46,12 +46,14 @@ type Options struct {
 	Registries artifact.Access
 	// Bucket is how a bucket is reached, with its credentials; nil is without any.
 	Bucket func(*object.S3) (bucket.Access, error)
-	// SignedBy are the keys of which one must have signed any model; nil: none.
+	// SignedBy are those of whom one must have signed any model; nil: nobody.
 	SignedBy *signature.Keys
-	Choices  *Choices
-	Sockets  string // the folder of all workers' sockets; its path is short
-	LogBytes int64  // bound of one worker's log
-	Log      *slog.Logger
+	// TrustedRoot verifies signatures of identities; nil: there is none.
+	TrustedRoot signature.Root
+	Choices     *Choices
+	Sockets     string // the folder of all workers' sockets; its path is short
+	LogBytes    int64  // bound of one worker's log
+	Log         *slog.Logger
 	// Life ends with the daemon; workers outlive it.
 	Life context.Context
 }

@@ -123,7 +123,7 @@ func (c *controller) trusted(ctx context.Context, m *object.Model, digest string
 		}
 	}
 	if len(m.Spec.SignedBy) > 0 {
-		keys, err := signature.ParseKeys(m.Spec.SignedBy...)
+		keys, err := object.Signers(c.o.TrustedRoot, m.Spec.SignedBy)
 		if err != nil {
 			return "", err
 		}

@@ -14,6 +14,7 @@ import (
 	"oscine.dev/oscine/internal/serve/bucket"
 	"oscine.dev/oscine/internal/serve/bucket/buckettest"
 	"oscine.dev/oscine/internal/signature"
+	"oscine.dev/oscine/internal/signature/keyless"
 	"oscine.dev/oscine/internal/signature/signaturetest"
 )
 
@@ -22,7 +23,7 @@ func TestSignedUpload(t *testing.T) {
 	b := newBench(t)
 	rita, other := signaturetest.New(t), signaturetest.New(t)
 	m := b.upload(t, "graph")
-	m.Spec.SignedBy = []string{rita.PEM}
+	m.Spec.SignedBy = []object.Signer{{Key: rita.PEM}}
 	refused := func(what, says string) {
 		t.Helper()
 		if err := b.c.Up(t.Context(), m); !errors.Is(err, signature.ErrUntrusted) || !strings.Contains(err.Error(), says) {
@@ -42,7 +43,7 @@ func TestSignedUpload(t *testing.T) {
 	refused("of another file", "not the one that was signed (spec.signedBy)")
 	sign(rita.Sign(map[string]string{".": "graph"}))
 	// The Machine's keys count too.
-	keys, err := signature.ParseKeys(other.PEM)
+	keys, err := signature.NewKeys(nil, signature.Signer{Key: other.PEM})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +64,32 @@ func TestSignedUpload(t *testing.T) {
 	}
 }
 
+// An identity's signature counts where the node has the trusted root of its Sigstore.
+func TestSignedKeyless(t *testing.T) {
+	b := newBench(t)
+	sigstore := signaturetest.NewSigstore(t)
+	m := b.upload(t, "graph")
+	const rita, issuer = "rita@example.com", "https://accounts.example.com"
+	m.Spec.SignedBy = []object.Signer{{Identity: rita, Issuer: issuer}}
+	if err := b.files.Sign(m.Spec.Source, []byte(sigstore.Sign(rita, issuer, map[string]string{".": "graph"}))); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.c.Up(t.Context(), m); !errors.Is(err, signature.ErrUntrusted) || !strings.Contains(err.Error(), "spec.models.trustedRoot") {
+		t.Errorf("without a trusted root: %v", err)
+	}
+	root, err := keyless.ParseRoot([]byte(sigstore.Root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.options.TrustedRoot = root
+	if err := b.c.Up(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if st := b.c.Status(object.Observed{}).(*object.ModelStatus); st.Signer != rita+" ("+issuer+")" {
+		t.Errorf("the status has the signer %q", st.Signer)
+	}
+}
+
 // A model from a bucket has its signature beside its file, or in its folder, and one that is not
 // signed does not take the place of one that is.
 func TestSignedInABucket(t *testing.T) {
@@ -76,7 +103,7 @@ func TestSignedInABucket(t *testing.T) {
 	serve := func(key, version string) error {
 		t.Helper()
 		next := *m
-		next.Spec.Source, next.Spec.S3, next.Spec.SignedBy, next.Spec.Version = "s3://"+buckettest.Bucket+"/"+key, &object.S3{Endpoint: s.URL}, []string{rita.PEM}, version
+		next.Spec.Source, next.Spec.S3, next.Spec.SignedBy, next.Spec.Version = "s3://"+buckettest.Bucket+"/"+key, &object.S3{Endpoint: s.URL}, []object.Signer{{Key: rita.PEM}}, version
 		return b.c.Up(t.Context(), &next)
 	}
 	if err := serve("net.onnx", "1"); err != nil {
@@ -115,7 +142,7 @@ func TestSignedInARegistry(t *testing.T) {
 	registry := artifacttest.StartFaulty(t)
 	rita := signaturetest.New(t)
 	m := b.upload(t, "x")
-	m.Spec.Source, m.Spec.SignedBy = "oci://"+registry.Host+"/net:1", []string{rita.PEM}
+	m.Spec.Source, m.Spec.SignedBy = "oci://"+registry.Host+"/net:1", []object.Signer{{Key: rita.PEM}}
 	manifest := push(t, m.Spec.Source, map[string]string{"net.onnx": "graph"})
 	if err := b.c.Up(t.Context(), m); !errors.Is(err, signature.ErrUntrusted) || !strings.Contains(err.Error(), "cosign sign --key") {
 		t.Errorf("unsigned: %v", err)
