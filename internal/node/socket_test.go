@@ -27,7 +27,7 @@ func TestInferenceSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.inference = access.NewFair().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "%T over HTTP/%d", core.GuardOf(r.Context()), r.ProtoMajor)
+		fmt.Fprintf(w, "%T of %s over HTTP/%d", core.GuardOf(r.Context()), core.ClientOf(r.Context()), r.ProtoMajor)
 	}))
 	for range 2 { // the second daemon finds the socket of the first
 		if err := n.serveSocket(); err != nil {
@@ -47,7 +47,7 @@ func TestInferenceSocket(t *testing.T) {
 		transport.Protocols.SetHTTP1(version == 1)
 		transport.Protocols.SetUnencryptedHTTP2(version == 2)
 		answer, err := client.InferJSON(t.Context(), "m", []byte("{}"))
-		if want := fmt.Sprintf("*access.turn over HTTP/%d", version); err != nil || string(answer) != want {
+		if want := fmt.Sprintf("*access.turn of user %d over HTTP/%d", os.Getuid(), version); err != nil || string(answer) != want {
 			t.Errorf("got %q, %v, want %q", answer, err, want)
 		}
 		client.HTTP.CloseIdleConnections()
