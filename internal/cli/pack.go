@@ -36,7 +36,7 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 	var quiet bool
 	c := &cobra.Command{
 		Use: "build [" + strings.Join(pack.Builds(), "|") + "]", Short: "Build a pack from its pinned packages and Oscine's source", Args: rangeArgs(0, 1, "a pack's name at most"),
-		Example: "  oscine pack build\n  oscine pack build nvidia\n  oscine pack build nvidia-driver --kernel cloud --accept-licence\n  oscine pack build --arch arm64 -o out/packs",
+		Example: "  oscine pack build\n  oscine pack build nvidia\n  oscine pack build nvidia-driver --accept-licence\n  oscine pack build --arch arm64 -o out/packs",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				o.Name = args[0]
@@ -67,7 +67,7 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 	c.Flags().StringVar(&o.Arch, "arch", runtime.GOARCH, "amd64 or arm64")
 	c.Flags().StringVarP(&o.Out, "output-dir", "o", "out/packs", "folder for the pack")
 	c.Flags().StringVar(&o.Source, "source", ".", "checkout of Oscine")
-	c.Flags().StringSliceVar(&o.Flavours, "kernel", nil, "of nvidia-driver: the kernels that it gets modules for, cloud and metal by default")
+	c.Flags().StringSliceVar(&o.Flavours, "kernel", nil, "of nvidia-driver: the kernels that it gets modules for: cloud")
 	c.Flags().StringVar(&o.Secure, "secureboot", "", "of nvidia-driver: folder of oscine keys secureboot, with which the image was built: its db key signs the modules")
 	c.Flags().StringVar(&o.Archive, "archive", "", "of nvidia-driver: NVIDIA-Linux-ARCH-VERSION.run from NVIDIA, in place of Debian's packages")
 	c.Flags().BoolVar(&o.AcceptLicence, "accept-licence", false, "of nvidia-driver: accept NVIDIA's terms for its firmware and libraries")

@@ -29,9 +29,9 @@ const nvidiaDriverName = "nvidia-driver"
 //go:embed driver
 var driverPatches embed.FS
 
-// driverFlavours are the kernels that the driver is built for where nothing else is
-// asked. NVIDIA supports none with PREEMPT_RT.
-var driverFlavours = []string{"cloud", "metal"}
+// driverFlavours are the kernels that the driver is built for. NVIDIA supports none with
+// PREEMPT_RT, and modules for metal need the module drm, which the image lacks.
+var driverFlavours = []string{"cloud"}
 
 func nvidiaDriverRecipe() recipe {
 	return recipe{
@@ -140,7 +140,7 @@ func (b *builder) driverModules(ctx context.Context, p *nvidiaParts) error {
 	}
 	for _, flavour := range flavours {
 		if !slices.Contains(driverFlavours, flavour) {
-			return fmt.Errorf("NVIDIA's driver is not built for the kernel %q: %s can be chosen (NVIDIA supports no kernel with PREEMPT_RT)", flavour, strings.Join(driverFlavours, " and "))
+			return fmt.Errorf("NVIDIA's driver is not built for the kernel %q: %s can be chosen (modules for metal need the module drm, which the image lacks; NVIDIA supports no kernel with PREEMPT_RT)", flavour, strings.Join(driverFlavours, " and "))
 		}
 		dir, kernel, err := kernelmodule.Compile(ctx, source, flavour, b.Arch, b.Log)
 		if err != nil {
