@@ -36,9 +36,37 @@ const (
 // source. Its gate asks a server of the test, which says no while refuse is set.
 func upgradable(t *testing.T) (n *testNode, m *machinetest.Machine, p *publisher, source string, refuse *atomic.Bool) {
 	t.Helper()
+	m, dir := resumeUpgradable(t)
+	n, p, refuse = openNode(t, dir, m), openPublisher(t, dir), &atomic.Bool{}
+	raw, err := os.ReadFile(filepath.Join(dir, gateFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveOn(t, "127.0.0.1:"+string(raw), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if refuse.Load() {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+		}
+	}))
+	return n, m, p, forGuests(t, serveOn(t, loopback(0), http.FileServer(http.Dir(p.dir)))), refuse
+}
+
+// forGuests is the URL of a server on this computer as guests reach it.
+func forGuests(t *testing.T, address string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "http://" + net.JoinHostPort(hostOfGuest, port)
+}
+
+// resumeUpgradable resumes the machine of upgradable. In dir are the files of its node and
+// its publisher.
+func resumeUpgradable(t *testing.T) (m *machinetest.Machine, dir string) {
+	t.Helper()
 	machinetest.Need(t)
 	options := machine.Options{CPUs: "2", Ports: []machine.Port{{Guest: machinetest.APIPort}, {Guest: guestWebPort}}}
-	m, dir := machinetest.Resume(t, machinetest.Booted{
+	return machinetest.Resume(t, machinetest.Booted{
 		Options: options,
 		Key:     "upgrade" + sources(t, "upgrade_test.go", "releases_test.go", "image_test.go", "testdata/web"),
 		Prepare: func(dir string) []byte {
@@ -63,22 +91,6 @@ func upgradable(t *testing.T) (n *testNode, m *machinetest.Machine, p *publisher
 			m.WaitConsole(`oscine-init: slot root-a is good`, later)
 		},
 	})
-	n, p, refuse = openNode(t, dir, m), openPublisher(t, dir), &atomic.Bool{}
-	raw, err := os.ReadFile(filepath.Join(dir, gateFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	serveOn(t, "127.0.0.1:"+string(raw), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if refuse.Load() {
-			http.Error(w, "not ready", http.StatusServiceUnavailable)
-		}
-	}))
-	address := serveOn(t, loopback(0), http.FileServer(http.Dir(p.dir)))
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n, m, p, "http://" + net.JoinHostPort(hostOfGuest, port), refuse
 }
 
 // serveOn serves a handler on this computer until the test ends.
