@@ -133,13 +133,17 @@ func exitOf(ctx context.Context, bundle, id string) *exit {
 // start one included.
 func shims(config Config) map[string]int {
 	found := map[string]int{}
-	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	processes, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
 	}
 	mine := filepath.Join(config.State, "ttrpc")
-	for _, name := range names {
-		data, err := os.ReadFile(name)
+	for _, process := range processes {
+		pid, err := strconv.Atoi(process.Name())
+		if err != nil {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join("/proc", process.Name(), "cmdline"))
 		if err != nil {
 			continue // it has ended
 		}
@@ -147,9 +151,7 @@ func shims(config Config) map[string]int {
 		if filepath.Base(args[0]) != filepath.Base(config.ShimPath) || argument(args, "-address") != mine {
 			continue
 		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {
-			found[argument(args, "-id")] = pid
-		}
+		found[argument(args, "-id")] = pid
 	}
 	return found
 }
