@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,17 +32,32 @@ func mountData(m *modules, node, target string) error {
 // ext4CountsProjects tells whether a file system was made with the features
 // quota and project (fs/ext4/ext4.h, EXT4_FEATURE_RO_COMPAT_…).
 func ext4CountsProjects(node string) (bool, error) {
-	f, err := os.Open(node)
+	features, err := ext4Field(node, 100, 4)
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
-	features := make([]byte, 4)
-	if _, err := f.ReadAt(features, 1024+100); err != nil {
-		return false, fmt.Errorf("ext4 superblock: %w", err)
-	}
 	const quota, project = 0x100, 0x2000
 	return binary.LittleEndian.Uint32(features)&(quota|project) == quota|project, nil
+}
+
+// ext4Label reads the label of the file system on a device.
+func ext4Label(node string) (string, error) {
+	label, err := ext4Field(node, 120, 16)
+	return strings.TrimRight(string(label), "\x00"), err
+}
+
+// ext4Field reads bytes of the superblock on a device.
+func ext4Field(node string, at int64, size int) ([]byte, error) {
+	f, err := os.Open(node)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	field := make([]byte, size)
+	if _, err := f.ReadAt(field, 1024+at); err != nil {
+		return nil, fmt.Errorf("ext4 superblock: %w", err)
+	}
+	return field, nil
 }
 
 // mountVolatile stands in for a data partition that cannot be mounted, so that

@@ -16,9 +16,10 @@ import (
 // two marks: the file on the ESP counts, and is the first to come and the last to
 // go; the one on the data partition spares every other boot from mounting the ESP.
 // A partition that is half erased cannot be mounted, and one that was just erased
-// has no state: then the ESP is asked.
+// has no state: then the ESP is asked. That of a disk image has none either before its
+// first boot.
 func resetWanted(log *Log, parts []linux.Partition, disk string, d stage1Data) bool {
-	if d.mounted.Device != "" && inUse(newData) {
+	if d.mounted.Device != "" && (inUse(newData) || !d.encrypted && isNew(newData, d.part.Node())) {
 		return false
 	}
 	if _, ok := linux.FindPartition(parts, disk, release.PartitionData); !ok {
@@ -52,6 +53,13 @@ func markedForReset(esp string, locked bool) bool {
 func inUse(data string) bool {
 	state := filepath.Join(data, stateDir)
 	return exists(state) && !exists(filepath.Join(state, release.ResetMark))
+}
+
+// isNew reports that a mounted data partition is that of a disk image, and never held
+// state. Every reset makes another in its place.
+func isNew(data, node string) bool {
+	label, err := ext4Label(node)
+	return err == nil && label == release.ImageLabel && !exists(filepath.Join(data, stateDir))
 }
 
 // resetData erases the data partition, writes an empty file system into it and

@@ -30,6 +30,39 @@ func TestInUse(t *testing.T) {
 	}
 }
 
+// Only the data partition of an image, before its first use, spares its first boot the ESP.
+func TestIsNew(t *testing.T) {
+	data := t.TempDir()
+	node := filepath.Join(t.TempDir(), "node")
+	for _, test := range []struct {
+		label string
+		want  bool
+	}{{release.ImageLabel, true}, {"oscine-data", false}, {"", false}} {
+		device := make([]byte, 4096)
+		copy(device[1024+120:], test.label)
+		if err := os.WriteFile(node, device, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := isNew(data, node); got != test.want {
+			t.Errorf("label %q: got %t", test.label, got)
+		}
+	}
+	if err := errors.Join(os.WriteFile(node, make([]byte, 1024), 0o600), os.MkdirAll(filepath.Join(data, stateDir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if isNew(data, node) {
+		t.Error("a device without a superblock is new")
+	}
+	device := make([]byte, 4096)
+	copy(device[1024+120:], release.ImageLabel)
+	if err := os.WriteFile(node, device, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if isNew(data, node) {
+		t.Error("a partition with state is new")
+	}
+}
+
 // The mark is gone with the Machine that still waited, and nothing else is.
 func TestForgetReset(t *testing.T) {
 	esp := t.TempDir()

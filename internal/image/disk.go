@@ -20,8 +20,8 @@ import (
 	"oscine.dev/oscine/internal/release"
 )
 
-// DataLabel is the label of the data partition's ext4.
-const DataLabel = "oscine-data"
+// dataLabel is the label of an empty data partition's ext4.
+const dataLabel = "oscine-data"
 
 // derivedID makes identifiers that are equal for equal images.
 func derivedID(v release.Verity, what string) string {
@@ -79,14 +79,14 @@ func makeData(ctx context.Context, source *debian.Source, image string, l layout
 	if err != nil {
 		return err
 	}
-	return makeExt4(ctx, tool, image, l.DataStart(), l.DataSize(), derivedID(v, "ext4"))
+	return makeExt4(ctx, tool, image, l.DataStart(), l.DataSize(), release.ImageLabel, derivedID(v, "ext4"))
 }
 
 // makeExt4 makes the file system of a data partition inside a file. It can grow
 // online to any disk.
-func makeExt4(ctx context.Context, tool debian.Tool, file string, start, size int64, id string) error {
+func makeExt4(ctx context.Context, tool debian.Tool, file string, start, size int64, label, id string) error {
 	id = strings.ToLower(id)
-	cmd := tool.Command(ctx, "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-I", "256", "-L", DataLabel, "-U", id,
+	cmd := tool.Command(ctx, "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-I", "256", "-L", label, "-U", id,
 		"-O", ext4Features, "-E", fmt.Sprintf("quotatype=prjquota,offset=%d,nodiscard,lazy_itable_init=1,lazy_journal_init=1,hash_seed=%s,root_owner=0:0", start, id),
 		file, fmt.Sprintf("%dk", size>>10))
 	cmd.Env = append(cmd.Env, fmt.Sprintf("E2FSPROGS_FAKE_TIME=%d", Epoch), "MKE2FS_CONFIG=/dev/null")
@@ -138,7 +138,7 @@ func (b *builder) emptyData(ctx context.Context) ([]byte, error) {
 	if err := f.Truncate(release.EmptyDataSize); err != nil {
 		return nil, err
 	}
-	if err := makeExt4(ctx, tool, f.Name(), 0, release.EmptyDataSize, derivedID(release.Verity{}, "ext4")); err != nil {
+	if err := makeExt4(ctx, tool, f.Name(), 0, release.EmptyDataSize, dataLabel, derivedID(release.Verity{}, "ext4")); err != nil {
 		return nil, err
 	}
 	var packed bytes.Buffer

@@ -25,6 +25,10 @@ const (
 	EmptyDataSize = 256 << 20
 )
 
+// ImageLabel is the label of the data partition of a disk image, as it is built: stage 1
+// tells it by that from one of EmptyData, which may be there because of a reset.
+const ImageLabel = "oscine-image"
+
 // An encrypted data partition: what it begins with (LUKS), where its data begins, and
 // a block before that which LUKS leaves alone, both in bytes. The block holds in the
 // clear what stage 1 counts before it can open the partition.
