@@ -58,7 +58,7 @@ type Result struct {
 	Compressed    int64 `json:"compressed,omitempty"` // of FILE.zst, bytes, when it was asked for
 	RootSize      int64 `json:"rootSize"`             // with the hash tree, bytes
 	UKISize       int64 `json:"ukiSize"`              // bytes
-	InitramfsSize int64 `json:"initramfsSize"`        // compressed, bytes
+	InitramfsSize int64 `json:"initramfsSize"`        // bytes
 
 	Took time.Duration `json:"took"` // nanoseconds
 }

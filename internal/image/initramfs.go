@@ -15,7 +15,8 @@ import (
 	"oscine.dev/oscine/internal/release"
 )
 
-// buildInitramfs packs stage 1: init, the modules that it loads and their list.
+// buildInitramfs packs stage 1: init, the modules that it loads and their list. It is
+// not compressed: unpacking it took a booting kernel longer than loading what it is larger.
 func buildInitramfs(ctx context.Context, k *kernel, initFile string) ([]byte, error) {
 	program, err := os.ReadFile(initFile)
 	if err != nil {
@@ -45,18 +46,7 @@ func buildInitramfs(ctx context.Context, k *kernel, initFile string) ([]byte, er
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return compress(archive.Bytes())
-}
-
-// compress makes one zstd frame, the same bytes on any machine. The window is
-// one that the kernel's decompressor takes.
-func compress(data []byte) ([]byte, error) {
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(8<<20), zstd.WithEncoderCRC(false))
-	if err != nil {
-		return nil, err
-	}
-	return z.EncodeAll(data, nil), z.Close()
+	return archive.Bytes(), nil
 }
 
 // compressFile writes a file as one zstd frame and returns its size in bytes.
