@@ -13,7 +13,11 @@ const hostArch = runtime.GOARCH
 func commandLine(arch, flavour string, v release.Verity, locked bool, more string) string {
 	words := []string{
 		v.Argument(),
-		"cryptomgr.notests=1",          // the tests of RSA and SHA, again for each module's signature, were half of all instructions of a boot
+		"cryptomgr.notests=1", // the tests of RSA and SHA, again for each module's signature, were half of all instructions of a boot
+		// Work at the start for those who read the kernel's trace files, a tenth of its
+		// instructions: names in place of numbers in the formats of events, and a list of
+		// functions without those that others replaced. Tracing and BPF go without.
+		"initcall_blacklist=trace_eval_init,ftrace_check_for_weak_functions",
 		"panic=10",                     // a kernel that cannot go on gives the boot loader its next try
 		"transparent_hugepage=madvise", // "always" stalls real-time work for seconds
 		"quiet", "loglevel=4",          // a serial line is slow; everything stays in the kernel's log
