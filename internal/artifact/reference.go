@@ -4,12 +4,13 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"oras.land/oras-go/v2/registry"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // ErrReference means that a text names no artifact.
@@ -28,8 +29,8 @@ const (
 )
 
 var (
-	tagRE    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
-	digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	tagRE    = pattern.New(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	digestRE = pattern.New(`^sha256:[0-9a-f]{64}$`)
 )
 
 // Parse reads a reference: HOST/REPOSITORY[:TAG][@DIGEST], with or without oci:// before it,

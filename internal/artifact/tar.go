@@ -10,11 +10,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // createTar writes an artifact into a layout beside the tar file, and that into the
@@ -55,7 +55,7 @@ func createTar(ctx context.Context, r Reference, a Access, fill func(*Store) (oc
 }
 
 // inLayout matches the files of an OCI layout.
-var inLayout = regexp.MustCompile(`^(oci-layout|index\.json|blobs/[a-z0-9+._-]+/[a-zA-Z0-9]+)$`)
+var inLayout = pattern.New(`^(oci-layout|index\.json|blobs/[a-z0-9+._-]+/[a-zA-Z0-9]+)$`)
 
 // unpackTar unpacks the layout of a tar file, which need not be there.
 func unpackTar(ctx context.Context, file, folder string) error {

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,12 +27,14 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // An ID is a subset of what containerd's identifiers.Validate takes.
 const maxID = 76
 
-var idRE = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+var idRE = pattern.New(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
 // fill checks a Spec and writes its defaults.
 func (s *Spec) fill(cgroupRoot string) error {

@@ -6,8 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
-	"regexp"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // Package is one binary package at one version, as a Debian index lists it
@@ -45,9 +46,9 @@ func Embedded() (*Lock, error) { return ParseLock(embedded) }
 const maxPackage = 4 << 30
 
 var (
-	nameRule   = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]{1,127}$`)
-	digestRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	suiteRule  = regexp.MustCompile(`^[a-z][a-z0-9-]{1,63}$`)
+	nameRule   = pattern.New(`^[a-z0-9][a-z0-9+.-]{1,127}$`)
+	digestRule = pattern.New(`^[0-9a-f]{64}$`)
+	suiteRule  = pattern.New(`^[a-z][a-z0-9-]{1,63}$`)
 )
 
 // ParseLock reads a lock file and checks every entry, so that no name or path

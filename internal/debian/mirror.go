@@ -9,8 +9,9 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"regexp"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // ErrNoMirror is returned when nothing on the machine names a Debian mirror.
@@ -53,7 +54,7 @@ func Mirror(ctx context.Context) (string, error) {
 
 // debianSuites are the releases by which an archive is known to be Debian's
 // own main archive rather than that of a derivative.
-var debianSuites = regexp.MustCompile(
+var debianSuites = pattern.New(
 	`^(bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|stable|oldstable)(-updates|-backports)?$`)
 
 // aptMirror picks the main archive out of apt-get indextargets.
@@ -73,11 +74,11 @@ func aptMirror(targets []byte) string {
 	return ""
 }
 
-var defaultMirror = regexp.MustCompile(`(?m)^\s*(?:DEF_MIRROR|DEF_HTTPS_MIRROR)="?(https?://[^\s"$]+)"?`)
+var defaultMirror = pattern.New(`(?m)^\s*(?:DEF_MIRROR|DEF_HTTPS_MIRROR)="?(https?://[^\s"$]+)"?`)
 
 // scriptMirror reads debootstrap's own default out of its script.
 func scriptMirror(script []byte) string {
-	if m := defaultMirror.FindSubmatch(script); m != nil {
+	if m := defaultMirror.Regexp().FindSubmatch(script); m != nil {
 		return strings.TrimRight(string(m[1]), "/")
 	}
 	return ""

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // Newest returns the newest record whose whole name matches pattern, for arch
@@ -101,7 +103,7 @@ func dependencies(field string) [][]string {
 
 // kernelVersion is the part of a kernel package's name that changes from one
 // version to the next: linux-modules-7.2.12+deb13-cloud-amd64.
-var kernelVersion = regexp.MustCompile(`\d+\.\d+(\.\d+)?\+deb\d+`)
+var kernelVersion = pattern.New(`\d+\.\d+(\.\d+)?\+deb\d+`)
 
 // newest replaces the packages of set that a mirror lacks by their newest
 // versions, and says so. A kernel and its modules are replaced together.
@@ -130,7 +132,7 @@ func (s *Source) newest(ctx context.Context, set Set, lost []Package) (Set, erro
 		}
 		pattern := regexp.QuoteMeta(p.Name)
 		if isKernel {
-			loc := kernelVersion.FindStringIndex(p.Name)
+			loc := kernelVersion.Regexp().FindStringIndex(p.Name)
 			pattern = regexp.QuoteMeta(p.Name[:loc[0]]) + kernelVersion.String() + regexp.QuoteMeta(p.Name[loc[1]:])
 		}
 		r, ok := index.Newest(regexp.MustCompile(pattern), set.Arch, p.Suite)

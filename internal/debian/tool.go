@@ -7,10 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // Tool is a program that can be run: the host's own, or one of the cached
@@ -169,12 +170,12 @@ func hostTool(ctx context.Context, name string, want need) (string, bool) {
 	return path, major > want.major || major == want.major && minor >= want.minor
 }
 
-var dotted = regexp.MustCompile(`(\d+)\.(\d+)`)
+var dotted = pattern.New(`(\d+)\.(\d+)`)
 
 // versionIn reads the first dotted number of a program's version line, zero
 // when there is none.
 func versionIn(out string) (major, minor int) {
-	m := dotted.FindStringSubmatch(out)
+	m := dotted.Regexp().FindStringSubmatch(out)
 	if m == nil {
 		return 0, 0
 	}

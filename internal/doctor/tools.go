@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"regexp"
 	"strconv"
 	"time"
 
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/pattern"
 )
 
 func kvm(*prober) (string, error) {
@@ -19,7 +19,7 @@ func kvm(*prober) (string, error) {
 	return "/dev/kvm makes machines; whether a kernel boots in one, oscine machine start finds out", nil
 }
 
-var qemuVersionRE = regexp.MustCompile(`version (([0-9]+)\.[0-9.]+)`)
+var qemuVersionRE = pattern.New(`version (([0-9]+)\.[0-9.]+)`)
 
 // qemu wants version 10: Debian 12's QEMU 7.2 corrupts busy emulated guests.
 func qemu(p *prober) (string, error) {
@@ -34,7 +34,7 @@ func qemu(p *prober) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s --version: %w", path, err)
 	}
-	match := qemuVersionRE.FindSubmatch(out)
+	match := qemuVersionRE.Regexp().FindSubmatch(out)
 	if match == nil {
 		return "", fmt.Errorf("%s --version says nothing of its version", path)
 	}

@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
-var kindRule = regexp.MustCompile(`^[a-z][a-z-]{0,30}$`)
+var kindRule = pattern.New(`^[a-z][a-z-]{0,30}$`)
 
 // maxAccelerators bounds the devices that programs may add to a map.
 const maxAccelerators = 512

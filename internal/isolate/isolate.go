@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 	"oscine.dev/oscine/internal/hardware"
 	"oscine.dev/oscine/internal/isolate/schedext"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pattern"
 	"oscine.dev/oscine/internal/place"
 )
 
@@ -260,7 +260,7 @@ func (s *Spec) own() hardware.Set {
 	return s.CPUs.Or(s.Idle)
 }
 
-var idRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+var idRE = pattern.New(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
 func (s *Spec) check() error {
 	if !idRE.MatchString(s.ID) {

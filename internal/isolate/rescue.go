@@ -2,12 +2,12 @@ package isolate
 
 import (
 	"context"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"oscine.dev/oscine/internal/linux"
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // A thread may be preempted while the kernel reads something under RCU. Where
@@ -22,7 +22,7 @@ const (
 )
 
 // stalledReader is how a thread is named: P, its number, and for some a state.
-var stalledReader = regexp.MustCompile(`\bP(\d{1,10})\b`)
+var stalledReader = pattern.New(`\bP(\d{1,10})\b`)
 
 // stalledReaders are the threads that a line of the kernel's log names as
 // those that keep a grace period from ending.
@@ -34,7 +34,7 @@ func stalledReaders(line string) []int {
 		}
 	}
 	var tids []int
-	for _, m := range stalledReader.FindAllStringSubmatch(names, 64) {
+	for _, m := range stalledReader.Regexp().FindAllStringSubmatch(names, 64) {
 		if tid, err := strconv.Atoi(m[1]); err == nil && tid > 0 {
 			tids = append(tids, tid)
 		}

@@ -9,11 +9,11 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"regexp"
 
 	"golang.org/x/mod/module"
 
 	"oscine.dev/oscine/internal/bounded"
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // maxFiles bounds the licence files of one module.
@@ -21,7 +21,7 @@ const maxFiles = 32
 
 // licenceFile matches the names of licence files. Those of documentation do not
 // concern a program.
-var licenceFile = regexp.MustCompile(`(?i)^((un)?licen[cs]e|copying)([-_.].*)?$`)
+var licenceFile = pattern.New(`(?i)^((un)?licen[cs]e|copying)([-_.].*)?$`)
 
 // OfModule returns the licence of a Go module by the licence files in its
 // folder, each of at most 4 MiB. Where it has several, all apply: which of them

@@ -1,8 +1,9 @@
 package licence
 
 import (
-	"regexp"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // names gives the SPDX identifiers of the short names that Debian's copyright
@@ -30,11 +31,11 @@ func exceptions() map[string]string {
 	}
 }
 
-var gnuRE = regexp.MustCompile(`^(a?gpl|lgpl)-([123])(\.[01])?(\.0)?(\+|-or-later|-only)?$`)
+var gnuRE = pattern.New(`^(a?gpl|lgpl)-([123])(\.[01])?(\.0)?(\+|-or-later|-only)?$`)
 
 // gnu reads names such as GPL-2+ and LGPL-2.1.
 func gnu(name string) (string, bool) {
-	m := gnuRE.FindStringSubmatch(name)
+	m := gnuRE.Regexp().FindStringSubmatch(name)
 	if m == nil {
 		return "", false
 	}

@@ -9,11 +9,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"sync"
 
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // DefaultDir is where a node keeps the namespaces of its workloads.
@@ -64,7 +64,7 @@ func NewBridge(dir string, log *slog.Logger) *Bridge {
 	return &Bridge{dir: dir, log: log, ports: map[string][]object.Port{}, admitted: map[string]bool{}, reserved: reservations{}}
 }
 
-var idRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,119}$`)
+var idRE = pattern.New(`^[a-z0-9][a-z0-9.-]{0,119}$`)
 
 // Attach gives the workload id a network namespace with an address and
 // publishes its ports on the node. It returns the path of the namespace, fit

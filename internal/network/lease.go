@@ -6,10 +6,11 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"regexp"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // Bounds on what a DHCP server can make a node remember.
@@ -31,7 +32,7 @@ type lease struct {
 	renew       time.Duration // T1 of RFC 2131, after which the server is asked again
 }
 
-var domainRE = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?$`)
+var domainRE = pattern.New(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?$`)
 
 // readLease takes a lease from an acknowledgement. Routes and names that make
 // no sense are left out; an address that makes none is an error.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"sync"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/node/reconcile"
 	"oscine.dev/oscine/internal/object"
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // LogLine is one line of a log.
@@ -22,7 +22,7 @@ type LogLine struct {
 	Text   string
 }
 
-var sourceRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+var sourceRE = pattern.New(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // LogQuery chooses lines of a log. The zero LogQuery is all there are now.
 type LogQuery struct {

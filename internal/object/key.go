@@ -4,8 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // Kind names an object type: a capital letter and at most eleven more letters,
@@ -15,7 +16,7 @@ type Kind string
 // maxKind bounds a kind's name.
 const maxKind = 12
 
-var kindRE = regexp.MustCompile(`^[A-Z][A-Za-z]{0,11}$`)
+var kindRE = pattern.New(`^[A-Z][A-Za-z]{0,11}$`)
 
 // Key names one object of a node.
 type Key struct {
@@ -49,7 +50,7 @@ const (
 	MaxID   = maxKind + 1 + MaxName
 )
 
-var nameRE = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+var nameRE = pattern.New(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
 func validName(s string) bool { return len(s) <= MaxName && nameRE.MatchString(s) }
 

@@ -3,7 +3,8 @@ package object
 import (
 	"errors"
 	"io"
-	"regexp"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // KindMachine is the kind of Machine.
@@ -163,7 +164,7 @@ func (m *Machine) SetDefaults() {
 	m.Spec.Update.SetDefaults()
 }
 
-var hostnameRE = regexp.MustCompile(`^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,61}[a-zA-Z0-9])?$`)
+var hostnameRE = pattern.New(`^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,61}[a-zA-Z0-9])?$`)
 
 // Check implements Object.
 func (m *Machine) Check(c *Checker) {

@@ -7,9 +7,10 @@ import (
 	"maps"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // Bounds of a Machine's lists.
@@ -50,7 +51,7 @@ type RegistryMirror struct {
 }
 
 // sysctlRE leaves out what is no path below /proc/sys.
-var sysctlRE = regexp.MustCompile(`^(kernel|net|vm|fs|user|dev)(\.[A-Za-z0-9_-]+)+$`)
+var sysctlRE = pattern.New(`^(kernel|net|vm|fs|user|dev)(\.[A-Za-z0-9_-]+)+$`)
 
 func checkSysctls(c *Checker, at string, sysctls map[string]string) {
 	if len(sysctls) > maxSysctls {
@@ -67,9 +68,9 @@ func checkSysctls(c *Checker, at string, sysctls map[string]string) {
 }
 
 var (
-	moduleRE    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,54}$`) // MODULE_NAME_LEN
-	parameterRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
-	registryRE  = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$`)
+	moduleRE    = pattern.New(`^[A-Za-z0-9][A-Za-z0-9_-]{0,54}$`) // MODULE_NAME_LEN
+	parameterRE = pattern.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+	registryRE  = pattern.New(`^([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$`)
 )
 
 func checkKernelModules(c *Checker, at string, modules []KernelModule) {

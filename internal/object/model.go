@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	imageref "github.com/distribution/reference"
 
+	"oscine.dev/oscine/internal/pattern"
 	"oscine.dev/oscine/internal/serve/ensemble"
 )
 
@@ -328,14 +328,14 @@ type ModelCandidate struct {
 }
 
 var (
-	digestRE  = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	engineRE  = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
-	optionRE  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,62}$`)
-	versionRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-	servedRE  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
-	formatRE  = regexp.MustCompile(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
+	digestRE  = pattern.New(`^sha256:[0-9a-f]{64}$`)
+	engineRE  = pattern.New(`^[a-z0-9][a-z0-9.-]{0,62}$`)
+	optionRE  = pattern.New(`^[A-Za-z][A-Za-z0-9._-]{0,62}$`)
+	versionRE = pattern.New(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	servedRE  = pattern.New(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
+	formatRE  = pattern.New(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
 
-	releaseFileRE = regexp.MustCompile(`^[0-9A-Za-z_~^-][0-9A-Za-z._~^-]{0,254}$`)
+	releaseFileRE = pattern.New(`^[0-9A-Za-z_~^-][0-9A-Za-z._~^-]{0,254}$`)
 )
 
 // isReference reports whether a source names a model in a registry.

@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"oscine.dev/oscine/internal/pattern"
 	"oscine.dev/oscine/internal/place"
 )
 
@@ -23,8 +23,8 @@ const (
 )
 
 var (
-	instructionRE = regexp.MustCompile(`^[a-z0-9][a-z0-9_.]{0,31}$`)
-	profileRE     = regexp.MustCompile(`^[a-zA-Z0-9.+_-]{1,32}$`)
+	instructionRE = pattern.New(`^[a-z0-9][a-z0-9_.]{0,31}$`)
+	profileRE     = pattern.New(`^[a-zA-Z0-9.+_-]{1,32}$`)
 )
 
 // Check reports the mistakes of resources at a path, such as spec.resources.

@@ -3,10 +3,11 @@ package object
 import (
 	"net"
 	"net/url"
-	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // schemeS3 begins a source in a bucket.
@@ -56,8 +57,8 @@ func (s S3Source) String() string {
 }
 
 var (
-	bucketRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$`)
-	regionRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,62}$`)
+	bucketRE = pattern.New(`^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$`)
+	regionRE = pattern.New(`^[A-Za-z0-9][A-Za-z0-9-]{0,62}$`)
 )
 
 // IsS3 reports whether a source is meant to be in a bucket.

@@ -4,10 +4,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // KindSecret is the kind of Secret.
@@ -166,9 +167,9 @@ func (s *Secret) SetDefaults() {
 }
 
 // An entry may be the name of a file, and of a variable.
-var entryRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+var entryRE = pattern.New(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 
-var serverRE = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$`)
+var serverRE = pattern.New(`^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?$`)
 
 // Check implements Object. What it reports repeats no value.
 func (s *Secret) Check(c *Checker) {

@@ -3,9 +3,10 @@ package object
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"strings"
 	"time"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // KindWorkload is the kind of Workload.
@@ -173,10 +174,10 @@ func setDefault[T comparable](field *T, value T) {
 }
 
 var (
-	imageRE      = regexp.MustCompile(`^[a-z0-9]([a-zA-Z0-9._:/@-]{0,510})$`)
-	userRE       = regexp.MustCompile(`^[0-9]{1,9}(:[0-9]{1,9})?$`)
-	envRE        = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,254}$`)
-	capabilityRE = regexp.MustCompile(`^[A-Z][A-Z_]{2,30}$`)
+	imageRE      = pattern.New(`^[a-z0-9]([a-zA-Z0-9._:/@-]{0,510})$`)
+	userRE       = pattern.New(`^[0-9]{1,9}(:[0-9]{1,9})?$`)
+	envRE        = pattern.New(`^[A-Za-z_][A-Za-z0-9_.-]{0,254}$`)
+	capabilityRE = pattern.New(`^[A-Z][A-Z_]{2,30}$`)
 )
 
 // maxStopGrace bounds how long a workload may take to end: a deletion waits for

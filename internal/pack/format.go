@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
+	"oscine.dev/oscine/internal/pattern"
 	"oscine.dev/oscine/internal/printable"
 )
 
@@ -36,7 +36,7 @@ type Magic struct {
 // whatever its name says.
 const strongMagic = 4
 
-var suffixRE = regexp.MustCompile(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
+var suffixRE = pattern.New(`^\.[a-z0-9][a-z0-9_+-]{0,20}$`)
 
 func (f *Format) check() error {
 	if !nameRE.MatchString(f.Name) {

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // ManifestPath is where a pack holds its manifest.
@@ -69,14 +70,14 @@ type Input struct {
 }
 
 var (
-	nameRE          = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
-	featureRE       = regexp.MustCompile(`^[a-z0-9_.]{1,40}$`)
-	deviceRE        = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}/[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
-	driverRE        = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
-	versionRE       = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,62}$`)
-	platformRE      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
-	driverVersionRE = regexp.MustCompile(`^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$`)
-	digestRE        = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
+	nameRE          = pattern.New(`^[a-z0-9][a-z0-9.-]{0,62}$`)
+	featureRE       = pattern.New(`^[a-z0-9_.]{1,40}$`)
+	deviceRE        = pattern.New(`^[a-z0-9][a-z0-9.-]{0,62}/[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+	driverRE        = pattern.New(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+	versionRE       = pattern.New(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,62}$`)
+	platformRE      = pattern.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+	driverVersionRE = pattern.New(`^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$`)
+	digestRE        = pattern.New(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
 )
 
 // ParseManifest reads and checks a pack's manifest. Foreign bytes are bounded

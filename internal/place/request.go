@@ -3,8 +3,9 @@ package place
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"time"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // Class is a latency class; a stricter one may displace a looser one.
@@ -125,7 +126,7 @@ type LinkRequest struct {
 	By      LinkKind `json:"by,omitempty"`
 }
 
-var featureRE = regexp.MustCompile(`^[a-z0-9_.-]{1,32}$`)
+var featureRE = pattern.New(`^[a-z0-9_.-]{1,32}$`)
 
 // check reports contradictions that no machine could satisfy.
 func (r *Request) check() []Failure {

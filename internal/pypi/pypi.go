@@ -12,11 +12,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"oscine.dev/oscine/internal/debian"
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // Package is a project of the index at one version.
@@ -37,10 +37,10 @@ type File struct {
 }
 
 var (
-	nameRE   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`)
-	versRE   = regexp.MustCompile(`^[0-9][0-9a-z.+]{0,99}$`)
-	fileRE   = regexp.MustCompile(`^[A-Za-z0-9_.+-]{1,200}\.whl$`)
-	digestRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	nameRE   = pattern.New(`^[a-z0-9][a-z0-9._-]{0,99}$`)
+	versRE   = pattern.New(`^[0-9][0-9a-z.+]{0,99}$`)
+	fileRE   = pattern.New(`^[A-Za-z0-9_.+-]{1,200}\.whl$`)
+	digestRE = pattern.New(`^[0-9a-f]{64}$`)
 )
 
 // ParseLock reads a list of pinned packages: {"packages": […]}.

@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // Bounds of what is read: Kubernetes' parser writes out all the digits of
@@ -22,7 +23,7 @@ const (
 var ErrInvalid = errors.New("is not a quantity")
 
 // unitRE finds a unit of bytes as it is written outside Kubernetes.
-var unitRE = regexp.MustCompile(`^([-+]?[0-9.]+) ?(k|K|M|G|T|P|E)?(i?)(B?)$`)
+var unitRE = pattern.New(`^([-+]?[0-9.]+) ?(k|K|M|G|T|P|E)?(i?)(B?)$`)
 
 // Parse reads a quantity in the notation of k8s.io/apimachinery, or with one of
 // the units of bytes KiB, MiB, …, kB, MB, … . Errors: ErrInvalid.
@@ -34,7 +35,7 @@ func Parse(text string) (resource.Quantity, error) {
 		return refused()
 	}
 	plain := text
-	if m := unitRE.FindStringSubmatch(text); m != nil {
+	if m := unitRE.Regexp().FindStringSubmatch(text); m != nil {
 		switch unit := m[2] + m[3]; {
 		case m[2] == "" && (m[3] != "" || strings.Contains(text, " ") && m[4] == ""):
 			return refused()

@@ -2,13 +2,14 @@ package release
 
 import (
 	"cmp"
-	"regexp"
 	"strings"
+
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // versionRule keeps versions usable in the boot loader's file names: no "+",
 // which begins the boot counter, no "_", which begins the version.
-var versionRule = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.~^-]{0,63}$`)
+var versionRule = pattern.New(`^[0-9A-Za-z][0-9A-Za-z.~^-]{0,63}$`)
 
 // ValidVersion reports whether a release may have this version: 1 to 64
 // letters, digits, points, tildes, carets and hyphens, the first a letter or a

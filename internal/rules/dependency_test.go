@@ -17,7 +17,7 @@ const module = "oscine.dev/oscine/"
 // layers below its own.
 func layers() [][]string {
 	return [][]string{
-		{"internal/uki/ukitest", "internal/attest", "internal/luks", "internal/signature/signaturetest"},
+		{"internal/pattern", "internal/uki/ukitest", "internal/attest", "internal/luks", "internal/signature/signaturetest"},
 		{"internal/linux", "internal/version", "internal/histogram", "internal/quantity", "internal/printable", "internal/listen", "internal/bpf", "internal/release", "internal/durable", "internal/bounded", "internal/serve/ensemble", "internal/signature", "internal/samples/synthetic"},
 		{"internal/signature/keyless"},
 		{"internal/disk/empty", "internal/unixconn"},

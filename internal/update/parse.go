@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
+	"oscine.dev/oscine/internal/pattern"
 	"oscine.dev/oscine/internal/release"
 )
 
@@ -91,7 +91,7 @@ func (m *Manifest) Check() error {
 	return nil
 }
 
-var hashRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var hashRule = pattern.New(`^[0-9a-f]{64}$`)
 
 func (c *Content) faults(name string) (faults []error) {
 	fault := func(ok bool, format string, args ...any) {
@@ -136,4 +136,4 @@ func validPath(p string) bool {
 		!slices.ContainsFunc(strings.Split(p, "/"), func(name string) bool { return name[0] == '.' })
 }
 
-var pathRule = regexp.MustCompile(`^[0-9A-Za-z._~^/-]+$`)
+var pathRule = pattern.New(`^[0-9A-Za-z._~^/-]+$`)

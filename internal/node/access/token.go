@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"oscine.dev/oscine/internal/durable"
+	"oscine.dev/oscine/internal/pattern"
 )
 
 // Token lets a client ask for inferences. The node keeps a digest of its secret
@@ -49,7 +49,7 @@ const (
 	tokenPrefix = "oscine_"
 )
 
-var tokenNameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+var tokenNameRE = pattern.New(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // check refuses a token that could not be made.
 func (t *Token) check(now time.Time) error {

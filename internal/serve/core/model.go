@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
 
+	"oscine.dev/oscine/internal/pattern"
 	"oscine.dev/oscine/internal/serve/ensemble"
 	"oscine.dev/oscine/internal/tensor"
 )
@@ -55,9 +55,9 @@ type Model struct {
 }
 
 var (
-	nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	nameRE = pattern.New(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	// servedRE leaves out what a path would need escapes for.
-	servedRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
+	servedRE = pattern.New(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
 )
 
 // complete fills in what was left out and checks the rest. Its errors don't name the

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -18,6 +17,7 @@ import (
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/durable"
 	"oscine.dev/oscine/internal/node/reconcile"
+	"oscine.dev/oscine/internal/pattern"
 	"oscine.dev/oscine/internal/serve/bundle"
 )
 
@@ -31,7 +31,7 @@ type Upload struct {
 	Folder bool // they are the archive of a model's folder, by package bundle
 }
 
-var digestRE = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+var digestRE = pattern.New(`^sha256:[0-9a-f]{64}$`)
 
 // Received says whether a model is stored as the file or folder of a digest, which
 // then stays for a while; otherwise how many bytes of an upload that was cut are
