@@ -2,7 +2,6 @@ package boot
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,10 +62,8 @@ func setup(log *Log) *modules {
 	m.later = lateModules()
 	m.loadListed(log, release.ModulesFile)
 	m.coldplug(log, "/sys")
-	// overlay is certain to be needed: cheaper here than through the kernel.
-	if err := m.load("overlay", ""); err != nil && !errors.Is(err, errNoModule) {
-		log.Error("%v", err)
-	}
+	// Containers need it, the API does not: cheaper then than through the kernel.
+	m.put = append(m.put, "overlay")
 	if !exists(watchdogDevice) {
 		// Without hardware a timer of the kernel still catches a hanging PID 1.
 		if err := m.load("softdog", ""); err != nil {
@@ -74,7 +71,7 @@ func setup(log *Log) *modules {
 		}
 	}
 	log.Notice("mounts in %d ms, modules in %d ms, %d are loaded", ms(began, mounted), ms(mounted, time.Now()), m.count())
-	if err := overlayEtc(); err != nil {
+	if err := copyEtc(); err != nil {
 		log.Error("/etc stays read-only: %v", err)
 	}
 	if err := delegateControllers("/sys/fs/cgroup"); err != nil {
@@ -116,19 +113,21 @@ func makeNodes(log *Log) {
 	}
 }
 
-// overlayEtc makes /etc writable in memory: what programs expect to find there
-// (resolv.conf, hosts) is derived from the configuration at every boot.
-func overlayEtc() error {
-	const upper, work = "/run/oscine/etc/upper", "/run/oscine/etc/work"
-	var fs unix.Statfs_t
-	if unix.Statfs("/etc", &fs) == nil && fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
+// copyEtc makes /etc writable in memory: what programs expect to find there is derived
+// from the configuration at every boot. A copy takes 230 KB of memory; an overlay would
+// have every boot wait for the signature of its module.
+func copyEtc() error {
+	const copied = "/run/oscine/etc"
+	if isMountPoint("/etc") {
 		return nil
 	}
-	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+	if err := os.RemoveAll(copied); err != nil {
 		return err
 	}
-	options := fmt.Sprintf("lowerdir=/etc,upperdir=%s,workdir=%s", upper, work)
-	return mount{"overlay", "/etc", "overlay", unix.MS_NOSUID | unix.MS_NODEV, options}.do()
+	if err := os.CopyFS(copied, os.DirFS("/etc")); err != nil {
+		return err
+	}
+	return mount{copied, "/etc", "", unix.MS_BIND, ""}.do() // nosuid and nodev, as /run is
 }
 
 // delegateControllers gives every controller of the root cgroup to its children.
