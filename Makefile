@@ -7,7 +7,8 @@ OUT     := out
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 OSCINE  := $(OUT)/bin/oscine
 
-GO_BUILD := go build -trimpath -ldflags "-s -w -X oscine.dev/oscine/internal/version.Version=$(VERSION)"
+# Without gRPC's pages about requests, whose templates have the linker keep every method.
+GO_BUILD := go build -trimpath -tags grpcnotrace -ldflags "-s -w -X oscine.dev/oscine/internal/version.Version=$(VERSION)"
 
 # Shows that what may take long is at work, and for how long.
 PROGRESS := scripts/progress.sh

@@ -84,6 +84,7 @@ func buildPrograms(ctx context.Context, source, arch, version, dir string) ([]pr
 	}
 	args := []string{
 		"build", "-trimpath", "-buildvcs=false",
+		"-tags", "grpcnotrace", // gRPC's pages about requests, whose templates have the linker keep every method
 		"-ldflags", "-s -w -buildid= -X oscine.dev/oscine/internal/version.Version=" + version, "-o", dir + "/",
 	}
 	var built []program

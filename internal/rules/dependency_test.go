@@ -118,6 +118,21 @@ func listPackages(t *testing.T) []listed {
 	}
 }
 
+// TestNoTracePages: gRPC's pages about requests render templates, which call methods by
+// their names, so the linker keeps every method of every type. The daemon was 5.6 MB
+// larger with them.
+func TestNoTracePages(t *testing.T) {
+	command := exec.Command("go", "list", "-deps", "-tags", "grpcnotrace", module+"cmd/oscined") // as it is built
+	command.Dir = root
+	out, err := command.Output()
+	if err != nil {
+		t.Skipf("needs the go command: %v", err)
+	}
+	if slices.Contains(strings.Fields(string(out)), "golang.org/x/net/trace") {
+		t.Error("oscined contains golang.org/x/net/trace")
+	}
+}
+
 func TestImportsPointDownward(t *testing.T) {
 	rank := map[string]int{}
 	for i, layer := range layers() {
