@@ -66,7 +66,7 @@ type Runtime struct {
 	config Config
 	log    *slog.Logger
 	engine *engine
-	host   host
+	host   func() host // asked for once: it starts the runtime
 	hub    hub
 
 	locks    keyedLock    // one per container ID
@@ -93,7 +93,7 @@ func Open(ctx context.Context, config Config) (*Runtime, error) {
 		return nil, fmt.Errorf("open container runtime: %w", err)
 	}
 	background, stop := context.WithCancel(withLog(namespaces.WithNamespace(context.Background(), namespace), config.Logger))
-	r := &Runtime{config: config, log: config.Logger, engine: e, host: inspectHost(config), stop: stop}
+	r := &Runtime{config: config, log: config.Logger, engine: e, host: sync.OnceValue(func() host { return inspectHost(config) }), stop: stop}
 	r.watchOOM(background)
 	if err := r.adopt(background); err != nil {
 		r.Close()
@@ -152,7 +152,7 @@ func (r *Runtime) Close() error {
 
 // Missing lists, in words for people, what this host cannot guarantee and how
 // to get it. It is empty on an Oscine image.
-func (r *Runtime) Missing() []string { return r.host.missing }
+func (r *Runtime) Missing() []string { return r.host().missing }
 
 // context adds what containerd's packages expect to find.
 func (r *Runtime) context(ctx context.Context) context.Context {

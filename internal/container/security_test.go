@@ -19,7 +19,7 @@ func want(t *testing.T, said string, lines ...string) {
 
 func TestDefaultsAreTight(t *testing.T) {
 	r := withProbe(t)
-	if len(r.host.missing) > 0 {
+	if len(r.host().missing) > 0 {
 		t.Logf("this host lacks: %s", strings.Join(r.Missing(), "\n"))
 	}
 	got, _ := output(t, r, Spec{ID: "tight", Args: []string{
@@ -37,7 +37,7 @@ func TestDefaultsAreTight(t *testing.T) {
 
 func TestUserNamespace(t *testing.T) {
 	r := withProbe(t)
-	if !r.host.userns {
+	if !r.host().userns {
 		t.Skip("skipped: no id-mapped layers on this host")
 	}
 	for _, id := range []string{"one", "two"} {

@@ -122,14 +122,14 @@ func (r *Runtime) start(ctx context.Context, spec Spec, hash string) error {
 	r.sweeping.RLock()
 	defer r.sweeping.RUnlock()
 	rec := record{Labels: spec.Labels, SpecHash: hash, CgroupPath: spec.CgroupPath, LogPath: r.LogPath(spec.ID), OOMKills: oomKills(spec.CgroupPath)}
-	if r.host.userns {
+	if r.host().userns {
 		base, err := r.freeUIDs(ctx, spec.ID)
 		if err != nil {
 			return err
 		}
 		rec.UIDBase = base
 	}
-	p := plan{spec: spec, holder: r.config.LoggerPath, uidBase: rec.UIDBase, etc: filepath.Join(r.stateDir(spec.ID), "etc"), host: r.host, cdiDirs: r.config.CDIDirs}
+	p := plan{spec: spec, holder: r.config.LoggerPath, uidBase: rec.UIDBase, etc: filepath.Join(r.stateDir(spec.ID), "etc"), host: r.host(), cdiDirs: r.config.CDIDirs}
 	c := containers.Container{ID: spec.ID, Runtime: containers.RuntimeInfo{Name: r.config.ShimPath}}
 	rootfs, err := r.rootfs(ctx, &p, &c, &rec)
 	if err != nil {
@@ -217,7 +217,7 @@ func (r *Runtime) rootfs(ctx context.Context, p *plan, c *containers.Container, 
 			return nil, fmt.Errorf("root file system %s is not a folder", dir)
 		}
 		base := rec.UIDBase
-		if base != 0 && r.host.idmap != nil && r.host.idmap.check(dir) != nil {
+		if base != 0 && r.host().idmap != nil && r.host().idmap.check(dir) != nil {
 			// Read-only files of others: readable as they are.
 			base = 0
 		}
