@@ -158,8 +158,5 @@ func TestKernelDriver(t *testing.T) {
 		if got := n.run("dmesg"); !strings.Contains(got, "NVRM: No NVIDIA GPU found") { // so the kernel took the module
 			t.Errorf("the kernel's log:\n%s", got)
 		}
-		if got := n.run("hardware", "-o", "wide"); !strings.Contains(got, "NVIDIA's kernel driver is not loaded") { // so the library resolves
-			t.Errorf("what NVML says:\n%s", got)
-		}
 	})
 }
