@@ -74,7 +74,7 @@ as-root:
 .PHONY: test-inputs
 test-inputs: build
 	@for arch in amd64 arm64; do $(OSCINE) image build --arch $$arch -o $(OUT)/oscine-$$arch.img || exit 1; done
-	@for name in onnxruntime llama.cpp optimize-onnx optimize-gguf; do $(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs $$name || exit 1; done
+	@for name in onnxruntime llama.cpp optimize-onnx optimize-gguf optimize-openvino; do $(OSCINE) pack build --arch $(ARCH) -o $(OUT)/packs $$name || exit 1; done
 	@go run ./internal/serve/engine/modeltest/fetch
 	@go run ./internal/samples/fetch
 	@scripts/python-clients.sh >/dev/null

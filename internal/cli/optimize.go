@@ -23,7 +23,7 @@ import (
 
 // optimizeOptions are the flags of optimize.
 type optimizeOptions struct {
-	target, calibration, maxDrop, accuracy, output, cpu, memory string
+	target, to, calibration, maxDrop, accuracy, output, cpu, memory string
 
 	how              optimize.Flags
 	given            []string // of the flags in how, by their names
@@ -34,16 +34,18 @@ func newOptimizeCommand(env *Env) *cobra.Command {
 	var o optimizeOptions
 	c := &cobra.Command{
 		Use: "optimize MODEL", Short: "Make a faster model for a node's CPU, and measure that it is, and how accurate",
-		Long: `Make a faster model of one in ONNX or GGUF, with the format's own tools, as a batch workload on the node for
+		Long: `Make a faster model of one in ONNX, OpenVINO's IR or GGUF, with the format's own tools, as a batch workload on the node for
 which it is meant: its own CPU decides about the options, and measures original and result.
 
 ONNX: without --int8 the graph is optimised, which changes no answer: what the engine otherwise does at each
 load is stored. With --int8 the model is quantised: statically with --calibration, else only its weights.
 
+OpenVINO: an IR, or with --to openvino a model in ONNX, is quantised by NNCF; without --calibration only its weights.
+
 GGUF: a language model is quantised to --type, as llama-quantize names them.
 
 The result is written where its accuracy drops by no more than --max-drop and it is faster by a tenth, or, of a
-language model, smaller; else it is refused, with both figures. Where it comes from is in a file beside it. See
+language model and of weights alone, smaller; else it is refused, with both figures. Where it comes from is in a file beside it. See
 docs/optimize.md.`,
 		Example: "  oscine optimize net.onnx --for edge1\n  oscine optimize net.onnx --for edge1 --int8 --calibration ./pictures --max-drop 1%\n  oscine optimize chat-f16.gguf --for edge1 --type Q4_K_M --calibration wiki.txt\n  oscine optimize net.onnx --int8 --output oci://ghcr.io/acme/net:int8",
 		Args:    exactArgs(1, "a model's file, folder, URL or reference"),
@@ -60,8 +62,10 @@ docs/optimize.md.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.target, "for", "", "the node for which it is meant, by the name of its context (default: the current one)")
-	f.StringVar(&o.how.Int8, "int8", "", "quantise to eight bits: static or dynamic (default: static where there is --calibration)")
+	f.StringVar(&o.to, "to", "", "format of the result, where it is not that of the model: openvino, for ONNX")
+	f.StringVar(&o.how.Int8, "int8", "", "quantise to eight bits: static, dynamic (ONNX) or weights (OpenVINO) (default: static where there is --calibration)")
 	f.Lookup("int8").NoOptDefVal = optimize.Int8Auto
+	f.StringVar(&o.how.Preset, "preset", "", "OpenVINO: NNCF's preset: mixed, performance or transformer (default: mixed)")
 	f.StringVar(&o.how.Type, "type", "", "GGUF: type of the weights, such as Q8_0 or Q5_K_M (default: Q4_K_M)")
 	f.BoolVar(&o.how.AllowRequantize, "allow-requantize", false, "GGUF: take a model that is quantised already, which loses more")
 	f.BoolVar(&o.how.Imatrix, "imatrix", false, "GGUF: compute an importance matrix from half of the text")
@@ -73,7 +77,9 @@ docs/optimize.md.`,
 	f.StringVar(&o.cpu, "cpu", "1", "cores to work on, and threads to measure with")
 	f.StringVar(&o.memory, "memory", "", "memory limit, such as 4Gi")
 	f.BoolVar(&o.plainHTTP, "plain-http", false, "ask the registry of a reference without TLS, which those on the way can read and change")
-	completeValues(c, "int8", "static", "dynamic")
+	completeValues(c, "int8", "static", "dynamic", "weights")
+	completeValues(c, "to", optimize.Targets()...)
+	completeValues(c, "preset", optimize.Presets()...)
 	completeValues(c, "type", optimize.Types()...)
 	completeValues(c, "accuracy", optimize.Measures()...)
 	_ = c.RegisterFlagCompletionFunc("for", completeContext(env)) // fails for an unknown flag only
@@ -194,9 +200,10 @@ func (z *optimization) prepare(ctx context.Context, path string) (err error) {
 	for _, f := range files {
 		names = append(names, f.Name)
 	}
-	if z.tool, z.request.Model, err = optimize.For(path, names); err != nil {
+	if z.tool, z.request.Model, err = optimize.For(path, names, z.to); err != nil {
 		return err
 	}
+	z.how.Converts = !slices.Contains(z.tool.Suffixes, strings.ToLower(filepath.Ext(z.request.Model)))
 	plan, err := z.tool.Plan(z.how, z.request.Measure, z.given)
 	if err != nil {
 		return usageError{err}
@@ -278,12 +285,23 @@ func (z *optimization) findOutput() error {
 	if z.push != nil {
 		return nil
 	}
-	for _, file := range []string{z.output, provenance(z.output)} {
+	for _, file := range []string{z.output, z.weights(), provenance(z.output)} {
+		if file == "" {
+			continue
+		}
 		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s is there already: remove it, or choose another with --output", file)
 		}
 	}
 	return checkOutput("output", z.output)
+}
+
+// weights is the file beside the result that holds its weights, or "".
+func (z *optimization) weights() string {
+	if z.tool.Result != ".xml" {
+		return ""
+	}
+	return strings.TrimSuffix(z.output, filepath.Ext(z.output)) + ".bin"
 }
 
 // provenance is the name of the file that says where a result comes from.

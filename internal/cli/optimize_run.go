@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -211,9 +212,13 @@ func (z *optimization) report(ctx context.Context, node *client.Client, dir stri
 // keep puts the result, and where it comes from, in their place.
 func (z *optimization) keep(ctx context.Context, dir string, r *optimize.Report) error {
 	model := filepath.Join(dir, "result", optimize.ModelDir, z.request.Result)
-	made, _, err := (&modelSource{path: model}).sum(ctx)
+	source, err := findModel(model)
 	if err != nil {
 		return fmt.Errorf("the tool gave no result: %w", err)
+	}
+	made, _, err := source.sum(ctx)
+	if err != nil {
+		return err
 	}
 	if made != r.Result.Digest {
 		return fmt.Errorf("the result has the digest %s, the report says %s: it was changed on the way", made, r.Result.Digest)
@@ -224,22 +229,38 @@ func (z *optimization) keep(ctx context.Context, dir string, r *optimize.Report)
 	}
 	text = append(text, '\n')
 	if z.push != nil {
-		return z.pushResult(ctx, dir, model, r.Result.SizeBytes, text, r)
-	}
-	if err := os.Chmod(model, 0o644); err != nil {
-		return err
+		return z.pushResult(ctx, dir, source, text, r)
 	}
 	if err := durable.WriteFile(provenance(z.output), text, 0o644); err != nil {
 		return err
 	}
-	if err := durable.Replace(model, z.output); err != nil {
-		return errors.Join(err, os.Remove(provenance(z.output)))
+	written := []string{provenance(z.output)}
+	place := func(from, to string) error {
+		err := os.Chmod(from, 0o644)
+		if err == nil {
+			err = durable.Replace(from, to)
+		}
+		for _, file := range written {
+			if err != nil {
+				err = errors.Join(err, os.Remove(file))
+			}
+		}
+		written = append(written, to)
+		return err
+	}
+	if to := z.weights(); to != "" { // beside the model when that comes
+		if err := place(strings.TrimSuffix(model, filepath.Ext(model))+".bin", to); err != nil {
+			return err
+		}
+	}
+	if err := place(model, z.output); err != nil {
+		return err
 	}
 	fmt.Fprintf(z.env.Out, "%s created\n%s  provenance: %s\n  try: oscine serve %s\n", z.output, figures(r), provenance(z.output), z.output)
 	return nil
 }
 
-func (z *optimization) pushResult(ctx context.Context, dir, model string, size int64, text []byte, r *optimize.Report) error {
+func (z *optimization) pushResult(ctx context.Context, dir string, model *modelSource, text []byte, r *optimize.Report) error {
 	access, err := registries(z.plainHTTP)
 	if err != nil {
 		return err
@@ -248,10 +269,11 @@ func (z *optimization) pushResult(ctx context.Context, dir, model string, size i
 	if err := os.WriteFile(origin, text, 0o600); err != nil {
 		return err
 	}
-	files := []bundle.File{
-		{Name: z.request.Result, Path: model, Size: size},
-		{Name: provenance(z.request.Result), Path: origin, Size: int64(len(text))},
+	files, err := model.list()
+	if err != nil {
+		return err
 	}
+	files = append(slices.Clone(files), bundle.File{Name: provenance(z.request.Result), Path: origin, Size: int64(len(text))})
 	digest, err := modelpack.Push(ctx, *z.push, access, files, modelName(z.request.Result), "", func(file string, size int64, in io.ReadCloser) io.ReadCloser {
 		return newReadProgress(z.env, "push "+file, size, in)
 	})

@@ -30,16 +30,17 @@ const (
 	Graph   Method = "graph"
 	Dynamic Method = "int8-dynamic" // weights; activations are quantised while the model runs
 	Static  Method = "int8-static"  // weights and activations, whose ranges calibration finds
+	Weights Method = "int8-weights" // weights; the engine computes with floating-point numbers
 	// Quantize stores a language model's weights in fewer bits.
 	Quantize Method = "quantize"
 )
 
 // Int8 reports whether the method quantises.
-func (m Method) Int8() bool { return m == Dynamic || m == Static }
+func (m Method) Int8() bool { return m == Dynamic || m == Static || m == Weights }
 
 // compact reports whether a smaller result is worth it where it is no faster: its
 // memory is what bounds a language model.
-func (m Method) compact() bool { return m == Quantize }
+func (m Method) compact() bool { return m == Quantize || m == Weights }
 
 // Measure is how the accuracy is measured.
 type Measure string

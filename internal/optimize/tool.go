@@ -12,8 +12,9 @@ import (
 
 // Packs that hold a tool, by the names of both.
 const (
-	PackONNX = "optimize-onnx"
-	PackGGUF = "optimize-gguf"
+	PackONNX     = "optimize-onnx"
+	PackGGUF     = "optimize-gguf"
+	PackOpenVINO = "optimize-openvino"
 )
 
 // Tool is what optimises models of a format, in a pack of its own. Each lies in a
@@ -23,6 +24,8 @@ type Tool struct {
 	Name     string    // of the program or library by others that makes the result
 	Format   string    // its usual name
 	Suffixes []string  // of the files of its models
+	To       string    // what --to names it by, for models in another format
+	From     []string  // the suffixes of those
 	Result   string    // the suffix of what it makes
 	Text     bool      // the data is a text, no arrays
 	Flags    []string  // of the command, that say how; others are refused
@@ -32,8 +35,9 @@ type Tool struct {
 
 // Flags are what is asked of a tool; what is "" or false was not asked for.
 type Flags struct {
-	Int8, Type               string
+	Int8, Type, Preset       string
 	AllowRequantize, Imatrix bool
+	Converts                 bool // the model is in another format
 	Data                     bool // there is some to calibrate with
 }
 
@@ -45,22 +49,30 @@ type Plan struct {
 }
 
 // Tools are all that there are.
-func Tools() []Tool { return []Tool{onnx(), gguf()} }
+func Tools() []Tool { return []Tool{onnx(), gguf(), openvino()} }
 
 // without are tools that no pack holds, by the suffixes of the models that need them.
 func without() map[string]string {
 	return map[string]string{
-		".tflite": "AI Edge Quantizer", ".xml": "NNCF", ".bin": "NNCF", ".pb": "NNCF",
+		".tflite": "AI Edge Quantizer", ".pb": "NNCF",
 		".pt": "torch.ao", ".pth": "torch.ao", ".jit": "torch.ao", ".pt2": "torch.ao", ".pte": "ExecuTorch's export",
 	}
 }
 
-// For returns the tool for a model of these files, and which of them it reads.
-func For(model string, files []string) (*Tool, string, error) {
+// For returns the tool for a model of these files, and which of them it reads. Where to
+// is not "" it is the one that makes models of that format.
+func For(model string, files []string, to string) (*Tool, string, error) {
 	for _, t := range Tools() {
+		read := t.Suffixes
+		if to != "" {
+			if t.To != to {
+				continue
+			}
+			read = append(slices.Clone(t.From), read...)
+		}
 		var mine []string
 		for _, f := range files {
-			if slices.Contains(t.Suffixes, strings.ToLower(filepath.Ext(f))) {
+			if slices.Contains(read, strings.ToLower(filepath.Ext(f))) {
 				mine = append(mine, f)
 			}
 		}
@@ -69,7 +81,12 @@ func For(model string, files []string) (*Tool, string, error) {
 			return nil, "", fmt.Errorf("%s holds %d models in %s: name the file of one", model, len(mine), t.Format)
 		case len(mine) == 1:
 			return &t, mine[0], nil
+		case to != "":
+			return nil, "", fmt.Errorf("%s is in no format of which a model in %s is made: give a file that ends in %s", model, t.Format, list(read, "or"))
 		}
+	}
+	if to != "" {
+		return nil, "", fmt.Errorf("--to %q: must be %s", to, list(Targets(), "or"))
 	}
 	for _, f := range files {
 		if tool := without()[strings.ToLower(filepath.Ext(f))]; tool != "" {
@@ -77,6 +94,17 @@ func For(model string, files []string) (*Tool, string, error) {
 		}
 	}
 	return nil, "", fmt.Errorf("%s is in no format that is optimised: give a file that ends in %s", model, list(suffixes(), "or"))
+}
+
+// Targets are the formats that --to may name.
+func Targets() []string {
+	var all []string
+	for _, t := range Tools() {
+		if t.To != "" {
+			all = append(all, t.To)
+		}
+	}
+	return all
 }
 
 func suffixes() []string {

@@ -76,6 +76,8 @@ func (r recipe) steps() []step {
 		return optimizeONNXSteps()
 	case r.name == optimize.PackGGUF:
 		return optimizeGGUFSteps()
+	case r.name == optimize.PackOpenVINO:
+		return optimizeOpenVINOSteps()
 	default:
 		return engineSteps(r.wheel)
 	}
@@ -83,7 +85,7 @@ func (r recipe) steps() []step {
 
 // recipes are the packs that Oscine's source makes, the usual one first.
 func recipes() []recipe {
-	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), onnxruntimeCUDA12Recipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), llamaVulkanRecipe(), nvidiaRecipe(), nvidiaDriverRecipe(), optimizeONNXRecipe(), optimizeGGUFRecipe()}
+	return []recipe{onnxruntimeRecipe(), onnxruntimeCUDARecipe(), onnxruntimeCUDA12Recipe(), openvinoRecipe(), litertRecipe(), tensorflowRecipe(), executorchRecipe(), pytorchRecipe(), llamaRecipe(), llamaVulkanRecipe(), nvidiaRecipe(), nvidiaDriverRecipe(), optimizeONNXRecipe(), optimizeGGUFRecipe(), optimizeOpenVINORecipe()}
 }
 
 // Build makes a pack. Two builds of one source give the same file. It needs the

@@ -30,7 +30,7 @@ func optimizeONNXRecipe() recipe {
 func optimizeONNXSteps() []step {
 	engine := onnxruntimeRecipe().wheel
 	engine.debian, engine.debianSet = pythonLibraries, pythonSet
-	return []step{numberedBy(engine), (*builder).skeleton, (*builder).optimizer, (*builder).worker, engineFrom(engine), debianLibraries(engine), (*builder).python, (*builder).modules, resolved(engine)}
+	return []step{numberedBy(engine), (*builder).skeleton, (*builder).optimizer, (*builder).worker, engineFrom(engine), debianLibraries(engine), (*builder).python, modules(append(commonModules(), onnxModules()...)), resolved(engine)}
 }
 
 func (b *builder) optimizer(ctx context.Context, _ *lock) error {
@@ -107,75 +107,77 @@ func (b *builder) copyTree(root, dir string, wanted func(name string) bool) erro
 
 // module is a project of the index whose wheel is taken whole.
 type module struct {
-	name, spdx string
-	licences   []string // their texts, by the path in the wheel; "": it has none
+	name, version string   // version: where the lock has several; else ""
+	spdx          string   // "": its licence is in the pack already
+	licences      []string // their texts, below the wheel's folder of metadata; none: it has none
 }
 
-// modules of Python that the tools import.
-func toolModules(version func(string) string) []module {
-	info := func(name, file string) string {
-		return strings.ReplaceAll(name, "-", "_") + "-" + version(name) + ".dist-info/" + file
-	}
-	one := func(name, spdx string, files ...string) module {
-		m := module{name: name, spdx: spdx}
-		for _, f := range files {
-			m.licences = append(m.licences, info(name, f))
-		}
-		return m
-	}
+// commonModules are those of Python that several tools import.
+func commonModules() []module {
 	return []module{
-		one("flatbuffers", "Apache-2.0"),
-		one("ml-dtypes", "Apache-2.0 AND MPL-2.0", "licenses/LICENSE", "licenses/LICENSE.eigen"),
-		one("numpy", "BSD-3-Clause AND MIT AND Zlib AND CC0-1.0 AND GPL-3.0-or-later WITH GCC-exception-3.1", "licenses/LICENSE.txt"),
-		one("onnx", "Apache-2.0", "licenses/LICENSE", "licenses/NOTICE"),
-		one("packaging", "Apache-2.0 OR BSD-2-Clause", "licenses/LICENSE", "licenses/LICENSE.APACHE", "licenses/LICENSE.BSD"),
-		one("protobuf", "BSD-3-Clause", "LICENSE"),
-		one("typing-extensions", "PSF-2.0", "licenses/LICENSE"),
+		{name: "packaging", spdx: "Apache-2.0 OR BSD-2-Clause", licences: []string{"licenses/LICENSE", "licenses/LICENSE.APACHE", "licenses/LICENSE.BSD"}},
 	}
 }
 
-// modules adds Python's modules: those of the engine, whose licence is there
-// already, and of what it imports.
-func (b *builder) modules(ctx context.Context, l *lock) error {
-	source, err := pypi.Open(b.Log)
-	if err != nil {
-		return err
+// onnxModules are those that ONNX Runtime's tools import.
+func onnxModules() []module {
+	return []module{
+		{name: "flatbuffers", spdx: "Apache-2.0"},
+		{name: "ml-dtypes", spdx: "Apache-2.0 AND MPL-2.0", licences: []string{"licenses/LICENSE", "licenses/LICENSE.eigen"}},
+		{name: "numpy", version: "2.5.5", spdx: numpySPDX, licences: []string{"licenses/LICENSE.txt"}},
+		{name: "onnx", spdx: "Apache-2.0", licences: []string{"licenses/LICENSE", "licenses/NOTICE"}},
+		{name: "protobuf", spdx: "BSD-3-Clause", licences: []string{"LICENSE"}},
+		{name: "typing-extensions", spdx: "PSF-2.0", licences: []string{"licenses/LICENSE"}},
+		{name: "onnxruntime"},
 	}
-	to := filepath.Join(b.root, modulesPath)
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
-	}
-	version := func(name string) string { p, _ := l.wheel(name, ""); return p.Version }
-	for _, m := range append(toolModules(version), module{name: "onnxruntime"}) {
-		pinned, err := l.wheel(m.name, "")
+}
+
+// numpySPDX is NumPy's licence, with that of what its wheels bring.
+const numpySPDX = "BSD-3-Clause AND MIT AND Zlib AND CC0-1.0 AND GPL-3.0-or-later WITH GCC-exception-3.1"
+
+// modules is the step that adds Python's modules.
+func modules(list []module) step {
+	return func(b *builder, ctx context.Context, l *lock) error {
+		source, err := pypi.Open(b.Log)
 		if err != nil {
 			return err
 		}
-		wheel, err := source.Wheel(ctx, pinned, b.Arch, true)
-		if err != nil {
+		to := filepath.Join(b.root, modulesPath)
+		if err := os.MkdirAll(to, 0o755); err != nil {
 			return err
 		}
-		if err := pypi.ExtractAll(wheel, to, imported); err != nil {
-			return err
+		for _, m := range list {
+			pinned, err := l.wheel(m.name, m.version)
+			if err != nil {
+				return err
+			}
+			wheel, err := source.Wheel(ctx, pinned, b.Arch, true)
+			if err != nil {
+				return err
+			}
+			if err := pypi.ExtractAll(wheel, to, imported); err != nil {
+				return err
+			}
+			if m.spdx == "" {
+				continue
+			}
+			file, err := pinned.For(b.Arch)
+			if err != nil {
+				return err
+			}
+			b.input("pypi:"+m.name, pinned.Version, "sha256:"+file.SHA256)
+			if err := b.moduleLicences(m, pinned.Version, wheel); err != nil {
+				return err
+			}
 		}
-		if m.spdx == "" {
-			continue
-		}
-		file, err := pinned.For(b.Arch)
-		if err != nil {
-			return err
-		}
-		b.input("pypi:"+m.name, pinned.Version, "sha256:"+file.SHA256)
-		if err := b.moduleLicences(m, wheel); err != nil {
-			return err
-		}
+		return nil
 	}
-	return nil
 }
 
 // imported reports whether a file of a wheel is of use to one who imports it.
 func imported(name string) bool {
-	for _, without := range []string{"/tests/", "/include/", "onnx/backend/test/", "onnx/test/", "onnxruntime/capi/libonnxruntime", ".dist-info/"} {
+	for _, without := range []string{"/tests/", "/include/", "onnx/backend/test/", "onnx/test/", "onnxruntime/capi/libonnxruntime", ".dist-info/",
+		"intel_gpu_plugin", "intel_npu_", "openvino/libs/cache.json", "tbbmalloc_proxy"} {
 		if strings.Contains(name, without) {
 			return false
 		}
@@ -183,13 +185,14 @@ func imported(name string) bool {
 	return !slices.Contains([]string{".pyi", ".h", ".a", ".cc", ".proto", ".hpp"}, path.Ext(name))
 }
 
-func (b *builder) moduleLicences(m module, wheel string) error {
+func (b *builder) moduleLicences(m module, version, wheel string) error {
 	if len(m.licences) == 0 {
 		b.manifest.Licences = append(b.manifest.Licences, Licence{Component: m.name, SPDX: m.spdx})
 		return nil
 	}
 	want := map[string]string{}
 	for _, text := range m.licences {
+		text = strings.ReplaceAll(m.name, "-", "_") + "-" + version + ".dist-info/" + text
 		to := path.Join(licencesFolder, m.name+"."+path.Base(text))
 		want[text] = to
 		b.manifest.Licences = append(b.manifest.Licences, Licence{Component: m.name, SPDX: m.spdx, File: "/" + to})

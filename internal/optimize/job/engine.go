@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"oscine.dev/oscine/internal/optimize"
@@ -134,7 +136,7 @@ func (b *bench) measure(ctx context.Context, what, model string) (*measured, err
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	w, err := startWorker(ctx, b.engine, dir, model, b.j.request.Threads, &b.log)
+	w, err := startWorker(ctx, b.engine, dir, loaded(model), b.j.request.Threads, &b.log)
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +152,15 @@ func (b *bench) measure(ctx context.Context, what, model string) (*measured, err
 	}
 	m.run, m.load = r.Latency[0], r.Load
 	return m, nil
+}
+
+// loaded is what the engine is given of a model: of OpenVINO's the folder, in which its
+// weights are too.
+func loaded(model string) string {
+	if strings.EqualFold(filepath.Ext(model), ".xml") {
+		return filepath.Dir(model)
+	}
+	return model
 }
 
 func (b *bench) try(ctx context.Context, w *worker, what string, m *measured) (*trial.Result, error) {

@@ -35,7 +35,7 @@ type tool interface {
 
 // toolOf returns the tool of a pack.
 func toolOf(name string) (tool, error) {
-	tools := map[string]tool{optimize.PackONNX: onnx(), optimize.PackGGUF: gguf{}}
+	tools := map[string]tool{optimize.PackONNX: onnx(), optimize.PackGGUF: gguf{}, optimize.PackOpenVINO: openvino()}
 	t, ok := tools[name]
 	if !ok {
 		return nil, fmt.Errorf("there is no tool %q", name)
