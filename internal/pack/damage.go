@@ -32,7 +32,7 @@ type Reread struct {
 // returned once. One whose file does not have its digest is damaged from then on. An
 // error keeps none of the others from being looked at.
 func (s *Store) FindDamage() ([]Reread, error) {
-	packs, err := s.List()
+	packs, err := s.All()
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (s *Store) wrong(p *Info) bool {
 func (s *Store) judge(p *Info, good bool, file os.FileInfo) (*Reread, error) {
 	s.mounting.Lock()
 	defer s.mounting.Unlock()
-	p, err := s.Find(p.Name)
+	p, err := s.Find(p.Digest)
 	if errors.Is(err, ErrNotInstalled) {
 		return nil, nil
 	}

@@ -76,6 +76,7 @@ func (f *Format) match(head []byte) (n int, ok bool) {
 
 // Question is what Choose wants to know of a model.
 type Question struct {
+	User      string // stays on older versions that are kept for it, as Kind/name; "": on none
 	Engine    string // that runs it; "" for any
 	Suffix    string // of the file's name, for example .onnx; "" if unknown
 	Head      []byte // the first HeadBytes of the file
@@ -117,11 +118,11 @@ var ErrNoEngine = errors.New("no installed pack can run the model")
 // the fewest formats, then it is the first by name. It returns an error wrapping
 // ErrNotInstalled or ErrNoEngine that says what can be done.
 func (s *Store) Candidates(q Question) ([]Info, error) {
-	packs, err := s.List()
+	all, err := s.All()
 	if err != nil {
 		return nil, err
 	}
-	return candidates(packs, q)
+	return candidates(keptFor(q.User, all), q)
 }
 
 // candidate is a pack that may run a model.

@@ -14,7 +14,7 @@ import (
 	"oscine.dev/oscine/internal/release"
 )
 
-// Mount mounts the pack of that name (or engine) read-only, unless it is mounted already,
+// Mount mounts the pack of that name (or engine, or digest) read-only, unless it is mounted already,
 // and returns it with the mount's folder. It is mounted through dm-verity, if it has a
 // hash tree and this machine can: then the kernel checks each block that is read against
 // the root hash that was signed. Else, and where only the digest was signed, the whole

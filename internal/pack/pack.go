@@ -29,4 +29,10 @@ type Info struct {
 
 	Signature pki.Signature // of an admin, checked at every mount
 	Release   string        // of Oscine that pins it, in place of a signature; empty for none
+
+	// Of an older version that is kept for what runs on it: the digest of the version that
+	// has taken its place, and who stays on it, as Kind/name, with the reason; empty where
+	// they have not been moved yet.
+	Next  string
+	Stays map[string]string
 }

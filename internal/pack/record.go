@@ -32,6 +32,9 @@ type record struct {
 	Damaged   time.Time     `json:"damaged,omitzero"`
 	Source    string        `json:"source,omitempty"`
 	PlainHTTP bool          `json:"plainHTTP,omitempty"`
+	// Of an older version that is kept.
+	Next  string            `json:"next,omitempty"`
+	Stays map[string]string `json:"stays,omitempty"`
 }
 
 // hex is the digest as part of a file's name.

@@ -27,7 +27,14 @@ func recordOf(file string) (name string, ok bool) {
 	if name, ok = strings.CutSuffix(file, ".json"); ok {
 		return name, true
 	}
-	return strings.CutSuffix(file, staged)
+	if name, ok = strings.CutSuffix(file, staged); ok {
+		return name, true
+	}
+	if name, ok = strings.CutSuffix(file, kept); ok {
+		at := strings.LastIndexByte(name, '.')
+		return name[:max(at, 0)], at > 0
+	}
+	return "", false
 }
 
 // records reads all records, by the names of their files. One that cannot be read
@@ -90,8 +97,15 @@ func (s *Store) Left(digest string) int64 {
 	return info.Size()
 }
 
+// installed reports whether a record's file is the installed pack of its name.
+func (s *Store) installed(rec *record, records map[string]*record) bool {
+	now := records[rec.Manifest.Name+".json"]
+	return now != nil && now.Digest == rec.Digest
+}
+
 // holdsFor is Holds for a release. One that was staged for another release, which the
-// machine did not go to, is staged for this one instead: Settle would remove it.
+// machine did not go to, or that is kept for what runs on it, is staged for this one:
+// Settle and sweep would remove it.
 func (s *Store) holdsFor(release, digest string) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,11 +119,13 @@ func (s *Store) holdsFor(release, digest string) (bool, error) {
 			continue
 		}
 		held = true
-		if strings.HasSuffix(file, staged) && rec.Release != release {
-			rec.Release = release
-			if err := rec.write(s.stagedFile(rec.Manifest.Name)); err != nil {
-				return false, err
-			}
+		if s.installed(rec, records) || strings.HasSuffix(file, staged) && rec.Release == release {
+			continue
+		}
+		next := *rec
+		next.Release, next.Next, next.Stays = release, "", nil
+		if err := next.write(s.stagedFile(rec.Manifest.Name)); err != nil {
+			return false, err
 		}
 	}
 	return held, nil
@@ -238,7 +254,8 @@ func (s *Store) Settle() (pinned []string, err error) {
 			errs = append(errs, s.dropFile(s.info(before)))
 		}
 	}
-	packs, err := s.list()
+	errs = append(errs, s.sweep())
+	packs, err := s.all()
 	for i := range packs {
 		if packs[i].Release != "" {
 			pinned = append(pinned, packs[i].Digest)

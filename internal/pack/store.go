@@ -38,11 +38,11 @@ var (
 // MaxBytes bounds the size of a pack.
 const MaxBytes = 8 << 30
 
-// Store keeps packs in a folder of the data partition, at most one version of
-// each name, and mounts them. It is safe for concurrent use within one
+// Store keeps packs in a folder of the data partition, one version of each name and
+// those older ones on which objects run still, and mounts them. It is safe for concurrent use within one
 // process.
 type Store struct {
-	dir    string // HEX.erofs, NAME.json that says which of them is the pack of a name, and NAME.staged
+	dir    string // HEX.erofs, NAME.json that says which of them is the pack of a name, NAME.staged and NAME.HEX.kept
 	mounts string // HEX/, mount points
 	cpu    string // of procfs, cpuinfo
 	trust  *x509.CertPool
@@ -57,6 +57,9 @@ type Store struct {
 	// release was verified here; nil means none. Set it before the first use.
 	Pinned func(digest string) bool
 
+	// Users are the objects that run on the pack of a digest, as Kind/name; nil means none.
+	// Set it before the first use.
+	Users func(name, digest string) []string
 	// Kernel is the running kernel, as uname -r prints it, where packs may bring modules
 	// for it; "" elsewhere. Set it before the first use.
 	Kernel string
@@ -96,6 +99,9 @@ func OpenStore(dir, mounts string, trust *x509.CertPool) (*Store, error) {
 	}
 	s := &Store{dir: dir, mounts: mounts, cpu: "/proc/cpuinfo", trust: trust, pulling: make(chan struct{}, 1), broken: map[string]time.Time{}}
 	s.mapping = fmt.Sprintf("oscine-pack-%.4x-", sha256.Sum256([]byte(mounts)))
+	if err := s.sweep(); err != nil {
+		return nil, fmt.Errorf("clear the store of packs: %w", err)
+	}
 	if err := s.clearMounts(); err != nil {
 		return nil, fmt.Errorf("clear the mounts of packs: %w", err)
 	}
@@ -130,7 +136,7 @@ func clear(dir string) error {
 }
 
 // Install stores a pack from r and returns what it is. Another version of the
-// same name goes; containers that run from it keep it until they end. It
+// same name goes, or is kept as long as objects run on it. It
 // returns ErrNotPack, and changes nothing, when r holds anything else or a
 // pack for another architecture, and ErrUntrusted unless the signature is an
 // admin's for just this file.
@@ -266,15 +272,33 @@ func (s *Store) inspect(f *os.File, more func(m *Manifest, dir string) error) (m
 
 // commit makes a file the pack of its name.
 func (s *Store) commit(tmp string, rec *record) error {
+	name := rec.Manifest.Name
+	var users []string
+	if before, err := s.Find(name); err == nil && before.Name == name && before.Digest != rec.Digest && s.Users != nil {
+		users = s.Users(name, before.Digest)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.replace(tmp, s.recordFile(rec.Manifest.Name), rec); err != nil {
+	before, err := readRecord(s.recordFile(name), name)
+	next, e := s.readStaged(name)
+	counts := e == nil && next.Release == s.Release
+	if counts {
+		before, err = next, nil
+	}
+	if err == nil {
+		if err := s.keepFor(users, before, rec.Digest); err != nil {
+			return err
+		}
+	}
+	if err := s.replace(tmp, s.recordFile(name), rec); err != nil {
 		return err
 	}
-	if next, err := s.readStaged(rec.Manifest.Name); err == nil && next.Release == s.Release {
-		return s.dropStaged(next) // it would count in place of this one
+	if counts { // it would count in place of this one
+		if err := s.dropStaged(next); err != nil {
+			return err
+		}
 	}
-	return nil
+	return errors.Join(s.redirect(name, rec.Digest), s.sweep())
 }
 
 // replace gives a pack its name, then writes its record to a file, which makes it
@@ -306,7 +330,7 @@ func (s *Store) file(hexDigest string) string { return filepath.Join(s.dir, hexD
 func (s *Store) info(rec *record) *Info {
 	return &Info{
 		Manifest: rec.Manifest, Digest: rec.Digest, SizeBytes: rec.SizeBytes, Installed: rec.Installed, File: s.file(rec.hex()), Signature: rec.Signature, Release: rec.Release,
-		Verity: rec.Verity, Unverified: s.unverified(rec.Verity), Damaged: rec.Damaged, Source: rec.Source, PlainHTTP: rec.PlainHTTP,
+		Verity: rec.Verity, Unverified: s.unverified(rec.Verity), Damaged: rec.Damaged, Source: rec.Source, PlainHTTP: rec.PlainHTTP, Next: rec.Next, Stays: rec.Stays,
 	}
 }
 
@@ -324,12 +348,11 @@ func (s *Store) list() ([]Info, error) {
 		return nil, err
 	}
 	packs := []Info{}
-	for name, rec := range records {
-		if name == rec.Manifest.Name+".json" {
-			if next := records[rec.Manifest.Name+staged]; next == nil || next.Release != s.Release {
-				packs = append(packs, *s.info(rec))
-			}
-		} else if rec.Release == s.Release {
+	for file, rec := range records {
+		switch next := records[rec.Manifest.Name+staged]; {
+		case file == rec.Manifest.Name+".json" && (next == nil || next.Release != s.Release):
+			packs = append(packs, *s.info(rec))
+		case rec == next && rec.Release == s.Release:
 			packs = append(packs, *s.info(rec))
 		}
 	}
@@ -337,13 +360,19 @@ func (s *Store) list() ([]Info, error) {
 	return packs, nil
 }
 
-// Find returns the pack of that name, or the one that holds the engine of that
-// name, or ErrNotInstalled.
+// Find returns the pack of that name or digest, or the one that holds the engine of
+// that name, or ErrNotInstalled. By its digest it finds an older version too that is kept.
 func (s *Store) Find(name string) (*Info, error) {
-	packs, err := s.List()
+	packs, err := s.All()
 	if err != nil {
 		return nil, err
 	}
+	for i := range packs {
+		if packs[i].Digest == name {
+			return &packs[i], nil
+		}
+	}
+	packs = slices.DeleteFunc(packs, func(p Info) bool { return p.Next != "" })
 	for _, byEngine := range []bool{false, true} {
 		for i := range packs {
 			if packs[i].Name == name && !byEngine || byEngine && slices.Contains(packs[i].Engines, name) {
@@ -382,7 +411,7 @@ func (s *Store) drop(p *Info) error {
 	if next, err := s.readStaged(p.Name); err == nil && next.Release == s.Release {
 		errs = append(errs, s.dropStaged(next))
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(append(errs, s.sweep())...); err != nil {
 		return fmt.Errorf("remove the pack %s: %w", p.Name, err)
 	}
 	return nil
