@@ -2,6 +2,7 @@ package core
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -49,6 +50,10 @@ type Model struct {
 	Loading    Loading
 	// Reshapes are the tensors that clients know by other shapes.
 	Reshapes Reshapes
+	// Examine is called with the model that this one takes the place of. What it returns
+	// holds this one to the same answers once it is ready, before it gets requests; its
+	// error keeps it from that. Models with a state are not examined. May be nil.
+	Examine func(ctx context.Context, old Examined) (check func(ctx context.Context, next Examined) error)
 	// OnChange is called after each change of State, without locks held, and must
 	// return at once; may be nil.
 	OnChange func()

@@ -27,7 +27,10 @@ func (r *Registry) Replace(ctx context.Context, m Model) error {
 	r.coming[m.Name] = next
 	r.mu.Unlock()
 
-	err = next.comesUp(ctx)
+	check := r.examine(ctx, old, next)
+	if err = next.comesUp(ctx); err == nil {
+		err = check()
+	}
 	r.mu.Lock()
 	delete(r.coming, m.Name)
 	if err == nil && (r.models[m.Name] != old || r.closed) {
@@ -63,13 +66,69 @@ func (r *Registry) ReplaceInTurn(ctx context.Context, m Model) error {
 		return err
 	}
 	next := r.startModel(m, old.done, old)
+	r.coming[m.Name] = next
+	r.mu.Unlock()
+
+	check := r.examine(ctx, old, next)
+	r.mu.Lock()
+	delete(r.coming, m.Name)
+	if r.models[m.Name] != old || r.closed {
+		r.mu.Unlock()
+		return errors.Join(errors.New("it was removed meanwhile"), next.stop(true, r.patience))
+	}
 	r.withdraw(old)
 	r.enter(next)
 	r.mu.Unlock()
 	if err := r.retire(old); err != nil {
 		return err
 	}
-	return next.comesUp(ctx)
+	if err := next.comesUp(ctx); err != nil {
+		return err
+	}
+	return check()
+}
+
+// Examined is a model that is compared with another one.
+type Examined struct {
+	Status Status
+	// Ask has it answer one request that is not counted.
+	Ask func(context.Context, []Input) ([]Output, error)
+}
+
+// examine asks the old model, and returns what holds the next one to its answers.
+func (r *Registry) examine(ctx context.Context, old, next *model) (check func() error) {
+	if next.Examine == nil || len(old.Sequencing.States) > 0 || len(next.Sequencing.States) > 0 {
+		return func() error { return nil }
+	}
+	examined := func(m *model) Examined {
+		return Examined{m.status(), func(ctx context.Context, in []Input) ([]Output, error) { return r.ask(ctx, m, in) }}
+	}
+	held := next.Examine(ctx, examined(old))
+	return func() error { return held(ctx, examined(next)) }
+}
+
+// ask has a model answer a request that is not counted.
+func (r *Registry) ask(ctx context.Context, m *model, inputs []Input) ([]Output, error) {
+	c, a := r.calls.get(), r.answers.get()
+	defer r.calls.put(c)
+	defer r.answers.put(a)
+	q := Request{Model: m.ServedAs, Version: m.Version, Arrived: time.Now(), Inputs: inputs}
+	c.job.arrived = q.Arrived
+	err := m.Reshapes.request(&q)
+	if err == nil {
+		err = m.infer(ctx, c, a, &q)
+	}
+	if err == nil {
+		err = m.Reshapes.outputs(a.outputs)
+	}
+	if err != nil {
+		return nil, err
+	}
+	outputs := slices.Clone(a.outputs)
+	for i := range outputs {
+		outputs[i].Shape, outputs[i].Data = slices.Clone(outputs[i].Shape), slices.Clone(outputs[i].Data)
+	}
+	return outputs, nil
 }
 
 // replaced finds the model that one is to replace. The caller holds r.mu.

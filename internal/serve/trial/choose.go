@@ -153,6 +153,9 @@ func faster(r, other *Result, clear bool) bool {
 	return score(r, other) < limit*score(other, r)
 }
 
+// notCompared says that there are no outputs of one of two engines.
+const notCompared = "its outputs could not be compared"
+
 // compare returns by how much other differs from the reference, and why it cannot
 // take its place; "" where it can.
 func compare(reference, other *Result) (difference float64, reason string) {
@@ -165,7 +168,7 @@ func compare(reference, other *Result) (difference float64, reason string) {
 		}
 	}
 	if len(reference.Outputs) == 0 || len(other.Outputs) == 0 {
-		return math.NaN(), "its outputs could not be compared"
+		return math.NaN(), notCompared
 	}
 	for _, o := range reference.Outputs {
 		i := slices.IndexFunc(other.Outputs, func(p Output) bool { return p.Name == o.Name })
