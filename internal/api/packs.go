@@ -80,6 +80,6 @@ func packMessage(p *pack.Info) *pb.Pack {
 	return &pb.Pack{
 		Name: p.Name, Version: p.Version, Architecture: p.Arch, Digest: p.Digest, SizeBytes: p.SizeBytes, Engines: p.Engines, Drivers: p.Drivers, Tools: p.Tools,
 		Manifest: string(manifest), Signer: p.Signature.Signer(), Release: p.Release,
-		Verity: p.Verity, Unverified: p.Unverified, Damaged: damaged, Source: p.Source, KernelState: p.KernelState,
+		Verity: p.Verity, Unverified: p.Unverified, Damaged: damaged, Source: p.Source, Next: p.Next, Stays: p.Stays, KernelState: p.KernelState,
 	}
 }

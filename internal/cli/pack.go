@@ -77,7 +77,12 @@ func newPackBuildCommand(env *Env) *cobra.Command {
 
 func newPackInstallCommand(env *Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "install FILE", Short: "Install a pack on the node, in place of its other versions", Args: exactArgs(1, "FILE"),
+		Use: "install FILE", Short: "Install a pack on the node, in place of its other versions",
+		Long: `Install a pack on the node. Models that run on another version go to this one, one after the other and
+without a pause: a worker of this version starts beside the other, loads and tests the model, and has to
+answer as that does. A model for which it fails stays on its version (oscine pack list, oscine events).
+Installing the same file again tries again.`,
+		Args: exactArgs(1, "FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			node, err := env.Client()
 			if err != nil {
@@ -139,8 +144,11 @@ func packNames(ctx context.Context, node *client.Client) ([]string, error) {
 func listPacks(packs []*pb.Pack) listing {
 	return listOf(packs, (*pb.Pack).GetName, "NAME\tVERSION\tSTATUS\tARCH\tSIZE\tENGINES\tDRIVERS\tTOOLS\tDIGEST", func(p *pb.Pack, wide bool) string {
 		status := "Installed"
-		if p.Damaged != nil {
+		switch {
+		case p.Damaged != nil:
 			status = "Damaged"
+		case p.Next != "":
+			status = "Replaced"
 		}
 		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", orDash(p.Name), orDash(p.Version), status, orDash(p.Architecture), printable.Bytes(p.SizeBytes),
 			printable.Text(strings.Join(p.Engines, ",")), printable.Text(strings.Join(p.Drivers, ",")), printable.Text(strings.Join(p.Tools, ",")), shortDigest(p.Digest, wide))

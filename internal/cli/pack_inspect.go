@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -31,13 +33,21 @@ type inspectedPack struct {
 	Damaged    *time.Time `json:"damaged,omitempty"`
 	Source     string     `json:"source,omitempty"`
 	// Whether the driver of the kernel that it brings is loaded, and why not.
-	KernelState string        `json:"kernelState,omitempty"`
-	Signer      string        `json:"signer,omitempty"`  // a name that nothing has proven yet, except on a node
-	Release     string        `json:"release,omitempty"` // of Oscine that it came with, in place of a signer
-	Reference   string        `json:"reference,omitempty"`
-	Manifest    pack.Manifest `json:"manifest"`
+	KernelState string `json:"kernelState,omitempty"`
+	Signer      string `json:"signer,omitempty"`  // a name that nothing has proven yet, except on a node
+	Release     string `json:"release,omitempty"` // of Oscine that it came with, in place of a signer
+	Reference   string `json:"reference,omitempty"`
+	// Older are the versions in whose place it is installed and on which models run still.
+	Older    []olderPack   `json:"older,omitempty"`
+	Manifest pack.Manifest `json:"manifest"`
 
 	onNode bool
+}
+
+type olderPack struct {
+	Version string            `json:"version"`
+	Digest  string            `json:"digest"`
+	Stays   map[string]string `json:"stays"` // who, with the reason; empty: it is to move
 }
 
 func newPackInspectCommand(env *Env) *cobra.Command {
@@ -83,8 +93,13 @@ func inspectPack(ctx context.Context, env *Env, name, arch string, plain bool) (
 		return nil, err
 	}
 	for _, p := range resp.Msg.Packs {
-		if p.Name == name {
+		if p.Name == name { // the installed version comes first
 			shown := &inspectedPack{Digest: p.Digest, SizeBytes: p.SizeBytes, Verity: p.Verity, Unverified: p.Unverified, Source: p.Source, Signer: p.Signer, Release: p.Release, KernelState: p.KernelState, onNode: true}
+			for _, older := range resp.Msg.Packs {
+				if older.Name == name && older.Next != "" {
+					shown.Older = append(shown.Older, olderPack{older.Version, older.Digest, older.Stays})
+				}
+			}
 			if p.Damaged != nil {
 				at := p.Damaged.AsTime()
 				shown.Damaged = &at
@@ -151,6 +166,15 @@ func (p *inspectedPack) table(out io.Writer, _ bool) error {
 	row("with release", p.Release)
 	row("reference", p.Reference)
 	row("fetched from", p.Source)
+	for _, older := range p.Older {
+		for _, user := range slices.Sorted(maps.Keys(older.Stays)) {
+			why := older.Stays[user]
+			if why == "" {
+				why = "it has not moved yet: see oscine describe"
+			}
+			row("on "+older.Version+" still", strings.ToLower(user)+": "+why)
+		}
+	}
 	row("engines", strings.Join(m.Engines, ", "))
 	for _, f := range m.Formats {
 		row("reads", f.Name+" "+strings.Join(f.Suffixes, ", "))

@@ -150,7 +150,9 @@ func (n *Node) checkPacks(ctx context.Context) {
 		n.log.Warn("damaged packs", "error", err)
 	}
 	for i := range found {
-		if p := &found[i]; p.Whole && n.damage.found(&p.Info, true) {
+		if p := &found[i]; p.Next != "" {
+			n.olderDamaged(&p.Info)
+		} else if p.Whole && n.damage.found(&p.Info, true) {
 			n.notePack(reasonPackDamaged, p.Name, p.Digest, fmt.Sprintf("a block of the pack %s did not have its hash when it was read; its file is whole now", p.Name))
 		}
 	}
@@ -165,6 +167,13 @@ func (n *Node) checkPacks(ctx context.Context) {
 			n.packRepaired(p)
 		}
 	}
+}
+
+// olderDamaged has what runs on an older version of a pack start again: a block of it was
+// read that does not have its hash.
+func (n *Node) olderDamaged(p *pack.Info) {
+	message := fmt.Sprintf("a block of the pack %s %s, which is kept for what runs on it, did not have its hash when it was read: that restarts, on the newest version where the file is damaged", p.Name, p.Version)
+	n.restart(n.notePack(reasonPackDamaged, p.Name, p.Digest, message))
 }
 
 // refetch tells that a pack is damaged, once, and fetches it again where its source is
@@ -207,7 +216,11 @@ func (n *Node) packRepaired(p *pack.Info) {
 	if digest == "" {
 		return
 	}
-	users := n.notePack(reasonPackRepaired, p.Name, digest, fmt.Sprintf("the pack %s is good again: what ran from the damaged one restarts", p.Name))
+	n.restart(n.notePack(reasonPackRepaired, p.Name, digest, fmt.Sprintf("the pack %s is good again: what ran from the damaged one restarts", p.Name)))
+}
+
+// restart starts again what runs of objects that a pack's damage hit.
+func (n *Node) restart(users []object.State) {
 	for _, state := range users {
 		if phase := state.Status.Common().Phase; phase == object.Stopped || phase == object.Exited {
 			continue

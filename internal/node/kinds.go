@@ -25,7 +25,7 @@ func (n *Node) controllers() map[object.Kind]reconcile.NewController {
 		LogBytes: logBytes, Log: n.log, Now: time.Now,
 	}
 	models := &model.Options{
-		Sandbox: n.box, Server: server{n.registry, n.isolator}, Paths: workerPaths(), Packs: n.packs, Device: n.device, Protocols: channel.Versions(), Files: n.files, Registries: n.registries(false), Bucket: n.secrets().bucket, SignedBy: signedBy, TrustedRoot: root, Choices: n.choices,
+		Sandbox: n.box, Server: server{n.registry, n.isolator}, Paths: workerPaths(), Packs: n.packs, Device: n.device, Protocols: channel.Versions(), Files: n.files, Registries: n.registries(false), Bucket: n.secrets().bucket, SignedBy: signedBy, TrustedRoot: root, Choices: n.choices, Moving: make(chan struct{}, 1),
 		Sockets: n.socketsDir(), LogBytes: logBytes, Log: n.log, Life: n.life,
 	}
 	return map[object.Kind]reconcile.NewController{

@@ -28,7 +28,7 @@ func (n *Node) openPacks(trust *x509.CertPool) (err error) {
 		n.log.Warn("mounts of packs that are no more stay until the next start", "error", n.packs.Uncleared)
 	}
 	n.packs.Revoked, n.packs.Pinned, n.packs.Release = n.access.Revoked, n.upgrades.PinsPack, n.upgrades.Running()
-	n.packs.Damaged = n.damage.wake
+	n.packs.Damaged, n.packs.Users = n.damage.wake, n.runOn
 	if n.config.Mode == OnImage {
 		n.packs.Kernel, n.packs.TryModule = kernelRelease(), n.kernel.Try
 	}
@@ -37,7 +37,7 @@ func (n *Node) openPacks(trust *x509.CertPool) (err error) {
 
 // InstallPack stores a pack, after checking that it is one for this architecture
 // and signed by an admin, and replaces the one of the same name. Models that run from
-// the old one keep it until their workers restart.
+// the old one go to it one after the other, each once it has proven to answer there.
 func (n *Node) InstallPack(ctx context.Context, r io.Reader, signature pki.Signature) (*pack.Info, error) {
 	if err := n.disk.Room(); err != nil {
 		return nil, fmt.Errorf("install the pack: %w", err)
@@ -93,6 +93,7 @@ func (n *Node) packInstalled(info *pack.Info) {
 	n.log.Info("pack installed", "name", info.Name, "version", info.Version, "digest", info.Digest)
 	if len(info.Engines) > 0 {
 		n.retryModels()
+		n.moveModels()
 	}
 	if len(info.Drivers) > 0 {
 		n.drivers.Wake()
@@ -100,9 +101,42 @@ func (n *Node) packInstalled(info *pack.Info) {
 	n.packRepaired(info)
 }
 
-// Packs lists the installed packs by name.
+// moveModels has those models look at their packs again that run on another version
+// than the installed one.
+func (n *Node) moveModels() {
+	packs, err := n.packs.All()
+	if err != nil {
+		n.log.Warn("models stay on older packs", "error", err)
+		return
+	}
+	newest := map[string]bool{}
+	for i := range packs {
+		newest[packs[i].Digest] = packs[i].Next == ""
+	}
+	moves := map[object.Key]bool{}
+	for _, state := range n.loop.Get(object.KindModel, "") {
+		if st, ok := state.Status.(*object.ModelStatus); ok && st.Pack != "" {
+			moves[state.Key] = !newest[st.Pack]
+		}
+	}
+	n.loop.Renew(func(obj object.Object) bool { return moves[obj.Key()] })
+}
+
+// runOn are the objects that run on the pack of a digest, as Kind/name: they keep it
+// until they have moved to the version that takes its place.
+func (n *Node) runOn(_, digest string) (users []string) {
+	for _, state := range n.loop.Get(object.KindModel, "") {
+		if st, ok := state.Status.(*object.ModelStatus); ok && st.Pack == digest && (st.Phase == object.Running || st.Phase == object.Idle) {
+			users = append(users, state.Key.String())
+		}
+	}
+	return users
+}
+
+// Packs lists the installed packs by name, and behind each the older versions on which
+// models run still.
 func (n *Node) Packs() ([]pack.Info, error) {
-	packs, err := n.packs.List()
+	packs, err := n.packs.All()
 	for i := range packs {
 		packs[i].KernelState = n.kernelDriverState(&packs[i])
 	}
@@ -118,8 +152,14 @@ func (n *Node) RemovePack(_ context.Context, name string) error {
 	if err != nil {
 		return packError(err)
 	}
-	if users := usersOf(info.Name, info.Digest, n.loop.Get("", "")); len(users) > 0 {
-		return fmt.Errorf("%w: %s runs on the pack %s: delete that first", ErrConflict, users[0].Key, info.Name)
+	all, err := n.packs.All()
+	if err != nil {
+		return packError(err)
+	}
+	for _, p := range all {
+		if users := usersOf(info.Name, p.Digest, n.loop.Get("", "")); p.Name == info.Name && len(users) > 0 {
+			return fmt.Errorf("%w: %s runs on the pack %s %s: delete that first", ErrConflict, users[0].Key, p.Name, p.Version)
+		}
 	}
 	if len(info.Drivers) > 0 {
 		defer n.drivers.Wake()

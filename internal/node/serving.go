@@ -135,11 +135,38 @@ func (s server) model(m model.Served) core.Model {
 	if r := m.Reshape; r != nil {
 		served.Reshapes = core.Reshapes{Inputs: reshapes(r.Inputs), Outputs: reshapes(r.Outputs)}
 	}
+	if m.SameAnswers {
+		served.Examine = examine
+	}
 	served.Loading = core.Loading{OnDemand: m.OnDemand, Now: m.LoadNow, Idle: m.IdleTimeout}
 	if m.Class == object.Batch {
 		served.Precedence = -1
 	}
 	return served
+}
+
+// examine holds a model to the answers of the one in whose place it is served.
+func examine(ctx context.Context, old core.Examined) func(context.Context, core.Examined) error {
+	check := trial.Examine(ctx, examined(old))
+	return func(ctx context.Context, next core.Examined) error { return check(ctx, examined(next)) }
+}
+
+func examined(m core.Examined) trial.Serving {
+	return trial.Serving{
+		Metadata: channel.Metadata{Engine: m.Status.Engine, Inputs: m.Status.Inputs, Outputs: m.Status.Outputs},
+		Ask: func(ctx context.Context, given []trial.Input) ([]trial.Output, error) {
+			inputs := make([]core.Input, len(given))
+			for i, in := range given {
+				inputs[i] = core.Input{Name: m.Status.Inputs[i].Name, Type: m.Status.Inputs[i].Type, Shape: in.Shape, Data: core.Bytes(in.Data)}
+			}
+			answer, err := m.Ask(ctx, inputs)
+			var outputs []trial.Output
+			for _, o := range answer {
+				outputs = append(outputs, trial.Output(o))
+			}
+			return outputs, err
+		},
+	}
 }
 
 func reshapes(tensors map[string]object.TensorReshape) (list []core.Reshape) {

@@ -264,8 +264,11 @@ type ModelStatus struct {
 	Version string `json:"version,omitempty"` // that is served
 	// Update is what became of the manifest that was applied last, while an
 	// earlier one is served.
-	Update              *ModelUpdate `json:"update,omitempty"`
-	Pack                string       `json:"pack,omitempty"` // digest
+	Update *ModelUpdate `json:"update,omitempty"`
+	Pack   string       `json:"pack,omitempty"` // digest
+	// PackUpdate is what became of the move to a newer version of the pack, as long as the
+	// model runs on an older one.
+	PackUpdate          *ModelUpdate `json:"packUpdate,omitempty"`
 	Requests            int64        `json:"requests"`
 	Errors              int64        `json:"errors"`
 	P50                 Duration     `json:"p50,omitzero"` // of a request inside the node
@@ -307,9 +310,9 @@ type ModelCost struct {
 	Time Duration `json:"time"`
 }
 
-// ModelUpdate is a manifest that is not served yet.
+// ModelUpdate is a manifest, or a version of a pack, that is not served yet.
 type ModelUpdate struct {
-	Phase   Phase  `json:"phase"`             // Starting or Failed
+	Phase   Phase  `json:"phase"`             // Starting, Waiting or Failed
 	Message string `json:"message,omitempty"` // why it is not served
 }
 

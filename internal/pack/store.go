@@ -274,7 +274,7 @@ func (s *Store) inspect(f *os.File, more func(m *Manifest, dir string) error) (m
 func (s *Store) commit(tmp string, rec *record) error {
 	name := rec.Manifest.Name
 	var users []string
-	if before, err := s.Find(name); err == nil && before.Name == name && before.Digest != rec.Digest && s.Users != nil {
+	if before, err := s.Find(name); err == nil && before.Name == name && before.Digest != rec.Digest && before.Damaged.IsZero() && s.Users != nil {
 		users = s.Users(name, before.Digest)
 	}
 	s.mu.Lock()

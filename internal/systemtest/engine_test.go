@@ -20,6 +20,12 @@ import (
 // docs/packs.md says, and returns its file.
 func makeEnginePack(n *testNode) string {
 	n.t.Helper()
+	return makeEnginePackOf(n, "1.0-1")
+}
+
+// makeEnginePackOf makes a version of the pack whose engine has some more arguments.
+func makeEnginePackOf(n *testNode, version string, args ...string) string {
+	n.t.Helper()
 	root := n.t.TempDir()
 	for _, dir := range []string{"dev", "proc", "sys", "tmp", "etc", "run/oscine", "model.d", "usr/bin"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
@@ -28,8 +34,8 @@ func makeEnginePack(n *testNode) string {
 	}
 	goBuild(n.t, n.arch, filepath.Join(root, "usr/bin"), "oscine.dev/oscine/internal/serve/engine/enginetest/oscine-engine-test")
 	manifest := pack.Manifest{
-		Name: "made-up", Version: "1.0-1", Arch: n.arch,
-		Engines: []string{"made-up"}, Entrypoint: []string{"/usr/bin/oscine-engine-test", "--prefix", "t"},
+		Name: "made-up", Version: version, Arch: n.arch,
+		Engines: []string{"made-up"}, Entrypoint: append([]string{"/usr/bin/oscine-engine-test", "--prefix", "t"}, args...),
 		Formats:  []pack.Format{{Name: "made-up", Suffixes: []string{".otm"}, Magic: []pack.Magic{{Hex: hex.EncodeToString([]byte(enginetest.Magic))}}}},
 		Platform: "made_up_otm", Protocols: channel.Versions(), MemoryBytes: 8 << 20,
 	}

@@ -23,23 +23,28 @@ const (
 )
 
 type Pack struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	Architecture  string                 `protobuf:"bytes,3,opt,name=architecture,proto3" json:"architecture,omitempty"`
-	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // sha256:… of the file
-	SizeBytes     int64                  `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	Engines       []string               `protobuf:"bytes,6,rep,name=engines,proto3" json:"engines,omitempty"`
-	Drivers       []string               `protobuf:"bytes,7,rep,name=drivers,proto3" json:"drivers,omitempty"`                             // programs by which the node knows devices
-	Manifest      string                 `protobuf:"bytes,8,opt,name=manifest,proto3" json:"manifest,omitempty"`                           // its pack.json
-	Signer        string                 `protobuf:"bytes,9,opt,name=signer,proto3" json:"signer,omitempty"`                               // the admin's name in the certificate
-	Release       string                 `protobuf:"bytes,10,opt,name=release,proto3" json:"release,omitempty"`                            // of Oscine that it comes with, in place of a signer
-	Tools         []string               `protobuf:"bytes,11,rep,name=tools,proto3" json:"tools,omitempty"`                                // what a Workload runs that names the pack
-	Verity        string                 `protobuf:"bytes,12,opt,name=verity,proto3" json:"verity,omitempty"`                              // names its hash tree: ROOTHASH,SALT,BLOCKS; empty in packs made before they had one
-	Unverified    string                 `protobuf:"bytes,13,opt,name=unverified,proto3" json:"unverified,omitempty"`                      // why blocks that are read from it are not checked; empty where they are
-	Damaged       *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=damaged,proto3" json:"damaged,omitempty"`                            // when its file was found damaged; unset where it was not
-	Source        string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"`                              // reference with digest from which the node pulled it
-	KernelState   string                 `protobuf:"bytes,16,opt,name=kernel_state,json=kernelState,proto3" json:"kernel_state,omitempty"` // whether the driver of the kernel that it brings is loaded, and why not; empty where it brings none
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version      string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Architecture string                 `protobuf:"bytes,3,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	Digest       string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // sha256:… of the file
+	SizeBytes    int64                  `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Engines      []string               `protobuf:"bytes,6,rep,name=engines,proto3" json:"engines,omitempty"`
+	Drivers      []string               `protobuf:"bytes,7,rep,name=drivers,proto3" json:"drivers,omitempty"`                             // programs by which the node knows devices
+	Manifest     string                 `protobuf:"bytes,8,opt,name=manifest,proto3" json:"manifest,omitempty"`                           // its pack.json
+	Signer       string                 `protobuf:"bytes,9,opt,name=signer,proto3" json:"signer,omitempty"`                               // the admin's name in the certificate
+	Release      string                 `protobuf:"bytes,10,opt,name=release,proto3" json:"release,omitempty"`                            // of Oscine that it comes with, in place of a signer
+	Tools        []string               `protobuf:"bytes,11,rep,name=tools,proto3" json:"tools,omitempty"`                                // what a Workload runs that names the pack
+	Verity       string                 `protobuf:"bytes,12,opt,name=verity,proto3" json:"verity,omitempty"`                              // names its hash tree: ROOTHASH,SALT,BLOCKS; empty in packs made before they had one
+	Unverified   string                 `protobuf:"bytes,13,opt,name=unverified,proto3" json:"unverified,omitempty"`                      // why blocks that are read from it are not checked; empty where they are
+	Damaged      *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=damaged,proto3" json:"damaged,omitempty"`                            // when its file was found damaged; unset where it was not
+	Source       string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"`                              // reference with digest from which the node pulled it
+	KernelState  string                 `protobuf:"bytes,16,opt,name=kernel_state,json=kernelState,proto3" json:"kernel_state,omitempty"` // whether the driver of the kernel that it brings is loaded, and why not; empty where it brings none
+	// Of an older version that is kept for what runs on it: the digest of the version that
+	// took its place, and who stays on it, as Kind/name, with the reason; empty where that
+	// is to move.
+	Next          string            `protobuf:"bytes,17,opt,name=next,proto3" json:"next,omitempty"`
+	Stays         map[string]string `protobuf:"bytes,18,rep,name=stays,proto3" json:"stays,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -184,6 +189,20 @@ func (x *Pack) GetKernelState() string {
 		return x.KernelState
 	}
 	return ""
+}
+
+func (x *Pack) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *Pack) GetStays() map[string]string {
+	if x != nil {
+		return x.Stays
+	}
+	return nil
 }
 
 type ListPacksRequest struct {
@@ -514,7 +533,7 @@ var File_oscine_v1_packs_proto protoreflect.FileDescriptor
 
 const file_oscine_v1_packs_proto_rawDesc = "" +
 	"\n" +
-	"\x15oscine/v1/packs.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"\xd0\x03\n" +
+	"\x15oscine/v1/packs.proto\x12\toscine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15oscine/v1/chunk.proto\x1a\x17oscine/v1/options.proto\"\xd0\x04\n" +
 	"\x04Pack\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -535,7 +554,13 @@ const file_oscine_v1_packs_proto_rawDesc = "" +
 	"unverified\x124\n" +
 	"\adamaged\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\adamaged\x12\x16\n" +
 	"\x06source\x18\x0f \x01(\tR\x06source\x12!\n" +
-	"\fkernel_state\x18\x10 \x01(\tR\vkernelState\"\x12\n" +
+	"\fkernel_state\x18\x10 \x01(\tR\vkernelState\x12\x12\n" +
+	"\x04next\x18\x11 \x01(\tR\x04next\x120\n" +
+	"\x05stays\x18\x12 \x03(\v2\x1a.oscine.v1.Pack.StaysEntryR\x05stays\x1a8\n" +
+	"\n" +
+	"StaysEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x12\n" +
 	"\x10ListPacksRequest\":\n" +
 	"\x11ListPacksResponse\x12%\n" +
 	"\x05packs\x18\x01 \x03(\v2\x0f.oscine.v1.PackR\x05packs\":\n" +
@@ -572,7 +597,7 @@ func file_oscine_v1_packs_proto_rawDescGZIP() []byte {
 	return file_oscine_v1_packs_proto_rawDescData
 }
 
-var file_oscine_v1_packs_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_oscine_v1_packs_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_oscine_v1_packs_proto_goTypes = []any{
 	(*Pack)(nil),                  // 0: oscine.v1.Pack
 	(*ListPacksRequest)(nil),      // 1: oscine.v1.ListPacksRequest
@@ -582,27 +607,29 @@ var file_oscine_v1_packs_proto_goTypes = []any{
 	(*PullPackResponse)(nil),      // 5: oscine.v1.PullPackResponse
 	(*RemovePackRequest)(nil),     // 6: oscine.v1.RemovePackRequest
 	(*RemovePackResponse)(nil),    // 7: oscine.v1.RemovePackResponse
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*Chunk)(nil),                 // 9: oscine.v1.Chunk
+	nil,                           // 8: oscine.v1.Pack.StaysEntry
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*Chunk)(nil),                 // 10: oscine.v1.Chunk
 }
 var file_oscine_v1_packs_proto_depIdxs = []int32{
-	8, // 0: oscine.v1.Pack.damaged:type_name -> google.protobuf.Timestamp
-	0, // 1: oscine.v1.ListPacksResponse.packs:type_name -> oscine.v1.Pack
-	0, // 2: oscine.v1.InstallPackResponse.pack:type_name -> oscine.v1.Pack
-	0, // 3: oscine.v1.PullPackResponse.pack:type_name -> oscine.v1.Pack
-	1, // 4: oscine.v1.Packs.List:input_type -> oscine.v1.ListPacksRequest
-	9, // 5: oscine.v1.Packs.Install:input_type -> oscine.v1.Chunk
-	4, // 6: oscine.v1.Packs.Pull:input_type -> oscine.v1.PullPackRequest
-	6, // 7: oscine.v1.Packs.Remove:input_type -> oscine.v1.RemovePackRequest
-	2, // 8: oscine.v1.Packs.List:output_type -> oscine.v1.ListPacksResponse
-	3, // 9: oscine.v1.Packs.Install:output_type -> oscine.v1.InstallPackResponse
-	5, // 10: oscine.v1.Packs.Pull:output_type -> oscine.v1.PullPackResponse
-	7, // 11: oscine.v1.Packs.Remove:output_type -> oscine.v1.RemovePackResponse
-	8, // [8:12] is the sub-list for method output_type
-	4, // [4:8] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	9,  // 0: oscine.v1.Pack.damaged:type_name -> google.protobuf.Timestamp
+	8,  // 1: oscine.v1.Pack.stays:type_name -> oscine.v1.Pack.StaysEntry
+	0,  // 2: oscine.v1.ListPacksResponse.packs:type_name -> oscine.v1.Pack
+	0,  // 3: oscine.v1.InstallPackResponse.pack:type_name -> oscine.v1.Pack
+	0,  // 4: oscine.v1.PullPackResponse.pack:type_name -> oscine.v1.Pack
+	1,  // 5: oscine.v1.Packs.List:input_type -> oscine.v1.ListPacksRequest
+	10, // 6: oscine.v1.Packs.Install:input_type -> oscine.v1.Chunk
+	4,  // 7: oscine.v1.Packs.Pull:input_type -> oscine.v1.PullPackRequest
+	6,  // 8: oscine.v1.Packs.Remove:input_type -> oscine.v1.RemovePackRequest
+	2,  // 9: oscine.v1.Packs.List:output_type -> oscine.v1.ListPacksResponse
+	3,  // 10: oscine.v1.Packs.Install:output_type -> oscine.v1.InstallPackResponse
+	5,  // 11: oscine.v1.Packs.Pull:output_type -> oscine.v1.PullPackResponse
+	7,  // 12: oscine.v1.Packs.Remove:output_type -> oscine.v1.RemovePackResponse
+	9,  // [9:13] is the sub-list for method output_type
+	5,  // [5:9] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_oscine_v1_packs_proto_init() }
@@ -618,7 +645,7 @@ func file_oscine_v1_packs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oscine_v1_packs_proto_rawDesc), len(file_oscine_v1_packs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,12 +40,14 @@ const (
 	ReasonUnhealthy = "Unhealthy"
 	ReasonHealthy   = "Healthy"
 	ReasonChosen    = "Chosen" // another engine than the rules prefer
+	ReasonMoved     = "PackUpgraded"
+	ReasonNotMoved  = "PackNotUpgraded" // to the newer version of its pack, of which it stays on an older one
 )
 
 // ObjectEvent is the event of an object; what only tells that all is well is no
 // warning.
 func ObjectEvent(key object.Key, reason, message string) Event {
-	warning := reason != ReasonStarted && reason != ReasonHealthy && reason != ReasonChosen && reason != ReasonExited
+	warning := reason != ReasonStarted && reason != ReasonHealthy && reason != ReasonChosen && reason != ReasonMoved && reason != ReasonExited
 	return Event{Kind: key.Kind, Name: key.Name, Warning: warning, Reason: reason, Message: message}
 }
 

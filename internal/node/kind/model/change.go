@@ -52,7 +52,7 @@ func (c *controller) change(ctx context.Context, m *object.Model) error {
 	}
 	switch {
 	case err == nil:
-		return c.trim(w)
+		return errors.Join(c.o.Packs.Moved(c.key.String(), w.engine.Digest), c.trim(w))
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case c.live == nil || !c.answers():
@@ -87,8 +87,11 @@ func (c *controller) replace(ctx context.Context, w *work) error {
 			return err
 		}
 		beside, err := c.lend(ctx, w)
+		if err != nil && w.moves && !w.inTurn {
+			return fmt.Errorf("%w (%w)", errStays, err)
+		}
 		if err != nil {
-			c.report.Event(reconcile.ReasonDisplaced, fmt.Sprintf("no room for two workers at once (%v): the worker of version %s stops before that of version %s starts, and requests wait", err, c.live.model.Spec.Version, w.model.Spec.Version))
+			c.report.Event(reconcile.ReasonDisplaced, fmt.Sprintf("no room for two workers at once (%v): the worker of %s stops before that of %s starts, and requests wait", err, c.live.named(w.moves), w.named(w.moves)))
 			return c.replaceInTurn(ctx, w)
 		}
 		if err := c.o.Server.Replace(ctx, c.served(beside)); err != nil {
@@ -99,6 +102,9 @@ func (c *controller) replace(ctx context.Context, w *work) error {
 		}
 		c.serves(w)
 		c.live = beside
+		own := *w
+		own.moves = false // what is beside has shown it
+		w = &own
 	}
 	if err := c.o.Server.Replace(ctx, c.served(w)); err != nil {
 		return err

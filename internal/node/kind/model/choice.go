@@ -59,7 +59,7 @@ func (c *controller) chooseEngine(ctx context.Context, w *work) (*pack.Info, str
 		chosen = max(0, slices.IndexFunc(table, func(t object.ModelCandidate) bool { return t.Chosen }))
 	}
 	c.set(func(st *object.ModelStatus) { st.Candidates = table })
-	return c.o.Packs.Mount(packs[chosen].Name)
+	return c.o.Packs.Mount(packs[chosen].Digest)
 }
 
 func (c *controller) only(m *object.Model, packs []pack.Info) []object.ModelCandidate {
@@ -77,7 +77,7 @@ func (c *controller) try(ctx context.Context, at *work, packs []pack.Info) (tabl
 	for i := range packs {
 		c.report.Phase(object.Starting, fmt.Sprintf("measuring the engine of pack %s (%d of %d)", packs[i].Name, i+1, len(packs)))
 		t := trial.Candidate{Name: packs[i].Name}
-		t.Result, t.Err = c.tryOne(ctx, *at, packs[i].Name)
+		t.Result, t.Err = c.tryOne(ctx, *at, packs[i].Digest)
 		if ctx.Err() != nil {
 			return nil, false, ctx.Err()
 		}
@@ -121,12 +121,12 @@ func (c *controller) asBefore(packs []pack.Info, why error) (*pack.Info, string,
 	p := &packs[chosen]
 	table := []object.ModelCandidate{{Pack: p.Name + " " + p.Version, Chosen: true, Reason: why.Error()}}
 	c.set(func(st *object.ModelStatus) { st.Candidates = table })
-	return c.o.Packs.Mount(p.Name)
+	return c.o.Packs.Mount(p.Digest)
 }
 
 // tryOne runs the model with one pack's engine, in the container of a trial.
-func (c *controller) tryOne(ctx context.Context, at work, name string) (_ *trial.Result, err error) {
-	if at.engine, at.root, err = c.o.Packs.Mount(name); err != nil {
+func (c *controller) tryOne(ctx context.Context, at work, digest string) (_ *trial.Result, err error) {
+	if at.engine, at.root, err = c.o.Packs.Mount(digest); err != nil {
 		return nil, err
 	}
 	w, err := c.start(ctx, &at)

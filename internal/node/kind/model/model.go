@@ -25,12 +25,6 @@ import (
 	"oscine.dev/oscine/internal/signature"
 )
 
-// Packs holds the engines; see pack.Store.
-type Packs interface {
-	Candidates(q pack.Question) ([]pack.Info, error)
-	Mount(name string) (*pack.Info, string, error)
-}
-
 // Options is what the models of a node share; all are needed.
 type Options struct {
 	Sandbox *sandbox.Sandbox
@@ -51,9 +45,12 @@ type Options struct {
 	// TrustedRoot verifies signatures of identities; nil: there is none.
 	TrustedRoot signature.Root
 	Choices     *Choices
-	Sockets     string // the folder of all workers' sockets; its path is short
-	LogBytes    int64  // bound of one worker's log
-	Log         *slog.Logger
+	// Moving holds one token while a model goes to another version of its pack: one does
+	// at a time.
+	Moving   chan struct{}
+	Sockets  string // the folder of all workers' sockets; its path is short
+	LogBytes int64  // bound of one worker's log
+	Log      *slog.Logger
 	// Life ends with the daemon; workers outlive it.
 	Life context.Context
 }
@@ -65,9 +62,11 @@ type controller struct {
 	report  reconcile.Reporter
 	changed chan struct{} // holds one token after the server knows more
 
-	live   *work // that the server was given; nil: none. Only the loop's calls use it.
-	beside int   // how many instances there may be in the place of besides
-	most   int   // how many instances there may be in its own place
+	live   *work  // that the server was given; nil: none. Only the loop's calls use it.
+	beside int    // how many instances there may be in the place of besides
+	most   int    // how many instances there may be in its own place
+	waits  string // why it does not move to a newer version of its pack, as was told
+	fresh  bool   // it came up on an older version of its pack, and no worker ran before
 
 	starting sync.Mutex // held while a worker that is placed at its start gets its place and starts
 
@@ -129,6 +128,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 	if err := c.withdraw(); err != nil { // what an Up that was interrupted began
 		return err
 	}
+	ran := c.runs(ctx, m)
 	w, err := c.prepare(ctx, m)
 	if errors.Is(err, pack.ErrDamaged) {
 		return errors.Join(err, c.stopWorkers(ctx, m))
@@ -144,6 +144,7 @@ func (c *controller) Up(ctx context.Context, obj object.Object) error {
 		return err
 	}
 	c.serves(w)
+	c.fresh = c.staysOn(w) && !ran
 	return c.trim(w)
 }
 
@@ -160,7 +161,7 @@ func (c *controller) stopWorkers(ctx context.Context, m *object.Model) error {
 // prepare finds what the worker of a manifest needs in its own place. One that is
 // loaded on demand has none yet, unless its worker runs, or replaces another one.
 func (c *controller) prepare(ctx context.Context, m *object.Model) (w *work, err error) {
-	w = &work{model: m, key: c.key}
+	w = &work{model: m, key: c.key, stays: c.live == nil}
 	w.now = !m.OnDemand() || c.live != nil || c.runs(ctx, m)
 	c.most = max(c.most, m.Workers())
 	if !w.now {
@@ -238,6 +239,9 @@ type work struct {
 	more      []*allocate.Placement // of the instances after the first; may lack some
 	now       bool                  // it is loaded at once
 	unsure    bool                  // the worker on demand that it replaces may have given back the place
+	stays     bool                  // on the version of its pack on which it ran, where another has taken that one's place
+	moves     bool                  // to another version of its pack: it answers as before
+	inTurn    bool                  // where it moves, its worker may start after the other one's end
 	engine    *pack.Info
 	root      string
 }
@@ -276,6 +280,7 @@ func (c *controller) served(w *work) Served {
 		s.CacheBytes, _ = r.Size.Value()
 		s.CachePerClient = r.PerClient
 	}
+	s.SameAnswers = w.moves
 	s.Sequences, s.Reshape = spec.SequenceBatching, spec.Reshape
 	if w.onDemand() {
 		s.OnDemand, s.LoadNow, s.IdleTimeout = true, w.now, spec.IdleTimeout.Std()
@@ -324,10 +329,12 @@ func (c *controller) noteChange() {
 }
 
 // Attend implements reconcile.Controller: it reports the state of the served
-// model. The server tries again by itself what may pass.
+// model, and takes it to newer versions of its pack. The server tries again by itself
+// what may pass.
 func (c *controller) Attend(ctx context.Context, _ object.Object) error {
 	var last object.Phase
 	stopped := ""
+	var again <-chan time.Time // when to try to move once more; nil: at the next change
 	for {
 		now, ok := c.o.Server.Serving(c.key.Name)
 		if !ok {
@@ -342,9 +349,20 @@ func (c *controller) Attend(ctx context.Context, _ object.Object) error {
 			stopped = st.BatchingStopped
 			c.report.Event(reconcile.ReasonFailed, stopped)
 		}
+		if now.Phase == object.Running && again == nil {
+			wait, err := c.move(ctx)
+			if err != nil {
+				return err
+			}
+			if wait > 0 {
+				again = time.After(wait)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-again:
+			again = nil
 		case <-c.changed:
 		}
 	}
@@ -375,7 +393,7 @@ func (c *controller) withdraw() error {
 
 // Remove implements reconcile.Controller.
 func (c *controller) Remove(ctx context.Context, obj object.Object) error {
-	return c.free(ctx, obj, c.o.Sandbox.Remove)
+	return errors.Join(c.free(ctx, obj, c.o.Sandbox.Remove), c.o.Packs.Moved(c.key.String(), ""))
 }
 
 // Halt implements reconcile.Controller.
@@ -460,7 +478,9 @@ func (c *controller) start(ctx context.Context, w *work) (*Worker, error) {
 	if w.instance > 0 && !c.o.Sandbox.Placer.Holds(key.ID()) { // it was taken while it started
 		return nil, errors.Join(errors.New("its part of the machine was given to another object"), c.o.Sandbox.Stop(ctx, key, 0))
 	}
-	c.note(w.instance, func(st *object.ModelInstance) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
+	if w.key == c.key { // one beside it may come to nothing
+		c.note(w.instance, func(st *object.ModelInstance) { st.PID, st.StartedAt = now.PID, &now.StartedAt })
+	}
 	memory, _ := m.Spec.Resources.Memory.Value() // checked with the manifest
 	return &Worker{
 		c: c, key: key, socket: filepath.Join(dir, c.o.Paths.SocketName), pid: now.PID, threads: threads(m), options: options(m),

@@ -34,16 +34,20 @@ type bench struct {
 	noPack  error
 	noMount error
 	packs   []pack.Info // none: one named engine
+	newest  *pack.Info  // took the place of the engine; nil: none did
+	stays   string      // why the model could not go there
 	tries   []string    // the packs whose engines were tried
 	try     func(name string) (*trial.Result, error)
 	stuck   error  // what Withdraw fails of
 	refuse  string // source of what does not load
 	worker  *Worker
 	calls   []string // of replacements
+	same    []bool   // of each, whether it had to answer as before
 	// replaced is called after a replacement; nil for nothing.
 	replaced func(id string)
 	phases   []string
 	events   []string
+	left     []string // of older packs, and for which
 }
 
 var digits = object.Key{Kind: object.KindModel, Name: "digits"}
@@ -62,7 +66,7 @@ func newBench(t *testing.T) *bench {
 	b.options = &Options{
 		Choices: choices,
 		Sandbox: b.Sandbox, Server: b, Paths: Paths{SocketDir: "/run/oscine", SocketName: "worker.sock", Model: "/model", Folder: "/model.d"}, Packs: b, Device: func(name string) pack.Device { return pack.Device{Name: name, Driver: "nvidia", Version: "550.163.01"} }, Protocols: []int{2},
-		Files: b.files, Sockets: t.TempDir() + "/models", Log: slog.New(slog.DiscardHandler), Life: t.Context(),
+		Files: b.files, Sockets: t.TempDir() + "/models", Log: slog.New(slog.DiscardHandler), Life: t.Context(), Moving: make(chan struct{}, 1),
 	}
 	b.c = b.next(digits)
 	return b
@@ -118,7 +122,8 @@ func (b *bench) replace(ctx context.Context, how string, s Served) error {
 	}
 	spec := b.Running()[s.Instances[0].ID]
 	b.locked(func() { b.calls = append(b.calls, how+" "+s.Instances[0].ID) })
-	if strings.HasSuffix(spec.Mounts[1].Source, strings.TrimPrefix(b.refuse, "sha256:")) && b.refuse != "" {
+	b.locked(func() { b.same = append(b.same, s.SameAnswers) })
+	if b.refuse != "" && (strings.HasSuffix(spec.Mounts[1].Source, strings.TrimPrefix(b.refuse, "sha256:")) || spec.RootFS == b.refuse) {
 		_ = w.Kill()
 		return errors.New("not a model")
 	}
@@ -169,7 +174,7 @@ func (b *bench) WorkerArgs() []string { return []string{"--socket", "worker.sock
 func (b *bench) Candidates(q pack.Question) ([]pack.Info, error) {
 	b.locked(func() { b.chosen = q })
 	if len(b.packs) == 0 {
-		return []pack.Info{{Manifest: pack.Manifest{Name: "engine"}}}, b.noPack
+		return []pack.Info{{Manifest: pack.Manifest{Name: "engine"}, Digest: "sha256:engine"}}, b.noPack
 	}
 	return b.packs, b.noPack
 }
@@ -181,8 +186,23 @@ func (b *bench) Try(_ context.Context, w *Worker, _ time.Duration) (*trial.Resul
 	return b.try(name)
 }
 
-func (b *bench) Mount(name string) (*pack.Info, string, error) {
-	return &pack.Info{Manifest: pack.Manifest{Name: name, Entrypoint: []string{"/engine"}}, Digest: "sha256:1"}, "/packs/" + name, b.noMount
+func (b *bench) Mount(digest string) (*pack.Info, string, error) {
+	name := strings.TrimPrefix(digest, "sha256:")
+	return &pack.Info{Manifest: pack.Manifest{Name: name, Version: name, Entrypoint: []string{"/engine"}}, Digest: digest}, "/packs/" + name, b.noMount
+}
+
+func (b *bench) Successor(_, digest string) (*pack.Info, string) {
+	if b.newest == nil || digest == b.newest.Digest {
+		return nil, ""
+	}
+	return b.newest, b.stays
+}
+
+func (b *bench) Stay(_, _, why string) error { b.stays = why; return nil }
+
+func (b *bench) Moved(user, digest string) error {
+	b.locked(func() { b.left = append(b.left, user+" "+digest) })
+	return nil
 }
 
 func (b *bench) Phase(phase object.Phase, message string) {
@@ -233,7 +253,7 @@ func TestLifeOfAModel(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- b.c.Attend(ctx, m) }()
 	b.becomes(object.Running, "")
-	if st := b.status(); st.Phase != object.Running || st.Requests != 7 || st.Restarts != 1 || st.Pack != "sha256:1" || st.PID == 0 || st.Placement == nil {
+	if st := b.status(); st.Phase != object.Running || st.Requests != 7 || st.Restarts != 1 || st.Pack != "sha256:engine" || st.PID == 0 || st.Placement == nil {
 		t.Errorf("status %+v", st)
 	}
 	for _, phase := range []object.Phase{object.Running, object.Failed} {

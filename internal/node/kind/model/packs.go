@@ -12,11 +12,26 @@ import (
 	"oscine.dev/oscine/internal/pack"
 )
 
+// Packs holds the engines; see pack.Store.
+type Packs interface {
+	Candidates(q pack.Question) ([]pack.Info, error)
+	// Mount mounts the pack of a digest.
+	Mount(digest string) (*pack.Info, string, error)
+	// Successor returns the version that took the place of the one of a digest, on which
+	// a user runs, and why the user could not go there; nil: none did.
+	Successor(user, digest string) (next *pack.Info, why string)
+	Stay(user, digest, why string) error
+	Moved(user, digest string) error
+}
+
 // candidates finds the packs for a model, by what it asks for and by its files:
 // those that it may use, the one that the rules prefer first.
 func (c *controller) candidates(w *work) ([]pack.Info, error) {
 	m := w.model
 	q := pack.Question{Engine: m.Spec.Engine, Suffix: cmp.Or(m.Spec.Format, c.o.Files.Format(w.digest)), Protocols: c.o.Protocols}
+	if w.stays {
+		q.User = c.key.String()
+	}
 	if err := look(&q, c.o.Files.Path(w.digest)); err != nil {
 		return nil, fmt.Errorf("open the model's file: %w", err)
 	}

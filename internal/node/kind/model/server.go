@@ -57,6 +57,7 @@ type Served struct {
 	CachePerClient bool
 	Reshape        *object.Reshape          // nil: clients know the model's own shapes
 	Sequences      *object.SequenceBatching // nil: the model has no state
+	SameAnswers    bool                     // it answers as the one in whose place it is served, or does not get it
 	Ensemble       *object.Ensemble         // nil: it has a worker
 	Batching       *object.DynamicBatching  // nil: nothing is said of it
 	Costs          []Cost                   // of batches, learned before

@@ -73,6 +73,8 @@ func (w *Worker) Wait() error {
 		return err
 	case now.OOMKilled:
 		return ErrMemory
+	case now.ExitCode != 0 && w.key.Kind == guest: // whose log goes with it
+		return fmt.Errorf("the worker ended with exit code %d", now.ExitCode)
 	case now.ExitCode != 0:
 		see := w.c.key.Name
 		if _, i := w.key.Instance(); i > 0 {

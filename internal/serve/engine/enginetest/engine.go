@@ -24,11 +24,15 @@ import (
 const Magic = "oscine-test-model "
 
 // Engine implements worker.Engine.
-type Engine struct{ prefix string }
+type Engine struct {
+	prefix string
+	adds   float64
+}
 
 // Flags implements worker.Engine.
 func (e *Engine) Flags(f *flag.FlagSet) {
 	f.StringVar(&e.prefix, "prefix", "", "text before each token of a stream")
+	f.Float64Var(&e.adds, "adds", 1, "what models add that are said to add 1")
 }
 
 // model is one kind of model.
@@ -84,12 +88,13 @@ func (e *Engine) Open(path string, o worker.Options) (worker.Session, error) {
 		return nil, fmt.Errorf("not a model of the engine for tests: it begins with %.40q", text)
 	}
 	m.meta.Engine = "test 1"
-	return &session{model: m, prefix: e.prefix + o.Values["prefix"]}, nil
+	return &session{model: m, prefix: e.prefix + o.Values["prefix"], adds: float32(e.adds)}, nil
 }
 
 type session struct {
 	model
 	prefix string
+	adds   float32
 	runs   int
 }
 
@@ -101,14 +106,14 @@ func (s *session) Run(ctx context.Context, in []worker.Tensor, out *worker.Outpu
 
 func (s *session) Close() error { return nil }
 
-func add(_ *session, _ context.Context, in []worker.Tensor, out *worker.Output) error {
+func add(s *session, _ context.Context, in []worker.Tensor, out *worker.Output) error {
 	y := slices.Clone(in[0].Data)
 	for at := 0; at < len(y); at += 4 {
 		v := math.Float32frombits(binary.LittleEndian.Uint32(y[at:]))
 		if v == 666 { // a row that spoils its batch
 			return errors.New("666 cannot be added to")
 		}
-		binary.LittleEndian.PutUint32(y[at:], math.Float32bits(v+1))
+		binary.LittleEndian.PutUint32(y[at:], math.Float32bits(v+s.adds))
 	}
 	return out.Put(in[0].Shape, y)
 }
