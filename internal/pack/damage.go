@@ -3,6 +3,7 @@ package pack
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,8 +29,8 @@ type Reread struct {
 }
 
 // FindDamage looks at what the kernel read from the packs that are mounted through
-// dm-verity, and returns those of which a block did not have its hash. Each is
-// returned once. One whose file does not have its digest is damaged from then on. An
+// dm-verity, and returns those of which a block did not have its hash, and those whose
+// file is gone. Each is returned once. One whose file does not have its digest is damaged from then on. An
 // error keeps none of the others from being looked at.
 func (s *Store) FindDamage() ([]Reread, error) {
 	packs, err := s.All()
@@ -51,10 +52,17 @@ func (s *Store) FindDamage() ([]Reread, error) {
 	return found, errors.Join(errs...)
 }
 
-// wrong reports whether a block was read of a mounted pack that does not have its hash.
+// wrong reports whether the file of a pack is gone, or a block was read of a mounted one
+// that does not have its hash.
 func (s *Store) wrong(p *Info) bool {
+	if !p.Damaged.IsZero() {
+		return false
+	}
+	if _, err := os.Stat(p.File); errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
 	dir := s.mountDir(p)
-	return p.Damaged.IsZero() && mounted(dir) && mountedCorrupt(dir)
+	return mounted(dir) && mountedCorrupt(dir)
 }
 
 // judge mounts a pack again whose file was good when it was read, and marks it damaged

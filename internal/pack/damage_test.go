@@ -199,3 +199,48 @@ func TestDamagedIsStagedAgain(t *testing.T) {
 	}
 	s.as(t, "1.0", raw).holds(t, raw, 2)
 }
+
+// A pack whose file is gone is damaged, mounted or not.
+func TestFileIsGone(t *testing.T) {
+	s, c, _ := openTestStore(t)
+	raw := makePack(t, runtime.GOARCH, "program")
+	for _, mountFirst := range []bool{false, true} {
+		p, err := c.install(s, raw)
+		skipUnmountable(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mountFirst {
+			if _, _, err := s.Mount("e"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		told := 0
+		s.Damaged = func() { told++ }
+		if err := os.Remove(p.File); err != nil {
+			t.Fatal(err)
+		}
+		if !mountFirst {
+			if _, _, err := s.Mount("e"); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "install it again") {
+				t.Errorf("mounted: %v", err)
+			}
+		} else if found, err := s.FindDamage(); err != nil || len(found) != 1 || found[0].Whole {
+			t.Errorf("found %+v, %v", found, err)
+		}
+		if found, err := s.FindDamage(); err != nil || len(found) != 0 || told != 1 {
+			t.Errorf("found again %+v, %v; told %d times", found, err, told)
+		}
+		if list, err := s.List(); err != nil || len(list) != 1 || list[0].Damaged.IsZero() {
+			t.Errorf("list: %+v, %v", list, err)
+		}
+	}
+	if _, err := c.install(s, raw); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Mount("e"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Remove("e"); err != nil {
+		t.Error(err)
+	}
+}

@@ -129,7 +129,7 @@ func TestFitKernel(t *testing.T) {
 			t.Errorf("%s with %v: got %v, want %q", test.kernel, test.pins, err, test.want)
 		}
 	}
-	s.Pinned = func(digest string) bool { return digest == digestOf(next) }
+	s.Pinned = func(digest string) (string, bool) { return "", digest == digestOf(next) }
 	if err := s.Stage(t.Context(), "1.1", digestOf(next), sending(next)); err != nil {
 		t.Fatal(err)
 	}

@@ -69,8 +69,11 @@ func (s *Store) mountChecked(p *Info, root bool, dir string) (*Manifest, error) 
 
 func (s *Store) mountFile(p *Info, root bool, dir string) error {
 	f, err := os.Open(p.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	if err != nil {
-		return err
+		return unreadable(err)
 	}
 	defer f.Close()
 	if err := os.MkdirAll(dir, 0o755); err != nil {

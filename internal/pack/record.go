@@ -128,13 +128,17 @@ func (s *Store) welcome(digest, verity string, signature pki.Signature) error {
 
 // authentic holds that an admin signed a pack, or that a release of Oscine pins it
 // which this node has verified. It reports whether that holds for the root hash too:
-// a release, and an admin whose oscine knew of none, vouch for the digest only.
+// releases and admins vouch for the digest only where their oscine knew of none.
 func (s *Store) authentic(digest, verity string, signature pki.Signature, pinnedBy string) (root bool, err error) {
 	if pinnedBy != "" {
-		if s.Pinned == nil || !s.Pinned(digest) {
+		pinned, ok := "", false
+		if s.Pinned != nil {
+			pinned, ok = s.Pinned(digest)
+		}
+		if !ok {
 			return false, fmt.Errorf("%w: no release that this node has verified pins it: an admin of this node installs it with oscine pack install", ErrUntrusted)
 		}
-		return false, nil
+		return verity != "" && verity == pinned, nil
 	}
 	err = signature.Check(s.trust, pki.Admin, statement(digest, verity))
 	if err != nil && verity != "" && signature.Check(s.trust, pki.Admin, statement(digest, "")) == nil {

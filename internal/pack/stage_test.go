@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"oscine.dev/oscine/internal/pki"
 	"oscine.dev/oscine/internal/update"
 )
 
@@ -37,8 +38,8 @@ func (s *Store) as(t *testing.T, release string, pinned ...[]byte) *Store {
 		t.Fatal(err)
 	}
 	again.Release = release
-	again.Pinned = func(digest string) bool {
-		return slices.ContainsFunc(pinned, func(raw []byte) bool { return digestOf(raw) == digest })
+	again.Pinned = func(digest string) (string, bool) {
+		return "", slices.ContainsFunc(pinned, func(raw []byte) bool { return digestOf(raw) == digest })
 	}
 	return again
 }
@@ -261,4 +262,20 @@ func TestStopWhileSettling(t *testing.T) {
 		t.Error(err)
 	}
 	s.holds(t, next, 2)
+}
+
+// A release vouches for the root hash of a pack too, where it names it.
+func TestReleasePinsRootHash(t *testing.T) {
+	s, _, _ := openTestStore(t)
+	raw := makePack(t, runtime.GOARCH, "program")
+	tree, err := readVerity(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil || tree == nil {
+		t.Fatal(tree, err)
+	}
+	for named, want := range map[string]bool{tree.String(): true, "": false, strings.Repeat("ab", 32) + ",-,1": false} {
+		s.Pinned = func(string) (string, bool) { return named, true }
+		if root, err := s.authentic(digestOf(raw), tree.String(), pki.Signature{}, "1.1"); err != nil || root != want {
+			t.Errorf("named as %q: %v, %v, want %v", named, root, err, want)
+		}
+	}
 }

@@ -53,9 +53,10 @@ type Store struct {
 	// Release is the version of Oscine that runs; empty where it is not known. Set it
 	// before the first use.
 	Release string
-	// Pinned reports that a release of Oscine pins the pack of a digest, and that the
-	// release was verified here; nil means none. Set it before the first use.
-	Pinned func(digest string) bool
+	// Pinned reports that a release of Oscine pins the pack of a digest, with what it says
+	// of the hash tree, and that the release was verified here; nil means none. Set it
+	// before the first use.
+	Pinned func(digest string) (verity string, ok bool)
 
 	// Users are the objects that run on the pack of a digest, as Kind/name; nil means none.
 	// Set it before the first use.

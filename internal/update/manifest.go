@@ -75,6 +75,9 @@ type Pin struct {
 	Path   string `json:"path"` // target of the TUF metadata
 	Size   int64  `json:"size"` // bytes
 	SHA256 Digest `json:"sha256"`
+	// Verity names the hash tree of a pack, as [release.Verity] writes it: ROOTHASH,SALT,BLOCKS.
+	// Empty for a file without one, and in manifests made before it was named.
+	Verity string `json:"verity,omitempty"`
 }
 
 // Base is old content on this node, which deltas are decoded against. It may

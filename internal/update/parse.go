@@ -122,6 +122,9 @@ func faultsOfPins(name string, pins []Pin) (faults []error) {
 			faults = append(faults, fmt.Errorf("%s: name %.80q: it is there twice", name, p.Name))
 		}
 		names[p.Name] = true
+		if _, err := release.ParseVerity(p.Verity); p.Verity != "" && err != nil {
+			faults = append(faults, fmt.Errorf("%s: verity of %.80q: %w", name, p.Name, err))
+		}
 		if p.Name == "" || len(p.Name) > maxPath || !validPath(p.Path) || p.Size <= 0 || p.Size > maxContent {
 			faults = append(faults, fmt.Errorf("%s: name %.80q, path %.80q or size %d out of range", name, p.Name, p.Path, p.Size))
 		}

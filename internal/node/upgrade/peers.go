@@ -33,7 +33,7 @@ func (m *Manager) Metadata(name string) ([]byte, error) {
 // returns fs.ErrNotExist.
 func (m *Manager) OpenPinned(d update.Digest) (*os.File, error) {
 	digest := "sha256:" + d.String()
-	if m.PinsPack(digest) {
+	if _, ok := m.PinsPack(digest); ok {
 		return m.Stores.OpenPack(digest)
 	}
 	if _, ok := m.PinnedModels()[digest]; ok {

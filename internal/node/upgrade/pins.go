@@ -31,6 +31,12 @@ func (m *Manager) fetchPins(ctx context.Context, source update.Source, number in
 				s.Packs = map[string]string{}
 			}
 			s.Packs[digestOf(&r.Packs[i])] = r.Version
+			if r.Packs[i].Verity != "" {
+				if s.Verities == nil {
+					s.Verities = map[string]string{}
+				}
+				s.Verities[digestOf(&r.Packs[i])] = r.Packs[i].Verity
+			}
 		}
 		return nil
 	})
@@ -123,18 +129,21 @@ func (m *Manager) settlePins() {
 	if !same {
 		m.change(func(s *state) {
 			if s.Current == nil {
-				maps.DeleteFunc(s.Packs, func(digest, _ string) bool { return !slices.Contains(packs, digest) })
+				gone := func(digest, _ string) bool { return !slices.Contains(packs, digest) }
+				maps.DeleteFunc(s.Packs, gone)
+				maps.DeleteFunc(s.Verities, gone)
 			}
 		})
 	}
 }
 
-// PinsPack reports whether a release that was verified here pins the pack of a digest.
-func (m *Manager) PinsPack(digest string) bool {
+// PinsPack reports whether a release that was verified here pins the pack of a digest,
+// and what it says of its hash tree, "" for nothing.
+func (m *Manager) PinsPack(digest string) (verity string, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, ok := m.state.Packs[digest]
-	return ok
+	_, ok = m.state.Packs[digest]
+	return m.state.Verities[digest], ok
 }
 
 // FetchPack writes the pack of a digest that the running release pins, from where have

@@ -15,7 +15,7 @@ import (
 // pinned is a release with a pack and a model.
 func pinned(version string, mark byte) *update.Manifest {
 	m := manifest(version)
-	m.Packs = []update.Pin{{Name: "engine.erofs", Path: "packs/engine.erofs", Size: 10, SHA256: update.Digest{mark}}}
+	m.Packs = []update.Pin{{Name: "engine.erofs", Path: "packs/engine.erofs", Size: 10, SHA256: update.Digest{mark}, Verity: strings.Repeat("ab", 32) + ",-,1"}}
 	m.Models = []update.Pin{{Name: "digits.onnx", Path: "models/digits.onnx", Size: 20, SHA256: update.Digest{mark, 1}}}
 	return m
 }
@@ -49,13 +49,17 @@ func TestPins(t *testing.T) {
 	if pins := m.Pins(plan.Manifest); len(pins) != 2 || pins[0].Here || pins[1].Here || pins[0].Kind != "pack" || pins[1].Name != "digits.onnx" {
 		t.Errorf("planned %+v", pins)
 	}
-	if m.PinsPack(pack) || m.PinnedModel("digits.onnx") != "" {
+	pins := func() bool { _, ok := m.PinsPack(pack); return ok }
+	if pins() || m.PinnedModel("digits.onnx") != "" {
 		t.Error("pinned before anything was asked for")
 	}
 	w.failing["network"] = errors.New("no address")
 	start(t, m, Request{})
 	w.awaitReboot()
-	if !m.PinsPack(pack) || m.PinnedModels()[model] != "1.1" || m.PinnedModel("digits.onnx") != "" {
+	if verity, ok := m.PinsPack(pack); !ok || verity != one.Packs[0].Verity {
+		t.Errorf("the release pins the pack: %v, with the hash tree %q", ok, verity)
+	}
+	if !pins() || m.PinnedModels()[model] != "1.1" || m.PinnedModel("digits.onnx") != "" {
 		t.Error("fetched, and not pinned, or pinned by the release that runs still")
 	}
 	w.restart(true)
@@ -68,7 +72,7 @@ func TestPins(t *testing.T) {
 	m = w.daemon(manual())
 	w.awaitStage(m, Failed)
 	w.settled(m)
-	if m.PinsPack(pack) || len(m.PinnedModels()) != 0 {
+	if pins() || len(m.PinnedModels()) != 0 {
 		t.Error("failed, and still pinned")
 	}
 
@@ -81,7 +85,7 @@ func TestPins(t *testing.T) {
 	}
 	w.mu.Unlock()
 	w.settled(m, pack)
-	if !m.PinsPack(pack) || m.PinnedModel("digits.onnx") != model {
+	if !pins() || m.PinnedModel("digits.onnx") != model {
 		t.Error("good, and not pinned")
 	}
 	if pins := m.Pins(one); !pins[0].Here || !pins[1].Here {

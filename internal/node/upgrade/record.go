@@ -157,6 +157,8 @@ type state struct {
 	// Packs are the digests of packs that verified releases pin, each with the version,
 	// as long as they are here or on their way.
 	Packs map[string]string `json:"packs,omitempty"`
+	// Verities name the hash trees of these, where the release says so.
+	Verities map[string]string `json:"verities,omitempty"`
 }
 
 // Bounds of what is kept.
@@ -199,6 +201,7 @@ func (s *state) clone() *state {
 	}
 	c.History, c.Locks = slices.Clone(s.History), slices.Clone(s.Locks)
 	c.Refused, c.Ended, c.Packs = maps.Clone(s.Refused), maps.Clone(s.Ended), maps.Clone(s.Packs)
+	c.Verities = maps.Clone(s.Verities)
 	c.Releases = slices.Clone(s.Releases)
 	return &c
 }

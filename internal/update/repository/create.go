@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -269,6 +270,9 @@ func (c *creation) pins(ctx context.Context, dir string, names []string) ([]upda
 		sum, err := digestOf(from, info.Size())
 		pin := update.Pin{Name: filepath.Base(name), Path: path.Join(dir, filepath.Base(name)), Size: info.Size(), SHA256: sum}
 		if err == nil {
+			pin.Verity, err = verityOf(from, info.Size())
+		}
+		if err == nil {
 			err = c.keep(pin.Path, from, pin.Size, pin.SHA256)
 		}
 		if err = errors.Join(err, from.Close()); err != nil {
@@ -277,6 +281,27 @@ func (c *creation) pins(ctx context.Context, dir string, names []string) ([]upda
 		pins = append(pins, pin)
 	}
 	return pins, nil
+}
+
+// verityOf names the hash tree that a file ends with, as packs do, "" where it has none.
+func verityOf(f io.ReaderAt, size int64) (string, error) {
+	blocks, err := release.DataBlocks(size)
+	if err != nil {
+		return "", nil // no file of whole blocks with a tree has this size
+	}
+	data := int64(blocks) * release.BlockSize
+	tree, v, err := release.HashTree(io.NewSectionReader(f, 0, data), nil)
+	if err != nil {
+		return "", err
+	}
+	there := make([]byte, len(tree))
+	if _, err := f.ReadAt(there, data); err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	if !bytes.Equal(tree, there) {
+		return "", nil
+	}
+	return v.String(), nil
 }
 
 // add writes a target.
