@@ -68,6 +68,9 @@ func CheckRoot(text []byte) error {
 	if len(text) > MaxRoot {
 		return fmt.Errorf("has %d bytes, at most %d are accepted", len(text), MaxRoot)
 	}
+	if !json.Valid(text) {
+		return errors.New("must be a trusted root of Sigstore, the JSON of a trusted_root.json")
+	}
 	var r rootpb.TrustedRoot
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, &r); err != nil {
 		return fmt.Errorf("must be a trusted root of Sigstore (trusted_root.json): %w", err)
