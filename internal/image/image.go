@@ -58,7 +58,7 @@ type Result struct {
 	Compressed    int64 `json:"compressed,omitempty"` // of FILE.zst, bytes, when it was asked for
 	RootSize      int64 `json:"rootSize"`             // with the hash tree, bytes
 	UKISize       int64 `json:"ukiSize"`              // bytes
-	InitramfsSize int64 `json:"initramfsSize"`        // bytes
+	InitramfsSize int64 `json:"initramfsSize"`        // bytes in the kernel image
 
 	Took time.Duration `json:"took"` // nanoseconds
 }
@@ -248,6 +248,9 @@ func (b *builder) assemble(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkKernelSize(int64(len(kernel))); err != nil {
+		return nil, err
+	}
 	pcr, err := uki.PCR11(kernel)
 	if err != nil {
 		return nil, err
@@ -269,6 +272,15 @@ func (b *builder) assemble(ctx context.Context) (*Result, error) {
 		Version: b.Version, Arch: b.Arch, Kernel: b.kernel.version, RootHash: hex.EncodeToString(verity.RootHash[:]), UKI: name, PCR11: hex.EncodeToString(pcr[:]),
 		Size: l.Disk, RootSize: rootSize, UKISize: int64(len(kernel)), InitramfsSize: int64(initramfs),
 	}, nil
+}
+
+// checkKernelSize refuses a kernel image with which a machine could not go back to an
+// older version: that takes room for three.
+func checkKernelSize(size int64) error {
+	if size > layout.MaxKernel {
+		return fmt.Errorf("the unified kernel image has %d bytes, and the ESP has room for three of at most %d, as going back to an older version needs: take modules out of the initramfs (internal/image/kernel.go)", size, layout.MaxKernel)
+	}
+	return nil
 }
 
 func (b *builder) disk(ctx context.Context, l layout.Layout, v release.Verity, root io.Reader, boot []layout.File) error {
@@ -373,6 +385,9 @@ func (b *builder) uki(ctx context.Context, v release.Verity) (signed []byte, ini
 		return nil, 0, err
 	}
 	archive, err := buildInitramfs(ctx, b.kernel, filepath.Join(b.bin, "init"))
+	if err == nil {
+		archive, err = packInitramfs(archive, b.Arch, b.Flavour)
+	}
 	if err != nil {
 		return nil, 0, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	"oscine.dev/oscine/internal/image/cpio"
+	"oscine.dev/oscine/internal/image/layout"
 )
 
 func TestClosureOrder(t *testing.T) {
@@ -92,6 +93,41 @@ func TestReadInitramfs(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Error(err, diff)
 		}
+	}
+}
+
+// Only where three kernel images would not fit into the ESP else is the initramfs
+// compressed: reading a compressed one makes a boot longer.
+func TestPackInitramfs(t *testing.T) {
+	archive := makeCPIO(t)
+	want, err := cpio.Read(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		for _, flavour := range []string{FlavourCloud, FlavourMetal, FlavourRT} {
+			packed, err := packInitramfs(archive, arch, flavour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			compressed := arch == "arm64" && flavour != FlavourCloud
+			if bytes.Equal(packed, archive) == compressed {
+				t.Errorf("%s for %s: %d bytes of %d, want compressed: %t", flavour, arch, len(packed), len(archive), compressed)
+			}
+			got, err := ReadInitramfs(packed)
+			if diff := cmp.Diff(want, got); diff != "" || err != nil {
+				t.Errorf("%s for %s: %v %s", flavour, arch, err, diff)
+			}
+		}
+	}
+}
+
+func TestCheckKernelSize(t *testing.T) {
+	if err := checkKernelSize(layout.MaxKernel); err != nil {
+		t.Errorf("the largest: %v", err)
+	}
+	if err := checkKernelSize(layout.MaxKernel + 1); err == nil || !strings.Contains(err.Error(), "room for three") {
+		t.Errorf("too large: %v", err)
 	}
 }
 

@@ -15,6 +15,10 @@ const (
 	SectorSize = 512
 	ESPSize    = 160 * MiB // two unified kernel images of arm64 and a third while one is replaced
 	MinData    = 64 * MiB  // of the data partition
+
+	// MaxKernel is the most that one of these images may have: the FAT, the boot loader,
+	// another one while that is tried, and what stays free take less than 4 MiB.
+	MaxKernel = (ESPSize - 4*MiB) / 3
 )
 
 // Layout is where the partitions of a disk lie.

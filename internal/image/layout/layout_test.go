@@ -47,6 +47,27 @@ func makeESP(t testing.TB) []byte {
 	return data
 }
 
+// The ESP holds three kernel images of the greatest size, and what lies beside them or
+// stays free.
+func TestESPHoldsThreeKernels(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "esp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(MiB + ESPSize); err != nil {
+		t.Fatal(err)
+	}
+	kernel := make([]byte, MaxKernel)
+	files := []File{{"/loader/rest", make([]byte, MiB+MiB/4)}}
+	for _, name := range []string{"a", "b", "c"} {
+		files = append(files, File{"/EFI/Linux/" + name, kernel})
+	}
+	if err := WriteESP(f, files, time.Unix(1, 0)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFATReaderReadsWhatTheWriterWrites(t *testing.T) {
 	esp := makeESP(t)
 	f, err := OpenFAT(bytes.NewReader(esp), ESPSize)
