@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +17,8 @@ type Shown struct {
 	last atomic.Pointer[x509.Certificate]
 }
 
-// Certificate is that of the last connection, nil before the first.
+// Certificate is that of the connection over which the last answer came, nil before
+// the first: the node has proved on it that it holds the key.
 func (s *Shown) Certificate() *x509.Certificate { return s.last.Load() }
 
 // NewForAuthority is New for the holder of the authority, who renews the node's
@@ -37,8 +39,7 @@ func NewForAuthority(ctx *Context) (*Client, *Shown, error) {
 			return nil, nil, err
 		}
 	}
-	shown := &Shown{}
-	return dial(ctx.Address, ordinary.pair, &tls.Config{
+	node := dial(ctx.Address, ordinary.pair, &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		ServerName:         name,
 		Certificates:       []tls.Certificate{ordinary.pair},
@@ -51,8 +52,25 @@ func NewForAuthority(ctx *Context) (*Client, *Shown, error) {
 			if err := errors.Join(pki.VerifyNode(authority, leaf, at), leaf.VerifyHostname(name)); err != nil {
 				return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
 			}
-			shown.last.Store(leaf)
 			return nil
 		},
-	}), shown, nil
+	})
+	shown := &Shown{}
+	node.http.Transport = &notesShown{node.http.Transport, shown}
+	return node, shown, nil
+}
+
+// notesShown notes the certificate of each answer's connection. VerifyConnection is too
+// early for that: the server proves only afterwards that it has the certificate's key.
+type notesShown struct {
+	http.RoundTripper
+	shown *Shown
+}
+
+func (n *notesShown) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := n.RoundTripper.RoundTrip(req)
+	if err == nil && resp.TLS != nil {
+		n.shown.last.Store(resp.TLS.PeerCertificates[0])
+	}
+	return resp, err
 }
