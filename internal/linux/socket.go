@@ -6,23 +6,47 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReceiveNow reads what a socket has, and what comes with it into control, of which
-// it returns how much is used. It is EAGAIN where the socket has nothing.
+// maxRights is how many descriptors can come with one message: SCM_MAX_FD of the kernel.
+const maxRights = 253
+
+// ReceiveNow reads what a socket has, and takes over all descriptors that come with it.
+// It is EAGAIN where the socket has nothing. The kernel would close descriptors without
+// room inside the call, and that may take as long as the sender likes, such as for a
+// socket that lingers.
 //
 // It and the functions below do not tell the Go scheduler: what never waits leaves no processor
 // idle, and to tell would wake the runtime's monitor thread each time. They are for
 // messages of at most some hundred kilobytes.
-func ReceiveNow(fd int, p, control []byte) (n, controls int, err error) {
+func ReceiveNow(fd int, p []byte) (n int, came []int, err error) {
+	var control [unix.SizeofCmsghdr + 4*maxRights]byte
 	part := unix.Iovec{Base: unsafe.SliceData(p)}
 	part.SetLen(len(p))
-	message := unix.Msghdr{Iov: &part, Control: unsafe.SliceData(control)}
+	message := unix.Msghdr{Iov: &part, Control: &control[0]}
 	message.SetIovlen(1)
 	message.SetControllen(len(control))
 	got, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&message)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 	if errno != 0 {
-		return 0, 0, errno
+		return 0, nil, errno
 	}
-	return int(got), int(message.Controllen), nil
+	if message.Controllen > 0 {
+		came = rights(control[:message.Controllen])
+	}
+	return int(got), came, nil
+}
+
+// rights are the descriptors of control messages.
+func rights(control []byte) (came []int) {
+	for len(control) > 0 {
+		header, data, rest, err := unix.ParseOneSocketControlMessage(control)
+		if err != nil {
+			break
+		}
+		if fds, err := unix.ParseUnixRights(&unix.SocketControlMessage{Header: header, Data: data}); err == nil {
+			came = append(came, fds...)
+		}
+		control = rest
+	}
+	return came
 }
 
 // ReadNow reads what a file of memory holds from an offset on. As the others it tells the

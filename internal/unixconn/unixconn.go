@@ -92,15 +92,19 @@ func (c *Conn) watch() error {
 	return nil
 }
 
-// Read implements net.Conn.
+// Read implements net.Conn. Descriptors that come are closed.
 func (c *Conn) Read(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	var came []int
 	bad := raw{c}.Read(func(fd uintptr) bool {
-		n, err = receive(int(fd), p)
+		n, came, err = receive(int(fd), p)
 		return !errors.Is(err, unix.EAGAIN)
 	})
+	for _, fd := range came { // outside of Read: it may take long
+		_ = unix.Close(fd)
+	}
 	switch {
 	case bad != nil:
 		return 0, bad
@@ -114,13 +118,12 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 // is: what is done with many bytes takes long, and it must look whether others wait.
 const little = 8 << 10
 
-func receive(fd int, p []byte) (n int, err error) {
+func receive(fd int, p []byte) (n int, came []int, err error) {
 	if len(p) < little {
-		n, _, err = linux.ReceiveNow(fd, p, nil)
-		return n, err
+		return linux.ReceiveNow(fd, p)
 	}
-	n, _, err = unix.Recvfrom(fd, p, unix.MSG_DONTWAIT)
-	return max(n, 0), err
+	n, _, err = unix.Recvfrom(fd, p, unix.MSG_DONTWAIT) // the kernel closes what comes
+	return max(n, 0), nil, err
 }
 
 func send(fd int, p []byte) (int, error) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/net/nettest"
+	"golang.org/x/sys/unix"
 )
 
 // pair connects two ends, of which the first is one of this package.
@@ -133,5 +134,31 @@ func TestClosesAll(t *testing.T) {
 	}
 	if after := count(); after > before {
 		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+// Descriptors that nobody asked for do not stay open, whichever way they are read.
+func TestClosesWhatComes(t *testing.T) {
+	for _, size := range []int{1, little} {
+		c, other := pair(t)
+		in, out, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		fd := int(out.Fd())
+		_, _, err = other.WriteMsgUnix([]byte("x"), unix.UnixRights(fd, fd), nil)
+		if err := errors.Join(err, out.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.Read(make([]byte, size)); n != 1 || err != nil {
+			t.Fatalf("read %d, %v", n, err)
+		}
+		if err := in.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("a descriptor stays open: %v", err)
+		}
 	}
 }

@@ -45,6 +45,7 @@ type Conn struct {
 	in      []byte
 	results []Result
 	got     int // of readNow
+	came    []int
 	bad     error
 	readNow func(fd uintptr) bool
 }
@@ -310,6 +311,10 @@ func (c *Conn) failLocked(err error) {
 func (c *Conn) readOne() error {
 	err := c.raw.Read(c.readNow)
 	n, bad := c.got, c.bad
+	for _, fd := range c.came { // a worker has none to send
+		_ = unix.Close(fd)
+	}
+	c.came = nil
 	if err == nil {
 		err = bad
 	}
@@ -337,14 +342,14 @@ func (c *Conn) readOne() error {
 // receiveNow takes a message that is there.
 func (c *Conn) receiveNow(fd uintptr) bool {
 	for {
-		n, _, err := linux.ReceiveNow(int(fd), c.in, nil)
+		n, came, err := linux.ReceiveNow(int(fd), c.in)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.EAGAIN):
 			return false
 		}
-		c.got, c.bad = n, err
+		c.got, c.came, c.bad = n, came, err
 		return true
 	}
 }

@@ -3,12 +3,15 @@ package channel
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/tensor"
 )
@@ -203,6 +206,32 @@ func TestWorkerCloses(t *testing.T) {
 	c, _ := hostile(t, func(r *rogue) { r.requests() })
 	if _, err := ask(c, false, 5*time.Second); err == nil || !strings.Contains(err.Error(), "closed the connection") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestWorkerSendsDescriptors(t *testing.T) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	c, _ := hostile(t, func(r *rogue) {
+		r.requests()
+		fd := int(out.Fd())
+		_, _, err := r.conn.WriteMsgUnix(answer(func(*Result) {}), unix.UnixRights(fd, fd), nil)
+		if err := errors.Join(err, out.Close()); err != nil {
+			r.Error(err)
+		}
+		r.read()
+	})
+	if result, err := ask(c, false, 10*time.Second); err != nil || result.Code != OK {
+		t.Errorf("got %+v, %v", result, err)
+	}
+	if err := in.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("a descriptor stays open: %v", err)
 	}
 }
 

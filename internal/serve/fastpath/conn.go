@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"oscine.dev/oscine/internal/serve/h2c"
 	"oscine.dev/oscine/internal/serve/region"
 )
@@ -38,13 +36,12 @@ type conn struct {
 	sent  int
 	write func(fd uintptr) bool
 
-	regions  *region.Regions // shared memory of the client; nil: it can have none
-	in       []byte          // of read
-	got      int
-	bad      error
-	control  [unix.SizeofCmsghdr + 4]byte // has room for one descriptor
-	controls int
-	read     func(fd uintptr) bool
+	regions *region.Regions // shared memory of the client; nil: it can have none
+	in      []byte          // of read
+	got     int
+	bad     error
+	came    []int // descriptors, only over a Unix socket
+	read    func(fd uintptr) bool
 
 	mu      sync.Mutex
 	busy    bool // a request is answered here

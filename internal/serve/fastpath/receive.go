@@ -3,19 +3,23 @@ package fastpath
 import (
 	"errors"
 	"io"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/linux"
 )
 
-// receive reads the first bytes of a request, and takes a descriptor that comes
+// receive reads the first bytes of a request, and takes the descriptors that come
 // with them.
 func (c *conn) receive(p []byte) (int, error) {
 	c.in, c.got, c.bad = p, 0, nil
 	err := c.raw.Read(c.read)
 	c.in = nil
-	c.take() // outside of Read: closing what is no memfd may take long
+	for _, fd := range slices.Backward(c.came) { // outside of Read: closing what is no memfd may take long
+		c.regions.Offer(fd) // the first one stays
+	}
+	c.came = nil
 	if err == nil {
 		err = c.bad
 	}
@@ -28,37 +32,14 @@ func (c *conn) receive(p []byte) (int, error) {
 // readNow reads what is there.
 func (c *conn) readNow(fd uintptr) bool {
 	for {
-		var control []byte
-		if c.regions != nil {
-			control = c.control[:]
-		}
-		n, m, err := linux.ReceiveNow(int(fd), c.in, control)
+		n, came, err := linux.ReceiveNow(int(fd), c.in)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.EAGAIN):
 			return false
 		}
-		c.got, c.bad, c.controls = n, err, m
+		c.got, c.came, c.bad = n, came, err
 		return true
-	}
-}
-
-// take takes over the descriptor of a control message.
-func (c *conn) take() {
-	if c.controls == 0 {
-		return
-	}
-	messages, err := unix.ParseSocketControlMessage(c.control[:c.controls])
-	c.controls = 0
-	if err != nil {
-		return
-	}
-	for i := range messages {
-		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			for _, fd := range fds {
-				c.regions.Offer(fd)
-			}
-		}
 	}
 }
