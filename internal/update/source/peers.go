@@ -49,10 +49,13 @@ func newPeers(o update.Options) (all []*peer) {
 		transport := newTransport(peerDial, peerHeader)
 		transport.Proxy, transport.TLSClientConfig = nil, o.PeerTLS
 		base := &url.URL{Scheme: "https", Host: name, Path: PeerPath}
-		all = append(all, &peer{name: name, web: &web{base: base, client: &http.Client{Transport: transport}, stall: peerStall}})
+		all = append(all, &peer{name: name, web: &web{base: base, client: &http.Client{Transport: transport, CheckRedirect: stay}, stall: peerStall}})
 	}
 	return all
 }
+
+// stay has a peer's redirect be its answer: it does not choose whom this node asks.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 func (p *peer) asked() bool { return !p.lied && !time.Now().Before(p.rest) }
 
