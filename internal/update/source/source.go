@@ -189,7 +189,12 @@ func (s *source) manifestText(ctx context.Context, name string, info *metadata.T
 		return nil, err
 	}
 	defer kept.Close()
-	return io.ReadAll(io.NewSectionReader(kept, 0, length))
+	text, err := io.ReadAll(io.NewSectionReader(kept, 0, length))
+	if err != nil || info.VerifyLengthHashes(text) != nil { // damaged on the disk, since it was stored
+		s.options.Cache.Remove(update.Digest(sum))
+		return s.readAll(ctx, file, length, true)
+	}
+	return text, nil
 }
 
 // Fetch implements [update.Source]. What the slot holds by then stays where a peer has to
@@ -261,7 +266,7 @@ func (s *source) applyCached(ctx context.Context, job delta.Job, report func(upd
 	defer file.Close()
 	job.Report = report
 	job.Open = func(_ context.Context, at int64) (io.ReadCloser, error) {
-		return io.NopCloser(io.NewSectionReader(file, at, t.Size-at)), nil
+		return io.NopCloser(stored{io.NewSectionReader(file, at, t.Size-at)}), nil
 	}
 	err = delta.Apply(ctx, job)
 	if errors.Is(err, update.ErrDamaged) { // on the disk, since it was stored
@@ -269,6 +274,17 @@ func (s *source) applyCached(ctx context.Context, job delta.Job, report func(upd
 		return fmt.Errorf("%w: %w", update.ErrNotKept, err)
 	}
 	return err
+}
+
+// stored reads a file of this node's disk. What the disk cannot read is damaged, and fetched again.
+type stored struct{ io.Reader }
+
+func (s stored) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: %w", update.ErrDamaged, err)
+	}
+	return n, err
 }
 
 // FetchPin implements [update.Source].
@@ -287,7 +303,7 @@ func (s *source) FetchPin(ctx context.Context, pin update.Pin, have io.Reader, w
 func (s *source) fetchWhole(ctx context.Context, pin update.Pin, have io.Reader, w io.Writer, report func(update.Progress)) error {
 	sum, at := sha256.New(), int64(0)
 	if have != nil {
-		n, err := io.Copy(sum, io.LimitReader(have, pin.Size))
+		n, err := io.Copy(sum, io.LimitReader(stored{have}, pin.Size))
 		if err != nil {
 			return fmt.Errorf("read what is there of %s: %w", pin.Name, err)
 		}

@@ -13,7 +13,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"oscine.dev/oscine/internal/update"
 	"oscine.dev/oscine/internal/update/repository"
@@ -241,5 +244,15 @@ func TestFetchPin(t *testing.T) {
 	}
 	if err := s.FetchPin(t.Context(), update.Pin{Name: "x", Path: "packs/x", Size: 1}, nil, io.Discard, nil); err == nil {
 		t.Error("a pin that is not there was fetched")
+	}
+}
+
+// What is there of a file and cannot be read counts as damaged: stores fetch all of it then.
+func TestFetchPinAfterUnreadableRest(t *testing.T) {
+	dir, _, root := publish(t)
+	s := client(t, dir, root)
+	err := s.FetchPin(t.Context(), update.Pin{Name: "x", Size: 10}, iotest.ErrReader(unix.EIO), io.Discard, nil)
+	if !errors.Is(err, update.ErrDamaged) || !errors.Is(err, unix.EIO) {
+		t.Errorf("got %v", err)
 	}
 }
