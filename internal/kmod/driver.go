@@ -42,8 +42,8 @@ func (k *Kernel) Try(file string) error {
 	}
 }
 
-// present reports whether a device of the driver is on this machine.
-func (k *Kernel) present(d *Driver) bool {
+// Present reports whether a device of the driver is on this machine.
+func (k *Kernel) Present(d *Driver) bool {
 	files, err := filepath.Glob(filepath.Join(k.Root, "sys/bus/*/devices/*/modalias"))
 	if err != nil {
 		return false
@@ -78,7 +78,7 @@ func (k *Kernel) State(d *Driver) string {
 		return "loaded"
 	case running != "":
 		return fmt.Sprintf("the kernel runs %s %s: restart the machine to get %s", d.Name, running, d.Version)
-	case !k.present(d):
+	case !k.Present(d):
 		return fmt.Sprintf("no device of %s on this machine; its modules stay unloaded", d.Name)
 	}
 	return "not loaded"
@@ -88,7 +88,7 @@ func (k *Kernel) State(d *Driver) string {
 // its device nodes. What is loaded already stays; another version of it is an error.
 func (k *Kernel) LoadDriver(d *Driver) error {
 	running := k.loadedVersion(d)
-	if running == "" && !k.present(d) {
+	if running == "" && !k.Present(d) {
 		return nil
 	}
 	if running != "" && running != d.Version {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"path/filepath"
 	"sync"
 
@@ -54,14 +55,41 @@ func (n *Node) loadKernelDriver(p *pack.Info, root string) {
 	if !p.Fits(n.packs.Kernel) {
 		return // kernelDriverState says so
 	}
-	d := kernelDriver(p, n.packs.Kernel, root)
-	err := n.kernel.LoadDriver(d)
+	err := n.tryKernelDriver(p.Digest, kernelDriver(p, n.packs.Kernel, root))
 	if !n.failures.set(p.Digest, err) {
 		return
 	}
 	if err != nil {
 		n.log.Warn("a driver of the kernel does not load", "pack", p.Name, "error", err)
 		n.events.Add(Event{Reason: "DriverNotLoaded", Message: err.Error(), Warning: true})
+	}
+}
+
+// tryKernelDriver loads a driver unless the machine restarted each time that it was.
+func (n *Node) tryKernelDriver(digest string, d *kmod.Driver) error {
+	if !n.kernel.Present(d) {
+		return n.kernel.LoadDriver(d) // which loads nothing, or says that another version runs
+	}
+	if n.loads.crashes(digest) {
+		return fmt.Errorf("the machine restarted %d times in a row while it loaded the driver %s %s, which is not loaded any more: install the pack again to retry (oscine pack install FILE)", driverCrashes, d.Name, d.Version)
+	}
+	if err := n.loads.begin(digest); err != nil {
+		n.log.Warn("a driver is loaded without a note of it", "driver", d.Name, "error", err)
+	}
+	err := n.kernel.LoadDriver(d)
+	if err := n.loads.end(digest); err != nil {
+		n.log.Warn("a driver that was loaded stays noted", "driver", d.Name, "error", err)
+	}
+	return err
+}
+
+// forgetKernelDriver has the driver of a pack loaded again, whatever happened before.
+func (n *Node) forgetKernelDriver(p *pack.Info) {
+	if p.Kernel == nil || n.loads == nil {
+		return
+	}
+	if err := n.loads.forget(p.Digest); err != nil {
+		n.log.Warn("a driver stays noted", "pack", p.Name, "error", err)
 	}
 }
 
@@ -84,6 +112,7 @@ func (n *Node) unloadKernelDriver(p *pack.Info) {
 	if p.Kernel == nil || n.config.Mode != OnImage {
 		return
 	}
+	n.forgetKernelDriver(p)
 	if err := n.kernel.UnloadDriver(kernelDriver(p, n.packs.Kernel, "")); err != nil {
 		n.log.Warn("unload the driver of a removed pack", "pack", p.Name, "error", err)
 		n.events.Add(Event{Reason: "DriverStays", Message: err.Error(), Warning: true})

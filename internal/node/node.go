@@ -95,6 +95,7 @@ type Node struct {
 	packs     *pack.Store
 	kernel    *kmod.Kernel
 	failures  driverFailures // of drivers of the kernel that packs bring
+	loads     *driverLoads   // of those; nil where the kernel is the host's
 	damage    *damage        // of packs
 	registry  *core.Registry
 	inference http.Handler    // of the registry
@@ -189,6 +190,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.drivers = allocate.NewDrivers(n.packs, n.log)
 	if n.config.Mode == OnImage {
+		if n.loads, err = openDriverLoads(filepath.Join(n.config.StateDir, driverLoadsFile), bootID()); err != nil {
+			n.log.Warn("what was noted of drivers is lost", "error", err)
+		}
 		n.drivers.KernelDriver = n.loadKernelDriver
 	}
 	n.reserveHugePages() // before the machine is looked at
@@ -336,6 +340,9 @@ func (n *Node) Close() error {
 	n.end()
 	n.wg.Wait()
 	var errs []error
+	if n.loads != nil {
+		errs = append(errs, n.loads.close())
+	}
 	if n.tracer != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), lastTraces)
 		errs = append(errs, n.tracer.Close(ctx))

@@ -95,6 +95,7 @@ func (n *Node) packInstalled(info *pack.Info) {
 		n.retryModels()
 		n.moveModels()
 	}
+	n.forgetKernelDriver(info)
 	if len(info.Drivers) > 0 {
 		n.drivers.Wake()
 	}
