@@ -73,7 +73,8 @@ that of the release (PCR 11), and that nothing was added to it (PCR 12 and 13); 
 
 The first time, the fingerprint of the TPM's key is kept in the context, and from then
 on no other key counts. Compare it at the node where that matters, or give it with
---key. See docs/trust.md.
+--key. So is PCR 7, which tells another system under Secure Boot with your own keys;
+after a change of its keys, --pcr 7=HEX takes another value. See docs/trust.md.
 
 With --ek-ca the TPM's maker must be one of those in the file: its endorsement
 certificate is verified, and the TPM proves that the key which signs is its own.
@@ -173,6 +174,12 @@ func (a *attestation) run(ctx context.Context, env *Env) (*attested, error) {
 		}
 		fmt.Fprintf(env.Err, "check it with: cd %s && %s\n", a.dir, strings.Join(command, " "))
 	}
+	asked := len(expected) > 0
+	known, pcr7 := knownPCR7(chosen, report.Key), hex.EncodeToString(statement.PCRs[secureBootPCR])
+	byContext := known != "" && expected[secureBootPCR] == ""
+	if byContext {
+		expected[secureBootPCR] = known
+	}
 	for i, pcr := range statement.PCRs {
 		r := attestedRegister{Index: i, Value: hex.EncodeToString(pcr), Expected: expected[i]}
 		if r.Expected != "" {
@@ -181,16 +188,22 @@ func (a *attestation) run(ctx context.Context, env *Env) (*attested, error) {
 		}
 		report.Registers = append(report.Registers, r)
 	}
-	if len(expected) == 0 {
-		fmt.Fprintln(env.Err, "no register was compared: give --image, --releases or --pcr")
+	if !asked {
+		fmt.Fprintln(env.Err, "what the node has booted was not compared: give --image, --releases or --pcr")
 	}
 	err = statement.Compare(expected)
-	report.Trusted = err == nil && len(expected) > 0
+	report.Trusted = err == nil && asked
 	if err != nil {
 		err = fmt.Errorf("%s: %w", name, err)
+		if byContext && pcr7 != known {
+			err = explainPCR7(err, pcr7)
+		}
 		if a.renewal.on {
 			err = fmt.Errorf("%w: its certificate was not renewed", err)
 		}
+		return report, err
+	}
+	if err := keepPCR7(env, name, known, pcr7); err != nil {
 		return report, err
 	}
 	if a.renewal.on {
@@ -283,7 +296,7 @@ func (a *attestation) checkKey(env *Env, name string, ctx *client.Context, finge
 		if err != nil {
 			return err
 		}
-		ctx.AttestationKey = fingerprint
+		ctx.AttestationKey, ctx.AttestationPCR7 = fingerprint, "" // another machine's
 		return nil
 	})
 	if err != nil {

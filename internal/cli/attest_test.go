@@ -180,16 +180,22 @@ func (n *attestedNode) fails(pattern string, args ...string) {
 // What a TPM's register 11 holds after "kernel" went in.
 func kernelPCR(t *testing.T, tpm transport.TPM) string {
 	t.Helper()
-	digest := sha256.Sum256([]byte("kernel"))
+	return "11=" + extend(t, tpm, 11, "kernel")
+}
+
+// extend puts something into a register that is zero, and returns what it holds then.
+func extend(t *testing.T, tpm transport.TPM, register uint32, what string) string {
+	t.Helper()
+	digest := sha256.Sum256([]byte(what))
 	_, err := tpm2.PCRExtend{
-		PCRHandle: tpm2.AuthHandle{Handle: 11, Auth: tpm2.PasswordAuth(nil)},
+		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(register), Auth: tpm2.PasswordAuth(nil)},
 		Digests:   tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: digest[:]}}},
 	}.Execute(tpm)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := sha256.Sum256(append(make([]byte, 32), digest[:]...))
-	return "11=" + hex.EncodeToString(want[:])
+	return hex.EncodeToString(want[:])
 }
 
 // A node that runs what is expected gets another certificate, which it uses on the
@@ -231,6 +237,37 @@ func TestAttestRenew(t *testing.T) {
 	}
 	hers := &attestedNode{t: t, identity: n.identity, config: filepath.Join(n.dir, "olga.config")}
 	hers.fails(`needs role admin, and "olga" has role operator`, "attest", "edge1", "--authority", n.dir, "--pcr", pcr, "--renew")
+}
+
+// Another system can extend PCR 11 by what a release is known to put into it, and has
+// the same TPM. PCR 7 tells it: what the first attestation found counts, until another
+// value is given, or another TPM taken.
+func TestAttestKnowsPCR7(t *testing.T) {
+	tpm := attesttest.Emulated(t)
+	pcr := kernelPCR(t, tpm)
+	n := serveAttested(t, tpm, time.Hour)
+	zero := strings.Repeat("00", 32)
+	if status, said := n.command("attest", "edge1", "--pcr", "11="+zero); status == 0 || strings.Contains(said, "PCR 7 "+zero) {
+		t.Errorf("a node that runs something else: exit status %d:\n%s", status, said)
+	}
+	n.says(`PCR 7 `+zero+` is new, and known from now on`, "attest", "edge1", "--pcr", pcr)
+	n.says(`(?s)7 +`+zero+` +as expected.*Certificate renewed`, "attest", "edge1", "--pcr", pcr, "--renew")
+	n.says(`(?s)was not compared.*"trusted": false`, "attest", "edge1", "-o", "json")
+
+	other := extend(t, tpm, 7, "Secure Boot is off")
+	refused := `PCR 7 is ` + other + `, want ` + zero + `; .*take the new value with --pcr 7=` + other
+	n.fails(refused+`: its certificate was not renewed`, "attest", "edge1", "--pcr", pcr, "--renew")
+	n.fails(refused+`: its certificate was not renewed`, "attest", "edge1", "--pcr", pcr, "--renew", "--new-key")
+	n.fails(refused, "attest", "edge1", "--pcr", pcr)
+	n.fails(refused, "attest", "edge1")
+	n.fails(`PCR 7 is `+other+`, want abab`, "attest", "edge1", "--pcr", pcr, "--pcr", "7="+strings.Repeat("ab", 32), "--renew")
+	n.says(`(?s)PCR 7 `+other+` is new.*Certificate renewed`, "attest", "edge1", "--pcr", pcr, "--pcr", "7="+other, "--renew")
+	n.says(`(?s)7 +`+other+` +as expected.*Certificate renewed`, "attest", "edge1", "--pcr", pcr, "--renew")
+
+	n.tpm = attesttest.Emulated(t)
+	kernelPCR(t, n.tpm)
+	n.fails(`take the new key with --new-key`, "attest", "edge1", "--pcr", pcr, "--renew")
+	n.says(`(?s)PCR 7 `+zero+` is new.*Certificate renewed`, "attest", "edge1", "--pcr", pcr, "--renew", "--new-key")
 }
 
 // connect opens a connection and returns a function that uses it again.

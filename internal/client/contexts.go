@@ -37,6 +37,9 @@ type Context struct {
 	// AttestationKey is the fingerprint of the key of the node's TPM, known since
 	// the first oscine attest; empty before.
 	AttestationKey string `yaml:"attestationKey,omitempty"`
+	// AttestationPCR7 is the register 7 of that TPM, hex, known since the first oscine
+	// attest that found what it expected; empty before.
+	AttestationPCR7 string `yaml:"attestationPCR7,omitempty"`
 	// Authority is the folder on this computer with the authority's certificate and
 	// key, by which the certificate is renewed; empty where the person has none.
 	Authority string `yaml:"authority,omitempty"`
