@@ -50,7 +50,7 @@ func rights(control []byte) (came []int) {
 }
 
 // ReadNow reads what a file of memory holds from an offset on. As the others it tells the
-// Go scheduler nothing: it waits for nobody.
+// Go scheduler nothing. It waits for pages that were swapped out: it is for a few.
 func ReadNow(fd int, p []byte, offset int64) (n int, err error) {
 	got, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(offset), 0, 0)
 	if errno != 0 {

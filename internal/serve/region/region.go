@@ -272,10 +272,10 @@ func (r *Regions) Read(name string, offset int64, dst []byte) error {
 }
 
 // readNow is up to how many bytes the runtime need not know that they are read.
-const readNow = 64 << 10
+const readNow = 8 << 10
 
-// read is pread(2). Of a memfd it waits for nobody: unlike a write, it takes no lock that
-// the client may hold for long.
+// read is pread(2). Of a memfd it waits for no client: unlike a write, it takes no lock that
+// one may hold for long. It may wait for a few pages that were swapped out.
 func read(fd int, p []byte, offset int64) (int, error) {
 	if len(p) > readNow {
 		return unix.Pread(fd, p, offset)
