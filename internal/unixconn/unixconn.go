@@ -206,8 +206,11 @@ func (c *Conn) begin(out *os.File) error {
 	if c.closed {
 		return net.ErrClosed
 	}
+	if err := out.SetWriteDeadline(c.until); err != nil {
+		return err
+	}
 	c.out = out
-	return out.SetWriteDeadline(c.until)
+	return nil
 }
 
 func (c *Conn) end() {

@@ -116,6 +116,22 @@ func TestCloseEndsWaits(t *testing.T) {
 	}
 }
 
+// A write that cannot wait, since the runtime cannot watch its descriptor, leaves nothing.
+func TestWriteThatCannotWait(t *testing.T) {
+	c, _ := pair(t)
+	file, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := c.begin(file); !errors.Is(err, os.ErrNoDeadline) || c.out != nil {
+		t.Errorf("got %v, waits by %v", err, c.out)
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Error(err)
+	}
+}
+
 // No descriptor stays.
 func TestClosesAll(t *testing.T) {
 	count := func() int {
