@@ -1,9 +1,11 @@
 package share
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path"
@@ -19,6 +21,7 @@ import (
 // Bounds of what is served.
 const (
 	maxTransfers = 16               // files at once
+	maxMetadata  = 4                // files of metadata at once: each is read whole
 	turnPatience = 10 * time.Second // for one of these
 	writeTime    = 30 * time.Second // for a peer to take the next bytes
 	tryAgain     = 2 * time.Second  // what a peer that must wait is told
@@ -41,13 +44,14 @@ type Config struct {
 type Server struct {
 	Config
 	rate  *bounded.Rate
-	turns chan struct{}
+	turns chan struct{} // of files
+	metas chan struct{} // of metadata, which does not wait for files
 	sent  atomic.Int64
 }
 
 // NewServer returns a server.
 func NewServer(c Config) *Server {
-	return &Server{Config: c, rate: bounded.NewRate(c.BytesPerSecond), turns: make(chan struct{}, maxTransfers)}
+	return &Server{Config: c, rate: bounded.NewRate(c.BytesPerSecond), turns: make(chan struct{}, maxTransfers), metas: make(chan struct{}, maxMetadata)}
 }
 
 // Sent is how many bytes of files peers got.
@@ -62,16 +66,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	name := strings.TrimPrefix(path.Clean("/"+r.URL.Path), "/")
 	if file, ok := strings.CutPrefix(name, "metadata/"); ok {
-		text, err := s.Metadata(file)
-		if err != nil {
-			s.missing(w, name)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Content-Length", strconv.Itoa(len(text)))
-		if r.Method == http.MethodGet {
-			_, _ = w.Write(text)
-		}
+		s.metadata(w, r, name, file)
 		return
 	}
 	digest, ok := digestOf(name)
@@ -100,6 +95,35 @@ func (s *Server) busy(w http.ResponseWriter, why string) {
 	http.Error(w, why, http.StatusServiceUnavailable)
 }
 
+// turn waits for a place among those that are served, and answers where there is none for too
+// long. done, which is nil then, gives it back.
+func (s *Server) turn(w http.ResponseWriter, r *http.Request, turns chan struct{}) (done func()) {
+	waiting, cancel := context.WithTimeout(r.Context(), turnPatience)
+	defer cancel()
+	select {
+	case turns <- struct{}{}:
+		return func() { <-turns }
+	case <-waiting.Done():
+		s.busy(w, fmt.Sprintf("this node sends %d files already", cap(turns)))
+		return nil
+	}
+}
+
+func (s *Server) metadata(w http.ResponseWriter, r *http.Request, name, file string) {
+	done := s.turn(w, r, s.metas)
+	if done == nil {
+		return
+	}
+	defer done()
+	text, err := s.Metadata(file)
+	if err != nil {
+		s.missing(w, name)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	s.send(w, r, bytes.NewReader(text))
+}
+
 func (s *Server) file(w http.ResponseWriter, r *http.Request, name string, digest update.Digest) {
 	f, err := s.Cache.Get(digest)
 	if err != nil {
@@ -118,19 +142,19 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request, name string, diges
 		s.missing(w, name)
 		return
 	}
-	if r.Method == http.MethodGet {
-		waiting, cancel := context.WithTimeout(r.Context(), turnPatience)
-		defer cancel()
-		select {
-		case s.turns <- struct{}{}:
-			defer func() { <-s.turns }()
-		case <-waiting.Done():
-			s.busy(w, fmt.Sprintf("this node sends %d files already", maxTransfers))
+	if r.Method == http.MethodGet { // after it is known that the file is here: one that is not is no reason to wait
+		done := s.turn(w, r, s.turns)
+		if done == nil {
 			return
 		}
+		defer done()
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(&sender{ResponseWriter: w, server: s, ctx: r.Context(), control: http.NewResponseController(w)}, r, "", time.Time{}, f)
+	s.send(w, r, f)
+}
+
+func (s *Server) send(w http.ResponseWriter, r *http.Request, content io.ReadSeeker) {
+	http.ServeContent(&sender{ResponseWriter: w, server: s, ctx: r.Context(), control: http.NewResponseController(w)}, r, "", time.Time{}, content)
 }
 
 // sender sends not faster than allowed, and gives up on a peer that takes nothing.

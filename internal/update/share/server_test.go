@@ -4,8 +4,62 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
+
+// Metadata, which is read whole, is read for a few at a time. The others wait for a while.
+func TestMetadataTakesTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release, reading := make(chan struct{}), 0
+		s := NewServer(Config{Metadata: func(string) ([]byte, error) {
+			reading++ // each is let in while no other runs
+			<-release
+			return []byte("{}"), nil
+		}})
+		get := func() *httptest.ResponseRecorder {
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metadata/timestamp.json", nil))
+			return w
+		}
+		var all sync.WaitGroup
+		for range maxMetadata {
+			all.Go(func() { get() })
+			synctest.Wait()
+		}
+		if w := get(); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || reading != maxMetadata {
+			t.Errorf("beyond %d: got %d while %d read", maxMetadata, w.Code, reading)
+		}
+		close(release)
+		all.Wait()
+		if w := get(); w.Code != http.StatusOK || w.Body.String() != "{}" {
+			t.Errorf("once the others have ended: got %d %q", w.Code, w.Body)
+		}
+	})
+}
+
+// deadlines records the deadlines that what is written is given.
+type deadlines struct {
+	http.ResponseWriter
+	set []time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(at time.Time) error {
+	d.set = append(d.set, at)
+	return nil
+}
+
+// A peer that asks for metadata and takes nothing does not keep its turn.
+func TestMetadataHasADeadline(t *testing.T) {
+	s := NewServer(Config{Metadata: func(string) ([]byte, error) { return make([]byte, 100<<10), nil }})
+	w := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	s.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metadata/timestamp.json", nil))
+	if len(w.set) < 4 || w.set[0].IsZero() || !w.set[len(w.set)-1].IsZero() {
+		t.Errorf("deadlines %v, want some for the parts and none after the end", w.set)
+	}
+}
 
 func TestServerRefusals(t *testing.T) {
 	s := newSite(t)

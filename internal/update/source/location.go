@@ -141,7 +141,7 @@ func (w *web) open(ctx context.Context, path string, offset int64) (io.ReadClose
 		err = fmt.Errorf("%s: the server says %s: %w", path, response.Status, fs.ErrNotExist)
 	case response.StatusCode == http.StatusRequestedRangeNotSatisfiable:
 		err = fmt.Errorf("%w: %s ends before byte %d", update.ErrDamaged, path, offset)
-	case response.StatusCode == http.StatusServiceUnavailable:
+	case busy(response):
 		err = fmt.Errorf("%w: %w: %s: the server says %s", update.ErrUnreachable, update.ErrBusy, path, response.Status)
 	default:
 		err = fmt.Errorf("%w: %s: the server says %s", update.ErrUnreachable, path, response.Status)
@@ -151,6 +151,11 @@ func (w *web) open(ctx context.Context, path string, offset int64) (io.ReadClose
 		return nil, err
 	}
 	return body, nil
+}
+
+// busy reports whether a server says to come again later.
+func busy(r *http.Response) bool {
+	return r.StatusCode == http.StatusServiceUnavailable || r.StatusCode == http.StatusTooManyRequests
 }
 
 var errStalled = errors.New("no byte came for too long")

@@ -139,7 +139,7 @@ func (w *web) has(ctx context.Context, path string) (bool, error) {
 		return false, fmt.Errorf("%w: %w", update.ErrUnreachable, err)
 	}
 	response.Body.Close()
-	return response.StatusCode == http.StatusOK || response.StatusCode == http.StatusServiceUnavailable, nil
+	return response.StatusCode == http.StatusOK || busy(response), nil
 }
 
 // blame finds the peers that something wrong came from, and reports whether it can be
