@@ -60,6 +60,9 @@ type caller struct {
 	refused error // why nothing is answered; nil where the role decides
 }
 
+// node reports whether the caller is another node.
+func (c caller) node() bool { return c.leaf != nil && pki.IsNode(c.leaf) }
+
 type callerKey struct{}
 
 // verified is the state of a connection that serverTLS has verified, with the
@@ -177,11 +180,22 @@ func requireRole(role pki.Role, next http.Handler) http.Handler {
 func requirePeer(next http.Handler) http.Handler {
 	readers := requireRole(pki.Reader, next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if who, _ := r.Context().Value(callerKey{}).(caller); who.refused == nil && who.leaf != nil && pki.IsNode(who.leaf) {
+		if who, _ := r.Context().Value(callerKey{}).(caller); who.refused == nil && who.node() {
 			next.ServeHTTP(w, r)
 			return
 		}
 		readers.ServeHTTP(w, r)
+	})
+}
+
+// refusePeer refuses other nodes before anything of their request is read: a node has no role.
+func refusePeer(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if who, _ := r.Context().Value(callerKey{}).(caller); who.node() {
+			http.Error(w, fmt.Sprintf("%s needs a role, and the certificate of the node %q has none: it reads files of releases only", r.URL.Path, who.name), http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -18,6 +18,8 @@ import (
 const (
 	maxCalls       = 512              // in all
 	maxCallsCaller = 128              // of one name
+	maxReads       = 256              // of files of releases, in all
+	maxReadsCaller = 8                // of one name: a node needs one or two
 	bodyPatience   = 30 * time.Second // for the next part of a request
 )
 
@@ -28,6 +30,8 @@ func connections() listen.Limits {
 
 // callers counts the calls under way by the caller's name.
 type callers struct {
+	most, mostOf int // in all, and of one name
+
 	mu  sync.Mutex
 	all int
 	of  map[string]int
@@ -36,7 +40,7 @@ type callers struct {
 func (c *callers) enter(name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all >= maxCalls || c.of[name] >= maxCallsCaller {
+	if c.all >= c.most || c.of[name] >= c.mostOf {
 		return false
 	}
 	c.all++
@@ -53,16 +57,16 @@ func (c *callers) leave(name string) {
 	}
 }
 
-// bounded refuses calls beyond the bounds, and ends those whose request does
-// not come. Both ends of a bidirectional call may be silent for long.
-func bounded(next http.Handler) http.Handler {
-	under := &callers{of: map[string]int{}}
+// bounded refuses calls beyond so many in all and of one name, and ends those whose
+// request does not come. Both ends of a bidirectional call may be silent for long.
+func bounded(most, mostOf int, next http.Handler) http.Handler {
+	under := &callers{most: most, mostOf: mostOf, of: map[string]int{}}
 	patient := bidirectional()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, _ := r.Context().Value(callerKey{}).(caller)
 		if !under.enter(who.name) {
 			w.Header().Set("Retry-After", "1")
-			http.Error(w, fmt.Sprintf("too many calls are under way: at most %d of %q and %d in all: end some, such as oscine get --watch, or try again", maxCallsCaller, who.name, maxCalls), http.StatusTooManyRequests)
+			http.Error(w, fmt.Sprintf("too many calls are under way: at most %d of %q and %d in all: end some, such as oscine get --watch, or try again", mostOf, who.name, most), http.StatusTooManyRequests)
 			return
 		}
 		defer under.leave(who.name)

@@ -19,7 +19,7 @@ import (
 func TestCallsOfOneCallerAreBounded(t *testing.T) {
 	release := make(chan struct{})
 	var started sync.WaitGroup
-	h := bounded(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	h := bounded(maxCalls, maxCallsCaller, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		started.Done()
 		<-release
 	}))
@@ -89,7 +89,7 @@ func (d *deadlines) SetReadDeadline(at time.Time) error {
 }
 
 func TestProgressRenewsTheDeadline(t *testing.T) {
-	h := bounded(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	h := bounded(maxCalls, maxCallsCaller, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 	for path, want := range map[string]bool{"/oscine.v1.Models/Upload": true, "/oscine.v1.Objects/Apply": true, "/oscine.v1.Workloads/Exec": false} {
 		w := &deadlines{ResponseWriter: httptest.NewRecorder()}
 		h.ServeHTTP(w, httptest.NewRequest("POST", path, io.MultiReader(strings.NewReader("a"), strings.NewReader("b"))))

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -76,6 +77,14 @@ func TestPeersGetReleasesAlone(t *testing.T) {
 	if connect.CodeOf(err) != connect.CodePermissionDenied {
 		t.Errorf("a node calls the API: %v", err)
 	}
+	resp, err := peer.Post("https://"+g.address+pbconnect.NodeInfoProcedure, "application/proto", strings.NewReader("\xff\xff"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden { // not 400: it was not decoded
+		t.Errorf("a node posts nonsense: got %s", resp.Status)
+	}
 	if err := list.Revoke([]access.Revocation{{Serial: serial}}); err != nil {
 		t.Fatal(err)
 	}
@@ -88,4 +97,46 @@ func TestPeersGetReleasesAlone(t *testing.T) {
 		resp.Body.Close()
 		t.Errorf("a node that shares nothing: %s", resp.Status)
 	}
+}
+
+// A node, and anyone else, reads a few files of releases at once.
+func TestReadsOfOnePeerAreBounded(t *testing.T) {
+	list, err := access.Open(filepath.Join(t.TempDir(), "access.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reading, all sync.WaitGroup
+	release := make(chan struct{})
+	g := newGatedNode(t, &quietNode{list: list, releases: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		reading.Done()
+		<-release
+	})})
+	_, peer := g.peer()
+	_, reader := g.client("rita", pki.Reader)
+	get := func(c *http.Client) int {
+		resp, err := c.Get(g.url() + "/releases/metadata/timestamp.json")
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	reading.Add(maxReadsCaller)
+	for range maxReadsCaller {
+		all.Go(func() { get(peer) })
+	}
+	reading.Wait()
+	if code := get(peer); code != http.StatusTooManyRequests {
+		t.Errorf("read %d of a node: got %d", maxReadsCaller+1, code)
+	}
+	reading.Add(1)
+	all.Go(func() {
+		if code := get(reader); code != http.StatusOK {
+			t.Errorf("another caller: got %d", code)
+		}
+	})
+	reading.Wait()
+	close(release)
+	all.Wait()
 }

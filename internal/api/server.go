@@ -106,10 +106,11 @@ func NewServer(n Node, logger *slog.Logger) *Server {
 		calls.Handle(s(options...))
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/", bounded(calls))
+	mux.Handle("/", refusePeer(bounded(maxCalls, maxCallsCaller, calls)))
 	mux.Handle("/metrics", requireRole(pki.Reader, n.Metrics()))
 	if releases != nil {
-		mux.Handle(source.PeerPath, requirePeer(http.StripPrefix(strings.TrimSuffix(source.PeerPath, "/"), releases)))
+		releases = http.StripPrefix(strings.TrimSuffix(source.PeerPath, "/"), releases)
+		mux.Handle(source.PeerPath, requirePeer(bounded(maxReads, maxReadsCaller, releases)))
 	}
 	routes, inference := n.Inference()
 	inference = requireRole(pki.Reader, inference)
