@@ -82,11 +82,15 @@ const (
 	stallTime  = 60 * time.Second // without a byte
 )
 
+// leastBytes must come while a server with a bound on slowness is waited for.
+const leastBytes = 256 << 10
+
 // web is a web server that holds a release folder.
 type web struct {
 	base   *url.URL
 	client *http.Client
 	stall  time.Duration
+	slow   time.Duration // of waiting in which leastBytes must come; 0 for no such bound
 }
 
 func newTransport(dial, header time.Duration) *http.Transport {
@@ -130,7 +134,7 @@ func (w *web) open(ctx context.Context, path string, offset int64) (io.ReadClose
 		cancel(nil)
 		return nil, err
 	}
-	body := &body{ReadCloser: response.Body, ctx: ctx, cancel: cancel, path: path, stall: w.stall}
+	body := &body{ReadCloser: response.Body, ctx: ctx, cancel: cancel, path: path, stall: w.stall, slow: w.slow}
 	body.timer = time.AfterFunc(w.stall, func() { cancel(errStalled) })
 	switch {
 	case response.StatusCode == http.StatusPartialContent && offset > 0:
@@ -158,7 +162,10 @@ func busy(r *http.Response) bool {
 	return r.StatusCode == http.StatusServiceUnavailable || r.StatusCode == http.StatusTooManyRequests
 }
 
-var errStalled = errors.New("no byte came for too long")
+var (
+	errStalled = errors.New("no byte came for too long")
+	errSlow    = fmt.Errorf("%w: it sends less than %d KiB in %v", update.ErrUnreachable, leastBytes>>10, peerSlow)
+)
 
 // unreachable keeps apart whether the caller gave up or the server failed.
 func unreachable(ctx context.Context, path string, err error) error {
@@ -172,7 +179,7 @@ func unreachable(ctx context.Context, path string, err error) error {
 	return fmt.Errorf("%w: %s: %w", update.ErrUnreachable, path, err)
 }
 
-// body is an answer that must not stall.
+// body is an answer that must not stall, nor drip.
 type body struct {
 	io.ReadCloser
 	ctx    context.Context
@@ -180,11 +187,23 @@ type body struct {
 	timer  *time.Timer
 	stall  time.Duration
 	path   string
+
+	slow   time.Duration // as in web
+	waited time.Duration // in Read, so that a slow reader does not count
+	came   int           // bytes meanwhile
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	if b.slow > 0 && b.waited >= b.slow {
+		return 0, fmt.Errorf("%s: %w", b.path, errSlow)
+	}
+	began := time.Now()
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Reset(b.stall)
+	b.waited += time.Since(began)
+	if b.came += n; b.came >= leastBytes {
+		b.waited, b.came = 0, 0
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = unreachable(b.ctx, b.path, err)
 	}

@@ -22,7 +22,9 @@ const (
 	peerDial     = 3 * time.Second
 	peerHeader   = 30 * time.Second // one that serves many others has them wait
 	peerStall    = 20 * time.Second
+	peerSlow     = time.Minute      // for leastBytes
 	peerRest     = time.Minute      // in which one that failed is not asked
+	peerLongRest = time.Hour        // in which one that was too slow is not asked
 	busyPause    = 2 * time.Second  // before one that is busy is asked again
 	busyPatience = 15 * time.Minute // for all files together
 )
@@ -49,7 +51,7 @@ func newPeers(o update.Options) (all []*peer) {
 		transport := newTransport(peerDial, peerHeader)
 		transport.Proxy, transport.TLSClientConfig = nil, o.PeerTLS
 		base := &url.URL{Scheme: "https", Host: name, Path: PeerPath}
-		all = append(all, &peer{name: name, web: &web{base: base, client: &http.Client{Transport: transport, CheckRedirect: stay}, stall: peerStall}})
+		all = append(all, &peer{name: name, web: &web{base: base, client: &http.Client{Transport: transport, CheckRedirect: stay}, stall: peerStall, slow: peerSlow}})
 	}
 	return all
 }
@@ -62,6 +64,9 @@ func (p *peer) asked() bool { return !p.lied && !time.Now().Before(p.rest) }
 // restPeer leaves a peer alone for a while that could not be read.
 func (s *source) restPeer(p *peer, err error) {
 	p.rest = time.Now().Add(peerRest)
+	if errors.Is(err, errSlow) {
+		p.rest = time.Now().Add(peerLongRest)
+	}
 	s.trouble(p, err)
 }
 
