@@ -76,6 +76,9 @@ func (s *source) trouble(p *peer, err error) {
 	}
 }
 
+// errNoPeer: no peer gives what was chosen because a peer has it.
+var errNoPeer = errors.New("no peer gives the file, and the source has a smaller one")
+
 // open opens a file at the first of the peers that has it, else at the source. A peer
 // that downloads the file itself is waited for, so that it passes a thin link once.
 func (s *source) open(ctx context.Context, path string, at int64) (io.ReadCloser, *peer, error) {
@@ -107,6 +110,9 @@ func (s *source) open(ctx context.Context, path string, at int64) (io.ReadCloser
 		case <-ctx.Done():
 			return nil, nil, context.Cause(ctx)
 		}
+	}
+	if at < s.near {
+		return nil, nil, errNoPeer
 	}
 	body, err := s.at.open(ctx, path, at)
 	return body, nil, err

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,5 +46,36 @@ func TestSlowPeer(t *testing.T) {
 	}
 	if time.Until(s.peers[0].rest) < peerLongRest/2 {
 		t.Errorf("the peer rests until %v", s.peers[0].rest)
+	}
+}
+
+// The full file is waited for at a peer that has it soon. Where that takes too long, the delta of
+// the source is fetched, not the full file from there.
+func TestBusyPeerHasTheWholeAlone(t *testing.T) {
+	var full string
+	s, list := besides(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, full) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		http.NotFound(w, r)
+	})
+	newer, older := list[0], list[1]
+	full = newer.Root.Full.SHA256.String()
+	active := slot(t)
+	if err := s.Fetch(t.Context(), &older.Root, nil, active, nil); err != nil {
+		t.Fatal(err)
+	}
+	base := &update.Base{ID: older.RootHash, Size: older.Root.Size, Data: active}
+	if chosen, _ := s.Choose(t.Context(), &newer.Root, base); chosen.Base != "" {
+		t.Fatalf("chose %s", chosen.Path)
+	}
+	s.waited = busyPatience
+	var last update.Progress
+	if err := s.Fetch(t.Context(), &newer.Root, base, slot(t), func(p update.Progress) { last = p }); err != nil {
+		t.Fatal(err)
+	}
+	if !last.Delta || last.Fetched > newer.Root.Best(base).Size {
+		t.Errorf("got %+v", last)
 	}
 }

@@ -62,6 +62,7 @@ type source struct {
 	via    *peer         // whose metadata counts; nil for the source's own
 	pause  time.Duration // before a busy peer is asked again
 	waited time.Duration // for busy peers
+	near   int64         // bytes of the transfer under way that come from peers or not at all
 }
 
 // Close implements [update.Source].
@@ -202,7 +203,13 @@ func (s *source) manifestText(ctx context.Context, name string, info *metadata.T
 func (s *source) Fetch(ctx context.Context, content *update.Content, base *update.Base, slot update.Slot, report func(update.Progress)) error {
 	for {
 		transfer, _ := s.Choose(ctx, content, base)
+		best := content.Best(base)
+		s.near = transfer.Size - best.Size // where less is left, finishing takes less than beginning with the best
 		err := s.apply(ctx, content, transfer, base, slot, report)
+		s.near = 0
+		if errors.Is(err, errNoPeer) {
+			err = s.apply(ctx, content, best, base, slot, report)
+		}
 		if errors.Is(err, delta.ErrBase) {
 			err = s.apply(ctx, content, content.Full, nil, slot, report)
 		}
