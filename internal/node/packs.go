@@ -14,6 +14,7 @@ import (
 	"oscine.dev/oscine/internal/artifact"
 	"oscine.dev/oscine/internal/disk"
 	"oscine.dev/oscine/internal/hardware"
+	"oscine.dev/oscine/internal/kmod"
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pack"
 	"oscine.dev/oscine/internal/pki"
@@ -31,6 +32,7 @@ func (n *Node) openPacks(trust *x509.CertPool) (err error) {
 	n.packs.Damaged, n.packs.Users = n.damage.wake, n.runOn
 	if n.config.Mode == OnImage {
 		n.packs.Kernel, n.packs.TryModule = kernelRelease(), n.kernel.Try
+		n.packs.HasDevice = func(k *pack.KernelDriver) bool { return n.kernel.Present(&kmod.Driver{Devices: k.Devices}) }
 	}
 	return nil
 }

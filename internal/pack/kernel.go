@@ -96,7 +96,8 @@ func (s *Store) checkKernel(m *Manifest, dir string) error {
 	return nil
 }
 
-// FitKernel refuses a kernel that an installed pack has no modules for, unless a pack
+// FitKernel refuses a kernel that an installed pack has no modules for, if the machine
+// uses the pack: it fits the running kernel, and one of its devices is there. It does not where a pack
 // of that name comes with the release that brings the kernel: pins are the names of the
 // files of those packs. Once they are fetched, staged is that release: its packs must
 // then fit.
@@ -109,7 +110,7 @@ func (s *Store) FitKernel(kernel string, pins []string, staged string) error {
 	}
 	for i := range packs {
 		p := &packs[i]
-		if p.Fits(kernel) {
+		if p.Fits(kernel) || !p.Fits(s.Kernel) || s.HasDevice != nil && !s.HasDevice(p.Kernel) {
 			continue
 		}
 		comes := slices.ContainsFunc(pins, func(pin string) bool {

@@ -129,6 +129,16 @@ func TestFitKernel(t *testing.T) {
 			t.Errorf("%s with %v: got %v, want %q", test.kernel, test.pins, err, test.want)
 		}
 	}
+	s.HasDevice = func(k *KernelDriver) bool { return k.Name != "nvidia" }
+	if err := s.FitKernel("7.3-cloud", nil, ""); err != nil {
+		t.Errorf("without a device: %v", err)
+	}
+	s.HasDevice = func(k *KernelDriver) bool { return k.Name == "nvidia" }
+	s.Kernel = "7.1-cloud"
+	if err := s.FitKernel("7.3-cloud", nil, ""); err != nil {
+		t.Errorf("a pack that does not fit the running kernel either: %v", err)
+	}
+	s.Kernel = "7.2-cloud"
 	s.Pinned = func(digest string) (string, bool) { return "", digest == digestOf(next) }
 	if err := s.Stage(t.Context(), "1.1", digestOf(next), sending(next)); err != nil {
 		t.Fatal(err)

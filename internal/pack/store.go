@@ -67,6 +67,9 @@ type Store struct {
 	// TryModule reports why the running kernel would refuse a module; nil means that it
 	// is not tried. Set it before the first use.
 	TryModule func(file string) error
+	// HasDevice reports whether a device of a driver is on this machine; nil means that all
+	// are. Set it before the first use.
+	HasDevice func(driver *KernelDriver) bool
 
 	// Damaged is called when a pack was found damaged that was not known to be. It
 	// returns at once; nil tells nobody. Set it before the first use.

@@ -33,12 +33,19 @@ func (m *Manager) wanted(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, r := range all {
-		if r.Newer(slots.Active.Version) && m.state.allowed(r.Version, false) == nil && r.Allowed(m.Arch, release.Flavour(m.Kernel), slots.Active.Version, m.state.Floor) == nil {
-			return r.Version, nil
+		m.mu.Lock()
+		may := r.Newer(slots.Active.Version) && m.state.allowed(r.Version, false) == nil && r.Allowed(m.Arch, release.Flavour(m.Kernel), slots.Active.Version, m.state.Floor) == nil
+		m.mu.Unlock()
+		if !may {
+			continue
 		}
+		if err := m.Stores.FitKernel(r.Kernel, pinNames(r.Packs), ""); err != nil { // it would fail each time
+			m.Log.Warn("a release that the policy wants does not fit", "release", r.Version, "error", err)
+			m.Host.Note("UpgradeRefused", fmt.Sprintf("%s: %v", r.Version, err), true)
+			continue
+		}
+		return r.Version, nil
 	}
 	return "", nil
 }

@@ -212,3 +212,26 @@ func TestKernelDriver(t *testing.T) {
 		t.Errorf("a release without a pack: %v", err)
 	}
 }
+
+// TestPolicyKernelDriver has the policy begin no upgrade that an installed driver refuses.
+func TestPolicyKernelDriver(t *testing.T) {
+	w := newWorld(t)
+	newest, older := pinned("1.2", 1), pinned("1.1", 1)
+	newest.Kernel, older.Kernel = "8-cloud-amd64", "7-cloud-amd64"
+	w.offered = []*update.Manifest{newest, older}
+	w.fits = func(kernel string, _ []string, _ string) error {
+		if kernel == "8-cloud-amd64" {
+			return errors.New("no modules for 8-cloud-amd64")
+		}
+		return nil
+	}
+	m := w.daemon(manual())
+	if got, err := m.wanted(t.Context()); err != nil || got != "1.1" {
+		t.Errorf("got %q, %v, want 1.1", got, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Contains(w.notes, "UpgradeRefused") {
+		t.Errorf("noted %v", w.notes)
+	}
+}
