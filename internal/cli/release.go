@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -170,13 +171,8 @@ store its models (--model), which a Model names as release:FILE.`,
 				return err
 			}
 			defer rel.Parts.Close()
-			for _, p := range packs {
-				if p.Arch != rel.Parts.Arch {
-					return fmt.Errorf("%s: the pack %s is for %s, the release for %s", p.File, p.Name, p.Arch, rel.Parts.Arch)
-				}
-				if !p.Fits(rel.Parts.Kernel) {
-					return fmt.Errorf("%s: %s", p.File, p.Misfit(rel.Parts.Kernel))
-				}
+			if err := checkPacks(packs, rel.Parts.Arch, rel.Parts.Kernel); err != nil {
+				return err
 			}
 			var done func()
 			rel.Log, done = workLog(env, quiet)
@@ -220,6 +216,21 @@ func readPacks(ctx context.Context, files []string) (packs []*pack.Info, err err
 		packs = append(packs, p)
 	}
 	return packs, nil
+}
+
+// checkPacks refuses packs that a release for an architecture and with a kernel cannot bring.
+func checkPacks(packs []*pack.Info, arch, kernel string) error {
+	for _, p := range packs {
+		switch {
+		case p.Arch != arch:
+			return fmt.Errorf("%s: the pack %s is for %s, the release for %s", p.File, p.Name, p.Arch, arch)
+		case !p.Fits(kernel):
+			return fmt.Errorf("%s: %s", p.File, p.Misfit(kernel))
+		case p.Kernel != nil && !p.Named(filepath.Base(p.File)):
+			return fmt.Errorf("%s: nodes know by its name that a release brings a driver of the kernel: rename the file to %s-%s.erofs", p.File, p.Name, p.Arch)
+		}
+	}
+	return nil
 }
 
 func newReleaseSignCommand(env *Env) *cobra.Command {

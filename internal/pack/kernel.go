@@ -67,6 +67,13 @@ func (m *Manifest) Fits(kernel string) bool {
 	return m.Kernel == nil || slices.Contains(m.Kernel.Kernels, kernel)
 }
 
+// Named reports whether a file has the name of the pack, NAME.erofs or NAME-ARCH.erofs: by
+// it a release says that it brings one for its kernel.
+func (m *Manifest) Named(file string) bool {
+	name, ok := strings.CutPrefix(file, m.Name)
+	return ok && (name == ".erofs" || name == "-"+m.Arch+".erofs")
+}
+
 // Misfit says why a pack cannot be used with a kernel that it does not fit, and what
 // to do.
 func (m *Manifest) Misfit(kernel string) string {
@@ -113,10 +120,7 @@ func (s *Store) FitKernel(kernel string, pins []string, staged string) error {
 		if p.Fits(kernel) || !p.Fits(s.Kernel) || s.HasDevice != nil && !s.HasDevice(p.Kernel) {
 			continue
 		}
-		comes := slices.ContainsFunc(pins, func(pin string) bool {
-			name, ok := strings.CutPrefix(pin, p.Name)
-			return ok && (name == ".erofs" || name == "-"+p.Arch+".erofs")
-		})
+		comes := slices.ContainsFunc(pins, p.Named)
 		next, err := s.readStaged(p.Name)
 		there := err == nil && next.Release == staged
 		switch {
