@@ -77,7 +77,7 @@ func (k *Kernel) State(d *Driver) string {
 	case running == d.Version:
 		return "loaded"
 	case running != "":
-		return fmt.Sprintf("the kernel runs %s %s: restart the machine to get %s", d.Name, running, d.Version)
+		return fmt.Sprintf("the kernel runs %s %s, and its devices cannot be used with %s until the machine restarts", d.Name, running, d.Version)
 	case !k.Present(d):
 		return fmt.Sprintf("no device of %s on this machine; its modules stay unloaded", d.Name)
 	}

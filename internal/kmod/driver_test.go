@@ -80,7 +80,7 @@ func TestLoadDriver(t *testing.T) {
 	}
 	next := gpuDriver()
 	next.Version = "580.95.05"
-	if err := k.LoadDriver(next); err == nil || !strings.Contains(err.Error(), "the kernel runs nvidia 550.163.01: restart the machine to get 580.95.05") {
+	if err := k.LoadDriver(next); err == nil || !strings.Contains(err.Error(), "the kernel runs nvidia 550.163.01, and its devices cannot be used with 580.95.05 until the machine restarts") {
 		t.Errorf("another version: %v", err)
 	}
 	if err := k.UnloadDriver(d); err != nil {
