@@ -2,6 +2,7 @@ package object
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -76,6 +77,18 @@ func TestSignersAreWrittenAsRead(t *testing.T) {
 		got, err := json.Marshal(objects[0].(*Model).Spec.SignedBy)
 		if err != nil || string(got) != c.want {
 			t.Errorf("got %s, %v, want %s", got, err, c.want)
+		}
+		// As a client reads what a node sends.
+		sent, err := json.Marshal(objects[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		state, err := Kinds().DecodeState(objects[0].Key(), sent, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(state.Object, objects[0]) {
+			t.Errorf("a client reads %+v of %+v", state.Object, objects[0])
 		}
 	}
 }

@@ -32,6 +32,16 @@ func (s Signer) MarshalJSON() ([]byte, error) {
 	return json.Marshal(mapping(s))
 }
 
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Signer) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '"' {
+		*s = Signer{}
+		return json.Unmarshal(b, &s.Key)
+	}
+	type mapping Signer
+	return json.Unmarshal(b, (*mapping)(s))
+}
+
 // Signers are the keys and identities of a list, whose signatures the trusted root verifies; nil:
 // there is none.
 func Signers(root signature.Root, list []Signer) (*signature.Keys, error) {
