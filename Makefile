@@ -63,7 +63,7 @@ BOOTING := go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./...
 
 test: as-root setup build lint test-inputs ## check style, run all tests, those in booted machines too; fails on skips that are not listed
 	@booting=$$($(BOOTING)) && go test -json -timeout 25m $$(go list ./... | grep -vxF "$$booting") | $(REPORT) $(ONLY_LISTED)
-	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m $$($(BOOTING)) | $(REPORT) $(ONLY_LISTED)
+	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 40m $$($(BOOTING)) | $(REPORT) $(ONLY_LISTED)
 
 # Without it their tests would be skipped, which make test counts as failures.
 .PHONY: as-root
@@ -97,11 +97,11 @@ test-fast: bpf ## run the tests that boot no machine
 	@go test -json -timeout 25m ./... | $(REPORT)
 
 test-vm: build ## run the tests of the packages that boot machines
-	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 25m $$($(BOOTING)) | $(REPORT)
+	@OSCINE_VM_TESTS=1 go test -json -p 1 -timeout 40m $$($(BOOTING)) | $(REPORT)
 
 .PHONY: test-upgrade test-powercut
 test-upgrade: build ## upgrade a machine to releases that fail in every way; each must end with the version before
-	@OSCINE_VM_TESTS=1 OSCINE_UPGRADE_TESTS=1 go test -v -timeout 60m -run 'Test(UpgradeMachine|UpgradeToBroken|EncryptedUpgrade)' ./internal/systemtest
+	@OSCINE_VM_TESTS=1 OSCINE_UPGRADE_TESTS=1 go test -v -timeout 60m -run 'Test(UpgradeMachine|UpgradeToBroken|UpgradeFromPeer|EncryptedUpgrade)' ./internal/systemtest
 
 test-powercut: build ## cut the power at random moments of an upgrade: make test-powercut [CUTS=200]
 	@OSCINE_VM_TESTS=1 OSCINE_POWERCUTS=$(or $(CUTS),200) go test -v -timeout 48h -run TestUpgradePowerCut ./internal/systemtest

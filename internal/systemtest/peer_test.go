@@ -27,6 +27,9 @@ import (
 // TestUpgradeFromPeer has a machine whose publisher is out of reach download a release from its
 // peers, of which one lies, and then give it to another node.
 func TestUpgradeFromPeer(t *testing.T) {
+	if os.Getenv(longVariable) != "1" {
+		t.Skipf("takes minutes: set %s=1, or use make test-upgrade", longVariable)
+	}
 	m, dir := resumeUpgradable(t)
 	n, p := openNode(t, dir, m), openPublisher(t, dir)
 	model := filepath.Join(t.TempDir(), "digits.otm")
