@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"oscine.dev/oscine/internal/serve/channel"
 	"oscine.dev/oscine/internal/serve/language"
@@ -96,7 +97,7 @@ func examineLanguage(ctx context.Context, m Serving) func(context.Context, Servi
 	}
 	return func(ctx context.Context, other Serving) error {
 		if !language.Is(other.Metadata.Inputs, other.Metadata.Outputs) {
-			return fmt.Errorf("it does not serve the model as a language model")
+			return errors.New("it does not serve the model as a language model")
 		}
 		for _, p := range answered {
 			body, err := other.say(ctx, p[0], p[1])
@@ -125,8 +126,9 @@ func (m *Serving) say(ctx context.Context, path, body string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if code, err := language.Code(outputs[0].Data); err != nil || code != 200 {
-		return nil, fmt.Errorf("status %d: %.200q (%w)", code, text, err)
+	code, err := language.Code(outputs[0].Data)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("status %d: %.200q", code, text)
 	}
-	return text, nil
+	return text, err
 }
