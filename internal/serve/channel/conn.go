@@ -41,13 +41,10 @@ type Conn struct {
 	deadline time.Time // of reading, set on conn; zero: none
 	err      error     // why the connection is of no further use
 
-	control sync.Mutex // of exchanges: one at a time
-	in      []byte
-	results []Result
-	got     int // of readNow
-	came    []int
-	bad     error
-	readNow func(fd uintptr) bool
+	control  sync.Mutex // of exchanges: one at a time
+	in       []byte
+	results  []Result
+	receiver *linux.Receiver // of in
 }
 
 // underWay is a request that the worker has.
@@ -85,8 +82,8 @@ func newConn(nc *net.UnixConn, pid int) (*Conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	c := &Conn{conn: conn, raw: raw, pid: pid, in: make([]byte, MaxMessage)}
-	c.writeNow, c.readNow = c.sendNow, c.receiveNow
+	c := &Conn{conn: conn, raw: raw, pid: pid, in: make([]byte, MaxMessage), receiver: linux.NewReceiver(raw)}
+	c.writeNow = c.sendNow
 	return c, nil
 }
 
@@ -309,14 +306,9 @@ func (c *Conn) failLocked(err error) {
 
 // readOne reads and handles one message.
 func (c *Conn) readOne() error {
-	err := c.raw.Read(c.readNow)
-	n, bad := c.got, c.bad
-	for _, fd := range c.came { // a worker has none to send
+	n, came, err := c.receiver.Receive(c.in)
+	for _, fd := range came { // a worker has none to send
 		_ = unix.Close(fd)
-	}
-	c.came = nil
-	if err == nil {
-		err = bad
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -337,21 +329,6 @@ func (c *Conn) readOne() error {
 		}
 	}
 	return err
-}
-
-// receiveNow takes a message that is there.
-func (c *Conn) receiveNow(fd uintptr) bool {
-	for {
-		n, came, err := linux.ReceiveNow(int(fd), c.in)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EAGAIN):
-			return false
-		}
-		c.got, c.came, c.bad = n, came, err
-		return true
-	}
 }
 
 // overdue waits on where the deadline was that of a run which ended since.

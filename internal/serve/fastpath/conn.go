@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/serve/h2c"
 	"oscine.dev/oscine/internal/serve/region"
 )
@@ -36,12 +37,8 @@ type conn struct {
 	sent  int
 	write func(fd uintptr) bool
 
-	regions *region.Regions // shared memory of the client; nil: it can have none
-	in      []byte          // of read
-	got     int
-	bad     error
-	came    []int // descriptors, only over a Unix socket
-	read    func(fd uintptr) bool
+	receiver *linux.Receiver // of the first bytes of requests
+	regions  *region.Regions // shared memory of the client; nil: it can have none
 
 	mu      sync.Mutex
 	busy    bool // a request is answered here

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"oscine.dev/oscine/internal/linux"
 	"oscine.dev/oscine/internal/listen"
 	"oscine.dev/oscine/internal/serve/region"
 )
@@ -19,10 +20,10 @@ const endGrace = 5 * time.Second
 
 // Serve is server.Serve with the fast path: it answers plain requests for an
 // inference by the server's Handler, with its IdleTimeout, and tells its ConnState
-// of connections that have sent one. Clients of Unix sockets may hand over
-// memfds with the first bytes of a request, see package region. It takes over the server's ConnState and
-// ConnContext, which the caller must have set before. Connections that are not
-// sockets go their usual way.
+// of connections that have sent one. Clients of Unix sockets may hand over memfds with
+// the first bytes of a request, see package region. It takes over the server's
+// ConnState and ConnContext, which the caller must have set before. Connections that
+// are not sockets go their usual way.
 func Serve(server *http.Server, l net.Listener) error {
 	p := &path{server: server, state: server.ConnState, of: server.ConnContext, room: region.NewRoom(min(allRegions, debug.SetMemoryLimit(-1)/4))}
 	server.ConnState, server.ConnContext = p.changed, p.context
@@ -119,8 +120,8 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return c, nil
 	}
-	ours := &conn{Conn: c, raw: raw, path: l.path, remote: c.RemoteAddr().String()}
-	ours.write, ours.read = ours.writeNow, ours.readNow
+	ours := &conn{Conn: c, raw: raw, path: l.path, remote: c.RemoteAddr().String(), receiver: linux.NewReceiver(raw)}
+	ours.write = ours.writeNow
 	if c.LocalAddr().Network() == "unix" {
 		ours.regions = region.New(l.path.room)
 	}

@@ -33,8 +33,8 @@ func (h *head) same(f *http2.MetaHeadersFrame) bool {
 
 var errMalformed = errors.New("malformed request")
 
-// newHead reads a head, of one that is too large only the method. The framer has checked names, values and the order of
-// pseudo-header fields.
+// newHead reads a head, of one that is too large only the method. The framer has checked
+// names, values and the order of pseudo-header fields.
 func newHead(f *http2.MetaHeadersFrame) (*head, error) {
 	if f.Truncated {
 		return &head{method: f.PseudoValue("method"), url: &url.URL{Path: "/"}, header: http.Header{}, length: -1, large: true}, nil
