@@ -153,16 +153,17 @@ func (a *answer) EnableFullDuplex() error { return nil }
 func (a *answer) finish() {
 	a.WriteHeader(http.StatusOK)
 	a.send(a.out, true)
+	st := a.stream
+	st.session.mu.Lock()
+	// Some clients, such as curl 7.88, lose the answer if their stream is reset while they
+	// send, so they may send what the window has room for.
+	comes := st.over || st.head.length >= 0 && st.head.length-st.came <= st.received
+	st.session.mu.Unlock()
 	switch {
 	case a.err != nil:
 		a.drop(http2.ErrCodeCancel)
-	default:
-		a.stream.session.mu.Lock()
-		over := a.stream.over
-		a.stream.session.mu.Unlock()
-		if !over { // RFC 9113, section 8.1
-			a.drop(http2.ErrCodeNo)
-		}
+	case !comes:
+		a.drop(http2.ErrCodeNo) // RFC 9113, section 8.1
 	}
 }
 

@@ -280,6 +280,27 @@ func TestReceiveWindows(t *testing.T) {
 	close(hold)
 }
 
+// A client may send the body that it announced, though the answer is there: some lose
+// the answer where their stream is reset.
+func TestAnswerBeforeBody(t *testing.T) {
+	r := serve(t, func(http.ResponseWriter, *http.Request) {})
+	c := r.dial()
+	c.request(1, false, "content-length", "4")
+	c.ended(1)
+	for _, id := range []uint32{3, 5} {
+		c.request(id, true)
+		f := c.until(func(f http2.Frame) bool { return f.Header().StreamID > 0 })
+		if _, ok := f.(*http2.MetaHeadersFrame); !ok || f.Header().StreamID != id {
+			t.Fatalf("got %v, want the answer of stream %d", f, id)
+		}
+		if id == 3 {
+			c.must(c.WriteData(1, true, []byte("body")))
+		}
+	}
+	c.request(7, false, "content-length", fmt.Sprint(receiveWindow+1))
+	c.reset(7, http2.ErrCodeNo)
+}
+
 // An answer waits for the client's windows, no longer than its deadline, and no other
 // stream waits with it.
 func TestSendWindows(t *testing.T) {
