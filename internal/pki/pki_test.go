@@ -235,7 +235,7 @@ func TestRenewFrom(t *testing.T) {
 	})
 }
 
-func TestVerifyClient(t *testing.T) {
+func TestVerify(t *testing.T) {
 	authority, err := NewAuthority("test")
 	if err != nil {
 		t.Fatal(err)
@@ -255,64 +255,31 @@ func TestVerifyClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rita := sign(NewClient(authority, "rita", Reader, time.Hour))
-	for _, tc := range []struct {
-		name string
-		pool *x509.CertPool
-		cert *x509.Certificate
-		now  time.Time
-		good bool
+	rita, edge1 := sign(NewClient(authority, "rita", Admin, time.Hour)), sign(NewNode(authority, "edge1", nil))
+	for _, of := range []struct {
+		verify                   func(*x509.CertPool, *x509.Certificate, time.Time) error
+		cert, anothers, otherUse *x509.Certificate
 	}{
-		{"now", pool, rita, time.Now(), true},
-		{"by a clock at 1970", pool, rita, time.Unix(0, 0), true},
-		{"expired", pool, rita, time.Now().Add(2 * time.Hour), false},
-		{"no authority", nil, rita, time.Now(), false},
-		{"another's", pool, sign(NewClient(other, "rita", Reader, time.Hour)), time.Now(), false},
-		{"a node's", pool, sign(NewNode(authority, "edge1", nil)), time.Now(), false},
+		{VerifyClient, rita, sign(NewClient(other, "rita", Admin, time.Hour)), edge1},
+		{VerifyNode, edge1, sign(NewNode(other, "edge1", nil)), rita},
 	} {
-		if err := VerifyClient(tc.pool, tc.cert, tc.now); (err == nil) != tc.good {
-			t.Errorf("%s: got %v", tc.name, err)
-		}
-	}
-}
-
-func TestVerifyNode(t *testing.T) {
-	authority, err := NewAuthority("test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := NewAuthority("other")
-	if err != nil {
-		t.Fatal(err)
-	}
-	sign := func(p Pair, err error) *x509.Certificate {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return leaf(t, p)
-	}
-	pool, err := Pool(authority.Certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
-	edge := sign(NewNode(authority, "edge1", nil))
-	for _, tc := range []struct {
-		name string
-		pool *x509.CertPool
-		cert *x509.Certificate
-		now  time.Time
-		good bool
-	}{
-		{"now", pool, edge, time.Now(), true},
-		{"by a clock at 1970", pool, edge, time.Unix(0, 0), true},
-		{"expired", pool, edge, time.Now().Add(2 * NodeLifetime), false},
-		{"no authority", nil, edge, time.Now(), false},
-		{"another's", pool, sign(NewNode(other, "edge1", nil)), time.Now(), false},
-		{"a client's", pool, sign(NewClient(authority, "rita", Admin, time.Hour)), time.Now(), false},
-	} {
-		if err := VerifyNode(tc.pool, tc.cert, tc.now); (err == nil) != tc.good {
-			t.Errorf("%s: got %v", tc.name, err)
+		for _, tc := range []struct {
+			name string
+			pool *x509.CertPool
+			cert *x509.Certificate
+			now  time.Time
+			good bool
+		}{
+			{"now", pool, of.cert, time.Now(), true},
+			{"by a clock at 1970", pool, of.cert, time.Unix(0, 0), true},
+			{"expired", pool, of.cert, of.cert.NotAfter.Add(time.Hour), false},
+			{"no authority", nil, of.cert, time.Now(), false},
+			{"another authority's", pool, of.anothers, time.Now(), false},
+			{"for another use", pool, of.otherUse, time.Now(), false},
+		} {
+			if err := of.verify(tc.pool, tc.cert, tc.now); (err == nil) != tc.good {
+				t.Errorf("%s, %s: got %v", of.cert.Subject, tc.name, err)
+			}
 		}
 	}
 }
