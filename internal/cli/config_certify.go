@@ -24,8 +24,8 @@ func newConfigCertifyCommand(env *Env) *cobra.Command {
 		Long: `Have the node of the chosen context make another key, and sign a certificate for
 it with the authority on this computer. The node uses it at once; connections that
 are open stay. Nothing is attested: use it for nodes without a TPM, to return to a
-long certificate, or where attestation fails for a reason that you know. Else use
-oscine attest NODE --renew.
+long certificate, or where attestation fails for a reason that you know. Otherwise
+use oscine attest NODE --renew.
 
 A certificate that has expired proves only that its key was once the node's. Make
 sure that you reach the node itself, and give --accept-expired.`,
@@ -98,16 +98,15 @@ func (s *nodeCertifier) install(ctx context.Context, node *client.Client, before
 	if _, err := node.Node.InstallCertificate(ctx, connect.NewRequest(&pb.InstallCertificateRequest{Certificate: string(certificate)})); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
-	another, err := s.env.Client() // over a connection of its own
+	another, shown, err := s.env.authorityClient() // over a connection of its own
 	if err != nil {
 		return nil, err
 	}
-	shown, err := another.Handshake(ctx)
-	if err != nil {
+	if _, err := another.Node.Info(ctx, connect.NewRequest(&pb.InfoRequest{})); err != nil {
 		return nil, err
 	}
-	if !shown.Equal(signed) {
-		return nil, fmt.Errorf("%s: the node uses the certificate with serial %s instead of the one that it was given: someone else renews it at the same time", s.name, pki.Serial(shown))
+	if now := shown.Certificate(); !now.Equal(signed) {
+		return nil, fmt.Errorf("%s: the node uses the certificate with serial %s instead of the one that it was given: someone else renews it at the same time", s.name, pki.Serial(now))
 	}
 	return signed, nil
 }

@@ -45,7 +45,6 @@ type Client struct {
 
 	address string
 	http    *http.Client
-	config  *tls.Config
 	pair    tls.Certificate
 }
 
@@ -93,7 +92,6 @@ func dial(address string, pair tls.Certificate, config *tls.Config) *Client {
 		Configuration: pbconnect.NewConfigurationClient(client, url, options),
 		address:       address,
 		http:          client,
-		config:        config,
 		pair:          pair,
 	}
 }
@@ -119,18 +117,6 @@ func (c *Client) Renew(ctx context.Context, authority *x509.CertPool, key []byte
 		return "", err
 	}
 	return resp.Msg.Certificate, nil
-}
-
-// Handshake returns the certificate that the node shows on a new connection.
-func (c *Client) Handshake(ctx context.Context) (*x509.Certificate, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	conn, err := (&tls.Dialer{Config: c.config}).DialContext(ctx, "tcp", c.address)
-	if err != nil {
-		return nil, Explain(err, c.address)
-	}
-	defer conn.Close()
-	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 }
 
 // HTTP returns the client's transport and the base URL of the node, for the
