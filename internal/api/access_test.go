@@ -25,8 +25,8 @@ import (
 
 // quietNode answers Info, and a Watch that never reports anything.
 type quietNode struct {
-	identity *identity.Identity
 	Node
+	identity *identity.Identity
 	list     *access.List
 	tokens   *access.Tokens
 	renewals *access.Renewals

@@ -28,15 +28,9 @@ const (
 	ReasonExpired  = "NodeCertificateExpired"
 )
 
-// Errors a caller can act on.
-var (
-	// ErrNoRequest is returned by Install for a certificate for which the node has no
-	// key any more.
-	ErrNoRequest = errdefs.ErrFailedPrecondition.WithMessage("the certificate is for another key than the node last asked with: someone else renews it at the same time, or the daemon has restarted: renew it again")
-	// ErrCertificate is wrapped by the errors of Install for a certificate that is not
-	// for this node.
-	ErrCertificate = errdefs.ErrInvalidArgument
-)
+// ErrNoRequest is returned by Install for a certificate for which the node has no key
+// any more.
+var ErrNoRequest = errdefs.ErrFailedPrecondition.WithMessage("the certificate is for another key than the node last asked with: someone else renews it at the same time, or the daemon has restarted: renew it again")
 
 // HowToRenew is what the holder of the authority does, as a command.
 const HowToRenew = "renew it with oscine attest NODE --renew, where ca.key is"
@@ -142,7 +136,9 @@ func (i *Identity) Request() ([]byte, error) {
 }
 
 // Install makes a certificate, PEM, for the key of the last Request the one that
-// counts, on disk and for all connections from now on; by is who brings it.
+// counts, on disk and for all connections from now on; by is who brings it. It returns
+// ErrNoRequest, or errdefs.ErrInvalidArgument for a certificate that is not for this
+// node.
 func (i *Identity) Install(certificate []byte, by string) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -154,7 +150,7 @@ func (i *Identity) Install(certificate []byte, by string) error {
 	}
 	pair, err := pki.CheckNode(i.authority, i.Leaf(), certificate, i.pending)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrCertificate, err)
+		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
 	raw, err := json.Marshal(renewed{i.machine, string(certificate), string(i.pending)})
 	if err != nil {

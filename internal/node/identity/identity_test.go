@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"oscine.dev/oscine/internal/object"
 	"oscine.dev/oscine/internal/pki"
 )
@@ -154,9 +156,9 @@ func TestInstallRefuses(t *testing.T) {
 		says        string
 	}{
 		"of an earlier request":    {signed(c.authority, first, "edge1"), ErrNoRequest, "renew it again"},
-		"by another authority":     {signed(stranger.authority, request, "edge1"), ErrCertificate, "unknown authority"},
-		"of another node":          {signed(c.authority, request, "edge2"), ErrCertificate, `named "edge2"`},
-		"two":                      {append(good, good...), ErrCertificate, "not one certificate"},
+		"by another authority":     {signed(stranger.authority, request, "edge1"), errdefs.ErrInvalidArgument, "unknown authority"},
+		"of another node":          {signed(c.authority, request, "edge2"), errdefs.ErrInvalidArgument, `named "edge2"`},
+		"two":                      {append(good, good...), errdefs.ErrInvalidArgument, "not one certificate"},
 		"none":                     {nil, ErrNoRequest, ""},
 		"no certificate":           {[]byte("hello"), ErrNoRequest, ""},
 		"of the Machine's own key": {[]byte(c.machine().Certificate), ErrNoRequest, ""},
