@@ -73,16 +73,17 @@ that of the release (PCR 11), and that nothing was added to it (PCR 12 and 13); 
 
 The first time, the fingerprint of the TPM's key is kept in the context, and from then
 on no other key counts. Compare it at the node where that matters, or give it with
---key. So is PCR 7, which tells another system under Secure Boot with your own keys;
-after a change of its keys, --pcr 7=HEX takes another value. See docs/trust.md.
+--key. PCR 7 is kept the first time that the node has booted what is expected: under
+Secure Boot with your own keys it differs where another system was started. After a
+change of these keys, take the new value with --pcr 7=HEX. See docs/trust.md.
 
 With --ek-ca the TPM's maker must be one of those in the file: its endorsement
 certificate is verified, and the TPM proves that the key which signs is its own.
 
 With --renew a node that runs what is expected gets a certificate for another key of
 its own, which its TPM's signature covers, from the authority on this computer. The
-node uses it at once; connections that are open stay. Also one that has expired is
-renewed. With --every the command goes on until it is interrupted; it reports what
+node uses it at once; connections that are open stay. A certificate that has expired is
+renewed, too. With --every the command goes on until it is interrupted; it reports what
 fails and tries again.
 
 The exit status is not 0 where the node cannot prove it, or runs something else.`,
@@ -174,8 +175,20 @@ func (a *attestation) run(ctx context.Context, env *Env) (*attested, error) {
 		}
 		fmt.Fprintf(env.Err, "check it with: cd %s && %s\n", a.dir, strings.Join(command, " "))
 	}
+	if err := a.compare(env, chosen, report, statement, expected); err != nil {
+		return report, err
+	}
+	if a.renewal.on {
+		report.Renewed, err = asks.renew(ctx)
+	}
+	return report, err
+}
+
+// compare adds the registers to the report, and returns an error where they are not what
+// is expected or what the context knows.
+func (a *attestation) compare(env *Env, ctx *client.Context, report *attested, statement *attest.Statement, expected map[int]string) error {
 	asked := len(expected) > 0
-	known, pcr7 := knownPCR7(chosen, report.Key), hex.EncodeToString(statement.PCRs[secureBootPCR])
+	known, pcr7 := knownPCR7(ctx, report.Key), hex.EncodeToString(statement.PCRs[secureBootPCR])
 	byContext := known != "" && expected[secureBootPCR] == ""
 	if byContext {
 		expected[secureBootPCR] = known
@@ -188,28 +201,22 @@ func (a *attestation) run(ctx context.Context, env *Env) (*attested, error) {
 		}
 		report.Registers = append(report.Registers, r)
 	}
-	if !asked {
-		fmt.Fprintln(env.Err, "what the node has booted was not compared: give --image, --releases or --pcr")
-	}
-	err = statement.Compare(expected)
-	report.Trusted = err == nil && asked
-	if err != nil {
-		err = fmt.Errorf("%s: %w", name, err)
-		if byContext && pcr7 != known {
-			err = explainPCR7(err, pcr7)
-		}
+	if err := statement.Compare(expected); err != nil {
+		err = fmt.Errorf("%s: %w", report.Node, err)
 		if a.renewal.on {
 			err = fmt.Errorf("%w: its certificate was not renewed", err)
 		}
-		return report, err
+		if byContext && pcr7 != known {
+			err = explainPCR7(err, pcr7)
+		}
+		return err
 	}
-	if err := keepPCR7(env, name, known, pcr7); err != nil {
-		return report, err
+	if !asked {
+		fmt.Fprintln(env.Err, "what the node has booted was not compared: give --image, --releases or --pcr")
+		return nil
 	}
-	if a.renewal.on {
-		report.Renewed, err = asks.renew(ctx)
-	}
-	return report, err
+	report.Trusted = true
+	return keepPCR7(env, report.Node, known, pcr7)
 }
 
 // given are the values of --pcr.

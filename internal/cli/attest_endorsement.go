@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -28,7 +29,7 @@ type attestedEndorsement struct {
 // String is how a person reads it.
 func (e *attestedEndorsement) String() string {
 	if e == nil {
-		return "none in this TPM"
+		return "unknown: it has no endorsement certificate"
 	}
 	checked := "not checked, see --ek-ca"
 	if e.Checked {
@@ -45,14 +46,17 @@ func endorsement(ctx context.Context, node *client.Client, evidence *attest.Evid
 	if err != nil {
 		return nil, err
 	}
-	var errs []error
+	var first error // a TPM's certificates are of one maker
 	for _, der := range resp.Msg.Certificates {
 		e, err := attest.ParseEndorsement(der)
 		if err == nil && makers != nil {
 			err = e.Verify(makers, time.Now())
+			if unknown := (x509.UnknownAuthorityError{}); errors.As(err, &unknown) {
+				err = fmt.Errorf("%w: if you accept this maker, add its root and intermediate authorities to the file of --ek-ca", err)
+			}
 		}
 		if err != nil {
-			errs = append(errs, err)
+			first = cmp.Or(first, err)
 			continue
 		}
 		report := &attestedEndorsement{cmp.Or(e.Maker, "unknown maker"), e.Model, e.Version, e.Issuer, false}
@@ -65,10 +69,10 @@ func endorsement(ctx context.Context, node *client.Client, evidence *attest.Evid
 		report.Checked = true
 		return report, nil
 	}
-	if len(errs) == 0 && makers != nil {
+	if first == nil && makers != nil {
 		return nil, errors.New("its TPM has no endorsement certificate, so nobody can tell who made it: leave --ek-ca out, and compare the key's fingerprint at the node")
 	}
-	return nil, errors.Join(errs...)
+	return nil, first
 }
 
 // activate has the TPM prove that the endorsement key of the certificate and the key

@@ -250,16 +250,19 @@ func TestAttestKnowsPCR7(t *testing.T) {
 	if status, said := n.command("attest", "edge1", "--pcr", "11="+zero); status == 0 || strings.Contains(said, "PCR 7 "+zero) {
 		t.Errorf("a node that runs something else: exit status %d:\n%s", status, said)
 	}
+	if _, said := n.command("attest", "edge1"); strings.Contains(said, "PCR 7 "+zero) {
+		t.Errorf("a node of which nothing was compared:\n%s", said)
+	}
 	n.says(`PCR 7 `+zero+` is new, and known from now on`, "attest", "edge1", "--pcr", pcr)
 	n.says(`(?s)7 +`+zero+` +as expected.*Certificate renewed`, "attest", "edge1", "--pcr", pcr, "--renew")
 	n.says(`(?s)was not compared.*"trusted": false`, "attest", "edge1", "-o", "json")
 
 	other := extend(t, tpm, 7, "Secure Boot is off")
-	refused := `PCR 7 is ` + other + `, want ` + zero + `; .*take the new value with --pcr 7=` + other
-	n.fails(refused+`: its certificate was not renewed`, "attest", "edge1", "--pcr", pcr, "--renew")
-	n.fails(refused+`: its certificate was not renewed`, "attest", "edge1", "--pcr", pcr, "--renew", "--new-key")
-	n.fails(refused, "attest", "edge1", "--pcr", pcr)
-	n.fails(refused, "attest", "edge1")
+	differs, next := `PCR 7 is `+other+`, want `+zero, `; .*take the new value with --pcr 7=`+other
+	n.fails(differs+`: its certificate was not renewed`+next, "attest", "edge1", "--pcr", pcr, "--renew")
+	n.fails(differs+`: its certificate was not renewed`+next, "attest", "edge1", "--pcr", pcr, "--renew", "--new-key")
+	n.fails(differs+next, "attest", "edge1", "--pcr", pcr)
+	n.fails(differs+next, "attest", "edge1")
 	n.fails(`PCR 7 is `+other+`, want abab`, "attest", "edge1", "--pcr", pcr, "--pcr", "7="+strings.Repeat("ab", 32), "--renew")
 	n.says(`(?s)PCR 7 `+other+` is new.*Certificate renewed`, "attest", "edge1", "--pcr", pcr, "--pcr", "7="+other, "--renew")
 	n.says(`(?s)7 +`+other+` +as expected.*Certificate renewed`, "attest", "edge1", "--pcr", pcr, "--renew")
@@ -375,7 +378,7 @@ func TestAttestEndorsement(t *testing.T) {
 	n := serveAttested(t, tpm, time.Hour)
 	n.fails(`edge1: its TPM has no endorsement certificate`, "attest", "edge1", "--pcr", pcr, "--ek-ca", makers)
 	maker.Endorse(tpm, tpm2.TPMAlgRSA, tpm2.TPMAlgECC)
-	n.fails(`of IBM by "CN=Test TPM EK CA".*unknown authority`, "attest", "edge1", "--pcr", pcr, "--ek-ca", others)
+	n.fails(`^oscine: [^\n]* of IBM by "CN=Test TPM EK CA"[^\n]*unknown authority[^\n]*: if you accept this maker, add [^\n]* to the file of --ek-ca\n$`, "attest", "edge1", "--pcr", pcr, "--ek-ca", others)
 	n.fails(`no root certificate in PEM`, "attest", "edge1", "--pcr", pcr, "--ek-ca", file([]byte("hello")))
 	n.fails(`no such file`, "attest", "edge1", "--pcr", pcr, "--ek-ca", "nowhere.pem")
 
@@ -391,4 +394,6 @@ func TestAttestEndorsement(t *testing.T) {
 	}
 	n.says(`(?s)TPM made by +IBM .*: checked.*Certificate renewed until`, "attest", "edge1", "--pcr", pcr, "--ek-ca", makers, "--renew")
 	n.says(`"maker": "IBM",(?s:.*)"checked": true`, "attest", "edge1", "--pcr", pcr, "--ek-ca", makers, "-o", "json")
+	unmade := serveAttested(t, attesttest.Emulated(t), time.Hour)
+	unmade.says(`TPM made by +unknown: it has no endorsement certificate`, "attest", "edge1")
 }
