@@ -59,7 +59,8 @@ the code on its console (--console-code).`,
 	c.Flags().StringVar(&o.authority, "authority", "", "folder with ca.crt and ca.key (default the manifest's)")
 	c.Flags().StringVar(&o.fingerprint, "fingerprint", "", "SHA-256 of the node's certificate, from its console")
 	c.Flags().BoolVar(&o.skipFingerprint, "insecure-skip-fingerprint", false, "take whichever machine answers for the node")
-	c.Flags().DurationVar(&o.valid, "valid", pki.NodeLifetime, "how long the node's certificate is valid; a short one is renewed by oscine attest --renew")
+	c.Flags().DurationVar(&o.valid, "valid", pki.NodeLifetime, "how long the node's certificate is valid, such as 24h; a short one is renewed by oscine attest --renew")
+	c.Flags().Lookup("valid").DefValue = "10 years"
 	c.Flags().StringVar(&o.code, "console-code", "", "code on the console of a node that was configured before")
 	c.MarkFlagsMutuallyExclusive("fingerprint", "insecure-skip-fingerprint")
 	_ = c.MarkFlagRequired("file")
@@ -69,7 +70,7 @@ the code on its console (--console-code).`,
 
 func applyConfig(ctx context.Context, env *Env, o applyOptions) error {
 	if o.valid < minValid || o.valid > pki.NodeLifetime {
-		return usageError{fmt.Errorf("--valid %s: must be from %s to %s", o.valid, minValid, pki.NodeLifetime)}
+		return usageError{fmt.Errorf("--valid %s: must be from %s to %d years, such as 24h", o.valid, minValid, pki.NodeLifetime/(365*day))}
 	}
 	text, err := readFileOrStdin(env, o.file)
 	if err != nil {

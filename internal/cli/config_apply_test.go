@@ -140,7 +140,7 @@ func TestConfigApplyForAShortTime(t *testing.T) {
 	if code, _, said := apply(m, address, "24h"); code == 0 || !strings.Contains(said, "has no TPM 2.0") {
 		t.Errorf("without a TPM: exit status %d, %q", code, said)
 	}
-	if code, _, said := apply(m, address, "1s"); code == 0 || !strings.Contains(said, "--valid 1s: must be from 10m0s to") {
+	if code, _, said := apply(m, address, "1s"); code == 0 || !strings.Contains(said, "--valid 1s: must be from 10m0s to 10 years, such as 24h") {
 		t.Errorf("for a second: exit status %d, %q", code, said)
 	}
 	if len(stored) > 0 {
